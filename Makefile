@@ -1,0 +1,42 @@
+# `make demo` and `make test` set everything up first. They need Python 3.11 or newer, git and make.
+
+.PHONY: demo test test-slow check bench clean install
+
+PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then command -v $$candidate; break; fi; done)
+BIN := .venv/bin
+INSTALLED := .venv/installed-from-pyproject
+
+demo: $(INSTALLED)
+	$(BIN)/worldline demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(INSTALLED)
+	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "worldline needs Python 3.11 or newer, and none is on the PATH." \
+		"Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments." \
+		"On Debian and Ubuntu run: apt-get install python3-venv"; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install -e '.[envs,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

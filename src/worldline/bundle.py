@@ -1,0 +1,393 @@
+"""A bundle: the folder that holds a learned world. Safetensors, JSON and HTML; read as if from a stranger.
+
+Nothing in a bundle is ever executed, and no code is imported because a file names it. What a file claims about
+itself (its size, its hash, the shapes in its header) is checked before anything of that size is allocated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from io import BufferedReader
+from pathlib import Path
+
+import torch
+from pydantic_core import from_json as parse_json
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from worldline.config import from_json, to_json
+from worldline.errors import BundleError, ConfigError, UnknownNameError
+
+FORMAT = 1
+"""The version of the folder's layout that this code writes and reads."""
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 2**20
+MAX_HEADER_BYTES = 4 * 2**20
+MAX_TENSORS = 10_000
+MAX_BYTES = 8 * 2**30
+
+_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(?:safetensors|json|html)")
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_FETCH = "Fetch or write the bundle again, or use one from a source that you trust"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """What the manifest says of one file.
+
+    Args:
+        sha256: of its content, 64 hexadecimal digits.
+        size: bytes.
+    """
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The table of contents of a bundle.
+
+    Args:
+        format: version of the layout.
+        worldline: version of the package that wrote it.
+        created: when, ISO 8601 with time zone.
+        model: registered name of the model; the reader looks it up in the registry.
+        files: every file except the manifest itself, by path relative to the bundle, with `/` between folders.
+        notes: short facts in words.
+    """
+
+    format: int
+    worldline: str
+    created: str
+    model: str
+    files: Mapping[str, FileEntry]
+    notes: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A bundle whose every file was checked. Each access reads the file, and checks its hash, again.
+
+    Args:
+        folder: where it lies.
+        manifest: its table of contents.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of its files, sorted, without the manifest."""
+        return tuple(sorted(self.manifest.files))
+
+    def text(self, name: str) -> str:
+        """The content of a JSON or HTML file.
+
+        Raises:
+            BundleError: no such file, it changed since it was checked, or it is not UTF-8.
+        """
+        content = self._content(name)
+        try:
+            return content.decode()
+        except UnicodeDecodeError as error:
+            raise _refusal(self.folder / name, f"not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a safetensors file, on the CPU.
+
+        Raises:
+            BundleError: no such file, it changed since it was checked, or it holds no tensors.
+        """
+        if not name.endswith(".safetensors"):
+            raise BundleError(f"{self.folder / name}: not a safetensors file. Read it with text().")
+        content = self._content(name)
+        try:
+            return load_tensors(content)
+        except SafetensorError as error:
+            raise _refusal(self.folder / name, f"not a safetensors file ({error})") from error
+
+    def _content(self, name: str) -> bytes:
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.folder}: {UnknownNameError('file', name, self.files)}")
+        entry, path = self.manifest.files[name], self.folder / name
+        with _opened(self.folder, name) as file:
+            content = file.read(entry.size + 1)
+        if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise BundleError(f"{path}: changed while it was in use. Open the bundle again.")
+        return content
+
+
+def write_bundle(
+    folder: Path,
+    contents: Mapping[str, str | bytes | Mapping[str, Tensor]],
+    *,
+    model: str,
+    notes: Mapping[str, str],
+) -> Bundle:
+    """The bundle now at `folder`, which replaces an earlier one whole or not at all.
+
+    It is written and checked beside `folder` and then renamed. A process killed on the way leaves the earlier
+    bundle readable, under its own name or the one that `read_bundle` falls back to.
+
+    Args:
+        folder: absent, empty, or an earlier bundle with nothing else in it.
+        contents: per relative name a text, bytes or named tensors; tensors go to names in `.safetensors` only.
+        model: registered name of the model.
+        notes: short facts in words, kept in the manifest.
+
+    Raises:
+        BundleError: a name is not allowed, the content does not fit it, or `folder` holds something else.
+    """
+    folder = Path(folder).resolve()
+    for name, content in contents.items():
+        _check_name(folder, name)
+        if name.endswith(".safetensors") != isinstance(content, Mapping):
+            raise BundleError(f"{folder / name}: tensors go to .safetensors, text to .json or .html. Rename it.")
+    previous = _previous(folder)
+    if previous.is_dir() and not folder.exists():
+        previous.rename(folder)
+    _refuse_foreign(folder)
+    fresh = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    fresh.mkdir(parents=True)
+    try:
+        files = {name: _write_file(fresh / name, content) for name, content in contents.items()}
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = Manifest(
+            format=FORMAT, worldline=version("worldline"), created=created, model=model, files=files, notes=notes
+        )
+        _write_file(fresh / MANIFEST, to_json(manifest))
+        read_bundle(fresh)
+        _swap(fresh, folder, previous)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return Bundle(folder=folder, manifest=manifest)
+
+
+def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
+    """The bundle at `folder`, after every check; nothing in it has been parsed beyond manifest and headers.
+
+    Args:
+        folder: where it lies. Where a writer was killed between its two renames, the bundle before is read.
+        max_bytes: the most that its files may hold together.
+
+    Raises:
+        BundleError: anything is not as the manifest says, or the manifest is not as it must be. Names the file.
+    """
+    folder = Path(folder)
+    if not folder.exists() and _previous(folder).is_dir():
+        folder = _previous(folder)
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such folder. Give the folder that holds {MANIFEST}.")
+    manifest = _read_manifest(folder)
+    total = sum(entry.size for entry in manifest.files.values())
+    if total > max_bytes:
+        raise BundleError(f"{folder}: holds {total} bytes, more than {max_bytes}. Raise max_bytes if you trust it.")
+    extra = sorted(_present(folder, manifest) - {MANIFEST, *manifest.files})
+    if extra:
+        raise _refusal(folder / extra[0], f"not listed in {MANIFEST}")
+    for name, entry in manifest.files.items():
+        _check_file(folder, name, entry)
+    return Bundle(folder=folder, manifest=manifest)
+
+
+# Reading
+
+
+def _refusal(path: Path, problem: str) -> BundleError:
+    return BundleError(f"{path}: {problem}. {_FETCH}.")
+
+
+def _check_name(folder: Path, name: str) -> None:
+    if not _NAME.fullmatch(name) or name == MANIFEST:
+        raise BundleError(
+            f"{folder}: the name {name[:200]!r} is not allowed. Use letters, digits, '_', '-' and '.', at most one "
+            "folder, and the suffix .safetensors, .json or .html."
+        )
+
+
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
+    """The file, opened; refused where it or its folder is a link, or where it is anything but a regular file."""
+    path = folder / name
+    try:
+        if path.parent != folder and not stat.S_ISDIR(path.parent.lstat().st_mode):
+            raise _refusal(path.parent, "not a folder of its own")
+        seen = path.lstat()
+        if not stat.S_ISREG(seen.st_mode):
+            raise _refusal(path, "a link or a special file")
+        with path.open("rb") as file:
+            if not os.path.samestat(seen, os.fstat(file.fileno())):
+                raise _refusal(path, "replaced while it was opened")
+            yield file
+    except OSError as error:
+        raise _refusal(path, f"cannot be read ({error.strerror})") from error
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    with _opened(folder, MANIFEST) as file:
+        text = file.read(MAX_MANIFEST_BYTES + 1)
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise _refusal(path, f"larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        found = parse_json(text)
+    except ValueError as error:
+        raise _refusal(path, f"not JSON ({error})") from error
+    # The version comes first: of another version not even the keys are known.
+    number = found.get("format") if isinstance(found, dict) else None
+    if number != FORMAT or isinstance(number, bool):
+        raise BundleError(
+            f"{path}: format {number!r}, but this version of worldline reads {FORMAT}. Upgrade worldline."
+        )
+    try:
+        manifest = from_json(Manifest, text, where=path)
+    except ConfigError as error:
+        raise BundleError(f"{error} {_FETCH}.") from error
+    for name, entry in manifest.files.items():
+        _check_name(folder, name)
+        if entry.size < 0:
+            raise _refusal(path, f"{name}: a size of {entry.size} bytes")
+    return manifest
+
+
+def _present(folder: Path, manifest: Manifest) -> set[str]:
+    """Names of what lies in the folder. Looks only into subfolders that the manifest names, so a deep tree ends."""
+    subfolders = {name.partition("/")[0] for name in manifest.files if "/" in name}
+    found = set()
+    try:
+        for path in folder.iterdir():
+            if path.name in subfolders and not path.is_symlink() and path.is_dir():
+                found |= {f"{path.name}/{inner.name}" for inner in path.iterdir()}
+            else:
+                found.add(path.name)
+    except OSError as error:
+        raise _refusal(folder, f"cannot be listed ({error.strerror})") from error
+    return found
+
+
+def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
+    """Refuses a file that differs from its entry, or whose header is not sound."""
+    path = folder / name
+    with _opened(folder, name) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != entry.size:
+            raise _refusal(path, f"{size} bytes, but {MANIFEST} says {entry.size}")
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+            raise _refusal(path, f"its sha256 differs from the one in {MANIFEST}")
+        if name.endswith(".safetensors"):
+            file.seek(0)
+            _check_header(path, file, size)
+
+
+def _check_header(path: Path, file: BufferedReader, size: int) -> None:
+    """Refuses a safetensors file whose header and length contradict each other; reads the header only."""
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+        raise _refusal(path, f"a header of {length} bytes in a file of {size} (at most {MAX_HEADER_BYTES})")
+    try:
+        header = json.loads(file.read(length).decode(), object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(path, f"its header is not sound JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise _refusal(path, "its header is not a JSON object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _refusal(path, "its __metadata__ does not map texts to texts")
+    if len(header) > MAX_TENSORS:
+        raise _refusal(path, f"{len(header)} tensors, more than {MAX_TENSORS}")
+    end = 0
+    for begin, stop, name in sorted((*_byte_range(path, name, claim), name) for name, claim in header.items()):
+        if begin != end:
+            raise _refusal(path, f"tensor {name[:100]!r} starts at byte {begin}, not {end}")
+        end = stop
+    if end != size - 8 - length:
+        raise _refusal(path, f"its header describes {end} bytes of data, but {size - 8 - length} follow")
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object; refused where a key comes twice, since two parsers could then see two different files."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _byte_range(path: Path, name: str, claim: object) -> tuple[int, int]:
+    """Where the data of one tensor begins and stops, from what the header claims of it."""
+    if not isinstance(claim, dict) or set(claim) != {"dtype", "shape", "data_offsets"}:
+        raise _refusal(path, f"tensor {name[:100]!r} needs dtype, shape and data_offsets, and nothing else")
+    dtype, shape, offsets = claim["dtype"], claim["shape"], claim["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
+        raise _refusal(path, f"tensor {name[:100]!r} has the unknown dtype {dtype!r:.50}")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or any(type(n) is not int or not 0 <= n < 2**63 for n in numbers):
+            raise _refusal(path, f"tensor {name[:100]!r} has the shape {shape!r:.80} and offsets {offsets!r:.80}")
+    if math.prod(max(n, 1) for n in shape) >= 2**63:
+        raise _refusal(path, f"tensor {name[:100]!r} has a shape that overflows, {shape!r:.80}")
+    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _ITEM_BYTES[dtype]:
+        raise _refusal(path, f"tensor {name[:100]!r} of {dtype} {shape!r:.80} does not fit offsets {offsets!r:.80}")
+    return offsets[0], offsets[1]
+
+
+# Writing
+
+
+def _previous(folder: Path) -> Path:
+    """Where the earlier bundle lies for the moment between the two renames."""
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuses to replace a folder in which anything was not written by `write_bundle`."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        manifest = _read_manifest(folder)
+        foreign = _present(folder, manifest) - {MANIFEST, *manifest.files}
+    except BundleError as error:
+        raise BundleError(
+            f"{folder}: holds something that is not a bundle. Choose another folder. ({error})"
+        ) from error
+    if foreign:
+        raise BundleError(f"{folder / min(foreign)}: not part of the bundle. Move it, or choose another folder.")
+
+
+def _write_file(path: Path, content: str | bytes | Mapping[str, Tensor]) -> FileEntry:
+    """Writes one file through to the disk; its entry for the manifest."""
+    path.parent.mkdir(exist_ok=True)
+    if isinstance(content, Mapping):
+        # Copies, because the format refuses tensors that share memory, such as tied weights.
+        layout = torch.contiguous_format
+        save_file({k: v.detach().cpu().clone(memory_format=layout) for k, v in content.items()}, path)
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
+
+
+def _swap(fresh: Path, folder: Path, previous: Path) -> None:
+    """Puts `fresh` in the place of `folder`. A folder cannot replace a full one in one rename, hence two."""
+    if previous.exists():
+        shutil.rmtree(previous)
+    if folder.exists():
+        folder.rename(previous)
+    fresh.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The contracts: abstract base classes and frozen dataclasses, no algorithms."""

@@ -1,0 +1,157 @@
+"""What a backing writes. NumPy, named signals in physical units, W worlds at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Schema
+
+EngineBelief = object
+"""Opaque to everyone but the engine that made it. Immutable."""
+
+Noise = object
+"""Opaque: the hidden draws of one episode, to be replayed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What stands behind a world, for people and programs.
+
+    Args:
+        name: of the engine or world.
+        engine: its registered kind, such as "learned".
+        schema: the signals that it speaks.
+        predicts: observation signals that `imagine` returns.
+        context: observations that `observe` wants at least; fewer are accepted and cost accuracy.
+        deterministic: whether samples of one future are all equal.
+        abilities: names of the optional abilities, such as "abducts".
+        notes: short facts in words, such as the training data's hash.
+    """
+
+    name: str
+    engine: str
+    schema: Schema
+    predicts: tuple[str, ...]
+    context: int
+    deterministic: bool
+    abilities: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Future:
+    """T inputs that may be applied from now on, in N versions.
+
+    Args:
+        actions: per signal [W, N, T, *shape].
+        exogenous: per signal [W, T, *shape]; empty where the schema has none.
+    """
+
+    actions: Arrays
+    exogenous: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Imagined signals.
+
+    Args:
+        signals: per predicted signal [W, N, S, T, *shape]; [..., k, ...] is the value after input k.
+    """
+
+    signals: Arrays
+
+
+class Engine(ABC):
+    """A backing: learned, simulated, remote or trivial."""
+
+    @abstractmethod
+    def describe(self) -> Card:
+        """What this engine is and can do."""
+
+    @abstractmethod
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        """The belief after `steps`.
+
+        Args:
+            belief: None to start afresh, else one that this engine returned.
+            steps: W worlds, H observations; H-1 inputs where `belief` is None, else H.
+            seed: of every draw.
+
+        Raises:
+            InputError: a signal is missing or has the wrong shape.
+        """
+
+    @abstractmethod
+    def imagine(
+        self,
+        belief: EngineBelief,
+        future: Future,
+        *,
+        num_samples: int,
+        noise: Noise | None = None,
+        seed: int,
+    ) -> Samples:
+        """What `future` would lead to. Equal seeds give equal draws, the same for all N versions.
+
+        Args:
+            belief: from `observe`.
+            future: W worlds, N versions, T steps.
+            num_samples: S, draws a version; a deterministic engine returns S = 1.
+            noise: from `Abducts.abduct`, to replay the hidden draws of an episode.
+            seed: of every draw.
+        """
+
+
+class Abducts(ABC):
+    """Optional: can infer the hidden causes and draws of an episode that already happened."""
+
+    @abstractmethod
+    def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
+        """The belief at observation `at` given the *whole* episode, and the draws that followed."""
+
+
+class Differentiable(ABC):
+    """Optional: costs can be differentiated in the actions."""
+
+    @abstractmethod
+    def gradients(self, belief: EngineBelief, future: Future, targets: Arrays) -> Arrays:
+        """Per action signal the gradient of the summed squared error to `targets`, shaped as `future.actions`."""
+
+
+class Reaches(ABC):
+    """Optional: knows how far a goal observation is, in steps, and suggests how to get there."""
+
+    @abstractmethod
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
+        """Steps from each imagined state to `goal`, at least 0.
+
+        Args:
+            belief: from `observe`, W worlds.
+            future: N versions of T steps.
+            goal: observation signals [W, *shape].
+
+        Raises:
+            UnsupportedError: the head that is needed was not fitted; names it.
+        """
+
+    @abstractmethod
+    def propose(
+        self, belief: EngineBelief, goal: Arrays, horizon: int, *, num_proposals: int, seed: int
+    ) -> Mapping[str, NDArray[np.generic]]:
+        """Per action signal [W, P, T, *shape]: sequences to start a search from; P may be smaller than asked."""
+
+
+class Novelty(ABC):
+    """Optional: measures how unlike the training data a belief is."""
+
+    @abstractmethod
+    def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
+        """A score that grows with strangeness; only its order has meaning, `World` calibrates it."""

@@ -1,0 +1,77 @@
+"""The one transition convention: T+1 observations, T actions; action t takes observation t to t+1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What is known up to now: H observations and the inputs that lie between them.
+
+    Every array may carry one leading axis of W worlds; all or none do. From a fresh start there are H-1
+    inputs; where an earlier belief is continued there are H, the first of which leads to the first observation.
+
+    Args:
+        observations: per signal [H, *shape], physical units.
+        actions: per signal [H-1, *shape] (or H).
+        exogenous: per signal [H-1, *shape] (or H); empty where the schema has none.
+        observed: per signal [H] bool; where False the value is missing and must not matter. An absent name
+            means that all were observed.
+    """
+
+    observations: Arrays
+    actions: Arrays
+    exogenous: Arrays = field(default_factory=dict)
+    observed: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One logged episode.
+
+    Args:
+        observations: per signal [T+1, *shape], physical units.
+        actions: per signal [T, *shape].
+        exogenous: per signal [T, *shape]: known inputs during step t.
+        rewards: per signal [T, *shape].
+        observed: per observation signal [T+1] bool; absent means that all were observed.
+        terminated: the last observation is a terminal state.
+        truncated: the log was cut there by a limit.
+        seed: the reset seed, where a simulator can replay the episode from it.
+    """
+
+    observations: Arrays
+    actions: Arrays
+    exogenous: Arrays = field(default_factory=dict)
+    rewards: Arrays = field(default_factory=dict)
+    observed: Arrays = field(default_factory=dict)
+    terminated: bool = False
+    truncated: bool = True
+    seed: int | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of transitions."""
+        return len(next(iter(self.observations.values()))) - 1
+
+    def history(self, at: int, length: int) -> History:
+        """The `length` observations that end with observation `at`, and the inputs between them.
+
+        Args:
+            at: index of the last observation, in [length - 1, T].
+            length: H, at least 1.
+        """
+        first = at - length + 1
+        return History(
+            observations={k: v[first : at + 1] for k, v in self.observations.items()},
+            actions={k: v[first:at] for k, v in self.actions.items()},
+            exogenous={k: v[first:at] for k, v in self.exogenous.items()},
+            observed={k: v[first : at + 1] for k, v in self.observed.items()},
+        )

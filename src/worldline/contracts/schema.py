@@ -1,0 +1,131 @@
+"""Named signals in physical units: what a world's log holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from worldline.errors import ConfigError, UnknownNameError
+
+
+class Role(StrEnum):
+    """What a signal is to the world."""
+
+    OBSERVATION = "observation"
+    ACTION = "action"
+    EXOGENOUS = "exogenous"
+    REWARD = "reward"
+
+
+class Kind(StrEnum):
+    """How a signal's values are laid out."""
+
+    VECTOR = "vector"
+    IMAGE = "image"
+    DISCRETE = "discrete"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """A named, typed quantity in a log.
+
+    Args:
+        name: unique within the schema.
+        role: observation, action, exogenous or reward.
+        kind: `vector` holds float32 of shape `(n,)`; `image` uint8 of shape `(height, width, channels)`;
+            `discrete` int64 of shape `()` in `[0, num_values)`.
+        shape: of one value, without time.
+        unit: physical unit, such as "m" or "degC"; "1" for a plain number, "?" where it is not known.
+        low: smallest possible value per component (vector only); None where unbounded or unknown.
+        high: largest possible value per component (vector only); None where unbounded or unknown.
+        num_values: how many values a discrete signal can take.
+        components: a name for each component of a vector; empty for none.
+        entity: the thing that the signal belongs to.
+    """
+
+    name: str
+    role: Role
+    kind: Kind
+    shape: tuple[int, ...]
+    unit: str = "1"
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    num_values: int | None = None
+    components: tuple[str, ...] = ()
+    entity: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"signal {self.name!r}"
+        if not self.name or any(c in self.name for c in "/\\\0") or self.name.startswith("."):
+            raise ConfigError(f"{where}: a name must be non-empty, without slashes or a leading dot. Rename it.")
+        dimensions = {Kind.VECTOR: 1, Kind.IMAGE: 3, Kind.DISCRETE: 0}[self.kind]
+        if len(self.shape) != dimensions or any(n < 1 for n in self.shape):
+            raise ConfigError(f"{where}: a {self.kind} has {dimensions} positive dimensions, not shape {self.shape}.")
+        if (self.kind is Kind.DISCRETE) != (self.num_values is not None):
+            raise ConfigError(f"{where}: num_values belongs to discrete signals, and they need it.")
+        for label, bound in (("low", self.low), ("high", self.high)):
+            if bound is None:
+                continue
+            if self.kind is not Kind.VECTOR or len(bound) != self.size or any(math.isnan(b) for b in bound):
+                raise ConfigError(f"{where}: {label} needs {self.size} numbers, one a component; got {bound}.")
+        if self.low and self.high and any(a > b for a, b in zip(self.low, self.high, strict=True)):
+            raise ConfigError(f"{where}: low {self.low} exceeds high {self.high}.")
+        if self.components and (self.kind is not Kind.VECTOR or len(self.components) != self.size):
+            raise ConfigError(f"{where}: {len(self.components)} component names for shape {self.shape}.")
+
+    @property
+    def size(self) -> int:
+        """The number of scalars in one value; for a discrete signal its number of values (as one-hot)."""
+        return self.num_values if self.num_values is not None else math.prod(self.shape)
+
+    @property
+    def dtype(self) -> str:
+        """The NumPy dtype that values are stored in."""
+        return {Kind.VECTOR: "float32", Kind.IMAGE: "uint8", Kind.DISCRETE: "int64"}[self.kind]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """The signals of a world, and the time between two steps.
+
+    Args:
+        signals: in a fixed order, which is the order in which they are concatenated.
+        step_s: seconds from one step to the next; None where it is not known.
+    """
+
+    signals: tuple[Signal, ...]
+    step_s: float | None = None
+
+    def __post_init__(self) -> None:
+        names = [signal.name for signal in self.signals]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"signals named twice: {', '.join(twice)}. Give each its own name.")
+        if self.step_s is not None and not (self.step_s > 0 and math.isfinite(self.step_s)):
+            raise ConfigError(f"step_s must be a positive number of seconds, not {self.step_s}.")
+
+    def __getitem__(self, name: str) -> Signal:
+        for signal in self.signals:
+            if signal.name == name:
+                return signal
+        raise UnknownNameError("signal", name, (signal.name for signal in self.signals))
+
+    def of(self, role: Role) -> tuple[Signal, ...]:
+        """The signals with this role, in order."""
+        return tuple(signal for signal in self.signals if signal.role is role)
+
+    @property
+    def observations(self) -> tuple[Signal, ...]:
+        """The observation signals, in order."""
+        return self.of(Role.OBSERVATION)
+
+    @property
+    def actions(self) -> tuple[Signal, ...]:
+        """The action signals, in order."""
+        return self.of(Role.ACTION)
+
+    @property
+    def exogenous(self) -> tuple[Signal, ...]:
+        """The exogenous signals, in order."""
+        return self.of(Role.EXOGENOUS)

@@ -1,0 +1,219 @@
+"""The product contract: what applications hold. NumPy, named signals, physical units; no latents.
+
+Verbs take one world or a batch: where the arrays of `history` carry a leading W axis, so do all arguments and
+results. The shapes below leave W out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.engine import Card, Samples
+from worldline.contracts.episode import Arrays, Episode, History
+
+Constraint = Callable[[Samples], NDArray[np.floating]]
+"""Takes imagined signals, gives the violation [W, N], at least 0; the constraint holds where it is 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """Where to get to.
+
+    Args:
+        targets: per observation signal the wanted value [*shape], physical units. An image is a goal
+            observation and needs a distance head.
+        tolerance: per vector signal, how near counts as there, physical units; default is one standard
+            deviation of the signal in the calibration data.
+    """
+
+    targets: Arrays
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """The future of one signal.
+
+    Args:
+        mean: [T, *shape].
+        low: [T, *shape], lower edge of the joint band; None for images.
+        high: [T, *shape], upper edge. The whole trajectory lies inside with probability `level`; None for images.
+        horizon: the last step at which the band is narrower than knowing nothing (the spread of the signal in
+            the calibration data), 0 to T. Also [W] in a batch.
+    """
+
+    mean: NDArray[np.generic]
+    low: NDArray[np.floating] | None
+    high: NDArray[np.floating] | None
+    horizon: int | NDArray[np.integer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What will happen.
+
+    Args:
+        signals: a forecast per predicted signal.
+        level: the probability that the bands were calibrated for.
+        trust: p-value of the present under the calibration data, 0 to 1: small means unlike anything seen. Also [W].
+        calibrated: False where no calibration exists; bands are then None.
+    """
+
+    signals: Mapping[str, Forecast]
+    level: float
+    trust: float | NDArray[np.floating]
+    calibrated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How good each of N proposed plans is.
+
+    Args:
+        cost: [N], lower is better.
+        violation: [N, C], 0 where a constraint holds.
+        trust: as in `Prediction`.
+    """
+
+    cost: NDArray[np.floating]
+    violation: NDArray[np.floating]
+    trust: float | NDArray[np.floating]
+
+
+class PlanStatus(StrEnum):
+    """How a search ended."""
+
+    CONVERGED = "converged"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    INFEASIBLE = "infeasible"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do.
+
+    Args:
+        actions: per action signal [T, *shape], inside the signal's bounds. Zero-length where refused.
+        status: how the search ended. In a batch, the worst of the W.
+        cost: of the plan.
+        violation: [C].
+        trust: as in `Prediction`.
+        reason: why it was refused or is infeasible; empty otherwise.
+        elapsed_s: time that planning took.
+    """
+
+    actions: Arrays
+    status: PlanStatus
+    cost: float | NDArray[np.floating]
+    violation: NDArray[np.floating]
+    trust: float | NDArray[np.floating]
+    reason: str
+    elapsed_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhatIf:
+    """How the episode would have gone under other actions, all else equal.
+
+    Args:
+        signals: per predicted signal [T, *shape].
+        factual: per predicted signal [T, *shape], what the engine says of the actions that were taken.
+        abducted: True where hidden causes and draws were inferred from the whole episode; False where only
+            the history up to the branch was used.
+    """
+
+    signals: Arrays
+    factual: Arrays
+    abducted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surprise:
+    """How unexpected an episode was.
+
+    Args:
+        p_values: per predicted signal [T]: share of calibration steps that were at least as surprising.
+    """
+
+    p_values: Mapping[str, NDArray[np.floating]]
+
+
+class World(ABC):
+    """A world that can be asked. Nothing of what stands behind it shows."""
+
+    @abstractmethod
+    def describe(self) -> Card:
+        """What stands behind this world."""
+
+    @abstractmethod
+    def predict(
+        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+    ) -> Prediction:
+        """What `actions` [T, *shape] would lead to, with a joint band for each signal.
+
+        Raises:
+            InputError: a signal is missing, has the wrong shape, or holds NaN.
+        """
+
+    @abstractmethod
+    def score(
+        self,
+        history: History,
+        actions: Arrays,
+        goal: Goal,
+        constraints: Sequence[Constraint] = (),
+        *,
+        exogenous: Arrays | None = None,
+    ) -> Scores:
+        """The cost of each of N plans [N, T, *shape], whoever proposed them.
+
+        Raises:
+            UnsupportedError: the goal is an observation that the engine has no distance for; names the head.
+        """
+
+    @abstractmethod
+    def plan(
+        self,
+        history: History,
+        goal: Goal,
+        *,
+        constraints: Sequence[Constraint] = (),
+        horizon: int,
+        exogenous: Arrays | None = None,
+        proposals: Arrays | None = None,
+        budget_s: float | None = None,
+        min_trust: float = 0.0,
+        seed: int = 0,
+    ) -> Plan:
+        """A plan of `horizon` steps towards `goal`; refused where trust is below `min_trust`.
+
+        Args:
+            history: the present.
+            goal: where to get to.
+            constraints: hold where their violation is 0.
+            horizon: T, steps.
+            exogenous: per signal [T, *shape]; None where the schema has none.
+            proposals: per action signal [P, T, *shape], sequences to start the search from, such as the last plan
+                shifted; the plan is never worse than the best of them.
+            budget_s: seconds after which the best so far is returned; None for no limit.
+            min_trust: smallest p-value of the present that is acted on, 0 to 1.
+            seed: of every draw.
+
+        Raises:
+            UnsupportedError: as in `score`.
+        """
+
+    @abstractmethod
+    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
+        """What would have followed observation `at` under `actions` [T, *shape], T at most what is left."""
+
+    @abstractmethod
+    def surprise(self, episode: Episode) -> Surprise:
+        """How unexpected each step of `episode` was, per signal, as calibrated p-values."""

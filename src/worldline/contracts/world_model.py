@@ -1,0 +1,124 @@
+"""What a researcher writes: a model that encodes windows, imagines, and says its loss.
+
+Shape letters: B batch, N candidates, S samples (1 if deterministic), H context, T horizon, A action size,
+D latent size, E exogenous size. Tensors are in the user's own units; the model owns its normaliser.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """T known steps.
+
+    Args:
+        actions: concatenated action signals, physical units; discrete ones as one-hot.
+        exogenous: concatenated exogenous signals, or None where there are none.
+        step_s: seconds that each step lasts.
+    """
+
+    actions: Float[Tensor, "B N T A"]
+    exogenous: Float[Tensor, "B T E"] | None
+    step_s: Float[Tensor, "B T"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """H observations and the H-1 inputs between them; input i takes observation i to i+1.
+
+    Args:
+        observations: per signal [B, H, *shape], in the dtype of the store.
+        observed: per signal [B, H]; where False the value must not matter.
+        past: inputs with N = 1 and T = H-1.
+    """
+
+    observations: Mapping[str, Tensor]
+    observed: Mapping[str, Bool[Tensor, "B H"]]
+    past: Inputs
+
+
+class Belief(ABC):
+    """What a model holds about the present. Immutable; its leaves are [B, S, ...]."""
+
+    @abstractmethod
+    def features(self) -> Float[Tensor, "B S D"]:
+        """The latent that heads read."""
+
+    @abstractmethod
+    def select(self, index: Tensor) -> Belief:
+        """The belief of the batch entries in `index` [B'], repeated or reordered as it says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagined:
+    """An open-loop rollout.
+
+    Args:
+        features: [..., k, :] is the latent after input k.
+        final: the belief after the last input, batch B*N, to continue from.
+    """
+
+    features: Float[Tensor, "B N S T D"]
+    final: Belief
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Named scalar terms and their weights.
+
+    Args:
+        terms: the unweighted scalars.
+        weights: one for each term.
+    """
+
+    terms: Mapping[str, Float[Tensor, ""]]
+    weights: Mapping[str, float]
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """The weighted sum."""
+        return torch.stack([self.weights[name] * term for name, term in self.terms.items()]).sum()
+
+
+class WorldModel(nn.Module, ABC):
+    """A learned model of how observations follow from observations and inputs."""
+
+    @abstractmethod
+    def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
+        """The belief after the last observation of `window`."""
+
+    @abstractmethod
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Bool[Tensor, "B"]],
+        *,
+        generator: torch.Generator,
+    ) -> Belief:
+        """The belief one step later; folding it over a window must equal `encode`.
+
+        Args:
+            belief: from `encode` or `update`.
+            inputs: the one step taken, N = 1 and T = 1.
+            observation: per signal [B, *shape].
+            observed: per signal; where False the value must not matter.
+            generator: for any draw.
+        """
+
+    @abstractmethod
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        """What `inputs` would lead to: pure, differentiable in the actions, with the same noise for all N."""
+
+    @abstractmethod
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        """The training loss on a batch of windows."""

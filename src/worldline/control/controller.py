@@ -1,0 +1,270 @@
+"""What to do next: by a world's plans, at random, or nothing; and a controller that asks anew every few steps."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays, History
+from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.world import Goal, PlanStatus, World
+from worldline.errors import ConfigError, InputError
+
+Floats = NDArray[np.floating]
+
+
+class Actor(ABC):
+    """Says what to do in W worlds. It keeps no state: what it has to know is handed to it."""
+
+    @abstractmethod
+    def act(
+        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+    ) -> dict[str, NDArray[np.generic]]:
+        """Per action signal the next K steps [W, K, *shape], inside the signal's bounds; K at least `num_steps`.
+
+        Args:
+            history: of W worlds: the last H observations and the H-1 actions between them.
+            goals: per observation signal the wanted value [W, *shape].
+            num_steps: how many of them will be taken.
+            remaining: what was not taken of the answer before, [W, R, *shape]; None where there is nothing.
+            seed: of every draw.
+        """
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class WorldActor(Actor):
+    """Does what `World.plan` says.
+
+    Args:
+        world: anything that plans. It is shown the signals of its schema and no others.
+        horizon: K, steps of a plan.
+        warm_start: whether what is left of the last plan is proposed to the next search. Switch it off to measure
+            the proposals of a world whose planner is `first_proposal`: they would never be looked at.
+        tolerance: as in `Goal`.
+        budget_s: seconds for the plans of all W worlds together, as in `World.plan`; None for no limit.
+    """
+
+    world: World
+    horizon: int
+    warm_start: bool = True
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+    budget_s: float | None = None
+
+    def act(
+        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+    ) -> dict[str, NDArray[np.generic]]:
+        """The plans, K = `horizon`.
+
+        Raises:
+            InputError: more steps are wanted than are planned, or the world refused; gives its reason.
+        """
+        if num_steps > self.horizon:
+            raise InputError(f"{num_steps} steps of a plan of {self.horizon} cannot be taken. Replan more often.")
+        schema = self.world.describe().schema
+        known = {signal.name for signal in schema.observations}
+        seen = {name: value for name, value in history.observations.items() if name in known}
+        plan = self.world.plan(
+            History(observations=seen, actions={s.name: history.actions[s.name] for s in schema.actions}),
+            Goal(targets=goals, tolerance=self.tolerance),
+            horizon=self.horizon,
+            budget_s=self.budget_s,
+            seed=seed,
+            proposals=_prolonged(remaining, self.horizon) if self.warm_start and remaining else None,
+        )
+        if plan.status is PlanStatus.REFUSED:
+            raise InputError(f"the world refused to plan: {plan.reason}")
+        return dict(plan.actions)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RandomActor(Actor):
+    """Acts uniformly at random within the bounds of the action signals: the floor.
+
+    Args:
+        schema: its vector actions must be bounded.
+    """
+
+    schema: Schema
+
+    def __post_init__(self) -> None:
+        for signal in self.schema.actions:
+            if signal.kind is Kind.VECTOR and not np.isfinite(_bounds(signal)).all():
+                raise ConfigError(f"action {signal.name!r} has no finite bounds to draw from. Give it low and high.")
+
+    def act(
+        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+    ) -> dict[str, NDArray[np.generic]]:
+        """Draws, K = `num_steps`."""
+        del goals, remaining
+        generator, actions = np.random.default_rng(seed), {}
+        for signal in self.schema.actions:
+            shape = (_num_worlds(history), num_steps, *signal.shape)
+            drawn = (
+                generator.uniform(*_bounds(signal), shape)
+                if signal.num_values is None
+                else generator.integers(signal.num_values, size=shape)
+            )
+            actions[signal.name] = drawn.astype(signal.dtype)
+        return actions
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NoMoveActor(Actor):
+    """Takes the action 0 all along, or what the bounds allow that is nearest to it: solved by doing nothing.
+
+    Args:
+        schema: of the actions.
+    """
+
+    schema: Schema
+
+    def act(
+        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+    ) -> dict[str, NDArray[np.generic]]:
+        """Zeros, K = `num_steps`."""
+        del goals, remaining, seed
+        return {
+            signal.name: np.zeros((_num_worlds(history), num_steps, *signal.shape), signal.dtype).clip(
+                *_bounds(signal), dtype=signal.dtype, casting="unsafe"
+            )
+            for signal in self.schema.actions
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One call of an actor.
+
+    Args:
+        num_worlds: W.
+        elapsed_s: how long it took for all of them.
+    """
+
+    num_worlds: int
+    elapsed_s: float
+
+
+@final
+class ReplanningController:
+    """Acts in W worlds at once, step by step: keeps their histories, and asks its actor anew every few steps.
+
+    Args:
+        actor: says what to do.
+        schema: of the environments.
+        context: H, the most observations that the actor is shown; at least 1.
+        replan_every: steps that are taken of each answer; at least 1.
+        seed: of every draw.
+
+    Attributes:
+        rounds: each call of the actor since the last reset.
+    """
+
+    def __init__(self, actor: Actor, schema: Schema, *, context: int, replan_every: int, seed: int) -> None:
+        if context < 1 or replan_every < 1:
+            raise ConfigError(f"context {context} and replan_every {replan_every} must be at least 1.")
+        self.actor, self.schema, self.seed = actor, schema, seed
+        self.context, self.replan_every = context, replan_every
+        self.rounds: list[Round] = []
+        self._goals: Arrays = {}
+        self._observations: deque[Arrays] = deque(maxlen=context)
+        self._actions: deque[Arrays] = deque(maxlen=context - 1)
+        self._answer: Arrays | None = None
+        self._num_taken = 0
+
+    def reset(self, goals: Arrays, past: History | None = None) -> None:
+        """Starts anew.
+
+        Args:
+            goals: per observation signal the wanted value [W, *shape].
+            past: what is known of the time before the first `act`: as many actions as observations, the last of
+                which leads to what `act` is shown first. None for nothing.
+        """
+        self._goals, self._answer, self._num_taken, self.rounds = goals, None, 0, []
+        self._observations.clear()
+        self._actions.clear()
+        if past is None:
+            return
+        for step in range(next(iter(past.observations.values())).shape[1]):
+            self._observations.append(_at(past.observations, step))
+            self._actions.append(_at(past.actions, step))
+
+    def act(self, observations: Arrays) -> dict[str, NDArray[np.generic]]:
+        """The next action [W, *shape] of each action signal.
+
+        Args:
+            observations: what is seen now, per observation signal [W, *shape].
+        """
+        self._observations.append(observations)
+        if self._answer is None or self._num_taken == self.replan_every:
+            self._answer, self._num_taken = self._ask(), 0
+        action = _at(self._answer, self._num_taken)
+        self._num_taken += 1
+        self._actions.append(action)
+        return action
+
+    def keep(self, worlds: NDArray[np.integer]) -> None:
+        """Goes on with these of the W worlds only, in this order."""
+        self._goals = _select(self._goals, worlds)
+        self._observations = deque((_select(each, worlds) for each in self._observations), self.context)
+        self._actions = deque((_select(each, worlds) for each in self._actions), self.context - 1)
+        self._answer = None if self._answer is None else _select(self._answer, worlds)
+
+    def _ask(self) -> Arrays:
+        left = None if self._answer is None else {k: v[:, self._num_taken :] for k, v in self._answer.items()}
+        started = time.perf_counter()
+        answer = self.actor.act(
+            self._history(),
+            self._goals,
+            num_steps=self.replan_every,
+            remaining=left if left and all(value.shape[1] for value in left.values()) else None,
+            seed=int(np.random.SeedSequence([self.seed, len(self.rounds)]).generate_state(1)[0]),
+        )
+        num_worlds = len(next(iter(self._goals.values())))
+        self.rounds.append(Round(num_worlds=num_worlds, elapsed_s=time.perf_counter() - started))
+        return answer
+
+    def _history(self) -> History:
+        names, num_worlds = self._observations[-1], len(next(iter(self._goals.values())))
+        # Before the first step an action signal has no values yet, but the history still has to name it.
+        taken = {s.name: np.zeros((num_worlds, 0, *s.shape), s.dtype) for s in self.schema.actions}
+        if self._actions:
+            taken = {name: np.stack([each[name] for each in self._actions], 1) for name in taken}
+        seen = {name: np.stack([each[name] for each in self._observations], 1) for name in names}
+        return History(observations=seen, actions=taken)
+
+
+def _at(arrays: Arrays, step: int) -> dict[str, NDArray[np.generic]]:
+    """[W, *shape] of [W, T, *shape]."""
+    return {name: value[:, step] for name, value in arrays.items()}
+
+
+def _select(arrays: Arrays, worlds: NDArray[np.integer]) -> dict[str, NDArray[np.generic]]:
+    return {name: value[worlds] for name, value in arrays.items()}
+
+
+def _prolonged(remaining: Arrays, horizon: int) -> dict[str, NDArray[np.generic]]:
+    """One proposal [W, 1, T, *shape]: `remaining` [W, R, *shape], its last step repeated as often as it takes."""
+    step = {name: np.minimum(np.arange(horizon), value.shape[1] - 1) for name, value in remaining.items()}
+    return {name: value[:, step[name]][:, None] for name, value in remaining.items()}
+
+
+def _num_worlds(history: History) -> int:
+    return len(next(iter(history.observations.values())))
+
+
+def _bounds(signal: Signal) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Low and high, each [*shape]; infinite where there is none, 0 and the last value for a discrete signal."""
+    if signal.num_values is not None:
+        return np.zeros(()), np.full((), signal.num_values - 1.0)
+    low, high = signal.low or (-np.inf,) * signal.size, signal.high or (np.inf,) * signal.size
+    return np.array(low).reshape(signal.shape), np.array(high).reshape(signal.shape)

@@ -1,0 +1,39 @@
+"""How sure a measured share is."""
+
+from __future__ import annotations
+
+from math import sqrt
+from statistics import NormalDist
+
+from worldline.contracts.evaluation import Rate
+from worldline.errors import InputError
+
+
+def wilson(successes: int, trials: int, level: float = 0.95) -> Rate:
+    """The share of successes with its Wilson score interval.
+
+    Args:
+        successes: 0 to `trials`.
+        trials: independent ones, at least 1.
+        level: how often such an interval holds the true share, in (0, 1).
+
+    Raises:
+        InputError: a count or the level is out of range.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if not (trials >= 1 and 0 <= successes <= trials):
+        raise InputError(f"{successes} successes in {trials} trials. Give at least one trial and no more successes.")
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}. It must be between 0 and 1, such as 0.95.")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, shrink = successes / trials, 1 + z**2 / trials
+    centre = (share + z**2 / (2 * trials)) / shrink
+    half = z * sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / shrink
+    # At 0 and at all successes an end is exact; rounding must not put it beyond the share.
+    return Rate(
+        successes=successes,
+        trials=trials,
+        low=min(max(centre - half, 0.0), share),
+        high=max(min(centre + half, 1.0), share),
+    )

@@ -1,0 +1,1 @@
+"""Data: stores, windows, checks, and importers of logs."""

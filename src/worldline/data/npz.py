@@ -1,0 +1,256 @@
+"""Logs as .npz files, one an episode: arrays named by signal, T+1 observations and T actions.
+
+Beside the signals a file may hold:
+
+    terminated, truncated       a flag, or one flag a step of which only the last may be set
+    seed                        the reset seed
+    observed.<signal>           [T+1] bool, False where an observation is missing
+    time or timestamp           seconds, from which the time between two steps is taken
+
+A `schema.json` next to the files says what the signals are; without it the schema is inferred.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import Finding, Severity
+from worldline.data.infer import Summary, infer_schema
+from worldline.data.logs import LoggedEpisode, Logs
+from worldline.data.store import SCHEMA_FILE
+from worldline.errors import DataError
+
+Array = NDArray[np.generic]
+
+FLAGS = ("terminated", "truncated")
+TIMES = ("time", "timestamp")
+MASK_PREFIX = "observed."
+FOREIGN_ENDS = ("done", "dones", "terminal", "terminals", "timeout", "timeouts")
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+class NpzLogs(Logs):
+    """A folder of .npz files in the order of their names, or a single one.
+
+    Args:
+        files: one an episode.
+        schema: of every episode.
+        unclear: see `Logs`.
+    """
+
+    def __init__(self, files: Sequence[Path], schema: Schema, unclear: Sequence[str]) -> None:
+        self._files, self._schema, self._unclear = tuple(files), schema, tuple(unclear)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether it is an .npz file, or a folder with one in it."""
+        return path.suffix == ".npz" if path.is_file() else any(path.glob("*.npz"))
+
+    @classmethod
+    def open(cls, path: Path, schema: Schema | None) -> NpzLogs:
+        """See `Logs`."""
+        folder = path.parent if path.is_file() else path
+        files = [path] if path.is_file() else sorted(folder.glob("*.npz"))
+        unclear: list[str] = []
+        if schema is None and (folder / SCHEMA_FILE).is_file():
+            schema = from_json(Schema, (folder / SCHEMA_FILE).read_bytes(), where=folder / SCHEMA_FILE)
+        if schema is None:
+            schema, unclear = _infer(files)
+        if path.is_dir():
+            aside = sorted(p.name for p in path.iterdir() if p not in files and p.name != SCHEMA_FILE)
+            unclear += [f"Not read, because they are no .npz files: {', '.join(aside)}."] if aside else []
+        return cls(files, schema, unclear)
+
+    @property
+    def schema(self) -> Schema:
+        """See `Logs`."""
+        return self._schema
+
+    @property
+    def unclear(self) -> tuple[str, ...]:
+        """See `Logs`."""
+        return self._unclear
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self) -> Iterator[LoggedEpisode]:
+        """See `Logs`."""
+        for number, file in enumerate(self._files):
+            try:
+                arrays, others = _load(file, self._schema)
+            except _UNREADABLE as error:
+                finding = Finding(problem=_unreadable(error), fix=_UNREADABLE_FIX, file=file.name, episode=number)
+                yield LoggedEpisode(file=file.name, number=number, episode=None, findings=(finding,))
+                continue
+            findings = [_left_out(name, file.name, number) for name in others]
+            findings += _early_ends(arrays, file.name, number)
+            episode = _episode(arrays, self._schema)
+            source = {"file": file.name}
+            yield LoggedEpisode(file=file.name, number=number, episode=episode, findings=tuple(findings), source=source)
+
+
+_UNREADABLE_FIX = "Save it again with numpy.savez; arrays of Python objects cannot be read."
+
+
+def _unreadable(error: Exception) -> str:
+    return f"the file cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
+
+
+def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], list[str]]:
+    """The arrays that are known, and the names of the others."""
+    known = {signal.name for signal in schema.signals} | {*FLAGS, "seed"}
+    with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive:
+        keys = {_signal_name(key): key for key in archive.files}
+        arrays = {name: archive[key] for name, key in keys.items() if name in known or name.startswith(MASK_PREFIX)}
+    return arrays, [name for name in keys if name not in arrays and name not in TIMES]
+
+
+def _signal_name(key: str) -> str:
+    """Nested logs have slashes in their names, signals cannot."""
+    return key.replace("/", ".")
+
+
+def _infer(files: Sequence[Path]) -> tuple[Schema, list[str]]:
+    """The schema of the readable files; the others are reported when they are read."""
+    summaries: dict[str, dict[str, Summary]] = {}
+    steps_s: list[float] = []
+    unclear: dict[str, None] = {}  # a dict, to have each sentence once and in order
+    failure: Exception | None = None
+    for file in files:
+        try:
+            arrays, times = _summarise(file)
+        except _UNREADABLE as error:
+            failure = failure or error
+            continue
+        for name in [name for name in arrays if name.lower() in FOREIGN_ENDS]:
+            unclear[f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead."] = (
+                None
+            )
+            del arrays[name]
+        summaries[file.name] = arrays
+        for name, gaps in times.items():
+            steps_s.append(float(np.median(gaps)))
+            unclear[f"{name}: taken as seconds and used for the time between two steps; not stored as a signal."] = None
+            if np.abs(gaps - steps_s[-1]).max() > 0.01 * abs(steps_s[-1]):
+                unclear[f"{name}: its steps vary by more than 1 %; the middle one is used for all."] = None
+    if not summaries:
+        reason = _unreadable(failure) if failure else "there are no files"
+        raise DataError(f"not one of {len(files)} files can be read: {reason}", fix=_UNREADABLE_FIX, file=files[0])
+    step_s = float(np.median(steps_s)) if steps_s else None
+    inferred = infer_schema(summaries, step_s if step_s is not None and step_s > 0 else None)
+    return inferred.schema, [*inferred.unclear, *unclear]
+
+
+def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.float64]]]:
+    """Per signal its summary, and per array of times its steps. Pictures are not unpacked, only their headers."""
+    summaries: dict[str, Summary] = {}
+    times: dict[str, NDArray[np.float64]] = {}
+    with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive, zipfile.ZipFile(stream) as headers:
+        for key in archive.files:
+            name = _signal_name(key)
+            if name in FLAGS or name == "seed" or name.startswith(MASK_PREFIX):
+                continue
+            shape, dtype = _header(headers, key)
+            if dtype.kind not in "fiub":
+                continue  # text and the like: reported when the episode is read
+            if dtype == np.uint8 and len(shape) in (3, 4):
+                summaries[name] = Summary(shape=shape, dtype=dtype)
+                continue
+            values = archive[key]
+            if name in TIMES and len(shape) == 1 and len(values) > 1:
+                times[name] = np.diff(values.astype(np.float64))
+            else:
+                summaries[name] = _summary(values)
+    return summaries, times
+
+
+def _summary(values: Array) -> Summary:
+    if values.ndim == 0 or len(values) == 0:
+        return Summary(shape=values.shape, dtype=values.dtype)
+    table = values.reshape(len(values), -1).astype(np.float64)
+    low, high = table.min(0).tolist(), table.max(0).tolist()
+    return Summary(shape=values.shape, dtype=values.dtype, low=tuple(low), high=tuple(high))
+
+
+def _header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and dtype of an array, without its values."""
+    with archive.open(f"{key}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def _left_out(name: str, file: str, number: int) -> Finding:
+    return Finding(
+        problem="the array is not in the schema and is left out",
+        fix="Add a signal of this name to schema.json to keep it.",
+        severity=Severity.WARNING,
+        file=file,
+        episode=number,
+        signal=name,
+    )
+
+
+def _early_ends(arrays: Mapping[str, Array], file: str, number: int) -> Iterator[Finding]:
+    """A finding for each flag that is set before the last step."""
+    for name in (name for name in FLAGS if name in arrays):
+        steps = np.flatnonzero(arrays[name].reshape(-1)[:-1])
+        if len(steps):
+            fix = "The file seems to hold several episodes: save each in a file of its own."
+            yield Finding(
+                problem=f"{name} is set before the end", fix=fix, file=file, episode=number, step=int(steps[0])
+            )
+
+
+def _episode(arrays: Mapping[str, Array], schema: Schema) -> Episode:
+    """The episode in `arrays`, converted where that loses nothing; what does not fit is left for the checks."""
+    found: dict[Role, dict[str, Array]] = {role: {} for role in Role}
+    for signal in schema.signals:
+        if signal.name in arrays:
+            found[signal.role][signal.name] = convert(arrays[signal.name], signal)
+    ends = {name: bool(arrays[name].reshape(-1)[-1:].any()) for name in FLAGS if name in arrays}
+    terminated = ends.get("terminated", False)
+    return Episode(
+        observations=found[Role.OBSERVATION],
+        actions=found[Role.ACTION],
+        exogenous=found[Role.EXOGENOUS],
+        rewards=found[Role.REWARD],
+        observed={name[len(MASK_PREFIX) :]: mask for name, mask in arrays.items() if name.startswith(MASK_PREFIX)},
+        terminated=terminated,
+        truncated=ends.get("truncated", not terminated),
+        seed=int(arrays["seed"].item()) if "seed" in arrays and arrays["seed"].size == 1 else None,
+    )
+
+
+def convert(values: Array, signal: Signal) -> Array:
+    """`values` in the shape and dtype of `signal`, where no number changes by more than float32 rounds; else as it is.
+
+    Args:
+        values: [rows, ...] as logged.
+        signal: what they should become.
+    """
+    shape = values.shape[1:]
+    same = (*shape, 1) == signal.shape if signal.kind is Kind.IMAGE else np.prod(shape) == np.prod(signal.shape)
+    if values.ndim and same and shape != signal.shape:
+        values = values.reshape(len(values), *signal.shape)
+    if signal.kind is Kind.DISCRETE and values.dtype.kind in "iub":
+        return values.astype(np.int64)
+    if signal.kind is Kind.VECTOR and values.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which the checks report
+            return values.astype(np.float32)
+    if signal.kind is Kind.VECTOR and values.dtype.kind in "iub":
+        exact = values.astype(np.float32)
+        return exact if np.array_equal(exact.astype(np.float64), values.astype(np.float64)) else values
+    return values

@@ -1,0 +1,194 @@
+"""A learned model with its heads, as an engine. Latents stay in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Novelty, Reaches, Samples
+from worldline.contracts.episode import Arrays, History
+from worldline.contracts.schema import Schema
+from worldline.contracts.world_model import Belief, Inputs, Window, WorldModel
+from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.errors import InputError, UnsupportedError
+from worldline.heads.distance import Distance
+from worldline.heads.familiarity import Familiarity
+from worldline.heads.inverse import Inverse
+from worldline.heads.readout import Readout
+from worldline.nn.precision import autocast
+from worldline.train.batches import split_actions, to_inputs
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearnedEngine(Engine, Reaches, Novelty):
+    """Speaks signals on the outside, latents on the inside.
+
+    Args:
+        model: in evaluation mode.
+        schema: the signals.
+        inputs: observation signals that the model takes.
+        readout: without it nothing is predicted.
+        familiarity: measures novelty.
+        distance: without it no goal observation can be reached for.
+        inverse: without it there are no proposals.
+        name: on the card.
+        notes: on the card.
+    """
+
+    model: WorldModel
+    schema: Schema
+    inputs: tuple[str, ...]
+    readout: Readout
+    familiarity: Familiarity
+    distance_head: Distance | None = None
+    inverse_head: Inverse | None = None
+    name: str = "learned"
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def describe(self) -> Card:
+        """What this engine is and can do."""
+        return Card(
+            name=self.name,
+            engine="learned",
+            schema=self.schema,
+            predicts=tuple(self.readout.config.signals),
+            context=1,
+            deterministic=True,
+            abilities=("novelty", "reaches") if self.distance_head is not None else ("novelty",),
+            notes=self.notes,
+        )
+
+    @torch.no_grad()
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Belief:
+        """The model's belief; see `Engine`."""
+        signals = [self.schema[name] for name in self.inputs]
+        worlds, length = check_observations(steps, signals)
+        check_inputs(steps, self.schema, length - 1 if belief is None else length)
+        generator = torch.Generator().manual_seed(seed)
+        window = self._window(steps, worlds, length)
+        if belief is None:
+            return self.model.encode(window, generator=generator)
+        held = _belief(belief)
+        for step in range(length):
+            inputs = _at(window.past, step)
+            observation = {name: values[:, step] for name, values in window.observations.items()}
+            observed = {name: flags[:, step] for name, flags in window.observed.items()}
+            held = self.model.update(held, inputs, observation, observed, generator=generator)
+        return held
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        belief: EngineBelief,
+        future: Future,
+        *,
+        num_samples: int,
+        noise: Noise | None = None,
+        seed: int,
+    ) -> Samples:
+        """The model's rollout, read out; see `Engine`. A deterministic model gives S = 1."""
+        del num_samples, noise
+        read = self.readout(self._rollout(belief, future, seed))
+        signals = {name: values.unflatten(-1, self.schema[name].shape).numpy() for name, values in read.items()}
+        return Samples(signals=signals)
+
+    @torch.no_grad()
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
+        """Steps to the goal by the distance head; see `Reaches`."""
+        head = self._distance_head()
+        with autocast():
+            features = self._rollout(belief, future, seed=0)[:, :, 0]
+            wanted = head.embed(self._goal(goal))[:, None, None]
+            return np.asarray(head.between(head.embed(features).float(), wanted.float()).numpy())
+
+    @torch.no_grad()
+    def propose(
+        self, belief: EngineBelief, goal: Arrays, horizon: int, *, num_proposals: int, seed: int
+    ) -> Mapping[str, NDArray[np.generic]]:
+        """What the inverse head does, imagined step by step: P is 1, or 0 without that head; see `Reaches`.
+
+        Exogenous inputs are not part of a goal, so the head serves worlds without them only.
+        """
+        del num_proposals
+        held, wanted = _belief(belief), self._goal(goal)
+        generator = torch.Generator().manual_seed(seed)
+        if self.inverse_head is None or self.schema.exogenous:
+            size = sum(signal.size for signal in self.schema.actions)
+            return split_actions(torch.zeros(len(wanted), 0, horizon, size), self.schema)
+        actions = []
+        for _ in range(horizon):
+            action = self.inverse_head(held.features().mean(1), wanted)[:, None, None]
+            step_s = torch.full((len(wanted), 1), self.schema.step_s or 1.0)
+            held = self.model.rollout(
+                held, Inputs(actions=action, exogenous=None, step_s=step_s), generator=generator
+            ).final
+            actions.append(action)
+        return split_actions(torch.cat(actions, 2), self.schema)
+
+    @torch.no_grad()
+    def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
+        """How far the latent is from those of the training data; see `Novelty`."""
+        return np.asarray(self.familiarity(_belief(belief).features().mean(1)).numpy())
+
+    def _rollout(self, belief: EngineBelief, future: Future, seed: int) -> Float[Tensor, "W N S T D"]:
+        check_future(future, self.schema)
+        inputs = to_inputs(future.actions, future.exogenous, self.schema)
+        generator = torch.Generator().manual_seed(seed)
+        return self.model.rollout(_belief(belief), inputs, generator=generator).features
+
+    def _goal(self, goal: Arrays) -> Float[Tensor, "W D"]:
+        """The latent of a goal observation."""
+        missing = [name for name in self.inputs if name not in goal]
+        if missing:
+            raise UnsupportedError(
+                f"the distance head compares whole observations, and the goal lacks {', '.join(missing)}. "
+                "Add it, or set the goal on predicted signals only."
+            )
+        worlds = len(goal[self.inputs[0]])
+        steps = History(observations={name: goal[name][:, None] for name in self.inputs}, actions={})
+        none = torch.zeros(worlds, 1, 0, sum(signal.size for signal in self.schema.actions))
+        size = sum(signal.size for signal in self.schema.exogenous)
+        past = Inputs(
+            actions=none,
+            exogenous=torch.zeros(worlds, 0, size) if size else None,
+            step_s=torch.zeros(worlds, 0),
+        )
+        window = self._observations(steps, worlds, 1, past)
+        return self.model.encode(window, generator=torch.Generator().manual_seed(0)).features().mean(1)
+
+    def _distance_head(self) -> Distance:
+        if self.distance_head is None:
+            raise UnsupportedError("this world has no distance head. Learn it with goals, or set signal goals only.")
+        return self.distance_head
+
+    def _window(self, steps: History, worlds: int, length: int) -> Window:
+        past = to_inputs({k: v[:, None] for k, v in steps.actions.items()}, steps.exogenous, self.schema)
+        return self._observations(steps, worlds, length, past)
+
+    def _observations(self, steps: History, worlds: int, length: int, past: Inputs) -> Window:
+        everything = np.ones((worlds, length), bool)
+        return Window(
+            observations={name: torch.from_numpy(np.ascontiguousarray(steps.observations[name])) for name in self.inputs},
+            observed={name: torch.from_numpy(np.array(steps.observed.get(name, everything))) for name in self.inputs},
+            past=past,
+        )
+
+
+def _at(inputs: Inputs, step: int) -> Inputs:
+    here = slice(step, step + 1)
+    exogenous = None if inputs.exogenous is None else inputs.exogenous[:, here]
+    return Inputs(actions=inputs.actions[:, :, here], exogenous=exogenous, step_s=inputs.step_s[:, here])
+
+
+def _belief(belief: EngineBelief) -> Belief:
+    if not isinstance(belief, Belief):
+        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+    return belief

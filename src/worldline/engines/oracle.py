@@ -1,0 +1,175 @@
+"""A lab as an engine: its true dynamics, its true distance to a goal and its expert. The ceiling for learned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Future, Noise, Reaches, Samples
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Kind, Signal
+from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.errors import DataError, InputError, UnsupportedError
+from worldline.labs.lab import Lab
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Present:
+    """The belief: the state of W worlds.
+
+    Args:
+        state: per vector observation signal [W, *shape].
+        known: [W], whether the state follows from what was observed.
+    """
+
+    state: Arrays
+    known: NDArray[np.bool_]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OracleEngine(Engine, Abducts, Reaches):
+    """Steps any number of worlds at once through `Lab.simulate`; predicts vector signals, draws no pictures.
+
+    Args:
+        lab: its vector observation signals together must be its whole state.
+    """
+
+    lab: Lab
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The vector observation signals: the state."""
+        return tuple(signal for signal in self.lab.schema.observations if signal.kind is Kind.VECTOR)
+
+    def describe(self) -> Card:
+        """What this engine is: exact, and knows how far a goal is."""
+        return Card(
+            name="oracle",
+            engine="oracle",
+            schema=self.lab.schema,
+            predicts=tuple(signal.name for signal in self.signals),
+            context=1,
+            deterministic=True,
+            abilities=("abducts", "reaches"),
+        )
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Present:
+        """The last state; what is missing there is simulated from what was seen before. See `Engine`."""
+        del seed  # nothing is drawn
+        num_worlds, length = check_observations(steps, self.signals)
+        seen = {
+            s.name: steps.observed.get(s.name, np.ones((num_worlds, length), bool)).astype(bool) for s in self.signals
+        }
+        if all(mask[:, -1].all() for mask in seen.values()):
+            state = {signal.name: steps.observations[signal.name][:, -1] for signal in self.signals}
+            return Present(state=state, known=np.ones(num_worlds, bool))
+        check_inputs(steps, self.lab.schema, length - 1 if belief is None else length)
+        if belief is None:
+            zeros = {s.name: np.zeros((num_worlds, *s.shape), np.float32) for s in self.signals}
+            return self._fold(Present(state=zeros, known=np.zeros(num_worlds, bool)), steps, seen, first_input=-1)
+        return self._fold(_present(belief), steps, seen, first_input=0)
+
+    def imagine(
+        self,
+        belief: EngineBelief,
+        future: Future,
+        *,
+        num_samples: int,
+        noise: Noise | None = None,
+        seed: int,
+    ) -> Samples:
+        """What the lab does: one sample, S = 1; see `Engine`.
+
+        Raises:
+            InputError: the state of a world was never observed.
+        """
+        del num_samples, noise, seed  # deterministic
+        state = self._state(belief)
+        size = check_future(future, self.lab.schema)
+        actions = {name: value.reshape(-1, *value.shape[2:]) for name, value in future.actions.items()}
+        start = {name: np.repeat(value, size.num_versions, 0) for name, value in state.items()}
+        path = self.lab.simulate(start, actions)
+        shape = (size.num_worlds, size.num_versions, 1, size.horizon)
+        return Samples(signals={s.name: path[s.name].reshape(shape + s.shape) for s in self.signals})
+
+    def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
+        """The state at `at`; no draws, as a lab has none after its reset.
+
+        Raises:
+            DataError: the state was not observed there.
+        """
+        for signal in self.signals:
+            if signal.name in episode.observed and not episode.observed[signal.name][at]:
+                raise DataError("the value is missing", fix="Branch at another step.", signal=signal.name, step=at)
+        history = episode.history(at, 1)
+        return self.observe(
+            None,
+            History(
+                observations={name: value[None] for name, value in history.observations.items()},
+                actions={name: value[None] for name, value in history.actions.items()},
+            ),
+            seed=0,
+        ), None
+
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
+        """True steps from each state to `goal`; state signals that it leaves open are as they are. See `Reaches`.
+
+        Raises:
+            UnsupportedError: the goal names no state signal.
+        """
+        imagined = self.imagine(belief, future, num_samples=1, seed=0).signals
+        shape = next(iter(imagined.values())).shape[:4]
+        wanted = self._wanted(belief, goal)
+        states = {s.name: imagined[s.name].reshape(-1, *s.shape) for s in self.signals}
+        goals = {s.name: np.repeat(wanted[s.name], shape[1] * shape[3], 0) for s in self.signals}
+        steps = self.lab.steps_to_goal(states, goals)
+        return np.asarray(steps, dtype=np.float32).reshape(shape[0], shape[1], shape[3])
+
+    def propose(
+        self, belief: EngineBelief, goal: Arrays, horizon: int, *, num_proposals: int, seed: int
+    ) -> Mapping[str, NDArray[np.generic]]:
+        """The expert's actions, P = 1; see `Reaches`."""
+        del num_proposals, seed  # there is one expert, and it draws nothing
+        actions = self.lab.expert(self._state(belief), self._wanted(belief, goal), horizon)
+        return {name: value[:, None] for name, value in actions.items()}
+
+    def _state(self, belief: EngineBelief) -> Arrays:
+        present = _present(belief)
+        if not present.known.all():
+            world = int(np.flatnonzero(~present.known)[0])
+            raise InputError(f"world {world}: its state was never observed as a whole. Give a longer history.")
+        return present.state
+
+    def _wanted(self, belief: EngineBelief, goal: Arrays) -> Arrays:
+        """`goal`, completed with the present state."""
+        state = self._state(belief)
+        if not any(name in state for name in goal):
+            raise UnsupportedError(f"the oracle measures no distance to {sorted(goal)}. Add {' or '.join(state)}.")
+        return {name: goal.get(name, value) for name, value in state.items()}
+
+    def _fold(self, present: Present, steps: History, seen: Arrays, *, first_input: int) -> Present:
+        """The state after each observation in turn, simulated where it is missing."""
+        state, known = present.state, present.known
+        for step in range(next(iter(seen.values())).shape[1]):
+            if first_input + step >= 0:
+                inputs = {name: value[:, first_input + step][:, None] for name, value in steps.actions.items()}
+                state = {name: value[:, 0] for name, value in self.lab.simulate(state, inputs).items()}
+            masks = {name: mask[:, step].astype(bool) for name, mask in seen.items()}
+            state = {
+                s.name: np.where(masks[s.name][:, None], steps.observations[s.name][:, step], state[s.name])
+                for s in self.signals
+            }
+            known = known | np.logical_and.reduce(list(masks.values()))
+        return Present(state=state, known=known)
+
+
+def _present(belief: EngineBelief) -> Present:
+    if not isinstance(belief, Present):
+        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+    return belief

@@ -1,0 +1,260 @@
+"""Any Gymnasium environment that can be replayed from a seed, as an engine: the truth, at the simulator's speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, final
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Future, Noise, Samples
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Kind, Role, Schema
+from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
+from worldline.labs.spaces import from_signals, to_signals
+
+Environment = gymnasium.Env[Any, Any]
+
+TOLERANCE = 1e-4
+"""How far a replayed value may be from the logged one, absolute and relative: rounding on another machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """How an environment is reset.
+
+    Args:
+        seed: of every hidden draw of the episode.
+        options: for `reset`; None for none.
+    """
+
+    seed: int
+    options: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Replay:
+    """The belief: how each of W worlds started and what was done since.
+
+    Args:
+        starts: W of them.
+        actions: per world and action signal [t, *shape]; worlds may differ in t.
+    """
+
+    starts: tuple[Start, ...]
+    actions: tuple[Arrays, ...]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SimulatorEngine(Engine, Abducts):
+    """Replays an environment from its reset seed, for every world and version of the future anew.
+
+    A history alone does not tell the seed: begin with `start`, or give `locate`. Where the environment terminates,
+    its last observation is held.
+
+    Args:
+        make_environment: makes a fresh environment, deterministic given the reset seed.
+        schema: observation and action signals by the names of `labs.spaces.schema_of`; exogenous ones are the
+            environment's own affair.
+        locate: takes a complete observation {signal: [*shape]}, gives the options for which `reset` starts in its
+            state; None where the environment has none.
+        name: on the card.
+    """
+
+    make_environment: Callable[[], Environment]
+    schema: Schema
+    locate: Callable[[Arrays], Mapping[str, Any]] | None = None
+    name: str = "simulator"
+
+    def __post_init__(self) -> None:
+        if self.schema.exogenous:
+            names = ", ".join(signal.name for signal in self.schema.exogenous)
+            raise ConfigError(f"a simulator makes its exogenous signals itself. Leave {names} out of its schema.")
+
+    def describe(self) -> Card:
+        """What this engine is: exact, and able to replay an episode that has a seed."""
+        return Card(
+            name=self.name,
+            engine="simulator",
+            schema=self.schema,
+            predicts=tuple(signal.name for signal in self.schema.observations),
+            context=1,
+            deterministic=True,
+            abilities=("abducts",),
+        )
+
+    def start(self, seeds: Sequence[int], actions: Arrays) -> Replay:
+        """The belief after W episodes began with these seeds and took these actions.
+
+        Args:
+            seeds: of the W resets.
+            actions: per action signal [W, t, *shape]; t may be 0.
+        """
+        taken = tuple(_world(actions, world) for world in range(len(seeds)))
+        return Replay(starts=tuple(Start(seed=int(seed)) for seed in seeds), actions=taken)
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Replay:
+        """The belief with the actions of `steps` taken, or located from its observations; see `Engine`.
+
+        Raises:
+            UnsupportedError: no belief was given and there is no `locate`.
+            DataError: there is no `locate`, and the environment, replayed, shows something other than `steps`.
+        """
+        before = None if belief is None else self._replay(belief)
+        if self.locate is not None:
+            return self._located(self.locate, before, steps, seed)
+        if before is None:
+            raise UnsupportedError(
+                "a simulator cannot tell its reset seed from observations. Begin with engine.start(seeds, actions), "
+                "or give the engine `locate` if its environment can be reset into an observed state."
+            )
+        shown = [signal for signal in self.schema.observations if signal.name in steps.observations]
+        num_worlds, length = check_observations(steps, shown)
+        check_inputs(steps, self.schema, length)
+        taken = tuple(_joined(before.actions[w], _world(steps.actions, w)) for w in range(num_worlds))
+        grown = Replay(starts=before.starts, actions=taken)
+        self._verify(grown, steps)
+        return grown
+
+    def imagine(
+        self,
+        belief: EngineBelief,
+        future: Future,
+        *,
+        num_samples: int,
+        noise: Noise | None = None,
+        seed: int,
+    ) -> Samples:
+        """What the environment does: one sample, S = 1; see `Engine`."""
+        del num_samples, noise, seed  # every draw comes with the reset seed
+        replay = self._replay(belief)
+        size = check_future(future, self.schema)
+        paths = []
+        with closing(self.make_environment()) as environment:
+            for world, (start, before) in enumerate(zip(replay.starts, replay.actions, strict=True)):
+                for version in range(size.num_versions):
+                    actions = _joined(before, _world(_world(future.actions, world), version))
+                    paths.append(self._run(environment, start, actions, size.horizon))
+        shape = (size.num_worlds, size.num_versions, 1, size.horizon)
+        return Samples(
+            signals={
+                signal.name: np.stack([path[signal.name] for path in paths]).reshape(shape + signal.shape)
+                for signal in self.schema.observations
+            }
+        )
+
+    def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
+        """The replay up to `at`; no draws beside it, as the reset seed holds them all.
+
+        Raises:
+            DataError: the episode has no seed, or the environment, replayed, shows something else.
+        """
+        if episode.seed is None:
+            raise DataError("the episode has no reset seed, so it cannot be replayed", fix="Record it with its seed.")
+        one = {signal.name: episode.actions[signal.name][None, :at] for signal in self.schema.actions}
+        belief = self.start([episode.seed], one)
+        history = episode.history(at, at + 1)
+        self._verify(
+            belief,
+            History(
+                observations={name: value[None] for name, value in history.observations.items()},
+                actions=one,
+                observed={name: value[None] for name, value in history.observed.items()},
+            ),
+        )
+        return belief, None
+
+    def _replay(self, belief: EngineBelief) -> Replay:
+        if not isinstance(belief, Replay):
+            raise InputError(f"belief is a {type(belief).__name__}. Pass one that start, observe or abduct returned.")
+        return belief
+
+    def _located(
+        self, locate: Callable[[Arrays], Mapping[str, Any]], before: Replay | None, steps: History, seed: int
+    ) -> Replay:
+        """Each world reset into its last complete observation, if there is one, and the actions after it."""
+        num_worlds, length = check_observations(steps, self.schema.observations)
+        check_inputs(steps, self.schema, length - 1 if before is None else length)
+        complete = np.ones((num_worlds, length), bool)
+        for mask in steps.observed.values():
+            complete &= mask.astype(bool)
+        starts: list[Start] = []
+        actions: list[Arrays] = []
+        for world in range(num_worlds):
+            inputs = _world(steps.actions, world)
+            if complete[world].any():
+                last = int(np.flatnonzero(complete[world])[-1])
+                options = locate({name: value[world, last] for name, value in steps.observations.items()})
+                starts.append(Start(seed=seed, options=options))
+                num_after = length - 1 - last
+                actions.append({name: value[len(value) - num_after :] for name, value in inputs.items()})
+            elif before is not None:
+                starts.append(before.starts[world])
+                actions.append(_joined(before.actions[world], inputs))
+            else:
+                raise InputError(f"world {world}: no observation is complete, so it cannot be located. Add one.")
+        return Replay(starts=tuple(starts), actions=tuple(actions))
+
+    def _run(self, environment: Environment, start: Start, actions: Arrays, keep: int) -> Arrays:
+        """The last `keep` observations per signal [keep, *shape] of a replay."""
+        options = None if start.options is None else dict(start.options)
+        raw, _ = environment.reset(seed=start.seed, options=options)
+        num_steps, terminated = len(next(iter(actions.values()))), False
+        path = []
+        for step in range(num_steps + 1):
+            if step and not terminated:
+                one = {name: np.asarray(value[step - 1]) for name, value in actions.items()}
+                action = from_signals(one, environment.action_space, Role.ACTION)
+                raw, _, terminated, _, _ = environment.step(action)
+            if step > num_steps - keep:
+                path.append(to_signals(raw, environment.observation_space, Role.OBSERVATION))
+        return {
+            signal.name: np.stack([seen[signal.name] for seen in path]).astype(signal.dtype, copy=False)
+            for signal in self.schema.observations
+        }
+
+    def _verify(self, replay: Replay, steps: History) -> None:
+        """Raises DataError where the environment, replayed, shows something other than `steps`."""
+        length = next(iter(steps.observations.values())).shape[1]
+        with closing(self.make_environment()) as environment:
+            for world, (start, actions) in enumerate(zip(replay.starts, replay.actions, strict=True)):
+                path = self._run(environment, start, actions, length)
+                for signal in self.schema.observations:
+                    if signal.name not in steps.observations:
+                        continue
+                    given = steps.observations[signal.name][world]
+                    differs = _differs(path[signal.name], given, signal.kind)
+                    if signal.name in steps.observed:
+                        differs &= steps.observed[signal.name][world].astype(bool)
+                    if differs.any():
+                        step = int(np.flatnonzero(differs)[0])
+                        raise DataError(
+                            f"the simulator, replayed from seed {start.seed}, shows another value",
+                            fix="Check that environment, seed and actions are those of the log.",
+                            signal=signal.name,
+                            step=step,
+                        )
+
+
+def _world(arrays: Arrays, world: int) -> Arrays:
+    return {name: value[world] for name, value in arrays.items()}
+
+
+def _joined(before: Arrays, after: Arrays) -> Arrays:
+    """Both stretches of time, one after the other."""
+    return {name: np.concatenate([value, after[name]]) for name, value in before.items()}
+
+
+def _differs(replayed: NDArray[np.generic], given: NDArray[np.generic], kind: Kind) -> NDArray[np.bool_]:
+    """Per step, whether two paths [H, *shape] differ by more than rounding; a picture, by a grey level on average."""
+    gap = np.abs(replayed.astype(np.float64) - given.astype(np.float64)).reshape(len(given), -1)
+    if kind is Kind.IMAGE:
+        return np.asarray(gap.mean(1) > 1.0)
+    allowed = TOLERANCE * (1 + np.abs(given.astype(np.float64)).reshape(len(given), -1))
+    return np.asarray((~(gap <= allowed)).any(1))

@@ -1,0 +1,94 @@
+"""The error tree. Each message says what was wrong, the value, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class WorldlineError(Exception):
+    """Base of every error that worldline raises on purpose."""
+
+
+class InputError(WorldlineError, ValueError):
+    """An argument has the wrong value, shape, dtype or unit."""
+
+
+class ConfigError(WorldlineError, ValueError):
+    """A configuration, schema or manifest cannot be read or contradicts itself."""
+
+
+class DataError(WorldlineError, ValueError):
+    """Logged data cannot be used as it is; the message names the place.
+
+    Args:
+        problem: what is wrong, with the offending value.
+        fix: what the user can do about it.
+        file: the file it was found in.
+        episode: the episode's number in the source, from 0.
+        signal: the signal's name.
+        step: the step within the episode, from 0.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        fix: str,
+        file: Path | str | None = None,
+        episode: int | None = None,
+        signal: str | None = None,
+        step: int | None = None,
+    ) -> None:
+        self.problem, self.fix = problem, fix
+        self.file, self.episode, self.signal, self.step = file, episode, signal, step
+        places = {
+            "": file,
+            "episode ": episode,
+            "signal ": None if signal is None else repr(signal),
+            "step ": step,
+        }
+        where = ", ".join(f"{word}{value}" for word, value in places.items() if value is not None)
+        super().__init__(f"{where}: {problem}. {fix}" if where else f"{problem}. {fix}")
+
+
+class UnknownNameError(WorldlineError, LookupError):
+    """A name is not registered; the message suggests the nearest ones.
+
+    Args:
+        kind: what was looked for, such as "planner".
+        name: the name that was asked for.
+        known: the names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        listed = ", ".join(known) or "none"
+        super().__init__(f"no {kind} is called {name!r}. {hint} Known: {listed}.".replace(". . ", ". ").replace("  ", " "))
+
+
+class MissingExtraError(WorldlineError, ImportError):
+    """An optional package is needed; the message gives the pip line.
+
+    Args:
+        package: the import name that was not found.
+        extra: the extra of worldline that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package!r} is not installed. Run: pip install 'worldline[{extra}]'")
+
+
+class UnsupportedError(WorldlineError, NotImplementedError):
+    """The world or engine lacks the ability that was asked for; nothing was faked."""
+
+
+class CollapseError(WorldlineError, ArithmeticError):
+    """Training was stopped because the latents collapsed; the message is the diagnosis."""
+
+
+class BundleError(WorldlineError, ValueError):
+    """A bundle is damaged, from another version, or not to be trusted."""

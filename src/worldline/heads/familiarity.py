@@ -1,0 +1,50 @@
+"""How unlike the training data a latent is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamiliarityConfig:
+    """Size of the head.
+
+    Args:
+        latent_size: D of the model.
+    """
+
+    latent_size: int
+
+
+class Familiarity(nn.Module):
+    """Mahalanobis distance from the training latents.
+
+    Source: Lee et al., "A simple unified framework for detecting out-of-distribution samples" (1807.03888).
+    """
+
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, config: FamiliarityConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.zeros(config.latent_size))
+        self.register_buffer("whitening", torch.eye(config.latent_size))
+
+    @torch.no_grad()
+    def fit(self, latents: Float[Tensor, "M D"]) -> None:
+        """Takes mean and covariance from `latents`; directions in which they hardly vary count as noise."""
+        centred = (latents - latents.mean(0)).double()
+        covariance = centred.T @ centred / len(centred)
+        values, vectors = torch.linalg.eigh(covariance)
+        floor = 1e-4 * float(values.max()) + 1e-12
+        self.mean.copy_(latents.mean(0))
+        self.whitening.copy_(vectors / values.clamp(min=floor).sqrt())
+
+    def forward(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
+        """The distance; about the square root of D for a latent like the others."""
+        return ((latents - self.mean) @ self.whitening).norm(dim=-1)

@@ -1,0 +1,1 @@
+"""Labs: small Gymnasium environments with exact replay."""

@@ -1,0 +1,69 @@
+"""What a lab adds to a Gymnasium environment: a schema, exact replay, and the truth."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays
+from worldline.contracts.schema import Schema
+
+Observation = Mapping[str, NDArray[np.generic]]
+
+
+class Policy(ABC):
+    """Chooses actions from observations; used to record logs."""
+
+    @abstractmethod
+    def reset(self, generator: np.random.Generator) -> None:
+        """Starts an episode; draws whatever stays fixed during it."""
+
+    @abstractmethod
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """The next action, inside the environment's action space."""
+
+
+class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
+    """An environment that is deterministic once reset, so that a twin can be run with one thing changed."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema:
+        """The signals that it shows and takes."""
+
+    @abstractmethod
+    def explorer(self) -> Policy:
+        """A policy whose logs cover what the lab can do."""
+
+    @abstractmethod
+    def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
+        """The true consequence of many action sequences at once, leaving this environment as it is.
+
+        Args:
+            start: observation signals [M, *shape].
+            actions: action signals [M, T, *shape].
+
+        Returns:
+            Vector observation signals [M, T, *shape]; no images.
+        """
+
+    @abstractmethod
+    def steps_to_goal(self, observations: Arrays, goal: Arrays) -> NDArray[np.floating]:
+        """The least number of steps (not rounded) from each state to its goal.
+
+        Args:
+            observations: observation signals [M, *shape].
+            goal: observation signals [M, *shape].
+
+        Returns:
+            Steps [M].
+        """
+
+    @abstractmethod
+    def expert(self, observations: Arrays, goal: Arrays, num_steps: int) -> Arrays:
+        """Action signals [M, num_steps, *shape] of a shortest path from each state to its goal."""

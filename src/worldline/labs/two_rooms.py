@@ -1,0 +1,281 @@
+"""Two Rooms: a dot, a wall, a door. 64 by 64 pixels; x to the right, y down.
+
+The dot moves by its action in a straight line and stops at the first thing that it touches (swept collision), so a
+wall cannot be jumped however long the step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.lab import Lab, Policy
+
+Floats = NDArray[np.floating]
+
+SIZE: Final = 64
+MAX_MOVE: Final = 6.0
+DOT_RADIUS: Final = 2.5
+WALL_HALF_WIDTH: Final = 1.5
+DOOR_HALF_HEIGHT: Final = 5.5
+FLOOR_COLOUR: Final = (244, 241, 234)
+WALL_COLOUR: Final = (52, 58, 70)
+DOT_COLOUR: Final = (214, 64, 56)
+FIXED_WALL: Final = (32.0, 32.0)
+
+_NEAR: Final = DOT_RADIUS
+_FAR: Final = SIZE - DOT_RADIUS
+_REACH: Final = WALL_HALF_WIDTH + DOT_RADIUS
+_GAP: Final = DOOR_HALF_HEIGHT - DOT_RADIUS
+_SKIN: Final = 1e-3
+
+
+class TwoRooms(Lab):
+    """The lab. Observations: `camera`, `position` [px], `wall` [px] (wall x, door y). Action: `move` [px].
+
+    Args:
+        walls: "fixed" puts the wall and its door in the middle; "random" draws both at every reset, the wall in
+            [20, 44] px and the door in [10, 54] px.
+        camera: whether to draw the picture; without it steps are some ten times faster.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own type)
+
+    def __init__(self, walls: Literal["fixed", "random"] = "fixed", *, camera: bool = True) -> None:
+        if walls not in ("fixed", "random"):
+            raise InputError(f"walls is {walls!r}. Use 'fixed' or 'random'.")
+        self.walls, self.camera, self.render_mode = walls, camera, "rgb_array"
+        box = gymnasium.spaces.Box
+        spaces: dict[str, gymnasium.Space[Any]] = {
+            "position": box(0, SIZE, (2,), np.float32),
+            "wall": box(0, SIZE, (2,), np.float32),
+        }
+        if camera:
+            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Dict({"move": box(-MAX_MOVE, MAX_MOVE, (2,), np.float32)})
+        self._position = np.zeros(2)
+        self._wall = np.array(FIXED_WALL)
+        self._room = draw_walls(self._wall)
+
+    @property
+    def schema(self) -> Schema:
+        """The four signals; `camera` only where it is drawn."""
+        observation, inside = Role.OBSERVATION, {"low": (0.0, 0.0), "high": (float(SIZE), float(SIZE))}
+        camera = Signal(name="camera", role=observation, kind=Kind.IMAGE, shape=(SIZE, SIZE, 3))
+        move = (MAX_MOVE, MAX_MOVE)
+        signals = (
+            Signal(name="position", role=observation, kind=Kind.VECTOR, shape=(2,), unit="px",
+                   components=("x", "y"), entity="dot", **inside),
+            Signal(name="wall", role=observation, kind=Kind.VECTOR, shape=(2,), unit="px",
+                   components=("wall_x", "door_y"), entity="wall", **inside),
+            Signal(name="move", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="px",
+                   low=(-MAX_MOVE, -MAX_MOVE), high=move, components=("x", "y"), entity="dot"),
+        )  # fmt: skip
+        return Schema(signals=(camera, *signals) if self.camera else signals)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the wall (where random) and the position.
+            options: `wall` and `position`, each [2] px, put them there instead.
+        """
+        super().reset(seed=seed)
+        draw = self.np_random.uniform
+        self._wall = np.array([draw(20, 44), draw(10, 54)] if self.walls == "random" else FIXED_WALL)
+        self._position = free_position(self._wall, self.np_random)
+        if options is not None:
+            self._wall = np.array(options.get("wall", self._wall), dtype=float)
+            self._position = np.array(options.get("position", self._position), dtype=float)
+        self._room = draw_walls(self._wall)
+        return self._observe(), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One move; no reward, no end."""
+        self._position = slide(self._position, np.asarray(action["move"], dtype=float), self._wall)
+        return self._observe(), 0.0, False, False, {}
+
+    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]  # Gymnasium declares a list too
+        """The camera's picture."""
+        return draw_dot(self._room, self._position)
+
+    def _observe(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {
+            "position": self._position.astype(np.float32),
+            "wall": self._wall.astype(np.float32),
+        }
+        return {"camera": self.render(), **seen} if self.camera else seen
+
+    def explorer(self) -> Policy:
+        """Random in every second episode on average, through the door and back in the others."""
+        return Explorer()
+
+    def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
+        """True positions; see `Lab`."""
+        position, wall = start["position"].astype(float), start["wall"].astype(float)
+        path = []
+        for step in range(actions["move"].shape[1]):
+            position = slide(position, actions["move"][:, step].astype(float), wall)
+            path.append(position)
+        walls = np.broadcast_to(wall[:, None], (len(wall), len(path), 2))
+        return {"position": np.stack(path, 1).astype(np.float32), "wall": walls.astype(np.float32)}
+
+    def steps_to_goal(self, observations: Arrays, goal: Arrays) -> Floats:
+        """Shortest path over the longest step along an axis; see `Lab`."""
+        waypoints = shortest_path(observations["position"], goal["position"], observations["wall"])
+        legs = np.abs(np.diff(waypoints, axis=1)).max(-1)
+        return np.asarray(legs.sum(-1) / MAX_MOVE)
+
+    def expert(self, observations: Arrays, goal: Arrays, num_steps: int) -> Arrays:
+        """Full moves along the shortest path; see `Lab`."""
+        wall, target = observations["wall"].astype(float), goal["position"].astype(float)
+        position, moves = observations["position"].astype(float), []
+        for _ in range(num_steps):
+            towards = shortest_path(position, target, wall)
+            legs = np.linalg.norm(towards - position[:, None], axis=-1)
+            ahead = np.argmax(legs > 10 * _SKIN, axis=1)
+            move = _limited(towards[np.arange(len(position)), ahead] - position)
+            position = slide(position, move, wall)
+            moves.append(move)
+        return {"move": np.stack(moves, 1).astype(np.float32)}
+
+
+class Explorer(Policy):
+    """Half of the episodes wander, half go to places in turn, through the door where it lies between."""
+
+    def __init__(self) -> None:
+        self._purposeful = False
+        self._target = np.zeros(2)
+        self._heading = 0.0
+        self._patience = 0
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Draws which kind of episode it will be."""
+        self._purposeful = generator.random() < 0.5
+        self._heading = generator.uniform(-np.pi, np.pi)
+        self._patience = 0
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A move of at most `MAX_MOVE` along each axis."""
+        if self._purposeful:
+            move = self._towards_target(observation["position"], observation["wall"], generator)
+        else:
+            self._heading += generator.normal(0, 0.6)
+            length = generator.uniform(0, MAX_MOVE * 1.2)
+            move = length * np.array([np.cos(self._heading), np.sin(self._heading)])
+            if generator.random() < 0.1:
+                self._heading = generator.uniform(-np.pi, np.pi)
+        return {"move": np.clip(move, -MAX_MOVE, MAX_MOVE).astype(np.float32)}
+
+    def _towards_target(self, position: Floats, wall: Floats, generator: np.random.Generator) -> Floats:
+        if self._patience <= 0 or np.linalg.norm(position - self._target) < 2:
+            self._target = free_position(wall, generator)
+            if (self._target[0] - wall[0]) * (position[0] - wall[0]) > 0:
+                self._target = free_position(wall, generator)  # a second draw: crossings are what is rare
+            self._patience = 25
+        self._patience -= 1
+        towards = shortest_path(position[None], self._target[None], wall[None])[0] - position
+        ahead = towards[int(np.argmax(np.linalg.norm(towards, axis=-1) > 10 * _SKIN))]
+        move: Floats = _limited(ahead[None])[0] * generator.uniform(0.6, 1.0) + generator.normal(0, 0.8, 2)
+        return move
+
+
+def free_position(wall: Floats, generator: np.random.Generator) -> Floats:
+    """A position [2] px, uniform over both rooms, clear of the wall (the doorway counts as wall)."""
+    while True:
+        position = generator.uniform(_NEAR, _FAR, 2)
+        if abs(position[0] - wall[0]) > _REACH:
+            return position
+
+
+def slide(position: Floats, move: Floats, wall: Floats) -> Floats:
+    """Where a straight move from `position` ends: at its end, or at the first contact.
+
+    Args:
+        position: [..., 2] px.
+        move: [..., 2] px.
+        wall: [..., 2] px: wall x, door y.
+    """
+    share = np.minimum(1.0, _free_share(position, move, wall))
+    return np.clip(position + share[..., None] * move, _NEAR, _FAR)
+
+
+def _free_share(position: Floats, move: Floats, wall: Floats) -> Floats:
+    """The share of `move` until contact, at least 0; above 1 where there is none."""
+    safe = np.where(np.abs(move) < 1e-12, 1e-12, move)
+    room = np.where(safe > 0, _FAR - position, _NEAR - position)
+    share: Floats = np.maximum(room / safe, 0).min(-1)
+    wall_x, door_y = wall[..., 0], wall[..., 1]
+    for low, high in ((-np.inf, door_y - _GAP), (door_y + _GAP, np.inf)):
+        entry_x, exit_x = _slab(position[..., 0], safe[..., 0], wall_x - _REACH, wall_x + _REACH)
+        entry_y, exit_y = _slab(position[..., 1], safe[..., 1], low, high)
+        entry, leave = np.maximum(entry_x, entry_y), np.minimum(exit_x, exit_y)
+        length = np.linalg.norm(safe, axis=-1)
+        hit = (entry < leave - 1e-9) & (leave > 1e-9) & (entry < 1) & (entry > -_SKIN / length - 1e-9)
+        share = np.where(hit, np.minimum(share, np.maximum(entry - _SKIN / length, 0)), share)
+    return share
+
+
+def _slab(start: Floats, velocity: Floats, low: Any, high: Any) -> tuple[Floats, Floats]:
+    """When a point enters and leaves the open interval (low, high)."""
+    first, second = (low - start) / velocity, (high - start) / velocity
+    return np.minimum(first, second), np.maximum(first, second)
+
+
+def shortest_path(position: Floats, goal: Floats, wall: Floats) -> Floats:
+    """Waypoints [M, 4, 2] px from `position` to `goal` (each [M, 2]), round the corners of the door.
+
+    Unused waypoints repeat the one before, so the legs that they begin have length 0.
+    """
+    position, goal, wall = (np.asarray(a, dtype=float) for a in (position, goal, wall))
+    reach, gap = _REACH + 5 * _SKIN, _GAP - 5 * _SKIN
+    corners = [wall + np.array([x * reach, y * gap]) for x in (-1, 1) for y in (-1, 1)]
+    routes = [(position, position)] + [(corner, corner) for corner in corners]
+    routes += [(corners[i], corners[j]) for i in range(4) for j in range(4) if (i < 2) != (j < 2)]
+    paths = np.stack([np.stack([position, first, second, goal], 1) for first, second in routes])
+    legs = np.diff(paths, axis=2)
+    blocked = (_free_share(paths[:, :, :-1], legs, wall[:, None]) < 1 - 1e-6) & (np.linalg.norm(legs, axis=-1) > 0)
+    lengths = np.linalg.norm(legs, axis=-1).sum(-1) + 1e6 * blocked.sum(-1)
+    best = lengths.argmin(0)
+    return paths[best, np.arange(len(position))]
+
+
+def _limited(move: Floats) -> Floats:
+    """`move` [M, 2] shortened, direction kept, to at most `MAX_MOVE` along each axis."""
+    longest = np.abs(move).max(-1, keepdims=True)
+    return np.asarray(move * np.minimum(1, MAX_MOVE / np.maximum(longest, 1e-9)))
+
+
+def draw_walls(wall: Floats) -> NDArray[np.float32]:
+    """The picture [64, 64, 3] of an empty room with this wall [2] px."""
+    middles = np.arange(SIZE, dtype=np.float32) + 0.5
+    across = np.clip(WALL_HALF_WIDTH + 0.5 - np.abs(middles - wall[0]), 0, 1)
+    along = np.clip(np.abs(middles - wall[1]) - DOOR_HALF_HEIGHT + 0.5, 0, 1)
+    return _blend(np.broadcast_to(np.float32(FLOOR_COLOUR), (SIZE, SIZE, 3)), np.outer(along, across), WALL_COLOUR)
+
+
+def draw_dot(room: NDArray[np.float32], position: Floats) -> NDArray[np.uint8]:
+    """The picture of a dot at `position` [2] px, with soft edges, in `room` (left as it is)."""
+    picture = np.rint(room).astype(np.uint8)
+    reach = int(DOT_RADIUS) + 2
+    x, y = (max(int(p) - reach, 0) for p in position)
+    rows, columns = slice(y, int(position[1]) + reach + 1), slice(x, int(position[0]) + reach + 1)
+    patch = room[rows, columns]
+    across = np.arange(x, x + patch.shape[1]) + 0.5 - position[0]
+    down = np.arange(y, y + patch.shape[0]) + 0.5 - position[1]
+    inside = np.clip(DOT_RADIUS + 0.5 - np.hypot(across[None], down[:, None]), 0, 1)
+    picture[rows, columns] = np.rint(_blend(patch, inside, DOT_COLOUR))
+    return picture
+
+
+def _blend(picture: NDArray[np.float32], share: Floats, colour: tuple[int, int, int]) -> NDArray[np.float32]:
+    return picture + share[..., None].astype(np.float32) * (np.float32(colour) - picture)

@@ -1,0 +1,271 @@
+"""A joint-embedding world model, learned end to end from observations and actions.
+
+It predicts the latents of future observations, open loop, and a regulariser keeps the latents from collapsing. No
+pixel is ever reconstructed.
+
+Source: LeWM (arXiv 2603.19312) for prediction + SIGReg; LeJEPA (arXiv 2511.08544) for SIGReg.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.errors import ConfigError
+from worldline.nn.mlp import mlp
+from worldline.nn.normaliser import Normaliser
+from worldline.nn.sigreg import sigreg
+
+IMAGE_SIDE: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class JepaConfig:
+    """Size of the network and weight of each term.
+
+    Args:
+        inputs: observation signals that the encoder sees; images must be 64 by 64.
+        latent_size: D.
+        channels: of the image encoder's convolutions.
+        encoder_width: of the encoder's hidden layer.
+        predictor_width: of the predictor's two hidden layers.
+        sigreg_weight: pull of the latents towards a standard Gaussian.
+        change_weight: the same pull on the change of half of the latents within an episode; needed where
+            something stays the same within an episode and differs between episodes, such as a wall.
+        num_slices: directions that SIGReg looks along at each step.
+        signal_weight: a linear map must find the vector inputs in real and in predicted latents.
+    """
+
+    inputs: tuple[str, ...]
+    latent_size: int = 64
+    channels: int = 96
+    encoder_width: int = 512
+    predictor_width: int = 256
+    sigreg_weight: float = 5.0
+    change_weight: float = 0.0
+    num_slices: int = 64
+    signal_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("inputs is empty. Name at least one observation signal for the encoder.")
+        for name in ("latent_size", "channels", "encoder_width", "predictor_width", "num_slices"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
+        for name in ("sigreg_weight", "change_weight", "signal_weight"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latent(Belief):
+    """A belief that is one latent and nothing else."""
+
+    latent: Float[Tensor, "B D"]
+
+    def features(self) -> Float[Tensor, "B 1 D"]:
+        """The latent; S is 1."""
+        return self.latent[:, None]
+
+    def select(self, index: Tensor) -> Latent:
+        """The latents of the batch entries in `index`."""
+        return Latent(latent=self.latent[index])
+
+
+class ImageEncoder(nn.Module):
+    """Patches, two convolutions, one hidden layer: most of the work happens on an 8 by 8 grid."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, signal: Signal, config: JepaConfig) -> None:
+        super().__init__()
+        if signal.shape[:2] != (IMAGE_SIDE, IMAGE_SIDE):
+            raise ConfigError(f"image {signal.name!r} is {signal.shape[:2]}. Resize it to 64 by 64 pixels.")
+        channels = config.channels
+        self.register_buffer("mean", torch.full((signal.shape[2], 1, 1), 127.5))
+        self.register_buffer("deviation", torch.full((signal.shape[2], 1, 1), 64.0))
+        self.layers = nn.Sequential(
+            nn.Conv2d(signal.shape[2], channels, 8, stride=8),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(channels * 16, config.encoder_width),
+            nn.BatchNorm1d(config.encoder_width),
+            nn.GELU(),
+            nn.Linear(config.encoder_width, config.latent_size),
+        )
+
+    def forward(self, images: Tensor, observed: Bool[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        """Latents of `images` [M, 64, 64, C]; a missing image is the mean image."""
+        scores = (images.permute(0, 3, 1, 2).float() - self.mean) / self.deviation
+        return torch.as_tensor(self.layers(scores.where(observed[:, None, None, None], 0.0)))
+
+
+class VectorEncoder(nn.Module):
+    """All vector inputs at once, each with a flag that says whether it was observed."""
+
+    def __init__(self, signals: tuple[Signal, ...], config: JepaConfig) -> None:
+        super().__init__()
+        self.signals = signals
+        self.normaliser = Normaliser(sum(signal.size for signal in signals))
+        size = len(self.normaliser.mean) + len(signals)
+        self.layers = mlp([size, config.encoder_width, config.encoder_width, config.latent_size])
+
+    def scores(self, observations: Mapping[str, Tensor]) -> Float[Tensor, "... size"]:
+        """z-scores of the concatenated vector inputs."""
+        return torch.as_tensor(self.normaliser(concatenate(self.signals, observations)))
+
+    def forward(
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "M"]]
+    ) -> Float[Tensor, "M D"]:
+        """Latents of vectors [M, *shape]."""
+        flags = torch.stack([observed[signal.name] for signal in self.signals], -1)
+        sizes = torch.tensor([signal.size for signal in self.signals], device=flags.device)
+        known = self.scores(observations).where(flags.repeat_interleave(sizes, -1), 0.0)
+        return torch.as_tensor(self.layers(torch.cat([known, flags.to(known.dtype)], -1)))
+
+
+class Jepa(WorldModel):
+    """The model. Its belief is one latent: it remembers nothing that the last full observation does not show.
+
+    Args:
+        schema: the signals; actions and exogenous inputs are taken from it in order.
+        config: see `JepaConfig`.
+
+    Raises:
+        UnknownNameError: the config names a signal that the schema lacks.
+        ConfigError: an image of another size than 64 by 64, or a discrete input.
+    """
+
+    def __init__(self, *, schema: Schema, config: JepaConfig) -> None:
+        super().__init__()
+        self.schema, self.config = schema, config
+        signals = tuple(schema[name] for name in config.inputs)
+        if any(signal.kind is Kind.DISCRETE for signal in signals):
+            raise ConfigError(f"inputs {config.inputs} hold a discrete observation. Log it as a one-hot vector.")
+        self.images = nn.ModuleDict({s.name: ImageEncoder(s, config) for s in signals if s.kind is Kind.IMAGE})
+        vectors = tuple(signal for signal in signals if signal.kind is Kind.VECTOR)
+        self.vectors = VectorEncoder(vectors, config) if vectors else None
+        self.signal_map = nn.Linear(config.latent_size, sum(s.size for s in vectors)) if vectors else None
+        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
+        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
+        num_inputs = len(self.actions.mean) + len(self.exogenous.mean)
+        width = config.predictor_width
+        self.predictor = mlp([config.latent_size + num_inputs, width, width, config.latent_size])
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
+        """The latent of the last observation; where one was missing, what the steps before lead to."""
+        complete = torch.stack([window.observed[name] for name in self.config.inputs]).all(0)
+        start = int(complete.long().argmax(1).min()) if not complete[:, -1].all() else complete.shape[1] - 1
+        at = {name: window.observations[name][:, start] for name in self.config.inputs}
+        seen = {name: window.observed[name][:, start] for name in self.config.inputs}
+        belief = Latent(latent=self._encode(at, seen))
+        for step in range(start, complete.shape[1] - 1):
+            at = {name: window.observations[name][:, step + 1] for name in self.config.inputs}
+            seen = {name: window.observed[name][:, step + 1] for name in self.config.inputs}
+            belief = self.update(belief, _at_step(window.past, step), at, seen, generator=generator)
+        return belief
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Bool[Tensor, "B"]],
+        *,
+        generator: torch.Generator,
+    ) -> Latent:
+        """The new observation's latent where all of it was seen, else the predicted one."""
+        del generator
+        predicted = self._predict(belief.features()[:, 0], self._inputs(inputs)[:, 0, 0])
+        complete = torch.stack([observed[name] for name in self.config.inputs]).all(0)
+        if not complete.any():
+            return Latent(latent=predicted)
+        return Latent(latent=self._encode(observation, observed).where(complete[:, None], predicted))
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        """Deterministic: S is 1 and `generator` is not used."""
+        del generator
+        batch, versions, steps, _ = inputs.actions.shape
+        known = self._inputs(inputs).flatten(0, 1)
+        latent = belief.features()[:, 0].repeat_interleave(versions, 0)
+        path = []
+        for step in range(steps):
+            latent = self._predict(latent, known[:, step])
+            path.append(latent)
+        features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
+        return Imagined(features=features, final=Latent(latent=latent))
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        """Open-loop prediction error, SIGReg, and the options of the config."""
+        config = self.config
+        batch, length = next(iter(window.observations.values())).shape[:2]
+        flat = {name: window.observations[name].flatten(0, 1) for name in config.inputs}
+        seen = {name: window.observed[name].flatten(0, 1) for name in config.inputs}
+        latents = self._encode(flat, seen).float().unflatten(0, (batch, length))
+        imagined = self.rollout(Latent(latent=latents[:, 0]), window.past, generator=generator).features[:, 0, 0]
+        complete = torch.stack([window.observed[name] for name in config.inputs]).all(0)
+        compared = (complete[:, 1:] & complete[:, :1]).float()
+        error = (imagined.float() - latents[:, 1:]).square().mean(-1)
+        terms = {"prediction": (error * compared).sum() / compared.sum().clamp(min=1)}
+        weights = {"prediction": 1.0}
+        by_time = latents.transpose(0, 1)
+        if config.sigreg_weight:
+            terms["sigreg"] = sigreg(by_time, num_slices=config.num_slices, generator=generator)
+            weights["sigreg"] = config.sigreg_weight
+        if config.change_weight:
+            change = (by_time[-1:] - by_time[:1])[..., : config.latent_size // 2]
+            terms["change"] = sigreg(change, num_slices=config.num_slices, generator=generator)
+            weights["change"] = config.change_weight
+        if config.signal_weight and self.vectors is not None:
+            terms["signals"] = self._signal_error(window, latents, imagined)
+            weights["signals"] = config.signal_weight
+        return Losses(terms=terms, weights=weights)
+
+    def _signal_error(self, window: Window, latents: Tensor, imagined: Tensor) -> Tensor:
+        """Squared error of the vector inputs, linearly read from real and from imagined latents."""
+        assert self.vectors is not None and self.signal_map is not None
+        target = self.vectors.scores(window.observations)
+        signals = self.vectors.signals
+        flags = torch.cat([window.observed[s.name][..., None].expand(-1, -1, s.size) for s in signals], -1)
+        real = (self.signal_map(latents) - target).square().where(flags, 0.0)
+        future = (self.signal_map(imagined) - target[:, 1:]).square().where(flags[:, 1:], 0.0)
+        return (real.sum() + future.sum()) / (flags.sum() + flags[:, 1:].sum()).clamp(min=1)
+
+    def _encode(self, observations: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Float[Tensor, "M D"]:
+        parts = [encoder(observations[name], observed[name]) for name, encoder in self.images.items()]
+        if self.vectors is not None:
+            parts.append(self.vectors(observations, observed))
+        return torch.stack(parts).sum(0)
+
+    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
+        actions = self.actions(inputs.actions)
+        if inputs.exogenous is None:
+            return torch.as_tensor(actions)
+        exogenous = self.exogenous(inputs.exogenous)[:, None].expand(-1, actions.shape[1], -1, -1)
+        return torch.cat([actions, exogenous], -1)
+
+    def _predict(self, latent: Tensor, known: Tensor) -> Float[Tensor, "M D"]:
+        return latent + torch.as_tensor(self.predictor(torch.cat([latent, known.to(latent.dtype)], -1)))
+
+
+def _at_step(inputs: Inputs, step: int) -> Inputs:
+    here = slice(step, step + 1)
+    exogenous = None if inputs.exogenous is None else inputs.exogenous[:, here]
+    return Inputs(actions=inputs.actions[:, :, here], exogenous=exogenous, step_s=inputs.step_s[:, here])
+
+
+def concatenate(signals: tuple[Signal, ...], values: Mapping[str, Tensor]) -> Float[Tensor, "... size"]:
+    """The vector `signals` side by side along the last axis, in order."""
+    return torch.cat([values[signal.name].float() for signal in signals], -1)

@@ -1,0 +1,1 @@
+"""Layers and regularisers that several models and heads use."""

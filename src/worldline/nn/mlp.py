@@ -1,0 +1,20 @@
+"""The plain network that heads and predictors share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+
+def mlp(sizes: Sequence[int], *, norm: bool = False) -> nn.Sequential:
+    """A stack of linear layers with GELU between them, and none after the last.
+
+    Args:
+        sizes: widths from input to output, at least two.
+        norm: LayerNorm before each GELU.
+    """
+    layers: list[nn.Module] = []
+    for wide, narrow in zip(sizes[:-2], sizes[1:-1], strict=True):
+        layers += [nn.Linear(wide, narrow), *([nn.LayerNorm(narrow)] if norm else []), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))

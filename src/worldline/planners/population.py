@@ -1,0 +1,102 @@
+"""Costed action sequences, best first: what every planner here searches with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions
+from worldline.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """N sequences for each of B problems, best first: by total violation, then by cost, then as they came.
+
+    Args:
+        actions: inside the bounds.
+        cost: infinite where the cost function gave no finite number.
+        violation: as the cost function gave it.
+    """
+
+    actions: Float[Tensor, "B N T A"]
+    cost: Float[Tensor, "B N"]
+    violation: Float[Tensor, "B N C"]
+
+    def first(self, count: int) -> Population:
+        """The best `count` of each problem, or all where there are fewer."""
+        return Population(
+            actions=self.actions[:, :count], cost=self.cost[:, :count], violation=self.violation[:, :count]
+        )
+
+    def merge(self, other: Population) -> Population:
+        """Both together; equals keep their order, ours first."""
+        return _ranked(
+            torch.cat([self.actions, other.actions], 1),
+            torch.cat([self.cost, other.cost], 1),
+            torch.cat([self.violation, other.violation], 1),
+        )
+
+    def best(self, *, num_evaluated: int, converged: bool) -> PlannedActions:
+        """The best sequence of each problem.
+
+        Raises:
+            InputError: a problem has no sequence of finite cost.
+        """
+        hopeless = self.cost[:, 0].isinf().nonzero().flatten().tolist()
+        if hopeless:
+            raise InputError(
+                f"none of the {num_evaluated} sequences costed for problem {hopeless[0]} has a finite cost and "
+                f"violation ({len(hopeless)} of {len(self.cost)} problems). Check the cost function and its inputs."
+            )
+        return PlannedActions(
+            actions=self.actions[:, 0],
+            cost=self.cost[:, 0],
+            violation=self.violation[:, 0],
+            num_evaluated=num_evaluated,
+            converged=converged,
+        )
+
+
+def costed(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B N T A"]) -> Population:
+    """The population of `actions`, clipped to the bounds and costed in one call."""
+    actions = actions.clamp(space.low, space.high)
+    value = cost(actions)
+    usable = value.cost.isfinite() & value.violation.isfinite().all(-1)
+    return _ranked(actions, value.cost.where(usable, torch.inf), value.violation)
+
+
+def check(space: ActionSpace, proposals: Float[Tensor, "B P T A"] | None, *, batch: int, horizon: int) -> None:
+    """Refuses what no planner can search.
+
+    Raises:
+        InputError: an unbounded or empty range, no problem or step, or proposals of the wrong shape or not finite.
+    """
+    if batch < 1 or horizon < 1:
+        raise InputError(f"batch is {batch} and horizon {horizon}. Both must be at least 1.")
+    if not (space.low.isfinite().all() and space.high.isfinite().all() and bool((space.low <= space.high).all())):
+        raise InputError(
+            f"actions in [{space.low.tolist()}, {space.high.tolist()}] cannot be searched. Give every component a "
+            "finite low and high, low at most high."
+        )
+    if proposals is None:
+        return
+    wanted = (batch, proposals.shape[1], horizon, len(space.low))
+    if proposals.shape != wanted or proposals.shape[1] < 1:
+        raise InputError(f"proposals of shape {tuple(proposals.shape)}. [B, P, T, A] = {wanted} with P >= 1 is wanted.")
+    if not proposals.isfinite().all():
+        raise InputError("proposals hold NaN or infinity. Leave such a sequence out.")
+
+
+def _ranked(
+    actions: Float[Tensor, "B N T A"], cost: Float[Tensor, "B N"], violation: Float[Tensor, "B N C"]
+) -> Population:
+    # What has no finite cost must not win on its violation either.
+    total = violation.sum(-1).where(cost.isfinite(), torch.inf)
+    by_cost = cost.argsort(dim=1, stable=True)
+    order = by_cost.gather(1, total.gather(1, by_cost).argsort(dim=1, stable=True))
+    problem = torch.arange(len(cost), device=cost.device)[:, None]
+    return Population(actions=actions[problem, order], cost=cost[problem, order], violation=violation[problem, order])

@@ -1,0 +1,272 @@
+"""Logs of a lettuce greenhouse under real weather: lettuce-greenhouse-gym with exploring policies.
+
+The climate and crop are those of van Henten (2003); the weather was measured every five minutes in Bleiswijk in 2014.
+Observed are dry weight, CO2, temperature and humidity; what the environment adds to its observation is left out where
+it would give the action away (previous controls) or says nothing of the physics (progress), and its weather becomes
+the exogenous signals: row t is the weather that acts during step t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.splits import Split
+from worldline.data.store import Store
+from worldline.errors import DataError, InputError, MissingExtraError
+
+Floats = NDArray[np.floating]
+Greenhouse = Any
+"""A `LettuceGreenhouseEnv`, whose package may not be installed."""
+
+STEP_S: Final = 1800.0
+EPISODE_DAYS: Final = 5.0
+NUM_STEPS: Final = 240
+FIRST_DAY: Final = 10.0
+"""Day of the year on which the weather begins, 10 January."""
+BLOCK_DAYS: Final = 6.0
+NUM_BLOCKS: Final = 53
+"""Blocks of days that fit into the weather, which ends on 29 November. An episode lies within one block."""
+PARTS: Final = ("train", "train", "calibration", "train", "validation", "train", "held_out", "train")
+"""What the blocks are for, in turn."""
+MAX_HOLD: Final = 24
+"""Steps for which a control may stay as it is: half a day."""
+MAX_CONTROLS: Final = np.array([1.2, 7.5, 150.0])
+
+
+def _signal(name: str, role: Role, unit: str, low: float | None, high: float | None, entity: str) -> Signal:
+    bounds = (None if low is None else (low,), None if high is None else (high,))
+    return Signal(
+        name=name, role=role, kind=Kind.VECTOR, shape=(1,), unit=unit, low=bounds[0], high=bounds[1], entity=entity
+    )
+
+
+SCHEMA: Final = Schema(
+    signals=(
+        _signal("dry_weight", Role.OBSERVATION, "kg/m2", 0.002, 0.6, "crop"),
+        _signal("air_co2", Role.OBSERVATION, "ppm", 0.0, 2400.0, "air"),
+        _signal("air_temperature", Role.OBSERVATION, "degC", 5.0, 40.0, "air"),
+        _signal("air_humidity", Role.OBSERVATION, "%", 0.0, 100.0, "air"),
+        _signal("co2_supply", Role.ACTION, "mg/m2/s", 0.0, 1.2, "air"),
+        _signal("ventilation", Role.ACTION, "mm/s", 0.0, 7.5, "air"),
+        _signal("heating", Role.ACTION, "W/m2", 0.0, 150.0, "air"),
+        _signal("outdoor_radiation", Role.EXOGENOUS, "W/m2", 0.0, None, "weather"),
+        _signal("outdoor_co2", Role.EXOGENOUS, "kg/m3", 0.0, None, "weather"),
+        _signal("outdoor_temperature", Role.EXOGENOUS, "degC", None, None, "weather"),
+        _signal("outdoor_vapour", Role.EXOGENOUS, "kg/m3", 0.0, None, "weather"),
+    ),
+    step_s=STEP_S,
+)
+
+
+def record_greenhouse(
+    destination: Path | str, *, num_episodes: int, seed: int, progress: Callable[[int, int], None] | None = None
+) -> Store:
+    """A new store with episodes of five days in steps of half an hour, spread evenly over the year's weather.
+
+    Three policies take turns at random: levels that wander, levels that jump anywhere, and a grower's rules with odd
+    setpoints and interventions. Episodes begin at any hour, with any climate, and with any crop from seedling to
+    beyond harvest. Their source says `start_day` (day of the year, 1.0 being 1 January, 0:00) and `policy`; they have
+    no seed, because the environment's reset alone does not bring them back.
+
+    Args:
+        destination: a new folder.
+        num_episodes: at least 1. The first 8 visit every part of `greenhouse_split` in the right proportion.
+        seed: of everything. An episode depends on it and on its own number only.
+        progress: called with the number of episodes recorded and their total.
+
+    Raises:
+        MissingExtraError: lettuce-greenhouse-gym is not installed.
+        InputError: `num_episodes` is not positive, or the destination exists.
+    """
+    if num_episodes < 1:
+        raise InputError(f"num_episodes is {num_episodes}. It must be at least 1.")
+    env = make_greenhouse()
+    store = Store.create(destination, SCHEMA)
+    for number in range(num_episodes):
+        generator = np.random.default_rng([seed, number])
+        start_day = _start_day(seed, number) + generator.uniform(0, BLOCK_DAYS - EPISODE_DAYS)
+        name, policy = list(_POLICIES.items())[int(generator.integers(len(_POLICIES)))]
+        episode = _run(env, policy(env, generator), start_day, generator)
+        store.append(episode, {"number": number, "start_day": start_day, "policy": name})
+        if progress is not None:
+            progress(number + 1, num_episodes)
+    return store
+
+
+def greenhouse_split(store: Store) -> Split:
+    """A split by date: no hour of weather is in two parts, and every part sees all seasons.
+
+    The year is cut into blocks of six days, which are for training (five in eight), calibration, validation and
+    held out in turn.
+
+    Args:
+        store: from `record_greenhouse`.
+
+    Raises:
+        DataError: an episode has no start day or crosses from one block to the next, or a part has no episode.
+    """
+    parts: dict[str, list[int]] = {name: [] for name in PARTS}
+    for number, entry in enumerate(store.entries):
+        day = entry.source.get("start_day")
+        last = 0.0 if not isinstance(day, float) else day + (entry.num_steps - 1) * STEP_S / 86400
+        if not isinstance(day, float) or _block(day) != _block(last):
+            problem = f"it starts on day {day} and does not lie within one block of {BLOCK_DAYS:g} days"
+            fix = "Split stores from record_greenhouse only, or use worldline.data.splits.split."
+            raise DataError(problem, fix=fix, file=store.path, episode=number)
+        parts[PARTS[_block(day) % len(PARTS)]].append(number)
+    empty = [name for name, numbers in parts.items() if not numbers]
+    if empty:
+        fix = f"Record at least {len(PARTS)}."
+        raise DataError(f"{len(store)} episodes leave nothing for: {', '.join(empty)}", fix=fix, file=store.path)
+    return Split(**{name: tuple(numbers) for name, numbers in parts.items()})
+
+
+def make_greenhouse() -> Greenhouse:
+    """The environment: levels as actions, half-hour steps, five days.
+
+    Raises:
+        MissingExtraError: lettuce-greenhouse-gym is not installed.
+    """
+    try:
+        from lettuce_greenhouse_gym import ActionMode, EnvConfig, LettuceGreenhouseEnv
+    except ImportError as error:
+        raise MissingExtraError("lettuce_greenhouse_gym", "envs") from error
+    config = EnvConfig(dt=STEP_S, episode_days=EPISODE_DAYS, action_mode=ActionMode.ABSOLUTE, terminal_at_harvest=False)
+    return LettuceGreenhouseEnv(config)
+
+
+def _block(day: float) -> int:
+    return int((day - FIRST_DAY) // BLOCK_DAYS)
+
+
+def _start_day(seed: int, number: int) -> float:
+    """First day of the block of an episode: parts in turn, and for each part its blocks in random order."""
+    turn, part = divmod(number, len(PARTS))
+    blocks = np.random.default_rng([seed, part, len(PARTS)]).permutation(np.arange(part, NUM_BLOCKS, len(PARTS)))
+    return FIRST_DAY + BLOCK_DAYS * float(blocks[turn % len(blocks)])
+
+
+def _run(
+    env: Greenhouse, policy: Callable[[Floats], Floats], start_day: float, generator: np.random.Generator
+) -> Episode:
+    """An episode from a random state; `policy` turns what is seen into physical controls [3]."""
+    env.reset(seed=0, options={"start_day": start_day})
+    seen = [env.restore(replace(env.snapshot(), x=_random_state(generator)))]
+    controls = []
+    for _ in range(NUM_STEPS):
+        wanted = _safe(np.clip(policy(seen[-1]), 0, MAX_CONTROLS), air_temperature=float(seen[-1][2]))
+        seen.append(env.step(env.encode_control(wanted))[0])
+        controls.append(env.control)
+    layout = dict(env.observation_layout)
+    observations, weather = np.array(seen)[:, layout["observables"]], np.array(seen)[:-1, layout["weather"]]
+    return Episode(
+        observations=_columns(observations, Role.OBSERVATION),
+        actions=_columns(np.array(controls), Role.ACTION),
+        exogenous=_columns(weather, Role.EXOGENOUS),  # shown before step t is what acts during step t
+        truncated=True,
+    )
+
+
+def _safe(controls: Floats, air_temperature: float) -> Floats:
+    """Controls [3] with the heater throttled and the vents ajar where it is warm [degC].
+
+    Any greenhouse has this interlock. Without it a twentieth of the log lies at 40 degC, where the simulation clamps
+    the temperature and its integrator sends CO2 to zero.
+    """
+    warmth = np.clip((air_temperature - 22) / 8, 0, 1)
+    co2_supply, ventilation, heating = controls
+    return np.array([co2_supply, max(ventilation, warmth * MAX_CONTROLS[1] / 3), heating * (1 - warmth)])
+
+
+def _columns(table: Floats, role: Role) -> dict[str, NDArray[np.generic]]:
+    return {s.name: table[:, [i]].astype(np.float32) for i, s in enumerate(SCHEMA.of(role))}
+
+
+def _random_state(generator: np.random.Generator) -> NDArray[np.float64]:
+    """Dry weight [kg/m2], CO2 [kg/m3], temperature [degC], vapour [kg/m3]."""
+    from lettuce_greenhouse_gym import units
+
+    convert: Any = units  # the package leaves these functions without types
+    temperature = generator.uniform(8, 30)
+    dry_weight = np.exp(generator.uniform(np.log(0.003), np.log(0.4)))
+    co2 = convert.co2_ppm_to_density(temperature, generator.uniform(350, 1800))
+    vapour = convert.rh_to_vapour_density(temperature, generator.uniform(45, 95))
+    return np.array([dry_weight, co2, temperature, vapour])
+
+
+class _Holds:
+    """Tells which of the three controls may change now; each is held for a time of its own."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator, self._left = generator, np.zeros(3, int)
+
+    def expired(self) -> NDArray[np.bool_]:
+        over = self._left <= 0
+        self._left = np.where(over, self._generator.integers(1, MAX_HOLD + 1, 3), self._left) - 1
+        return over
+
+
+def _any_level(generator: np.random.Generator) -> Floats:
+    """Controls [3]: off or full now and then, else anything, little being more frequent than much."""
+    share = generator.random(3) ** np.array([2.0, 2.0, 1.0])  # the vents and the CO2 valve are mostly near closed
+    ends = generator.random(3) < 0.2
+    return np.asarray(np.where(ends, generator.integers(0, 2, 3), share) * MAX_CONTROLS)
+
+
+def _wandering(_: Greenhouse, generator: np.random.Generator) -> Callable[[Floats], Floats]:
+    level, holds = _any_level(generator), _Holds(generator)
+
+    def act(_: Floats) -> Floats:
+        nonlocal level
+        step = level + generator.normal(0, 0.2, 3) * MAX_CONTROLS
+        reflected = MAX_CONTROLS - np.abs(MAX_CONTROLS - np.abs(step))
+        level = np.where(holds.expired(), reflected, level)
+        return level
+
+    return act
+
+
+def _jumping(_: Greenhouse, generator: np.random.Generator) -> Callable[[Floats], Floats]:
+    level, holds = _any_level(generator), _Holds(generator)
+
+    def act(_: Floats) -> Floats:
+        nonlocal level
+        level = np.where(holds.expired(), _any_level(generator), level)
+        return level
+
+    return act
+
+
+def _growing(env: Greenhouse, generator: np.random.Generator) -> Callable[[Floats], Floats]:
+    from lettuce_greenhouse_gym.baselines.heuristic import GrowerHeuristic, GrowerRules
+
+    draw = generator.uniform
+    night = draw(6, 18)
+    rules = GrowerRules(temp_day=night + draw(0, 8), temp_night=night, rh_max=draw(65, 95), co2_target=draw(400, 1500))
+    grower = GrowerHeuristic(rules)
+    grower.reset(env)
+    holds, odd, level = _Holds(generator), np.zeros(3, bool), np.zeros(3)
+
+    def act(observation: Floats) -> Floats:
+        nonlocal odd, level
+        change = holds.expired()
+        odd, level = np.where(change, generator.random(3) < 0.25, odd), np.where(change, _any_level(generator), level)
+        noise = generator.normal(0, 0.05, 3) * MAX_CONTROLS
+        return np.where(odd, level, grower.control(observation.astype(np.float32), env) + noise)
+
+    return act
+
+
+_POLICIES: Final[dict[str, Callable[[Any, np.random.Generator], Callable[[Floats], Floats]]]] = {
+    "wandering": _wandering,
+    "jumping": _jumping,
+    "grower": _growing,
+}

@@ -1,0 +1,67 @@
+"""Names to parts. Built-ins and plugins are imported only when their name is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from worldline.errors import UnknownNameError
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "model": {
+        "jepa": "worldline.models.jepa:Jepa",
+    },
+    "planner": {
+        "cem": "worldline.planners.cem:CrossEntropy",
+        "first_proposal": "worldline.planners.first_proposal:FirstProposal",
+        "shooting": "worldline.planners.shooting:Shooting",
+    },
+    "engine": {
+        "learned": "worldline.engines.learned:LearnedEngine",
+        "simulator": "worldline.engines.simulator:SimulatorEngine",
+        "persistence": "worldline.engines.trivial:Persistence",
+        "constant_velocity": "worldline.engines.trivial:ConstantVelocity",
+        "linear": "worldline.engines.trivial:Linear",
+        "action_blind": "worldline.engines.trivial:ActionBlind",
+    },
+    "importer": {
+        "store": "worldline.data.opening:StoreLogs",
+        "npz": "worldline.data.npz:NpzLogs",
+    },
+    "lab": {
+        "two-rooms": "worldline.labs.two_rooms:TwoRooms",
+    },
+    "recipe": {
+        "two-rooms": "worldline.recipes.two_rooms:two_rooms",
+        "two-rooms-random": "worldline.recipes.two_rooms:two_rooms_random",
+        "vectors": "worldline.recipes.vectors:vectors",
+    },
+}
+"""Per kind, name to "module:attribute". Third parties add to it with the entry-point group `worldline.<kind>s`."""
+
+
+def names(kind: str) -> list[str]:
+    """Every name of this kind, ours and third parties', sorted; loads nothing.
+
+    Raises:
+        UnknownNameError: there is no such kind.
+    """
+    if kind not in BUILTIN:
+        raise UnknownNameError("kind of part", kind, BUILTIN)
+    return sorted({*BUILTIN[kind], *(point.name for point in entry_points(group=f"worldline.{kind}s"))})
+
+
+def load(kind: str, name: str) -> Any:
+    """The class or function of this kind and name, imported now.
+
+    Raises:
+        UnknownNameError: no such name; the message suggests the nearest.
+        MissingExtraError: it needs an extra that is not installed.
+    """
+    if name not in names(kind):
+        raise UnknownNameError(kind, name, names(kind))
+    if name in BUILTIN[kind]:
+        module, _, attribute = BUILTIN[kind][name].partition(":")
+        return getattr(import_module(module), attribute)
+    return entry_points(group=f"worldline.{kind}s", name=name)[name].load()

@@ -1,0 +1,163 @@
+"""How a clause of a contract is checked: what it says when it is broken, and what counts as equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldline.contracts.episode import Arrays
+
+Case = TypeVar("Case")
+
+Values = NDArray[np.generic] | Tensor | float | np.number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clause:
+    """One clause of a contract.
+
+    Args:
+        name: such as "engine.no_peek"; every message of the clause opens with it.
+        look: where in the contract it stands, and where the fault is likely to be.
+    """
+
+    name: str
+    look: str
+
+    def holds(self, condition: bool | np.bool_, seen: str) -> None:
+        """Raises AssertionError where `condition` is False.
+
+        Args:
+            condition: what the contract demands.
+            seen: what was seen instead.
+        """
+        if not condition:
+            raise AssertionError(f"[{self.name}] {seen}. Look at: {self.look}.")
+
+    def equal(self, first: Values, second: Values, *, within: float, seen: str) -> None:
+        """Raises AssertionError where two arrays differ; NaN differs from everything.
+
+        Args:
+            first: any array or tensor.
+            second: the same shape.
+            within: largest difference, as a share of the largest magnitude in either.
+            seen: what it means if they differ.
+        """
+        a, b = as_float(first), as_float(second)
+        self.holds(a.shape == b.shape, f"{seen} (shapes {a.shape} and {b.shape})")
+        found = difference(a, b)
+        self.holds(found <= within, f"{seen} (they differ by {found:.3g} of their magnitude, allowed {within:.3g})")
+
+    def all_equal(self, first: Arrays, second: Arrays, *, within: float, seen: str) -> None:
+        """`equal` for every named array; the names must be the same."""
+        self.holds(set(first) == set(second), f"{seen} (names {sorted(first)} and {sorted(second)})")
+        for name in first:
+            self.equal(first[name], second[name], within=within, seen=f"{seen}, signal {name!r}")
+
+    @contextmanager
+    def unchanged(self, *arguments: object) -> Iterator[None]:
+        """Raises AssertionError where the block changed the arrays in `arguments` or the global random state."""
+        before = [snapshot(argument) for argument in arguments]
+        with _own_random_state() as state:
+            yield
+            after = _random_state()
+        for argument, kept in zip(arguments, before, strict=True):
+            place = changed_place(kept, snapshot(argument))
+            self.holds(place is None, f"an argument was changed in place: {place} of {type(argument).__name__}")
+        seen = "the global random state of torch or NumPy was used, though every draw must come from the seed"
+        self.holds(state == after, seen)
+
+
+def run(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]) -> None:
+    """Checks every clause, then raises one AssertionError that lists all that are broken.
+
+    Args:
+        subject: what is checked, for the message.
+        case: given to each clause.
+        clauses: each raises AssertionError where it is broken. Any other exception is a crash of the subject; it
+            passes through with a note that names the clause.
+    """
+    broken = []
+    for clause in clauses:
+        try:
+            clause(case)
+        except AssertionError as breach:
+            broken.append(str(breach))
+        except Exception as crash:
+            crash.add_note(f"while checking the clause {clause.__name__} of {subject}")
+            raise
+    if broken:
+        raise AssertionError("\n".join([f"{subject} breaks {len(broken)} clause(s) of its contract:", *broken]))
+
+
+def as_float(values: Values) -> NDArray[np.float64]:
+    """A float64 array of the same shape."""
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+
+
+def difference(first: Values, second: Values) -> float:
+    """The largest difference as a share of the largest magnitude; infinite where anything is NaN."""
+    a, b = as_float(first), as_float(second)
+    if not a.size:
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        gap, scale = np.abs(a - b).max(), max(np.abs(a).max(), np.abs(b).max(), 1e-12)
+    return float(gap / scale) if np.isfinite(gap) else float("inf")
+
+
+def snapshot(value: object) -> object:
+    """A copy of every array inside `value`, through mappings, sequences and dataclasses."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, Mapping):
+        return {name: snapshot(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [snapshot(inner) for inner in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: snapshot(vars(value)[item.name]) for item in fields(value)}
+    return value
+
+
+def changed_place(before: object, after: object) -> str | None:
+    """Where two snapshots differ, such as "observations.camera"; None where they are the same."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        if set(before) != set(after):
+            return f"the names ({sorted(before)} became {sorted(after)})"
+        places = ((name, changed_place(before[name], after[name])) for name in before)
+        return next((f"{name}.{place}".rstrip(".") for name, place in places if place is not None), None)
+    if isinstance(before, list) and isinstance(after, list):
+        places = ((number, changed_place(*pair)) for number, pair in enumerate(zip(before, after, strict=True)))
+        return next((f"{number}.{place}".rstrip(".") for number, place in places if place is not None), None)
+    if isinstance(before, Tensor) and isinstance(after, Tensor):
+        return None if torch.equal(before.nan_to_num(), after.nan_to_num()) else ""
+    if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
+        return None if before.tobytes() == after.tobytes() else ""
+    return None if before == after else ""
+
+
+@contextmanager
+def _own_random_state() -> Iterator[object]:
+    """The global random state for the block, unlike any that code could set itself; put back afterwards."""
+    kept = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    torch.rand(1)
+    np.random.random()  # noqa: NPY002
+    try:
+        yield _random_state()
+    finally:
+        torch.set_rng_state(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+
+
+def _random_state() -> tuple[bytes, str]:
+    """What the global generators would draw next; not that of `random`, which runtime type checkers draw from."""
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002
+    return torch.get_rng_state().numpy().tobytes(), repr(legacy)

@@ -1,0 +1,212 @@
+"""Clauses on what a world says of its own certainty: bands, horizon, trust, surprise.
+
+These count over episodes; `WorldCase.alpha` is the chance that an honest world breaks one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.world import Forecast
+from worldline.errors import UnsupportedError
+from worldline.testing.chance import separation, tails
+from worldline.testing.clauses import Clause, as_float
+from worldline.testing.cuts import Cut, places
+from worldline.testing.world_case import WorldCase, corrupt
+
+LEVELS: Final = (0.5, 0.8, 0.95)
+"""Levels that bands are asked for."""
+
+EXACT: Final = 1e-3
+"""A band narrower than this share of its signal's spread counts as no band: the world is exact."""
+
+BANDS = Clause(name="world.bands", look="Forecast.low and high; low <= mean <= high, and wider for a higher level")
+COVERAGE = Clause(
+    name="world.coverage", look="Forecast.low and high; the whole trajectory is inside at the level's rate"
+)
+HORIZON = Clause(name="world.horizon", look="Forecast.horizon; up to it, and no further, bands tell more than nothing")
+TRUST = Clause(name="world.trust", look="Prediction.trust; a p-value, in [0, 1] and small for what was never seen")
+SURPRISE = Clause(
+    name="world.surprise", look="World.surprise; calibrated p-values [T], small where something odd happens"
+)
+
+
+def bands_ordered(case: WorldCase) -> None:
+    """The band holds the mean, and that of a higher level holds that of a lower one and is wider."""
+    cut = case.cut()
+    asked = [case.predict(cut, level=level) for level in LEVELS]
+    if not asked[0].calibrated:
+        return
+    for name in case.vectors:
+        inner: Forecast | None = None
+        for level, prediction in zip(LEVELS, asked, strict=True):
+            outer = prediction.signals[name]
+            low, mean, high = _edges(outer)
+            slack = 1e-6 * (np.abs(mean).max() + 1)
+            where = f"signal {name!r}, level {level}"
+            BANDS.holds(bool((low <= mean + slack).all()), f"{where}: low is above the mean")
+            BANDS.holds(bool((mean <= high + slack).all()), f"{where}: high is below the mean")
+            if inner is not None:
+                narrow = _edges(inner)
+                inside = bool((low <= narrow[0] + slack).all() and (narrow[2] <= high + slack).all())
+                BANDS.holds(inside, f"{where}: the band does not hold that of a lower level")
+            inner = outer
+        widths = [float(np.mean(_width(prediction.signals[name]))) for prediction in asked]
+        if widths[0] > EXACT * _spread(case, name).mean():
+            seen = f"signal {name!r}: the band has the width {widths[0]:.4g} whatever the level"
+            BANDS.holds(widths[-1] > widths[0] * 1.001, seen)
+
+
+def coverage(case: WorldCase) -> None:
+    """The share of whole trajectories inside the band is the level, as far as the number of episodes can tell."""
+    cut = case.cut()
+    for level in LEVELS:
+        prediction = case.predict(cut, level=level)
+        if not prediction.calibrated:
+            return
+        for name in case.vectors:
+            forecast = prediction.signals[name]
+            inside = _inside(cut, name, forecast)
+            chance = tails(int(inside.sum()), len(inside), level, case.num_calibration)
+            seen = f"signal {name!r}: {inside.sum()} of {len(inside)} trajectories are inside the band of level {level}"
+            COVERAGE.holds(chance.low >= case.alpha, f"{seen}, too few (chance {chance.low:.2g})")
+            if np.mean(_width(forecast)) > EXACT * _spread(case, name).mean():  # an exact world covers everything
+                COVERAGE.holds(chance.high >= case.alpha, f"{seen}, too many (chance {chance.high:.2g})")
+
+
+def horizon_honest(case: WorldCase) -> None:
+    """Up to `horizon` the band is narrower than the spread of the signal, just after it is not (within a factor 2)."""
+    cut = case.cut()
+    prediction = case.predict(cut)
+    for name in case.card.predicts:
+        reached = np.asarray(prediction.signals[name].horizon)
+        seen = f"signal {name!r}: horizon {reached.tolist()} for T = {case.horizon} and W = {cut.num_worlds}"
+        HORIZON.holds(reached.shape == (cut.num_worlds,), seen)
+        HORIZON.holds(bool((reached >= 0).all() and (reached <= case.horizon).all()), seen)
+    if not prediction.calibrated:
+        return
+    for name in case.vectors:
+        forecast = prediction.signals[name]
+        low, high = _climate(case, name, prediction.level)
+        relative = (_width(forecast) / np.maximum(high - low, 1e-12)).mean(-1)  # [W, T]
+        reached = np.asarray(forecast.horizon)
+        within = np.arange(1, case.horizon + 1) <= reached[:, None]
+        widest = float(np.where(within, relative, 0.0).max())
+        seen = f"signal {name!r}: within its horizon the band is {widest:.3g} times as wide as knowing nothing"
+        HORIZON.holds(widest <= 2.0, seen)
+        after = relative[reached < case.horizon, reached[reached < case.horizon]]
+        seen = f"signal {name!r}: just after its horizon the band is far narrower than knowing nothing"
+        HORIZON.holds(not after.size or float(np.median(after)) >= 0.5, f"{seen} ({after[:3].tolist()})")
+
+
+def trust_tells(case: WorldCase) -> None:
+    """Trust is a p-value: in [0, 1], seldom small on real histories, and smaller on corrupted ones."""
+    cut = case.cut()
+    strange = replace(cut, history=replace(cut.history, observations=corrupt(cut.history.observations, case.seed)))
+    prediction = case.predict(cut)
+    real, wild = as_float(prediction.trust), as_float(case.predict(strange).trust)
+    for name, value in (("real", real), ("corrupted", wild)):
+        TRUST.holds(value.shape == (cut.num_worlds,), f"trust has shape {value.shape} for {cut.num_worlds} worlds")
+        TRUST.holds(bool(((value >= 0) & (value <= 1)).all()), f"trust of {name} histories outside 0 to 1")
+    if not prediction.calibrated:
+        return
+    _seldom_small(case, TRUST, real, "trust of real histories")
+    told = separation(wild, real)
+    seen = f"trust of corrupted histories is below that of real ones in {told:.0%} of pairs (0.5 tells nothing)"
+    TRUST.holds(told >= 0.75, f"{seen}; means {wild.mean():.3g} and {real.mean():.3g}")
+
+
+def surprise_tells(case: WorldCase) -> None:
+    """Surprises are p-values: in [0, 1], seldom small on real steps, and smaller where a signal jumps."""
+    at = places(case.episodes, length=case.length, horizon=case.horizon, seed=case.seed)
+    names = case.vectors
+    real, odd = np.zeros((2, len(case.episodes), len(names)))
+    for number, (episode, now) in enumerate(zip(case.episodes, at, strict=True)):
+        try:
+            before = _p_values(case, episode)
+        except UnsupportedError:
+            calibrated = case.predict(case.cut()).calibrated
+            SURPRISE.holds(not calibrated, "UnsupportedError, though the world says that it is calibrated")
+            return
+        after = _p_values(case, _jump(episode, now + 1, case.seed + number))
+        real[number], odd[number] = [before[n][now] for n in names], [after[n][now] for n in names]
+    for column, name in enumerate(names):
+        _seldom_small(case, SURPRISE, real[:, column], f"p-values of {name!r} on real steps")
+        told = separation(odd[:, column], real[:, column])
+        seen = f"p-values of {name!r} where it jumps are below those of real steps in {told:.0%} of pairs"
+        SURPRISE.holds(told >= 0.75, f"{seen} (0.5 tells nothing)")
+
+
+def _p_values(case: WorldCase, episode: Episode) -> Arrays:
+    """The surprise of an episode, once its names, shape and range are right."""
+    found = case.world.surprise(episode).p_values
+    names = case.card.predicts
+    SURPRISE.holds(set(found) == set(names), f"p-values of {sorted(found)}, the card predicts {sorted(names)}")
+    for name, value in found.items():
+        due = (episode.num_steps,)
+        SURPRISE.holds(value.shape == due, f"p-values of {name!r} have shape {value.shape} where {due} is due")
+        SURPRISE.holds(bool(((value >= 0) & (value <= 1)).all()), f"p-values of {name!r} outside 0 to 1")
+    return found
+
+
+def _seldom_small(case: WorldCase, clause: Clause, values: NDArray[np.floating], what: str) -> None:
+    """Raises AssertionError where more p-values are at most 0.1 than chance allows."""
+    count = int((values <= 0.1).sum())
+    chance = tails(count, len(values), 0.1, case.num_calibration).high
+    clause.holds(chance >= case.alpha, f"{count} of {len(values)} {what} are at most 0.1 (chance {chance:.2g})")
+
+
+def _jump(episode: Episode, at: int, seed: int) -> Episode:
+    """The episode with one observation that is unlike any."""
+    wild = corrupt(episode.observations, seed)
+    mixed = {}
+    for name, value in episode.observations.items():
+        mixed[name] = value.copy()
+        mixed[name][at] = wild[name][at]
+    return replace(episode, observations=mixed)
+
+
+def _edges(forecast: Forecast) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+    BANDS.holds(forecast.low is not None and forecast.high is not None, "a calibrated vector signal has no band")
+    assert forecast.low is not None  # for the type checker
+    assert forecast.high is not None
+    return forecast.low, as_float(forecast.mean), forecast.high
+
+
+def _width(forecast: Forecast) -> NDArray[np.floating]:
+    low, _, high = _edges(forecast)
+    return np.asarray(high - low)
+
+
+def _inside(cut: Cut, name: str, forecast: Forecast) -> NDArray[np.bool_]:
+    """Whether each whole trajectory [W] is inside, where it is known; a rounding outside does not count."""
+    low, _, high = _edges(forecast)
+    truth = as_float(cut.truth[name])
+    slack = 1e-5 * (np.nanmax(np.abs(truth)) + 1e-12)
+    inside = ((low - slack <= truth) & (truth <= high + slack)).all(-1)
+    return np.asarray((inside | ~cut.known[name].astype(bool)).all(-1))
+
+
+def _values(case: WorldCase, name: str) -> NDArray[np.floating]:
+    """Every value of a vector signal in the episodes [n, size]; NaN where it was not observed."""
+    rows = []
+    for episode in case.episodes:
+        value = as_float(episode.observations[name])
+        known = episode.observed.get(name, np.ones(len(value), bool)).astype(bool)
+        rows.append(np.where(known[:, None], value, np.nan))
+    return np.concatenate(rows)
+
+
+def _spread(case: WorldCase, name: str) -> NDArray[np.floating]:
+    return np.asarray(np.nanstd(_values(case, name), axis=0))
+
+
+def _climate(case: WorldCase, name: str, level: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The central range of a signal, all that is known without a history."""
+    low, high = np.nanquantile(_values(case, name), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high

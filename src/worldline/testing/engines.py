@@ -1,0 +1,508 @@
+"""Is this an `Engine`? Every clause of `contracts/engine.py`, one function each.
+
+`check_engine(engine, episodes)` checks them all; `no_peek(EngineCase(engine=engine, episodes=episodes))` checks one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.engine import Abducts, Card, Differentiable, Engine, EngineBelief, Future, Novelty, Reaches
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.errors import InputError, UnsupportedError
+from worldline.testing.clauses import Clause, difference, run
+from worldline.testing.cuts import (
+    Cut,
+    aligned,
+    alignment_errors,
+    hide,
+    pick_versions,
+    random_cut,
+    some_hidden,
+    splice,
+    wider,
+)
+
+ABILITIES: dict[str, type] = {
+    "abducts": Abducts,
+    "differentiable": Differentiable,
+    "reaches": Reaches,
+    "novelty": Novelty,
+}
+"""Names that a card may list, and the class that each stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineCase:
+    """An engine and logs to try it on.
+
+    Args:
+        engine: to be checked.
+        episodes: at least 2, of the engine's schema and a world that it knows; 20 or more make `timing` reliable.
+        horizon: T, steps that are imagined, at least 2.
+        num_versions: N, at least 2.
+        num_samples: S that is asked for, at least 2.
+        tolerance: largest relative difference between two results that must be equal.
+        seed: of every draw.
+    """
+
+    engine: Engine
+    episodes: Sequence[Episode]
+    horizon: int = 4
+    num_versions: int = 3
+    num_samples: int = 3
+    tolerance: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.horizon, self.num_versions, self.num_samples) < 2:
+            raise InputError(
+                f"horizon {self.horizon}, num_versions {self.num_versions} and num_samples {self.num_samples} "
+                "must be at least 2."
+            )
+
+    @property
+    def card(self) -> Card:
+        """What the engine says of itself."""
+        return self.engine.describe()
+
+    @property
+    def length(self) -> int:
+        """H, one more observation than the engine asks for, and at least 3."""
+        return max(self.card.context, 2) + 1
+
+    def cut(self) -> Cut:
+        """A piece of each episode, always the same."""
+        return random_cut(self.episodes, length=self.length, horizon=self.horizon, seed=self.seed)
+
+    def futures(self, cut: Cut) -> tuple[Future, Future]:
+        """What was done next with N - 1 alternatives, and another set of both actions and exogenous inputs."""
+        turned = cut.select(np.roll(np.arange(cut.num_worlds), 1).tolist())
+        return cut.future(self.num_versions, self.seed), turned.future(self.num_versions, self.seed + 1)
+
+    def observe(self, history: History, belief: EngineBelief | None = None) -> EngineBelief:
+        """The belief after `history`, always with the same draws."""
+        return self.engine.observe(belief, history, seed=self.seed)
+
+    def imagine(self, belief: EngineBelief, future: Future) -> Arrays:
+        """The imagined signals, always with the same draws."""
+        return self.engine.imagine(belief, future, num_samples=self.num_samples, seed=self.seed).signals
+
+
+CARD = Clause(name="engine.card", look="Engine.describe; predicts and context are what imagine and observe do")
+ABILITY = Clause(name="engine.abilities", look="Card.abilities; exactly the optional classes that the engine is of")
+SAMPLES = Clause(name="engine.samples", look="Engine.imagine; each predicted signal is [W, N, S, T, *shape], finite")
+CLAIM = Clause(name="engine.deterministic", look="Card.deterministic; whether samples of one future are all equal")
+SEEDED = Clause(name="engine.seeds", look="the seed arguments; equal seeds give equal draws, and nothing else is drawn")
+VERSIONS = Clause(name="engine.versions_independent", look="Engine.imagine; the same draws for all N, each on its own")
+PEEK = Clause(name="engine.no_peek", look="Engine.imagine; [..., k, ...] may depend on inputs 0 to k only")
+BELIEF = Clause(name="engine.belief_immutable", look="EngineBelief; imagine and observe must leave it as it was")
+FOLD = Clause(name="engine.observe_continues", look="Engine.observe; going on from a belief equals starting afresh")
+ARGUMENTS = Clause(
+    name="engine.arguments", look="observe and imagine; they change no argument and no global random state"
+)
+WORLDS = Clause(name="engine.worlds_independent", look="observe and imagine; W worlds at once are W worlds one by one")
+MASKS = Clause(name="engine.masks", look="History.observed; where it is False the value, NaN too, must not matter")
+INPUTS = Clause(
+    name="engine.input_errors", look="observe and imagine; InputError where a signal is missing or misshapen"
+)
+TIMING = Clause(name="engine.timing", look="the transition convention; action t takes observation t to t+1")
+ABDUCTS = Clause(name="engine.abducts", look="Abducts.abduct; its noise replays the draws whatever the seed")
+REACHES = Clause(
+    name="engine.reaches", look="Reaches; steps [W, N, T] that vary, proposals inside the bounds, or a refusal"
+)
+NOVELTY = Clause(name="engine.novelty", look="Novelty.novelty; a finite score [W] that is not the same for everything")
+
+
+def check_engine(
+    engine: Engine,
+    episodes: Sequence[Episode],
+    *,
+    horizon: int = 4,
+    num_versions: int = 3,
+    num_samples: int = 3,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+) -> None:
+    """Checks every clause; the arguments are those of `EngineCase`.
+
+    Raises:
+        AssertionError: names each broken clause, what was seen, and where to look.
+        InputError: the episodes are too few or too short to tell.
+    """
+    case = EngineCase(
+        engine=engine,
+        episodes=episodes,
+        horizon=horizon,
+        num_versions=num_versions,
+        num_samples=num_samples,
+        tolerance=tolerance,
+        seed=seed,
+    )
+    run(type(engine).__name__, case, CLAUSES)
+
+
+def check_timing(engine: Engine, episodes: Sequence[Episode], *, horizon: int = 4, seed: int = 0) -> None:
+    """Checks the clause `timing` alone.
+
+    Raises:
+        AssertionError: the engine fits the log better when the actions are shifted by a step.
+    """
+    timing(EngineCase(engine=engine, episodes=episodes, horizon=horizon, seed=seed))
+
+
+def card_honest(case: EngineCase) -> None:
+    """The card names predicted signals that exist and a context that is enough, and does not change."""
+    card = case.card
+    known = {signal.name for signal in card.schema.observations}
+    CARD.holds(len(card.predicts) > 0, "the card predicts nothing")
+    CARD.holds(set(card.predicts) <= known, f"predicts {card.predicts}, but the observations are {sorted(known)}")
+    CARD.holds(card.context >= 1, f"context is {card.context}")
+    CARD.holds(case.card == card, "describe gave two different cards")
+
+
+def abilities_honest(case: EngineCase) -> None:
+    """The card lists the optional abilities that the engine has; one may be of a class and yet refuse, unlisted."""
+    listed = set(case.card.abilities)
+    unknown = sorted(listed - set(ABILITIES))
+    ABILITY.holds(not unknown, f"the card lists {unknown}; known are {sorted(ABILITIES)}")
+    for name, ability in ABILITIES.items():
+        if name in listed:
+            has = isinstance(case.engine, ability)
+            ABILITY.holds(has, f"the card lists {name!r}, and the engine is not of the class {ability.__name__}")
+        elif name != "reaches":
+            lacks = not isinstance(case.engine, ability)
+            ABILITY.holds(lacks, f"the card leaves out {name!r}, and the engine is of the class {ability.__name__}")
+    measured = _distances(case)
+    seen = f"the card {'lists' if 'reaches' in listed else 'leaves out'} 'reaches'; distances to {sorted(measured)}"
+    ABILITY.holds(("reaches" in listed) == bool(measured), f"{seen} are measured")
+
+
+def samples_shape(case: EngineCase) -> None:
+    """`imagine` gives finite samples of every signal on the card, in the signal's shape and dtype."""
+    card, cut = case.card, case.cut()
+    belief = case.observe(cut.history)
+    num_samples = 1 if card.deterministic else case.num_samples
+    for num_versions in (1, case.num_versions):
+        found = case.imagine(belief, cut.future(num_versions, case.seed))
+        SAMPLES.holds(set(found) == set(card.predicts), f"signals {sorted(found)}, the card says {card.predicts}")
+        for name, value in found.items():
+            signal = card.schema[name]
+            due = (cut.num_worlds, num_versions, num_samples, case.horizon, *signal.shape)
+            SAMPLES.holds(value.shape == due, f"{name!r} has shape {value.shape} where {due} is due")
+            SAMPLES.holds(value.dtype == signal.dtype, f"{name!r} is {value.dtype} where {signal.dtype} is due")
+            SAMPLES.holds(bool(np.isfinite(value).all()), f"{name!r} is not finite")
+
+
+def deterministic_claim(case: EngineCase) -> None:
+    """A card that says deterministic means that seeds do not matter; one that does not means that they do."""
+    cut = case.cut()
+    future, claim = case.futures(cut)[0], case.card.deterministic
+    first = case.imagine(case.observe(cut.history), future)
+    other = replace(case, seed=case.seed + 1)
+    second = other.imagine(other.observe(cut.history), future)
+    differs = max(difference(first[name], second[name]) for name in first)
+    if claim:
+        CLAIM.holds(differs == 0, f"the card says deterministic, but two seeds differ by {differs:.3g}")
+        return
+    spread = max(difference(value, np.broadcast_to(value[:, :, :1], value.shape)) for value in first.values())
+    CLAIM.holds(max(spread, differs) > 0, "the card does not say deterministic, but all samples of all seeds are equal")
+
+
+def seeds_reproduce(case: EngineCase) -> None:
+    """Equal seeds give equal results."""
+    cut = case.cut()
+    future = case.futures(cut)[0]
+    found = [case.imagine(case.observe(cut.history), future) for _ in range(2)]
+    SEEDED.all_equal(found[0], found[1], within=0.0, seen="equal seeds gave two different results")
+
+
+def versions_independent(case: EngineCase) -> None:
+    """Each version alone, or in another order, gives what it gave among the others; equal ones give equal results."""
+    cut, num = case.cut(), case.num_versions
+    belief, future = case.observe(cut.history), case.futures(cut)[0]
+    together = case.imagine(belief, future)
+
+    def compare(index: Sequence[int], seen: str) -> None:
+        found = case.imagine(belief, pick_versions(future, index))
+        due = {name: value[:, list(index)] for name, value in together.items()}
+        VERSIONS.all_equal(found, due, within=case.tolerance, seen=seen)
+
+    for number in range(num):
+        compare([number], f"version {number} alone is not what it is among the others")
+    compare([*range(1, num), 0], "another order of versions changes what they give")
+    compare([0] * num, "identical versions give different results")
+
+
+def no_peek(case: EngineCase) -> None:
+    """Changing inputs from step k on leaves the signals before k as they were."""
+    cut = case.cut()
+    belief, (future, others) = case.observe(cut.history), case.futures(cut)
+    before = case.imagine(belief, future)
+    for step in range(1, case.horizon):
+        after = case.imagine(belief, splice(future, others, step))
+        PEEK.all_equal(
+            {name: value[:, :, :, :step] for name, value in before.items()},
+            {name: value[:, :, :, :step] for name, value in after.items()},
+            within=case.tolerance,
+            seen=f"signals before step {step} changed with later inputs",
+        )
+
+
+def belief_immutable(case: EngineCase) -> None:
+    """Imagining and observing leave a belief as it was."""
+    cut = case.cut()
+    start, last = _split(cut.history)
+    belief, (future, others) = case.observe(start), case.futures(cut)
+    first = case.imagine(belief, future)
+    case.imagine(belief, others)
+    BELIEF.all_equal(case.imagine(belief, future), first, within=0.0, seen="imagine changed the belief")
+    case.observe(last, belief)
+    BELIEF.all_equal(case.imagine(belief, future), first, within=0.0, seen="observe changed the belief")
+
+
+def observe_continues(case: EngineCase) -> None:
+    """One more step on top of a belief is the longer history from the start (where nothing is drawn)."""
+    if not case.card.deterministic:
+        return
+    cut = case.cut()
+    start, last = _split(cut.history)
+    future = case.futures(cut)[0]
+    folded = case.imagine(case.observe(last, case.observe(start)), future)
+    whole = case.imagine(case.observe(cut.history), future)
+    FOLD.all_equal(folded, whole, within=case.tolerance, seen="the belief after one more step is not that of all steps")
+
+
+def arguments_unchanged(case: EngineCase) -> None:
+    """No argument and no global random state is changed."""
+    cut = case.cut()
+    start, last = _split(cut.history)
+    future = case.futures(cut)[0]
+    with ARGUMENTS.unchanged(start, last, future):
+        belief = case.observe(start)
+        case.imagine(belief, future)
+        case.imagine(case.observe(last, belief), future)
+
+
+def worlds_independent(case: EngineCase) -> None:
+    """What is imagined for a world does not depend on the worlds beside it."""
+    cut, num = case.cut(), case.num_versions
+    future = case.futures(cut)[0]
+    together = case.imagine(case.observe(cut.history), future)
+    every = np.arange(cut.num_worlds)
+    for kept in (0, cut.num_worlds - 1):
+        chosen = [kept] if case.card.deterministic else np.where(every == kept, every, np.roll(every, -1)).tolist()
+        piece, place = cut.select(chosen), 0 if case.card.deterministic else kept
+        inputs = Future(
+            actions={name: value[chosen] for name, value in future.actions.items()}, exogenous=piece.exogenous
+        )
+        found = case.imagine(case.observe(piece.history), inputs)
+        WORLDS.all_equal(
+            {name: value[place, :num] for name, value in found.items()},
+            {name: value[kept, :num] for name, value in together.items()},
+            within=case.tolerance,
+            seen=f"world {kept} changed with the worlds beside it",
+        )
+
+
+def masks_hide(case: EngineCase) -> None:
+    """Values that were not observed, NaN too, do not change what is imagined."""
+    cut = case.cut()
+    future = case.futures(cut)[0]
+    hidden = some_hidden(cut.num_worlds, case.length)
+
+    def results(values: str) -> Arrays:
+        return case.imagine(case.observe(hide(cut.history, hidden, values)), future)
+
+    due = results("kept")
+    for values in ("other", "nan"):
+        seen = f"masked values (filled with {values}) matter"
+        MASKS.all_equal(results(values), due, within=case.tolerance, seen=seen)
+
+
+def input_errors(case: EngineCase) -> None:
+    """A missing or misshapen signal is refused with InputError, unless it was never read."""
+    cut = case.cut()
+    future = case.futures(cut)[0]
+    history = hide(cut.history, some_hidden(cut.num_worlds, case.length), "kept")  # so that past inputs matter
+    belief = case.observe(history)
+    due = case.imagine(belief, future)
+    nothing = replace(history, observations={}, observed={})
+    _refused(case, "no observation at all", lambda: case.imagine(case.observe(nothing), future), None)
+    _refused(case, "no action at all", lambda: case.imagine(belief, replace(future, actions={})), None)
+    for name in history.observations:
+        fewer = replace(
+            history,
+            observations=_without(history.observations, name),
+            observed=_without(history.observed, name),
+        )
+        _refused(case, f"no {name!r} in the history", partial(_answer, case, fewer, future), due)
+        double = {**history.observations, name: wider(history.observations[name], case.card.schema[name])}
+        broken = replace(history, observations=double)
+        _refused(case, f"{name!r} of another shape", partial(_answer, case, broken, future), due)
+    for name in future.actions:
+        less = replace(history, actions=_without(history.actions, name))
+        _refused(case, f"no {name!r} in the history", partial(_answer, case, less, future), due)
+        short = replace(future, actions=_without(future.actions, name))
+        _refused(case, f"no {name!r} in the future", partial(_answer, case, history, short), due)
+    for name in future.exogenous:
+        bare = replace(future, exogenous=_without(future.exogenous, name))
+        _refused(case, f"no {name!r} in the future", partial(_answer, case, history, bare), due)
+
+
+def timing(case: EngineCase) -> None:
+    """The log is fitted better by the actions as logged than by those one step earlier or later.
+
+    Not checked where actions do not matter to the engine.
+    """
+    cut = case.cut()
+    imagined = case.imagine(case.observe(cut.history), case.futures(cut)[0])
+    if all(difference(value[:, :1], value[:, 1:2]) <= case.tolerance for value in imagined.values()):
+        return
+
+    def answer(piece: Cut, actions: Arrays) -> Arrays:
+        future = Future(actions={name: value[:, None] for name, value in actions.items()}, exogenous=piece.exogenous)
+        found = case.imagine(case.observe(piece.history), future)
+        return {name: value[:, 0].astype(np.float64).mean(1) for name, value in found.items()}
+
+    errors = alignment_errors(answer, case.episodes, length=case.length, horizon=case.horizon, seed=case.seed)
+    aligned(TIMING, errors)
+
+
+def abducts(case: EngineCase) -> None:
+    """The noise that was inferred replays the draws, whatever the seed (where the engine has the ability)."""
+    if not isinstance(case.engine, Abducts):
+        return
+    at = case.length - 1
+    belief, noise = case.engine.abduct(case.episodes[0], at)
+    piece = random_cut(case.episodes[:2], length=case.length, horizon=case.horizon, seed=case.seed).select([0])
+    future = piece.future(case.num_versions, case.seed)
+    found = [
+        case.engine.imagine(belief, future, num_samples=1, noise=noise, seed=seed).signals
+        for seed in (case.seed, case.seed + 1)
+    ]
+    ABDUCTS.all_equal(found[0], found[1], within=0.0, seen="two seeds differ under the same noise")
+
+
+def reaches(case: EngineCase) -> None:
+    """Distances are steps that vary, proposals lie inside the bounds; or both are refused by name."""
+    if not isinstance(case.engine, Reaches):
+        return
+    cut = case.cut()
+    due = (cut.num_worlds, case.num_versions, case.horizon)
+    for name, steps in _distances(case).items():
+        REACHES.holds(steps.shape == due, f"the distance to {name!r} has shape {steps.shape} where {due} is due")
+        good = bool(np.isfinite(steps).all() and (steps >= 0).all())
+        REACHES.holds(good, f"the distance to {name!r} is negative or not finite")
+        REACHES.holds(float(np.ptp(steps)) > 0, f"the distance to {name!r} is {steps.flat[0]:.4g} from everywhere")
+        _check_proposals(case, case.engine, case.observe(cut.history), {name: cut.truth[name][:, -1]})
+
+
+def novelty(case: EngineCase) -> None:
+    """The score is finite, one a world, and tells worlds apart (where the engine has the ability)."""
+    if not isinstance(case.engine, Novelty):
+        return
+    cut = case.cut()
+    score = case.engine.novelty(case.observe(cut.history))
+    NOVELTY.holds(score.shape == (cut.num_worlds,), f"shape {score.shape} for {cut.num_worlds} worlds")
+    NOVELTY.holds(bool(np.isfinite(score).all()), "a score that is not finite")
+    NOVELTY.holds(float(np.ptp(score)) > 0, f"the score is {score[0]:.4g} for every world")
+
+
+CLAUSES: tuple[Callable[[EngineCase], None], ...] = (
+    card_honest,
+    abilities_honest,
+    samples_shape,
+    deterministic_claim,
+    seeds_reproduce,
+    versions_independent,
+    no_peek,
+    belief_immutable,
+    observe_continues,
+    arguments_unchanged,
+    worlds_independent,
+    masks_hide,
+    input_errors,
+    timing,
+    abducts,
+    reaches,
+    novelty,
+)
+"""Every clause, in the order in which a report lists them."""
+
+
+def _split(history: History) -> tuple[History, History]:
+    """All but the last observation, and the last with the input that leads to it."""
+
+    def steps(arrays: Arrays, part: slice) -> Arrays:
+        return {name: value[:, part] for name, value in arrays.items()}
+
+    early, late = slice(None, -1), slice(-1, None)
+    parts = [
+        History(
+            observations=steps(history.observations, part),
+            actions=steps(history.actions, part),
+            exogenous=steps(history.exogenous, part),
+            observed=steps(history.observed, part),
+        )
+        for part in (early, late)
+    ]
+    return parts[0], parts[1]
+
+
+def _without(arrays: Arrays, name: str) -> Arrays:
+    return {other: value for other, value in arrays.items() if other != name}
+
+
+def _answer(case: EngineCase, history: History, future: Future) -> Arrays:
+    return case.imagine(case.observe(history), future)
+
+
+def _refused(case: EngineCase, what: str, ask: Callable[[], Arrays], due: Arrays | None) -> None:
+    """Raises AssertionError unless `ask` raises InputError, or gives `due` all the same."""
+    try:
+        found = ask()
+    except InputError:
+        return
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        INPUTS.holds(False, f"{what}: {type(error).__name__} ({error}) where InputError is due")
+        return
+    INPUTS.holds(due is not None, f"{what}, and no InputError")
+    assert due is not None  # for the type checker
+    INPUTS.all_equal(found, due, within=case.tolerance, seen=f"{what}: no InputError, and another result")
+
+
+def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
+    """Steps [W, N, T] to where each observation signal went; without the signals that are refused as goals."""
+    if not isinstance(case.engine, Reaches):
+        return {}
+    cut, found = case.cut(), {}
+    belief, future = case.observe(cut.history), case.futures(cut)[0]
+    for name, value in cut.truth.items():
+        try:
+            found[name] = case.engine.distance(belief, future, {name: value[:, -1]})
+        except UnsupportedError:
+            continue
+    return found
+
+
+def _check_proposals(case: EngineCase, engine: Reaches, belief: EngineBelief, goal: Arrays) -> None:
+    try:
+        found = [engine.propose(belief, goal, case.horizon, num_proposals=5, seed=case.seed) for _ in range(2)]
+    except UnsupportedError:
+        return
+    REACHES.all_equal(found[0], found[1], within=0.0, seen="equal seeds gave two different sets of proposals")
+    for signal in case.card.schema.actions:
+        REACHES.holds(signal.name in found[0], f"no proposals for {signal.name!r}")
+        value = found[0][signal.name]
+        shape = (value.shape[0], value.shape[1], case.horizon, *signal.shape)
+        seen = f"proposals of {signal.name!r} have shape {value.shape}"
+        REACHES.holds(value.shape == shape and value.shape[1] <= 5, seen)
+        low, high = np.asarray(signal.low or -np.inf), np.asarray(signal.high or np.inf)
+        inside = difference(value, np.clip(value.astype(np.float64), low, high)) <= 1e-6
+        REACHES.holds(inside, f"proposals of {signal.name!r} outside {signal.low} to {signal.high}")

@@ -1,0 +1,389 @@
+"""Is this a `WorldModel`? Every clause of `contracts/world_model.py`, one function each.
+
+check_model(model, window)                      # all clauses; lists every one that is broken
+no_peek(ModelCase(model=model, window=window))  # one of them
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.contracts.world_model import Belief, Inputs, Losses, Window, WorldModel
+from worldline.errors import InputError
+from worldline.testing.clauses import Clause, difference, run
+from worldline.testing.surgery import (
+    first_observations,
+    hide,
+    one_candidate_each,
+    pick_candidates,
+    pick_entries,
+    pick_steps,
+    redraw,
+    splice,
+    step_to,
+    window_entries,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCase:
+    """A model and something to try it on.
+
+    Args:
+        model: in evaluation mode wherever that matters; never changed, the clauses work on a copy.
+        window: at least 2 entries, 3 observations, and past actions that vary; everything observed.
+        horizon: T, steps that are imagined, at least 2.
+        num_candidates: N, at least 2.
+        expect_action_effect: False for a model that ignores actions on purpose, or does so until it is trained.
+        tolerance: largest relative difference between two float results that must be equal.
+        seed: of every draw.
+    """
+
+    model: WorldModel
+    window: Window
+    horizon: int = 4
+    num_candidates: int = 3
+    expect_action_effect: bool = True
+    tolerance: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        past = self.window.past.actions
+        if past.shape[0] < 2 or past.shape[2] < 2 or bool((past == past[:1, :1, :1]).all()):
+            raise InputError(
+                f"the window has past actions of shape {tuple(past.shape)}; the check needs at least 2 entries, "
+                "3 observations, and actions that vary. Give a larger window."
+            )
+        if self.horizon < 2 or self.num_candidates < 2:
+            raise InputError(f"horizon {self.horizon} and num_candidates {self.num_candidates} must be at least 2.")
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return self.window.past.actions.shape[0]
+
+    @property
+    def context(self) -> int:
+        """H."""
+        return self.window.past.actions.shape[2] + 1
+
+    def frozen(self) -> WorldModel:
+        """A copy of the model in evaluation mode."""
+        return copy.deepcopy(self.model).eval()
+
+    def generator(self) -> torch.Generator:
+        """A fresh generator; always the same draws."""
+        return torch.Generator(self.window.past.actions.device).manual_seed(self.seed)
+
+    def future(self, *, batch: int | None = None, horizon: int | None = None, seed: int = 1) -> Inputs:
+        """N candidates of steps redrawn from those in the window."""
+        return redraw(
+            self.window.past,
+            (batch or self.batch, self.num_candidates, horizon or self.horizon),
+            torch.Generator(self.window.past.actions.device).manual_seed(self.seed + seed),
+        )
+
+    def encode(self, model: WorldModel, window: Window | None = None) -> Belief:
+        """The belief after the window, always with the same draws."""
+        return model.encode(window or self.window, generator=self.generator())
+
+    def rollout(self, model: WorldModel, belief: Belief, inputs: Inputs) -> Float[Tensor, "B N S T D"]:
+        """The imagined latents, always with the same draws."""
+        return model.rollout(belief, inputs, generator=self.generator()).features
+
+
+ENCODE = Clause(name="model.encode", look="WorldModel.encode; Belief.features is [B, S, D]")
+UPDATE = Clause(name="model.update_equals_encode", look="WorldModel.update; folded over a window it must equal encode")
+SHAPES = Clause(name="model.rollout_shapes", look="WorldModel.rollout; Imagined.features is [B, N, S, T, D]")
+FINAL = Clause(name="model.rollout_final", look="Imagined.final, after the last input, batch B*N with B outermost")
+PEEK = Clause(name="model.no_peek", look="WorldModel.rollout; features[..., k, :] may depend on inputs 0 to k only")
+CANDIDATES = Clause(name="model.candidates_independent", look="WorldModel.rollout; the same noise for all N")
+BATCH = Clause(name="model.batch_independent", look="encode, rollout, select; batch statistics or mixed-up axes")
+MASKS = Clause(name="model.masks", look="Window.observed; where it is False the value, NaN too, must not matter")
+PURE = Clause(name="model.pure", look="encode, update, rollout; they change nothing and draw from the generator alone")
+GRADIENT = Clause(name="model.differentiable", look="WorldModel.rollout; a detach, no_grad or rounding of actions")
+ACTIONS = Clause(name="model.actions_matter", look="WorldModel.rollout; input k must act on features[..., k, :]")
+LOSS = Clause(name="model.loss", look="WorldModel.loss; finite scalar terms, a weight each, reaching every parameter")
+
+
+def check_model(
+    model: WorldModel,
+    window: Window,
+    *,
+    horizon: int = 4,
+    num_candidates: int = 3,
+    expect_action_effect: bool = True,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+) -> None:
+    """Checks every clause; the arguments are those of `ModelCase`.
+
+    Raises:
+        AssertionError: names each broken clause, what was seen, and where to look.
+        InputError: the window is too small to tell.
+    """
+    case = ModelCase(
+        model=model,
+        window=window,
+        horizon=horizon,
+        num_candidates=num_candidates,
+        expect_action_effect=expect_action_effect,
+        tolerance=tolerance,
+        seed=seed,
+    )
+    run(type(model).__name__, case, CLAUSES)
+
+
+@torch.no_grad()
+def encode_shapes(case: ModelCase) -> None:
+    """`encode` gives finite features [B, S, D], for a window of one observation too."""
+    for length in (1, case.context):
+        features = case.encode(case.frozen(), first_observations(case.window, length)).features()
+        seen = f"features of shape {tuple(features.shape)} for B = {case.batch} and H = {length}"
+        ENCODE.holds(features.ndim == 3 and features.shape[0] == case.batch, seen)
+        ENCODE.holds(bool(features.isfinite().all()), f"features that are not finite, H = {length}")
+
+
+@torch.no_grad()
+def update_equals_encode(case: ModelCase) -> None:
+    """Folding `update` over the window gives the belief that `encode` gives, after every step."""
+    model, generator = case.frozen(), case.generator()
+    future = case.future()
+    folded = model.encode(first_observations(case.window, 1), generator=generator)
+    for step in range(1, case.context):
+        inputs, observation, observed = step_to(case.window, step)
+        folded = model.update(folded, inputs, observation, observed, generator=generator)
+        encoded = case.encode(model, first_observations(case.window, step + 1))
+        where = f"after observation {step} the folded belief differs from the encoded one"
+        UPDATE.equal(folded.features(), encoded.features(), within=case.tolerance, seen=where)
+        pair = case.rollout(model, folded, future), case.rollout(model, encoded, future)
+        UPDATE.equal(*pair, within=case.tolerance, seen=f"{where}: what follows from it")
+
+
+@torch.no_grad()
+def rollout_shapes(case: ModelCase) -> None:
+    """`rollout` gives finite features [B, N, S, T, D], S and D as in the belief, for one step and one candidate too."""
+    model = case.frozen()
+    belief = case.encode(model)
+    _, samples, size = belief.features().shape
+    for num, horizon in ((case.num_candidates, case.horizon), (1, 1)):
+        inputs = pick_candidates(case.future(horizon=horizon), slice(num))
+        imagined = model.rollout(belief, inputs, generator=case.generator())
+        for name, found, due in (
+            ("features", imagined.features, (case.batch, num, samples, horizon, size)),
+            ("final.features()", imagined.final.features(), (case.batch * num, samples, size)),
+        ):
+            SHAPES.holds(tuple(found.shape) == due, f"{name} of shape {tuple(found.shape)} where {due} is due")
+            SHAPES.holds(bool(found.isfinite().all()), f"{name} that are not finite")
+
+
+@torch.no_grad()
+def rollout_final(case: ModelCase) -> None:
+    """`final` is the last imagined state, and going on from it equals one long rollout (where nothing is drawn)."""
+    model, half = case.frozen(), case.horizon // 2
+    belief, inputs = case.encode(model), case.future()
+    whole = case.rollout(model, belief, inputs)
+    first = model.rollout(belief, pick_steps(inputs, slice(half)), generator=case.generator())
+    last = first.features[..., -1, :].flatten(0, 1)
+    FINAL.equal(first.final.features(), last, within=case.tolerance, seen="final is not the last imagined state")
+    again = model.rollout(belief, inputs, generator=case.generator().manual_seed(case.seed + 1)).features
+    if difference(whole, again) > 0:  # a model that draws: its two halves draw other noise than the whole
+        return
+    rest = case.rollout(model, first.final, one_candidate_each(pick_steps(inputs, slice(half, None))))
+    joined = rest.reshape(case.batch, case.num_candidates, *rest.shape[2:])
+    FINAL.equal(joined, whole[..., half:, :], within=case.tolerance, seen="going on from final is not one long rollout")
+
+
+@torch.no_grad()
+def no_peek(case: ModelCase) -> None:
+    """Changing inputs from step k on leaves the features before k as they were."""
+    model = case.frozen()
+    belief, inputs, others = case.encode(model), case.future(), case.future(seed=2)
+    before = case.rollout(model, belief, inputs)
+    for step in range(1, case.horizon):
+        after = case.rollout(model, belief, splice(inputs, others, step))
+        pair = before[..., :step, :], after[..., :step, :]
+        PEEK.equal(
+            *pair, within=case.tolerance, seen=f"features before step {step} changed with the inputs from there on"
+        )
+
+
+@torch.no_grad()
+def candidates_independent(case: ModelCase) -> None:
+    """Each candidate alone, or in another order, gives what it gave among the others; equal ones give equal results."""
+    model, within = case.frozen(), case.tolerance
+    belief, inputs = case.encode(model), case.future()
+    together = case.rollout(model, belief, inputs)
+    for number in range(case.num_candidates):
+        alone = case.rollout(model, belief, pick_candidates(inputs, slice(number, number + 1)))
+        seen = f"candidate {number} alone is not what it is among the others"
+        CANDIDATES.equal(alone, together[:, number : number + 1], within=within, seen=seen)
+    turned = [*range(1, case.num_candidates), 0]
+    other = case.rollout(model, belief, pick_candidates(inputs, turned))
+    CANDIDATES.equal(
+        other, together[:, turned], within=within, seen="another order of candidates changes what they give"
+    )
+    twins = case.rollout(model, belief, pick_candidates(inputs, [0] * case.num_candidates))
+    first = twins[:, :1].expand_as(twins)
+    CANDIDATES.equal(twins, first, within=within, seen="identical candidates give different results")
+
+
+@torch.no_grad()
+def batch_independent(case: ModelCase) -> None:
+    """What an entry gives does not depend on the entries beside it; `select` picks entries and nothing else."""
+    model, within = case.frozen(), case.tolerance
+    belief, inputs = case.encode(model), case.future()
+    features, imagined = belief.features(), case.rollout(model, belief, inputs)
+    index = torch.arange(case.batch, device=features.device)
+    for kept in (0, case.batch - 1):
+        beside = torch.where(index == kept, index, (index + 1) % case.batch)
+        other = case.encode(model, window_entries(case.window, beside))
+        seen = f"entry {kept} changed with the windows beside it"
+        BATCH.equal(other.features()[kept], features[kept], within=within, seen=seen)
+        after = case.rollout(model, other, pick_entries(inputs, beside))
+        BATCH.equal(after[kept], imagined[kept], within=within, seen=f"the rollout of {seen}")
+    chosen = torch.cat([index.flip(0), index[:1]])
+    BATCH.equal(
+        belief.select(chosen).features(),
+        features[chosen],
+        within=within,
+        seen="select does not give the chosen entries",
+    )
+
+
+@torch.no_grad()
+def masks_hide(case: ModelCase) -> None:
+    """Values that were not observed, NaN too, change neither the beliefs nor the loss."""
+    model, within = case.frozen(), case.tolerance
+    everything = torch.ones(case.batch, case.context, dtype=torch.bool, device=case.window.past.actions.device)
+    some = torch.zeros_like(everything)
+    entries = torch.arange(0, case.batch, 2)
+    some[entries, (entries + case.context - 1) % case.context] = True  # entry 0 misses its present
+    start = case.encode(model, first_observations(case.window, 1))
+
+    def results(values: str) -> dict[str, Tensor]:
+        window = hide(case.window, some, values)
+        step = step_to(hide(case.window, everything, values), 1)
+        return {
+            "encode": case.encode(model, window).features(),
+            "update": model.update(start, *step, generator=case.generator()).features(),
+            "loss": torch.stack([*model.loss(window, generator=case.generator()).terms.values()]),
+        }
+
+    due = results("kept")
+    for values in ("other", "nan"):
+        for name, found in results(values).items():
+            MASKS.equal(found, due[name], within=within, seen=f"{name} sees masked values (filled with {values})")
+
+
+@torch.no_grad()
+def pure(case: ModelCase) -> None:
+    """Nothing is changed by being used, and every draw comes from the generator."""
+    model = case.frozen()
+    inputs, step = case.future(), step_to(case.window, 1)
+    state = dict(model.state_dict())
+    with PURE.unchanged(case.window, inputs, step, state):
+        belief = case.encode(model)
+        features = belief.features().clone()
+        imagined = case.rollout(model, belief, inputs)
+        model.update(case.encode(model), *step, generator=case.generator())
+        model.update(belief, *step, generator=case.generator())
+    PURE.equal(belief.features(), features, within=0.0, seen="the belief was changed by rollout or update")
+    again = case.rollout(model, belief, inputs)
+    PURE.equal(again, imagined, within=0.0, seen="equal seeds gave two different rollouts from one belief")
+    PURE.equal(case.encode(model).features(), features, within=0.0, seen="equal seeds gave two different beliefs")
+
+
+def differentiable(case: ModelCase) -> None:
+    """The features have a finite gradient in every action that changes them."""
+    model, inputs = case.frozen(), case.future()
+    belief, others = case.encode(model), case.future(seed=2)
+    actions = inputs.actions.clone().requires_grad_()
+    features = case.rollout(model, belief, replace(inputs, actions=actions))
+    last = features[..., -1, :]
+    weights = torch.linspace(0.5, 1.5, last.shape[-1], device=last.device)  # a plain sum may cancel, as after LayerNorm
+    gradient = (
+        torch.autograd.grad((last * weights).sum(), actions, allow_unused=True)[0] if last.requires_grad else None
+    )
+    for step in range(case.horizon):
+        mixed = inputs.actions.clone()
+        mixed[..., step, :] = others.actions[..., step, :]
+        moved = difference(case.rollout(model, belief, replace(inputs, actions=mixed))[..., -1, :], last)
+        if moved <= case.tolerance:
+            continue
+        GRADIENT.holds(gradient is not None, "the features have no gradient in the actions")
+        assert gradient is not None  # for the type checker
+        GRADIENT.holds(bool(gradient.isfinite().all()), "the gradient in the actions is not finite")
+        seen = f"action {step} moves the last features by {moved:.3g}, but their gradient in it is 0"
+        GRADIENT.holds(bool(gradient[..., step, :].any()), seen)
+
+
+@torch.no_grad()
+def actions_matter(case: ModelCase) -> None:
+    """Each input changes the features of its own step: none is ignored, none acts a step late."""
+    if not case.expect_action_effect:
+        return
+    model = case.frozen()
+    belief, inputs, others = case.encode(model), case.future(), case.future(seed=2)
+    before = case.rollout(model, belief, inputs)
+    for step in range(case.horizon):
+        actions = inputs.actions.clone()
+        actions[..., step, :] = others.actions[..., step, :]
+        after = case.rollout(model, belief, replace(inputs, actions=actions))
+        moved = difference(before[..., step, :], after[..., step, :])
+        seen = f"action {step} changed and features[..., {step}, :] did not (by {moved:.3g} of their magnitude)"
+        ACTIONS.holds(moved > 1e-7, seen)
+
+
+def loss_terms(case: ModelCase) -> None:
+    """The loss has finite scalar terms with a weight each, and reaches every parameter that is to be trained."""
+    model = copy.deepcopy(case.model).train()
+    model.zero_grad(set_to_none=True)
+    state = copy.deepcopy(model.state_dict())
+    losses = model.loss(case.window, generator=case.generator())
+    _check_terms(losses)
+    losses.total.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    unreached = sorted(name for name, gradient in gradients.items() if gradient is None)
+    LOSS.holds(not unreached, f"no gradient reaches {', '.join(unreached)}; freeze what is not trained")
+    found = [gradient for gradient in gradients.values() if gradient is not None]
+    LOSS.holds(all(bool(gradient.isfinite().all()) for gradient in found), "a gradient is not finite")
+    LOSS.holds(any(bool(gradient.any()) for gradient in found), "every gradient is 0")
+    model.load_state_dict(state)
+    with LOSS.unchanged(case.window):
+        again = model.loss(case.window, generator=case.generator())
+    LOSS.equal(again.total, losses.total, within=1e-6, seen="equal seeds gave two different losses in training mode")
+
+
+CLAUSES: tuple[Callable[[ModelCase], None], ...] = (
+    encode_shapes,
+    update_equals_encode,
+    rollout_shapes,
+    rollout_final,
+    no_peek,
+    candidates_independent,
+    batch_independent,
+    masks_hide,
+    pure,
+    differentiable,
+    actions_matter,
+    loss_terms,
+)
+"""Every clause, in the order in which a report lists them."""
+
+
+def _check_terms(losses: Losses) -> None:
+    terms, weights = losses.terms, losses.weights
+    LOSS.holds(len(terms) > 0, "there is no term")
+    LOSS.holds(set(terms) == set(weights), f"terms {sorted(terms)} but weights {sorted(weights)}")
+    for name, term in terms.items():
+        LOSS.holds(term.ndim == 0, f"term {name!r} has shape {tuple(term.shape)}, not a scalar")
+        LOSS.holds(bool(term.isfinite()), f"term {name!r} is {term.item()}")
+        LOSS.holds(math.isfinite(weights[name]), f"the weight of {name!r} is {weights[name]}")

@@ -1,0 +1,92 @@
+"""A world whose dynamics are known exactly, to check against: a leaky integrator of pushes and wind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.errors import ConfigError
+
+SIDE = 8
+"""Height and width of the camera picture, pixels."""
+
+
+LOW, HIGH = (-1.0, -1.0), (1.0, 1.0)
+"""Bounds of a push, metres."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integrator:
+    """position' = decay * position + push + wind + noise, in each of two components.
+
+    Pushes are drawn anew at each step, so that a shift by one step shows.
+
+    Args:
+        decay: in [0, 1); below 1, so that the position has a spread of its own.
+        noise: standard deviation of what cannot be foreseen, in metres; 0 makes the world deterministic.
+        wind: whether there is an exogenous signal `wind` [m].
+        camera: whether there is an image signal `camera` that shows the position.
+    """
+
+    decay: float = 0.9
+    noise: float = 0.0
+    wind: bool = True
+    camera: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1 or self.noise < 0:
+            raise ConfigError(f"decay {self.decay} must be in [0, 1), noise {self.noise} at least 0.")
+
+    @property
+    def schema(self) -> Schema:
+        """`position` [m], `push` [m] within -1 to 1, and `wind` and `camera` where there are any."""
+        signals = [
+            Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m"),
+            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m", low=LOW, high=HIGH),
+        ]
+        if self.wind:
+            signals.append(Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(2,), unit="m"))
+        if self.camera:
+            signals.append(Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(SIDE, SIDE, 1)))
+        return Schema(signals=tuple(signals), step_s=0.1)
+
+    def step(
+        self,
+        position: Float[np.ndarray, "*#any 2"],
+        push: Float[np.ndarray, "*#any 2"],
+        wind: Float[np.ndarray, "*#any 2"],
+    ) -> Float[np.ndarray, "*#any 2"]:
+        """The next position where there is no noise, metres."""
+        return np.asarray(self.decay * position + push + wind)
+
+    def episodes(self, num_episodes: int, num_steps: int, *, seed: int) -> list[Episode]:
+        """Logged episodes, from positions about as spread as those that follow."""
+        return [self._episode(num_steps, np.random.default_rng((seed, number))) for number in range(num_episodes)]
+
+    def _episode(self, num_steps: int, rng: np.random.Generator) -> Episode:
+        push = rng.uniform(-1, 1, (num_steps, 2)).astype(np.float32)
+        wind = 0.2 * rng.standard_normal((num_steps, 2)).astype(np.float32) * self.wind
+        noise = self.noise * rng.standard_normal((num_steps, 2))
+        spread = np.sqrt((1 / 3 + 0.04 * self.wind + self.noise**2) / (1 - self.decay**2))
+        path = [spread * rng.standard_normal(2)]
+        for now in range(num_steps):
+            path.append(self.step(path[-1], push[now], wind[now]) + noise[now])
+        position = np.stack(path).astype(np.float32)
+        return Episode(
+            observations={"position": position, **({"camera": picture(position)} if self.camera else {})},
+            actions={"push": push},
+            exogenous={"wind": wind} if self.wind else {},
+        )
+
+
+def picture(position: Float[np.ndarray, "*any 2"]) -> NDArray[np.uint8]:
+    """The camera's view [*any, 8, 8, 1] of positions [m]: a bright blur, one pixel to the metre."""
+    pixels = np.arange(SIDE) - (SIDE - 1) / 2
+    across = np.exp(-0.5 * (pixels - position[..., :1]) ** 2)
+    down = np.exp(-0.5 * (pixels - position[..., 1:]) ** 2)
+    return np.asarray(255 * down[..., :, None, None] * across[..., None, :, None], dtype=np.uint8)

@@ -1,0 +1,116 @@
+"""A world and what to try it on; the clauses are in `worlds.py` and `confidence.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldline.contracts.engine import Card
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.world import Goal, Prediction, World
+from worldline.errors import InputError
+from worldline.testing.clauses import as_float
+from worldline.testing.cuts import Cut, map_history, random_cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldCase:
+    """A world, logs and a goal to try it on.
+
+    Args:
+        world: to be checked.
+        episodes: at least 2, held out from whatever the world was fitted and calibrated on; the clauses that count
+            (coverage, trust, surprise) need 30 or more to see anything.
+        goal: one that the world can measure, for a single world.
+        horizon: T, steps that are predicted and planned, at least 2.
+        num_calibration: episodes that the world's bands were calibrated on; None takes its levels as exact.
+        alpha: how unlikely a count must be, under what the world says, to break a clause.
+        tolerance: largest relative difference between two results that must be equal.
+        seed: of every draw.
+    """
+
+    world: World
+    episodes: Sequence[Episode]
+    goal: Goal
+    horizon: int = 4
+    num_calibration: int | None = None
+    alpha: float = 1e-3
+    tolerance: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.horizon < 2 or not 0 < self.alpha < 0.5:
+            raise InputError(f"horizon {self.horizon} must be at least 2, alpha {self.alpha} in (0, 0.5).")
+
+    @property
+    def card(self) -> Card:
+        """What stands behind the world."""
+        return self.world.describe()
+
+    @property
+    def length(self) -> int:
+        """H, the observations that the world wants, and at least 2."""
+        return max(self.card.context, 2)
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The predicted signals that are vectors."""
+        return tuple(name for name in self.card.predicts if self.card.schema[name].kind == "vector")
+
+    def cut(self) -> Cut:
+        """A piece of each episode, always the same."""
+        return random_cut(self.episodes, length=self.length, horizon=self.horizon, seed=self.seed)
+
+    def predict(self, cut: Cut, *, actions: Arrays | None = None, level: float = 0.8) -> Prediction:
+        """What the world says of the W worlds in `cut` under the logged actions, or under `actions`."""
+        return self.world.predict(cut.history, actions or cut.actions, exogenous=cut.exogenous or None, level=level)
+
+    def batch_goal(self, num_worlds: int) -> Goal:
+        """The goal, the same for each of W worlds."""
+        targets = {name: np.stack([value] * num_worlds) for name, value in self.goal.targets.items()}
+        return Goal(targets=targets, tolerance=self.goal.tolerance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class One:
+    """One world of a cut, without the leading axis.
+
+    Args:
+        history: H observations.
+        actions: per signal [T, *shape].
+        exogenous: per signal [T, *shape]; None where there is none.
+    """
+
+    history: History
+    actions: Arrays
+    exogenous: Arrays | None
+
+
+def one_of(cut: Cut, world: int) -> One:
+    """The world with this number."""
+
+    def pick(arrays: Arrays) -> Arrays:
+        return {name: value[world] for name, value in arrays.items()}
+
+    return One(
+        history=map_history(cut.history, pick),
+        actions=pick(cut.actions),
+        exogenous=pick(cut.exogenous) or None,
+    )
+
+
+def corrupt(arrays: Arrays, seed: int) -> Arrays:
+    """Observations unlike any: vectors thrown about ten times their spread, images of noise; discrete as they were."""
+    rng = np.random.default_rng(seed)
+    wild = {}
+    for name, value in arrays.items():
+        if np.issubdtype(value.dtype, np.floating):
+            spread = float(np.nanstd(as_float(value))) + 1e-6
+            wild[name] = (as_float(value) + 10 * spread * rng.choice([-1.0, 1.0], value.shape)).astype(value.dtype)
+        elif value.dtype == np.uint8:
+            wild[name] = rng.integers(0, 256, value.shape, dtype=np.uint8)
+        else:
+            wild[name] = value.copy()
+    return wild

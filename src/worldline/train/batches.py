@@ -1,0 +1,139 @@
+"""From the store's NumPy windows to the tensors that models take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.world_model import Inputs, Window, WorldModel
+from worldline.data.store import Store
+from worldline.data.windows import WindowBatch, Windows
+from worldline.nn.precision import autocast
+
+
+def to_window(batch: WindowBatch, schema: Schema) -> Window:
+    """The batch as tensors: images and vectors as they are stored, inputs concatenated in the schema's order."""
+    return Window(
+        observations={name: torch.from_numpy(values) for name, values in batch.observations.items()},
+        observed={name: torch.from_numpy(values) for name, values in batch.observed.items()},
+        past=to_inputs({k: v[:, None] for k, v in batch.actions.items()}, batch.exogenous, schema),
+    )
+
+
+def to_inputs(
+    actions: Mapping[str, NDArray[np.generic]], exogenous: Mapping[str, NDArray[np.generic]], schema: Schema
+) -> Inputs:
+    """Concatenated inputs.
+
+    Args:
+        actions: per action signal [B, N, T, *shape].
+        exogenous: per exogenous signal [B, T, *shape]; empty where the schema has none.
+        schema: gives order and sizes.
+    """
+    joined = _join(schema.actions, actions)
+    assert joined is not None
+    return Inputs(
+        actions=joined,
+        exogenous=_join(schema.exogenous, exogenous),
+        step_s=torch.full((joined.shape[0], joined.shape[2]), schema.step_s or 1.0),
+    )
+
+
+def _join(signals: Sequence[Signal], values: Mapping[str, NDArray[np.generic]]) -> Tensor | None:
+    parts = [_flat(signal, torch.from_numpy(values[signal.name])) for signal in signals]
+    return torch.cat(parts, -1) if parts else None
+
+
+def _flat(signal: Signal, values: Tensor) -> Tensor:
+    """[..., size] float32; discrete values as one-hot."""
+    if signal.kind is Kind.DISCRETE:
+        return torch.nn.functional.one_hot(values.long(), signal.size).float()
+    return values.float()
+
+
+def split_actions(actions: Float[Tensor, "*lead A"], schema: Schema) -> dict[str, NDArray[np.generic]]:
+    """Concatenated vector actions as named arrays, sharing memory."""
+    sizes = [signal.size for signal in schema.actions]
+    parts = actions.split(sizes, -1)
+    return {signal.name: part.numpy() for signal, part in zip(schema.actions, parts, strict=True)}
+
+
+@torch.no_grad()
+def fold(model: WorldModel, window: Window, *, generator: torch.Generator) -> Float[Tensor, "B H D"]:
+    """The features of the belief after each observation of `window` (mean over samples), in turn."""
+    first = Window(
+        observations={name: values[:, :1] for name, values in window.observations.items()},
+        observed={name: values[:, :1] for name, values in window.observed.items()},
+        past=_inputs_at(window.past, slice(0, 0)),
+    )
+    belief = model.encode(first, generator=generator)
+    features = [belief.features().mean(1)]
+    for step in range(window.past.step_s.shape[1]):
+        inputs = _inputs_at(window.past, slice(step, step + 1))
+        observation = {name: values[:, step + 1] for name, values in window.observations.items()}
+        observed = {name: values[:, step + 1] for name, values in window.observed.items()}
+        belief = model.update(belief, inputs, observation, observed, generator=generator)
+        features.append(belief.features().mean(1))
+    return torch.stack(features, 1).float()
+
+
+def _inputs_at(inputs: Inputs, steps: slice) -> Inputs:
+    exogenous = None if inputs.exogenous is None else inputs.exogenous[:, steps]
+    return Inputs(actions=inputs.actions[:, :, steps], exogenous=exogenous, step_s=inputs.step_s[:, steps])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """One episode as a model sees it.
+
+    Args:
+        features: after each observation.
+        actions: concatenated, physical units.
+        exogenous: concatenated; None where the schema has none.
+    """
+
+    features: Float[Tensor, "T1 D"]
+    actions: Float[Tensor, "T A"]
+    exogenous: Float[Tensor, "T E"] | None
+
+
+@torch.no_grad()
+def trace(
+    model: WorldModel, store: Store, episodes: Sequence[int], signals: Sequence[str], *, generator: torch.Generator
+) -> list[Trace]:
+    """Every episode encoded once, so that heads can be fitted without reading an image again.
+
+    Args:
+        model: frozen; in evaluation mode.
+        store: to read from.
+        episodes: their numbers; one trace each, in this order.
+        signals: the observation signals that the model takes.
+        generator: for the model's draws.
+    """
+    found: dict[int, Trace] = {}
+    inputs = [signal.name for signal in (*store.schema.actions, *store.schema.exogenous)]
+    by_length: dict[int, list[int]] = {}
+    for episode in episodes:
+        by_length.setdefault(int(store.num_steps[episode]), []).append(episode)
+    for length, equal in by_length.items():
+        windows = Windows(store, length + 1, equal, [*signals, *inputs])
+        for first in range(0, len(equal), 32):
+            some = equal[first : first + 32]
+            window = to_window(windows.read(np.array([(episode, 0) for episode in some])), store.schema)
+            with autocast():
+                features = fold(model, window, generator=generator)
+            for row, episode in enumerate(some):
+                known = window.past.exogenous
+                found[episode] = Trace(
+                    features=features[row],
+                    actions=window.past.actions[row, 0],
+                    exogenous=None if known is None else known[row],
+                )
+    return [found[episode] for episode in episodes]

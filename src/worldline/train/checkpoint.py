@@ -1,0 +1,98 @@
+"""A training run on disk, to go on from: safetensors and JSON only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from worldline.errors import BundleError
+
+TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a run stands beside its weights.
+
+    Args:
+        step: updates done.
+        fingerprint: of configuration and data; a run goes on only where it is the same.
+        batches: state of the generator that draws windows.
+        curves: what was measured so far.
+        elapsed_s: seconds of training so far.
+    """
+
+    step: int
+    fingerprint: str
+    batches: dict[str, Any]
+    curves: list[dict[str, float]]
+    elapsed_s: float
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, state: Checkpoint
+) -> None:
+    """Writes model, optimizer and generators; a checkpoint that was there stays whole until the new one is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    for number, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value.contiguous() for name, value in slots.items()}
+    tensors["generator"] = generator.get_state()
+    name = f"checkpoint-{state.step}.safetensors"
+    save_file(tensors, folder / name)
+    draft = folder / f"{STATE}.draft"
+    draft.write_text(json.dumps({"tensors": name, **asdict(state)}))
+    draft.replace(folder / STATE)
+    for old in folder.glob("checkpoint-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, fingerprint: str
+) -> Checkpoint:
+    """Puts model, optimizer and generator back to where the run stopped.
+
+    Raises:
+        BundleError: there is no checkpoint, or it belongs to another configuration or other data.
+    """
+    path = folder / STATE
+    if not path.exists():
+        raise BundleError(f"{folder} holds no checkpoint to go on from. Start the run without --resume.")
+    stored = json.loads(path.read_text())
+    tensors = load_file(folder / Path(stored.pop("tensors")).name)
+    state = Checkpoint(**stored)
+    if state.fingerprint != fingerprint:
+        raise BundleError(
+            f"{path}: the checkpoint belongs to another configuration or other data. "
+            "Go on with what it was started with, or start anew without --resume."
+        )
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".")
+            slots.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    generator.set_state(tensors["generator"])
+    return state
+
+
+def clear_checkpoint(folder: Path) -> None:
+    """Removes the checkpoint of a run that is complete."""
+    for file in (*folder.glob("checkpoint-*.safetensors"), folder / STATE):
+        file.unlink(missing_ok=True)
+
+
+def restore_batches(state: dict[str, Any]) -> np.random.Generator:
+    """The generator of windows, where it stopped."""
+    generator = np.random.default_rng()
+    generator.bit_generator.state = state
+    return generator

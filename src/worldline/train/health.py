@@ -1,0 +1,68 @@
+"""Are the latents alive? Effective rank, deviation, straightness; and the guard that stops a collapse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.errors import CollapseError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """How much room the latents use.
+
+    Args:
+        effective_rank: exponential of the entropy of the normalised singular values, 1 to D.
+            Source: Roy and Vetterli, "The effective rank" (2007).
+        deviation: mean over dimensions of the standard deviation.
+        straightness: mean cosine between successive changes, -1 to 1.
+    """
+
+    effective_rank: float
+    deviation: float
+    straightness: float
+
+
+def measure_health(features: Float[Tensor, "B H D"]) -> Health:
+    """The health of B short sequences of H latents, H at least 3."""
+    flat = features.flatten(0, 1).double()
+    values = torch.linalg.svdvals(flat - flat.mean(0))
+    share = values / values.sum().clamp(min=1e-12)
+    entropy = -(share * share.clamp(min=1e-12).log()).sum()
+    change = features.diff(dim=1)
+    cosine = torch.cosine_similarity(change[:, :-1], change[:, 1:], dim=-1)
+    return Health(
+        effective_rank=float(entropy.exp()),
+        deviation=float(flat.std(0).mean()),
+        straightness=float(cosine.mean()),
+    )
+
+
+def guard(health: Health, *, step: int, min_rank: float, min_deviation: float) -> None:
+    """Raises where the latents have collapsed.
+
+    Args:
+        health: of validation latents.
+        step: the update that it was measured after.
+        min_rank: smallest effective rank that is accepted.
+        min_deviation: smallest deviation that is accepted.
+
+    Raises:
+        CollapseError: with what was seen and what to try.
+    """
+    if not health.deviation >= min_deviation:
+        raise CollapseError(
+            f"after {step} updates the latents deviate by {health.deviation:.2g} (at least {min_deviation:g} is needed): "
+            "all observations look the same to the model. Raise sigreg_weight, lower the learning rate, "
+            "or check that the observations change at all."
+        )
+    if not health.effective_rank >= min_rank:
+        raise CollapseError(
+            f"after {step} updates the latents fill {health.effective_rank:.2g} dimensions (at least {min_rank:g} are needed): "
+            "the model sees one thing only, often the slowest. Raise sigreg_weight or change_weight, "
+            "or log episodes that differ in more ways."
+        )

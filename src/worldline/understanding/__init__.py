@@ -1,0 +1,1 @@
+"""Measuring a world, and the report that a person reads."""

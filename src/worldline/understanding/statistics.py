@@ -1,0 +1,152 @@
+"""Intervals for figures measured on episodes, which are independent while the windows within them are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.evaluation import Rate
+from worldline.errors import InputError
+
+Floats = NDArray[np.floating]
+
+NUM_DRAWS: Final = 2000
+Z95: Final = 1.959963984540054
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A measured figure with its 95 % interval.
+
+    Args:
+        value: the figure.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A measured figure at each of T steps, with its pointwise 95 % interval.
+
+    Args:
+        value: [T].
+        low: [T].
+        high: [T].
+    """
+
+    value: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def at(self, step: int) -> Estimate:
+        """The figure after `step` steps, from 1 to T."""
+        return Estimate(value=self.value[step - 1], low=self.low[step - 1], high=self.high[step - 1])
+
+
+def wilson(successes: int, trials: int, *, effective_trials: float | None = None) -> Rate:
+    """The rate with its 95 % Wilson score interval.
+
+    Args:
+        successes: 0 to `trials`.
+        trials: at least 1.
+        effective_trials: how many independent trials they are worth; None for all.
+
+    Raises:
+        InputError: there are no trials, or more successes than trials.
+
+    Source: Wilson (1927), with the effective sample size of Kish (1965), section 8.2.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise InputError(f"{successes} successes in {trials} trials. Give at least one trial and no more successes.")
+    n = float(trials) if effective_trials is None else effective_trials
+    share = successes / trials
+    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
+    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return Rate(successes=successes, trials=trials, low=min(low, share), high=max(high, share))
+
+
+def cluster_rate(hits: NDArray[np.bool_], cluster: NDArray[np.integer]) -> Rate:
+    """The share of `hits` [W], its Wilson interval widened for hits that come in clusters.
+
+    The design effect is measured, and at least 1. Where all hit or all missed it cannot be: a cluster then
+    counts as one trial.
+
+    Args:
+        hits: one for each window.
+        cluster: [W], the episode of each window, from 0.
+    """
+    share, trials = float(hits.mean()), len(hits)
+    present = np.unique(cluster)
+    if share in (0.0, 1.0) or len(present) < 2:
+        effective = float(len(present))
+    else:
+        residual = np.array([(hits[cluster == one] - share).sum() for one in present])
+        variance = len(present) / (len(present) - 1) * (residual**2).sum() / trials**2
+        effective = min(float(trials), share * (1 - share) / variance) if variance > 0 else float(trials)
+    return wilson(int(hits.sum()), trials, effective_trials=max(effective, 1.0))
+
+
+def cluster_sums(values: Floats, cluster: NDArray[np.integer], num_clusters: int) -> Floats:
+    """Sums [E, ...] of `values` [W, ...] over the windows of each of E clusters."""
+    member = (np.arange(num_clusters)[:, None] == cluster[None]).astype(float)
+    return np.asarray(np.tensordot(member, values, axes=(1, 0)))
+
+
+def draw_clusters(num_clusters: int, seed: int) -> Floats:
+    """How often each of E clusters is drawn, in each of 2,000 bootstrap draws: [draws, E].
+
+    Source: Davison and Hinkley (1997), section 3.8 (resampling whole clusters).
+    """
+    chances = np.full(num_clusters, 1 / num_clusters)
+    return np.asarray(np.random.default_rng(seed).multinomial(num_clusters, chances, size=NUM_DRAWS), dtype=float)
+
+
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Their quotient; NaN where the denominator is 0."""
+    empty = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
+    return np.asarray(np.divide(numerator, denominator, out=empty, where=denominator != 0))
+
+
+def curve(value: Floats, draws: Floats) -> Curve:
+    """A curve from its values [T] and their bootstrap draws [draws, T], by percentiles; NaN stays NaN."""
+    draws = np.where(np.isnan(value), 0.0, draws)
+    low, high = np.nanquantile(draws, (0.025, 0.975), axis=0)
+    return Curve(
+        value=tuple(map(float, value)),
+        low=tuple(map(float, np.minimum(low, value))),
+        high=tuple(map(float, np.maximum(high, value))),
+    )
+
+
+def r_squared(truth: Floats, read: Floats, episode: NDArray[np.integer], *, seed: int) -> Estimate | None:
+    """The share of the variance of `truth` that `read` explains; None where `truth` does not vary.
+
+    Args:
+        truth: [n, components].
+        read: [n, components].
+        episode: [n], which episode each row is from, from 0; at least two.
+        seed: of the bootstrap over episodes.
+    """
+    num_episodes = int(episode.max()) + 1
+    weights = draw_clusters(num_episodes, seed)
+    centred = truth - truth.mean(0)
+    parts = np.stack([(truth - read) ** 2, centred, centred**2, np.ones_like(centred)])
+    sums = cluster_sums(np.moveaxis(parts, 1, 0), episode, num_episodes)
+    draws = np.tensordot(weights, sums, axes=(1, 0))
+    value, spread = _explained(sums.sum(0, keepdims=True)), centred.var()
+    return curve(value, _explained(draws)[:, None]).at(1) if spread > 1e-12 else None
+
+
+def _explained(sums: Floats) -> Floats:
+    """R² [draws] from sums [draws, 4, components] of squared error, value, squared value, and count."""
+    error, total, square, count = np.moveaxis(sums, 1, 0)
+    return np.asarray(1 - ratio(error.sum(-1), (square - ratio(total**2, count)).sum(-1)))

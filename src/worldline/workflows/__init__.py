@@ -1,0 +1,1 @@
+"""Workflows: what a command or a job runs from end to end."""

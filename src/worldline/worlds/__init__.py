@@ -1,0 +1,1 @@
+"""Worlds: the product contract, over any engine."""

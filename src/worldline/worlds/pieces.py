@@ -1,0 +1,105 @@
+"""Pieces of episodes as a batch: what was known, what was done next, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.engine import Card, Engine, Future
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Kind, Schema
+
+NUM_SAMPLES = 16
+"""S for engines that draw. Calibration and use must agree on it: the band belongs to the mean of S samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """W pieces.
+
+    Args:
+        history: W worlds, H observations.
+        future: W worlds, N = 1, T steps.
+        truth: per signal that was asked for [W, T, *shape].
+        known: per such signal [W, T], where `truth` was observed.
+    """
+
+    history: History
+    future: Future
+    truth: Arrays
+    known: Arrays
+
+
+def cut(
+    schema: Schema, places: Sequence[tuple[Episode, int]], *, length: int, horizon: int, truth: Sequence[str]
+) -> Pieces:
+    """The pieces around each place.
+
+    Args:
+        schema: of the episodes.
+        places: W times an episode and the index of its present, in [length - 1, T - horizon].
+        length: H.
+        horizon: T.
+        truth: observation signals whose future is wanted.
+    """
+    names = [signal.name for signal in schema.observations if signal.name in places[0][0].observations]
+
+    def known(episode: Episode, name: str, start: int, stop: int) -> NDArray[np.bool_]:
+        return np.asarray(episode.observed.get(name, np.ones(episode.num_steps + 1, bool))[start:stop], dtype=bool)
+
+    history = History(
+        observations={n: np.stack([e.observations[n][at - length + 1 : at + 1] for e, at in places]) for n in names},
+        actions={
+            s.name: np.stack([e.actions[s.name][at - length + 1 : at] for e, at in places]) for s in schema.actions
+        },
+        exogenous={
+            s.name: np.stack([e.exogenous[s.name][at - length + 1 : at] for e, at in places]) for s in schema.exogenous
+        },
+        observed={n: np.stack([known(e, n, at - length + 1, at + 1) for e, at in places]) for n in names},
+    )
+    future = Future(
+        actions={
+            s.name: np.stack([e.actions[s.name][at : at + horizon] for e, at in places])[:, None]
+            for s in schema.actions
+        },
+        exogenous={
+            s.name: np.stack([e.exogenous[s.name][at : at + horizon] for e, at in places]) for s in schema.exogenous
+        },
+    )
+    return Pieces(
+        history=history,
+        future=future,
+        truth={n: np.stack([e.observations[n][at + 1 : at + 1 + horizon] for e, at in places]) for n in truth},
+        known={n: np.stack([known(e, n, at + 1, at + 1 + horizon) for e, at in places]) for n in truth},
+    )
+
+
+def num_samples(card: Card) -> int:
+    """S: 1 for an engine that draws nothing."""
+    return 1 if card.deterministic else NUM_SAMPLES
+
+
+def errors(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np.floating]]:
+    """How far the prediction was from each signal in `pieces.truth`; 0 where that is missing.
+
+    Of a vector the absolute error of the mean [W, T, *shape]; of an image its average over the pixels [W, T, 1]; of a
+    discrete signal the share of samples that got it wrong [W, T, 1].
+    """
+    card = engine.describe()
+    belief = engine.observe(None, pieces.history, seed=seed)
+    samples = engine.imagine(belief, pieces.future, num_samples=num_samples(card), seed=seed).signals
+    found: dict[str, NDArray[np.floating]] = {}
+    for name, value in pieces.truth.items():
+        kind, known = card.schema[name].kind, pieces.known[name].astype(bool)
+        truth = np.where(known.reshape(known.shape + (1,) * (value.ndim - 2)), value, 0)
+        if kind is Kind.DISCRETE:
+            error = (samples[name][:, 0] != truth[:, None]).mean(1)[..., None]
+        else:
+            error = np.abs(samples[name][:, 0].mean(1, dtype=np.float64) - truth)
+        if kind is Kind.IMAGE:
+            error = error.mean((2, 3, 4))[..., None]
+        found[name] = np.where(known[..., None], error, 0.0)
+    return found

@@ -1,0 +1,203 @@
+"""From an objective to a plan: bounds, proposals, the planner's budget, and how the search ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldline.contracts.episode import Arrays
+from worldline.contracts.planner import ActionSpace, CostValue, PlannedActions, Planner
+from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.world import Plan, PlanStatus
+from worldline.errors import InputError, UnsupportedError
+from worldline.worlds.checking import Present, check_actions
+from worldline.worlds.objective import Objective
+
+Trust = float | NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Search:
+    """One search for a plan. Made by `begin`.
+
+    Args:
+        signals: the action signals, side by side in the planner's A axis.
+        space: their bounds.
+        horizon: T, steps.
+        budget_s: seconds in all; None for no limit.
+        min_trust: smallest p-value that is acted on.
+        seed: of every draw.
+        started_s: when it began, on the monotonic clock.
+    """
+
+    signals: tuple[Signal, ...]
+    space: ActionSpace
+    horizon: int
+    budget_s: float | None
+    min_trust: float
+    seed: int
+    started_s: float
+
+    @classmethod
+    def begin(cls, schema: Schema, *, horizon: int, budget_s: float | None, min_trust: float, seed: int) -> Search:
+        """The search, whose clock runs from now.
+
+        Raises:
+            InputError: an argument is out of range, or an action signal lacks finite bounds.
+            UnsupportedError: an action signal is discrete.
+        """
+        started_s = time.monotonic()
+        if horizon < 1 or not 0 <= min_trust <= 1 or (budget_s is not None and not budget_s > 0):
+            raise InputError(
+                f"horizon {horizon} must be at least 1, min_trust {min_trust} in [0, 1], budget_s {budget_s} above 0 "
+                "or None."
+            )
+        low: list[float] = []
+        high: list[float] = []
+        for signal in schema.actions:
+            if signal.kind is not Kind.VECTOR:
+                raise UnsupportedError(
+                    f"action {signal.name!r} is {signal.kind}. Plans are made of vector actions only."
+                )
+            low += signal.low or (-np.inf,)
+            high += signal.high or (np.inf,)
+            if not np.isfinite([*low, *high]).all():
+                raise InputError(
+                    f"action {signal.name!r} has no finite bounds (low {signal.low}, high {signal.high}), so there is "
+                    "nothing to search in. Set both in the schema."
+                )
+        space = ActionSpace(low=torch.tensor(low), high=torch.tensor(high))
+        return cls(
+            signals=schema.actions,
+            space=space,
+            horizon=horizon,
+            budget_s=budget_s,
+            min_trust=min_trust,
+            seed=seed,
+            started_s=started_s,
+        )
+
+    def check_proposals(self, proposals: Arrays, present: Present) -> Arrays:
+        """The user's proposals, per signal [W, P, T, *shape].
+
+        Raises:
+            InputError: names the signal, what is wrong, and what to do.
+        """
+        checked = check_actions(self.signals, proposals, (*present.leading, None, self.horizon))
+        return {name: value[None] for name, value in checked.items()} if present.single else checked
+
+    def doubt(self, trust: Trust) -> str:
+        """Why nothing should be planned; empty where all is well."""
+        if self.min_trust == 0:
+            return ""
+        values = np.atleast_1d(np.asarray(trust))
+        if np.isnan(values).any():
+            return (
+                f"the world is not calibrated, so its trust in the present is not known; {self.min_trust} was asked for"
+            )
+        world = int(values.argmin())
+        if values[world] >= self.min_trust:
+            return ""
+        where = f"of world {world} " if np.ndim(trust) else ""
+        return (
+            f"the present {where}is unlike the calibration data: its p-value {values[world]:.3g} is below "
+            f"min_trust {self.min_trust}"
+        )
+
+    def refused(self, reason: str, present: Present, trust: Trust, num_constraints: int) -> Plan:
+        """The plan that is none."""
+        unknown = np.full(present.leading, np.nan)
+        return Plan(
+            actions={s.name: np.zeros((*present.leading, 0, *s.shape), s.dtype) for s in self.signals},
+            status=PlanStatus.REFUSED,
+            cost=float("nan") if present.single else unknown,
+            violation=np.full((*present.leading, num_constraints), np.nan),
+            trust=trust,
+            reason=reason,
+            elapsed_s=time.monotonic() - self.started_s,
+        )
+
+    def run(
+        self,
+        planner: Planner,
+        aim: Objective,
+        present: Present,
+        trust: Trust,
+        proposals: Arrays | None,
+        num_proposals: int,
+    ) -> Plan:
+        """The best plan that `planner` finds.
+
+        Args:
+            planner: searches.
+            aim: what it searches for.
+            present: for W, and whether the result goes back without it.
+            trust: for the plan.
+            proposals: the user's, from `check_proposals`.
+            num_proposals: asked of the engine where the goal is reached by its distance.
+        """
+
+        def cost(actions: Float[Tensor, "B N T A"]) -> CostValue:
+            judged = aim.judge(self._split(actions.numpy()))
+            return CostValue(
+                cost=torch.from_numpy(judged.cost.astype(np.float32)),
+                violation=torch.from_numpy(judged.violation.astype(np.float32)),
+            )
+
+        starts = [] if proposals is None else [self._join(proposals)]
+        if aim.reaches is not None:
+            suggested = aim.reaches.propose(
+                aim.belief, aim.targets, self.horizon, num_proposals=num_proposals, seed=self.seed
+            )
+            starts.append(self._join(suggested))
+        starts = [start for start in starts if start.shape[1]]
+        left_s = None if self.budget_s is None else max(0.0, self.budget_s - (time.monotonic() - self.started_s))
+        planned = planner.plan(
+            cost,
+            self.space,
+            batch=present.num_worlds,
+            horizon=self.horizon,
+            proposals=torch.cat(starts, 1) if starts else None,
+            generator=torch.Generator().manual_seed(self.seed),
+            deadline_s=left_s,
+        )
+        return self._plan(planned, present, trust)
+
+    def _plan(self, planned: PlannedActions, present: Present, trust: Trust) -> Plan:
+        violation = planned.violation.numpy()
+        status, reason = PlanStatus.CONVERGED, ""
+        if (violation > 0).any():
+            world, number = (int(i) for i in np.argwhere(violation > 0)[0])
+            status = PlanStatus.INFEASIBLE
+            where = "" if present.single else f" in world {world}"
+            reason = (
+                f"no sequence that was tried keeps constraint {number}{where}; the best breaks it by "
+                f"{violation[world, number]:.3g}"
+            )
+        elif not planned.converged:
+            status = PlanStatus.BUDGET_EXHAUSTED
+        actions = self._split(planned.actions.numpy())
+        return Plan(
+            actions={name: value[0] for name, value in actions.items()} if present.single else actions,
+            status=status,
+            cost=float(planned.cost[0]) if present.single else planned.cost.numpy(),
+            violation=violation[0] if present.single else violation,
+            trust=trust,
+            reason=reason,
+            elapsed_s=time.monotonic() - self.started_s,
+        )
+
+    def _split(self, actions: NDArray[np.floating]) -> dict[str, NDArray[np.generic]]:
+        """Per signal a view [..., *shape] of the A axis."""
+        ends = np.cumsum([signal.size for signal in self.signals])[:-1]
+        return {s.name: part for s, part in zip(self.signals, np.split(actions, ends, -1), strict=True)}
+
+    def _join(self, actions: Mapping[str, NDArray[np.generic]]) -> Float[Tensor, "B P T A"]:
+        return torch.from_numpy(np.concatenate([actions[s.name] for s in self.signals], -1, dtype=np.float32))

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldline.config import to_json
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import Severity, check_episode
+from worldline.data.npz import NpzLogs, convert
+from worldline.errors import ConfigError, DataError
+
+
+def save(path: Path, num_steps: int = 4, **arrays: object) -> None:
+    draw = np.random.default_rng(num_steps)
+    defaults = {
+        "camera": draw.integers(0, 256, (num_steps + 1, 6, 6, 3)).astype(np.uint8),
+        "position": draw.normal(size=(num_steps + 1, 2)),
+        "action": draw.normal(size=(num_steps, 1)).astype(np.float32),
+    }
+    np.savez_compressed(path, **{name: values for name, values in (defaults | arrays).items() if values is not None})
+
+
+def test_episodes_come_in_the_order_of_their_names_with_all_they_hold(tmp_path):
+    mask = np.array([True, False, True, True, True])
+    save(tmp_path / "b.npz", 3, truncated=np.array([0, 0, 1]), seed=7)
+    save(tmp_path / "a.npz", 4, terminated=True, **{"observed.position": mask})
+    logs = NpzLogs.open(tmp_path, None)
+    first, second = logs.read()
+    assert ((first.file, second.file), len(logs)) == (("a.npz", "b.npz"), 2)
+    assert first.source == {"file": "a.npz"}
+    assert (first.episode.terminated, first.episode.truncated, first.episode.seed) == (True, False, None)
+    assert (second.episode.terminated, second.episode.truncated, second.episode.seed) == (False, True, 7)
+    np.testing.assert_array_equal(first.episode.observed["position"], mask)
+    with np.load(tmp_path / "a.npz") as archive:
+        np.testing.assert_array_equal(first.episode.observations["camera"], archive["camera"])
+        np.testing.assert_array_equal(first.episode.observations["position"], archive["position"].astype(np.float32))
+    assert check_episode(first.episode, logs.schema) == ()
+
+
+def test_one_file_is_a_log_too(tmp_path):
+    save(tmp_path / "a.npz")
+    save(tmp_path / "b.npz")
+    assert len(NpzLogs.open(tmp_path / "b.npz", None)) == 1
+    assert NpzLogs.recognises(tmp_path)
+    assert NpzLogs.recognises(tmp_path / "a.npz")
+    (tmp_path / "empty").mkdir()
+    assert not NpzLogs.recognises(tmp_path / "empty")
+
+
+def test_a_schema_beside_the_files_is_used(tmp_path):
+    save(tmp_path / "a.npz", extra=np.zeros(9))
+    signals = (
+        Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m"),
+        Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="N"),
+    )
+    (tmp_path / "schema.json").write_text(to_json(Schema(signals=signals, step_s=0.1)))
+    logs = NpzLogs.open(tmp_path, None)
+    assert (logs.schema.signals, logs.unclear) == (signals, ())
+    (logged,) = logs.read()
+    assert {finding.signal for finding in logged.findings} == {"camera", "extra"}
+    assert {finding.severity for finding in logged.findings} == {Severity.WARNING}
+    (tmp_path / "schema.json").write_text('{"signals": 3}')
+    with pytest.raises(ConfigError, match=r"schema\.json"):
+        NpzLogs.open(tmp_path, None)
+
+
+def test_the_rate_comes_from_times(tmp_path):
+    save(tmp_path / "a.npz", time=np.arange(5) * 0.2)
+    save(tmp_path / "b.npz", time=np.array([0, 0.2, 0.4, 0.6, 1.4]))
+    logs = NpzLogs.open(tmp_path, None)
+    assert logs.schema.step_s == pytest.approx(0.2)
+    said = "\n".join(logs.unclear)
+    assert "time: taken as seconds" in said
+    assert "vary by more than 1 %" in said
+    assert all(not logged.findings for logged in logs.read())
+
+
+def test_what_is_no_signal_is_left_out_and_said_to_be(tmp_path):
+    save(tmp_path / "a.npz", done=np.zeros(4, bool), label=np.array("calm"), **{"inner/speed": np.zeros((5, 1))})
+    (tmp_path / "notes.txt").write_text("x")
+    logs = NpzLogs.open(tmp_path, None)
+    assert [signal.name for signal in logs.schema.signals] == ["camera", "position", "inner.speed", "action"]
+    said = "\n".join(logs.unclear)
+    assert "done: looks like an end flag" in said
+    assert "notes.txt" in said
+    (logged,) = logs.read()
+    assert {finding.signal for finding in logged.findings} == {"done", "label"}
+
+
+def test_an_unreadable_file_among_good_ones_is_a_finding(tmp_path):
+    for name in "abc":
+        save(tmp_path / f"{name}.npz")
+    whole = (tmp_path / "b.npz").read_bytes()
+    (tmp_path / "b.npz").write_bytes(whole[: len(whole) // 2])
+    broken = bytearray((tmp_path / "c.npz").read_bytes())
+    broken[200:260] = bytes(60)  # the headers are fine, the picture is not
+    (tmp_path / "c.npz").write_bytes(broken)
+    (tmp_path / "d.npz").write_bytes(b"")
+    np.savez(tmp_path / "e.npz", position=np.array([{}], object), action=np.zeros(1))
+    logs = NpzLogs.open(tmp_path, None)
+    results = list(logs.read())
+    assert [logged.episode is not None for logged in results] == [True, False, False, False, False]
+    for logged in results[1:]:
+        assert logged.findings[-1].file == logged.file
+        assert "cannot be read" in logged.findings[-1].problem
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"junk")
+    with pytest.raises(DataError, match="not one of 1 files"):
+        NpzLogs.open(tmp_path, None)
+
+
+def test_several_episodes_in_one_file_are_found(tmp_path):
+    save(tmp_path / "a.npz", terminated=np.array([0, 1, 0, 1]))
+    (logged,) = NpzLogs.open(tmp_path, None).read()
+    assert [finding.step for finding in logged.findings] == [1]
+    assert "save each" in logged.findings[0].fix
+
+
+def test_conversion_changes_no_number():
+    vector = Signal(name="v", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
+    grey = Signal(name="g", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(2, 3, 1))
+    choice = Signal(name="c", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=9)
+    assert convert(np.arange(4, dtype=np.int16), vector).dtype == np.float32
+    assert convert(np.arange(4.0), vector).shape == (4, 1)
+    assert convert(np.array([2**24 + 1]), vector).dtype == np.int64  # float32 cannot hold it: left to the checks
+    assert np.isinf(convert(np.array([1e300]), vector)).all()
+    assert convert(np.zeros((5, 2, 3), np.uint8), grey).shape == (5, 2, 3, 1)
+    assert convert(np.zeros((5, 3, 2, 1), np.uint8), grey).shape == (5, 3, 2, 1)  # never transposed by reshaping
+    assert convert(np.zeros(4, np.uint8), choice).dtype == np.int64
+    assert convert(np.zeros(4), choice).dtype == np.float64
+    assert convert(np.array(1, np.float32), vector).shape == ()

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from worldline.contracts.engine import Future
+from worldline.contracts.episode import Episode, History
+from worldline.engines.oracle import OracleEngine
+from worldline.errors import DataError, InputError, UnsupportedError
+from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
+from worldline.testing import check_engine
+
+LAB = TwoRooms("random", camera=False)
+ENGINE = OracleEngine(lab=LAB)
+
+
+def record(seed: int, num_steps: int) -> Episode:
+    rng = np.random.default_rng(seed)
+    seen = [LAB.reset(seed=seed)[0]]
+    moves = rng.uniform(-MAX_MOVE, MAX_MOVE, (num_steps, 2)).astype(np.float32)
+    seen += [LAB.step({"move": move})[0] for move in moves]
+    return Episode(
+        observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
+        actions={"move": moves},
+        seed=seed,
+    )
+
+
+EPISODES = [record(seed, 12) for seed in range(6)]
+
+
+def batch(episodes: list[Episode], start: int, stop: int) -> History:
+    return History(
+        observations={n: np.stack([e.observations[n][start:stop] for e in episodes]) for n in ("position", "wall")},
+        actions={"move": np.stack([e.actions["move"][start : stop - 1] for e in episodes])},
+    )
+
+
+def test_conforms() -> None:
+    check_engine(ENGINE, EPISODES)
+
+
+def test_it_is_the_lab() -> None:
+    belief = ENGINE.observe(None, batch(EPISODES, 0, 1), seed=0)
+    future = Future(actions={"move": np.stack([e.actions["move"] for e in EPISODES])[:, None]})
+    found = ENGINE.imagine(belief, future, num_samples=1, seed=0).signals
+    for number, episode in enumerate(EPISODES):
+        np.testing.assert_allclose(found["position"][number, 0, 0], episode.observations["position"][1:], atol=1e-3)
+
+
+def test_what_is_missing_is_simulated_from_what_was_seen_before() -> None:
+    history = batch(EPISODES, 0, 5)
+    seen = np.ones((len(EPISODES), 5), bool)
+    seen[::2, 3:] = False
+    holed = History(
+        observations={
+            **history.observations,
+            "position": np.where(seen[..., None], history.observations["position"], np.nan),
+        },
+        actions=history.actions,
+        observed={"position": seen},
+    )
+    whole, guessed = (ENGINE.observe(None, one, seed=0) for one in (history, holed))
+    np.testing.assert_allclose(guessed.state["position"], whole.state["position"], atol=1e-3)
+    never = History(observations=holed.observations, actions=holed.actions, observed={"position": np.zeros_like(seen)})
+    future = Future(actions={"move": np.zeros((len(EPISODES), 1, 1, 2), np.float32)})
+    with pytest.raises(InputError, match="world 0: its state was never observed"):
+        ENGINE.imagine(ENGINE.observe(None, never, seed=0), future, num_samples=1, seed=0)
+
+
+def test_the_expert_arrives_when_the_distance_says() -> None:
+    belief = ENGINE.observe(None, batch(EPISODES, 0, 1), seed=0)
+    goal = {"position": np.stack([e.observations["position"][0] for e in EPISODES[::-1]])}
+    goal = {"position": np.where(np.abs(goal["position"] - 32) < 12, 6, goal["position"]).astype(np.float32)}
+    proposed = ENGINE.propose(belief, goal, 30, num_proposals=4, seed=0)
+    steps = ENGINE.distance(belief, Future(actions=proposed), goal)
+    assert steps.shape == (len(EPISODES), 1, 30)
+    assert (np.diff(steps, axis=-1) < 1e-2).all()
+    assert (steps[..., -1] < 0.05).all()
+
+
+def test_a_goal_without_a_state_is_refused() -> None:
+    belief = ENGINE.observe(None, batch(EPISODES, 0, 1), seed=0)
+    future = Future(actions={"move": np.zeros((6, 1, 1, 2), np.float32)})
+    with pytest.raises(UnsupportedError, match="camera"):
+        ENGINE.distance(belief, future, {"camera": np.zeros((6, 64, 64, 3), np.uint8)})
+
+
+def test_a_branch_needs_the_state() -> None:
+    belief, noise = ENGINE.abduct(EPISODES[0], 4)
+    assert noise is None
+    np.testing.assert_array_equal(belief.state["position"][0], EPISODES[0].observations["position"][4])
+    hidden = Episode(
+        observations=EPISODES[0].observations, actions=EPISODES[0].actions, observed={"position": np.arange(13) != 4}
+    )
+    with pytest.raises(DataError, match="'position', step 4"):
+        ENGINE.abduct(hidden, 4)

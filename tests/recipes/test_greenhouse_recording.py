@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from worldline.contracts.schema import Role
+from worldline.data.store import Store, open_store
+from worldline.errors import DataError, InputError
+from worldline.recipes import greenhouse
+from worldline.recipes.greenhouse import SCHEMA, greenhouse_split, make_greenhouse, record_greenhouse
+
+package = pytest.importorskip("lettuce_greenhouse_gym")
+
+NUM_EPISODES = 16
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return record_greenhouse(tmp_path_factory.mktemp("greenhouse") / "store", num_episodes=NUM_EPISODES, seed=0)
+
+
+def table(episode, role):
+    arrays = {Role.OBSERVATION: episode.observations, Role.ACTION: episode.actions, Role.EXOGENOUS: episode.exogenous}
+    return np.concatenate([arrays[role][signal.name] for signal in SCHEMA.of(role)], 1).astype(float)
+
+
+def test_units_and_bounds_are_those_of_the_environment():
+    groups = {
+        Role.OBSERVATION: package.OBSERVABLE,
+        Role.ACTION: package.CONTROL,
+        Role.EXOGENOUS: package.EXOGENOUS,
+    }
+    for role, group in groups.items():
+        assert tuple(signal.unit for signal in SCHEMA.of(role)) == group.units
+        for signal, low, high in zip(SCHEMA.of(role), *group.bounds(), strict=True):
+            assert (signal.low or (-np.inf,)) == (low,)
+            assert (signal.high or (np.inf,)) == (high,)
+    assert SCHEMA.step_s == make_greenhouse().config.dt
+    assert not any("progress" in signal.name or "previous" in signal.name for signal in SCHEMA.signals)
+
+
+def test_row_t_of_inputs_is_what_acts_in_step_t(store):
+    """The model's equation, fed with the log, gives the next row of the log; shifted by one it does not."""
+    env = make_greenhouse()
+    env.reset(seed=0)
+    units, constants = package.units, env.parameters.to_array()
+    errors = {shift: [] for shift in (-1, 0, 1)}
+    for number in range(0, NUM_EPISODES, 4):
+        episode = store.episode(number)
+        seen, taken, weather = (table(episode, role) for role in (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS))
+        for t in range(1, episode.num_steps - 1, 7):
+            dry_weight, co2, temperature, humidity = seen[t]
+            state = np.array([
+                dry_weight, units.co2_ppm_to_density(temperature, co2), temperature,
+                units.rh_to_vapour_density(temperature, humidity),
+            ])  # fmt: skip
+            for shift, found in errors.items():
+                after = env.integrator(state, taken[t], weather[t + shift], constants)
+                found.append(np.abs(np.asarray(env.measurement(after)).ravel() - seen[t + 1]))
+    scale = np.array([1e-6, 0.5, 1e-3, 0.02])  # float32 of the log, and humidity being capped
+    mean = {shift: np.median(found, axis=0) for shift, found in errors.items()}
+    assert (mean[0] < scale).all()
+    for shift in (-1, 1):
+        assert mean[shift][2] > 20 * mean[0][2]
+
+
+def test_starts_policies_and_actions_spread_over_their_ranges(store):
+    starts = np.array([table(store.episode(i), Role.OBSERVATION)[0] for i in range(NUM_EPISODES)])
+    assert starts[:, 0].min() < 0.01
+    assert starts[:, 0].max() > 0.15
+    actions = np.concatenate([table(store.episode(i), Role.ACTION) for i in range(NUM_EPISODES)])
+    high = np.array([signal.high[0] for signal in SCHEMA.actions])
+    quantiles = np.quantile(actions / high, [0.1, 0.5, 0.95], axis=0)
+    assert (quantiles[0] < 0.1).all()
+    assert (quantiles[2] > 0.7).all()
+    assert {entry.source["policy"] for entry in store.entries} == {"wandering", "jumping", "grower"}
+    assert set(store.num_steps.tolist()) == {240}
+    assert {(entry.terminated, entry.truncated, entry.seed) for entry in store.entries} == {(False, True, None)}
+    warm = np.concatenate([store.read("air_temperature", i, 0, 241) for i in range(NUM_EPISODES)])
+    assert (warm >= 40).mean() < 0.01
+
+
+def test_no_hour_of_weather_is_in_two_parts(store):
+    parts = dataclasses.asdict(greenhouse_split(store))
+    assert sorted(number for part in parts.values() for number in part) == list(range(NUM_EPISODES))
+    assert {name: len(part) for name, part in parts.items()} == {
+        "train": 10, "validation": 2, "calibration": 2, "held_out": 2,
+    }  # fmt: skip
+    hours = {}
+    for name, part in parts.items():
+        for number in part:
+            first = store.entries[number].source["start_day"] * 48
+            hours |= {hour: hours.get(hour, set()) | {name} for hour in range(int(first), int(first + 240) + 1)}
+    assert all(len(names) == 1 for names in hours.values())
+
+
+def test_every_block_lies_within_the_weather():
+    series = package.bleiswijk_2014()
+    assert series.epoch_day == greenhouse.FIRST_DAY
+    last = greenhouse.FIRST_DAY + greenhouse.NUM_BLOCKS * greenhouse.BLOCK_DAYS
+    assert last <= series.last_day < last + greenhouse.BLOCK_DAYS
+
+
+def test_an_episode_depends_on_the_seed_and_its_number_only(tmp_path, store):
+    ticks = []
+    again = record_greenhouse(
+        tmp_path / "again", num_episodes=2, seed=0, progress=lambda done, total: ticks.append((done, total))
+    )
+    other = record_greenhouse(tmp_path / "other", num_episodes=1, seed=1)
+    assert ticks == [(1, 2), (2, 2)]
+    for number in range(2):
+        for signal in SCHEMA.signals:
+            np.testing.assert_array_equal(
+                again.read(signal.name, number, 0, 240), store.read(signal.name, number, 0, 240)
+            )
+    assert other.content_hash() != again.content_hash()
+    assert len(open_store(tmp_path / "again")) == 2
+
+
+def test_what_cannot_be_split_by_date_is_refused(tmp_path, store):
+    few = Store.create(tmp_path / "few", SCHEMA)
+    few.append(store.episode(0), store.entries[0].source)
+    with pytest.raises(DataError, match="leave nothing for: calibration, validation, held_out"):
+        greenhouse_split(few)
+    few.append(store.episode(1), {"start_day": 14.5})
+    with pytest.raises(DataError, match=r"episode 1: .*14\.5.*one block"):
+        greenhouse_split(few)
+    few.append(store.episode(1))
+    with pytest.raises(DataError, match="one block"):
+        greenhouse_split(few)
+    with pytest.raises(InputError, match="num_episodes is 0"):
+        record_greenhouse(tmp_path / "none", num_episodes=0, seed=0)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import worldline
+
+HEAVY = {
+    "torch",
+    "numpy",
+    "pydantic",
+    "matplotlib",
+    "gymnasium",
+    "h5py",
+    "PIL",
+    "rich",
+    "typer",
+    "pymunk",
+    "safetensors",
+}
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after running `code`."""
+    code += "\nimport json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+def test_importing_worldline_loads_nothing_heavy() -> None:
+    assert modules_after("import worldline") & HEAVY == set()
+
+
+def test_describing_data_loads_no_torch() -> None:
+    assert "torch" not in modules_after("from worldline import Schema, Signal, Role, Kind, Episode, History")
+
+
+def test_the_error_tree_is_at_hand() -> None:
+    assert modules_after("import worldline; worldline.errors.BundleError, worldline.WorldlineError") & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", worldline.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    value = getattr(worldline, name)
+    assert getattr(worldline, name) is value
+    assert name in dir(worldline)
+
+
+def test_public_names_are_sorted_and_unique() -> None:
+    names = [name for name in worldline.__all__ if name != "errors"]
+    assert sorted(set(names), key=lambda name: (name[0].islower(), name)) == names
+
+
+def test_the_version_is_the_installed_one() -> None:
+    from importlib.metadata import version
+
+    assert worldline.__version__ == version("worldline")
+
+
+def test_an_unknown_name_is_an_attribute_error_that_lists_the_public_ones() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'Wrold'.*World"):
+        worldline.Wrold  # noqa: B018

@@ -1,0 +1,485 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import pickle
+import re
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+from torch import Tensor
+
+import worldline.bundle
+from worldline.bundle import MAX_MANIFEST_BYTES, MAX_TENSORS, read_bundle, write_bundle
+from worldline.errors import BundleError
+
+CONTENTS: Mapping[str, str | bytes | Mapping[str, Tensor]] = {
+    "schema.json": '{"signals": []}',
+    "model.safetensors": {"weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(7)},
+    "heads/readout.safetensors": {"bias": torch.ones(4, dtype=torch.bfloat16)},
+    "report.html": b"<!doctype html><p>\xc2\xb1 1 px</p>",
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A sound bundle, to be damaged."""
+    write_bundle(tmp_path / "world", CONTENTS, model="jepa", notes={"data": "abc"})
+    return tmp_path / "world"
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Applies `change` to the parsed manifest and writes it back."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    change(manifest)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def plant(bundle: Path, name: str, content: bytes) -> None:
+    """Puts `content` into the bundle with a manifest entry that is true of it."""
+    (bundle / name).write_bytes(content)
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    edit_manifest(bundle, lambda manifest: manifest["files"].update({name: entry}))
+
+
+def safetensors(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    """A safetensors file with any header, and any claim of the header's length."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def tensor(dtype: object = "F32", shape: object = (1,), offsets: object = (0, 4)) -> dict[str, object]:
+    """One entry of a safetensors header, by default a sound one of 4 bytes."""
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+# Round trip
+
+
+def test_what_is_written_is_read(bundle: Path) -> None:
+    found = read_bundle(bundle)
+    assert found.files == tuple(sorted(CONTENTS))
+    assert (found.manifest.model, found.manifest.notes, found.manifest.format) == ("jepa", {"data": "abc"}, 1)
+    assert found.text("schema.json") == CONTENTS["schema.json"]
+    assert found.text("report.html") == "<!doctype html><p>± 1 px</p>"
+    assert torch.equal(found.tensors("model.safetensors")["weight"], torch.arange(6.0).reshape(2, 3))
+    assert found.tensors("heads/readout.safetensors")["bias"].dtype is torch.bfloat16
+
+
+stems = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,8}", fullmatch=True)
+file_names = st.tuples(stems, stems, st.booleans()).map(lambda t: f"{t[0]}_dir/{t[1]}" if t[2] else t[1])
+dtypes = st.sampled_from([torch.float64, torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool])
+shapes = st.lists(st.integers(0, 3), max_size=3)
+tensors = st.tuples(shapes, dtypes).map(lambda t: torch.arange(math.prod(t[0])).reshape(t[0]).to(t[1]))
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    texts=st.dictionaries(file_names.map("{}.json".format), st.text(st.characters(codec="utf-8")), max_size=3),
+    weights=st.dictionaries(
+        file_names.map("{}.safetensors".format),
+        st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), tensors, max_size=4),
+        max_size=3,
+    ),
+    notes=st.dictionaries(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")), max_size=2),
+)
+def test_any_contents_survive(
+    tmp_path_factory: pytest.TempPathFactory,
+    texts: dict[str, str],
+    weights: dict[str, dict[str, Tensor]],
+    notes: dict[str, str],
+) -> None:
+    texts = {f"t_{name}": text for name, text in texts.items()}
+    weights = {name: {k: v for k, v in named.items() if k != "__metadata__"} for name, named in weights.items()}
+    folder = tmp_path_factory.mktemp("bundles") / "world"
+    write_bundle(folder, {**texts, **weights}, model="m", notes=notes)
+    found = read_bundle(folder)
+    assert {name: found.text(name) for name in texts} == texts
+    assert found.manifest.notes == notes
+    for name, named in weights.items():
+        read = found.tensors(name)
+        assert read.keys() == named.keys()
+        for key, value in named.items():
+            assert read[key].dtype is value.dtype
+            assert torch.equal(read[key], value)
+
+
+def test_tied_and_transposed_tensors_are_kept(tmp_path: Path) -> None:
+    weight = torch.arange(6.0).reshape(2, 3)
+    written = write_bundle(
+        tmp_path / "w", {"model.safetensors": {"a": weight, "b": weight, "c": weight.T}}, model="m", notes={}
+    )
+    read = written.tensors("model.safetensors")
+    assert torch.equal(read["a"], read["b"])
+    assert torch.equal(read["c"], weight.T)
+
+
+# Replacing
+
+
+def test_a_new_bundle_replaces_the_old_one_whole(bundle: Path) -> None:
+    write_bundle(bundle, {"schema.json": "2"}, model="other", notes={})
+    assert read_bundle(bundle).files == ("schema.json",)
+    assert [path.name for path in bundle.parent.iterdir()] == ["world"]
+
+
+def test_a_failed_write_leaves_the_old_bundle(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="not allowed"):
+        write_bundle(bundle, {"new.json": "1", "../evil.json": "2"}, model="m", notes={})
+    unsupported = {"model.safetensors": {"z": torch.zeros(1, dtype=torch.complex64)}}
+    with pytest.raises(BundleError, match="unknown dtype 'C64'"):
+        write_bundle(bundle, unsupported, model="m", notes={})
+    assert read_bundle(bundle).manifest.model == "jepa"
+    assert [path.name for path in bundle.parent.iterdir()] == ["world"]
+
+
+@pytest.mark.parametrize("renames_done", [0, 1])
+def test_a_kill_while_replacing_leaves_a_readable_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, renames_done: int
+) -> None:
+    rename, calls = Path.rename, []
+
+    def dying_rename(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) > renames_done:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", dying_rename)
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(bundle, {"schema.json": "2"}, model="other", notes={})
+    monkeypatch.undo()
+    assert read_bundle(bundle).text("schema.json") == CONTENTS["schema.json"]
+    write_bundle(bundle, {"schema.json": "3"}, model="other", notes={})
+    assert read_bundle(bundle).text("schema.json") == "3"
+    assert [path.name for path in bundle.parent.iterdir()] == ["world"]
+
+
+def test_a_folder_with_anything_else_in_it_is_never_replaced(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "thesis.txt").write_text("years of work")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.json").write_text("{}")
+    for folder in (bundle, tmp_path / "home"):
+        with pytest.raises(BundleError, match=r"hoose another folder"):
+            write_bundle(folder, {"schema.json": "2"}, model="m", notes={})
+    assert (bundle / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "home" / "letter.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.json",
+        "/tmp/evil.json",
+        "a/b/c.json",
+        "./schema.json",
+        "..json/x.json",
+        ".hidden.json",
+        "a\\b.json",
+        "a//b.json",
+        "C:evil.json",
+        "nul\0.json",
+        "line\n.json",
+        "x.json\n",
+        "model.pkl",
+        "model.pt",
+        "code.py",
+        "manifest.json",
+        "",
+        "x" * 200 + ".json",
+        "heads/.json",
+    ],
+)
+def test_unsafe_names_are_neither_written_nor_read(bundle: Path, name: str) -> None:
+    before = sorted(bundle.parent.rglob("*"))
+    with pytest.raises(BundleError, match="not allowed"):
+        write_bundle(bundle.parent / "other", {name: "{}"}, model="m", notes={})
+    edit_manifest(bundle, lambda manifest: manifest["files"].update({name: {"sha256": "0" * 64, "size": 2}}))
+    with pytest.raises(BundleError, match="not allowed"):
+        read_bundle(bundle)
+    assert sorted(bundle.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("model.json", {"w": torch.zeros(1)}), ("model.safetensors", "text"), ("a.safetensors", b"")]
+)
+def test_content_must_fit_the_suffix(tmp_path: Path, name: str, content: str | bytes | dict[str, Tensor]) -> None:
+    with pytest.raises(BundleError, match="tensors go to"):
+        write_bundle(tmp_path / "w", {name: content}, model="m", notes={})
+    assert list(tmp_path.iterdir()) == []
+
+
+# Hostile folders
+
+
+def damage_hash(bundle: Path) -> None:
+    content = bytearray((bundle / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (bundle / "model.safetensors").write_bytes(content)
+
+
+def truncate(bundle: Path) -> None:
+    os.truncate(bundle / "model.safetensors", 20)
+
+
+def link_file(bundle: Path) -> None:
+    secret = bundle.parent / "secret.json"
+    secret.write_bytes((bundle / "schema.json").read_bytes())
+    (bundle / "schema.json").unlink()
+    (bundle / "schema.json").symlink_to(secret)
+
+
+def link_folder(bundle: Path) -> None:
+    (bundle / "heads").rename(bundle.parent / "heads")
+    (bundle / "heads").symlink_to(bundle.parent / "heads")
+
+
+def link_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").rename(bundle.parent / "elsewhere.json")
+    (bundle / "manifest.json").symlink_to(bundle.parent / "elsewhere.json")
+
+
+def pipe(bundle: Path) -> None:
+    (bundle / "schema.json").unlink()
+    os.mkfifo(bundle / "schema.json")
+
+
+def folder_as_file(bundle: Path) -> None:
+    (bundle / "schema.json").unlink()
+    (bundle / "schema.json").mkdir()
+
+
+def extra_file(bundle: Path) -> None:
+    (bundle / "code.py").write_text("raise SystemExit")
+
+
+def extra_in_subfolder(bundle: Path) -> None:
+    (bundle / "heads" / "model.pkl").write_bytes(pickle.dumps(1))
+
+
+def extra_folder(bundle: Path) -> None:
+    (bundle / "deep").mkdir()
+
+
+def missing_file(bundle: Path) -> None:
+    (bundle / "schema.json").unlink()
+
+
+def missing_subfolder(bundle: Path) -> None:
+    (bundle / "heads" / "readout.safetensors").unlink()
+    (bundle / "heads").rmdir()
+
+
+def missing_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").unlink()
+
+
+def huge_manifest(bundle: Path) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["notes"].update(x="x" * MAX_MANIFEST_BYTES))
+
+
+def broken_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").write_text('{"format": 1,')
+
+
+def nested_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").write_text("[" * 100_000)
+
+
+def list_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").write_text("[1]")
+
+
+def binary_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").write_bytes(pickle.dumps({"format": 1}))
+
+
+def set_key(key: str, value: object) -> Callable[[Path], None]:
+    return lambda bundle: edit_manifest(bundle, lambda manifest: manifest.update({key: value}))
+
+
+def set_size(value: object) -> Callable[[Path], None]:
+    return lambda bundle: edit_manifest(
+        bundle, lambda manifest: manifest["files"]["schema.json"].update({"size": value})
+    )
+
+
+def drop_key(bundle: Path) -> None:
+    edit_manifest(bundle, lambda manifest: manifest.pop("model"))
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "hash mismatch": (damage_hash, r"model\.safetensors: its sha256 differs"),
+    "truncated": (truncate, r"model\.safetensors: 20 bytes, but manifest\.json says"),
+    "linked file": (link_file, r"schema\.json: a link or a special file"),
+    "linked folder": (link_folder, r"heads: not listed"),
+    "linked manifest": (link_manifest, r"manifest\.json: a link or a special file"),
+    "pipe": (pipe, r"schema\.json: a link or a special file"),
+    "folder for a file": (folder_as_file, r"schema\.json: a link or a special file"),
+    "extra file": (extra_file, r"code\.py: not listed"),
+    "extra file in a subfolder": (extra_in_subfolder, r"model\.pkl: not listed"),
+    "extra folder": (extra_folder, r"deep: not listed"),
+    "missing file": (missing_file, r"schema\.json: cannot be read"),
+    "missing subfolder": (missing_subfolder, r"readout\.safetensors: cannot be read"),
+    "missing manifest": (missing_manifest, r"manifest\.json: cannot be read"),
+    "huge manifest": (huge_manifest, r"manifest\.json: larger than"),
+    "broken manifest": (broken_manifest, r"manifest\.json: not JSON"),
+    "nested manifest": (nested_manifest, r"manifest\.json: not JSON"),
+    "a list for a manifest": (list_manifest, r"manifest\.json: format None"),
+    "a pickle for a manifest": (binary_manifest, r"manifest\.json: not JSON"),
+    "future format": (set_key("format", 2), r"format 2, but .* reads 1\. Upgrade"),
+    "boolean format": (set_key("format", True), r"format True"),
+    "fractional format": (set_key("format", 1.5), r"format 1\.5"),
+    "unknown key": (set_key("run", "os.system"), r"'run'"),
+    "model of the wrong type": (set_key("model", ["jepa"]), r"model: .*string"),
+    "files of the wrong type": (set_key("files", []), r"files: "),
+    "size of the wrong type": (set_size("15"), r"files\.schema\.json\.size: "),
+    "negative size": (set_size(-1), r"schema\.json: a size of -1 bytes"),
+    "enormous size": (set_size(2**50), r"more than 8589934592\. Raise max_bytes"),
+    "missing key": (drop_key, r"model: Field required"),
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_hostile_folders_are_refused(bundle: Path, attack: str) -> None:
+    do, message = HOSTILE[attack]
+    do(bundle)
+    before = sorted(bundle.parent.rglob("*"))
+    with pytest.raises(BundleError, match=message) as caught:
+        read_bundle(bundle)
+    assert str(bundle) in str(caught.value)
+    assert re.search(r"Fetch|Upgrade|Raise", str(caught.value)), "says what to do"
+    assert sorted(bundle.parent.rglob("*")) == before
+
+
+def test_the_total_size_is_limited(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="more than 100"):
+        read_bundle(bundle, max_bytes=100)
+
+
+def test_an_absent_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere: no such folder"):
+        read_bundle(tmp_path / "nowhere")
+
+
+# Hostile tensors
+
+HOSTILE_TENSORS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "a header of 0 bytes in a file of 0"),
+    "short": (b"\1\2\3", "in a file of 3"),
+    "pickle": (pickle.dumps({"weight": [0.0]}, protocol=4), "a header of"),
+    "torch archive": (b"PK\3\4" + b"\0" * 100, "a header of"),
+    "huge header length": (safetensors({}, length=2**63), "a header of 9223372036854775808 bytes"),
+    "header longer than the file": (safetensors({}, length=3), "a header of 3 bytes in a file of 10"),
+    "header over the limit": (safetensors(b"{}" + b" " * (4 * 2**20)), "a header of 4194306 bytes"),
+    "broken header": (safetensors(b'{"a": '), "not sound JSON"),
+    "nested header": (safetensors(b"[" * 100_000), "not sound JSON"),
+    "header in UTF-16": (safetensors("{}".encode("utf-16")), "not sound JSON"),
+    "header is a list": (safetensors([]), "not a JSON object"),
+    "key twice": (
+        safetensors(b'{"a":%s,"a":%s}' % ((json.dumps(tensor()).encode(),) * 2), bytes(4)),
+        "a key comes twice",
+    ),
+    "metadata of the wrong type": (safetensors({"__metadata__": {"a": 1}}), "__metadata__"),
+    "metadata is a list": (safetensors({"__metadata__": ["a"]}), "__metadata__"),
+    "too many tensors": (
+        safetensors({str(i): tensor(shape=[0], offsets=[0, 0]) for i in range(MAX_TENSORS + 1)}),
+        "10001 tensors",
+    ),
+    "tensor is a number": (safetensors({"a": 1}), "needs dtype"),
+    "unknown key": (safetensors({"a": {**tensor(), "run": "x"}}, bytes(4)), "and nothing else"),
+    "unknown dtype": (safetensors({"a": tensor(dtype="O8")}, bytes(4)), "unknown dtype 'O8'"),
+    "dtype is a list": (safetensors({"a": tensor(dtype=["F32"])}, bytes(4)), "unknown dtype"),
+    "shape overflow": (safetensors({"a": tensor(shape=[2**32, 2**32])}, bytes(4)), "overflows"),
+    "shape overflow beside a zero": (
+        safetensors({"a": tensor(shape=[0, 2**62, 4], offsets=[0, 0])}),
+        "overflows",
+    ),
+    "negative shape": (safetensors({"a": tensor(shape=[-1, -1])}, bytes(4)), "shape"),
+    "fractional shape": (safetensors({"a": tensor(shape=[1.0])}, bytes(4)), "shape"),
+    "boolean shape": (safetensors({"a": tensor(shape=[True])}, bytes(4)), "shape"),
+    "shape is a text": (safetensors({"a": tensor(shape="1")}, bytes(4)), "shape"),
+    "shape and offsets disagree": (safetensors({"a": tensor(shape=[2])}, bytes(4)), "does not fit offsets"),
+    "three offsets": (safetensors({"a": tensor(offsets=[0, 4, 8])}, bytes(4)), "does not fit offsets"),
+    "reversed offsets": (safetensors({"a": tensor(offsets=[4, 0])}, bytes(4)), "does not fit offsets"),
+    "offsets beyond the end": (safetensors({"a": tensor(offsets=[0, 4])}), "describes 4 bytes of data, but 0 follow"),
+    "overlapping tensors": (
+        safetensors({"a": tensor(), "b": tensor(offsets=[2, 6])}, bytes(6)),
+        "'b' starts at byte 2, not 4",
+    ),
+    "the same bytes twice": (safetensors({"a": tensor(), "b": tensor()}, bytes(4)), "'b' starts at byte 0, not 4"),
+    "a hole between tensors": (
+        safetensors({"a": tensor(), "b": tensor(offsets=[8, 12])}, bytes(12)),
+        "'b' starts at byte 8, not 4",
+    ),
+    "bytes after the last tensor": (safetensors({"a": tensor()}, bytes(5)), "but 5 follow"),
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE_TENSORS)
+def test_hostile_tensors_are_refused_before_they_are_parsed(
+    bundle: Path, attack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, message = HOSTILE_TENSORS[attack]
+    plant(bundle, "model.safetensors", content)
+    monkeypatch.setattr(worldline.bundle, "load_tensors", lambda content: pytest.fail("parsed"))
+    with pytest.raises(BundleError, match=re.escape(message)) as caught:
+        read_bundle(bundle)
+    assert f"{bundle / 'model.safetensors'}" in str(caught.value)
+
+
+def test_nothing_is_allocated_for_what_a_header_claims(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening reads the header in one piece of its own length; the data only passes through the hash."""
+    content = safetensors({"a": tensor(shape=[2**40], offsets=[0, 2**42])}, bytes(64))
+    plant(bundle, "model.safetensors", content)
+    for name in ("empty", "zeros", "frombuffer"):
+        monkeypatch.setattr(torch, name, lambda *args, **kwargs: pytest.fail("allocated"))
+    with pytest.raises(BundleError, match=f"describes {2**42} bytes of data, but 64 follow"):
+        read_bundle(bundle)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_change_to_a_file_of_tensors_is_refused_or_harmless(bundle: Path, data: st.DataObject) -> None:
+    """Even with a manifest that vouches for it: the outcome is tensors or a BundleError, nothing else."""
+    content = bytearray(save({"a": torch.arange(4.0), "b": torch.zeros(2, 2, dtype=torch.int64)}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    plant(bundle, "model.safetensors", bytes(content))
+    try:
+        found = read_bundle(bundle).tensors("model.safetensors")
+    except BundleError:
+        return
+    assert sum(value.nbytes for value in found.values()) == 48
+
+
+# Access
+
+
+def test_a_file_that_changes_after_the_checks_is_refused(bundle: Path) -> None:
+    found = read_bundle(bundle)
+    damage_hash(bundle)
+    with pytest.raises(BundleError, match="changed while it was in use"):
+        found.tensors("model.safetensors")
+
+
+def test_a_missing_name_suggests_the_nearest(bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"'schema\.jsn'. Did you mean 'schema\.json'"):
+        read_bundle(bundle).text("schema.jsn")
+
+
+def test_text_is_not_tensors_and_the_reverse(bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"Read it with text"):
+        read_bundle(bundle).tensors("schema.json")
+    plant(bundle, "schema.json", b"\xff\xfe")
+    with pytest.raises(BundleError, match="not UTF-8"):
+        read_bundle(bundle).text("schema.json")

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldline.config import from_json, to_json
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """A nested config."""
+
+    rate: float
+    layers: tuple[int, ...] = (64, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """A config that checks itself."""
+
+    name: str
+    parts: tuple[Inner, ...]
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"steps must be at least 1, not {self.steps}.")
+
+
+GIVEN: dict[str, Any] = {"name": "a", "parts": [{"rate": 0.1, "layers": [1]}], "steps": 3}
+
+inners = st.builds(Inner, rate=st.floats(allow_nan=False, allow_infinity=False), layers=st.tuples(st.integers()))
+outers = st.builds(Outer, name=st.text(), parts=st.tuples(inners, inners), steps=st.none() | st.integers(1))
+
+
+@given(outers)
+def test_what_is_written_is_read(config: Outer) -> None:
+    assert from_json(Outer, to_json(config), where="x.json") == config
+
+
+def test_a_schema_survives() -> None:
+    schema = Schema(
+        signals=(
+            Signal(name="t", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="degC", low=(-40.0, 0.0)),
+            Signal(name="mode", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3, entity="heater"),
+            Signal(name="sky", role=Role.EXOGENOUS, kind=Kind.IMAGE, shape=(8, 8, 3)),
+        ),
+        step_s=300.0,
+    )
+    assert from_json(Schema, to_json(schema), where="schema.json") == schema
+
+
+def test_defaults_fill_what_is_left_out() -> None:
+    assert from_json(Inner, '{"rate": 1.0}', where="x.json") == Inner(rate=1.0, layers=(64, 64))
+
+
+def refused(given: object) -> str:
+    """The message that reading `given` ends in."""
+    text = given if isinstance(given, str) else json.dumps(given)
+    with pytest.raises(ConfigError) as caught:
+        from_json(Outer, text, where="runs/x.json")
+    assert str(caught.value).startswith("runs/x.json: ")
+    return str(caught.value)
+
+
+def test_an_unknown_key_suggests_the_nearest() -> None:
+    assert "'stepz'. Did you mean 'steps'?" in refused({**GIVEN, "stepz": 3})
+
+
+def test_an_unknown_key_deep_inside_is_found_and_placed() -> None:
+    message = refused({**GIVEN, "parts": [GIVEN["parts"][0], {"rate": 0.1, "layer": [1]}]})
+    assert message.startswith("runs/x.json: parts[1]: ")
+    assert "'layer'. Did you mean 'layers'?" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "value"),
+    [
+        ({"steps": "3"}, "steps", "'3'"),
+        ({"steps": True}, "steps", "True"),
+        ({"name": 3}, "name", "3"),
+        ({"parts": [{"rate": "fast"}]}, "parts.0.rate", "'fast'"),
+        ({"parts": [{"rate": 0.1, "layers": [1, 2.5]}]}, "parts.0.layers.1", "2.5"),
+    ],
+)
+def test_a_wrong_type_names_the_place_and_the_value(change: dict[str, object], place: str, value: str) -> None:
+    message = refused({**GIVEN, **change})
+    assert f"runs/x.json: {place}" in message
+    assert f"(got {value})" in message
+
+
+def test_a_missing_key_is_named() -> None:
+    assert "runs/x.json: parts: Field required" in refused({"name": "a"})
+
+
+def test_a_value_that_the_class_refuses_gives_its_reason() -> None:
+    assert "steps must be at least 1, not 0" in refused({**GIVEN, "steps": 0})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"name": NaN', "\x00"])
+def test_malformed_json_is_refused(text: str) -> None:
+    assert "runs/x.json: the document: " in refused(text)

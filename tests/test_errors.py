@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from worldline import errors
+from worldline.errors import DataError, MissingExtraError, UnknownNameError, WorldlineError
+
+BUILTINS = {
+    "InputError": ValueError,
+    "ConfigError": ValueError,
+    "DataError": ValueError,
+    "UnknownNameError": LookupError,
+    "MissingExtraError": ImportError,
+    "UnsupportedError": NotImplementedError,
+    "CollapseError": ArithmeticError,
+    "BundleError": ValueError,
+}
+
+
+def test_every_error_is_worldlines_own_and_the_fitting_builtin() -> None:
+    found = {
+        name: cls
+        for name, cls in vars(errors).items()
+        if isinstance(cls, type) and issubclass(cls, WorldlineError) and cls is not WorldlineError
+    }
+    assert found.keys() == BUILTINS.keys()
+    for name, cls in found.items():
+        assert issubclass(cls, BUILTINS[name])
+
+
+def test_a_data_error_names_every_place_it_knows() -> None:
+    error = DataError("NaN", fix="Drop it", file=Path("logs/a.npz"), episode=0, signal="x", step=3)
+    assert str(error) == "logs/a.npz, episode 0, signal 'x', step 3: NaN. Drop it"
+    assert (error.problem, error.fix, error.episode, error.signal, error.step) == ("NaN", "Drop it", 0, "x", 3)
+
+
+def test_a_data_error_without_a_place_is_problem_and_fix() -> None:
+    assert str(DataError("No episodes", fix="Record some.")) == "No episodes. Record some."
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cme", "no planner is called 'cme'. Did you mean 'cem'? Known: cem, shooting."),
+        ("zzzzzz", "no planner is called 'zzzzzz'. Known: cem, shooting."),
+    ],
+)
+def test_an_unknown_name_suggests_the_nearest_and_lists_all(name: str, message: str) -> None:
+    assert str(UnknownNameError("planner", name, ["shooting", "cem"])) == message
+
+
+def test_an_unknown_name_among_none_says_so() -> None:
+    assert str(UnknownNameError("lab", "x", [])) == "no lab is called 'x'. Known: none."
+
+
+def test_a_missing_extra_gives_the_pip_line() -> None:
+    message = "'lettuce_greenhouse_gym' is not installed. Run: pip install 'worldline[envs]'"
+    assert str(MissingExtraError("lettuce_greenhouse_gym", "envs")) == message

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from worldline.errors import UnknownNameError
+from worldline.registry import BUILTIN, load, names
+
+BUILTINS = [(kind, name) for kind, entries in BUILTIN.items() for name in entries]
+
+
+@pytest.fixture
+def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A third party's distribution that registers one planner, laid out as pip would."""
+    info = tmp_path / "guest-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guest\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[worldline.planners]\nguess = guest_of_worldline:Guess\n")
+    (tmp_path / "guest_of_worldline.py").write_text("class Guess: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "guest_of_worldline", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("kind", "name"), BUILTINS)
+def test_every_builtin_resolves(kind: str, name: str) -> None:
+    assert callable(load(kind, name))
+
+
+def test_names_are_sorted_and_cover_the_builtins() -> None:
+    for kind, entries in BUILTIN.items():
+        assert names(kind) == sorted(names(kind))
+        assert set(entries) <= set(names(kind))
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"no engine is called 'persistance'. Did you mean 'persistence'"):
+        load("engine", "persistance")
+
+
+def test_an_unknown_kind_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"no kind of part is called 'planners'. Did you mean 'planner'"):
+        names("planners")
+
+
+def test_a_third_partys_name_is_listed_without_loading_it(guest: Path) -> None:
+    assert "guess" in names("planner")
+    assert "guess" not in names("model")
+    assert "guest_of_worldline" not in sys.modules
+
+
+def test_a_third_partys_part_is_loaded_when_asked_for(guest: Path) -> None:
+    assert load("planner", "guess").__module__ == "guest_of_worldline"
+
+
+def test_a_third_party_cannot_take_a_builtins_place(guest: Path) -> None:
+    (guest / "guest-1.0.dist-info" / "entry_points.txt").write_text("[worldline.planners]\ncem = nowhere:Nothing\n")
+    assert names("planner").count("cem") == 1
+    assert load("planner", "cem").__module__ == "worldline.planners.cem"

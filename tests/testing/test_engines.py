@@ -1,0 +1,404 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.contracts.engine import (
+    Abducts,
+    Card,
+    Engine,
+    EngineBelief,
+    Future,
+    Noise,
+    Novelty,
+    Reaches,
+    Samples,
+)
+from worldline.contracts.episode import Episode, History
+from worldline.errors import InputError, UnsupportedError
+from worldline.testing import check_engine
+from worldline.testing.engines import CLAUSES, EngineCase, check_timing
+from worldline.testing.toys import Integrator
+
+
+class Exact(Engine):
+    """The smallest correct engine: the integrator's own equations. Faults override one of its small methods."""
+
+    abilities: tuple[str, ...] = ()
+    predicts = ("position",)
+    noise = 0.0
+
+    def __init__(self) -> None:
+        self.toy = Integrator(noise=self.noise)
+
+    @property
+    def deterministic(self) -> bool:
+        return self.noise == 0
+
+    def describe(self) -> Card:
+        return Card(
+            name="exact",
+            engine="exact",
+            schema=self.toy.schema,
+            predicts=self.predicts,
+            context=1,
+            deterministic=self.deterministic,
+            abilities=self.abilities,
+        )
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        self.check(steps.observations, "position", 3)
+        self.check(steps.actions, "push", 3)
+        self.check(steps.exogenous, "wind", 3)
+        position, observed = self.seen(steps)
+        fresh = belief is None
+        now = self.first(position[:, 0], observed[:, 0]) if fresh else self.opened(belief)
+        for step in range(int(fresh), position.shape[1]):
+            inputs = step - int(fresh)
+            moved = self.toy.step(now, steps.actions["push"][:, inputs], steps.exogenous["wind"][:, inputs])
+            now = self.merged(position[:, step], observed[:, step, None], moved)
+        return self.closed(now)
+
+    def imagine(
+        self,
+        belief: EngineBelief,
+        future: Future,
+        *,
+        num_samples: int,
+        noise: Noise | None = None,
+        seed: int,
+    ) -> Samples:
+        self.check(future.actions, "push", 4)
+        self.check(future.exogenous, "wind", 3)
+        push, wind = self.pushes(future), self.winds(future)
+        num_worlds, num_versions, horizon, _ = push.shape
+        num = 1 if self.deterministic else num_samples
+        now = self.opened(belief)[:, None, None]
+        draws = self.draws((num_worlds, num_versions, num, horizon, 2), seed) if noise is None else noise
+        path = []
+        for step in range(horizon):
+            now = self.toy.step(now, push[:, :, None, step], wind[:, :, None, step]) + draws[:, :, :, step]
+            path.append(now)
+        return Samples(signals={"position": self.result(np.stack(path, 3)).astype(np.float32)})
+
+    def check(self, arrays, name, ndim) -> None:
+        if name not in arrays or arrays[name].ndim != ndim or arrays[name].shape[-1] != 2:
+            raise InputError(f"{name!r} is missing or has the wrong shape. Add it.")
+
+    def seen(self, steps):
+        position = steps.observations["position"].astype(float)
+        return position, steps.observed.get("position", np.ones(position.shape[:2])).astype(bool)
+
+    def first(self, position, observed):
+        return np.where(observed[:, None], position, 0.0)
+
+    def merged(self, position, observed, moved):
+        return np.where(observed, position, moved)
+
+    def closed(self, now):
+        return now
+
+    def opened(self, belief):
+        return belief
+
+    def pushes(self, future):
+        return future.actions["push"]
+
+    def winds(self, future):
+        return future.exogenous["wind"][:, None]
+
+    def draws(self, shape, seed):
+        shape = (shape[0], 1, *shape[2:])
+        return self.noise * np.random.default_rng(seed).standard_normal(shape)
+
+    def result(self, path):
+        return path
+
+
+class Drawing(Exact):
+    noise = 0.1
+
+
+class Able(Drawing, Abducts, Novelty, Reaches):
+    abilities = ("abducts", "novelty", "reaches")
+
+    def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
+        position = episode.observations["position"].astype(float)
+        clean = self.toy.step(position[:-1], episode.actions["push"], episode.exogenous["wind"])
+        left = (position[1:] - clean)[None, None, None, at:]
+        return position[None, at], np.concatenate([left, np.zeros((1, 1, 1, 50, 2))], 3)
+
+    def novelty(self, belief):
+        return np.abs(self.opened(belief)).max(1)
+
+    def distance(self, belief, future, goal):
+        if "position" not in goal:
+            raise UnsupportedError("there is no distance head for the camera.")
+        path = self.imagine(belief, future, num_samples=3, seed=0).signals["position"].mean(2)
+        return np.abs(path - goal["position"][:, None, None]).max(-1)
+
+    def propose(self, belief, goal, horizon, *, num_proposals, seed):
+        way = np.clip(goal["position"] - self.opened(belief), -1, 1)[:, None, None]
+        return {"push": np.broadcast_to(way, (len(way), 1, horizon, 2))}
+
+
+class Peeking(Exact):
+    def pushes(self, future):
+        return future.actions["push"][:, :, ::-1]
+
+
+class PeekingAtWind(Exact):
+    def winds(self, future):
+        return super().winds(future)[:, :, ::-1]
+
+
+class Late(Exact):
+    def pushes(self, future):
+        push = future.actions["push"]
+        return np.concatenate([np.zeros_like(push[:, :, :1]), push[:, :, :-1]], 2)
+
+
+class Early(Exact):
+    def pushes(self, future):
+        return np.roll(future.actions["push"], -1, 2)
+
+
+class Shuffled(Exact):
+    def result(self, path):
+        return path[:, ::-1]
+
+
+class NoisePerVersion(Drawing):
+    def draws(self, shape, seed):
+        return self.noise * np.random.default_rng(seed).standard_normal(shape)
+
+
+class Unseeded(Drawing):
+    def draws(self, shape, seed):
+        return self.noise * np.random.default_rng().standard_normal((shape[0], 1, *shape[2:]))
+
+
+class GlobalRandomness(Drawing):
+    def draws(self, shape, seed):
+        np.random.seed(seed)  # noqa: NPY002
+        return self.noise * np.random.standard_normal((shape[0], 1, *shape[2:]))  # noqa: NPY002
+
+
+class IgnoresMasks(Exact):
+    def seen(self, steps):
+        position = np.nan_to_num(steps.observations["position"].astype(float))
+        return position, np.ones(position.shape[:2], bool)
+
+
+class NanTimesZero(Exact):
+    def merged(self, position, observed, moved):
+        return position * observed + moved * ~observed
+
+
+class BeliefMutatedByImagine(Exact):
+    def imagine(self, belief, future, **rest):
+        samples = super().imagine(belief, future, **rest)
+        belief += 0.1
+        return samples
+
+
+class BeliefMutatedByObserve(Exact):
+    def observe(self, belief, steps, *, seed):
+        if belief is not None:
+            belief *= 0.5
+        return super().observe(belief, steps, seed=seed)
+
+
+class MutatesHistory(Exact):
+    def seen(self, steps):
+        steps.observations["position"][:, 0] += 0.5
+        return super().seen(steps)
+
+
+class MutatesFuture(Exact):
+    def pushes(self, future):
+        return np.clip(future.actions["push"], -0.5, 0.5, out=future.actions["push"])
+
+
+class WorldsMean(Exact):
+    def closed(self, now):
+        return now - now.mean(0)
+
+
+class ForgetsOnObserve(Exact):
+    def observe(self, belief, steps, *, seed):
+        position, _ = self.seen(steps)
+        return super().observe(None if belief is None else 0 * position[:, 0], steps, seed=seed) * 0.5 + 0.5 * (
+            0 if belief is None else belief
+        )
+
+
+class LiesAboutDeterminism(Drawing):
+    deterministic = True
+
+
+class FalselyModest(Exact):
+    deterministic = False
+
+
+class ListsAnAbility(Exact):
+    abilities = ("abducts",)
+
+
+class HidesAnAbility(Able):
+    abilities = ("novelty", "reaches")
+
+
+class MisspellsAnAbility(Exact):
+    abilities = ("abduct",)
+
+
+class PredictsNothingReal(Exact):
+    predicts = ("position", "speed")
+
+
+class WrongPrecision(Exact):
+    def imagine(self, *args, **rest):
+        found = super().imagine(*args, **rest).signals["position"]
+        return Samples(signals={"position": found.astype(np.float64)})
+
+
+class NoSampleAxis(Exact):
+    def imagine(self, *args, **rest):
+        return Samples(signals={"position": super().imagine(*args, **rest).signals["position"][:, :, 0]})
+
+
+class Infinite(Exact):
+    def result(self, path):
+        return np.where(np.arange(path.shape[3])[:, None] == 2, np.inf, path)
+
+
+class KeyErrors(Exact):
+    def check(self, arrays, name, ndim):
+        arrays[name]
+
+
+class MissingMeansZero(Exact):
+    def observe(self, belief, steps, *, seed):
+        if "push" not in steps.actions:
+            steps = replace(steps, actions={"push": np.zeros_like(steps.exogenous["wind"])})
+        return super().observe(belief, steps, seed=seed)
+
+
+class NoiseNotReplayed(Able):
+    def imagine(self, belief, future, *, noise=None, **rest):
+        return super().imagine(belief, future, noise=None, **rest)
+
+
+class FakedDistance(Able):
+    def distance(self, belief, future, goal):
+        if "camera" in goal:
+            return np.zeros(future.actions["push"].shape[:3])
+        return super().distance(belief, future, goal)
+
+
+class ProposesOutside(Able):
+    def propose(self, *args, **rest):
+        return {"push": 3.0 * super().propose(*args, **rest)["push"] + 1.0}
+
+
+class ConstantNovelty(Able):
+    def novelty(self, belief):
+        return np.full(len(belief), 0.8)
+
+
+FAULTS = [
+    (Peeking, "engine.no_peek"),
+    (PeekingAtWind, "engine.no_peek"),
+    (Late, "engine.timing"),
+    (Early, "engine.timing"),
+    (Shuffled, "engine.versions_independent"),
+    (NoisePerVersion, "engine.versions_independent"),
+    (Unseeded, "engine.seeds"),
+    (GlobalRandomness, "engine.arguments"),
+    (IgnoresMasks, "engine.masks"),
+    (NanTimesZero, "engine.masks"),
+    (BeliefMutatedByImagine, "engine.belief_immutable"),
+    (BeliefMutatedByObserve, "engine.belief_immutable"),
+    (MutatesHistory, "engine.arguments"),
+    (MutatesFuture, "engine.arguments"),
+    (WorldsMean, "engine.worlds_independent"),
+    (ForgetsOnObserve, "engine.observe_continues"),
+    (LiesAboutDeterminism, "engine.deterministic"),
+    (FalselyModest, "engine.deterministic"),
+    (ListsAnAbility, "engine.abilities"),
+    (HidesAnAbility, "engine.abilities"),
+    (MisspellsAnAbility, "engine.abilities"),
+    (PredictsNothingReal, "engine.card"),
+    (WrongPrecision, "engine.samples"),
+    (NoSampleAxis, "engine.samples"),
+    (Infinite, "engine.samples"),
+    (KeyErrors, "engine.input_errors"),
+    (MissingMeansZero, "engine.input_errors"),
+    (NoiseNotReplayed, "engine.abducts"),
+    (FakedDistance, "engine.reaches"),
+    (ProposesOutside, "engine.reaches"),
+    (ConstantNovelty, "engine.novelty"),
+]
+
+
+@pytest.fixture(scope="module")
+def episodes() -> Sequence[Episode]:
+    return Integrator(noise=0.1).episodes(20, 12, seed=0)
+
+
+@pytest.mark.parametrize("engine", [Exact, Drawing, Able])
+def test_a_correct_engine_passes(engine: type[Exact], episodes: Sequence[Episode]) -> None:
+    check_engine(engine(), episodes)
+
+
+@pytest.mark.parametrize(("fault", "clause"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
+def test_a_planted_fault_is_caught(fault: type[Exact], clause: str, episodes: Sequence[Episode]) -> None:
+    assert _seen_by_the_clauses(EngineCase(engine=fault(), episodes=episodes), clause)
+
+
+def test_timing_can_be_checked_alone(episodes: Sequence[Episode]) -> None:
+    check_timing(Exact(), episodes)
+    with pytest.raises(AssertionError, match=r"shifted by \+1"):
+        check_timing(Late(), episodes)
+
+
+def test_missing_values_in_the_log_do_not_disturb(episodes: Sequence[Episode]) -> None:
+    gappy = []
+    for number, episode in enumerate(episodes):
+        observed = np.arange(13) % 5 != number % 5
+        position = np.where(observed[:, None], episode.observations["position"], np.nan).astype(np.float32)
+        gappy.append(
+            replace(
+                episode,
+                observations={**episode.observations, "position": position},
+                observed={"position": observed},
+            )
+        )
+    check_engine(Exact(), gappy)
+
+
+def test_clauses_can_be_called_one_by_one(episodes: Sequence[Episode]) -> None:
+    for clause in CLAUSES:
+        clause(EngineCase(engine=Able(), episodes=episodes, seed=1))
+
+
+def test_episodes_that_tell_nothing_are_refused(episodes: Sequence[Episode]) -> None:
+    with pytest.raises(InputError, match="longer ones"):
+        check_engine(Exact(), episodes, horizon=40)
+
+
+def _seen_by_the_clauses(case: EngineCase, name: str) -> bool:
+    """Whether the clause `name` is broken; a fault that crashes one clause is looked for in the others too."""
+    for clause in CLAUSES:
+        try:
+            clause(case)
+        except AssertionError as breach:
+            if f"[{name}]" in str(breach):
+                return True
+        except (LookupError, ValueError, TypeError):
+            continue
+    return False

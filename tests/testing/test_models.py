@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.errors import InputError
+from worldline.testing import check_model
+from worldline.testing.models import CLAUSES, ModelCase
+from worldline.testing.toys import Integrator
+
+
+@dataclass(frozen=True, kw_only=True)
+class State(Belief):
+    state: Tensor
+
+    def features(self) -> Tensor:
+        return self.state
+
+    def select(self, index: Tensor) -> Belief:
+        return replace(self, state=self.state[index])
+
+
+class LinearModel(WorldModel):
+    """The smallest correct model: a linear filter. Faults override one of its small methods."""
+
+    def __init__(self, noise: float = 0.0, num_samples: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.noise, self.num_samples = noise, num_samples
+        self.encoder = nn.Linear(2, 3)
+        self.transition = nn.Linear(3, 3)
+        self.push = nn.Linear(2, 3)
+        self.wind = nn.Linear(2, 3)
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
+        position, observed = window.observations["position"], window.observed["position"]
+        first = self.seen(position[:, 0], observed[:, 0])
+        belief: Belief = State(state=first[:, None].expand(-1, self.num_samples, -1))
+        for step in range(1, position.shape[1]):
+            here = slice(step - 1, step)
+            past = window.past
+            inputs = Inputs(
+                actions=past.actions[:, :, here], exogenous=past.exogenous[:, here], step_s=past.step_s[:, here]
+            )
+            belief = self.update(
+                belief, inputs, {"position": position[:, step]}, {"position": observed[:, step]}, generator=generator
+            )
+        return belief
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Tensor],
+        *,
+        generator: torch.Generator,
+    ) -> Belief:
+        predicted = self.rollout(belief, inputs, generator=generator).features[:, 0, :, 0]
+        mask = observed["position"]
+        seen = self.seen(observation["position"], mask)[:, None]
+        return State(state=torch.where(mask[:, None, None], 0.5 * (predicted + seen), predicted))
+
+    def seen(self, position: Tensor, observed: Tensor) -> Tensor:
+        return self.encoder(position.where(observed[:, None], 0.0))
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        num, horizon = inputs.actions.shape[1:3]
+        state = self.start(belief)[:, None].expand(-1, num, -1, -1)
+        drive = self.drive(inputs)
+        path = []
+        for step in range(horizon):
+            state = self.transition(state) + drive[:, :, step, None] + self.draw(state, generator)
+            path.append(state)
+            state = self.carry(state)
+        features = self.ordered(torch.stack(path, 3))
+        return Imagined(features=features, final=State(state=self.last(features)))
+
+    def start(self, belief: Belief) -> Tensor:
+        return belief.features()
+
+    def drive(self, inputs: Inputs) -> Tensor:
+        return self.push(inputs.actions) + self.wind(inputs.exogenous)[:, None]
+
+    def draw(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        batch, _, num_samples, size = state.shape
+        return self.noise * torch.randn(batch, 1, num_samples, size, generator=generator)
+
+    def carry(self, state: Tensor) -> Tensor:
+        return state
+
+    def ordered(self, features: Tensor) -> Tensor:
+        return features
+
+    def last(self, features: Tensor) -> Tensor:
+        return features[..., -1, :].flatten(0, 1)
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        mask = window.observed["position"]
+        latents = self.seen(window.observations["position"].flatten(0, 1), mask.flatten()).unflatten(0, mask.shape)
+        start = State(state=latents[:, :1])
+        imagined = self.rollout(start, window.past, generator=generator).features[:, 0].mean(1)
+        both = (mask[:, 1:] & mask[:, :1])[..., None]
+        error = ((imagined - latents[:, 1:]).square() * both).sum() / both.sum()
+        return Losses(terms={"prediction": error, "spread": -latents.std()}, weights={"prediction": 1.0, "spread": 0.1})
+
+
+class Peeking(LinearModel):
+    def drive(self, inputs):
+        return super().drive(inputs).roll(-1, 2)
+
+
+class Late(LinearModel):
+    def drive(self, inputs):
+        drive = super().drive(inputs)
+        return torch.cat([torch.zeros_like(drive[:, :, :1]), drive[:, :, :-1]], 2)
+
+
+class Shuffled(LinearModel):
+    def ordered(self, features):
+        return features.flip(1)
+
+
+class NoisePerCandidate(LinearModel):
+    def draw(self, state, generator):
+        return 0.1 * torch.randn(state.shape, generator=generator)
+
+
+class CandidateMean(LinearModel):
+    def drive(self, inputs):
+        drive = super().drive(inputs)
+        return drive - drive.mean(1, keepdim=True)
+
+
+class Unseeded(LinearModel):
+    def draw(self, state, generator):
+        return 0.1 * torch.randn(state[:, :1].shape)
+
+
+class Reseeding(LinearModel):
+    def draw(self, state, generator):
+        torch.manual_seed(7)
+        return 0.1 * torch.randn(state[:, :1].shape)
+
+
+class BatchStatistics(LinearModel):
+    def seen(self, position, observed):
+        seen = super().seen(position, observed)
+        return seen - seen.mean(0)
+
+
+class BatchStatisticsInRollout(LinearModel):
+    def drive(self, inputs):
+        drive = super().drive(inputs)
+        return drive - drive.mean(0)
+
+
+class LastObservationOnly(LinearModel):
+    def encode(self, window, *, generator):
+        state = self.seen(window.observations["position"][:, -1], window.observed["position"][:, -1])
+        return State(state=state[:, None])
+
+
+class WrongFinal(LinearModel):
+    def last(self, features):
+        return features[..., 0, :].flatten(0, 1)
+
+
+class FinalInAnotherOrder(LinearModel):
+    def last(self, features):
+        return features[..., -1, :].transpose(0, 1).flatten(0, 1)
+
+
+class IgnoresMasks(LinearModel):
+    def seen(self, position, observed):
+        return self.encoder(position.nan_to_num())
+
+
+class NanTimesZero(LinearModel):
+    def seen(self, position, observed):
+        return self.encoder(position * observed[:, None])
+
+
+class LossIgnoresMasks(LinearModel):
+    def loss(self, window, *, generator):
+        return super().loss(
+            replace(window, observed={"position": torch.ones_like(window.observed["position"])}), generator=generator
+        )
+
+
+class MutatesBelief(LinearModel):
+    def start(self, belief):
+        return belief.features().mul_(0.9)
+
+
+class MutatesArguments(LinearModel):
+    def drive(self, inputs):
+        inputs.actions.data.mul_(0.9)
+        return super().drive(inputs)
+
+
+class CountsCalls(LinearModel):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def start(self, belief):
+        self.calls += 1
+        return super().start(belief)
+
+
+class ActionBlind(LinearModel):
+    def drive(self, inputs):
+        return super().drive(replace(inputs, actions=torch.zeros_like(inputs.actions)))
+
+
+class Detached(LinearModel):
+    def ordered(self, features):
+        return features.detach()
+
+
+class DetachedBetweenSteps(LinearModel):
+    def carry(self, state):
+        return state.detach()
+
+
+class SelectsNothing(LinearModel):
+    def encode(self, window, *, generator):
+        return Stuck(state=super().encode(window, generator=generator).features())
+
+
+class Stuck(State):
+    def select(self, index):
+        return replace(self, state=self.state[: len(index)].repeat(2, 1, 1)[: len(index)])
+
+
+class NanLoss(LinearModel):
+    def loss(self, window, *, generator):
+        losses = super().loss(window, generator=generator)
+        return replace(losses, terms={**losses.terms, "prediction": losses.terms["prediction"] * torch.nan})
+
+
+class Weightless(LinearModel):
+    def loss(self, window, *, generator):
+        return replace(super().loss(window, generator=generator), weights={"prediction": 1.0, "other": 1.0})
+
+
+class UntrainedPart(LinearModel):
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(2, 2)
+
+
+class DropoutFromNowhere(LinearModel):
+    def loss(self, window, *, generator):
+        losses = super().loss(window, generator=generator)
+        return replace(
+            losses,
+            terms={**losses.terms, "dropout": nn.functional.dropout(torch.ones(100)).sum()},
+            weights={**losses.weights, "dropout": 1.0},
+        )
+
+
+FAULTS = [
+    (Peeking, "model.no_peek"),
+    (Late, "model.actions_matter"),
+    (Shuffled, "model.candidates_independent"),
+    (NoisePerCandidate, "model.candidates_independent"),
+    (CandidateMean, "model.candidates_independent"),
+    (Unseeded, "model.pure"),
+    (Reseeding, "model.pure"),
+    (BatchStatistics, "model.batch_independent"),
+    (BatchStatisticsInRollout, "model.batch_independent"),
+    (LastObservationOnly, "model.update_equals_encode"),
+    (WrongFinal, "model.rollout_final"),
+    (FinalInAnotherOrder, "model.rollout_final"),
+    (IgnoresMasks, "model.masks"),
+    (NanTimesZero, "model.masks"),
+    (LossIgnoresMasks, "model.masks"),
+    (MutatesBelief, "model.pure"),
+    (MutatesArguments, "model.pure"),
+    (CountsCalls, "model.pure"),
+    (ActionBlind, "model.actions_matter"),
+    (Detached, "model.differentiable"),
+    (DetachedBetweenSteps, "model.differentiable"),
+    (SelectsNothing, "model.batch_independent"),
+    (NanLoss, "model.loss"),
+    (Weightless, "model.loss"),
+    (UntrainedPart, "model.loss"),
+    (DropoutFromNowhere, "model.loss"),
+]
+
+
+@pytest.fixture(scope="module")
+def window() -> Window:
+    episodes = Integrator(noise=0.1).episodes(4, 4, seed=0)
+
+    def stacked(arrays: list) -> Tensor:
+        return torch.stack([torch.from_numpy(array) for array in arrays])
+
+    return Window(
+        observations={"position": stacked([episode.observations["position"] for episode in episodes])},
+        observed={"position": torch.ones(4, 5, dtype=torch.bool)},
+        past=Inputs(
+            actions=stacked([episode.actions["push"] for episode in episodes])[:, None],
+            exogenous=stacked([episode.exogenous["wind"] for episode in episodes]),
+            step_s=torch.full((4, 4), 0.1),
+        ),
+    )
+
+
+@pytest.mark.parametrize("model", [LinearModel(), LinearModel(noise=0.1, num_samples=2)], ids=["exact", "drawing"])
+def test_a_correct_model_passes(model: LinearModel, window: Window) -> None:
+    check_model(model, window)
+
+
+@pytest.mark.parametrize(("fault", "clause"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
+def test_a_planted_fault_is_caught(fault: type[LinearModel], clause: str, window: Window) -> None:
+    with pytest.raises(AssertionError, match=rf"\[{clause}\]"):
+        check_model(fault(), window)
+
+
+def test_an_action_blind_model_may_say_so(window: Window) -> None:
+    check_model(ActionBlind(), window, expect_action_effect=False)
+
+
+def test_every_broken_clause_is_listed(window: Window) -> None:
+    class Broken(NanLoss, Peeking):
+        pass
+
+    with pytest.raises(AssertionError) as raised:
+        check_model(Broken(), window)
+    message = str(raised.value)
+    assert message.startswith("Broken breaks")
+    assert "[model.no_peek]" in message
+    assert "[model.loss]" in message
+    assert "Look at: WorldModel.rollout" in message
+
+
+def test_the_model_is_left_as_it_was(window: Window) -> None:
+    model = LinearModel().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_model(model, window)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_clauses_can_be_called_one_by_one(window: Window) -> None:
+    case = ModelCase(model=LinearModel(), window=window)
+    for clause in CLAUSES:
+        clause(case)
+
+
+def test_a_window_that_tells_nothing_is_refused(window: Window) -> None:
+    still = replace(window, past=replace(window.past, actions=torch.zeros_like(window.past.actions)))
+    with pytest.raises(InputError, match="actions that vary"):
+        check_model(LinearModel(), still)

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from worldline.contracts.planner import ActionSpace, CostValue, PlannedActions, Planner
+from worldline.errors import InputError
+from worldline.testing import check_planner
+from worldline.testing.planners import CLAUSES, PlannerCase
+
+
+class Descent(Planner):
+    """The smallest correct planner: random steps around the best so far. Faults override one of its small methods."""
+
+    num_rounds, num_candidates = 6, 32
+
+    def plan(self, cost, space, *, batch, horizon, proposals=None, generator, deadline_s=None) -> PlannedActions:
+        start = time.monotonic()
+        span = space.high - space.low
+        shape = (1, self.num_candidates, horizon, len(span))
+        candidates = (space.low + span * self.uniform(shape, generator)).expand(batch, -1, -1, -1)
+        if proposals is not None:
+            candidates = torch.cat([self.inside(self.proposed(proposals), space), candidates], 1)
+        actions, value, num_evaluated = candidates, cost(candidates), candidates.shape[1]
+        actions, value = self.best(actions, value)
+        rounds = 1
+        while rounds < self.num_rounds and not self.late(start, deadline_s):
+            width = span * 0.5**rounds
+            near = self.inside(actions + width * (self.uniform(shape, generator) - 0.5), space)
+            near = torch.cat([actions, near], 1)
+            found = cost(near)
+            actions, value = self.best(near, found)
+            num_evaluated += near.shape[1]
+            rounds += 1
+        result = PlannedActions(
+            actions=actions[:, 0],
+            cost=value.cost[:, 0],
+            violation=value.violation[:, 0],
+            num_evaluated=num_evaluated,
+            converged=rounds == self.num_rounds,
+        )
+        return self.told(result, space)
+
+    def uniform(self, shape, generator):
+        return torch.rand(shape, generator=generator)
+
+    def proposed(self, proposals):
+        return proposals
+
+    def inside(self, actions, space: ActionSpace):
+        return actions.clamp(space.low, space.high)
+
+    def late(self, start, deadline_s):
+        return deadline_s is not None and time.monotonic() - start >= deadline_s
+
+    def best(self, actions, value: CostValue):
+        number = self.rank(value).argmin(1)
+        rows = torch.arange(len(actions))
+        return actions[rows, number][:, None], CostValue(
+            cost=value.cost[rows, number][:, None], violation=value.violation[rows, number][:, None]
+        )
+
+    def rank(self, value: CostValue):
+        return value.cost + 1e6 * value.violation.sum(-1)
+
+    def told(self, result: PlannedActions, space: ActionSpace) -> PlannedActions:
+        return result
+
+
+class IgnoresBoundsInSearch(Descent):
+    def inside(self, actions, space):
+        return actions
+
+
+class IgnoresBoundsOfProposals(Descent):
+    def plan(self, cost, space, *, proposals=None, **rest):
+        if proposals is not None:
+            cost(proposals)
+        return super().plan(cost, space, proposals=proposals, **rest)
+
+
+class ReturnsOutside(Descent):
+    def told(self, result, space):
+        return replace(result, actions=result.actions * 1.5)
+
+
+class ForgetsProposals(Descent):
+    def proposed(self, proposals):
+        return proposals + 0.01
+
+
+class ReturnsWorst(Descent):
+    def rank(self, value):
+        return -value.cost
+
+
+class CostsAnotherSequence(Descent):
+    def told(self, result, space):
+        middle = (space.low + space.high) / 2
+        return replace(result, actions=0.9 * result.actions + 0.1 * middle)
+
+
+class LiesAboutCost(Descent):
+    def told(self, result, space):
+        return replace(result, cost=0.5 * result.cost)
+
+
+class LiesAboutViolation(Descent):
+    def told(self, result, space):
+        return replace(result, violation=torch.ones_like(result.violation))
+
+
+class LiesAboutCount(Descent):
+    def told(self, result, space):
+        return replace(result, num_evaluated=result.num_evaluated - 1)
+
+
+class PrefersTheInfeasible(Descent):
+    def rank(self, value):
+        return value.cost
+
+
+class IgnoresDeadline(Descent):
+    def late(self, start, deadline_s):
+        return False
+
+
+class ClaimsConvergence(Descent):
+    def told(self, result, space):
+        return replace(result, converged=True)
+
+
+class Unseeded(Descent):
+    def uniform(self, shape, generator):
+        return torch.rand(shape)
+
+
+class KeepsState(Descent):
+    def __init__(self):
+        self.calls = 0
+
+    def uniform(self, shape, generator):
+        self.calls += 1
+        return super().uniform(shape, generator) * (0.9 + 0.1 / self.calls)
+
+
+class MutatesProposals(Descent):
+    def proposed(self, proposals):
+        return proposals.mul_(0.99)
+
+
+class MutatesSpace(Descent):
+    def told(self, result, space):
+        space.low.add_(0.1)
+        return result
+
+
+class SharesTheBest(Descent):
+    def best(self, actions, value):
+        number = self.rank(value).mean(0).argmin()
+        return actions[:, number, None], CostValue(
+            cost=value.cost[:, number, None], violation=value.violation[:, number, None]
+        )
+
+
+class SearchesNothing(Descent):
+    num_rounds, num_candidates = 1, 1
+
+
+FAULTS = [
+    (IgnoresBoundsInSearch, "planner.bounds"),
+    (IgnoresBoundsOfProposals, "planner.bounds"),
+    (ReturnsOutside, "planner.bounds"),
+    (ForgetsProposals, "planner.proposals"),
+    (ReturnsWorst, "planner.best_found"),
+    (CostsAnotherSequence, "planner.cost_is_of_actions"),
+    (LiesAboutCost, "planner.cost_is_of_actions"),
+    (LiesAboutViolation, "planner.feasible_first"),
+    (LiesAboutCount, "planner.num_evaluated"),
+    (PrefersTheInfeasible, "planner.feasible_first"),
+    (IgnoresDeadline, "planner.deadline"),
+    (ClaimsConvergence, "planner.deadline"),
+    (Unseeded, "planner.deterministic"),
+    (KeepsState, "planner.deterministic"),
+    (MutatesProposals, "planner.deterministic"),
+    (MutatesSpace, "planner.deterministic"),
+    (SharesTheBest, "planner.batch_independent"),
+    (SearchesNothing, "planner.optimum"),
+]
+
+
+def test_a_correct_planner_passes() -> None:
+    check_planner(Descent(), optimality=0.1)
+
+
+@pytest.mark.parametrize(("fault", "clause"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
+def test_a_planted_fault_is_caught(fault: type[Descent], clause: str) -> None:
+    with pytest.raises(AssertionError, match=rf"\[{clause}\]"):
+        check_planner(fault())
+
+
+def test_optimality_is_a_matter_of_degree() -> None:
+    check_planner(Descent(), optimality=0.2)
+    with pytest.raises(AssertionError, match=r"\[planner.optimum\]"):
+        check_planner(Descent(), optimality=1e-6)
+
+
+def test_clauses_can_be_called_one_by_one() -> None:
+    for clause in CLAUSES:
+        clause(PlannerCase(planner=Descent(), seed=3))
+
+
+def test_a_crash_names_the_clause() -> None:
+    class Crashing(Descent):
+        def told(self, result, space):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        check_planner(Crashing())
+    assert raised.value.__notes__ == ["while checking the clause result_shapes of Crashing"]
+
+
+def test_a_case_that_tells_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="at least 2"):
+        check_planner(Descent(), batch=1)

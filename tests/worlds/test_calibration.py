@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.contracts.episode import Episode
+from worldline.engines.trivial import Linear, Persistence
+from worldline.errors import DataError, InputError
+from worldline.testing.chance import tails
+from worldline.testing.toys import Integrator
+from worldline.worlds.calibration import Calibration, calibrate
+from worldline.worlds.pieces import cut, errors
+
+TOY = Integrator(noise=0.1, camera=False, wind=False)
+RARE = 1e-4
+"""Chance that an honest calibration fails one of these counts."""
+
+
+def windows(engine: Linear, episodes: list[Episode], horizon: int, seed: int) -> np.ndarray:
+    """Absolute errors [W, T, 2] of one random window of each episode."""
+    rng = np.random.default_rng(seed)
+    places = [(episode, int(rng.integers(0, episode.num_steps - horizon + 1))) for episode in episodes]
+    pieces = cut(TOY.schema, places, length=1, horizon=horizon, truth=["position"])
+    return errors(engine, pieces, seed=0)["position"]
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("horizon", [1, 4, 8])
+def test_joint_bands_cover_fresh_trajectories_at_their_level(
+    engine: Linear, calibration: Calibration, fresh: list[Episode], level: float, horizon: int
+) -> None:
+    error = windows(engine, fresh, horizon, seed=3)
+    inside = (error <= calibration.half_width("position", horizon, level)).all((1, 2)).sum()
+    chance = tails(int(inside), len(fresh), level, calibration.num_episodes)
+    assert min(chance.low, chance.high) > RARE, f"{inside} of {len(fresh)}"
+
+
+def test_bands_for_each_step_alone_would_cover_too_little(
+    engine: Linear, calibration: Calibration, fresh: list[Episode]
+) -> None:
+    """What the joint band is for: each step at 80 %, with the same data, is far from the whole at 80 %."""
+    pointwise = np.quantile(windows(engine, TOY.episodes(400, 12, seed=4), 8, seed=0), 0.8, axis=0)
+    inside = (windows(engine, fresh, 8, seed=3) <= pointwise).all((1, 2)).sum()
+    assert tails(int(inside), len(fresh), 0.8, calibration.num_episodes).low < 1e-9
+
+
+def test_several_windows_of_an_episode_count_as_one(engine: Linear) -> None:
+    """Episodes differ in how noisy they are, so that windows of one resemble each other; coverage must hold."""
+    loud = [Integrator(noise=s, camera=False, wind=False) for s in np.random.default_rng(0).uniform(0.02, 1, 340)]
+    episodes = [toy.episodes(1, 12, seed=number)[0] for number, toy in enumerate(loud)]
+    calibration = calibrate(engine, episodes[:40], horizon=8, num_windows=10, seed=0)
+    assert calibration.num_episodes == 30
+    inside = (windows(engine, episodes[40:], 8, seed=3) <= calibration.half_width("position", 8, 0.8)).all((1, 2)).sum()
+    assert tails(int(inside), 300, 0.8, 30).low > RARE
+    assert tails(int(inside), 300, 0.8, 30).high > RARE
+
+
+@pytest.mark.parametrize("num_windows", [1, 3])
+def test_the_rank_is_the_finite_sample_one(engine: Linear, num_windows: int) -> None:
+    calibration = calibrate(engine, TOY.episodes(26, 12, seed=1), horizon=2, num_windows=num_windows, seed=0)
+    assert calibration.num_episodes == 20  # one in four shapes the band, rounded down: 26 - 6
+    scores = calibration.scores["position"][1]
+    rank = math.ceil(0.9 * 21 * num_windows)
+    expected = scores[rank - 1] * calibration.scale["position"][:2]
+    np.testing.assert_array_equal(calibration.half_width("position", 2, 0.9), expected)
+
+
+def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear, calibration: Calibration) -> None:
+    with pytest.raises(InputError, match="calibrated up to 8"):
+        calibration.half_width("position", 9, 0.9)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        calibration.half_width("position", 2, 1.0)
+    few = calibrate(engine, TOY.episodes(11, 12, seed=1), horizon=2, num_windows=5, seed=0)
+    with pytest.raises(InputError, match=r"level 0.95 needs at least 25 calibration episodes; there are 11"):
+        few.half_width("position", 2, 0.95)
+    enough = calibrate(engine, TOY.episodes(25, 12, seed=1), horizon=2, num_windows=5, seed=0)
+    enough.half_width("position", 2, 0.95)
+
+
+def test_trust_is_uniform_at_home_and_small_abroad(calibration: Calibration, fresh: list[Episode]) -> None:
+    assert calibration.input_novelty is not None
+
+    def trust(shift: float) -> np.ndarray:
+        moved = [replace(e, observations={"position": e.observations["position"] + shift}) for e in fresh]
+        pieces = cut(TOY.schema, [(e, 6) for e in moved], length=1, horizon=1, truth=[])
+        return calibration.trust(calibration.input_novelty.measure(TOY.schema, pieces.history))
+
+    at_home = trust(0.0)
+    for share in (0.1, 0.3, 0.5, 0.8):
+        chance = tails(int((at_home <= share).sum()), len(fresh), share, calibration.num_episodes)
+        assert min(chance.low, chance.high) > RARE
+    assert trust(20.0).max() == pytest.approx(1 / (calibration.num_episodes + 1))
+
+
+def test_an_exact_engine_has_bands_without_width() -> None:
+    toy = Integrator(noise=0.0, camera=False, wind=False)
+    still = [
+        Episode(observations={"position": np.ones((13, 2), np.float32)}, actions=episode.actions)
+        for episode in toy.episodes(40, 12, seed=0)
+    ]
+    calibration = calibrate(Persistence.fit(still, toy.schema), still, horizon=4, num_windows=1, seed=0)
+    half = calibration.half_width("position", 4, 0.9)
+    assert (half == 0).all()
+    assert calibration.horizon_of("position", half, 0.9) == 4
+    assert (calibration.tolerance("position") > 0).all()
+
+
+def test_the_horizon_ends_where_the_band_is_as_wide_as_all_values(calibration: Calibration) -> None:
+    low, high = np.quantile(
+        np.concatenate([e.observations["position"] for e in TOY.episodes(99, 12, seed=1)]), [0.05, 0.95]
+    )
+    nothing = (high - low) / 2 * np.ones((3, 2))
+    factor = np.array([0.5, 0.8, 1.3])[:, None]
+    assert calibration.horizon_of("position", nothing * factor, 0.9) == 2
+    assert calibration.horizon_of("position", nothing * 2, 0.9) == 0
+
+
+def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> None:
+    again = Calibration.from_arrays(calibration.to_arrays())
+    assert again.num_episodes == calibration.num_episodes
+    assert again.num_windows == calibration.num_windows
+    np.testing.assert_array_equal(again.half_width("position", 8, 0.9), calibration.half_width("position", 8, 0.9))
+    error = np.array([[0.1, 0.0], [1.0, 2.0]])
+    np.testing.assert_array_equal(again.surprise("position", error), calibration.surprise("position", error))
+    assert again.input_novelty is not None
+    arrays = calibration.to_arrays()
+    del arrays["spread/position"]
+    with pytest.raises(DataError, match="no calibration"):
+        Calibration.from_arrays(arrays)
+
+
+def test_too_few_or_short_episodes_are_refused(engine: Linear) -> None:
+    with pytest.raises(DataError, match="0 of 5 calibration episodes have the 20 steps"):
+        calibrate(engine, TOY.episodes(5, 12, seed=0), horizon=20, num_windows=1, seed=0)
+    with pytest.raises(InputError, match="num_windows 0"):
+        calibrate(engine, TOY.episodes(5, 12, seed=0), horizon=2, num_windows=0, seed=0)
+
+
+def test_the_seed_decides(engine: Linear) -> None:
+    first, same, other = (
+        calibrate(engine, TOY.episodes(20, 12, seed=1), horizon=2, num_windows=1, seed=seed).scores["position"]
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).any()
