@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 
 from worldline.contracts.schema import Role
 from worldline.data.store import Store, open_store
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError, InputError, MissingExtraError
 from worldline.recipes import greenhouse
 from worldline.recipes.greenhouse import SCHEMA, greenhouse_split, make_greenhouse, record_greenhouse
 
@@ -132,3 +133,10 @@ def test_what_cannot_be_split_by_date_is_refused(tmp_path, store):
         greenhouse_split(few)
     with pytest.raises(InputError, match="num_episodes is 0"):
         record_greenhouse(tmp_path / "none", num_episodes=0, seed=0)
+
+
+def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lettuce_greenhouse_gym", None)
+    with pytest.raises(MissingExtraError, match=r"worldline\[envs\]"):
+        record_greenhouse(tmp_path / "store", num_episodes=1, seed=0)
+    assert not (tmp_path / "store").exists()

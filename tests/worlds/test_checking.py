@@ -18,7 +18,9 @@ SCHEMA = Schema(
         Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m"),
         Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(4, 4, 3)),
         Signal(name="gear", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3),
-        Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N", low=(-1, -2), high=(1, 2)),
+        Signal(
+            name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N", low=(-1.0, -2.0), high=(1.0, 2.0)
+        ),
         Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(1,), unit="m/s"),
     )
 )
@@ -60,7 +62,7 @@ NAN = np.where(np.arange(6).reshape(3, 2) == 3, np.nan, 0)
         (observation("position", np.zeros((3, 3))), r"'position' has shape \(3, 3\)"),
         (observation("position", np.zeros((2, 2, 2))), "'camera' has shape"),
         (observation("position", NAN), r"'position' is nan at \[1, 1\]. Mark it as missing"),
-        (observation("position", NAN * np.inf), "'position' is nan"),
+        (observation("position", np.full((3, 2), np.inf)), "'position' is inf"),
         (observation("position", np.zeros((3, 2), bool)), "'position' has dtype bool. Convert it to numbers"),
         (observation("position", np.zeros((3, 2), object)), "'position' has dtype object"),
         (observation("camera", np.zeros((3, 4, 4, 3))), "'camera' has dtype float64. Convert it to uint8"),
@@ -73,7 +75,7 @@ NAN = np.where(np.arange(6).reshape(3, 2) == 3, np.nan, 0)
         (replace(good(), observed={"gear": np.ones(4, bool)}), r"observed mask 'gear' is bool\[4\]. Give bool\[3\]"),
         (replace(good(), observations={}), "no observations"),
         (observation("position", np.zeros(2)), r"Give \[H, \*shape\] for one world"),
-        (good(0), "at least one world and observation"),
+        (observation("position", np.zeros((0, 2))), "at least one world and observation"),
     ],
 )
 def test_errors_name_the_signal_and_the_fix(history: History, message: str) -> None:
@@ -95,10 +97,8 @@ def test_actions_stay_inside_their_bounds() -> None:
     push[2, 3, 1] = -2.1
     with pytest.raises(InputError, match=r"'push' is -2.1 at \[2, 3, 1\], below its bound -2 N. Clip it"):
         check_actions(SCHEMA.actions, {"push": push}, (None, None))
-    with pytest.raises(InputError, match="above its bound 1 N"):
-        check_actions(SCHEMA.actions, {"push": -push}, (5, None)) if False else check_actions(
-            SCHEMA.actions, {"push": np.full((1, 2), 1.5)}, (None,)
-        )
+    with pytest.raises(InputError, match=r"'push' is 1.5 at \[0, 0\], above its bound 1 N"):
+        check_actions(SCHEMA.actions, {"push": np.full((1, 2), 1.5)}, (None,))
 
 
 @pytest.mark.parametrize("shape", [(2,), (5, 2), (5, 4, 3, 2), (0, 4, 2)])
@@ -135,4 +135,4 @@ def test_an_episode_keeps_its_seed_and_ends() -> None:
     assert (checked.seed, checked.terminated, checked.num_steps) == (3, True, 4)
     assert list(checked.actions) == ["push"]
     with pytest.raises(InputError, match="an axis too many"):
-        check_episode(SCHEMA, Episode(**{k: v for k, v in vars(good(3, 2)).items()}))
+        check_episode(SCHEMA, Episode(**vars(good(3, 2))))

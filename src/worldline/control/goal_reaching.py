@@ -1,8 +1,6 @@
 """How often an actor reaches logged goals in a Gymnasium environment.
 
-The strict protocol: starts and goals come from held-out episodes, the goal is what was seen `offset` steps after the
-start, no pair is solved at its start, each group of pairs is equally large, and an attempt takes 2 * `offset` steps at
-most. A start is brought about by replaying its episode from the reset seed, and compared with the log.
+A start is brought about by replaying its episode from the reset seed, and compared with the log.
 """
 
 from __future__ import annotations
@@ -17,46 +15,15 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, History
 from worldline.contracts.evaluation import Rate
-from worldline.contracts.schema import Kind, Role, Schema
+from worldline.contracts.schema import Kind, Role
 from worldline.control.controller import Actor, ReplanningController, Round
 from worldline.control.intervals import wilson
-from worldline.data.store import Store
-from worldline.errors import DataError, InputError
+from worldline.control.pairs import Pair, Reached
+from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.labs.spaces import AnyEnv, from_signals, schema_of, to_signals
 
-Reached = Callable[[Arrays, Arrays], bool]
-"""Takes an observation and a goal, {signal: [*shape]}, and says whether the first is close enough to the second."""
-
 ROUNDING = 1e-4
-"""How far a replayed vector may be from the logged one, absolute and relative; a picture, by one grey level on average."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pair:
-    """A start and a goal.
-
-    Args:
-        episode: the number of the episode that both come from.
-        seed: of its reset.
-        replay: per action signal [at, *shape]: what leads from the reset to the start.
-        start: per observation signal [*shape], as logged.
-        goal: per observation signal [*shape], as logged.
-        offset: steps from start to goal in the log.
-        group: a label.
-    """
-
-    episode: int
-    seed: int
-    replay: Arrays
-    start: Arrays
-    goal: Arrays
-    offset: int
-    group: str
-
-    @property
-    def budget(self) -> int:
-        """The most steps that an attempt may take, twice the offset."""
-        return 2 * self.offset
+"""How far a replayed vector may be from the logged one, absolute and relative; a picture: one grey level on average."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,80 +63,6 @@ class GoalReaching:
         return sum(each.elapsed_s for each in self.rounds) / sum(each.num_worlds for each in self.rounds)
 
 
-def draw_pairs(
-    store: Store,
-    episodes: Sequence[int],
-    *,
-    offset: int,
-    num_pairs: int,
-    reached: Reached,
-    group: Callable[[Arrays, Arrays], str],
-    groups: Sequence[str],
-    context: int = 1,
-    seed: int,
-) -> tuple[Pair, ...]:
-    """Pairs under the strict protocol, drawn without replacement from all possible starts; sorted by group.
-
-    Args:
-        store: of episodes with reset seeds.
-        episodes: held out from training.
-        offset: steps from start to goal, at least 1.
-        num_pairs: a multiple of the number of groups.
-        reached: a pair that it calls reached at the start is left out.
-        group: takes start and goal, gives the label of the pair.
-        groups: the labels that are wanted; pairs with any other are left out.
-        context: observations up to and including the start that must exist; the default needs no past.
-        seed: of the draw.
-
-    Raises:
-        InputError: `num_pairs` cannot be shared out equally, or a number is too small.
-        DataError: an episode has no reset seed, or there are too few pairs; says how many there are.
-    """
-    if offset < 1 or context < 1 or num_pairs < 1 or len(groups) < 1 or num_pairs % len(groups):
-        raise InputError(
-            f"offset {offset}, context {context} and num_pairs {num_pairs} must be at least 1, and num_pairs a multiple "
-            f"of the {len(groups)} groups."
-        )
-    for episode in episodes:
-        if store.entries[episode].seed is None:
-            raise DataError("no reset seed was logged", fix="Goals need episodes that replay.", episode=episode)
-    lengths = store.num_steps
-    starts = [(e, at) for e in episodes for at in range(context - 1, int(lengths[e]) - offset + 1)]
-    found: dict[str, list[Pair]] = {label: [] for label in groups}
-    quota = num_pairs // len(groups)
-    for number in np.random.default_rng(seed).permutation(len(starts)):
-        if all(len(pairs) == quota for pairs in found.values()):
-            break
-        episode, at = starts[number]
-        start, goal = (_observation(store, episode, step) for step in (at, at + offset))
-        if start is None or goal is None or reached(start, goal):
-            continue
-        label = group(start, goal)
-        if label not in found or len(found[label]) == quota:
-            continue
-        seed_of_reset = store.entries[episode].seed
-        assert seed_of_reset is not None
-        found[label].append(
-            Pair(
-                episode=episode,
-                seed=seed_of_reset,
-                replay={s.name: store.read(s.name, episode, 0, at) for s in store.schema.actions},
-                start=start,
-                goal=goal,
-                offset=offset,
-                group=label,
-            )
-        )
-    missing = [f"{len(pairs)} of group {label!r}" for label, pairs in found.items() if len(pairs) < quota]
-    if missing:
-        raise DataError(
-            f"{quota} pairs of each group are wanted, but there are only {' and '.join(missing)} among {len(starts)} "
-            f"starts in {len(episodes)} episodes",
-            fix="Log more or longer episodes, or ask for fewer pairs or a smaller offset.",
-        )
-    return tuple(pair for label in groups for pair in found[label])
-
-
 def evaluate(
     actor: Actor,
     make_environment: Callable[[], AnyEnv],
@@ -198,14 +91,22 @@ def evaluate(
         progress: takes the number of finished pairs and of all, after every step; None for no report.
 
     Raises:
-        InputError: there is no pair, or a start has less past than the context.
+        InputError: there is no pair or goal signal, or a start has less past than the context.
+        UnknownNameError: a goal or tracked signal was not logged.
         DataError: an environment, replayed to a start, shows something else than the log.
     """
     if not pairs:
         raise InputError("there are no pairs. Draw some with draw_pairs.")
-    short = min(len(next(iter(pair.replay.values()))) for pair in pairs) + 1
-    if short < context:
-        raise InputError(f"a start has {short} observations, the context is {context}. Draw pairs with this context.")
+    if not goal_signals:
+        raise InputError("goal_signals is empty. Name the signals that the actor is shown of the goal.")
+    for name in (*goal_signals, *track):
+        if name not in pairs[0].goal:
+            raise UnknownNameError("observation signal", name, pairs[0].goal)
+    shortest = min(pair.at for pair in pairs) + 1
+    if shortest < context:
+        raise InputError(
+            f"a start has {shortest} observations where {context} are shown. Draw pairs with this context."
+        )
     with ExitStack() as stack:
         runs = [_Run(pair, stack.enter_context(closing(make_environment())), track) for pair in pairs]
         pasts = [run.replay(context) for run in runs]
@@ -214,15 +115,20 @@ def evaluate(
         controller.reset(goals, _past(pasts) if context > 1 else None)
         going = runs
         while going:
-            actions = controller.act(_stack([run.observation for run in going]))
-            for row, run in enumerate(going):
-                run.step({name: value[row] for name, value in actions.items()}, reached)
-            kept = [row for row, run in enumerate(going) if not run.finished]
-            controller.keep(np.array(kept, dtype=int))
-            going = [going[row] for row in kept]
+            going = _step(controller, going, reached)
             if progress is not None:
                 progress(len(runs) - len(going), len(runs))
     return _result(runs, controller.rounds)
+
+
+def _step(controller: ReplanningController, going: list[_Run], reached: Reached) -> list[_Run]:
+    """One step in each environment; those that are not finished."""
+    actions = controller.act(_stack([run.observation for run in going]))
+    for row, run in enumerate(going):
+        run.step({name: value[row] for name, value in actions.items()}, reached)
+    kept = [row for row, run in enumerate(going) if not run.finished]
+    controller.keep(np.array(kept, dtype=int))
+    return [going[row] for row in kept]
 
 
 class _Run:
@@ -231,6 +137,7 @@ class _Run:
     def __init__(self, pair: Pair, environment: AnyEnv, track: Sequence[str]) -> None:
         self.pair, self.environment, self.schema = pair, environment, schema_of(environment)
         self.success, self.finished, self.num_steps = False, False, 0
+        self.observation: Arrays = {}
         self._track = track
         self._path: list[Arrays] = []
 
@@ -243,7 +150,7 @@ class _Run:
         raw, _ = self.environment.reset(seed=self.pair.seed)
         self._see(raw)
         past: deque[tuple[Arrays, Arrays]] = deque(maxlen=context - 1)
-        for step in range(len(next(iter(self.pair.replay.values())))):
+        for step in range(self.pair.at):
             action = {name: value[step] for name, value in self.pair.replay.items()}
             past.append((self.observation, action))
             self._see(self._apply(action)[0])
@@ -271,13 +178,12 @@ class _Run:
         return raw, bool(terminated or truncated)
 
     def _see(self, raw: object) -> None:
-        self.observation: Arrays = to_signals(raw, self.environment.observation_space, Role.OBSERVATION)
+        self.observation = to_signals(raw, self.environment.observation_space, Role.OBSERVATION)
 
     def _tracked(self) -> Arrays:
         return {name: self.observation[name] for name in self._track}
 
     def _verify(self) -> None:
-        at = len(next(iter(self.pair.replay.values())))
         for name, logged in self.pair.start.items():
             shown = self.observation.get(name)
             if shown is None or not _same(shown, logged, self.schema[name].kind):
@@ -287,16 +193,8 @@ class _Run:
                     fix="Check that it is the one that was logged, and that it is deterministic once reset.",
                     episode=self.pair.episode,
                     signal=name,
-                    step=at,
+                    step=self.pair.at,
                 )
-
-
-def _observation(store: Store, episode: int, step: int) -> Arrays | None:
-    """The logged observation {signal: [*shape]}, or None where a part of it is missing."""
-    names = [signal.name for signal in store.schema.observations]
-    if not all(store.observed(name, episode, step, step + 1).all() for name in names):
-        return None
-    return {name: store.read(name, episode, step, step + 1)[0] for name in names}
 
 
 def _same(shown: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> bool:

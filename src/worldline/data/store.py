@@ -41,6 +41,7 @@ Source = Mapping[str, str | int | float]
 SCHEMA_FILE = "schema.json"
 INDEX_FILE = "index.jsonl"
 BLOCKS_FOLDER = "blocks"
+_VALUES, _MASK = ".raw", ".observed"
 _CHUNK = 1 << 20
 
 
@@ -87,7 +88,7 @@ class Store:
         self._first_step = [0]  # of each episode, counted over the store; the last is where the next will begin
         self._first_masked = {signal.name: [0] for signal in schema.observations}  # the same for rows of masks
         self._index_bytes = 0
-        self._descriptors: dict[Path, int] = {}
+        self._descriptors: dict[str, int] = {}
         weakref.finalize(self, _close, self._descriptors)
 
     @classmethod
@@ -187,7 +188,7 @@ class Store:
             out: contiguous, in the dtype of the signal; the rows must lie within the episode.
         """
         row = self._first_step[episode] + start + (episode if signal in self._first_masked else 0)
-        _read(self._descriptor(self._block(signal)), out, row * self._bytes_a_row[signal])
+        _read(self._descriptor(signal, _VALUES), out, row * self._bytes_a_row[signal])
 
     def observed(self, signal: str, episode: int, start: int, stop: int) -> NDArray[np.bool_]:
         """Where an observation signal was observed, [stop - start]; all True where no mask was given.
@@ -204,7 +205,7 @@ class Store:
         self._check_rows(episode, start, stop, Role.OBSERVATION)
         mask = np.ones(stop - start, np.bool_)
         if signal in self._entries[episode].masked:
-            _read(self._descriptor(self._mask(signal)), mask, self._first_masked[signal][episode] + start)
+            _read(self._descriptor(signal, _MASK), mask, self._first_masked[signal][episode] + start)
         return mask
 
     def episode(self, number: int) -> Episode:
@@ -289,16 +290,17 @@ class Store:
         return lengths | {self._mask(name): first[-1] for name, first in self._first_masked.items()}
 
     def _block(self, signal: str) -> Path:
-        return self.path / BLOCKS_FOLDER / f"{signal}.raw"
+        return self.path / BLOCKS_FOLDER / f"{signal}{_VALUES}"
 
     def _mask(self, signal: str) -> Path:
-        return self.path / BLOCKS_FOLDER / f"{signal}.observed"
+        return self.path / BLOCKS_FOLDER / f"{signal}{_MASK}"
 
-    def _descriptor(self, file: Path) -> int:
-        """A descriptor that stays open: opening costs more than a read."""
-        if file not in self._descriptors:
-            self._descriptors[file] = os.open(file, os.O_RDONLY)
-        return self._descriptors[file]
+    def _descriptor(self, signal: str, ending: str) -> int:
+        """A descriptor that stays open: opening costs more than a read, and so does building a path."""
+        name = signal + ending
+        if name not in self._descriptors:
+            self._descriptors[name] = os.open(self.path / BLOCKS_FOLDER / name, os.O_RDONLY)
+        return self._descriptors[name]
 
 
 def is_store(path: Path | str) -> bool:
@@ -378,6 +380,6 @@ def _read(descriptor: int, out: Array, offset: int) -> None:
         rest, offset = rest[got:], offset + got
 
 
-def _close(descriptors: dict[Path, int]) -> None:
+def _close(descriptors: dict[str, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)

@@ -103,13 +103,13 @@ def as_float(values: Values) -> NDArray[np.float64]:
 
 
 def difference(first: Values, second: Values) -> float:
-    """The largest difference as a share of the largest magnitude; infinite where anything is NaN."""
+    """The largest difference as a share of the largest finite magnitude; infinite where only one is, or is NaN."""
     a, b = as_float(first), as_float(second)
-    if not a.size:
-        return 0.0
     with np.errstate(invalid="ignore"):
-        gap, scale = np.abs(a - b).max(), max(np.abs(a).max(), np.abs(b).max(), 1e-12)
-    return float(gap / scale) if np.isfinite(gap) else float("inf")
+        gap = np.where(a == b, 0.0, np.abs(a - b))
+    magnitude = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
+    found = float(gap.max(initial=0.0) / magnitude.max(initial=1e-12))
+    return found if np.isfinite(found) else float("inf")
 
 
 def snapshot(value: object) -> object:

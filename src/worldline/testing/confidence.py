@@ -39,12 +39,13 @@ SURPRISE = Clause(
 def bands_ordered(case: WorldCase) -> None:
     """The band holds the mean, and that of a higher level holds that of a lower one and is wider."""
     cut = case.cut()
-    asked = [case.predict(cut, level=level) for level in LEVELS]
+    levels = _levels(case)
+    asked = [case.predict(cut, level=level) for level in levels]
     if not asked[0].calibrated:
         return
     for name in case.vectors:
         inner: Forecast | None = None
-        for level, prediction in zip(LEVELS, asked, strict=True):
+        for level, prediction in zip(levels, asked, strict=True):
             outer = prediction.signals[name]
             low, mean, high = _edges(outer)
             slack = 1e-6 * (np.abs(mean).max() + 1)
@@ -65,7 +66,7 @@ def bands_ordered(case: WorldCase) -> None:
 def coverage(case: WorldCase) -> None:
     """The share of whole trajectories inside the band is the level, as far as the number of episodes can tell."""
     cut = case.cut()
-    for level in LEVELS:
+    for level in _levels(case):
         prediction = case.predict(cut, level=level)
         if not prediction.calibrated:
             return
@@ -112,7 +113,8 @@ def trust_tells(case: WorldCase) -> None:
     real, wild = as_float(prediction.trust), as_float(case.predict(strange).trust)
     for name, value in (("real", real), ("corrupted", wild)):
         TRUST.holds(value.shape == (cut.num_worlds,), f"trust has shape {value.shape} for {cut.num_worlds} worlds")
-        TRUST.holds(bool(((value >= 0) & (value <= 1)).all()), f"trust of {name} histories outside 0 to 1")
+        fine = ((value >= 0) & (value <= 1)) | (np.isnan(value) & (not prediction.calibrated))
+        TRUST.holds(bool(fine.all()), f"trust of {name} histories outside 0 to 1")
     if not prediction.calibrated:
         return
     _seldom_small(case, TRUST, real, "trust of real histories")
@@ -140,6 +142,12 @@ def surprise_tells(case: WorldCase) -> None:
         told = separation(odd[:, column], real[:, column])
         seen = f"p-values of {name!r} where it jumps are below those of real steps in {told:.0%} of pairs"
         SURPRISE.holds(told >= 0.75, f"{seen} (0.5 tells nothing)")
+
+
+def _levels(case: WorldCase) -> list[float]:
+    """The levels that so many calibration episodes can support."""
+    num = case.num_calibration
+    return [level for level in LEVELS if num is None or (num + 1) * (1 - level) >= 1 - 1e-9]
 
 
 def _p_values(case: WorldCase, episode: Episode) -> Arrays:

@@ -400,7 +400,7 @@ def reaches(case: EngineCase) -> None:
         good = bool(np.isfinite(steps).all() and (steps >= 0).all())
         REACHES.holds(good, f"the distance to {name!r} is negative or not finite")
         REACHES.holds(float(np.ptp(steps)) > 0, f"the distance to {name!r} is {steps.flat[0]:.4g} from everywhere")
-        _check_proposals(case, case.engine, case.observe(cut.history), {name: cut.truth[name][:, -1]})
+        _check_proposals(case, case.engine, case.observe(cut.history), _goals(cut)[name])
 
 
 def novelty(case: EngineCase) -> None:
@@ -478,17 +478,23 @@ def _refused(case: EngineCase, what: str, ask: Callable[[], Arrays], due: Arrays
 
 
 def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
-    """Steps [W, N, T] to where each observation signal went; without the signals that are refused as goals."""
+    """Steps [W, N, T] to where each observation signal went, and all of them; without the goals that are refused."""
     if not isinstance(case.engine, Reaches):
         return {}
     cut, found = case.cut(), {}
     belief, future = case.observe(cut.history), case.futures(cut)[0]
-    for name, value in cut.truth.items():
+    for label, goal in _goals(cut).items():
         try:
-            found[name] = case.engine.distance(belief, future, {name: value[:, -1]})
+            found[label] = case.engine.distance(belief, future, goal)
         except UnsupportedError:
             continue
     return found
+
+
+def _goals(cut: Cut) -> dict[str, Arrays]:
+    """Where each observation signal went, alone and together."""
+    whole = {name: value[:, -1] for name, value in cut.truth.items()}
+    return {**{name: {name: value} for name, value in whole.items()}, "+".join(whole): whole}
 
 
 def _check_proposals(case: EngineCase, engine: Reaches, belief: EngineBelief, goal: Arrays) -> None:

@@ -6,7 +6,7 @@ Build a `Report` from what was measured, in any order; `render` gives the page. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Final
 
@@ -43,6 +43,8 @@ from worldline.understanding.measured_blocks import (
 )
 from worldline.understanding.wording import between, duration, label, number, percent, plural, quantity, round_percent
 
+_ORDER: Final = (Planning, Learning, LatentHealth, Readout, Diagnostics, Forecasts, Imagined, Films)
+"""Of evidence that shares a chapter or the row at the top, whatever order it was given in."""
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The browser itself refuses scripts and every address."""
 
@@ -77,6 +79,7 @@ def render(report: Report) -> str:
         tag("title", {}, report.title),
         tag("style", {}, Html(style)),
     )
+    report = replace(report, sections=tuple(sorted(report.sections, key=lambda one: _ORDER.index(type(one)))))
     main = tag("main", {}, _top(report), *_chapters(report.sections), _small_print(report))
     return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, tag('body', {}, main))}\n"
 

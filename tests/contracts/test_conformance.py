@@ -1,0 +1,162 @@
+"""Every part in the registry against the conformance kit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from worldline.contracts.engine import Engine
+from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.schema import Schema
+from worldline.contracts.world import Goal
+from worldline.contracts.world_model import Inputs, Window, WorldModel
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.registry import load, names
+from worldline.testing import check_engine, check_model, check_planner, check_world
+from worldline.testing.planners import PlannerCase, bounds, deterministic
+from worldline.testing.toys import Integrator
+from worldline.worlds.calibration import calibrate
+from worldline.worlds.local import LocalWorld
+
+TOY = Integrator(noise=0.2)
+
+
+class Walk(gymnasium.Env[dict[str, Any], dict[str, Any]]):
+    """A point that is pushed: the smallest environment that can be reset into an observed state."""
+
+    observation_space = gymnasium.spaces.Dict({"position": gymnasium.spaces.Box(-9.0, 9.0, (2,), np.float32)})
+    action_space = gymnasium.spaces.Dict({"push": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)})
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        start = self.np_random.uniform(-2, 2, 2) if options is None else options["position"]
+        self.position = np.asarray(start, np.float32)
+        return {"position": self.position.copy()}, {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        self.position = np.float32(0.9) * self.position + action["push"]
+        return {"position": self.position.copy()}, 0.0, False, False, {}
+
+    @staticmethod
+    def schema() -> Schema:
+        return Integrator(wind=False, camera=False).schema
+
+    @staticmethod
+    def episode(seed: int) -> Episode:
+        environment, rng = Walk(), np.random.default_rng(seed)
+        path, pushes = [environment.reset(seed=seed)[0]["position"]], rng.uniform(-1, 1, (12, 2)).astype(np.float32)
+        path += [environment.step({"push": push})[0]["position"] for push in pushes]
+        return Episode(observations={"position": np.stack(path)}, actions={"push": pushes}, seed=seed)
+
+
+def fitted(name: str) -> tuple[Engine, Sequence[Episode]]:
+    return load("engine", name).fit(TOY.episodes(60, 14, seed=1), TOY.schema), TOY.episodes(20, 14, seed=2)
+
+
+def simulator() -> tuple[Engine, Sequence[Episode]]:
+    def locate(observation: Arrays) -> Mapping[str, Any]:
+        return dict(observation)
+
+    engine = load("engine", "simulator")(make_environment=Walk, schema=Walk.schema(), locate=locate)
+    return engine, [Walk.episode(seed) for seed in range(12)]
+
+
+ENGINES: dict[str, Callable[[], tuple[Engine, Sequence[Episode]]]] = {
+    "action_blind": lambda: fitted("action_blind"),
+    "constant_velocity": lambda: fitted("constant_velocity"),
+    "linear": lambda: fitted("linear"),
+    "persistence": lambda: fitted("persistence"),
+    "simulator": simulator,
+}
+"""Per name, what builds the engine and episodes of a world that it knows."""
+
+TRAINED = {"learned"}
+"""Engines that need training; checked where they are trained."""
+
+
+def jepa_of_vectors() -> tuple[WorldModel, Schema]:
+    config = JepaConfig(inputs=("position",), latent_size=16, encoder_width=32, predictor_width=32, signal_weight=1.0)
+    return Jepa(schema=TOY.schema, config=config), TOY.schema
+
+
+MODELS: dict[str, Callable[[], tuple[WorldModel, Schema]]] = {"jepa": jepa_of_vectors}
+"""Per name, what builds the model, small and untrained, and the schema that it speaks: that of `TOY`."""
+
+SEARCHES = {"cem": 0.2, "shooting": 0.6}
+"""Per planner how near the optimum of a bowl it has to get; see `PlannerCase.optimality`."""
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_models(name: str) -> None:
+    torch.manual_seed(0)
+    model, schema = MODELS[name]()
+    check_model(model, window(TOY.episodes(6, 5, seed=3), schema))
+
+
+@pytest.mark.parametrize("name", sorted(set(names("planner")) - {"first_proposal"}))
+def test_planners(name: str) -> None:
+    check_planner(load("planner", name)(), optimality=SEARCHES[name])
+
+
+def test_a_planner_that_does_not_search() -> None:
+    # It keeps what does not depend on searching: the rest of the contract is given up on purpose, as it says.
+    for clause in (bounds, deterministic):
+        clause(PlannerCase(planner=load("planner", "first_proposal")()))
+
+
+@pytest.mark.parametrize("name", sorted(set(names("engine")) - TRAINED))
+def test_engines(name: str) -> None:
+    check_engine(*ENGINES[name]())
+
+
+@pytest.mark.parametrize("name", ["linear", "persistence"])
+@pytest.mark.parametrize("num_windows", [1, 4])
+def test_local_world(name: str, num_windows: int) -> None:
+    engine, _ = fitted(name)
+    calibration = calibrate(engine, TOY.episodes(120, 14, seed=4), horizon=6, num_windows=num_windows, seed=0)
+    world = LocalWorld(engine, calibration, load("planner", "cem")())
+    goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
+    check_world(world, TOY.episodes(80, 14, seed=5), goal, horizon=6, num_calibration=calibration.num_episodes)
+
+
+def test_local_world_without_calibration() -> None:
+    engine, episodes = fitted("linear")
+    goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)}, tolerance={"position": 1.0})
+    check_world(LocalWorld(engine, None, load("planner", "cem")()), episodes, goal)
+
+
+def test_local_world_over_a_simulator() -> None:
+    engine, episodes = simulator()
+    calibration = calibrate(engine, [Walk.episode(seed) for seed in range(100, 140)], horizon=4, num_windows=1, seed=0)
+    world = LocalWorld(engine, calibration, load("planner", "cem")())
+    goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
+    check_world(world, [*episodes], goal, num_calibration=calibration.num_episodes)
+
+
+def window(episodes: Sequence[Episode], schema: Schema) -> Window:
+    """A batch of whole episodes of `TOY`."""
+
+    def batch(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(arrays))
+
+    observations = {
+        signal.name: batch([episode.observations[signal.name] for episode in episodes])
+        for signal in schema.observations
+    }
+    shape = next(iter(observations.values())).shape[:2]
+    return Window(
+        observations=observations,
+        observed={name: torch.ones(shape, dtype=torch.bool) for name in observations},
+        past=Inputs(
+            actions=batch([episode.actions["push"] for episode in episodes])[:, None],
+            exogenous=batch([episode.exogenous["wind"] for episode in episodes]),
+            step_s=torch.full((shape[0], shape[1] - 1), 0.1),
+        ),
+    )

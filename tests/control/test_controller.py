@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldline.contracts.episode import Arrays, History
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world import PlanStatus
+from worldline.control.controller import Actor, NoMoveActor, RandomActor, ReplanningController, WorldActor
+from worldline.errors import ConfigError, InputError
+
+
+def history(num_worlds: int, length: int = 1) -> History:
+    return History(
+        observations={"place": np.zeros((num_worlds, length, 1), np.float32)},
+        actions={"push": np.zeros((num_worlds, length - 1, 1), np.float32)},
+    )
+
+
+def goals(*places: float) -> Arrays:
+    return {"place": np.array(places, np.float32)[:, None]}
+
+
+class Script(Actor):
+    """Answers 10 * call + step for each world, and keeps what it was given."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.asked: list[tuple[History, Arrays, Arrays | None, int]] = []
+
+    def act(self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int) -> Any:
+        self.asked.append((history, goals, remaining, seed))
+        steps = 10.0 * len(self.asked) + np.arange(self.length, dtype=np.float32)
+        return {"push": np.broadcast_to(steps[:, None], (len(goals["place"]), self.length, 1))}
+
+
+def drive(controller: ReplanningController, num_steps: int, num_worlds: int = 1) -> list[float]:
+    """The pushes for the first world; the place it sees is the number of the step."""
+    pushes = []
+    for step in range(num_steps):
+        action = controller.act({"place": np.full((num_worlds, 1), step, np.float32)})
+        assert action["push"].shape == (num_worlds, 1)
+        pushes.append(float(action["push"][0, 0]))
+    return pushes
+
+
+def test_takes_some_steps_of_each_answer_and_hands_back_the_rest(schema: Schema) -> None:
+    actor = Script(5)
+    controller = ReplanningController(actor, schema, context=1, replan_every=2, seed=0)
+    controller.reset(goals(3.0))
+    assert drive(controller, 5) == [10, 11, 20, 21, 30]
+    assert [each.num_worlds for each in controller.rounds] == [1, 1, 1]
+    left = [remaining and remaining["push"][0, :, 0].tolist() for _, _, remaining, _ in actor.asked]
+    assert left == [None, [12, 13, 14], [22, 23, 24]]
+
+
+def test_nothing_is_left_where_every_step_is_taken(schema: Schema) -> None:
+    actor = Script(2)
+    controller = ReplanningController(actor, schema, context=1, replan_every=2, seed=0)
+    controller.reset(goals(3.0))
+    drive(controller, 4)
+    assert [remaining for _, _, remaining, _ in actor.asked] == [None, None]
+
+
+def test_shows_the_last_observations_and_the_actions_between_them(schema: Schema) -> None:
+    actor = Script(1)
+    controller = ReplanningController(actor, schema, context=3, replan_every=1, seed=0)
+    controller.reset(goals(3.0))
+    drive(controller, 5)
+    seen = [asked[0].observations["place"][0, :, 0].tolist() for asked in actor.asked]
+    taken = [asked[0].actions["push"][0, :, 0].tolist() for asked in actor.asked]
+    assert seen == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    assert taken == [[], [10], [10, 20], [20, 30], [30, 40]]
+
+
+def test_begins_with_the_past_that_it_is_given(schema: Schema) -> None:
+    actor = Script(1)
+    controller = ReplanningController(actor, schema, context=3, replan_every=1, seed=0)
+    past = History(observations={"place": np.array([[[-2.0], [-1.0]]])}, actions={"push": np.array([[[7.0], [8.0]]])})
+    controller.reset(goals(3.0), past)
+    drive(controller, 2)
+    assert actor.asked[0][0].observations["place"][0, :, 0].tolist() == [-2, -1, 0]
+    assert actor.asked[0][0].actions["push"][0, :, 0].tolist() == [7, 8]
+    assert actor.asked[1][0].actions["push"][0, :, 0].tolist() == [8, 10]
+
+
+def test_goes_on_with_some_of_the_worlds(schema: Schema) -> None:
+    actor = Script(4)
+    controller = ReplanningController(actor, schema, context=2, replan_every=2, seed=0)
+    controller.reset(goals(0.0, 1.0, 2.0))
+    controller.act({"place": np.array([[0.0], [1.0], [2.0]])})
+    controller.keep(np.array([2, 1]))
+    for _ in range(2):
+        controller.act({"place": np.array([[2.0], [1.0]])})
+    shown, wanted, remaining, _ = actor.asked[-1]
+    assert shown.observations["place"][:, :, 0].tolist() == [[2, 2], [1, 1]]
+    assert wanted["place"][:, 0].tolist() == [2, 1]
+    assert remaining is not None
+    assert remaining["push"].shape == (2, 2, 1)
+
+
+def test_a_reset_forgets_and_repeats(schema: Schema) -> None:
+    actor = Script(3)
+    controller = ReplanningController(actor, schema, context=4, replan_every=2, seed=5)
+    for _ in range(2):
+        controller.reset(goals(3.0))
+        drive(controller, 3)
+    seeds = [seed for *_, seed in actor.asked]
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]
+    assert actor.asked[2][0].observations["place"].shape == (1, 1, 1)
+    assert actor.asked[2][2] is None
+
+
+@pytest.mark.parametrize("wrong", [{"context": 0}, {"replan_every": 0}])
+def test_controller_refuses_what_makes_no_sense(schema: Schema, wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        ReplanningController(Script(1), schema, **({"context": 1, "replan_every": 1, "seed": 0} | wrong))
+
+
+def test_a_world_proposes_what_is_left_prolonged_by_its_last_step(line_world: Any) -> None:
+    world, left = line_world(), {"push": np.array([[[1.0], [2.0]]])}
+    actor = WorldActor(world=world, horizon=4)
+    actor.act(history(1), goals(9.0), num_steps=2, remaining=left, seed=3)
+    actor.act(history(1), goals(9.0), num_steps=2, remaining=None, seed=4)
+    WorldActor(world=world, horizon=4, warm_start=False).act(
+        history(1), goals(9.0), num_steps=2, remaining=left, seed=5
+    )
+    assert world.proposals[0]["push"].tolist() == [[[[1], [2], [2], [2]]]]  # [W, P, T, 1]
+    assert world.proposals[1:] == [None, None]
+    assert world.seeds == [3, 4, 5]
+
+
+def test_a_world_is_shown_its_own_signals_only(line_world: Any) -> None:
+    world = line_world()
+    shown = History(
+        observations={"place": np.zeros((1, 1, 1)), "camera": np.zeros((1, 1, 8, 8, 3))},
+        actions={"push": np.zeros((1, 0, 1)), "lamp": np.zeros((1, 0))},
+    )
+    WorldActor(world=world, horizon=1).act(shown, goals(9.0), num_steps=1, remaining=None, seed=0)
+    assert world.histories[0].observations.keys() == {"place"}
+    assert world.histories[0].actions.keys() == {"push"}
+
+
+def test_a_world_that_refuses_says_why(line_world: Any) -> None:
+    actor = WorldActor(world=line_world(status=PlanStatus.REFUSED), horizon=1)
+    with pytest.raises(InputError, match="it was asked to refuse"):
+        actor.act(history(1), goals(9.0), num_steps=1, remaining=None, seed=0)
+
+
+def test_a_plan_must_hold_the_steps_that_are_taken(line_world: Any) -> None:
+    with pytest.raises(InputError, match="3 steps of a plan of 2"):
+        WorldActor(world=line_world(), horizon=2).act(history(1), goals(9.0), num_steps=3, remaining=None, seed=0)
+
+
+MIXED = Schema(
+    signals=(
+        Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,)),
+        Signal(name="valve", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), low=(1.0, -4.0), high=(3.0, 4.0)),
+        Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3),
+    )
+)
+
+
+def test_random_actions_fill_the_bounds() -> None:
+    actor = RandomActor(schema=MIXED)
+    first, again, other = (
+        actor.act(history(500), goals(0.0), num_steps=2, remaining=None, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first["valve"].shape == (500, 2, 2)
+    assert first["valve"].dtype == np.float32
+    assert first["valve"].min((0, 1)) == pytest.approx([1.0, -4.0], abs=0.05)
+    assert first["valve"].max((0, 1)) == pytest.approx([3.0, 4.0], abs=0.05)
+    assert first["gear"].dtype == np.int64
+    assert np.bincount(first["gear"].ravel()) == pytest.approx([333] * 3, abs=60)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["valve"], other["valve"])
+
+
+def test_random_actions_need_bounds() -> None:
+    free = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(0.0,))
+    with pytest.raises(ConfigError, match="'push' has no finite bounds"):
+        RandomActor(schema=Schema(signals=(free,)))
+
+
+def test_not_moving_is_the_allowed_action_nearest_to_zero() -> None:
+    actions = NoMoveActor(schema=MIXED).act(history(3), goals(0.0), num_steps=2, remaining=None, seed=0)
+    assert (actions["valve"] == [1.0, 0.0]).all()
+    assert actions["valve"].shape == (3, 2, 2)
+    assert actions["valve"].dtype == np.float32
+    assert (actions["gear"] == 0).all()
+    assert actions["gear"].dtype == np.int64

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from worldline.contracts.episode import History
+from worldline.testing.clauses import Clause, changed_place, difference, run, snapshot
+
+CLAUSE = Clause(name="toy.rule", look="the rule book")
+
+
+def test_a_breach_says_what_was_seen_and_where_to_look() -> None:
+    CLAUSE.holds(True, "nothing")
+    with pytest.raises(AssertionError) as raised:
+        CLAUSE.holds(False, "a hole")
+    assert str(raised.value) == "[toy.rule] a hole. Look at: the rule book."
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "due"),
+    [
+        (np.ones(3), np.ones(3), 0.0),
+        (np.array([10.0, 1.0]), np.array([10.0, 2.0]), 0.1),
+        (torch.tensor([1, 2]), np.array([1, 2]), 0.0),
+        (np.array([np.inf, 1.0]), np.array([np.inf, 1.0]), 0.0),
+        (np.array([np.nan]), np.array([np.nan]), np.inf),
+        (np.array([np.inf]), np.array([1.0]), np.inf),
+        (np.zeros((0, 2)), np.zeros((0, 2)), 0.0),
+    ],
+)
+def test_difference_is_relative_to_the_magnitude(first, second, due) -> None:
+    assert difference(first, second) == pytest.approx(due)
+
+
+def test_equal_compares_shapes_first() -> None:
+    with pytest.raises(AssertionError, match=r"shapes \(3,\) and \(1,\)"):
+        CLAUSE.equal(np.ones(3), np.ones(1), within=1.0, seen="broadcast")
+
+
+def test_unchanged_names_the_place() -> None:
+    history = History(observations={"x": np.zeros((2, 1)), "y": np.full((2, 1), np.nan)}, actions={})
+    with CLAUSE.unchanged(history):
+        pass
+    with pytest.raises(AssertionError, match=r"observations\.x of History"), CLAUSE.unchanged(history):
+        history.observations["x"][1] = 1.0
+
+
+@dataclass(frozen=True)
+class Nested:
+    items: list[torch.Tensor]
+    word: str
+
+
+@pytest.mark.parametrize(
+    ("other", "due"),
+    [
+        (Nested([torch.zeros(2), torch.ones(2)], "a"), None),
+        (Nested([torch.zeros(2), torch.zeros(2)], "a"), "items.1"),
+        (Nested([torch.zeros(2), torch.ones(2)], "b"), "word"),
+    ],
+)
+def test_snapshots_reach_into_dataclasses(other: Nested, due: str | None) -> None:
+    assert changed_place(snapshot(Nested([torch.zeros(2), torch.ones(2)], "a")), snapshot(other)) == due
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(1), lambda: np.random.random()])  # noqa: NPY002
+def test_use_of_the_global_random_state_is_seen_and_undone(draw) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    first = float(torch.rand(1)), np.random.random()  # noqa: NPY002
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    with pytest.raises(AssertionError, match="global random state"), CLAUSE.unchanged():
+        draw()
+    assert (float(torch.rand(1)), np.random.random()) == first  # noqa: NPY002
+
+
+def test_run_lists_every_breach() -> None:
+    def fine(case: int) -> None:
+        CLAUSE.holds(case == 3, "another case")
+
+    def broken(case: int) -> None:
+        CLAUSE.holds(case == 4, "this case")
+
+    with pytest.raises(AssertionError, match=r"(?s)^Toy breaks 2 clause\(s\).*this case.*this case"):
+        run("Toy", 3, [broken, fine, broken])
+    run("Toy", 3, [fine])

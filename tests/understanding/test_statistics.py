@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldline.control import intervals
+from worldline.errors import InputError
+from worldline.understanding.statistics import (
+    cluster_rate,
+    cluster_sums,
+    curve,
+    draw_clusters,
+    r_squared,
+    ratio,
+    wilson,
+)
+
+
+@given(st.integers(1, 500).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials))))
+def test_wilson_agrees_with_the_room_next_door(counts: tuple[int, int]) -> None:
+    ours, theirs = wilson(*counts), intervals.wilson(*counts)
+    assert (ours.successes, ours.trials) == counts
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+    assert 0 <= ours.low <= ours.value <= ours.high <= 1
+
+
+@pytest.mark.parametrize("counts", [(1, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_impossible_counts(counts: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="trials"):
+        wilson(*counts)
+
+
+def test_fewer_effective_trials_widen_the_interval() -> None:
+    whole, part = wilson(90, 100), wilson(90, 100, effective_trials=20)
+    assert part.low < whole.low
+    assert part.high > whole.high
+    assert part.trials == 100
+
+
+def test_copies_within_a_cluster_count_once() -> None:
+    once = np.random.default_rng(0).random(200) < 0.7
+    clustered = cluster_rate(np.repeat(once, 10), np.repeat(np.arange(200), 10))
+    plain = cluster_rate(once, np.arange(200))
+    assert (clustered.low, clustered.high) == pytest.approx((plain.low, plain.high), abs=1e-3)
+    assert clustered.trials == 2000
+
+
+def test_where_all_hit_a_cluster_counts_as_one_trial() -> None:
+    rate = cluster_rate(np.ones(100, bool), np.repeat(np.arange(10), 10))
+    assert rate.low == pytest.approx(wilson(10, 10).low)
+    assert rate.high == 1
+
+
+def test_cluster_sums_and_draws() -> None:
+    values = np.arange(12.0).reshape(6, 2)
+    sums = cluster_sums(values, np.array([0, 0, 1, 1, 1, 2]), 3)
+    np.testing.assert_array_equal(sums, [[2, 4], [18, 21], [10, 11]])
+    draws = draw_clusters(3, seed=1)
+    assert draws.shape == (2000, 3)
+    assert (draws.sum(1) == 3).all()
+    np.testing.assert_array_equal(draws, draw_clusters(3, seed=1))
+
+
+def test_ratio_of_nothing_is_nan_and_stays_nan() -> None:
+    np.testing.assert_array_equal(ratio(np.array([1.0, 1.0]), np.array([2.0, 0.0])), [0.5, np.nan])
+    found = curve(np.array([1.0, np.nan]), np.array([[0.5, np.nan], [1.5, np.nan]]))
+    assert found.low[0] < 1 < found.high[0]
+    assert np.isnan([found.value[1], found.low[1], found.high[1]]).all()
+
+
+def test_r_squared_of_known_cases() -> None:
+    rng = np.random.default_rng(0)
+    truth, episode = rng.normal(size=(4000, 2)), np.repeat(np.arange(40), 100)
+    perfect = r_squared(truth, truth, episode, seed=0)
+    assert perfect is not None
+    assert (perfect.value, perfect.low, perfect.high) == (1, 1, 1)
+    mean = r_squared(truth, np.broadcast_to(truth.mean(0), truth.shape), episode, seed=0)
+    assert mean is not None
+    assert mean.value == pytest.approx(0)
+    noisy = r_squared(truth, truth + rng.normal(size=truth.shape) * 0.5, episode, seed=0)
+    assert noisy is not None
+    assert noisy.low < 0.75 < noisy.high
+    assert noisy.high - noisy.low < 0.05
+    assert r_squared(np.ones((4000, 2)), truth, episode, seed=0) is None

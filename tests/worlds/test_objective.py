@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Reaches, Samples
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.world import Goal
+from worldline.costs.goal import AtMost
+from worldline.engines.trivial import Linear, Persistence
+from worldline.errors import InputError, UnsupportedError
+from worldline.planners.cem import CrossEntropy
+from worldline.planners.first_proposal import FirstProposal
+from worldline.testing.toys import Integrator, picture
+from worldline.worlds.local import LocalWorld
+
+TOY = Integrator()
+EPISODES = TOY.episodes(30, 30, seed=0)
+
+
+class Seeing(Engine, Reaches):
+    """The linear engine, with a distance to pictures: how far the position is from where the picture is brightest."""
+
+    def __init__(self, engine: Linear) -> None:
+        self.engine = engine
+
+    def describe(self) -> Card:
+        return self.engine.describe()
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return self.engine.observe(belief, steps, seed=seed)
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> np.ndarray:
+        position = self.imagine(belief, future, num_samples=1, seed=0).signals["position"][:, :, 0]
+        return np.linalg.norm(position - self.place(goal)[:, None, None], axis=-1)
+
+    def propose(
+        self, belief: EngineBelief, goal: Arrays, horizon: int, *, num_proposals: int, seed: int
+    ) -> Mapping[str, np.ndarray]:
+        towards = np.sign(self.place(goal)).astype(np.float32)
+        return {"push": towards[:, None, None] * np.ones((1, min(2, num_proposals), horizon, 1), np.float32)}
+
+    def place(self, goal: Arrays) -> np.ndarray:
+        flat = goal["camera"].reshape(len(goal["camera"]), -1).argmax(1)
+        return np.stack([flat % 8, flat // 8], -1) - 3.5
+
+
+@pytest.fixture(scope="module")
+def linear() -> Linear:
+    return Linear.fit(EPISODES, TOY.schema)
+
+
+def at_origin(episode: Episode = EPISODES[0]) -> History:
+    return History(
+        observations={"position": np.zeros((1, 2), np.float32), "camera": picture(np.zeros((1, 2)))},
+        actions={"push": np.zeros((0, 2), np.float32)},
+        exogenous={"wind": np.zeros((0, 2), np.float32)},
+    )
+
+
+WIND = {"wind": np.zeros((2, 2), np.float32)}
+PLANS = {"push": np.array([[[1, 0], [0, 0]], [[0, 0], [0, 0]], [[1, 1], [1, 1]]], np.float32)}
+PICTURE = Goal(targets={"camera": picture(np.array([1.5, -2.5]))})
+
+
+def test_the_cost_is_the_squared_error_over_the_tolerance_of_all_steps(linear: Linear) -> None:
+    world = LocalWorld(linear, None, CrossEntropy())
+    goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 0.5})
+    found = world.score(at_origin(), PLANS, goal, exogenous=WIND)
+    np.testing.assert_allclose(found.cost, [(1 + 0.81) / 2 / 0.25, 0, (1 + 1.9**2) / 0.25], rtol=1e-3, atol=1e-4)
+    assert found.violation.shape == (3, 0)
+
+
+def test_a_target_needs_a_tolerance_from_somewhere(linear: Linear) -> None:
+    with pytest.raises(
+        InputError, match=r"'position' has no tolerance, and the world is not calibrated\. Give one in m"
+    ):
+        LocalWorld(linear, None, CrossEntropy()).score(
+            at_origin(), PLANS, Goal(targets={"position": np.zeros(2)}), exogenous=WIND
+        )
+
+
+def test_constraints_are_judged_beside_the_cost(linear: Linear) -> None:
+    goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+    world = LocalWorld(linear, None, CrossEntropy())
+    rules = (AtMost(signal="position", bound=0.5), AtMost(signal="position", bound=9.0))
+    found = world.score(at_origin(), PLANS, goal, rules, exogenous=WIND)
+    np.testing.assert_allclose(found.violation, [[0.5, 0], [0, 0], [1.4, 0]], atol=1e-2)
+    with pytest.raises(
+        InputError, match=r"constraint 0 gave shape \(\). It must give a violation \[W, N\], here \(1, 3\)"
+    ):
+        world.score(at_origin(), PLANS, goal, [lambda samples: np.zeros(())], exogenous=WIND)
+
+
+def test_a_picture_needs_a_distance_head(linear: Linear) -> None:
+    for engine in (linear, Persistence.fit(EPISODES, TOY.schema)):
+        world = LocalWorld(engine, None, CrossEntropy())
+        with pytest.raises(UnsupportedError, match="no distance head, which a goal on camera needs"):
+            world.score(at_origin(), PLANS, PICTURE, exogenous=WIND)
+        with pytest.raises(UnsupportedError, match="distance head"):
+            world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
+
+
+def test_a_picture_is_approached_by_its_distance(linear: Linear) -> None:
+    world = LocalWorld(Seeing(linear), None, CrossEntropy(num_iterations=6))
+    scores = world.score(at_origin(), PLANS, PICTURE, [AtMost(signal="position", bound=0.5)], exogenous=WIND)
+    goal = np.array([1.5, -2.5])
+    np.testing.assert_allclose(
+        scores.cost, [sum(np.linalg.norm(np.array(p) - goal) for p in path) for path in
+                      ([(1, 0), (0.9, 0)], [(0, 0), (0, 0)], [(1, 1), (1.9, 1.9)])], rtol=1e-3)  # fmt: skip
+    np.testing.assert_allclose(scores.violation[:, 0], [0.5, 0, 1.4], atol=1e-2)
+    plan = world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
+    np.testing.assert_allclose(plan.actions["push"][0], [1, -1], atol=0.1)
+
+
+def test_the_engine_proposes_where_the_distance_counts(linear: Linear) -> None:
+    world = LocalWorld(Seeing(linear), None, FirstProposal(), num_proposals=1)
+    plan = world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
+    np.testing.assert_array_equal(plan.actions["push"], [[1, -1], [1, -1]])
+    given = {"push": np.full((1, 2, 2), 0.25, np.float32)}
+    plan = world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND, proposals=given)
+    np.testing.assert_array_equal(plan.actions["push"], given["push"][0])  # the user's come first

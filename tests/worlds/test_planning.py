@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.contracts.episode import Episode, History
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world import Goal, PlanStatus
+from worldline.costs.goal import AtMost
+from worldline.engines.trivial import Linear
+from worldline.errors import InputError, UnsupportedError
+from worldline.planners.cem import CrossEntropy
+from worldline.planners.first_proposal import FirstProposal
+from worldline.worlds.local import LocalWorld
+
+NEAR = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
+FAR = Goal(targets={"position": np.array([50.0, -50.0], np.float32)})
+THOROUGH = CrossEntropy(num_candidates=128, num_iterations=30, min_deviation=0.001)
+
+
+def test_a_goal_within_reach_is_reached_at_once_and_held(world: LocalWorld, history: History) -> None:
+    plan = replace(world, planner=THOROUGH).plan(history, NEAR, horizon=3)
+    assert plan.status is PlanStatus.CONVERGED
+    assert plan.reason == ""
+    # position' = 0.9 position + push, from (1, -1): one push to get there, then what is lost each step.
+    np.testing.assert_allclose(plan.actions["push"], [[-0.4, 0.9], [0.05, 0], [0.05, 0]], atol=0.05)
+    assert plan.cost == pytest.approx(0, abs=1e-2)
+    assert world.score(history, {"push": plan.actions["push"][None]}, NEAR).cost[0] == pytest.approx(
+        plan.cost, abs=1e-5
+    )
+
+
+def test_a_goal_out_of_reach_is_approached_at_the_bounds(world: LocalWorld, history: History) -> None:
+    plan = replace(world, planner=THOROUGH).plan(history, FAR, horizon=3)
+    np.testing.assert_allclose(plan.actions["push"], [[1, -1]] * 3, atol=1e-3)
+    assert np.abs(plan.actions["push"]).max() <= 1
+
+
+def test_a_batch_is_its_worlds_one_by_one(world: LocalWorld, histories: History) -> None:
+    targets = np.array([[0.5, 0.0], [1.0, 1.0], [0.5, 0.0]], np.float32)
+    together = world.plan(histories, Goal(targets={"position": targets}), horizon=3)
+    assert together.actions["push"].shape == (3, 3, 2)
+    for number in range(3):
+        one = History(
+            observations={"position": histories.observations["position"][number]},
+            actions={"push": histories.actions["push"][number]},
+        )
+        alone = world.plan(one, Goal(targets={"position": targets[number]}), horizon=3)
+        np.testing.assert_allclose(together.actions["push"][number], alone.actions["push"], atol=1e-5)
+        assert np.asarray(together.trust)[number] == alone.trust
+        assert np.asarray(together.cost)[number] == pytest.approx(alone.cost, rel=1e-4)
+
+
+def test_the_seed_decides(world: LocalWorld, history: History) -> None:
+    first, same, other = (world.plan(history, NEAR, horizon=3, seed=s).actions["push"] for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).any()
+
+
+def test_a_constraint_bends_the_plan(world: LocalWorld, history: History) -> None:
+    rule = AtMost(signal="position", bound=(0.2, np.inf))
+    plan = replace(world, planner=THOROUGH).plan(history, NEAR, constraints=[rule], horizon=1)
+    assert plan.status is PlanStatus.CONVERGED
+    assert plan.violation.tolist() == [0]
+    assert plan.actions["push"][0, 0] == pytest.approx(-0.7, abs=0.05)  # 0.9 - 0.7 = 0.2
+
+
+def test_what_cannot_be_kept_is_said(world: LocalWorld, history: History, histories: History) -> None:
+    rules = [AtMost(signal="position", bound=99.0), AtMost(signal="position", bound=(-2.0, np.inf))]
+    plan = world.plan(history, NEAR, constraints=rules, horizon=2)
+    assert plan.status is PlanStatus.INFEASIBLE
+    assert "keeps constraint 1; the best breaks it by" in plan.reason
+    assert plan.actions["push"].shape == (2, 2)  # the least bad one
+    assert plan.actions["push"][0, 0] == pytest.approx(-1, abs=0.05)
+    goals = Goal(targets={"position": np.zeros((3, 2), np.float32)})
+    assert "constraint 1 in world 0" in world.plan(histories, goals, constraints=rules, horizon=2).reason
+
+
+def test_what_is_unlike_the_calibration_is_refused(world: LocalWorld, history: History, histories: History) -> None:
+    assert world.plan(history, NEAR, horizon=2, min_trust=0.05).status is PlanStatus.CONVERGED
+    strange = replace(history, observations={"position": history.observations["position"] + 30})
+    plan = world.plan(strange, NEAR, constraints=[AtMost(signal="position", bound=9.0)], horizon=2, min_trust=0.05)
+    assert plan.status is PlanStatus.REFUSED
+    assert "p-value 0.01 is below min_trust 0.05" in plan.reason
+    assert plan.actions["push"].shape == (0, 2)
+    assert np.isnan(plan.cost)
+    assert plan.violation.shape == (1,)
+    position = histories.observations["position"].copy()
+    position[1] += 30
+    goals = Goal(targets={"position": np.zeros((3, 2), np.float32)})
+    plan = world.plan(replace(histories, observations={"position": position}), goals, horizon=2, min_trust=0.05)
+    assert plan.status is PlanStatus.REFUSED
+    assert "the present of world 1" in plan.reason
+    assert plan.actions["push"].shape == (3, 0, 2)
+
+
+def test_trust_that_is_not_known_is_not_enough(engine: Linear, history: History) -> None:
+    world = LocalWorld(engine, None, CrossEntropy())
+    goal = replace(NEAR, tolerance={"position": 1.0})
+    assert world.plan(history, goal, horizon=2).status is PlanStatus.CONVERGED
+    plan = world.plan(history, goal, horizon=2, min_trust=0.01)
+    assert plan.status is PlanStatus.REFUSED
+    assert "not calibrated" in plan.reason
+
+
+def test_a_budget_ends_the_search(world: LocalWorld, history: History) -> None:
+    endless = replace(world, planner=CrossEntropy(num_iterations=10**9))
+    plan = endless.plan(history, NEAR, horizon=3, budget_s=0.05)
+    assert plan.status is PlanStatus.BUDGET_EXHAUSTED
+    assert 0.05 <= plan.elapsed_s < 5
+    assert plan.actions["push"].shape == (3, 2)
+
+
+def test_proposals_are_where_the_search_starts(world: LocalWorld, history: History) -> None:
+    proposals = {"push": np.array([[[0.1, 0.2], [0.3, 0.4]]], np.float32)}
+    plan = replace(world, planner=FirstProposal()).plan(history, NEAR, horizon=2, proposals=proposals)
+    np.testing.assert_array_equal(plan.actions["push"], proposals["push"][0])
+    with pytest.raises(InputError, match=r"'push' has shape \(1, 2, 2\). Give it shape \(1, 3, 2\)"):
+        world.plan(history, NEAR, horizon=3, proposals=proposals)
+    with pytest.raises(InputError, match="above its bound 1 m"):
+        world.plan(history, NEAR, horizon=2, proposals={"push": np.full((1, 2, 2), 1.5, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("horizon", 0), ("min_trust", 1.5), ("budget_s", 0.0), ("budget_s", float("nan"))]
+)
+def test_arguments_out_of_range_are_named(world: LocalWorld, history: History, argument: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{argument} {value}"):
+        world.plan(history, NEAR, **{"horizon": 2, argument: value})
+
+
+def lever(kind: Kind, **bounds: object) -> LocalWorld:
+    """A world with one action signal."""
+    level = Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
+    shape = () if kind is Kind.DISCRETE else (1,)
+    schema = Schema(signals=(level, Signal(name="lever", role=Role.ACTION, kind=kind, shape=shape, **bounds)))
+    lever = np.arange(20) % 3
+    action = lever if kind is Kind.DISCRETE else lever[:, None].astype(np.float32)
+    logs = [Episode(observations={"level": np.random.default_rng(0).normal(size=(21, 1))}, actions={"lever": action})]
+    return LocalWorld(Linear.fit(logs, schema, context=1), None, CrossEntropy())
+
+
+def test_actions_that_cannot_be_searched_are_named() -> None:
+    goal = Goal(targets={"level": np.zeros(1)}, tolerance={"level": 1.0})
+    start = History(observations={"level": np.zeros((1, 1))}, actions={"lever": np.zeros((0, 1))})
+    with pytest.raises(InputError, match="action 'lever' has no finite bounds"):
+        lever(Kind.VECTOR, low=(0.0,)).plan(start, goal, horizon=2)
+    with pytest.raises(UnsupportedError, match="action 'lever' is discrete"):
+        lever(Kind.DISCRETE, num_values=3).plan(start, goal, horizon=2)
