@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worldline.data.store import Store, open_store
     from worldline.workflows.learn import learn
     from worldline.workflows.record import record
-    from worldline.worlds.opening import open_world as open
+    from worldline.worlds.bundled import open_world as open
 
     __version__: str
 
@@ -50,7 +50,7 @@ _HOMES = {
     "Store": "worldline.data.store:Store",
     "World": "worldline.contracts.world:World",
     "learn": "worldline.workflows.learn:learn",
-    "open": "worldline.worlds.opening:open_world",
+    "open": "worldline.worlds.bundled:open_world",
     "open_store": "worldline.data.store:open_store",
     "record": "worldline.workflows.record:record",
 }

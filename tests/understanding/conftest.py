@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -38,18 +39,20 @@ from worldline.understanding.evidence import (
     sample_forecasts,
 )
 from worldline.understanding.report import Report
-from worldline.understanding.statistics import Estimate, wilson
+from worldline.understanding.statistics import Estimate, Floats, wilson
 
 SCHEMA = Schema(
     signals=(
         Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", components=("x", "y")),
         Signal(name="number", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,)),
-        Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m", low=(-1.0, -1.0), high=(1.0, 1.0)),
+        Signal(
+            name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m", low=(-1.0, -1.0), high=(1.0, 1.0)
+        ),
     ),
     step_s=300.0,
 )
 
-Imagine = Callable[[History, Arrays], np.ndarray]
+Imagine = Callable[[History, Arrays], Floats]
 
 
 class Toy(World):
@@ -73,7 +76,9 @@ class Toy(World):
             high=None if half is None else mean + half,
             horizon=np.full(len(mean), mean.shape[1] - 1),
         )
-        return Prediction(signals={"place": forecast}, level=level, trust=np.ones(len(mean)), calibrated=half is not None)
+        return Prediction(
+            signals={"place": forecast}, level=level, trust=np.ones(len(mean)), calibrated=half is not None
+        )
 
     def score(
         self,
@@ -94,6 +99,7 @@ class Toy(World):
         constraints: Sequence[Constraint] = (),
         horizon: int,
         exogenous: Arrays | None = None,
+        proposals: Arrays | None = None,
         budget_s: float | None = None,
         min_trust: float = 0.0,
         seed: int = 0,
@@ -107,23 +113,24 @@ class Toy(World):
         raise NotImplementedError
 
 
-def exact(history: History, actions: Arrays) -> np.ndarray:
-    """The true dynamics: each push is added to the place."""
-    return history.observations["place"][:, -1:].astype(float) + np.cumsum(actions["push"].astype(float), axis=1)
-
-
-def still(history: History, actions: Arrays) -> np.ndarray:
+def still(history: History, actions: Arrays) -> Floats:
     """Nothing ever moves, whatever is done."""
-    return np.zeros(actions["push"].shape) + history.observations["place"][:, -1:]
+    start = history.observations["place"][:, -1:].astype(float)
+    return np.repeat(start, actions["push"].shape[1], axis=1)
 
 
-def off_by(error: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Imagine:
+def exact(history: History, actions: Arrays) -> Floats:
+    """The true dynamics: each push is added to the place."""
+    return np.asarray(still(history, actions) + np.cumsum(actions["push"].astype(float), axis=1))
+
+
+def off_by(error: Callable[[Floats, Floats], Floats]) -> Imagine:
     """The true dynamics, wrong by error(step from 1, episode number)."""
 
-    def imagine(history: History, actions: Arrays) -> np.ndarray:
+    def imagine(history: History, actions: Arrays) -> Floats:
         true = exact(history, actions)
         steps = np.arange(1, true.shape[1] + 1)[None, :, None]
-        return true + error(steps, history.observations["number"][:, -1:])
+        return true + error(steps, history.observations["number"][:, -1:].astype(float))
 
     return imagine
 
@@ -205,14 +212,12 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
                 paths=(ImaginedPath(frames=frames, frame_steps=(0, 2, 4, 6, 8), real=path, imagined=path + 1),),
             ),
             Films(films=(Film(frames=frames, goal=frames[0], reached=True),)),
-            sample_forecasts(
-                Toy(exact, lambda level: level), episodes, index=1, context=3, horizon=6, level=0.9
-            ),
+            sample_forecasts(Toy(exact, lambda level: level), episodes, index=1, context=3, horizon=6, level=0.9),
         ),
     )
 
 
-def outcome(name: str, role: str, successes: int) -> Outcome:
+def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"], successes: int) -> Outcome:
     """Out of a hundred, split evenly."""
     half = {"same room": wilson(successes // 2, 50), "across": wilson(successes - successes // 2, 50)}
     return Outcome(name=name, role=role, all=wilson(successes, 100), split=half)

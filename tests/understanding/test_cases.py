@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from worldline.contracts.episode import Episode
+from worldline.contracts.world import World
 from worldline.errors import InputError
 from worldline.understanding import cases as module
 from worldline.understanding.cases import cut, forecasts
@@ -35,7 +36,7 @@ def test_short_episodes_are_left_out_and_two_are_needed(episodes: list[Episode])
 
 
 def test_batches_change_nothing(
-    episodes: list[Episode], worlds: Mapping[str, Callable[..., object]], monkeypatch: pytest.MonkeyPatch
+    episodes: list[Episode], worlds: Mapping[str, Callable[..., World]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases, world = cut(episodes, context=2, horizon=5, per_episode=3), worlds["error_by_episode"](lambda level: level)
     whole = forecasts(world, cases, cases.actions, level=0.9)["place"]
@@ -46,6 +47,6 @@ def test_batches_change_nothing(
     assert whole.mean.shape == (30, 5, 2)
 
 
-def test_no_band_where_the_world_has_none(episodes: list[Episode], worlds: Mapping[str, Callable[..., object]]) -> None:
+def test_no_band_where_the_world_has_none(episodes: list[Episode], worlds: Mapping[str, Callable[..., World]]) -> None:
     cases = cut(episodes, context=2, horizon=5, per_episode=3)
     assert forecasts(worlds["exact"](), cases, cases.actions, level=0.9)["place"].low is None

@@ -9,8 +9,13 @@ import pytest
 from worldline.config import from_json, to_json
 from worldline.contracts.episode import Episode
 from worldline.contracts.world import World
+from worldline.engines.trivial import Linear, Persistence
 from worldline.errors import InputError
+from worldline.planners.cem import CrossEntropy
+from worldline.testing.toys import Integrator
 from worldline.understanding.diagnostics import Diagnostics, diagnose
+from worldline.worlds.calibration import calibrate
+from worldline.worlds.local import LocalWorld
 
 Worlds = Mapping[str, Callable[..., World]]
 
@@ -118,7 +123,9 @@ def test_what_was_not_observed_does_not_count(episodes: list[Episode], worlds: W
         place[5] = np.nan
         known = np.arange(13) != 5
         return replace(
-            episode, observations={**episode.observations, "place": place}, observed={"place": known, "number": known | True}
+            episode,
+            observations={**episode.observations, "place": place},
+            observed={"place": known, "number": known | True},
         )
 
     found = diagnose(
@@ -161,6 +168,31 @@ def test_refusals(episodes: list[Episode], worlds: Worlds) -> None:
         measure(world, episodes, levels=(1.0,))
     with pytest.raises(InputError, match="the world under test"):
         measure(world, episodes, {"": world})
+    strip = [replace(episode, observations={"number": episode.observations["number"]}) for episode in episodes]
     with pytest.raises(InputError, match="no vector signal"):
-        strip = [replace(e, observations={"number": e.observations["number"]}) for e in episodes]
-        measure(worlds["blank"](), strip)
+        measure(world, strip)
+
+
+def test_on_a_real_world_with_engines_beside_it() -> None:
+    toy = Integrator(noise=0.1, camera=False, wind=False)
+    linear = Linear.fit(toy.episodes(40, 30, seed=0), toy.schema, context=1)
+    world = LocalWorld(
+        linear, calibrate(linear, toy.episodes(60, 12, seed=1), horizon=8, num_windows=1, seed=0), CrossEntropy()
+    )
+    held_out = toy.episodes(60, 12, seed=2)
+    still = LocalWorld(Persistence.fit(held_out, toy.schema), None, CrossEntropy())
+    found = diagnose(
+        world,
+        held_out,
+        comparisons={"persistence": still},
+        context=1,
+        horizon=8,
+        horizons=(1, 8),
+        per_episode=2,
+        levels=(0.5, 0.9, 0.95),
+        seed=0,
+    )
+    assert all(skill.skill.at(8).low > 0 for skill in found.skills)
+    assert all(gap.increase.low > 0 for gap in found.gaps if gap.signal is None)
+    assert all(band.coverage.high > band.level for band in found.bands)
+    assert len(found.bands) == 3 * len(found.units)

@@ -33,7 +33,7 @@ def test_wilson_refuses_impossible_counts(counts: tuple[int, int]) -> None:
 
 
 def test_fewer_effective_trials_widen_the_interval() -> None:
-    whole, part = wilson(90, 100), wilson(90, 100, effective_trials=20)
+    whole, part = wilson(90, 100), wilson(90, 100, effective_trials=20.0)
     assert part.low < whole.low
     assert part.high > whole.high
     assert part.trials == 100

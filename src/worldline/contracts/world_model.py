@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -89,7 +90,20 @@ class Losses:
 
 
 class WorldModel(nn.Module, ABC):
-    """A learned model of how observations follow from observations and inputs."""
+    """A learned model of how observations follow from observations and inputs.
+
+    Built as `Model(schema=..., config=Model.Config(...))`.
+    """
+
+    Config: ClassVar[type[Any]]
+    """The frozen dataclass that configures this family."""
+
+    config: Any
+    """This model's own configuration."""
+
+    @abstractmethod
+    def fit_normaliser(self, window: Window) -> None:
+        """Takes means and deviations of all signals from `window`, a large sample of the training data."""
 
     @abstractmethod
     def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
@@ -118,6 +132,10 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
         """What `inputs` would lead to: pure, differentiable in the actions, with the same noise for all N."""
+
+    @abstractmethod
+    def belief(self, features: Float[Tensor, "B D"]) -> Belief:
+        """The belief that these features stand for, so that heads can be fitted on stored ones; nothing before it is known."""
 
     @abstractmethod
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:

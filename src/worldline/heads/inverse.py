@@ -40,8 +40,8 @@ class Inverse(nn.Module):
     def __init__(self, config: InverseConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("low", torch.tensor(config.low), persistent=False)
-        self.register_buffer("high", torch.tensor(config.high), persistent=False)
+        self.register_buffer("low", torch.tensor(config.low))
+        self.register_buffer("high", torch.tensor(config.high))
         width = config.width
         self.layers = mlp([2 * config.latent_size, width, width, width, len(config.low)], norm=True)
 

@@ -60,21 +60,21 @@ class TwoRooms(Lab):
             spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Dict({"move": box(-MAX_MOVE, MAX_MOVE, (2,), np.float32)})
-        self._position = np.zeros(2)
-        self._wall = np.array(FIXED_WALL)
+        self._position: Floats = np.zeros(2)
+        self._wall: Floats = np.array(FIXED_WALL)
         self._room = draw_walls(self._wall)
 
     @property
     def schema(self) -> Schema:
         """The four signals; `camera` only where it is drawn."""
-        observation, inside = Role.OBSERVATION, {"low": (0.0, 0.0), "high": (float(SIZE), float(SIZE))}
+        observation, low, high = Role.OBSERVATION, (0.0, 0.0), (float(SIZE), float(SIZE))
         camera = Signal(name="camera", role=observation, kind=Kind.IMAGE, shape=(SIZE, SIZE, 3))
         move = (MAX_MOVE, MAX_MOVE)
         signals = (
             Signal(name="position", role=observation, kind=Kind.VECTOR, shape=(2,), unit="px",
-                   components=("x", "y"), entity="dot", **inside),
+                   low=low, high=high, components=("x", "y"), entity="dot"),
             Signal(name="wall", role=observation, kind=Kind.VECTOR, shape=(2,), unit="px",
-                   components=("wall_x", "door_y"), entity="wall", **inside),
+                   low=low, high=high, components=("wall_x", "door_y"), entity="wall"),
             Signal(name="move", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="px",
                    low=(-MAX_MOVE, -MAX_MOVE), high=move, components=("x", "y"), entity="dot"),
         )  # fmt: skip
@@ -104,7 +104,7 @@ class TwoRooms(Lab):
         self._position = slide(self._position, np.asarray(action["move"], dtype=float), self._wall)
         return self._observe(), 0.0, False, False, {}
 
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]  # Gymnasium declares a list too
+    def render(self) -> NDArray[np.uint8]:
         """The camera's picture."""
         return draw_dot(self._room, self._position)
 
@@ -131,7 +131,8 @@ class TwoRooms(Lab):
 
     def steps_to_goal(self, observations: Arrays, goal: Arrays) -> Floats:
         """Shortest path over the longest step along an axis; see `Lab`."""
-        waypoints = shortest_path(observations["position"], goal["position"], observations["wall"])
+        places = observations["position"], goal["position"], observations["wall"]
+        waypoints = shortest_path(*(place.astype(float) for place in places))
         legs = np.abs(np.diff(waypoints, axis=1)).max(-1)
         return np.asarray(legs.sum(-1) / MAX_MOVE)
 
@@ -154,7 +155,7 @@ class Explorer(Policy):
 
     def __init__(self) -> None:
         self._purposeful = False
-        self._target = np.zeros(2)
+        self._target: Floats = np.zeros(2)
         self._heading = 0.0
         self._patience = 0
 
@@ -205,15 +206,15 @@ def slide(position: Floats, move: Floats, wall: Floats) -> Floats:
         move: [..., 2] px.
         wall: [..., 2] px: wall x, door y.
     """
-    share = np.minimum(1.0, _free_share(position, move, wall))
-    return np.clip(position + share[..., None] * move, _NEAR, _FAR)
+    share = np.asarray(np.minimum(1.0, _free_share(position, move, wall)))
+    return np.asarray(np.clip(position + share[..., None] * move, _NEAR, _FAR))
 
 
 def _free_share(position: Floats, move: Floats, wall: Floats) -> Floats:
     """The share of `move` until contact, at least 0; above 1 where there is none."""
     safe = np.where(np.abs(move) < 1e-12, 1e-12, move)
     room = np.where(safe > 0, _FAR - position, _NEAR - position)
-    share: Floats = np.maximum(room / safe, 0).min(-1)
+    share: Floats = np.asarray(np.maximum(room / safe, 0).min(-1))
     wall_x, door_y = wall[..., 0], wall[..., 1]
     for low, high in ((-np.inf, door_y - _GAP), (door_y + _GAP, np.inf)):
         entry_x, exit_x = _slab(position[..., 0], safe[..., 0], wall_x - _REACH, wall_x + _REACH)
@@ -225,10 +226,10 @@ def _free_share(position: Floats, move: Floats, wall: Floats) -> Floats:
     return share
 
 
-def _slab(start: Floats, velocity: Floats, low: Any, high: Any) -> tuple[Floats, Floats]:
+def _slab(start: Floats, velocity: Floats, low: Floats | float, high: Floats | float) -> tuple[Floats, Floats]:
     """When a point enters and leaves the open interval (low, high)."""
     first, second = (low - start) / velocity, (high - start) / velocity
-    return np.minimum(first, second), np.maximum(first, second)
+    return np.asarray(np.minimum(first, second)), np.asarray(np.maximum(first, second))
 
 
 def shortest_path(position: Floats, goal: Floats, wall: Floats) -> Floats:
@@ -246,7 +247,7 @@ def shortest_path(position: Floats, goal: Floats, wall: Floats) -> Floats:
     blocked = (_free_share(paths[:, :, :-1], legs, wall[:, None]) < 1 - 1e-6) & (np.linalg.norm(legs, axis=-1) > 0)
     lengths = np.linalg.norm(legs, axis=-1).sum(-1) + 1e6 * blocked.sum(-1)
     best = lengths.argmin(0)
-    return paths[best, np.arange(len(position))]
+    return np.asarray(paths[best, np.arange(len(position))])
 
 
 def _limited(move: Floats) -> Floats:
@@ -260,7 +261,8 @@ def draw_walls(wall: Floats) -> NDArray[np.float32]:
     middles = np.arange(SIZE, dtype=np.float32) + 0.5
     across = np.clip(WALL_HALF_WIDTH + 0.5 - np.abs(middles - wall[0]), 0, 1)
     along = np.clip(np.abs(middles - wall[1]) - DOOR_HALF_HEIGHT + 0.5, 0, 1)
-    return _blend(np.broadcast_to(np.float32(FLOOR_COLOUR), (SIZE, SIZE, 3)), np.outer(along, across), WALL_COLOUR)
+    floor = np.full((SIZE, SIZE, 3), FLOOR_COLOUR, np.float32)
+    return _blend(floor, np.outer(along, across), WALL_COLOUR)
 
 
 def draw_dot(room: NDArray[np.float32], position: Floats) -> NDArray[np.uint8]:
@@ -278,4 +280,4 @@ def draw_dot(room: NDArray[np.float32], position: Floats) -> NDArray[np.uint8]:
 
 
 def _blend(picture: NDArray[np.float32], share: Floats, colour: tuple[int, int, int]) -> NDArray[np.float32]:
-    return picture + share[..., None].astype(np.float32) * (np.float32(colour) - picture)
+    return picture + share[..., None].astype(np.float32) * (np.asarray(colour, np.float32) - picture)

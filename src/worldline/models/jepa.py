@@ -148,6 +148,8 @@ class Jepa(WorldModel):
         ConfigError: an image of another size than 64 by 64, or a discrete input.
     """
 
+    Config = JepaConfig
+
     def __init__(self, *, schema: Schema, config: JepaConfig) -> None:
         super().__init__()
         self.schema, self.config = schema, config
@@ -157,12 +159,27 @@ class Jepa(WorldModel):
         self.images = nn.ModuleDict({s.name: ImageEncoder(s, config) for s in signals if s.kind is Kind.IMAGE})
         vectors = tuple(signal for signal in signals if signal.kind is Kind.VECTOR)
         self.vectors = VectorEncoder(vectors, config) if vectors else None
-        self.signal_map = nn.Linear(config.latent_size, sum(s.size for s in vectors)) if vectors else None
+        mapped = sum(s.size for s in vectors) if config.signal_weight > 0 else 0
+        self.signal_map = nn.Linear(config.latent_size, mapped) if mapped else None
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
         num_inputs = len(self.actions.mean) + len(self.exogenous.mean)
         width = config.predictor_width
         self.predictor = mlp([config.latent_size + num_inputs, width, width, config.latent_size])
+
+    def fit_normaliser(self, window: Window) -> None:
+        """Per channel of an image, per component of everything else; missing values do not count."""
+        for name, encoder in self.images.items():
+            seen = window.observations[name][window.observed[name]].float()
+            deviation, mean = torch.std_mean(seen, dim=(0, 1, 2))
+            encoder.mean.copy_(mean[:, None, None])
+            encoder.deviation.copy_(deviation.clamp(min=1.0)[:, None, None])
+        if self.vectors is not None:
+            known = torch.stack([window.observed[s.name] for s in self.vectors.signals]).all(0)
+            self.vectors.normaliser.fit(concatenate(self.vectors.signals, window.observations)[known])
+        self.actions.fit(window.past.actions.flatten(0, 2))
+        if window.past.exogenous is not None:
+            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; where one was missing, what the steps before lead to."""
@@ -207,6 +224,10 @@ class Jepa(WorldModel):
         features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
         return Imagined(features=features, final=Latent(latent=latent))
 
+    def belief(self, features: Float[Tensor, "B D"]) -> Latent:
+        """Features are the belief."""
+        return Latent(latent=features)
+
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """Open-loop prediction error, SIGReg, and the options of the config."""
         config = self.config
@@ -228,20 +249,10 @@ class Jepa(WorldModel):
             change = (by_time[-1:] - by_time[:1])[..., : config.latent_size // 2]
             terms["change"] = sigreg(change, num_slices=config.num_slices, generator=generator)
             weights["change"] = config.change_weight
-        if config.signal_weight and self.vectors is not None:
-            terms["signals"] = self._signal_error(window, latents, imagined)
+        if self.vectors is not None and self.signal_map is not None:
+            terms["signals"] = _signal_error(self.vectors, self.signal_map, window, latents, imagined)
             weights["signals"] = config.signal_weight
         return Losses(terms=terms, weights=weights)
-
-    def _signal_error(self, window: Window, latents: Tensor, imagined: Tensor) -> Tensor:
-        """Squared error of the vector inputs, linearly read from real and from imagined latents."""
-        assert self.vectors is not None and self.signal_map is not None
-        target = self.vectors.scores(window.observations)
-        signals = self.vectors.signals
-        flags = torch.cat([window.observed[s.name][..., None].expand(-1, -1, s.size) for s in signals], -1)
-        real = (self.signal_map(latents) - target).square().where(flags, 0.0)
-        future = (self.signal_map(imagined) - target[:, 1:]).square().where(flags[:, 1:], 0.0)
-        return (real.sum() + future.sum()) / (flags.sum() + flags[:, 1:].sum()).clamp(min=1)
 
     def _encode(self, observations: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Float[Tensor, "M D"]:
         parts = [encoder(observations[name], observed[name]) for name, encoder in self.images.items()]
@@ -258,6 +269,17 @@ class Jepa(WorldModel):
 
     def _predict(self, latent: Tensor, known: Tensor) -> Float[Tensor, "M D"]:
         return latent + torch.as_tensor(self.predictor(torch.cat([latent, known.to(latent.dtype)], -1)))
+
+
+def _signal_error(
+    vectors: VectorEncoder, signal_map: nn.Linear, window: Window, latents: Tensor, imagined: Tensor
+) -> Float[Tensor, ""]:
+    """Squared error of the vector inputs, linearly read from real and from imagined latents."""
+    flags = torch.cat([window.observed[s.name][..., None].expand(-1, -1, s.size) for s in vectors.signals], -1)
+    target = vectors.scores(window.observations).where(flags, 0.0)  # before the square: NaN would spoil the gradient
+    real = (signal_map(latents) - target).square() * flags
+    future = (signal_map(imagined) - target[:, 1:]).square() * flags[:, 1:]
+    return (real.sum() + future.sum()) / (flags.sum() + flags[:, 1:].sum()).clamp(min=1)
 
 
 def _at_step(inputs: Inputs, step: int) -> Inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -15,6 +16,6 @@ def mlp(sizes: Sequence[int], *, norm: bool = False) -> nn.Sequential:
         norm: LayerNorm before each GELU.
     """
     layers: list[nn.Module] = []
-    for wide, narrow in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for wide, narrow in pairwise(sizes[:-1]):
         layers += [nn.Linear(wide, narrow), *([nn.LayerNorm(narrow)] if norm else []), nn.GELU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))

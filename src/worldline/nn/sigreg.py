@@ -32,4 +32,4 @@ def sigreg(latents: Float[Tensor, "T B D"], *, num_slices: int, generator: torch
     weights[[0, -1]] /= 2
     angles = projected.unsqueeze(-1) * points
     misfit = (angles.cos().mean(1) - target).square() + angles.sin().mean(1).square()
-    return (misfit * weights).sum(-1).mean()
+    return torch.as_tensor((misfit * weights).sum(-1).mean())

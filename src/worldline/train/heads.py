@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import mse_loss, pad, softplus
 
 from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Belief, Inputs, WorldModel
@@ -31,6 +31,9 @@ from worldline.train.batches import Trace, trace
 
 Progress = Callable[[int, int], None]
 
+FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
+"""Of the two parts of the distance's loss; chosen on Two Rooms (benchmarks/LOG.md)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsConfig:
@@ -42,7 +45,9 @@ class HeadsConfig:
         distance_updates: of the distance.
         inverse_updates: of the inverse.
         width: of the distance and inverse networks.
-        unroll: steps that the inverse is differentiated through.
+        batch_size: states an update.
+        unroll: imagined steps that readout and inverse are fitted on.
+        far: steps beyond which pairs are no longer pushed apart as strongly; about a quarter of an episode.
         learning_rate: first of a linear decay to 0.
         seed: of initial weights and batches.
     """
@@ -52,7 +57,9 @@ class HeadsConfig:
     distance_updates: int = 2500
     inverse_updates: int = 1500
     width: int = 256
+    batch_size: int = 256
     unroll: int = 6
+    far: float = 15.0
     learning_rate: float = 1e-3
     seed: int = 0
 
@@ -115,29 +122,34 @@ def fit_heads(
         torch.manual_seed(config.seed)  # initial weights
         familiarity = Familiarity(FamiliarityConfig(latent_size=table.features.shape[1]))
         familiarity.fit(table.features)
-        readout = _fit_readout(store, split, table, config, generator, ticks)
+        imagination = _Imagination(model, store.schema, generator)
+        readout = _fit_readout(store, split, table, imagination, config, ticks)
         if not config.goals:
             return Heads(readout=readout, familiarity=familiarity, distance=None, inverse=None)
-        imagination = _Imagination(model, store.schema, generator)
-        distance = _fit_distance(imagination, table, config, generator, ticks)
-        inverse = _fit_inverse(imagination, table, distance, config, generator, ticks)
+        distance = _fit_distance(table, imagination, config, ticks)
+        inverse = _fit_inverse(table, distance, imagination, config, ticks)
     return Heads(readout=readout, familiarity=familiarity, distance=distance, inverse=inverse)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """All latents of all episodes, one below the other."""
+    """All latents of all episodes, one below the other, with the inputs that follow each (0 after the last)."""
 
     features: Float[Tensor, "M D"]
-    first: Int[Tensor, "M"]  # row of the episode's first latent
-    length: Int[Tensor, "M"]  # latents in the episode
+    actions: Float[Tensor, "M A"]
+    exogenous: Float[Tensor, "M E"] | None
+    first: Int[Tensor, " M"]  # row of the episode's first latent
+    length: Int[Tensor, " M"]  # latents in the episode
 
     @staticmethod
     def of(traces: list[Trace]) -> _Table:
         lengths = torch.tensor([len(one.features) for one in traces])
         firsts = lengths.cumsum(0) - lengths
+        known = [one.exogenous for one in traces if one.exogenous is not None]
         return _Table(
             features=torch.cat([one.features for one in traces]),
+            actions=torch.cat([pad(one.actions, (0, 0, 0, 1)) for one in traces]),
+            exogenous=torch.cat([pad(inputs, (0, 0, 0, 1)) for inputs in known]) if known else None,
             first=firsts.repeat_interleave(lengths),
             length=lengths.repeat_interleave(lengths),
         )
@@ -146,8 +158,13 @@ class _Table:
         """Rows of `count` states, and of another state of the same episode for each."""
         here = torch.randint(len(self.features), (count,), generator=generator)
         share = torch.rand(count, generator=generator)
-        there = self.first[here] + (share * self.length[here]).long()
-        return here, there
+        return here, self.first[here] + (share * self.length[here]).long()
+
+    def starts(self, count: int, num_steps: int, generator: torch.Generator) -> Tensor:
+        """Rows of `count` states that `num_steps` logged steps follow."""
+        left = self.first + self.length - torch.arange(len(self.features)) - 1
+        able = (left >= num_steps).nonzero()[:, 0]
+        return able[torch.randint(len(able), (count,), generator=generator)]
 
 
 class _Ticks:
@@ -163,28 +180,116 @@ class _Ticks:
 
 
 class _Imagination:
-    """One step of a frozen model from bare latents."""
+    """A frozen model, from bare latents on."""
 
     def __init__(self, model: WorldModel, schema: Schema, generator: torch.Generator) -> None:
-        self._model, self._generator = model, generator
+        self._model, self.generator = model, generator
         self._step_s = schema.step_s or 1.0
         self.low = torch.tensor([bound for signal in schema.actions for bound in signal.low or ()])
         self.high = torch.tensor([bound for signal in schema.actions for bound in signal.high or ()])
 
-    def step(self, belief: Belief, action: Float[Tensor, "B A"]) -> Belief:
-        """The belief after `action`."""
-        step_s = torch.full((len(action), 1), self._step_s)
-        inputs = Inputs(actions=action[:, None, None], exogenous=None, step_s=step_s)
-        return self._model.rollout(belief, inputs, generator=self._generator).final
+    def step(self, latent: Float[Tensor, "B D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B D"]:
+        """The latent after `action`, without exogenous inputs."""
+        return self._rollout(latent, action[:, None], None)[:, 0]
 
-    def random_action(self, count: int) -> Float[Tensor, "B A"]:
+    def logged(self, table: _Table, rows: Tensor, num_steps: int) -> list[Float[Tensor, "B D"]]:
+        """The latents that the logged inputs lead to from the latents in `rows`, for each of the next steps."""
+        ahead = rows[:, None] + torch.arange(num_steps)
+        exogenous = None if table.exogenous is None else table.exogenous[ahead]
+        return list(self._rollout(table.features[rows], table.actions[ahead], exogenous).unbind(1))
+
+    def random_actions(self, count: int) -> Float[Tensor, "B A"]:
         """Uniform over the action space."""
-        share = torch.rand(count, len(self.low), generator=self._generator)
+        share = torch.rand(count, len(self.low), generator=self.generator)
         return self.low + share * (self.high - self.low)
+
+    def _rollout(self, latent: Tensor, actions: Tensor, exogenous: Tensor | None) -> Float[Tensor, "B T D"]:
+        step_s = torch.full(actions.shape[:2], self._step_s)
+        inputs = Inputs(actions=actions[:, None], exogenous=exogenous, step_s=step_s)
+        belief = self._model.belief(latent)
+        return self._model.rollout(belief, inputs, generator=self.generator).features[:, 0].mean(1)
+
+
+def _fit_readout(
+    store: Store, split: Split, table: _Table, imagination: _Imagination, config: HeadsConfig, ticks: _Ticks
+) -> Readout:
+    """Least squares to all vector observations, from real latents and from imagined ones."""
+    signals = {s.name: s.size for s in store.schema.observations if s.kind is Kind.VECTOR}
+    rows = [
+        torch.cat([torch.from_numpy(store.read(name, e, 0, int(store.num_steps[e]) + 1)) for name in signals], -1)
+        for e in split.train
+    ]
+    observed = [
+        torch.cat([_mask(store, name, e)[:, None].expand(-1, size) for name, size in signals.items()], -1)
+        for e in split.train
+    ]
+    values, known = torch.cat(rows), torch.cat(observed)
+    head = Readout(ReadoutConfig(latent_size=table.features.shape[1], signals=signals, width=config.width))
+    head.normaliser.fit(values)
+    target = head.normaliser(values).where(known, 0.0)
+    steps = min(config.unroll, int(table.length.max()) - 1)
+    for optimizer in _optimise(head, config.readout_updates, config.learning_rate, ticks):
+        here = table.starts(config.batch_size, steps, imagination.generator)
+        path, ahead = [table.features[here]], here + torch.arange(steps + 1)[:, None]
+        with torch.no_grad():
+            path += imagination.logged(table, here, steps)
+        weight = known[ahead].float()
+        error = (head.scores(torch.stack(path)) - target[ahead]).square() * weight
+        _descend(optimizer, error.sum() / weight.sum().clamp(min=1))
+    return head
+
+
+def _fit_distance(table: _Table, imagination: _Imagination, config: HeadsConfig, ticks: _Ticks) -> Distance:
+    """Far pairs apart, single steps at most 1."""
+    head = Distance(DistanceConfig(latent_size=table.features.shape[1], width=config.width))
+    count = 2 * config.batch_size
+    for optimizer in _optimise(head, config.distance_updates, config.learning_rate, ticks):
+        here, goal = table.pairs(count, imagination.generator)
+        start, wanted = table.features[here], table.features[goal]
+        with torch.no_grad(), autocast():
+            after = imagination.step(start, imagination.random_actions(count)).float()
+        with autocast():
+            embedded = head.embed(torch.cat([start, after, wanted])).float()
+        before, behind, there = embedded.chunk(3)
+        step = head.between(before, behind)
+        far = torch.cat([head.between(before, there), head.between(behind, there)])
+        apart = softplus(config.far - far, beta=FAR_SHARPNESS).mean()
+        _descend(optimizer, FAR_WEIGHT * apart + STEP_WEIGHT * (step - 1).relu().square().mean())
+    return head
+
+
+def _fit_inverse(
+    table: _Table, distance: Distance, imagination: _Imagination, config: HeadsConfig, ticks: _Ticks
+) -> Inverse:
+    """The policy that the imagined sum of distances to the goal is least under."""
+    low, high = tuple(imagination.low.tolist()), tuple(imagination.high.tolist())
+    head = Inverse(InverseConfig(latent_size=table.features.shape[1], low=low, high=high, width=config.width))
+    for optimizer in _optimise(head, config.inverse_updates, config.learning_rate, ticks):
+        here, goal = table.pairs(config.batch_size, imagination.generator)
+        latent, wanted = table.features[here], table.features[goal]
+        there = distance.embed(wanted)
+        path = []
+        with autocast():
+            for _ in range(config.unroll):
+                latent = imagination.step(latent, head(latent, wanted))
+                path.append(latent)
+            left = distance.between(distance.embed(torch.stack(path)).float(), there)
+        _descend(optimizer, left.mean())
+    return head
+
+
+def _mask(store: Store, name: str, episode: int) -> Tensor:
+    return torch.from_numpy(store.observed(name, episode, 0, int(store.num_steps[episode]) + 1))
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 def _optimise(network: nn.Module, updates: int, learning_rate: float, ticks: _Ticks) -> Iterator[torch.optim.Optimizer]:
-    """Yields the optimiser once an update, its learning rate falling to 0."""
+    """Yields the optimiser once an update, its learning rate falling to 0; freezes the network in the end."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate)
     for update in range(updates):
         for group in optimizer.param_groups:

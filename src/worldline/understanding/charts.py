@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from worldline.understanding.markup import Html, numbers, tag
-from worldline.understanding.wording import number
+from worldline.understanding.wording import Number, number
 from worldline.understanding.wording import tick as tick_text
 
 _GRID: Final = 1000.0
@@ -36,10 +36,10 @@ class Line:
 
     label: str
     style: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
+    x: Sequence[Number]
+    y: Sequence[Number]
+    low: Sequence[Number] = ()
+    high: Sequence[Number] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,8 @@ class LineChart:
     x_label: str
     y_label: str
     lines: Sequence[Line]
-    levels: Sequence[tuple[str, float]] = ()
-    now: float | None = None
+    levels: Sequence[tuple[str, Number]] = ()
+    now: Number | None = None
     log: bool = False
     zero: bool = False
 
@@ -84,12 +84,12 @@ class Dot:
     """
 
     label: str
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
     text: str
     style: str
-    target: float | None = None
+    target: Number | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +109,13 @@ class IntervalChart:
     title: str
     alt: str
     rows: Sequence[Dot]
-    ticks: Sequence[float]
-    show: Callable[[float], str]
+    ticks: Sequence[Number]
+    show: Callable[[Number], str]
     zero: bool = False
     head: tuple[str, str] = ("", "value")
 
 
-def nice_ticks(low: float, high: float, count: int) -> list[float]:
+def nice_ticks(low: Number, high: Number, count: int) -> list[float]:
     """About `count` round numbers whose ends enclose [low, high]."""
     if not high > low:
         low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
@@ -126,13 +126,13 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     return [round(k * step, 12) for k in range(first, last + 1)]
 
 
-def zero_ticks(lows: Iterable[float], highs: Iterable[float]) -> list[float]:
+def zero_ticks(lows: Iterable[Number], highs: Iterable[Number]) -> list[float]:
     """Ticks for figures that are read from 0; what lies only a little below 0 gets no axis of its own."""
     low, high = min([0.0, *lows]), max([0.0, *highs])
     return nice_ticks(0.0 if -low < 0.05 * high else low, high, 5)
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: Number, high: Number) -> list[float]:
     """Powers of ten, with 2 and 5 between where there are few, whose ends enclose [low, high], both positive."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1, 2, 5) if last - first <= 2 else (1,)
@@ -149,10 +149,10 @@ def line_chart(chart: LineChart) -> Html:
     ticks = _y_ticks(chart)
     flip = math.log10 if chart.log else float
 
-    def across(x: float) -> float:
+    def across(x: Number) -> Number:
         return _GRID * (x - x_low) / ((x_high - x_low) or 1.0)
 
-    def down(y: float) -> float:
+    def down(y: Number) -> Number:
         return _GRID * (1 - (flip(y) - flip(ticks[0])) / (flip(ticks[-1]) - flip(ticks[0])))
 
     x_ticks = [tick for tick in nice_ticks(x_low, x_high, 5) if x_low <= tick <= x_high]
@@ -174,7 +174,7 @@ def interval_chart(chart: IntervalChart) -> Html:
     """The chart with its numbers."""
     low, high = chart.ticks[0], chart.ticks[-1]
 
-    def across(x: float) -> float:
+    def across(x: Number) -> Number:
         return _GRID * min(1.0, max(0.0, (x - low) / ((high - low) or 1.0)))
 
     grid = [_rule("grid", across(tick), 0, across(tick), _GRID) for tick in chart.ticks]
@@ -228,12 +228,12 @@ def _legend(chart: LineChart) -> Html:
     return tag("div", {"class": "legend", "aria-hidden": "true"}, *entries)
 
 
-def _rule(style: str, x1: float, y1: float, x2: float, y2: float) -> Html:
+def _rule(style: str, x1: Number, y1: Number, x2: Number, y2: Number) -> Html:
     """A straight line; of no length, a dot."""
     return tag("path", {"class": style, "d": f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"})
 
 
-def _place(style: str, side: str, position: float, text: str) -> Html:
+def _place(style: str, side: str, position: Number, text: str) -> Html:
     """A label at `position` (0 to 1000) from `side`."""
     return tag("span", {"class": style, "style": f"{side}:{position / 10:.2f}%", "aria-hidden": "true"}, text)
 
@@ -245,7 +245,7 @@ def _thinned(count: int) -> list[int]:
 
 
 def _pieces(
-    xs: Sequence[float], ys: Sequence[float], across: Callable[[float], float], down: Callable[[float], float]
+    xs: Sequence[Number], ys: Sequence[Number], across: Callable[[Number], Number], down: Callable[[Number], Number]
 ) -> list[list[str]]:
     """The points, as runs between gaps."""
     runs: list[list[str]] = [[]]
@@ -267,7 +267,7 @@ def _path(style: str, runs: Iterable[list[str]]) -> Html:
     return tag("path", {"class": f"line {style}", "d": moves})
 
 
-def _band(line: Line, across: Callable[[float], float], down: Callable[[float], float]) -> Html:
+def _band(line: Line, across: Callable[[Number], Number], down: Callable[[Number], Number]) -> Html:
     """The area between the edges."""
     upper, lower = _pieces(line.x, line.high, across, down), _pieces(line.x, line.low, across, down)
     areas = ["M" + "L".join([*top, *reversed(bottom)]) + "Z" for top, bottom in zip(upper, lower, strict=False)]
@@ -282,7 +282,7 @@ def _line_numbers(chart: LineChart) -> Html:
     return numbers([chart.x_label, *(line.label for line in chart.lines)], rows, caption=chart.title)
 
 
-def _cell(line: Line, x: float) -> str:
+def _cell(line: Line, x: Number) -> str:
     """The curve's value at `x`, with its band, or a dash."""
     if x not in line.x:
         return "–"

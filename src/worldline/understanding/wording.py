@@ -9,6 +9,8 @@ from typing import Final
 from worldline.contracts.evaluation import Rate
 from worldline.understanding.statistics import Estimate
 
+Number = float | int
+
 NBSP: Final = "\u00a0"
 """Keeps a number and its unit on one line."""
 _UNITS: Final = {"degC": "°C", "1": "", "?": "", "percent": "%"}
@@ -17,7 +19,7 @@ HOUR_S: Final = 3600.0
 DAY_S: Final = 86400.0
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: Number, digits: int = 3) -> str:
     """`value` with about `digits` significant digits, whole numbers whole, thousands set apart, a real minus."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else ("∞" if value > 0 else "−∞")
@@ -30,13 +32,13 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{places}f}".replace(",", "\u202f").replace("-", "−")
 
 
-def tick(value: float) -> str:
+def tick(value: Number) -> str:
     """A number on an axis, without needless zeros."""
     text = number(value, 12)
     return text if "." not in text or "e" in text else text.rstrip("0").rstrip(".")
 
 
-def percent(share: float, *, signed: bool = False) -> str:
+def percent(share: Number, *, signed: bool = False) -> str:
     """A share in per cent: one decimal below 100 %, none above 10-fold."""
     text = number(abs(share) * 100, 3) if abs(share) >= 1 else f"{abs(share) * 100:.1f}"
     zero = float(text.replace("\u202f", "").replace("∞", "inf").replace("–", "nan")) == 0
@@ -44,12 +46,12 @@ def percent(share: float, *, signed: bool = False) -> str:
     return f"{sign}{text.removesuffix('.0') if zero or text == '100.0' else text}{NBSP}%"
 
 
-def round_percent(share: float) -> str:
+def round_percent(share: Number) -> str:
     """A share in per cent, without a decimal where it would be 0: levels and axes."""
     return percent(share).replace(f".0{NBSP}", NBSP)
 
 
-def quantity(value: float, unit: str) -> str:
+def quantity(value: Number, unit: str) -> str:
     """A number with its unit."""
     return f"{number(value)}{NBSP}{pretty_unit(unit)}".rstrip()
 
@@ -105,7 +107,7 @@ def span(steps: int, step_s: float | None) -> str:
     return f"{number(seconds / HOUR_S)}{NBSP}h"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: Number) -> str:
     """Wall time: "94 s", "4 min 12 s"."""
     whole = round(seconds)
     if whole < 2 * MINUTE_S:

@@ -1,0 +1,46 @@
+"""A whole run's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from worldline.contracts.planner import Planner
+from worldline.data.splits import Split
+from worldline.data.store import Store
+from worldline.models.jepa import JepaConfig
+from worldline.train.heads import HeadsConfig
+from worldline.train.loop import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What `learn` does, from store to bundle.
+
+    Args:
+        name: of the recipe.
+        model: registered name of the family.
+        model_config: of the model; names its inputs.
+        training: of the model.
+        heads: fitted afterwards.
+        horizon: steps that bands are calibrated for.
+        num_windows: windows that each calibration episode gives.
+        planner: that the world plans with.
+        split: which episodes are for what.
+    """
+
+    name: str
+    model: str
+    model_config: JepaConfig
+    training: TrainingConfig
+    heads: HeadsConfig
+    horizon: int
+    num_windows: int
+    planner: Planner
+    split: Callable[[Store], Split]
+
+    def with_seed(self, seed: int) -> Recipe:
+        """The same recipe, with other initial weights and batches; the split stays."""
+        return replace(
+            self, training=replace(self.training, seed=seed), heads=replace(self.heads, seed=seed)
+        )

@@ -1,0 +1,45 @@
+"""Two Rooms from pixels: `worldline demo`, or `worldline demo --walls random`."""
+
+from __future__ import annotations
+
+from worldline.data.splits import split
+from worldline.data.store import Store
+from worldline.models.jepa import JepaConfig
+from worldline.planners.cem import CrossEntropy
+from worldline.recipes.recipe import Recipe
+from worldline.train.heads import HeadsConfig
+from worldline.train.loop import TrainingConfig
+
+
+def two_rooms(store: Store) -> Recipe:
+    """The fixed wall, from 500 episodes of 60 steps."""
+    del store
+    return Recipe(
+        name="two-rooms",
+        model="jepa",
+        model_config=JepaConfig(inputs=("camera",), sigreg_weight=1.0, predictor_width=512),
+        training=TrainingConfig(num_updates=1000),
+        heads=HeadsConfig(),
+        horizon=20,
+        num_windows=2,
+        planner=CrossEntropy(num_candidates=64, num_iterations=3),
+        split=lambda store: split(len(store), seed=0),
+    )
+
+
+def two_rooms_random(store: Store) -> Recipe:
+    """A wall and a door that are elsewhere in every episode, from 1,600 episodes of 60 steps."""
+    del store
+    return Recipe(
+        name="two-rooms-random",
+        model="jepa",
+        model_config=JepaConfig(
+            inputs=("camera",), latent_size=128, sigreg_weight=1.0, change_weight=5.0, predictor_width=512
+        ),
+        training=TrainingConfig(num_updates=3500),
+        heads=HeadsConfig(distance_updates=5000, inverse_updates=3000, width=512),
+        horizon=20,
+        num_windows=2,
+        planner=CrossEntropy(num_candidates=64, num_iterations=3),
+        split=lambda store: split(len(store), seed=0),
+    )
