@@ -67,7 +67,9 @@ class UnknownNameError(WorldlineError, LookupError):
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
         listed = ", ".join(known) or "none"
-        super().__init__(f"no {kind} is called {name!r}. {hint} Known: {listed}.".replace(". . ", ". ").replace("  ", " "))
+        super().__init__(
+            f"no {kind} is called {name!r}. {hint} Known: {listed}.".replace(". . ", ". ").replace("  ", " ")
+        )
 
 
 class MissingExtraError(WorldlineError, ImportError):

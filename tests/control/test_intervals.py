@@ -56,3 +56,19 @@ def test_refuses_impossible_counts(successes: int, trials: int) -> None:
 def test_refuses_impossible_levels(level: float) -> None:
     with pytest.raises(InputError, match="level"):
         wilson(1, 2, level)
+
+
+def test_fewer_effective_trials_widen_the_interval() -> None:
+    whole, part = wilson(90, 100), wilson(90, 100, effective_trials=20.0)
+    assert part.low < whole.low
+    assert part.high > whole.high
+    assert part.trials == 100
+    assert (whole.low, whole.high) == pytest.approx(
+        (wilson(90, 100, effective_trials=100.0).low, wilson(90, 100, effective_trials=100.0).high)
+    )
+
+
+@pytest.mark.parametrize("effective_trials", [0.0, -1.0, float("nan")])
+def test_refuses_impossible_effective_trials(effective_trials: float) -> None:
+    with pytest.raises(InputError, match="effective_trials"):
+        wilson(1, 2, effective_trials=effective_trials)

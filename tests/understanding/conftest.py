@@ -22,6 +22,7 @@ from worldline.contracts.world import (
     WhatIf,
     World,
 )
+from worldline.control.intervals import wilson
 from worldline.understanding.diagnostics import Diagnostics, diagnose
 from worldline.understanding.evidence import (
     Film,
@@ -39,7 +40,7 @@ from worldline.understanding.evidence import (
     sample_forecasts,
 )
 from worldline.understanding.report import Report
-from worldline.understanding.statistics import Estimate, Floats, wilson
+from worldline.understanding.statistics import Estimate, Floats
 
 SCHEMA = Schema(
     signals=(

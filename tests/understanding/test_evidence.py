@@ -7,6 +7,7 @@ import pytest
 
 from worldline.contracts.episode import Episode
 from worldline.contracts.world import World
+from worldline.control.intervals import wilson
 from worldline.errors import InputError
 from worldline.understanding.evidence import (
     ImaginedPath,
@@ -16,7 +17,6 @@ from worldline.understanding.evidence import (
     readout_row,
     sample_forecasts,
 )
-from worldline.understanding.statistics import wilson
 
 
 def test_a_plan_has_exactly_one_planner() -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from worldline.control.intervals import wilson
 from worldline.understanding import findings
 from worldline.understanding.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.understanding.evidence import (
@@ -26,7 +27,7 @@ from worldline.understanding.evidence import (
     Vital,
 )
 from worldline.understanding.findings import Finding
-from worldline.understanding.statistics import Curve, Estimate, wilson
+from worldline.understanding.statistics import Curve, Estimate
 
 
 def plain(finding: Finding) -> str:

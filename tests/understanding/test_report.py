@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from worldline.control.intervals import wilson
 from worldline.understanding.diagnostics import Diagnostics
 from worldline.understanding.evidence import (
     Films,
@@ -28,7 +29,6 @@ from worldline.understanding.evidence import (
     Vital,
 )
 from worldline.understanding.report import Report, render
-from worldline.understanding.statistics import wilson
 
 VOID = {"meta", "img", "input", "br"}
 MARKERS = {

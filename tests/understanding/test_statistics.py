@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from worldline.control import intervals
-from worldline.errors import InputError
+from worldline.control.intervals import wilson
 from worldline.understanding.statistics import (
     cluster_rate,
     cluster_sums,
@@ -14,29 +11,7 @@ from worldline.understanding.statistics import (
     draw_clusters,
     r_squared,
     ratio,
-    wilson,
 )
-
-
-@given(st.integers(1, 500).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials))))
-def test_wilson_agrees_with_the_room_next_door(counts: tuple[int, int]) -> None:
-    ours, theirs = wilson(*counts), intervals.wilson(*counts)
-    assert (ours.successes, ours.trials) == counts
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
-    assert 0 <= ours.low <= ours.value <= ours.high <= 1
-
-
-@pytest.mark.parametrize("counts", [(1, 0), (-1, 5), (6, 5)])
-def test_wilson_refuses_impossible_counts(counts: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match="trials"):
-        wilson(*counts)
-
-
-def test_fewer_effective_trials_widen_the_interval() -> None:
-    whole, part = wilson(90, 100), wilson(90, 100, effective_trials=20.0)
-    assert part.low < whole.low
-    assert part.high > whole.high
-    assert part.trials == 100
 
 
 def test_copies_within_a_cluster_count_once() -> None:

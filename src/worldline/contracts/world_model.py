@@ -135,7 +135,7 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def belief(self, features: Float[Tensor, "B D"]) -> Belief:
-        """The belief that these features stand for, so that heads can be fitted on stored ones; nothing before it is known."""
+        """The belief that stored features stand for, with nothing known of what came before; heads are fitted on it."""
 
     @abstractmethod
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:

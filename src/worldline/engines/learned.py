@@ -176,7 +176,9 @@ class LearnedEngine(Engine, Reaches, Novelty):
     def _observations(self, steps: History, worlds: int, length: int, past: Inputs) -> Window:
         everything = np.ones((worlds, length), bool)
         return Window(
-            observations={name: torch.from_numpy(np.ascontiguousarray(steps.observations[name])) for name in self.inputs},
+            observations={
+                name: torch.from_numpy(np.ascontiguousarray(steps.observations[name])) for name in self.inputs
+            },
             observed={name: torch.from_numpy(np.array(steps.observed.get(name, everything))) for name in self.inputs},
             past=past,
         )

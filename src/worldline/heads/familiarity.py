@@ -47,4 +47,4 @@ class Familiarity(nn.Module):
 
     def forward(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
         """The distance; about the square root of D for a latent like the others."""
-        return torch.linalg.vector_norm((latents - self.mean) @ self.whitening, dim=-1)
+        return torch.as_tensor(torch.linalg.vector_norm((latents - self.mean) @ self.whitening, dim=-1))

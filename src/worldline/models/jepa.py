@@ -170,6 +170,7 @@ class Jepa(WorldModel):
     def fit_normaliser(self, window: Window) -> None:
         """Per channel of an image, per component of everything else; missing values do not count."""
         for name, encoder in self.images.items():
+            assert isinstance(encoder, ImageEncoder)  # for the type checker
             seen = window.observations[name][window.observed[name]].float()
             deviation, mean = torch.std_mean(seen, dim=(0, 1, 2))
             encoder.mean.copy_(mean[:, None, None])
@@ -258,7 +259,7 @@ class Jepa(WorldModel):
         parts = [encoder(observations[name], observed[name]) for name, encoder in self.images.items()]
         if self.vectors is not None:
             parts.append(self.vectors(observations, observed))
-        return torch.stack(parts).sum(0)
+        return torch.as_tensor(torch.stack(parts).sum(0))
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
         actions = self.actions(inputs.actions)
@@ -279,7 +280,7 @@ def _signal_error(
     target = vectors.scores(window.observations).where(flags, 0.0)  # before the square: NaN would spoil the gradient
     real = (signal_map(latents) - target).square() * flags
     future = (signal_map(imagined) - target[:, 1:]).square() * flags[:, 1:]
-    return (real.sum() + future.sum()) / (flags.sum() + flags[:, 1:].sum()).clamp(min=1)
+    return torch.as_tensor((real.sum() + future.sum()) / (flags.sum() + flags[:, 1:].sum()).clamp(min=1))
 
 
 def _at_step(inputs: Inputs, step: int) -> Inputs:

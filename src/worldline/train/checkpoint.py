@@ -1,10 +1,15 @@
-"""A training run on disk, to go on from: safetensors and JSON only."""
+"""A training run on disk, to go on from (safetensors and JSON only), and the moment at which it may be stopped."""
 
 from __future__ import annotations
 
 import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -14,7 +19,7 @@ from torch import nn
 
 from worldline.errors import BundleError
 
-TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
+STATE = "checkpoint.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +101,35 @@ def restore_batches(state: dict[str, Any]) -> np.random.Generator:
     generator = np.random.default_rng()
     generator.bit_generator.state = state
     return generator
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C back until a place where stopping is safe.
+
+    While active, SIGINT is only noted. The function that is yielded passes it on to the handler that was there before,
+    which usually raises KeyboardInterrupt; leaving the context does so too. Where there is no such handler, and outside
+    of the main thread, which no signal reaches, nothing is held back.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield lambda: None
+        return
+    noted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal noted
+        noted = True
+
+    def pass_on() -> None:
+        nonlocal noted
+        if noted:
+            noted = False
+            handler(signal.SIGINT, None)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pass_on
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    pass_on()

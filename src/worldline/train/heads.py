@@ -245,14 +245,15 @@ def _fit_distance(table: _Table, imagination: _Imagination, config: HeadsConfig,
     count = 2 * config.batch_size
     for optimizer in _optimise(head, config.distance_updates, config.learning_rate, ticks):
         here, goal = table.pairs(count, imagination.generator)
-        start, wanted = table.features[here], table.features[goal]
+        start = table.features[here]
+        following = table.features[torch.minimum(here + 1, table.first[here] + table.length[here] - 1)]
         with torch.no_grad(), autocast():
             after = imagination.step(start, imagination.random_actions(count)).float()
         with autocast():
-            embedded = head.embed(torch.cat([start, after, wanted])).float()
-        before, behind, there = embedded.chunk(3)
-        step = head.between(before, behind)
-        far = torch.cat([head.between(before, there), head.between(behind, there)])
+            embedded = head.embed(torch.cat([start, after, following, table.features[goal]])).float()
+        before, imagined, logged, there = embedded.chunk(4)
+        step = torch.cat([head.between(before, imagined), head.between(before, logged)])
+        far = torch.cat([head.between(before, there), head.between(imagined, there)])
         apart = softplus(config.far - far, beta=FAR_SHARPNESS).mean()
         _descend(optimizer, FAR_WEIGHT * apart + STEP_WEIGHT * (step - 1).relu().square().mean())
     return head

@@ -56,13 +56,13 @@ def guard(health: Health, *, step: int, min_rank: float, min_deviation: float) -
     """
     if not health.deviation >= min_deviation:
         raise CollapseError(
-            f"after {step} updates the latents deviate by {health.deviation:.2g} (at least {min_deviation:g} is needed): "
-            "all observations look the same to the model. Raise sigreg_weight, lower the learning rate, "
-            "or check that the observations change at all."
+            f"after {step} updates the latents deviate by {health.deviation:.2g} "
+            f"(at least {min_deviation:g} is needed): all observations look the same to the model. "
+            "Raise sigreg_weight, lower the learning rate, or check that the observations change at all."
         )
     if not health.effective_rank >= min_rank:
         raise CollapseError(
-            f"after {step} updates the latents fill {health.effective_rank:.2g} dimensions (at least {min_rank:g} are needed): "
-            "the model sees one thing only, often the slowest. Raise sigreg_weight or change_weight, "
-            "or log episodes that differ in more ways."
+            f"after {step} updates the latents fill {health.effective_rank:.2g} dimensions "
+            f"(at least {min_rank:g} are needed): the model sees one thing only, often the slowest. "
+            "Raise sigreg_weight or change_weight, or log episodes that differ in more ways."
         )

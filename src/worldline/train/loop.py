@@ -21,7 +21,14 @@ from worldline.data.windows import Windows
 from worldline.errors import CollapseError, ConfigError
 from worldline.nn.precision import autocast
 from worldline.train.batches import fold, to_window
-from worldline.train.checkpoint import Checkpoint, clear_checkpoint, load_checkpoint, restore_batches, save_checkpoint
+from worldline.train.checkpoint import (
+    Checkpoint,
+    clear_checkpoint,
+    deferred_interrupt,
+    load_checkpoint,
+    restore_batches,
+    save_checkpoint,
+)
 from worldline.train.health import guard, measure_health
 
 Progress = Callable[[int, int], None]
@@ -91,7 +98,8 @@ def train(
 ) -> Trained:
     """Trains `model` in place.
 
-    Ctrl-C saves a checkpoint into `folder` and raises; `resume` goes on from it to the same result.
+    Ctrl-C is waited with until the update is complete, then saves a checkpoint into `folder` and raises; `resume` goes
+    on from it to the same result.
 
     Args:
         model: built with its normaliser fitted.
@@ -114,34 +122,43 @@ def train(
     validation = to_window(checked.sample(256, np.random.default_rng(config.seed)), store.schema)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(config.seed)
-    fingerprint = hashlib.sha256(f"{to_json(config)}{store.content_hash()}{split}{model}".encode()).hexdigest()
+    fingerprint = _fingerprint(model, store, split, config)
     batches = np.random.default_rng(config.seed)
-    state = Checkpoint(step=0, fingerprint=fingerprint, batches=dict(batches.bit_generator.state), curves=[], elapsed_s=0)
+    started, curves, step = time.monotonic(), list[dict[str, float]](), 0
     if resume:
         state = load_checkpoint(folder, model, optimizer, generator, fingerprint)
-        batches = restore_batches(state.batches)
-    started, curves, step = time.monotonic() - state.elapsed_s, list(state.curves), state.step
+        batches, curves, step = restore_batches(state.batches), list(state.curves), state.step
+        started -= state.elapsed_s
     every = max(1, config.num_updates // config.num_checks)
     model.train()
-    try:
-        while step < config.num_updates:
-            window = to_window(windows.sample(config.batch_size, batches), store.schema)
-            losses = _update(model, optimizer, window, _learning_rate(config, step), config.clip_norm, generator)
-            step += 1
-            if step % every == 0 or step == config.num_updates:
-                curves.append({"step": float(step), **_named("train", losses)})
-                curves[-1] |= _check(model, windows, validation, store, config, step)
-            if progress is not None:
-                progress(step, config.num_updates)
-    except KeyboardInterrupt:
-        elapsed_s, drawn = time.monotonic() - started, dict(batches.bit_generator.state)
-        state = Checkpoint(step=step, fingerprint=fingerprint, batches=drawn, curves=curves, elapsed_s=elapsed_s)
-        save_checkpoint(folder, model, optimizer, generator, state)
-        raise
-    recompute_batch_norm(model, windows, store, num_batches=50, seed=config.seed)
+    with deferred_interrupt() as pass_on_interrupt:
+        try:
+            while step < config.num_updates:
+                window = to_window(windows.sample(config.batch_size, batches), store.schema)
+                losses = _update(model, optimizer, window, _learning_rate(config, step), config.clip_norm, generator)
+                step += 1
+                if step % every == 0 or step == config.num_updates:
+                    curves.append({"step": float(step), **_named("train", losses)})
+                    curves[-1] |= _check(model, windows, validation, store, config, step)
+                if progress is not None:
+                    progress(step, config.num_updates)
+                pass_on_interrupt()
+            recompute_batch_norm(model, windows, store, num_batches=50, seed=config.seed)
+            pass_on_interrupt()
+        except KeyboardInterrupt:
+            elapsed_s, drawn = time.monotonic() - started, dict(batches.bit_generator.state)
+            state = Checkpoint(step=step, fingerprint=fingerprint, batches=drawn, curves=curves, elapsed_s=elapsed_s)
+            save_checkpoint(folder, model, optimizer, generator, state)
+            raise
     model.eval()
     clear_checkpoint(folder)
     return Trained(curves=tuple(curves), elapsed_s=time.monotonic() - started)
+
+
+def _fingerprint(model: WorldModel, store: Store, split: Split, config: TrainingConfig) -> str:
+    """Differs where a run would give another result."""
+    parts = to_json(config), to_json(model.config), str(model), store.content_hash(), str(split)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _update(
@@ -161,7 +178,9 @@ def _update(
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     if not torch.isfinite(norm):
         terms = ", ".join(f"{name} {float(term):.3g}" for name, term in losses.terms.items())
-        raise CollapseError(f"the gradient is not finite ({terms}). Lower the learning rate, or check the data for outliers.")
+        raise CollapseError(
+            f"the gradient is not finite ({terms}). Lower the learning rate, or check the data for outliers."
+        )
     optimizer.step()
     return losses
 

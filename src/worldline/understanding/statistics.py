@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.evaluation import Rate
-from worldline.errors import InputError
+from worldline.control.intervals import wilson
 
 Floats = NDArray[np.floating]
 
 NUM_DRAWS: Final = 2000
-Z95: Final = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,29 +48,6 @@ class Curve:
     def at(self, step: int) -> Estimate:
         """The figure after `step` steps, from 1 to T."""
         return Estimate(value=self.value[step - 1], low=self.low[step - 1], high=self.high[step - 1])
-
-
-def wilson(successes: int, trials: int, *, effective_trials: float | None = None) -> Rate:
-    """The rate with its 95 % Wilson score interval.
-
-    Args:
-        successes: 0 to `trials`.
-        trials: at least 1.
-        effective_trials: how many independent trials they are worth; None for all.
-
-    Raises:
-        InputError: there are no trials, or more successes than trials.
-
-    Source: Wilson (1927), with the effective sample size of Kish (1965), section 8.2.
-    """
-    if not 0 <= successes <= trials or trials < 1:
-        raise InputError(f"{successes} successes in {trials} trials. Give at least one trial and no more successes.")
-    n = float(trials) if effective_trials is None else effective_trials
-    share = successes / trials
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
-    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
-    return Rate(successes=successes, trials=trials, low=min(low, share), high=max(high, share))
 
 
 def cluster_rate(hits: NDArray[np.bool_], cluster: NDArray[np.integer]) -> Rate:
