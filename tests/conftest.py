@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import hypothesis
+import pytest
 import torch
+
+if TYPE_CHECKING:
+    from worldline.data.store import Store
+    from worldline.recipes.recipe import Recipe
 
 
 def _free_cores() -> int:
@@ -18,3 +26,25 @@ torch.set_num_threads(min(torch.get_num_threads(), _free_cores()))
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "local")
+
+
+@pytest.fixture
+def tiny() -> Callable[[Store], Recipe]:
+    """A recipe for Two Rooms that takes seconds, and learns next to nothing."""
+    from worldline.models.jepa import JepaConfig
+    from worldline.recipes.two_rooms import two_rooms
+
+    def recipe(store: Store) -> Recipe:
+        known = two_rooms(store)
+        return replace(
+            known,
+            model_config=JepaConfig(
+                inputs=("camera",), latent_size=16, channels=8, encoder_width=32, predictor_width=32
+            ),
+            training=replace(
+                known.training, num_updates=12, batch_size=16, num_checks=2, min_deviation=0.0, min_rank=1.0
+            ),
+            heads=replace(known.heads, readout_updates=20, distance_updates=8, inverse_updates=8, width=32),
+        )
+
+    return recipe

@@ -13,7 +13,11 @@ SCHEMA = Integrator(camera=False).schema
 
 
 def test_sizes_are_read_off() -> None:
-    history = History(observations={"position": np.zeros((3, 4, 2))}, actions={"push": np.zeros((3, 3, 2))})
+    history = History(
+        observations={"position": np.zeros((3, 4, 2))},
+        actions={"push": np.zeros((3, 3, 2))},
+        exogenous={"wind": np.zeros((3, 3, 2))},
+    )
     assert check_observations(history, SCHEMA.observations) == (3, 4)
     check_inputs(history, SCHEMA, 3)
     future = Future(actions={"push": np.zeros((3, 2, 5, 2))}, exogenous={"wind": np.zeros((3, 5, 2))})
@@ -42,5 +46,7 @@ def test_a_history_that_does_not_fit_is_named() -> None:
     history = History(observations={"position": np.zeros((3, 4, 2))}, actions={"push": np.zeros((3, 3, 2))})
     with pytest.raises(InputError, match="'push' has shape"):
         check_inputs(history, SCHEMA, 4)
+    with pytest.raises(InputError, match="exogenous signal 'wind' is missing"):
+        check_inputs(history, SCHEMA, 3)
     with pytest.raises(InputError, match="'position' is missing"):
         check_observations(History(observations={}, actions={}), SCHEMA.observations)

@@ -281,6 +281,11 @@ class KeyErrors(Exact):
         arrays[name]
 
 
+class KeyErrorOfThePast(Exact):
+    def observe(self, belief, steps, *, seed):
+        return super().observe(belief, replace(steps, exogenous={"wind": steps.exogenous["wind"]}), seed=seed)
+
+
 class MissingMeansZero(Exact):
     def observe(self, belief, steps, *, seed):
         if "push" not in steps.actions:
@@ -337,6 +342,7 @@ FAULTS = [
     (NoSampleAxis, "engine.samples"),
     (Infinite, "engine.samples"),
     (KeyErrors, "engine.input_errors"),
+    (KeyErrorOfThePast, "engine.input_errors"),
     (MissingMeansZero, "engine.input_errors"),
     (NoiseNotReplayed, "engine.abducts"),
     (FakedDistance, "engine.reaches"),

@@ -245,6 +245,21 @@ class Stuck(State):
         return replace(self, state=self.state[: len(index)].repeat(2, 1, 1)[: len(index)])
 
 
+class ForgetsStored(LinearModel):
+    def belief(self, features):
+        return super().belief(torch.zeros_like(features))
+
+
+class NormaliserIgnoresMasks(LinearModel):
+    def fit_normaliser(self, window):
+        self.encoder.bias.copy_(-self.encoder(window.observations["position"]).mean((0, 1)))
+
+
+class NormaliserDividesByNothing(LinearModel):
+    def fit_normaliser(self, window):
+        self.push.weight.div_(window.past.actions.std((0, 1, 2)) * 0)
+
+
 class NanLoss(LinearModel):
     def loss(self, window, *, generator):
         losses = super().loss(window, generator=generator)
@@ -295,6 +310,9 @@ FAULTS = [
     (Detached, "model.differentiable"),
     (DetachedBetweenSteps, "model.differentiable"),
     (SelectsNothing, "model.batch_independent"),
+    (ForgetsStored, "model.belief"),
+    (NormaliserIgnoresMasks, "model.fit_normaliser"),
+    (NormaliserDividesByNothing, "model.fit_normaliser"),
     (NanLoss, "model.loss"),
     (Weightless, "model.loss"),
     (UntrainedPart, "model.loss"),

@@ -45,7 +45,7 @@ def check_observations(steps: History, signals: Sequence[Signal]) -> tuple[int, 
 
 
 def check_inputs(steps: History, schema: Schema, length: int) -> None:
-    """Refuses a history whose actions do not fit.
+    """Refuses a history whose inputs do not fit.
 
     Args:
         steps: the history.
@@ -53,10 +53,14 @@ def check_inputs(steps: History, schema: Schema, length: int) -> None:
         length: inputs that are due: H-1 from a fresh start, else H.
 
     Raises:
-        InputError: an action signal is missing or is not [W, length, *shape].
+        InputError: an action or exogenous signal is missing or is not [W, length, *shape].
     """
     num_worlds = len(next(iter(steps.observations.values())))
-    _check(steps.actions, schema.actions, (num_worlds, length), "action", "[W, H-1 or H, *shape]")
+    for role, arrays, signals in (
+        ("action", steps.actions, schema.actions),
+        ("exogenous", steps.exogenous, schema.exogenous),
+    ):
+        _check(arrays, signals, (num_worlds, length), role, "[W, H-1 or H, *shape]")
 
 
 def check_future(future: Future, schema: Schema) -> FutureSize:

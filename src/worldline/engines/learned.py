@@ -152,8 +152,8 @@ class LearnedEngine(Engine, Reaches, Novelty):
                 f"the distance head compares whole observations, and the goal lacks {', '.join(missing)}. "
                 "Add it, or set the goal on predicted signals only."
             )
-        worlds = len(goal[self.inputs[0]])
         steps = History(observations={name: goal[name][:, None] for name in self.inputs}, actions={})
+        worlds, _ = check_observations(steps, [self.schema[name] for name in self.inputs])
         none = torch.zeros(worlds, 1, 0, sum(signal.size for signal in self.schema.actions))
         size = sum(signal.size for signal in self.schema.exogenous)
         past = Inputs(

@@ -1,7 +1,7 @@
 """Two Rooms: a dot, a wall, a door. 64 by 64 pixels; x to the right, y down.
 
-The dot moves by its action in a straight line and stops at the first thing that it touches (swept collision), so a
-wall cannot be jumped however long the step.
+The dot moves by its action in a straight line, and from the first thing that it touches on along that (swept
+collision), so a wall cannot be jumped however long the step.
 """
 
 from __future__ import annotations
@@ -199,22 +199,33 @@ def free_position(wall: Floats, generator: np.random.Generator) -> Floats:
 
 
 def slide(position: Floats, move: Floats, wall: Floats) -> Floats:
-    """Where a straight move from `position` ends: at its end, or at the first contact.
+    """Where a straight move from `position` ends; what is left of it after the first contact goes on along the wall.
 
     Args:
         position: [..., 2] px.
         move: [..., 2] px.
         wall: [..., 2] px: wall x, door y.
     """
-    share = np.asarray(np.minimum(1.0, _free_share(position, move, wall)))
-    return np.asarray(np.clip(position + share[..., None] * move, _NEAR, _FAR))
+    reached, left = _sweep(position, move, wall)
+    if left.any():  # one axis at a time: the one that is blocked goes nowhere
+        reached, _ = _sweep(reached, left * (1.0, 0.0), wall)
+        reached, _ = _sweep(reached, left * (0.0, 1.0), wall)
+    return reached
+
+
+def _sweep(position: Floats, move: Floats, wall: Floats) -> tuple[Floats, Floats]:
+    """Where `move` ends, at the latest at the first contact, and what is left of it then."""
+    share = np.asarray(np.minimum(1.0, _free_share(position, move, wall)))[..., None]
+    return np.asarray(np.clip(position + share * move, _NEAR, _FAR)), np.asarray((1 - share) * move)
 
 
 def _free_share(position: Floats, move: Floats, wall: Floats) -> Floats:
     """The share of `move` until contact, at least 0; above 1 where there is none."""
-    safe = np.where(np.abs(move) < 1e-12, 1e-12, move)
+    still = np.abs(move) < 1e-12
+    safe = np.where(still, 1e-12, move)
     room = np.where(safe > 0, _FAR - position, _NEAR - position)
-    share: Floats = np.asarray(np.maximum(room / safe, 0).min(-1))
+    # An edge that the dot touches does not stop what runs along it.
+    share: Floats = np.asarray(np.where(still, np.inf, np.maximum(room / safe, 0)).min(-1))
     wall_x, door_y = wall[..., 0], wall[..., 1]
     for low, high in ((-np.inf, door_y - _GAP), (door_y + _GAP, np.inf)):
         entry_x, exit_x = _slab(position[..., 0], safe[..., 0], wall_x - _REACH, wall_x + _REACH)

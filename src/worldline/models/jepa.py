@@ -24,6 +24,8 @@ from worldline.nn.normaliser import Normaliser
 from worldline.nn.sigreg import sigreg
 
 IMAGE_SIDE: Final = 64
+FINEST: Final = 1e-4
+"""The smallest change of a vector input in one step that is told from none, as a share of its deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ class JepaConfig:
         change_weight: the same pull on the change of half of the latents within an episode; needed where
             something stays the same within an episode and differs between episodes, such as a wall.
         num_slices: directions that SIGReg looks along at each step.
-        signal_weight: a linear map must find the vector inputs in real and in predicted latents.
+        signal_weight: of the error of the vector inputs. Above 0 they are themselves the first numbers of each
+            latent, so that none of their digits are lost; the encoder adds the rest (docs/design/vectors.md).
     """
 
     inputs: tuple[str, ...]
@@ -85,7 +88,7 @@ class ImageEncoder(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, signal: Signal, config: JepaConfig) -> None:
+    def __init__(self, signal: Signal, config: JepaConfig, num_learned: int) -> None:
         super().__init__()
         if signal.shape[:2] != (IMAGE_SIDE, IMAGE_SIDE):
             raise ConfigError(f"image {signal.name!r} is {signal.shape[:2]}. Resize it to 64 by 64 pixels.")
@@ -103,11 +106,11 @@ class ImageEncoder(nn.Module):
             nn.Linear(channels * 16, config.encoder_width),
             nn.BatchNorm1d(config.encoder_width),
             nn.GELU(),
-            nn.Linear(config.encoder_width, config.latent_size),
+            nn.Linear(config.encoder_width, num_learned),
         )
 
-    def forward(self, images: Tensor, observed: Bool[Tensor, "M"]) -> Float[Tensor, "M D"]:
-        """Latents of `images` [M, 64, 64, C]; a missing image is the mean image."""
+    def forward(self, images: Tensor, observed: Bool[Tensor, "M"]) -> Float[Tensor, "M learned"]:
+        """The learned part of the latents of `images` [M, 64, 64, C]; a missing image is the mean image."""
         scores = (images.permute(0, 3, 1, 2).float() - self.mean) / self.deviation
         return torch.as_tensor(self.layers(scores.where(observed[:, None, None, None], 0.0)))
 
@@ -115,25 +118,44 @@ class ImageEncoder(nn.Module):
 class VectorEncoder(nn.Module):
     """All vector inputs at once, each with a flag that says whether it was observed."""
 
-    def __init__(self, signals: tuple[Signal, ...], config: JepaConfig) -> None:
+    change: Tensor
+
+    def __init__(self, signals: tuple[Signal, ...], config: JepaConfig, num_learned: int) -> None:
         super().__init__()
         self.signals = signals
-        self.normaliser = Normaliser(sum(signal.size for signal in signals))
-        size = len(self.normaliser.mean) + len(signals)
-        self.layers = mlp([size, config.encoder_width, config.encoder_width, config.latent_size])
+        self.size = sum(signal.size for signal in signals)
+        self.normaliser = Normaliser(self.size)
+        self.register_buffer("change", torch.ones(self.size))  # deviation of one step's change, z-scores
+        self.layers = mlp([self.size + len(signals), config.encoder_width, config.encoder_width, num_learned])
 
-    def scores(self, observations: Mapping[str, Tensor]) -> Float[Tensor, "... size"]:
-        """z-scores of the concatenated vector inputs."""
-        return torch.as_tensor(self.normaliser(concatenate(self.signals, observations)))
+    @torch.no_grad()
+    def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
+        """Takes means, deviations and sizes of changes from values [B, H, *shape]."""
+        known = torch.stack([observed[signal.name] for signal in self.signals]).all(0)
+        self.normaliser.fit(concatenate(self.signals, observations)[known])
+        changes = self.normaliser(concatenate(self.signals, observations)).diff(dim=1)[known[:, 1:] & known[:, :-1]]
+        if len(changes):
+            self.change.copy_(changes.square().mean(0).sqrt().clamp(min=FINEST))
+
+    def flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead size"]:
+        """Which components were observed."""
+        flags = [observed[signal.name][..., None].repeat_interleave(signal.size, -1) for signal in self.signals]
+        return torch.cat(flags, -1)
+
+    def scores(
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
+    ) -> Float[Tensor, "*lead size"]:
+        """z-scores of the concatenated vector inputs; 0 where missing."""
+        scores = self.normaliser(concatenate(self.signals, observations))
+        return torch.as_tensor(scores.where(self.flags(observed), 0.0))
 
     def forward(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "M"]]
-    ) -> Float[Tensor, "M D"]:
-        """Latents of vectors [M, *shape]."""
+    ) -> Float[Tensor, "M learned"]:
+        """The learned part of the latents of vectors [M, *shape]."""
         flags = torch.stack([observed[signal.name] for signal in self.signals], -1)
-        sizes = torch.tensor([signal.size for signal in self.signals], device=flags.device)
-        known = self.scores(observations).where(flags.repeat_interleave(sizes, -1), 0.0)
-        return torch.as_tensor(self.layers(torch.cat([known, flags.to(known.dtype)], -1)))
+        scores = self.scores(observations, observed)
+        return torch.as_tensor(self.layers(torch.cat([scores, flags.to(scores.dtype)], -1)))
 
 
 class Jepa(WorldModel):
@@ -145,7 +167,7 @@ class Jepa(WorldModel):
 
     Raises:
         UnknownNameError: the config names a signal that the schema lacks.
-        ConfigError: an image of another size than 64 by 64, or a discrete input.
+        ConfigError: an image of another size than 64 by 64, a discrete input, or a latent that is too small.
     """
 
     Config = JepaConfig
@@ -156,11 +178,16 @@ class Jepa(WorldModel):
         signals = tuple(schema[name] for name in config.inputs)
         if any(signal.kind is Kind.DISCRETE for signal in signals):
             raise ConfigError(f"inputs {config.inputs} hold a discrete observation. Log it as a one-hot vector.")
-        self.images = nn.ModuleDict({s.name: ImageEncoder(s, config) for s in signals if s.kind is Kind.IMAGE})
         vectors = tuple(signal for signal in signals if signal.kind is Kind.VECTOR)
-        self.vectors = VectorEncoder(vectors, config) if vectors else None
-        mapped = sum(s.size for s in vectors) if config.signal_weight > 0 else 0
-        self.signal_map = nn.Linear(config.latent_size, mapped) if mapped else None
+        self.num_exact = sum(signal.size for signal in vectors) if config.signal_weight > 0 else 0
+        num_learned = config.latent_size - self.num_exact
+        if num_learned < 1:
+            raise ConfigError(
+                f"latent_size is {config.latent_size}, and the vector inputs alone fill {self.num_exact}. Raise it."
+            )
+        images = [signal for signal in signals if signal.kind is Kind.IMAGE]
+        self.images = nn.ModuleDict({s.name: ImageEncoder(s, config, num_learned) for s in images})
+        self.vectors = VectorEncoder(vectors, config, num_learned) if vectors else None
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
         num_inputs = len(self.actions.mean) + len(self.exogenous.mean)
@@ -176,8 +203,7 @@ class Jepa(WorldModel):
             encoder.mean.copy_(mean[:, None, None])
             encoder.deviation.copy_(deviation.clamp(min=1.0)[:, None, None])
         if self.vectors is not None:
-            known = torch.stack([window.observed[s.name] for s in self.vectors.signals]).all(0)
-            self.vectors.normaliser.fit(concatenate(self.vectors.signals, window.observations)[known])
+            self.vectors.fit(window.observations, window.observed)
         self.actions.fit(window.past.actions.flatten(0, 2))
         if window.past.exogenous is not None:
             self.exogenous.fit(window.past.exogenous.flatten(0, 1))
@@ -230,8 +256,8 @@ class Jepa(WorldModel):
         return Latent(latent=features)
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        """Open-loop prediction error, SIGReg, and the options of the config."""
-        config = self.config
+        """Open-loop prediction error, SIGReg, and the options of the config; all but `signals` of the learned part."""
+        config, exact = self.config, self.num_exact
         batch, length = next(iter(window.observations.values())).shape[:2]
         flat = {name: window.observations[name].flatten(0, 1) for name in config.inputs}
         seen = {name: window.observed[name].flatten(0, 1) for name in config.inputs}
@@ -239,19 +265,20 @@ class Jepa(WorldModel):
         imagined = self.rollout(Latent(latent=latents[:, 0]), window.past, generator=generator).features[:, 0, 0]
         complete = torch.stack([window.observed[name] for name in config.inputs]).all(0)
         compared = (complete[:, 1:] & complete[:, :1]).float()
-        error = (imagined.float() - latents[:, 1:]).square().mean(-1)
+        error = (imagined.float() - latents[:, 1:])[..., exact:].square().mean(-1)
         terms = {"prediction": (error * compared).sum() / compared.sum().clamp(min=1)}
         weights = {"prediction": 1.0}
-        by_time = latents.transpose(0, 1)
+        by_time = latents[..., exact:].transpose(0, 1)
         if config.sigreg_weight:
             terms["sigreg"] = sigreg(by_time, num_slices=config.num_slices, generator=generator)
             weights["sigreg"] = config.sigreg_weight
         if config.change_weight:
-            change = (by_time[-1:] - by_time[:1])[..., : config.latent_size // 2]
+            change = (by_time[-1:] - by_time[:1])[..., : by_time.shape[-1] // 2]
             terms["change"] = sigreg(change, num_slices=config.num_slices, generator=generator)
             weights["change"] = config.change_weight
-        if self.vectors is not None and self.signal_map is not None:
-            terms["signals"] = _signal_error(self.vectors, self.signal_map, window, latents, imagined)
+        if self.vectors is not None and exact:
+            known = self.vectors.flags(window.observed)[:, 1:] & complete[:, :1, None]
+            terms["signals"] = _signal_error(latents[..., :exact], imagined[..., :exact], known, self.vectors.change)
             weights["signals"] = config.signal_weight
         return Losses(terms=terms, weights=weights)
 
@@ -259,7 +286,10 @@ class Jepa(WorldModel):
         parts = [encoder(observations[name], observed[name]) for name, encoder in self.images.items()]
         if self.vectors is not None:
             parts.append(self.vectors(observations, observed))
-        return torch.as_tensor(torch.stack(parts).sum(0))
+        learned = torch.as_tensor(torch.stack(parts).sum(0))
+        if self.vectors is None or not self.num_exact:
+            return learned
+        return torch.cat([self.vectors.scores(observations, observed), learned], -1)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
         actions = self.actions(inputs.actions)
@@ -269,18 +299,24 @@ class Jepa(WorldModel):
         return torch.cat([actions, exogenous], -1)
 
     def _predict(self, latent: Tensor, known: Tensor) -> Float[Tensor, "M D"]:
-        return latent + torch.as_tensor(self.predictor(torch.cat([latent, known.to(latent.dtype)], -1)))
+        step = torch.as_tensor(self.predictor(torch.cat([latent, known.to(latent.dtype)], -1)))
+        if self.vectors is None or not self.num_exact:
+            return latent + step
+        exact, learned = step.split([self.num_exact, step.shape[-1] - self.num_exact], -1)
+        return latent + torch.cat([exact * self.vectors.change, learned], -1)
 
 
 def _signal_error(
-    vectors: VectorEncoder, signal_map: nn.Linear, window: Window, latents: Tensor, imagined: Tensor
+    scores: Float[Tensor, "B H size"],
+    imagined: Float[Tensor, "B T size"],
+    known: Bool[Tensor, "B T size"],
+    change: Float[Tensor, " size"],
 ) -> Float[Tensor, ""]:
-    """Squared error of the vector inputs, linearly read from real and from imagined latents."""
-    flags = torch.cat([window.observed[s.name][..., None].expand(-1, -1, s.size) for s in vectors.signals], -1)
-    target = vectors.scores(window.observations).where(flags, 0.0)  # before the square: NaN would spoil the gradient
-    real = (signal_map(latents) - target).square() * flags
-    future = (signal_map(imagined) - target[:, 1:]).square() * flags[:, 1:]
-    return torch.as_tensor((real.sum() + future.sum()) / (flags.sum() + flags[:, 1:].sum()).clamp(min=1))
+    """Squared error of each component and step over that of standing still: slow signals count like fast ones."""
+    count = known.sum(0).clamp(min=1)
+    error = ((imagined - scores[:, 1:]).square() * known).sum(0) / count
+    standing_still = ((scores[:, :1] - scores[:, 1:]).square() * known).sum(0) / count
+    return (error / (standing_still + change.square())).mean()
 
 
 def _at_step(inputs: Inputs, step: int) -> Inputs:

@@ -351,6 +351,8 @@ def input_errors(case: EngineCase) -> None:
         short = replace(future, actions=_without(future.actions, name))
         _refused(case, f"no {name!r} in the future", partial(_answer, case, history, short), due)
     for name in future.exogenous:
+        calm = replace(history, exogenous=_without(history.exogenous, name))
+        _refused(case, f"no {name!r} in the history", partial(_answer, case, calm, future), due)
         bare = replace(future, exogenous=_without(future.exogenous, name))
         _refused(case, f"no {name!r} in the future", partial(_answer, case, history, bare), due)
 

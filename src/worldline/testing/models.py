@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -110,6 +110,8 @@ MASKS = Clause(name="model.masks", look="Window.observed; where it is False the 
 PURE = Clause(name="model.pure", look="encode, update, rollout; they change nothing and draw from the generator alone")
 GRADIENT = Clause(name="model.differentiable", look="WorldModel.rollout; a detach, no_grad or rounding of actions")
 ACTIONS = Clause(name="model.actions_matter", look="WorldModel.rollout; input k must act on features[..., k, :]")
+STORED = Clause(name="model.belief", look="WorldModel.belief; its features are those that it was given")
+NORMALISER = Clause(name="model.fit_normaliser", look="WorldModel.fit_normaliser; masked values, or a spread of 0")
 LOSS = Clause(name="model.loss", look="WorldModel.loss; finite scalar terms, a weight each, reaching every parameter")
 
 
@@ -342,6 +344,38 @@ def actions_matter(case: ModelCase) -> None:
         ACTIONS.holds(moved > 1e-7, seen)
 
 
+@torch.no_grad()
+def stored_features(case: ModelCase) -> None:
+    """`belief` of stored features has these features, and can be imagined from."""
+    model = case.frozen()
+    features = case.encode(model).features().mean(1)
+    belief = model.belief(features)
+    STORED.equal(
+        belief.features().mean(1), features, within=case.tolerance, seen="the features of the belief are others"
+    )
+    imagined = case.rollout(model, belief, case.future())
+    STORED.holds(bool(imagined.isfinite().all()), "what is imagined from the belief is not finite")
+
+
+@torch.no_grad()
+def normaliser_fits(case: ModelCase) -> None:
+    """`fit_normaliser` leaves the model finite, and values that were not observed, NaN too, do not count."""
+    hidden = torch.zeros(case.batch, case.context, dtype=torch.bool, device=case.window.past.actions.device)
+    hidden[::2, -1] = True
+
+    def fitted(values: str) -> Mapping[str, Tensor]:
+        model = case.frozen()
+        model.fit_normaliser(hide(case.window, hidden, values))
+        return model.state_dict()
+
+    due = fitted("kept")
+    for values in ("other", "nan"):
+        for name, found in fitted(values).items():
+            seen = f"{name} sees masked values (filled with {values})"
+            NORMALISER.equal(found, due[name], within=case.tolerance, seen=seen)
+    NORMALISER.holds(all(bool(value.isfinite().all()) for value in due.values()), "the fitted model is not finite")
+
+
 def loss_terms(case: ModelCase) -> None:
     """The loss has finite scalar terms with a weight each, and reaches every parameter that is to be trained."""
     model = copy.deepcopy(case.model).train()
@@ -374,6 +408,8 @@ CLAUSES: tuple[Callable[[ModelCase], None], ...] = (
     pure,
     differentiable,
     actions_matter,
+    stored_features,
+    normaliser_fits,
     loss_terms,
 )
 """Every clause, in the order in which a report lists them."""

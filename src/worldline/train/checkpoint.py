@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -117,7 +116,7 @@ def deferred_interrupt() -> Iterator[Callable[[], None]]:
         return
     noted = False
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(*_: object) -> None:
         nonlocal noted
         noted = True
 

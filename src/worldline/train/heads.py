@@ -41,7 +41,7 @@ class HeadsConfig:
 
     Args:
         goals: whether to fit distance and inverse; needs bounded vector actions and no exogenous signals.
-        readout_updates: optimiser steps of the readout.
+        readout_updates: optimiser steps of the readout after its linear part was solved for; 0 leaves it at that.
         distance_updates: of the distance.
         inverse_updates: of the inverse.
         width: of the distance and inverse networks.
@@ -213,7 +213,7 @@ class _Imagination:
 def _fit_readout(
     store: Store, split: Split, table: _Table, imagination: _Imagination, config: HeadsConfig, ticks: _Ticks
 ) -> Readout:
-    """Least squares to all vector observations, from real latents and from imagined ones."""
+    """Least squares to all vector observations: a linear map from real latents, then all from imagined ones too."""
     signals = {s.name: s.size for s in store.schema.observations if s.kind is Kind.VECTOR}
     rows = [
         torch.cat([torch.from_numpy(store.read(name, e, 0, int(store.num_steps[e]) + 1)) for name in signals], -1)
@@ -225,7 +225,7 @@ def _fit_readout(
     ]
     values, known = torch.cat(rows), torch.cat(observed)
     head = Readout(ReadoutConfig(latent_size=table.features.shape[1], signals=signals, width=config.width))
-    head.normaliser.fit(values)
+    head.fit_linear(table.features, values, known)
     target = head.normaliser(values).where(known, 0.0)
     steps = min(config.unroll, int(table.length.max()) - 1)
     for optimizer in _optimise(head, config.readout_updates, config.learning_rate, ticks):

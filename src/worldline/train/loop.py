@@ -177,7 +177,7 @@ def _update(
     losses.total.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     if not torch.isfinite(norm):
-        terms = ", ".join(f"{name} {float(term):.3g}" for name, term in losses.terms.items())
+        terms = ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in losses.terms.items())
         raise CollapseError(
             f"the gradient is not finite ({terms}). Lower the learning rate, or check the data for outliers."
         )
@@ -195,7 +195,7 @@ def _learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def _named(prefix: str, losses: Losses) -> dict[str, float]:
-    return {f"{prefix}_{name}": float(term) for name, term in losses.terms.items()}
+    return {f"{prefix}_{name}": float(term.detach()) for name, term in losses.terms.items()}
 
 
 @torch.no_grad()

@@ -1,62 +1,153 @@
-"""From logs to a world in a bundle: model, heads, calibration, run manifest."""
+"""From logs to a world in a bundle: model, heads, calibration, report, run manifest."""
 
 from __future__ import annotations
 
-import platform
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from worldline.config import to_json
+from worldline.bundle import MANIFEST
+from worldline.contracts.schema import Kind
 from worldline.contracts.world import World
 from worldline.contracts.world_model import WorldModel
-from worldline.data.checks import Finding, check_actions
+from worldline.data.checks import check_actions, raise_errors
 from worldline.data.opening import import_logs
 from worldline.data.splits import Split
 from worldline.data.store import Store, is_store, open_store
 from worldline.data.windows import Windows
 from worldline.engines.learned import LearnedEngine
+from worldline.errors import InputError
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.train.batches import to_window
 from worldline.train.heads import Heads, fit_heads
-from worldline.train.loop import Trained, train
-from worldline.worlds.calibration import Calibration, calibrate
+from worldline.train.loop import train
+from worldline.understanding.diagnostics import Diagnostics
+from worldline.understanding.evidence import Evidence
+from worldline.understanding.report import Report, render
+from worldline.workflows.learned import Learned, Stage
+from worldline.workflows.manifest import facts, run_manifest
+from worldline.workflows.reporting import (
+    BAND,
+    diagnosis,
+    forecast_sample,
+    latent_health,
+    learning_curves,
+    readout_quality,
+    supports,
+)
+from worldline.worlds.bundled import save_world
+from worldline.worlds.calibration import calibrate
 from worldline.worlds.local import LocalWorld
 
-Stage = Callable[[str, int, int], None]
-"""Called with the name of the stage, what is done and what there is to do."""
+MakeRecipe = Callable[[Store], Recipe]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned:
-    """Everything that learning left behind.
+class LearnResult:
+    """What `learn_logs` made and measured.
 
     Args:
-        engine: the model with its heads.
-        calibration: of the engine.
-        world: over both.
-        split: which episodes were for what.
-        trained: curves and time of the training.
-        heads_s: time of fitting the heads.
-        calibrate_s: time of calibrating.
-        findings: what was noticed in the logs.
+        world: learned.
+        bundle: the folder that holds it.
+        store: the logs as they were read; its `schema.json` is the schema that was used.
+        learned: everything that learning left behind.
+        diagnostics: on held-out episodes; None where the logs hold no vector observation.
+        findings: what was noticed in the logs, one line each.
+        unclear: what could not be told from the logs, and what was assumed.
+        total_s: wall time of everything.
     """
 
-    engine: LearnedEngine
-    calibration: Calibration
     world: World
-    split: Split
-    trained: Trained
-    heads_s: float
-    calibrate_s: float
-    findings: tuple[Finding, ...]
+    bundle: Path
+    store: Store
+    learned: Learned
+    diagnostics: Diagnostics | None
+    findings: tuple[str, ...]
+    unclear: tuple[str, ...]
+    total_s: float
+
+
+def learn(
+    logs: Path | str,
+    out: Path | str,
+    *,
+    recipe: str | MakeRecipe | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    stage: Stage | None = None,
+) -> World:
+    """The world learned from logs, saved as a bundle with a report.
+
+    Args:
+        logs: a store, or whatever `worldline.data.opening.open_logs` takes: these are imported into `<out>.store`,
+            where the schema that was inferred can be read.
+        out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`.
+        recipe: a registered name, or a function that gives the recipe for a store; default is "pixels" where there
+            is an image among the observations, else "vectors".
+        seed: of initial weights and batches.
+        resume: go on from the checkpoint that an interrupted call left in `<out>.partial`.
+        stage: called with the name of a stage, what is done and what there is to do.
+
+    Raises:
+        DataError: the logs cannot be used; the message names file, episode, signal and step, and what to do.
+        CollapseError: the latents collapsed.
+        InputError: `out` holds something that is not a bundle.
+        BundleError: there is nothing to resume.
+    """
+    return learn_logs(logs, out, recipe=recipe, seed=seed, resume=resume, stage=stage).world
+
+
+def learn_logs(
+    logs: Path | str,
+    out: Path | str,
+    *,
+    recipe: str | MakeRecipe | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    stage: Stage | None = None,
+) -> LearnResult:
+    """As `learn`, with everything that was measured on the way."""
+    started, out = time.monotonic(), Path(out)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
+        raise InputError(f"{out} exists and is no bundle. Choose another place for the world, or delete it first.")
+    store, findings, unclear = _open(Path(logs), out, stage)
+    imported_s = time.monotonic() - started
+    partial = partial_folder(out)
+    learned = learn_world(store, _recipe(store, recipe).with_seed(seed), folder=partial, resume=resume, stage=stage)
+    findings = (*findings, *(str(finding) for finding in learned.findings))
+    measured = time.monotonic()
+    _tell(stage, "measure", 0)
+    sections, diagnostics = _evidence(store, learned)
+    _tell(stage, "measure", 1)
+    times_s = {"import": imported_s, **learned.times_s, "report": time.monotonic() - measured}
+    run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)
+    subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
+    report = Report(title=Path(logs).resolve().name, subtitle=subtitle, facts=facts(run), sections=sections)
+    save_learned(out, learned, run=run, report=render(report))
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    return LearnResult(
+        world=learned.world,
+        bundle=out,
+        store=store,
+        learned=learned,
+        diagnostics=diagnostics,
+        findings=findings,
+        unclear=unclear,
+        total_s=time.monotonic() - started,
+    )
+
+
+def partial_folder(out: Path) -> Path:
+    """Where the checkpoint of an interrupted training lies: beside the bundle, which takes no foreign file."""
+    return out.with_name(f"{out.name}.partial")
 
 
 def learn_world(
@@ -87,11 +178,15 @@ def learn_world(
     heads_s = time.monotonic() - started
     engine = build_engine(store, recipe, model, heads)
     started = time.monotonic()
+    _tell(stage, "calibrate", 0)
     episodes = [store.episode(number) for number in split.calibration]
     calibration = calibrate(
         engine, episodes, horizon=recipe.horizon, num_windows=recipe.num_windows, seed=recipe.training.seed
     )
+    _tell(stage, "calibrate", 1)
     return Learned(
+        recipe=recipe,
+        data_hash=engine.notes["data"],
         engine=engine,
         calibration=calibration,
         world=LocalWorld(engine, calibration, recipe.planner),
@@ -130,5 +225,61 @@ def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) 
     )
 
 
+def save_learned(out: Path, learned: Learned, *, run: Mapping[str, Any], report: str) -> None:
+    """Writes the bundle; an earlier one is replaced."""
+    save_world(
+        out,
+        learned.engine,
+        learned.calibration,
+        learned.recipe.planner,
+        model=learned.recipe.model,
+        run=run,
+        report=report,
+    )
+
+
+def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
+    """The store to learn from, what was noticed in the logs, and what could not be told from them."""
+    if is_store(logs):
+        store = open_store(logs)
+        actions = [signal.name for signal in store.schema.actions]
+        lengths = [int(steps) for steps in store.num_steps]
+        rows = ({name: store.read(name, i, 0, steps) for name in actions} for i, steps in enumerate(lengths))
+        noticed = check_actions(store.schema, rows)
+        raise_errors(noticed)
+        return store, tuple(map(str, noticed)), ()
+    destination = out.with_name(f"{out.name}.store")
+    if is_store(destination):
+        shutil.rmtree(destination)  # of an earlier call; the logs may have changed since
+    imported = import_logs(logs, destination, progress=_named(stage, "import"))
+    return open_store(destination), tuple(map(str, imported.findings)), imported.unclear
+
+
+def _recipe(store: Store, recipe: str | MakeRecipe | None) -> Recipe:
+    if recipe is None:
+        images = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
+        recipe = "pixels" if images else "vectors"
+    make: MakeRecipe = load("recipe", recipe) if isinstance(recipe, str) else recipe
+    return make(store)
+
+
+def _evidence(store: Store, learned: Learned) -> tuple[tuple[Evidence, ...], Diagnostics | None]:
+    """All that can be shown of any logs."""
+    sections: list[Evidence] = [learning_curves(store, learned), latent_health(learned)]
+    if not learned.engine.describe().predicts:
+        return tuple(sections), None
+    diagnostics = diagnosis(store, learned)
+    sections += [readout_quality(store, learned), diagnostics]
+    if supports(learned.calibration, BAND):
+        sections.append(forecast_sample(store, learned, diagnostics))
+    return tuple(sections), diagnostics
+
+
 def _named(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
     return None if stage is None else lambda done, total: stage(name, done, total)
+
+
+def _tell(stage: Stage | None, name: str, done: int) -> None:
+    """A stage that is not counted: it is under way, or done."""
+    if stage is not None:
+        stage(name, done, 1)

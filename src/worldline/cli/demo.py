@@ -1,0 +1,79 @@
+"""`worldline demo`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Json, Threads, use_threads
+
+if TYPE_CHECKING:
+    from worldline.workflows.demo import DemoResult
+
+
+class Walls(StrEnum):
+    """Where the wall and its door are."""
+
+    FIXED = "fixed"
+    RANDOM = "random"
+
+
+def demo(
+    walls: Annotated[Walls, typer.Option(help="The same wall always, or another in every episode.")] = Walls.FIXED,
+    seed: Annotated[int, typer.Option(help="Of initial weights, batches and planning.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for everything; an earlier demo is replaced.")] = Path("demo"),
+    episodes: Annotated[
+        int | None, typer.Option(min=30, help="How many to record.", show_default="500 fixed, 1600 random")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=2, help="Goals to plan to, an even number.")] = 200,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Record, learn, plan and report: the whole path on the Two Rooms lab."""
+    from dataclasses import asdict
+
+    from worldline.cli.output import check_json, write_json
+    from worldline.cli.progress import progress_bars
+    from worldline.workflows.demo import demo as run
+
+    check_json(json)
+    use_threads(threads)
+    with progress_bars() as stage:
+        result = run(out, walls=walls.value, seed=seed, num_episodes=episodes, num_pairs=pairs, stage=stage)
+    _print(result, walls)
+    write_json(json, asdict(result))
+    print(f"Report: {out / 'report.html'}")
+    print(f"World:  {out / 'world'}")
+
+
+def _print(result: DemoResult, walls: Walls) -> None:
+    """Two tables: who reaches the goals, and what it took."""
+    from worldline.cli.output import print_table
+
+    interval = f"{result.success_low:.1%} to {result.success_high:.1%}"
+    print_table(
+        f"Goals reached, Two Rooms, {walls} wall, {result.pairs} held-out pairs",
+        ("who acts", "reached", "95 % interval"),
+        [
+            ("learned planner", f"{result.success:.1%}", interval),
+            ("inverse head alone", f"{result.inverse:.1%}", ""),
+            ("random actions", f"{result.random:.1%}", ""),
+            ("no move", f"{result.no_move:.1%}", ""),
+            ("true dynamics", f"{result.oracle:.1%}", ""),
+        ],
+    )
+    print_table(
+        f"What it took ({result.device})",
+        ("", ""),
+        [
+            ("learning", f"{result.learn_s:.0f} s"),
+            ("of which heads", f"{result.heads_s:.0f} s"),
+            ("everything", f"{result.total_s:.0f} s"),
+            ("one plan alone", f"{result.plan_ms:.1f} ms"),
+            ("one plan of a batch", f"{result.plan_batched_ms:.1f} ms"),
+            ("peak memory", f"{result.peak_memory_gb:.2f} GB"),
+        ],
+    )

@@ -1,0 +1,99 @@
+"""`worldline learn`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Json, Threads, use_threads
+
+if TYPE_CHECKING:
+    from worldline.workflows.learn import LearnResult
+
+
+def learn(
+    logs: Annotated[Path, typer.Argument(help="A store, a folder of .npz files, or one .npz file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the world; an earlier world is replaced.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="Name of a recipe.", show_default="pixels if there are images, else vectors")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of initial weights and batches.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where Ctrl-C stopped the training.")] = False,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Learn a world from logs: a bundle, with a report in it."""
+    from worldline.cli.output import check_json, write_json
+    from worldline.cli.progress import progress_bars
+    from worldline.workflows.learn import learn_logs, partial_folder
+
+    check_json(json)
+    use_threads(threads)
+    try:
+        with progress_bars() as stage:
+            result = learn_logs(logs, out, recipe=recipe, seed=seed, resume=resume, stage=stage)
+    except KeyboardInterrupt:
+        if partial_folder(out).is_dir():
+            print("worldline: stopped, and saved. Go on with the same command and --resume.", file=sys.stderr)
+        else:
+            print("worldline: stopped outside of the training, so nothing was saved.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    for line in (*result.findings, *result.unclear):
+        print(line)
+    _print(result)
+    write_json(json, _figures(result))
+    print(f"Schema: {result.store.path / 'schema.json'}")
+    print(f"Report: {out / 'report.html'}")
+    print(f"World:  {out}")
+
+
+def _print(result: LearnResult) -> None:
+    """One table: the error of each signal beside the comparisons, at each reported horizon."""
+    from worldline.cli.output import print_table
+    from worldline.understanding.wording import span
+
+    found = result.diagnostics
+    if found is None:
+        print("The logs hold no vector observation, so there is no error to show.")
+        return
+    worlds = list(dict.fromkeys(error.world for error in found.errors))
+    curves = {(error.world, error.signal): error.rmse for error in found.errors}
+    rows = [
+        [f"{signal} [{unit}]", span(step, found.step_s)]
+        + [f"{curves[world, signal].value[step - 1]:.3g}" if (world, signal) in curves else "" for world in worlds]
+        for signal, unit in found.units.items()
+        for step in found.horizons
+    ]
+    print_table(
+        f"Error (RMSE) on {found.num_episodes} held-out episodes",
+        ("signal", "ahead", *(world.replace("_", " ") or "this world" for world in worlds)),
+        rows,
+    )
+
+
+def _figures(result: LearnResult) -> dict[str, object]:
+    """What `--json` writes: RMSE per signal, horizon in steps, and world ("world" is the learned one)."""
+    from worldline.workflows.manifest import device, peak_memory_gb
+
+    found, errors = result.diagnostics, dict[str, dict[str, dict[str, float]]]()
+    if found is not None:
+        for curve in found.errors:
+            steps = errors.setdefault(curve.signal, {})
+            for step in found.horizons:
+                steps.setdefault(str(step), {})[curve.world or "world"] = curve.rmse.value[step - 1]
+    return {
+        "episodes": len(result.store),
+        "steps": int(result.store.num_steps.sum()),
+        "recipe": result.learned.recipe.name,
+        "rmse": errors,
+        "learn_s": round(result.learned.learn_s, 2),
+        "heads_s": round(result.learned.heads_s, 2),
+        "total_s": round(result.total_s, 2),
+        "peak_memory_gb": peak_memory_gb(),
+        "device": device(),
+        "findings": list(result.findings),
+        "unclear": list(result.unclear),
+    }

@@ -1,0 +1,38 @@
+"""Figures as a table, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from worldline.errors import InputError
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table: the first column to the left, all others to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def check_json(path: Path | None) -> None:
+    """Refuses a place that cannot be written to, before anything was measured.
+
+    Raises:
+        InputError: its folder does not exist, or it is a folder itself.
+    """
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise InputError(f"--json {path}: no file can be written there. Give a file in a folder that exists.")
+
+
+def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
+    """Writes the figures, where a path was given."""
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2) + "\n")

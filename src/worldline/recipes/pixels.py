@@ -1,0 +1,45 @@
+"""Any logs with pictures: `worldline learn LOGS --out world/`.
+
+The settings are those of Two Rooms with random walls (recipes/two_rooms.py), where they were measured.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worldline.contracts.schema import Kind
+from worldline.data.splits import split
+from worldline.data.store import Store
+from worldline.errors import InputError
+from worldline.models.jepa import JepaConfig
+from worldline.planners.cem import CrossEntropy
+from worldline.recipes.recipe import Recipe
+from worldline.train.heads import HeadsConfig, can_reach
+from worldline.train.loop import TrainingConfig
+
+
+def pixels(store: Store) -> Recipe:
+    """The pictures and nothing else go in; every vector signal is read out.
+
+    Distance and inverse are fitted where actions are bounded vectors and nothing acts from outside.
+
+    Raises:
+        InputError: the logs hold no picture.
+    """
+    images = tuple(signal.name for signal in store.schema.observations if signal.kind is Kind.IMAGE)
+    if not images:
+        raise InputError("the recipe 'pixels' needs an image observation, and the logs have none. Use 'vectors'.")
+    return Recipe(
+        name="pixels",
+        model="jepa",
+        model_config=JepaConfig(
+            inputs=images, latent_size=128, sigreg_weight=1.0, change_weight=5.0, predictor_width=512
+        ),
+        training=TrainingConfig(num_updates=3500),
+        heads=HeadsConfig(goals=can_reach(store.schema), distance_updates=5000, inverse_updates=3000, width=512),
+        # Bands reach as far as most episodes do.
+        horizon=min(20, int(np.quantile(store.num_steps, 0.2))),
+        num_windows=2,
+        planner=CrossEntropy(num_candidates=64, num_iterations=3),
+        split=lambda store: split(len(store), seed=0),
+    )

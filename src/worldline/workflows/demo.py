@@ -1,0 +1,245 @@
+"""The demo: records Two Rooms, learns it from pixels, plans to held-out goals, writes a report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from worldline.control.goal_reaching import GoalReaching
+from worldline.control.pairs import Pair
+from worldline.data.store import Store
+from worldline.errors import InputError
+from worldline.labs.two_rooms import TwoRooms
+from worldline.recipes.two_rooms import two_rooms, two_rooms_random
+from worldline.understanding.evidence import Evidence, Film, Films, Outcome, Planning
+from worldline.understanding.report import Report, render
+from worldline.workflows.goals import (
+    HORIZON,
+    INVERSE,
+    NEAR_PX,
+    NO_MOVE,
+    OFFSET,
+    ORACLE,
+    PLANNER,
+    RANDOM,
+    Walls,
+    held_out_pairs,
+    plan_times,
+    reach,
+)
+from worldline.workflows.learn import MakeRecipe, learn_world, save_learned
+from worldline.workflows.learned import Learned, Stage
+from worldline.workflows.manifest import device, facts, peak_memory_gb, run_manifest
+from worldline.workflows.record import record
+from worldline.workflows.reporting import diagnosis, imagined_paths, latent_health, learning_curves, readout_quality
+
+MAX_STEPS: Final = 60
+MARKER: Final = "demo.json"
+_OWN: Final = frozenset({MARKER, "logs", "world", "report.html", "partial"})
+_EPISODES: Final[Mapping[Walls, int]] = {"fixed": 500, "random": 1600}
+_RECIPES: Final[Mapping[Walls, MakeRecipe]] = {"fixed": two_rooms, "random": two_rooms_random}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """The figures of a demo.
+
+    Args:
+        success: share of goals that the learned planner reached, 0 to 1.
+        success_low: lower end of its 95 % Wilson interval.
+        success_high: upper end.
+        pairs: start and goal pairs, half of them across the wall.
+        random: share that random actions reached.
+        no_move: share that doing nothing reached.
+        inverse: share that the inverse head reached alone, without a search.
+        oracle: share that the true dynamics reached, with the true distance and a search.
+        learn_s: seconds of training, heads and calibration included.
+        heads_s: seconds of fitting the heads.
+        total_s: seconds of everything, from recording to the report.
+        plan_ms: milliseconds for one plan alone, median.
+        plan_batched_ms: milliseconds a plan when all pairs are planned together.
+        peak_memory_gb: most memory that the process held, 10^9 bytes.
+        device: what torch computed on.
+    """
+
+    success: float
+    success_low: float
+    success_high: float
+    pairs: int
+    random: float
+    no_move: float
+    inverse: float
+    oracle: float
+    learn_s: float
+    heads_s: float
+    total_s: float
+    plan_ms: float
+    plan_batched_ms: float
+    peak_memory_gb: float
+    device: str
+
+
+def demo(
+    folder: Path | str,
+    *,
+    walls: Walls = "fixed",
+    seed: int = 0,
+    num_episodes: int | None = None,
+    num_pairs: int = 200,
+    recipe: MakeRecipe | None = None,
+    stage: Stage | None = None,
+) -> DemoResult:
+    """The figures of one demo; leaves logs, world (a bundle) and report.html in `folder`.
+
+    Args:
+        folder: new, empty, or an earlier demo, which is replaced.
+        walls: see `TwoRooms`.
+        seed: of initial weights, batches and planning. Logs, split and pairs stay the same.
+        num_episodes: to record; default 500 with fixed and 1,600 with random walls.
+        num_pairs: start and goal pairs; even.
+        recipe: default is that of Two Rooms with these walls.
+        stage: called with the name of a stage, what is done and what there is to do.
+
+    Raises:
+        InputError: `folder` holds something else, or walls are not known.
+        DataError: there are too few held-out episodes for so many pairs.
+        CollapseError: the latents collapsed.
+    """
+    started, folder = time.monotonic(), Path(folder)
+    lab = TwoRooms(walls)
+    num_episodes = _EPISODES[walls] if num_episodes is None else num_episodes
+    settings = {"walls": walls, "seed": seed, "num_episodes": num_episodes, "num_pairs": num_pairs}
+    _clear(folder)
+    _write(folder / MARKER, settings)
+    told = None if stage is None else _telling(stage, "record")
+    store = record(lab, folder / "logs", num_episodes=num_episodes, max_steps=MAX_STEPS, seed=0, progress=told)
+    times_s = {"record": time.monotonic() - started}
+    chosen = (recipe or _RECIPES[walls])(store).with_seed(seed)
+    learned = learn_world(store, chosen, folder=folder / "partial", stage=stage)
+    planned = time.monotonic()
+    pairs = held_out_pairs(store, learned, num_pairs)
+    rows = reach(learned, pairs, walls, seed=seed, stage=stage)
+    plan_ms, batched_ms = plan_times(learned, pairs)
+    times_s |= {**learned.times_s, "plan": time.monotonic() - planned}
+    if stage is not None:
+        stage("measure", 0, 1)
+    sections = (_planning(rows, plan_ms, batched_ms), *_sections(store, learned), _films(rows[PLANNER], pairs))
+    run = {**run_manifest(store, learned, times_s=times_s, findings=(), unclear=()), "demo": settings}
+    _save(folder, learned, run, sections)
+    if stage is not None:
+        stage("measure", 1, 1)
+    result = DemoResult(
+        **_rates(rows),
+        pairs=len(pairs),
+        learn_s=round(learned.learn_s, 2),
+        heads_s=round(learned.heads_s, 2),
+        total_s=round(time.monotonic() - started, 2),
+        plan_ms=round(plan_ms, 2),
+        plan_batched_ms=round(batched_ms, 2),
+        peak_memory_gb=peak_memory_gb(),
+        device=device(),
+    )
+    _write(folder / MARKER, {**settings, "result": asdict(result)})
+    return result
+
+
+def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, float]:
+    success = rows[PLANNER].success
+    return {
+        "success": success.value,
+        "success_low": success.low,
+        "success_high": success.high,
+        "random": rows[RANDOM].success.value,
+        "no_move": rows[NO_MOVE].success.value,
+        "inverse": rows[INVERSE].success.value,
+        "oracle": rows[ORACLE].success.value,
+    }
+
+
+def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
+    """All that the report shows beside the plans."""
+    ahead = min(2 * HORIZON, learned.calibration.horizon)
+    return (
+        learning_curves(store, learned),
+        latent_health(learned),
+        readout_quality(store, learned),
+        diagnosis(store, learned),
+        imagined_paths(store, learned, signal="position", camera="camera", horizon=ahead, num_paths=4),
+    )
+
+
+def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tuple[Evidence, ...]) -> None:
+    """The report, and the bundle with the report in it."""
+    subtitle = (
+        f"A world model learned end to end from pictures and moves, of {run['data']['episodes']:,} logged episodes. "
+        "Logged positions served only to fit what reads them from the finished model."
+    )
+    report = Report(title="Two Rooms, learned from pixels", subtitle=subtitle, facts=facts(run), sections=sections)
+    page = render(report)
+    save_learned(folder / "world", learned, run=run, report=page)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _planning(rows: Mapping[str, GoalReaching], plan_ms: float, batched_ms: float) -> Planning:
+    def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"]) -> Outcome:
+        return Outcome(name=name, role=role, all=rows[name].success, split=rows[name].groups)
+
+    return Planning(
+        task=f"the dot comes within {NEAR_PX:g} px of a goal that lies {OFFSET} logged steps ahead, in at most "
+        f"{2 * OFFSET} steps; none does at the start",
+        outcomes=(
+            outcome(PLANNER, "planner"),
+            outcome(INVERSE, "peer"),
+            outcome(RANDOM, "floor"),
+            outcome(NO_MOVE, "floor"),
+            outcome(ORACLE, "ceiling"),
+        ),
+        plan_ms=plan_ms,
+        plan_batched_ms=batched_ms,
+    )
+
+
+def _films(found: GoalReaching, pairs: Sequence[Pair]) -> Films:
+    """The first two pairs across the wall, and the first in one room."""
+    across = len(pairs) // 2
+    return Films(
+        films=tuple(
+            Film(
+                frames=found.attempts[number].path["camera"].astype(np.uint8),
+                goal=pairs[number].goal["camera"].astype(np.uint8),
+                reached=found.attempts[number].success,
+            )
+            for number in sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
+        )
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Makes an empty folder; an earlier demo is deleted, and nothing else ever is."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file. Choose another place for the demo.")
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if there and (MARKER not in there or there - _OWN):
+        foreign = sorted(there - _OWN) or sorted(there)
+        raise InputError(
+            f"{folder} holds {foreign[0]!r}, which is not of an earlier demo. Choose another folder, or move it away."
+        )
+    for name in there:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _write(path: Path, value: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _telling(stage: Stage, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: stage(name, done, total)

@@ -1,0 +1,129 @@
+"""Goals in Two Rooms under the strict protocol, for the learned world and for all that it is compared with."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import numpy as np
+
+from worldline.contracts.episode import Arrays, History
+from worldline.contracts.schema import Schema
+from worldline.contracts.world import Goal
+from worldline.control.controller import Actor, NoMoveActor, RandomActor, WorldActor
+from worldline.control.goal_reaching import GoalReaching, evaluate
+from worldline.control.pairs import Pair, draw_pairs
+from worldline.data.store import Store
+from worldline.engines.oracle import OracleEngine
+from worldline.labs.two_rooms import TwoRooms
+from worldline.planners.cem import CrossEntropy
+from worldline.planners.first_proposal import FirstProposal
+from worldline.workflows.learned import Learned, Stage
+from worldline.worlds.local import LocalWorld
+
+Walls = Literal["fixed", "random"]
+
+OFFSET: Final = 25
+"""Steps from start to goal in the log; an attempt may take twice as many."""
+HORIZON: Final = 12
+NEAR_PX: Final = 3.0
+NUM_TIMED: Final = 50
+GROUPS: Final = ("same room", "across the wall")
+PLANNER, INVERSE, RANDOM, NO_MOVE, ORACLE = (
+    "learned planner",
+    "inverse head alone",
+    "random actions",
+    "no move",
+    "true dynamics",
+)
+"""Who acts, as the report says it."""
+
+
+def held_out_pairs(store: Store, learned: Learned, num_pairs: int) -> tuple[Pair, ...]:
+    """Pairs from held-out episodes, half of them across the wall, none reached at its start; always the same."""
+    return draw_pairs(
+        store,
+        learned.split.held_out,
+        offset=OFFSET,
+        num_pairs=num_pairs,
+        reached=reached,
+        group=side,
+        groups=GROUPS,
+        seed=1,
+    )
+
+
+def reached(observation: Arrays, goal: Arrays) -> bool:
+    """Whether the dot is within 3 px of the goal."""
+    return bool(np.linalg.norm(observation["position"].astype(float) - goal["position"].astype(float)) < NEAR_PX)
+
+
+def side(start: Arrays, goal: Arrays) -> str:
+    """Whether the wall lies between the two."""
+    wall_x = float(start["wall"][0])
+    apart = (float(start["position"][0]) - wall_x) * (float(goal["position"][0]) - wall_x) < 0
+    return GROUPS[1] if apart else GROUPS[0]
+
+
+def reach(
+    learned: Learned, pairs: Sequence[Pair], walls: Walls, *, seed: int, stage: Stage | None
+) -> dict[str, GoalReaching]:
+    """Per way of choosing actions how often it reaches the goals, under the same strict protocol.
+
+    All replan at every step but the oracle, whose plans come true.
+    """
+    schema, picture = learned.engine.schema, ("camera",)
+    inverse = LocalWorld(learned.engine, learned.calibration, FirstProposal())
+    oracle = LocalWorld(
+        OracleEngine(lab=TwoRooms(walls)), None, CrossEntropy(num_candidates=16, num_iterations=2), num_proposals=1
+    )
+    rows: dict[str, tuple[Actor, Sequence[str], int]] = {
+        PLANNER: (WorldActor(world=learned.world, horizon=HORIZON), picture, 1),
+        INVERSE: (WorldActor(world=inverse, horizon=1, warm_start=False), picture, 1),
+        RANDOM: (RandomActor(schema=schema), picture, 1),
+        NO_MOVE: (NoMoveActor(schema=schema), picture, 1),
+        ORACLE: (WorldActor(world=oracle, horizon=HORIZON), ("camera", "position"), HORIZON),
+    }
+    found = {}
+    for name, (actor, goal_signals, replan_every) in rows.items():
+        found[name] = evaluate(
+            actor,
+            lambda: TwoRooms(walls),
+            pairs,
+            reached=reached,
+            goal_signals=goal_signals,
+            context=1,
+            replan_every=replan_every,
+            track=picture if name == PLANNER else (),
+            seed=seed,
+            progress=_named(stage, f"plan: {name}"),
+        )
+    return found
+
+
+def plan_times(learned: Learned, pairs: Sequence[Pair]) -> tuple[float, float]:
+    """Milliseconds of one plan alone (median), and of one plan when all pairs are planned together."""
+    alone = []
+    for pair in pairs[:NUM_TIMED]:
+        history, goal = _asked([pair], learned.engine.schema)
+        started = time.perf_counter()
+        learned.world.plan(history, goal, horizon=HORIZON)
+        alone.append(time.perf_counter() - started)
+    history, goal = _asked(pairs, learned.engine.schema)
+    started = time.perf_counter()
+    learned.world.plan(history, goal, horizon=HORIZON)
+    return 1e3 * statistics.median(alone), 1e3 * (time.perf_counter() - started) / len(pairs)
+
+
+def _asked(pairs: Sequence[Pair], schema: Schema) -> tuple[History, Goal]:
+    """What a plan from the start to the goal of each pair needs; a batch of W."""
+    starts = {name: np.stack([pair.start[name] for pair in pairs])[:, None] for name in pairs[0].start}
+    none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in schema.actions}
+    targets = {"camera": np.stack([pair.goal["camera"] for pair in pairs])}
+    return History(observations=starts, actions=none), Goal(targets=targets)
+
+
+def _named(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
+    return None if stage is None else lambda done, total: stage(name, done, total)

@@ -1,0 +1,56 @@
+"""What learning leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worldline.contracts.world import World
+from worldline.data.checks import Finding
+from worldline.data.splits import Split
+from worldline.engines.learned import LearnedEngine
+from worldline.recipes.recipe import Recipe
+from worldline.train.loop import Trained
+from worldline.worlds.calibration import Calibration
+
+Stage = Callable[[str, int, int], None]
+"""Called with the name of the stage, what is done and what there is to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """Everything that learning left behind.
+
+    Args:
+        recipe: that was followed.
+        data_hash: of the store.
+        engine: the model with its heads.
+        calibration: of the engine.
+        world: over both.
+        split: which episodes were for what.
+        trained: curves and time of the training.
+        heads_s: time of fitting the heads.
+        calibrate_s: time of calibrating.
+        findings: episodes that were left out of training, and why.
+    """
+
+    recipe: Recipe
+    data_hash: str
+    engine: LearnedEngine
+    calibration: Calibration
+    world: World
+    split: Split
+    trained: Trained
+    heads_s: float
+    calibrate_s: float
+    findings: tuple[Finding, ...]
+
+    @property
+    def learn_s(self) -> float:
+        """Seconds of training, fitting the heads and calibrating."""
+        return self.trained.elapsed_s + self.heads_s + self.calibrate_s
+
+    @property
+    def times_s(self) -> dict[str, float]:
+        """Seconds of each part."""
+        return {"learn": self.trained.elapsed_s, "heads": self.heads_s, "calibrate": self.calibrate_s}

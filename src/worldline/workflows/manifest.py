@@ -1,0 +1,94 @@
+"""How a world was learned, on what machine, and how long it took: a bundle's run manifest, a report's small print."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from worldline.config import to_json
+from worldline.data.store import Store
+from worldline.workflows.learned import Learned
+
+
+def run_manifest(
+    store: Store, learned: Learned, *, times_s: Mapping[str, float], findings: Sequence[str], unclear: Sequence[str]
+) -> dict[str, Any]:
+    """Everything needed to learn the same world again; plain JSON values.
+
+    Args:
+        store: of the logs.
+        learned: from them.
+        times_s: wall time of each part.
+        findings: what was noticed in the logs.
+        unclear: what could not be told from them.
+    """
+    recipe, split = learned.recipe, learned.split
+    return {
+        "recipe": recipe.name,
+        "model": json.loads(to_json(recipe.model_config)),
+        "training": json.loads(to_json(recipe.training)),
+        "heads": json.loads(to_json(recipe.heads)),
+        "planner": json.loads(to_json(recipe.planner)),
+        "horizon": recipe.horizon,
+        "num_windows": recipe.num_windows,
+        "seed": recipe.training.seed,
+        "data": {"hash": learned.data_hash, "episodes": len(store), "steps": int(store.num_steps.sum())},
+        "split": {
+            "train": list(split.train),
+            "validation": list(split.validation),
+            "calibration": list(split.calibration),
+            "held_out": list(split.held_out),
+        },
+        "versions": versions(),
+        "device": device(),
+        "times_s": {name: round(value, 2) for name, value in times_s.items()},
+        "peak_memory_gb": peak_memory_gb(),
+        "findings": list(findings),
+        "unclear": list(unclear),
+        "curves": [dict(row) for row in learned.trained.curves],
+    }
+
+
+def facts(run: Mapping[str, Any]) -> dict[str, str]:
+    """The small print of a report, from a run manifest."""
+    data, split, times = run["data"], run["split"], run["times_s"]
+    found = {
+        "Data": f"{data['episodes']:,} episodes, {data['steps']:,} steps, sha256 {data['hash'][:12]}…",
+        "Split": ", ".join(f"{len(numbers):,} {part.replace('_', ' ')}" for part, numbers in split.items())
+        + ", by whole episodes",
+        "Recipe": f"{run['recipe']}, seed {run['seed']}",
+        "Device": f"{run['device']}, peak memory {run['peak_memory_gb']:.1f} GB",
+        "Wall time": ", ".join(f"{name} {value:.0f} s" for name, value in times.items()),
+        "Versions": ", ".join(f"{name} {value}" for name, value in run["versions"].items()),
+    }
+    if run["findings"]:
+        found["Noticed in the logs"] = " ".join(run["findings"][:10])
+    if run["unclear"]:
+        found["Assumed of the logs"] = " ".join(run["unclear"])
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of what the result depends on."""
+    packages = {name: version(name) for name in ("worldline", "torch", "numpy")}
+    return {**packages, "Python": platform.python_version()}
+
+
+def device() -> str:
+    """What torch computes on."""
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def peak_memory_gb() -> float:
+    """The most memory that this process has held so far, in 10^9 bytes."""
+    import resource  # not on every system
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from worldline.cli.main import app
+from worldline.cli.options import free_cores
+from worldline.data.store import open_store
+from worldline.recipes import two_rooms
+from worldline.recipes.recipe import Recipe
+
+RUN = CliRunner()
+
+
+def test_help_lists_the_commands() -> None:
+    shown = RUN.invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    assert all(name in shown.output for name in ("demo", "record", "learn", "conform", "version"))
+
+
+@pytest.mark.parametrize("command", ["demo", "record", "learn", "conform", "version"])
+def test_each_command_explains_itself(command: str) -> None:
+    shown = RUN.invoke(app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert len(shown.output) > 100
+
+
+def test_version() -> None:
+    assert "worldline" in RUN.invoke(app, ["version"]).output
+
+
+def test_an_error_is_one_line_on_stderr(tmp_path: Path) -> None:
+    shown = RUN.invoke(app, ["learn", str(tmp_path / "nowhere"), "--out", str(tmp_path / "world")])
+    assert shown.exit_code == 1
+    assert shown.stderr.strip().splitlines()[-1].startswith("worldline: ")
+    assert "there is nothing here" in shown.stderr
+    assert "Traceback" not in shown.output
+
+
+def test_an_unknown_recipe_suggests_the_nearest(tmp_path: Path) -> None:
+    RUN.invoke(app, ["record", "two-rooms", "--out", str(tmp_path / "logs"), "--episodes", "4", "--steps", "5"])
+    shown = RUN.invoke(app, ["learn", str(tmp_path / "logs"), "--out", str(tmp_path / "w"), "--recipe", "pixel"])
+    assert shown.exit_code == 1
+    assert "Did you mean 'pixels'" in shown.stderr
+
+
+def test_a_place_for_json_is_checked_first(tmp_path: Path) -> None:
+    shown = RUN.invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--json", str(tmp_path / "no" / "figures.json")])
+    assert shown.exit_code == 1
+    assert "--json" in shown.stderr
+    assert not (tmp_path / "demo").exists()
+
+
+def test_record(tmp_path: Path) -> None:
+    options = ["--episodes", "3", "--steps", "4", "--seed", "1"]
+    shown = RUN.invoke(app, ["record", "two-rooms", "--out", str(tmp_path / "logs"), *options])
+    assert shown.exit_code == 0, shown.output
+    assert "3 episodes, 12 steps" in shown.output
+    assert open_store(tmp_path / "logs").num_steps.tolist() == [4, 4, 4]
+
+
+def test_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[Any], Recipe]) -> None:
+    monkeypatch.setattr(two_rooms, "two_rooms", tiny)
+    (tmp_path / "logs").mkdir()
+    RUN.invoke(app, ["record", "two-rooms", "--out", str(tmp_path / "store"), "--episodes", "24", "--steps", "30"])
+    for number in range(24):
+        episode = open_store(tmp_path / "store").episode(number)
+        np.savez(tmp_path / "logs" / f"{number:02}.npz", **episode.observations, **episode.actions)
+    figures = tmp_path / "figures.json"
+    arguments = ["learn", str(tmp_path / "logs"), "--out", str(tmp_path / "world"), "--recipe", "two-rooms"]
+    shown = RUN.invoke(app, [*arguments, "--threads", "1", "--json", str(figures)])
+    assert shown.exit_code == 0, shown.output
+    assert "widen them if the actuator can do more" in shown.output.replace("\n", " ")
+    assert "report.html" in shown.output
+    found = json.loads(figures.read_text())
+    assert found["episodes"] == 24
+    assert set(found["rmse"]["position"]["1"]) == {"world", "persistence", "linear", "action_blind"}
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[Any], Recipe]
+) -> None:
+    from worldline.workflows import learn
+
+    def interrupted(*arguments: Any, **settings: Any) -> Any:
+        (tmp_path / "world.partial").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learn, "learn_logs", interrupted)
+    shown = RUN.invoke(app, ["learn", "logs", "--out", str(tmp_path / "world")])
+    assert shown.exit_code == 130
+    assert "--resume" in shown.stderr
+
+
+@pytest.mark.parametrize(("kind", "name"), [("planner", "cem"), ("engine", "linear"), ("model", "jepa")])
+def test_conform(kind: str, name: str) -> None:
+    shown = RUN.invoke(app, ["conform", kind, name])
+    assert shown.exit_code == 0, shown.output
+    assert "holds" in shown.output
+    assert "BROKEN" not in shown.output
+
+
+def test_conform_says_what_is_broken() -> None:
+    # It does not search, on purpose.
+    shown = RUN.invoke(app, ["conform", "planner", "first_proposal"])
+    assert shown.exit_code == 1
+
+
+def test_conform_refuses_what_it_cannot_build() -> None:
+    shown = RUN.invoke(app, ["conform", "engine", "simulator"])
+    assert shown.exit_code == 1
+    assert "check_engine" in shown.stderr
+
+
+def test_free_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.getloadavg", lambda: (2.6, 0.0, 0.0))
+    assert free_cores() == 5
+    monkeypatch.setattr("os.getloadavg", lambda: (20.0, 0.0, 0.0))
+    assert free_cores() == 1

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from worldline.cli.output import check_json, print_table, write_json
+from worldline.errors import InputError
+
+
+def test_a_table_shows_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Figures", ("what", "how much"), [("planner", "97.0%"), ("random", "12.5%")])
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("Figures", "how much", "planner", "12.5%"))
+
+
+def test_json_is_written_where_it_is_wanted(tmp_path: Path) -> None:
+    check_json(None)
+    write_json(None, {"success": 1.0})
+    path = tmp_path / "figures.json"
+    check_json(path)
+    write_json(path, {"success": 1.0})
+    assert json.loads(path.read_text()) == {"success": 1.0}
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "no" / "figures.json"):
+        with pytest.raises(InputError, match="no file can be written"):
+            check_json(path)

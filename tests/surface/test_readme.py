@@ -1,0 +1,55 @@
+"""The README's Python runs as it is printed; only its recipe is made small, and fewer episodes are recorded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import worldline
+from worldline.cli.main import app
+from worldline.recipes import two_rooms
+from worldline.recipes.recipe import Recipe
+
+README = Path(__file__).parents[2] / "README.md"
+EPISODES = 120
+"""Enough for the bands of level 0.9 that the README asks for."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[Any], Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = worldline.record
+
+    def short_record(*arguments: Any, **settings: Any) -> Any:
+        return record(*arguments, **{**settings, "num_episodes": EPISODES})
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(two_rooms, "two_rooms", tiny)
+    monkeypatch.setattr(worldline, "record", short_record)
+    names: dict[str, Any] = {}
+    found = blocks("python")
+    assert found
+    for code in found:
+        exec(compile(code, str(README), "exec"), names)  # noqa: S102 (our own README)
+    assert names["plan"].actions["move"].shape == (12, 2)
+    assert (tmp_path / "world" / "report.html").exists()
+    assert capsys.readouterr().out.count("\n") >= 3
+
+
+def test_every_command_is_in_the_table() -> None:
+    listed = set(re.findall(r"^\| `worldline (\w+)", README.read_text(), re.MULTILINE))
+    assert listed == {command.callback.__name__ for command in app.registered_commands if command.callback}
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"(?<!!)\[[^]]*\]\(([^)#:]+)\)", README.read_text())
+    assert links
+    assert [link for link in links if not (README.parent / link).exists()] == []

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import worldline
+from worldline.data.store import Store, open_store
+from worldline.errors import InputError
+from worldline.recipes.recipe import Recipe
+from worldline.workflows.demo import DemoResult, demo
+from worldline.workflows.goals import reached, side
+
+NAMES = ["success", "success_low", "success_high", "pairs", "random", "no_move", "inverse", "oracle"]
+NAMES += ["learn_s", "heads_s", "total_s", "plan_ms", "plan_batched_ms", "peak_memory_gb", "device"]
+
+
+def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) -> None:
+    stages: list[str] = []
+    result = demo(
+        tmp_path / "demo",
+        num_episodes=24,
+        num_pairs=4,
+        recipe=tiny,
+        stage=lambda name, done, total: stages.append(name),
+    )
+    assert result.pairs == 4
+    assert result.oracle == 1.0
+    assert result.no_move == 0.0
+    assert 0 <= result.success_low <= result.success <= result.success_high <= 1
+    assert 0 < result.heads_s < result.learn_s < result.total_s
+    assert min(result.plan_ms, result.plan_batched_ms, result.peak_memory_gb) > 0
+    assert [stage for stage in dict.fromkeys(stages) if not stage.startswith("plan")] == [
+        "record",
+        "learn",
+        "fit heads",
+        "calibrate",
+        "measure",
+    ]
+    assert json.loads((tmp_path / "demo" / "demo.json").read_text())["result"] == asdict(result)
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page == (tmp_path / "demo" / "world" / "report.html").read_text()
+    for words in (
+        "true dynamics",
+        "effective rank",
+        "R²",
+        "imagined path",
+        "persistence",
+        "shuffled",
+        "An executed plan",
+    ):
+        assert words.lower() in page.lower(), words
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"demo.json", "logs", "report.html", "world"}
+    episode = open_store(tmp_path / "demo" / "logs").episode(0)
+    world = worldline.open(tmp_path / "demo" / "world")
+    plan = world.plan(
+        episode.history(at=0, length=1),
+        worldline.Goal(targets={"camera": episode.observations["camera"][9]}),
+        horizon=5,
+    )
+    assert plan.actions["move"].shape == (5, 2)
+
+
+def test_the_figures_have_the_plain_names() -> None:
+    assert [field.name for field in fields(DemoResult)] == NAMES
+
+
+@pytest.mark.parametrize("marker", [True, False])
+def test_a_folder_with_something_else_is_refused(tmp_path: Path, marker: bool) -> None:
+    if marker:
+        (tmp_path / "demo.json").write_text("{}")
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"thesis\.txt"):
+        demo(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_an_unfinished_folder_of_someone_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(InputError, match="not of an earlier demo"):
+        demo(tmp_path)
+
+
+def test_an_earlier_demo_is_replaced(tmp_path: Path, tiny: Callable[[Store], Recipe]) -> None:
+    (tmp_path / "demo.json").write_text("{}")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "old").touch()
+    (tmp_path / "report.html").write_text("old")
+
+    def refuse(store: Store) -> Recipe:
+        raise InputError("far enough")
+
+    with pytest.raises(InputError, match="far enough"):
+        demo(tmp_path, num_episodes=4, recipe=refuse)
+    assert not (tmp_path / "logs" / "old").exists()
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_sides_and_success() -> None:
+    def at(x: float, y: float) -> dict[str, np.ndarray]:
+        return {"position": np.array([x, y], np.float32), "wall": np.array([32, 32], np.float32)}
+
+    assert side(at(10, 10), at(50, 10)) == "across the wall"
+    assert side(at(10, 10), at(12, 50)) == "same room"
+    assert reached(at(10, 10), at(12.9, 10))
+    assert not reached(at(10, 10), at(13, 10))

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import worldline
+from worldline.data.store import Store, open_store
+from worldline.errors import BundleError, DataError, InputError
+from worldline.recipes.recipe import Recipe
+from worldline.workflows.learn import learn, learn_logs
+from worldline.workflows.record import record
+from worldline.workflows.reporting import reported_steps
+
+Make = Callable[[Store], Recipe]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return record("two-rooms", tmp_path_factory.mktemp("logs") / "store", num_episodes=24, max_steps=30, seed=0)
+
+
+def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
+    logs: Store, tmp_path: Path, tiny: Make
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    result = learn_logs(
+        logs.path,
+        tmp_path / "world",
+        recipe=tiny,
+        seed=3,
+        stage=lambda name, done, total: told.append((name, done, total)),
+    )
+    assert list(dict.fromkeys(name for name, _, _ in told)) == ["learn", "fit heads", "calibrate", "measure"]
+    assert all((name, total, total) in told for name, _, total in told)
+    run = json.loads((tmp_path / "world" / "run.json").read_text())
+    assert run["seed"] == run["training"]["seed"] == 3
+    assert run["data"] == {"hash": logs.content_hash(), "episodes": 24, "steps": 720}
+    assert sorted(number for part in run["split"].values() for number in part) == list(range(24))
+    assert {"learn", "heads", "calibrate", "report"} <= run["times_s"].keys()
+    page = (tmp_path / "world" / "report.html").read_text()
+    assert all(chapter in page for chapter in ("How it learned", "What it learned", "Where it stops being right"))
+    assert result.diagnostics is not None
+    assert {error.world for error in result.diagnostics.errors} == {"", "persistence", "action_blind", "linear"}
+    assert not (tmp_path / "world.partial").exists()
+    episode = logs.episode(0)
+    now, moves = episode.history(at=2, length=1), {"move": episode.actions["move"][2:8]}
+    goal = worldline.Goal(targets={"camera": episode.observations["camera"][20]})
+    again = worldline.open(tmp_path / "world")
+    first, second = (w.predict(now, moves, level=0.5).signals["position"] for w in (result.world, again))
+    for part in ("mean", "low", "high"):
+        np.testing.assert_array_equal(vars(first)[part], vars(second)[part])
+    plans = [w.plan(now, goal, horizon=4).actions["move"] for w in (result.world, again)]
+    np.testing.assert_array_equal(*plans)
+
+
+def test_logs_are_imported_beside_the_world(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    (tmp_path / "mine").mkdir()
+    for number in range(24):
+        episode = logs.episode(number)
+        np.savez(tmp_path / "mine" / f"{number:02}.npz", **episode.observations, **episode.actions)
+    (tmp_path / "mine" / "99.npz").write_bytes(b"not an archive")
+    result = learn_logs(tmp_path / "mine", tmp_path / "world", recipe=tiny)
+    assert len(open_store(tmp_path / "world.store")) == 24
+    assert any("99.npz" in line for line in result.findings)
+    assert any("bounds" in line for line in result.unclear)
+    run = json.loads((tmp_path / "world" / "run.json").read_text())
+    assert run["findings"] == list(result.findings)
+    assert run["unclear"] == list(result.unclear)
+    # Learned again, into the same place: both the import and the bundle are replaced.
+    learn(tmp_path / "mine", tmp_path / "world", recipe=tiny)
+
+
+def test_an_interrupted_training_goes_on(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    def interrupt(name: str, done: int, total: int) -> None:
+        if (name, done) == ("learn", 5):
+            signal.raise_signal(signal.SIGINT)
+
+    assert threading.current_thread() is threading.main_thread()
+    with pytest.raises(KeyboardInterrupt):
+        learn(logs.path, tmp_path / "world", recipe=tiny, stage=interrupt)
+    assert (tmp_path / "world.partial").is_dir()
+    seen: list[int] = []
+    resumed = learn_logs(
+        logs.path,
+        tmp_path / "world",
+        recipe=tiny,
+        resume=True,
+        stage=lambda name, done, total: seen.append(done) if name == "learn" else None,
+    )
+    assert seen == list(range(6, 13))
+    assert not (tmp_path / "world.partial").exists()
+    whole = learn_logs(logs.path, tmp_path / "whole", recipe=tiny)
+    assert resumed.learned.trained.curves == whole.learned.trained.curves
+
+
+def test_nothing_to_resume(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    with pytest.raises(BundleError, match="without --resume"):
+        learn(logs.path, tmp_path / "world", recipe=tiny, resume=True)
+
+
+def test_a_foreign_folder_is_refused_before_anything_is_learned(logs: Store, tmp_path: Path) -> None:
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="no bundle"):
+        learn(logs.path, tmp_path / "world")
+    assert (tmp_path / "world" / "thesis.txt").exists()
+
+
+def test_actions_that_never_change_are_refused(logs: Store, tmp_path: Path) -> None:
+    store = record(
+        "two-rooms",
+        tmp_path / "still",
+        policy=lambda observation, generator: {"move": np.zeros(2, np.float32)},
+        num_episodes=4,
+        max_steps=5,
+        seed=0,
+    )
+    with pytest.raises(DataError, match="no action ever changes"):
+        learn(store.path, tmp_path / "world")
+
+
+@pytest.mark.parametrize(
+    ("horizon", "step_s", "steps"),
+    [
+        (20, None, (1, 5, 20)),
+        (7, None, (1, 5, 7)),
+        (3, None, (1, 3)),
+        (1, None, (1,)),
+        (48, 1800.0, (2, 12, 48)),  # 1, 6 and 24 hours
+        (20, 0.05, (1, 5, 20)),  # only one round time fits
+        (300, 0.1, (10, 100)),
+    ],
+)
+def test_reported_steps(horizon: int, step_s: float | None, steps: tuple[int, ...]) -> None:
+    assert reported_steps(horizon, step_s) == steps

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from worldline.bundle import read_bundle
+from worldline.contracts.episode import Episode
+from worldline.contracts.world import Goal
+from worldline.engines.learned import LearnedEngine
+from worldline.errors import BundleError, UnknownNameError
+from worldline.heads.distance import Distance, DistanceConfig
+from worldline.heads.familiarity import Familiarity, FamiliarityConfig
+from worldline.heads.inverse import Inverse, InverseConfig
+from worldline.heads.readout import Readout, ReadoutConfig
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.planners.cem import CrossEntropy
+from worldline.testing.toys import Integrator
+from worldline.worlds.bundled import open_engine, open_world, save_world
+from worldline.worlds.calibration import Calibration, calibrate
+from worldline.worlds.local import LocalWorld
+
+TOY = Integrator(noise=0.1, camera=False, wind=False)
+SIZE = 8
+Change = Callable[[Any], Any]
+
+
+def learned_engine() -> LearnedEngine:
+    """Small and untrained: what is saved and opened need not be clever."""
+    torch.manual_seed(0)
+    config = JepaConfig(inputs=("position",), latent_size=SIZE, encoder_width=16, predictor_width=16)
+    return LearnedEngine(
+        model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),
+        schema=TOY.schema,
+        inputs=("position",),
+        readout=Readout(ReadoutConfig(latent_size=SIZE, signals={"position": 2}, width=16)).eval(),
+        familiarity=Familiarity(FamiliarityConfig(latent_size=SIZE)).eval(),
+        distance_head=Distance(DistanceConfig(latent_size=SIZE, width=16, size=8)).eval(),
+        inverse_head=Inverse(InverseConfig(latent_size=SIZE, low=(-1.0, -1.0), high=(1.0, 1.0), width=16)).eval(),
+        name="toy",
+        notes={"data": "none"},
+    )
+
+
+@pytest.fixture(scope="module")
+def learned_calibration() -> Calibration:
+    return calibrate(learned_engine(), TOY.episodes(30, 12, seed=1), horizon=6, num_windows=1, seed=0)
+
+
+@pytest.fixture
+def saved(tmp_path: Path, learned_calibration: Calibration) -> Path:
+    folder = tmp_path / "world"
+    planner = CrossEntropy(num_candidates=8, num_iterations=2)
+    save_world(
+        folder, learned_engine(), learned_calibration, planner, model="jepa", run={"seed": 0}, report="<html></html>"
+    )
+    return folder
+
+
+def tamper(folder: Path, name: str, change: Change) -> None:
+    """Changes a JSON file as a clever stranger would: its size and hash in the manifest fit again."""
+    content = json.dumps(change(json.loads((folder / name).read_text()))).encode()
+    (folder / name).write_bytes(content)
+    if name != "manifest.json":
+        entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        tamper(folder, "manifest.json", lambda found: {**found, "files": {**found["files"], name: entry}})
+
+
+def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibration) -> None:
+    before = LocalWorld(learned_engine(), learned_calibration, CrossEntropy(num_candidates=8, num_iterations=2))
+    after = open_world(saved)
+    assert after.describe() == before.describe()
+    episode: Episode = TOY.episodes(1, 12, seed=5)[0]
+    now, pushes = episode.history(at=3, length=1), {"push": episode.actions["push"][3:8]}
+    goal = Goal(targets={"position": np.array([1.0, -1.0], np.float32)})
+    first, second = (world.predict(now, pushes).signals["position"] for world in (before, after))
+    for part in ("mean", "low", "high"):
+        np.testing.assert_array_equal(vars(first)[part], vars(second)[part])
+    assert before.predict(now, pushes).trust == after.predict(now, pushes).trust
+    plans = [world.plan(now, goal, horizon=4).actions["push"] for world in (before, after)]
+    np.testing.assert_array_equal(*plans)
+
+
+def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibration: Calibration) -> None:
+    engine = replace(learned_engine(), distance_head=None, inverse_head=None)
+    save_world(tmp_path / "w", engine, learned_calibration, CrossEntropy(), model="jepa", run={}, report=None)
+    opened = open_engine(read_bundle(tmp_path / "w"))
+    assert opened.distance_head is None
+    assert opened.inverse_head is None
+    assert "reaches" not in opened.describe().abilities
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("heads/readout.json", lambda config: {**config, "latent_size": SIZE + 1}),
+        ("heads/distance.json", lambda config: {**config, "width": 17}),
+        ("heads/inverse.json", lambda config: {**config, "low": [-1.0], "high": [1.0]}),
+        ("heads/familiarity.json", lambda config: {**config, "latent_size": SIZE - 1}),
+        ("model.json", lambda config: {**config, "predictor_width": 17}),
+    ],
+)
+def test_weights_that_do_not_fit_their_config_are_refused(saved: Path, name: str, change: Change) -> None:
+    tamper(saved, name, change)
+    with pytest.raises(BundleError, match="does not fit"):
+        open_world(saved)
+
+
+def test_nothing_is_allocated_for_a_huge_config(saved: Path) -> None:
+    # One layer of it would take 400 terabytes, more than any process can address: to try would be a RuntimeError.
+    huge = 10**7
+    tamper(saved, "model.json", lambda config: {**config, "latent_size": huge, "predictor_width": huge})
+    with pytest.raises(BundleError, match="does not fit"):
+        open_world(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: {**found, "model": "jepaa"}, "Did you mean 'jepa'"),
+        (lambda found: {**found, "model": "os:system"}, "no model is called"),
+        (lambda found: {**found, "notes": {"planner": "cen"}}, "Did you mean 'cem'"),
+        (lambda found: {**found, "notes": {}}, "no planner is called"),
+    ],
+)
+def test_a_name_that_is_not_registered_is_refused(saved: Path, change: Change, message: str) -> None:
+    tamper(saved, "manifest.json", change)
+    with pytest.raises(UnknownNameError, match=message):
+        open_world(saved)
