@@ -15,7 +15,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.workflows.demo import DemoResult, demo
 from worldline.workflows.goals import reached, side
 
-NAMES = ["success", "success_low", "success_high", "pairs", "random", "no_move", "inverse", "oracle"]
+NAMES = ["success", "success_low", "success_high", "pairs", "random", "no_move", "straight", "inverse", "oracle"]
 NAMES += ["learn_s", "heads_s", "total_s", "plan_ms", "plan_batched_ms", "peak_memory_gb", "device"]
 
 

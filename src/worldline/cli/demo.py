@@ -62,6 +62,7 @@ def _print(result: DemoResult, walls: Walls) -> None:
             ("inverse head alone", f"{result.inverse:.1%}", ""),
             ("random actions", f"{result.random:.1%}", ""),
             ("no move", f"{result.no_move:.1%}", ""),
+            ("straight at the goal", f"{result.straight:.1%}", ""),
             ("true dynamics", f"{result.oracle:.1%}", ""),
         ],
     )

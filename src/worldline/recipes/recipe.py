@@ -41,6 +41,4 @@ class Recipe:
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe, with other initial weights and batches; the split stays."""
-        return replace(
-            self, training=replace(self.training, seed=seed), heads=replace(self.heads, seed=seed)
-        )
+        return replace(self, training=replace(self.training, seed=seed), heads=replace(self.heads, seed=seed))

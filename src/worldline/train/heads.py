@@ -1,7 +1,7 @@
 """Fits heads on a frozen model. Every episode is encoded once; no image is read again.
 
-Distance: among all quasimetrics that call every single step at most 1, the one that holds far pairs furthest apart is the
-least number of steps. Source: Wang et al., "Optimal goal-reaching reinforcement learning via quasimetric learning"
+Distance: among all quasimetrics that call every single step at most 1, the one that holds far pairs furthest apart is
+the least number of steps. Source: Wang et al., "Optimal goal-reaching reinforcement learning via quasimetric learning"
 (2304.01203), here with steps imagined by the model, so that it does not matter how well the logged policy did.
 
 Inverse: a policy that follows the distance downhill, differentiated through the model.
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss, pad, softplus
+from torch.nn.functional import pad, softplus
 
 from worldline.contracts.schema import Kind, Schema
-from worldline.contracts.world_model import Belief, Inputs, WorldModel
+from worldline.contracts.world_model import Inputs, WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.errors import ConfigError
@@ -107,7 +107,7 @@ def fit_heads(
         progress: called after each update, of all heads together.
 
     Raises:
-        ConfigError: goals are asked for in a world whose actions are unbounded, discrete, or that has exogenous signals.
+        ConfigError: goals are asked for where actions are unbounded or discrete, or a signal is exogenous.
     """
     if config.goals and not can_reach(store.schema):
         raise ConfigError(

@@ -29,6 +29,7 @@ from worldline.workflows.goals import (
     ORACLE,
     PLANNER,
     RANDOM,
+    STRAIGHT,
     Walls,
     held_out_pairs,
     plan_times,
@@ -58,6 +59,7 @@ class DemoResult:
         pairs: start and goal pairs, half of them across the wall.
         random: share that random actions reached.
         no_move: share that doing nothing reached.
+        straight: share that going straight at the goal reached, told where it is.
         inverse: share that the inverse head reached alone, without a search.
         oracle: share that the true dynamics reached, with the true distance and a search.
         learn_s: seconds of training, heads and calibration included.
@@ -75,6 +77,7 @@ class DemoResult:
     pairs: int
     random: float
     no_move: float
+    straight: float
     inverse: float
     oracle: float
     learn_s: float
@@ -158,6 +161,7 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, float]:
         "success_high": success.high,
         "random": rows[RANDOM].success.value,
         "no_move": rows[NO_MOVE].success.value,
+        "straight": rows[STRAIGHT].success.value,
         "inverse": rows[INVERSE].success.value,
         "oracle": rows[ORACLE].success.value,
     }
@@ -199,6 +203,7 @@ def _planning(rows: Mapping[str, GoalReaching], plan_ms: float, batched_ms: floa
             outcome(INVERSE, "peer"),
             outcome(RANDOM, "floor"),
             outcome(NO_MOVE, "floor"),
+            outcome(STRAIGHT, "floor"),
             outcome(ORACLE, "ceiling"),
         ),
         plan_ms=plan_ms,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Schema
@@ -17,7 +19,7 @@ from worldline.control.goal_reaching import GoalReaching, evaluate
 from worldline.control.pairs import Pair, draw_pairs
 from worldline.data.store import Store
 from worldline.engines.oracle import OracleEngine
-from worldline.labs.two_rooms import TwoRooms
+from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
 from worldline.workflows.learned import Learned, Stage
@@ -31,11 +33,12 @@ HORIZON: Final = 12
 NEAR_PX: Final = 3.0
 NUM_TIMED: Final = 50
 GROUPS: Final = ("same room", "across the wall")
-PLANNER, INVERSE, RANDOM, NO_MOVE, ORACLE = (
+PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE = (
     "learned planner",
     "inverse head alone",
     "random actions",
     "no move",
+    "straight at the goal",
     "true dynamics",
 )
 """Who acts, as the report says it."""
@@ -67,6 +70,22 @@ def side(start: Arrays, goal: Arrays) -> str:
     return GROUPS[1] if apart else GROUPS[0]
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class StraightActor(Actor):
+    """Goes straight at the goal, which it is told in pixels, whatever stands between: a floor that needs no model."""
+
+    def act(
+        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+    ) -> dict[str, NDArray[np.generic]]:
+        """`num_steps` equal parts of the way, each at most one full move."""
+        del remaining, seed
+        way = goals["position"].astype(float) - history.observations["position"][:, -1].astype(float)
+        longest = np.abs(way).max(-1, keepdims=True)
+        move = way * np.minimum(1 / num_steps, MAX_MOVE / np.maximum(longest, 1e-9))
+        return {"move": np.repeat(move[:, None], num_steps, 1).astype(np.float32)}
+
+
 def reach(
     learned: Learned, pairs: Sequence[Pair], walls: Walls, *, seed: int, stage: Stage | None
 ) -> dict[str, GoalReaching]:
@@ -84,6 +103,7 @@ def reach(
         INVERSE: (WorldActor(world=inverse, horizon=1, warm_start=False), picture, 1),
         RANDOM: (RandomActor(schema=schema), picture, 1),
         NO_MOVE: (NoMoveActor(schema=schema), picture, 1),
+        STRAIGHT: (StraightActor(), ("position",), 1),
         ORACLE: (WorldActor(world=oracle, horizon=HORIZON), ("camera", "position"), HORIZON),
     }
     found = {}

@@ -1,0 +1,85 @@
+"""The demo, three training seeds: success pooled over the seeds, beside its bars.
+
+Run: .venv/bin/python benchmarks/demo.py [--walls fixed|random] [--seeds 3] [--threads N]
+Writes benchmarks/results/demo-<walls>.json after every seed. Each seed is a whole `worldline demo` in a process of its
+own, so that peak memory is that of one demo; the 200 held-out pairs are the same for all seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from worldline.control.intervals import wilson
+
+RESULTS = Path(__file__).parent / "results"
+BARS = {
+    "fixed": {"success": 0.99, "worst_seed": 0.97, "learn_s": 150.0, "total_s": 360.0},
+    "random": {"success": 0.95, "worst_seed": 0.92, "learn_s": 600.0, "total_s": None},
+}
+COMMON_BARS = {"plan_ms": 60.0, "plan_batched_ms": 15.0, "peak_memory_gb": 3.0}
+COMMAND = str(Path(sys.executable).with_name("worldline"))
+
+
+def run_seed(walls: str, seed: int, threads: int | None, folder: Path) -> dict[str, Any]:
+    """The figures of one demo."""
+    figures = folder / "figures.json"
+    command = [COMMAND, "demo", "--walls", walls, "--seed", str(seed), "--out", str(folder / "demo")]
+    command += ["--json", str(figures)] + ([] if threads is None else ["--threads", str(threads)])
+    subprocess.run(command, check=True)
+    return {"seed": seed, "load_after": round(os.getloadavg()[0], 2), **json.loads(figures.read_text())}
+
+
+def summary(walls: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pooled over seeds; the worst of each where there is a bar."""
+    pairs = sum(run["pairs"] for run in seeds)
+    pooled = wilson(round(sum(run["success"] * run["pairs"] for run in seeds)), pairs)
+    worst = {name: max(run[name] for run in seeds) for name in ("learn_s", "total_s", *COMMON_BARS)}
+    figures = {"success": pooled.value, "worst_seed": min(run["success"] for run in seeds), **worst}
+    bars = {**BARS[walls], **COMMON_BARS}
+    met = {
+        name: bar is None or (figures[name] >= bar if name in ("success", "worst_seed") else figures[name] <= bar)
+        for name, bar in bars.items()
+    }
+    return {
+        "walls": walls,
+        "success_low": round(pooled.low, 4),
+        "success_high": round(pooled.high, 4),
+        "pairs": pairs,
+        "figures": {name: round(value, 4) for name, value in figures.items()},
+        "bars": bars,
+        "met": met,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "seeds": seeds,
+    }
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--walls", choices=sorted(BARS), default="fixed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=None)
+    options = parser.parse_args()
+    seeds: list[dict[str, Any]] = []
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            seeds.append(run_seed(options.walls, seed, options.threads, Path(folder)))
+        found = summary(options.walls, seeds)
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"demo-{options.walls}.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(f"{'':<18}{'measured':>10}{'bar':>10}")
+    for name, bar in found["bars"].items():
+        missed = "" if found["met"][name] else "  MISSED"
+        print(f"{name:<18}{found['figures'][name]:>10}{'-' if bar is None else bar:>10}{missed}")
+
+
+if __name__ == "__main__":
+    main()
