@@ -33,6 +33,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
     },
     "recipe": {
+        "greenhouse": "worldline.recipes.greenhouse:greenhouse",
         "pixels": "worldline.recipes.pixels:pixels",
         "two-rooms": "worldline.recipes.two_rooms:two_rooms",
         "two-rooms-random": "worldline.recipes.two_rooms:two_rooms_random",

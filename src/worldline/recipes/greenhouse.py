@@ -1,4 +1,6 @@
-"""Logs of a lettuce greenhouse under real weather: lettuce-greenhouse-gym with exploring policies.
+"""Logs of a lettuce greenhouse under real weather, and what to learn from them: `python benchmarks/greenhouse.py`.
+
+They come from lettuce-greenhouse-gym with exploring policies. RESULT_LINE
 
 The climate and crop are those of van Henten (2003); the weather was measured every five minutes in Bleiswijk in 2014.
 Observed are dry weight, CO2, temperature and humidity; what the environment adds to its observation is left out where
@@ -21,6 +23,8 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError, MissingExtraError
+from worldline.recipes.recipe import Recipe
+from worldline.recipes.vectors import vectors
 
 Floats = NDArray[np.floating]
 Greenhouse = Any
@@ -64,6 +68,15 @@ SCHEMA: Final = Schema(
     ),
     step_s=STEP_S,
 )
+
+
+def greenhouse(store: Store) -> Recipe:
+    """The recipe for any vectors, split by date.
+
+    Args:
+        store: from `record_greenhouse`.
+    """
+    return replace(vectors(store), name="greenhouse", split=greenhouse_split)
 
 
 def record_greenhouse(

@@ -20,7 +20,7 @@ from worldline.train.loop import TrainingConfig
 
 NUM_LEARNED = 16
 """Numbers of the latent beside the vectors themselves."""
-LONGEST_WINDOW = 13
+LONGEST_WINDOW = 9
 LONGEST_HORIZON = 48
 
 
@@ -28,7 +28,7 @@ def vectors(store: Store) -> Recipe:
     """All vector observations go in, and all are predicted; discrete ones are left out.
 
     Distance and inverse are fitted where actions are bounded vectors and nothing acts from outside. Windows and
-    bands are as long as four episodes in five allow, up to 13 observations and 48 steps.
+    bands are as long as four episodes in five allow, up to 9 observations and 48 steps.
 
     Raises:
         InputError: the logs hold no vector observation.
@@ -46,19 +46,21 @@ def vectors(store: Store) -> Recipe:
             encoder_width=128,
             predictor_width=256,
             sigreg_weight=0.1,
+            num_slices=16,
             signal_weight=1.0,
         ),
         # The guard is for latents that may vanish; vectors that are in there as they are cannot.
         training=TrainingConfig(
-            num_updates=1000,
+            num_updates=1500,
             window=min(LONGEST_WINDOW, num_steps + 1),
             batch_size=128,
+            learning_rate=5e-3,
             min_rank=1.0,
             min_deviation=0.0,
         ),
         heads=HeadsConfig(goals=can_reach(store.schema), readout_updates=0, far=max(2.0, num_steps / 4)),
         horizon=min(LONGEST_HORIZON, num_steps),
-        num_windows=2,
+        num_windows=8,
         planner=CrossEntropy(num_candidates=128, num_iterations=4),
         split=lambda store: split(len(store), seed=0),
     )
