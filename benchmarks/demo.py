@@ -24,7 +24,7 @@ BARS: dict[str, dict[str, float]] = {
     "fixed": {"success": 0.99, "worst_seed": 0.97, "learn_s": 150.0, "total_s": 360.0},
     "random": {"success": 0.95, "worst_seed": 0.92, "learn_s": 600.0},
 }
-COMMON_BARS: dict[str, dict[str, float]] = {"plan_ms": 60.0, "plan_batched_ms": 15.0, "peak_memory_gb": 3.0}
+COMMON_BARS = {"plan_ms": 60.0, "plan_batched_ms": 15.0, "peak_memory_gb": 3.0}
 COMMAND = str(Path(sys.executable).with_name("worldline"))
 
 
