@@ -26,7 +26,7 @@ from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse, reco
 from worldline.understanding.diagnostics import Diagnostics, diagnose
 from worldline.workflows.learn import learn_world
 from worldline.workflows.learned import Learned
-from worldline.workflows.reporting import comparisons
+from worldline.workflows.reporting import comparisons, honest
 
 STEPS = {1: 2, 6: 12, 24: 48}
 """Hours to steps."""
@@ -41,7 +41,7 @@ Figures = dict[str, Any]
 def measure(learned: Learned, store: Store, episodes: Sequence[Episode], levels: Sequence[float]) -> Diagnostics:
     rivals = comparisons(store, learned)
     return diagnose(
-        learned.world,
+        honest(learned),
         episodes,
         comparisons={name: rivals[name] for name in RIVALS},
         context=CONTEXT,

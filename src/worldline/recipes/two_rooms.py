@@ -19,10 +19,10 @@ def two_rooms(store: Store) -> Recipe:
         model="jepa",
         model_config=JepaConfig(inputs=("camera",), sigreg_weight=1.0, predictor_width=512),
         training=TrainingConfig(num_updates=800),
-        heads=HeadsConfig(inverse_updates=700, unroll=5),
+        heads=HeadsConfig(readout_updates=800, distance_updates=1800, inverse_updates=700, unroll=5),
         horizon=20,
         num_windows=2,
-        planner=CrossEntropy(num_candidates=64, num_iterations=3),
+        planner=CrossEntropy(num_iterations=2),
         split=lambda store: split(len(store), seed=0),
     )
 
@@ -34,7 +34,7 @@ def two_rooms_random(store: Store) -> Recipe:
         name="two-rooms-random",
         model="jepa",
         model_config=JepaConfig(
-            inputs=("camera",), latent_size=128, sigreg_weight=1.0, change_weight=5.0, predictor_width=512
+            inputs=("camera",), latent_size=128, sigreg_weight=5.0, change_weight=5.0, predictor_width=512
         ),
         training=TrainingConfig(num_updates=3500),
         heads=HeadsConfig(distance_updates=5000, inverse_updates=1500, unroll=5, width=512),
