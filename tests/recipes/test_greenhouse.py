@@ -46,13 +46,12 @@ def test_it_is_the_recipe_for_vectors_split_by_date(store: Store) -> None:
     assert recipe.horizon * SCHEMA.step_s == 24 * 3600
 
 
-def test_a_little_learning_goes_a_long_way(store: Store, tmp_path: Path) -> None:
+def test_a_little_learning_tells_most_of_the_next_day(store: Store, tmp_path: Path) -> None:
     recipe = greenhouse(store)
-    short = replace(recipe.training, num_updates=100, num_checks=2)
+    short = replace(recipe.training, num_updates=150, num_checks=2)
     found = measure(learn_world(store, replace(recipe, training=short), folder=tmp_path), store)
-    for one in found.skills:
-        if one.against == "persistence":
-            assert one.skill.at(48).value > 0.3
+    day = {one.signal: one.skill.at(48).value for one in found.skills if one.against == "persistence"}
+    assert min(day["dry_weight"], day["air_temperature"], day["air_humidity"]) > 0.4
 
 
 @pytest.mark.slow
