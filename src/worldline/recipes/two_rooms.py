@@ -36,8 +36,8 @@ def two_rooms_random(store: Store) -> Recipe:
         model_config=JepaConfig(
             inputs=("camera",), latent_size=128, sigreg_weight=5.0, change_weight=5.0, predictor_width=512
         ),
-        training=TrainingConfig(num_updates=3500),
-        heads=HeadsConfig(distance_updates=5000, inverse_updates=1500, unroll=5, width=512),
+        training=TrainingConfig(num_updates=3000),
+        heads=HeadsConfig(distance_updates=2500, inverse_updates=700, unroll=5, width=384),
         horizon=20,
         num_windows=2,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
