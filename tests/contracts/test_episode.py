@@ -38,7 +38,7 @@ def test_a_history_ends_where_asked_and_keeps_the_convention(data: st.DataObject
 
 def test_an_episode_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        episode(2).terminated = True  # type: ignore[misc]
+        episode(2).terminated = True
 
 
 def test_an_episode_is_cut_by_the_log_unless_it_says_otherwise() -> None:

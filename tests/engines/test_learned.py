@@ -119,7 +119,7 @@ def test_it_says_what_the_model_and_the_readout_say() -> None:
         exogenous={"wind": np.stack([one.exogenous["wind"][4:8] for one in episodes])},
     )
     found = engine.imagine(belief, future, num_samples=7, seed=0).signals["position"]
-    latent = engine.model.belief(belief.features()[:, 0])  # type: ignore[attr-defined]
+    latent = engine.model.belief(belief.features()[:, 0])
     inputs = to_inputs(future.actions, future.exogenous, TOY.schema)
     features = engine.model.rollout(latent, inputs, generator=torch.Generator()).features
     np.testing.assert_allclose(found, engine.readout(features)["position"].detach().numpy(), rtol=1e-5)
@@ -190,7 +190,7 @@ def test_what_is_far_from_the_training_data_is_novel() -> None:
     engine = untrained(CALM.schema, ("position",), goals=False)
     usual, strange = CALM.episodes(8, 8, seed=0), CALM.episodes(8, 8, seed=1)
     strange = [replace(one, observations={"position": one.observations["position"] + 100}) for one in strange]
-    latents = engine.observe(None, history(usual, 4, 1), seed=0).features()[:, 0]  # type: ignore[attr-defined]
+    latents = engine.observe(None, history(usual, 4, 1), seed=0).features()[:, 0]
     engine.familiarity.fit(latents)
     first, second = (engine.novelty(engine.observe(None, history(logs, 6, 1), seed=0)) for logs in (usual, strange))
     assert second.min() > first.max()
@@ -202,7 +202,7 @@ def test_nothing_that_it_takes_or_gives_has_a_gradient() -> None:
     belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 2), seed=0)
     future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
     goal = {"position": np.ones((3, 2), np.float32)}
-    assert not belief.features().requires_grad  # type: ignore[attr-defined]
+    assert not belief.features().requires_grad
     engine.imagine(belief, future, num_samples=1, seed=0)
     engine.distance(belief, future, goal)
     engine.propose(belief, goal, 2, num_proposals=1, seed=0)

@@ -142,7 +142,7 @@ def test_one_position_moves_as_many_do(wall: np.ndarray, seed: int) -> None:
 
 @pytest.mark.parametrize("walls", ["fixed", "random"])
 def test_an_episode_replays_exactly_from_its_seed(walls: str) -> None:
-    lab, twin = TwoRooms(walls), TwoRooms(walls)  # type: ignore[arg-type]
+    lab, twin = TwoRooms(walls), TwoRooms(walls)
     policy, rng = lab.explorer(), np.random.default_rng(0)
     policy.reset(rng)
     observation, _ = lab.reset(seed=11)

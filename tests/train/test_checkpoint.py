@@ -207,6 +207,7 @@ def test_where_interrupts_are_ignored_they_stay_ignored() -> None:
         with deferred_interrupt() as pass_on:
             press_ctrl_c()
             pass_on()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 

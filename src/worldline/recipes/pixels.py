@@ -1,6 +1,6 @@
 """Any logs with pictures: `worldline learn LOGS --out world/`.
 
-The settings are those of Two Rooms with random walls (recipes/two_rooms.py), where they were measured.
+The settings are near those of Two Rooms with random walls (recipes/two_rooms.py); these very ones were not measured.
 """
 
 from __future__ import annotations
