@@ -1,7 +1,7 @@
 """Two Rooms from pixels: `worldline demo`, or `worldline demo --walls random`.
 
 Measured by benchmarks/demo.py on 200 held-out pairs a seed. Fixed wall: 99.8 % (three seeds), where walking straight at
-the goal reaches 90.5 %. Random walls: 79.5 % (one seed) against 81.5 %, so there the world does not plan round the wall.
+the goal reaches 90.5 %. Random walls: 79.5 % (one seed) against 81.5 %, so there it does not plan round the wall.
 """
 
 from __future__ import annotations
