@@ -1,6 +1,6 @@
 """Two Rooms from pixels: `worldline demo`, or `worldline demo --walls random`.
 
-Measured by benchmarks/demo.py on 200 held-out pairs a seed. Fixed wall: 600 of 600 (three seeds), where walking straight at
+Measured by benchmarks/demo.py on 200 held-out pairs a seed. Fixed wall: 600 of 600 (three seeds); walking straight at
 the goal reaches 90.5 %. Random walls: 79.5 % (one seed) against 81.5 %, so there it does not plan round the wall.
 """
 
