@@ -76,8 +76,8 @@ def hide(on: Window, name: str, entry: int, step: int) -> Window:
         (("camera",), {}),
         (("camera",), {"sigreg_weight": 0.0, "signal_weight": 1.0}),
         (("position", "heat"), {"signal_weight": 1.0}),
-        (("position",), {"change_weight": 1.0}),
-        (("camera", "position"), {"change_weight": 2.0, "signal_weight": 1.0}),
+        (("position",), {"constant_size": 3}),
+        (("camera", "position"), {"constant_size": 2, "signal_weight": 1.0}),
         (("heat", "camera", "position"), {}),
     ],
 )
@@ -93,17 +93,19 @@ def test_conforms_once_its_normaliser_is_fitted(inputs: tuple[str, ...]) -> None
 
 
 def test_the_terms_are_those_of_the_config() -> None:
-    weights = {"sigreg_weight": 2.0, "change_weight": 3.0, "signal_weight": 4.0}
-    found = loss(model("camera", "position", **weights), window())
-    assert found.weights == {"prediction": 1.0, "sigreg": 2.0, "change": 3.0, "signals": 4.0}
+    found = loss(model("camera", "position", sigreg_weight=2.0, constant_size=3, signal_weight=4.0), window())
+    assert found.weights == {"prediction": 1.0, "sigreg": 2.0, "constant": 2.0, "change": 2.0, "signals": 4.0}
     assert set(found.terms) == set(found.weights)
     assert set(loss(model("camera", sigreg_weight=0.0, signal_weight=4.0), window()).terms) == {"prediction"}
 
 
-def test_a_weight_of_nothing_leaves_the_rest_as_it_was() -> None:
-    with_it, without = (loss(model("position", change_weight=weight), window()) for weight in (1.0, 0.0))
-    for name, term in without.terms.items():
-        assert term == with_it.terms[name]
+def test_no_input_changes_what_is_constant() -> None:
+    net, seen = model("position", constant_size=3).eval(), window()
+    start = net.belief(encoded(net, seen, 0))
+    imagined = net.rollout(start, seen.past, generator=seeded()).features[:, 0, 0]
+    known = start.latent[:, None].expand_as(imagined)
+    assert torch.equal(imagined[..., -3:], known[..., -3:])
+    assert (imagined[..., :-3] != known[..., :-3]).all()
 
 
 def test_prediction_is_open_loop_from_the_first_latent() -> None:
@@ -115,12 +117,15 @@ def test_prediction_is_open_loop_from_the_first_latent() -> None:
     torch.testing.assert_close(loss(net, seen).terms["prediction"], due)
 
 
-def test_sigreg_looks_at_the_latents_of_each_step_and_change_at_half_of_their_difference() -> None:
-    net, seen = model("position", change_weight=1.0).eval(), window()
+def test_sigreg_looks_at_the_latents_of_each_step_at_what_is_constant_and_at_half_of_the_change() -> None:
+    net, seen = model("position", constant_size=3).eval(), window()
     latents = torch.stack([encoded(net, seen, step) for step in range(LENGTH)])
     generator = seeded()
     found = loss(net, seen).terms
     torch.testing.assert_close(found["sigreg"], sigreg(latents, num_slices=8, generator=generator))
+    torch.testing.assert_close(
+        found["constant"], sigreg(latents[..., -3:], num_slices=8, generator=generator)
+    )
     half = (latents[-1:] - latents[:1])[..., :4]
     torch.testing.assert_close(found["change"], sigreg(half, num_slices=8, generator=generator))
 
@@ -174,11 +179,13 @@ def test_a_slow_signal_counts_like_a_fast_one() -> None:
 def test_the_vectors_leave_room_for_what_is_learned() -> None:
     with pytest.raises(ConfigError, match="latent_size is 3, and the vector inputs alone fill 3"):
         model("position", "heat", latent_size=3, signal_weight=1.0)
+    with pytest.raises(ConfigError, match="what stays constant 5"):
+        model("position", "heat", latent_size=8, signal_weight=1.0, constant_size=5)
     assert model("position", "heat", latent_size=3).num_exact == 0
 
 
 def test_missing_values_spoil_no_gradient() -> None:
-    net = model("camera", "position", "heat", signal_weight=1.0, change_weight=1.0)
+    net = model("camera", "position", "heat", signal_weight=1.0, constant_size=2)
     seen = hide(hide(hide(window(), "position", 0, 0), "heat", 1, LENGTH - 1), "camera", 2, 1)
     losses = loss(net, seen)
     losses.total.backward()

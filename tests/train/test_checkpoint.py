@@ -15,7 +15,6 @@ from torch import nn
 from worldline.errors import BundleError
 from worldline.train.checkpoint import (
     Checkpoint,
-    clear_checkpoint,
     deferred_interrupt,
     load_checkpoint,
     restore_batches,
@@ -118,14 +117,6 @@ def test_a_name_that_leads_out_of_the_folder_stays_inside(tmp_path: Path) -> Non
     other = Run(seed=1)
     other.load(folder)
     assert torch.equal(other.model.state_dict()["0.weight"], Run().model.state_dict()["0.weight"])
-
-
-def test_clearing_removes_the_checkpoint_and_nothing_else(tmp_path: Path) -> None:
-    Run().save(tmp_path)
-    (tmp_path / "model.safetensors").touch()
-    clear_checkpoint(tmp_path)
-    clear_checkpoint(tmp_path)  # again: nothing to do
-    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 @pytest.fixture(autouse=True)

@@ -72,7 +72,7 @@ def test_what_is_well_goes_on() -> None:
     ("health", "words"),
     [
         (Health(effective_rank=8.0, deviation=0.01, straightness=0.0), ["after 120 updates", "0.01", "sigreg_weight"]),
-        (Health(effective_rank=1.5, deviation=1.0, straightness=0.0), ["after 120 updates", "1.5", "change_weight"]),
+        (Health(effective_rank=1.5, deviation=1.0, straightness=0.0), ["after 120 updates", "1.5", "constant_size"]),
         (Health(effective_rank=8.0, deviation=math.nan, straightness=0.0), ["nan"]),
         (Health(effective_rank=math.nan, deviation=1.0, straightness=0.0), ["nan"]),
     ],

@@ -132,7 +132,15 @@ def test_a_run_can_be_interrupted_more_than_once(store: Store, build: Build, tmp
         run(build(), store, SHORT, tmp_path / "part", resume=True, progress=stop)
     run(resumed, store, SHORT, tmp_path / "part", resume=True)
     assert same(whole, resumed)
-    assert not list((tmp_path / "part").iterdir())  # a run that is complete leaves no checkpoint
+
+
+def test_a_run_that_is_complete_is_not_run_again(store: Store, build: Build, tmp_path: Path) -> None:
+    whole, again, updates = normed(build), normed(build), list[int]()
+    due = run(whole, store, SHORT, tmp_path)
+    found = run(again, store, SHORT, tmp_path, resume=True, progress=lambda done, total: updates.append(done))
+    assert not updates
+    assert same(whole, again)
+    assert rows(found) == rows(due)
 
 
 def test_only_the_same_run_goes_on(store: Store, build: Build, parts: Split, tmp_path: Path) -> None:

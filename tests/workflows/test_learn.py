@@ -99,6 +99,22 @@ def test_an_interrupted_training_goes_on(logs: Store, tmp_path: Path, tiny: Make
     assert resumed.learned.trained.curves == whole.learned.trained.curves
 
 
+def test_an_interrupt_after_the_training_does_not_lose_it(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    def interrupt(name: str, done: int, total: int) -> None:
+        if name == "calibrate":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(logs.path, tmp_path / "world", recipe=tiny, stage=interrupt)
+    stages: list[str] = []
+    resumed = learn_logs(
+        logs.path, tmp_path / "world", recipe=tiny, resume=True, stage=lambda name, *_: stages.append(name)
+    )
+    assert "learn" not in stages
+    assert not (tmp_path / "world.partial").exists()
+    assert resumed.learned.trained.curves
+
+
 def test_nothing_to_resume(logs: Store, tmp_path: Path, tiny: Make) -> None:
     with pytest.raises(BundleError, match="without --resume"):
         learn(logs.path, tmp_path / "world", recipe=tiny, resume=True)

@@ -39,7 +39,7 @@ def learn(
         if partial_folder(out).is_dir():
             print("worldline: stopped, and saved. Go on with the same command and --resume.", file=sys.stderr)
         else:
-            print("worldline: stopped outside of the training, so nothing was saved.", file=sys.stderr)
+            print("worldline: stopped before the training began, so nothing was saved.", file=sys.stderr)
         raise typer.Exit(130) from None
     for line in (*result.findings, *result.unclear):
         print(line)

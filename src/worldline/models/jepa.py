@@ -15,6 +15,7 @@ from typing import Final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
@@ -39,8 +40,8 @@ class JepaConfig:
         encoder_width: of the encoder's hidden layer.
         predictor_width: of the predictor's two hidden layers.
         sigreg_weight: pull of the latents towards a standard Gaussian.
-        change_weight: the same pull on the change of half of the latents within an episode; needed where
-            something stays the same within an episode and differs between episodes, such as a wall.
+        constant_size: how many numbers of each latent, its last, no input can change: they hold what stays the same
+            within an episode and differs between episodes, such as a wall. 0 for none (docs/design/constants.md).
         num_slices: directions that SIGReg looks along at each step.
         signal_weight: of the error of the vector inputs. Above 0 they are themselves the first numbers of each
             latent, so that none of their digits are lost; the encoder adds the rest (docs/design/vectors.md).
@@ -52,7 +53,7 @@ class JepaConfig:
     encoder_width: int = 512
     predictor_width: int = 256
     sigreg_weight: float = 5.0
-    change_weight: float = 0.0
+    constant_size: int = 0
     num_slices: int = 64
     signal_weight: float = 0.0
 
@@ -62,7 +63,7 @@ class JepaConfig:
         for name in ("latent_size", "channels", "encoder_width", "predictor_width", "num_slices"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
-        for name in ("sigreg_weight", "change_weight", "signal_weight"):
+        for name in ("sigreg_weight", "signal_weight", "constant_size"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
 
@@ -181,9 +182,10 @@ class Jepa(WorldModel):
         vectors = tuple(signal for signal in signals if signal.kind is Kind.VECTOR)
         self.num_exact = sum(signal.size for signal in vectors) if config.signal_weight > 0 else 0
         num_learned = config.latent_size - self.num_exact
-        if num_learned < 1:
+        if num_learned < 1 + config.constant_size:
             raise ConfigError(
-                f"latent_size is {config.latent_size}, and the vector inputs alone fill {self.num_exact}. Raise it."
+                f"latent_size is {config.latent_size}, and the vector inputs alone fill {self.num_exact}, what stays "
+                f"constant {config.constant_size}. Raise it."
             )
         images = [signal for signal in signals if signal.kind is Kind.IMAGE]
         self.images = nn.ModuleDict({s.name: ImageEncoder(s, config, num_learned) for s in images})
@@ -192,7 +194,8 @@ class Jepa(WorldModel):
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
         num_inputs = len(self.actions.mean) + len(self.exogenous.mean)
         width = config.predictor_width
-        self.predictor = mlp([config.latent_size + num_inputs, width, width, config.latent_size])
+        num_moving = config.latent_size - config.constant_size
+        self.predictor = mlp([config.latent_size + num_inputs, width, width, num_moving])
 
     def fit_normaliser(self, window: Window) -> None:
         """Per channel of an image, per component of everything else; missing values do not count."""
@@ -272,10 +275,12 @@ class Jepa(WorldModel):
         if config.sigreg_weight:
             terms["sigreg"] = sigreg(by_time, num_slices=config.num_slices, generator=generator)
             weights["sigreg"] = config.sigreg_weight
-        if config.change_weight:
-            change = (by_time[-1:] - by_time[:1])[..., : by_time.shape[-1] // 2]
-            terms["change"] = sigreg(change, num_slices=config.num_slices, generator=generator)
-            weights["change"] = config.change_weight
+        if config.constant_size:
+            constant, change = by_time[..., -config.constant_size :], by_time[-1:] - by_time[:1]
+            half = change[..., : change.shape[-1] // 2]
+            terms["constant"] = sigreg(constant, num_slices=config.num_slices, generator=generator)
+            terms["change"] = sigreg(half, num_slices=config.num_slices, generator=generator)
+            weights |= {"constant": config.sigreg_weight, "change": config.sigreg_weight}
         if self.vectors is not None and exact:
             known = self.vectors.flags(window.observed)[:, 1:] & complete[:, :1, None]
             terms["signals"] = _signal_error(latents[..., :exact], imagined[..., :exact], known, self.vectors.change)
@@ -300,6 +305,7 @@ class Jepa(WorldModel):
 
     def _predict(self, latent: Tensor, known: Tensor) -> Float[Tensor, "M D"]:
         step = torch.as_tensor(self.predictor(torch.cat([latent, known.to(latent.dtype)], -1)))
+        step = pad(step, (0, self.config.constant_size))
         if self.vectors is None or not self.num_exact:
             return latent + step
         exact, learned = step.split([self.num_exact, step.shape[-1] - self.num_exact], -1)

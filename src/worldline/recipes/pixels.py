@@ -33,7 +33,7 @@ def pixels(store: Store) -> Recipe:
         name="pixels",
         model="jepa",
         model_config=JepaConfig(
-            inputs=images, latent_size=128, sigreg_weight=1.0, change_weight=5.0, predictor_width=512
+            inputs=images, latent_size=128, constant_size=16, sigreg_weight=1.0, predictor_width=512
         ),
         training=TrainingConfig(num_updates=3500),
         heads=HeadsConfig(goals=can_reach(store.schema), distance_updates=5000, inverse_updates=3000, width=512),

@@ -38,9 +38,9 @@ def two_rooms_random(store: Store) -> Recipe:
         name="two-rooms-random",
         model="jepa",
         model_config=JepaConfig(
-            inputs=("camera",), latent_size=128, sigreg_weight=5.0, change_weight=5.0, predictor_width=512
+            inputs=("camera",), latent_size=128, constant_size=16, sigreg_weight=1.0, predictor_width=512
         ),
-        training=TrainingConfig(num_updates=3000),
+        training=TrainingConfig(num_updates=1500),
         heads=HeadsConfig(distance_updates=2500, inverse_updates=700, unroll=5, width=384),
         horizon=20,
         num_windows=2,

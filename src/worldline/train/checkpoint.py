@@ -89,12 +89,6 @@ def load_checkpoint(
     return state
 
 
-def clear_checkpoint(folder: Path) -> None:
-    """Removes the checkpoint of a run that is complete."""
-    for file in (*folder.glob("checkpoint-*.safetensors"), folder / STATE):
-        file.unlink(missing_ok=True)
-
-
 def restore_batches(state: dict[str, Any]) -> np.random.Generator:
     """The generator of windows, where it stopped."""
     generator = np.random.default_rng()

@@ -64,5 +64,5 @@ def guard(health: Health, *, step: int, min_rank: float, min_deviation: float) -
         raise CollapseError(
             f"after {step} updates the latents fill {health.effective_rank:.2g} dimensions "
             f"(at least {min_rank:g} are needed): the model sees one thing only, often the slowest. "
-            "Raise sigreg_weight or change_weight, or log episodes that differ in more ways."
+            "Raise sigreg_weight or constant_size, or log episodes that differ in more ways."
         )

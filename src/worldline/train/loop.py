@@ -23,7 +23,6 @@ from worldline.nn.precision import autocast
 from worldline.train.batches import fold, to_window
 from worldline.train.checkpoint import (
     Checkpoint,
-    clear_checkpoint,
     deferred_interrupt,
     load_checkpoint,
     restore_batches,
@@ -99,7 +98,8 @@ def train(
     """Trains `model` in place.
 
     Ctrl-C is waited with until the update is complete, then saves a checkpoint into `folder` and raises; `resume` goes
-    on from it to the same result.
+    on from it to the same result. A run that is complete leaves its checkpoint too, so that what comes after it can be
+    interrupted without losing it; the caller removes `folder`.
 
     Args:
         model: built with its normaliser fitted.
@@ -130,6 +130,12 @@ def train(
         batches, curves, step = restore_batches(state.batches), list(state.curves), state.step
         started -= state.elapsed_s
     every = max(1, config.num_updates // config.num_checks)
+
+    def save() -> None:
+        elapsed_s, drawn = time.monotonic() - started, dict(batches.bit_generator.state)
+        state = Checkpoint(step=step, fingerprint=fingerprint, batches=drawn, curves=curves, elapsed_s=elapsed_s)
+        save_checkpoint(folder, model, optimizer, generator, state)
+
     model.train()
     with deferred_interrupt() as pass_on_interrupt:
         try:
@@ -144,14 +150,11 @@ def train(
                     progress(step, config.num_updates)
                 pass_on_interrupt()
             recompute_batch_norm(model, windows, store, num_batches=50, seed=config.seed)
-            pass_on_interrupt()
         except KeyboardInterrupt:
-            elapsed_s, drawn = time.monotonic() - started, dict(batches.bit_generator.state)
-            state = Checkpoint(step=step, fingerprint=fingerprint, batches=drawn, curves=curves, elapsed_s=elapsed_s)
-            save_checkpoint(folder, model, optimizer, generator, state)
+            save()
             raise
+        save()
     model.eval()
-    clear_checkpoint(folder)
     return Trained(curves=tuple(curves), elapsed_s=time.monotonic() - started)
 
 

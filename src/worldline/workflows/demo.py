@@ -136,6 +136,7 @@ def demo(
     sections = (_planning(rows, plan_ms, batched_ms), *_sections(store, learned), _films(rows[PLANNER], pairs))
     run = {**run_manifest(store, learned, times_s=times_s, findings=(), unclear=()), "demo": settings}
     _save(folder, learned, run, sections)
+    shutil.rmtree(folder / "partial")
     if stage is not None:
         stage("measure", 1, 1)
     result = DemoResult(
