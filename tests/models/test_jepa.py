@@ -123,9 +123,7 @@ def test_sigreg_looks_at_the_latents_of_each_step_at_what_is_constant_and_at_hal
     generator = seeded()
     found = loss(net, seen).terms
     torch.testing.assert_close(found["sigreg"], sigreg(latents, num_slices=8, generator=generator))
-    torch.testing.assert_close(
-        found["constant"], sigreg(latents[..., -3:], num_slices=8, generator=generator)
-    )
+    torch.testing.assert_close(found["constant"], sigreg(latents[..., -3:], num_slices=8, generator=generator))
     half = (latents[-1:] - latents[:1])[..., :4]
     torch.testing.assert_close(found["change"], sigreg(half, num_slices=8, generator=generator))
 
