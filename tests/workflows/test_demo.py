@@ -15,8 +15,20 @@ from worldline.recipes.recipe import Recipe
 from worldline.workflows.demo import DemoResult, demo
 from worldline.workflows.goals import reached, side
 
-NAMES = ["success", "success_low", "success_high", "pairs", "random", "no_move", "straight", "inverse", "oracle"]
-NAMES += ["learn_s", "heads_s", "total_s", "plan_ms", "plan_batched_ms", "peak_memory_gb", "device"]
+NAMES = ["success", "success_low", "success_high", "pairs", "random", "no_move", "straight"]
+NAMES += [
+    "detours",
+    "detour_success",
+    "inverse",
+    "oracle",
+    "learn_s",
+    "heads_s",
+    "total_s",
+    "plan_ms",
+    "plan_batched_ms",
+    "peak_memory_gb",
+    "device",
+]
 
 
 def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) -> None:

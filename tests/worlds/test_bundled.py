@@ -59,7 +59,14 @@ def saved(tmp_path: Path, learned_calibration: Calibration) -> Path:
     folder = tmp_path / "world"
     planner = CrossEntropy(num_candidates=8, num_iterations=2)
     save_world(
-        folder, learned_engine(), learned_calibration, planner, model="jepa", run={"seed": 0}, report="<html></html>"
+        folder,
+        learned_engine(),
+        learned_calibration,
+        planner,
+        num_proposals=3,
+        model="jepa",
+        run={"seed": 0},
+        report="<html></html>",
     )
     return folder
 
@@ -76,6 +83,8 @@ def tamper(folder: Path, name: str, change: Change) -> None:
 def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibration) -> None:
     before = LocalWorld(learned_engine(), learned_calibration, CrossEntropy(num_candidates=8, num_iterations=2))
     after = open_world(saved)
+    assert isinstance(after, LocalWorld)
+    assert after.num_proposals == 3
     assert after.describe() == before.describe()
     episode: Episode = TOY.episodes(1, 12, seed=5)[0]
     now, pushes = episode.history(at=3, length=1), {"push": episode.actions["push"][3:8]}
@@ -90,7 +99,9 @@ def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibrat
 
 def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibration: Calibration) -> None:
     engine = replace(learned_engine(), distance_head=None, inverse_head=None)
-    save_world(tmp_path / "w", engine, learned_calibration, CrossEntropy(), model="jepa", run={}, report=None)
+    save_world(
+        tmp_path / "w", engine, learned_calibration, CrossEntropy(), num_proposals=1, model="jepa", run={}, report=None
+    )
     opened = open_engine(read_bundle(tmp_path / "w"))
     assert opened.distance_head is None
     assert opened.inverse_head is None

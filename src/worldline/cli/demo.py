@@ -54,11 +54,13 @@ def _print(result: DemoResult, walls: Walls) -> None:
     from worldline.cli.output import print_table
 
     interval = f"{result.success_low:.1%} to {result.success_high:.1%}"
+    detours = "" if result.detour_success is None else f"{result.detour_success:.1%}"
     print_table(
         f"Goals reached, Two Rooms, {walls} wall, {result.pairs} held-out pairs",
         ("who acts", "reached", "95 % interval"),
         [
             ("learned planner", f"{result.success:.1%}", interval),
+            (f"  where straight fails, {result.detours} pairs", detours, ""),
             ("inverse head alone", f"{result.inverse:.1%}", ""),
             ("random actions", f"{result.random:.1%}", ""),
             ("no move", f"{result.no_move:.1%}", ""),

@@ -28,6 +28,8 @@ FLOOR_COLOUR: Final = (244, 241, 234)
 WALL_COLOUR: Final = (52, 58, 70)
 DOT_COLOUR: Final = (214, 64, 56)
 FIXED_WALL: Final = (32.0, 32.0)
+DOOR_GUESS: Final = 4.0
+"""How far the explorer takes the door to be from where it is, deviation, px."""
 
 _NEAR: Final = DOT_RADIUS
 _FAR: Final = SIZE - DOT_RADIUS
@@ -151,11 +153,16 @@ class TwoRooms(Lab):
 
 
 class Explorer(Policy):
-    """Half of the episodes wander, half go to places in turn, through the door where it lies between."""
+    """Half of the episodes wander, half go to places in turn, through the door where it lies between.
+
+    It only guesses where the door is, anew every few steps: who never bumps into the wall beside the door leaves a log
+    that does not show that it is there.
+    """
 
     def __init__(self) -> None:
         self._purposeful = False
         self._target: Floats = np.zeros(2)
+        self._guess: Floats = np.zeros(2)
         self._heading = 0.0
         self._patience = 0
 
@@ -184,7 +191,9 @@ class Explorer(Policy):
                 self._target = free_position(wall, generator)  # a second draw: crossings are what is rare
             self._patience = 25
         self._patience -= 1
-        towards = shortest_path(position[None], self._target[None], wall[None])[0] - position
+        if generator.random() < 0.2:
+            self._guess = np.array([0.0, generator.normal(0, DOOR_GUESS)])
+        towards = shortest_path(position[None], self._target[None], (wall + self._guess)[None])[0] - position
         ahead = towards[int(np.argmax(np.linalg.norm(towards, axis=-1) > 10 * _SKIN))]
         move: Floats = _limited(ahead[None])[0] * generator.uniform(0.6, 1.0) + generator.normal(0, 0.8, 2)
         return move

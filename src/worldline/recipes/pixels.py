@@ -35,11 +35,14 @@ def pixels(store: Store) -> Recipe:
         model_config=JepaConfig(
             inputs=images, latent_size=128, constant_size=16, sigreg_weight=1.0, predictor_width=512
         ),
-        training=TrainingConfig(num_updates=3500),
-        heads=HeadsConfig(goals=can_reach(store.schema), distance_updates=5000, inverse_updates=3000, width=512),
+        training=TrainingConfig(num_updates=2000),
+        heads=HeadsConfig(
+            goals=can_reach(store.schema), dynamics_updates=3000, distance_updates=2500, inverse_updates=700, width=384
+        ),
         # Bands reach as far as most episodes do.
         horizon=min(20, int(np.quantile(store.num_steps, 0.2))),
         num_windows=2,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
+        num_proposals=0,
         split=lambda store: split(len(store), seed=0),
     )

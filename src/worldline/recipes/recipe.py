@@ -26,6 +26,7 @@ class Recipe:
         horizon: steps that bands are calibrated for.
         num_windows: windows that each calibration episode gives.
         planner: that the world plans with.
+        num_proposals: sequences of the inverse head that the planner starts from; see `LocalWorld`.
         split: which episodes are for what.
     """
 
@@ -37,6 +38,7 @@ class Recipe:
     horizon: int
     num_windows: int
     planner: Planner
+    num_proposals: int
     split: Callable[[Store], Split]
 
     def with_seed(self, seed: int) -> Recipe:

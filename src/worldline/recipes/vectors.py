@@ -62,5 +62,6 @@ def vectors(store: Store) -> Recipe:
         horizon=min(LONGEST_HORIZON, num_steps),
         num_windows=8,
         planner=CrossEntropy(num_candidates=128, num_iterations=4),
+        num_proposals=1,
         split=lambda store: split(len(store), seed=0),
     )

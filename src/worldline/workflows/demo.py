@@ -21,6 +21,7 @@ from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.understanding.evidence import Evidence, Film, Films, Outcome, Planning
 from worldline.understanding.report import Report, render
 from worldline.workflows.goals import (
+    DETOURS,
     HORIZON,
     INVERSE,
     NEAR_PX,
@@ -32,6 +33,7 @@ from worldline.workflows.goals import (
     STRAIGHT,
     Walls,
     held_out_pairs,
+    on_detours,
     plan_times,
     reach,
 )
@@ -60,6 +62,8 @@ class DemoResult:
         random: share that random actions reached.
         no_move: share that doing nothing reached.
         straight: share that going straight at the goal reached, told where it is.
+        detours: pairs that it missed.
+        detour_success: share of them that the learned planner reached; None where there are none.
         inverse: share that the inverse head reached alone, without a search.
         oracle: share that the true dynamics reached, with the true distance and a search.
         learn_s: seconds of training, heads and calibration included.
@@ -78,6 +82,8 @@ class DemoResult:
     random: float
     no_move: float
     straight: float
+    detours: int
+    detour_success: float | None
     inverse: float
     oracle: float
     learn_s: float
@@ -154,8 +160,8 @@ def demo(
     return result
 
 
-def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, float]:
-    success = rows[PLANNER].success
+def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
+    success, detours = rows[PLANNER].success, on_detours(rows, PLANNER)
     return {
         "success": success.value,
         "success_low": success.low,
@@ -163,6 +169,8 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, float]:
         "random": rows[RANDOM].success.value,
         "no_move": rows[NO_MOVE].success.value,
         "straight": rows[STRAIGHT].success.value,
+        "detours": detours.trials if detours else 0,
+        "detour_success": detours.value if detours else None,
         "inverse": rows[INVERSE].success.value,
         "oracle": rows[ORACLE].success.value,
     }
@@ -194,7 +202,9 @@ def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tupl
 
 def _planning(rows: Mapping[str, GoalReaching], plan_ms: float, batched_ms: float) -> Planning:
     def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"]) -> Outcome:
-        return Outcome(name=name, role=role, all=rows[name].success, split=rows[name].groups)
+        detours = on_detours(rows, name)
+        split = {**rows[name].groups, **({DETOURS: detours} if detours else {})}
+        return Outcome(name=name, role=role, all=rows[name].success, split=split)
 
     return Planning(
         task=f"the dot comes within {NEAR_PX:g} px of a goal that lies {OFFSET} logged steps ahead, in at most "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, History
+from worldline.contracts.evaluation import Rate
 from worldline.contracts.schema import Schema
 from worldline.contracts.world import Goal
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, WorldActor
 from worldline.control.goal_reaching import GoalReaching, evaluate
+from worldline.control.intervals import wilson
 from worldline.control.pairs import Pair, draw_pairs
 from worldline.data.store import Store
 from worldline.engines.oracle import OracleEngine
@@ -42,6 +44,8 @@ PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE = (
     "true dynamics",
 )
 """Who acts, as the report says it."""
+DETOURS: Final = "where straight fails"
+"""The pairs that the walker who goes straight at the goal misses: there a way round the wall has to be found."""
 
 
 def held_out_pairs(store: Store, learned: Learned, num_pairs: int) -> tuple[Pair, ...]:
@@ -121,6 +125,14 @@ def reach(
             progress=_named(stage, f"plan: {name}"),
         )
     return found
+
+
+def on_detours(rows: Mapping[str, GoalReaching], name: str) -> Rate | None:
+    """How often `name` reached the goals that going straight missed; None where it missed none."""
+    missed = [number for number, attempt in enumerate(rows[STRAIGHT].attempts) if not attempt.success]
+    if not missed:
+        return None
+    return wilson(sum(rows[name].attempts[number].success for number in missed), len(missed))
 
 
 def plan_times(learned: Learned, pairs: Sequence[Pair]) -> tuple[float, float]:

@@ -40,11 +40,13 @@ class BundleCard:
         name: of the world.
         inputs: observation signals that the model takes.
         notes: short facts in words.
+        num_proposals: see `LocalWorld`.
     """
 
     name: str
     inputs: tuple[str, ...]
     notes: Mapping[str, str]
+    num_proposals: int
 
 
 def save_world(
@@ -53,6 +55,7 @@ def save_world(
     calibration: Calibration,
     planner: Planner,
     *,
+    num_proposals: int,
     model: str,
     run: Mapping[str, Any],
     report: str | None,
@@ -64,6 +67,7 @@ def save_world(
         engine: the learned engine.
         calibration: of the engine.
         planner: that the world plans with.
+        num_proposals: see `LocalWorld`.
         model: the model's registered name.
         run: how it was learned: configuration, seeds, data, versions, times; plain JSON values.
         report: HTML.
@@ -75,7 +79,9 @@ def save_world(
         "calibration.safetensors": {k: torch.from_numpy(np.array(v)) for k, v in calibration.to_arrays().items()},
         "planner.json": to_json(planner),
         "run.json": json.dumps(run, indent=2),
-        "card.json": to_json(BundleCard(name=engine.name, inputs=engine.inputs, notes=engine.notes)),
+        "card.json": to_json(
+            BundleCard(name=engine.name, inputs=engine.inputs, notes=engine.notes, num_proposals=num_proposals)
+        ),
     }
     heads = {
         "readout": engine.readout,
@@ -106,14 +112,15 @@ def open_world(path: Path | str) -> World:
     planner_class = load("planner", bundle.manifest.notes.get("planner", ""))
     planner = from_json(planner_class, bundle.text("planner.json"), where=bundle.folder / "planner.json")
     arrays = {name: tensor.numpy() for name, tensor in bundle.tensors("calibration.safetensors").items()}
-    return LocalWorld(open_engine(bundle), Calibration.from_arrays(arrays), planner)
+    calibration = Calibration.from_arrays(arrays)
+    return LocalWorld(open_engine(bundle), calibration, planner, num_proposals=_card(bundle).num_proposals)
 
 
 def open_engine(bundle: Bundle) -> LearnedEngine:
     """The engine in a bundle; see `open_world`."""
     schema = from_json(Schema, bundle.text("schema.json"), where=bundle.folder / "schema.json")
     family: type[WorldModel] = load("model", bundle.manifest.model)
-    card = from_json(BundleCard, bundle.text("card.json"), where=bundle.folder / "card.json")
+    card = _card(bundle)
     return LearnedEngine(
         model=_load(bundle, "model", family.Config, lambda config: family(schema=schema, config=config)),
         schema=schema,
@@ -125,6 +132,10 @@ def open_engine(bundle: Bundle) -> LearnedEngine:
         name=card.name,
         notes=card.notes,
     )
+
+
+def _card(bundle: Bundle) -> BundleCard:
+    return from_json(BundleCard, bundle.text("card.json"), where=bundle.folder / "card.json")
 
 
 def _load(bundle: Bundle, name: str, config_class: type[Config], build: Callable[[Config], Module]) -> Module:

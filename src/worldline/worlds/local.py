@@ -42,7 +42,7 @@ class LocalWorld(World):
         engine: what stands behind it.
         calibration: of this engine; None leaves predictions without bands and trust NaN.
         planner: searches for plans.
-        num_proposals: sequences asked of an engine that can propose, at least 1.
+        num_proposals: sequences asked of an engine that can propose; 0 asks for none.
     """
 
     engine: Engine

@@ -141,7 +141,7 @@ class Search:
             present: for W, and whether the result goes back without it.
             trust: for the plan.
             proposals: the user's, from `check_proposals`.
-            num_proposals: asked of the engine where the goal is reached by its distance.
+            num_proposals: asked of the engine where the goal is reached by its distance; 0 for none.
         """
 
         def cost(actions: Float[Tensor, "B N T A"]) -> CostValue:
@@ -152,7 +152,7 @@ class Search:
             )
 
         starts = [] if proposals is None else [self._join(proposals)]
-        if aim.reaches is not None:
+        if aim.reaches is not None and num_proposals:
             suggested = aim.reaches.propose(
                 aim.belief, aim.targets, self.horizon, num_proposals=num_proposals, seed=self.seed
             )
