@@ -41,6 +41,8 @@ def summary(walls: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Pooled over seeds; the worst of each where there is a bar."""
     pairs = sum(run["pairs"] for run in seeds)
     pooled = wilson(round(sum(run["success"] * run["pairs"] for run in seeds)), pairs)
+    detours = sum(run["detours"] for run in seeds)
+    found = sum(round(run["detour_success"] * run["detours"]) for run in seeds if run["detours"])
     worst = {name: max(run[name] for run in seeds) for name in ("learn_s", "total_s", *COMMON_BARS)}
     figures = {"success": pooled.value, "worst_seed": min(run["success"] for run in seeds), **worst}
     bars = {**BARS[walls], **COMMON_BARS}
@@ -53,6 +55,8 @@ def summary(walls: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "success_low": round(pooled.low, 4),
         "success_high": round(pooled.high, 4),
         "pairs": pairs,
+        "detours": detours,
+        "detour_success": round(found / detours, 4) if detours else None,
         "figures": {name: round(value, 4) for name, value in figures.items()},
         "bars": bars,
         "met": met,
