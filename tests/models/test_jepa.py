@@ -92,6 +92,17 @@ def test_conforms_once_its_normaliser_is_fitted(inputs: tuple[str, ...]) -> None
     check_model(fitted, window())
 
 
+@pytest.mark.parametrize("name", ["camera", "position"])
+def test_what_was_never_observed_keeps_its_scale(name: str) -> None:
+    seen = window()
+    net = model(name)
+    net.fit_normaliser(replace(seen, observed={**seen.observed, name: torch.zeros_like(seen.observed[name])}))
+    untouched = model(name).state_dict()
+    for key, value in net.state_dict().items():
+        if not key.startswith(("actions", "exogenous")):
+            assert torch.equal(value, untouched[key]), key
+
+
 def test_the_terms_are_those_of_the_config() -> None:
     found = loss(model("camera", "position", sigreg_weight=2.0, constant_size=3, signal_weight=4.0), window())
     assert found.weights == {"prediction": 1.0, "sigreg": 2.0, "constant": 2.0, "change": 2.0, "signals": 4.0}

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from tests.train.conftest import Build
+
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows

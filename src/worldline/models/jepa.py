@@ -133,6 +133,8 @@ class VectorEncoder(nn.Module):
     def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
         """Takes means, deviations and sizes of changes from values [B, H, *shape]."""
         known = torch.stack([observed[signal.name] for signal in self.signals]).all(0)
+        if not known.any():
+            return
         self.normaliser.fit(concatenate(self.signals, observations)[known])
         changes = self.normaliser(concatenate(self.signals, observations)).diff(dim=1)[known[:, 1:] & known[:, :-1]]
         if len(changes):
@@ -198,10 +200,15 @@ class Jepa(WorldModel):
         self.predictor = mlp([config.latent_size + num_inputs, width, width, num_moving])
 
     def fit_normaliser(self, window: Window) -> None:
-        """Per channel of an image, per component of everything else; missing values do not count."""
+        """Per channel of an image, per component of everything else; missing values do not count.
+
+        What was never observed keeps the scale that it has.
+        """
         for name, encoder in self.images.items():
             assert isinstance(encoder, ImageEncoder)  # for the type checker
             seen = window.observations[name][window.observed[name]].float()
+            if not len(seen):
+                continue
             deviation, mean = torch.std_mean(seen, dim=(0, 1, 2))
             encoder.mean.copy_(mean[:, None, None])
             encoder.deviation.copy_(deviation.clamp(min=1.0)[:, None, None])

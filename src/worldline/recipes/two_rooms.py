@@ -41,8 +41,8 @@ def two_rooms_random(store: Store) -> Recipe:
         model_config=JepaConfig(
             inputs=("camera",), latent_size=128, constant_size=16, sigreg_weight=1.0, predictor_width=512
         ),
-        training=TrainingConfig(num_updates=2000),
-        heads=HeadsConfig(dynamics_updates=3000, distance_updates=2500, inverse_updates=700, unroll=5, width=384),
+        training=TrainingConfig(num_updates=2500),
+        heads=HeadsConfig(dynamics_updates=6000, distance_updates=2500, inverse_updates=700, unroll=5, width=384),
         horizon=20,
         num_windows=2,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
