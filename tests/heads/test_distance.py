@@ -57,12 +57,3 @@ def test_the_gradient_is_finite_from_a_latent_to_itself() -> None:
     head(0)(x, x.detach().clone()).sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
-
-
-def test_rescaling_multiplies_every_distance() -> None:
-    torch.manual_seed(0)
-    head = Distance(DistanceConfig(latent_size=3, width=8, size=6))
-    start, goal = torch.randn(2, 5, 3)
-    before = head(start, goal).detach()
-    head.rescale(torch.tensor(0.5))
-    torch.testing.assert_close(head(start, goal), before / 2, atol=1e-3, rtol=1e-3)

@@ -37,14 +37,6 @@ class Distance(nn.Module):
         self.config = config
         self.embedding = mlp([config.latent_size, config.width, config.width, config.size])
 
-    @torch.no_grad()
-    def rescale(self, factor: Float[Tensor, ""]) -> None:
-        """Multiplies every distance by `factor`."""
-        last = self.embedding[-1]
-        assert isinstance(last, nn.Linear)  # for the type checker
-        last.weight.mul_(factor)
-        last.bias.mul_(factor)
-
     def embed(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "... size"]:
         """Where latents lie in the space of distances."""
         return torch.as_tensor(self.embedding(latents))

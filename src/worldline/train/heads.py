@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import huber_loss, pad, softplus
+from torch.nn.functional import pad, softplus
 
 from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Inputs, WorldModel
@@ -34,10 +34,8 @@ from worldline.train.batches import Trace, trace
 
 Progress = Callable[[int, int], None]
 
-FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT, STEP_DELTA = 0.1, 0.3, 30.0, 0.1
+FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
 """Of the two parts of the distance's loss; chosen on Two Rooms (benchmarks/LOG.md)."""
-LONG_STEP = 0.95
-"""The share of steps that the finished distance calls at most 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,13 +264,9 @@ def _fit_readout(
 
 
 def _fit_distance(table: _Table, imagination: _Imagination, config: HeadsConfig, ticks: _Ticks) -> Distance:
-    """Far pairs apart, single steps at most 1, but for the few that the model imagines through a wall.
-
-    These few are why the penalty on long steps is Huber's and not a square, which would pull both sides of the wall
-    together for their sake. It lets all steps grow a little; the scale is set right at the end.
-    """
+    """Far pairs apart, single steps at most 1."""
     head = Distance(DistanceConfig(latent_size=table.features.shape[1], width=config.width))
-    count, longest = 2 * config.batch_size, torch.ones(())
+    count = 2 * config.batch_size
     for optimizer in _optimise(head, config.distance_updates, config.learning_rate, ticks):
         here, goal = table.pairs(count, imagination.generator)
         start = table.features[here]
@@ -285,10 +279,7 @@ def _fit_distance(table: _Table, imagination: _Imagination, config: HeadsConfig,
         step = torch.cat([head.between(before, imagined), head.between(before, logged)])
         far = torch.cat([head.between(before, there), head.between(imagined, there)])
         apart = softplus(config.far - far, beta=FAR_SHARPNESS).mean()
-        excess = huber_loss((step - 1).relu(), torch.zeros_like(step), delta=STEP_DELTA)
-        _descend(optimizer, FAR_WEIGHT * apart + STEP_WEIGHT * excess)
-        longest = 0.99 * longest + 0.01 * step.detach().quantile(LONG_STEP)
-    head.rescale(1 / longest)
+        _descend(optimizer, FAR_WEIGHT * apart + STEP_WEIGHT * (step - 1).relu().square().mean())
     return head
 
 
