@@ -1,6 +1,6 @@
 """Any logs with pictures: `worldline learn LOGS --out world/`.
 
-The settings are near those of Two Rooms with random walls (recipes/two_rooms.py); these very ones were not measured.
+The settings are those of Two Rooms with random walls, where they were measured (recipes/two_rooms.py).
 """
 
 from __future__ import annotations
@@ -35,9 +35,14 @@ def pixels(store: Store) -> Recipe:
         model_config=JepaConfig(
             inputs=images, latent_size=128, constant_size=16, sigreg_weight=1.0, predictor_width=512
         ),
-        training=TrainingConfig(num_updates=2000),
+        training=TrainingConfig(num_updates=2500),
         heads=HeadsConfig(
-            goals=can_reach(store.schema), dynamics_updates=3000, distance_updates=2500, inverse_updates=700, width=384
+            goals=can_reach(store.schema),
+            dynamics_updates=6000,
+            distance_updates=2500,
+            inverse_updates=700,
+            unroll=5,
+            width=384,
         ),
         # Bands reach as far as most episodes do.
         horizon=min(20, int(np.quantile(store.num_steps, 0.2))),
