@@ -25,12 +25,12 @@ from matplotlib import pyplot as plt
 from worldline.control.controller import Actor, WorldActor
 from worldline.control.goal_reaching import evaluate
 from worldline.control.intervals import wilson
-from worldline.control.pairs import Pair, draw_pairs
+from worldline.control.pairs import Pair
 from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms
-from worldline.workflows.goals import GROUPS, HORIZON, OFFSET, StraightActor, reached, side
+from worldline.workflows.goals import HORIZON, StraightActor, held_out_pairs, reached
 from worldline.workflows.learn import learn_world
 from worldline.workflows.record import record
 
@@ -46,7 +46,7 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
     """The recipe with this share of its updates."""
 
     def part(updates: int) -> int:
-        return max(1, round(share * updates))
+        return round(share * updates)
 
     heads = recipe.heads
     return replace(
@@ -54,7 +54,7 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
         training=replace(recipe.training, num_updates=part(recipe.training.num_updates)),
         heads=replace(
             heads,
-            dynamics_updates=part(heads.dynamics_updates) if heads.dynamics_updates else 0,
+            dynamics_updates=part(heads.dynamics_updates),
             readout_updates=part(heads.readout_updates),
             distance_updates=part(heads.distance_updates),
             inverse_updates=part(heads.inverse_updates),
@@ -154,16 +154,7 @@ def main() -> None:
         folder = Path(temporary)
         lab = TwoRooms("fixed")
         test = record(lab, folder / "test", num_episodes=100, max_steps=60, seed=1)
-        pairs = draw_pairs(
-            test,
-            range(len(test)),
-            offset=OFFSET,
-            num_pairs=NUM_PAIRS,
-            reached=reached,
-            group=side,
-            groups=GROUPS,
-            seed=1,
-        )
+        pairs = held_out_pairs(test, range(len(test)), NUM_PAIRS)
         straight = success(StraightActor(), pairs, ("position",), 0)["success"]
         sizes = sorted({episodes for episodes, _ in RUNS})
         stores = {n: record(lab, folder / f"{n}", num_episodes=n, max_steps=60, seed=0) for n in sizes}

@@ -18,6 +18,7 @@ from worldline.contracts.world_model import Inputs, Window, WorldModel
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.registry import load, names
 from worldline.testing import check_engine, check_model, check_planner, check_world
+from worldline.testing.clauses import breaches
 from worldline.testing.planners import PlannerCase, bounds, deterministic
 from worldline.testing.toys import Integrator
 from worldline.worlds.calibration import calibrate
@@ -107,8 +108,8 @@ def test_planners(name: str) -> None:
 
 def test_a_planner_that_does_not_search() -> None:
     # It keeps what does not depend on searching: the rest of the contract is given up on purpose, as it says.
-    for clause in (bounds, deterministic):
-        clause(PlannerCase(planner=load("planner", "first_proposal")()))
+    case = PlannerCase(planner=load("planner", "first_proposal")())
+    assert breaches("FirstProposal", case, (bounds, deterministic)) == []
 
 
 @pytest.mark.parametrize("name", sorted(set(names("engine")) - TRAINED))

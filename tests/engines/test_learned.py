@@ -18,7 +18,7 @@ from worldline.heads.inverse import Inverse, InverseConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa, JepaConfig
-from worldline.testing.clauses import run
+from worldline.testing.clauses import breaches
 from worldline.testing.engines import CLAUSES, EngineCase, timing
 from worldline.testing.toys import Integrator
 from worldline.train.batches import to_inputs
@@ -88,19 +88,20 @@ def history(episodes: Sequence[Episode], at: int, length: int) -> History:
 @pytest.mark.parametrize("goals", [True, False])
 def test_pictures_conform(goals: bool) -> None:
     engine = untrained(TwoRooms().schema, ("camera",), goals=goals)
-    run("LearnedEngine", EngineCase(engine=engine, episodes=ROOMS), UNTRAINED)
+    assert breaches("LearnedEngine", EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
 
 
 @pytest.mark.parametrize("goals", [True, False])
 @pytest.mark.parametrize("toy", [TOY, CALM], ids=["wind", "calm"])
 def test_vectors_conform(toy: Integrator, goals: bool) -> None:
     engine = untrained(toy.schema, ("position",), goals=goals)
-    run("LearnedEngine", EngineCase(engine=engine, episodes=toy.episodes(8, 12, seed=0)), UNTRAINED)
+    case = EngineCase(engine=engine, episodes=toy.episodes(8, 12, seed=0))
+    assert breaches("LearnedEngine", case, UNTRAINED) == []
 
 
 def test_pictures_and_vectors_together_conform() -> None:
     engine = untrained(TwoRooms().schema, ("camera", "position"), goals=True)
-    run("LearnedEngine", EngineCase(engine=engine, episodes=ROOMS), UNTRAINED)
+    assert breaches("LearnedEngine", EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
 
 
 def test_the_card_says_what_it_is() -> None:

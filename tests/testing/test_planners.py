@@ -9,6 +9,7 @@ import torch
 from worldline.contracts.planner import ActionSpace, CostValue, PlannedActions, Planner
 from worldline.errors import InputError
 from worldline.testing import check_planner
+from worldline.testing.clauses import breaches
 from worldline.testing.planners import CLAUSES, PlannerCase
 
 
@@ -209,8 +210,8 @@ def test_optimality_is_a_matter_of_degree() -> None:
 
 
 def test_clauses_can_be_called_one_by_one() -> None:
-    for clause in CLAUSES:
-        clause(PlannerCase(planner=Descent(), seed=3))
+    case = PlannerCase(planner=Descent(), seed=3)
+    assert [breaches("Descent", case, [clause]) for clause in CLAUSES] == [[]] * len(CLAUSES)
 
 
 def test_a_crash_names_the_clause() -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tests.train.conftest import Build
 
 from worldline.data.splits import Split
 from worldline.data.store import Store
@@ -14,6 +14,8 @@ from worldline.errors import ConfigError
 from worldline.models.jepa import Jepa
 from worldline.train.batches import to_window
 from worldline.train.heads import Heads, HeadsConfig, fit_heads
+
+Build = Callable[..., Jepa]
 
 NONE = HeadsConfig(goals=False, readout_updates=0, batch_size=64, unroll=3)
 

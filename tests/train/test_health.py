@@ -64,8 +64,12 @@ def test_a_point_is_measured_without_a_fault_and_stopped() -> None:
         guard(health, step=10, min_rank=2.0, min_deviation=0.05)
 
 
-def test_what_is_well_goes_on() -> None:
+def test_what_is_well_goes_on_up_to_the_very_bounds() -> None:
     guard(WELL, step=1, min_rank=8.0, min_deviation=1.0)
+    with pytest.raises(CollapseError, match="dimensions"):
+        guard(WELL, step=1, min_rank=8.01, min_deviation=1.0)
+    with pytest.raises(CollapseError, match="look the same"):
+        guard(WELL, step=1, min_rank=8.0, min_deviation=1.01)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,14 @@ class Clause:
 
 
 def run(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]) -> None:
-    """Checks every clause, then raises one AssertionError that lists all that are broken.
+    """Checks every clause, then raises one AssertionError that lists all that are broken; see `breaches`."""
+    broken = breaches(subject, case, clauses)
+    if broken:
+        raise AssertionError("\n".join([f"{subject} breaks {len(broken)} clause(s) of its contract:", *broken]))
+
+
+def breaches(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]) -> list[str]:
+    """What each broken clause says; empty where the contract is kept.
 
     Args:
         subject: what is checked, for the message.
@@ -93,8 +100,7 @@ def run(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]) -> 
         except Exception as crash:
             crash.add_note(f"while checking the clause {clause.__name__} of {subject}")
             raise
-    if broken:
-        raise AssertionError("\n".join([f"{subject} breaks {len(broken)} clause(s) of its contract:", *broken]))
+    return broken
 
 
 def as_float(values: Values) -> NDArray[np.float64]:

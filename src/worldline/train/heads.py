@@ -6,7 +6,7 @@ the least number of steps. Source: Wang et al., "Optimal goal-reaching reinforce
 
 Inverse: a policy that follows the distance downhill, differentiated through the model.
 
-Before them the model's own rollout may be trained on: on stored latents a transition costs a fiftieth of what it costs
+Before them the model's own rollout may be trained on: on stored latents a transition costs a fortieth of what it costs
 with its images, and what is rare in the logs, such as a wall that stops a move, takes many (docs/design/dynamics.md).
 """
 

@@ -133,7 +133,7 @@ def demo(
     chosen = (recipe or _RECIPES[walls])(store).with_seed(seed)
     learned = learn_world(store, chosen, folder=folder / "partial", stage=stage)
     planned = time.monotonic()
-    pairs = held_out_pairs(store, learned, num_pairs)
+    pairs = held_out_pairs(store, learned.split.held_out, num_pairs)
     rows = reach(learned, pairs, walls, seed=seed, stage=stage)
     plan_ms, batched_ms = plan_times(learned, pairs)
     times_s |= {**learned.times_s, "plan": time.monotonic() - planned}

@@ -48,11 +48,11 @@ DETOURS: Final = "where straight fails"
 """The pairs that the walker who goes straight at the goal misses: there a way round the wall has to be found."""
 
 
-def held_out_pairs(store: Store, learned: Learned, num_pairs: int) -> tuple[Pair, ...]:
-    """Pairs from held-out episodes, half of them across the wall, none reached at its start; always the same."""
+def held_out_pairs(store: Store, episodes: Sequence[int], num_pairs: int) -> tuple[Pair, ...]:
+    """Pairs from `episodes` that were held out: half across the wall, none reached at its start, always the same."""
     return draw_pairs(
         store,
-        learned.split.held_out,
+        episodes,
         offset=OFFSET,
         num_pairs=num_pairs,
         reached=reached,

@@ -158,7 +158,7 @@ def learn_world(
     Args:
         store: the logs.
         recipe: what to do.
-        folder: for the checkpoint of an interrupted training.
+        folder: for the checkpoint of the training, interrupted or complete; the caller removes it in the end.
         resume: go on from that checkpoint.
         stage: told about progress.
 
