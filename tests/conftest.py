@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -48,3 +49,7 @@ def tiny() -> Callable[[Store], Recipe]:
         )
 
     return recipe
+
+
+# A shell starts its background jobs with interrupts ignored; the tests of Ctrl-C need them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
