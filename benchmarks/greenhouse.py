@@ -77,7 +77,7 @@ def worst_block(learned: Learned, store: Store) -> float:
     """
     blocks = defaultdict(list)
     for number in learned.split.held_out:
-        blocks[int((float(store.entries[number].source["start_day"]) - FIRST_DAY) // BLOCK_DAYS)].append(number)
+        blocks[int((float(store.entry(number).source["start_day"]) - FIRST_DAY) // BLOCK_DAYS)].append(number)
     found = [
         measure(learned, store, [store.episode(number) for number in numbers], ())
         for numbers in blocks.values()

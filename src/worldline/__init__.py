@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worldline import errors
+from worldline import data, errors
 from worldline.errors import WorldlineError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "Store",
     "World",
     "WorldlineError",
+    "data",
     "errors",
     "learn",
     "open",

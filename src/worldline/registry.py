@@ -25,9 +25,20 @@ BUILTIN: dict[str, dict[str, str]] = {
         "linear": "worldline.engines.trivial:Linear",
         "action_blind": "worldline.engines.trivial:ActionBlind",
     },
-    "importer": {
+    "importer": {  # in the order in which they are asked whether they know some logs
         "store": "worldline.data.opening:StoreLogs",
+        "minari": "worldline.data.minari:MinariLogs",
+        "lerobot": "worldline.data.lerobot:LeRobotLogs",
+        "robomimic": "worldline.data.robomimic:RobomimicLogs",
+        "hdf5": "worldline.data.hdf5:Hdf5Logs",
         "npz": "worldline.data.npz:NpzLogs",
+        "video": "worldline.data.video:VideoLogs",
+        "table": "worldline.data.tables:TableLogs",
+    },
+    "exporter": {
+        "hdf5": "worldline.data.hdf5:export_hdf5",
+        "minari": "worldline.data.minari:export_minari",
+        "lerobot": "worldline.data.lerobot_export:export_lerobot",
     },
     "lab": {
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",

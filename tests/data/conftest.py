@@ -21,7 +21,9 @@ def schema() -> Schema:
             Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m"),
             Signal(name="gear", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=4),
             Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="N", low=(-1.2,), high=(1.2,)),
-            Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s"),
+            Signal(
+                name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s", precision="float64"
+            ),
             Signal(name="reward", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,)),
         ),
         step_s=0.5,
@@ -42,12 +44,13 @@ def make_episode() -> MakeEpisode:
                 "gear": draw.integers(0, 4, rows),
             },
             actions={"push": draw.uniform(-1.2, 1.2, (num_steps, 1)).astype(np.float32)},
-            exogenous={"wind": draw.normal(size=(num_steps, 3)).astype(np.float32)},
+            exogenous={"wind": draw.normal(size=(num_steps, 3))},
             rewards={"reward": draw.normal(size=(num_steps, 1)).astype(np.float32)},
-            observed={name: draw.random(rows) < 0.7 for name in masked},
+            observed={name: np.arange(rows) % 3 != number % 2 for name in masked},
             terminated=number % 2 == 0,
             truncated=number % 2 == 1,
             seed=None if number % 3 == 0 else 2**40 + number,
+            step_s=draw.uniform(0.1, 0.9, num_steps).astype(np.float32) if number % 4 == 3 else None,
         )
 
     return make
@@ -61,6 +64,7 @@ def assert_equal() -> Callable[[Episode, Episode], None]:
             assert ours.keys() == theirs.keys()
             for name, values in ours.items():
                 np.testing.assert_array_equal(values, theirs[name], strict=True)
+        np.testing.assert_array_equal(one.step_s, other.step_s, strict=one.step_s is not None)
         for field in ("terminated", "truncated", "seed"):
             assert one.__dict__[field] == other.__dict__[field]
 

@@ -33,10 +33,11 @@ def test_roles_follow_from_lengths_and_names():
     assert (schema["count"].kind, schema["count"].shape, schema["count"].low) == (Kind.VECTOR, (1,), None)
     assert (schema["move"].role, schema["move"].low, schema["move"].high) == (Role.ACTION, (-3, -3), (4, 4))
     assert schema["outdoor_temperature"].role is Role.EXOGENOUS
-    assert schema["reward"].role is Role.REWARD
+    assert (schema["reward"].role, schema["reward"].precision) == (Role.REWARD, "float64")
+    assert schema["outdoor_temperature"].precision == "float32"
     said = "\n".join(inferred.unclear)
     for words in ("every unit is '?'", "move: its bounds", "outdoor_temperature: taken as exogenous", "gear: taken as",
-                  "count: its integers", "reward: float64"):  # fmt: skip
+                  "count: its integers"):  # fmt: skip
         assert words in said
 
 

@@ -8,7 +8,9 @@ import pytest
 from worldline.config import to_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Severity, check_episode
-from worldline.data.npz import NpzLogs, convert
+from worldline.data.conversion import convert
+from worldline.data.logs import Reading
+from worldline.data.npz import NpzLogs
 from worldline.errors import ConfigError, DataError
 
 
@@ -26,7 +28,7 @@ def test_episodes_come_in_the_order_of_their_names_with_all_they_hold(tmp_path):
     mask = np.array([True, False, True, True, True])
     save(tmp_path / "b.npz", 3, truncated=np.array([0, 0, 1]), seed=7)
     save(tmp_path / "a.npz", 4, terminated=True, **{"observed.position": mask})
-    logs = NpzLogs.open(tmp_path, None)
+    logs = NpzLogs.open(tmp_path, None, Reading())
     first, second = logs.read()
     assert ((first.file, second.file), len(logs)) == (("a.npz", "b.npz"), 2)
     assert first.source == {"file": "a.npz"}
@@ -35,14 +37,14 @@ def test_episodes_come_in_the_order_of_their_names_with_all_they_hold(tmp_path):
     np.testing.assert_array_equal(first.episode.observed["position"], mask)
     with np.load(tmp_path / "a.npz") as archive:
         np.testing.assert_array_equal(first.episode.observations["camera"], archive["camera"])
-        np.testing.assert_array_equal(first.episode.observations["position"], archive["position"].astype(np.float32))
+        np.testing.assert_array_equal(first.episode.observations["position"], archive["position"], strict=True)
     assert check_episode(first.episode, logs.schema) == ()
 
 
 def test_one_file_is_a_log_too(tmp_path):
     save(tmp_path / "a.npz")
     save(tmp_path / "b.npz")
-    assert len(NpzLogs.open(tmp_path / "b.npz", None)) == 1
+    assert len(NpzLogs.open(tmp_path / "b.npz", None, Reading())) == 1
     assert NpzLogs.recognises(tmp_path)
     assert NpzLogs.recognises(tmp_path / "a.npz")
     (tmp_path / "empty").mkdir()
@@ -56,20 +58,20 @@ def test_a_schema_beside_the_files_is_used(tmp_path):
         Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="N"),
     )
     (tmp_path / "schema.json").write_text(to_json(Schema(signals=signals, step_s=0.1)))
-    logs = NpzLogs.open(tmp_path, None)
+    logs = NpzLogs.open(tmp_path, None, Reading())
     assert (logs.schema.signals, logs.unclear) == (signals, ())
     (logged,) = logs.read()
     assert {finding.signal for finding in logged.findings} == {"camera", "extra"}
     assert {finding.severity for finding in logged.findings} == {Severity.WARNING}
     (tmp_path / "schema.json").write_text('{"signals": 3}')
     with pytest.raises(ConfigError, match=r"schema\.json"):
-        NpzLogs.open(tmp_path, None)
+        NpzLogs.open(tmp_path, None, Reading())
 
 
 def test_the_rate_comes_from_times(tmp_path):
     save(tmp_path / "a.npz", time=np.arange(5) * 0.2)
     save(tmp_path / "b.npz", time=np.array([0, 0.2, 0.4, 0.6, 1.4]))
-    logs = NpzLogs.open(tmp_path, None)
+    logs = NpzLogs.open(tmp_path, None, Reading())
     assert logs.schema.step_s == pytest.approx(0.2)
     said = "\n".join(logs.unclear)
     assert "time: taken as seconds" in said
@@ -80,7 +82,7 @@ def test_the_rate_comes_from_times(tmp_path):
 def test_what_is_no_signal_is_left_out_and_said_to_be(tmp_path):
     save(tmp_path / "a.npz", done=np.zeros(4, bool), label=np.array("calm"), **{"inner/speed": np.zeros((5, 1))})
     (tmp_path / "notes.txt").write_text("x")
-    logs = NpzLogs.open(tmp_path, None)
+    logs = NpzLogs.open(tmp_path, None, Reading())
     assert [signal.name for signal in logs.schema.signals] == ["camera", "position", "inner.speed", "action"]
     said = "\n".join(logs.unclear)
     assert "done: looks like an end flag" in said
@@ -99,7 +101,7 @@ def test_an_unreadable_file_among_good_ones_is_a_finding(tmp_path):
     (tmp_path / "c.npz").write_bytes(broken)
     (tmp_path / "d.npz").write_bytes(b"")
     np.savez(tmp_path / "e.npz", position=np.array([{}], object), action=np.zeros(1))
-    logs = NpzLogs.open(tmp_path, None)
+    logs = NpzLogs.open(tmp_path, None, Reading())
     results = list(logs.read())
     assert [logged.episode is not None for logged in results] == [True, False, False, False, False]
     for logged in results[1:]:
@@ -110,12 +112,12 @@ def test_an_unreadable_file_among_good_ones_is_a_finding(tmp_path):
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"junk")
     with pytest.raises(DataError, match="not one of 1 files"):
-        NpzLogs.open(tmp_path, None)
+        NpzLogs.open(tmp_path, None, Reading())
 
 
 def test_several_episodes_in_one_file_are_found(tmp_path):
     save(tmp_path / "a.npz", terminated=np.array([0, 1, 0, 1]))
-    (logged,) = NpzLogs.open(tmp_path, None).read()
+    (logged,) = NpzLogs.open(tmp_path, None, Reading()).read()
     assert [finding.step for finding in logged.findings] == [1]
     assert "save each" in logged.findings[0].fix
 

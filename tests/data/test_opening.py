@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
 
+from worldline import data
 from worldline.data.checks import Severity
+from worldline.data.logs import Reading
 from worldline.data.opening import import_logs, open_logs
-from worldline.data.store import Store, is_store, open_store
-from worldline.errors import DataError, InputError
+from worldline.data.store import Store, open_store
+from worldline.errors import DataError, InputError, UnknownNameError
 
 
 def save(path, num_steps=4, *, seed=0, **changes):
@@ -40,7 +46,7 @@ def mixed(tmp_path):
 
 def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
     ticks = []
-    report = import_logs(mixed, tmp_path / "store", progress=lambda done, total: ticks.append((done, total)))
+    report = import_logs(mixed, tmp_path / "store", keep_going=True, progress=lambda done, total: ticks.append((done, total)))
     assert ticks == [(n, 11) for n in range(1, 12)]
     assert [file.file for file in report.files] == sorted(path.name for path in mixed.iterdir())
     assert {file.file for file in report.files if file.left_out} == {p.name for p in mixed.glob("bad*")}
@@ -63,15 +69,127 @@ def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
     assert "bad_nan.npz, episode 3, signal 'position', step 3: " in str(found["bad_nan.npz"])
     store = open_store(report.destination)
     assert store.schema == report.schema
-    assert [entry.source["file"] for entry in store.entries] == [f"good{n}.npz" for n in range(5)]
+    assert [entry.source["file"] for entry in map(store.entry, range(len(store)))] == [f"good{n}.npz" for n in range(5)]
 
 
-def test_constant_actions_stop_the_import_and_leave_nothing(tmp_path):
+def test_constant_actions_are_an_error_of_the_whole_log(tmp_path):
     for number in range(2):
         save(tmp_path / f"{number}.npz", seed=number, action=np.ones((4, 1), np.float32))
-    with pytest.raises(DataError, match="no action ever changes"):
-        import_logs(tmp_path, tmp_path / "store")
+    report = import_logs(tmp_path, tmp_path / "store")
+    (finding,) = report.findings
+    assert (finding.severity, finding.episode) == (Severity.ERROR, None)
+    assert "no action ever changes" in finding.problem
+
+
+def test_the_first_error_stops_the_import_and_says_what_is_there(tmp_path, mixed):
+    for path in mixed.glob("bad_*"):
+        path.rename(path.with_name(path.name.replace("bad", "poor")))  # after the good ones
+    with pytest.raises(DataError, match=r"poor_action\.npz.*signal 'action'.*holds 5 episodes; --keep-going"):
+        import_logs(mixed, tmp_path / "store")
+    assert len(open_store(tmp_path / "store")) == 5
+    report = import_logs(mixed, tmp_path / "store", keep_going=True)
+    assert (report.num_episodes, sum(file.present for file in report.files)) == (0, 5)
+    assert sum(file.left_out for file in report.files) == 6
+    assert len(open_store(tmp_path / "store")) == 5
+
+
+def test_an_error_in_the_first_episode_leaves_nothing(tmp_path, mixed):
+    with pytest.raises(DataError, match=r"bad_action\.npz"):
+        import_logs(mixed, tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_importing_again_adds_what_is_new_and_doubles_nothing(tmp_path):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number in range(3):
+        save(logs / f"{number}.npz", seed=number)
+    import_logs(logs, tmp_path / "store")
+    save(logs / "3.npz", 6, seed=3)
+    save(logs / "1.npz", 4, seed=9)  # changed since
+    schema = open_store(tmp_path / "store").schema
+    wide = dataclasses.replace(schema["action"], low=(-9.0,), high=(9.0,))
+    report = import_logs(logs, tmp_path / "other", dataclasses.replace(schema, signals=(schema["position"], wide)))
+    report = import_logs(logs, tmp_path / "other")  # with the schema of the store
+    assert (report.num_episodes, sum(file.present for file in report.files)) == (0, 4)
+    save(logs / "2.npz", 4, seed=10)
+    report = import_logs(logs, tmp_path / "other")
+    assert {file.file: (file.kept, file.present) for file in report.files if file.kept} == {"2.npz": (1, 0)}
+    (finding,) = report.findings
+    assert (finding.severity, finding.file) == (Severity.WARNING, "2.npz")
+    assert "same origin" in finding.problem
+    assert len(open_store(tmp_path / "other")) == 5
+
+
+def test_a_store_of_other_signals_is_not_added_to(tmp_path, schema, make_episode):
+    save(tmp_path / "a.npz")
+    store = Store.create(tmp_path / "store", schema)
+    store.append(make_episode(0, 4))
+    with pytest.raises(InputError, match="another schema"):
+        import_logs(tmp_path / "a.npz", store.path, open_logs(tmp_path / "a.npz").schema)
+    assert len(open_store(store.path)) == 1
+
+
+def test_two_imports_into_one_store_are_refused(tmp_path, mixed):
+    import_logs(mixed, tmp_path / "store", keep_going=True)
+    save(mixed / "new.npz", seed=20)
+    refused = []
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(InputError, match="under way"):
+            import_logs(mixed, tmp_path / "store", keep_going=True)
+        refused.append(done)
+
+    assert import_logs(mixed, tmp_path / "store", keep_going=True, progress=again).num_episodes == 1
+    assert len(refused) == 12
+    assert len(open_store(tmp_path / "store")) == 6
+
+
+IMPORTER = """
+    import sys
+    from worldline.data.opening import import_logs
+    import_logs(sys.argv[1], sys.argv[2], progress=lambda done, total: print(done, flush=True))
+"""
+
+
+@pytest.mark.parametrize("after", [1, 7, 19])
+def test_an_import_that_is_killed_goes_on_to_the_same_store(tmp_path, after):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number in range(25):
+        save(logs / f"{number:02}.npz", 4 + number % 3, seed=number)
+    command = [sys.executable, "-c", textwrap.dedent(IMPORTER), str(logs), str(tmp_path / "store")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) == after:
+                break
+        process.send_signal(signal.SIGKILL)
+    whole = open_store(tmp_path / "store")
+    assert after <= len(whole) < 25
+    for number in range(len(whole)):
+        whole.verify(number)
+    report = import_logs(logs, tmp_path / "store")
+    assert report.num_episodes == 25 - len(whole)
+    import_logs(logs, tmp_path / "fresh")
+    assert open_store(tmp_path / "store").content_hash() == open_store(tmp_path / "fresh").content_hash()
+
+
+def test_pictures_may_lose_what_was_allowed(tmp_path):
+    camera = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+    save(tmp_path / "a.npz", camera=camera)
+    import_logs(tmp_path / "a.npz", tmp_path / "store", max_error=3)
+    store = open_store(tmp_path / "store")
+    assert store.card.max_error == {"camera": 3}
+    assert store.card.notes["importer"] == "npz"
+    assert store.card.notes["source"] == "a.npz"
+    assert 0 < np.abs(store.read("camera", 0, 0, 5).astype(int) - camera).max() <= 3
+    assert import_logs(tmp_path / "a.npz", tmp_path / "store").num_episodes == 0  # it is known again
+    with pytest.raises(InputError, match="another schema or loss"):
+        import_logs(tmp_path / "a.npz", tmp_path / "store", max_error=4)
+    save(tmp_path / "b.npz")
+    with pytest.raises(InputError, match="no picture"):
+        import_logs(tmp_path / "b.npz", tmp_path / "other", max_error=3)
 
 
 def test_one_constant_component_is_a_warning(tmp_path):
@@ -107,21 +225,54 @@ def test_a_store_is_a_log_and_a_corrected_schema_is_applied(tmp_path, schema, ma
     assert (report.findings, report.unclear) == ((), ())
     for number in range(3):
         assert_equal(copy.episode(number), store.episode(number))
-        assert copy.entries[number].source == {"take": number}
+        assert copy.entry(number).source == {"take": number}
     assert open_logs(store.path).schema == schema
 
 
 def test_what_no_importer_knows_is_refused_with_a_hint(tmp_path):
     with pytest.raises(DataError, match="nothing here"):
         open_logs(tmp_path / "none")
-    (tmp_path / "log.csv").write_text("a,b")
-    for path in (tmp_path, tmp_path / "log.csv"):
-        with pytest.raises(DataError, match=r"no importer knows.*npz, store"):
+    (tmp_path / "log.doc").write_text("a,b")
+    for path in (tmp_path, tmp_path / "log.doc"):
+        with pytest.raises(DataError, match=r"no importer knows.*npz.*store"):
             open_logs(path)
 
 
-def test_an_existing_destination_is_left_alone(tmp_path, mixed):
-    import_logs(mixed, tmp_path / "store")
+def test_a_destination_that_is_no_store_is_left_alone(tmp_path, mixed):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match="not empty"):
-        import_logs(mixed, tmp_path / "store")
-    assert is_store(tmp_path / "store")
+        import_logs(mixed, tmp_path / "full", keep_going=True)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter.txt"]
+
+
+def test_a_format_can_be_forced(tmp_path):
+    save(tmp_path / "a.npz")
+    (tmp_path / "a.npz").rename(tmp_path / "a.zip")
+    with pytest.raises(DataError, match="no importer knows"):
+        open_logs(tmp_path / "a.zip")
+    assert len(open_logs(tmp_path / "a.zip", importer="npz")) == 1
+    with pytest.raises(UnknownNameError, match="importer"):
+        open_logs(tmp_path / "a.zip", importer="zip")
+    with pytest.raises(InputError, match=r"npz logs take no rate_hz"):
+        open_logs(tmp_path / "a.zip", importer="npz", reading=Reading(rate_hz=5.0))
+
+
+def test_a_damaged_episode_of_a_store_is_named_and_the_others_are_kept(tmp_path, schema, make_episode):
+    store = Store.create(tmp_path / "one", schema)
+    for number in range(3):
+        store.append(make_episode(number, 4), {"take": number})
+    block = store.path / "blocks" / "camera.zst"
+    content = bytearray(block.read_bytes())
+    content[len(content) // 2] ^= 255
+    block.write_bytes(content)
+    report = import_logs(store.path, tmp_path / "two", keep_going=True)
+    (finding,) = report.findings
+    assert (finding.severity, finding.episode, report.num_episodes) == (Severity.ERROR, 1, 2)
+
+
+def test_the_room_has_one_door():
+    assert data.open is open_logs
+    assert set(dir(data)) == {"Reading", "export_store", "import_logs", "open"}
+    with pytest.raises(AttributeError, match=r"Public names: .*open"):
+        data.opne  # noqa: B018

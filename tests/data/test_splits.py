@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.data.splits import split
-from worldline.errors import DataError
+from worldline.data.splits import split, split_store
+from worldline.data.store import Store
+from worldline.errors import DataError, InputError, UnknownNameError
 
 
 @given(num_episodes=st.integers(4, 500), seed=st.integers(0, 2**32))
 def test_every_episode_is_in_exactly_one_part(num_episodes, seed):
     parts = dataclasses.asdict(split(num_episodes, seed))
+    assert parts.pop("rule") == f"episodes at random, seed {seed}"
     assert sorted(number for part in parts.values() for number in part) == list(range(num_episodes))
     assert all(parts.values())
     assert all(list(part) == sorted(part) for part in parts.values())
@@ -27,3 +29,49 @@ def test_a_tenth_is_held_out_and_the_seed_decides_which():
 def test_too_few_episodes_are_refused():
     with pytest.raises(DataError, match="3 episodes"):
         split(3, 0)
+
+
+@pytest.fixture
+def dated(tmp_path, schema, make_episode):
+    """Forty episodes of eight machines, stored in another order than that of their days."""
+    store = Store.create(tmp_path / "store", schema)
+    for number in range(40):
+        source = {"machine": f"m{number % 8}", "day": float((number * 7) % 40), "date": f"2026-01-{number % 28 + 1:02}"}
+        store.append(make_episode(number, 1), source | ({"odd": 1} if number % 2 else {}))
+    return store
+
+
+def test_by_key_no_value_is_in_two_parts(dated):
+    found = split_store(dated, "key:machine", seed=3)
+    machines = [{number % 8 for number in part} for part in (found.train, found.validation, found.calibration)]
+    machines.append({number % 8 for number in found.held_out})
+    assert [len(part) for part in machines] == [5, 1, 1, 1]
+    assert set.union(*machines) == set(range(8))
+    assert sorted(found.train + found.validation + found.calibration + found.held_out) == list(range(40))
+    assert found == split_store(dated, "key:machine", seed=3)
+    assert found != split_store(dated, "key:machine", seed=4)
+    assert found.rule == "by machine at random, seed 3"
+
+
+def test_by_time_the_last_is_held_out(dated):
+    found = split_store(dated, "time:day")
+    days = [[(number * 7) % 40 for number in part] for part in (found.train, found.validation, found.calibration)]
+    assert [max(part) for part in days] == [27, 31, 35]
+    assert {(number * 7) % 40 for number in found.held_out} == {36, 37, 38, 39}
+    stored = split_store(dated, "time")
+    assert (stored.train, stored.held_out) == (tuple(range(28)), (36, 37, 38, 39))
+    assert split_store(dated, "time:date").rule == "in the order of date"
+
+
+def test_a_split_that_cannot_be_made_says_why(dated):
+    with pytest.raises(UnknownNameError, match="machine"):
+        split_store(dated, "key:machin")
+    with pytest.raises(DataError, match=r"episode 0.*no 'odd'"):
+        split_store(dated, "key:odd")
+    for rule in ("random", "key:", "key", ""):
+        with pytest.raises(InputError, match=r"time:NAME"):
+            split_store(dated, rule)
+
+
+def test_without_a_rule_episodes_are_drawn_at_random(dated):
+    assert split_store(dated) == split(40, 0)

@@ -47,6 +47,24 @@ def test_windows_are_slices_of_one_episode(store, episodes, length, seed, size):
             np.testing.assert_array_equal(mask[row], history.observed.get(name, np.ones(length, bool)), strict=True)
 
 
+@given(length=st.integers(1, 4), stride=st.integers(1, 4), seed=st.integers(0, 99))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_stride_passes_over_observations_and_over_no_input(store, episodes, length, stride, seed):
+    if (length - 1) * stride > max(LENGTHS):
+        return
+    batch = Windows(store, length, range(4), SIGNALS, stride).sample(5, np.random.default_rng(seed))
+    for row, (number, start) in enumerate(batch.starts.tolist()):
+        episode, last = episodes[number], start + (length - 1) * stride
+        for name, values in batch.observations.items():
+            np.testing.assert_array_equal(values[row], episode.observations[name][start : last + 1 : stride])
+        mask = episode.observed.get("position", np.ones(episode.num_steps + 1, bool))
+        np.testing.assert_array_equal(batch.observed["position"][row], mask[start : last + 1 : stride])
+        np.testing.assert_array_equal(batch.actions["push"][row], episode.actions["push"][start:last])
+        np.testing.assert_array_equal(batch.exogenous["wind"][row], episode.exogenous["wind"][start:last])
+        own = np.full(episode.num_steps, 0.5, np.float32) if episode.step_s is None else episode.step_s
+        np.testing.assert_array_equal(batch.step_s[row], own[start:last], strict=True)
+
+
 def test_every_start_is_listed_once_and_equally_likely(store):
     windows = Windows(store, 4, [3, 0, 1, 2], ["gear"])
     expected = [(number, start) for number in (3, 0, 2) for start in range(LENGTHS[number] - 2)]
@@ -81,7 +99,9 @@ def test_what_is_asked_for_must_exist(store):
         Windows(store, 2, [0], ["camer"])
     with pytest.raises(InputError, match="no episode 4"):
         Windows(store, 2, [0, 4], ["gear"])
-    with pytest.raises(InputError, match="at least one observation"):
+    with pytest.raises(InputError, match="stride is 0"):
+        Windows(store, 2, [0], ["gear"], stride=0)
+    with pytest.raises(InputError, match="num_observations is 0"):
         Windows(store, 0, [0], ["gear"])
     windows = Windows(store, 4, [0], ["gear"])
     for start in ([0, 3], [4, 0], [-1, 0], [0, -1]):

@@ -76,9 +76,9 @@ def test_starts_policies_and_actions_spread_over_their_ranges(store):
     quantiles = np.quantile(actions / high, [0.1, 0.5, 0.95], axis=0)
     assert (quantiles[0] < 0.1).all()
     assert (quantiles[2] > 0.7).all()
-    assert {entry.source["policy"] for entry in store.entries} == {"wandering", "jumping", "grower"}
+    assert {entry.source["policy"] for entry in map(store.entry, range(len(store)))} == {"wandering", "jumping", "grower"}
     assert set(store.num_steps.tolist()) == {240}
-    assert {(entry.terminated, entry.truncated, entry.seed) for entry in store.entries} == {(False, True, None)}
+    assert {(entry.terminated, entry.truncated, entry.seed) for entry in map(store.entry, range(len(store)))} == {(False, True, None)}
     warm = np.concatenate([store.read("air_temperature", i, 0, 241) for i in range(NUM_EPISODES)])
     assert (warm >= 40).mean() < 0.01
 
@@ -92,7 +92,7 @@ def test_no_hour_of_weather_is_in_two_parts(store):
     hours = {}
     for name, part in parts.items():
         for number in part:
-            first = store.entries[number].source["start_day"] * 48
+            first = store.entry(number).source["start_day"] * 48
             hours |= {hour: hours.get(hour, set()) | {name} for hour in range(int(first), int(first + 240) + 1)}
     assert all(len(names) == 1 for names in hours.values())
 
@@ -122,7 +122,7 @@ def test_an_episode_depends_on_the_seed_and_its_number_only(tmp_path, store):
 
 def test_what_cannot_be_split_by_date_is_refused(tmp_path, store):
     few = Store.create(tmp_path / "few", SCHEMA)
-    few.append(store.episode(0), store.entries[0].source)
+    few.append(store.episode(0), store.entry(0).source)
     with pytest.raises(DataError, match="leave nothing for: calibration, validation, held_out"):
         greenhouse_split(few)
     few.append(store.episode(1), {"start_day": 14.5})

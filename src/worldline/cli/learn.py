@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 
 def learn(
-    logs: Annotated[Path, typer.Argument(help="A store, a folder of .npz files, or one .npz file.")],
+    logs: Annotated[Path, typer.Argument(help="A store, or logs in any format that `worldline import` reads.")],
     out: Annotated[Path, typer.Option(help="Folder for the world; an earlier world is replaced.")],
     recipe: Annotated[
         str | None, typer.Option(help="Name of a recipe.", show_default="pixels if there are images, else vectors")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Held-out episodes: episode, time, time:NAME or key:NAME.", show_default="the recipe's"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of initial weights and batches.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where Ctrl-C stopped the training.")] = False,
@@ -34,7 +38,7 @@ def learn(
     use_threads(threads)
     try:
         with progress_bars() as stage:
-            result = learn_logs(logs, out, recipe=recipe, seed=seed, resume=resume, stage=stage)
+            result = learn_logs(logs, out, recipe=recipe, split=split, seed=seed, resume=resume, stage=stage)
     except KeyboardInterrupt:
         if partial_folder(out).is_dir():
             print("worldline: stopped, and saved. Go on with the same command and --resume.", file=sys.stderr)

@@ -8,10 +8,14 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from worldline.cli.check import check
 from worldline.cli.conform import conform
 from worldline.cli.demo import demo
+from worldline.cli.export import export
+from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn
 from worldline.cli.record import record
+from worldline.cli.show import show
 from worldline.cli.version import version
 from worldline.errors import WorldlineError
 
@@ -35,5 +39,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, record, learn, conform, version):
+app.command()(demo)
+app.command()(record)
+app.command("import")(import_logs)
+for command in (check, show, export, learn, conform, version):
     app.command()(command)

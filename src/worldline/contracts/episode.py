@@ -45,6 +45,7 @@ class Episode:
         terminated: the last observation is a terminal state.
         truncated: the log was cut there by a limit.
         seed: the reset seed, where a simulator can replay the episode from it.
+        step_s: [T] float32, seconds that each step took; None where all took the schema's `step_s`.
     """
 
     observations: Arrays
@@ -55,6 +56,7 @@ class Episode:
     terminated: bool = False
     truncated: bool = True
     seed: int | None = None
+    step_s: NDArray[np.float32] | None = None
 
     @property
     def num_steps(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from worldline.errors import ConfigError, UnknownNameError
 
@@ -33,7 +34,7 @@ class Signal:
     Args:
         name: unique within the schema.
         role: observation, action, exogenous or reward.
-        kind: `vector` holds float32 of shape `(n,)`; `image` uint8 of shape `(height, width, channels)`;
+        kind: `vector` holds numbers of shape `(n,)`; `image` uint8 of shape `(height, width, channels)`;
             `discrete` int64 of shape `()` in `[0, num_values)`.
         shape: of one value, without time.
         unit: physical unit, such as "m" or "degC"; "1" for a plain number, "?" where it is not known.
@@ -42,6 +43,7 @@ class Signal:
         num_values: how many values a discrete signal can take.
         components: a name for each component of a vector; empty for none.
         entity: the thing that the signal belongs to.
+        precision: what a vector is stored in; models compute in float32 all the same.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Signal:
     num_values: int | None = None
     components: tuple[str, ...] = ()
     entity: str | None = None
+    precision: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
         where = f"signal {self.name!r}"
@@ -71,6 +74,8 @@ class Signal:
                 raise ConfigError(f"{where}: {label} needs {self.size} numbers, one a component; got {bound}.")
         if self.low and self.high and any(a > b for a, b in zip(self.low, self.high, strict=True)):
             raise ConfigError(f"{where}: low {self.low} exceeds high {self.high}.")
+        if self.precision != "float32" and self.kind is not Kind.VECTOR:
+            raise ConfigError(f"{where}: precision {self.precision} belongs to vectors, and this is a {self.kind}.")
         if self.components and (self.kind is not Kind.VECTOR or len(self.components) != self.size):
             raise ConfigError(f"{where}: {len(self.components)} component names for shape {self.shape}.")
 
@@ -82,7 +87,7 @@ class Signal:
     @property
     def dtype(self) -> str:
         """The NumPy dtype that values are stored in."""
-        return {Kind.VECTOR: "float32", Kind.IMAGE: "uint8", Kind.DISCRETE: "int64"}[self.kind]
+        return {Kind.VECTOR: self.precision, Kind.IMAGE: "uint8", Kind.DISCRETE: "int64"}[self.kind]
 
 
 @dataclass(frozen=True, kw_only=True)

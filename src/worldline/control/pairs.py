@@ -125,9 +125,9 @@ def draw_pairs(
 
 
 def _reset_seeds(store: Store, episodes: Sequence[int]) -> dict[int, int]:
-    entries, seeds = store.entries, {}
+    seeds = {}
     for episode in episodes:
-        seed = entries[episode].seed
+        seed = store.entry(episode).seed
         if seed is None:
             raise DataError("no reset seed was logged", fix="A start needs an episode that replays.", episode=episode)
         seeds[episode] = seed

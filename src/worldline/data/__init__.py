@@ -1,1 +1,36 @@
-"""Data: stores, windows, checks, and importers of logs."""
+"""Data: stores, windows, checks, and importers of logs.
+
+Importing this package loads nothing; each name below loads what it needs when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worldline.data.exporting import export_store
+    from worldline.data.logs import Reading
+    from worldline.data.opening import import_logs
+    from worldline.data.opening import open_logs as open
+
+__all__ = ["Reading", "export_store", "import_logs", "open"]
+
+_HOMES = {
+    "Reading": "worldline.data.logs:Reading",
+    "export_store": "worldline.data.exporting:export_store",
+    "import_logs": "worldline.data.opening:import_logs",
+    "open": "worldline.data.opening:open_logs",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'worldline.data' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
+    from importlib import import_module
+
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

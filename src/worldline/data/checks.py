@@ -112,6 +112,8 @@ def check_episode(
         for name in sorted(arrays.keys() - signals.keys()):
             fix = "Add the signal to schema.json, or leave the array out."
             findings.append(found(problem=f"the schema has no {role} of this name", fix=fix, signal=name))
+    if episode.step_s is not None:
+        findings += _check_step_s(episode.step_s, num_steps, found)
     for name in sorted(episode.observed.keys() - {signal.name for signal in schema.observations}):
         fix = "Masks belong to observation signals: rename it or leave it out."
         findings.append(found(problem="a mask is given for something that is not observed", fix=fix, signal=name))
@@ -167,6 +169,18 @@ def check_lengths(num_steps: Sequence[int] | NDArray[np.integer], num_observatio
         for number, steps in enumerate(num_steps)
         if steps + 1 < num_observations
     )
+
+
+def _check_step_s(step_s: Array, num_steps: int, found: Callable[..., Finding]) -> Iterator[Finding]:
+    """The times of the steps: one a step, each positive."""
+    if step_s.shape != (num_steps,) or step_s.dtype != np.float32:
+        fix = f"Give seconds as float32 of shape ({num_steps},), one a step."
+        yield found(problem=f"the times of the steps are {step_s.dtype} of shape {step_s.shape}", fix=fix)
+        return
+    wrong = np.flatnonzero(~(np.isfinite(step_s) & (step_s > 0)))
+    if len(wrong):
+        problem = f"a step of {step_s[wrong[0]]} s ({_how_often(wrong)})"
+        yield found(problem=problem, fix="Times must rise from row to row: sort or repair them.", step=int(wrong[0]))
 
 
 def _num_steps(episode: Episode, schema: Schema) -> int:
@@ -240,7 +254,7 @@ def _bounds(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return np.zeros(1), np.full(1, signal.num_values - 1.0)
     low = (-np.inf,) if signal.low is None else signal.low
     high = (np.inf,) if signal.high is None else signal.high
-    return np.array(low, np.float32).astype(np.float64), np.array(high, np.float32).astype(np.float64)
+    return np.array(low, signal.dtype).astype(np.float64), np.array(high, signal.dtype).astype(np.float64)
 
 
 def _how_often(steps: NDArray[np.intp]) -> str:

@@ -49,6 +49,15 @@ class Inferred:
     unclear: tuple[str, ...]
 
 
+def summarise(values: NDArray[np.generic]) -> Summary:
+    """The summary of an array with time in front; pictures are not looked into."""
+    if values.ndim == 0 or len(values) == 0 or (values.dtype == np.uint8 and values.ndim in (3, 4)):
+        return Summary(shape=values.shape, dtype=values.dtype)
+    table = values.reshape(len(values), -1).astype(np.float64)
+    low, high = table.min(0).tolist(), table.max(0).tolist()
+    return Summary(shape=values.shape, dtype=values.dtype, low=tuple(low), high=tuple(high))
+
+
 def infer_schema(episodes: Mapping[str, Mapping[str, Summary]], step_s: float | None) -> Inferred:
     """The schema that most episodes agree with.
 
@@ -77,8 +86,8 @@ def infer_schema(episodes: Mapping[str, Mapping[str, Summary]], step_s: float | 
         is_observation = Counter(len_of > num for summary, num in seen if (len_of := summary.shape[0])).most_common(1)[
             0
         ][0]
-        role, doubt = (Role.OBSERVATION, "") if is_observation else _role_of_input(name)
-        signal, doubts = _signal(name, role, [summary for summary, _ in seen])
+        role, doubt = (Role.OBSERVATION, "") if is_observation else role_of_input(name)
+        signal, doubts = infer_signal(name, role, [summary for summary, _ in seen])
         signals.append(signal)
         unclear += [f"{name}: {sentence}" for sentence in (doubt, *doubts) if sentence]
     order = list(Role)
@@ -109,7 +118,13 @@ def _no_lengths(file: str, arrays: Mapping[str, Summary]) -> DataError:
     return DataError(f"{problem}: {CONVENTION}", fix=fix, file=file)
 
 
-def _role_of_input(name: str) -> tuple[Role, str]:
+def role_of_column(name: str) -> Role:
+    """The role of an array with a row for each observation, as its name tells: an observation unless it says more."""
+    role, doubt = role_of_input(name)
+    return Role.OBSERVATION if role is Role.ACTION and doubt else role
+
+
+def role_of_input(name: str) -> tuple[Role, str]:
     """The role of an array of T rows, and a sentence where it is a guess."""
     word = name.lower()
     if any(part in word for part in REWARD_WORDS):
@@ -121,8 +136,14 @@ def _role_of_input(name: str) -> tuple[Role, str]:
     return Role.ACTION, "taken as an action; if nobody chooses it, give it the role exogenous."
 
 
-def _signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal, list[str]]:
-    """The signal that most of the summaries agree with, and what is not sure about it."""
+def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal, list[str]]:
+    """The signal that most of the summaries agree with, and what is not sure about it, as ends of a sentence.
+
+    Args:
+        name: of the signal.
+        role: of the signal.
+        seen: one summary an episode, at least one.
+    """
     layout = Counter((summary.shape[1:], summary.dtype) for summary in seen).most_common(1)[0][0]
     shape, dtype = layout
     alike = [summary for summary in seen if (summary.shape[1:], summary.dtype) == layout]
@@ -143,12 +164,19 @@ def _signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal, lis
     doubts = ["its integers are taken as measured numbers."] if whole else []
     if len(shape) > 1:
         doubts.append(f"its shape {shape} is laid out as one vector.")
-    if dtype == np.float64:
-        doubts.append("float64 in the logs, stored as float32 (seven digits).")
     bounds: tuple[tuple[float, ...] | None, tuple[float, ...] | None] = (None, None)
     if role is Role.ACTION and np.isfinite([low, high]).all():
         bounds = tuple(low.tolist()), tuple(high.tolist())
         doubts.append("its bounds are the range that was logged; widen them if the actuator can do more.")
     size = max(1, int(np.prod(shape)))
-    signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit="?", low=bounds[0], high=bounds[1])
+    signal = Signal(
+        name=name,
+        role=role,
+        kind=Kind.VECTOR,
+        shape=(size,),
+        unit="?",
+        low=bounds[0],
+        high=bounds[1],
+        precision="float64" if dtype == np.float64 or (whole and dtype.itemsize > 2) else "float32",
+    )
     return signal, doubts

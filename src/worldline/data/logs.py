@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Schema
 from worldline.data.checks import Finding
 from worldline.data.store import Source
+from worldline.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How timestamped rows are to be read, where the rows do not tell. Formats without timestamps take none of it.
+
+    Args:
+        episode: the column whose value tells episodes apart; None to look for one by name.
+        time: the column of times; None to look for one by name.
+        gap_s: seconds; a longer gap between two rows ends an episode. None for ten times the usual one.
+        rate_hz: resample everything to so many steps a second; None to keep the rows as they are.
+        rule: what a resampled signal is between two of its rows: the last one, a straight line, or the nearest one.
+    """
+
+    episode: str | None = None
+    time: str | None = None
+    gap_s: float | None = None
+    rate_hz: float | None = None
+    rule: Literal["hold", "linear", "nearest"] = "hold"
+
+    def __post_init__(self) -> None:
+        for name in ("gap_s", "rate_hz"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} is {value}. It must be a positive number.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +73,18 @@ class Logs(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, path: Path, schema: Schema | None) -> Logs:
+    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> Logs:
         """The logs at `path`.
 
         Args:
-            path: an existing file or folder that `recognises` accepted.
+            path: an existing file or folder.
             schema: of the logs; None to read it from beside them, or else to infer it.
+            reading: for formats of timestamped rows; all others pass it to `refuse`.
 
         Raises:
             DataError: nothing there can be read, or no schema can be inferred.
             ConfigError: the schema beside the logs cannot be read.
+            InputError: this format has no use for what `reading` asks for.
         """
 
     @property
@@ -74,3 +104,18 @@ class Logs(ABC):
     @abstractmethod
     def read(self) -> Iterator[LoggedEpisode]:
         """Every episode in order, readable or not."""
+
+
+def refuse(reading: Reading, what: str) -> None:
+    """For formats whose files tell everything: refuses a reading that asks for something.
+
+    Args:
+        reading: as given by the user.
+        what: the format's name, for the message.
+
+    Raises:
+        InputError: it differs from the default.
+    """
+    asked = [f.name for f in fields(Reading) if getattr(reading, f.name) != f.default]
+    if asked:
+        raise InputError(f"{what} logs take no {', '.join(asked)}: it belongs to timestamped rows. Leave it out.")

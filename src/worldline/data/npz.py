@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.schema import Schema
 from worldline.data.checks import Finding, Severity
-from worldline.data.infer import Summary, infer_schema
-from worldline.data.logs import LoggedEpisode, Logs
+from worldline.data.conversion import steps_s, to_episode
+from worldline.data.infer import Summary, infer_schema, summarise
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
 
@@ -57,8 +58,9 @@ class NpzLogs(Logs):
         return path.suffix == ".npz" if path.is_file() else any(path.glob("*.npz"))
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None) -> NpzLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> NpzLogs:
         """See `Logs`."""
+        refuse(reading, "npz")
         folder = path.parent if path.is_file() else path
         files = [path] if path.is_file() else sorted(folder.glob("*.npz"))
         unclear: list[str] = []
@@ -109,11 +111,11 @@ def _unreadable(error: Exception) -> str:
 
 def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], list[str]]:
     """The arrays that are known, and the names of the others."""
-    known = {signal.name for signal in schema.signals} | {*FLAGS, "seed"}
+    known = {signal.name for signal in schema.signals} | {*FLAGS, *TIMES, "seed"}
     with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive:
         keys = {_signal_name(key): key for key in archive.files}
         arrays = {name: archive[key] for name, key in keys.items() if name in known or name.startswith(MASK_PREFIX)}
-    return arrays, [name for name in keys if name not in arrays and name not in TIMES]
+    return arrays, [name for name in keys if name not in arrays]
 
 
 def _signal_name(key: str) -> str:
@@ -143,7 +145,7 @@ def _infer(files: Sequence[Path]) -> tuple[Schema, list[str]]:
             steps_s.append(float(np.median(gaps)))
             unclear[f"{name}: taken as seconds and used for the time between two steps; not stored as a signal."] = None
             if np.abs(gaps - steps_s[-1]).max() > 0.01 * abs(steps_s[-1]):
-                unclear[f"{name}: its steps vary by more than 1 %; the middle one is used for all."] = None
+                unclear[f"{name}: its steps vary by more than 1 %, so each keeps its own time."] = None
     if not summaries:
         reason = _unreadable(failure) if failure else "there are no files"
         raise DataError(f"not one of {len(files)} files can be read: {reason}", fix=_UNREADABLE_FIX, file=files[0])
@@ -171,16 +173,8 @@ def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.flo
             if name in TIMES and len(shape) == 1 and len(values) > 1:
                 times[name] = np.diff(values.astype(np.float64))
             else:
-                summaries[name] = _summary(values)
+                summaries[name] = summarise(values)
     return summaries, times
-
-
-def _summary(values: Array) -> Summary:
-    if values.ndim == 0 or len(values) == 0:
-        return Summary(shape=values.shape, dtype=values.dtype)
-    table = values.reshape(len(values), -1).astype(np.float64)
-    low, high = table.min(0).tolist(), table.max(0).tolist()
-    return Summary(shape=values.shape, dtype=values.dtype, low=tuple(low), high=tuple(high))
 
 
 def _header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
@@ -215,42 +209,15 @@ def _early_ends(arrays: Mapping[str, Array], file: str, number: int) -> Iterator
 
 
 def _episode(arrays: Mapping[str, Array], schema: Schema) -> Episode:
-    """The episode in `arrays`, converted where that loses nothing; what does not fit is left for the checks."""
-    found: dict[Role, dict[str, Array]] = {role: {} for role in Role}
-    for signal in schema.signals:
-        if signal.name in arrays:
-            found[signal.role][signal.name] = convert(arrays[signal.name], signal)
+    """The episode in `arrays`; what does not fit is left for the checks."""
     ends = {name: bool(arrays[name].reshape(-1)[-1:].any()) for name in FLAGS if name in arrays}
     terminated = ends.get("terminated", False)
-    return Episode(
-        observations=found[Role.OBSERVATION],
-        actions=found[Role.ACTION],
-        exogenous=found[Role.EXOGENOUS],
-        rewards=found[Role.REWARD],
+    return to_episode(
+        arrays,
+        schema,
         observed={name[len(MASK_PREFIX) :]: mask for name, mask in arrays.items() if name.startswith(MASK_PREFIX)},
         terminated=terminated,
         truncated=ends.get("truncated", not terminated),
         seed=int(arrays["seed"].item()) if "seed" in arrays and arrays["seed"].size == 1 else None,
+        step_s=next((steps_s(arrays[name], schema.step_s) for name in TIMES if name in arrays), None),
     )
-
-
-def convert(values: Array, signal: Signal) -> Array:
-    """`values` in the shape and dtype of `signal`, where no number changes by more than float32 rounds; else as it is.
-
-    Args:
-        values: [rows, ...] as logged.
-        signal: what they should become.
-    """
-    shape = values.shape[1:]
-    same = (*shape, 1) == signal.shape if signal.kind is Kind.IMAGE else np.prod(shape) == np.prod(signal.shape)
-    if values.ndim and same and shape != signal.shape:
-        values = values.reshape(len(values), *signal.shape)
-    if signal.kind is Kind.DISCRETE and values.dtype.kind in "iub":
-        return values.astype(np.int64)
-    if signal.kind is Kind.VECTOR and values.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which the checks report
-            return values.astype(np.float32)
-    if signal.kind is Kind.VECTOR and values.dtype.kind in "iub":
-        exact = values.astype(np.float32)
-        return exact if np.array_equal(exact.astype(np.float64), values.astype(np.float64)) else values
-    return values

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldline.contracts.schema import Schema
+from worldline.contracts.episode import Arrays
+from worldline.contracts.schema import Kind, Schema
+from worldline.data.card import CARD_FILE
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
-from worldline.data.logs import LoggedEpisode, Logs
-from worldline.data.store import Store, is_store, open_store
-from worldline.errors import DataError
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.store import Source, Store, is_store, open_store
+from worldline.errors import DataError, InputError
 from worldline.registry import BUILTIN, load, names
 
 
@@ -33,8 +38,9 @@ class StoreLogs(Logs):
         return is_store(path)
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None) -> StoreLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> StoreLogs:
         """See `Logs`."""
+        refuse(reading, "store")
         store = open_store(path)
         return cls(store, schema or store.schema)
 
@@ -53,10 +59,16 @@ class StoreLogs(Logs):
 
     def read(self) -> Iterator[LoggedEpisode]:
         """See `Logs`."""
-        for number, entry in enumerate(self._store.entries):
-            yield LoggedEpisode(
-                file=self._store.path.name, number=number, episode=self._store.episode(number), source=entry.source
-            )
+        name = self._store.path.name
+        for number in range(len(self._store)):
+            source = self._store.entry(number).source
+            try:
+                episode = self._store.episode(number)
+            except DataError as error:
+                finding = Finding(problem=error.problem, fix=error.fix, file=str(error.file), episode=number)
+                yield LoggedEpisode(file=name, number=number, episode=None, findings=(finding,), source=source)
+            else:
+                yield LoggedEpisode(file=name, number=number, episode=episode, source=source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +77,14 @@ class ImportedFile:
 
     Args:
         file: its name.
-        kept: episodes that are in the store now.
-        left_out: episodes that are not; the findings say why.
+        kept: episodes that were added to the store.
+        present: episodes that an earlier import had added already.
+        left_out: episodes that are not in the store; the findings say why.
     """
 
     file: str
     kept: int
+    present: int
     left_out: int
 
 
@@ -79,14 +93,16 @@ class ImportReport:
     """What became of some logs.
 
     Args:
-        destination: the store that was made; its `schema.json` is the schema that was used.
-        schema: the same.
+        destination: the store; its `schema.json` is the schema that was used.
+        importer: name of the format that they were read as.
+        schema: of the store.
         files: every file, in order.
         findings: all that was noticed, errors and warnings.
         unclear: what could not be told from the logs, in full sentences that say what was assumed.
     """
 
     destination: Path
+    importer: str
     schema: Schema
     files: tuple[ImportedFile, ...]
     findings: tuple[Finding, ...]
@@ -94,32 +110,50 @@ class ImportReport:
 
     @property
     def num_episodes(self) -> int:
-        """Episodes in the store."""
+        """Episodes that were added to the store."""
         return sum(file.kept for file in self.files)
 
 
-def open_logs(path: Path | str, schema: Schema | None = None) -> Logs:
-    """The logs at `path`: a store, a folder of .npz files, one .npz file, or whatever an installed importer knows.
-
-    Args:
-        path: a file or folder.
-        schema: of the logs; default is the one beside them, or else an inferred one.
+def recognise(path: Path | str) -> str:
+    """The name of the importer that knows the logs at `path`.
 
     Raises:
-        DataError: nothing is there, no importer knows it, or not one file can be read.
-        ConfigError: the schema beside the logs cannot be read.
+        DataError: nothing is there, or no importer knows it.
     """
     path = Path(path)
     if not path.exists():
         raise DataError("there is nothing here", fix="Check the path of the logs.", file=path)
-    known = names("importer")
-    for name in sorted(known, key=lambda name: name not in BUILTIN["importer"]):  # plugins only if they are needed
-        importer: type[Logs] = load("importer", name)
-        if importer.recognises(path):
-            return importer.open(path, schema)
-    problem = f"no importer knows these logs (there are: {', '.join(known)})"
-    fix = "Give a folder of .npz files, one an episode, with T+1 observations and T actions; or a store."
+    builtin = list(BUILTIN["importer"])
+    for name in (*builtin, *(name for name in names("importer") if name not in builtin)):  # plugins if they are needed
+        if load("importer", name).recognises(path):
+            return name
+    problem = f"no importer knows these logs (there are: {', '.join(names('importer'))})"
+    fix = "Name the format if the files are merely called differently, or see docs/howto/import-your-format.md."
     raise DataError(problem, fix=fix, file=path)
+
+
+def open_logs(
+    path: Path | str, schema: Schema | None = None, *, importer: str | None = None, reading: Reading | None = None
+) -> Logs:
+    """The logs at `path`, in whatever format they are.
+
+    Args:
+        path: a file or folder.
+        schema: of the logs; default is the one beside them, or else an inferred one.
+        importer: name of the format; default is to recognise it.
+        reading: how timestamped rows are to be read; default is to see what the files tell.
+
+    Raises:
+        DataError: nothing is there, no importer knows it, or nothing in it can be read.
+        ConfigError: the schema beside the logs cannot be read.
+        UnknownNameError: there is no such importer.
+        InputError: the format has no use for what `reading` asks for.
+        MissingExtraError: the format needs an extra that is not installed.
+    """
+    kind: type[Logs] = load("importer", importer or recognise(path))
+    if not Path(path).exists():
+        raise DataError("there is nothing here", fix="Check the path of the logs.", file=path)
+    return kind.open(Path(path), schema, reading or Reading())
 
 
 def import_logs(
@@ -127,59 +161,134 @@ def import_logs(
     destination: Path | str,
     schema: Schema | None = None,
     *,
+    importer: str | None = None,
+    reading: Reading | None = None,
+    keep_going: bool = False,
+    max_error: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
-    """Brings logs into a new store. What cannot be used is left out and reported; all else is kept.
+    """Brings logs into a store: a new one, or one that is there, to which it adds what it does not hold yet.
+
+    Killed at any moment, the store holds every episode that was complete, and the same call goes on from there.
 
     Args:
         source: what `open_logs` takes.
-        destination: a new folder.
-        schema: of the logs; default is the one beside them, or else an inferred one.
+        destination: a new folder, or a store.
+        schema: of the logs; default is that of the store, else the one beside the logs, else an inferred one.
+        importer: name of the format; default is to recognise it.
+        reading: as for `open_logs`.
+        keep_going: leave out what cannot be used, and report it, instead of stopping there.
+        max_error: of a new store: how far off a pixel may be, in grey levels from 0 (exact) to 64.
         progress: called with the number of episodes tried and their total.
 
     Raises:
-        DataError: no episode can be used, or no action ever changes; no store is left behind.
-        InputError: the destination exists.
+        DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
+        InputError: the destination is something else, holds other signals, or another import into it is under way.
     """
-    logs = open_logs(source, schema)
-    store = Store.create(destination, logs.schema)
-    findings: list[Finding] = []
-    tried: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
-    for logged in logs.read():
-        problems = list(logged.findings)
-        if logged.episode is not None:
-            problems += check_episode(logged.episode, logs.schema, file=logged.file, number=logged.number)
-        if logged.episode is not None and not any(finding.severity is Severity.ERROR for finding in problems):
-            store.append(logged.episode, logged.source)
-            kept[logged.file] += 1
-        tried[logged.file] += 1
-        findings += problems
-        if progress is not None:
-            progress(tried.total(), len(logs))
+    source, destination = Path(source), Path(destination)
+    importer = importer or recognise(source)
+    old = open_store(destination) if is_store(destination) else None
+    logs = open_logs(source, schema or (old.schema if old else None), importer=importer, reading=reading)
+    store = old or _create(destination, logs, importer, source, max_error)
+    if old and (old.schema != logs.schema or (max_error and max_error not in old.card.max_error.values())):
+        raise InputError(f"{destination} is a store with another schema or loss. Import into a new folder.")
     try:
-        findings += _check_all(store, findings, Path(source))
-    except DataError:
-        shutil.rmtree(store.path)
-        raise
+        with _alone(store):
+            files, findings = _add_all(logs, store, keep_going=keep_going, progress=progress)
+        if not len(store):
+            raise _nothing(findings, source)
+    except DataError as error:
+        if not len(store) and old is None:
+            shutil.rmtree(store.path)
+            raise
+        fix = f"{error.fix} {store.path} holds {len(store)} episodes; --keep-going imports all others as well."
+        raise DataError(
+            error.problem, fix=fix, file=error.file, episode=error.episode, signal=error.signal, step=error.step
+        ) from error
     return ImportReport(
         destination=store.path,
-        schema=logs.schema,
-        files=tuple(ImportedFile(file=f, kept=kept[f], left_out=n - kept[f]) for f, n in tried.items()),
-        findings=tuple(findings),
+        importer=importer,
+        schema=store.schema,
+        files=files,
+        findings=(*findings, *check_actions(store.schema, logged_actions(store))),
         unclear=logs.unclear,
     )
 
 
-def _check_all(store: Store, findings: list[Finding], source: Path) -> tuple[Finding, ...]:
-    """What is noticed only in all episodes together; raises where nothing can be learned from them."""
-    if not len(store):
-        errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-        first = f"The first reason: {errors[0].error()}" if errors else "There are none"
-        raise DataError("none of the episodes can be used", fix=first, file=source)
-    names_of_actions = [signal.name for signal in store.schema.actions]
-    lengths = store.num_steps.tolist()
-    actions = ({name: store.read(name, i, 0, steps) for name in names_of_actions} for i, steps in enumerate(lengths))
-    noticed = check_actions(store.schema, actions)
-    raise_errors(noticed)
-    return noticed
+def logged_actions(store: Store) -> Iterator[Arrays]:
+    """The actions of each episode, per signal [T, *shape]."""
+    signals = [signal.name for signal in store.schema.actions]
+    for number, steps in enumerate(store.num_steps.tolist()):
+        yield {name: store.read(name, number, 0, steps) for name in signals}
+
+
+def _create(destination: Path, logs: Logs, importer: str, source: Path, max_error: int) -> Store:
+    images = [signal.name for signal in logs.schema.signals if signal.kind is Kind.IMAGE]
+    if max_error and not images:
+        raise InputError(f"max_error is {max_error}, and the logs hold no picture. Leave it out.")
+    notes = {"importer": importer, "source": source.resolve().name, "assumed": " ".join(logs.unclear)}
+    return Store.create(destination, logs.schema, max_error=dict.fromkeys(images, max_error), notes=notes)
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """Keeps every other import out of the store."""
+    with (store.path / CARD_FILE).open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another import into {store.path} is under way. Wait until it has ended.") from error
+        yield
+
+
+def _add_all(
+    logs: Logs, store: Store, *, keep_going: bool, progress: Callable[[int, int], None] | None
+) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
+    """Adds the episodes that can be used and are not there yet."""
+    entries = [store.entry(number) for number in range(len(store))]
+    known = {_origin(entry.source): entry.digest for entry in entries}
+    findings: list[Finding] = []
+    tried, kept, present = Counter[str](), Counter[str](), Counter[str]()
+    for logged in logs.read():
+        problems = list(logged.findings)
+        if logged.episode is not None:
+            problems += check_episode(logged.episode, store.schema, file=logged.file, number=logged.number)
+        findings += problems
+        tried[logged.file] += 1
+        if not keep_going:
+            raise_errors(problems)
+        if logged.episode is not None and not any(finding.severity is Severity.ERROR for finding in problems):
+            before = known.get(_origin(logged.source))
+            if before is not None and before == store.digest(logged.episode):
+                present[logged.file] += 1
+            else:
+                findings += [_changed(logged)] if before is not None else []
+                store.append(logged.episode, logged.source)
+                kept[logged.file] += 1
+        if progress is not None:
+            progress(tried.total(), len(logs))
+    files = (
+        ImportedFile(file=f, kept=kept[f], present=present[f], left_out=n - kept[f] - present[f])
+        for f, n in tried.items()
+    )
+    return tuple(files), findings
+
+
+def _origin(source: Source) -> str:
+    return json.dumps(dict(source), sort_keys=True)
+
+
+def _changed(logged: LoggedEpisode) -> Finding:
+    return Finding(
+        problem="the store holds another episode of the same origin, and now both",
+        fix="If the file was corrected, import all logs into a new store.",
+        severity=Severity.WARNING,
+        file=logged.file,
+        episode=logged.number,
+    )
+
+
+def _nothing(findings: Sequence[Finding], source: Path) -> DataError:
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    first = f"The first reason: {errors[0].error()}" if errors else "There are none."
+    return DataError("none of the episodes can be used", fix=first, file=source)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from worldline.errors import DataError
+from worldline.data.store import Store
+from worldline.errors import DataError, InputError, UnknownNameError
 
 SHARE = 0.1
 """Of the episodes, for each part but the training; at least one episode."""
@@ -21,12 +23,14 @@ class Split:
         validation: to watch learning and to choose settings.
         calibration: to calibrate intervals and trust; never used to fit or choose.
         held_out: for the figures that are reported; used once.
+        rule: how the episodes were assigned, in words.
     """
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
     calibration: tuple[int, ...]
     held_out: tuple[int, ...]
+    rule: str = ""
 
 
 def split(num_episodes: int, seed: int) -> Split:
@@ -39,15 +43,74 @@ def split(num_episodes: int, seed: int) -> Split:
     Raises:
         DataError: there are fewer than 4 episodes.
     """
-    if num_episodes < 4:
-        problem = f"{num_episodes} episodes cannot be split into training, validation, calibration and held-out parts"
-        raise DataError(problem, fix="Log at least 4 episodes; some 50 give figures that mean something.")
-    shuffled = np.random.default_rng(seed).permutation(num_episodes)
-    size = max(1, round(SHARE * num_episodes))
-    validation, calibration, held_out, train = np.split(shuffled, [size, 2 * size, 3 * size])
+    numbers = [[number] for number in range(num_episodes)]
+    return _deal(numbers, np.random.default_rng(seed), f"episodes at random, seed {seed}", "episodes")
+
+
+def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
+    """A split of a store by a rule; each part but the training gets a tenth, at least one group of episodes.
+
+    Args:
+        store: at least 4 episodes, or 4 different values of the key.
+        rule: "episode" for whole episodes at random; "key:NAME" for all episodes whose source has one value under NAME
+            together, the values at random; "time" for the order of the store, the last being held out; "time:NAME"
+            for the order of what the sources have under NAME, numbers or text that sorts, such as dates.
+        seed: of the draw; an order in time draws nothing.
+
+    Raises:
+        InputError: there is no such rule.
+        UnknownNameError: no source has the key.
+        DataError: an episode lacks the key, its values cannot be ordered, or there are fewer than 4 groups.
+    """
+    kind, _, key = rule.partition(":")
+    if rule == "episode":
+        return split(len(store), seed)
+    if rule == "time":
+        return _deal([[number] for number in range(len(store))], None, "in the order of the store", "episodes")
+    if kind not in ("key", "time") or not key:
+        raise InputError(f"split is {rule!r}. Use 'episode', 'time', 'time:NAME' or 'key:NAME', NAME being a source's.")
+    values = _values(store, key)
+    if kind == "time":
+        kinds = {isinstance(value, str) for value in values}
+        if len(kinds) > 1:
+            raise DataError(f"{key!r} is text in some sources and a number in others", fix="Log it alike.")
+        order = sorted(range(len(store)), key=lambda number: (values[number], number))
+        return _deal([[number] for number in order], None, f"in the order of {key}", "episodes")
+    groups: dict[str | int | float, list[int]] = {}
+    for number, value in enumerate(values):
+        groups.setdefault(value, []).append(number)
+    what = f"values of {key!r}"
+    return _deal(list(groups.values()), np.random.default_rng(seed), f"by {key} at random, seed {seed}", what)
+
+
+def _values(store: Store, key: str) -> list[str | int | float]:
+    """What each source has under `key`."""
+    sources = [store.entry(number).source for number in range(len(store))]
+    if not any(key in source for source in sources):
+        raise UnknownNameError("key of the sources", key, {name for source in sources for name in source})
+    for number, source in enumerate(sources):
+        if key not in source:
+            fix = "Split by another key, or give every episode this one."
+            raise DataError(f"its source has no {key!r}", fix=fix, file=store.path, episode=number)
+    return [source[key] for source in sources]
+
+
+def _deal(groups: Sequence[Sequence[int]], generator: np.random.Generator | None, rule: str, what: str) -> Split:
+    """Groups of episodes to the four parts; without a generator the first to the training and the last held out."""
+    if len(groups) < 4:
+        problem = f"{len(groups)} {what} cannot be split into training, validation, calibration and held-out parts"
+        raise DataError(problem, fix=f"At least 4 {what} are needed; some 50 give figures that mean something.")
+    size = max(1, round(SHARE * len(groups)))
+    numbers = np.arange(len(groups))  # np.roll: what comes last in time is to be held out, and not the training
+    order = np.roll(numbers, 3 * size) if generator is None else generator.permutation(len(groups))
+    parts = np.split(order, [size, 2 * size, 3 * size])
+    validation, calibration, held_out, train = (
+        sorted(number for group in part.tolist() for number in groups[group]) for part in parts
+    )
     return Split(
-        train=tuple(sorted(train.tolist())),
-        validation=tuple(sorted(validation.tolist())),
-        calibration=tuple(sorted(calibration.tolist())),
-        held_out=tuple(sorted(held_out.tolist())),
+        train=tuple(train),
+        validation=tuple(validation),
+        calibration=tuple(calibration),
+        held_out=tuple(held_out),
+        rule=rule,
     )

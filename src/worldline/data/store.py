@@ -1,15 +1,21 @@
-"""Episodes on disk: raw append-only blocks, and an index that is written last.
+"""Episodes on disk: append-only blocks, and an index that is written last.
 
 A store is a folder:
 
     schema.json                 the signals; units, bounds and names of components may be corrected by hand
-    index.jsonl                 one line an episode: what `Entry` holds
-    blocks/<signal>.raw         the values of all episodes, one after another, in C order
-    blocks/<signal>.observed    a byte for each observation of those episodes that came with a mask
+    card.json                   what the store is made of: layout, loss of pictures, notes on the origin
+    index.bin                   a record for each episode
+    sources.jsonl               where each episode came from, a line each
+    step_s.raw                  seconds of each step, 0 where it is the schema's; absent where all are
+    blocks/<signal>.raw         vectors and discrete signals of all episodes, one after another, in C order
+    blocks/<signal>.zst         pictures, each compressed by itself
+    blocks/<signal>.ends        where each picture ends, with a 0 in front
+    blocks/<signal>.dictionary  the first picture, which the others are compressed against
+    blocks/<signal>.missing     a byte for each observation, 1 where it is missing; absent or short where none is
 
 Where an episode lies in a block follows from the lengths of those before it. An append writes the blocks, makes
-them durable, and only then adds the line; killed at any moment, it leaves whole episodes and perhaps a tail that no
-line speaks of, which the next append overwrites.
+them durable, and only then adds the record; killed at any moment, it leaves whole episodes and perhaps a tail that no
+record speaks of, which the next append overwrites.
 """
 
 from __future__ import annotations
@@ -18,11 +24,13 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
+import shutil
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +38,11 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
 from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Role, Schema
+from worldline.contracts.schema import Kind, Role, Schema
+from worldline.data.card import CARD_FILE, Card, make_card
 from worldline.data.checks import arrays_of, check_episode, raise_errors
+from worldline.data.frames import Frames, round_off
+from worldline.data.index import INDEX_FILE, RECORD, SEEDED, TERMINATED, TRUNCATED, Index, seal
 from worldline.errors import DataError, InputError
 
 Array = NDArray[np.generic]
@@ -39,15 +50,15 @@ Source = Mapping[str, str | int | float]
 """Where an episode came from, in the words of whoever logged it."""
 
 SCHEMA_FILE = "schema.json"
-INDEX_FILE = "index.jsonl"
+SOURCES_FILE = "sources.jsonl"
+STEPS_FILE = "step_s.raw"
 BLOCKS_FOLDER = "blocks"
-_VALUES, _MASK = ".raw", ".observed"
-_CHUNK = 1 << 20
+_VALUES, _FRAMES, _ENDS, _DICTIONARY, _MISSING = ".raw", ".zst", ".ends", ".dictionary", ".missing"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of the index.
+    """What the store says of an episode beside its arrays.
 
     Args:
         num_steps: T.
@@ -55,7 +66,7 @@ class Entry:
         truncated: as in `Episode`.
         seed: as in `Episode`.
         source: where the episode came from.
-        masked: observation signals that came with a mask.
+        digest: 128 bits that tell its content (arrays, masks, ends, seed, times) from any other, in hex.
     """
 
     num_steps: int
@@ -63,12 +74,7 @@ class Entry:
     truncated: bool
     seed: int | None
     source: Source = field(default_factory=dict)
-    masked: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Index:
-    entries: tuple[Entry, ...]
+    digest: str = ""
 
 
 class Store:
@@ -79,55 +85,94 @@ class Store:
     Args:
         path: the folder.
         schema: of every episode.
+        card: of the store.
     """
 
-    def __init__(self, path: Path, schema: Schema) -> None:
-        self.path, self.schema = path, schema
+    def __init__(self, path: Path, schema: Schema, card: Card) -> None:
+        self.path, self.schema, self.card = path, schema, card
         self._bytes_a_row = {s.name: np.empty(s.shape, s.dtype).nbytes for s in schema.signals}
-        self._entries: list[Entry] = []
-        self._first_step = [0]  # of each episode, counted over the store; the last is where the next will begin
-        self._first_masked = {signal.name: [0] for signal in schema.observations}  # the same for rows of masks
-        self._index_bytes = 0
-        self._descriptors: dict[str, int] = {}
+        self._observed_names = frozenset(signal.name for signal in schema.observations)
+        self._images = frozenset(signal.name for signal in schema.signals if signal.kind is Kind.IMAGE)
+        self._index = Index(path / INDEX_FILE)
+        self._frames: dict[str, Frames] = {}
+        self._descriptors: dict[Path | str, int] = {}
         weakref.finalize(self, _close, self._descriptors)
 
     @classmethod
-    def create(cls, path: Path | str, schema: Schema) -> Store:
+    def create(
+        cls,
+        path: Path | str,
+        schema: Schema,
+        *,
+        max_error: Mapping[str, int] | None = None,
+        notes: Mapping[str, str] | None = None,
+    ) -> Store:
         """An empty store in a new folder.
 
         Args:
             path: must not exist yet, or be an empty folder.
             schema: of the episodes to come.
+            max_error: per image signal, how far off a pixel may be, in grey levels from 0 to 64; default is 0.
+            notes: for the card: where the data comes from and what was assumed.
 
         Raises:
-            InputError: something is there already.
+            InputError: something is there already, or a `max_error` is out of range.
+            UnknownNameError: `max_error` names no image signal.
         """
-        path = Path(path)
+        path, card = Path(path), make_card(schema, max_error or {}, notes or {})
+        taken = f"{path} exists and is not empty. Choose another place, or delete it first."
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists and is not empty. Choose another place, or delete it first.")
-        (path / BLOCKS_FOLDER).mkdir(parents=True, exist_ok=True)
-        store = cls(path, schema)
-        for file in store._lengths():
-            file.touch()
-        draft = path / f".{SCHEMA_FILE}"
-        _write_durably({draft: (0, to_json(schema).encode())})
-        draft.replace(path / SCHEMA_FILE)  # a folder is a store once it has a schema
-        for folder in (path / BLOCKS_FOLDER, path):
+            raise InputError(taken)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        blocks = draft / BLOCKS_FOLDER
+        blocks.mkdir(parents=True)
+        files = {draft / SCHEMA_FILE: to_json(schema).encode(), draft / CARD_FILE: to_json(card).encode()}
+        files |= {draft / name: b"" for name in (INDEX_FILE, SOURCES_FILE)}
+        for signal in schema.signals:
+            if signal.kind is Kind.IMAGE:
+                files |= {blocks / f"{signal.name}{_FRAMES}": b"", blocks / f"{signal.name}{_ENDS}": bytes(8)}
+            else:
+                files[blocks / f"{signal.name}{_VALUES}"] = b""
+        _write_durably({file: (0, content) for file, content in files.items()})
+        for folder in (blocks, draft):
             _sync_folder(folder)
-        return store
+        try:
+            draft.rename(path)  # all at once, so that of two who make a store at the same place one is told
+        except OSError as error:
+            shutil.rmtree(draft)
+            raise InputError(taken) from error
+        _sync_folder(path.absolute().parent)
+        return cls(path, schema, card)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._index)
 
     @property
     def num_steps(self) -> NDArray[np.int64]:
         """T of each episode, [episodes]."""
-        return np.array([entry.num_steps for entry in self._entries], np.int64)
+        return self._index.records["num_steps"].astype(np.int64)
 
-    @property
-    def entries(self) -> Sequence[Entry]:
-        """What the index says of each episode."""
-        return tuple(self._entries)
+    def entry(self, number: int) -> Entry:
+        """What the store says of an episode beside its arrays.
+
+        Args:
+            number: 0 to len - 1.
+
+        Raises:
+            InputError: there is no such episode.
+        """
+        self._check_rows(number, 0, 0, Role.OBSERVATION)
+        record, begin = self._index.records[number], self._source_begin(number)
+        line = os.pread(self._descriptor(self.path / SOURCES_FILE), int(record["source_end"]) - begin, begin)
+        return Entry(
+            num_steps=int(record["num_steps"]),
+            terminated=bool(record["flags"] & TERMINATED),
+            truncated=bool(record["flags"] & TRUNCATED),
+            seed=int(record["seed"]) if record["flags"] & SEEDED else None,
+            source=json.loads(line),
+            digest=record["digest"].tobytes().hex(),
+        )
 
     def append(self, episode: Episode, source: Source | None = None) -> None:
         """Adds an episode; it is on disk when this returns.
@@ -140,24 +185,29 @@ class Store:
             DataError: the episode does not fit the schema; nothing was written.
         """
         raise_errors(check_episode(episode, self.schema, number=len(self)))
-        entry = Entry(
-            num_steps=episode.num_steps,
-            terminated=episode.terminated,
-            truncated=episode.truncated,
-            seed=episode.seed,
-            source=dict(source or {}),
-            masked=tuple(name for name in self._first_masked if name in episode.observed),
-        )
-        line = json.dumps(asdict(entry), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        blocks = {self._block(s.name): arrays_of(episode, s.role)[s.name] for s in self.schema.signals}
-        blocks |= {self._mask(name): episode.observed[name] for name in entry.masked}
+        if episode.seed is not None and not -(2**63) <= episode.seed < 2**63:
+            raise InputError(f"the seed is {episode.seed}. It must fit into 64 bits.")
+        line = json.dumps(dict(source or {}), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        episode = self.as_stored(episode)
         with (self.path / INDEX_FILE).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.refresh()
-            ends = self._lengths()
-            _write_durably({file: (ends[file], values.tobytes()) for file, values in blocks.items()})
-            _write_durably({self.path / INDEX_FILE: (self._index_bytes, line)})
-            self._add([entry], len(line))
+            record = seal(np.array([self._record(episode, len(line))], RECORD))
+            _write_durably(self._new_ends(episode) | {self.path / SOURCES_FILE: (self._index.source_end, line)})
+            _write_durably({self.path / INDEX_FILE: (self._index.num_bytes, record.tobytes())})
+            self._index.add(record)
+
+    def as_stored(self, episode: Episode) -> Episode:
+        """The episode with its pictures as this store keeps them: off by no more than the card says."""
+        if not any(self.card.max_error.values()):
+            return episode
+        return replace(
+            episode,
+            observations={name: self._rounded(name, values) for name, values in episode.observations.items()},
+            actions={name: self._rounded(name, values) for name, values in episode.actions.items()},
+            exogenous={name: self._rounded(name, values) for name, values in episode.exogenous.items()},
+            rewards={name: self._rounded(name, values) for name, values in episode.rewards.items()},
+        )
 
     def read(self, signal: str, episode: int, start: int, stop: int) -> Array:
         """Rows `start` to `stop` of one signal, [stop - start, *shape].
@@ -171,6 +221,7 @@ class Store:
         Raises:
             InputError: the episode or the rows do not exist.
             UnknownNameError: there is no such signal.
+            DataError: what lies there was damaged.
         """
         one = self.schema[signal]
         self._check_rows(episode, start, stop, one.role)
@@ -178,20 +229,31 @@ class Store:
         self.read_into(signal, episode, start, values)
         return values
 
-    def read_into(self, signal: str, episode: int, start: int, out: Array) -> None:
-        """Fills `out` [rows, *shape] with the rows from `start` on: one read, straight into place, without checks.
+    def read_into(self, signal: str, episode: int, start: int, out: Array, stride: int = 1) -> None:
+        """Fills `out` [rows, *shape] with every `stride`-th row from `start` on: straight into place, without checks.
 
         Args:
             signal: its name.
             episode: 0 to len - 1.
             start: first row.
             out: contiguous, in the dtype of the signal; the rows must lie within the episode.
+            stride: rows from one to the next, at least 1.
+
+        Raises:
+            DataError: what lies there was damaged.
         """
-        row = self._first_step[episode] + start + (episode if signal in self._first_masked else 0)
-        _read(self._descriptor(signal, _VALUES), out, row * self._bytes_a_row[signal])
+        row = self._first_row(signal, episode) + start
+        if signal in self._images:
+            self._read_frames(signal, row, out, stride)
+        elif stride == 1:
+            _read(self._block(signal, _VALUES), out, row * self._bytes_a_row[signal])
+        else:
+            rows = np.empty(((len(out) - 1) * stride + 1, *out.shape[1:]), out.dtype)
+            _read(self._block(signal, _VALUES), rows, row * self._bytes_a_row[signal])
+            out[:] = rows[::stride]
 
     def observed(self, signal: str, episode: int, start: int, stop: int) -> NDArray[np.bool_]:
-        """Where an observation signal was observed, [stop - start]; all True where no mask was given.
+        """Where an observation signal was observed, [stop - start]; all True where nothing is missing.
 
         Args:
             signal: the name of an observation signal.
@@ -204,9 +266,38 @@ class Store:
         """
         self._check_rows(episode, start, stop, Role.OBSERVATION)
         mask = np.ones(stop - start, np.bool_)
-        if signal in self._entries[episode].masked:
-            _read(self._descriptor(signal, _MASK), mask, self._first_masked[signal][episode] + start)
+        if self.has_missing(signal):
+            first = self._first_row(signal, episode) + start
+            missing = np.frombuffer(os.pread(self._block(signal, _MISSING), stop - start, first), np.uint8)
+            mask[: len(missing)] = missing == 0
         return mask
+
+    def has_missing(self, signal: str) -> bool:
+        """Whether any episode lacks a value of this observation signal."""
+        return (self.path / BLOCKS_FOLDER / f"{signal}{_MISSING}").exists()
+
+    def has_step_s(self) -> bool:
+        """Whether any episode has times of its own."""
+        return (self.path / STEPS_FILE).exists()
+
+    def step_s(self, episode: int, start: int, stop: int) -> NDArray[np.float32] | None:
+        """Seconds of the steps `start` to `stop`, [stop - start]; None where all take the schema's `step_s`.
+
+        Args:
+            episode: 0 to len - 1.
+            start: first step.
+            stop: end, at most T.
+
+        Raises:
+            InputError: the episode or the steps do not exist.
+        """
+        self._check_rows(episode, start, stop, Role.ACTION)
+        if not self.has_step_s():
+            return None
+        first = 4 * (int(self._index.first_step[episode]) + start)
+        rows = os.pread(self._descriptor(self.path / STEPS_FILE), 4 * (stop - start), first)
+        own = np.frombuffer(rows.ljust(4 * (stop - start), b"\0"), np.float32)
+        return own.copy() if own.any() else None
 
     def episode(self, number: int) -> Episode:
         """A whole episode.
@@ -216,96 +307,195 @@ class Store:
 
         Raises:
             InputError: there is no such episode.
+            DataError: what lies there was damaged.
         """
-        self._check_rows(number, 0, 0, Role.OBSERVATION)
-        entry = self._entries[number]
+        entry = self.entry(number)
         arrays: dict[Role, dict[str, Array]] = {role: {} for role in Role}
         for signal in self.schema.signals:
             rows = entry.num_steps + (signal.role is Role.OBSERVATION)
             arrays[signal.role][signal.name] = self.read(signal.name, number, 0, rows)
+        masks = {name: self.observed(name, number, 0, entry.num_steps + 1) for name in arrays[Role.OBSERVATION]}
         return Episode(
             observations=arrays[Role.OBSERVATION],
             actions=arrays[Role.ACTION],
             exogenous=arrays[Role.EXOGENOUS],
             rewards=arrays[Role.REWARD],
-            observed={name: self.observed(name, number, 0, entry.num_steps + 1) for name in entry.masked},
+            observed={name: mask for name, mask in masks.items() if not mask.all()},
             terminated=entry.terminated,
             truncated=entry.truncated,
             seed=entry.seed,
+            step_s=self.step_s(number, 0, entry.num_steps),
         )
 
+    def verify(self, number: int) -> None:
+        """Reads a whole episode and compares it with what was added.
+
+        Args:
+            number: 0 to len - 1.
+
+        Raises:
+            DataError: it is not what was added.
+        """
+        if self.digest(self.episode(number)) != self.entry(number).digest:
+            fix = "It was changed after it was written: restore the store from a copy, or import the logs again."
+            raise DataError("the episode is not what was added", fix=fix, file=self.path, episode=number)
+
+    def digest(self, episode: Episode) -> str:
+        """The digest that `Entry` has of an episode that is equal to this one, once stored."""
+        episode = self.as_stored(episode)
+        ends = f"{episode.terminated} {episode.truncated} {episode.seed}"
+        parts = hashlib.blake2b(ends.encode(), digest_size=16)
+        for signal in self.schema.signals:
+            parts.update(signal.name.encode())
+            parts.update(np.ascontiguousarray(arrays_of(episode, signal.role)[signal.name]).data.cast("B"))
+            if signal.name in episode.observed and not episode.observed[signal.name].all():
+                parts.update(episode.observed[signal.name].tobytes())
+        if episode.step_s is not None:
+            parts.update(episode.step_s.tobytes())
+        return parts.hexdigest()
+
     def content_hash(self) -> str:
-        """SHA-256 in hex of schema, index and blocks: equal where everything that is stored is equal."""
-        digest = hashlib.sha256(to_json(self.schema).encode())
-        for file, length in self._lengths().items():
-            digest.update(f"\n{file.name} {length}\n".encode())
-            with file.open("rb") as block:
-                while length > 0 and (chunk := block.read(min(_CHUNK, length))):
-                    digest.update(chunk)
-                    length -= len(chunk)
-        return digest.hexdigest()
+        """SHA-256 in hex: equal where schema, episodes and their sources are equal. Does not read the blocks again."""
+        whole = hashlib.sha256(to_json(self.schema).encode())
+        whole.update(self._index.records["digest"].tobytes())
+        whole.update(os.pread(self._descriptor(self.path / SOURCES_FILE), self._index.source_end, 0))
+        return whole.hexdigest()
+
+    def num_bytes(self) -> dict[str, int]:
+        """Bytes on disk of each signal, and under "" of index, sources, card and schema."""
+        sizes = dict.fromkeys((signal.name for signal in self.schema.signals), 0)
+        for file in (self.path / BLOCKS_FOLDER).iterdir():
+            sizes[file.name.rpartition(".")[0]] += file.stat().st_size
+        return sizes | {"": sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())}
 
     def refresh(self) -> None:
         """Takes in the episodes that another process has added.
 
         Raises:
-            ConfigError: a line of the index cannot be read.
-            DataError: a block is shorter than the index says.
+            DataError: a block is shorter than the index says, or the index is damaged.
         """
-        index = self.path / INDEX_FILE
-        with index.open("rb") as file:
-            file.seek(self._index_bytes)
-            self._add(*_parse_index(file.read(), index))
-        for block, length in self._lengths().items():
-            size = block.stat().st_size if block.exists() else -1
+        self._index.refresh()
+        for file, length in self._lengths().items():
+            size = file.stat().st_size if file.exists() else -1
             if size < length:
                 raise DataError(
                     "the file is missing" if size < 0 else f"the file has {size} bytes where the index needs {length}",
-                    fix="It was damaged after it was written: restore it from a copy, or keep the episodes before the "
-                    f"damage by deleting the last lines of {INDEX_FILE}.",
-                    file=block,
+                    fix="It was damaged after it was written: restore it from a copy, or import the logs again.",
+                    file=file,
                 )
 
     def _check_rows(self, episode: int, start: int, stop: int, role: Role) -> None:
         if not 0 <= episode < len(self):
             raise InputError(f"there is no episode {episode}. The store has {len(self)}, counted from 0.")
-        rows = self._entries[episode].num_steps + (role is Role.OBSERVATION)
+        rows = int(self._index.records[episode]["num_steps"]) + (role is Role.OBSERVATION)
         if not 0 <= start <= stop <= rows:
             raise InputError(f"rows {start} to {stop} of episode {episode} do not exist. It has {rows} ({role}).")
 
-    def _add(self, entries: Sequence[Entry], num_bytes: int) -> None:
-        for entry in entries:
-            self._entries.append(entry)
-            self._first_step.append(self._first_step[-1] + entry.num_steps)
-            for name, first in self._first_masked.items():
-                first.append(first[-1] + (entry.num_steps + 1 if name in entry.masked else 0))
-        self._index_bytes += num_bytes
+    def _first_row(self, signal: str, episode: int) -> int:
+        return int(self._index.first_step[episode]) + (episode if signal in self._observed_names else 0)
+
+    def _num_rows(self, signal: str) -> int:
+        return self._index.num_steps + (len(self) if signal in self._observed_names else 0)
+
+    def _source_begin(self, number: int) -> int:
+        return int(self._index.records[number - 1]["source_end"]) if number else 0
+
+    def _rounded(self, name: str, values: Array) -> Array:
+        error = self.card.max_error.get(name, 0)
+        return round_off(values.astype(np.uint8, copy=False), error) if error else values
+
+    def _read_frames(self, signal: str, row: int, out: Array, stride: int) -> None:
+        if not len(out):
+            return
+        ends = np.empty((len(out) - 1) * stride + 2, np.uint64)
+        _read(self._block(signal, _ENDS), ends, 8 * row)
+        frames, descriptor = self._codec(signal), self._block(signal, _FRAMES)
+        begins, stops = ends[:-1:stride].tolist(), ends[1::stride].tolist()
+        for picture, begin, stop in zip(out.reshape(len(out), -1), begins, stops, strict=True):
+            if not 0 < stop - begin <= frames.most_bytes:
+                raise frames.damaged()
+            frames.restore(os.pread(descriptor, stop - begin, begin), picture)
+
+    def _codec(self, signal: str) -> Frames:
+        """The codec of an image signal; there must be an episode."""
+        if signal not in self._frames:
+            file = self.path / BLOCKS_FOLDER / f"{signal}{_DICTIONARY}"
+            if file.stat().st_size != self._bytes_a_row[signal]:
+                raise DataError("the file has the wrong size", fix="Restore it from a copy.", file=file)
+            self._frames[signal] = Frames(self.schema[signal].shape, file.read_bytes(), f"{signal}{_FRAMES}")
+        return self._frames[signal]
+
+    def _record(self, episode: Episode, line_bytes: int) -> tuple[int, int, int, int, int, bytes, int]:
+        flags = TERMINATED * episode.terminated | TRUNCATED * episode.truncated | SEEDED * (episode.seed is not None)
+        source_end = self._index.source_end + line_bytes
+        digest = bytes.fromhex(self.digest(episode))
+        return episode.num_steps, flags, episode.seed or 0, self._index.num_steps, source_end, digest, 0
+
+    def _new_ends(self, episode: Episode) -> dict[Path, tuple[int, bytes]]:
+        """Every block with the offset from which on it changes, and its new end."""
+        ends: dict[Path, tuple[int, bytes]] = {}
+        for signal in self.schema.signals:
+            values, rows = arrays_of(episode, signal.role)[signal.name], self._num_rows(signal.name)
+            if signal.kind is Kind.IMAGE:
+                ends |= self._new_frames(signal.name, values.astype(np.uint8, copy=False), rows)
+            else:
+                block = self.path / BLOCKS_FOLDER / f"{signal.name}{_VALUES}"
+                ends[block] = rows * self._bytes_a_row[signal.name], values.tobytes()
+        for name in self._observed_names:
+            mask = episode.observed.get(name)
+            missing = b"" if mask is None or mask.all() else (~mask.astype(np.bool_)).tobytes()
+            ends |= _sparse(self.path / BLOCKS_FOLDER / f"{name}{_MISSING}", self._num_rows(name), missing)
+        steps = b"" if episode.step_s is None else episode.step_s.tobytes()
+        return ends | _sparse(self.path / STEPS_FILE, 4 * self._index.num_steps, steps)
+
+    def _new_frames(self, name: str, pictures: NDArray[np.uint8], rows: int) -> dict[Path, tuple[int, bytes]]:
+        blocks, begin = self.path / BLOCKS_FOLDER, self._end_of_frames(name, rows)
+        first = pictures[0].tobytes() if not len(self) else b""
+        codec = Frames(self.schema[name].shape, first, f"{name}{_FRAMES}") if first else self._codec(name)
+        data, ends = codec.compress(pictures)
+        changed = {
+            blocks / f"{name}{_FRAMES}": (begin, data),
+            blocks / f"{name}{_ENDS}": (8 * (rows + 1), (ends + np.uint64(begin)).tobytes()),
+        }
+        return changed | ({blocks / f"{name}{_DICTIONARY}": (0, first)} if first else {})
+
+    def _end_of_frames(self, name: str, rows: int) -> int:
+        end = np.empty(1, np.uint64)
+        _read(self._block(name, _ENDS), end, 8 * rows)
+        return int(end[0])
 
     def _lengths(self) -> dict[Path, int]:
-        """Every file but the schema, and how many of its bytes the episodes take up."""
-        lengths = {self.path / INDEX_FILE: self._index_bytes}
+        """Every file that the index speaks of, and how many of its bytes the episodes take up."""
+        lengths = {self.path / INDEX_FILE: self._index.num_bytes, self.path / SOURCES_FILE: self._index.source_end}
         for signal in self.schema.signals:
-            rows = self._first_step[-1] + (len(self) if signal.role is Role.OBSERVATION else 0)
-            lengths[self._block(signal.name)] = rows * self._bytes_a_row[signal.name]
-        return lengths | {self._mask(name): first[-1] for name, first in self._first_masked.items()}
+            block, rows = self.path / BLOCKS_FOLDER, self._num_rows(signal.name)
+            if signal.kind is not Kind.IMAGE:
+                lengths[block / f"{signal.name}{_VALUES}"] = rows * self._bytes_a_row[signal.name]
+                continue
+            ends = block / f"{signal.name}{_ENDS}"
+            lengths[ends] = 8 * (rows + 1)
+            if ends.exists() and ends.stat().st_size >= lengths[ends]:
+                lengths[block / f"{signal.name}{_FRAMES}"] = self._end_of_frames(signal.name, rows)
+            if len(self):
+                lengths[block / f"{signal.name}{_DICTIONARY}"] = self._bytes_a_row[signal.name]
+        return lengths
 
-    def _block(self, signal: str) -> Path:
-        return self.path / BLOCKS_FOLDER / f"{signal}{_VALUES}"
-
-    def _mask(self, signal: str) -> Path:
-        return self.path / BLOCKS_FOLDER / f"{signal}{_MASK}"
-
-    def _descriptor(self, signal: str, ending: str) -> int:
+    def _block(self, signal: str, ending: str) -> int:
         """A descriptor that stays open: opening costs more than a read, and so does building a path."""
         name = signal + ending
         if name not in self._descriptors:
             self._descriptors[name] = os.open(self.path / BLOCKS_FOLDER / name, os.O_RDONLY)
         return self._descriptors[name]
 
+    def _descriptor(self, file: Path) -> int:
+        if file not in self._descriptors:
+            self._descriptors[file] = os.open(file, os.O_RDONLY)
+        return self._descriptors[file]
+
 
 def is_store(path: Path | str) -> bool:
     """Whether there is a store in this folder."""
-    return (Path(path) / SCHEMA_FILE).is_file() and (Path(path) / INDEX_FILE).is_file()
+    return all((Path(path) / name).is_file() for name in (SCHEMA_FILE, CARD_FILE, INDEX_FILE))
 
 
 def open_store(path: Path | str) -> Store:
@@ -316,34 +506,24 @@ def open_store(path: Path | str) -> Store:
 
     Raises:
         DataError: there is no store, or a block is shorter than the index says.
-        ConfigError: its schema or index cannot be read.
+        ConfigError: its schema or card cannot be read.
     """
     path = Path(path)
     if not is_store(path):
-        problem = f"this is no store: it lacks {SCHEMA_FILE} or {INDEX_FILE}"
-        raise DataError(problem, fix="Check the path, or import the logs first.", file=path)
-    store = Store(path, from_json(Schema, (path / SCHEMA_FILE).read_bytes(), where=path / SCHEMA_FILE))
+        old = (path / "index.jsonl").is_file()
+        problem = "this store was written by an earlier version" if old else "this is no store"
+        fix = "Record or import the logs again." if old else "Check the path, or import the logs first."
+        raise DataError(f"{problem}: it lacks {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE}", fix=fix, file=path)
+    schema = from_json(Schema, (path / SCHEMA_FILE).read_bytes(), where=path / SCHEMA_FILE)
+    store = Store(path, schema, from_json(Card, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE))
     store.refresh()
     return store
 
 
-def _parse_index(text: bytes, where: Path) -> tuple[tuple[Entry, ...], int]:
-    """The entries of all complete lines, and how many bytes these take; a torn last line is left out."""
-    lines = text[: text.rfind(b"\n") + 1].splitlines(keepends=True)
-    if lines and not _is_json(lines[-1]):  # a power cut can leave zeros in front of the end of the line
-        lines.pop()
-    if not lines:
-        return (), 0
-    index = from_json(_Index, b'{"entries": [' + b",".join(lines) + b"]}", where=where)
-    return index.entries, sum(len(line) for line in lines)
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+def _sparse(file: Path, end: int, content: bytes) -> dict[Path, tuple[int, bytes]]:
+    """The new end of a file in which 0 is the usual case: nothing where it may stay as it is."""
+    stale = not content and file.exists() and file.stat().st_size > end
+    return {file: (end, content)} if content or stale else {}
 
 
 def _write_durably(ends: Mapping[Path, tuple[int, bytes]]) -> None:
@@ -380,6 +560,6 @@ def _read(descriptor: int, out: Array, offset: int) -> None:
         rest, offset = rest[got:], offset + got
 
 
-def _close(descriptors: dict[str, int]) -> None:
+def _close(descriptors: dict[Path | str, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)

@@ -17,13 +17,14 @@ from worldline.errors import DataError, InputError
 
 @dataclass(frozen=True, kw_only=True)
 class WindowBatch:
-    """B windows of H observations and the H-1 inputs between them; input i takes observation i to i+1.
+    """B windows of H observations, one every `stride` steps, and the T = (H-1) * stride inputs between them.
 
     Args:
         observations: per signal [B, H, *shape], physical units, in the dtype of the store.
         observed: per observation signal [B, H] bool; where False the value must not matter.
-        actions: per signal [B, H-1, *shape].
-        exogenous: per signal [B, H-1, *shape].
+        actions: per signal [B, T, *shape]; with a stride of 1 input i takes observation i to i+1.
+        exogenous: per signal [B, T, *shape].
+        step_s: [B, T] float32, seconds that each step took; 1 where the logs do not tell.
         starts: [B, 2] int64: episode, and step of the first observation.
     """
 
@@ -31,6 +32,7 @@ class WindowBatch:
     observed: Arrays
     actions: Arrays
     exogenous: Arrays
+    step_s: NDArray[np.float32]
     starts: NDArray[np.int64]
 
 
@@ -42,31 +44,41 @@ class Windows:
         num_observations: H, at least 1.
         episodes: their numbers; those too short for a window are left out, see `left_out`.
         signals: names of the observation, action and exogenous signals to read.
+        stride: steps from one observation to the next, at least 1. No input between them is left out.
 
     Raises:
-        InputError: H is not positive, an episode does not exist, or a signal is a reward.
+        InputError: H or the stride is not positive, an episode does not exist, or a signal is a reward.
         UnknownNameError: there is no such signal.
         DataError: no episode is long enough.
     """
 
-    def __init__(self, store: Store, num_observations: int, episodes: Sequence[int], signals: Sequence[str]) -> None:
-        if num_observations < 1:
-            raise InputError(f"num_observations is {num_observations}. A window needs at least one observation.")
-        bad = [number for number in episodes if not 0 <= number < len(store)]
-        if bad:
+    def __init__(
+        self,
+        store: Store,
+        num_observations: int,
+        episodes: Sequence[int],
+        signals: Sequence[str],
+        stride: int = 1,
+    ) -> None:
+        for name, number in (("num_observations", num_observations), ("stride", stride)):
+            if number < 1:
+                raise InputError(f"{name} is {number}. It must be at least 1.")
+        self._episodes = np.array(episodes, np.int64)
+        bad = self._episodes[(self._episodes < 0) | (self._episodes >= len(store))]
+        if len(bad):
             raise InputError(f"there is no episode {bad[0]}. The store has {len(store)}, counted from 0.")
-        self.store, self.num_observations = store, num_observations
+        self.store, self.num_observations, self.stride = store, num_observations, stride
+        self.num_inputs = (num_observations - 1) * stride
         self._signals = [store.schema[name] for name in signals]
         rewards = [signal.name for signal in self._signals if signal.role is Role.REWARD]
         if rewards:
             raise InputError(f"windows hold observations and inputs; {rewards[0]!r} is a reward. Leave it out.")
-        self._episodes = np.array(episodes, np.int64)
         self._num_steps = store.num_steps
-        self._masked = [frozenset(entry.masked) for entry in store.entries]
-        num_starts = np.maximum(self._num_steps[self._episodes] + 2 - num_observations, 0)
+        num_starts = np.maximum(self._num_steps[self._episodes] + 1 - self.num_inputs, 0)
         self._ends = np.cumsum(num_starts)  # of each episode's starts, in the list of all starts
+        self._begins = self._ends - num_starts
         if len(self) == 0:
-            problem = f"none of the {len(episodes)} episodes holds a window of {num_observations} observations"
+            problem = f"none of the {len(episodes)} episodes holds a window of {self.num_inputs + 1} observations"
             raise DataError(problem, fix="Log longer episodes, or learn from shorter windows.", file=store.path)
 
     def __len__(self) -> int:
@@ -77,7 +89,7 @@ class Windows:
     def left_out(self) -> tuple[Finding, ...]:
         """A finding for each of the episodes that is too short for a window."""
         chosen = set(self._episodes.tolist())
-        return tuple(f for f in check_lengths(self._num_steps, self.num_observations) if f.episode in chosen)
+        return tuple(f for f in check_lengths(self._num_steps, self.num_inputs + 1) if f.episode in chosen)
 
     def all_starts(self) -> NDArray[np.int64]:
         """Where every window begins, [len, 2]: episode, and step of the first observation."""
@@ -101,11 +113,12 @@ class Windows:
         Raises:
             InputError: a window does not lie within its episode.
         """
-        length, steps = self.num_observations, self._num_steps
+        steps = self._num_steps
         exists = (starts >= 0).all(1) & (starts[:, 0] < len(steps))
-        inside = exists & (starts[:, 1] + length <= steps[np.where(exists, starts[:, 0], 0)] + 1)
+        inside = exists & (starts[:, 1] + self.num_inputs <= steps[np.where(exists, starts[:, 0], 0)])
         if not inside.all():
             episode, step = starts[~inside][0].tolist()
+            length = self.num_inputs + 1
             raise InputError(f"no window of {length} observations begins at step {step} of episode {episode}.")
         places = [(int(episode), int(start)) for episode, start in starts]
         batch: dict[Role, dict[str, NDArray[np.generic]]] = {role: {} for role in Role}
@@ -116,26 +129,34 @@ class Windows:
             observed={name: self._read_mask(name, places) for name in batch[Role.OBSERVATION]},
             actions=batch[Role.ACTION],
             exogenous=batch[Role.EXOGENOUS],
+            step_s=self._read_step_s(places),
             starts=starts,
         )
 
     def _starts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """[B, 2] starts of windows numbered from 0 to len - 1."""
         which = np.searchsorted(self._ends, numbers, side="right")
-        before = np.concatenate([[0], self._ends])[which]
-        return np.stack([self._episodes[which], numbers - before], 1)
+        return np.stack([self._episodes[which], numbers - self._begins[which]], 1)
 
     def _read_signal(self, signal: Signal, places: Sequence[tuple[int, int]]) -> NDArray[np.generic]:
-        rows = self.num_observations - (signal.role is not Role.OBSERVATION)
+        seen = signal.role is Role.OBSERVATION
+        rows, stride = (self.num_observations, self.stride) if seen else (self.num_inputs, 1)
         values = np.empty((len(places), rows, *signal.shape), signal.dtype)
         for out, (episode, start) in zip(values, places, strict=True):
-            self.store.read_into(signal.name, episode, start, out)
+            self.store.read_into(signal.name, episode, start, out, stride)
         return values
 
     def _read_mask(self, name: str, places: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-        length = self.num_observations
-        mask = np.ones((len(places), length), np.bool_)
-        for row, (episode, start) in zip(mask, places, strict=True):
-            if name in self._masked[episode]:
-                row[:] = self.store.observed(name, episode, start, start + length)
+        mask = np.ones((len(places), self.num_observations), np.bool_)
+        if self.store.has_missing(name):
+            for row, (episode, start) in zip(mask, places, strict=True):
+                row[:] = self.store.observed(name, episode, start, start + self.num_inputs + 1)[:: self.stride]
         return mask
+
+    def _read_step_s(self, places: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+        step_s = np.full((len(places), self.num_inputs), self.store.schema.step_s or 1.0, np.float32)
+        if self.store.has_step_s():
+            for row, (episode, start) in zip(step_s, places, strict=True):
+                own = self.store.step_s(episode, start, start + self.num_inputs)
+                row[:] = row if own is None else own
+        return step_s

@@ -23,7 +23,7 @@ from worldline.heads.familiarity import Familiarity
 from worldline.heads.inverse import Inverse
 from worldline.heads.readout import Readout
 from worldline.nn.precision import autocast
-from worldline.train.batches import split_actions, to_inputs
+from worldline.train.batches import split_actions, to_inputs, to_tensor
 
 
 @final
@@ -97,8 +97,7 @@ class LearnedEngine(Engine, Reaches, Novelty):
         """The model's rollout, read out; see `Engine`. A deterministic model gives S = 1."""
         del num_samples, noise
         read = self.readout(self._rollout(belief, future, seed))
-        signals = {name: values.unflatten(-1, self.schema[name].shape).numpy() for name, values in read.items()}
-        return Samples(signals=signals)
+        return Samples(signals={name: values.numpy().astype(self.schema[name].dtype) for name, values in read.items()})
 
     @torch.no_grad()
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
@@ -176,9 +175,7 @@ class LearnedEngine(Engine, Reaches, Novelty):
     def _observations(self, steps: History, worlds: int, length: int, past: Inputs) -> Window:
         everything = np.ones((worlds, length), bool)
         return Window(
-            observations={
-                name: torch.from_numpy(np.ascontiguousarray(steps.observations[name])) for name in self.inputs
-            },
+            observations={name: to_tensor(steps.observations[name]) for name in self.inputs},
             observed={name: torch.from_numpy(np.array(steps.observed.get(name, everything))) for name in self.inputs},
             past=past,
         )

@@ -121,7 +121,8 @@ class RememberingEngine(Engine, ABC):
             for signal in self.signals
         }
         imagined = self.rollout(past, future)
-        return Samples(signals={name: value[:, :, None] for name, value in imagined.items()})
+        dtypes = {signal.name: signal.dtype for signal in self.signals}
+        return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in imagined.items()})
 
 
 def typical_values(episodes: Sequence[Episode], signals: Sequence[Signal]) -> Arrays:

@@ -45,6 +45,7 @@ class JepaConfig:
         num_slices: directions that SIGReg looks along at each step.
         signal_weight: of the error of the vector inputs. Above 0 they are themselves the first numbers of each
             latent, so that none of their digits are lost; the encoder adds the rest (docs/design/vectors.md).
+        timed: whether the predictor is told how long each step takes; for logs whose steps differ.
     """
 
     inputs: tuple[str, ...]
@@ -56,6 +57,7 @@ class JepaConfig:
     constant_size: int = 0
     num_slices: int = 64
     signal_weight: float = 0.0
+    timed: bool = False
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -194,7 +196,8 @@ class Jepa(WorldModel):
         self.vectors = VectorEncoder(vectors, config, num_learned) if vectors else None
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
-        num_inputs = len(self.actions.mean) + len(self.exogenous.mean)
+        self.step_s = Normaliser(int(config.timed))
+        num_inputs = len(self.actions.mean) + len(self.exogenous.mean) + len(self.step_s.mean)
         width = config.predictor_width
         num_moving = config.latent_size - config.constant_size
         self.predictor = mlp([config.latent_size + num_inputs, width, width, num_moving])
@@ -217,6 +220,8 @@ class Jepa(WorldModel):
         self.actions.fit(window.past.actions.flatten(0, 2))
         if window.past.exogenous is not None:
             self.exogenous.fit(window.past.exogenous.flatten(0, 1))
+        if self.config.timed:
+            self.step_s.fit(window.past.step_s.flatten()[:, None])
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; where one was missing, what the steps before lead to."""
@@ -304,11 +309,13 @@ class Jepa(WorldModel):
         return torch.cat([self.vectors.scores(observations, observed), learned], -1)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        actions = self.actions(inputs.actions)
-        if inputs.exogenous is None:
-            return torch.as_tensor(actions)
-        exogenous = self.exogenous(inputs.exogenous)[:, None].expand(-1, actions.shape[1], -1, -1)
-        return torch.cat([actions, exogenous], -1)
+        parts = [self.actions(inputs.actions)]
+        versions = parts[0].shape[1]
+        if inputs.exogenous is not None:
+            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, versions, -1, -1))
+        if self.config.timed:
+            parts.append(self.step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
+        return torch.cat(parts, -1)
 
     def _predict(self, latent: Tensor, known: Tensor) -> Float[Tensor, "M D"]:
         step = torch.as_tensor(self.predictor(torch.cat([latent, known.to(latent.dtype)], -1)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from worldline.contracts.schema import Kind
-from worldline.data.splits import split
+from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.models.jepa import JepaConfig
@@ -33,7 +33,12 @@ def pixels(store: Store) -> Recipe:
         name="pixels",
         model="jepa",
         model_config=JepaConfig(
-            inputs=images, latent_size=128, constant_size=16, sigreg_weight=1.0, predictor_width=512
+            inputs=images,
+            latent_size=128,
+            constant_size=16,
+            sigreg_weight=1.0,
+            predictor_width=512,
+            timed=store.has_step_s(),
         ),
         training=TrainingConfig(num_updates=2500),
         heads=HeadsConfig(
@@ -49,5 +54,5 @@ def pixels(store: Store) -> Recipe:
         num_windows=2,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
         num_proposals=0,
-        split=lambda store: split(len(store), seed=0),
+        split=split_store,
     )

@@ -6,7 +6,7 @@ Measured by benchmarks/demo.py, three seeds of 200 held-out pairs. Fixed wall: 6
 
 from __future__ import annotations
 
-from worldline.data.splits import split
+from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.models.jepa import JepaConfig
 from worldline.planners.cem import CrossEntropy
@@ -28,7 +28,7 @@ def two_rooms(store: Store) -> Recipe:
         num_windows=2,
         planner=CrossEntropy(num_iterations=2),
         num_proposals=1,
-        split=lambda store: split(len(store), seed=0),
+        split=split_store,
     )
 
 
@@ -47,5 +47,5 @@ def two_rooms_random(store: Store) -> Recipe:
         num_windows=2,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
         num_proposals=0,  # what the inverse head proposes exploits the model where a move grazes the door
-        split=lambda store: split(len(store), seed=0),
+        split=split_store,
     )

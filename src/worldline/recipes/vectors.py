@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from worldline.contracts.schema import Kind
-from worldline.data.splits import split
+from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.models.jepa import JepaConfig
@@ -48,6 +48,7 @@ def vectors(store: Store) -> Recipe:
             sigreg_weight=0.1,
             num_slices=16,
             signal_weight=1.0,
+            timed=store.has_step_s(),
         ),
         # The guard is for latents that may vanish; vectors that are in there as they are cannot.
         training=TrainingConfig(
@@ -63,5 +64,5 @@ def vectors(store: Store) -> Recipe:
         num_windows=8,
         planner=CrossEntropy(num_candidates=128, num_iterations=4),
         num_proposals=1,
-        split=lambda store: split(len(store), seed=0),
+        split=split_store,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,12 +19,21 @@ from worldline.nn.precision import autocast
 
 
 def to_window(batch: WindowBatch, schema: Schema) -> Window:
-    """The batch as tensors: images and vectors as they are stored, inputs concatenated in the schema's order."""
+    """The batch as tensors: vectors in float32, all else as it is stored, inputs concatenated in the schema's order."""
     return Window(
-        observations={name: torch.from_numpy(values) for name, values in batch.observations.items()},
+        observations={name: to_tensor(values) for name, values in batch.observations.items()},
         observed={name: torch.from_numpy(values) for name, values in batch.observed.items()},
-        past=to_inputs({k: v[:, None] for k, v in batch.actions.items()}, batch.exogenous, schema),
+        past=replace(
+            to_inputs({k: v[:, None] for k, v in batch.actions.items()}, batch.exogenous, schema),
+            step_s=torch.from_numpy(batch.step_s),
+        ),
     )
+
+
+def to_tensor(values: NDArray[np.generic]) -> Tensor:
+    """The values of an observation signal as models take them: float64 as float32, all else as it is."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def to_inputs(
@@ -97,11 +106,13 @@ class Trace:
         features: after each observation.
         actions: concatenated, physical units.
         exogenous: concatenated; None where the schema has none.
+        step_s: seconds that each step took.
     """
 
     features: Float[Tensor, "T1 D"]
     actions: Float[Tensor, "T A"]
     exogenous: Float[Tensor, "T E"] | None
+    step_s: Float[Tensor, " T"]
 
 
 @torch.no_grad()
@@ -135,5 +146,6 @@ def trace(
                     features=features[row],
                     actions=window.past.actions[row, 0],
                     exogenous=None if known is None else known[row],
+                    step_s=window.past.step_s[row],
                 )
     return [found[episode] for episode in episodes]

@@ -30,7 +30,7 @@ from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.nn.precision import autocast
-from worldline.train.batches import Trace, trace
+from worldline.train.batches import Trace, to_tensor, trace
 
 Progress = Callable[[int, int], None]
 
@@ -149,6 +149,7 @@ class _Table:
     features: Float[Tensor, "M D"]
     actions: Float[Tensor, "M A"]
     exogenous: Float[Tensor, "M E"] | None
+    step_s: Float[Tensor, " M"]
     first: Int[Tensor, " M"]  # row of the episode's first latent
     length: Int[Tensor, " M"]  # latents in the episode
 
@@ -161,6 +162,7 @@ class _Table:
             features=torch.cat([one.features for one in traces]),
             actions=torch.cat([pad(one.actions, (0, 0, 0, 1)) for one in traces]),
             exogenous=torch.cat([pad(inputs, (0, 0, 0, 1)) for inputs in known]) if known else None,
+            step_s=torch.cat([pad(one.step_s, (0, 1)) for one in traces]),
             first=firsts.repeat_interleave(lengths),
             length=lengths.repeat_interleave(lengths),
         )
@@ -201,21 +203,23 @@ class _Imagination:
 
     def step(self, latent: Float[Tensor, "B D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B D"]:
         """The latent after `action`, without exogenous inputs."""
-        return self._rollout(latent, action[:, None], None)[:, 0]
+        return self._rollout(latent, action[:, None], None, torch.full((len(action), 1), self._step_s))[:, 0]
 
     def logged(self, table: _Table, rows: Tensor, num_steps: int) -> list[Float[Tensor, "B D"]]:
         """The latents that the logged inputs lead to from the latents in `rows`, for each of the next steps."""
         ahead = rows[:, None] + torch.arange(num_steps)
         exogenous = None if table.exogenous is None else table.exogenous[ahead]
-        return list(self._rollout(table.features[rows], table.actions[ahead], exogenous).unbind(1))
+        path = self._rollout(table.features[rows], table.actions[ahead], exogenous, table.step_s[ahead])
+        return list(path.unbind(1))
 
     def random_actions(self, count: int) -> Float[Tensor, "B A"]:
         """Uniform over the action space."""
         share = torch.rand(count, len(self.low), generator=self.generator)
         return self.low + share * (self.high - self.low)
 
-    def _rollout(self, latent: Tensor, actions: Tensor, exogenous: Tensor | None) -> Float[Tensor, "B T D"]:
-        step_s = torch.full(actions.shape[:2], self._step_s)
+    def _rollout(
+        self, latent: Tensor, actions: Tensor, exogenous: Tensor | None, step_s: Tensor
+    ) -> Float[Tensor, "B T D"]:
         inputs = Inputs(actions=actions[:, None], exogenous=exogenous, step_s=step_s)
         belief = self._model.belief(latent)
         return self._model.rollout(belief, inputs, generator=self.generator).features[:, 0].mean(1)
@@ -240,7 +244,7 @@ def _fit_readout(
     """Least squares to all vector observations: a linear map from real latents, then all from imagined ones too."""
     signals = {s.name: s.size for s in store.schema.observations if s.kind is Kind.VECTOR}
     rows = [
-        torch.cat([torch.from_numpy(store.read(name, e, 0, int(store.num_steps[e]) + 1)) for name in signals], -1)
+        torch.cat([to_tensor(store.read(name, e, 0, int(store.num_steps[e]) + 1)) for name in signals], -1)
         for e in split.train
     ]
     observed = [

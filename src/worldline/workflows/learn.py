@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from worldline.bundle import MANIFEST
 from worldline.contracts.schema import Kind
 from worldline.contracts.world import World
 from worldline.contracts.world_model import WorldModel
-from worldline.data.checks import check_actions, raise_errors
-from worldline.data.opening import import_logs
-from worldline.data.splits import Split
+from worldline.data.checks import Finding, check_actions, raise_errors
+from worldline.data.opening import import_logs, logged_actions
+from worldline.data.splits import Split, split_store
 from worldline.data.store import Store, is_store, open_store
 from worldline.data.windows import Windows
 from worldline.engines.learned import LearnedEngine
@@ -79,6 +80,7 @@ def learn(
     out: Path | str,
     *,
     recipe: str | MakeRecipe | None = None,
+    split: str | None = None,
     seed: int = 0,
     resume: bool = False,
     stage: Stage | None = None,
@@ -91,6 +93,7 @@ def learn(
         out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`.
         recipe: a registered name, or a function that gives the recipe for a store; default is "pixels" where there
             is an image among the observations, else "vectors".
+        split: which episodes are for what, a rule of `split_store`; default is the recipe's.
         seed: of initial weights and batches.
         resume: go on from the checkpoint that an interrupted call left in `<out>.partial`.
         stage: called with the name of a stage, what is done and what there is to do.
@@ -101,7 +104,7 @@ def learn(
         InputError: `out` holds something that is not a bundle.
         BundleError: there is nothing to resume.
     """
-    return learn_logs(logs, out, recipe=recipe, seed=seed, resume=resume, stage=stage).world
+    return learn_logs(logs, out, recipe=recipe, split=split, seed=seed, resume=resume, stage=stage).world
 
 
 def learn_logs(
@@ -109,6 +112,7 @@ def learn_logs(
     out: Path | str,
     *,
     recipe: str | MakeRecipe | None = None,
+    split: str | None = None,
     seed: int = 0,
     resume: bool = False,
     stage: Stage | None = None,
@@ -119,8 +123,9 @@ def learn_logs(
         raise InputError(f"{out} exists and is no bundle. Choose another place for the world, or delete it first.")
     store, findings, unclear = _open(Path(logs), out, stage)
     imported_s = time.monotonic() - started
-    partial = partial_folder(out)
-    learned = learn_world(store, _recipe(store, recipe).with_seed(seed), folder=partial, resume=resume, stage=stage)
+    unfinished = partial_folder(out)
+    chosen = _recipe(store, recipe, split).with_seed(seed)
+    learned = learn_world(store, chosen, folder=unfinished, resume=resume, stage=stage)
     findings = (*findings, *(str(finding) for finding in learned.findings))
     measured = time.monotonic()
     _tell(stage, "measure", 0)
@@ -131,8 +136,8 @@ def learn_logs(
     subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
     report = Report(title=Path(logs).resolve().name, subtitle=subtitle, facts=facts(run), sections=sections)
     save_learned(out, learned, run=run, report=render(report))
-    if partial.is_dir():
-        shutil.rmtree(partial)
+    if unfinished.is_dir():
+        shutil.rmtree(unfinished)
     return LearnResult(
         world=learned.world,
         bundle=out,
@@ -241,27 +246,27 @@ def save_learned(out: Path, learned: Learned, *, run: Mapping[str, Any], report:
 
 def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
     """The store to learn from, what was noticed in the logs, and what could not be told from them."""
+    noticed: tuple[Finding, ...]
+    unclear: tuple[str, ...]
     if is_store(logs):
         store = open_store(logs)
-        actions = [signal.name for signal in store.schema.actions]
-        lengths = [int(steps) for steps in store.num_steps]
-        rows = ({name: store.read(name, i, 0, steps) for name in actions} for i, steps in enumerate(lengths))
-        noticed = check_actions(store.schema, rows)
-        raise_errors(noticed)
-        return store, tuple(map(str, noticed)), ()
-    destination = out.with_name(f"{out.name}.store")
-    if is_store(destination):
-        shutil.rmtree(destination)  # of an earlier call; the logs may have changed since
-    imported = import_logs(logs, destination, progress=_named(stage, "import"))
-    return open_store(destination), tuple(map(str, imported.findings)), imported.unclear
+        noticed, unclear = check_actions(store.schema, logged_actions(store)), ()
+    else:
+        destination = out.with_name(f"{out.name}.store")
+        if is_store(destination):
+            shutil.rmtree(destination)  # of an earlier call; the logs may have changed since
+        imported = import_logs(logs, destination, keep_going=True, progress=_named(stage, "import"))
+        store, noticed, unclear = open_store(destination), imported.findings, imported.unclear
+    raise_errors(finding for finding in noticed if finding.episode is None)
+    return store, tuple(map(str, noticed)), unclear
 
 
-def _recipe(store: Store, recipe: str | MakeRecipe | None) -> Recipe:
+def _recipe(store: Store, recipe: str | MakeRecipe | None, split: str | None) -> Recipe:
     if recipe is None:
         images = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
         recipe = "pixels" if images else "vectors"
     make: MakeRecipe = load("recipe", recipe) if isinstance(recipe, str) else recipe
-    return make(store)
+    return make(store) if split is None else replace(make(store), split=partial(split_store, rule=split))
 
 
 def _evidence(store: Store, learned: Learned) -> tuple[tuple[Evidence, ...], Diagnostics | None]:

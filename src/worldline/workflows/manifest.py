@@ -40,6 +40,7 @@ def run_manifest(
         "seed": recipe.training.seed,
         "data": {"hash": learned.data_hash, "episodes": len(store), "steps": int(store.num_steps.sum())},
         "split": {
+            "rule": split.rule,
             "train": list(split.train),
             "validation": list(split.validation),
             "calibration": list(split.calibration),
@@ -60,8 +61,8 @@ def facts(run: Mapping[str, Any]) -> dict[str, str]:
     data, split, times = run["data"], run["split"], run["times_s"]
     found = {
         "Data": f"{data['episodes']:,} episodes, {data['steps']:,} steps, sha256 {data['hash'][:12]}…",
-        "Split": ", ".join(f"{len(numbers):,} {part.replace('_', ' ')}" for part, numbers in split.items())
-        + ", by whole episodes",
+        "Split": ", ".join(f"{len(split[part]):,} {part.replace('_', ' ')}" for part in split if part != "rule")
+        + f"; {split['rule']}",
         "Recipe": f"{run['recipe']}, seed {run['seed']}",
         "Device": f"{run['device']}, peak memory {run['peak_memory_gb']:.1f} GB",
         "Wall time": ", ".join(f"{name} {value:.0f} s" for name, value in times.items()),

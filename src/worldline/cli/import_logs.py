@@ -1,0 +1,107 @@
+"""`worldline import`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Json
+
+if TYPE_CHECKING:
+    from worldline.data.opening import ImportReport
+
+MOST_LINES = 30
+
+
+class Rule(StrEnum):
+    """What a resampled signal is between two of its rows."""
+
+    HOLD = "hold"
+    LINEAR = "linear"
+    NEAREST = "nearest"
+
+
+def import_logs(
+    source: Annotated[Path, typer.Argument(help="Logs: a file or folder in any format that an importer knows.")],
+    destination: Annotated[Path, typer.Argument(help="The store: a new folder, or a store to add to.")],
+    importer: Annotated[str | None, typer.Option("--as", help="Format.", show_default="recognised")] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="What the signals are.", show_default="schema.json beside the logs, or inferred")
+    ] = None,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out what cannot be used, and list it.")] = False,
+    max_error: Annotated[
+        int, typer.Option(min=0, max=64, help="How far off a pixel may be, in grey levels; 0 is lossless.")
+    ] = 0,
+    episode: Annotated[
+        str | None, typer.Option(help="Column that tells episodes apart.", show_default="by name")
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="Column of times.", show_default="by name")] = None,
+    gap: Annotated[
+        float | None, typer.Option(help="Seconds after which an episode ends.", show_default="ten usual steps")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Resample to so many steps a second.", show_default="rows as they are")
+    ] = None,
+    rule: Annotated[Rule, typer.Option(help="What a resampled signal is between two rows.")] = Rule.HOLD,
+    json: Json = None,
+) -> None:
+    """Bring logs of any known format into a store. Run it again to go on, or to add what is new."""
+    from worldline.cli.output import check_json, write_json
+    from worldline.cli.progress import progress_bars
+    from worldline.config import from_json
+    from worldline.contracts.schema import Schema
+    from worldline.data.logs import Reading
+    from worldline.data.opening import import_logs as run
+
+    check_json(json)
+    reading = Reading(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule.value)
+    known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)
+    with progress_bars() as stage:
+        report = run(
+            source,
+            destination,
+            known,
+            importer=importer,
+            reading=reading,
+            keep_going=keep_going,
+            max_error=max_error,
+            progress=lambda done, total: stage("import", done, total),
+        )
+    _print(report)
+    write_json(json, _figures(report))
+
+
+def _print(report: ImportReport) -> None:
+    lines = [*map(str, report.findings), *report.unclear]
+    for line in lines[:MOST_LINES]:
+        print(line)
+    if len(lines) > MOST_LINES:
+        print(f"... and {len(lines) - MOST_LINES} more; --json FILE has them all.")
+    left_out = sum(file.left_out for file in report.files)
+    present = sum(file.present for file in report.files)
+    print(
+        f"Read as {report.importer}: {report.num_episodes} episodes added"
+        + (f", {present} were there already" if present else "")
+        + (f", {left_out} left out" if left_out else "")
+        + "."
+    )
+    print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
+    print(f"Store:   {report.destination}")
+    print(f"Next:    worldline check {report.destination}")
+
+
+def _figures(report: ImportReport) -> dict[str, object]:
+    return {
+        "importer": report.importer,
+        "added": report.num_episodes,
+        "present": sum(file.present for file in report.files),
+        "left_out": sum(file.left_out for file in report.files),
+        "files": {
+            file.file: {"added": file.kept, "present": file.present, "left_out": file.left_out} for file in report.files
+        },
+        "findings": list(map(str, report.findings)),
+        "unclear": list(report.unclear),
+    }

@@ -1,0 +1,142 @@
+"""Everything that a log can hold goes the whole way: through the store into the loss, and out as a prediction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.store import Store
+from worldline.data.windows import Windows
+from worldline.recipes.pixels import pixels
+from worldline.recipes.recipe import Recipe
+from worldline.recipes.vectors import vectors
+from worldline.train.batches import to_window
+from worldline.train.loop import train
+from worldline.workflows.learn import build_model, learn_logs
+
+SCHEMA = Schema(
+    signals=(
+        Signal(name="front", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3)),
+        Signal(name="side", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 1)),
+        Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", precision="float64"),
+        Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3),
+        Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3),
+        Signal(name="valve", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(0.0,), high=(1.0,)),
+        Signal(name="rain", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(1,)),
+        Signal(name="reward", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,)),
+    ),
+    step_s=1.0,
+)
+
+
+def episode(seed: int, num_steps: int = 20) -> Episode:
+    """A tank: the level rises by what comes in per second, and steps differ in length. Two cameras see the level."""
+    draw = np.random.default_rng(seed)
+    gear, valve = draw.integers(0, 3, num_steps), draw.random((num_steps, 1))
+    rain, step_s = draw.random((num_steps, 1)), draw.uniform(0.5, 2.0, num_steps)
+    inflow = (gear[:, None] - 1) * valve + 0.2 * (rain - 0.5)
+    level = np.concatenate([draw.normal(size=(1, 1)), inflow * step_s[:, None]]).cumsum(0)
+    height = np.clip(32 + 6 * level[:, 0], 0, 63).astype(int)
+    lit = np.arange(64)[None, :, None, None] > height[:, None, None, None]
+    return Episode(
+        observations={
+            "front": np.broadcast_to(200 * lit, (num_steps + 1, 64, 64, 3)).astype(np.uint8),
+            "side": np.broadcast_to(90 * lit, (num_steps + 1, 64, 64, 1)).astype(np.uint8),
+            "level": np.concatenate([level, -level], 1),
+            "lamp": draw.integers(0, 3, num_steps + 1),
+        },
+        actions={"gear": gear, "valve": valve.astype(np.float32)},
+        exogenous={"rain": rain.astype(np.float32)},
+        rewards={"reward": valve.astype(np.float32)},
+        observed={"level": draw.random(num_steps + 1) < 0.8, "front": draw.random(num_steps + 1) < 0.9},
+        step_s=step_s.astype(np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    made = Store.create(tmp_path_factory.mktemp("tank") / "store", SCHEMA)
+    for number in range(40):
+        made.append(episode(number), {"day": number // 5})
+    return made
+
+
+def short(recipe: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
+    def make(store: Store) -> Recipe:
+        found = recipe(store)
+        training = replace(found.training, num_updates=20, batch_size=8, num_checks=2, min_deviation=0.0, min_rank=1.0)
+        heads = replace(found.heads, dynamics_updates=2, readout_updates=5)
+        config = replace(found.model_config, channels=8, encoder_width=32, predictor_width=32)
+        return replace(found, model_config=config, training=training, heads=heads, horizon=5)
+
+    return make
+
+
+@pytest.mark.parametrize("recipe", [pixels, vectors])
+def test_what_is_missing_does_not_matter_and_what_is_there_does(
+    store: Store, recipe: Callable[[Store], Recipe]
+) -> None:
+    small = short(recipe)(store)
+    model = build_model(store, small.split(store), small)
+    names = [*small.model_config.inputs, "gear", "valve", "rain"]
+    batch = Windows(store, 4, range(len(store)), names).sample(32, np.random.default_rng(0))
+    masked = [name for name in small.model_config.inputs if not batch.observed[name].all()]
+    assert masked
+
+    def loss(**changes: object) -> float:
+        window = to_window(replace(batch, **changes), SCHEMA)
+        return float(model.loss(window, generator=torch.Generator().manual_seed(0)).total.detach())
+
+    wild = {
+        k: np.where(batch.observed[k].reshape(32, 4, *[1] * (v.ndim - 2)), v, 77) for k, v in batch.observations.items()
+    }
+    wild = {name: values.astype(batch.observations[name].dtype) for name, values in wild.items()}
+    assert loss(observations=wild) == pytest.approx(loss(), rel=1e-6)
+    for change in (
+        {"observations": {name: values // 2 for name, values in batch.observations.items()}},
+        {"actions": {**batch.actions, "gear": (batch.actions["gear"] + 1) % 3}},
+        {"actions": {**batch.actions, "valve": 1 - batch.actions["valve"]}},
+        {"exogenous": {"rain": batch.exogenous["rain"] + 1}},
+        {"step_s": batch.step_s + 1},
+    ):
+        assert loss(**change) != loss()
+
+
+@pytest.mark.parametrize("recipe", [pixels, vectors])
+def test_a_world_is_learned_and_predicts(tmp_path: Path, store: Store, recipe: Callable[[Store], Recipe]) -> None:
+    result = learn_logs(store.path, tmp_path / "world", recipe=short(recipe), split="key:day")
+    run = json.loads((tmp_path / "world" / "run.json").read_text())
+    days = [
+        {number // 5 for number in run["split"][part]} for part in ("train", "validation", "calibration", "held_out")
+    ]
+    assert sum(map(len, days)) == len(set.union(*days)) == 8
+    assert run["split"]["rule"] == "by day at random, seed 0"
+    one = store.episode(result.learned.split.held_out[0])
+    actions = {"gear": one.actions["gear"][:4], "valve": one.actions["valve"][:4]}
+    found = result.world.predict(one.history(0, 1), actions, exogenous={"rain": one.exogenous["rain"][:4]}, level=0.7)
+    level = found.signals["level"]
+    assert level.mean.shape == (4, 2)
+    assert np.isfinite([level.low, level.mean, level.high]).all()
+
+
+def test_known_durations_explain_what_is_seen(store: Store, tmp_path: Path) -> None:
+    """The level moves by inflow times duration; a model that is told the duration predicts better."""
+
+    def error(timed: bool) -> float:
+        recipe = vectors(store)
+        config = replace(recipe.model_config, encoder_width=32, predictor_width=64, timed=timed)
+        training = replace(recipe.training, num_updates=400, batch_size=64, num_checks=2, window=3)
+        small = replace(recipe, model_config=config, training=training)
+        model = build_model(store, small.split(store), small)
+        trained = train(model, store, small.split(store), config.inputs, training, folder=tmp_path / str(timed))
+        return trained.curves[-1]["validation_signals"]
+
+    assert error(True) < 0.5 * error(False)
