@@ -49,6 +49,7 @@ def test_a_schema_survives() -> None:
     schema = Schema(
         signals=(
             Signal(name="t", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="degC", low=(-40.0, 0.0)),
+            Signal(name="é", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), low=(0.0,), high=(float("inf"),)),
             Signal(name="mode", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3, entity="heater"),
             Signal(name="sky", role=Role.EXOGENOUS, kind=Kind.IMAGE, shape=(8, 8, 3)),
         ),

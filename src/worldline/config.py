@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +15,8 @@ T = TypeVar("T")
 
 
 def to_json(value: object) -> str:
-    """JSON text of a frozen dataclass, indented, with every field."""
-    return TypeAdapter(type(value)).dump_json(value, indent=2).decode()
+    """JSON text of a frozen dataclass, indented, with every field; an infinite bound is `Infinity`, as Python reads it."""
+    return json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), indent=2, ensure_ascii=False)
 
 
 def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:

@@ -6,9 +6,9 @@ import fcntl
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worldline.contracts.episode import Arrays
@@ -16,6 +16,7 @@ from worldline.contracts.schema import Kind, Schema
 from worldline.data.card import CARD_FILE
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
 from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.scaling import scale, scaled_schema
 from worldline.data.store import Source, Store, is_store, open_store
 from worldline.errors import DataError, InputError
 from worldline.registry import BUILTIN, load, names
@@ -165,6 +166,7 @@ def import_logs(
     reading: Reading | None = None,
     keep_going: bool = False,
     max_error: int = 0,
+    size: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
     """Brings logs into a store: a new one, or one that is there, to which it adds what it does not hold yet.
@@ -179,6 +181,7 @@ def import_logs(
         reading: as for `open_logs`.
         keep_going: leave out what cannot be used, and report it, instead of stopping there.
         max_error: of a new store: how far off a pixel may be, in grey levels from 0 (exact) to 64.
+        size: of a new store: height and width that pictures are scaled to; default is to keep theirs.
         progress: called with the number of episodes tried and their total.
 
     Raises:
@@ -189,8 +192,11 @@ def import_logs(
     importer = importer or recognise(source)
     old = open_store(destination) if is_store(destination) else None
     logs = open_logs(source, schema or (old.schema if old else None), importer=importer, reading=reading)
-    store = old or _create(destination, logs, importer, source, max_error)
-    if old and (old.schema != logs.schema or (max_error and max_error not in old.card.max_error.values())):
+    new = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
+    notes = {"importer": importer, "source": source.resolve().name, "assumed": " ".join(logs.unclear)}
+    notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
+    store = old or _create(destination, new, max_error, notes)
+    if old and (old.schema != new or (max_error and max_error not in old.card.max_error.values())):
         raise InputError(f"{destination} is a store with another schema or loss. Import into a new folder.")
     try:
         with _alone(store):
@@ -222,12 +228,17 @@ def logged_actions(store: Store) -> Iterator[Arrays]:
         yield {name: store.read(name, number, 0, steps) for name in signals}
 
 
-def _create(destination: Path, logs: Logs, importer: str, source: Path, max_error: int) -> Store:
-    images = [signal.name for signal in logs.schema.signals if signal.kind is Kind.IMAGE]
+def _checked(size: tuple[int, int]) -> tuple[int, int]:
+    if min(size) < 1:
+        raise InputError(f"size is {size[0]}x{size[1]}. Height and width are at least 1 pixel.")
+    return size
+
+
+def _create(destination: Path, schema: Schema, max_error: int, notes: Mapping[str, str]) -> Store:
+    images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
     if max_error and not images:
         raise InputError(f"max_error is {max_error}, and the logs hold no picture. Leave it out.")
-    notes = {"importer": importer, "source": source.resolve().name, "assumed": " ".join(logs.unclear)}
-    return Store.create(destination, logs.schema, max_error=dict.fromkeys(images, max_error), notes=notes)
+    return Store.create(destination, schema, max_error=dict.fromkeys(images, max_error), notes=notes)
 
 
 @contextmanager
@@ -245,11 +256,12 @@ def _add_all(
     logs: Logs, store: Store, *, keep_going: bool, progress: Callable[[int, int], None] | None
 ) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
     """Adds the episodes that can be used and are not there yet."""
-    entries = [store.entry(number) for number in range(len(store))]
-    known = {_origin(entry.source): entry.digest for entry in entries}
+    known = {_origin(entry.source): entry.digest for entry in store.entries()}
     findings: list[Finding] = []
     tried, kept, present = Counter[str](), Counter[str](), Counter[str]()
     for logged in logs.read():
+        if "size" in store.card.notes and logged.episode is not None:
+            logged = replace(logged, episode=scale(logged.episode, store.schema))
         problems = list(logged.findings)
         if logged.episode is not None:
             problems += check_episode(logged.episode, store.schema, file=logged.file, number=logged.number)

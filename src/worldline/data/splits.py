@@ -85,7 +85,7 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
 
 def _values(store: Store, key: str) -> list[str | int | float]:
     """What each source has under `key`."""
-    sources = [store.entry(number).source for number in range(len(store))]
+    sources = [entry.source for entry in store.entries()]
     if not any(key in source for source in sources):
         raise UnknownNameError("key of the sources", key, {name for source in sources for name in source})
     for number, source in enumerate(sources):

@@ -27,9 +27,7 @@ import os
 import secrets
 import shutil
 import weakref
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +39,7 @@ from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema
 from worldline.data.card import CARD_FILE, Card, make_card
 from worldline.data.checks import arrays_of, check_episode, raise_errors
+from worldline.data.durable import read_exactly, sparse_end, sync_folder, write_durably
 from worldline.data.frames import Frames, round_off
 from worldline.data.index import INDEX_FILE, RECORD, SEEDED, TERMINATED, TRUNCATED, Index, seal
 from worldline.errors import DataError, InputError
@@ -134,15 +133,15 @@ class Store:
                 files |= {blocks / f"{signal.name}{_FRAMES}": b"", blocks / f"{signal.name}{_ENDS}": bytes(8)}
             else:
                 files[blocks / f"{signal.name}{_VALUES}"] = b""
-        _write_durably({file: (0, content) for file, content in files.items()})
+        write_durably({file: (0, content) for file, content in files.items()})
         for folder in (blocks, draft):
-            _sync_folder(folder)
+            sync_folder(folder)
         try:
             draft.rename(path)  # all at once, so that of two who make a store at the same place one is told
         except OSError as error:
             shutil.rmtree(draft)
             raise InputError(taken) from error
-        _sync_folder(path.absolute().parent)
+        sync_folder(path.absolute().parent)
         return cls(path, schema, card)
 
     def __len__(self) -> int:
@@ -163,16 +162,15 @@ class Store:
             InputError: there is no such episode.
         """
         self._check_rows(number, 0, 0, Role.OBSERVATION)
-        record, begin = self._index.records[number], self._source_begin(number)
-        line = os.pread(self._descriptor(self.path / SOURCES_FILE), int(record["source_end"]) - begin, begin)
-        return Entry(
-            num_steps=int(record["num_steps"]),
-            terminated=bool(record["flags"] & TERMINATED),
-            truncated=bool(record["flags"] & TRUNCATED),
-            seed=int(record["seed"]) if record["flags"] & SEEDED else None,
-            source=json.loads(line),
-            digest=record["digest"].tobytes().hex(),
-        )
+        begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
+        return self._entry(number, os.pread(self._descriptor(self.path / SOURCES_FILE), end - begin, begin))
+
+    def entries(self) -> Iterator[Entry]:
+        """What the store says of each episode, in order; reads its file once."""
+        lines = os.pread(self._descriptor(self.path / SOURCES_FILE), self._index.source_end, 0)
+        for number in range(len(self)):
+            begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
+            yield self._entry(number, lines[begin:end])
 
     def append(self, episode: Episode, source: Source | None = None) -> None:
         """Adds an episode; it is on disk when this returns.
@@ -193,8 +191,8 @@ class Store:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.refresh()
             record = seal(np.array([self._record(episode, len(line))], RECORD))
-            _write_durably(self._new_ends(episode) | {self.path / SOURCES_FILE: (self._index.source_end, line)})
-            _write_durably({self.path / INDEX_FILE: (self._index.num_bytes, record.tobytes())})
+            write_durably(self._new_ends(episode) | {self.path / SOURCES_FILE: (self._index.source_end, line)})
+            write_durably({self.path / INDEX_FILE: (self._index.num_bytes, record.tobytes())})
             self._index.add(record)
 
     def as_stored(self, episode: Episode) -> Episode:
@@ -246,10 +244,10 @@ class Store:
         if signal in self._images:
             self._read_frames(signal, row, out, stride)
         elif stride == 1:
-            _read(self._block(signal, _VALUES), out, row * self._bytes_a_row[signal])
+            read_exactly(self._block(signal, _VALUES), out, row * self._bytes_a_row[signal])
         else:
             rows = np.empty(((len(out) - 1) * stride + 1, *out.shape[1:]), out.dtype)
-            _read(self._block(signal, _VALUES), rows, row * self._bytes_a_row[signal])
+            read_exactly(self._block(signal, _VALUES), rows, row * self._bytes_a_row[signal])
             out[:] = rows[::stride]
 
     def observed(self, signal: str, episode: int, start: int, stop: int) -> NDArray[np.bool_]:
@@ -397,6 +395,17 @@ class Store:
     def _num_rows(self, signal: str) -> int:
         return self._index.num_steps + (len(self) if signal in self._observed_names else 0)
 
+    def _entry(self, number: int, line: bytes) -> Entry:
+        record = self._index.records[number]
+        return Entry(
+            num_steps=int(record["num_steps"]),
+            terminated=bool(record["flags"] & TERMINATED),
+            truncated=bool(record["flags"] & TRUNCATED),
+            seed=int(record["seed"]) if record["flags"] & SEEDED else None,
+            source=json.loads(line),
+            digest=record["digest"].tobytes().hex(),
+        )
+
     def _source_begin(self, number: int) -> int:
         return int(self._index.records[number - 1]["source_end"]) if number else 0
 
@@ -408,7 +417,7 @@ class Store:
         if not len(out):
             return
         ends = np.empty((len(out) - 1) * stride + 2, np.uint64)
-        _read(self._block(signal, _ENDS), ends, 8 * row)
+        read_exactly(self._block(signal, _ENDS), ends, 8 * row)
         frames, descriptor = self._codec(signal), self._block(signal, _FRAMES)
         begins, stops = ends[:-1:stride].tolist(), ends[1::stride].tolist()
         for picture, begin, stop in zip(out.reshape(len(out), -1), begins, stops, strict=True):
@@ -444,9 +453,9 @@ class Store:
         for name in self._observed_names:
             mask = episode.observed.get(name)
             missing = b"" if mask is None or mask.all() else (~mask.astype(np.bool_)).tobytes()
-            ends |= _sparse(self.path / BLOCKS_FOLDER / f"{name}{_MISSING}", self._num_rows(name), missing)
+            ends |= sparse_end(self.path / BLOCKS_FOLDER / f"{name}{_MISSING}", self._num_rows(name), missing)
         steps = b"" if episode.step_s is None else episode.step_s.tobytes()
-        return ends | _sparse(self.path / STEPS_FILE, 4 * self._index.num_steps, steps)
+        return ends | sparse_end(self.path / STEPS_FILE, 4 * self._index.num_steps, steps)
 
     def _new_frames(self, name: str, pictures: NDArray[np.uint8], rows: int) -> dict[Path, tuple[int, bytes]]:
         blocks, begin = self.path / BLOCKS_FOLDER, self._end_of_frames(name, rows)
@@ -461,7 +470,7 @@ class Store:
 
     def _end_of_frames(self, name: str, rows: int) -> int:
         end = np.empty(1, np.uint64)
-        _read(self._block(name, _ENDS), end, 8 * rows)
+        read_exactly(self._block(name, _ENDS), end, 8 * rows)
         return int(end[0])
 
     def _lengths(self) -> dict[Path, int]:
@@ -518,46 +527,6 @@ def open_store(path: Path | str) -> Store:
     store = Store(path, schema, from_json(Card, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE))
     store.refresh()
     return store
-
-
-def _sparse(file: Path, end: int, content: bytes) -> dict[Path, tuple[int, bytes]]:
-    """The new end of a file in which 0 is the usual case: nothing where it may stay as it is."""
-    stale = not content and file.exists() and file.stat().st_size > end
-    return {file: (end, content)} if content or stale else {}
-
-
-def _write_durably(ends: Mapping[Path, tuple[int, bytes]]) -> None:
-    """Gives each file a new end, from an offset on; all of it is on disk when this returns."""
-    with ExitStack() as stack:
-        streams = []
-        for file, (offset, content) in ends.items():
-            stream = stack.enter_context(os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o666), "wb"))
-            stream.truncate(offset)
-            stream.seek(offset)
-            stream.write(content)
-            stream.flush()
-            streams.append(stream.fileno())
-        # Syncs that run together share one commit of the file system: 11 files take 1 ms, one after another 50 ms.
-        with ThreadPoolExecutor(len(streams)) as pool:
-            list(pool.map(os.fsync, streams))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _read(descriptor: int, out: Array, offset: int) -> None:
-    """Fills `out` from the file. `os.preadv` copies straight into it and moves no shared file position."""
-    if out.nbytes == 0:
-        return
-    rest = out.data.cast("B")
-    while len(rest) > 0:
-        got = os.preadv(descriptor, [rest], offset)
-        if got == 0:
-            raise DataError("a block ends too early", fix="It was cut while it was open: restore it from a copy.")
-        rest, offset = rest[got:], offset + got
 
 
 def _close(descriptors: dict[Path | str, int]) -> None:
