@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from worldline.data.store import Store, open_store
     from worldline.workflows.learn import learn
     from worldline.workflows.record import record
+    from worldline.workflows.recorder import Recorder
     from worldline.worlds.bundled import open_world as open
 
     __version__: str
@@ -26,6 +27,7 @@ __all__ = [
     "Goal",
     "History",
     "Kind",
+    "Recorder",
     "Role",
     "Schema",
     "Signal",
@@ -45,6 +47,7 @@ _HOMES = {
     "Goal": "worldline.contracts.world:Goal",
     "History": "worldline.contracts.episode:History",
     "Kind": "worldline.contracts.schema:Kind",
+    "Recorder": "worldline.workflows.recorder:Recorder",
     "Role": "worldline.contracts.schema:Role",
     "Schema": "worldline.contracts.schema:Schema",
     "Signal": "worldline.contracts.schema:Signal",

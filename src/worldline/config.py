@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def to_json(value: object) -> str:
-    """JSON text of a frozen dataclass, indented, with every field; an infinite bound is `Infinity`, as Python reads it."""
+    """JSON text of a frozen dataclass, indented, with every field; an infinite bound is `Infinity`."""
     return json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), indent=2, ensure_ascii=False)
 
 

@@ -27,18 +27,18 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "importer": {  # in the order in which they are asked whether they know some logs
         "store": "worldline.data.opening:StoreLogs",
-        "minari": "worldline.data.minari:MinariLogs",
-        "lerobot": "worldline.data.lerobot:LeRobotLogs",
-        "robomimic": "worldline.data.robomimic:RobomimicLogs",
-        "hdf5": "worldline.data.hdf5:Hdf5Logs",
-        "npz": "worldline.data.npz:NpzLogs",
-        "video": "worldline.data.video:VideoLogs",
-        "table": "worldline.data.tables:TableLogs",
+        "minari": "worldline.data.formats.minari.logs:MinariLogs",
+        "lerobot": "worldline.data.formats.lerobot.logs:LeRobotLogs",
+        "robomimic": "worldline.data.formats.hdf5.robomimic:RobomimicLogs",
+        "hdf5": "worldline.data.formats.hdf5.columns:Hdf5Logs",
+        "npz": "worldline.data.formats.npz:NpzLogs",
+        "video": "worldline.data.formats.timed.video:VideoLogs",
+        "table": "worldline.data.formats.timed.tables:TableLogs",
     },
     "exporter": {
-        "hdf5": "worldline.data.hdf5:export_hdf5",
-        "minari": "worldline.data.minari:export_minari",
-        "lerobot": "worldline.data.lerobot_export:export_lerobot",
+        "hdf5": "worldline.data.formats.hdf5.columns:export_hdf5",
+        "minari": "worldline.data.formats.minari.logs:export_minari",
+        "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
     "lab": {
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
@@ -72,9 +72,9 @@ def load(kind: str, name: str) -> Any:
         UnknownNameError: no such name; the message suggests the nearest.
         MissingExtraError: it needs an extra that is not installed.
     """
-    if name not in names(kind):
-        raise UnknownNameError(kind, name, names(kind))
-    if name in BUILTIN[kind]:
+    if name in BUILTIN.get(kind, {}):
         module, _, attribute = BUILTIN[kind][name].partition(":")
         return getattr(import_module(module), attribute)
+    if name not in names(kind):
+        raise UnknownNameError(kind, name, names(kind))
     return entry_points(group=f"worldline.{kind}s", name=name)[name].load()

@@ -16,15 +16,16 @@ from worldline.recipes import two_rooms
 from worldline.recipes.recipe import Recipe
 
 RUN = CliRunner()
+COMMANDS = ("demo", "record", "import", "check", "show", "export", "learn", "conform", "version")
 
 
 def test_help_lists_the_commands() -> None:
     shown = RUN.invoke(app, ["--help"])
     assert shown.exit_code == 0
-    assert all(name in shown.output for name in ("demo", "record", "learn", "conform", "version"))
+    assert all(name in shown.output for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["demo", "record", "learn", "conform", "version"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself(command: str) -> None:
     shown = RUN.invoke(app, [command, "--help"])
     assert shown.exit_code == 0

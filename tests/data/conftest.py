@@ -21,9 +21,7 @@ def schema() -> Schema:
             Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m"),
             Signal(name="gear", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=4),
             Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="N", low=(-1.2,), high=(1.2,)),
-            Signal(
-                name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s", precision="float64"
-            ),
+            Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s", precision="float64"),
             Signal(name="reward", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,)),
         ),
         step_s=0.5,

@@ -6,8 +6,8 @@ import pytest
 from gymnasium import spaces
 
 from worldline.contracts.schema import Kind, Role
-from worldline.errors import UnsupportedError
-from worldline.labs.spaces import from_signals, schema_of, to_signals
+from worldline.errors import InputError, UnsupportedError
+from worldline.labs.spaces import Layout, from_signals, schema_of, to_signals
 from worldline.labs.two_rooms import TwoRooms
 
 OBSERVATION = Role.OBSERVATION
@@ -70,6 +70,71 @@ def test_signals_are_copies():
     assert (signals["observation"] == 0).all()
 
 
+@pytest.mark.parametrize("role", [Role.OBSERVATION, Role.ACTION])
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Tuple(
+            (spaces.Box(-1, 1, (2,)), spaces.Dict(a=spaces.Discrete(3), b=spaces.Tuple((spaces.Discrete(2),))))
+        ),
+        spaces.Dict({"arm/left": spaces.Dict(joint=spaces.Box(-1, 1, (), np.float64)), "lamps": spaces.MultiBinary(3)}),
+        spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, -1], [2, 3]]),
+        spaces.MultiDiscrete([2, 3], np.int32),
+        spaces.MultiBinary((2, 2)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_spaces_of_several_parts_come_back_whole(space, role):
+    space.seed(0)
+    layout = Layout(space, role)
+    for _ in range(20):
+        element = space.sample()
+        back = layout.write(layout.read(element))
+        assert space.contains(back)
+        assert spaces.flatten(space, back).tolist() == spaces.flatten(space, element).tolist()
+
+
+def test_parts_are_named_by_keys_and_numbers():
+    def names(space: gymnasium.Space, role: Role = Role.OBSERVATION) -> dict[str, int]:
+        return {signal.name: signal.size for signal in Layout(space, role).signals}
+
+    nested = spaces.Dict({"arm/left": spaces.Dict(joint=spaces.Box(-1, 1, (4,))), "eye": spaces.Tuple([SPACES["box"]])})
+    assert names(nested) == {"arm.left.joint": 4, "eye.0": 3}
+    assert names(spaces.Tuple([SPACES["box"], spaces.Dict(a=SPACES["box"])])) == {
+        "observation.0": 3,
+        "observation.1.a": 3,
+    }
+    assert names(spaces.MultiDiscrete([[2, 3]])) == {"observation.0.0": 2, "observation.0.1": 3}
+    assert names(spaces.MultiBinary(2)) == {"observation": 2}
+    assert names(spaces.MultiBinary(2), Role.ACTION) == {"action.0": 2, "action.1": 2}
+
+
+def test_no_number_is_rounded_without_need():
+    signals = Layout(
+        spaces.Dict(a=spaces.Box(-1, 1, (1,), np.float64), b=spaces.Box(-9, 9, (1,), np.int32)), OBSERVATION
+    )
+    assert {signal.precision for signal in signals.signals} == {"float64"}
+    assert signals.read({"a": [1 / 3], "b": [2**30 + 1]})["b"].tolist() == [2**30 + 1]
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "words"),
+    [
+        (SPACES["box"], np.zeros(2), r"observation 'observation' is float64 of shape \(2,\)"),
+        (SPACES["box"], ["a", "b", "c"], r"is <U1 of shape \(3,\)"),
+        (SPACES["discrete"], 1.5, r"is float64 of shape \(\) \(1.5\). Give an element of Discrete\(4\)"),
+        (spaces.Box(0, 255, (2, 2, 1), np.uint8), np.full((2, 2, 1), 256), "is int64"),
+        (SPACES["dict"], {"gear": 1}, "was given. Give an element of Dict"),
+        (spaces.Tuple([SPACES["box"]]), (), "was given. Give an element of Tuple"),
+        (spaces.MultiDiscrete([2, 3]), [1], r"has shape \(1,\)"),
+    ],
+)
+def test_what_is_no_element_is_refused(space, value, words):
+    with pytest.raises(InputError, match=words):
+        to_signals(value, space, OBSERVATION)
+
+
 def test_other_spaces_are_refused_with_a_way_out():
-    with pytest.raises(UnsupportedError, match=r"action 'action' is a MultiBinary.*FlattenObservation"):
-        schema_of(Env(SPACES["box"], spaces.MultiBinary(3)))
+    for space in (spaces.Text(3), spaces.Sequence(SPACES["box"]), spaces.Dict(action=spaces.Text(3))):
+        with pytest.raises(UnsupportedError, match=r"action 'action' is a (Text|Sequence).*FlattenObservation"):
+            schema_of(Env(SPACES["box"], space))

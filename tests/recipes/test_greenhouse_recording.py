@@ -76,9 +76,9 @@ def test_starts_policies_and_actions_spread_over_their_ranges(store):
     quantiles = np.quantile(actions / high, [0.1, 0.5, 0.95], axis=0)
     assert (quantiles[0] < 0.1).all()
     assert (quantiles[2] > 0.7).all()
-    assert {entry.source["policy"] for entry in map(store.entry, range(len(store)))} == {"wandering", "jumping", "grower"}
+    assert {entry.source["policy"] for entry in store.entries()} == {"wandering", "jumping", "grower"}
     assert set(store.num_steps.tolist()) == {240}
-    assert {(entry.terminated, entry.truncated, entry.seed) for entry in map(store.entry, range(len(store)))} == {(False, True, None)}
+    assert {(entry.terminated, entry.truncated, entry.seed) for entry in store.entries()} == {(False, True, None)}
     warm = np.concatenate([store.read("air_temperature", i, 0, 241) for i in range(NUM_EPISODES)])
     assert (warm >= 40).mean() < 0.01
 

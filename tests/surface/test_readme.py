@@ -46,7 +46,8 @@ def test_the_python_runs(
 
 def test_every_command_is_in_the_table() -> None:
     listed = set(re.findall(r"^\| `worldline (\w+)", README.read_text(), re.MULTILINE))
-    assert listed == {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands = app.registered_commands
+    assert listed == {command.name or command.callback.__name__ for command in commands if command.callback}
 
 
 def test_links_lead_somewhere() -> None:

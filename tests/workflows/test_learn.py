@@ -41,6 +41,7 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["seed"] == run["training"]["seed"] == 3
     assert run["data"] == {"hash": logs.content_hash(), "episodes": 24, "steps": 720}
+    assert run["split"].pop("rule") == "episodes at random, seed 0"
     assert sorted(number for part in run["split"].values() for number in part) == list(range(24))
     assert {"learn", "heads", "calibrate", "report"} <= run["times_s"].keys()
     page = (tmp_path / "world" / "report.html").read_text()

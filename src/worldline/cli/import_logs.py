@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Json
+from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.data.opening import ImportReport
@@ -31,10 +32,13 @@ def import_logs(
     schema: Annotated[
         Path | None, typer.Option(help="What the signals are.", show_default="schema.json beside the logs, or inferred")
     ] = None,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out what cannot be used, and list it.")] = False,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out what is unusable, and say so.")] = False,
     max_error: Annotated[
         int, typer.Option(min=0, max=64, help="How far off a pixel may be, in grey levels; 0 is lossless.")
     ] = 0,
+    size: Annotated[
+        str | None, typer.Option(help="Scale pictures, as HEIGHTxWIDTH or one number.", show_default="as they are")
+    ] = None,
     episode: Annotated[
         str | None, typer.Option(help="Column that tells episodes apart.", show_default="by name")
     ] = None,
@@ -58,6 +62,8 @@ def import_logs(
 
     check_json(json)
     reading = Reading(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule.value)
+    if schema is not None and not schema.is_file():
+        raise InputError(f"--schema {schema}: there is no such file.")
     known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)
     with progress_bars() as stage:
         report = run(
@@ -68,10 +74,21 @@ def import_logs(
             reading=reading,
             keep_going=keep_going,
             max_error=max_error,
+            size=_size(size),
             progress=lambda done, total: stage("import", done, total),
         )
     _print(report)
     write_json(json, _figures(report))
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Height and width."""
+    if text is None:
+        return None
+    numbers = text.lower().split("x")
+    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
+        raise InputError(f"--size {text}: give HEIGHTxWIDTH in pixels, such as 64x64.")
+    return int(numbers[0]), int(numbers[-1])
 
 
 def _print(report: ImportReport) -> None:

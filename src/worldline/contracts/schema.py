@@ -41,7 +41,7 @@ class Signal:
         low: smallest possible value per component (vector only); None where unbounded or unknown.
         high: largest possible value per component (vector only); None where unbounded or unknown.
         num_values: how many values a discrete signal can take.
-        components: a name for each component of a vector; empty for none.
+        components: a name for each component of a vector, or for each value of a discrete signal; empty for none.
         entity: the thing that the signal belongs to.
         precision: what a vector is stored in; models compute in float32 all the same.
     """
@@ -76,7 +76,7 @@ class Signal:
             raise ConfigError(f"{where}: low {self.low} exceeds high {self.high}.")
         if self.precision != "float32" and self.kind is not Kind.VECTOR:
             raise ConfigError(f"{where}: precision {self.precision} belongs to vectors, and this is a {self.kind}.")
-        if self.components and (self.kind is not Kind.VECTOR or len(self.components) != self.size):
+        if self.components and (self.kind is Kind.IMAGE or len(self.components) != self.size):
             raise ConfigError(f"{where}: {len(self.components)} component names for shape {self.shape}.")
 
     @property

@@ -171,7 +171,7 @@ def check_lengths(num_steps: Sequence[int] | NDArray[np.integer], num_observatio
     )
 
 
-def _check_step_s(step_s: Array, num_steps: int, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _check_step_s(step_s: NDArray[np.float32], num_steps: int, found: Callable[..., Finding]) -> Iterator[Finding]:
     """The times of the steps: one a step, each positive."""
     if step_s.shape != (num_steps,) or step_s.dtype != np.float32:
         fix = f"Give seconds as float32 of shape ({num_steps},), one a step."

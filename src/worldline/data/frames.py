@@ -42,8 +42,8 @@ class Frames:
         parts = [compressor.compress(picture.tobytes()) for picture in pictures]
         return b"".join(parts), np.cumsum([len(part) for part in parts], dtype=np.uint64)
 
-    def restore(self, data: bytes, out: NDArray[np.uint8]) -> None:
-        """Fills `out`, a picture laid out flat, from one compressed picture.
+    def restore(self, data: bytes, out: NDArray[np.generic]) -> None:
+        """Fills `out`, a uint8 picture laid out flat, from one compressed picture.
 
         Raises:
             DataError: the bytes were damaged.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import CONVENTION

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -11,7 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.errors import UnsupportedError
+from worldline.errors import InputError, UnsupportedError
 from worldline.labs.lab import Lab
 
 Array = NDArray[np.generic]
@@ -22,18 +23,18 @@ AnySpace = gymnasium.Space[Any]
 def schema_of(environment: AnyEnv) -> Schema:
     """The signals of an environment: a lab's own schema, else what its spaces say.
 
-    A `Dict` space gives a signal for each key, any other space one signal called "observation" or "action". A `Box`
-    of uint8 with rows and columns is an image, any other `Box` a vector (laid out flat), `Discrete` is discrete.
-    Units are "?", and bounds that are not finite in every component are left out.
+    See `Layout` for how a space becomes signals. Units are "?", and bounds that are not finite in every component are
+    left out.
 
     Raises:
-        UnsupportedError: a space is none of these.
+        UnsupportedError: a space cannot be laid out without loss.
+        ConfigError: two parts of the spaces would have the same name.
     """
     if isinstance(environment.unwrapped, Lab):
         return environment.unwrapped.schema
-    parts = [(Role.OBSERVATION, environment.observation_space), (Role.ACTION, environment.action_space)]
-    signals = [_signal(name, role, leaf) for role, space in parts for name, leaf in _leaves(space, role).items()]
-    return Schema(signals=tuple(signals))
+    observations = Layout(environment.observation_space, Role.OBSERVATION)
+    actions = Layout(environment.action_space, Role.ACTION)
+    return Schema(signals=(*observations.signals, *actions.signals))
 
 
 def to_signals(value: Any, space: AnySpace, role: Role) -> dict[str, Array]:
@@ -43,11 +44,11 @@ def to_signals(value: Any, space: AnySpace, role: Role) -> dict[str, Array]:
         value: an element of `space`.
         space: of the environment's observations or actions.
         role: observation or action.
+
+    Raises:
+        InputError: `value` is no element of the space.
     """
-    values = value if isinstance(space, spaces.Dict) else {role.value: value}
-    return {
-        name: _to_array(values[name], leaf, _signal(name, role, leaf)) for name, leaf in _leaves(space, role).items()
-    }
+    return Layout(space, role).read(value)
 
 
 def from_signals(arrays: Mapping[str, Array | np.generic], space: AnySpace, role: Role) -> Any:
@@ -58,22 +59,171 @@ def from_signals(arrays: Mapping[str, Array | np.generic], space: AnySpace, role
         space: of the environment's observations or actions.
         role: observation or action.
     """
-    values = {name: _from_array(np.asarray(arrays[name]), leaf) for name, leaf in _leaves(space, role).items()}
-    return values if isinstance(space, spaces.Dict) else values[role.value]
+    return Layout(space, role).write(arrays)
 
 
-def _leaves(space: AnySpace, role: Role) -> Mapping[str, AnySpace]:
-    return space.spaces if isinstance(space, spaces.Dict) else {role.value: space}
+class Layout:
+    """How the elements of a space are laid out as signals; worked out once and used at every step.
+
+    A `Box` of uint8 with rows and columns is an image, any other `Box` a vector (laid out flat), in float64 where
+    float32 cannot hold it. `Discrete` is discrete. `MultiDiscrete` is a discrete signal for each component. So is a
+    `MultiBinary` action, since a vector would be planned with as if it were continuous; as an observation it is a
+    vector. The parts of a `Dict` are named by their keys, those of a `Tuple` and of components by their numbers, with
+    dots between: "arm.joints.0". What has no key of its own is called "observation" or "action".
+
+    Args:
+        space: of the environment's observations or actions.
+        role: observation or action.
+
+    Raises:
+        UnsupportedError: a part of the space is none of these.
+    """
+
+    def __init__(self, space: AnySpace, role: Role) -> None:
+        self._root = _node(space, role, ())
+        self.signals = self._root.signals
+
+    def read(self, value: Any) -> dict[str, Array]:
+        """Copies of the parts of `value`, an element of the space, by the names of their signals.
+
+        Raises:
+            InputError: `value` is no element of the space.
+        """
+        found: dict[str, Array] = {}
+        self._root.read(value, found)
+        return found
+
+    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
+        """The element of the space that `arrays` (one value of each signal) describes; undoes `read`."""
+        return self._root.write(arrays)
 
 
-def _signal(name: str, role: Role, space: AnySpace) -> Signal:
-    if isinstance(space, spaces.Discrete):
-        return Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=int(space.n))
-    if not isinstance(space, spaces.Box):
-        raise UnsupportedError(
-            f"{role} {name!r} is a {type(space).__name__}; signals are made of Box, Discrete, and a Dict of these. "
-            "Wrap the environment, for example in gymnasium.wrappers.FlattenObservation."
+class _Node(ABC):
+    """A space and all that is inside it."""
+
+    signals: tuple[Signal, ...]
+
+    @abstractmethod
+    def read(self, value: Any, found: dict[str, Array]) -> None:
+        """Adds the signals of `value` to `found`."""
+
+    @abstractmethod
+    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
+        """The element of the space that `arrays` describes."""
+
+
+class _Leaf(_Node):
+    """A space that is one signal."""
+
+    def __init__(self, space: AnySpace, signal: Signal) -> None:
+        self._space, self._signal, self.signals = space, signal, (signal,)
+        self._start = int(space.start) if isinstance(space, spaces.Discrete) else 0
+
+    def read(self, value: Any, found: dict[str, Array]) -> None:
+        signal, given = self._signal, np.asarray(value)
+        copy = np.empty(signal.shape, signal.dtype)
+        exact = signal.kind is not Kind.VECTOR and given.dtype != copy.dtype
+        if given.size != copy.size or given.dtype.kind not in "fiub" or (exact and given.dtype.kind not in "iub"):
+            raise self._wrong(given)
+        np.copyto(copy, given.reshape(signal.shape), casting="unsafe")
+        if exact and (copy != given.reshape(signal.shape)).any():
+            raise self._wrong(given)
+        found[signal.name] = np.asarray(copy - self._start) if self._start else copy
+
+    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
+        value = np.asarray(arrays[self._signal.name])
+        if isinstance(self._space, spaces.Discrete):
+            return np.int64(value) + self._start
+        return value.astype(self._space.dtype).reshape(self._space.shape)
+
+    def _wrong(self, given: Array) -> InputError:
+        return InputError(
+            f"{self._signal.role} {self._signal.name!r} is {given.dtype} of shape {given.shape} "
+            f"({np.array2string(given, threshold=8)}). Give an element of {self._space}."
         )
+
+
+class _Parts(_Node):
+    """A `Dict` or a `Tuple`."""
+
+    def __init__(self, space: AnySpace, parts: Mapping[Any, _Node]) -> None:
+        self._space, self._parts, self._is_dict = space, parts, isinstance(space, spaces.Dict)
+        self.signals = tuple(signal for part in parts.values() for signal in part.signals)
+
+    def read(self, value: Any, found: dict[str, Array]) -> None:
+        if self._is_dict:
+            fits = isinstance(value, Mapping) and value.keys() >= self._parts.keys()
+        else:
+            fits = isinstance(value, tuple | list) and len(value) == len(self._parts)
+        if not fits:
+            raise InputError(f"{value!r:.200} was given. Give an element of {self._space}.")
+        for key, part in self._parts.items():
+            part.read(value[key], found)
+
+    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
+        values = {key: part.write(arrays) for key, part in self._parts.items()}
+        return values if self._is_dict else tuple(values.values())
+
+
+class _Components(_Node):
+    """A `MultiDiscrete` or `MultiBinary`, a discrete signal for each component."""
+
+    def __init__(self, space: AnySpace, components: Sequence[_Leaf]) -> None:
+        self._space, self._components = space, components
+        self.signals = tuple(signal for leaf in components for signal in leaf.signals)
+
+    def read(self, value: Any, found: dict[str, Array]) -> None:
+        given = np.asarray(value)
+        if given.shape != self._space.shape:
+            raise InputError(f"{value!r:.200} has shape {given.shape}. Give an element of {self._space}.")
+        for leaf, component in zip(self._components, given.flat, strict=True):
+            leaf.read(component, found)
+
+    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
+        values = [leaf.write(arrays) for leaf in self._components]
+        return np.array(values).astype(self._space.dtype).reshape(self._space.shape)
+
+
+def _node(space: AnySpace, role: Role, path: tuple[str, ...]) -> _Node:
+    named = path or (role.value,)
+    if isinstance(space, spaces.Dict):  # keys at the top are names enough without the word in front
+        return _Parts(space, {k: _node(part, role, (*path, _word(k))) for k, part in space.spaces.items()})
+    if isinstance(space, spaces.Tuple):
+        return _Parts(space, {i: _node(part, role, (*named, str(i))) for i, part in enumerate(space.spaces)})
+    if isinstance(space, spaces.MultiDiscrete):
+        counts, starts = space.nvec, space.start
+    elif isinstance(space, spaces.MultiBinary) and role is Role.ACTION:
+        counts, starts = np.full(space.shape, 2), np.zeros(space.shape, np.int64)
+    else:
+        return _leaf(".".join(named), role, space)
+    choices = [spaces.Discrete(int(n), start=int(first)) for n, first in zip(counts.flat, starts.flat, strict=True)]
+    names = [".".join((*named, *map(str, place))) for place in np.ndindex(counts.shape)]
+    return _Components(space, [_leaf(name, role, one) for name, one in zip(names, choices, strict=True)])
+
+
+def _word(key: object) -> str:
+    """Nested environments have slashes in their keys, signals cannot."""
+    return str(key).replace("/", ".")
+
+
+def _leaf(name: str, role: Role, space: AnySpace) -> _Leaf:
+    if isinstance(space, spaces.Discrete):
+        signal = Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=int(space.n))
+    elif isinstance(space, spaces.MultiBinary):
+        size = int(np.prod(space.shape))
+        signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), low=(0.0,) * size, high=(1.0,) * size)
+    elif isinstance(space, spaces.Box):
+        signal = _box(name, role, space)
+    else:
+        raise UnsupportedError(
+            f"{role} {name!r} is a {type(space).__name__}; signals are made of Box, Discrete, MultiDiscrete and "
+            "MultiBinary, and of Dict and Tuple of these. Wrap the environment, for example in "
+            "gymnasium.wrappers.FlattenObservation."
+        )
+    return _Leaf(space, signal)
+
+
+def _box(name: str, role: Role, space: spaces.Box) -> Signal:
     if space.dtype == np.uint8 and len(space.shape) in (2, 3):
         return Signal(name=name, role=role, kind=Kind.IMAGE, shape=(*space.shape, 1)[:3])
     low, high = space.low.astype(float).reshape(-1), space.high.astype(float).reshape(-1)
@@ -85,15 +235,5 @@ def _signal(name: str, role: Role, space: AnySpace) -> Signal:
         unit="?",
         low=tuple(low.tolist()) if np.isfinite(low).all() else None,
         high=tuple(high.tolist()) if np.isfinite(high).all() else None,
+        precision="float32" if np.can_cast(space.dtype, np.float32) else "float64",
     )
-
-
-def _to_array(value: Any, space: AnySpace, signal: Signal) -> Array:
-    start = space.start if isinstance(space, spaces.Discrete) else 0
-    return np.array(value - start if start else value, signal.dtype).reshape(signal.shape)
-
-
-def _from_array(value: Array, space: AnySpace) -> Any:
-    if isinstance(space, spaces.Discrete):
-        return np.int64(value) + space.start
-    return value.astype(space.dtype).reshape(space.shape)

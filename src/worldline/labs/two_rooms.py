@@ -167,10 +167,11 @@ class Explorer(Policy):
         self._patience = 0
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws which kind of episode it will be."""
+        """Draws which kind of episode it will be, and where the door is taken to be at first."""
         self._purposeful = generator.random() < 0.5
         self._heading = generator.uniform(-np.pi, np.pi)
         self._patience = 0
+        self._guess_anew(generator)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
         """A move of at most `MAX_MOVE` along each axis."""
@@ -192,11 +193,14 @@ class Explorer(Policy):
             self._patience = 25
         self._patience -= 1
         if generator.random() < 0.2:
-            self._guess = np.array([0.0, generator.normal(0, DOOR_GUESS)])
+            self._guess_anew(generator)
         towards = shortest_path(position[None], self._target[None], (wall + self._guess)[None])[0] - position
         ahead = towards[int(np.argmax(np.linalg.norm(towards, axis=-1) > 10 * _SKIN))]
         move: Floats = _limited(ahead[None])[0] * generator.uniform(0.6, 1.0) + generator.normal(0, 0.8, 2)
         return move
+
+    def _guess_anew(self, generator: np.random.Generator) -> None:
+        self._guess = np.array([0.0, generator.normal(0, DOOR_GUESS)])
 
 
 def free_position(wall: Floats, generator: np.random.Generator) -> Floats:

@@ -129,7 +129,7 @@ def greenhouse_split(store: Store) -> Split:
         DataError: an episode has no start day or crosses from one block to the next, or a part has no episode.
     """
     parts: dict[str, list[int]] = {name: [] for name in PARTS}
-    for number, entry in enumerate(map(store.entry, range(len(store)))):
+    for number, entry in enumerate(store.entries()):
         day = entry.source.get("start_day")
         last = 0.0 if not isinstance(day, float) else day + (entry.num_steps - 1) * STEP_S / 86400
         if not isinstance(day, float) or _block(day) != _block(last):

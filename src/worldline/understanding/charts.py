@@ -117,8 +117,9 @@ class IntervalChart:
 
 def nice_ticks(low: Number, high: Number, count: int) -> list[float]:
     """About `count` round numbers whose ends enclose [low, high]."""
-    if not high > low:
-        low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+    if not high - low > 1e-300:
+        half = (abs(low) if abs(low) > 1e-300 else 1.0) / 2  # halves of the least numbers there are would be 0
+        low, high = low - half, high + half
     rough = (high - low) / max(count - 1, 1)
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10, 20) if size * factor >= rough * 0.999)

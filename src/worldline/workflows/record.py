@@ -2,178 +2,265 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Role, Schema
+from worldline.contracts.schema import Schema
 from worldline.data.store import Store
 from worldline.errors import InputError, UnknownNameError
-from worldline.labs.lab import Lab, Policy
-from worldline.labs.spaces import AnyEnv, AnySpace, from_signals, schema_of, to_signals
+from worldline.labs.lab import Policy
+from worldline.labs.spaces import AnyEnv
 from worldline.registry import load, names
+from worldline.workflows.policies import Act, policies_for
+from worldline.workflows.recorder import Transcript, recorded_schema
 
 Array = NDArray[np.generic]
-Act = Callable[[Any, np.random.Generator], Any]
-"""A policy without memory: takes an observation and a generator, gives an action."""
-
-
-class RandomPolicy(Policy):
-    """Draws from the action space, uniformly where it is bounded.
-
-    Args:
-        space: of the actions.
-    """
-
-    def __init__(self, space: AnySpace) -> None:
-        self._space = copy.deepcopy(space)  # seeding it must not reach the environment's own
-
-    def reset(self, generator: np.random.Generator) -> None:
-        """Seeds the draws of the episode."""
-        self._space.seed(int(generator.integers(2**31)))
-
-    def act(self, observation: Any, generator: np.random.Generator) -> Any:  # noqa: ARG002 (a `Policy` takes them)
-        """Any action, whatever the observation."""
-        return self._space.sample()
-
-
-class FunctionPolicy(Policy):
-    """Asks a function for each action.
-
-    Args:
-        function: takes the observation and a generator.
-    """
-
-    def __init__(self, function: Act) -> None:
-        self._function = function
-
-    def reset(self, generator: np.random.Generator) -> None:
-        """Nothing is kept from step to step."""
-
-    def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """What the function says."""
-        return self._function(observation, generator)
+_Lanes = SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any]
 
 
 def record(
-    environment: str | AnyEnv,
+    environment: str | AnyEnv | Callable[[], AnyEnv],
     destination: Path | str,
     *,
-    policy: Policy | Act | str | None = None,
+    policy: Policy | type[Policy] | Act | str | None = None,
     num_episodes: int,
     max_steps: int,
     seed: int,
+    num_envs: int = 1,
+    processes: bool = False,
     schema: Schema | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Store:
-    """A new store with episodes of an environment, each with the seed of its reset.
+    """A new store with episodes of an environment, in the order of their numbers, each with the seed of its reset.
+
+    An episode depends on `seed` and on its own number only: neither on those before it nor on `num_envs`.
 
     Args:
-        environment: the name of a lab, a Gymnasium id, or an environment (which is left open).
+        environment: the name of a lab, a Gymnasium id, a function that makes an environment, or an environment (which
+            is left open).
         destination: a new folder.
-        policy: "explorer" (a lab's own), "random", a policy, or a function of observation and generator; default is
-            the explorer of a lab and else random.
+        policy: "explorer" (a lab's own), "random", a function of observation and generator, a policy or a class of
+            policies, or "module:name" of such a thing; default is the explorer of a lab and else random. Where
+            several environments run, each has a copy of the policy.
         num_episodes: at least 1.
         max_steps: an episode that has not ended by then is cut, at least 1.
-        seed: of all resets and all policies' draws. An episode depends on it and on its own number only.
-        schema: default is the environment's; signals that it does not name are not stored.
-        progress: called with the number of episodes recorded and their total.
+        seed: of all resets and all policies' draws.
+        num_envs: environments that run side by side, at least 1.
+        processes: whether each of them has a process of its own. Pays off where a step takes more than a millisecond.
+        schema: default is the environment's, with its reward (a lab's own schema has none); signals that it does not
+            name are not stored.
+        env_kwargs: settings of an environment that is given by its name.
+        progress: called with the number of episodes stored and their total.
 
     Raises:
-        InputError: a number is not positive, the destination exists, or the policy is not known.
+        InputError: a number is not positive, the destination exists, the policy cannot be found or made, or
+            `num_envs`, `processes` or `env_kwargs` do not fit the environment.
         UnknownNameError: no lab and no Gymnasium environment has this name.
         UnsupportedError: a space of the environment cannot be made into signals.
         DataError: what the environment showed does not fit the schema.
     """
-    for name, number in (("num_episodes", num_episodes), ("max_steps", max_steps)):
+    for name, number in (("num_episodes", num_episodes), ("max_steps", max_steps), ("num_envs", num_envs)):
         if number < 1:
             raise InputError(f"{name} is {number}. It must be at least 1.")
-    env = make(environment) if isinstance(environment, str) else environment
-    try:
-        actor = _policy(policy, env)
-        store = Store.create(destination, schema or schema_of(env))
-        for number in range(num_episodes):
-            reset_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-            generator = np.random.default_rng([seed, number])
-            store.append(run_episode(env, actor, store.schema, max_steps, reset_seed, generator), {"number": number})
-            if progress is not None:
-                progress(number + 1, num_episodes)
-    finally:
-        if env is not environment:
-            env.close()
+    make_one = _factory(environment, env_kwargs or {}, copies=num_envs > 1 or processes)
+    with ExitStack() as stack:
+        first = make_one()
+        if first is not environment:
+            stack.callback(first.close)
+        actors = policies_for(policy, first, min(num_envs, num_episodes))
+        schema = schema or recorded_schema(first)
+        lanes = _lanes(first, make_one, len(actors), processes)
+        stack.callback(lanes.close)
+        store = Store.create(destination, schema)
+        seats = [_Seat(actor, Transcript(first, schema)) for actor in actors]
+        try:
+            ready: dict[int, Episode] = {}  # those that ended before one with a lower number
+            for number, episode in _run(lanes, seats, num_episodes, max_steps, seed):
+                ready[number] = episode
+                while len(store) in ready:
+                    store.append(ready.pop(len(store)), {"number": len(store)})
+                    if progress is not None:
+                        progress(len(store), num_episodes)
+        finally:
+            if not len(store):
+                shutil.rmtree(store.path)  # what failed at once can be tried again at the same place
     return store
 
 
-def make(name: str) -> AnyEnv:
-    """The lab or Gymnasium environment of this name, with its defaults.
+def make(name: str, env_kwargs: Mapping[str, Any] | None = None) -> AnyEnv:
+    """The lab or Gymnasium environment of this name.
+
+    Args:
+        name: of the lab, or a Gymnasium id.
+        env_kwargs: its settings; default is its own.
 
     Raises:
         UnknownNameError: there is none.
+        InputError: it does not take these settings.
     """
-    if name in names("lab"):
-        lab: AnyEnv = load("lab", name)()
-        return lab
+    given = dict(env_kwargs or {})
     try:
-        return gymnasium.make(name)
+        if name in names("lab"):
+            lab: AnyEnv = load("lab", name)(**given)
+            return lab
+        return gymnasium.make(name, **given)
     except gymnasium.error.Error as error:
         if name.rpartition(":")[2] in gymnasium.registry:
             raise  # it exists, and something else is wrong, such as a package that it needs
         raise UnknownNameError("environment", name, [*names("lab"), *gymnasium.registry]) from error
+    except TypeError as error:
+        if not given:
+            raise
+        raise InputError(f"{name} cannot be made with {given}: {error}. Correct its settings.") from error
 
 
-def run_episode(
-    env: AnyEnv, policy: Policy, schema: Schema, max_steps: int, reset_seed: int, generator: np.random.Generator
-) -> Episode:
-    """One episode: T+1 observations, the first of them from the reset, and the T actions between them.
+class _Lane(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment beside others. A reset without a seed lets it rest, until the next one with a seed.
+
+    A vector environment steps all or none. Resting makes no steps up for those that have no episode left, and what
+    the environment tells beyond the store is left out, because batching it can fail.
+    """
+
+    def __init__(self, env: AnyEnv, *, leave_open: bool) -> None:
+        super().__init__(env)
+        self._leave_open = leave_open
+        self._rests = True
+        self._shown: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:  # noqa: ARG002
+        self._rests = seed is None
+        if seed is not None:
+            self._shown, _ = self.env.reset(seed=seed)
+        return self._shown, {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        if self._rests:
+            return self._shown, 0.0, False, False, {}
+        self._shown, reward, terminated, truncated, _ = self.env.step(action)
+        return self._shown, reward, terminated, truncated, {}
+
+    def close(self) -> None:
+        if not self._leave_open:
+            super().close()
+
+
+class _Seat:
+    """Who acts in a lane, and what has happened there.
 
     Args:
-        env: reset here.
-        policy: reset here.
-        schema: signals that it does not name are left out.
-        max_steps: T is at most this.
-        reset_seed: of the environment.
-        generator: of the policy.
+        policy: reset for each episode.
+        transcript: of the episode that is under way.
     """
-    observation, _ = env.reset(seed=reset_seed)
-    policy.reset(generator)
-    seen = [to_signals(observation, env.observation_space, Role.OBSERVATION)]
-    taken: list[dict[str, Array]] = []
-    terminated = truncated = False
-    while not (terminated or truncated) and len(taken) < max_steps:
-        taken.append(to_signals(policy.act(observation, generator), env.action_space, Role.ACTION))
-        action = from_signals(taken[-1], env.action_space, Role.ACTION)  # what is executed is what is logged
-        observation, _, terminated, truncated, _ = env.step(action)
-        seen.append(to_signals(observation, env.observation_space, Role.OBSERVATION))
-    wanted = {signal.name for signal in schema.signals}
-    return Episode(
-        observations=_stack(seen, wanted),
-        actions=_stack(taken, wanted),
-        terminated=bool(terminated),
-        truncated=not terminated,
-        seed=reset_seed,
-    )
+
+    def __init__(self, policy: Policy, transcript: Transcript) -> None:
+        self._policy, self._transcript = policy, transcript
+        self._generator = np.random.default_rng(0)
+        self._row: dict[str, Array] = {}
+        self.number: int | None = None
+        """Of the episode that is under way; None if there is none."""
+        self.action: Any = None
+        """The last one; kept while the lane rests, because the others' steps need one from here too."""
+
+    def begin(self, observation: Any, seed: int, reset_seed: int) -> None:
+        assert self.number is not None
+        self._generator = np.random.default_rng([seed, self.number])
+        self._transcript.begin(observation, reset_seed)
+        self._policy.reset(self._generator)
+
+    def act(self, observation: Any) -> None:
+        self._row = self._transcript.read_action(self._policy.act(observation, self._generator))
+        self.action = self._transcript.executed(self._row)
+
+    def add(self, reward: float, observation: Any) -> int:
+        """How many steps there are now."""
+        self._transcript.add(self._row, reward, observation)
+        return self._transcript.num_steps
+
+    def episode(self, terminated: bool, truncated: bool) -> Episode:
+        return self._transcript.episode(terminated=terminated, truncated=truncated)
 
 
-def _stack(rows: list[dict[str, Array]], wanted: set[str]) -> dict[str, Array]:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0] if name in wanted}
+def _lanes(first: AnyEnv, make_one: Callable[[], AnyEnv], num_lanes: int, processes: bool) -> _Lanes:
+    """`num_lanes` environments that are reset when we say so.
+
+    With the other modes of resetting, a step would ignore its action, or hide the last observation of an episode.
+    """
+
+    def another() -> AnyEnv:
+        return _Lane(make_one(), leave_open=False)
+
+    # Passing a step between processes costs about 0.2 ms: Pendulum runs 7 times as fast in one process, a simulator
+    # of 10 ms a step twice as fast in processes on two cores. So it is for the user to say.
+    if processes:
+        return AsyncVectorEnv([another] * num_lanes, autoreset_mode=AutoresetMode.DISABLED)
+    own = [lambda: _Lane(first, leave_open=True)]
+    return SyncVectorEnv([*own, *[another] * (num_lanes - 1)], autoreset_mode=AutoresetMode.DISABLED)
 
 
-def _policy(policy: Policy | Act | str | None, env: AnyEnv) -> Policy:
-    lab = env.unwrapped if isinstance(env.unwrapped, Lab) else None
-    if isinstance(policy, Policy):
-        return policy
-    if policy == "random" or (policy is None and lab is None):
-        return RandomPolicy(env.action_space)
-    if lab is not None and (policy is None or policy == "explorer"):
-        return lab.explorer()
-    if isinstance(policy, str):
-        known = "'random'" if lab is None else "'random' or 'explorer'"
-        raise InputError(f"policy is {policy!r}. Use {known}, a policy, or a function of observation and generator.")
-    assert policy is not None
-    return FunctionPolicy(policy)
+def _run(
+    lanes: _Lanes, seats: Sequence[_Seat], num_episodes: int, max_steps: int, seed: int
+) -> Iterator[tuple[int, Episode]]:
+    """Each episode with its number, as they end."""
+    numbers = iter(range(num_episodes))
+    ended = np.ones(len(seats), np.bool_)
+    while True:
+        if ended.any():
+            for seat, over in zip(seats, ended, strict=True):
+                seat.number = next(numbers, None) if over else seat.number
+            if all(seat.number is None for seat in seats):
+                return
+            shown = _begin(lanes, seats, ended, seed)
+        for seat, observation in zip(seats, shown, strict=True):
+            if seat.number is not None:
+                seat.act(observation)
+        empty: Any = create_empty_array(lanes.single_action_space, len(seats))
+        actions = concatenate(lanes.single_action_space, [seat.action for seat in seats], empty)
+        batch, rewards, terminated, truncated, _ = lanes.step(actions)
+        shown, ended = list(iterate(lanes.observation_space, batch)), terminated | truncated
+        for lane, (seat, observation) in enumerate(zip(seats, shown, strict=True)):
+            if seat.number is not None:
+                ended[lane] |= seat.add(rewards[lane], observation) >= max_steps
+                if ended[lane]:
+                    yield seat.number, seat.episode(bool(terminated[lane]), bool(truncated[lane]))
+
+
+def _begin(lanes: _Lanes, seats: Sequence[_Seat], ended: Array, seed: int) -> list[Any]:
+    """What every lane shows once those that `ended` were reset, or put to rest where no episode is left."""
+    seeds = [None if seat.number is None else _reset_seed(seed, seat.number) for seat in seats]
+    batch, _ = lanes.reset(seed=seeds, options={"reset_mask": ended})
+    shown = list(iterate(lanes.observation_space, batch))
+    for seat, observation, over, reset_seed in zip(seats, shown, ended, seeds, strict=True):
+        if over and reset_seed is not None:
+            seat.begin(observation, seed, reset_seed)
+    return shown
+
+
+def _reset_seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def _factory(
+    environment: str | AnyEnv | Callable[[], AnyEnv], env_kwargs: Mapping[str, Any], *, copies: bool
+) -> Callable[[], AnyEnv]:
+    """What makes an environment, or gives the one that is there already."""
+    if isinstance(environment, str):
+        return lambda: make(environment, env_kwargs)
+    if env_kwargs:
+        raise InputError(f"env_kwargs are {dict(env_kwargs)}. They belong to an environment's name: leave them out.")
+    if not isinstance(environment, gymnasium.Env):
+        return environment
+    if copies:
+        problem = f"{environment} is one environment, and num_envs or processes ask for others like it"
+        raise InputError(f"{problem}. Give its name, or a function that makes one.")
+    return lambda: environment

@@ -9,8 +9,8 @@ from worldline.config import to_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Severity, check_episode
 from worldline.data.conversion import convert
+from worldline.data.formats.npz import NpzLogs
 from worldline.data.logs import Reading
-from worldline.data.npz import NpzLogs
 from worldline.errors import ConfigError, DataError
 
 

@@ -1,0 +1,350 @@
+"""The peer's side of benchmarks/data.py: runs inside its environment, and imports nothing of worldline.
+
+`python data_peer.py serve FORMAT` answers one JSON object a line, until its input ends. FORMAT is one of `FORMATS`, or
+"frames" to render. A process serves one format, because the peer's Lance reader changes how later workers start.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMATS = ("lance", "hdf5", "hdf5-zstd", "hdf5-memory", "folder", "video")
+"""Its four writers; hdf5-zstd is its HDF5 file with each frame compressed, which its reader reads; hdf5-memory is its
+HDF5 reader told to hold every column in memory."""
+
+FORKED = ("hdf5", "hdf5-zstd", "hdf5-memory", "folder")
+"""Whose workers may be forked, which starts them at once; the libraries of the others have threads."""
+
+NUM_STEPS, FRAMESKIP, BATCH_SIZE, ROWS = 4, 5, 64, 61
+SCENES = {"two-room": "swm/TwoRoom-v1", "push-t": "swm/PushT-v1", "cube": "swm/OGBCube-v0"}
+Reply = dict[str, Any]
+
+
+def files_of(form: str, folder: Path) -> Path:
+    """Where a format keeps its data."""
+    return {"lance": folder / "data.lance", "folder": folder / "folder", "video": folder / "video"}.get(
+        form, folder / f"{form.removesuffix('-memory')}.h5"
+    )
+
+
+def episodes_of(frames: Path) -> Iterator[dict[str, list[NDArray[np.generic]]]]:
+    """What the peer's writers take: a list a column."""
+    camera = np.load(frames / "camera.npy", mmap_mode="r")
+    position, action = np.load(frames / "position.npy"), np.load(frames / "action.npy")
+    for number in range(len(camera)):
+        yield {
+            "pixels": list(np.array(camera[number])),
+            "proprio": list(position[number]),
+            "action": list(action[number]),
+        }
+
+
+def write(form: str, frames: Path, folder: Path) -> Reply:
+    """Writes a set with the peer's own writer, all episodes in one go, which is its fastest way."""
+    path = files_of(form, folder)
+    episodes = list(episodes_of(frames))
+    begin = time.perf_counter()
+    if form == "hdf5-zstd":
+        compress(files_of("hdf5", folder), path)
+    else:
+        data = import_module("stable_worldmodel.data")
+        with data.get_format(form).open_writer(path, mode="overwrite") as writer:
+            writer.write_episodes(episodes)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return {"write_s": time.perf_counter() - begin, "bytes": sum(file.stat().st_size for file in files)}
+
+
+def compress(source: Path, path: Path) -> None:
+    """The peer's HDF5 file with zstd on every frame: it registers these filters when it reads, but writes none."""
+    h5py, plugin = import_module("h5py"), import_module("hdf5plugin")
+    with h5py.File(source) as old, h5py.File(path, "w", libver="latest") as new:
+        for name, column in old.items():
+            options = {"chunks": column.chunks, **plugin.Zstd(clevel=3)} if name == "pixels" else {}
+            new.create_dataset(name, data=column[:], **options)
+
+
+def open_dataset(form: str, folder: Path) -> Any:
+    """The peer's reader; small columns are held in memory where it offers that, which is faster."""
+    data = import_module("stable_worldmodel.data")
+    options: dict[str, Any] = {}
+    if form.startswith("hdf5"):
+        options["keys_to_cache"] = ["proprio", "action"] + (["pixels"] if form == "hdf5-memory" else [])
+    if form == "video":
+        options["video_keys"] = ["pixels"]
+    name = form.partition("-")[0]
+    return data.get_format(name).open_reader(
+        files_of(form, folder), frameskip=FRAMESKIP, num_steps=NUM_STEPS, **options
+    )
+
+
+def samples_of(dataset: Any, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Windows by number, all at once where the reader can do that; this is what its DataLoader does too."""
+    fetch = getattr(dataset, "__getitems__", None)
+    return fetch(numbers) if fetch is not None else [dataset[number] for number in numbers]
+
+
+class Source(Protocol):
+    """Random batches without end, the peer's or ours."""
+
+    workers: int
+
+    def next(self) -> object:
+        """A batch."""
+
+
+class Draws:
+    """Random batches without end, in this process or from workers."""
+
+    def __init__(self, form: str, dataset: Any, workers: int, seed: int) -> None:
+        torch_data = import_module("torch.utils.data")
+        self.collate: Callable[[list[dict[str, Any]]], dict[str, Any]] = torch_data.default_collate
+        self.dataset, self.generator = dataset, np.random.default_rng(seed)
+        self.workers, self.loaded = workers, None
+        if workers:
+            random = torch_data.RandomSampler(dataset, replacement=True, num_samples=1 << 30)
+            start = "fork" if form in FORKED else "spawn"
+            self.loaded = iter(
+                torch_data.DataLoader(
+                    dataset, BATCH_SIZE, sampler=random, num_workers=workers, multiprocessing_context=start
+                )
+            )
+
+    def next(self) -> dict[str, Any]:
+        """A batch of windows, stacked."""
+        if self.loaded is not None:
+            return next(self.loaded)
+        numbers = self.generator.integers(len(self.dataset), size=BATCH_SIZE).tolist()
+        return self.collate(samples_of(self.dataset, numbers))
+
+
+def measure(draws: Source, seconds: float) -> Reply:
+    """Windows drawn in about `seconds` of wall time, and the processor time of this process and its workers."""
+    for _ in range(2 * draws.workers + 1):  # what the workers had ready before the clock starts
+        draws.next()
+    cpu, begin, batches = processor_s(), time.perf_counter(), 0
+    while batches < max(2, draws.workers) or time.perf_counter() - begin < seconds:
+        draws.next()
+        batches += 1
+    wall = time.perf_counter() - begin
+    used = processor_s() - cpu
+    settle()
+    return {"windows": batches * BATCH_SIZE, "wall_s": wall, "cpu_s": used}
+
+
+def settle() -> None:
+    """Waits until the workers have filled their queues, so that they do not disturb whoever is measured next."""
+    before = -1.0
+    while multiprocessing.active_children() and processor_s() - before > 0.015:
+        before = processor_s()
+        time.sleep(0.1)
+
+
+def processor_s() -> float:
+    """User and system time of this process and of its running workers."""
+    total = time.process_time()
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def resident_mb() -> float:
+    """Memory of this process that is in use, in megabytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def check(dataset: Any, frames: Path) -> Reply:
+    """How far what is read of every fourth episode lies from what was written, and whether windows are in place."""
+    camera = np.load(frames / "camera.npy", mmap_mode="r")
+    columns = {"proprio": np.load(frames / "position.npy"), "action": np.load(frames / "action.npy")}
+    squares, worst, exact = 0.0, 0, True
+    whole = {}  # episodes as they are read with every frame
+    dataset.frameskip = 1
+    for number in range(0, len(camera), 4):
+        read = dataset.load_episode(number)
+        whole[number] = read["pixels"].numpy()
+        error = np.abs(whole[number].transpose(0, 2, 3, 1).astype(np.int16) - camera[number])
+        squares += float(np.square(error, dtype=np.int32).sum())
+        worst = max(worst, int(error.max()))
+        exact &= all(np.array_equal(read[name].numpy(), column[number]) for name, column in columns.items())
+    dataset.frameskip = FRAMESKIP
+    numbers = np.random.default_rng(0).integers(len(dataset), size=BATCH_SIZE).tolist()
+    aligned = True
+    for number, sample in zip(numbers, samples_of(dataset, numbers), strict=True):
+        episode, start = dataset.clip_indices[number]
+        rows = slice(start, start + NUM_STEPS * FRAMESKIP)
+        if episode in whole:
+            aligned &= np.array_equal(sample["pixels"].numpy(), whole[episode][rows][::FRAMESKIP])
+        aligned &= np.array_equal(sample["action"].numpy().reshape(-1, 2), columns["action"][episode, rows])
+    mean = squares / camera[::4].size
+    psnr = 10 * np.log10(255**2 / mean) if mean else None
+    return {"psnr_db": psnr, "worst_error": worst, "vectors_exact": bool(exact), "windows_aligned": aligned}
+
+
+def memory(form: str, folder: Path, num_batches: int) -> Reply:
+    """Growth of memory in use from before the dataset is opened until some batches are drawn."""
+    import_module("stable_worldmodel")
+    before = resident_mb()
+    draws = Draws(form, open_dataset(form, folder), 0, 0)
+    for _ in range(num_batches):
+        draws.next()
+    return {"resident_mb": resident_mb() - before, "batches": num_batches}
+
+
+def lance_layout(frames: Path, folder: Path, num_episodes: int, repeats: int, seconds: float) -> Reply:
+    """A Lance table of raw frames and nothing else, as a layout beside ours; the peer itself would store JPEG."""
+    lance, arrow = import_module("lance"), import_module("pyarrow")
+    camera = np.load(frames / "camera.npy", mmap_mode="r")[:num_episodes]
+    begin = time.perf_counter()
+    for pictures in camera:
+        table = arrow.table({"frame": arrow.array([picture.tobytes() for picture in pictures], arrow.binary())})
+        lance.write_dataset(table, folder / "raw.lance", mode="append" if (folder / "raw.lance").exists() else "create")
+    append_s = (time.perf_counter() - begin) / len(camera)
+    dataset, generator, rates = lance.dataset(folder / "raw.lance"), np.random.default_rng(0), []
+    out = np.empty((BATCH_SIZE * NUM_STEPS, *camera.shape[2:]), np.uint8)
+    for _ in range(repeats):
+        batches, begin = 0, time.perf_counter()
+        while batches < 2 or time.perf_counter() - begin < seconds:
+            episodes, steps = generator.integers(len(camera), size=BATCH_SIZE), np.arange(NUM_STEPS) * FRAMESKIP
+            starts = episodes * ROWS + generator.integers(ROWS - steps[-1], size=BATCH_SIZE)
+            rows = (starts[:, None] + steps).reshape(-1)
+            for picture, value in zip(out, dataset.take(rows.tolist())["frame"], strict=True):
+                picture.reshape(-1)[:] = np.frombuffer(value.as_buffer(), np.uint8)
+            batches += 1
+        rates.append(batches * BATCH_SIZE / (time.perf_counter() - begin))
+    if not np.array_equal(out, camera.reshape(-1, *camera.shape[2:])[rows]):
+        raise AssertionError("the Lance table does not give back what was written")
+    size = sum(file.stat().st_size for file in (folder / "raw.lance").rglob("*") if file.is_file())
+    name, num_frames = "Lance, raw frames", len(camera) * ROWS
+    return {
+        "layout": name,
+        "windows_per_s": rates,
+        "bytes_per_frame": size / num_frames,
+        "append_ms": 1e3 * append_s,
+    }
+
+
+def render(scene: str, num_episodes: int, frames: Path, seed: int) -> Reply:
+    """Makes a set from one of the peer's environments; actions are random, held for some steps each."""
+    import_module("stable_worldmodel")
+    environment = import_module("gymnasium").make(SCENES[scene], render_mode="rgb_array", disable_env_checker=True)
+    generator = np.random.default_rng(seed)
+    environment.reset(seed=seed)
+    size = np.asarray(environment.render()).shape
+    camera = np.empty((num_episodes, ROWS, *size), np.uint8)
+    position, action = (np.zeros((num_episodes, ROWS, 2), np.float32) for _ in range(2))
+    for episode in range(num_episodes):
+        environment.reset(seed=seed + episode)
+        for row in range(ROWS):
+            camera[episode, row] = environment.render()
+            if row % 4 == 0:
+                held = generator.uniform(-1, 1, environment.action_space.shape).astype(np.float32)
+            move = toward_block(environment.unwrapped, held) if scene == "push-t" else held
+            action[episode, row] = move[:2]
+            position[episode, row] = whereabouts(environment.unwrapped, scene)
+            environment.step(move)
+    frames.mkdir(parents=True, exist_ok=True)
+    np.save(frames / "position.npy", position)
+    np.save(frames / "action.npy", action)
+    np.save(frames / "camera.part.npy", camera)
+    (frames / "camera.part.npy").rename(frames / "camera.npy")
+    return {"frames": num_episodes * ROWS}
+
+
+def toward_block(environment: Any, noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A move about the block, so that it is pushed, as the peer's own policy for collecting does."""
+    block, agent = (np.array(body.position) for body in (environment.block, environment.agent))
+    move: NDArray[np.float64] = np.clip((block + 100 * noise - agent) / environment.action_scale, -1, 1)
+    return move.astype(np.float32)
+
+
+def whereabouts(environment: Any, scene: str) -> NDArray[np.float32]:
+    """Two numbers that tell where the agent is."""
+    if scene == "two-room":
+        return np.asarray(environment.agent_position, np.float32)
+    if scene == "push-t":
+        return np.asarray(environment.agent.position, np.float32)
+    return np.asarray(environment.data.qpos[:2], np.float32)
+
+
+def versions() -> Reply:
+    """Of what matters for speed."""
+    names = ["stable-worldmodel", "lancedb", "pylance", "torch", "torchvision", "numpy", "h5py", "hdf5plugin"]
+    names += ["decord", "imageio", "pillow"]
+    return {name: version(name) for name in names}
+
+
+def answer(form: str, ask: Reply, draws: dict[int, Draws]) -> Reply:
+    """What one request asks for; `draws` holds what is open, by number of workers."""
+    folder, frames = Path(ask.get("folder", ".")), Path(ask.get("frames", "."))
+    match ask["do"]:
+        case "versions":
+            return versions()
+        case "render":
+            return render(ask["scene"], ask["episodes"], frames, ask["seed"])
+        case "write":
+            return write(form, frames, folder)
+        case "delete":
+            draws.clear()
+            path = files_of(form, folder)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            return {}
+        case "check":
+            return check(open_dataset(form, folder), frames)
+        case "layout":
+            return lance_layout(frames, folder, ask["episodes"], ask["repeats"], ask["seconds"])
+        case "memory":
+            return memory(form, folder, ask["batches"])
+        case "open":
+            begin = time.perf_counter()
+            dataset = open_dataset(form, folder)
+            open_s = time.perf_counter() - begin
+            draws[ask["workers"]] = Draws(form, dataset, ask["workers"], ask["seed"])
+            draws[ask["workers"]].next()
+            return {"open_s": open_s, "windows": len(dataset)}
+        case "measure":
+            return measure(draws[ask["workers"]], ask["seconds"])
+        case "close":
+            draws.pop(ask["workers"], None)
+            return {}
+    raise ValueError(f"no such request: {ask['do']}")
+
+
+def serve(form: str, replies: TextIO) -> None:
+    """Answers every line of standard input."""
+    draws: dict[int, Draws] = {}
+    for line in sys.stdin:
+        print(json.dumps(answer(form, json.loads(line), draws)), file=replies, flush=True)
+
+
+def main() -> None:
+    """Serves if told so; what the peer prints goes to standard error."""
+    if sys.argv[1:2] != ["serve"]:
+        print("benchmarks/data.py runs this file inside the peer's environment.")
+        return
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+    import_module("torch").set_num_threads(1)  # two threads wait for each other more than they gain
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    serve(sys.argv[2], replies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""How a store behaves as it grows, and what loading costs a training; measured by benchmarks/data.py."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from data_layouts import BATCH_SIZE, NUM_OBSERVATIONS, STRIDE, memory_mb
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.index import INDEX_FILE, RECORD, seal
+from worldline.data.store import Store, open_store
+from worldline.data.windows import Windows
+
+STEPS = 60
+NUM_BATCHES = 200
+
+Row = dict[str, Any]
+_SIGNALS = ("camera", "position", "action")
+_SCHEMA = Schema(
+    signals=(
+        Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3)),
+        Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,)),
+        Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,)),
+    )
+)
+
+
+def sparse_store(path: Path, num_episodes: int) -> None:
+    """A store of the same episode over and over: a picture that never changes takes a few bytes, vectors are holes."""
+    camera = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8).repeat(STEPS + 1, 0)
+    position, action = np.zeros((STEPS + 1, 2), np.float32), np.zeros((STEPS, 2), np.float32)
+    store = Store.create(path, _SCHEMA)
+    store.append(Episode(observations={"camera": camera, "position": position}, actions={"action": action}))
+    blocks, rows = path / "blocks", num_episodes * (STEPS + 1)
+    pictures, line = (blocks / "camera.zst").read_bytes(), (path / "sources.jsonl").read_bytes()
+    (blocks / "camera.zst").write_bytes(pictures * num_episodes)
+    ends = np.arange(rows + 1, dtype=np.uint64) * np.uint64(len(pictures) // (STEPS + 1))
+    (blocks / "camera.ends").write_bytes(ends.tobytes())
+    os.truncate(blocks / "position.raw", rows * 8)
+    os.truncate(blocks / "action.raw", num_episodes * STEPS * 8)
+    (path / "sources.jsonl").write_bytes(line * num_episodes)
+    records = np.frombuffer((path / INDEX_FILE).read_bytes(), RECORD).repeat(num_episodes)
+    records["first_step"] = np.arange(num_episodes, dtype=np.uint64) * np.uint64(STEPS)
+    records["source_end"] = np.arange(1, num_episodes + 1, dtype=np.uint64) * np.uint64(len(line))
+    (path / INDEX_FILE).write_bytes(seal(records).tobytes())
+
+
+def growth(folder: Path, sizes: tuple[int, ...], repeats: int) -> list[Row]:
+    """Time to open, time of a batch, and memory, for stores of these numbers of episodes."""
+    rows = []
+    for size in sizes:
+        path = folder / f"sparse-{size}"
+        sparse_store(path, size)
+        opened = []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            open_store(path)
+            opened.append(time.perf_counter() - begin)
+        rows.append({"episodes": size, "open_s": opened, **store_memory(path)})
+    return rows
+
+
+def store_memory(path: Path) -> Row:
+    """Growth of memory over opening a store and drawing batches, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        row: Row = pool.apply(_draw, (path,))
+    return row
+
+
+def _draw(path: Path) -> Row:
+    """Opens, draws, and tells how much memory has grown."""
+    before, generator = memory_mb(), np.random.default_rng(0)
+    store = open_store(path)
+    windows = Windows(store, NUM_OBSERVATIONS, range(len(store)), _SIGNALS, stride=STRIDE)
+    batches = []
+    for _ in range(NUM_BATCHES):
+        begin = time.perf_counter()
+        windows.sample(BATCH_SIZE, generator)
+        batches.append(time.perf_counter() - begin)
+    resident, anonymous = (after - start for after, start in zip(memory_mb(), before, strict=True))
+    batch_ms = 1e3 * statistics.median(batches)
+    return {"batch_ms": batch_ms, "resident_mb": resident, "anonymous_mb": anonymous, "batches": NUM_BATCHES}
+
+
+def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:
+    """Time to load a batch over the time of one update of the demo's training; both taken in turns."""
+    import torch
+
+    from worldline.recipes.two_rooms import two_rooms
+    from worldline.train.batches import to_window
+    from worldline.train.loop import _update
+    from worldline.workflows.learn import build_model
+    from worldline.workflows.record import record
+
+    store = record("two-rooms", folder / "two-rooms", num_episodes=num_episodes, max_steps=STEPS, seed=0)
+    recipe = two_rooms(store)
+    config, split = recipe.training, recipe.split(store)
+    model = build_model(store, split, recipe).train()
+    signals = [*recipe.model_config.inputs, *(signal.name for signal in store.schema.actions)]
+    windows = Windows(store, config.window, split.train, signals)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    noise, generator = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    loads, updates = [], []
+    for _ in range(num_updates):
+        begin = time.perf_counter()
+        window = to_window(windows.sample(config.batch_size, generator), store.schema)
+        loaded = time.perf_counter()
+        _update(model, optimizer, window, config.learning_rate, config.clip_norm, noise)
+        loads.append(loaded - begin)
+        updates.append(time.perf_counter() - loaded)
+    loads, updates = loads[num_updates // 10 :], updates[num_updates // 10 :]  # the first ones warm up
+    load_ms, update_ms = 1e3 * statistics.median(loads), 1e3 * statistics.median(updates)
+    return {
+        "load_ms": load_ms,
+        "update_ms": update_ms,
+        "share": load_ms / update_ms,
+        "load_ms_tenths": [1e3 * value for value in statistics.quantiles(loads, n=10)],
+        "update_ms_tenths": [1e3 * value for value in statistics.quantiles(updates, n=10)],
+        "batch_size": config.batch_size,
+        "observations": config.window,
+        "updates": num_updates,
+        "episodes": num_episodes,
+        "threads": torch.get_num_threads(),
+    }

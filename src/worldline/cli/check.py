@@ -1,0 +1,169 @@
+"""`worldline check`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Json
+
+if TYPE_CHECKING:
+    from worldline.data.alignment import Share
+    from worldline.data.checks import Finding
+    from worldline.workflows.check import CheckReport
+
+MOST_LINES = 30
+
+
+def check(
+    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    delay: Annotated[int, typer.Option(min=0, help="Steps by which this world is known to answer late.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the samples that figures are measured on.")] = 0,
+    json: Json = None,
+) -> None:
+    """Check a store: damage, actions that lead or lag, odd signals, coverage. The exit status is 1 on errors."""
+    from worldline.cli.output import check_json, write_json
+    from worldline.cli.progress import progress_bars
+    from worldline.workflows.check import check as run
+
+    check_json(json)
+    with progress_bars() as stage:
+        report = run(store, seed, delay=delay, progress=lambda done, total: stage("read", done, total))
+    _print(report)
+    write_json(json, _figures(report))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _print(report: CheckReport) -> None:
+    broken = report.num_episodes - report.num_whole
+    whole = "each can be read and is as it was added" if not broken else f"{broken} of them DAMAGED"
+    _say(f"{report.path}: {report.num_episodes} episodes, {report.num_steps} steps; {whole}.")
+    print()
+    _print_alignment(report)
+    _print_findings(report.findings)
+    _print_coverage(report)
+    if report.advice:
+        _say("What to do")
+    for sentence in report.advice[:MOST_LINES]:
+        _say(sentence, "  - ")
+    print()
+    _say(f"Result: {_result(report)}")
+
+
+def _say(text: str, indent: str = "") -> None:
+    """Prints text wrapped between words, all but its first line indented with blanks."""
+    import textwrap
+
+    from rich.console import Console
+
+    print(textwrap.fill(text, Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)))
+
+
+def _result(report: CheckReport) -> str:
+    errors = sum(finding.severity == "error" for finding in report.findings)
+    counts = ((errors, "error"), (len(report.findings) - errors, "warning"))
+    words = ["actions and observations are misaligned"] if report.misaligned else []
+    words += [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count]
+    return f"{'FAILED' if report.failed else 'passed'}{': ' if words else ''}{', '.join(words)}"
+
+
+def _print_alignment(report: CheckReport) -> None:
+    """The verdict, and for each row of the actions how much it explains."""
+    from worldline.cli.output import print_table
+
+    found = report.alignment
+    if found is None:
+        return
+    known = " (the known delay)" if report.accepted and found.shift else ""
+    steps = f" by {abs(found.shift)} step{'' if abs(found.shift) == 1 else 's'}" if found.shift else ""
+    _say(f"Actions and observations: {found.verdict}{steps}{known}")
+    _say(f"{found.reason[0].upper()}{found.reason[1:]}", "  ")
+    print()
+    if not found.shifts:
+        return
+    print_table(
+        "Which action explains the change from observation t to t+1",
+        ("", "alone", "on top of all the others"),
+        [
+            (f"action t{one.shift:+d}" if one.shift else "action t", _interval(one.alone), _interval(one.added))
+            for one in found.shifts
+        ],
+    )
+    measured = f"{found.num_rows} steps of {found.num_episodes} episodes"
+    _say(f"Share of what earlier observations leave open, with its 99 % interval, measured on {measured}.", "  ")
+    if found.left_out:
+        _say(f"Left out, being observed too seldom: {', '.join(found.left_out)}.", "  ")
+    print()
+
+
+def _interval(share: Share) -> str:
+    """A share as a user reads it: less than nothing is nothing."""
+    value, low, high = (max(0, round(100 * end)) for end in (share.value, share.low, share.high))
+    return f"{value} % ({low} to {high} %)"
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share)} %"
+
+
+def _print_findings(findings: tuple[Finding, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not findings:
+        _say("Signals: nothing odd.")
+        print()
+        return
+    table = Table(title="What is odd", title_justify="left", title_style="bold")
+    for column in ("", "signal", "episode", "step"):
+        table.add_column(column, justify="right" if column in ("episode", "step") else "left", overflow="fold")
+    table.add_column("what", ratio=1)
+    for one in findings[:MOST_LINES]:
+        place = (one.signal or "", *("" if number is None else str(number) for number in (one.episode, one.step)))
+        table.add_row(*(Text(cell) for cell in (one.severity.value, *place, one.problem)))
+    Console().print(table)
+    if len(findings) > MOST_LINES:
+        _say(f"and {len(findings) - MOST_LINES} more; --json writes them all.", "  ")
+    print()
+
+
+def _print_coverage(report: CheckReport) -> None:
+    from worldline.cli.output import print_table
+
+    covered = report.coverage
+    if covered is None:
+        return
+    print_table(
+        "How the actions were used",
+        ("action", "logged", "possible", "of it used", "follows from the past"),
+        [
+            (
+                one.name,
+                f"{one.least:.4g} to {one.greatest:.4g}",
+                "?" if one.low is None or one.high is None else f"{one.low:.4g} to {one.high:.4g}",
+                _percent(one.used),
+                _percent(one.predictable),
+            )
+            for one in covered.actions
+        ],
+    )
+    directions = f"some {covered.effective_dimension:.1f} independent directions"
+    _say(f"Observations vary in {directions} (of {covered.num_components} numbers).", "  ")
+    if covered.spread is not None:
+        _say(f"Of the combinations of any two numbers {_percent(covered.spread)} were seen.", "  ")
+    print()
+
+
+def _figures(report: CheckReport) -> dict[str, object]:
+    """The report as plain values."""
+    return {
+        **asdict(report),
+        "path": str(report.path),
+        "failed": report.failed,
+        "misaligned": report.misaligned,
+    }

@@ -1,0 +1,142 @@
+"""`worldline show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Json
+
+if TYPE_CHECKING:
+    from worldline.understanding.store_figures import StoreFigures
+
+
+def show(
+    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    episode: Annotated[int | None, typer.Argument(help="Number of the episode to plot.", show_default="0")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for pages and pictures.")] = Path("show"),
+    signal: Annotated[
+        list[str] | None, typer.Option(help="A signal to plot; may be given again.", show_default="the first 12")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Show a store: signals, sizes, origin, a contact sheet and plots of an episode."""
+    from worldline.cli.output import check_json, write_json
+    from worldline.data.store import open_store
+    from worldline.workflows.show import show as run
+
+    check_json(json)
+    shown = run(open_store(store), out, episode=episode, signals=signal or ())
+    _print(shown.figures)
+    write_json(json, _figures(shown.figures))
+    for title, path in zip(("Page:", *[""] * len(shown.files)), shown.files, strict=False):
+        print(f"{title:8}{path}")
+
+
+def _print(figures: StoreFigures) -> None:
+    """Three tables: the signals, what they take on disk, and where the episodes came from."""
+    from worldline.cli.output import print_table
+    from worldline.understanding import store_figures as say
+    from worldline.understanding.wording import duration, number, pretty_unit
+
+    print_table(
+        f"Signals of {figures.name}",
+        ("signal", "role", "kind", "shape", "unit", "bounds"),
+        [
+            (
+                one.signal.name,
+                str(one.signal.role),
+                str(one.signal.kind),
+                say.shape(one.signal),
+                pretty_unit(one.signal.unit) or one.signal.unit,
+                say.bounds(one.signal),
+            )
+            for one in figures.signals
+        ],
+    )
+    each = [
+        (
+            one.signal.name,
+            one.signal.dtype,
+            say.missing(one),
+            say.size(one.num_bytes),
+            say.size(one.num_bytes / one.num_rows) if one.num_rows else "–",
+            say.exactness(one),
+        )
+        for one in figures.signals
+    ]
+    whole = say.size(figures.num_bytes / figures.num_steps) if figures.num_steps else "–"
+    print_table(
+        "On disk",
+        ("signal", "stored as", "missing", "bytes", "one value", "kept"),
+        [
+            *each,
+            ("index, cards", "", "", say.size(figures.other_bytes), "", ""),
+            ("everything", "", "", say.size(figures.num_bytes), "", f"layout {figures.layout}"),
+        ],
+    )
+    print_table(
+        "Episodes",
+        ("", ""),
+        [
+            ("episodes", number(figures.num_episodes)),
+            ("steps", number(figures.num_steps)),
+            ("bytes a step", whole),
+            ("logged time", "not known" if figures.time_s is None else duration(figures.time_s)),
+            ("length", say.lengths(figures)),
+            ("ended", say.endings(figures)),
+            ("with a seed", number(figures.seeded)),
+            *((f"source: {key.name}", say.origin(key)) for key in figures.keys),
+            *((f"note: {name}", text) for name, text in figures.notes.items()),
+        ],
+    )
+
+
+def _figures(figures: StoreFigures) -> dict[str, object]:
+    """What `--json` writes."""
+    return {
+        "episodes": figures.num_episodes,
+        "steps": figures.num_steps,
+        "time_s": figures.time_s,
+        "steps_shortest": figures.shortest,
+        "steps_median": figures.median,
+        "steps_longest": figures.longest,
+        "bytes": figures.num_bytes,
+        "bytes_a_step": figures.num_bytes / figures.num_steps if figures.num_steps else None,
+        "bytes_of_index_and_cards": figures.other_bytes,
+        "layout": figures.layout,
+        "terminated": figures.terminated,
+        "truncated": figures.truncated,
+        "terminated_and_truncated": figures.both,
+        "neither": figures.neither,
+        "seeded": figures.seeded,
+        "step_s": figures.schema.step_s,
+        "signals": {
+            one.signal.name: {
+                "role": str(one.signal.role),
+                "kind": str(one.signal.kind),
+                "shape": list(one.signal.shape),
+                "unit": one.signal.unit,
+                "low": _finite(one.signal.low),
+                "high": _finite(one.signal.high),
+                "num_values": one.signal.num_values,
+                "dtype": one.signal.dtype,
+                "missing": one.missing,
+                "values": one.num_rows,
+                "bytes": one.num_bytes,
+                "max_error": one.max_error,
+            }
+            for one in figures.signals
+        },
+        "sources": {key.name: {"episodes": key.num_episodes, "values": key.num_values} for key in figures.keys},
+        "notes": dict(figures.notes),
+    }
+
+
+def _finite(edges: tuple[float, ...] | None) -> list[float | None] | None:
+    """JSON knows no infinity: None stands for no bound."""
+    from math import isfinite
+
+    return None if edges is None else [edge if isfinite(edge) else None for edge in edges]

@@ -1,0 +1,1 @@
+"""HDF5: a dataset a column, and robomimic."""

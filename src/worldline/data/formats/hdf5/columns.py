@@ -1,0 +1,400 @@
+"""Logs as one HDF5 file: a dataset a column, the rows of all episodes one after another, and where each begins.
+
+It is the layout that stable-worldmodel writes: `ep_len` and `ep_offset` (one of them is enough), and for everything
+else a dataset with a row for each observation. An episode of N rows has N observations and N - 1 steps:
+
+    observation         row t is observation t
+    action, exogenous   row t is what leads from observation t to t+1; the last row leads nowhere and is left out.
+                        stable-worldmodel fills it with NaN or with the action that led to the first row
+    reward              row t is the reward for coming to row t, so that of step t stands in row t+1, and the first
+                        row is left out: there the reward is logged together with the observation that follows
+    terminated,         set in the last row, if at all
+    truncated
+
+Where every row that this leaves out holds a number and every row at the other end is NaN, the column is aligned the
+other way, and is read so. Roles follow from names (see `infer`) unless a schema says more.
+
+Beside the signals a file may hold `observed.<signal>` (bool rows), `time` or `timestamp` (seconds), `seed`, numbers of
+episodes (`id`, `ep_idx`, `episode_idx`, ...) and of steps (`step_idx`, ...), which must agree with the lengths.
+
+`export_hdf5` adds what the layout has no room for where other readers do not look: the schema as an attribute of the
+file, seed and source of each episode as an attribute of `ep_len`, and columns `observed.<signal>` and `step_s`. All
+values carry a checksum.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.config import from_json, to_json
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Role, Schema, Signal
+from worldline.data.checks import Finding, arrays_of
+from worldline.data.conversion import to_episode
+from worldline.data.formats.hdf5.access import (
+    ENDINGS,
+    UNREADABLE,
+    Array,
+    arrays_in,
+    drafted,
+    embedded_json,
+    finding_of,
+    hdf5_files,
+    is_numeric,
+    is_robomimic,
+    minari_folder,
+    only_file,
+    opened,
+    read_rows,
+    source_of,
+)
+from worldline.data.formats.hdf5.layout import Layout, read_layout, shift_of, usual_shift
+from worldline.data.formats.hdf5.rows import (
+    STEP_S,
+    Columns,
+    end_of,
+    is_aside,
+    is_foreign_end,
+    nothing_known,
+    signal_of,
+    step_s_of,
+    summary_of,
+    told_of,
+)
+from worldline.data.formats.missing import check_known, mark_missing, partly_missing
+from worldline.data.formats.npz import FLAGS, MASK_PREFIX, TIMES
+from worldline.data.infer import Summary, role_of_column, role_of_input
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.store import SCHEMA_FILE, Store
+from worldline.errors import DataError, InputError
+
+SCHEMA_ATTRIBUTE = "worldline_schema"
+EPISODE_ATTRIBUTE = "worldline_{}"
+_BLOCK_BYTES, _CHUNK_BYTES = 1 << 23, 1 << 16
+
+
+class Hdf5Logs(Logs):
+    """One HDF5 file with a dataset a column.
+
+    Args:
+        file: to read.
+        layout: where its episodes lie.
+        schema: of every episode.
+        shifts: per action, exogenous signal and reward, see `shift_of`.
+        unclear: see `Logs`.
+    """
+
+    def __init__(
+        self, file: Path, layout: Layout, schema: Schema, shifts: Mapping[str, int], unclear: Sequence[str]
+    ) -> None:
+        self._file, self._layout, self._schema = file, layout, schema
+        self._shifts, self._unclear = dict(shifts), tuple(unclear)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether it is an HDF5 file, or a folder with one in it, and neither robomimic's nor Minari's."""
+        return bool(hdf5_files(path)) and minari_folder(path) is None and not is_robomimic(path)
+
+    @classmethod
+    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> Hdf5Logs:
+        """See `Logs`."""
+        refuse(reading, "HDF5")
+        path = only_file(path, "HDF5")
+        beside = path.parent / SCHEMA_FILE
+        if schema is None and beside.is_file():
+            schema = from_json(Schema, beside.read_bytes(), where=beside)
+        with opened(path) as file:
+            datasets = arrays_in(file, path)
+            layout = read_layout(datasets, path)
+            columns = {name: dataset for name, dataset in datasets.items() if name not in layout.index}
+            embedded = embedded_json(file, SCHEMA_ATTRIBUTE)
+            unclear: list[str] = []
+            if schema is None and embedded is not None:
+                schema = from_json(Schema, embedded, where=path)
+            elif schema is None:
+                schema, unclear = _infer(columns, layout, path)
+            else:
+                unclear = _left_out(columns, schema, layout)
+            inputs = [s for s in schema.signals if s.role is not Role.OBSERVATION and s.name in columns]
+            shifts = {signal.name: usual_shift(signal.role) for signal in inputs}
+            for signal in inputs if embedded is None else ():
+                shifts[signal.name], doubt = shift_of(columns[signal.name], signal.role, layout)
+                unclear += [f"{signal.name}: {doubt}"] if doubt else []
+        return cls(path, layout, schema, shifts, unclear)
+
+    @property
+    def schema(self) -> Schema:
+        """See `Logs`."""
+        return self._schema
+
+    @property
+    def unclear(self) -> tuple[str, ...]:
+        """See `Logs`."""
+        return self._unclear
+
+    def __len__(self) -> int:
+        return len(self._layout.lengths)
+
+    def read(self) -> Iterator[LoggedEpisode]:
+        """See `Logs`."""
+        with ExitStack() as stack:
+            try:
+                datasets = arrays_in(stack.enter_context(opened(self._file)), self._file)
+            except DataError as error:
+                yield from (self._failed(error, number) for number in range(len(self)))
+                return
+            for number in range(len(self)):
+                try:
+                    logged = self._episode(datasets, number)
+                except UNREADABLE as error:
+                    logged = self._failed(error, number)
+                yield logged
+
+    def _failed(self, error: Exception, number: int) -> LoggedEpisode:
+        finding = finding_of(error, self._file.name, number)
+        return LoggedEpisode(file=self._file.name, number=number, episode=None, findings=(finding,))
+
+    def _episode(self, datasets: Columns, number: int) -> LoggedEpisode:
+        start, rows = int(self._layout.starts[number]), int(self._layout.lengths[number])
+        if rows < 2:
+            raise DataError(f"it has {rows} rows", fix="An episode needs at least one action and two observations.")
+        note = embedded_json(datasets[self._layout.index[0]], EPISODE_ATTRIBUTE.format(number))
+        names = {signal.name for signal in self._schema.signals} | set(self._layout.index)
+        others = {name: dataset for name, dataset in datasets.items() if name not in names}
+        arrays, observed, findings = self._arrays(datasets, start, rows, exact=note is not None)
+        ends = {name: end_of(others[name], name, start, rows) for name in FLAGS if name in others}
+        if note is None:
+            told, noticed = told_of(others, number, start, rows, len(self))
+            seed = told.pop("seed", None)
+            findings += noticed
+        else:
+            noted = json.loads(note)
+            seed, told = noted["seed"], noted["source"]
+        terminated = ends.get("terminated", False)
+        episode = to_episode(
+            arrays,
+            self._schema,
+            observed=observed,
+            terminated=terminated,
+            truncated=ends.get("truncated", not terminated),
+            seed=None if seed is None else int(seed),
+            step_s=step_s_of(others, start, rows, self._schema.step_s),
+        )
+        name = self._file.name
+        return LoggedEpisode(
+            file=name,
+            number=number,
+            episode=episode,
+            findings=tuple(replace(finding, file=name, episode=number) for finding in findings),
+            source=source_of(name, number, told),
+        )
+
+    def _arrays(
+        self, datasets: Columns, start: int, rows: int, *, exact: bool
+    ) -> tuple[dict[str, Array], dict[str, NDArray[np.bool_]], list[Finding]]:
+        """Values and masks of the signals; where `exact`, masked values are given as they lie in the file."""
+        arrays: dict[str, Array] = {}
+        observed: dict[str, NDArray[np.bool_]] = {}
+        findings: list[Finding] = []
+        for signal in (signal for signal in self._schema.signals if signal.name in datasets):
+            name, dataset = signal.name, datasets[signal.name]
+            if signal.role is not Role.OBSERVATION:
+                first = start + self._shifts[name]
+                arrays[name] = read_rows(dataset, first, first + rows - 1, name)
+                check_known(arrays[name], name)
+                continue
+            arrays[name] = read_rows(dataset, start, start + rows, name)
+            mask = np.ones(rows, np.bool_)
+            if MASK_PREFIX + name in datasets:
+                column = MASK_PREFIX + name
+                mask = read_rows(datasets[column], start, start + rows, column).reshape(rows).astype(np.bool_)
+            if not exact:
+                findings += partly_missing(arrays[name], name)
+                arrays[name], known = mark_missing(arrays[name])
+                mask = mask if known is None else mask & known
+            if not mask.all():
+                observed[name] = mask
+        return arrays, observed, findings
+
+
+def _infer(columns: Columns, layout: Layout, file: Path) -> tuple[Schema, list[str]]:
+    """A schema from names, dtypes and values, and what they could not tell."""
+    unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
+    signals: list[Signal] = []
+    for name, dataset in columns.items():
+        if is_aside(name, dataset, layout.num_rows, len(layout.lengths)):
+            continue
+        if is_foreign_end(name):
+            unclear.append(
+                f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead."
+            )
+        elif not is_numeric(dataset) or 2 * len(dataset) < layout.num_rows:
+            unclear.append(f"{name}: is left out, because it has no number for each of the {layout.num_rows} rows.")
+        else:
+            role = role_of_column(name)
+            doubt = role_of_input(name)[1] if role is Role.EXOGENOUS else ""
+            signal, doubts = signal_of(name, role, _summaries(dataset, role, layout), file)
+            signals.append(signal)
+            unclear += [f"{name}: {sentence}" for sentence in (doubt, *doubts) if sentence]
+    if not any(signal.role is Role.OBSERVATION for signal in signals):
+        problem = f"no column is an observation (columns: {', '.join(list(columns)[:20]) or 'none'})"
+        raise DataError(problem, fix="Add one, or write a schema.json beside the file.", file=file)
+    if not any(signal.role is Role.ACTION for signal in signals):
+        unclear.append("No column is called like an action: give one the role action in schema.json.")
+    if not any(name in columns for name in FLAGS):
+        unclear.append("Ends are not in the logs: every episode is taken to be cut by a limit (truncated).")
+    step_s, sentences = _step_s(columns, layout)
+    signals.sort(key=lambda signal: list(Role).index(signal.role))
+    return Schema(signals=tuple(signals), step_s=step_s), unclear + sentences
+
+
+def _summaries(dataset: h5py.Dataset, role: Role, layout: Layout) -> list[Summary]:
+    """Summaries of blocks of rows, without rows that are damaged, incomplete or lead nowhere."""
+    nothing = nothing_known(dataset.shape, dataset.dtype)
+    if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
+        return [nothing]  # pictures are not looked into
+    counts = np.zeros(layout.num_rows, np.bool_)
+    for start, rows in zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True):
+        first = start + (usual_shift(role) if role is not Role.OBSERVATION else 0)
+        counts[first : start + rows - (1 if role in (Role.ACTION, Role.EXOGENOUS) else 0)] = True
+    found = [nothing]
+    end = min(len(dataset), layout.num_rows)
+    step = max(1, _BLOCK_BYTES // max(1, prod(dataset.shape[1:]) * dataset.dtype.itemsize))
+    for start in range(0, end, step):
+        stop = min(end, start + step)
+        try:
+            found.append(summary_of(read_rows(dataset, start, stop)[counts[start:stop]]))
+        except UNREADABLE:
+            continue  # reported when the episode is read
+    return found
+
+
+def _left_out(columns: Columns, schema: Schema, layout: Layout) -> list[str]:
+    names = {signal.name for signal in schema.signals}
+    left = [
+        name
+        for name, dataset in columns.items()
+        if name not in names and not is_aside(name, dataset, layout.num_rows, len(layout.lengths))
+    ]
+    return [f"Not read, because the schema has no such signals: {', '.join(left)}."] if left else []
+
+
+def _step_s(columns: Columns, layout: Layout) -> tuple[float | None, list[str]]:
+    """The usual time of a step, and what was assumed about it."""
+    for name in (name for name in TIMES if name in columns and is_numeric(columns[name])):
+        try:
+            times = read_rows(columns[name], 0, layout.num_rows).astype(np.float64)
+        except UNREADABLE:
+            continue
+        gaps = np.diff(times.reshape(len(times), -1)[:, 0])
+        inside = np.ones(len(gaps), np.bool_)
+        inside[layout.starts[(layout.starts > 0) & (layout.starts <= len(gaps))] - 1] = False
+        gaps = gaps[inside & np.isfinite(gaps)]
+        if len(gaps) and (usual := float(np.median(gaps))) > 0:
+            said = [f"{name}: taken as seconds and used for the time between two steps; not stored as a signal."]
+            if np.abs(gaps - usual).max() > 0.01 * usual:
+                said.append(f"{name}: its steps vary by more than 1 %, so each keeps its own time.")
+            return usual, said
+    return None, ["The time between two steps is not in the logs (no column is called time): step_s is left empty."]
+
+
+def export_hdf5(store: Store, destination: Path) -> None:
+    """Nothing; writes the store as one HDF5 file that stable-worldmodel reads, with what it cannot hold beside it.
+
+    A store with a single action signal also gets a column `action`, a link to it, since that is the name that
+    stable-worldmodel looks for.
+
+    Args:
+        store: to write.
+        destination: a new file that ends in .h5 or .hdf5.
+
+    Raises:
+        InputError: something is there, the ending differs, or a signal has a name that the layout needs.
+    """
+    if destination.suffix not in ENDINGS:
+        raise InputError(f"{destination}: an HDF5 file needs the ending {' or '.join(ENDINGS)}. Rename it.")
+    schema = store.schema
+    for name in (signal.name for signal in schema.signals):
+        if name in ("ep_len", "ep_offset", STEP_S, *FLAGS) or name.startswith(MASK_PREFIX):
+            raise InputError(f"signal {name!r}: the HDF5 layout uses this name for something else. Rename the signal.")
+        if not name.isprintable():
+            raise InputError(f"signal {name!r}: the name has characters that cannot be printed. Rename the signal.")
+    lengths = store.num_steps + 1
+    with drafted(destination) as draft, h5py.File(draft, "w", libver=("v110", "v110")) as file:
+        file.attrs[SCHEMA_ATTRIBUTE] = np.bytes_(to_json(schema).encode())
+        _create(file, "ep_len", lengths.astype(np.int32))
+        _create(file, "ep_offset", (np.cumsum(lengths) - lengths).astype(np.int64))
+        for name, shape, dtype in _columns(store):
+            _create(file, name, np.empty((0, *shape), dtype), int(lengths.sum()))
+        actions = schema.actions
+        if len(actions) == 1 and "action" not in [signal.name for signal in schema.signals]:
+            file["action"] = h5py.SoftLink(f"/{actions[0].name}")
+        start = 0
+        for number in range(len(store)):
+            _write(file, store.episode(number), schema, start)
+            entry = store.entry(number)
+            note = json.dumps({"seed": entry.seed, "source": dict(entry.source)}, allow_nan=False)
+            file["ep_len"].attrs[EPISODE_ATTRIBUTE.format(number)] = np.bytes_(note.encode())
+            start += int(lengths[number])
+
+
+def _columns(store: Store) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Name, shape of a row, and dtype of every column."""
+    for signal in store.schema.signals:
+        yield signal.name, signal.shape, signal.dtype
+    for signal in store.schema.observations:
+        if store.has_missing(signal.name):
+            yield MASK_PREFIX + signal.name, (), "bool"
+    if store.has_step_s():
+        yield STEP_S, (), "float32"
+    for name in FLAGS:
+        yield name, (), "bool"
+
+
+def _create(file: h5py.File, name: str, values: Array, num_rows: int | None = None) -> None:
+    row_bytes = max(1, prod(values.shape[1:]) * values.dtype.itemsize)
+    num_rows = len(values) if num_rows is None else num_rows
+    rows_a_chunk = max(1, min(_CHUNK_BYTES // row_bytes, num_rows))
+    dataset = file.create_dataset(
+        name,
+        shape=(num_rows, *values.shape[1:]),
+        dtype=values.dtype,
+        maxshape=(None, *values.shape[1:]),
+        chunks=(rows_a_chunk, *values.shape[1:]),
+        shuffle=True,
+        compression="gzip",
+        compression_opts=1,
+        fletcher32=True,
+    )
+    dataset[: len(values)] = values
+
+
+def _write(file: h5py.File, episode: Episode, schema: Schema, start: int) -> None:
+    """Puts an episode into its rows. A row that belongs to no step gets NaN, or a value that no signal can have."""
+    rows = episode.num_steps + 1
+    columns: dict[str, Array] = {}
+    for signal in schema.signals:
+        values = arrays_of(episode, signal.role)[signal.name]
+        if signal.role is not Role.OBSERVATION:
+            beyond = np.full((1, *signal.shape), {"f": np.nan, "i": -1, "u": 0}[values.dtype.kind], values.dtype)
+            first = usual_shift(signal.role)
+            values = np.concatenate([beyond, values] if first else [values, beyond])
+        columns[signal.name] = values
+        if MASK_PREFIX + signal.name in file:
+            columns[MASK_PREFIX + signal.name] = episode.observed.get(signal.name, np.ones(rows, np.bool_))
+    if STEP_S in file:
+        own = episode.step_s if episode.step_s is not None else np.full(rows - 1, np.nan, np.float32)
+        columns[STEP_S] = np.append(own, np.float32(np.nan))
+    for name, is_set in zip(FLAGS, (episode.terminated, episode.truncated), strict=True):
+        columns[name] = np.arange(rows) == (rows - 1 if is_set else -1)
+    for name, values in columns.items():
+        file[name][start : start + rows] = values

@@ -1,0 +1,381 @@
+"""robomimic's HDF5 files: a group `data/demo_N` an episode, T rows in every dataset.
+
+Row t of `obs` is observation t, and row t of `actions`, `rewards` and `next_obs` belongs to the step that leads out of
+it. So only the last row of `next_obs` holds the observation after the last action; in files without it that action
+leads nowhere and is left out, and the episode has one step less.
+
+`dones` marks success, the last row, or both, depending on how the file was made: it does not tell terminated from
+truncated and is left out. So are `states` of the simulator and all else in a demo, unless schema.json names them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.contracts.schema import Role, Schema, Signal
+from worldline.data.checks import Finding, Severity
+from worldline.data.conversion import to_episode
+from worldline.data.formats.hdf5.access import (
+    DAMAGED,
+    UNREADABLE,
+    Array,
+    arrays_in,
+    attributes,
+    finding_of,
+    is_numeric,
+    is_robomimic,
+    member_of,
+    names_in,
+    only_file,
+    opened,
+    read_rows,
+    reason,
+    source_of,
+    texts_in,
+)
+from worldline.data.formats.hdf5.rows import Columns, Told, nothing_known, signal_of, summary_of
+from worldline.data.formats.missing import check_known, mark_missing, partly_missing
+from worldline.data.formats.npz import FOREIGN_ENDS
+from worldline.data.infer import Summary
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.store import SCHEMA_FILE
+from worldline.errors import DataError
+
+_DEMO = re.compile(r"demo_(\d+)")
+_ROLES = {"actions": Role.ACTION, "rewards": Role.REWARD}
+_OBS, _NEXT = "obs.", "next_obs."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Demo:
+    """One demo's datasets by the names of their signals.
+
+    Args:
+        obs: the observations.
+        following: what follows each of them, from next_obs.
+        others: actions, rewards and all else.
+        num_samples: rows of each.
+        told: its attributes.
+    """
+
+    obs: Columns
+    following: Columns
+    others: Columns
+    num_samples: int
+    told: Told
+
+    @property
+    def arrays(self) -> dict[str, h5py.Dataset]:
+        """All but what follows."""
+        return {**self.others, **self.obs}
+
+    @property
+    def num_steps(self) -> int:
+        """T: without a last observation, the last action leads nowhere."""
+        return self.num_samples if self.following else self.num_samples - 1
+
+
+class RobomimicLogs(Logs):
+    """The demos of one file, in the order of their numbers.
+
+    Args:
+        file: to read.
+        demos: per demo what the file tells of it beside its datasets; in order.
+        has_next: whether demos have next_obs.
+        schema: of every episode.
+        unclear: see `Logs`.
+    """
+
+    def __init__(
+        self, file: Path, demos: Mapping[str, Told], has_next: bool, schema: Schema, unclear: Sequence[str]
+    ) -> None:
+        self._file, self._demos, self._has_next = file, dict(demos), has_next
+        self._schema, self._unclear = schema, tuple(unclear)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether it is an HDF5 file, or a folder with exactly one, whose group `data` holds demos."""
+        return is_robomimic(path)
+
+    @classmethod
+    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> RobomimicLogs:
+        """See `Logs`."""
+        refuse(reading, "robomimic")
+        path = only_file(path, "robomimic")
+        beside = path.parent / SCHEMA_FILE
+        if schema is None and beside.is_file():
+            schema = from_json(Schema, beside.read_bytes(), where=beside)
+        with opened(path) as file:
+            names, unclear = _demo_names(file, path)
+            told, doubts = _told_of_all(file, names)
+            unclear += doubts
+            if schema is None:
+                schema, doubts = _infer(file, names, told[names[0]], path)
+                unclear += doubts
+            first = _first_readable(file, names, path)
+            unclear += _doubts_of_rows(first, schema) + _doubts_of_total(file, names)
+        return cls(path, told, bool(first.following), schema, unclear)
+
+    @property
+    def schema(self) -> Schema:
+        """See `Logs`."""
+        return self._schema
+
+    @property
+    def unclear(self) -> tuple[str, ...]:
+        """See `Logs`."""
+        return self._unclear
+
+    def __len__(self) -> int:
+        return len(self._demos)
+
+    def read(self) -> Iterator[LoggedEpisode]:
+        """See `Logs`."""
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(opened(self._file))
+            except DataError as error:
+                yield from (self._failed(error, number) for number in range(len(self)))
+                return
+            for number, name in enumerate(self._demos):
+                try:
+                    logged = self._episode(file, name, number)
+                except UNREADABLE as error:
+                    logged = self._failed(error, number)
+                yield logged
+
+    def _failed(self, error: Exception, number: int) -> LoggedEpisode:
+        finding = finding_of(error, self._file.name, number)
+        return LoggedEpisode(file=self._file.name, number=number, episode=None, findings=(finding,))
+
+    def _episode(self, file: h5py.File, name: str, number: int) -> LoggedEpisode:
+        demo = _demo(file, name, self._file)
+        if demo.num_steps < 1:
+            problem = f"it has {demo.num_samples} samples and no observation after the last action, so no step"
+            raise DataError(problem, fix="Add next_obs, or leave the demo out.")
+        arrays: dict[str, Array] = {}
+        observed: dict[str, NDArray[np.bool_]] = {}
+        findings: list[Finding] = []
+        if self._has_next and not demo.following:
+            problem = "it has no next_obs, unlike the first demo, so its last action is left out"
+            findings.append(Finding(problem=problem, fix="Write next_obs for all demos.", severity=Severity.WARNING))
+        for signal in (signal for signal in self._schema.signals if signal.name in demo.arrays):
+            values = _rows(demo.arrays[signal.name], demo.num_samples, signal.name)
+            if signal.role is not Role.OBSERVATION:
+                arrays[signal.name] = values[: demo.num_steps]
+                check_known(arrays[signal.name], signal.name)
+                continue
+            values, mask, noticed = _observations(values, demo, signal.name)
+            arrays[signal.name] = values
+            findings += noticed
+            if not mask.all():
+                observed[signal.name] = mask
+        told = {"demo": name} | self._demos[name] | demo.told
+        return LoggedEpisode(
+            file=self._file.name,
+            number=number,
+            episode=to_episode(arrays, self._schema, observed=observed),
+            findings=tuple(replace(finding, file=self._file.name, episode=number) for finding in findings),
+            source=source_of(self._file.name, number, told),
+        )
+
+
+def _observations(values: Array, demo: _Demo, signal: str) -> tuple[Array, NDArray[np.bool_], list[Finding]]:
+    """T+1 observations, which of them are known, and warnings."""
+    ends = demo.num_steps == demo.num_samples
+    findings = []
+    if signal in demo.following:
+        after = _rows(demo.following[signal], demo.num_samples, f"{_NEXT}{signal}")
+        if after.shape != values.shape or after.dtype != values.dtype:
+            problem = f"next_obs has {after.dtype} of shape {after.shape}, and obs {values.dtype} of {values.shape}"
+            raise DataError(problem, fix="Write both alike.", signal=signal)
+        differs = (after[:-1] != values[1:]) & ~((after[:-1] != after[:-1]) & (values[1:] != values[1:]))
+        steps = np.flatnonzero(differs.reshape(len(after) - 1, -1).any(1)) if len(after) > 1 else np.empty(0, np.intp)
+        if len(steps):
+            problem = f"next_obs differs from the obs that follows in {len(steps)} of {len(after) - 1} steps"
+            fix = "The observations are taken from obs: find out whether rows are missing between these."
+            warning = Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=signal, step=int(steps[0]))
+            findings.append(warning)
+        values = np.concatenate([values, after[-1:]])
+    elif ends:
+        values = np.concatenate([values, values[-1:]])
+    findings += partly_missing(values, signal)
+    values, known = mark_missing(values)
+    mask = np.ones(len(values), np.bool_) if known is None else known
+    if ends and signal not in demo.following:
+        mask[-1] = False
+    return values, mask, findings
+
+
+def _rows(dataset: h5py.Dataset, num_samples: int, name: str) -> Array:
+    if not is_numeric(dataset):
+        raise DataError(f"it is {dataset.dtype} and holds no numbers", fix="Take it out of the schema.", signal=name)
+    if len(dataset) != num_samples:
+        problem = f"it has {len(dataset)} rows where the demo has {num_samples} samples"
+        raise DataError(problem, fix=DAMAGED, signal=name)
+    return read_rows(dataset, 0, num_samples, name)
+
+
+def _demo(file: h5py.File, name: str, path: Path) -> _Demo:
+    """The demo called `name`; its values are not read yet."""
+    group = file["data"][name]
+    if not isinstance(group, h5py.Group):
+        raise DataError("the demo is no group", fix=DAMAGED)
+    found = arrays_in(group, path)
+    if "actions" not in found or not is_numeric(found["actions"]):
+        raise DataError("the demo has no actions", fix="Add a dataset `actions`, or leave the demo out.")
+    others = {n: d for n, d in found.items() if not n.startswith((_OBS, _NEXT))}
+    parts: dict[str, dict[str, h5py.Dataset]] = {}
+    for prefix in (_OBS, _NEXT):
+        inner = {n.removeprefix(prefix): d for n, d in found.items() if n.startswith(prefix)}
+        parts[prefix] = {f"{_OBS}{n}" if n in others else n: d for n, d in inner.items()}
+    num_samples = len(found["actions"])
+    told = attributes(group)
+    if (said := told.pop("num_samples", num_samples)) != num_samples:
+        raise DataError(f"num_samples is {said}, and there are {num_samples} actions", fix=DAMAGED, signal="actions")
+    return _Demo(obs=parts[_OBS], following=parts[_NEXT], others=others, num_samples=num_samples, told=told)
+
+
+def _demo_names(file: h5py.File, path: Path) -> tuple[list[str], list[str]]:
+    """The demos in the order of their numbers, and what else is there, in words."""
+    try:
+        members = names_in(file["data"])
+    except UNREADABLE as error:
+        raise DataError(f"the group data cannot be read ({reason(error)})", fix=DAMAGED, file=path) from error
+    demos = {name: int(match[1]) for name in members if (match := _DEMO.fullmatch(name))}
+    if not demos:
+        raise DataError("the group data holds no demo", fix="Name the demos demo_0, demo_1, ...", file=path)
+    others = sorted(set(members) - set(demos))
+    unclear = [f"Not read, because they are no demos: {', '.join(others[:20])}."] if others else []
+    return sorted(demos, key=lambda name: (demos[name], name)), unclear
+
+
+def _told_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, Told], list[str]]:
+    """Per demo the attributes of the file and the filter keys that it is listed under; and what cannot be read."""
+    unclear: list[str] = []
+    common: Told = {}
+    keys: dict[str, list[str]] = {}
+    try:
+        common = {key: value for key, value in attributes(file["data"]).items() if key != "total"}
+    except UNREADABLE as error:
+        unclear.append(f"data: {reason(error)}, so env_args are not kept.")
+    try:
+        mask = member_of(file, "mask")
+        for key, listed in mask.items() if isinstance(mask, h5py.Group) else ():
+            for name in texts_in(listed, 0, len(listed)):
+                keys.setdefault(name, []).append(key)
+    except UNREADABLE as error:
+        unclear.append(f"mask: cannot be read ({reason(error)}), so filter keys are not kept.")
+    told: dict[str, Told] = {name: dict(common) for name in names}
+    for name in names:
+        if name in keys:
+            told[name]["filter_keys"] = ",".join(keys[name])
+    return told, unclear
+
+
+def _infer(file: h5py.File, names: Sequence[str], told: Told, path: Path) -> tuple[Schema, list[str]]:
+    """A schema from the observations, actions and rewards of all demos, and what they could not tell."""
+    seen: dict[str, list[Summary]] = {}
+    failure: Exception | None = None
+    for name in names:
+        try:
+            demo = _demo(file, name, path)
+            found = {
+                n: _summary(demo, n) for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)
+            }
+        except UNREADABLE as error:  # reported when the demo is read
+            failure = failure or error
+            continue
+        for key, summary in found.items():
+            seen.setdefault(key, []).append(summary)
+    unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
+    signals: list[Signal] = []
+    for name, summaries in seen.items():
+        signal, doubts = signal_of(name, _ROLES.get(name, Role.OBSERVATION), summaries, path)
+        signals.append(signal)
+        unclear += [f"{name}: {doubt}" for doubt in doubts]
+    if not any(signal.role is Role.OBSERVATION for signal in signals):
+        problem = "no demo has observations" if failure is None else f"no demo can be read: {reason(failure)}"
+        fix = "Extract observations from the states with robomimic's scripts." if failure is None else DAMAGED
+        raise DataError(problem, fix=fix, file=path)
+    signals.sort(key=lambda signal: list(Role).index(signal.role))
+    step_s = _step_s(told)
+    if step_s is None:
+        unclear.append("The time between two steps is not in the logs: step_s is left empty.")
+    else:
+        unclear.append("The time between two steps is taken from control_freq in env_args.")
+    return Schema(signals=tuple(signals), step_s=step_s), unclear
+
+
+def _summary(demo: _Demo, name: str) -> Summary:
+    dataset = demo.arrays[name]
+    if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
+        return nothing_known(dataset.shape, dataset.dtype)
+    values = _rows(dataset, demo.num_samples, name)
+    if name in demo.following and demo.num_samples:
+        last = read_rows(demo.following[name], demo.num_samples - 1, demo.num_samples, name)
+        values = np.concatenate([values, last])
+    return summary_of(values)
+
+
+def _step_s(told: Told) -> float | None:
+    """Seconds a step from the control rate of the simulator, where env_args tell it."""
+    try:
+        rate = json.loads(str(told.get("env_args", "")))["env_kwargs"]["control_freq"]
+        return 1 / rate if rate > 0 else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _first_readable(file: h5py.File, names: Sequence[str], path: Path) -> _Demo:
+    failure: Exception | None = None
+    for name in names:
+        try:
+            return _demo(file, name, path)
+        except UNREADABLE as error:
+            failure = failure or error
+    raise DataError(f"no demo can be read: {reason(failure)}", fix=DAMAGED, file=path)
+
+
+def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:
+    """How the rows of a demo become steps, and which of its datasets are left out."""
+    signals = {signal.name: signal for signal in schema.signals}
+    unclear: list[str] = []
+    if not demo.following:
+        unclear.append("There is no next_obs: the last action of each demo leads nowhere and is left out.")
+    ends = [name for name in demo.arrays if name.lower() in FOREIGN_ENDS and name not in signals]
+    if ends:
+        unclear.append(
+            f"{', '.join(ends)}: does not tell a terminal state from a limit and is left out; every episode is taken "
+            "to be cut by a limit (truncated)."
+        )
+    left = [name for name in demo.arrays if name not in signals and name not in ends]
+    if left:
+        unclear.append(f"Left out, because the schema has no such signals: {', '.join(left)}.")
+    partial = [n for n, s in signals.items() if s.role is Role.OBSERVATION and n in demo.arrays]
+    partial = [n for n in partial if demo.following and n not in demo.following]
+    if partial:
+        unclear.append(f"{', '.join(partial)}: not in next_obs, so it is missing after the last action.")
+    return unclear
+
+
+def _doubts_of_total(file: h5py.File, names: Sequence[str]) -> list[str]:
+    """Whether the demos have as many samples together as the file says."""
+    try:
+        told = attributes(file["data"]).get("total")
+        found = sum(len(file["data"][name]["actions"]) for name in names)
+    except UNREADABLE:
+        return []  # reported when the demos are read
+    if told is None or told == found:
+        return []
+    return [f"The file says that it holds {told} samples, and the demos hold {found}: some may be missing."]

@@ -1,0 +1,311 @@
+"""One episode of a LeRobot dataset: its rows, its pictures and its frames, checked against each other."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Role, Schema, Signal
+from worldline.data.checks import Finding, Severity
+from worldline.data.conversion import to_episode
+from worldline.data.formats.decoding import frames, frames_between
+from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, EpisodePlace, Feature, Layout
+from worldline.data.formats.lerobot.metadata import FIX, Checked, within
+from worldline.data.formats.lerobot.tables import DataFiles, Piece, decode_picture
+from worldline.data.store import Source
+from worldline.errors import DataError
+
+Array = NDArray[np.generic]
+
+BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+"""Columns that say where a row belongs; no signals."""
+ENDS = {"next.done": "terminated", "next.terminated": "terminated", "next.truncated": "truncated"}
+"""Columns that say whether the action of a row ended the episode."""
+SUCCESS = "next.success"
+"""The column that says whether the goal was reached after the action of a row."""
+SURPLUS = "worldline.surplus"
+"""The column in which our exporter marks the row whose action is none."""
+NOTES = ("terminated", "truncated", "seed", "step_s", "source")
+"""What our exporter notes of each episode, beside a mask for each observation."""
+MASKS = "observed/"
+"""What the notes of our exporter on masks begin with."""
+ORIGIN = {"file": "original_file", "episode": "original_episode"}
+"""What the place of an episode before it was exported is called."""
+
+_DTYPE = re.compile(r"u?(bool|int|float)(?:8|16|32|64)?")
+_FRAMES_FIX = "Download or encode the video again: each row needs the frame of its own time."
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundEpisode:
+    """An episode that could be read.
+
+    Args:
+        episode: in the schema's shapes and dtypes.
+        findings: warnings.
+        source: see `LoggedEpisode`.
+    """
+
+    episode: Episode
+    findings: tuple[Finding, ...]
+    source: Source
+
+
+@dataclass
+class _Found:
+    """What has been gathered of an episode."""
+
+    source: dict[str, str | int | float]
+    values: dict[str, Array] = field(default_factory=dict)
+    observed: dict[str, Array] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def signal_name(layout: Layout, key: str) -> str:
+    """What the signal of a feature is called."""
+    return layout.signals.get(key, key.replace("/", "."))
+
+
+def is_numeric(feature: Feature) -> bool:
+    """Whether a feature holds numbers that may be a signal."""
+    aside = feature.key in BOOKKEEPING or feature.key in ENDS or feature.key.startswith(f"{OWN}.")
+    return not aside and _family(feature.dtype) != "" and math.prod(feature.shape) > 0
+
+
+def _family(dtype: str) -> str:
+    """What kind of number a dtype is for; empty where it is for a picture, a text, or what later versions bring."""
+    match = _DTYPE.fullmatch(dtype)
+    return "" if match is None else match[1]
+
+
+class EpisodeReader:
+    """Reads the episodes of a dataset; those that follow each other share what they can.
+
+    Args:
+        layout: of the dataset.
+        schema: of its episodes.
+        tasks: what was to be done, by `task_index`.
+    """
+
+    def __init__(self, layout: Layout, schema: Schema, tasks: Mapping[int, str]) -> None:
+        self._layout, self._schema, self._tasks = layout, schema, tasks
+        self._files = DataFiles(layout.root)
+        self._features = {signal_name(layout, key): feature for key, feature in layout.features.items()}
+
+    def read(self, place: EpisodePlace) -> FoundEpisode:
+        """The episode at `place`.
+
+        Raises:
+            DataError: it cannot be read completely; the message names file, signal and step.
+            MissingExtraError: pyarrow, or for videos av, is not installed.
+        """
+        piece = self._files.locate(place.data, place.number, place.num_rows)
+        _check_bookkeeping(piece, self._layout)
+        found = _Found(source={"file": place.data, "episode": place.number})
+        self._take_texts(piece, place, found)
+        for signal in self._schema.signals:
+            feature = self._features.get(signal.name)
+            if feature is None:
+                continue  # the checks report that it is missing
+            keep = len(piece) if signal.role is Role.OBSERVATION else len(piece) - 1
+            if feature.dtype == "video":
+                found.values[signal.name] = self._frames(place, feature, signal, len(piece))[:keep]
+            elif feature.dtype == "image":
+                found.values[signal.name] = self._pictures(piece, feature, signal)[:keep]
+            else:
+                _take_numbers(piece, feature, signal, keep, found, self._layout.is_own)
+        return _assemble(piece, place, self._layout, self._schema, found)
+
+    def _take_texts(self, piece: Piece, place: EpisodePlace, found: _Found) -> None:
+        """The task, and columns of text that say the same throughout; a warning for those that do not."""
+        indices = piece.whole("task_index") if "task_index" in piece.rows.names else np.zeros(0, np.int64)
+        told = [self._tasks[index] for index in dict.fromkeys(indices.tolist()) if index in self._tasks]
+        tasks = place.tasks or tuple(told)
+        if task := "; ".join(text for text in tasks if text):
+            found.source["task"] = task
+        if told and set(told) != set(tasks):
+            problem = f"the rows belong to the task {told[0]!r:.80}, the list of episodes says {tasks[0]!r:.80}"
+            fix = "The list is used; correct task_index or the list."
+            found.findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING))
+        for key in (key for key, f in self._layout.features.items() if f.dtype == "string"):
+            texts = set(piece.column(key).to_pylist())
+            if len(texts) == 1 and isinstance(text := texts.pop(), str):
+                found.source[f"{key}.text" if key in found.source else key] = text
+            else:
+                problem = f"the text changes within the episode ({len(texts)} kinds) and is left out"
+                fix = "A signal is made of numbers: write the text as one, such as a number for each kind."
+                found.findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=key))
+
+    def _frames(self, place: EpisodePlace, feature: Feature, signal: Signal, num_rows: int) -> Array:
+        """The frames of a camera, one for each row, each at the time of its row."""
+        where, frame_s = place.videos[feature.key], 1 / self._layout.fps
+        error = partial(DataError, fix=_FRAMES_FIX, file=where.file, signal=signal.name)
+        if where.length_s is not None and abs(where.length_s - num_rows * frame_s) > frame_s / 2:
+            have = where.length_s / frame_s
+            problem = (
+                f"the list gives the video {have:.1f} frames from {where.start_s:.3f} s on, the rows are {num_rows}"
+            )
+            raise error(problem, step=min(num_rows, math.floor(max(have, 0))))
+        file = within(self._layout.root, where.file)
+        if where.length_s is None:
+            shown = frames(file)
+        else:
+            shown = frames_between(file, where.start_s - frame_s / 2, where.start_s + (num_rows - 0.5) * frame_s)
+        values: Array | None = None
+        row = 0
+        with closing(shown):
+            for time, picture in shown:
+                at = math.floor((time - where.start_s) / frame_s + 0.5)
+                if at != row or row >= num_rows:
+                    raise error(_misplaced(at, row, num_rows, time), step=row)
+                if picture.shape[:2] != feature.height_width:
+                    problem = (
+                        f"the frame is {_size(picture.shape)} pixels, {INFO_FILE} says {_size(feature.height_width)}"
+                    )
+                    raise error(problem, step=row)
+                values = np.empty((num_rows, *picture.shape), np.uint8) if values is None else values
+                values[row] = picture
+                row += 1
+        if values is None or row < num_rows:
+            raise error(f"the frame is missing: the video has {row} for {num_rows} rows", step=row)
+        return values
+
+    def _pictures(self, piece: Piece, feature: Feature, signal: Signal) -> Array:
+        """The pictures in the cells of a column."""
+        error = partial(piece.rows.error, signal=signal.name)
+        values: Array | None = None
+        for row, cell in enumerate(piece.column(feature.key)):
+            try:
+                picture = decode_picture(self._content(cell.as_py()))
+            except DataError as damage:
+                raise error(damage.problem, fix=damage.fix, step=row) from damage
+            except (OSError, ValueError) as damage:
+                raise error(f"the picture cannot be used ({damage})", step=row) from damage
+            values = np.empty((len(piece), *picture.shape), np.uint8) if values is None else values
+            if picture.shape != values.shape[1:] or picture.shape[:2] != feature.height_width:
+                problem = f"the picture is {picture.shape}, {INFO_FILE} says {_size(feature.height_width)}"
+                raise error(f"{problem}, and the first one of the episode is {values.shape[1:]}", step=row)
+            values[row] = picture
+        return np.zeros((0, *signal.shape), np.uint8) if values is None else values
+
+    def _content(self, cell: Any) -> bytes:
+        """The file of a picture: in the cell itself, or where the cell says."""
+        if not isinstance(cell, dict) or not isinstance(content := cell.get("bytes"), bytes):
+            path = cell.get("path") if isinstance(cell, dict) else None
+            if not isinstance(path, str):
+                raise DataError("the cell holds no picture", fix=FIX)
+            return within(self._layout.root, path).read_bytes()
+        return content
+
+
+def _check_bookkeeping(piece: Piece, layout: Layout) -> None:
+    """Raises where the rows are not the frames 0, 1, 2, ... of the episode, each at its time."""
+    expected, fps = np.arange(len(piece)), layout.fps
+    wrong = np.flatnonzero(piece.whole("frame_index") != expected)
+    if len(wrong):
+        problem = f"frame_index is {piece.whole('frame_index')[wrong[0]]} where {wrong[0]} should follow"
+        raise piece.rows.error(
+            problem, fix="Rows are missing, doubled or out of order: restore them.", step=int(wrong[0])
+        )
+    times = piece.known("timestamp").astype(np.float64)
+    wrong = np.flatnonzero(~(np.abs(times - expected / fps) <= 0.5 / fps))
+    if len(wrong):
+        problem = f"the timestamp is {times[wrong[0]]:.6g} s, and {wrong[0] / fps:.6g} s at {fps:g} rows a second"
+        fix = f"Correct fps in {INFO_FILE}, or resample the episode to it."
+        raise piece.rows.error(problem, fix=fix, signal="timestamp", step=int(wrong[0]))
+    if SURPLUS in layout.features:
+        marks = piece.known(SURPLUS)
+        wrong = np.flatnonzero(marks != (expected == len(piece) - 1))
+        if len(wrong):
+            fix = f"Only the last row of an episode is marked in {SURPLUS}: export the store again."
+            raise piece.rows.error("the mark of the surplus action is wrong", fix=fix, step=int(wrong[0]))
+
+
+def _take_numbers(piece: Piece, feature: Feature, signal: Signal, keep: int, found: _Found, is_own: bool) -> None:
+    """The numbers of a signal; a mask where observations are missing, an error where anything else is."""
+    column = piece.numbers(feature.key, feature.shape, signal.name)
+    values, missing = column.values[:keep], column.missing[:keep]
+    if _family(feature.dtype) != _family(values.dtype.name):
+        raise piece.rows.error(f"the column holds {values.dtype}, {INFO_FILE} says {feature.dtype}", signal=signal.name)
+    if is_own:  # its masks are in the notes, and what is missing may be anything but an empty cell
+        missing = column.empty[:keep]
+    steps = np.flatnonzero(missing)
+    if len(steps) and (is_own or signal.role is not Role.OBSERVATION):
+        problem = f"the value is missing ({len(steps)} times, first here)"
+        fix = "Actions and other inputs must be known: repair the log, or cut the episode there."
+        raise piece.rows.error(problem, fix=fix, signal=signal.name, step=int(steps[0]))
+    if len(steps):
+        found.observed[signal.name] = ~missing
+        values = _filled(values, missing)
+    found.values[signal.name] = values
+
+
+def _filled(values: Array, missing: NDArray[np.bool_]) -> Array:
+    """The values, with the last known one where one is missing (before the first known one, that), 0 without any."""
+    known = np.flatnonzero(~missing)
+    if not len(known):
+        return np.zeros_like(values)
+    rows = np.arange(len(values))
+    return values[known[np.maximum(np.searchsorted(known, rows, "right") - 1, 0)]]
+
+
+def _assemble(piece: Piece, place: EpisodePlace, layout: Layout, schema: Schema, found: _Found) -> FoundEpisode:
+    """The episode, with its ends, seed, masks and times as our exporter noted them, or as the columns tell."""
+    if not layout.is_own:
+        ends, seed, step_s = _ends(piece, layout, found), None, None
+    else:
+        own = Checked(place.own, EPISODES_FOLDER, f"the notes on episode {place.number}")
+        masks = {name: f"{MASKS}{name}" for key, name in layout.signals.items() if key.startswith("observation.")}
+        own.only((*NOTES, *masks.values()))
+        ends = {name: own.flag(name) for name in ("terminated", "truncated")}
+        seed, step_s = own.optional_whole("seed"), own.seconds("step_s", len(piece) - 1)
+        marked = {name: own.flags(key, len(piece)) for name, key in masks.items()}
+        found.observed |= {name: mask for name, mask in marked.items() if mask is not None}
+        noted = own.flat("source")
+        for name in sorted(noted, key=lambda name: name in ORIGIN):  # where it came from first counts
+            found.source.setdefault(ORIGIN.get(name, name), noted[name])
+    episode = to_episode(
+        found.values, schema, observed=found.observed, seed=seed, step_s=step_s,
+        terminated=ends["terminated"], truncated=ends["truncated"],
+    )  # fmt: skip
+    return FoundEpisode(episode=episode, findings=tuple(found.findings), source=found.source)
+
+
+def _ends(piece: Piece, layout: Layout, found: _Found) -> dict[str, bool]:
+    """How the episode ended, by the row of the last action that is kept: a later one tells of what was not logged."""
+    ends = {"terminated": False, "truncated": False}
+    for key in (key for key in ENDS if key in layout.features and len(piece) > 1):
+        flags = piece.known(key).astype(np.bool_)
+        ends[ENDS[key]] |= bool(flags[-2])
+        early = np.flatnonzero(flags[:-2])
+        if len(early) and not flags[early[0] :].all():
+            problem = f"{key} is set here and not afterwards, so that the episode seems to hold a reset"
+            raise piece.rows.error(problem, fix="Cut it there, so that each episode has one start.", step=int(early[0]))
+        if len(early):
+            problem = f"{key} is set from here to the end; what follows was kept"
+            fix = "Cut the episode there if nothing can happen afterwards."
+            found.findings.append(
+                Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=key, step=int(early[0]))
+            )
+    return {"terminated": ends["terminated"], "truncated": ends["truncated"] or not ends["terminated"]}
+
+
+def _misplaced(at: int, row: int, num_rows: int, time: float) -> str:
+    if row >= num_rows:
+        return f"the frame at {time:.3f} s is surplus: there are {num_rows} rows"
+    if at < row:
+        return f"the frame at {time:.3f} s is surplus: row {at} has one already"
+    return f"the frame is missing: the next one is shown at {time:.3f} s, which is row {at}"
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} by {shape[0]}"

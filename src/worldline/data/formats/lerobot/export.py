@@ -1,0 +1,359 @@
+"""A store as a LeRobot v3.0 dataset that `LeRobotLogs` reads back bit for bit.
+
+Pictures are PNGs in the parquet files, because a video would lose detail. LeRobot needs an action in the row of the
+last observation: the one before is written again, and the column `worldline.surplus` marks it. What the format has no
+place for (masks, ends, seeds, times of single steps, sources) is in columns of the list of episodes that begin with
+`worldline/`; what the signals are is in `schema.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.config import to_json
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import arrays_of
+from worldline.data.formats.lerobot.episode import MASKS, SURPLUS
+from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, OWN_FILE, TASKS_FILE
+from worldline.data.formats.lerobot.tables import encode_picture
+from worldline.data.store import SCHEMA_FILE, Entry, Store
+from worldline.errors import InputError, MissingExtraError, UnsupportedError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+Array = NDArray[np.generic]
+
+_FILE_BYTES = 100 << 20
+_FILES_A_CHUNK = 1000
+_PATTERN = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+_DEFAULTS = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64",
+             "task_index": "int64"}  # fmt: skip
+
+
+def export_lerobot(store: Store, destination: Path) -> None:
+    """Writes a dataset; until it is complete, it lies beside its destination under another name.
+
+    Args:
+        store: with at least one episode, and with the seconds of a step in its schema.
+        destination: a folder that does not exist yet.
+
+    Raises:
+        InputError: the destination exists, or the store has no episode, no `step_s` or names that collide.
+        UnsupportedError: a picture has other than 1, 3 or 4 channels.
+        MissingExtraError: the package pyarrow is not installed.
+    """
+    destination = Path(destination)
+    if destination.exists() or destination.is_symlink():
+        raise InputError(f"{destination} exists. Choose another place, or delete it first.")
+    if not len(store):
+        raise InputError(f"{store.path} has no episode. Import or record some first.")
+    columns, fps = _columns(store.schema), _fps(store.schema)
+    _need_pyarrow()
+    draft = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}")
+    (draft / "meta").mkdir(parents=True)
+    try:
+        _Export(draft, columns, fps).write(store)
+        draft.rename(destination)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _need_pyarrow() -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "lerobot") from error
+
+
+def _fps(schema: Schema) -> int | float:
+    """Rows a second, whole where it can be: the lerobot package expects that."""
+    if schema.step_s is None:
+        raise InputError("LeRobot needs the time between two rows. Write step_s into the store's schema.json.")
+    fps = 1 / schema.step_s
+    return round(fps) if round(fps) and abs(fps - round(fps)) < 1e-6 * fps else fps
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A signal and what its feature is called."""
+
+    key: str
+    signal: Signal
+
+    @property
+    def feature(self) -> dict[str, Any]:
+        """As meta/info.json declares it."""
+        signal = self.signal
+        if signal.kind is Kind.IMAGE:
+            return {"dtype": "image", "shape": list(signal.shape), "names": ["height", "width", "channels"]}
+        names = list(signal.components) if signal.components and signal.kind is Kind.VECTOR else None
+        return {"dtype": signal.dtype, "shape": list(signal.shape) or [1], "names": names}
+
+    def cells(self, values: Array) -> pa.Array:
+        """The values as a column: numbers, lists of one length, or PNG files."""
+        import pyarrow as pa
+
+        if self.signal.kind is Kind.IMAGE:
+            files = [encode_picture(np.asarray(picture, np.uint8)) for picture in values]
+            names = [f"frame-{number:06d}.png" for number in range(len(files))]
+            return pa.StructArray.from_arrays([pa.array(files, pa.binary()), pa.array(names)], ["bytes", "path"])
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+        size = values[:1].size
+        return flat if size == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
+
+
+def _columns(schema: Schema) -> list[_Column]:
+    """A column for each signal, under the name by which readers of LeRobot datasets look for it."""
+    columns = [_Column(key=_key(signal, schema), signal=signal) for signal in schema.signals]
+    keys = [column.key for column in columns]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        signals = [column.signal.name for column in columns if column.key == twice[0]]
+        raise InputError(f"the signals {' and '.join(signals)} would both be {twice[0]!r}. Rename one of them.")
+    for signal in schema.signals:
+        if signal.kind is Kind.IMAGE and signal.shape[2] not in (1, 3, 4):
+            problem = f"{signal.name} has {signal.shape[2]} channels, and a PNG has 1, 3 or 4"
+            raise UnsupportedError(f"{problem}. Export to HDF5, or split the signal into several.")
+    return columns
+
+
+def _key(signal: Signal, schema: Schema) -> str:
+    name = signal.name
+    prefix = {
+        Role.OBSERVATION: "observation.images." if signal.kind is Kind.IMAGE else "observation.",
+        Role.ACTION: "action.",
+        Role.EXOGENOUS: "exogenous.",
+        Role.REWARD: "next.reward.",
+    }[signal.role]
+    if name.startswith(("next." if signal.role is Role.REWARD else prefix.split(".")[0] + ".",)):
+        return name
+    is_alone = len(schema.of(signal.role)) == 1 and signal.role in (Role.ACTION, Role.REWARD)
+    return prefix.rstrip(".") if is_alone else prefix + name
+
+
+class _Export:
+    """Writes a dataset, episode by episode.
+
+    Args:
+        root: a folder with a folder `meta` in it.
+        columns: one for each signal.
+        fps: rows a second.
+    """
+
+    def __init__(self, root: Path, columns: Sequence[_Column], fps: int | float) -> None:
+        self._root, self._columns, self._fps = root, columns, fps
+        self._tasks: dict[str, int] = {}
+        self._episodes: list[dict[str, Any]] = []
+        self._num_rows = 0
+
+    def write(self, store: Store) -> None:
+        """Everything there is."""
+        statistics: list[dict[str, _Statistics]] = []
+        writer, size, file_number = None, 0, 0
+        try:
+            for number in range(len(store)):
+                episode, entry = store.episode(number), store.entry(number)
+                arrays = self._rows(episode, number, self._tasks.setdefault(_task(entry), len(self._tasks)))
+                table = self._table(arrays)
+                if writer is not None and size + table.nbytes > _FILE_BYTES:
+                    writer.close()
+                    writer, size, file_number = None, 0, file_number + 1
+                place = {"chunk_index": file_number // _FILES_A_CHUNK, "file_index": file_number % _FILES_A_CHUNK}
+                writer = writer or _writer(self._root / "data" / _PATTERN.format(**place), table.schema)
+                writer.write_table(table)
+                size += table.nbytes
+                statistics.append({key: _statistics(values) for key, values in arrays.items()})
+                self._list(episode, entry, number, place, statistics[-1])
+        finally:
+            if writer is not None:
+                writer.close()
+        self._write_meta(store, statistics)
+
+    def _rows(self, episode: Episode, number: int, task: int) -> dict[str, Array]:
+        """Every column, [T+1, *shape]; the last input again where there are only T."""
+        rows = np.arange(episode.num_steps + 1)
+        arrays: dict[str, Array] = {}
+        for column in self._columns:
+            values = arrays_of(episode, column.signal.role)[column.signal.name]
+            is_short = column.signal.role is not Role.OBSERVATION
+            arrays[column.key] = np.concatenate([values, values[-1:]]) if is_short else values
+        return arrays | {
+            SURPLUS: rows == len(rows) - 1,
+            "timestamp": (rows / self._fps).astype(np.float32),
+            "frame_index": rows,
+            "episode_index": np.full(len(rows), number),
+            "index": rows + self._num_rows,
+            "task_index": np.full(len(rows), task),
+        }
+
+    def _table(self, arrays: Mapping[str, Array]) -> pa.Table:
+        import pyarrow as pa
+
+        cells = {column.key: column.cells(arrays[column.key]) for column in self._columns}
+        return pa.table(cells | {key: pa.array(values) for key, values in arrays.items() if key not in cells})
+
+    def _list(
+        self,
+        episode: Episode,
+        entry: Entry,
+        number: int,
+        place: Mapping[str, int],
+        statistics: Mapping[str, _Statistics],
+    ) -> None:
+        """Adds an episode to the list."""
+        length = episode.num_steps + 1
+        row: dict[str, Any] = {
+            "episode_index": number,
+            "tasks": [_task(entry)],
+            "length": length,
+            **{f"data/{name}": value for name, value in place.items()},
+            "dataset_from_index": self._num_rows,
+            "dataset_to_index": self._num_rows + length,
+            "meta/episodes/chunk_index": 0,
+            "meta/episodes/file_index": 0,
+            f"{OWN}/terminated": episode.terminated,
+            f"{OWN}/truncated": episode.truncated,
+            f"{OWN}/seed": episode.seed,
+            f"{OWN}/step_s": None if episode.step_s is None else episode.step_s.tolist(),
+            f"{OWN}/source": json.dumps(dict(entry.source), ensure_ascii=False),
+        }
+        for column in self._columns:
+            if column.signal.role is Role.OBSERVATION:
+                mask = episode.observed.get(column.signal.name)
+                row[f"{OWN}/{MASKS}{column.signal.name}"] = None if mask is None else mask.tolist()
+        for key, one in statistics.items():
+            row |= {f"stats/{key}/{name}": values.tolist() for name, values in one.named().items()}
+        self._episodes.append(row)
+        self._num_rows += length
+
+    def _write_meta(self, store: Store, statistics: Sequence[Mapping[str, _Statistics]]) -> None:
+        """All that is known only at the end."""
+        features = {column.key: column.feature for column in self._columns}
+        plain = {SURPLUS: "bool", **_DEFAULTS}
+        features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in plain.items()}
+        info = {
+            "codebase_version": "v3.0",
+            "robot_type": None,
+            "total_episodes": len(self._episodes),
+            "total_frames": self._num_rows,
+            "total_tasks": len(self._tasks),
+            "chunks_size": _FILES_A_CHUNK,
+            "data_files_size_in_mb": _FILE_BYTES >> 20,
+            "video_files_size_in_mb": 200,
+            "fps": self._fps,
+            "splits": {"train": f"0:{len(self._episodes)}"},
+            "data_path": f"data/{_PATTERN}",
+            "video_path": None,
+            "features": features,
+        }
+        merged = {key: _merge([one[key] for one in statistics]) for key in statistics[0]}
+        stats = {key: {name: values.tolist() for name, values in one.named().items()} for key, one in merged.items()}
+        own = {"signals": {column.key: column.signal.name for column in self._columns}}
+        for file, content in ((INFO_FILE, info), ("meta/stats.json", stats), (OWN_FILE, own)):
+            (self._root / file).write_text(json.dumps(content, indent=4, ensure_ascii=False), "utf-8")
+        (self._root / SCHEMA_FILE).write_text(to_json(store.schema), "utf-8")
+        _write(self._root / TASKS_FILE, _tasks_table(self._tasks))
+        _write(self._root / EPISODES_FOLDER / _PATTERN.format(chunk_index=0, file_index=0), self._episodes_table())
+
+    def _episodes_table(self) -> pa.Table:
+        import pyarrow as pa
+
+        types = {f"{OWN}/seed": pa.int64(), f"{OWN}/step_s": pa.list_(pa.float32())}
+        masks = [key for key in self._episodes[0] if key.startswith(f"{OWN}/{MASKS}")]
+        types |= dict.fromkeys(masks, pa.list_(pa.bool_()))
+        return pa.table(
+            {key: pa.array([row[key] for row in self._episodes], types.get(key)) for key in self._episodes[0]}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Statistics:
+    """Of a feature: per component, or per channel of a picture with values from 0 to 1.
+
+    Args:
+        low: smallest value.
+        high: largest.
+        mean: over the rows.
+        std: around it.
+        count: of rows.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    count: int
+
+    def named(self) -> dict[str, Array]:
+        """The values as the format calls them."""
+        count = np.array([self.count])
+        return {"min": self.low, "max": self.high, "mean": self.mean, "std": self.std, "count": count}
+
+
+def _statistics(values: Array) -> _Statistics:
+    """Of [rows, *shape]; pictures are uint8 with channels last, their statistics of shape [channels, 1, 1]."""
+    if values.dtype == np.uint8 and values.ndim == 4:
+        table = values.reshape(-1, values.shape[-1]).astype(np.float64) / 255
+        shape: tuple[int, ...] = (values.shape[-1], 1, 1)
+    else:
+        table = values.reshape(len(values), -1).astype(np.float64)
+        shape = (table.shape[1],)
+    low, high, mean, std = (f(table, axis=0).reshape(shape) for f in (np.min, np.max, np.mean, np.std))
+    return _Statistics(low=low, high=high, mean=mean, std=std, count=len(values))
+
+
+def _merge(parts: Sequence[_Statistics]) -> _Statistics:
+    """Of all rows together."""
+    weights = np.array([part.count for part in parts], np.float64) / sum(part.count for part in parts)
+    means, stds = np.stack([part.mean for part in parts]), np.stack([part.std for part in parts])
+    mean = np.tensordot(weights, means, 1)
+    return _Statistics(
+        low=np.min([part.low for part in parts], axis=0),
+        high=np.max([part.high for part in parts], axis=0),
+        mean=mean,
+        std=np.sqrt(np.tensordot(weights, stds**2 + (means - mean) ** 2, 1)),
+        count=sum(part.count for part in parts),
+    )
+
+
+def _task(entry: Entry) -> str:
+    """What was to be done, in words; empty where nothing is noted."""
+    task = entry.source.get("task", "")
+    return task if isinstance(task, str) else ""
+
+
+def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
+    """The list of tasks, marked so that pandas takes the texts as the index, where the lerobot package wants them."""
+    import pyarrow as pa
+
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
+        for name, kind, dtype in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
+    ]
+    pandas = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
+    table = pa.table({"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())})
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Writes a parquet file in which a flipped bit is noticed."""
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return pq.ParquetWriter(path, schema, compression="snappy", write_page_checksum=True)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with _writer(path, table.schema) as writer:
+        writer.write_table(table)

@@ -1,0 +1,375 @@
+"""Where a LeRobot dataset (v2.0, v2.1 or v3.0) keeps its episodes. What its metadata says is checked, not trusted.
+
+v2.x    meta/episodes.jsonl and meta/tasks.jsonl; a parquet file and a video a camera for each episode
+v3.0    meta/episodes/*/*.parquet and meta/tasks.parquet; files that hold many episodes each
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worldline.data.checks import Finding
+from worldline.data.formats.lerobot.metadata import FIX, Checked, parse_json, read_json, within
+from worldline.data.formats.lerobot.tables import Rows
+from worldline.errors import DataError
+
+INFO_FILE = "meta/info.json"
+EPISODES_FOLDER = "meta/episodes"
+EPISODES_LINES = "meta/episodes.jsonl"
+TASKS_FILE = "meta/tasks.parquet"
+TASKS_LINES = "meta/tasks.jsonl"
+OWN_FILE = "meta/worldline.json"
+"""What our exporter adds: which feature is which signal."""
+OWN = "worldline"
+"""What the columns of our exporter begin with."""
+
+_FIELD = re.compile(r"\{(\w+)(?::0?(\d)d)?\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One column or camera.
+
+    Args:
+        key: its name in the dataset.
+        dtype: "video", "image", "string" or that of its numbers.
+        shape: of one value, as declared.
+        components: a name for each number; empty for none.
+        is_depth: a map of depths rather than a picture.
+        height_width: of a picture, as declared.
+        num_channels: of a picture, as declared.
+    """
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    components: tuple[str, ...] = ()
+    is_depth: bool = False
+    height_width: tuple[int, int] = (0, 0)
+    num_channels: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPlace:
+    """Where the frames of an episode are.
+
+    Args:
+        file: within the dataset.
+        start_s: of the first frame, in seconds from the start of the file.
+        length_s: seconds; None where the file holds nothing else.
+    """
+
+    file: str
+    start_s: float = 0.0
+    length_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodePlace:
+    """One episode in the list.
+
+    Args:
+        number: its `episode_index`.
+        num_rows: as listed.
+        tasks: what was to be done, in words.
+        data: the parquet file, within the dataset.
+        videos: per feature.
+        own: what our exporter noted, by column without its prefix.
+    """
+
+    number: int
+    num_rows: int
+    tasks: tuple[str, ...]
+    data: str
+    videos: Mapping[str, VideoPlace]
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A dataset.
+
+    Args:
+        root: its folder.
+        fps: rows a second.
+        features: by key, in order.
+        episodes: in the order of their numbers.
+        lost: what is wrong with the list of episodes itself, one for each loss.
+        signals: signal names by feature key, where our exporter wrote them.
+        is_own: whether our exporter wrote it.
+    """
+
+    root: Path
+    fps: float
+    features: Mapping[str, Feature]
+    episodes: tuple[EpisodePlace, ...]
+    lost: tuple[Finding, ...]
+    signals: Mapping[str, str]
+    is_own: bool
+
+
+def read_layout(root: Path) -> Layout:
+    """What `meta/` says of the dataset in `root`.
+
+    Raises:
+        DataError: `meta/info.json` cannot be used, or not one episode is listed.
+        MissingExtraError: v3.0, and the package pyarrow is not installed.
+    """
+    info = Checked(read_json(within(root, INFO_FILE), INFO_FILE), INFO_FILE)
+    version, fps = info.text("codebase_version"), info.number("fps")
+    if not fps > 0:
+        raise info.error(f"fps is {fps}, not a positive number")
+    features = {key: _feature(key, value) for key, value in info.mapping("features").items()}
+    if re.fullmatch(r"v2\.\d+", version):
+        listed = _listed_v2(root, info, features)
+    elif re.fullmatch(r"v3\.\d+", version):
+        listed = _listed_v3(root, info, features)
+    else:
+        fix = "Convert the dataset with the lerobot package to v2.1 or v3.0."
+        raise DataError(f"the dataset is of version {version!r:.40}", fix=fix, file=INFO_FILE)
+    found = sorted((one for one in listed if isinstance(one, EpisodePlace)), key=lambda one: one.number)
+    lost = [one for one in listed if isinstance(one, Finding)]
+    lost += _miscounted(info, found) if not lost else []
+    if not found:
+        raise lost[0].error() if lost else info.error("not one episode is listed")
+    is_own = (root / OWN_FILE).exists()
+    return Layout(
+        root=root,
+        fps=fps,
+        features=features,
+        episodes=tuple(found),
+        lost=tuple(lost),
+        signals=_signals(root, features) if is_own else {},
+        is_own=is_own,
+    )
+
+
+def _feature(key: str, value: Any) -> Feature:
+    entry = Checked(value, INFO_FILE, f"feature {key!r:.80}")
+    dtype = entry.text("dtype")
+    shape = entry.entries.get("shape")
+    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
+        raise entry.error(f"'shape' is {shape!r:.80}, not a list of whole numbers")
+    names = entry.entries.get("names")
+    if dtype not in ("video", "image"):
+        return Feature(key=key, dtype=dtype, shape=tuple(shape), components=_components(names, math.prod(shape)))
+    if len(shape) != 3 or 0 in shape:
+        raise entry.error(f"a picture has three dimensions, not the shape {shape}")
+    details = [entry.entries.get(name) for name in ("info", "video_info")]
+    is_depth = any(bool(d.get(f"{p}is_depth_map")) for d in details if isinstance(d, dict) for p in ("", "video."))
+    size = _height_width(shape, names)
+    channels = math.prod(shape) // math.prod(size)
+    return Feature(
+        key=key, dtype=dtype, shape=tuple(shape), is_depth=is_depth, height_width=size, num_channels=channels
+    )
+
+
+def _height_width(shape: Sequence[int], names: Any) -> tuple[int, int]:
+    """Height and width in a shape whose channels come first or last, as the names of its dimensions tell."""
+    if isinstance(names, list) and len(names) == 3 and "height" in names and "width" in names:
+        return shape[names.index("height")], shape[names.index("width")]
+    return (shape[1], shape[2]) if shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4) else (shape[0], shape[1])
+
+
+def _components(names: Any, size: int) -> tuple[str, ...]:
+    """A name for each number: from a list, from lists under headings, or from names with their places; else none."""
+    if isinstance(names, dict):
+        values = list(names.values())
+        if values and all(isinstance(value, list) for value in values):
+            names = [name for value in values for name in value]
+        elif len(values) == size and sorted(v for v in values if type(v) is int) == list(range(size)):
+            names = sorted(names, key=lambda name: int(names[name]))
+    fits = isinstance(names, list) and len(names) == size and all(isinstance(name, str) and name for name in names)
+    return tuple(names) if fits else ()
+
+
+def _fill(template: str, info: Checked, values: Mapping[str, int | str]) -> str:
+    """A path from its template; only plain fields are filled in, because the template comes from a stranger."""
+
+    def one(match: re.Match[str]) -> str:
+        name, width = match[1], int(match[2] or 0)
+        if name not in values:
+            raise info.error(f"the path {template!r:.200} has the unknown field {name!r}")
+        return str(values[name]).zfill(width)
+
+    path = _FIELD.sub(one, template)
+    if "{" in path or "}" in path:
+        raise info.error(f"the path {template!r:.200} has a field that cannot be filled in")
+    return path
+
+
+def _listed_v2(root: Path, info: Checked, features: Mapping[str, Feature]) -> list[EpisodePlace | Finding]:
+    """The lines of meta/episodes.jsonl."""
+    found: list[EpisodePlace | Finding] = []
+    for line, entry in _json_lines(within(root, EPISODES_LINES), EPISODES_LINES):
+        if isinstance(entry, Finding):
+            found.append(entry)
+            continue
+        try:
+            place = _place_v2(info, Checked(entry, EPISODES_LINES, f"line {line}"), features)
+        except DataError as error:
+            found.append(_finding(error))
+            continue
+        found.append(place)
+    return _distinct(found, EPISODES_LINES)
+
+
+def _place_v2(info: Checked, row: Checked, features: Mapping[str, Feature]) -> EpisodePlace:
+    number, per_chunk = row.whole("episode_index"), info.whole("chunks_size")
+    if not per_chunk:
+        raise info.error("'chunks_size' is 0")
+    fields: dict[str, int | str] = {"episode_chunk": number // per_chunk, "episode_index": number}
+    return EpisodePlace(
+        number=number,
+        num_rows=row.whole("length"),
+        tasks=row.texts("tasks"),
+        data=_fill(info.text("data_path"), info, fields),
+        videos={
+            key: VideoPlace(file=_fill(info.text("video_path"), info, fields | {"video_key": key}))
+            for key, feature in features.items()
+            if feature.dtype == "video"
+        },
+    )
+
+
+def _json_lines(path: Path, file: str) -> Iterator[tuple[int, Any]]:
+    """What each line says, with its number, from 1; in place of one that is no JSON, a finding."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"the file cannot be read ({error})", fix=FIX, file=file) from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = parse_json(line, file, f"line {number}: ")
+        except DataError as error:
+            entry = _finding(error)
+        yield number, entry
+
+
+def _listed_v3(root: Path, info: Checked, features: Mapping[str, Feature]) -> list[EpisodePlace | Finding]:
+    """The rows of the parquet files in meta/episodes."""
+    found: list[EpisodePlace | Finding] = []
+    for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
+        file = path.relative_to(root).as_posix()
+        try:
+            rows = Rows(within(root, file))
+            table = rows.read([name for name in rows.names if not name.startswith("stats/")], 0, len(rows)).to_pylist()
+        except DataError as error:
+            found.append(_finding(error, file))
+            continue
+        for number, entries in enumerate(table):
+            try:
+                found.append(_place_v3(info, Checked(entries, file, f"row {number}"), features))
+            except DataError as error:
+                found.append(_finding(error))
+    return _distinct(found, EPISODES_FOLDER)
+
+
+def _place_v3(info: Checked, row: Checked, features: Mapping[str, Feature]) -> EpisodePlace:
+    videos = {}
+    for key in (key for key, feature in features.items() if feature.dtype == "video"):
+        start_s, stop_s = (row.number(f"videos/{key}/{end}_timestamp") for end in ("from", "to"))
+        fields = _indices(row, f"videos/{key}") | {"video_key": key}
+        file = _fill(info.text("video_path"), info, fields)
+        videos[key] = VideoPlace(file=file, start_s=start_s, length_s=stop_s - start_s)
+    num_rows = row.whole("dataset_to_index") - row.whole("dataset_from_index")
+    if num_rows != row.whole("length"):
+        raise row.error(f"the length is {row.whole('length')}, but its indices leave room for {num_rows} rows")
+    return EpisodePlace(
+        number=row.whole("episode_index"),
+        num_rows=num_rows,
+        tasks=row.texts("tasks"),
+        data=_fill(info.text("data_path"), info, _indices(row, "data")),
+        videos=videos,
+        own={k.removeprefix(f"{OWN}/"): v for k, v in row.entries.items() if k.startswith(f"{OWN}/")},
+    )
+
+
+def _indices(row: Checked, of: str) -> dict[str, int | str]:
+    return {name: row.whole(f"{of}/{name}") for name in ("chunk_index", "file_index")}
+
+
+def _distinct(found: Sequence[EpisodePlace | Finding], file: str) -> list[EpisodePlace | Finding]:
+    """The same, with a finding in the place of an episode whose number is taken."""
+    seen: set[int] = set()
+    result: list[EpisodePlace | Finding] = []
+    for one in found:
+        if isinstance(one, EpisodePlace) and one.number in seen:
+            problem = f"episode_index {one.number} is there twice; the second one is left out"
+            result.append(Finding(problem=problem, fix=FIX, file=file))
+            continue
+        if isinstance(one, EpisodePlace):
+            seen.add(one.number)
+        result.append(one)
+    return result
+
+
+def _miscounted(info: Checked, found: Sequence[EpisodePlace]) -> Iterator[Finding]:
+    """A finding for each total that does not agree with the list of episodes."""
+    for key, listed in (("total_episodes", len(found)), ("total_frames", sum(one.num_rows for one in found))):
+        if info.entries.get(key) != listed:
+            problem = f"{key} is {info.entries.get(key)!r:.40}, but the episodes that are listed make up {listed}"
+            fix = f"Complete the download; if nothing is missing, write {listed} there."
+            yield Finding(problem=problem, fix=fix, file=INFO_FILE)
+
+
+def read_tasks(root: Path) -> Mapping[int, str]:
+    """What was to be done, in words, by `task_index`; empty where the dataset has no list of tasks.
+
+    Args:
+        root: of the dataset.
+
+    Raises:
+        DataError: the list cannot be read, or gives a number twice.
+    """
+    if (root / TASKS_FILE).exists():
+        file = TASKS_FILE
+        rows = Rows(within(root, file))
+        column = "task" if "task" in rows.names else "__index_level_0__"  # what pandas calls an index without a name
+        entries: list[tuple[int, Any]] = list(enumerate(_renamed(rows, column)))
+    elif (root / TASKS_LINES).exists():
+        file = TASKS_LINES
+        entries = list(_json_lines(within(root, file), file))
+    else:
+        return {}
+    tasks: dict[int, str] = {}
+    for number, entry in entries:
+        if isinstance(entry, Finding):
+            raise entry.error()
+        row = Checked(entry, file, f"entry {number}")
+        index = row.whole("task_index")
+        if index in tasks:
+            raise row.error(f"task_index {index} is there twice")
+        tasks[index] = row.text("task")
+    return tasks
+
+
+def _renamed(rows: Rows, column: str) -> list[dict[str, Any]]:
+    names = ["task_index", column]
+    if missing := [name for name in names if name not in rows.names]:
+        raise rows.error(f"the column {missing[0]!r} is missing")
+    indices, texts = rows.read(names, 0, len(rows)).to_pydict().values()
+    return [{"task_index": index, "task": text} for index, text in zip(indices, texts, strict=True)]
+
+
+def _signals(root: Path, features: Mapping[str, Feature]) -> Mapping[str, str]:
+    """Which feature is which signal, as our exporter noted it."""
+    own = Checked(read_json(within(root, OWN_FILE), OWN_FILE), OWN_FILE)
+    names = Checked(own.mapping("signals"), OWN_FILE, "signals")
+    signals = {key: names.text(key) for key in names.entries}
+    if unknown := [key for key in signals if key not in features]:
+        raise own.error(f"the dataset has no feature {unknown[0]!r:.80}")
+    if len(set(signals.values())) < len(signals):
+        raise own.error("two features are said to be the same signal")
+    return signals
+
+
+def _finding(error: DataError, file: str | None = None) -> Finding:
+    return Finding(problem=error.problem, fix=error.fix, file=file or (str(error.file) if error.file else None))

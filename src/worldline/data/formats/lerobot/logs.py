@@ -1,0 +1,219 @@
+"""LeRobot datasets (v2.0, v2.1 and v3.0), read without the lerobot package.
+
+A row holds an observation and the action that is taken next, so an episode has as many actions as observations. The
+last action leads to nothing that was logged, and is dropped together with its reward and exogenous inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import Finding
+from worldline.data.formats.lerobot.episode import (
+    BOOKKEEPING,
+    ENDS,
+    SUCCESS,
+    SURPLUS,
+    EpisodeReader,
+    is_numeric,
+    signal_name,
+)
+from worldline.data.formats.lerobot.layout import INFO_FILE, OWN, Feature, Layout, read_layout, read_tasks
+from worldline.data.formats.lerobot.metadata import within
+from worldline.data.formats.lerobot.tables import DataFiles
+from worldline.data.infer import Summary, infer_signal, role_of_column, summarise
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.store import SCHEMA_FILE
+from worldline.errors import DataError
+
+Array = NDArray[np.generic]
+
+
+class LeRobotLogs(Logs):
+    """The episodes of a LeRobot dataset.
+
+    Args:
+        layout: where they lie.
+        schema: of every episode.
+        unclear: see `Logs`.
+        lost: what is wrong with the lists of episodes and tasks; each is reported as an episode that cannot be read.
+        tasks: what was to be done, by `task_index`.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        schema: Schema,
+        unclear: Sequence[str],
+        lost: Sequence[Finding],
+        tasks: Mapping[int, str],
+    ) -> None:
+        self._layout, self._schema, self._unclear = layout, schema, tuple(unclear)
+        self._lost, self._tasks = tuple(lost), tasks
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether it is a folder with `meta/info.json` in it."""
+        return (path / INFO_FILE).is_file()
+
+    @classmethod
+    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> LeRobotLogs:
+        """See `Logs`."""
+        refuse(reading, "LeRobot")
+        layout = read_layout(path)
+        lost, tasks = list(layout.lost), dict[int, str]()
+        try:
+            tasks.update(read_tasks(path))
+        except DataError as error:
+            lost.append(_finding(error, path))
+        if schema is None and (path / SCHEMA_FILE).exists():
+            where = within(path, SCHEMA_FILE)
+            schema = from_json(Schema, where.read_bytes(), where=where)
+        schema, unclear = (schema, _said_of(layout, schema)) if schema is not None else _infer(layout)
+        return cls(layout, schema, unclear, lost, tasks)
+
+    @property
+    def schema(self) -> Schema:
+        """See `Logs`."""
+        return self._schema
+
+    @property
+    def unclear(self) -> tuple[str, ...]:
+        """See `Logs`."""
+        return self._unclear
+
+    def __len__(self) -> int:
+        return len(self._layout.episodes) + len(self._lost)
+
+    def read(self) -> Iterator[LoggedEpisode]:
+        """See `Logs`."""
+        reader = EpisodeReader(self._layout, self._schema, self._tasks)
+        for number, place in enumerate(self._layout.episodes):
+            try:
+                found = reader.read(place)
+            except DataError as error:
+                finding = replace(_finding(error, self._layout.root, place.data), episode=number)
+                yield LoggedEpisode(file=place.data, number=number, episode=None, findings=(finding,))
+                continue
+            findings = tuple(replace(finding, file=place.data, episode=number) for finding in found.findings)
+            yield LoggedEpisode(
+                file=place.data, number=number, episode=found.episode, findings=findings, source=found.source
+            )
+        for number, lost in enumerate(self._lost, len(self._layout.episodes)):
+            yield LoggedEpisode(
+                file=lost.file or INFO_FILE, number=number, episode=None, findings=(replace(lost, episode=number),)
+            )
+
+
+def _finding(error: DataError, root: Path, file: str | None = None) -> Finding:
+    """The error as a finding, its file named within the dataset."""
+    if error.file is not None:
+        path = Path(error.file)
+        file = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(error.file)
+    return Finding(problem=error.problem, fix=error.fix, file=file, signal=error.signal, step=error.step)
+
+
+def _infer(layout: Layout) -> tuple[Schema, list[str]]:
+    """A schema from the features that the metadata declares and the numbers in the rows."""
+    unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
+    numeric = [feature for feature in layout.features.values() if is_numeric(feature)]
+    seen = _summaries(layout, numeric)
+    signals = []
+    for feature in layout.features.values():
+        name = signal_name(layout, feature.key)
+        if feature.dtype in ("video", "image") and not feature.is_depth:
+            signals.append(_picture(name, feature))
+        elif feature.key in seen:
+            role = _role(feature.key)
+            signal, doubts = infer_signal(name, role, seen[feature.key])
+            if feature.key == SUCCESS:
+                doubts.append("kept as a reward of 0 or 1, not as an end of the episode.")
+            if not feature.key.startswith(("observation", "action", "next.")):
+                doubts.insert(0, f"taken as {role} because of its name.")
+            if feature.components and signal.kind is Kind.VECTOR and len(feature.components) == signal.size:
+                signal = replace(signal, components=feature.components)
+            signals.append(signal)
+            unclear += [f"{name}: {doubt}" for doubt in doubts]
+    order = list(Role)
+    signals.sort(key=lambda signal: order.index(signal.role))
+    schema = Schema(signals=tuple(signals), step_s=1 / layout.fps)
+    return schema, [*unclear, *_said_of(layout, schema)]
+
+
+def _summaries(layout: Layout, features: Sequence[Feature]) -> dict[str, list[Summary]]:
+    """By feature key, a summary for each episode whose numbers can be read."""
+    files, failure = DataFiles(layout.root), None
+    seen: dict[str, list[Summary]] = {}
+    num_read = 0
+    for place in layout.episodes:
+        try:
+            piece = files.locate(place.data, place.number, place.num_rows)
+            for feature in features:
+                values = piece.numbers(feature.key, feature.shape, feature.key).values
+                keep = len(piece) if _role(feature.key) is Role.OBSERVATION else len(piece) - 1
+                if keep:
+                    seen.setdefault(feature.key, []).append(summarise(_cells(values[:keep], feature)))
+            num_read += 1
+        except DataError as error:
+            failure = failure or error
+    if failure is not None and not num_read:
+        problem = f"not one of {len(layout.episodes)} episodes can be read; the first: {failure.problem}"
+        raise DataError(problem, fix=failure.fix, file=failure.file, signal=failure.signal, step=failure.step)
+    return seen
+
+
+def _cells(values: Array, feature: Feature) -> Array:
+    """The values as `infer_signal` wants them: single numbers without a dimension of their own."""
+    return values.reshape(-1) if feature.shape == (1,) else values
+
+
+def _role(key: str) -> Role:
+    """What a feature is, as its name tells by the format's convention."""
+    if key.split(".")[0] in ("observation", "action"):
+        return Role(key.split(".")[0])
+    return Role.REWARD if key == SUCCESS else role_of_column(key)
+
+
+def _picture(name: str, feature: Feature) -> Signal:
+    """The signal of a camera; what a video decodes to has three channels."""
+    channels = 3 if feature.dtype == "video" else feature.num_channels
+    return Signal(
+        name=name, role=_role(feature.key), kind=Kind.IMAGE, shape=(*feature.height_width, channels), unit="1"
+    )
+
+
+def _said_of(layout: Layout, schema: Schema) -> list[str]:
+    """What reading the dataset with this schema leaves out or assumes."""
+    said = []
+    if SURPLUS not in layout.features:
+        said.append(
+            "A row pairs an observation with the action that follows it: the last action of each episode leads to no "
+            "logged observation, and is dropped with its reward and its exogenous inputs."
+        )
+    names = {signal.name for signal in schema.signals}
+    for key, feature in layout.features.items():
+        name = signal_name(layout, key)
+        if key in ENDS and not layout.is_own:
+            said.append(
+                f"{key}: taken as the end of the episode ({ENDS[key]}) where it is set at the last action that is "
+                "kept; its last value tells of what was not logged, and such an episode counts as truncated."
+            )
+        elif feature.dtype == "string":
+            said.append(f"{key}: text, kept in the source of an episode that has the same text throughout.")
+        elif name not in names and key not in BOOKKEEPING and key not in ENDS and not key.startswith(f"{OWN}."):
+            why = "a map of depths" if feature.is_depth else f"{feature.dtype} of shape {feature.shape}"
+            said.append(f"{key}: left out, because the schema has no signal {name!r} ({why}).")
+        elif feature.dtype == "video":
+            said.append(f"{key}: frames as its video, which loses detail, decodes to.")
+    if schema.step_s is not None and abs(schema.step_s * layout.fps - 1) > 0.01:
+        said.append(
+            f"The schema says {schema.step_s:g} s a step, the dataset {1 / layout.fps:g} s: the schema's is used."
+        )
+    return said

@@ -1,0 +1,309 @@
+"""Parquet files as LeRobot writes them: rows of numbers, lists of numbers, texts, and pictures in the cells."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from worldline.data.formats.lerobot.metadata import FIX, within
+from worldline.errors import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Array = NDArray[np.generic]
+
+MOST_PIXELS = 1 << 26
+"""A picture that claims more (8192 by 8192) is taken for a damaged one."""
+
+_MOST_ROWS_A_BYTE = 100  # times rise from row to row and do not pack that well; more is a damaged end
+_PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_UNREADABLE_PICTURE = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, NotImplementedError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A column of numbers.
+
+    Args:
+        values: [rows, *shape] in the dtype of the file; 0 where the file has none.
+        missing: [rows] bool, True where a row has no value, or NaN in one of its components.
+        empty: the same without NaN.
+    """
+
+    values: Array
+    missing: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+
+
+class Rows:
+    """The rows of a parquet file.
+
+    Args:
+        file: where it lies.
+
+    Raises:
+        DataError: it cannot be read, or names a column twice.
+        MissingExtraError: the package pyarrow is not installed.
+    """
+
+    def __init__(self, file: Path) -> None:
+        try:
+            import pyarrow.parquet as pq
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", "lerobot") from error
+        self.file = file
+        with self._damage("the file"):
+            self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+            size = file.stat().st_size
+            names = self._parquet.schema_arrow.names
+            counts = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
+        self.names = tuple(names)
+        self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise self.error(f"the column {twice[0]!r} is there twice", fix="Remove or rename one of them.")
+        if min(counts, default=0) < 0 or self._first[-1] != self._parquet.metadata.num_rows:
+            raise self.error(f"its parts hold {self._first[-1]} rows, its end says {self._parquet.metadata.num_rows}")
+        if len(self) > _MOST_ROWS_A_BYTE * size:
+            raise self.error(f"it claims {len(self)} rows in {size} bytes")
+        self._cached: dict[tuple[str, ...], tuple[int, Any]] = {}
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def error(self, problem: str, *, fix: str = FIX, signal: str | None = None, step: int | None = None) -> DataError:
+        """The problem as an error that names the file."""
+        return DataError(problem, fix=fix, file=self.file, signal=signal, step=step)
+
+    def read(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
+        """The columns `names` of the rows `start` to `stop`.
+
+        Args:
+            names: of columns that are there.
+            start: first row.
+            stop: end, at most len.
+
+        Raises:
+            DataError: the part of the file that holds them is damaged.
+        """
+        import pyarrow as pa
+
+        groups = range(
+            int(np.searchsorted(self._first, start, "right")) - 1, int(np.searchsorted(self._first, stop, "left"))
+        )
+        parts = [self._group(group, tuple(names)) for group in groups]
+        if not parts:
+            return self._parquet.schema_arrow.empty_table().select(list(names))
+        with self._damage("the rows"):
+            return pa.concat_tables(parts).slice(start - int(self._first[groups[0]]), stop - start)
+
+    def _group(self, group: int, names: tuple[str, ...]) -> pa.Table:
+        """One row group; the last one is kept, because episodes that follow each other often share it."""
+        if names not in self._cached or self._cached[names][0] != group:
+            rows = int(self._first[group + 1] - self._first[group])
+            with self._damage(f"part {group} of the file"):
+                # Names with dots select everything that begins with them, hence the selection afterwards.
+                table = self._parquet.read_row_group(group, columns=list(names), use_threads=False).select(list(names))
+                table.validate(full=True)
+            if len(table) != rows:
+                raise self.error(f"part {group} of the file holds {len(table)} rows, its end says {rows}")
+            self._cached[names] = (group, table)
+        return self._cached[names][1]
+
+    @contextmanager
+    def _damage(self, what: str) -> Iterator[None]:
+        """Turns what the library raises on a damaged file into an error that names the place."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
+            words = f"{type(error).__name__}: {error}".replace("\n", " ")
+            raise self.error(f"{what} cannot be read ({words:.300})") from error
+
+
+def decode_picture(content: bytes) -> NDArray[np.uint8]:
+    """The picture [h, w, channels] in a PNG, JPEG, WebP or BMP file; 1 channel if it is grey, 4 if it has alpha.
+
+    Args:
+        content: of the file.
+
+    Raises:
+        ValueError: it is damaged, too large, or not of 8 bits a channel.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_PICTURE_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it claims {image.width} by {image.height} pixels")
+            if image.mode == "P" and "transparency" not in image.info:
+                return np.array(image.convert("RGB"))
+            if image.mode not in ("L", "RGB", "RGBA"):
+                raise ValueError(f"its pixels are of kind {image.mode}, not of 8 bits for grey, RGB or RGBA")
+            pixels = np.array(image)
+    except _UNREADABLE_PICTURE as error:
+        raise ValueError(f"{type(error).__name__}: {error}".replace("\n", " ")) from error
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
+    """The PNG file of a picture; `decode_picture` gives the same back, bit for bit.
+
+    Args:
+        pixels: [h, w, channels], 1, 3 or 4 channels.
+    """
+    out = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(out, "PNG", compress_level=3)
+    return out.getvalue()
+
+
+def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[..., DataError]) -> Numbers:
+    """The numbers in a column whose cells are numbers, or lists of lists of them.
+
+    Args:
+        column: of a table.
+        shape: of one cell; (1,) may be stored as a number or as a list of one.
+        error: makes an error from a problem and the row, as `step`.
+
+    Raises:
+        DataError: a cell has another shape, or holds no numbers.
+    """
+    import pyarrow as pa
+
+    cells = column.combine_chunks()
+    present = np.flatnonzero(~np.asarray(cells.is_null()))
+    flat, dimensions = cells.drop_null(), list(shape)
+    if shape == (1,) and not pa.types.is_nested(flat.type):
+        dimensions = []
+    for size in dimensions:
+        if not (
+            pa.types.is_fixed_size_list(flat.type) or pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type)
+        ):
+            raise error(f"a cell is {column.type}, not a list of shape {shape}")
+        lengths = np.asarray(flat.value_lengths().fill_null(-1))
+        wrong = np.flatnonzero(lengths != size)
+        if len(wrong):
+            step = int(present[wrong[0] * len(present) // max(len(lengths), 1)])
+            raise error(f"a cell has {lengths[wrong[0]]} numbers where shape {shape} needs {size}", step=step)
+        flat = flat.flatten()
+    if not (pa.types.is_floating(flat.type) or pa.types.is_integer(flat.type) or pa.types.is_boolean(flat.type)):
+        raise error(f"its cells hold {flat.type}, not numbers of shape {shape}")
+    dtype = np.dtype(flat.type.to_pandas_dtype())
+    empty = np.asarray(flat.is_null(), np.bool_)
+    known = flat.fill_null(False if dtype.kind == "b" else 0).to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+    values = np.zeros((len(cells), *shape), dtype)
+    values[present] = known.reshape(-1, *shape)
+    gaps = np.ones(len(cells), np.bool_)
+    gaps[present] = empty.reshape(len(present), -1).any(1)
+    is_nan = np.isnan(values.reshape(len(cells), -1)).any(1) if dtype.kind == "f" else np.zeros_like(gaps)
+    return Numbers(values=values, missing=gaps | is_nan, empty=gaps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Some rows of a file that belong together."""
+
+    rows: Rows
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def column(self, key: str) -> pa.ChunkedArray:
+        """One column of these rows.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        if key not in self.rows.names:
+            raise self.rows.error("the column is missing", signal=key)
+        return self.rows.read([key], self.start, self.stop).column(0)
+
+    def numbers(self, key: str, shape: tuple[int, ...], signal: str) -> Numbers:
+        """The numbers in a column.
+
+        Args:
+            key: of the column.
+            shape: of a cell.
+            signal: its name in errors.
+
+        Raises:
+            DataError: it is missing or damaged, or holds something else.
+        """
+        return numbers(self.column(key), shape, partial(self.rows.error, signal=signal))
+
+    def known(self, key: str) -> Array:
+        """A column of single numbers without gaps.
+
+        Raises:
+            DataError: it is missing or damaged, or has gaps.
+        """
+        found = self.numbers(key, (1,), key)
+        gaps = np.flatnonzero(found.missing)
+        if len(gaps):
+            raise self.rows.error("the cell is empty", signal=key, step=int(gaps[0]))
+        return found.values.reshape(-1)
+
+    def whole(self, key: str) -> NDArray[np.int64]:
+        """A column of whole numbers without gaps.
+
+        Raises:
+            DataError: it is something else.
+        """
+        values = self.known(key)
+        if values.dtype.kind not in "iu":
+            raise self.rows.error(f"the column holds {values.dtype}, not whole numbers", signal=key)
+        return values.astype(np.int64)
+
+
+class DataFiles:
+    """The parquet files of a dataset; the last one is kept open.
+
+    Args:
+        root: of the dataset.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._last: tuple[str, Rows, NDArray[np.int64]] | None = None
+
+    def locate(self, file: str, number: int, num_rows: int) -> Piece:
+        """The rows of an episode.
+
+        Args:
+            file: that holds them, within the dataset.
+            number: the `episode_index` of its rows.
+            num_rows: as the list of episodes has it.
+
+        Raises:
+            DataError: the file cannot be read, or does not hold just the rows that the list gives to the episode.
+        """
+        if self._last is None or self._last[0] != file:
+            rows = Rows(within(self._root, file))
+            whole = Piece(rows=rows, start=0, stop=len(rows))
+            self._last = (file, rows, whole.whole("episode_index"))
+        _, rows, numbers_of_rows = self._last
+        where = np.flatnonzero(numbers_of_rows == number)
+        if len(where) != num_rows or not len(where):
+            problem = f"the file holds {len(where)} rows of episode_index {number}, the list {num_rows}"
+            raise rows.error(problem, step=min(len(where), num_rows))
+        if where[-1] - where[0] + 1 != len(where):
+            step = int(np.flatnonzero(np.diff(where) != 1)[0]) + 1
+            raise rows.error("rows of other episodes lie between those of this one", step=step)
+        return Piece(rows=rows, start=int(where[0]), stop=int(where[-1]) + 1)

@@ -1,0 +1,344 @@
+"""Minari datasets on this machine: T+1 observations and T actions an episode, which is the convention here too.
+
+Members of dictionaries and tuples become signals of their own with dotted names. The spaces say which numbers are
+choices and what bounds actions have; a text is kept with the episode where it stays the same, as missions do. What is
+under `infos` is left out unless schema.json names it (`infos.<name>`).
+
+`export_minari` writes HDF5 that the minari package loads: observations as a dictionary, the actions as a dictionary
+where there are several, the reward where there is one number of it. Exogenous signals, other rewards, masks and the
+times of steps lie under `infos`; schema, seed and source in attributes. All values carry a checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from worldline.config import from_json, to_json
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import Finding, Severity
+from worldline.data.conversion import to_episode
+from worldline.data.formats.hdf5.access import (
+    LONGEST_TEXT,
+    UNREADABLE,
+    Array,
+    drafted,
+    embedded_json,
+    finding_of,
+    minari_folder,
+    opened,
+    source_of,
+)
+from worldline.data.formats.hdf5.rows import Told
+from worldline.data.formats.minari.signals import infer_signals, named_arrays, names_of
+from worldline.data.formats.minari.storage import (
+    ACTION,
+    INFOS,
+    NOTE_ATTRIBUTE,
+    OBSERVATION,
+    ArrowStorage,
+    Hdf5Storage,
+    RawEpisode,
+    Storage,
+    read_metadata,
+)
+from worldline.data.formats.missing import check_known, mark_missing, partly_missing
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.store import SCHEMA_FILE, Store
+from worldline.errors import DataError, InputError
+
+SCHEMA_ATTRIBUTE = "worldline_schema"
+FORMAT_VERSION = "0.5.4"
+"""Of minari: the first that can hold pictures without loss, which older ones refuse instead of misreading."""
+_MAIN_FILE = "main_data.hdf5"
+_STEP_S, _OBSERVED, _EXOGENOUS, _REWARDS = "step_s", "observed.", "exogenous.", "rewards."
+
+
+class MinariLogs(Logs):
+    """A dataset of Minari.
+
+    Args:
+        folder: that holds metadata.json and the data.
+        metadata: see `read_metadata`.
+        numbers: of the episodes.
+        exported: the schema that an export of ours was written with; None for others'.
+        schema: of every episode.
+        unclear: see `Logs`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        metadata: Mapping[str, Any],
+        numbers: Sequence[int],
+        exported: Schema | None,
+        schema: Schema,
+        unclear: Sequence[str],
+    ) -> None:
+        self._folder, self._metadata, self._numbers = folder, metadata, tuple(numbers)
+        self._exported, self._schema, self._unclear = exported, schema, tuple(unclear)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether there is a metadata.json beside main_data.hdf5 or numbered folders, here or in `data`."""
+        return minari_folder(path) is not None
+
+    @classmethod
+    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> MinariLogs:
+        """See `Logs`."""
+        refuse(reading, "Minari")
+        folder = minari_folder(path)
+        if folder is None:
+            fix = "Give the folder of one dataset, which has data/metadata.json in it."
+            raise DataError("this is no Minari dataset", fix=fix, file=path)
+        metadata = read_metadata(folder)
+        beside = next((p / SCHEMA_FILE for p in (folder, folder.parent) if (p / SCHEMA_FILE).is_file()), None)
+        if schema is None and beside is not None:
+            schema = from_json(Schema, beside.read_bytes(), where=beside)
+        with _storage(folder, metadata) as (storage, embedded):
+            numbers, unclear = storage.numbers, list[str]()
+            exported = None if embedded is None else from_json(Schema, embedded, where=folder / _MAIN_FILE)
+            schema = schema or exported
+            if schema is None:
+                schema, unclear = infer_signals(storage, metadata, folder)
+        if len(numbers) != (total := metadata["total_episodes"]):
+            unclear.append(f"The dataset says that it has {total} episodes, and {len(numbers)} are tried.")
+        return cls(folder, metadata, numbers, exported, schema, unclear)
+
+    @property
+    def schema(self) -> Schema:
+        """See `Logs`."""
+        return self._schema
+
+    @property
+    def unclear(self) -> tuple[str, ...]:
+        """See `Logs`."""
+        return self._unclear
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def read(self) -> Iterator[LoggedEpisode]:
+        """See `Logs`."""
+        with ExitStack() as stack:
+            try:
+                storage, _ = stack.enter_context(_storage(self._folder, self._metadata))
+            except DataError as error:
+                yield from (self._failed(error, _MAIN_FILE, number) for number in range(len(self)))
+                return
+            for number, logged_number in enumerate(self._numbers):
+                file = storage.file or str(logged_number)
+                try:
+                    logged = self._episode(storage.read(logged_number), file, number, logged_number)
+                except UNREADABLE as error:
+                    logged = self._failed(error, file, number)
+                yield logged
+
+    def _failed(self, error: Exception, file: str, number: int) -> LoggedEpisode:
+        return LoggedEpisode(file=file, number=number, episode=None, findings=(finding_of(error, file, number),))
+
+    def _episode(self, raw: RawEpisode, file: str, number: int, logged_number: int) -> LoggedEpisode:
+        findings: list[Finding] = []
+        observed: dict[str, Array] = {}
+        if raw.note is not None and self._exported is not None:
+            arrays, observed = _exported_arrays(raw, self._exported)
+            seed, told = raw.note["seed"], raw.note["source"]
+        else:
+            arrays = named_arrays(raw)
+            told, findings = _told(raw)
+            told = {"dataset": str(self._metadata.get("dataset_id", ""))} | told
+            seed = told.pop("seed", None)
+            for name in [signal.name for signal in self._schema.observations if signal.name in arrays]:
+                findings += partly_missing(arrays[name], name)
+                arrays[name], known = mark_missing(arrays[name])
+                observed |= {} if known is None else {name: known}
+        for signal in self._schema.signals:
+            if signal.role is not Role.OBSERVATION and signal.name in arrays:
+                check_known(arrays[signal.name], signal.name)
+        episode = to_episode(
+            arrays,
+            self._schema,
+            observed=observed,
+            terminated=_end(raw.terminations, len(raw.rewards), "terminations"),
+            truncated=_end(raw.truncations, len(raw.rewards), "truncations"),
+            seed=None if seed is None else int(seed),
+            step_s=raw.parts[INFOS][_STEP_S].astype(np.float32) if raw.note and _STEP_S in raw.parts[INFOS] else None,
+        )
+        return LoggedEpisode(
+            file=file,
+            number=number,
+            episode=episode,
+            findings=tuple(replace(finding, file=file, episode=number) for finding in findings),
+            source=source_of(file, logged_number, told),
+        )
+
+
+@contextmanager
+def _storage(folder: Path, metadata: Mapping[str, Any]) -> Iterator[tuple[Storage, bytes | None]]:
+    """The episodes of a dataset, and the schema of one that was exported from here."""
+    if metadata["data_format"] == "hdf5":
+        with opened(folder / _MAIN_FILE) as file:
+            yield Hdf5Storage(file, folder / _MAIN_FILE, metadata), embedded_json(file, SCHEMA_ATTRIBUTE)
+    elif metadata["data_format"] in ("arrow", "parquet"):
+        yield ArrowStorage(folder, metadata), None
+    else:
+        problem = f"its data_format is {metadata['data_format']!r}"
+        raise DataError(problem, fix="Known are hdf5, arrow and parquet.", file=folder)
+
+
+def _told(raw: RawEpisode) -> tuple[Told, list[Finding]]:
+    """Numbers and texts that hold for a whole episode, and warnings for texts that do not."""
+    told, findings = dict(raw.told), []
+    for (part, member), name in names_of(raw).items():
+        if member not in raw.texts[part]:
+            continue
+        texts = set(raw.texts[part][member])
+        if len(texts) == 1 and len(text := texts.pop()) <= LONGEST_TEXT:
+            told[name] = text
+        else:
+            problem, fix = "the text changes within the episode and is left out", "Texts can only describe episodes."
+            findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
+    return told, findings
+
+
+def _end(flags: Array, num_steps: int, name: str) -> bool:
+    """Whether the last step is flagged."""
+    if num_steps < 1 or flags.shape != (num_steps,):
+        problem = f"there are {num_steps} rewards, and {name} of shape {flags.shape}"
+        raise DataError(problem, fix="An episode needs one of each for every step, and at least one step.")
+    early = np.flatnonzero(flags[:-1])
+    if len(early):
+        fix = "The episode seems to hold several: split it there."
+        raise DataError(f"{name} is set before the end", fix=fix, step=int(early[0]))
+    return bool(flags[-1])
+
+
+def _exported_arrays(raw: RawEpisode, schema: Schema) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Values and masks of an episode that `export_minari` wrote."""
+    infos = raw.parts[INFOS]
+    arrays = dict(raw.parts[OBSERVATION])
+    actions, reward = schema.actions, _plain_reward(schema)
+    arrays |= {actions[0].name: raw.parts[ACTION][""]} if len(actions) == 1 else raw.parts[ACTION]
+    for prefix in (_EXOGENOUS, _REWARDS):
+        arrays |= {name.removeprefix(prefix): values for name, values in infos.items() if name.startswith(prefix)}
+    if reward is not None:
+        arrays[reward.name] = raw.rewards[:, None]
+    masks = {name.removeprefix(_OBSERVED): mask for name, mask in infos.items() if name.startswith(_OBSERVED)}
+    return arrays, masks
+
+
+def _plain_reward(schema: Schema) -> Signal | None:
+    """The reward that Minari has room for: the only one, of one number."""
+    rewards = schema.of(Role.REWARD)
+    return rewards[0] if len(rewards) == 1 and rewards[0].kind is Kind.VECTOR and rewards[0].size == 1 else None
+
+
+def export_minari(store: Store, destination: Path) -> None:
+    """Nothing; writes the store as a dataset that the minari package loads: `MinariDataset(destination / "data")`.
+
+    `minari.load_dataset` finds it too, where `destination` lies in its folder of datasets and is called like
+    `name-v0`. Where there is no single reward of one number, the rewards that Minari asks for are NaN.
+
+    Args:
+        store: to write.
+        destination: a new folder.
+
+    Raises:
+        InputError: something is there, or a signal has a name that HDF5 cannot keep.
+    """
+    schema = store.schema
+    for signal in schema.signals:
+        if not signal.name.isprintable():
+            raise InputError(f"signal {signal.name!r}: the name has characters that cannot be printed. Rename it.")
+    with drafted(destination) as draft:
+        data = draft / "data"
+        data.mkdir(parents=True)
+        with h5py.File(data / _MAIN_FILE, "w", libver=("v110", "v110")) as file:
+            file.attrs[SCHEMA_ATTRIBUTE] = np.bytes_(to_json(schema).encode())
+            for number in range(len(store)):
+                entry = store.entry(number)
+                group = file.create_group(f"episode_{number}")
+                _write(group, store.episode(number), schema)
+                group.attrs["id"], group.attrs["total_steps"] = number, entry.num_steps
+                if entry.seed is not None:
+                    group.attrs["seed"] = entry.seed
+                note = json.dumps({"seed": entry.seed, "source": dict(entry.source)}, allow_nan=False)
+                group.attrs[NOTE_ATTRIBUTE] = np.bytes_(note.encode())
+        actions = {signal.name: _space(signal) for signal in schema.actions}
+        observations = {signal.name: _space(signal) for signal in schema.observations}
+        metadata = {
+            "dataset_id": _dataset_id(destination.name),
+            "minari_version": FORMAT_VERSION,
+            "data_format": "hdf5",
+            "jpeg_encoding": False,
+            "total_episodes": len(store),
+            "total_steps": int(store.num_steps.sum()),
+            "dataset_size": round((data / _MAIN_FILE).stat().st_size / 1e6, 1),
+            "observation_space": json.dumps(_dictionary(observations)),
+            "action_space": json.dumps(next(iter(actions.values())) if len(actions) == 1 else _dictionary(actions)),
+        }
+        (data / "metadata.json").write_text(json.dumps(metadata, indent=2), "utf-8")
+
+
+def _dataset_id(name: str) -> str:
+    """An id of the form that Minari asks for."""
+    words = re.sub(r"[^-\w]+", "-", name).strip("-") or "worldline"
+    return words if re.fullmatch(r".+-v\d+", words) else f"{words}-v0"
+
+
+def _dictionary(spaces: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "Dict", "subspaces": dict(spaces)}
+
+
+def _space(signal: Signal) -> dict[str, Any]:
+    """The space of a signal, in the words of Minari."""
+    if signal.num_values is not None:
+        return {"type": "Discrete", "dtype": "int64", "start": 0, "n": signal.num_values}
+    if signal.kind is Kind.IMAGE:
+        low, high = np.zeros(signal.shape, np.uint8), np.full(signal.shape, 255, np.uint8)
+    else:
+        low = np.full(signal.shape, -np.inf) if signal.low is None else np.array(signal.low)
+        high = np.full(signal.shape, np.inf) if signal.high is None else np.array(signal.high)
+    shape = list(signal.shape)
+    return {"type": "Box", "dtype": signal.dtype, "shape": shape, "low": low.tolist(), "high": high.tolist()}
+
+
+def _write(group: h5py.Group, episode: Episode, schema: Schema) -> None:
+    """Puts an episode into its group."""
+    actions, reward, num_steps = schema.actions, _plain_reward(schema), episode.num_steps
+    for name in ("observations", "actions") if len(actions) != 1 else ("observations",):
+        group.create_group(name)
+    for name, values in episode.observations.items():
+        _create(group["observations"], name, values)
+    for name, values in episode.actions.items():
+        _create(group if len(actions) == 1 else group["actions"], "actions" if len(actions) == 1 else name, values)
+    rewards = np.full(num_steps, np.nan) if reward is None else episode.rewards[reward.name][:, 0]
+    _create(group, "rewards", rewards)
+    last = np.arange(num_steps) == num_steps - 1
+    _create(group, "terminations", last & episode.terminated)
+    _create(group, "truncations", last & episode.truncated)
+    infos = {f"{INFOS}/observed/{name}": mask for name, mask in episode.observed.items()}
+    infos |= {f"{INFOS}/exogenous/{name}": values for name, values in episode.exogenous.items()}
+    if reward is None:
+        infos |= {f"{INFOS}/rewards/{name}": values for name, values in episode.rewards.items()}
+    if episode.step_s is not None:
+        infos[f"{INFOS}/{_STEP_S}"] = episode.step_s
+    for path, values in infos.items():
+        _create(group, path, values)
+
+
+def _create(group: h5py.Group, name: str, values: Array) -> None:
+    picture = values.dtype == np.uint8 and values.ndim == 4
+    chunk = (1, *values.shape[1:]) if picture else values.shape
+    group.create_dataset(
+        name, data=values, chunks=chunk, shuffle=True, compression="gzip", compression_opts=1, fletcher32=True
+    )

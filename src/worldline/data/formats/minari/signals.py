@@ -1,0 +1,133 @@
+"""Which signals a Minari dataset has: names from its structure, kinds and bounds from its spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.formats.hdf5.access import DAMAGED, UNREADABLE, Array, reason
+from worldline.data.formats.hdf5.rows import signal_of, summary_of
+from worldline.data.formats.minari.storage import (
+    ACTION,
+    INFOS,
+    OBSERVATION,
+    REWARD,
+    RawEpisode,
+    Space,
+    Storage,
+    is_jpeg,
+    leaves,
+)
+from worldline.data.infer import Summary
+from worldline.errors import DataError
+
+_ROLES = {OBSERVATION: Role.OBSERVATION, ACTION: Role.ACTION}
+
+
+def names_of(raw: RawEpisode) -> dict[tuple[str, str], str]:
+    """The name of the signal for each part (observation or action) and member of it, texts too.
+
+    A member keeps its own name; that of a tuple, or one that two would share, gets the part's name in front.
+
+    Args:
+        raw: an episode.
+    """
+    members = [(part, member) for part in _ROLES for member in (*raw.parts[part], *raw.texts[part])]
+    plain = [member.replace("/", ".") or part for part, member in members]
+    names = {}
+    for (part, member), name in zip(members, plain, strict=True):
+        shared = plain.count(name) > 1 or name == REWARD or name.startswith(f"{INFOS}.") or name[0].isdigit()
+        names[part, member] = f"{part}.{name}" if member and shared else name
+    return names
+
+
+def named_arrays(raw: RawEpisode) -> dict[str, Array]:
+    """The arrays of an episode by the names of their signals."""
+    names = names_of(raw)
+    arrays = {name: raw.parts[part][member] for (part, member), name in names.items() if member in raw.parts[part]}
+    infos = {f"{INFOS}.{member}" if member else INFOS: values for member, values in raw.parts[INFOS].items()}
+    return {**infos, **arrays, REWARD: raw.rewards}
+
+
+def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -> tuple[Schema, list[str]]:
+    """The schema that spaces and values suggest, and what they could not tell.
+
+    Args:
+        storage: of the dataset; every episode is looked at, without its pictures.
+        metadata: see `read_metadata`.
+        folder: named in errors.
+
+    Raises:
+        DataError: no episode can be read, or they have no observations.
+    """
+    seen: dict[tuple[str, str], tuple[str, list[Summary]]] = {}
+    left: dict[str, None] = {}
+    failure: Exception | None = None
+    for number in storage.numbers:
+        try:
+            raw = storage.glance(number)
+            names = names_of(raw) | {(REWARD, ""): REWARD}
+            parts = {**raw.parts, REWARD: {"": raw.rewards}}
+            found = {key: summary_of(parts[key[0]][key[1]]) for key in names if key[1] in parts[key[0]]}
+        except UNREADABLE as error:  # reported when the episode is read
+            failure = failure or error
+            continue
+        for key, summary in found.items():
+            seen.setdefault(key, (names[key], []))[1].append(summary)
+        left |= dict.fromkeys(f"{INFOS}.{member}" for member in (*raw.parts[INFOS], *raw.texts[INFOS]))
+    if not any(part == OBSERVATION for part, _ in seen):
+        problem = "no episode has observations" if failure is None else f"no episode can be read: {reason(failure)}"
+        raise DataError(problem, fix=DAMAGED, file=folder)
+    unclear = [
+        "Units are not in the logs: every unit is '?'. Write them into schema.json.",
+        "The time between two steps is not in the logs: step_s is left empty.",
+    ]
+    spaces = {part: leaves(metadata[f"{part}_space"]) for part in _ROLES}
+    signals = []
+    for (part, member), (name, summaries) in seen.items():
+        space = spaces[part].get(member) if part in spaces else None
+        signal, doubts = signal_of(name, _ROLES.get(part, Role.REWARD), summaries, folder)
+        signal, doubts = _with_space(signal, doubts, space, summaries)
+        if is_jpeg(space, metadata):
+            doubts.append("its pictures were stored as JPEG, so they are not exactly what was seen.")
+        signals.append(signal)
+        unclear += [f"{name}: {doubt}" for doubt in doubts]
+    if left:
+        unclear.append(f"Left out; to keep one, name it in schema.json: {', '.join(left)}.")
+    signals.sort(key=lambda signal: list(Role).index(signal.role))
+    return Schema(signals=tuple(signals)), unclear
+
+
+def _with_space(
+    signal: Signal, doubts: list[str], space: Space | None, seen: list[Summary]
+) -> tuple[Signal, list[str]]:
+    """The signal with what its space tells, where the logged values keep to it."""
+    bounds = [summary for summary in seen if summary.low and np.isfinite(summary.low).all()]
+    if space is None or not bounds:
+        return signal, doubts
+    low, high = np.min([s.low for s in bounds], axis=0), np.max([s.high for s in bounds], axis=0)
+    try:
+        if space["type"] == "Discrete":
+            start, end = int(space["start"]), int(space["start"]) + int(space["n"])
+            if start < 0 or low.size != 1 or not start <= low[0] <= high[0] < end:
+                return signal, [*doubts, f"its values are not the choices {start} to {end - 1} of its space."]
+            choice = replace(signal, kind=Kind.DISCRETE, shape=(), num_values=end, unit="1", low=None, high=None)
+            return replace(choice, precision="float32"), []
+        if space["type"] != "Box" or signal.kind is not Kind.VECTOR:
+            return signal, doubts
+        least = np.array(space["low"], np.float64).reshape(-1)
+        most = np.array(space["high"], np.float64).reshape(-1)
+        if not np.isfinite([least, most]).any():
+            return signal, doubts
+        dtype = np.dtype(signal.dtype)
+        kept = (low >= least.astype(dtype)) & (high <= most.astype(dtype))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        return signal, [*doubts, f"its space cannot be read ({reason(error)})."]
+    if least.size != signal.size or not kept.all():
+        return signal, [*doubts, "its values leave the bounds of its space, which are not used."]
+    return replace(signal, low=tuple(least.tolist()), high=tuple(most.tolist())), []

@@ -1,0 +1,1 @@
+"""Timestamped rows: tables, and videos with a table."""

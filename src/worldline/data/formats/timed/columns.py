@@ -1,0 +1,308 @@
+"""A CSV or Parquet file as typed columns: numbers, choices, texts and times, each with a mask of what is missing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.data.checks import Finding, Severity
+from worldline.errors import DataError, MissingExtraError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Array = NDArray[np.generic]
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+NULLS = ("", "NaN", "nan", "-nan", "NA", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none")
+"""What an empty cell of a CSV may be written as; in text only the first one counts."""
+
+_UNIT = re.compile(r"^(?P<name>.*\S)\s*(\[(?P<square>[^\[\]]+)\]|\((?P<round>[^()]+)\))$")
+_CSV_FIX = "Repair the line, or write the file again in UTF-8, with one header and as many cells in each row."
+_PARQUET_FIX = "Write the file again; it may have been cut or damaged on its way."
+_BLOCK_BYTES = 1 << 24  # no row may be longer
+_MOST_ROWS_A_BYTE = 1000  # a column that never changes may pack so well; more is a damaged header
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column.
+
+    Args:
+        name: of the signal: the header without its unit, without slashes.
+        header: as in the file.
+        unit: from a header such as "temperature [degC]"; None where there is none.
+        values: [rows] or, for lists of one length, [rows, n]: numbers, bool, datetime64, timedelta64 or str objects.
+        missing: [rows] bool; where True the value means nothing.
+    """
+
+    name: str
+    header: str
+    unit: str | None
+    values: Array
+    missing: NDArray[np.bool_]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds text, and at least one cell of it."""
+        return self.values.dtype.kind == "O" and not self.is_empty
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds numbers or bool, and at least one cell of them."""
+        return self.values.dtype.kind in "biuf" and not self.is_empty
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every cell is missing."""
+        return bool(self.missing.all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One file.
+
+    Args:
+        file: where it lies.
+        num_rows: without the header.
+        columns: by name, in order.
+        findings: warnings: what could not be used, or looks cut.
+    """
+
+    file: Path
+    num_rows: int
+    columns: Mapping[str, Column]
+    findings: tuple[Finding, ...] = ()
+
+
+def tables_in(path: Path) -> list[Path]:
+    """The CSV and Parquet files in a folder in the order of their names, or the file itself if it is one."""
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    return [file for file in files if file.suffix.lower() in TABLE_SUFFIXES and file.is_file() and file.name[0] != "."]
+
+
+def read_table(file: Path) -> Table:
+    """The columns of a CSV file (a header, then rows; UTF-8) or of a Parquet file.
+
+    Args:
+        file: its suffix says which of the two it is.
+
+    Raises:
+        DataError: it cannot be read: the message names the line or column.
+        MissingExtraError: the package pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "tables") from error
+    is_csv = file.suffix.lower() == ".csv"
+    try:
+        raw = _read_csv(file) if is_csv else _read_parquet(file)
+        headers = list(raw.column_names)
+        _refuse_doubles(headers, file)
+        columns = [_column(header, raw.column(number), file) for number, header in enumerate(headers)]
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
+        if isinstance(error, DataError):
+            raise
+        problem = f"the file cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
+        raise DataError(problem, fix=_CSV_FIX if is_csv else _PARQUET_FIX, file=file) from error
+    findings = [*_cut(file)] if is_csv else []
+    findings += [_nameless(number, file) for number, header in enumerate(headers) if not _clean(header)]
+    kept = {column.name: column for column in _distinct([c for c in columns if isinstance(c, Column) and c.name], file)}
+    findings += [column for column in columns if isinstance(column, Finding)]
+    return Table(file=file, num_rows=raw.num_rows, columns=kept, findings=tuple(findings))
+
+
+def as_numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Texts as numbers, and which of them are none ([rows] bool; missing ones are not counted).
+
+    Args:
+        column: of texts.
+    """
+    values, bad = np.zeros(len(column.values)), np.zeros(len(column.values), np.bool_)
+    for row in np.flatnonzero(~column.missing).tolist():
+        try:
+            values[row] = float(str(column.values[row]).replace("_", "?"))
+        except ValueError:
+            bad[row] = True
+    return values, bad
+
+
+def _read_csv(file: Path) -> pa.Table:
+    from pyarrow import csv
+
+    with file.open("rb") as stream:
+        header = stream.readline(_BLOCK_BYTES)
+    if header.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError("the text is in UTF-16", fix="Save it again in UTF-8.", file=file)
+    delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
+    return csv.read_csv(
+        file,
+        # One thread, because only then do errors name the row.
+        read_options=csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        parse_options=csv.ParseOptions(
+            delimiter=delimiter,
+            newlines_in_values=True,
+            ignore_empty_lines=header.count(delimiter.encode()) > 0,  # in a single column they are missing cells
+        ),
+        convert_options=csv.ConvertOptions(null_values=list(NULLS), strings_can_be_null=False),
+    )
+
+
+def _read_parquet(file: Path) -> pa.Table:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(file, page_checksum_verification=True) as reader:
+        num_rows, num_bytes = reader.metadata.num_rows, file.stat().st_size
+        if not 0 <= num_rows <= _MOST_ROWS_A_BYTE * num_bytes:
+            problem = f"the header claims {num_rows} rows in a file of {num_bytes} bytes"
+            raise DataError(problem, fix=_PARQUET_FIX, file=file)
+        table = reader.read()
+    table.validate(full=True)
+    return table
+
+
+def _refuse_doubles(headers: Sequence[str], file: Path) -> None:
+    twice = [header for header, count in Counter(headers).items() if count > 1 and header]
+    if twice:
+        places = [number + 1 for number, header in enumerate(headers) if header == twice[0]]
+        problem = f"columns {', '.join(map(str, places))} are all called {twice[0]!r}"
+        raise DataError(problem, fix="Give each column its own name.", file=file, signal=twice[0])
+
+
+def _clean(header: str) -> str:
+    """The header as the name of a signal, which has no slashes and no leading dot."""
+    return re.sub(r"[/\\\0]", ".", header).strip().lstrip(".")
+
+
+def _column(header: str, cells: pa.ChunkedArray, file: Path) -> Column | Finding:
+    """The column, or a warning where it is of a type that no signal has."""
+    values, missing = _values(header, cells, file)
+    name, unit = _clean(header), None
+    parts = _UNIT.match(name)
+    if parts and not (parts["square"] or parts["round"]).strip().isdigit():  # "joint[2]" is no unit
+        name, unit = parts["name"], (parts["square"] or parts["round"]).strip()
+    if values is None:
+        fix = "Write it as numbers, texts or times if it is a signal."
+        problem = f"the column is of type {cells.type} and is left out"
+        return Finding(problem=problem, fix=fix, severity=Severity.WARNING, file=file.name, signal=name)
+    return Column(name=name, header=header, unit=unit, values=values, missing=missing)
+
+
+def _values(header: str, cells: pa.ChunkedArray, file: Path) -> tuple[Array | None, NDArray[np.bool_]]:
+    """Values and which of them are missing; None for a type that is not known."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = cells.type
+    if types.is_dictionary(kind):
+        cells, kind = cells.cast(kind.value_type), kind.value_type
+    missing = _mask(cells)
+    if types.is_null(kind):
+        return np.full(len(cells), "", object), missing
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        if file.suffix.lower() == ".csv":
+            raise _not_utf8(header, cells, file)
+        return None, missing
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        texts = np.array([text or "" for text in cells.to_pylist()], object)
+        return texts, missing | (texts == "")
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _lists(cells, missing)
+    if types.is_decimal(kind):
+        cells = cells.cast(pa.float64())
+    elif types.is_date(kind):
+        cells = cells.cast(pa.timestamp("ms"))
+    elif types.is_time(kind):
+        whole = cells.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+        cells = whole.cast(pa.int64()).cast(pa.duration(kind.unit))
+    elif not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_temporal(kind)):
+        return None, missing
+    values = _numpy(cells)
+    return values, missing | np.isnan(values) if values.dtype.kind == "f" else missing
+
+
+def _mask(cells: Any) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = cells.is_null().to_numpy()
+    return mask.astype(np.bool_)
+
+
+def _numpy(cells: Any) -> Array:
+    """Cells as an array of their own type, zero (or the epoch) where they are missing."""
+    import pyarrow as pa
+
+    if cells.null_count:
+        fill = cells.type
+        bare = pa.int64() if pa.types.is_temporal(fill) else fill
+        cells = cells.cast(bare).fill_null(pa.scalar(False if pa.types.is_boolean(fill) else 0, bare)).cast(fill)
+    values: Array = np.ascontiguousarray(cells.to_numpy())
+    return values
+
+
+def _lists(cells: Any, missing: NDArray[np.bool_]) -> tuple[Array | None, NDArray[np.bool_]]:
+    """Lists of numbers of one length as [rows, n]; a list with a missing number is missing."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    kind = cells.type.value_type
+    lengths = compute.list_value_length(cells).drop_null().unique().to_pylist()
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)) or len(lengths) != 1 or lengths[0] < 1:
+        return None, missing
+    flat = compute.list_flatten(cells)
+    parts = _numpy(flat)
+    holes = _mask(flat) | (np.isnan(parts) if parts.dtype.kind == "f" else False)
+    values = np.zeros((len(cells), lengths[0]), parts.dtype)
+    values[~missing] = parts.reshape(-1, lengths[0])
+    missing = missing.copy()
+    missing[~missing] = holes.reshape(-1, lengths[0]).any(1)
+    return values, missing
+
+
+def _not_utf8(header: str, cells: pa.ChunkedArray, file: Path) -> DataError:
+    """The error for the first cell that is not UTF-8."""
+    for row, cell in enumerate(cells.to_pylist()):
+        try:
+            (cell or b"").decode()
+        except UnicodeDecodeError:
+            problem = f"row {row} (the header not counted, from 0) of the column {header!r} is not UTF-8: {cell!r:.80}"
+            return DataError(problem, fix=_CSV_FIX, file=file, signal=header)
+    return DataError(f"the column {header!r} is not text", fix=_CSV_FIX, file=file, signal=header)
+
+
+def _cut(file: Path) -> Iterator[Finding]:
+    """A warning where the last line has no end: its last cell may have lost digits."""
+    with file.open("rb") as stream:
+        stream.seek(-1, 2)
+        if stream.read(1) not in (b"\n", b"\r"):
+            problem = "the last line has no line end, so the file may have been cut and its last value be wrong"
+            fix = "Compare it with where it came from, and end the line if it is whole."
+            yield Finding(problem=problem, fix=fix, severity=Severity.WARNING, file=file.name)
+
+
+def _nameless(number: int, file: Path) -> Finding:
+    problem = f"column {number + 1} has no name and is left out"
+    return Finding(problem=problem, fix="Name it if it is a signal.", severity=Severity.WARNING, file=file.name)
+
+
+def _distinct(columns: Sequence[Column], file: Path) -> Iterator[Column]:
+    """The columns; those that would be called alike without their units keep their headers as names."""
+    counts = Counter(column.name for column in columns)
+    names = Counter(column.name if counts[column.name] == 1 else _clean(column.header) for column in columns)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
+        headers = ", ".join(repr(column.header) for column in columns if _clean(column.header) == twice)
+        problem = f"the columns {headers} would all be called {twice!r}"
+        raise DataError(problem, fix="Give each column its own name.", file=file, signal=twice)
+    for column in columns:
+        if counts[column.name] == 1:
+            yield column
+        else:
+            name = _clean(column.header)
+            yield Column(name=name, header=name, unit=None, values=column.values, missing=column.missing)

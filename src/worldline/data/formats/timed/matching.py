@@ -1,0 +1,213 @@
+"""Which frame of a recording belongs to which row of a table; where it is missing that is said, not mended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.data.checks import Finding, Severity
+from worldline.data.formats.timed.columns import Column
+from worldline.data.formats.timed.layout import Layout
+from worldline.data.formats.timed.pictures import Clip, open_clip, room_for
+from worldline.data.formats.timed.pieces import Piece
+from worldline.data.formats.timed.resampling import SLACK, resample
+from worldline.data.formats.timed.rows import Built, build, held
+from worldline.data.logs import Reading
+from worldline.errors import DataError
+
+FRAME_NAMES = ("frame", "frame_index", "frame_idx", "frame_id", "frame_number")
+"""A column of this name tells the frame of each row, from 0."""
+
+OLDEST = 1.5
+"""In frame intervals: how old a frame may be at a row. Beyond that the next one was dropped."""
+
+Frames = NDArray[np.int64]
+"""[rows or steps] number of the frame in its clip, -1 where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The rows of an episode, and what is needed to find their frames.
+
+    Args:
+        piece: the rows.
+        places: [rows] of each among all rows that tell of the recording.
+        num_rows: of those in all.
+        start_s: time of the first of them; None where rows have no times.
+        is_date: whether times are dates, which a video knows nothing of.
+        found: makes a finding of the episode.
+    """
+
+    piece: Piece
+    places: NDArray[np.int64]
+    num_rows: int
+    start_s: float | None
+    is_date: bool
+    found: Callable[..., Finding]
+
+
+def build_with_pictures(rows: Rows, clips: Mapping[str, Path], layout: Layout, reading: Reading, number: int) -> Built:
+    """The arrays of an episode, those of its cameras included.
+
+    Args:
+        rows: of the episode.
+        clips: per image signal a video file or a folder of pictures.
+        layout: of the logs.
+        reading: as the user gave it.
+        number: of the episode in the logs.
+    """
+    try:
+        opened = {name: open_clip(path) for name, path in clips.items()}
+        by_row = {name: _by_row(rows, clip) for name, clip in opened.items()}
+        piece = rows.piece
+        if piece.times is None:
+            found = (_times_of(clip, frames) for clip, frames in zip(opened.values(), by_row.values(), strict=True))
+            piece = replace(piece, times=next((times for times in found if times is not None), None))
+        built = build(piece, layout, reading, number)
+        if any(finding.severity is Severity.ERROR for finding in built.findings):
+            return built
+        for name, clip in opened.items():
+            built = _add(built, name, _by_step(piece, by_row[name], built, reading), clip, rows)
+    except DataError as error:
+        finding = rows.found(problem=f"{error.file}: {error.problem}" if error.file else error.problem, fix=error.fix)
+        return Built(times=None, findings=(finding,))
+    return built
+
+
+def _by_row(rows: Rows, clip: Clip) -> Frames | None:
+    """The frame of each row by the column of frames, or by their order; None where it follows from times."""
+    columns = rows.piece.table.columns
+    column = next((columns[name] for name in FRAME_NAMES if name in columns and columns[name].is_number), None)
+    if column is not None:
+        return _numbered(column, rows, clip)
+    if rows.piece.times is not None and clip.times is not None:
+        return None
+    if rows.num_rows == len(clip):
+        return rows.places
+    if rows.num_rows == clip.slots[-1] + 1:
+        return _at(clip, rows.places)
+    problem = f"{rows.num_rows} rows and {len(clip)} frames, and neither times nor a column of frames to match them by"
+    raise DataError(problem, fix="Add a column `frame` that counts from 0, or one of times.", file=clip.path)
+
+
+def _numbered(column: Column, rows: Rows, clip: Clip) -> Frames:
+    """The frames that a column names."""
+    cells, missing = column.values[rows.piece.rows].astype(np.float64), column.missing[rows.piece.rows]
+    wrong = np.flatnonzero(~missing & ~((cells >= 0) & (cells == np.round(cells)) & (cells < 2**62)))
+    fix = f"Let the column {column.name} count frames from 0."
+    if len(wrong):
+        problem = f"row {rows.piece.rows[wrong[0]]} of the table names frame {cells[wrong[0]]:g}"
+        raise DataError(problem, fix=fix, file=clip.path)
+    every = column.values[~column.missing].astype(np.float64)
+    if rows.num_rows == len(column.values) and every.min() == 1 and every.max() == len(clip) == clip.slots[-1] + 1:
+        problem = f"the column {column.name} counts the {len(clip)} frames from 1"
+        raise DataError(problem, fix=fix, file=clip.path)
+    return np.where(missing, -1, _at(clip, np.where(missing, 0, cells).astype(np.int64)))
+
+
+def _at(clip: Clip, slots: NDArray[np.int64]) -> Frames:
+    """The frames with these numbers."""
+    frames = np.minimum(np.searchsorted(clip.slots, slots), len(clip) - 1)
+    return np.where(clip.slots[frames] == slots, frames, -1)
+
+
+def _times_of(clip: Clip, frames: Frames | None) -> NDArray[np.float64] | None:
+    """When the frames of the rows were shown, for rows without times; None where that is not known of each."""
+    if clip.times is None or frames is None or (frames < 0).any() or (np.diff(frames) <= 0).any():
+        return None
+    return clip.times[frames]
+
+
+def _by_step(piece: Piece, by_row: Frames | None, built: Built, reading: Reading) -> Frames | None:
+    """The frame of each step; None where it follows from times."""
+    if by_row is None or reading.rate_hz is None or piece.times is None or built.times is None:
+        return by_row
+    if not (by_row >= 0).any():
+        return np.full(len(built.times), -1)
+    on_grid = resample(piece.times, by_row, by_row >= 0, built.times, "hold")
+    reached = built.times >= piece.times[np.argmax(by_row >= 0)] - 1e-9
+    return np.where(reached, on_grid.values, -1).astype(np.int64)
+
+
+def _add(built: Built, name: str, by_step: Frames | None, clip: Clip, rows: Rows) -> Built:
+    """The episode with the frames of one camera."""
+    findings: list[Finding] = []
+    if by_step is None:
+        assert built.times is not None
+        by_step = _by_time(built.times, clip, rows, name, findings)
+    known = by_step >= 0
+    if not known.any():
+        problem = f"not one row has a frame in {clip.path.name}, which has {len(clip)}"
+        fix = "Bring the times or frame numbers of the table and the video together."
+        findings.append(rows.found(problem=problem, fix=fix, signal=name))
+        return replace(built, findings=(*built.findings, *findings))
+    findings += _missing(by_step, clip, rows, name)
+    use = held(by_step, known).astype(np.int64)
+    fresh = known & np.concatenate([[True], np.diff(use) != 0])
+    fresh[np.argmax(known)] = True
+    observed = built.observed if fresh.all() else {**built.observed, name: fresh}
+    arrays = {**built.arrays, name: _load(clip, use)}
+    return replace(built, arrays=arrays, observed=observed, findings=(*built.findings, *findings))
+
+
+def _by_time(times: NDArray[np.float64], clip: Clip, rows: Rows, name: str, findings: list[Finding]) -> Frames:
+    """The last frame shown at or before each time, where it is not too old."""
+    assert clip.times is not None
+    assert rows.start_s is not None
+    length = float(clip.times[-1])
+    if rows.is_date:
+        times = times - rows.start_s
+    elif rows.start_s > length:
+        times = times - rows.start_s
+        problem = f"the rows start at {rows.start_s} s and the video is {length:.3f} s long: both were taken to start"
+        fix = "Let both count from the same moment, if they did not start together."
+        finding = rows.found(problem=f"{problem} together", fix=fix, severity=Severity.WARNING, signal=name)
+        findings.append(finding)
+    interval = float(np.median(np.diff(clip.times))) if len(clip) > 1 else 0.0
+    frames = np.searchsorted(clip.times, times + SLACK * interval, side="right") - 1
+    age = times - clip.times[np.maximum(frames, 0)]
+    return np.where((frames >= 0) & (age <= (OLDEST + SLACK) * interval), frames, -1).astype(np.int64)
+
+
+def _missing(by_step: Frames, clip: Clip, rows: Rows, name: str) -> Iterator[Finding]:
+    """Warnings for rows without frames, and for frames ahead of the first row or behind the last."""
+    lost = np.flatnonzero(by_step < 0)
+    if len(lost):
+        problem = f"frames are missing in {clip.path.name}: {len(lost)} of {len(by_step)} rows have none, the first is"
+        problem += f" row {lost[0]}"
+        fix = "They are marked as not observed; if the video should have them, export it again."
+        yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name, step=int(lost[0]))
+    used = by_step[by_step >= 0]
+    before, after = int(used.min()), len(clip) - 1 - int(used.max())
+    if (before or after) and len(rows.piece.rows) == rows.num_rows:
+        problem = f"{before} frames before the first row and {after} after the last one have no row and are left out"
+        fix = "Log rows for as long as the video runs, if they matter."
+        yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
+
+
+def _load(clip: Clip, use: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The frames with these numbers, [steps, h, w, c]; each is decoded once."""
+    order = np.argsort(use, kind="stable")
+    wanted, first, last = use[order], int(use.min()), int(use.max())
+    pictures: NDArray[np.uint8] | None = None
+    frame = first - 1
+    for frame, picture in enumerate(clip.between(first, last), first):
+        if pictures is None:
+            if not room_for(len(use), picture.shape):
+                fix = "Split the recording into shorter episodes."
+                problem = f"{len(use)} frames of shape {picture.shape} do not fit into memory"
+                raise DataError(problem, fix=fix, file=clip.path)
+            pictures = np.empty((len(use), *picture.shape), np.uint8)
+        if picture.shape != pictures.shape[1:]:
+            problem = f"frame {frame} has shape {picture.shape}, frame {first} {pictures.shape[1:]}"
+            raise DataError(problem, fix="Bring all frames to one size.", file=clip.path)
+        start, stop = np.searchsorted(wanted, [frame, frame + 1])
+        pictures[order[start:stop]] = picture
+    if pictures is None or frame != last:
+        problem = f"frame {frame + 1} cannot be read, though the file lists {len(clip)} frames"
+        raise DataError(problem, fix="Export the video again.", file=clip.path)
+    return pictures

@@ -1,0 +1,135 @@
+"""Reads a store from end to end and says what is wrong with it: damage, shifted actions, odd signals, gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldline.data.alignment import Alignment, Verdict, judge
+from worldline.data.checks import Finding, Severity
+from worldline.data.coverage import Coverage, Sample, survey
+from worldline.data.quality import Inspection
+from worldline.data.store import Store, open_store
+from worldline.errors import DataError, InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What is wrong with a store.
+
+    Args:
+        path: of the store.
+        num_episodes: in the store.
+        num_steps: in the store.
+        num_whole: episodes that could be read and are what was added.
+        alignment: of actions and observations; None where no episode could be read.
+        accepted: whether actions lead by no more than the delay that the world is known to have.
+        findings: damage and odd signals.
+        coverage: of states and actions; None where no episode could be read.
+        advice: what to do, in full sentences, the most pressing first.
+    """
+
+    path: Path
+    num_episodes: int
+    num_steps: int
+    num_whole: int
+    alignment: Alignment | None
+    accepted: bool
+    findings: tuple[Finding, ...]
+    coverage: Coverage | None
+    advice: tuple[str, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an error: an episode is damaged, nothing can be learned, or actions are misaligned."""
+        return self.misaligned or any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    @property
+    def misaligned(self) -> bool:
+        """Whether actions lead or lag, other than by the delay that the world is known to have."""
+        shifted = self.alignment is not None and self.alignment.verdict in (Verdict.LEAD, Verdict.LAG)
+        return shifted and not self.accepted
+
+
+def check(
+    store: Store | Path | str,
+    seed: int = 0,
+    *,
+    delay: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """What is wrong with a store. Every episode is read once; figures come from a sample of them.
+
+    Args:
+        store: the store or its folder.
+        seed: of the samples, the regressions and the intervals.
+        delay: steps by which the world is known to answer late; actions that lead by so much are no error.
+        progress: called with the number of episodes read and their total.
+
+    Raises:
+        InputError: `delay` is negative.
+        DataError: there is no store, or it has no episode.
+    """
+    if delay < 0:
+        raise InputError(f"delay is {delay}. It is a number of steps, 0 or more.")
+    store = store if isinstance(store, Store) else open_store(store)
+    if not len(store):
+        raise DataError("the store has no episode", fix="Record or import some first.", file=store.path)
+    damaged, sample, inspection = [], Sample(store, None, seed), Inspection(store.schema, len(store), seed)
+    for number in range(len(store)):
+        try:
+            store.verify(number)
+            episode = store.episode(number)
+        except DataError as error:
+            damaged.append(_finding(error, number))
+        else:
+            sample.add(number, episode)
+            inspection.add(number, episode)
+        if progress is not None:
+            progress(number + 1, len(store))
+    found = judge(sample.tracks, seed) if sample.tracks else None
+    covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
+    findings = (*damaged, *inspection.findings())
+    return CheckReport(
+        path=store.path,
+        num_episodes=len(store),
+        num_steps=int(store.num_steps.sum()),
+        num_whole=len(store) - len(damaged),
+        alignment=found,
+        accepted=found is not None and found.shift == -delay,
+        findings=findings,
+        coverage=covered,
+        advice=_advice(found, findings, covered, delay),
+    )
+
+
+def _finding(error: DataError, number: int) -> Finding:
+    return Finding(
+        problem=error.problem,
+        fix=error.fix,
+        file=None if error.file is None else str(error.file),
+        episode=number,
+        signal=error.signal,
+        step=error.step,
+    )
+
+
+def _advice(
+    found: Alignment | None, findings: tuple[Finding, ...], covered: Coverage | None, delay: int
+) -> tuple[str, ...]:
+    """What to do, each said once and with its place."""
+    errors = [one for one in findings if one.severity is Severity.ERROR]
+    said = [_placed(one) for one in errors]
+    if found is not None and found.fix and not (delay and found.shift == -delay):
+        said.append(found.fix)
+    said += [_placed(one) for one in findings if one.severity is not Severity.ERROR]
+    said += [] if covered is None else covered.advice
+    return tuple(dict.fromkeys(said))
+
+
+def _placed(finding: Finding) -> str:
+    """What to do about a finding, with its signal and episode in front."""
+    episode = None if finding.episode is None else f"episode {finding.episode}"
+    place = ", ".join(part for part in (finding.signal, episode) if part is not None)
+    return f"{place}: {finding.fix}" if place else finding.fix

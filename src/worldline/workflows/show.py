@@ -1,0 +1,324 @@
+"""Shows a store: figures, a contact sheet, and plots of an episode, as PNG and HTML."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.schema import Kind, Role, Signal
+from worldline.data.store import Store, is_store
+from worldline.errors import InputError
+from worldline.understanding.contact_sheet import Heading, Moment, Reel, Sheet, Sparks, contact_sheet
+from worldline.understanding.episode_plot import EpisodeView, Strip, episode_plot, num_frames
+from worldline.understanding.panels import (
+    MAX_CURVES,
+    Panel,
+    TimeAxis,
+    elapsed_s,
+    envelope_note,
+    make_panel,
+    share_axis,
+    time_axis,
+)
+from worldline.understanding.store_figures import KeyFigures, SignalFigures, StoreFigures, drawn_signals
+from worldline.understanding.store_page import Link, episode_page, index_page
+from worldline.understanding.wording import duration, number, plural
+
+MAX_PANELS: Final = 12
+MAX_CAMERAS: Final = 4
+SHEET_EPISODES: Final = 8
+SHEET_MOMENTS: Final = 8
+SHEET_SIGNALS: Final = 6
+_EXAMPLES: Final = 3
+_CHUNK_BYTES: Final = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What was shown.
+
+    Args:
+        figures: of the store.
+        files: that were written, the first of them the page to begin with.
+    """
+
+    figures: StoreFigures
+    files: tuple[Path, ...]
+
+
+def show(store: Store, destination: Path, *, episode: int | None = None, signals: Sequence[str] = ()) -> Shown:
+    """Figures of a store, and the pages and pictures that show it.
+
+    Args:
+        store: any.
+        destination: folder for the files; made if it does not exist, and of its files only those are replaced.
+        episode: number of the episode to plot; default is the first, where there is one.
+        signals: names of those to plot; default is the first 12, and 4 cameras, with each role among them.
+
+    Raises:
+        InputError: there is no such episode, or the destination is a file or a store.
+        UnknownNameError: there is no such signal.
+    """
+    if destination.is_file() or is_store(destination):
+        raise InputError(f"{destination} is a {'store' if destination.is_dir() else 'file'}. Choose another folder.")
+    chosen = [store.schema[name] for name in signals]
+    number_ = (0 if len(store) else None) if episode is None else episode
+    if number_ is not None:
+        store.entry(number_)  # refuses what does not exist before anything is written
+    destination.mkdir(parents=True, exist_ok=True)
+    figures, sheet = measure(store), make_sheet(store)
+    files: dict[str, str | bytes] = {}
+    links = []
+    if sheet is not None:
+        files["contact-sheet.png"] = contact_sheet(sheet)
+        links.append(Link(file="contact-sheet.png", text="Contact sheet as PNG"))
+    if number_ is not None:
+        view, name = view_episode(store, number_, chosen), f"episode-{number_}"
+        beside = [Link(file="index.html", text=figures.name), Link(file=f"{name}.png", text="This episode as PNG")]
+        files[f"{name}.png"] = episode_plot(view)
+        files[f"{name}.html"] = episode_page(figures.name, view, _source(store, number_), beside)
+        links.insert(0, Link(file=f"{name}.html", text=f"Episode {number_}, signal by signal"))
+    files = {"index.html": index_page(figures, sheet, links), **files}
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else content.encode()
+        (destination / name).write_bytes(data)
+    return Shown(figures=figures, files=tuple(destination / name for name in files))
+
+
+def measure(store: Store) -> StoreFigures:
+    """The figures of a store; reads no values, only masks and where episodes came from."""
+    sizes, steps = store.num_bytes(), store.num_steps
+    rows = int(steps.sum())
+    ends, seeded, keys = _tally(store)
+    return StoreFigures(
+        name=store.path.absolute().name,
+        schema=store.schema,
+        num_episodes=len(store),
+        num_steps=rows,
+        time_s=_time_s(store),
+        shortest=int(steps.min()) if len(store) else 0,
+        median=float(np.median(steps)) if len(store) else 0.0,
+        longest=int(steps.max(initial=0)),
+        signals=tuple(
+            SignalFigures(
+                signal=signal,
+                num_rows=rows + len(store) * (signal.role is Role.OBSERVATION),
+                num_bytes=sizes[signal.name],
+                missing=_missing(store, signal, rows + len(store)),
+                max_error=store.card.max_error.get(signal.name, 0) if signal.kind is Kind.IMAGE else None,
+            )
+            for signal in store.schema.signals
+        ),
+        other_bytes=sizes[""],
+        layout=store.card.format,
+        notes=dict(store.card.notes),
+        keys=keys,
+        terminated=ends[True, False],
+        truncated=ends[False, True],
+        both=ends[True, True],
+        neither=ends[False, False],
+        seeded=seeded,
+    )
+
+
+def make_sheet(store: Store) -> Sheet | None:
+    """The contact sheet: up to 8 episodes spread over the store; None where there is nothing to show."""
+    numbers = _spread(len(store), SHEET_EPISODES)
+    cameras = _cameras(store)
+    if not numbers or not store.schema.signals:
+        return None
+    shown = cameras[:MAX_CAMERAS]
+    left = [f"{plural(len(cameras) - len(shown), 'camera')} left out."] if len(cameras) > len(shown) else []
+    if not shown:
+        curves = drawn_signals(store.schema.signals, SHEET_SIGNALS)
+        more = sum(one.kind is not Kind.IMAGE for one in store.schema.signals) - len(curves)
+        left = [f"{plural(more, 'signal')} left out."] if more else []
+    return Sheet(
+        title=store.path.absolute().name,
+        subtitle=f"{plural(len(numbers), 'episode')} of {number(len(store))}, spread over the store",
+        rows=[_heading(store, one) for one in numbers],
+        reels=[Reel(name=c.name, shape=c.shape, rows=[_moments(store, c, one) for one in numbers]) for c in shown],
+        sparks=None if shown else _sparks(store, curves, numbers),
+        note=" ".join(left),
+    )
+
+
+def view_episode(store: Store, number_: int, signals: Sequence[Signal] = ()) -> EpisodeView:
+    """What there is to see of an episode; reads the frames and the components that are drawn.
+
+    Args:
+        store: that holds it.
+        number_: 0 to len - 1.
+        signals: to show; default is the first 12, and 4 cameras, with each role among them.
+
+    Raises:
+        InputError: there is no such episode.
+    """
+    entry, schema = store.entry(number_), store.schema
+    axis = time_axis(entry.num_steps, _step_s(store, number_))
+    cameras = [camera for camera in _cameras(store) if not signals or camera in signals]
+    shown = cameras if signals else cameras[:MAX_CAMERAS]
+    curves = drawn_signals(signals or schema.signals, len(signals) or MAX_PANELS)
+    count = num_frames([camera.shape for camera in shown])
+    moments = _moments_between(axis, count) if shown else []
+    left = len(schema.signals) - len(shown) - len(curves)
+    notes = [envelope_note(entry.num_steps + 1)] if any(p.kind is Kind.VECTOR for p in curves) else []
+    if left:
+        listed = f"{plural(left, 'signal')} of {number(len(schema.signals))} left out: choose with --signal NAME."
+        notes.append(listed)
+    return EpisodeView(
+        title=f"Episode {number_}",
+        subtitle=f"{store.path.absolute().name} · {_length(store, number_)} · {_ending(store, number_)}",
+        axis=axis,
+        moments=moments,
+        strips=[
+            Strip(name=c.name, shape=c.shape, frames=[_frame(store, c, number_, moment) for moment in moments])
+            for c in shown
+        ],
+        panels=[_panel(store, signal, number_, axis) for signal in curves],
+        notes=[note for note in notes if note],
+    )
+
+
+def _cameras(store: Store) -> list[Signal]:
+    return [signal for signal in store.schema.observations if signal.kind is Kind.IMAGE]
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Up to `most` numbers below `count`, the first and the last among them."""
+    return sorted({round(k) for k in np.linspace(0, count - 1, min(count, most)).tolist()})
+
+
+def _moments_between(axis: TimeAxis, count: int) -> list[int]:
+    """Up to `count` observations: the nearest to the middle of each of `count` stretches of the axis."""
+    if len(axis.times) <= count:
+        return list(range(len(axis.times)))
+    middles = axis.span[1] * (np.arange(count) + 0.5) / count
+    return sorted({int(np.abs(axis.times - middle).argmin()) for middle in middles})
+
+
+def _step_s(store: Store, number_: int) -> float | NDArray[np.float32] | None:
+    """Seconds a step of an episode: one number, one for each step, or not known."""
+    own = store.step_s(number_, 0, int(store.num_steps[number_]))
+    return store.schema.step_s if own is None else own
+
+
+def _time_s(store: Store) -> float | None:
+    """Seconds of all episodes; None where those of one are not known."""
+    if not store.has_step_s():
+        return None if store.schema.step_s is None else store.schema.step_s * int(store.num_steps.sum())
+    total = 0.0
+    for k, steps in enumerate(store.num_steps.tolist()):
+        step_s = _step_s(store, k)
+        if step_s is None:
+            return None
+        total += float(elapsed_s(steps, step_s)[-1])
+    return total
+
+
+def _missing(store: Store, signal: Signal, num_rows: int) -> float | None:
+    """The share of an observation's values that are missing."""
+    if signal.role is not Role.OBSERVATION:
+        return None
+    if not num_rows or not store.has_missing(signal.name):
+        return 0.0
+    lengths = store.num_steps.tolist()
+    known = sum(int(store.observed(signal.name, k, 0, steps + 1).sum()) for k, steps in enumerate(lengths))
+    return 1 - known / num_rows
+
+
+def _tally(store: Store) -> tuple[Counter[tuple[bool, bool]], int, tuple[KeyFigures, ...]]:
+    """How episodes ended (terminated, truncated), how many have a seed, and per key of the sources its values."""
+    ends, seeded = Counter[tuple[bool, bool]](), 0
+    values: dict[str, dict[str, None]] = {}
+    having = Counter[str]()
+    for k in range(len(store)):
+        entry = store.entry(k)
+        ends[entry.terminated, entry.truncated] += 1
+        seeded += entry.seed is not None
+        having.update(entry.source.keys())
+        for key, value in entry.source.items():
+            values.setdefault(key, {})[str(value)] = None
+    keys = (
+        KeyFigures(name=key, num_episodes=having[key], num_values=len(found), examples=tuple(list(found)[:_EXAMPLES]))
+        for key, found in values.items()
+    )
+    return ends, seeded, tuple(keys)
+
+
+def _source(store: Store, number_: int) -> list[tuple[str, str]]:
+    """Where an episode came from, and its seed."""
+    entry = store.entry(number_)
+    seed = [] if entry.seed is None else [("Seed", str(entry.seed))]
+    return [(key, str(value)) for key, value in entry.source.items()] + seed
+
+
+def _length(store: Store, number_: int) -> str:
+    steps, step_s = int(store.num_steps[number_]), _step_s(store, number_)
+    counted = plural(steps, "step")
+    return counted if step_s is None else f"{counted}, {duration(float(elapsed_s(steps, step_s)[-1]))}"
+
+
+def _ending(store: Store, number_: int) -> str:
+    entry = store.entry(number_)
+    words = [text for text, holds in (("terminated", entry.terminated), ("truncated", entry.truncated)) if holds]
+    return " and ".join(words) or "open end"
+
+
+def _heading(store: Store, number_: int) -> Heading:
+    return Heading(title=f"episode {number_}", lines=(_length(store, number_), _ending(store, number_)))
+
+
+def _moments(store: Store, camera: Signal, number_: int) -> list[Moment]:
+    """Moments spread over an episode."""
+    steps = int(store.num_steps[number_])
+    axis = time_axis(steps, _step_s(store, number_))
+    moments = _spread(steps + 1, SHEET_MOMENTS)
+    return [Moment(text=axis.text(at), frame=_frame(store, camera, number_, at)) for at in moments]
+
+
+def _frame(store: Store, camera: Signal, number_: int, at: int) -> NDArray[np.uint8] | None:
+    """One frame; None where it was not observed."""
+    if not store.observed(camera.name, number_, at, at + 1)[0]:
+        return None
+    frame: NDArray[np.uint8] = store.read(camera.name, number_, at, at + 1)[0]
+    return frame
+
+
+def _panel(store: Store, signal: Signal, number_: int, axis: TimeAxis) -> Panel:
+    """One signal of an episode; of a wide vector only the components that are drawn are kept in memory."""
+    rows = int(store.num_steps[number_]) + (signal.role is Role.OBSERVATION)
+    width = signal.shape[0] if signal.kind is Kind.VECTOR else 1
+    chunk = max(1, _CHUNK_BYTES // (8 * width))
+    # Copies, for a view would keep all of what was read.
+    parts = [
+        store.read(signal.name, number_, k, min(k + chunk, rows)).reshape(-1, width)[:, :MAX_CURVES].copy()
+        for k in range(0, rows, chunk)
+    ]
+    values = np.concatenate(parts)
+    known = signal.role is not Role.OBSERVATION
+    observed = np.ones(rows, np.bool_) if known else store.observed(signal.name, number_, 0, rows)
+    return make_panel(signal, values, observed, axis)
+
+
+def _sparks(store: Store, signals: Sequence[Signal], numbers: Sequence[int]) -> Sparks | None:
+    """Curves of each signal for each episode, all over the same span of time."""
+    if not signals:
+        return None
+    steps_s = [_step_s(store, one) for one in numbers]
+    timed = all(step_s is not None for step_s in steps_s)  # else all of them count steps
+    axes = [
+        TimeAxis(times=elapsed_s(int(store.num_steps[one]), step_s if timed and step_s is not None else 1.0), unit="")
+        for one, step_s in zip(numbers, steps_s, strict=True)
+    ]
+    columns = [
+        share_axis([_panel(store, signal, one, axis) for one, axis in zip(numbers, axes, strict=True)])
+        for signal in signals
+    ]
+    return Sparks(columns=columns, span=max(axis.span for axis in axes))

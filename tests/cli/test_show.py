@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from worldline.cli.show import show
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.store import Store
+from worldline.errors import InputError, WorldlineError
+
+APP = typer.Typer(pretty_exceptions_enable=False)
+APP.command()(show)
+RUN = CliRunner(env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    schema = Schema(
+        signals=(
+            Signal(name="eye", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(4, 6, 3)),
+            Signal(name="air_temperature", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC"),
+            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="N", low=(-1.0,)),
+        ),
+        step_s=0.5,
+    )
+    store = Store.create(tmp_path / "logs", schema, max_error={"eye": 1}, notes={"importer": "a toy"})
+    for number in range(3):
+        store.append(
+            Episode(
+                observations={
+                    "eye": np.full((5, 4, 6, 3), 60 * number, np.uint8),
+                    "air_temperature": np.arange(5, dtype=np.float32)[:, None],
+                },
+                actions={"push": np.zeros((4, 1), np.float32)},
+                observed={"air_temperature": np.array([True, True, True, True, number > 0])},
+                seed=number,
+            ),
+            {"file": "a.npz", "episode": number},
+        )
+    return store.path
+
+
+def test_it_prints_tables_and_where_the_files_are(logs: Path, tmp_path: Path) -> None:
+    shown = RUN.invoke(APP, [str(logs), "1", "--out", str(tmp_path / "pages")])
+    assert shown.exit_code == 0, shown.output
+    said = shown.output.replace("\u00a0", " ")
+    for text in (
+        "4 × 6 × 3",
+        "°C",
+        "from −1",
+        "float32",
+        "6.7 %",
+        "off by up to 1 grey level",
+        "3 truncated",
+        "6 s",
+        "4 steps",
+        "a.npz",
+        "0, 1, 2",
+        "a toy",
+        "layout 2",
+    ):
+        assert text in said, text
+    for name in ("index.html", "contact-sheet.png", "episode-1.png", "episode-1.html"):
+        assert str(tmp_path / "pages" / name) in said.replace("\n", "")
+        assert (tmp_path / "pages" / name).stat().st_size > 1000
+
+
+def test_figures_as_json(logs: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    shown = RUN.invoke(APP, [str(logs), "--out", str(tmp_path / "pages"), "--json", str(figures)])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(figures.read_text())
+    assert (found["episodes"], found["steps"], found["time_s"], found["seeded"]) == (3, 12, 6.0, 3)
+    assert found["bytes"] == sum(file.stat().st_size for file in logs.rglob("*") if file.is_file())
+    assert found["signals"]["push"]["high"] is None
+    assert found["signals"]["eye"]["max_error"] == 1
+    assert found["signals"]["air_temperature"]["missing"] == pytest.approx(1 / 15)
+    assert found["sources"]["episode"] == {"episodes": 3, "values": 3}
+
+
+def test_the_default_folder_is_show(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert RUN.invoke(APP, [str(logs), "--signal", "push"]).exit_code == 0
+    page = (tmp_path / "show" / "episode-0.html").read_text()
+    assert "push" in page
+    assert "air_temperature" not in page
+
+
+@pytest.mark.parametrize("arguments", [["9"], ["--signal", "pull"], ["--json", "/nowhere/figures.json"]])
+def test_mistakes_are_errors_that_say_so(logs: Path, tmp_path: Path, arguments: list[str]) -> None:
+    shown = RUN.invoke(APP, [str(logs), *arguments, "--out", str(tmp_path / "pages")])
+    assert isinstance(shown.exception, WorldlineError)
+    assert not (tmp_path / "pages").exists()
+
+
+def test_it_takes_stores_only(tmp_path: Path) -> None:
+    shown = RUN.invoke(APP, [str(tmp_path)])
+    assert isinstance(shown.exception, WorldlineError)
+    assert not isinstance(shown.exception, InputError)

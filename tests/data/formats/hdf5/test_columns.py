@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from worldline.config import to_json
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import Severity, check_episode
+from worldline.data.formats.hdf5.columns import Hdf5Logs, export_hdf5
+from worldline.data.logs import LoggedEpisode, Reading
+from worldline.data.store import Store
+from worldline.errors import DataError, InputError
+
+MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
+SHAPES = st.lists(st.tuples(st.integers(1, 6), MASKS), min_size=1, max_size=5)
+SETTINGS = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def save(
+    path: Path, lengths: tuple[int, ...] = (5, 4), index: str = "both", **columns: object
+) -> dict[str, np.ndarray]:
+    """A file as stable-worldmodel writes it, in plain words: rows of all episodes, one after another."""
+    rows, draw = sum(lengths), np.random.default_rng(0)
+    ends = np.cumsum(lengths)
+    last, first = ends - 1, ends - np.array(lengths)
+    written = {
+        "pixels": draw.integers(0, 256, (rows, 4, 4, 3)).astype(np.uint8),
+        "proprio": draw.normal(size=(rows, 2)),
+        "action": draw.normal(size=(rows, 2)).astype(np.float32),
+        "reward": draw.normal(size=rows).astype(np.float32),
+        "terminated": np.isin(np.arange(rows), last[:1]),
+        "truncated": np.isin(np.arange(rows), last[1:]),
+        "step_idx": np.concatenate([np.arange(n) for n in lengths]),
+        "id": np.repeat(np.arange(len(lengths)) + 1000, lengths),
+    }
+    written["action"][last] = np.nan
+    written["reward"][first] = np.nan
+    written = {name: values for name, values in (written | columns).items() if values is not None}
+    with h5py.File(path, "w", libver="latest") as file:
+        for name, values in written.items():
+            file[name] = values
+        if index in ("both", "lengths"):
+            file["ep_len"] = np.array(lengths, np.int32)
+        if index in ("both", "offsets"):
+            file["ep_offset"] = first.astype(np.int64)
+    return written
+
+
+def read(path: Path, schema: Schema | None = None) -> list[LoggedEpisode]:
+    return list(Hdf5Logs.open(path, schema, Reading()).read())
+
+
+def store_of(path: Path, schema: Schema, episodes: list) -> Store:
+    store = Store.create(path, schema)
+    for number, episode in enumerate(episodes):
+        store.append(episode, {"file": f"{number}.npz", "day": 1.5, "take": number, "task": "push it"})
+    return store
+
+
+@pytest.mark.parametrize("index", ["both", "lengths", "offsets"])
+def test_rows_become_observations_and_the_steps_between_them(tmp_path, index):
+    written = save(tmp_path / "a.h5", (5, 4), index)
+    logs = Hdf5Logs.open(tmp_path, None, Reading())
+    first, second = logs.read()
+    roles = {signal.name: (signal.role, signal.kind, signal.shape) for signal in logs.schema.signals}
+    assert roles == {
+        "pixels": (Role.OBSERVATION, Kind.IMAGE, (4, 4, 3)),
+        "proprio": (Role.OBSERVATION, Kind.VECTOR, (2,)),
+        "action": (Role.ACTION, Kind.VECTOR, (2,)),
+        "reward": (Role.REWARD, Kind.VECTOR, (1,)),
+    }
+    for logged, start, rows in ((first, 0, 5), (second, 5, 4)):
+        episode = logged.episode
+        np.testing.assert_array_equal(episode.observations["pixels"], written["pixels"][start : start + rows])
+        np.testing.assert_array_equal(episode.observations["proprio"], written["proprio"][start : start + rows])
+        np.testing.assert_array_equal(episode.actions["action"], written["action"][start : start + rows - 1])
+        np.testing.assert_array_equal(episode.rewards["reward"][:, 0], written["reward"][start + 1 : start + rows])
+        assert (logged.findings, check_episode(episode, logs.schema)) == ((), ())
+    assert (first.episode.terminated, first.episode.truncated) == (True, False)
+    assert (second.episode.terminated, second.episode.truncated) == (False, True)
+    assert second.source == {"file": "a.h5", "episode": 1, "id": 1001}
+    assert not any(sentence.startswith(("action: its row", "reward: its row")) for sentence in logs.unclear)
+
+
+def test_an_action_that_wraps_around_is_left_out_with_a_word(tmp_path):
+    written = save(tmp_path / "a.h5", action=np.arange(9.0), reward=np.arange(9.0))
+    logs = Hdf5Logs.open(tmp_path / "a.h5", None, Reading())
+    second = list(logs.read())[1].episode
+    assert second.actions["action"][:, 0].tolist() == [5, 6, 7]
+    assert second.rewards["reward"][:, 0].tolist() == [6, 7, 8]
+    said = "\n".join(logs.unclear)
+    assert "the last row of each episode is left out" in said
+    assert "the first row of each episode is left out" in said
+    assert written["action"][8] == logs.schema["action"].high[0] + 1  # the bounds are those of the actions that count
+
+
+def test_columns_that_are_aligned_the_other_way_are_noticed(tmp_path):
+    action, reward = np.arange(9.0), np.arange(9.0)
+    action[[0, 5]] = np.nan
+    reward[[4, 8]] = np.nan
+    save(tmp_path / "a.h5", action=action, reward=reward)
+    logs = Hdf5Logs.open(tmp_path / "a.h5", None, Reading())
+    first, second = (logged.episode for logged in logs.read())
+    assert first.actions["action"][:, 0].tolist() == [1, 2, 3, 4]
+    assert second.rewards["reward"][:, 0].tolist() == [5, 6, 7]
+    assert "because it is NaN there" in "\n".join(logs.unclear)
+
+
+def test_nested_groups_become_dotted_names(tmp_path):
+    written = save(tmp_path / "a.h5", **{"arm/joint/angle": np.arange(9.0)})
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["same"] = h5py.SoftLink("/arm/joint/angle")
+    logged = read(tmp_path / "a.h5")[1]
+    np.testing.assert_array_equal(logged.episode.observations["arm.joint.angle"][:, 0], written["arm/joint/angle"][5:])
+    assert "same" not in logged.episode.observations
+    save(tmp_path / "b.h5", **{"arm/angle": np.arange(9.0), "arm.angle": np.arange(9.0)})
+    with pytest.raises(DataError, match=r"'arm\.angle'.*two datasets"):
+        read(tmp_path / "b.h5")
+
+
+def test_missing_observations_become_masks_and_missing_inputs_findings(tmp_path):
+    proprio, action = np.arange(18.0).reshape(9, 2), np.arange(9.0)
+    proprio[[0, 1, 3]] = np.nan
+    proprio[6, 1] = np.nan
+    action[6] = np.nan
+    save(tmp_path / "a.h5", proprio=proprio, action=action)
+    first, second = read(tmp_path / "a.h5")
+    assert first.episode.observations["proprio"][:, 0].tolist() == [4, 4, 4, 4, 8]
+    assert first.episode.observed["proprio"].tolist() == [False, False, True, False, True]
+    assert second.episode is None
+    assert [(f.signal, f.step, f.episode) for f in second.findings] == [("action", 1, 1)]
+    save(tmp_path / "a.h5", proprio=proprio)
+    second = read(tmp_path / "a.h5")[1]
+    assert second.episode.observations["proprio"][1].tolist() == [12, 11]
+    assert second.episode.observed["proprio"].tolist() == [True, False, True, True]
+    assert [(f.signal, f.severity) for f in second.findings] == [("proprio", Severity.WARNING)]
+
+
+def test_times_texts_and_numbers_are_kept(tmp_path):
+    time = np.array([0, 0.1, 0.2, 0.3, 0.4, 7, 7.1, 7.2, 7.7])
+    save(tmp_path / "a.h5", time=time, task=np.array([b"open"] * 5 + [b"shut"] * 4), score=np.array([1.5, 2.5]))
+    logs = Hdf5Logs.open(tmp_path / "a.h5", None, Reading())
+    first, second = logs.read()
+    assert logs.schema.step_s == pytest.approx(0.1)
+    assert first.episode.step_s is None
+    np.testing.assert_allclose(second.episode.step_s, [0.1, 0.1, 0.5], rtol=1e-6)
+    assert second.source == {"file": "a.h5", "episode": 1, "id": 1001, "task": "shut", "score": 2.5}
+
+
+@pytest.mark.parametrize(("columns", "problem"), [
+    ({"terminated": np.arange(9) == 6}, "terminated is set before the end"),
+    ({"step_idx": np.array([0, 1, 2, 3, 4, 0, 1, 3, 4])}, "step_idx goes from 1 to 3"),
+    ({"ep_idx": np.array([0, 0, 0, 0, 0, 1, 1, 2, 2])}, "ep_idx changes from 1 to 2"),
+    ({"proprio": np.zeros((7, 2))}, "has 7 rows where rows 5 to 9 are needed"),
+])  # fmt: skip
+def test_an_episode_whose_rows_contradict_its_length_is_a_finding(tmp_path, columns, problem):
+    save(tmp_path / "a.h5", **columns)
+    first, second = read(tmp_path / "a.h5")
+    assert first.episode is not None
+    assert second.episode is None
+    assert problem in second.findings[0].problem
+    assert (second.findings[0].file, second.findings[0].episode) == ("a.h5", 1)
+
+
+@pytest.mark.parametrize(("index", "problem"), [
+    ({"ep_len": [5, 4], "ep_offset": [0, 4]}, r"episode 1: its offset is 4"),
+    ({"ep_len": [5, 4], "ep_offset": [0]}, r"2 lengths of episodes and 1 offsets"),
+    ({"ep_len": [5, -4]}, r"episode 1: its length is -4"),
+    ({"ep_offset": [0, 12]}, r"episode 1: its length is -3"),
+    ({"ep_len": [5.0, 4.0]}, r"whole number"),
+    ({}, r"neither lengths nor offsets"),
+])  # fmt: skip
+def test_contradictions_of_the_index_are_errors(tmp_path, index, problem):
+    save(tmp_path / "a.h5", index="none")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        for name, values in index.items():
+            file[name] = np.array(values)
+    with pytest.raises(DataError, match=problem):
+        read(tmp_path / "a.h5")
+
+
+def test_an_episode_of_one_row_is_a_finding(tmp_path):
+    save(tmp_path / "a.h5", (5, 1, 3))
+    logged = read(tmp_path / "a.h5")
+    assert [one.episode is not None for one in logged] == [True, False, True]
+    assert "it has 1 rows" in logged[1].findings[0].problem
+
+
+def test_rows_that_were_never_written_are_no_zeros(tmp_path):
+    save(tmp_path / "a.h5", proprio=None)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.create_dataset("proprio", (9, 2), "f8", chunks=(5, 2))[:5] = 1
+        file.create_dataset("never", (9,), "f8")
+    first, second = read(tmp_path / "a.h5")
+    assert (first.episode, second.episode) == (None, None)
+    assert first.findings[0].signal == "never"
+    signals = tuple(s for s in Hdf5Logs.open(tmp_path / "a.h5", None, Reading()).schema.signals if s.name != "never")
+    first, second = read(tmp_path / "a.h5", Schema(signals=signals))
+    assert first.episode is not None
+    assert (second.episode, second.findings[0].signal) == (None, "proprio")
+    assert "never written" in second.findings[0].problem
+
+
+def test_a_schema_beside_the_file_is_used(tmp_path):
+    save(tmp_path / "a.h5")
+    signals = (
+        Signal(name="proprio", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", precision="float64"),
+        Signal(name="action", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(2,), unit="N"),
+    )
+    (tmp_path / "schema.json").write_text(to_json(Schema(signals=signals)))
+    logs = Hdf5Logs.open(tmp_path, None, Reading())
+    assert logs.schema.signals == signals
+    assert "pixels, reward" in "\n".join(logs.unclear)
+    (first, _) = logs.read()
+    assert first.episode.exogenous["action"].shape == (4, 2)
+
+
+def test_only_files_of_this_layout_are_recognised(tmp_path):
+    save(tmp_path / "a.h5")
+    assert Hdf5Logs.recognises(tmp_path)
+    assert Hdf5Logs.recognises(tmp_path / "a.h5")
+    save(tmp_path / "b.hdf5")
+    with pytest.raises(DataError, match=r"here are 2 \(a\.h5, b\.hdf5\)"):
+        read(tmp_path)
+    with pytest.raises(InputError, match="rate_hz"):
+        Hdf5Logs.open(tmp_path / "a.h5", None, Reading(rate_hz=3.0))
+    (tmp_path / "demos").mkdir()
+    with h5py.File(tmp_path / "demos" / "c.hdf5", "w") as file:
+        file["data/demo_0/actions"] = np.zeros(3)
+    (tmp_path / "empty").mkdir()
+    assert not Hdf5Logs.recognises(tmp_path / "empty")
+    assert not Hdf5Logs.recognises(tmp_path / "demos")
+
+
+@given(shapes=SHAPES)
+@SETTINGS
+def test_an_export_is_read_back_bit_for_bit(tmp_path_factory, schema, make_episode, assert_equal, shapes):
+    folder = tmp_path_factory.mktemp("round")
+    episodes = [make_episode(number, steps, masked) for number, (steps, masked) in enumerate(shapes)]
+    store = store_of(folder / "store", schema, episodes)
+    export_hdf5(store, folder / "out.h5")
+    logs = Hdf5Logs.open(folder / "out.h5", None, Reading())
+    assert (logs.schema, logs.unclear, len(logs)) == (schema, (), len(episodes))
+    for number, logged in enumerate(logs.read()):
+        assert_equal(logged.episode, store.episode(number))
+        assert logged.findings == ()
+        assert logged.source == {
+            "file": "out.h5", "episode": number, "source.file": f"{number}.npz", "day": 1.5, "take": number,
+            "task": "push it",
+        }  # fmt: skip
+    assert [path.name for path in folder.iterdir()] == ["store", "out.h5"] or len(list(folder.iterdir())) == 2
+
+
+def test_masked_values_come_back_as_they_were(tmp_path, assert_equal, schema, make_episode):
+    episode = make_episode(1, 4, ("position",))
+    episode.observations["position"][~episode.observed["position"]] = np.nan
+    store = store_of(tmp_path / "store", schema, [episode])
+    export_hdf5(store, tmp_path / "out.h5")
+    (logged,) = read(tmp_path / "out.h5")
+    assert_equal(logged.episode, episode)
+
+
+def test_an_export_has_the_layout_that_others_read(tmp_path, schema, make_episode):
+    episodes = [make_episode(0, 3), make_episode(1, 2)]
+    export_hdf5(store_of(tmp_path / "store", schema, episodes), tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5", "r", swmr=True) as file:
+        assert (file["ep_len"][:].tolist(), file["ep_offset"][:].tolist()) == ([4, 3], [0, 4])
+        assert {len(file[name]) for name in file if not name.startswith("ep_")} == {7}
+        np.testing.assert_array_equal(file["action"][4:6], episodes[1].actions["push"])
+        assert np.isnan(file["action"][[3, 6]]).all()
+        np.testing.assert_array_equal(file["reward"][1:4], episodes[0].rewards["reward"])
+        assert file["terminated"][:].tolist() == [False, False, False, True, False, False, False]
+
+
+def test_an_export_is_refused_where_it_would_lose_something(tmp_path, schema, make_episode):
+    store = store_of(tmp_path / "store", schema, [make_episode(0, 3)])
+    (tmp_path / "there.h5").write_text("dear")
+    with pytest.raises(InputError, match="exists"):
+        export_hdf5(store, tmp_path / "there.h5")
+    with pytest.raises(InputError, match=r"\.h5 or \.hdf5"):
+        export_hdf5(store, tmp_path / "out.zip")
+    signal = Signal(name="ep_len", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
+    with pytest.raises(InputError, match="'ep_len'"):
+        export_hdf5(Store.create(tmp_path / "other", Schema(signals=(signal,))), tmp_path / "out.h5")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "store", "there.h5"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, schema, make_episode):
+    folder = tmp_path_factory.mktemp("fuzz")
+    store = store_of(folder / "store", schema, [make_episode(3, 3, ("gear",)), make_episode(1, 2)])
+    export_hdf5(store, folder / "out.h5")
+    return store, (folder / "out.h5").read_bytes()
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+@settings(SETTINGS, max_examples=60)
+def test_damage_to_an_export_never_passes(tmp_path_factory, exported, assert_equal, place, bit, cut):
+    store, content = exported
+    damaged = bytearray(content)
+    at = int(place * len(content))
+    damaged[at] ^= 1 << bit
+    path = tmp_path_factory.mktemp("damaged") / "out.h5"
+    path.write_bytes(content[:at] if cut else damaged)
+    try:
+        logged = read(path)
+    except DataError:
+        return
+    for number, one in enumerate(logged):
+        if one.episode is None:
+            assert any(finding.severity is Severity.ERROR for finding in one.findings)
+        else:
+            assert_equal(one.episode, store.episode(number))
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+@settings(SETTINGS, max_examples=60)
+def test_damage_to_a_file_of_others_is_survived(tmp_path_factory, place, bit, cut):
+    path = tmp_path_factory.mktemp("damaged") / "a.h5"
+    save(path, task=np.array([b"open"] * 5 + [b"shut"] * 4))
+    content = bytearray(path.read_bytes())
+    at = int(place * len(content))
+    content[at] ^= 1 << bit
+    path.write_bytes(content[:at] if cut else content)
+    try:
+        logged = read(path)
+    except DataError:
+        return
+    assert all(one.episode is not None or one.findings for one in logged)

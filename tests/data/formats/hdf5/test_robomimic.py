@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from worldline.config import to_json
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import Severity, check_episode
+from worldline.data.formats.hdf5.columns import Hdf5Logs
+from worldline.data.formats.hdf5.robomimic import RobomimicLogs
+from worldline.data.formats.minari.logs import MinariLogs
+from worldline.data.logs import LoggedEpisode, Reading
+from worldline.errors import DataError
+
+ENV_ARGS = json.dumps({"env_name": "Lift", "env_kwargs": {"control_freq": 20}})
+SETTINGS = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def save(path: Path, samples: tuple[int, ...] = (3, 4), *, with_next: bool = True, numbers: tuple[int, ...] = (0, 1)):
+    """A file as robomimic writes it; the second demo comes first in it."""
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["total"], data.attrs["env_args"] = sum(samples), ENV_ARGS
+        for number, rows in reversed(list(zip(numbers, samples, strict=True))):
+            demo, draw = data.create_group(f"demo_{number}"), np.random.default_rng(number)
+            demo.attrs["num_samples"], demo.attrs["ep_meta"] = rows, f"lift the cube {number} times"
+            demo.attrs["model_file"] = "x" * 5000
+            place, camera = draw.normal(size=(rows + 1, 3)), draw.integers(0, 256, (rows + 1, 6, 6, 3), np.uint8)
+            for name, part in (("obs", slice(0, rows)), ("next_obs", slice(1, rows + 1))):
+                if name == "obs" or with_next:
+                    demo[f"{name}/place"] = place[part]
+                    demo.create_dataset(f"{name}/camera", data=camera[part], compression="gzip")
+            demo["actions"] = draw.uniform(-1, 1, (rows, 2))
+            demo["rewards"], demo["dones"] = np.arange(rows) / 4, np.arange(rows) == rows - 1
+            demo["states"] = draw.normal(size=(rows, 5))
+        file["mask/train"] = np.array([f"demo_{numbers[0]}".encode()])
+
+
+def read(path: Path, schema: Schema | None = None) -> list[LoggedEpisode]:
+    return list(RobomimicLogs.open(path, schema, Reading()).read())
+
+
+def test_next_obs_gives_the_last_observation(tmp_path):
+    save(tmp_path / "a.hdf5")
+    logs = RobomimicLogs.open(tmp_path, None, Reading())
+    first, second = logs.read()
+    assert [signal.name for signal in logs.schema.signals] == ["camera", "place", "actions", "rewards"]
+    assert (logs.schema["place"].precision, logs.schema["camera"].kind) == ("float64", Kind.IMAGE)
+    assert logs.schema.step_s == pytest.approx(0.05)
+    with h5py.File(tmp_path / "a.hdf5") as file:
+        demo = file["data/demo_1"]
+        np.testing.assert_array_equal(second.episode.observations["place"][:-1], demo["obs/place"][:])
+        np.testing.assert_array_equal(second.episode.observations["place"][-1], demo["next_obs/place"][-1])
+        np.testing.assert_array_equal(second.episode.observations["camera"][1:], demo["next_obs/camera"][:])
+        np.testing.assert_array_equal(second.episode.actions["actions"], demo["actions"][:])
+        np.testing.assert_array_equal(second.episode.rewards["rewards"][:, 0], demo["rewards"][:])
+    for logged in (first, second):
+        assert (logged.findings, check_episode(logged.episode, logs.schema)) == ((), ())
+        assert (logged.episode.terminated, logged.episode.truncated) == (False, True)
+    assert first.source == {
+        "file": "a.hdf5", "episode": 0, "demo": "demo_0", "env_args": ENV_ARGS, "filter_keys": "train",
+        "ep_meta": "lift the cube 0 times",
+    }  # fmt: skip
+    assert "filter_keys" not in second.source
+    said = "\n".join(logs.unclear)
+    assert "dones: does not tell a terminal state" in said
+    assert "no such signals: states" in said
+
+
+def test_without_next_obs_the_last_action_is_left_out(tmp_path):
+    save(tmp_path / "a.hdf5", with_next=False)
+    logs = RobomimicLogs.open(tmp_path / "a.hdf5", None, Reading())
+    assert [logged.episode.num_steps for logged in logs.read()] == [2, 3]
+    assert "the last action of each demo leads nowhere" in "\n".join(logs.unclear)
+    save(tmp_path / "a.hdf5", (3, 1), with_next=False)
+    assert "no step" in read(tmp_path / "a.hdf5")[1].findings[0].problem
+
+
+def test_demos_come_in_the_order_of_their_numbers(tmp_path):
+    save(tmp_path / "a.hdf5", numbers=(2, 10))
+    assert [logged.source["demo"] for logged in read(tmp_path / "a.hdf5")] == ["demo_2", "demo_10"]
+
+
+def test_a_next_obs_that_is_not_the_next_obs_is_a_warning(tmp_path):
+    save(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["data/demo_1/next_obs/place"][1] = 7
+    first, second = read(tmp_path / "a.hdf5")
+    assert first.findings == ()
+    assert [(f.severity, f.signal, f.step, f.episode) for f in second.findings] == [(Severity.WARNING, "place", 1, 1)]
+
+
+def test_what_next_obs_lacks_is_masked_after_the_last_action(tmp_path):
+    save(tmp_path / "a.hdf5")
+    signals = (
+        Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(3,), precision="float64"),
+        Signal(name="states", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(5,), precision="float64"),
+        Signal(name="actions", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,)),
+    )
+    (tmp_path / "schema.json").write_text(to_json(Schema(signals=signals)))
+    logs = RobomimicLogs.open(tmp_path, None, Reading())
+    first = next(logs.read()).episode
+    assert logs.schema.signals == signals
+    assert first.observed["states"].tolist() == [True, True, True, False]
+    assert "states: not in next_obs" in "\n".join(logs.unclear)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        del file["data/demo_1/next_obs"]
+    second = list(logs.read())[1]
+    assert second.episode.num_steps == 3
+    assert second.episode.observed == {}
+    assert "no next_obs, unlike the first demo" in second.findings[0].problem
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    (lambda demo: demo.attrs.modify("num_samples", 9), "num_samples is 9, and there are 4 actions"),
+    (lambda demo: demo.pop("actions"), "the demo has no actions"),
+    (lambda demo: demo["actions"].write_direct(np.full((4, 2), np.nan)), "the value is missing"),
+    (lambda demo: (demo["obs"].pop("place"), demo["obs"].create_dataset("place", data=np.zeros((3, 3)))), "3 rows"),
+    (lambda demo: (demo.pop("rewards"), demo.create_dataset("rewards", (4,), "f8", chunks=(2,))), "never written"),
+])  # fmt: skip
+def test_a_demo_that_contradicts_itself_is_a_finding(tmp_path, change, problem):
+    save(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        change(file["data/demo_1"])
+    first, second = read(tmp_path / "a.hdf5")
+    assert first.episode is not None
+    assert second.episode is None
+    assert problem in second.findings[0].problem
+    assert (second.findings[0].file, second.findings[0].episode) == ("a.hdf5", 1)
+
+
+def test_missing_samples_are_noticed(tmp_path):
+    save(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        del file["data/demo_0"]
+        file["data/notes"] = 3
+    said = "\n".join(RobomimicLogs.open(tmp_path, None, Reading()).unclear)
+    assert "says that it holds 7 samples, and the demos hold 4" in said
+    assert "no demos: notes" in said
+
+
+def test_only_files_of_robomimic_are_recognised(tmp_path):
+    save(tmp_path / "a.hdf5")
+    assert RobomimicLogs.recognises(tmp_path)
+    assert RobomimicLogs.recognises(tmp_path / "a.hdf5")
+    assert not Hdf5Logs.recognises(tmp_path)
+    assert not MinariLogs.recognises(tmp_path)
+    (tmp_path / "a.hdf5").write_bytes(b"junk")
+    assert not RobomimicLogs.recognises(tmp_path)
+    with pytest.raises(DataError, match="cannot be opened"):
+        read(tmp_path)
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+@SETTINGS
+def test_damage_is_survived(tmp_path_factory, place, bit, cut):
+    path = tmp_path_factory.mktemp("damaged") / "a.hdf5"
+    save(path, (2, 2))
+    content = bytearray(path.read_bytes())
+    at = int(place * len(content))
+    content[at] ^= 1 << bit
+    path.write_bytes(content[:at] if cut else content)
+    try:
+        logged = read(path)
+    except DataError:
+        return
+    assert all(one.episode is not None or one.findings for one in logged)
+
+
+def test_damaged_texts_do_not_hang(tmp_path):
+    save(tmp_path / "a.hdf5")
+    content = bytearray((tmp_path / "a.hdf5").read_bytes())
+    heap = content.find(b"GCOL")
+    content[heap + 24 : heap + 32] = b"\xff" * 8  # the length of the first text
+    (tmp_path / "a.hdf5").write_bytes(content)
+    with pytest.raises(DataError, match="variable-length values are damaged"):
+        read(tmp_path)

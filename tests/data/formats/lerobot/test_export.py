@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import Severity
+from worldline.data.formats.lerobot import export as lerobot_export
+from worldline.data.formats.lerobot.export import export_lerobot
+from worldline.data.formats.lerobot.logs import LeRobotLogs
+from worldline.data.logs import LoggedEpisode, Reading
+from worldline.data.store import Store, open_store
+from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
+
+MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+SOURCES = st.dictionaries(TEXTS.filter(bool), TEXTS | st.integers(-(2**60), 2**60) | st.floats(-1e9, 1e9), max_size=3)
+
+
+def stored(path: Path, schema: Schema, episodes: Sequence[Episode], sources: Sequence[dict] = ()) -> Store:
+    store = Store.create(path, schema)
+    for number, episode in enumerate(episodes):
+        store.append(episode, sources[number] if sources else {})
+    return store
+
+
+def read(root: Path) -> list[LoggedEpisode]:
+    logs = LeRobotLogs.open(root, None, Reading())
+    results = list(logs.read())
+    assert len(results) == len(logs)
+    return results
+
+
+def random_of(signal: Signal, rows: int, draw: np.random.Generator) -> np.ndarray:
+    if signal.kind is Kind.IMAGE:
+        return draw.integers(0, 256, (rows, *signal.shape)).astype(np.uint8)
+    if signal.kind is Kind.DISCRETE:
+        return draw.integers(0, signal.num_values, rows)
+    return draw.normal(size=(rows, *signal.shape)).astype(signal.dtype)
+
+
+def random_episode(schema: Schema, num_steps: int, number: int = 0) -> Episode:
+    draw = np.random.default_rng([number, num_steps])
+    arrays = {role: {s.name: random_of(s, num_steps + (role is Role.OBSERVATION), draw) for s in schema.of(role)}
+              for role in Role}  # fmt: skip
+    return Episode(
+        observations=arrays[Role.OBSERVATION],
+        actions=arrays[Role.ACTION],
+        exogenous=arrays[Role.EXOGENOUS],
+        rewards=arrays[Role.REWARD],
+    )
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 5), MASKS, st.booleans(), SOURCES), min_size=1, max_size=4),
+)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_exported_comes_back_bit_for_bit(tmp_path_factory, schema, make_episode, assert_equal, shapes):
+    folder = tmp_path_factory.mktemp("export")
+    episodes = [
+        replace(
+            make_episode(number, steps, masked),
+            step_s=np.random.default_rng(steps).uniform(0.1, 2, steps).astype(np.float32) if varies else None,
+        )
+        for number, (steps, masked, varies, _) in enumerate(shapes)
+    ]
+    sources = [{"file": f"{number}.npz"} | source for number, (*_, source) in enumerate(shapes)]
+    store = stored(folder / "store", schema, episodes, sources)
+    export_lerobot(store, folder / "out")
+    logs = LeRobotLogs.open(folder / "out", None, Reading())
+    assert (logs.schema, logs.unclear) == (schema, ())
+    for number, logged in enumerate(logs.read()):
+        assert (logged.number, logged.findings) == (number, ())
+        assert_equal(logged.episode, store.episode(number))
+        kept = store.entry(number).source
+        place = {"file": logged.file, "episode": number, "original_file": kept["file"]}
+        assert logged.source == {k: v for k, v in kept.items() if k not in place} | place | (
+            {"original_episode": kept["episode"]} if "episode" in kept else {}
+        )
+
+
+def test_every_kind_in_every_role_comes_back(tmp_path, assert_equal):
+    images = {f"image{c}": (3, 4, c) for c in (1, 3, 4)}
+    signals = [Signal(name=f"o.{name}", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=s) for name, s in images.items()]
+    for role, letter in ((Role.OBSERVATION, "o"), (Role.ACTION, "a"), (Role.EXOGENOUS, "e"), (Role.REWARD, "r")):
+        for precision in ("float32", "float64"):
+            for size in (1, 3):
+                name = f"{letter}{precision}{size}"
+                signals.append(
+                    Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit="m", precision=precision)
+                )
+        signals.append(Signal(name=f"{letter}choice", role=role, kind=Kind.DISCRETE, shape=(), num_values=300))
+    signals.append(Signal(name="apicture", role=Role.ACTION, kind=Kind.IMAGE, shape=(2, 2, 3)))
+    schema = Schema(signals=tuple(signals), step_s=1 / 3)
+    store = stored(tmp_path / "store", schema, [random_episode(schema, steps, steps) for steps in (1, 4)])
+    export_lerobot(store, tmp_path / "out")
+    assert LeRobotLogs.open(tmp_path / "out", None, Reading()).schema == schema
+    for number, logged in enumerate(read(tmp_path / "out")):
+        assert_equal(logged.episode, store.episode(number))
+
+
+def test_the_layout_is_that_of_version_3(tmp_path, schema, make_episode):
+    episodes = [make_episode(0, 3, ("gear",)), make_episode(1, 5)]
+    store = stored(tmp_path / "store", schema, episodes, [{"task": "drive"}, {}])
+    export_lerobot(store, tmp_path / "out")
+    info = json.loads((tmp_path / "out/meta/info.json").read_text())
+    assert (info["codebase_version"], info["fps"], info["total_frames"]) == ("v3.0", 2, 10)
+    assert info["features"]["observation.images.camera"] == {
+        "dtype": "image", "shape": [4, 5, 3], "names": ["height", "width", "channels"],
+    }  # fmt: skip
+    rows = pq.read_table(tmp_path / "out/data/chunk-000/file-000.parquet")
+    assert set(rows.column_names) == set(info["features"])
+    assert {"action", "next.reward", "exogenous.wind", "observation.gear", "observation.position"} <= set(
+        info["features"]
+    )
+    assert rows.column("worldline.surplus").to_pylist() == [False] * 3 + [True] + [False] * 5 + [True]
+    assert rows.column("action").to_pylist()[2] == rows.column("action").to_pylist()[3]
+    np.testing.assert_allclose(rows.column("timestamp").to_numpy(), [0, 0.5, 1, 1.5, 0, 0.5, 1, 1.5, 2, 2.5])
+    assert rows.column("index").to_pylist() == list(range(10))
+    listed = pq.read_table(tmp_path / "out/meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    assert [(row["dataset_from_index"], row["dataset_to_index"], row["tasks"]) for row in listed] == [
+        (0, 4, ["drive"]), (4, 10, [""]),
+    ]  # fmt: skip
+    tasks = pq.read_table(tmp_path / "out/meta/tasks.parquet")
+    assert tasks.to_pydict() == {"task_index": [0, 1], "task": ["drive", ""]}
+    assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
+
+
+def test_statistics_are_those_of_all_rows(tmp_path, schema, make_episode):
+    episodes = [make_episode(0, 3), make_episode(1, 5)]
+    export_lerobot(stored(tmp_path / "store", schema, episodes), tmp_path / "out")
+    stats = json.loads((tmp_path / "out/meta/stats.json").read_text())
+    position = np.concatenate([episode.observations["position"] for episode in episodes]).astype(np.float64)
+    camera = np.concatenate([episode.observations["camera"] for episode in episodes]) / 255
+    for found, values, shape in (
+        (stats["observation.position"], position, (2,)),
+        (stats["observation.images.camera"], camera.reshape(-1, 3), (3, 1, 1)),
+    ):
+        for name, function in (("min", np.min), ("max", np.max), ("mean", np.mean), ("std", np.std)):
+            np.testing.assert_allclose(found[name], function(values, axis=0).reshape(shape), atol=1e-9)
+        assert found["count"] == [10]
+
+
+def test_large_stores_become_several_files(tmp_path, schema, make_episode, assert_equal, monkeypatch):
+    monkeypatch.setattr(lerobot_export, "_FILE_BYTES", 2000)
+    monkeypatch.setattr(lerobot_export, "_FILES_A_CHUNK", 2)
+    store = stored(tmp_path / "store", schema, [make_episode(number, 4) for number in range(7)])
+    export_lerobot(store, tmp_path / "out")
+    assert len(list(tmp_path.glob("out/data/chunk-*/file-*.parquet"))) >= 3
+    assert (tmp_path / "out/data/chunk-001/file-000.parquet").exists()
+    for number, logged in enumerate(read(tmp_path / "out")):
+        assert_equal(logged.episode, store.episode(number))
+        assert logged.source["file"] == logged.file
+
+
+def test_without_our_notes_it_is_a_plain_dataset(tmp_path, schema, make_episode):
+    store = stored(tmp_path / "store", schema, [make_episode(0, 4)])
+    export_lerobot(store, tmp_path / "out")
+    (tmp_path / "out/schema.json").unlink()
+    logs = LeRobotLogs.open(tmp_path / "out", None, Reading())
+    assert {s.name: (s.role, s.kind, s.shape) for s in logs.schema.signals} == {
+        s.name: (s.role, s.kind, s.shape) for s in schema.signals
+    }
+    (logged,) = logs.read()
+    np.testing.assert_array_equal(logged.episode.actions["push"], store.episode(0).actions["push"])
+
+
+def test_what_lies_under_a_mask_comes_back_too(tmp_path, schema, make_episode, assert_equal):
+    episode = make_episode(1, 5, ("position",))
+    hidden = np.flatnonzero(~episode.observed["position"])
+    episode.observations["position"][hidden] = np.nan
+    store = stored(tmp_path / "store", schema, [episode])
+    export_lerobot(store, tmp_path / "out")
+    (logged,) = read(tmp_path / "out")
+    assert len(hidden)
+    assert logged.findings == ()
+    assert_equal(logged.episode, store.episode(0))
+
+
+@pytest.mark.parametrize("name", ["worldline/observed/position", "worldline/seed"])
+def test_a_note_that_is_missing_or_renamed_is_named(tmp_path, schema, make_episode, name):
+    export_lerobot(stored(tmp_path / "store", schema, [make_episode(1, 3)]), tmp_path / "out")
+    file = tmp_path / "out/meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    for changed, word in (
+        (table.drop_columns([name]), "missing"),
+        (table.rename_columns([f"{key}x" if key == name else key for key in table.column_names]), "missing"),
+        (table.append_column("worldline/zz", table.column("length")), "'zz' is unknown"),
+    ):
+        pq.write_table(changed, file)
+        (logged,) = read(tmp_path / "out")
+        assert word in str(logged.findings[0])
+
+
+@pytest.mark.parametrize(
+    ("signals", "step_s", "error", "word"),
+    [
+        ((), None, InputError, "step_s"),
+        ((("picture", Kind.IMAGE, (2, 2, 2)),), 0.1, UnsupportedError, "picture has 2 channels"),
+        (
+            (("x", Kind.VECTOR, (1,)), ("observation.x", Kind.VECTOR, (1,))),
+            0.1,
+            InputError,
+            "x and observation.x would",
+        ),
+    ],
+)
+def test_what_the_format_cannot_hold_is_refused(tmp_path, signals, step_s, error, word):
+    schema = Schema(
+        signals=(
+            *(Signal(name=name, role=Role.OBSERVATION, kind=kind, shape=shape) for name, kind, shape in signals),
+            Signal(name="s", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,)),
+            Signal(name="a", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,)),
+        ),
+        step_s=step_s,
+    )
+    with pytest.raises(InputError, match="no episode"):
+        export_lerobot(Store.create(tmp_path / "empty", schema), tmp_path / "out")
+    store = stored(tmp_path / "store", schema, [random_episode(schema, 2)])
+    with pytest.raises(error, match=word):
+        export_lerobot(store, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "store"]
+
+
+def test_nothing_is_overwritten_and_nothing_is_left_by_a_failure(tmp_path, schema, make_episode, monkeypatch):
+    store = stored(tmp_path / "store", schema, [make_episode(0, 2)])
+    (tmp_path / "full").mkdir()
+    with pytest.raises(InputError, match="exists"):
+        export_lerobot(store, tmp_path / "full")
+    monkeypatch.setattr(lerobot_export, "_tasks_table", lambda tasks: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_lerobot(store, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "store"]
+
+
+KILLED = """
+    import sys, time
+    from pathlib import Path
+    from worldline.data.formats.lerobot import export as lerobot_export
+    from worldline.data.store import open_store
+    write = lerobot_export._Export._write_meta
+    def slow(self, *rest):
+        write(self, *rest)
+        print("all but renamed", flush=True)
+        time.sleep(60)
+    lerobot_export._Export._write_meta = slow
+    lerobot_export.export_lerobot(open_store(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_kill_leaves_nothing_that_looks_complete(tmp_path, schema, make_episode):
+    stored(tmp_path / "store", schema, [make_episode(0, 2)])
+    code = "\n".join(line.removeprefix("    ") for line in KILLED.splitlines())
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "store"), str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "all but renamed\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not (tmp_path / "out").exists()
+    export_lerobot(open_store(tmp_path / "store"), tmp_path / "out")
+    assert len(read(tmp_path / "out")) == 1
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory, schema, make_episode) -> Store:
+    folder = tmp_path_factory.mktemp("fuzzed")
+    store = stored(folder / "store", schema, [make_episode(n, 3, ("gear",) if n else ()) for n in range(2)])
+    export_lerobot(store, folder / "out")
+    return store
+
+
+@given(number=st.integers(0, 99), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+@settings(max_examples=40)
+def test_damage_to_a_table_is_noticed_or_changes_nothing(fuzzed, assert_equal, number, at, bit, cut):
+    files = sorted((fuzzed.path.parent / "out").rglob("*.parquet"))
+    file = files[number % len(files)]
+    whole = file.read_bytes()
+    place = int(at * len(whole))
+    damaged = bytearray(whole)
+    damaged[place] ^= 1 << bit
+    try:
+        file.write_bytes(whole[:place] if cut else damaged)
+        results = read(fuzzed.path.parent / "out")
+    except (DataError, ConfigError):
+        return
+    finally:
+        file.write_bytes(whole)
+    for logged in results:
+        if logged.episode is None:
+            assert logged.findings[0].severity is Severity.ERROR
+        else:
+            assert_equal(logged.episode, fuzzed.episode(logged.number))

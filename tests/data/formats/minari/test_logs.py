@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import h5py
+import minari
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
+
+from worldline.config import to_json
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import Severity, check_episode
+from worldline.data.formats.hdf5.columns import Hdf5Logs
+from worldline.data.formats.hdf5.robomimic import RobomimicLogs
+from worldline.data.formats.minari.logs import MinariLogs, export_minari
+from worldline.data.logs import LoggedEpisode, Reading
+from worldline.data.store import Store
+from worldline.errors import DataError, InputError, MissingExtraError
+
+MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
+SHAPES = st.lists(st.tuples(st.integers(1, 6), MASKS), min_size=1, max_size=4)
+SETTINGS = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SPACE = gym.spaces.Dict(
+    camera=gym.spaces.Box(0, 255, (6, 7, 3), np.uint8),
+    pair=gym.spaces.Tuple((gym.spaces.Discrete(3), gym.spaces.Box(-5, 5, (2,), np.float64))),
+    mission=gym.spaces.Text(20),
+    x=gym.spaces.Box(-np.inf, np.inf, (), np.float32),
+)
+
+
+def save(folder: Path, lengths: tuple[int, ...] = (3, 4), data_format: str = "hdf5", **changes: Any) -> MinariStorage:
+    """A dataset that the minari package writes."""
+    (folder / "data").mkdir(parents=True)
+    options = {"observation_space": SPACE, "action_space": gym.spaces.Box(-1, 1, (2,), np.float32)} | changes
+    storage = MinariStorage.new(folder / "data", data_format=data_format, **options)
+    storage.update_metadata({"dataset_id": "toy/push-v0", "minari_version": minari.__version__})
+    for number, steps in enumerate(lengths):
+        storage.update_episodes([buffer(number, steps)])
+    return storage
+
+
+def buffer(number: int, steps: int, **changes: Any) -> EpisodeBuffer:
+    draw = np.random.default_rng(number)
+    last = np.arange(steps) == steps - 1
+    values: dict[str, Any] = {
+        "observations": {
+            "camera": draw.integers(0, 256, (steps + 1, 6, 7, 3), np.uint8),
+            "pair": (np.arange(steps + 1) % 2, draw.uniform(-5, 5, (steps + 1, 2))),
+            "mission": [f"go to door {number}"] * (steps + 1),
+            "x": draw.normal(size=steps + 1).astype(np.float32),
+        },
+        "actions": draw.uniform(-0.5, 0.5, (steps, 2)).astype(np.float32),
+        "rewards": draw.normal(size=steps),
+        "terminations": last & (number % 2 == 0),
+        "truncations": last & (number % 2 == 1),
+        "infos": {"energy": list(draw.normal(size=steps + 1))},
+    }
+    return EpisodeBuffer(id=number, seed=number + 7, **(values | changes))
+
+
+def read(path: Path, schema: Schema | None = None) -> list[LoggedEpisode]:
+    return list(MinariLogs.open(path, schema, Reading()).read())
+
+
+def store_of(path: Path, schema: Schema, episodes: list) -> Store:
+    store = Store.create(path, schema)
+    for number, episode in enumerate(episodes):
+        store.append(episode, {"file": f"{number}.npz", "task": "push it"})
+    return store
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
+def test_a_dataset_is_read_as_minari_reads_it(tmp_path, data_format):
+    theirs = list(minari.MinariDataset(save(tmp_path / "push", data_format=data_format)))
+    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    signals = {signal.name: signal for signal in logs.schema.signals}
+    assert signals.keys() == {"camera", "pair.0", "pair.1", "x", "action", "reward"}
+    assert (signals["pair.0"].kind, signals["pair.0"].num_values) == (Kind.DISCRETE, 3)
+    assert (signals["pair.1"].precision, signals["pair.1"].low) == ("float64", (-5.0, -5.0))
+    assert (signals["action"].low, signals["action"].high) == ((-1.0, -1.0), (1.0, 1.0))
+    assert signals["x"].low is None
+    for number, (logged, their) in enumerate(zip(logs.read(), theirs, strict=True)):
+        ours = logged.episode
+        assert (logged.findings, check_episode(ours, logs.schema)) == ((), ())
+        np.testing.assert_array_equal(ours.observations["camera"], their.observations["camera"])
+        np.testing.assert_array_equal(ours.observations["pair.0"], their.observations["pair"][0])
+        np.testing.assert_array_equal(ours.observations["pair.1"], their.observations["pair"][1])
+        np.testing.assert_array_equal(ours.observations["x"].ravel(), np.ravel(their.observations["x"]))
+        np.testing.assert_array_equal(ours.actions["action"], their.actions)
+        np.testing.assert_array_equal(ours.rewards["reward"][:, 0], their.rewards)
+        assert (ours.terminated, ours.truncated, ours.seed) == (number % 2 == 0, number % 2 == 1, number + 7)
+        assert logged.source == {
+            "file": "main_data.hdf5" if data_format == "hdf5" else str(number),
+            "episode": number, "dataset": "toy/push-v0", "id": number, "mission": f"go to door {number}",
+        }  # fmt: skip
+    assert "infos.energy" in "\n".join(logs.unclear)
+
+
+def test_pictures_in_jpeg_are_read_as_minari_reads_them(tmp_path):
+    space = gym.spaces.Box(0, 255, (32, 40, 3), np.uint8)
+    storage = save(tmp_path / "push", (), observation_space=space)
+    draw = np.random.default_rng(0)
+    frames = [np.full((32, 40, 3), value, np.uint8) for value in (3, 90)] + [
+        draw.integers(0, 256, (32, 40, 3)).astype(np.uint8)
+    ]
+    for number, rows in enumerate((frames, frames[:2])):  # of different lengths, and of the same
+        storage.update_episodes([buffer(number, len(rows) - 1, observations=rows)])
+    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    for logged, their in zip(logs.read(), minari.MinariDataset(storage), strict=True):
+        np.testing.assert_array_equal(logged.episode.observations["observation"], their.observations)
+    assert "stored as JPEG" in "\n".join(logs.unclear)
+
+
+def test_what_two_parts_call_alike_is_told_apart(tmp_path):
+    storage = save(tmp_path / "push", (), action_space=gym.spaces.Dict(x=gym.spaces.Discrete(4, start=1)))
+    storage.update_episodes([buffer(0, 3, actions={"x": np.array([1, 2, 4])})])
+    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    assert (logs.schema["action.x"].num_values, logs.schema["observation.x"].kind) == (5, Kind.VECTOR)
+    assert next(logs.read()).episode.actions["action.x"].tolist() == [1, 2, 4]
+
+
+def test_values_that_leave_their_space_are_said(tmp_path):
+    storage = save(tmp_path / "push")
+    storage.update_episodes([buffer(2, 3, actions=np.full((3, 2), 1.5, np.float32))])
+    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    assert logs.schema["action"].high == (1.5, 1.5)
+    assert "action: its values leave the bounds of its space" in "\n".join(logs.unclear)
+
+
+def test_missing_values_and_changing_texts(tmp_path):
+    storage = save(tmp_path / "push", ())
+    observations = buffer(0, 3).observations
+    observations["x"][1] = np.nan
+    observations["mission"] = ["a", "a", "b", "b"]
+    storage.update_episodes([buffer(0, 3, observations=observations)])
+    storage.update_episodes([buffer(1, 3, actions=np.full((3, 2), np.nan, np.float32))])
+    first, second = read(tmp_path / "push")
+    assert first.episode.observed["x"].tolist() == [True, False, True, True]
+    assert first.episode.observations["x"][1] == first.episode.observations["x"][0]
+    assert [(f.severity, f.signal) for f in first.findings] == [(Severity.WARNING, "mission")]
+    assert second.episode is None
+    assert [(f.signal, f.step, f.episode) for f in second.findings] == [("action", 0, 1)]
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    (lambda group: group["terminations"].write_direct(np.array([True, False, False, False])), "before the end"),
+    (lambda group: group.attrs.modify("total_steps", 9), "not as many steps"),
+    (lambda group: group.pop("rewards"), "missing"),
+    (lambda group: group.pop("observations"), "missing"),
+    (lambda group: group.parent.pop("episode_1"), "no group episode_1"),
+])  # fmt: skip
+def test_an_episode_that_contradicts_itself_is_a_finding(tmp_path, change, problem):
+    save(tmp_path / "push")
+    with h5py.File(tmp_path / "push" / "data" / "main_data.hdf5", "a") as file:
+        change(file["episode_1"])
+    first, second = read(tmp_path / "push")
+    assert first.episode is not None
+    assert second.episode is None
+    assert problem in second.findings[0].problem
+    assert (second.findings[0].file, second.findings[0].episode) == ("main_data.hdf5", 1)
+
+
+def test_episodes_that_the_metadata_do_not_count_are_read_too(tmp_path):
+    save(tmp_path / "push")
+    file = tmp_path / "push" / "data" / "metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"total_episodes": 1}))
+    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    assert [logged.episode is not None for logged in logs.read()] == [True, True]
+    assert "says that it has 1 episodes, and 2 are tried" in "\n".join(logs.unclear)
+
+
+def test_a_dataset_without_spaces_makes_no_environment(tmp_path):
+    save(tmp_path / "push")
+    file = tmp_path / "push" / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    del metadata["action_space"]
+    file.write_text(json.dumps(metadata | {"env_spec": '{"id": "CartPole-v1"}'}))
+    with pytest.raises(DataError, match=r"metadata cannot be read \(KeyError: 'action_space'\)"):
+        read(tmp_path / "push")
+
+
+def test_arrow_needs_the_package_and_hdf5_does_not(tmp_path, monkeypatch):
+    save(tmp_path / "one")
+    save(tmp_path / "two", data_format="arrow")
+    monkeypatch.setitem(sys.modules, "minari.dataset.minari_storage", None)
+    assert all(logged.episode is not None for logged in read(tmp_path / "one"))
+    with pytest.raises(MissingExtraError, match=r"worldline\[minari\]"):
+        read(tmp_path / "two")
+
+
+def test_a_schema_beside_the_data_is_used(tmp_path):
+    save(tmp_path / "push")
+    signals = (
+        Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m"),
+        Signal(name="infos.energy", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="J"),
+        Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,)),
+    )
+    (tmp_path / "push" / "schema.json").write_text(to_json(Schema(signals=signals)))
+    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    assert logs.schema.signals == signals
+    assert next(logs.read()).episode.observations["infos.energy"].shape == (4, 1)
+
+
+def test_only_datasets_of_minari_are_recognised(tmp_path):
+    save(tmp_path / "push")
+    for path in (tmp_path / "push", tmp_path / "push/data", tmp_path / "push/data/main_data.hdf5"):
+        assert MinariLogs.recognises(path)
+        assert not Hdf5Logs.recognises(path)
+        assert not RobomimicLogs.recognises(path)
+    assert not MinariLogs.recognises(tmp_path)
+    with pytest.raises(DataError, match="no Minari dataset"):
+        read(tmp_path)
+
+
+@given(shapes=SHAPES)
+@SETTINGS
+def test_an_export_is_read_back_bit_for_bit(tmp_path_factory, schema, make_episode, assert_equal, shapes):
+    folder = tmp_path_factory.mktemp("round")
+    episodes = [make_episode(number, steps, masked) for number, (steps, masked) in enumerate(shapes)]
+    store = store_of(folder / "store", schema, episodes)
+    export_minari(store, folder / "out")
+    logs = MinariLogs.open(folder / "out", None, Reading())
+    assert (logs.schema, logs.unclear, len(logs)) == (schema, (), len(episodes))
+    for number, logged in enumerate(logs.read()):
+        assert_equal(logged.episode, store.episode(number))
+        assert logged.findings == ()
+        assert logged.source == {
+            "file": "main_data.hdf5", "episode": number, "source.file": f"{number}.npz", "task": "push it",
+        }  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == {"store", "out"}
+
+
+def test_several_actions_and_rewards_survive(tmp_path, assert_equal, schema, make_episode):
+    more = (
+        Signal(name="grip", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3),
+        Signal(name="parts", role=Role.REWARD, kind=Kind.VECTOR, shape=(2,), precision="float64"),
+    )
+    wide, episode = Schema(signals=schema.signals + more), make_episode(1, 4)
+    episode.actions["grip"] = np.array([0, 2, 1, 0])
+    episode.rewards["parts"] = np.arange(8.0).reshape(4, 2)
+    export_minari(store_of(tmp_path / "store", wide, [episode]), tmp_path / "out")
+    (logged,) = read(tmp_path / "out")
+    assert_equal(logged.episode, episode)
+    (their,) = minari.MinariDataset(tmp_path / "out" / "data")
+    assert np.isnan(their.rewards).all()
+    np.testing.assert_array_equal(their.actions["grip"], episode.actions["grip"])
+
+
+def test_minari_loads_an_export(tmp_path, monkeypatch, schema, make_episode):
+    big = Signal(name="big", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(40, 33, 3))
+    episodes = [make_episode(0, 3), make_episode(1, 2, ("gear",))]
+    for episode in episodes:
+        rows = episode.num_steps + 1
+        episode.observations["big"] = np.random.default_rng(rows).integers(0, 256, (rows, 40, 33, 3), np.uint8)
+    store = store_of(tmp_path / "store", Schema(signals=(*schema.signals, big)), episodes)
+    export_minari(store, tmp_path / "push-v3")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    dataset = minari.load_dataset("push-v3")
+    assert (dataset.total_episodes, dataset.total_steps, dataset.id) == (2, 5, "push-v3")
+    for ours, their in zip(episodes, dataset, strict=True):
+        assert their.observations.keys() == ours.observations.keys()
+        for name, values in ours.observations.items():
+            np.testing.assert_array_equal(their.observations[name], values, strict=True)
+        np.testing.assert_array_equal(their.actions, ours.actions["push"], strict=True)
+        np.testing.assert_array_equal(their.rewards, ours.rewards["reward"][:, 0], strict=True)
+        assert (their.terminations[-1], their.truncations[-1]) == (ours.terminated, ours.truncated)
+        assert dataset.action_space.contains(their.actions[0])
+        assert dataset.observation_space.contains({name: v[0] for name, v in their.observations.items()})
+    assert [m.get("seed") for m in dataset.storage.get_episode_metadata([0, 1])] == [None, 2**40 + 1]
+    export_minari(store, tmp_path / "my data")
+    assert minari.MinariDataset(tmp_path / "my data" / "data").id == "my-data-v0"
+    with pytest.raises(InputError, match="exists"):
+        export_minari(store, tmp_path / "my data")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, schema, make_episode):
+    folder = tmp_path_factory.mktemp("fuzz")
+    store = store_of(folder / "store", schema, [make_episode(3, 3, ("gear",)), make_episode(1, 2)])
+    export_minari(store, folder / "out")
+    return store, folder / "out"
+
+
+@pytest.mark.parametrize("name", ["main_data.hdf5", "metadata.json"])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+@settings(SETTINGS, max_examples=40)
+def test_damage_to_an_export_never_passes(tmp_path_factory, exported, assert_equal, name, place, bit, cut):
+    store, whole = exported
+    path = tmp_path_factory.mktemp("damaged") / "out"
+    shutil.copytree(whole, path)
+    damage(path / "data" / name, place, bit, cut)
+    try:
+        logged = read(path)
+    except DataError:
+        return
+    for number, one in enumerate(logged):
+        if one.episode is None:
+            assert any(finding.severity is Severity.ERROR for finding in one.findings)
+        else:
+            assert_equal(one.episode, store.episode(number))
+
+
+@pytest.fixture(scope="module", params=["hdf5", "arrow", "parquet"])
+def foreign(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("foreign")
+    save(folder / "push", (2, 1), request.param)
+    assert all(one.episode is not None for one in read(folder / "push"))
+    return folder / "push"
+
+
+@given(file=st.integers(0, 100), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+@settings(SETTINGS, max_examples=30)
+def test_damage_to_a_dataset_of_others_is_survived(tmp_path_factory, foreign, file, place, bit, cut):
+    path = tmp_path_factory.mktemp("damaged") / "push"
+    shutil.copytree(foreign, path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    damage(files[file % len(files)], place, bit, cut)
+    try:
+        logged = read(path)
+    except DataError:
+        return
+    assert all(one.episode is not None or one.findings for one in logged)
+
+
+def damage(file: Path, place: float, bit: int, cut: bool) -> None:
+    content = bytearray(file.read_bytes())
+    at = int(place * len(content))
+    content[at] ^= 1 << bit
+    file.write_bytes(content[:at] if cut else content)

@@ -1,0 +1,148 @@
+"""The how-to page on importers: its package is installed as a user would, and all that it prints is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+
+ROOT = Path(__file__).parents[3]
+PLUGIN = ROOT / "tests" / "plugin"
+PAGE = ROOT / "docs" / "howto" / "import-your-format.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def only(language: str, word: str) -> str:
+    (found,) = [block for block in blocks(language) if word in block]
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process that has the plugin: it lies in a folder of its own, so as to leave no trace."""
+    folder = tmp_path_factory.mktemp("plugin")
+    shutil.copytree(PLUGIN, folder / "source")
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index"]
+    command += ["--disable-pip-version-check", "--quiet", "--target", str(folder / "site"), str(folder / "source")]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert made.returncode == 0, made.stderr
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PYTHONPATH": str(folder / "site"), "PATH": path}
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_page_shows_the_package_as_it_is() -> None:
+    assert only("toml", "[project") == (PLUGIN / "pyproject.toml").read_text()
+    assert only("python", "class TapeLogs") == (PLUGIN / "src" / "worldline_tape" / "__init__.py").read_text()
+
+
+def test_the_round_trip_of_the_page_passes(tmp_path: Path, installed: dict[str, str]) -> None:
+    (tmp_path / "test_tape.py").write_text(only("python", "def test_what_went_in_comes_out"))
+    shown = run([sys.executable, "-m", "pytest", "-q", "-W", "error", "test_tape.py"], tmp_path, installed)
+    assert "3 passed" in shown
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path, installed: dict[str, str]) -> None:
+    (tmp_path / "tapes").mkdir()
+    (tmp_path / "more").mkdir()
+    code = only("python", "def write_tape") + (
+        "for seed in range(3):\n    write_tape(Path(f'tapes/{seed}.tape'), seed)\n"
+        "for seed in range(3, 5):\n    write_tape(Path(f'more/{seed}.tape'), seed)\n"
+    )
+    run([sys.executable, "-c", code], tmp_path, installed)
+    install, *commands = only("sh", "pip install").splitlines()
+    assert install == "pip install ./worldline-tape"  # what `installed` does
+    for command in commands:
+        run(command.split(), tmp_path, installed)
+    code = "import worldline; print(len(worldline.open_store('store')), len(worldline.data.open('tapes/')))"
+    assert run([sys.executable, "-c", code], tmp_path, installed).split() == ["5", "3"]
+
+
+def test_the_plugin_is_named_and_not_loaded_unless_it_is_needed(tmp_path: Path, installed: dict[str, str]) -> None:
+    np.savez(tmp_path / "a.npz", position=np.zeros((3, 1), np.float32), action=np.ones((2, 1), np.float32))
+    code = (
+        "import sys, worldline.data\n"
+        "from worldline.registry import names\n"
+        "worldline.data.open('.')\n"
+        "print('tape' in names('importer'), 'worldline_tape' in sys.modules)"
+    )
+    assert run([sys.executable, "-c", code], tmp_path, installed).split() == ["True", "False"]
+
+
+def test_the_function_for_rlds() -> None:
+    names: dict[str, object] = {}
+    exec(compile(only("python", "def from_rlds"), str(PAGE), "exec"), names)  # noqa: S102 (our own page)
+    schema = Schema(
+        signals=(
+            Signal(name="state", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,)),
+            Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,)),
+            Signal(name="reward", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,)),
+        )
+    )
+    steps = [
+        {
+            "observation": {"state": np.full(2, t, np.float32)},
+            "action": np.full(1, 10 + t, np.float32),
+            "reward": np.float32(20 + t),
+            "is_first": t == 0,
+            "is_last": t == 3,
+            "is_terminal": t == 3,
+        }
+        for t in range(4)
+    ]
+    episode = names["from_rlds"](iter(steps), schema)  # type: ignore[operator]
+    assert episode.observations["state"][:, 0].tolist() == [0, 1, 2, 3]
+    assert episode.actions["action"].tolist() == [[10], [11], [12]]
+    assert episode.rewards["reward"].tolist() == [[20], [21], [22]]
+    assert (episode.terminated, episode.truncated) == (True, False)
+
+
+def test_the_function_for_zarr() -> None:
+    names: dict[str, object] = {}
+    exec(compile(only("python", "def from_rows"), str(PAGE), "exec"), names)  # noqa: S102 (our own page)
+    schema = Schema(
+        signals=(
+            Signal(name="state", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,)),
+            Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,)),
+        )
+    )
+    data = {"state": np.arange(7.0)[:, None], "action": 10 + np.arange(7.0)[:, None]}
+    one, two = names["from_rows"](data, [3, 7], schema)  # type: ignore[operator]
+    assert one.observations["state"][:, 0].tolist() == [0, 1, 2]
+    assert one.actions["action"][:, 0].tolist() == [10, 11]
+    assert two.observations["state"][:, 0].tolist() == [3, 4, 5, 6]
+    assert two.actions["action"][:, 0].tolist() == [13, 14, 15]
+
+
+def test_every_block_of_the_page_is_run_above() -> None:
+    assert [len(blocks(language)) for language in ("toml", "python", "sh")] == [1, 4, 1]
+    assert PAGE.read_text().count("\n```") == 2 * 6
+
+
+def test_links_lead_somewhere() -> None:
+    text = PAGE.read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        file, _, anchor = link.partition("#")
+        assert not file or (PAGE.parent / file).exists(), link
+        if anchor:
+            assert anchor in {
+                re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^## (.*)", text, re.M)
+            }

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from worldline.data.checks import Severity
+from worldline.data.formats.timed.columns import read_table, tables_in
+from worldline.errors import DataError
+
+FLOATS = st.floats(allow_nan=False, width=64)
+WHOLE = st.integers(-(2**63), 2**63 - 1)
+
+
+def write(folder, text, name="a.csv"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_csv_columns_have_types_units_and_masks(tmp_path):
+    lines = ["t,x [m],air (degC),on,mode,q[0],group/y", "0,1.5,,true,a,1,2", "1,,3,,b,2,3", "2,NaN,4,False,,2,4"]
+    table = read_table(write(tmp_path, "\n".join(lines) + "\n"))
+    assert [(c.name, c.unit, c.values.dtype.kind) for c in table.columns.values()] == [
+        ("t", None, "i"),
+        ("x", "m", "f"),
+        ("air", "degC", "i"),
+        ("on", None, "b"),
+        ("mode", None, "O"),
+        ("q[0]", None, "i"),
+        ("group.y", None, "i"),
+    ]
+    assert table.columns["x"].missing.tolist() == [False, True, True]
+    assert table.columns["on"].missing.tolist() == [False, True, False]
+    assert table.columns["mode"].missing.tolist() == [False, False, True]
+    assert (table.num_rows, table.findings) == (3, ())
+
+
+def test_parquet_columns_of_every_kind(tmp_path):
+    columns = {
+        "list": pa.array([[1.0, 2.0], None, [3.0, None]]),
+        "fixed": pa.array([[1, 2], [3, 4], [3, 5]], pa.list_(pa.int32(), 2)),
+        "stamp": pa.array([1, None, 3], pa.timestamp("us", tz="UTC")),
+        "word": pa.array(["a", "b", None]).dictionary_encode(),
+        "decimal": [decimal.Decimal("1.5")] * 3,
+        "flag": [True, None, False],
+        "struct": [{"a": 1}] * 3,
+        "clock": [dt.time(1, 2)] * 3,
+        "byte": pa.array([1, None, 3], pa.uint8()),
+        "bytes": [b"1"] * 3,
+        "ragged": [[1.0], [1.0, 2.0], []],
+        "nothing": pa.nulls(3),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    assert {finding.signal for finding in table.findings} == {"struct", "bytes", "ragged"}
+    assert all(finding.severity is Severity.WARNING for finding in table.findings)
+    kinds = {name: (column.values.dtype.str[1:], column.missing.tolist()) for name, column in table.columns.items()}
+    assert kinds == {
+        "list": ("f8", [False, True, True]),
+        "fixed": ("i4", [False, False, False]),
+        "stamp": ("M8[us]", [False, True, False]),
+        "word": ("O", [False, False, True]),
+        "decimal": ("f8", [False, False, False]),
+        "flag": ("b1", [False, True, False]),
+        "clock": ("m8[us]", [False, False, False]),
+        "byte": ("u1", [False, True, False]),
+        "nothing": ("O", [True, True, True]),
+    }
+    assert table.columns["fixed"].values.tolist() == [[1, 2], [3, 4], [3, 5]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n3\n", "Row #3"),
+        ("a,b\n1,2\n3,4,5\n", "Row #3"),
+        ("a,b,a\n1,2,3\n", "columns 1, 3 are all called 'a'"),
+        (b"a,b\n1,x\n2,\xff\n", "row 1.*column 'b' is not UTF-8"),
+        (b"a\xff,b\n1,2\n", "cannot be read"),
+        ("", "cannot be read"),
+        ("a,b".encode("utf-16"), "UTF-16"),
+        ("x [m],x (m),x [m] \n1,2,3\n", "all be called"),
+    ],
+)
+def test_a_damaged_csv_names_the_place(tmp_path, text, said):
+    with pytest.raises(DataError, match=said) as caught:
+        read_table(write(tmp_path, text))
+    assert "a.csv" in str(caught.value)
+
+
+def test_names_that_differ_by_unit_alone_keep_their_headers(tmp_path):
+    table = read_table(write(tmp_path, "air [degC],air [K]\n1,2\n"))
+    assert list(table.columns) == ["air [degC]", "air [K]"]
+
+
+def test_a_line_without_an_end_and_a_column_without_a_name_are_warned_of(tmp_path):
+    table = read_table(write(tmp_path, ",a\n0,1.5\n1,1.2"))
+    assert list(table.columns) == ["a"]
+    assert [f.severity for f in table.findings] == [Severity.WARNING] * 2
+    assert "no line end" in str(table.findings[0])
+    assert "column 1 has no name" in str(table.findings[1])
+
+
+def test_empty_lines_of_a_single_column_are_missing_cells(tmp_path):
+    assert read_table(write(tmp_path, "a\n1\n\n3\n")).columns["a"].missing.tolist() == [False, True, False]
+    assert read_table(write(tmp_path, "a,b\n1,2\n\n3,4\n")).num_rows == 2
+
+
+def test_semicolons_and_quoted_lines(tmp_path):
+    table = read_table(write(tmp_path, 'a;b\n1;"x\ny"\n2;z\n'))
+    assert table.columns["b"].values.tolist() == ["x\ny", "z"]
+
+
+def test_a_type_that_changes_late_is_seen(tmp_path):
+    lines = "\n".join(f"{i},{i}" for i in range(200_000))
+    table = read_table(write(tmp_path, f"a,b\n{lines}\n0.5,1\n"))
+    assert table.columns["a"].values.dtype == np.float64
+    assert table.columns["b"].values.dtype == np.int64
+
+
+def test_a_header_that_claims_too_many_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldline.data.formats.timed.columns._MOST_ROWS_A_BYTE", 1)
+    parquet.write_table(pa.table({"a": np.zeros(100_000, np.int8)}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="100000 rows"):
+        read_table(tmp_path / "a.parquet")
+
+
+def test_tables_in_a_folder_are_sorted_and_hidden_files_left(tmp_path):
+    for name in ("b.CSV", "a.parquet", ".c.csv", "d.txt"):
+        write(tmp_path, "a\n1\n", name)
+    assert [file.name for file in tables_in(tmp_path)] == ["a.parquet", "b.CSV"]
+    assert tables_in(tmp_path / "d.txt") == []
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(st.none() | FLOATS, st.none() | WHOLE), min_size=1, max_size=20), suffix=st.booleans())
+def test_numbers_come_back_bit_for_bit(tmp_path_factory, rows, suffix):
+    folder = tmp_path_factory.mktemp("columns")
+    floats, whole = [a for a, _ in rows], [b for _, b in rows]
+    if suffix:
+        table = pa.table({"a": pa.array(floats, pa.float64()), "b": pa.array(whole, pa.int64()), "c": [0] * len(rows)})
+        parquet.write_table(table, folder / "a.parquet")
+    else:
+        cells = [f"{'' if a is None else repr(a)},{'' if b is None else b},0\n" for a, b in rows]
+        write(folder, "a,b,c\n" + "".join(cells))
+    (file,) = tables_in(folder)
+    columns = read_table(file).columns
+    for name, values in (("a", floats), ("b", whole)):
+        known = [value for value in values if value is not None]
+        assert columns[name].missing.tolist() == [value is None for value in values]
+        if known:
+            read = columns[name].values[~columns[name].missing]
+            np.testing.assert_array_equal(read.astype(np.float64 if name == "a" else np.int64), known)
+            assert np.signbit(read).tolist() == np.signbit(known).tolist() or name == "b"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused(tmp_path_factory, name, data):
+    folder = tmp_path_factory.mktemp("fuzz")
+    draw = np.random.default_rng(0)
+    columns = {"t": np.arange(20) / 10, "x": draw.normal(size=20), "mode": ["ab", "c"] * 10}
+    if name == "a.csv":
+        rows = zip(*columns.values(), strict=True)
+        whole = ("t,x,mode\n" + "".join(f"{t},{x},{m}\n" for t, x, m in rows)).encode()
+    else:
+        parquet.write_table(pa.table(columns), folder / name)
+        whole = (folder / name).read_bytes()
+    damaged = bytearray(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
+    for place in data.draw(st.lists(st.integers(0, 8 * len(damaged) - 1), max_size=3) if damaged else st.just([])):
+        damaged[place // 8] ^= 1 << place % 8
+    write(folder, bytes(damaged), name)
+    try:
+        table = read_table(folder / name)
+    except DataError as error:
+        said = str(error)
+    else:
+        said = name
+        assert all(len(column.values) == table.num_rows for column in table.columns.values())
+    assert name in said

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.data.formats.timed.resampling import (
+    SLACK,
+    changes,
+    grid_times,
+    refresh_period,
+    repeats,
+    resample,
+    summed,
+)
+from worldline.errors import InputError
+
+
+def slow_resample(times, values, observed, grid, rule, gap):
+    """One time after another, one sample after another."""
+    step = (grid[-1] - grid[0]) / (len(grid) - 1)
+    samples = [(t, v) for t, v, known in zip(times, values, observed, strict=True) if known]
+    result, seen = [], []
+    for g in grid:
+        past = [v for t, v in samples if t <= g + SLACK * step]
+        held = past[-1] if past else samples[0][1]
+        if rule == "hold":
+            result.append(held)
+            seen.append(any(g - step + SLACK * step < t <= g + SLACK * step for t, _ in samples))
+        elif rule == "nearest":
+            near = [(abs(t - g), t, v) for t, v in samples if -step / 2 < t - g <= step / 2]
+            held = [v for t, v in samples if t < g][-1:] or [samples[0][1]]
+            result.append(min(near)[2] if near else held[0])
+            seen.append(bool(near))
+        else:
+            exact = [v for t, v in samples if abs(t - g) <= SLACK * step]
+            before, after = [s for s in samples if s[0] < g], [s for s in samples if s[0] > g]
+            if exact:
+                result.append(exact[0])
+                seen.append(True)
+            elif before and after:
+                (t0, v0), (t1, v1) = before[-1], after[0]
+                result.append(v0 + (g - t0) / (t1 - t0) * (v1 - v0))
+                seen.append(t1 - t0 <= gap)
+            else:
+                result.append(before[-1][1] if before else after[0][1])
+                seen.append(False)
+    return result, seen
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), rule=st.sampled_from(["hold", "linear", "nearest"]))
+def test_resampling_equals_a_slow_reference(data, rule):
+    ticks = data.draw(st.lists(st.integers(0, 400), min_size=1, max_size=25, unique=True).map(sorted))
+    times = np.array(ticks) / 16
+    values = np.array(data.draw(st.lists(st.floats(-9, 9), min_size=len(ticks), max_size=len(ticks))))
+    observed = np.array(data.draw(st.lists(st.booleans(), min_size=len(ticks), max_size=len(ticks))))
+    observed[data.draw(st.integers(0, len(ticks) - 1))] = True
+    start, step = data.draw(st.integers(0, 300)) / 16, data.draw(st.integers(1, 40)) / 16
+    grid = start + step * np.arange(data.draw(st.integers(2, 12)))
+    gap = data.draw(st.integers(1, 60)) / 16
+    found = resample(times, values, observed, grid, rule, gap_s=gap)
+    expected, seen = slow_resample(times, values, observed, grid, rule, gap)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-12, atol=1e-12)
+    assert found.observed.tolist() == seen
+    if rule != "linear":
+        assert set(found.values.tolist()) <= set(values[observed].tolist())
+
+
+@given(step=st.sampled_from([0.1, 1 / 30, 1 / 3, 0.007]), num=st.integers(2, 200), digits=st.sampled_from([3, 6]))
+def test_a_grid_at_the_rate_of_the_samples_gives_back_each_of_them(step, num, digits):
+    times = np.round(5 + step * np.arange(num), digits)  # as clocks are written
+    grid = grid_times(times[0], times[-1], 1 / step)
+    assert len(grid) == num or digits == 3
+    values = np.arange(num)[:, None] / 7
+    for rule in ("hold", "nearest", "linear"):
+        found = resample(times, values, np.ones(num, np.bool_), grid, rule)
+        if np.abs(times[: len(grid)] - grid).max() < SLACK * step:
+            np.testing.assert_array_equal(found.values, values[: len(grid)])
+            assert found.observed.all()
+
+
+def test_choices_and_pictures_are_held_where_a_line_is_asked_for():
+    times, grid, known = np.array([0.0, 1.0]), np.array([0.0, 0.5, 1.0]), np.ones(2, np.bool_)
+    for values in (
+        np.array([3, 5]),
+        np.zeros((2, 2, 2, 3), np.uint8) + np.array([3, 5], np.uint8)[:, None, None, None],
+    ):
+        found = resample(times, values, known, grid, "linear")
+        assert found.values.dtype == values.dtype
+        assert found.values.reshape(3, -1)[:, 0].tolist() == [3, 3, 5]
+        assert found.observed.tolist() == [True, False, True]
+
+
+def test_lines_keep_the_dtype_and_every_component():
+    values = np.array([[0, 10], [1, 20]], np.float32)
+    found = resample(np.array([0.0, 1.0]), values, np.ones(2, np.bool_), np.array([0.0, 0.25, 0.5]), "linear")
+    assert found.values.dtype == np.float32
+    assert found.values.tolist() == [[0, 10], [0.25, 12.5], [0.5, 15]]
+
+
+def test_a_line_over_a_hole_is_not_observed():
+    times = np.array([0.0, 1, 2, 5, 6])
+    found = resample(times, times.copy(), np.ones(5, np.bool_), np.arange(0.5, 6), "linear")
+    assert found.values.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    assert found.observed.tolist() == [True, True, False, False, False, True]
+
+
+def test_too_little_is_refused():
+    for observed, grid in ((np.zeros(2, np.bool_), np.arange(3.0)), (np.ones(2, np.bool_), np.arange(1.0))):
+        with pytest.raises(InputError, match="cannot be brought"):
+            resample(np.arange(2.0), np.arange(2.0), observed, grid, "hold")
+
+
+@given(num=st.integers(1, 40), ratio=st.integers(1, 7), start=st.integers(0, 5))
+def test_sums_keep_the_total(num, ratio, start):
+    times, values = np.arange(num) / 8, np.arange(num) + 1.0
+    grid = (np.arange(20) * ratio + start) / 8
+    inside = (times >= grid[0]) & (times < grid[-1])
+    found = summed(times, values, grid)
+    assert len(found) == 19
+    assert found.sum() == values[inside].sum()
+    assert summed(times, values, times if num > 1 else grid).tolist()[: num - 1] == values[:-1].tolist() or num == 1
+
+
+def period_of(*columns):
+    return refresh_period([changes(column, np.zeros(len(column), np.bool_)) for column in columns])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    period=st.integers(2, 30),
+    phase=st.integers(0, 29),
+    readings=st.integers(12, 60),
+    digits=st.sampled_from([None, 2]),
+)
+def test_a_slow_sensor_is_found(seed, period, phase, readings, digits):
+    values = np.random.default_rng(seed).normal(size=readings)
+    values = values if digits is None else np.round(values, digits)
+    column = np.repeat(values, period)[phase % period :]
+    assert period_of(column) == period
+    masked = repeats(column, np.zeros(len(column), np.bool_))
+    assert masked.tolist() == [False, *(column[1:] == column[:-1]).tolist()]
+
+
+@given(seed=st.integers(0, 2**32 - 1), period=st.floats(2.1, 12).filter(lambda p: abs(p - round(p)) > 0.1))
+def test_a_slow_sensor_whose_period_is_no_whole_number_of_rows_is_found(seed, period):
+    readings = (np.arange(int(40 * period)) / period).astype(int)
+    column = np.random.default_rng(seed).normal(size=readings.max() + 1)[readings]
+    assert period_of(column) == pytest.approx(period, rel=0.05)
+
+
+def test_the_resolution_of_a_slow_sensor_does_not_hide_it():
+    drawn = np.random.default_rng(3)
+    column = np.repeat(np.round(20 + np.cumsum(drawn.normal(0, 0.08, 80)), 1), 10)
+    assert period_of(column) == 10
+
+
+def quantised_walk(draw):
+    return np.round(np.cumsum(draw.normal(0, 0.3, 400)), 0) * 0.1
+
+
+def fresh(draw):
+    return draw.normal(size=400)
+
+
+def constant(draw):
+    return np.full(400, draw.normal())
+
+
+def ramp(draw):
+    return np.floor(np.arange(400) / draw.integers(2, 9)) * 0.1
+
+
+def schedule(draw):
+    return np.tile(np.repeat([18.0, 22.0, 18.0, 20.0], draw.integers(2, 9)), 20)
+
+
+def thermostat(draw):
+    return np.repeat(draw.integers(0, 2, 60).astype(float), draw.integers(2, 9))
+
+
+def irregular(draw):
+    return np.repeat(draw.normal(size=60), draw.integers(1, 9, 60))
+
+
+def too_short(draw):
+    return np.repeat(draw.normal(size=5), 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize(
+    "make",
+    [quantised_walk, fresh, constant, ramp, schedule, thermostat, irregular, too_short],
+    ids=lambda f: f.__name__,
+)
+def test_what_only_looks_slow_is_left_alone(make, seed):
+    draw = np.random.default_rng(seed)
+    assert period_of(make(draw)) is None
+    assert period_of(make(draw), make(draw)) is None or make is too_short
+
+
+def test_repeats_and_changes_pass_over_missing_cells():
+    values, missing = np.array([1.0, 9.0, 1.0, 2.0, 2.0]), np.array([False, True, False, False, False])
+    assert repeats(values, missing).tolist() == [False, False, True, False, True]
+    assert changes(values, missing).rows.tolist() == [3]
+    assert refresh_period([]) is None

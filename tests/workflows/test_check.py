@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.alignment import Verdict, alignment
+from worldline.data.checks import Severity
+from worldline.data.coverage import coverage
+from worldline.data.quality import quality
+from worldline.data.store import Store
+from worldline.errors import DataError, InputError
+from worldline.workflows.check import check
+
+SCHEMA = Schema(
+    signals=(
+        Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m"),
+        Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,)),
+    )
+)
+
+
+def make(number: int, late: int = 0) -> Episode:
+    """A walk by pushes, which are logged `late` rows too late."""
+    draw = np.random.default_rng(number)
+    push = draw.uniform(-1, 1, (33, 1)).astype(np.float32)
+    place = (draw.normal() + np.concatenate([np.zeros((1, 1)), np.cumsum(push, 0)])).astype(np.float32)
+    return Episode(observations={"place": place[2:33]}, actions={"push": push[2 - late : 32 - late]})
+
+
+def write(path: Path, late: int = 0, num_episodes: int = 12) -> Store:
+    store = Store.create(path, SCHEMA)
+    for number in range(num_episodes):
+        store.append(make(number, late))
+    return store
+
+
+def test_a_good_store_passes(tmp_path: Path) -> None:
+    store, ticks = write(tmp_path / "store"), []
+    report = check(store, progress=lambda done, total: ticks.append((done, total)))
+    assert not report.failed
+    assert not report.misaligned
+    assert (report.num_episodes, report.num_steps, report.num_whole) == (12, 360, 12)
+    assert report.findings == ()
+    assert report.advice == ()
+    assert ticks == [(number, 12) for number in range(1, 13)]
+    assert report.alignment is not None
+    assert report.alignment.verdict is Verdict.ALIGNED
+
+
+def test_it_says_what_its_parts_say(tmp_path: Path) -> None:
+    store = write(tmp_path / "store")
+    report = check(tmp_path / "store", 3)
+    assert report.alignment == alignment(store, seed=3)
+    assert report.coverage == coverage(store, seed=3)
+    assert report.findings == quality(store, seed=3)
+    assert report == check(store, 3)
+
+
+@pytest.mark.parametrize(("late", "verdict"), [(1, Verdict.LAG), (-1, Verdict.LEAD)])
+def test_a_shifted_store_fails_and_says_how_to_mend_it(tmp_path: Path, late: int, verdict: Verdict) -> None:
+    report = check(write(tmp_path / "store", late))
+    assert report.failed
+    assert report.misaligned
+    assert report.alignment is not None
+    assert report.alignment.verdict is verdict
+    assert report.advice[0].startswith("Drop the ")
+
+
+def test_a_delay_that_is_known_is_no_error(tmp_path: Path) -> None:
+    store = write(tmp_path / "store", -1)
+    known = check(store, delay=1)
+    assert not known.failed
+    assert known.accepted
+    assert known.advice == ()
+    assert known.alignment is not None
+    assert known.alignment.verdict is Verdict.LEAD
+    assert check(store, delay=2).failed
+    with pytest.raises(InputError, match="delay is -1"):
+        check(store, delay=-1)
+
+
+def test_damage_is_an_error_and_the_rest_is_looked_at(tmp_path: Path) -> None:
+    write(tmp_path / "store")
+    block = next((tmp_path / "store" / "blocks").glob("place.*"))
+    content = bytearray(block.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    block.write_bytes(bytes(content))
+    report = check(tmp_path / "store")
+    assert report.failed
+    assert not report.misaligned
+    assert report.num_whole == 11
+    first = report.findings[0]
+    assert (first.severity, first.episode) == (Severity.ERROR, 6)
+    assert report.alignment is not None
+    assert report.alignment.num_episodes == 11
+    assert report.advice[0].startswith("episode 6: ")
+
+
+def test_warnings_do_not_fail_and_advice_names_the_place(tmp_path: Path) -> None:
+    store = write(tmp_path / "store")
+    store.append(make(3))
+    store.append(replace(make(20), actions={"push": make(20).actions["push"] * 0 + 0.5}))
+    report = check(store)
+    assert not report.failed
+    assert {one.severity for one in report.findings} == {Severity.WARNING}
+    assert any(one.startswith("episode 12: Keep one of the two") for one in report.advice)
+
+
+def test_nothing_to_check_is_refused(tmp_path: Path) -> None:
+    Store.create(tmp_path / "store", SCHEMA)
+    with pytest.raises(DataError, match="no episode"):
+        check(tmp_path / "store")
+    with pytest.raises(DataError):
+        check(tmp_path / "nowhere")
