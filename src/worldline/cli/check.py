@@ -11,8 +11,8 @@ import typer
 from worldline.cli.options import Json
 
 if TYPE_CHECKING:
-    from worldline.data.alignment import Share
     from worldline.data.checks import Finding
+    from worldline.data.quality.alignment import Share
     from worldline.workflows.check import CheckReport
 
 MOST_LINES = 30

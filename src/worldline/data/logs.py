@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -64,7 +64,14 @@ class Logs(ABC):
     """Logged episodes, wherever they lie. An importer is a subclass, registered as kind `importer`.
 
     A file that cannot be read is a finding of its episode, never an exception and never passed over.
+
+    Args:
+        schema: the signals of every episode.
+        unclear: what could not be told from the logs, in full sentences that say what was assumed.
     """
+
+    def __init__(self, schema: Schema, unclear: Sequence[str] = ()) -> None:
+        self.schema, self.unclear = schema, tuple(unclear)
 
     @classmethod
     @abstractmethod
@@ -86,16 +93,6 @@ class Logs(ABC):
             ConfigError: the schema beside the logs cannot be read.
             InputError: this format has no use for what `reading` asks for.
         """
-
-    @property
-    @abstractmethod
-    def schema(self) -> Schema:
-        """The signals of every episode."""
-
-    @property
-    @abstractmethod
-    def unclear(self) -> tuple[str, ...]:
-        """What could not be told from the logs, in full sentences that say what was assumed."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -31,7 +31,8 @@ class StoreLogs(Logs):
     """
 
     def __init__(self, store: Store, schema: Schema) -> None:
-        self._store, self._schema = store, schema
+        super().__init__(schema)
+        self._store = store
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -44,16 +45,6 @@ class StoreLogs(Logs):
         refuse(reading, "store")
         store = open_store(path)
         return cls(store, schema or store.schema)
-
-    @property
-    def schema(self) -> Schema:
-        """See `Logs`."""
-        return self._schema
-
-    @property
-    def unclear(self) -> tuple[str, ...]:
-        """Nothing: a store has its schema."""
-        return ()
 
     def __len__(self) -> int:
         return len(self._store)

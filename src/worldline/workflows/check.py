@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldline.data.alignment import Alignment, Verdict, judge
 from worldline.data.checks import Finding, Severity
-from worldline.data.coverage import Coverage, Sample, survey
-from worldline.data.quality import Inspection
+from worldline.data.quality.alignment import Alignment, Verdict, judge
+from worldline.data.quality.coverage import Coverage, survey
+from worldline.data.quality.oddities import Inspection
+from worldline.data.quality.tracks import Sample
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError
 

@@ -50,7 +50,8 @@ class NpzLogs(Logs):
     """
 
     def __init__(self, files: Sequence[Path], schema: Schema, unclear: Sequence[str]) -> None:
-        self._files, self._schema, self._unclear = tuple(files), schema, tuple(unclear)
+        super().__init__(schema, unclear)
+        self._files = tuple(files)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -73,16 +74,6 @@ class NpzLogs(Logs):
             unclear += [f"Not read, because they are no .npz files: {', '.join(aside)}."] if aside else []
         return cls(files, schema, unclear)
 
-    @property
-    def schema(self) -> Schema:
-        """See `Logs`."""
-        return self._schema
-
-    @property
-    def unclear(self) -> tuple[str, ...]:
-        """See `Logs`."""
-        return self._unclear
-
     def __len__(self) -> int:
         return len(self._files)
 
@@ -90,14 +81,14 @@ class NpzLogs(Logs):
         """See `Logs`."""
         for number, file in enumerate(self._files):
             try:
-                arrays, others = _load(file, self._schema)
+                arrays, others = _load(file, self.schema)
             except _UNREADABLE as error:
                 finding = Finding(problem=_unreadable(error), fix=_UNREADABLE_FIX, file=file.name, episode=number)
                 yield LoggedEpisode(file=file.name, number=number, episode=None, findings=(finding,))
                 continue
             findings = [_left_out(name, file.name, number) for name in others]
             findings += _early_ends(arrays, file.name, number)
-            episode = _episode(arrays, self._schema)
+            episode = _episode(arrays, self.schema)
             source = {"file": file.name}
             yield LoggedEpisode(file=file.name, number=number, episode=episode, findings=tuple(findings), source=source)
 

@@ -41,7 +41,8 @@ class TapeLogs(Logs):
     """A folder of tapes in the order of their names, or a single one."""
 
     def __init__(self, files: Sequence[Path], schema: Schema) -> None:
-        self._files, self._schema = files, schema
+        super().__init__(schema)  # and sentences on what the files leave open, such as units or the rate
+        self._files = files
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -56,21 +57,13 @@ class TapeLogs(Logs):
             schema = from_json(Schema, beside.read_bytes(), where=beside)
         return cls(files, schema or first_schema(files))
 
-    @property
-    def schema(self) -> Schema:
-        return self._schema
-
-    @property
-    def unclear(self) -> tuple[str, ...]:
-        return ()  # the header says it all; a format that leaves units or rates open says so here, in sentences
-
     def __len__(self) -> int:
         return len(self._files)
 
     def read(self) -> Iterator[LoggedEpisode]:
         for number, file in enumerate(self._files):
             try:
-                header, episode = read_episode(file, self._schema)
+                header, episode = read_episode(file, self.schema)
             except UNREADABLE as error:  # one bad file is a finding, and the next one is read
                 problem = f"the tape cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
                 finding = Finding(problem=problem, fix=FIX, file=file.name, episode=number)

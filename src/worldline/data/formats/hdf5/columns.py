@@ -96,8 +96,8 @@ class Hdf5Logs(Logs):
     def __init__(
         self, file: Path, layout: Layout, schema: Schema, shifts: Mapping[str, int], unclear: Sequence[str]
     ) -> None:
-        self._file, self._layout, self._schema = file, layout, schema
-        self._shifts, self._unclear = dict(shifts), tuple(unclear)
+        super().__init__(schema, unclear)
+        self._file, self._layout, self._shifts = file, layout, dict(shifts)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -131,16 +131,6 @@ class Hdf5Logs(Logs):
                 unclear += [f"{signal.name}: {doubt}"] if doubt else []
         return cls(path, layout, schema, shifts, unclear)
 
-    @property
-    def schema(self) -> Schema:
-        """See `Logs`."""
-        return self._schema
-
-    @property
-    def unclear(self) -> tuple[str, ...]:
-        """See `Logs`."""
-        return self._unclear
-
     def __len__(self) -> int:
         return len(self._layout.lengths)
 
@@ -168,7 +158,7 @@ class Hdf5Logs(Logs):
         if rows < 2:
             raise DataError(f"it has {rows} rows", fix="An episode needs at least one action and two observations.")
         note = embedded_json(datasets[self._layout.index[0]], EPISODE_ATTRIBUTE.format(number))
-        names = {signal.name for signal in self._schema.signals} | set(self._layout.index)
+        names = {signal.name for signal in self.schema.signals} | set(self._layout.index)
         others = {name: dataset for name, dataset in datasets.items() if name not in names}
         arrays, observed, findings = self._arrays(datasets, start, rows, exact=note is not None)
         ends = {name: end_of(others[name], name, start, rows) for name in FLAGS if name in others}
@@ -182,12 +172,12 @@ class Hdf5Logs(Logs):
         terminated = ends.get("terminated", False)
         episode = to_episode(
             arrays,
-            self._schema,
+            self.schema,
             observed=observed,
             terminated=terminated,
             truncated=ends.get("truncated", not terminated),
             seed=None if seed is None else int(seed),
-            step_s=step_s_of(others, start, rows, self._schema.step_s),
+            step_s=step_s_of(others, start, rows, self.schema.step_s),
         )
         name = self._file.name
         return LoggedEpisode(
@@ -205,7 +195,7 @@ class Hdf5Logs(Logs):
         arrays: dict[str, Array] = {}
         observed: dict[str, NDArray[np.bool_]] = {}
         findings: list[Finding] = []
-        for signal in (signal for signal in self._schema.signals if signal.name in datasets):
+        for signal in (signal for signal in self.schema.signals if signal.name in datasets):
             name, dataset = signal.name, datasets[signal.name]
             if signal.role is not Role.OBSERVATION:
                 first = start + self._shifts[name]

@@ -100,7 +100,7 @@ class RobomimicLogs(Logs):
         self, file: Path, demos: Mapping[str, Told], has_next: bool, schema: Schema, unclear: Sequence[str]
     ) -> None:
         self._file, self._demos, self._has_next = file, dict(demos), has_next
-        self._schema, self._unclear = schema, tuple(unclear)
+        super().__init__(schema, unclear)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -125,16 +125,6 @@ class RobomimicLogs(Logs):
             first = _first_readable(file, names, path)
             unclear += _doubts_of_rows(first, schema) + _doubts_of_total(file, names)
         return cls(path, told, bool(first.following), schema, unclear)
-
-    @property
-    def schema(self) -> Schema:
-        """See `Logs`."""
-        return self._schema
-
-    @property
-    def unclear(self) -> tuple[str, ...]:
-        """See `Logs`."""
-        return self._unclear
 
     def __len__(self) -> int:
         return len(self._demos)
@@ -169,7 +159,7 @@ class RobomimicLogs(Logs):
         if self._has_next and not demo.following:
             problem = "it has no next_obs, unlike the first demo, so its last action is left out"
             findings.append(Finding(problem=problem, fix="Write next_obs for all demos.", severity=Severity.WARNING))
-        for signal in (signal for signal in self._schema.signals if signal.name in demo.arrays):
+        for signal in (signal for signal in self.schema.signals if signal.name in demo.arrays):
             values = _rows(demo.arrays[signal.name], demo.num_samples, signal.name)
             if signal.role is not Role.OBSERVATION:
                 arrays[signal.name] = values[: demo.num_steps]
@@ -184,7 +174,7 @@ class RobomimicLogs(Logs):
         return LoggedEpisode(
             file=self._file.name,
             number=number,
-            episode=to_episode(arrays, self._schema, observed=observed),
+            episode=to_episode(arrays, self.schema, observed=observed),
             findings=tuple(replace(finding, file=self._file.name, episode=number) for finding in findings),
             source=source_of(self._file.name, number, told),
         )

@@ -55,7 +55,8 @@ class LeRobotLogs(Logs):
         lost: Sequence[Finding],
         tasks: Mapping[int, str],
     ) -> None:
-        self._layout, self._schema, self._unclear = layout, schema, tuple(unclear)
+        super().__init__(schema, unclear)
+        self._layout = layout
         self._lost, self._tasks = tuple(lost), tasks
 
     @classmethod
@@ -79,22 +80,12 @@ class LeRobotLogs(Logs):
         schema, unclear = (schema, _said_of(layout, schema)) if schema is not None else _infer(layout)
         return cls(layout, schema, unclear, lost, tasks)
 
-    @property
-    def schema(self) -> Schema:
-        """See `Logs`."""
-        return self._schema
-
-    @property
-    def unclear(self) -> tuple[str, ...]:
-        """See `Logs`."""
-        return self._unclear
-
     def __len__(self) -> int:
         return len(self._layout.episodes) + len(self._lost)
 
     def read(self) -> Iterator[LoggedEpisode]:
         """See `Logs`."""
-        reader = EpisodeReader(self._layout, self._schema, self._tasks)
+        reader = EpisodeReader(self._layout, self.schema, self._tasks)
         for number, place in enumerate(self._layout.episodes):
             try:
                 found = reader.read(place)

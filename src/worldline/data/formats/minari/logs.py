@@ -85,7 +85,8 @@ class MinariLogs(Logs):
         unclear: Sequence[str],
     ) -> None:
         self._folder, self._metadata, self._numbers = folder, metadata, tuple(numbers)
-        self._exported, self._schema, self._unclear = exported, schema, tuple(unclear)
+        super().__init__(schema, unclear)
+        self._exported = exported
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -113,16 +114,6 @@ class MinariLogs(Logs):
         if len(numbers) != (total := metadata["total_episodes"]):
             unclear.append(f"The dataset says that it has {total} episodes, and {len(numbers)} are tried.")
         return cls(folder, metadata, numbers, exported, schema, unclear)
-
-    @property
-    def schema(self) -> Schema:
-        """See `Logs`."""
-        return self._schema
-
-    @property
-    def unclear(self) -> tuple[str, ...]:
-        """See `Logs`."""
-        return self._unclear
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -157,16 +148,16 @@ class MinariLogs(Logs):
             told, findings = _told(raw)
             told = {"dataset": str(self._metadata.get("dataset_id", ""))} | told
             seed = told.pop("seed", None)
-            for name in [signal.name for signal in self._schema.observations if signal.name in arrays]:
+            for name in [signal.name for signal in self.schema.observations if signal.name in arrays]:
                 findings += partly_missing(arrays[name], name)
                 arrays[name], known = mark_missing(arrays[name])
                 observed |= {} if known is None else {name: known}
-        for signal in self._schema.signals:
+        for signal in self.schema.signals:
             if signal.role is not Role.OBSERVATION and signal.name in arrays:
                 check_known(arrays[signal.name], signal.name)
         episode = to_episode(
             arrays,
-            self._schema,
+            self.schema,
             observed=observed,
             terminated=_end(raw.terminations, len(raw.rewards), "terminations"),
             truncated=_end(raw.truncations, len(raw.rewards), "truncations"),

@@ -46,7 +46,8 @@ class TableLogs(Logs):
         self, files: Sequence[Path], scan: Scan, layout: Layout, reading: Reading, unclear: Sequence[str]
     ) -> None:
         self._files, self._scan, self._layout = tuple(files), scan, layout
-        self._reading, self._unclear = reading, tuple(unclear)
+        super().__init__(layout.schema, unclear)
+        self._reading = reading
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -73,16 +74,6 @@ class TableLogs(Logs):
             aside = sorted(p.name for p in path.iterdir() if p not in files and p.name != SCHEMA_FILE)
             unclear += [f"Not read, because they are no tables: {', '.join(aside)}."] if aside else []
         return cls(files, scan, layout, reading, unclear)
-
-    @property
-    def schema(self) -> Schema:
-        """See `Logs`."""
-        return self._layout.schema
-
-    @property
-    def unclear(self) -> tuple[str, ...]:
-        """See `Logs`."""
-        return self._unclear
 
     def __len__(self) -> int:
         return sum(map(len, self._scan.labels))

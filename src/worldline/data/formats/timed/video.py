@@ -82,7 +82,8 @@ class VideoLogs(Logs):
     """
 
     def __init__(self, plan: _Plan, layout: Layout, reading: Reading, unclear: Sequence[str]) -> None:
-        self._plan, self._layout, self._reading, self._unclear = plan, layout, reading, tuple(unclear)
+        super().__init__(layout.schema, unclear)
+        self._plan, self._layout, self._reading = plan, layout, reading
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -114,16 +115,6 @@ class VideoLogs(Logs):
             aside = sorted(p.name for p in path.iterdir() if p not in used and path not in used)
             unclear += [f"Not read, because they are neither videos nor tables: {', '.join(aside)}."] if aside else []
         return cls(plan, layout, reading, unclear)
-
-    @property
-    def schema(self) -> Schema:
-        """See `Logs`."""
-        return self._layout.schema
-
-    @property
-    def unclear(self) -> tuple[str, ...]:
-        """See `Logs`."""
-        return self._unclear
 
     def __len__(self) -> int:
         return self._plan.num_episodes

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.data import coverage as module
-from worldline.data.coverage import Coverage, Sample, component_names, coverage, shrink, survey, track
+from worldline.data.quality import tracks
+from worldline.data.quality.coverage import Coverage, coverage, survey
+from worldline.data.quality.tracks import Sample, component_names, shrink, track
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 
@@ -117,8 +118,8 @@ def test_the_sample_is_seeded_bounded_and_of_the_chosen_episodes(
     assert coverage(store, seed=1) == coverage(store, seed=1)
     assert coverage(store).num_episodes == 8
     assert Sample(store, [5, 2], 0).episodes == (2, 5)
-    monkeypatch.setattr(module, "MAX_STEPS", 100)
-    monkeypatch.setattr(module, "SEGMENT", 40)
+    monkeypatch.setattr(tracks, "MAX_STEPS", 100)
+    monkeypatch.setattr(tracks, "SEGMENT", 40)
     some = coverage(store, seed=1)
     assert (some.num_episodes, some.num_steps) == (3, 120)
     assert Sample(store, None, 1).episodes != Sample(store, None, 2).episodes

@@ -9,7 +9,7 @@ import pytest
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Finding, Severity
-from worldline.data.quality import Inspection, quality
+from worldline.data.quality.oddities import Inspection, quality
 from worldline.data.store import Store
 
 

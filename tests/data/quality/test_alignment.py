@@ -9,8 +9,8 @@ import pytest
 
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.data.alignment import Alignment, Verdict, alignment, judge
-from worldline.data.coverage import track
+from worldline.data.quality.alignment import Alignment, Verdict, alignment, judge
+from worldline.data.quality.tracks import track
 from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms

@@ -1,0 +1,1 @@
+"""What the logs alone tell of themselves: alignment, coverage, and what is odd."""

@@ -1,0 +1,480 @@
+"""Do actions lead or lag the observations? Asked of the data: which row of the actions explains what changes next.
+
+By the convention action t takes observation t to t+1. For each shift s from -3 to 3 the change from observation t to
+t+1 is regressed on the history (observations t-1 and t, exogenous signals of step t) with and without action t+s, on
+episodes that were held out of the fit. Two figures come of it: what the row explains alone, and what it adds to all
+other rows, so that smooth or held actions, whose neighbours resemble each other, do not blur the answer.
+
+A policy that reacts to what it sees makes later rows echo a change that they did not cause. What decides is therefore
+how probable each shift makes the whole log: the next observation given the row that is said to cause it, times that
+row given the observation on which it is then said to have been chosen. A row that echoes observation t+1 is better
+explained by it than by observation t; a row that causes the change takes both to be guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
+from worldline.data.quality.tracks import Sample, Track, seldom_seen, without
+from worldline.data.store import Store
+
+Floats = NDArray[np.floating]
+
+MAX_SHIFT: Final = 3
+MAX_ROWS: Final = 8_000
+MAX_STATES: Final = 24
+MAX_ACTIONS: Final = 12
+NUM_PATTERNS: Final = 20
+"""Patterns of change that stand for the pictures of a camera."""
+MIN_ROWS: Final = 60
+MIN_GROUPS: Final = 5
+FEW_GROUPS: Final = 10
+"""With fewer episodes than this they are cut into pieces, which then stand for episodes."""
+MAX_COLUMNS: Final = 700
+NUM_DRAWS: Final = 1000
+TAIL: Final = 0.005
+"""Of the bootstrap draws, on each side of an interval: 99 % lie within."""
+LEAST_SHARE: Final = 0.003
+"""Shares below this are taken as none."""
+STRONG_FEEDBACK: Final = 0.15
+"""Share of an action that follows from earlier observations, above which it may be an echo."""
+RIDGES: Final = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
+FLOOR: Final = 1e-6
+"""Of a variance, in units of that of the changes: what is smaller is rounding."""
+
+
+class Verdict(StrEnum):
+    """What the data say of the rows of the actions."""
+
+    ALIGNED = "aligned"
+    LEAD = "actions lead"
+    LAG = "actions lag"
+    UNKNOWN = "cannot tell"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A share of what is left open, measured on held-out episodes, with its 99 % interval.
+
+    Args:
+        value: 1 is all of it; below 0 guesses became worse.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.0f} % ({100 * self.low:.0f} to {100 * self.high:.0f} %)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """What action t+s explains of the change from observation t to t+1.
+
+    Args:
+        shift: s; 0 is the convention.
+        alone: of what the history leaves open.
+        added: of what the history and the actions at all other shifts leave open.
+    """
+
+    shift: int
+    alone: Share
+    added: Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignment:
+    """Whether action t takes observation t to t+1.
+
+    Args:
+        verdict: what the data say.
+        shift: s, where action t+s acts on the change from observation t to t+1: above 0 where actions lag, below 0
+            where they lead, else 0.
+        reason: why, with figures.
+        fix: what to do about it; empty where they are aligned.
+        shifts: the figures; empty where nothing could be measured.
+        num_episodes: that were looked at.
+        num_rows: transitions that were looked at.
+        left_out: observation signals that were observed too seldom to be looked at.
+    """
+
+    verdict: Verdict
+    shift: int = 0
+    reason: str
+    fix: str = ""
+    shifts: tuple[Shift, ...] = ()
+    num_episodes: int = 0
+    num_rows: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+def alignment(store: Store, episodes: Sequence[int] | None = None, seed: int = 0) -> Alignment:
+    """Whether the actions of a store lead or lag its observations.
+
+    Args:
+        store: to ask.
+        episodes: to choose among; default is all. At most some 15,000 steps are looked at.
+        seed: of the choice, the regressions and the intervals.
+
+    Raises:
+        InputError: an episode does not exist.
+        DataError: an episode is damaged.
+    """
+    sample = Sample(store, episodes, seed)
+    for number in sample.episodes:
+        sample.add(number, store.episode(number))
+    return judge(sample.tracks, seed)
+
+
+def judge(tracks: Sequence[Track], seed: int = 0) -> Alignment:
+    """The same, for tracks.
+
+    Args:
+        tracks: of one schema.
+        seed: of the regressions and the intervals.
+    """
+    if not any(one.actions.shape[1] and np.ptp(one.actions, axis=0).any() for one in tracks):
+        return _unknown("no action ever changes within an episode", tracks)
+    draw, dropped = np.random.default_rng([seed, 1]), seldom_seen(tracks)
+    tracks = [without(one, dropped) for one in tracks]
+    rows = _rows(_with_patterns(tracks, draw), draw)
+    if rows is None:
+        return _unknown(f"there are too few steps: {MIN_ROWS} from {MIN_GROUPS} episodes are needed", tracks)
+    if not rows.change.shape[1]:
+        return _unknown("no observation ever changes", tracks)
+    return replace(_verdict(_weigh(_fit(rows, draw), seed), rows, tracks), left_out=dropped)
+
+
+def _unknown(problem: str, tracks: Sequence[Track]) -> Alignment:
+    fix = "Log episodes in which the actions vary at random for a while, at least 10 episodes of 20 steps."
+    return Alignment(verdict=Verdict.UNKNOWN, reason=f"{problem}.", fix=fix, num_episodes=len(tracks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """n transitions from t to t+1, in units of the deviation of each column.
+
+    Args:
+        group: [n] episode, or piece of one.
+        now: [n, d] what was observed at t.
+        trend: [n, c] how it changed from t-1 to t.
+        change: [n, c] how it changes from t to t+1; only what ever changes.
+        inputs: [n, e].
+        actions: [n, 2 reach + 2, m], rows t-reach-1 to t+reach.
+        reach: largest shift that is looked at.
+    """
+
+    group: NDArray[np.int64]
+    now: Floats
+    trend: Floats
+    change: Floats
+    inputs: Floats
+    actions: Floats
+    reach: int
+
+
+def _with_patterns(tracks: Sequence[Track], draw: np.random.Generator) -> list[tuple[Track, Floats]]:
+    """Each track with its states [T+1, d]: numbers, and per camera where it moves and in which pattern."""
+    tables = [[one.table] for one in tracks]
+    for camera in tracks[0].pictures:
+        # What stands still in a whole episode, such as a wall, is not what the actions move.
+        moving = [one.pictures[camera] - np.median(one.pictures[camera], axis=0) for one in tracks]
+        steps = np.concatenate([np.diff(part, axis=0).reshape(len(part) - 1, -1) for part in moving])
+        steps = steps[draw.permutation(len(steps))[:4000]]
+        patterns = np.linalg.eigh((steps.T @ steps).astype(np.float64))[1][:, ::-1][:, :NUM_PATTERNS]
+        for table, part in zip(tables, moving, strict=True):
+            table += [part.reshape(len(part), -1) @ patterns, _centre(np.abs(part).sum(3).astype(np.float64))]
+    return [(one, np.concatenate(table, 1)) for one, table in zip(tracks, tables, strict=True)]
+
+
+def _centre(weight: Floats) -> Floats:
+    """Centre (row, column) of `weight` [n, rows, columns], and how much there is of it: [n, 3]."""
+    total = weight.sum((1, 2)) + 1e-6
+    down = weight.sum(2) @ np.arange(weight.shape[1]) / total
+    across = weight.sum(1) @ np.arange(weight.shape[2]) / total
+    return np.stack([down, across, np.log(total)], 1)
+
+
+def _rows(tracks: Sequence[tuple[Track, Floats]], draw: np.random.Generator) -> _Rows | None:
+    """The transitions that have an action at every shift; None where there are too few."""
+    reach, steps = _reach([one for one, _ in tracks])
+    size = max(10, sum(map(len, steps)) // (2 * FEW_GROUPS)) if len(tracks) < FEW_GROUPS else 1 << 30
+    group = np.concatenate([number * 1_000_000 + at // size for number, at in enumerate(steps)])
+    if len(group) < MIN_ROWS or len(np.unique(group)) < MIN_GROUPS:
+        return None
+    chosen = np.sort(draw.permutation(len(group))[:MAX_ROWS])
+    states = _reduced(clipped(np.concatenate([table for _, table in tracks])))
+    firsts = np.cumsum([0, *(len(table) for _, table in tracks)])
+    at = np.concatenate([first + one for first, one in zip(firsts, steps, strict=False)])[chosen]
+    now, change, trend = states[at], states[at + 1] - states[at], states[at] - states[at - 1]
+    live = change.std(0) > 1e-6 * np.maximum(now.std(0), 1e-12)
+    scale = change[:, live].std(0)
+    acts = [
+        np.stack([one.actions[which + shift] for shift in range(-reach - 1, reach + 1)], 1)
+        for (one, _), which in zip(tracks, steps, strict=True)
+    ]
+    actions = np.concatenate(acts)[chosen]
+    inputs = np.concatenate([one.inputs[which] for (one, _), which in zip(tracks, steps, strict=True)])[chosen]
+    return _Rows(
+        group=np.unique(group[chosen], return_inverse=True)[1],
+        now=scaled(now),
+        trend=trend[:, live] / scale,
+        change=change[:, live] / scale,
+        inputs=scaled(inputs),
+        actions=_principal(scaled(actions.reshape(-1, actions.shape[2])), MAX_ACTIONS).reshape(*actions.shape[:2], -1),
+        reach=reach,
+    )
+
+
+def _reach(tracks: Sequence[Track]) -> tuple[int, list[NDArray[np.intp]]]:
+    """The largest shift for which short episodes still give transitions, and per track the steps t of these."""
+    found: dict[int, list[NDArray[np.intp]]] = {}
+    wholes = [one.whole for one in tracks]
+    for reach in range(1, MAX_SHIFT + 1):
+        found[reach] = []
+        for one, whole in zip(tracks, wholes, strict=True):
+            at = np.arange(reach + 1, len(one.actions) - reach)
+            found[reach].append(at[whole[at - 1] & whole[at] & whole[at + 1]])
+    count = {reach: sum(map(len, steps)) for reach, steps in found.items()}
+    reach = max(reach for reach in found if count[reach] >= min(2000, 0.4 * count[1]))
+    return reach, found[reach]
+
+
+def _reduced(states: Floats) -> Floats:
+    return _principal(scaled(states), MAX_STATES) if states.shape[1] > 2 * MAX_STATES else states
+
+
+def _principal(table: Floats, most: int) -> Floats:
+    """`table` [n, d], or its first principal components where d exceeds `most`."""
+    if table.shape[1] <= most:
+        return table
+    return scaled(table @ np.linalg.eigh(table.T @ table)[1][:, ::-1][:, :most])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fits:
+    """What regressions leave of held-out changes and actions; lists go over the shifts.
+
+    Args:
+        group: [n].
+        history: [n, c] of the change, with the history only.
+        whole: [n, c], with the actions at all shifts as well.
+        alone: [n, c] each, with the history and one row of actions.
+        without: [n, c] each, with all rows but one.
+        policy: [n, m] each, of that row: with the present and the row before it only.
+        feedback: of that row, the share that observations up to t explain beyond the row before it.
+    """
+
+    group: NDArray[np.int64]
+    history: Floats
+    whole: Floats
+    alone: list[Floats]
+    without: list[Floats]
+    policy: list[Floats]
+    feedback: list[float]
+
+
+def _blocks(rows: _Rows, draw: np.random.Generator) -> list[Floats]:
+    """Columns to regress on: inputs, the present, bent; the trend, bent; the first row of actions; three a shift."""
+    num_rows, num_shifts, size = len(rows.group), rows.actions.shape[1] - 1, rows.actions.shape[2]
+    room = min(MAX_COLUMNS, num_rows // 3)
+    num_waves = int(np.clip(room // 8, 8, 96))
+    width = max(0, (room - 2 * num_waves) // num_shifts // size - 2)
+    present = np.clip(np.concatenate([rows.now, rows.inputs], 1), -6, 6)
+    bent = waves(present, num_waves, draw)
+    # The effect of an action depends on where it is taken: it is multiplied with what is observed.
+    num_states = min(rows.now.shape[1], width * 2 // 3)
+    places = np.concatenate([rows.now[:, :num_states], bent[:, : min(24, width - num_states)]], 1)
+    past = waves(np.concatenate([present, np.clip(rows.trend, -6, 6)], 1), num_waves, draw)
+    blocks = [rows.inputs, rows.now, bent, rows.trend, past, rows.actions[:, 0]]
+    for action in np.moveaxis(rows.actions, 1, 0)[1:]:
+        blocks += [action, action**2, (action[:, :, None] * places[:, None]).reshape(num_rows, -1)]
+    return blocks
+
+
+def _fit(rows: _Rows, draw: np.random.Generator) -> _Fits:
+    """All regressions, on one set of columns."""
+    num_shifts, size = rows.actions.shape[1] - 1, rows.actions.shape[2]
+    blocks = _blocks(rows, draw)
+    ends = np.cumsum([0, *(block.shape[1] for block in blocks)])
+    inputs, present_columns, history = np.arange(ends[1]), np.arange(ends[3]), np.arange(ends[5])
+    lags = [np.arange(ends[6 + 3 * s], ends[9 + 3 * s]) for s in range(num_shifts)]
+    before = [np.arange(ends[5], ends[6]), *(lag[:size] for lag in lags)]
+    targets = np.concatenate([rows.change, rows.actions[:, 1:].reshape(len(rows.group), -1)], 1)
+    held_out = HeldOut(np.concatenate(blocks, 1), targets, folds(rows.group, draw))
+    change = np.arange(rows.change.shape[1])
+    acts = [len(change) + s * size + np.arange(size) for s in range(num_shifts)]
+    everything = np.concatenate([history, *lags])
+
+    def left(ridge: float) -> float:
+        return float(np.log((held_out.residual(everything, change, ridge) ** 2).mean(0) + FLOOR).sum())
+
+    ridge = min(RIDGES, key=left)
+
+    def residual(columns: Sequence[NDArray[np.integer]], which: NDArray[np.integer]) -> Floats:
+        return held_out.residual(np.concatenate(columns), which, ridge)
+
+    def feedback(s: int) -> float:
+        blind, seeing = residual([inputs, before[s]], acts[s]), residual([history, before[s]], acts[s])
+        return float(1 - (seeing**2).sum() / max((blind**2).sum(), 1e-12))
+
+    shifts = range(num_shifts)
+    return _Fits(
+        group=rows.group,
+        history=residual([history], change),
+        whole=residual([everything], change),
+        alone=[residual([history, lags[s]], change) for s in shifts],
+        without=[residual([history, *(lag for other, lag in enumerate(lags) if other != s)], change) for s in shifts],
+        policy=[residual([present_columns, before[s]], acts[s]) for s in shifts],
+        feedback=[feedback(s) for s in shifts],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Weighed:
+    """The figures of each shift: [shifts, 1 + draws], the first being the estimate and the others the bootstrap's."""
+
+    alone: Floats
+    added: Floats
+    misfit: Floats
+    feedback: tuple[float, ...]
+
+
+def _weigh(fits: _Fits, seed: int) -> _Weighed:
+    """Shares and misfits, with episodes drawn anew 1,000 times."""
+    num_groups, size = int(fits.group.max()) + 1, fits.history.shape[1]
+    draw = np.random.default_rng([seed, 2])
+    drawn = draw.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
+    times: Floats = np.concatenate([np.ones((1, num_groups)), drawn])
+    history, whole = _sums(fits.history**2, fits.group), _sums(fits.whole**2, fits.group)
+    alone = np.stack([_sums(one**2, fits.group) for one in fits.alone])
+    without = np.stack([_sums(one**2, fits.group) for one in fits.without])
+    # Signals that no action reaches only add noise. Which these are is told by the other half of the episodes.
+    weight, half = np.zeros((num_groups, size)), draw.permutation(num_groups) % 2
+    for part in (0, 1):
+        other = history[half != part].sum(0) + FLOOR
+        gain = np.maximum(1 - alone[:, half != part].sum(1) / other, 0).max(0)
+        weight[half == part] = (gain if gain.any() else 1.0) / other
+
+    def total(errors: Floats) -> Floats:
+        return np.asarray(times @ (weight * errors).sum(-1))
+
+    open_, counts = total(history), np.asarray(times @ np.bincount(fits.group).astype(np.float64))
+    misfit = [
+        _log_volume(change, fits.group, times, counts) + _log_volume(action, fits.group, times, counts)
+        for change, action in zip(fits.alone, fits.policy, strict=True)
+    ]
+    return _Weighed(
+        alone=np.stack([1 - total(one) / open_ for one in alone]),
+        added=np.stack([1 - total(whole) / total(one) for one in without]),
+        misfit=np.stack(misfit),
+        feedback=tuple(fits.feedback),
+    )
+
+
+def _sums(values: Floats, group: NDArray[np.int64]) -> Floats:
+    out = np.zeros((int(group.max()) + 1, *values.shape[1:]))
+    np.add.at(out, group, values)
+    return out
+
+
+def _log_volume(residual: Floats, group: NDArray[np.int64], times: Floats, counts: Floats) -> Floats:
+    """Entropy of Gaussian residuals [n, q] in nats, up to a constant, for each draw of episodes."""
+    size = residual.shape[1]
+    products = _sums((residual[:, :, None] * residual[:, None]).reshape(len(residual), -1), group)
+    covariance = (times @ products).reshape(-1, size, size) / counts[:, None, None]
+    return np.asarray(0.5 * np.linalg.slogdet(covariance + FLOOR * np.eye(size))[1])
+
+
+def _share(draws: Floats) -> Share:
+    low, high = np.quantile(draws[1:], (TAIL, 1 - TAIL))
+    return Share(value=float(draws[0]), low=float(min(low, draws[0])), high=float(max(high, draws[0])))
+
+
+def _verdict(found: _Weighed, rows: _Rows, tracks: Sequence[Track]) -> Alignment:
+    """What the figures say, in words."""
+    numbers = range(-rows.reach, rows.reach + 1)
+    shifts = tuple(
+        Shift(shift=s, alone=_share(found.alone[i]), added=_share(found.added[i])) for i, s in enumerate(numbers)
+    )
+    verdict, shift, reason, fix = _words(found, shifts)
+    return Alignment(
+        verdict=verdict,
+        shift=shift,
+        reason=reason,
+        fix=fix,
+        shifts=shifts,
+        num_episodes=len(tracks),
+        num_rows=len(rows.group),
+    )
+
+
+def _words(found: _Weighed, shifts: tuple[Shift, ...]) -> tuple[Verdict, int, str, str]:
+    able = [i for i, one in enumerate(shifts) if max(one.alone.low, one.added.low) > LEAST_SHARE]
+    vary = "Log some episodes with randomised actions: the answer is then in the data."
+    if not able:
+        most = max(shifts, key=lambda one: one.alone.value)
+        reason = f"no row of the actions explains the change; the best, {_row(most.shift)}, explains {most.alone}."
+        return Verdict.UNKNOWN, 0, reason, f"The actions vary too little, or do not act on what is observed. {vary}"
+    best = int(np.argmin(found.misfit[:, 0]))
+    rivals = [i for i in range(len(shifts)) if i != best and _share(found.misfit[i] - found.misfit[best]).low <= 0]
+    middle = len(shifts) // 2
+    if rivals and middle in (best, *rivals) and shifts[middle].added.low > LEAST_SHARE:
+        best, rivals = middle, []
+    chosen, here = shifts[best], shifts[middle]
+    if rivals:
+        named = ", ".join(_row(shifts[i].shift) for i in sorted((best, *rivals)))
+        reason = (
+            f"{named} account for the log equally well: actions follow what is observed, or each other, too closely."
+        )
+        return Verdict.UNKNOWN, 0, reason, vary
+    if best == middle:
+        more = f", and {chosen.added} of what all other rows leave open" if chosen.added.low > 0 else ""
+        return (
+            Verdict.ALIGNED,
+            0,
+            f"action t explains {chosen.alone} of the change that earlier observations leave open{more}.",
+            "",
+        )
+    if chosen.shift > 0 and found.feedback[best] > STRONG_FEEDBACK:
+        reason = (
+            f"{_row(chosen.shift)} goes with the change ({chosen.alone}): actions lag, or the policy answers to "
+            f"what it sees, from which {100 * found.feedback[best]:.0f} % of that row follows."
+        )
+        return Verdict.UNKNOWN, 0, reason, vary
+    return _misaligned(chosen, here)
+
+
+def _misaligned(chosen: Shift, here: Shift) -> tuple[Verdict, int, str, str]:
+    num = abs(chosen.shift)
+    first, last = ("the first", "the last") if chosen.shift > 0 else ("the last", "the first")
+    rows = "" if num == 1 else f" {num}"
+    plural = "" if num == 1 else "s"
+    reason = (
+        f"the change from observation t to t+1 goes with {_row(chosen.shift)} ({chosen.alone}), "
+        f"not with action t ({here.alone})."
+    )
+    fix = (
+        f"Drop {first}{rows} action{plural} and {last}{rows} observation{plural} of each episode "
+        f"({last}{rows} row{plural} of all other inputs too)."
+    )
+    if chosen.shift > 0:
+        return Verdict.LAG, chosen.shift, reason, fix
+    delay = (
+        f" If the world is known to answer {num} step{plural} late, that is its own delay, and nothing is to be mended."
+    )
+    return Verdict.LEAD, chosen.shift, reason, fix + delay
+
+
+def _row(shift: int) -> str:
+    return "action t" if shift == 0 else f"action t{shift:+d}"
