@@ -54,12 +54,12 @@ def draw(sets: Sequence[dict[str, Any]], path: Path) -> None:
 
 def _panel(panel: Axes, one: dict[str, Any]) -> None:
     """The best of each format; the memory of the machine is no format."""
-    best: dict[tuple[str, bool], dict[str, Any]] = {}
+    best: dict[tuple[str, int | None], dict[str, Any]] = {}
     for row in one["rows"]:
-        key = (row["format"], row["lossless"])
+        key = (row["format"], row.get("max_error"))
         if row["format"] in MARKERS and (key not in best or row["median"] > best[key]["median"]):
             best[key] = row
-    for (form, lossless), row in best.items():
+    for (form, _), row in best.items():
         ours = form == "store"
         colour = OURS if ours else PEER
         panel.plot(
@@ -68,7 +68,7 @@ def _panel(panel: Axes, one: dict[str, Any]) -> None:
             MARKERS[form],
             markersize=9 if ours else 7,
             color=colour,
-            markerfacecolor=colour if lossless else "white",
+            markerfacecolor=colour if row["lossless"] else "white",
             markeredgewidth=1.6,
             zorder=3 if ours else 2,
         )
@@ -87,7 +87,7 @@ def _panel(panel: Axes, one: dict[str, Any]) -> None:
 
 def _legends(figure: Figure) -> None:
     """Who is who, under all panels; filled is lossless."""
-    ours = [("store", "lossless", True), ("store", "lossy, PSNR as theirs", False)]
+    ours = [("store", "lossless", True), ("store", "lossy, PSNR as Lance and folder", False)]
     peer = [(form, text, form.startswith("hdf5")) for form, text in LABELS.items()]
     for title, names, place, columns in (
         ("worldline, 1 or 2 threads", ours, (0.2, 0.0), 2),

@@ -136,7 +136,10 @@ def measure(draws: Source, seconds: float) -> Reply:
     for _ in range(2 * draws.workers + 1):  # what the workers had ready before the clock starts
         draws.next()
     cpu, begin, batches = processor_s(), time.perf_counter(), 0
-    while batches < max(2, draws.workers) or time.perf_counter() - begin < seconds:
+    # Workers finish together, so that with few batches it would matter when the clock stops.
+    while (
+        batches < max(2, 6 * draws.workers) or batches % max(1, draws.workers) or time.perf_counter() - begin < seconds
+    ):
         draws.next()
         batches += 1
     wall = time.perf_counter() - begin

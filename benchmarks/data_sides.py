@@ -144,7 +144,7 @@ class StoreDraws:
     """Random batches of a store without end, from this thread or from threads that read ahead."""
 
     def __init__(self, windows: Windows, threads: int) -> None:
-        self.windows, self.threads, self.workers = windows, threads, 0
+        self.windows, self.threads, self.workers = windows, threads, 0 if threads == 1 else threads
         self.pool = ThreadPoolExecutor(threads)
         self.ahead: deque[Future[object]] = deque()
         self.seeds = count()
