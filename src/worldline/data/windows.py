@@ -148,15 +148,14 @@ class Windows:
 
     def _read_mask(self, name: str, places: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
         mask = np.ones((len(places), self.num_observations), np.bool_)
-        if self.store.has_missing(name):
+        if self.store.has_missing():
             for row, (episode, start) in zip(mask, places, strict=True):
-                row[:] = self.store.observed(name, episode, start, start + self.num_inputs + 1)[:: self.stride]
+                self.store.observed_into(name, episode, start, row, self.stride)
         return mask
 
     def _read_step_s(self, places: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
         step_s = np.full((len(places), self.num_inputs), self.store.schema.step_s or 1.0, np.float32)
         if self.store.has_step_s():
             for row, (episode, start) in zip(step_s, places, strict=True):
-                own = self.store.step_s(episode, start, start + self.num_inputs)
-                row[:] = row if own is None else own
+                self.store.step_s_into(episode, start, row)
         return step_s
