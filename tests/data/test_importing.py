@@ -315,7 +315,7 @@ def test_a_damaged_episode_of_a_store_is_named_and_the_others_are_kept(tmp_path,
     store = Store.create(tmp_path / "one", schema)
     for number in range(3):
         store.append(make_episode(number, 4), {"take": number})
-    block = store.path / "blocks" / "camera.zst"
+    block = store.path / "blocks" / "camera.lz4"
     content = bytearray(block.read_bytes())
     content[len(content) // 2] ^= 255
     block.write_bytes(content)

@@ -63,6 +63,19 @@ def read_bytes(descriptor: int, length: int, offset: int) -> bytes:
     return out.tobytes()
 
 
+def read_pieces(descriptor: int, out: NDArray[np.generic], offsets: NDArray[np.int64]) -> None:
+    """Fills each `out[i]` of a contiguous array with what lies in the file from `offsets[i]` on.
+
+    Raises:
+        DataError: the file ends too early.
+    """
+    whole, size = out.data.cast("B"), out.nbytes // len(out)
+    for number, offset in enumerate(offsets.tolist()):
+        piece = whole[number * size : (number + 1) * size]
+        if os.preadv(descriptor, [piece], offset) != size:
+            read_exactly(descriptor, out[number], offset)
+
+
 def read_exactly(descriptor: int, out: NDArray[np.generic], offset: int) -> None:
     """Fills `out`, a contiguous array, from the file; `os.preadv` copies straight into it.
 

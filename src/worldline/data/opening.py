@@ -45,7 +45,7 @@ class StoreLogs(Logs):
         name = self._store.path.name
         for number in range(len(self._store)):
             try:
-                episode, source = self._store.episode(number), self._store.entry(number).source
+                episode, source = self._store.verify(number), self._store.entry(number).source
             except DataError as error:
                 finding = Finding(problem=error.problem, fix=error.fix, file=str(error.file), episode=number)
                 yield LoggedEpisode(file=name, number=number, episode=None, findings=(finding,))

@@ -8,7 +8,7 @@ A store is a folder:
     sources.jsonl               where each episode came from, a line each
     step_s.raw                  seconds of each step, 0 where it is the schema's; absent where all are
     blocks/<signal>.raw         vectors and discrete signals of all episodes, one after another, in C order
-    blocks/<signal>.zst         pictures, each compressed by itself
+    blocks/<signal>.lz4         pictures, each compressed by itself
     blocks/<signal>.ends        where each picture ends, with a 0 in front
     blocks/<signal>.dictionary  the first picture, which the others are compressed against
     blocks/<signal>.missing     a byte for each observation, 1 where it is missing; absent or short where all are there
@@ -40,7 +40,7 @@ from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema
 from worldline.data.card import CARD_FILE, Card, make_card
 from worldline.data.checks import arrays_of, check_episode, raise_errors
-from worldline.data.durable import read_bytes, read_exactly, sync_folder, write_durably
+from worldline.data.durable import read_bytes, read_exactly, read_pieces, sync_folder, write_durably
 from worldline.data.frames import Frames, round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
 from worldline.errors import DataError, InputError
@@ -53,7 +53,9 @@ SCHEMA_FILE = "schema.json"
 SOURCES_FILE = "sources.jsonl"
 STEPS_FILE = "step_s.raw"
 BLOCKS_FOLDER = "blocks"
-_VALUES, _FRAMES, _ENDS, _DICTIONARY, _MISSING = ".raw", ".zst", ".ends", ".dictionary", ".missing"
+_SHORT = 2**15
+"""Bytes."""
+_VALUES, _FRAMES, _ENDS, _DICTIONARY, _MISSING = ".raw", ".lz4", ".ends", ".dictionary", ".missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,32 +225,33 @@ class Store:
         """
         one = self.schema[signal]
         self._check_rows(episode, start, stop, one.role)
-        values = np.empty((stop - start, *one.shape), one.dtype)
-        self.read_into(signal, episode, start, values)
+        values: Array = np.empty((stop - start, *one.shape), one.dtype)
+        self.read_into(signal, np.array([(episode, start)]), values[None])
         return values
 
-    def read_into(self, signal: str, episode: int, start: int, out: Array, stride: int = 1) -> None:
-        """Fills `out` [rows, *shape] with every `stride`-th row from `start` on: straight into place, without checks.
+    def read_into(self, signal: str, places: NDArray[np.int64], out: Array, stride: int = 1) -> None:
+        """Fills `out` [B, rows, *shape] with every `stride`-th row of B windows: straight into place, without checks.
 
         Args:
             signal: its name.
-            episode: 0 to len - 1.
-            start: first row.
-            out: contiguous, in the dtype of the signal; the rows must lie within the episode.
+            places: [B, 2]: episode, and first row.
+            out: contiguous, in the dtype of the signal; the rows must lie within their episodes.
             stride: rows from one to the next, at least 1.
 
         Raises:
             DataError: what lies there was damaged.
         """
-        row = self._first_row(signal, episode) + start
+        if not out.size:
+            return
+        rows = self._rows(signal, places)
         if signal in self._images:
-            self._read_frames(signal, row, out, stride)
+            self._read_frames(signal, rows, out, stride)
         elif stride == 1:
-            read_exactly(self._block(signal, _VALUES), out, row * self._bytes_a_row[signal])
+            read_pieces(self._block(signal, _VALUES), out, rows * self._bytes_a_row[signal])
         else:
-            rows = np.empty(((len(out) - 1) * stride + 1, *out.shape[1:]), out.dtype)
-            read_exactly(self._block(signal, _VALUES), rows, row * self._bytes_a_row[signal])
-            out[:] = rows[::stride]
+            between = np.empty((len(out), (out.shape[1] - 1) * stride + 1, *out.shape[2:]), out.dtype)
+            read_pieces(self._block(signal, _VALUES), between, rows * self._bytes_a_row[signal])
+            out[:] = between[:, ::stride]
 
     def observed(self, signal: str, episode: int, start: int, stop: int) -> NDArray[np.bool_]:
         """Where an observation signal was observed, [stop - start]; all True where nothing is missing.
@@ -350,8 +353,8 @@ class Store:
             step_s=self.step_s(number, 0, entry.num_steps),
         )
 
-    def verify(self, number: int) -> None:
-        """Reads a whole episode and compares it with what was added.
+    def verify(self, number: int) -> Episode:
+        """A whole episode, once it was compared with what was added.
 
         Args:
             number: 0 to len - 1.
@@ -359,9 +362,11 @@ class Store:
         Raises:
             DataError: it is not what was added.
         """
-        if self.digest(self.episode(number)) != self.entry(number).digest:
+        episode = self.episode(number)
+        if self.digest(episode) != self.entry(number).digest:
             fix = "It was changed after it was written: restore the store from a copy, or import the logs again."
             raise DataError("the episode is not what was added", fix=fix, file=self.path, episode=number)
+        return episode
 
     def digest(self, episode: Episode) -> str:
         """The digest that `Entry` has of an episode that is equal to this one, once stored."""
@@ -419,6 +424,11 @@ class Store:
     def _first_row(self, signal: str, episode: int) -> int:
         return int(self._index.first_step[episode]) + (episode if signal in self._observed_names else 0)
 
+    def _rows(self, signal: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of a signal's block where windows begin, [B]."""
+        rows = self._index.first_step[places[:, 0]].astype(np.int64) + places[:, 1]
+        return rows + places[:, 0] if signal in self._observed_names else rows
+
     def _num_rows(self, signal: str) -> int:
         return self._index.num_steps + (len(self) if signal in self._observed_names else 0)
 
@@ -445,17 +455,21 @@ class Store:
         error = self.card.max_error.get(name, 0)
         return round_off(values.astype(np.uint8, copy=False), error) if error else values
 
-    def _read_frames(self, signal: str, row: int, out: Array, stride: int) -> None:
-        if not len(out):
-            return
-        ends = np.empty((len(out) - 1) * stride + 2, np.uint64)
-        read_exactly(self._block(signal, _ENDS), ends, 8 * row)
+    def _read_frames(self, signal: str, rows: NDArray[np.int64], out: Array, stride: int) -> None:
+        ends = np.empty((len(out), (out.shape[1] - 1) * stride + 2), np.int64)
+        read_pieces(self._block(signal, _ENDS), ends, 8 * rows)
         frames, descriptor = self._codec(signal), self._block(signal, _FRAMES)
-        begins, stops = ends[:-1:stride].tolist(), ends[1::stride].tolist()
-        for picture, begin, stop in zip(out.reshape(len(out), -1), begins, stops, strict=True):
-            if not 0 < stop - begin <= frames.most_bytes or stop >= 2**63:
-                raise frames.damaged()
-            frames.restore(os.pread(descriptor, stop - begin, begin), picture)
+        lengths = np.diff(ends, axis=1)
+        if not ((lengths > 0) & (lengths <= frames.num_bytes)).all() or (ends < 0).any():
+            raise frames.damaged()
+        pictures = iter(out.reshape(-1, frames.num_bytes))
+        for window in ends.tolist():
+            first = window[0]
+            # One read is cheaper than several where what lies between is short.
+            span = os.pread(descriptor, window[-1] - first, first) if window[-1] - first <= _SHORT else None
+            for begin, stop in zip(window[:-1:stride], window[1::stride], strict=True):
+                data = span[begin - first : stop - first] if span else os.pread(descriptor, stop - begin, begin)
+                frames.restore(data, next(pictures))
 
     def _codec(self, signal: str) -> Frames:
         """The codec of an image signal; there must be an episode."""
