@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from worldline.data.opening import import_logs
+from worldline.data.importing import import_logs
 from worldline.data.scaling import scale, scaled_schema
 from worldline.data.store import open_store
 from worldline.errors import InputError

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,7 +121,10 @@ def test_a_kill_at_any_moment_of_an_append_loses_nothing(
     for (file, new), part in zip(sizes(store).items(), parts, strict=False):
         written = (record or 0.0) if file.name == "index.bin" else part if record is None else 1.0
         old = before.get(file, 0)
-        os.truncate(file, old + int((new - old) * written))
+        if file not in before and written < 0.2:
+            file.unlink()
+        else:
+            os.truncate(file, old + int((new - old) * written))
     torn = open_store(store.path)
     kept = whole + (record == 1)
     assert len(torn) == kept
@@ -133,6 +137,114 @@ def test_a_kill_at_any_moment_of_an_append_loses_nothing(
     assert len(again) == kept + 1
     assert_equal(again.episode(kept), plain)
     again.verify(kept)
+
+
+@pytest.mark.parametrize("gone", ["gear.missing", "step_s.raw", "camera.dictionary", "sources.jsonl"])
+def test_what_the_index_speaks_of_must_be_there(tmp_path, schema, make_episode, gone):
+    store = Store.create(tmp_path / "store", schema)
+    store.append(make_episode(3, 4, ("gear",)))
+    store.append(make_episode(0, 4))
+    file = next(store.path.rglob(gone))
+    os.truncate(file, 3)
+    with pytest.raises(DataError, match=rf"{gone}.*3 bytes"):
+        open_store(store.path)
+    file.unlink()
+    with pytest.raises(DataError, match=rf"{gone}.*missing"):
+        open_store(store.path)
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_damage_to_the_last_records_is_no_torn_tail(tmp_path, schema, make_episode, first):
+    store = Store.create(tmp_path / "store", schema)
+    for number in range(5):
+        store.append(make_episode(number, 2))
+    content = bytearray((store.path / "index.bin").read_bytes())
+    size = len(content) // 5
+    for number in range(first, 5):
+        content[number * size + 3] ^= 64
+    (store.path / "index.bin").write_bytes(content)
+    with pytest.raises(DataError, match=rf"record {first} is damaged"):
+        open_store(store.path)
+
+
+def test_a_damaged_source_is_named(tmp_path, schema, make_episode):
+    store = Store.create(tmp_path / "store", schema)
+    store.append(make_episode(0, 2), {"take": 7})
+    (store.path / "sources.jsonl").write_text('{"take"; 7}\n')
+    with pytest.raises(DataError, match=r"sources\.jsonl, episode 0"):
+        open_store(store.path).entry(0)
+
+
+def test_a_name_that_is_no_text_is_kept(tmp_path, schema, make_episode):
+    store = Store.create(tmp_path / "store", schema, notes={"source": "run\udcff.npz"})
+    store.append(make_episode(0, 2), {"file": "run\udcff.npz"})
+    again = open_store(store.path)
+    assert again.entry(0).source == {"file": "run\udcff.npz"}
+    assert again.card.notes == {"source": "run?.npz"}
+
+
+def test_a_strangers_schema_allocates_nothing(tmp_path, schema):
+    huge = dataclasses.replace(schema["camera"], shape=(10**7, 10**7, 3))
+    assert len(Store.create(tmp_path / "store", dataclasses.replace(schema, signals=(huge, schema["push"])))) == 0
+    with pytest.raises(InputError, match="no observation"):
+        Store.create(tmp_path / "other", dataclasses.replace(schema, signals=(schema["push"],)))
+
+
+def test_foreign_files_do_not_count(tmp_path, schema, make_episode):
+    store = Store.create(tmp_path / "store", schema)
+    store.append(make_episode(0, 2))
+    before = store.num_bytes()
+    (store.path / "blocks" / ".DS_Store").write_bytes(b"1234")
+    assert store.num_bytes() == before
+
+
+def test_a_seed_beyond_64_bits_is_refused_by_name(tmp_path, schema, make_episode):
+    store = Store.create(tmp_path / "store", schema)
+    with pytest.raises(DataError, match=r"seed is 9223372036854775808"):
+        store.append(dataclasses.replace(make_episode(0, 2), seed=2**63))
+    store.append(dataclasses.replace(make_episode(0, 2), seed=-(2**63)))
+    assert open_store(store.path).episode(0).seed == -(2**63)
+
+
+MANY_SIGNALS = """
+    import resource, sys
+    import numpy as np
+    from worldline.contracts.episode import Episode
+    from worldline.contracts.schema import Kind, Role, Schema, Signal
+    from worldline.data.store import Store, open_store
+    names = [f"s{i}" for i in range(300)]
+    signals = [Signal(name=n, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,)) for n in names]
+    action = Signal(name="a", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
+    store = Store.create(sys.argv[1], Schema(signals=(*signals, action)))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+    rows = np.ones((3, 1), np.float32)
+    store.append(Episode(observations={n: rows for n in names}, actions={"a": rows[:2]}))
+    print(len(open_store(sys.argv[1])))
+"""
+
+
+def test_there_may_be_more_signals_than_descriptors(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(MANY_SIGNALS), str(tmp_path / "store")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+def test_a_thread_may_refresh_while_another_appends(tmp_path, schema, make_episode, assert_equal):
+    store, ended = Store.create(tmp_path / "store", schema), threading.Event()
+
+    def refresh() -> None:
+        while not ended.is_set():
+            store.refresh()
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(refresh) for _ in range(2)]
+        for number in range(25):
+            store.append(make_episode(number, 3))
+        ended.set()
+        for one in waiting:
+            one.result()
+    assert len(store) == len(open_store(store.path)) == 25
+    for number in range(25):
+        assert_equal(store.episode(number), make_episode(number, 3))
 
 
 @pytest.mark.parametrize("blank", [0, 1, 20, 56, 57, 200])
@@ -163,12 +275,13 @@ def test_damage_is_named(tmp_path, schema, make_episode):
 
 
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), name=st.sampled_from([
-    "index.bin", "camera.zst", "camera.ends", "camera.dictionary", "position.raw", "push.raw", "gear.missing",
+    "index.bin", "camera.lz4", "camera.ends", "camera.dictionary", "position.raw", "push.raw", "gear.missing",
+    "step_s.raw",
 ]))  # fmt: skip
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_flipped_bit_never_passes_for_data(tmp_path_factory, schema, make_episode, assert_equal, where, bit, name):
     store = Store.create(tmp_path_factory.mktemp("store") / "store", schema)
-    episodes = [make_episode(number, 3, ("gear",)) for number in range(3)]
+    episodes = [make_episode(number, 3, ("gear",)) for number in (1, 3, 7)]
     for episode in episodes:
         store.append(episode)
     file = next(store.path.rglob(name))
@@ -230,7 +343,7 @@ def test_what_stands_still_costs_next_to_nothing(tmp_path, schema):
     pictures = np.stack([noise] * 20)
     pictures[np.arange(20), np.arange(20)] = 0
     store.append(Episode(observations={"camera": pictures}, actions={"push": np.zeros((19, 1), np.float32)}))
-    assert (store.path / "blocks" / "camera.zst").stat().st_size < 20 * 400
+    assert (store.path / "blocks" / "camera.lz4").stat().st_size < 20 * 400
     assert store.num_bytes()["camera"] < 20 * 420 + noise.nbytes
     np.testing.assert_array_equal(store.read("camera", 0, 0, 20), pictures)
 
@@ -257,6 +370,39 @@ def test_two_writers_take_turns(tmp_path, schema, make_episode, assert_equal):
     for number in range(4):
         assert_equal(one.episode(number), make_episode(number, 3, ("gear",)))
 
+
+def test_two_processes_append_at_once(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(APPENDER), str(tmp_path / "store")]
+    with subprocess.Popen([*command, "0"]) as one, subprocess.Popen([*command, "1"]) as other:
+        assert (one.wait(), other.wait()) == (0, 0)
+    store = open_store(tmp_path / "store")
+    assert sorted(store.entry(i).source["i"] for i in range(len(store))) == list(range(100))
+    for number in range(100):
+        store.verify(number)
+        i = int(store.entry(number).source["i"])
+        assert (store.read("x", number, 0, i % 7 + 3) == i).all()
+
+
+APPENDER = """
+    import sys, time
+    from pathlib import Path
+    import numpy as np
+    from worldline.contracts.episode import Episode
+    from worldline.contracts.schema import Kind, Role, Schema, Signal
+    from worldline.data.store import Store, is_store, open_store
+    x = Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(500,))
+    a = Signal(name="a", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
+    path, part = Path(sys.argv[1]), int(sys.argv[2])
+    if part == 0:
+        Store.create(path, Schema(signals=(x, a)))
+    while not is_store(path):
+        time.sleep(0.01)
+    store = open_store(path)
+    for i in range(part, 100, 2):
+        rows = np.full((i % 7 + 3, 500), i, np.float32)
+        mask = {"x": np.arange(len(rows)) > 0} if i % 5 == 0 else {}
+        store.append(Episode(observations={"x": rows}, actions={"a": rows[1:, :1]}, observed=mask), {"i": i})
+"""
 
 WRITER = """
     import sys

@@ -12,7 +12,7 @@ from worldline.cli.options import Json
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
-    from worldline.data.opening import ImportReport
+    from worldline.data.importing import ImportReport
 
 MOST_LINES = 30
 
@@ -57,8 +57,8 @@ def import_logs(
     from worldline.cli.progress import progress_bars
     from worldline.config import from_json
     from worldline.contracts.schema import Schema
+    from worldline.data.importing import import_logs as run
     from worldline.data.logs import Reading
-    from worldline.data.opening import import_logs as run
 
     check_json(json)
     reading = Reading(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule.value)

@@ -47,12 +47,15 @@ def make_card(schema: Schema, max_error: Mapping[str, int], notes: Mapping[str, 
 
     Raises:
         UnknownNameError: there is no image signal of such a name.
-        InputError: an error is not between 0 and 64.
+        InputError: an error is not between 0 and 64, or nothing is observed.
     """
+    if not schema.observations:
+        raise InputError("the schema has no observation, and a store holds what was observed. Add one.")
     images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
     for name, error in max_error.items():
         if name not in images:
             raise UnknownNameError("image signal", name, images)
         if not 0 <= error <= 64:
             raise InputError(f"max_error of {name!r} is {error}. It is in grey levels of 255, from 0 (exact) to 64.")
-    return Card(max_error={name: max_error.get(name, 0) for name in images}, notes=dict(notes))
+    readable = {name: note.encode(errors="replace").decode() for name, note in notes.items()}
+    return Card(max_error={name: max_error.get(name, 0) for name in images}, notes=readable)

@@ -112,6 +112,8 @@ def check_episode(
         for name in sorted(arrays.keys() - signals.keys()):
             fix = "Add the signal to schema.json, or leave the array out."
             findings.append(found(problem=f"the schema has no {role} of this name", fix=fix, signal=name))
+    if episode.seed is not None and not -(2**63) <= episode.seed < 2**63:
+        findings.append(found(problem=f"the seed is {episode.seed}", fix="Leave it out: it must fit into 64 bits."))
     if episode.step_s is not None:
         findings += _check_step_s(episode.step_s, num_steps, found)
     for name in sorted(episode.observed.keys() - {signal.name for signal in schema.observations}):

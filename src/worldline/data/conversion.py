@@ -71,6 +71,8 @@ def convert(values: Array, signal: Signal) -> Array:
         values: [rows, ...] as logged.
         signal: what they should become.
     """
+    if signal.kind is Kind.IMAGE and signal.shape[2] == 1 and values.ndim == 3:
+        return values[..., None]
     shape = values.shape[1:]
     same = (*shape, 1) == signal.shape if signal.kind is Kind.IMAGE else np.prod(shape) == np.prod(signal.shape)
     if values.ndim and same and shape != signal.shape:
@@ -82,5 +84,6 @@ def convert(values: Array, signal: Signal) -> Array:
             return values.astype(signal.dtype)
     if signal.kind is Kind.VECTOR and values.dtype.kind in "iub":
         exact = values.astype(signal.dtype)
-        return exact if np.array_equal(exact.astype(np.float64), values.astype(np.float64)) else values
+        with np.errstate(invalid="ignore"):  # what is out of range is not equal, which is what is asked
+            return exact if np.array_equal(exact.astype(values.dtype), values) else values
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,15 +13,27 @@ from numpy.typing import NDArray
 
 from worldline.errors import DataError
 
+_AT_ONCE = 64
+"""Files that are open at the same time; a process may have a thousand or so."""
+
 Ends = Mapping[Path, tuple[int, bytes]]
 """Per file the offset from which on it changes, and its new end."""
 
 
 def write_durably(ends: Ends) -> None:
-    """Gives each file a new end; all of it is on disk when this returns."""
+    """Gives each file a new end; all of it is on disk when this returns, the names of new files too."""
+    folders = {file.parent for file in ends if not file.exists()}
+    changes = list(ends.items())
+    for first in range(0, len(changes), _AT_ONCE):
+        _write(changes[first : first + _AT_ONCE])
+    for folder in folders:
+        sync_folder(folder)
+
+
+def _write(changes: Sequence[tuple[Path, tuple[int, bytes]]]) -> None:
     with ExitStack() as stack:
         streams = []
-        for file, (offset, content) in ends.items():
+        for file, (offset, content) in changes:
             stream = stack.enter_context(os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o666), "wb"))
             stream.truncate(offset)
             stream.seek(offset)
@@ -33,17 +45,35 @@ def write_durably(ends: Ends) -> None:
             list(pool.map(os.fsync, streams))
 
 
-def sparse_end(file: Path, end: int, content: bytes) -> dict[Path, tuple[int, bytes]]:
-    """The new end of a file in which 0 is the usual case: nothing where it may stay as it is."""
-    stale = not content and file.exists() and file.stat().st_size > end
-    return {file: (end, content)} if content or stale else {}
-
-
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def read_bytes(descriptor: int, length: int, offset: int) -> bytes:
+    """`length` bytes of the file from `offset` on.
+
+    Raises:
+        DataError: the file ends too early.
+    """
+    out = np.empty(length, np.uint8)
+    read_exactly(descriptor, out, offset)
+    return out.tobytes()
+
+
+def read_pieces(descriptor: int, out: NDArray[np.generic], offsets: NDArray[np.int64]) -> None:
+    """Fills each `out[i]` of a contiguous array with what lies in the file from `offsets[i]` on.
+
+    Raises:
+        DataError: the file ends too early.
+    """
+    whole, size = out.data.cast("B"), out.nbytes // len(out)
+    for number, offset in enumerate(offsets.tolist()):
+        piece = whole[number * size : (number + 1) * size]
+        if os.preadv(descriptor, [piece], offset) != size:
+            read_exactly(descriptor, out[number], offset)
 
 
 def read_exactly(descriptor: int, out: NDArray[np.generic], offset: int) -> None:

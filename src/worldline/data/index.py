@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ RECORD = np.dtype(
         ("check", "<u8"),
     ]
 )
-TERMINATED, TRUNCATED, SEEDED = 1, 2, 4
-"""Bits of `flags`."""
+TERMINATED, TRUNCATED, SEEDED, MASKED, TIMED = 1, 2, 4, 8, 16
+"""Bits of `flags`; the last two for episodes with missing values, and with times of their own."""
 
 _FACTORS = np.array([0x9E3779B97F4A7C15 * (2 * k + 1) % 2**64 | 1 for k in range(RECORD.itemsize // 8)], np.uint64)
 
@@ -48,8 +49,11 @@ class Index:
         self._path = path
         self._records = np.empty(0, RECORD)
         self._count = 0
+        self._lock = threading.Lock()
         self.first_step: NDArray[np.uint64] = self._records["first_step"]
         """Of each episode, counted over the store; there may be more than episodes."""
+        self.last_masked, self.last_timed = -1, -1
+        """The last episode with missing values, and with times of its own; -1 where there is none."""
 
     def __len__(self) -> int:
         return self._count
@@ -67,7 +71,12 @@ class Index:
     @property
     def num_steps(self) -> int:
         """Steps of all episodes together."""
-        return int(self.records[-1]["first_step"]) + int(self.records[-1]["num_steps"]) if self._count else 0
+        return self.end_of(self._count - 1) if self._count else 0
+
+    def end_of(self, episode: int) -> int:
+        """The step after the last of an episode, counted over the store."""
+        record = self.records[episode]
+        return int(record["first_step"]) + int(record["num_steps"])
 
     @property
     def source_end(self) -> int:
@@ -80,29 +89,36 @@ class Index:
         Raises:
             DataError: a record that is followed by others is damaged.
         """
-        with self._path.open("rb") as file:
+        with self._lock, self._path.open("rb") as file:
             file.seek(self.num_bytes)
-            data = file.read()
+            self._take_in(file.read())
+
+    def _take_in(self, data: bytes) -> None:
         new = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
         good = new["check"] == _checks(new)
         first_step = np.cumsum([self.num_steps, *new["num_steps"].tolist()], dtype=np.uint64)[:-1]
         good &= new["first_step"] == first_step
         whole = len(new) if good.all() else int(np.argmin(good))
-        if good[whole:].any():
+        if any(data[(whole + 1) * RECORD.itemsize :]):  # a crash tears one record, and may leave zeros behind it
             problem = f"record {self._count + whole} is damaged, and others follow it"
             fix = "It was changed after it was written: restore the file from a copy, or import the logs again."
             raise DataError(problem, fix=fix, file=self._path)
-        self.add(new[:whole])
+        self._add(new[:whole])
 
-    def add(self, records: NDArray[Any]) -> None:
-        """Takes in records that have just been written to the file."""
+    def _add(self, records: NDArray[Any]) -> None:
         due = self._count + len(records)
         if due > len(self._records):
             grown = np.empty(max(due, 2 * self._count), RECORD)
             grown[: self._count] = self.records
             self._records, self.first_step = grown, grown["first_step"]
         self._records[self._count : due] = records
+        self.last_masked = self._last(MASKED, records, self.last_masked)
+        self.last_timed = self._last(TIMED, records, self.last_timed)
         self._count = due
+
+    def _last(self, bit: int, new: NDArray[Any], before: int) -> int:
+        flagged = np.flatnonzero(new["flags"] & bit)
+        return self._count + int(flagged[-1]) if len(flagged) else before
 
 
 def _checks(records: NDArray[Any]) -> NDArray[np.uint64]:

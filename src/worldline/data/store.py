@@ -8,10 +8,10 @@ A store is a folder:
     sources.jsonl               where each episode came from, a line each
     step_s.raw                  seconds of each step, 0 where it is the schema's; absent where all are
     blocks/<signal>.raw         vectors and discrete signals of all episodes, one after another, in C order
-    blocks/<signal>.zst         pictures, each compressed by itself
+    blocks/<signal>.lz4         pictures, each compressed by itself
     blocks/<signal>.ends        where each picture ends, with a 0 in front
     blocks/<signal>.dictionary  the first picture, which the others are compressed against
-    blocks/<signal>.missing     a byte for each observation, 1 where it is missing; absent or short where none is
+    blocks/<signal>.missing     a byte for each observation, 1 where it is missing; absent or short where all are there
 
 Where an episode lies in a block follows from the lengths of those before it. An append writes the blocks, makes
 them durable, and only then adds the record; killed at any moment, it leaves whole episodes and perhaps a tail that no
@@ -23,6 +23,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -39,9 +40,9 @@ from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema
 from worldline.data.card import CARD_FILE, Card, make_card
 from worldline.data.checks import arrays_of, check_episode, raise_errors
-from worldline.data.durable import read_exactly, sparse_end, sync_folder, write_durably
+from worldline.data.durable import read_bytes, read_exactly, read_pieces, sync_folder, write_durably
 from worldline.data.frames import Frames, round_off
-from worldline.data.index import INDEX_FILE, RECORD, SEEDED, TERMINATED, TRUNCATED, Index, seal
+from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
 from worldline.errors import DataError, InputError
 
 Array = NDArray[np.generic]
@@ -52,7 +53,9 @@ SCHEMA_FILE = "schema.json"
 SOURCES_FILE = "sources.jsonl"
 STEPS_FILE = "step_s.raw"
 BLOCKS_FOLDER = "blocks"
-_VALUES, _FRAMES, _ENDS, _DICTIONARY, _MISSING = ".raw", ".zst", ".ends", ".dictionary", ".missing"
+_SHORT = 2**15
+"""Bytes."""
+_VALUES, _FRAMES, _ENDS, _DICTIONARY, _MISSING = ".raw", ".lz4", ".ends", ".dictionary", ".missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +92,13 @@ class Store:
 
     def __init__(self, path: Path, schema: Schema, card: Card) -> None:
         self.path, self.schema, self.card = path, schema, card
-        self._bytes_a_row = {s.name: np.empty(s.shape, s.dtype).nbytes for s in schema.signals}
+        self._bytes_a_row = {s.name: math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in schema.signals}
         self._observed_names = frozenset(signal.name for signal in schema.observations)
         self._images = frozenset(signal.name for signal in schema.signals if signal.kind is Kind.IMAGE)
         self._index = Index(path / INDEX_FILE)
+        self._num_steps: NDArray[np.int64] = np.empty(0, np.int64)
         self._frames: dict[str, Frames] = {}
-        self._descriptors: dict[Path | str, int] = {}
+        self._descriptors: dict[str, int] = {}
         weakref.finalize(self, _close, self._descriptors)
 
     @classmethod
@@ -123,7 +127,7 @@ class Store:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(taken)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        draft = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}")
         blocks = draft / BLOCKS_FOLDER
         blocks.mkdir(parents=True)
         files = {draft / SCHEMA_FILE: to_json(schema).encode(), draft / CARD_FILE: to_json(card).encode()}
@@ -133,15 +137,12 @@ class Store:
                 files |= {blocks / f"{signal.name}{_FRAMES}": b"", blocks / f"{signal.name}{_ENDS}": bytes(8)}
             else:
                 files[blocks / f"{signal.name}{_VALUES}"] = b""
-        write_durably({file: (0, content) for file, content in files.items()})
-        for folder in (blocks, draft):
-            sync_folder(folder)
         try:
-            draft.rename(path)  # all at once, so that of two who make a store at the same place one is told
-        except OSError as error:
-            shutil.rmtree(draft)
-            raise InputError(taken) from error
-        sync_folder(path.absolute().parent)
+            write_durably({file: (0, content) for file, content in files.items()})
+            _put_in_place(draft, path, taken)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)  # where it was not put in place
+        sync_folder(draft.parent)
         return cls(path, schema, card)
 
     def __len__(self) -> int:
@@ -149,8 +150,11 @@ class Store:
 
     @property
     def num_steps(self) -> NDArray[np.int64]:
-        """T of each episode, [episodes]."""
-        return self._index.records["num_steps"].astype(np.int64)
+        """T of each episode, [episodes], read-only."""
+        if len(self._num_steps) != len(self):
+            self._num_steps = self._index.records["num_steps"].astype(np.int64)
+            self._num_steps.flags.writeable = False
+        return self._num_steps
 
     def entry(self, number: int) -> Entry:
         """What the store says of an episode beside its arrays.
@@ -163,11 +167,11 @@ class Store:
         """
         self._check_rows(number, 0, 0, Role.OBSERVATION)
         begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
-        return self._entry(number, os.pread(self._descriptor(self.path / SOURCES_FILE), end - begin, begin))
+        return self._entry(number, read_bytes(self._descriptor(SOURCES_FILE), end - begin, begin))
 
     def entries(self) -> Iterator[Entry]:
         """What the store says of each episode, in order; reads its file once."""
-        lines = os.pread(self._descriptor(self.path / SOURCES_FILE), self._index.source_end, 0)
+        lines = read_bytes(self._descriptor(SOURCES_FILE), self._index.source_end, 0)
         for number in range(len(self)):
             begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
             yield self._entry(number, lines[begin:end])
@@ -183,17 +187,15 @@ class Store:
             DataError: the episode does not fit the schema; nothing was written.
         """
         raise_errors(check_episode(episode, self.schema, number=len(self)))
-        if episode.seed is not None and not -(2**63) <= episode.seed < 2**63:
-            raise InputError(f"the seed is {episode.seed}. It must fit into 64 bits.")
-        line = json.dumps(dict(source or {}), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        line = json.dumps(dict(source or {}), allow_nan=False).encode() + b"\n"
         episode = self.as_stored(episode)
-        with (self.path / INDEX_FILE).open("rb") as lock:
+        with (self.path / INDEX_FILE).open("r+b") as lock:  # some file systems lock only what can be written
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.refresh()
             record = seal(np.array([self._record(episode, len(line))], RECORD))
             write_durably(self._new_ends(episode) | {self.path / SOURCES_FILE: (self._index.source_end, line)})
             write_durably({self.path / INDEX_FILE: (self._index.num_bytes, record.tobytes())})
-            self._index.add(record)
+            self._index.refresh()
 
     def as_stored(self, episode: Episode) -> Episode:
         """The episode with its pictures as this store keeps them: off by no more than the card says."""
@@ -223,32 +225,33 @@ class Store:
         """
         one = self.schema[signal]
         self._check_rows(episode, start, stop, one.role)
-        values = np.empty((stop - start, *one.shape), one.dtype)
-        self.read_into(signal, episode, start, values)
+        values: Array = np.empty((stop - start, *one.shape), one.dtype)
+        self.read_into(signal, np.array([(episode, start)]), values[None])
         return values
 
-    def read_into(self, signal: str, episode: int, start: int, out: Array, stride: int = 1) -> None:
-        """Fills `out` [rows, *shape] with every `stride`-th row from `start` on: straight into place, without checks.
+    def read_into(self, signal: str, places: NDArray[np.int64], out: Array, stride: int = 1) -> None:
+        """Fills `out` [B, rows, *shape] with every `stride`-th row of B windows: straight into place, without checks.
 
         Args:
             signal: its name.
-            episode: 0 to len - 1.
-            start: first row.
-            out: contiguous, in the dtype of the signal; the rows must lie within the episode.
+            places: [B, 2]: episode, and first row.
+            out: contiguous, in the dtype of the signal; the rows must lie within their episodes.
             stride: rows from one to the next, at least 1.
 
         Raises:
             DataError: what lies there was damaged.
         """
-        row = self._first_row(signal, episode) + start
+        if not out.size:
+            return
+        rows = self._rows(signal, places)
         if signal in self._images:
-            self._read_frames(signal, row, out, stride)
+            self._read_frames(signal, rows, out, stride)
         elif stride == 1:
-            read_exactly(self._block(signal, _VALUES), out, row * self._bytes_a_row[signal])
+            read_pieces(self._block(signal, _VALUES), out, rows * self._bytes_a_row[signal])
         else:
-            rows = np.empty(((len(out) - 1) * stride + 1, *out.shape[1:]), out.dtype)
-            read_exactly(self._block(signal, _VALUES), rows, row * self._bytes_a_row[signal])
-            out[:] = rows[::stride]
+            between = np.empty((len(out), (out.shape[1] - 1) * stride + 1, *out.shape[2:]), out.dtype)
+            read_pieces(self._block(signal, _VALUES), between, rows * self._bytes_a_row[signal])
+            out[:] = between[:, ::stride]
 
     def observed(self, signal: str, episode: int, start: int, stop: int) -> NDArray[np.bool_]:
         """Where an observation signal was observed, [stop - start]; all True where nothing is missing.
@@ -263,20 +266,34 @@ class Store:
             InputError: the episode or the rows do not exist.
         """
         self._check_rows(episode, start, stop, Role.OBSERVATION)
+        self.schema[signal]  # refuses a name that is not there
         mask = np.ones(stop - start, np.bool_)
-        if self.has_missing(signal):
-            first = self._first_row(signal, episode) + start
-            missing = np.frombuffer(os.pread(self._block(signal, _MISSING), stop - start, first), np.uint8)
-            mask[: len(missing)] = missing == 0
+        self.observed_into(signal, episode, start, mask)
         return mask
 
-    def has_missing(self, signal: str) -> bool:
-        """Whether any episode lacks a value of this observation signal."""
-        return (self.path / BLOCKS_FOLDER / f"{signal}{_MISSING}").exists()
+    def observed_into(self, signal: str, episode: int, start: int, out: NDArray[np.bool_], stride: int = 1) -> None:
+        """Makes False every value of `out` [rows] whose row is missing; see `read_into`.
+
+        Args:
+            signal: the name of an observation signal.
+            episode: 0 to len - 1.
+            start: first row.
+            out: all True.
+            stride: rows from one to the next, at least 1.
+        """
+        if episode <= self._index.last_masked:
+            missing = np.zeros((len(out) - 1) * stride + 1 if len(out) else 0, np.uint8)
+            rows = os.pread(self._block(signal, _MISSING), len(missing), self._first_row(signal, episode) + start)
+            missing[: len(rows)] = np.frombuffer(rows, np.uint8)
+            out[missing[::stride] != 0] = False
+
+    def has_missing(self) -> bool:
+        """Whether any observation of any episode is missing."""
+        return self._index.last_masked >= 0
 
     def has_step_s(self) -> bool:
         """Whether any episode has times of its own."""
-        return (self.path / STEPS_FILE).exists()
+        return self._index.last_timed >= 0
 
     def step_s(self, episode: int, start: int, stop: int) -> NDArray[np.float32] | None:
         """Seconds of the steps `start` to `stop`, [stop - start]; None where all take the schema's `step_s`.
@@ -290,12 +307,23 @@ class Store:
             InputError: the episode or the steps do not exist.
         """
         self._check_rows(episode, start, stop, Role.ACTION)
-        if not self.has_step_s():
-            return None
-        first = 4 * (int(self._index.first_step[episode]) + start)
-        rows = os.pread(self._descriptor(self.path / STEPS_FILE), 4 * (stop - start), first)
-        own = np.frombuffer(rows.ljust(4 * (stop - start), b"\0"), np.float32)
-        return own.copy() if own.any() else None
+        own = np.zeros(stop - start, np.float32)
+        self.step_s_into(episode, start, own)
+        return own if own.any() else None
+
+    def step_s_into(self, episode: int, start: int, out: NDArray[np.float32]) -> None:
+        """Puts the seconds of each step that has its own into `out` [steps]; see `read_into`.
+
+        Args:
+            episode: 0 to len - 1.
+            start: first step.
+            out: what to keep for the others.
+        """
+        if episode <= self._index.last_timed:
+            first = 4 * (int(self._index.first_step[episode]) + start)
+            rows = os.pread(self._descriptor(STEPS_FILE), 4 * len(out), first)
+            own = np.frombuffer(rows.ljust(4 * len(out), b"\0"), np.float32)
+            np.copyto(out, own, where=own > 0)
 
     def episode(self, number: int) -> Episode:
         """A whole episode.
@@ -325,8 +353,8 @@ class Store:
             step_s=self.step_s(number, 0, entry.num_steps),
         )
 
-    def verify(self, number: int) -> None:
-        """Reads a whole episode and compares it with what was added.
+    def verify(self, number: int) -> Episode:
+        """A whole episode, once it was compared with what was added.
 
         Args:
             number: 0 to len - 1.
@@ -334,9 +362,11 @@ class Store:
         Raises:
             DataError: it is not what was added.
         """
-        if self.digest(self.episode(number)) != self.entry(number).digest:
+        episode = self.episode(number)
+        if self.digest(episode) != self.entry(number).digest:
             fix = "It was changed after it was written: restore the store from a copy, or import the logs again."
             raise DataError("the episode is not what was added", fix=fix, file=self.path, episode=number)
+        return episode
 
     def digest(self, episode: Episode) -> str:
         """The digest that `Entry` has of an episode that is equal to this one, once stored."""
@@ -356,14 +386,16 @@ class Store:
         """SHA-256 in hex: equal where schema, episodes and their sources are equal. Does not read the blocks again."""
         whole = hashlib.sha256(to_json(self.schema).encode())
         whole.update(self._index.records["digest"].tobytes())
-        whole.update(os.pread(self._descriptor(self.path / SOURCES_FILE), self._index.source_end, 0))
+        whole.update(read_bytes(self._descriptor(SOURCES_FILE), self._index.source_end, 0))
         return whole.hexdigest()
 
     def num_bytes(self) -> dict[str, int]:
         """Bytes on disk of each signal, and under "" of index, sources, card and schema."""
         sizes = dict.fromkeys((signal.name for signal in self.schema.signals), 0)
         for file in (self.path / BLOCKS_FOLDER).iterdir():
-            sizes[file.name.rpartition(".")[0]] += file.stat().st_size
+            name = file.name.rpartition(".")[0]
+            if name in sizes:
+                sizes[name] += file.stat().st_size
         return sizes | {"": sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())}
 
     def refresh(self) -> None:
@@ -392,17 +424,27 @@ class Store:
     def _first_row(self, signal: str, episode: int) -> int:
         return int(self._index.first_step[episode]) + (episode if signal in self._observed_names else 0)
 
+    def _rows(self, signal: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of a signal's block where windows begin, [B]."""
+        rows = self._index.first_step[places[:, 0]].astype(np.int64) + places[:, 1]
+        return rows + places[:, 0] if signal in self._observed_names else rows
+
     def _num_rows(self, signal: str) -> int:
         return self._index.num_steps + (len(self) if signal in self._observed_names else 0)
 
     def _entry(self, number: int, line: bytes) -> Entry:
         record = self._index.records[number]
+        try:
+            source = json.loads(line)
+        except ValueError as error:
+            fix = "It was changed after it was written: restore the file from a copy, or import the logs again."
+            raise DataError("the source cannot be read", fix=fix, file=SOURCES_FILE, episode=number) from error
         return Entry(
             num_steps=int(record["num_steps"]),
             terminated=bool(record["flags"] & TERMINATED),
             truncated=bool(record["flags"] & TRUNCATED),
             seed=int(record["seed"]) if record["flags"] & SEEDED else None,
-            source=json.loads(line),
+            source=source,
             digest=record["digest"].tobytes().hex(),
         )
 
@@ -413,17 +455,21 @@ class Store:
         error = self.card.max_error.get(name, 0)
         return round_off(values.astype(np.uint8, copy=False), error) if error else values
 
-    def _read_frames(self, signal: str, row: int, out: Array, stride: int) -> None:
-        if not len(out):
-            return
-        ends = np.empty((len(out) - 1) * stride + 2, np.uint64)
-        read_exactly(self._block(signal, _ENDS), ends, 8 * row)
+    def _read_frames(self, signal: str, rows: NDArray[np.int64], out: Array, stride: int) -> None:
+        ends = np.empty((len(out), (out.shape[1] - 1) * stride + 2), np.int64)
+        read_pieces(self._block(signal, _ENDS), ends, 8 * rows)
         frames, descriptor = self._codec(signal), self._block(signal, _FRAMES)
-        begins, stops = ends[:-1:stride].tolist(), ends[1::stride].tolist()
-        for picture, begin, stop in zip(out.reshape(len(out), -1), begins, stops, strict=True):
-            if not 0 < stop - begin <= frames.most_bytes:
-                raise frames.damaged()
-            frames.restore(os.pread(descriptor, stop - begin, begin), picture)
+        lengths = np.diff(ends, axis=1)
+        if not ((lengths > 0) & (lengths <= frames.num_bytes)).all() or (ends < 0).any():
+            raise frames.damaged()
+        pictures = iter(out.reshape(-1, frames.num_bytes))
+        for window in ends.tolist():
+            first = window[0]
+            # One read is cheaper than several where what lies between is short.
+            span = os.pread(descriptor, window[-1] - first, first) if window[-1] - first <= _SHORT else None
+            for begin, stop in zip(window[:-1:stride], window[1::stride], strict=True):
+                data = span[begin - first : stop - first] if span else os.pread(descriptor, stop - begin, begin)
+                frames.restore(data, next(pictures))
 
     def _codec(self, signal: str) -> Frames:
         """The codec of an image signal; there must be an episode."""
@@ -436,6 +482,7 @@ class Store:
 
     def _record(self, episode: Episode, line_bytes: int) -> tuple[int, int, int, int, int, bytes, int]:
         flags = TERMINATED * episode.terminated | TRUNCATED * episode.truncated | SEEDED * (episode.seed is not None)
+        flags |= MASKED * _lacks_any(episode) | TIMED * (episode.step_s is not None)
         source_end = self._index.source_end + line_bytes
         digest = bytes.fromhex(self.digest(episode))
         return episode.num_steps, flags, episode.seed or 0, self._index.num_steps, source_end, digest, 0
@@ -450,12 +497,14 @@ class Store:
             else:
                 block = self.path / BLOCKS_FOLDER / f"{signal.name}{_VALUES}"
                 ends[block] = rows * self._bytes_a_row[signal.name], values.tobytes()
-        for name in self._observed_names:
-            mask = episode.observed.get(name)
-            missing = b"" if mask is None or mask.all() else (~mask.astype(np.bool_)).tobytes()
-            ends |= sparse_end(self.path / BLOCKS_FOLDER / f"{name}{_MISSING}", self._num_rows(name), missing)
-        steps = b"" if episode.step_s is None else episode.step_s.tobytes()
-        return ends | sparse_end(self.path / STEPS_FILE, 4 * self._index.num_steps, steps)
+        if _lacks_any(episode):
+            everything = np.ones(episode.num_steps + 1, np.bool_)
+            for name in self._observed_names:
+                missing = ~episode.observed.get(name, everything).astype(np.bool_)
+                ends[self.path / BLOCKS_FOLDER / f"{name}{_MISSING}"] = self._num_rows(name), missing.tobytes()
+        if episode.step_s is not None:
+            ends[self.path / STEPS_FILE] = 4 * self._index.num_steps, episode.step_s.tobytes()
+        return ends
 
     def _new_frames(self, name: str, pictures: NDArray[np.uint8], rows: int) -> dict[Path, tuple[int, bytes]]:
         blocks, begin = self.path / BLOCKS_FOLDER, self._end_of_frames(name, rows)
@@ -475,9 +524,15 @@ class Store:
 
     def _lengths(self) -> dict[Path, int]:
         """Every file that the index speaks of, and how many of its bytes the episodes take up."""
-        lengths = {self.path / INDEX_FILE: self._index.num_bytes, self.path / SOURCES_FILE: self._index.source_end}
+        index, block = self._index, self.path / BLOCKS_FOLDER
+        lengths = {self.path / INDEX_FILE: index.num_bytes, self.path / SOURCES_FILE: index.source_end}
+        if index.last_timed >= 0:
+            lengths[self.path / STEPS_FILE] = 4 * index.end_of(index.last_timed)
+        if index.last_masked >= 0:
+            rows = index.end_of(index.last_masked) + index.last_masked + 1
+            lengths |= {block / f"{name}{_MISSING}": rows for name in self._observed_names}
         for signal in self.schema.signals:
-            block, rows = self.path / BLOCKS_FOLDER, self._num_rows(signal.name)
+            rows = self._num_rows(signal.name)
             if signal.kind is not Kind.IMAGE:
                 lengths[block / f"{signal.name}{_VALUES}"] = rows * self._bytes_a_row[signal.name]
                 continue
@@ -491,15 +546,27 @@ class Store:
 
     def _block(self, signal: str, ending: str) -> int:
         """A descriptor that stays open: opening costs more than a read, and so does building a path."""
-        name = signal + ending
+        name = f"{BLOCKS_FOLDER}/{signal}{ending}"
+        return self._descriptors[name] if name in self._descriptors else self._descriptor(name)
+
+    def _descriptor(self, name: str) -> int:
         if name not in self._descriptors:
-            self._descriptors[name] = os.open(self.path / BLOCKS_FOLDER / name, os.O_RDONLY)
+            opened = os.open(self.path / name, os.O_RDONLY)
+            if self._descriptors.setdefault(name, opened) != opened:
+                os.close(opened)  # another thread was faster
         return self._descriptors[name]
 
-    def _descriptor(self, file: Path) -> int:
-        if file not in self._descriptors:
-            self._descriptors[file] = os.open(file, os.O_RDONLY)
-        return self._descriptors[file]
+
+def _put_in_place(draft: Path, path: Path, taken: str) -> None:
+    """All at once, so that of two who make a store at the same place one is told."""
+    try:
+        draft.rename(path)
+    except OSError as error:
+        raise InputError(taken) from error
+
+
+def _lacks_any(episode: Episode) -> bool:
+    return not all(mask.all() for mask in episode.observed.values())
 
 
 def is_store(path: Path | str) -> bool:
@@ -529,6 +596,6 @@ def open_store(path: Path | str) -> Store:
     return store
 
 
-def _close(descriptors: dict[Path | str, int]) -> None:
+def _close(descriptors: dict[str, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)

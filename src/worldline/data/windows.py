@@ -95,20 +95,25 @@ class Windows:
         """Where every window begins, [len, 2]: episode, and step of the first observation."""
         return self._starts(np.arange(len(self)))
 
-    def sample(self, batch_size: int, generator: np.random.Generator) -> WindowBatch:
+    def sample(
+        self, batch_size: int, generator: np.random.Generator, *, into: WindowBatch | None = None
+    ) -> WindowBatch:
         """`batch_size` windows, drawn uniformly from all, with replacement.
 
         Args:
             batch_size: B, at least 1.
             generator: of the draw.
+            into: as in `read`.
         """
-        return self.read(self._starts(generator.integers(len(self), size=batch_size)))
+        return self.read(self._starts(generator.integers(len(self), size=batch_size)), into=into)
 
-    def read(self, starts: NDArray[np.int64]) -> WindowBatch:
+    def read(self, starts: NDArray[np.int64], *, into: WindowBatch | None = None) -> WindowBatch:
         """The windows that begin at `starts`.
 
         Args:
             starts: [B, 2]: episode, and step of the first observation.
+            into: a batch of as many of these windows that is no longer needed: its arrays are filled anew, which
+                spares the system the work of finding memory for large pictures. Default is to make new ones.
 
         Raises:
             InputError: a window does not lie within its episode.
@@ -120,16 +125,15 @@ class Windows:
             episode, step = starts[~inside][0].tolist()
             length = self.num_inputs + 1
             raise InputError(f"no window of {length} observations begins at step {step} of episode {episode}.")
-        places = [(int(episode), int(start)) for episode, start in starts]
         batch: dict[Role, dict[str, NDArray[np.generic]]] = {role: {} for role in Role}
         for signal in self._signals:
-            batch[signal.role][signal.name] = self._read_signal(signal, places)
+            batch[signal.role][signal.name] = self._read_signal(signal, starts, into)
         return WindowBatch(
             observations=batch[Role.OBSERVATION],
-            observed={name: self._read_mask(name, places) for name in batch[Role.OBSERVATION]},
+            observed={name: self._read_mask(name, starts) for name in batch[Role.OBSERVATION]},
             actions=batch[Role.ACTION],
             exogenous=batch[Role.EXOGENOUS],
-            step_s=self._read_step_s(places),
+            step_s=self._read_step_s(starts),
             starts=starts,
         )
 
@@ -138,25 +142,26 @@ class Windows:
         which = np.searchsorted(self._ends, numbers, side="right")
         return np.stack([self._episodes[which], numbers - self._begins[which]], 1)
 
-    def _read_signal(self, signal: Signal, places: Sequence[tuple[int, int]]) -> NDArray[np.generic]:
+    def _read_signal(self, signal: Signal, places: NDArray[np.int64], into: WindowBatch | None) -> NDArray[np.generic]:
         seen = signal.role is Role.OBSERVATION
         rows, stride = (self.num_observations, self.stride) if seen else (self.num_inputs, 1)
-        values = np.empty((len(places), rows, *signal.shape), signal.dtype)
-        for out, (episode, start) in zip(values, places, strict=True):
-            self.store.read_into(signal.name, episode, start, out, stride)
+        if into is not None and seen and len(into.starts) == len(places):
+            values = into.observations[signal.name]
+        else:
+            values = np.empty((len(places), rows, *signal.shape), signal.dtype)
+        self.store.read_into(signal.name, places, values, stride)
         return values
 
-    def _read_mask(self, name: str, places: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    def _read_mask(self, name: str, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         mask = np.ones((len(places), self.num_observations), np.bool_)
-        if self.store.has_missing(name):
-            for row, (episode, start) in zip(mask, places, strict=True):
-                row[:] = self.store.observed(name, episode, start, start + self.num_inputs + 1)[:: self.stride]
+        if self.store.has_missing():
+            for row, (episode, start) in zip(mask, places.tolist(), strict=True):
+                self.store.observed_into(name, episode, start, row, self.stride)
         return mask
 
-    def _read_step_s(self, places: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+    def _read_step_s(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         step_s = np.full((len(places), self.num_inputs), self.store.schema.step_s or 1.0, np.float32)
         if self.store.has_step_s():
-            for row, (episode, start) in zip(step_s, places, strict=True):
-                own = self.store.step_s(episode, start, start + self.num_inputs)
-                row[:] = row if own is None else own
+            for row, (episode, start) in zip(step_s, places.tolist(), strict=True):
+                self.store.step_s_into(episode, start, row)
         return step_s

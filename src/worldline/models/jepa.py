@@ -45,7 +45,8 @@ class JepaConfig:
         num_slices: directions that SIGReg looks along at each step.
         signal_weight: of the error of the vector inputs. Above 0 they are themselves the first numbers of each
             latent, so that none of their digits are lost; the encoder adds the rest (docs/design/vectors.md).
-        timed: whether the predictor is told how long each step takes; for logs whose steps differ.
+        timed: whether the predictor is told how long each step takes; for logs whose steps differ. A world that was
+            learned predicts steps of the schema's length.
     """
 
     inputs: tuple[str, ...]
@@ -196,8 +197,8 @@ class Jepa(WorldModel):
         self.vectors = VectorEncoder(vectors, config, num_learned) if vectors else None
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
-        self.step_s = Normaliser(int(config.timed))
-        num_inputs = len(self.actions.mean) + len(self.exogenous.mean) + len(self.step_s.mean)
+        self.step_s = Normaliser(1) if config.timed else None
+        num_inputs = len(self.actions.mean) + len(self.exogenous.mean) + int(config.timed)
         width = config.predictor_width
         num_moving = config.latent_size - config.constant_size
         self.predictor = mlp([config.latent_size + num_inputs, width, width, num_moving])
@@ -220,7 +221,7 @@ class Jepa(WorldModel):
         self.actions.fit(window.past.actions.flatten(0, 2))
         if window.past.exogenous is not None:
             self.exogenous.fit(window.past.exogenous.flatten(0, 1))
-        if self.config.timed:
+        if self.step_s is not None:
             self.step_s.fit(window.past.step_s.flatten()[:, None])
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
@@ -313,7 +314,7 @@ class Jepa(WorldModel):
         versions = parts[0].shape[1]
         if inputs.exogenous is not None:
             parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, versions, -1, -1))
-        if self.config.timed:
+        if self.step_s is not None:
             parts.append(self.step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
         return torch.cat(parts, -1)
 

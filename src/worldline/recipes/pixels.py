@@ -38,7 +38,7 @@ def pixels(store: Store) -> Recipe:
             constant_size=16,
             sigreg_weight=1.0,
             predictor_width=512,
-            timed=store.has_step_s(),
+            timed=store.has_step_s() and store.schema.step_s is not None,
         ),
         training=TrainingConfig(num_updates=2500),
         heads=HeadsConfig(

@@ -48,7 +48,7 @@ def vectors(store: Store) -> Recipe:
             sigreg_weight=0.1,
             num_slices=16,
             signal_weight=1.0,
-            timed=store.has_step_s(),
+            timed=store.has_step_s() and store.schema.step_s is not None,
         ),
         # The guard is for latents that may vanish; vectors that are in there as they are cannot.
         training=TrainingConfig(

@@ -139,8 +139,10 @@ def train(
     model.train()
     with deferred_interrupt() as pass_on_interrupt:
         try:
+            batch = None
             while step < config.num_updates:
-                window = to_window(windows.sample(config.batch_size, batches), store.schema)
+                batch = windows.sample(config.batch_size, batches, into=batch)
+                window = to_window(batch, store.schema)
                 losses = _update(model, optimizer, window, _learning_rate(config, step), config.clip_norm, generator)
                 step += 1
                 if step % every == 0 or step == config.num_updates:

@@ -80,8 +80,7 @@ def check(
     damaged, sample, inspection = [], Sample(store, None, seed), Inspection(store.schema, len(store), seed)
     for number in range(len(store)):
         try:
-            store.verify(number)
-            episode = store.episode(number)
+            episode = store.verify(number)
         except DataError as error:
             damaged.append(_finding(error, number))
         else:

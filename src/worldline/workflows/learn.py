@@ -18,7 +18,7 @@ from worldline.contracts.schema import Kind
 from worldline.contracts.world import World
 from worldline.contracts.world_model import WorldModel
 from worldline.data.checks import Finding, check_actions, raise_errors
-from worldline.data.opening import import_logs, logged_actions
+from worldline.data.importing import import_logs, logged_actions
 from worldline.data.splits import Split, split_store
 from worldline.data.store import Store, is_store, open_store
 from worldline.data.windows import Windows

@@ -226,7 +226,7 @@ def _missing(store: Store, signal: Signal, num_rows: int) -> float | None:
     """The share of an observation's values that are missing."""
     if signal.role is not Role.OBSERVATION:
         return None
-    if not num_rows or not store.has_missing(signal.name):
+    if not num_rows or not store.has_missing():
         return 0.0
     lengths = store.num_steps.tolist()
     known = sum(int(store.observed(signal.name, k, 0, steps + 1).sum()) for k, steps in enumerate(lengths))

@@ -82,13 +82,13 @@ class NpzLogs(Logs):
         for number, file in enumerate(self._files):
             try:
                 arrays, others = _load(file, self.schema)
+                episode = _episode(arrays, self.schema)
             except _UNREADABLE as error:
                 finding = Finding(problem=_unreadable(error), fix=_UNREADABLE_FIX, file=file.name, episode=number)
                 yield LoggedEpisode(file=file.name, number=number, episode=None, findings=(finding,))
                 continue
             findings = [_left_out(name, file.name, number) for name in others]
             findings += _early_ends(arrays, file.name, number)
-            episode = _episode(arrays, self.schema)
             source = {"file": file.name}
             yield LoggedEpisode(file=file.name, number=number, episode=episode, findings=tuple(findings), source=source)
 
@@ -106,6 +106,7 @@ def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], list[str]]:
     with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive:
         keys = {_signal_name(key): key for key in archive.files}
         arrays = {name: archive[key] for name, key in keys.items() if name in known or name.startswith(MASK_PREFIX)}
+    arrays = {k: v for k, v in arrays.items() if k not in TIMES or v.dtype.kind in "fiu"}
     return arrays, [name for name in keys if name not in arrays]
 
 

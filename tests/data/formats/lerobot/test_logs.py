@@ -28,8 +28,9 @@ from worldline.config import to_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.lerobot.logs import LeRobotLogs
+from worldline.data.importing import import_logs
 from worldline.data.logs import LoggedEpisode, Reading
-from worldline.data.opening import import_logs, open_logs
+from worldline.data.opening import open_logs
 from worldline.data.store import open_store
 from worldline.errors import ConfigError, DataError, InputError
 

@@ -14,8 +14,9 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.timed.tables import TableLogs
 from worldline.data.formats.timed.video import VideoLogs
+from worldline.data.importing import import_logs
 from worldline.data.logs import Reading
-from worldline.data.opening import import_logs, open_logs
+from worldline.data.opening import open_logs
 from worldline.errors import DataError
 
 SIDE = 32

@@ -341,8 +341,8 @@ def _columns(store: Store) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """Name, shape of a row, and dtype of every column."""
     for signal in store.schema.signals:
         yield signal.name, signal.shape, signal.dtype
-    for signal in store.schema.observations:
-        if store.has_missing(signal.name):
+    if store.has_missing():
+        for signal in store.schema.observations:
             yield MASK_PREFIX + signal.name, (), "bool"
     if store.has_step_s():
         yield STEP_S, (), "float32"

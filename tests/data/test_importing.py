@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from worldline.data import importing
+from worldline.data.checks import Severity
+from worldline.data.importing import import_logs
+from worldline.data.opening import open_logs
+from worldline.data.store import Store, open_store
+from worldline.errors import DataError, InputError
+
+
+def save(path, num_steps=4, *, seed=0, **changes):
+    draw = np.random.default_rng(seed)
+    arrays = {
+        "position": draw.normal(size=(num_steps + 1, 2)).astype(np.float32),
+        "action": draw.normal(size=(num_steps, 1)).astype(np.float32),
+    }
+    np.savez(path, **{name: values for name, values in (arrays | changes).items() if values is not None})
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Five good episodes, and six with one fault each."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number in range(5):
+        save(logs / f"good{number}.npz", 4, seed=number)
+    position = np.zeros((5, 2), np.float32)
+    position[3, 1] = np.nan
+    save(logs / "bad_action.npz", action=None)
+    save(logs / "bad_dtype.npz", position=np.zeros((5, 2), np.complex64))
+    save(logs / "bad_length.npz", action=np.zeros((5, 1), np.float32))
+    save(logs / "bad_nan.npz", position=position)
+    save(logs / "bad_shape.npz", position=np.zeros((5, 3), np.float32))
+    (logs / "bad_zip.npz").write_bytes(b"PK\x03\x04 and then nothing")
+    return logs
+
+
+def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
+    ticks = []
+    report = import_logs(
+        mixed, tmp_path / "store", keep_going=True, progress=lambda done, total: ticks.append((done, total))
+    )
+    assert ticks == [(n, 11) for n in range(1, 12)]
+    assert [file.file for file in report.files] == sorted(path.name for path in mixed.iterdir())
+    assert {file.file for file in report.files if file.left_out} == {p.name for p in mixed.glob("bad*")}
+    assert report.num_episodes == len(open_store(report.destination)) == 5
+    found = {finding.file: finding for finding in report.findings if finding.severity is Severity.ERROR}
+    assert found.keys() == {path.name for path in mixed.glob("bad*")}
+    words = {
+        "bad_action.npz": "missing",
+        "bad_dtype.npz": "complex64",
+        "bad_length.npz": "rows where",
+        "bad_nan.npz": "nan",
+        "bad_shape.npz": "shape (3,)",
+        "bad_zip.npz": "cannot be read",
+    }
+    for file, word in words.items():
+        assert word in found[file].problem
+        assert found[file].fix
+    assert (found["bad_nan.npz"].signal, found["bad_nan.npz"].step) == ("position", 3)
+    assert found["bad_nan.npz"].episode == sorted(words).index("bad_nan.npz")
+    assert "bad_nan.npz, episode 3, signal 'position', step 3: " in str(found["bad_nan.npz"])
+    store = open_store(report.destination)
+    assert store.schema == report.schema
+    assert [entry.source["file"] for entry in store.entries()] == [f"good{n}.npz" for n in range(5)]
+
+
+def test_constant_actions_are_an_error_of_the_whole_log(tmp_path):
+    for number in range(2):
+        save(tmp_path / f"{number}.npz", seed=number, action=np.ones((4, 1), np.float32))
+    report = import_logs(tmp_path, tmp_path / "store")
+    (finding,) = report.findings
+    assert (finding.severity, finding.episode) == (Severity.ERROR, None)
+    assert "no action ever changes" in finding.problem
+
+
+def test_the_first_error_stops_the_import_and_says_what_is_there(tmp_path, mixed):
+    for path in mixed.glob("bad_*"):
+        path.rename(path.with_name(path.name.replace("bad", "poor")))  # after the good ones
+    with pytest.raises(DataError, match=r"poor_action\.npz.*signal 'action'.*holds 5 episodes; --keep-going"):
+        import_logs(mixed, tmp_path / "store")
+    assert len(open_store(tmp_path / "store")) == 5
+    report = import_logs(mixed, tmp_path / "store", keep_going=True)
+    assert (report.num_episodes, sum(file.present for file in report.files)) == (0, 5)
+    assert sum(file.left_out for file in report.files) == 6
+    assert len(open_store(tmp_path / "store")) == 5
+
+
+def test_an_error_in_the_first_episode_leaves_nothing(tmp_path, mixed):
+    with pytest.raises(DataError, match=r"bad_action\.npz"):
+        import_logs(mixed, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_importing_again_adds_what_is_new_and_doubles_nothing(tmp_path):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number in range(3):
+        save(logs / f"{number}.npz", seed=number)
+    import_logs(logs, tmp_path / "store")
+    save(logs / "3.npz", 6, seed=3)
+    schema = open_store(tmp_path / "store").schema
+    wide = dataclasses.replace(schema["action"], low=(-9.0,), high=(9.0,))
+    report = import_logs(logs, tmp_path / "other", dataclasses.replace(schema, signals=(schema["position"], wide)))
+    report = import_logs(logs, tmp_path / "other")  # with the schema of the store
+    assert (report.num_episodes, sum(file.present for file in report.files)) == (0, 4)
+    save(logs / "2.npz", 4, seed=10)
+    report = import_logs(logs, tmp_path / "other")
+    assert {file.file: (file.kept, file.present) for file in report.files if file.kept} == {"2.npz": (1, 0)}
+    (finding,) = report.findings
+    assert (finding.severity, finding.file) == (Severity.WARNING, "2.npz")
+    assert "same origin" in finding.problem
+    assert len(open_store(tmp_path / "other")) == 5
+
+
+def test_a_store_of_other_signals_is_not_added_to(tmp_path, schema, make_episode):
+    save(tmp_path / "a.npz")
+    store = Store.create(tmp_path / "store", schema)
+    store.append(make_episode(0, 4))
+    with pytest.raises(InputError, match="another schema"):
+        import_logs(tmp_path / "a.npz", store.path, open_logs(tmp_path / "a.npz").schema)
+    assert len(open_store(store.path)) == 1
+
+
+def test_two_imports_into_one_store_are_refused(tmp_path, mixed):
+    import_logs(mixed, tmp_path / "store", keep_going=True)
+    save(mixed / "new.npz", seed=20)
+    refused = []
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(InputError, match="under way"):
+            import_logs(mixed, tmp_path / "store", keep_going=True)
+        refused.append(done)
+
+    assert import_logs(mixed, tmp_path / "store", keep_going=True, progress=again).num_episodes == 1
+    assert len(refused) == 12
+    assert len(open_store(tmp_path / "store")) == 6
+
+
+IMPORTER = """
+    import sys
+    from worldline.data.importing import import_logs
+    import_logs(sys.argv[1], sys.argv[2], progress=lambda done, total: print(done, flush=True))
+"""
+
+
+def test_an_import_that_was_killed_before_its_first_episode_goes_on(tmp_path):
+    for number in range(3):
+        save(tmp_path / f"{number}.npz", seed=number)
+    Store.create(tmp_path / "store", open_logs(tmp_path).schema)
+    assert import_logs(tmp_path, tmp_path / "store").num_episodes == 3
+
+
+def test_logs_with_equal_names_are_told_apart_by_what_they_hold(tmp_path):
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+        for number in range(3):
+            save(tmp_path / day / f"{number}.npz", seed=number + 10 * (day == "day2"))
+    schema = open_logs(tmp_path / "day1").schema
+    wide = dataclasses.replace(schema["action"], low=(-9.0,), high=(9.0,))
+    schema = dataclasses.replace(schema, signals=(schema["position"], wide))
+    added = [import_logs(tmp_path / day, tmp_path / "store", schema).num_episodes for day in ("day1", "day2") * 2]
+    assert added == [3, 3, 0, 0]
+
+
+def test_episodes_that_are_equal_are_as_many_as_they_were(tmp_path, schema, make_episode):
+    """A store without sources, with one episode twice."""
+    store = Store.create(tmp_path / "one", schema)
+    for number in (0, 1, 1):
+        store.append(make_episode(number, 4))
+    assert import_logs(store.path, tmp_path / "two").num_episodes == 3
+    assert import_logs(store.path, tmp_path / "two").num_episodes == 0
+
+
+def test_what_another_import_added_meanwhile_is_not_added_again(tmp_path, monkeypatch):
+    for number in range(3):
+        save(tmp_path / f"{number}.npz", seed=number)
+    save(tmp_path / "store.npz", seed=9)
+    import_logs(tmp_path / "store.npz", tmp_path / "store", open_logs(tmp_path).schema)
+    opened = importing.open_logs
+
+    def late(*arguments, **settings):
+        logs = opened(*arguments, **settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(importing, "open_logs", opened)
+            import_logs(tmp_path, tmp_path / "store")
+        return logs
+
+    monkeypatch.setattr(importing, "open_logs", late)
+    assert import_logs(tmp_path, tmp_path / "store").num_episodes == 0
+    assert len(open_store(tmp_path / "store")) == 4
+
+
+def test_grey_pictures_are_scaled_again(tmp_path):
+    camera = np.random.default_rng(0).integers(0, 256, (5, 16, 16)).astype(np.uint8)
+    save(tmp_path / "a.npz", camera=camera)
+    assert import_logs(tmp_path / "a.npz", tmp_path / "store", size=(8, 8)).num_episodes == 1
+    assert import_logs(tmp_path / "a.npz", tmp_path / "store").num_episodes == 0
+    save(tmp_path / "b.npz", camera=camera[:, ::2, ::2].copy())
+    wide = open_store(tmp_path / "store").schema
+    import_logs(tmp_path / "b.npz", tmp_path / "small", wide)
+    assert import_logs(tmp_path / "a.npz", tmp_path / "small", size=(8, 8)).num_episodes == 1
+
+
+def test_a_file_that_cannot_be_used_never_stops_the_others(tmp_path):
+    save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as archive:
+        arrays = dict(archive)
+    np.savez(tmp_path / "big.npz", **arrays, seed=np.uint64(2**63 + 1))
+    np.savez(tmp_path / "nan.npz", **arrays, seed=np.float64("nan"))
+    np.savez(tmp_path / "text.npz", **arrays, time=np.array(list("abcde")))
+    report = import_logs(tmp_path, tmp_path / "store", keep_going=True)
+    errors = {finding.file for finding in report.findings if finding.severity is Severity.ERROR}
+    assert errors == {"big.npz", "nan.npz"}
+    assert any(finding.signal == "time" and finding.file == "text.npz" for finding in report.findings)
+
+
+def test_numbers_that_would_be_rounded_are_named(tmp_path):
+    save(tmp_path / "a.npz", stamp=2**53 + 1 + np.arange(5))
+    save(tmp_path / "b.npz", seed=1, stamp=2**53 + 2 * np.arange(5))
+    report = import_logs(tmp_path, tmp_path / "store", keep_going=True)
+    (finding,) = [f for f in report.findings if f.severity is Severity.ERROR]
+    assert (finding.file, finding.signal) == ("a.npz", "stamp")
+
+
+@pytest.mark.parametrize("after", [1, 7, 19])
+def test_an_import_that_is_killed_goes_on_to_the_same_store(tmp_path, after):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number in range(25):
+        save(logs / f"{number:02}.npz", 4 + number % 3, seed=number)
+    command = [sys.executable, "-c", textwrap.dedent(IMPORTER), str(logs), str(tmp_path / "store")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) == after:
+                break
+        process.send_signal(signal.SIGKILL)
+    whole = open_store(tmp_path / "store")
+    assert after <= len(whole) < 25
+    for number in range(len(whole)):
+        whole.verify(number)
+    report = import_logs(logs, tmp_path / "store")
+    assert report.num_episodes == 25 - len(whole)
+    import_logs(logs, tmp_path / "fresh")
+    assert open_store(tmp_path / "store").content_hash() == open_store(tmp_path / "fresh").content_hash()
+
+
+def test_pictures_may_lose_what_was_allowed(tmp_path):
+    camera = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+    save(tmp_path / "a.npz", camera=camera)
+    import_logs(tmp_path / "a.npz", tmp_path / "store", max_error=3)
+    store = open_store(tmp_path / "store")
+    assert store.card.max_error == {"camera": 3}
+    assert store.card.notes["importer"] == "npz"
+    assert store.card.notes["source"] == "a.npz"
+    assert 0 < np.abs(store.read("camera", 0, 0, 5).astype(int) - camera).max() <= 3
+    assert import_logs(tmp_path / "a.npz", tmp_path / "store").num_episodes == 0  # it is known again
+    with pytest.raises(InputError, match="another schema or loss"):
+        import_logs(tmp_path / "a.npz", tmp_path / "store", max_error=4)
+    save(tmp_path / "b.npz")
+    with pytest.raises(InputError, match="no picture"):
+        import_logs(tmp_path / "b.npz", tmp_path / "other", max_error=3)
+
+
+def test_one_constant_component_is_a_warning(tmp_path):
+    draw = np.random.default_rng(0)
+    save(tmp_path / "a.npz", action=np.stack([draw.normal(size=4), np.ones(4)], 1))
+    report = import_logs(tmp_path, tmp_path / "store")
+    (finding,) = report.findings
+    assert finding.severity is Severity.WARNING
+    assert "component 1" in finding.problem
+
+
+def test_where_nothing_can_be_used_the_first_reason_is_given(tmp_path):
+    save(tmp_path / "a.npz", position=np.full((5, 2), np.inf, np.float32))
+    with pytest.raises(DataError, match=r"none of the episodes can be used.*a\.npz.*position.*inf"):
+        import_logs(tmp_path, tmp_path / "store", keep_going=True)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_is_a_log_and_a_corrected_schema_is_applied(tmp_path, schema, make_episode, assert_equal):
+    store = Store.create(tmp_path / "one", schema)
+    for number in range(3):
+        store.append(make_episode(number, 4, ("gear",)), {"take": number})
+    corrected = dataclasses.replace(schema, step_s=0.25)
+    report = import_logs(store.path, tmp_path / "two", corrected)
+    copy = open_store(report.destination)
+    assert copy.schema == corrected
+    assert (report.findings, report.unclear) == ((), ())
+    for number in range(3):
+        assert_equal(copy.episode(number), store.episode(number))
+        assert copy.entry(number).source == {"take": number}
+    assert open_logs(store.path).schema == schema
+
+
+def test_a_destination_that_is_no_store_is_left_alone(tmp_path, mixed):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="not empty"):
+        import_logs(mixed, tmp_path / "full", keep_going=True)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter.txt"]
+
+
+def test_a_damaged_episode_of_a_store_is_named_and_the_others_are_kept(tmp_path, schema, make_episode):
+    store = Store.create(tmp_path / "one", schema)
+    for number in range(3):
+        store.append(make_episode(number, 4), {"take": number})
+    block = store.path / "blocks" / "camera.lz4"
+    content = bytearray(block.read_bytes())
+    content[len(content) // 2] ^= 255
+    block.write_bytes(content)
+    report = import_logs(store.path, tmp_path / "two", keep_going=True)
+    (finding,) = report.findings
+    assert (finding.severity, finding.episode, report.num_episodes) == (Severity.ERROR, 1, 2)
