@@ -6,7 +6,7 @@ Writes benchmarks/results/data.json and docs/images/data.png (with --quick into 
 Both sides get the same frames (30 episodes of 61; the peer renders its own environments) and draw batches of 64 windows
 of 4 frames, every 5th step, uniformly at random, stacked; they take turns. The peer has its best settings: small
 columns in memory, batches fetched at once where it can, in its process or from 1 or 2 workers of torch's DataLoader.
-Ours reads with one thread, or with two that read ahead. What counts is the fastest of each side. The peer's windows
+Ours reads with one thread. What counts is the fastest of each side. The peer's windows
 hold 20 actions, ours the 15 in between. What is read is compared with what was written. The frames fit into the page
 cache. The cube scene is slow to render, and has a third of the episodes.
 """

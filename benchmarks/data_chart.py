@@ -90,7 +90,7 @@ def _legends(figure: Figure) -> None:
     ours = [("store", "lossless", True), ("store", "lossy, PSNR as Lance and folder", False)]
     peer = [(form, text, form.startswith("hdf5")) for form, text in LABELS.items()]
     for title, names, place, columns in (
-        ("worldline, 1 or 2 threads", ours, (0.2, 0.0), 2),
+        ("worldline, one thread", ours, (0.2, 0.0), 2),
         ("stable-worldmodel 0.1.1, 0 to 2 workers", peer, (0.66, 0.0), 5),
     ):
         marks = []

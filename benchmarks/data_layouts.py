@@ -22,6 +22,8 @@ import zstandard
 from data_frames import ROWS, FrameSet, Pictures
 from PIL import Image
 
+from worldline.data.frames import Frames
+
 NUM_OBSERVATIONS, STRIDE, BATCH_SIZE = 4, 5, 64
 SPAN = (NUM_OBSERVATIONS - 1) * STRIDE + 1
 COLD_S = 0.05
@@ -178,6 +180,26 @@ class Zstd(Blobs):
         return zstandard.ZstdCompressor(level=3, dict_data=known), zstandard.ZstdDecompressor(dict_data=known)
 
 
+class Lz4(Blobs):
+    """What the store does: LZ4-HC in bands, against the first frame."""
+
+    def compress(self, picture: Pictures) -> bytes:
+        """A frame as bytes."""
+        if not (self.folder / "first").exists():
+            (self.folder / "first").write_bytes(picture.tobytes())
+        data, _ = self.codec.compress(picture[None])
+        return data
+
+    def restore(self, data: bytes, out: Pictures) -> None:
+        """The frame back."""
+        self.codec.restore(data, out.reshape(-1))
+
+    @cached_property
+    def codec(self) -> Frames:
+        """Both directions."""
+        return Frames(self.shape, (self.folder / "first").read_bytes(), "frames")
+
+
 class Png(Blobs):
     """A PNG a frame."""
 
@@ -237,6 +259,7 @@ LAYOUTS: dict[str, Callable[[Path, tuple[int, ...], int], Layout]] = {
     "PNG": Png,
     "zstd": partial(Zstd, False),
     "zstd, first frame as dictionary": partial(Zstd, True),
+    "LZ4 in bands, first frame as dictionary": Lz4,
 }
 if find_spec("av"):
     LAYOUTS["H.264 lossless, decoded cache"] = Video

@@ -7,10 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from data_peer import measure
 
 from worldline.data.frames import round_off
 from worldline.data.store import Store, open_store
-from worldline.data.windows import Windows
+from worldline.data.windows import WindowBatch, Windows
 
 PEER_VERSION = "0.1.1"
 PEER_PACKAGES = (
@@ -80,7 +77,7 @@ def spread(values: Sequence[float]) -> Row:
 
 
 class Ours:
-    """A store with the frames of a set, read by one thread, or by two that read ahead."""
+    """A store with the frames of a set, read by one thread."""
 
     def __init__(self, frames: FrameSet, path: Path, max_error: int) -> None:
         self.frames, self.path, self.max_error = frames, path, max_error
@@ -93,15 +90,12 @@ class Ours:
         self.bytes_per_frame = size / frames.num_frames
         self.store = open_store(path)
         self.windows = Windows(self.store, NUM_OBSERVATIONS, range(len(self.store)), SIGNALS, stride=STRIDE)
-        self.draws = {threads: StoreDraws(self.windows, threads) for threads in (1, 2)}
-        self.measured: dict[int, list[Row]] = {threads: [] for threads in self.draws}
+        self.draws = StoreDraws(self.windows)
+        self.measured: list[Row] = []
 
     def measure(self, seconds: float) -> None:
-        """Adds a measurement for each number of threads."""
-        for threads, draws in self.draws.items():
-            draws.rest()
-            self.measured[threads].append(measure(draws, seconds))
-            draws.rest()
+        """Adds a measurement."""
+        self.measured.append(measure(self.draws, seconds))
 
     def check(self) -> Row:
         """How far what is read lies from what was written."""
@@ -137,33 +131,22 @@ class Ours:
             "write_s": round(self.write_s, 2),
             **checked,
         }
-        return [{**kept, "threads": threads, **speeds(rows)} for threads, rows in self.measured.items()]
+        return [{**kept, "threads": 1, **speeds(self.measured)}]
 
 
 class StoreDraws:
-    """Random batches of a store without end, from this thread or from threads that read ahead."""
+    """Random batches of a store without end, each in the arrays of the one before."""
 
-    def __init__(self, windows: Windows, threads: int) -> None:
-        self.windows, self.threads, self.workers = windows, threads, 0 if threads == 1 else threads
-        self.pool = ThreadPoolExecutor(threads)
-        self.ahead: deque[Future[object]] = deque()
-        self.seeds = count()
+    workers = 0
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows, self.generator = windows, np.random.default_rng(0)
+        self.batch: WindowBatch | None = None
 
     def next(self) -> object:
         """A batch."""
-        if self.threads == 1:
-            return self.draw(next(self.seeds))
-        while len(self.ahead) <= self.threads:  # one is ready while each thread makes another
-            self.ahead.append(self.pool.submit(self.draw, next(self.seeds)))
-        return self.ahead.popleft().result()
-
-    def draw(self, seed: int) -> object:
-        """The batch of a seed."""
-        return self.windows.sample(BATCH_SIZE, np.random.default_rng(seed))
-
-    def rest(self) -> None:
-        """Waits until nothing is being read, so that whoever is measured next is not disturbed."""
-        wait(self.ahead)
+        self.batch = self.windows.sample(BATCH_SIZE, self.generator, into=self.batch)
+        return self.batch
 
 
 def speeds(measured: Sequence[Row]) -> Row:
