@@ -85,6 +85,7 @@ def test_starts_policies_and_actions_spread_over_their_ranges(store):
 
 def test_no_hour_of_weather_is_in_two_parts(store):
     parts = dataclasses.asdict(greenhouse_split(store))
+    assert parts.pop("rule") == "by date, in blocks of 6 days"
     assert sorted(number for part in parts.values() for number in part) == list(range(NUM_EPISODES))
     assert {name: len(part) for name, part in parts.items()} == {
         "train": 10, "validation": 2, "calibration": 2, "held_out": 2,
