@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
 
 from worldline import errors
-from worldline.errors import DataError, MissingExtraError, UnknownNameError, WorldlineError
+from worldline.errors import DataError, InputError, MissingExtraError, UnknownNameError, WorldlineError
 
 BUILTINS = {
     "InputError": ValueError,
@@ -58,3 +59,19 @@ def test_an_unknown_name_among_none_says_so() -> None:
 def test_a_missing_extra_gives_the_pip_line() -> None:
     message = "'lettuce_greenhouse_gym' is not installed. Run: pip install 'worldline[envs]'"
     assert str(MissingExtraError("lettuce_greenhouse_gym", "envs")) == message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("it is torn", fix="Mend it.", file="a.npz", episode=3, signal="x", step=4),
+        UnknownNameError("planner", "cm", ["cem", "shooting"]),
+        MissingExtraError("av", "video"),
+        InputError("no"),
+    ],
+)
+def test_a_worker_process_can_send_its_error_home(error: WorldlineError) -> None:
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 (our own bytes)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.__dict__ == error.__dict__

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 
@@ -52,6 +53,19 @@ class DataError(WorldlineError, ValueError):
         where = ", ".join(f"{word}{value}" for word, value in places.items() if value is not None)
         super().__init__(f"{where}: {problem}. {fix}" if where else f"{problem}. {fix}")
 
+    def __reduce__(self) -> tuple[Callable[..., DataError], tuple[()]]:
+        """For worker processes, which send their errors home."""
+        again = partial(
+            DataError,
+            self.problem,
+            fix=self.fix,
+            file=self.file,
+            episode=self.episode,
+            signal=self.signal,
+            step=self.step,
+        )
+        return again, ()
+
 
 class UnknownNameError(WorldlineError, LookupError):
     """A name is not registered; the message suggests the nearest ones.
@@ -64,12 +78,17 @@ class UnknownNameError(WorldlineError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
+        self._arguments = kind, name, known
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
         listed = ", ".join(known) or "none"
         super().__init__(
             f"no {kind} is called {name!r}. {hint} Known: {listed}.".replace(". . ", ". ").replace("  ", " ")
         )
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]]]:
+        """For worker processes, which send their errors home."""
+        return UnknownNameError, self._arguments
 
 
 class MissingExtraError(WorldlineError, ImportError):
@@ -82,6 +101,11 @@ class MissingExtraError(WorldlineError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package!r} is not installed. Run: pip install 'worldline[{extra}]'")
+        self._arguments = package, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """For worker processes, which send their errors home."""
+        return MissingExtraError, self._arguments
 
 
 class UnsupportedError(WorldlineError, NotImplementedError):

@@ -268,7 +268,7 @@ def test_pictures_may_lose_what_was_allowed(tmp_path):
     with pytest.raises(InputError, match="another schema or loss"):
         import_logs(tmp_path / "a.npz", tmp_path / "store", max_error=4)
     save(tmp_path / "b.npz")
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="are for pictures"):
         import_logs(tmp_path / "b.npz", tmp_path / "other", max_error=3)
 
 

@@ -24,7 +24,7 @@ from worldline.workflows.learn import build_model, learn_logs
 
 SCHEMA = Schema(
     signals=(
-        Signal(name="front", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3)),
+        Signal(name="arm.front", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3)),
         Signal(name="side", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 1)),
         Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", precision="float64"),
         Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3),
@@ -48,7 +48,7 @@ def episode(seed: int, num_steps: int = 20) -> Episode:
     lit = np.arange(64)[None, :, None, None] > height[:, None, None, None]
     return Episode(
         observations={
-            "front": np.broadcast_to(200 * lit, (num_steps + 1, 64, 64, 3)).astype(np.uint8),
+            "arm.front": np.broadcast_to(200 * lit, (num_steps + 1, 64, 64, 3)).astype(np.uint8),
             "side": np.broadcast_to(90 * lit, (num_steps + 1, 64, 64, 1)).astype(np.uint8),
             "level": np.concatenate([level, -level], 1),
             "lamp": draw.integers(0, 3, num_steps + 1),
@@ -56,7 +56,7 @@ def episode(seed: int, num_steps: int = 20) -> Episode:
         actions={"gear": gear, "valve": valve.astype(np.float32)},
         exogenous={"rain": rain.astype(np.float32)},
         rewards={"reward": valve.astype(np.float32)},
-        observed={"level": draw.random(num_steps + 1) < 0.8, "front": draw.random(num_steps + 1) < 0.9},
+        observed={"level": draw.random(num_steps + 1) < 0.8, "arm.front": draw.random(num_steps + 1) < 0.9},
         step_s=step_s.astype(np.float32),
     )
 

@@ -71,7 +71,7 @@ def test_windows_and_bands_are_as_long_as_the_episodes_allow(
 
 
 def test_logs_without_a_vector_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"needs a vector observation.*'pixels'"):
+    with pytest.raises(InputError, match="needs a vector observation"):
         vectors(Store.create(tmp_path / "store", Schema(signals=(CAMERA, PUSH))))
 
 

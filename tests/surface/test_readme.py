@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import worldline
 from worldline.cli.main import app
-from worldline.recipes import two_rooms
+from worldline.recipes import pixels, two_rooms
 from worldline.recipes.recipe import Recipe
 
 README = Path(__file__).parents[2] / "README.md"
@@ -42,6 +45,25 @@ def test_the_python_runs(
     assert names["plan"].actions["move"].shape == (12, 2)
     assert (tmp_path / "world" / "report.html").exists()
     assert capsys.readouterr().out.count("\n") >= 3
+
+
+def test_the_commands_for_logs_of_your_own_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[Any], Recipe]
+) -> None:
+    found = re.findall(r"^    worldline (.*?)(?: +#.*)?$", README.read_text(), re.MULTILINE)
+    assert [line.split()[0] for line in found] == ["import", "check", "show", "learn"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pixels, "pixels", tiny)
+    store = worldline.record("two-rooms", tmp_path / "recorded", num_episodes=EPISODES, max_steps=20, seed=0)
+    (tmp_path / "LOGS").mkdir()
+    for number in range(len(store)):
+        one = store.episode(number)
+        np.savez(tmp_path / "LOGS" / f"{number}.npz", **one.observations, **one.actions)
+    for line in found:
+        shown = CliRunner().invoke(app, shlex.split(line))
+        assert shown.exit_code == 0, shown.output
+    assert (tmp_path / "show" / "index.html").exists()
+    assert (tmp_path / "world" / "report.html").exists()
 
 
 def test_every_command_is_in_the_table() -> None:

@@ -28,7 +28,9 @@ def export_store(store: Store, destination: Path | str, *, exporter: str | None 
     destination = Path(destination)
     name = exporter or _ENDINGS.get(destination.suffix)
     if name is None:
-        raise InputError(f"{destination}: its name tells no format. Name one: {', '.join(names('exporter'))}.")
+        raise InputError(
+            f"{destination}: its name tells no format. Name one with exporter (--as): {', '.join(names('exporter'))}."
+        )
     if destination.exists():
         raise InputError(f"{destination} exists. Choose another place, or delete it first.")
     write: Callable[[Store, Path], None] = load("exporter", name)

@@ -18,7 +18,7 @@ from worldline.data.checks import Finding, Severity, check_actions, check_episod
 from worldline.data.logs import LoggedEpisode, Logs, Reading
 from worldline.data.opening import open_logs, recognise
 from worldline.data.scaling import scale, scaled_schema
-from worldline.data.store import Source, Store, is_store, open_store
+from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
 from worldline.errors import DataError, InputError
 
 
@@ -103,7 +103,8 @@ def import_logs(
     new = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
     if old is None:
         notes = {"importer": importer, "source": source.resolve().name, "assumed": " ".join(logs.unclear)}
-        store = _create(destination, new, max_error, notes | ({"size": f"{size[0]}x{size[1]}"} if size else {}))
+        notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
+        store = _create(destination, new, max_error, {**logs.notes, **notes}, logs.max_error)
     elif old.schema == new and (not max_error or max_error in old.card.max_error.values()):
         store = old
     else:
@@ -143,11 +144,15 @@ def _checked(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def _create(destination: Path, schema: Schema, max_error: int, notes: Mapping[str, str]) -> Store:
+def _create(
+    destination: Path, schema: Schema, max_error: int, notes: Mapping[str, str], before: Mapping[str, int]
+) -> Store:
+    """A new store; what was lost `before`, in a store that is copied, is on its card too."""
     images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
-    if max_error and not images:
-        raise InputError(f"max_error is {max_error}, and the logs hold no picture. Leave it out.")
-    return Store.create(destination, schema, max_error=dict.fromkeys(images, max_error), notes=notes)
+    if not images and (max_error or "size" in notes):
+        raise InputError("max_error and size are for pictures, and the logs hold none. Leave them out.")
+    lost = {name: max(max_error, before.get(name, 0)) for name in images}
+    return Store.create(destination, schema, max_error=lost, notes=notes)
 
 
 @contextmanager
@@ -214,8 +219,9 @@ def _changed(logged: LoggedEpisode) -> Finding:
 
 
 def _stopped(error: DataError, store: Store) -> DataError:
-    """The same error, with what is in the store already."""
-    fix = f"{error.fix} {store.path} holds {len(store)} episodes; --keep-going imports all others as well."
+    """The same error, with the schema that counts and what is in the store already."""
+    fix = error.fix.replace(SCHEMA_FILE, str(store.path / SCHEMA_FILE))
+    fix = f"{fix} {store.path} holds {len(store)} episodes; --keep-going imports all others as well."
     return DataError(
         error.problem, fix=fix, file=error.file, episode=error.episode, signal=error.signal, step=error.step
     )

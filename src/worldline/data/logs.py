@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,8 @@ class Reading:
     rule: Literal["hold", "linear", "nearest"] = "hold"
 
     def __post_init__(self) -> None:
+        if self.rule != "hold" and self.rate_hz is None:
+            raise InputError(f"rule is {self.rule!r}, and nothing is resampled without a rate_hz. Give one.")
         for name in ("gap_s", "rate_hz"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -68,10 +70,20 @@ class Logs(ABC):
     Args:
         schema: the signals of every episode.
         unclear: what could not be told from the logs, in full sentences that say what was assumed.
+        max_error: per picture what it had lost before, as on the card of a store.
+        notes: on the origin, as on the card of a store.
     """
 
-    def __init__(self, schema: Schema, unclear: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        unclear: Sequence[str] = (),
+        *,
+        max_error: Mapping[str, int] | None = None,
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
         self.schema, self.unclear = schema, tuple(unclear)
+        self.max_error, self.notes = dict(max_error or {}), dict(notes or {})
 
     @classmethod
     @abstractmethod

@@ -22,7 +22,7 @@ class StoreLogs(Logs):
     """
 
     def __init__(self, store: Store, schema: Schema) -> None:
-        super().__init__(schema)
+        super().__init__(schema, max_error=store.card.max_error, notes=store.card.notes)
         self._store = store
 
     @classmethod

@@ -123,10 +123,12 @@ class Store:
             UnknownNameError: `max_error` names no image signal.
         """
         path, card = Path(path), make_card(schema, max_error or {}, notes or {})
-        taken = f"{path} exists and is not empty. Choose another place, or delete it first."
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(taken)
-        path.parent.mkdir(parents=True, exist_ok=True)
+            raise InputError(f"{path} exists and is not empty. Choose another place, or delete it first.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{path}: no folder can be made there ({error}). Choose another place.") from error
         draft = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}")
         blocks = draft / BLOCKS_FOLDER
         blocks.mkdir(parents=True)
@@ -139,7 +141,7 @@ class Store:
                 files[blocks / f"{signal.name}{_VALUES}"] = b""
         try:
             write_durably({file: (0, content) for file, content in files.items()})
-            _put_in_place(draft, path, taken)
+            _put_in_place(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)  # where it was not put in place
         sync_folder(draft.parent)
@@ -557,12 +559,12 @@ class Store:
         return self._descriptors[name]
 
 
-def _put_in_place(draft: Path, path: Path, taken: str) -> None:
+def _put_in_place(draft: Path, path: Path) -> None:
     """All at once, so that of two who make a store at the same place one is told."""
     try:
         draft.rename(path)
     except OSError as error:
-        raise InputError(taken) from error
+        raise InputError(f"{path} was made by somebody else meanwhile. Wait until they are done.") from error
 
 
 def _lacks_any(episode: Episode) -> bool:

@@ -95,7 +95,9 @@ class ImageEncoder(nn.Module):
     def __init__(self, signal: Signal, config: JepaConfig, num_learned: int) -> None:
         super().__init__()
         if signal.shape[:2] != (IMAGE_SIDE, IMAGE_SIDE):
-            raise ConfigError(f"image {signal.name!r} is {signal.shape[:2]}. Resize it to 64 by 64 pixels.")
+            raise ConfigError(
+                f"image {signal.name!r} is {signal.shape[:2]}. Scale it to 64 by 64 pixels: worldline import --size 64."
+            )
         channels = config.channels
         self.register_buffer("mean", torch.full((signal.shape[2], 1, 1), 127.5))
         self.register_buffer("deviation", torch.full((signal.shape[2], 1, 1), 64.0))
@@ -193,7 +195,8 @@ class Jepa(WorldModel):
                 f"constant {config.constant_size}. Raise it."
             )
         images = [signal for signal in signals if signal.kind is Kind.IMAGE]
-        self.images = nn.ModuleDict({s.name: ImageEncoder(s, config, num_learned) for s in images})
+        self.cameras = tuple(signal.name for signal in images)  # a module cannot be called `arm.front`
+        self.images = nn.ModuleList(ImageEncoder(signal, config, num_learned) for signal in images)
         self.vectors = VectorEncoder(vectors, config, num_learned) if vectors else None
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
@@ -208,7 +211,7 @@ class Jepa(WorldModel):
 
         What was never observed keeps the scale that it has.
         """
-        for name, encoder in self.images.items():
+        for name, encoder in zip(self.cameras, self.images, strict=True):
             assert isinstance(encoder, ImageEncoder)  # for the type checker
             seen = window.observations[name][window.observed[name]].float()
             if not len(seen):
@@ -301,7 +304,9 @@ class Jepa(WorldModel):
         return Losses(terms=terms, weights=weights)
 
     def _encode(self, observations: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Float[Tensor, "M D"]:
-        parts = [encoder(observations[name], observed[name]) for name, encoder in self.images.items()]
+        parts = [
+            encoder(observations[name], observed[name]) for name, encoder in zip(self.cameras, self.images, strict=True)
+        ]
         if self.vectors is not None:
             parts.append(self.vectors(observations, observed))
         learned = torch.as_tensor(torch.stack(parts).sum(0))

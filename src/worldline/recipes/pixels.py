@@ -28,7 +28,7 @@ def pixels(store: Store) -> Recipe:
     """
     images = tuple(signal.name for signal in store.schema.observations if signal.kind is Kind.IMAGE)
     if not images:
-        raise InputError("the recipe 'pixels' needs an image observation, and the logs have none. Use 'vectors'.")
+        raise InputError("the recipe 'pixels' needs an image observation, and the logs have none.")
     return Recipe(
         name="pixels",
         model="jepa",

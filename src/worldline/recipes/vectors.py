@@ -35,7 +35,7 @@ def vectors(store: Store) -> Recipe:
     """
     signals = [signal for signal in store.schema.observations if signal.kind is Kind.VECTOR]
     if not signals:
-        raise InputError("the recipe 'vectors' needs a vector observation, and the logs have none. Use 'pixels'.")
+        raise InputError("the recipe 'vectors' needs a vector observation to predict, and the logs have none.")
     num_steps = max(2, int(np.quantile(store.num_steps, 0.2)))
     return Recipe(
         name="vectors",

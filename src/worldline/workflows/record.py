@@ -82,7 +82,10 @@ def record(
         schema = schema or recorded_schema(first)
         lanes = _lanes(first, make_one, len(actors), processes)
         stack.callback(lanes.close)
-        store = Store.create(destination, schema)
+        name = environment if isinstance(environment, str) else type(first.unwrapped).__name__
+        chosen = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
+        notes = {"environment": name, "policy": chosen, "seed": str(seed)}
+        store = Store.create(destination, schema, notes=notes)
         seats = [_Seat(actor, Transcript(first, schema)) for actor in actors]
         try:
             ready: dict[int, Episode] = {}  # those that ended before one with a lower number

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from worldline.config import to_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
@@ -88,7 +93,76 @@ def test_what_is_no_signal_is_left_out_and_said_to_be(tmp_path):
     assert "done: looks like an end flag" in said
     assert "notes.txt" in said
     (logged,) = logs.read()
-    assert {finding.signal for finding in logged.findings} == {"done", "label"}
+    assert {finding.signal for finding in logged.findings} == {"done"}
+    assert logged.source == {"file": "a.npz", "label": "calm"}
+
+
+def test_files_come_in_the_order_of_their_numbers(tmp_path):
+    for number in (10, 2, 1):
+        save(tmp_path / f"run{number}.npz")
+    logs = NpzLogs.open(tmp_path, None, Reading())
+    assert [logged.file for logged in logs.read()] == ["run1.npz", "run2.npz", "run10.npz"]
+
+
+@pytest.mark.parametrize("names", [("arm/x", "arm.x"), ("place", "place")])
+def test_a_signal_that_is_named_twice_is_an_error(tmp_path, names):
+    save(tmp_path / "a.npz")
+    save(tmp_path / "b.npz")
+    with zipfile.ZipFile(tmp_path / "b.npz", "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a name is there twice is the point
+        for name in names:
+            with archive.open(f"{name}.npy", "w") as stream:
+                np.save(stream, np.zeros((5, 1)))
+    good, bad = NpzLogs.open(tmp_path, None, Reading()).read()
+    assert good.episode is not None
+    assert bad.episode is None
+    (finding,) = bad.findings
+    assert f"two arrays called {names[1]}" in finding.problem
+
+
+@given(
+    position=arrays(np.float64, (4, 2), elements=st.floats(-1e300, 1e300)),
+    action=arrays(np.float32, (3, 1), elements=st.floats(-(2.0**99), 2.0**99, width=32)),
+    gear=arrays(np.int64, 4, elements=st.integers(0, 9)),
+    mask=arrays(np.bool_, 4),
+    seed=st.none() | st.integers(0, 2**40),
+)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_was_saved_is_read_bit_for_bit(tmp_path_factory, position, action, gear, mask, seed):
+    path = tmp_path_factory.mktemp("npz") / "a.npz"
+    saved = {"position": position, "action": action, "gear": gear, "observed.position": mask}
+    np.savez(path, **saved, **({} if seed is None else {"seed": seed}))
+    (logged,) = NpzLogs.open(path, None, Reading()).read()
+    episode = logged.episode
+    np.testing.assert_array_equal(episode.observations["position"], position, strict=True)
+    np.testing.assert_array_equal(episode.observations["gear"], gear, strict=True)
+    np.testing.assert_array_equal(episode.actions["action"], action, strict=True)
+    np.testing.assert_array_equal(episode.observed["position"], mask, strict=True)
+    assert episode.seed == seed
+
+
+@given(cut=st.floats(0, 1), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), flip=st.booleans())
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_is_an_error_or_changes_nothing(tmp_path_factory, cut, where, bit, flip):
+    folder = tmp_path_factory.mktemp("npz")
+    save(folder / "a.npz")
+    (whole,) = NpzLogs.open(folder, None, Reading()).read()
+    content = bytearray((folder / "a.npz").read_bytes())
+    if flip:
+        content[int(where * len(content))] ^= 1 << bit
+    else:
+        del content[int(cut * len(content)) :]
+    (folder / "a.npz").write_bytes(content)
+    try:
+        (logged,) = NpzLogs.open(folder, None, Reading()).read()
+    except DataError:
+        return
+    if logged.episode is None:
+        assert logged.findings
+        return
+    for name, values in logged.episode.observations.items():  # a flipped name is another signal; values have checksums
+        if name in whole.episode.observations:
+            np.testing.assert_array_equal(values, whole.episode.observations[name], strict=True)
 
 
 def test_an_unreadable_file_among_good_ones_is_a_finding(tmp_path):

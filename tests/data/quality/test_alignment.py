@@ -165,11 +165,12 @@ def test_what_the_data_cannot_tell_is_said() -> None:
     assert "too few" in short.reason
 
 
-def test_missing_values_are_left_out() -> None:
+@pytest.mark.parametrize("wild", [1e6, np.nan])
+def test_missing_values_are_left_out(wild: float) -> None:
     draw, masked = np.random.default_rng(0), []
     for episode in drive(white, 4):
         known = draw.random(51) < 0.8
-        cart = np.where(known[:, None], episode.observations["cart"], 1e6)
+        cart = np.where(known[:, None], episode.observations["cart"], wild)
         masked.append(replace(episode, observations={"cart": cart}, observed={"cart": known}))
     for by in (0, 1, -1):
         assert verdict(masked, CART, by).shift == by

@@ -6,6 +6,7 @@ Beside the signals a file may hold:
     seed                        the reset seed
     observed.<signal>           [T+1] bool, False where an observation is missing
     time or timestamp           seconds, from which the time between two steps is taken
+    a single text or number     a fact of the episode, such as its task or date: kept as its source
 
 A `schema.json` next to the files says what the signals are; without it the schema is inferred.
 """
@@ -26,6 +27,7 @@ from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Schema
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s, to_episode
+from worldline.data.formats.order import natural
 from worldline.data.infer import Summary, infer_schema, summarise
 from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
 from worldline.data.store import SCHEMA_FILE
@@ -63,7 +65,7 @@ class NpzLogs(Logs):
         """See `Logs`."""
         refuse(reading, "npz")
         folder = path.parent if path.is_file() else path
-        files = [path] if path.is_file() else sorted(folder.glob("*.npz"))
+        files = [path] if path.is_file() else sorted(folder.glob("*.npz"), key=natural)
         unclear: list[str] = []
         if schema is None and (folder / SCHEMA_FILE).is_file():
             schema = from_json(Schema, (folder / SCHEMA_FILE).read_bytes(), where=folder / SCHEMA_FILE)
@@ -81,7 +83,7 @@ class NpzLogs(Logs):
         """See `Logs`."""
         for number, file in enumerate(self._files):
             try:
-                arrays, others = _load(file, self.schema)
+                arrays, facts, others = _load(file, self.schema)
                 episode = _episode(arrays, self.schema)
             except _UNREADABLE as error:
                 finding = Finding(problem=_unreadable(error), fix=_UNREADABLE_FIX, file=file.name, episode=number)
@@ -89,7 +91,7 @@ class NpzLogs(Logs):
                 continue
             findings = [_left_out(name, file.name, number) for name in others]
             findings += _early_ends(arrays, file.name, number)
-            source = {"file": file.name}
+            source = {"file": file.name, **facts}
             yield LoggedEpisode(file=file.name, number=number, episode=episode, findings=tuple(findings), source=source)
 
 
@@ -100,14 +102,27 @@ def _unreadable(error: Exception) -> str:
     return f"the file cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
 
 
-def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], list[str]]:
-    """The arrays that are known, and the names of the others."""
+def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str | int | float], list[str]]:
+    """The arrays that are known, the facts (single texts and numbers), and the names of the others."""
     known = {signal.name for signal in schema.signals} | {*FLAGS, *TIMES, "seed"}
     with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive:
-        keys = {_signal_name(key): key for key in archive.files}
+        keys = _keys(archive)
         arrays = {name: archive[key] for name, key in keys.items() if name in known or name.startswith(MASK_PREFIX)}
+        with zipfile.ZipFile(stream) as headers:
+            single = [name for name in keys if name not in arrays and _header(headers, keys[name])[0] == ()]
+        facts = {name: archive[keys[name]].item() for name in single}
     arrays = {k: v for k, v in arrays.items() if k not in TIMES or v.dtype.kind in "fiu"}
-    return arrays, [name for name in keys if name not in arrays]
+    facts = {name: fact for name, fact in facts.items() if isinstance(fact, str | int | float) and fact == fact}
+    return arrays, facts, [name for name in keys if name not in arrays and name not in facts]
+
+
+def _keys(archive: NpzFile) -> dict[str, str]:
+    """Per signal the name of its array in the file."""
+    names = [_signal_name(key) for key in archive.files]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"it holds two arrays called {twice[0]}")
+    return dict(zip(names, archive.files, strict=True))
 
 
 def _signal_name(key: str) -> str:
@@ -151,13 +166,12 @@ def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.flo
     summaries: dict[str, Summary] = {}
     times: dict[str, NDArray[np.float64]] = {}
     with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive, zipfile.ZipFile(stream) as headers:
-        for key in archive.files:
-            name = _signal_name(key)
+        for name, key in _keys(archive).items():
             if name in FLAGS or name == "seed" or name.startswith(MASK_PREFIX):
                 continue
             shape, dtype = _header(headers, key)
-            if dtype.kind not in "fiub":
-                continue  # text and the like: reported when the episode is read
+            if dtype.kind not in "fiub" or shape == ():
+                continue  # a fact of the episode, or text and the like: reported when the episode is read
             if dtype == np.uint8 and len(shape) in (3, 4):
                 summaries[name] = Summary(shape=shape, dtype=dtype)
                 continue

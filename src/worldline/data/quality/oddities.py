@@ -380,9 +380,9 @@ def _repeats(schema: Schema, rows: dict[Role, Floats], before: Floats) -> Iterat
         yield from _few(found)
     for row, words in ((actions, "t"), (before, "t-1")):
         found = []
-        for i, j in _equal(observations, row):
+        for i, j in _equal(known, row):
             problem = f"{_part(*named[i])} at step t repeats {_label(*labels[Role.ACTION][j])} of step {words}"
-            fix = "Leave it out of the observations: what is learned from it is what was commanded, not what happened."
+            fix = "Leave it out: what is learned from it is what was commanded, not what happened."
             found.append(_warning(problem=problem, fix=fix, signal=named[i][0].name))
         yield from _few(found)
 

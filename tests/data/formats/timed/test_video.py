@@ -87,7 +87,7 @@ def test_a_video_and_a_table_of_the_same_name_are_an_episode(tmp_path):
     write_video(tmp_path / "run_10.mp4", TENTHS)
     write_rows(tmp_path / "run_2.csv", 4, time=TENTHS[:4])
     write_rows(tmp_path / "run_10.csv", 10, time=TENTHS)
-    logs, (ten, two) = read(tmp_path)
+    logs, (two, ten) = read(tmp_path)
     assert (two.file, two.source) == ("run_2.csv", {"file": "run_2.csv", "episode": 0, "start_s": 0.0})
     assert (frames_of(two.episode), frames_of(ten.episode)) == ([0, 1, 2, 3], list(range(10)))
     assert two.episode.actions["action"][:, 0].tolist() == [0, 1, 2]
@@ -394,3 +394,15 @@ def test_damage_never_crashes_and_is_said(tmp_path_factory, name, data):
     assert logged.episode is not None or logged.findings
     if cut is not None and name != "run.mp4" and cut < len(whole) - 12:  # a PNG ends with an empty chunk of 12 bytes
         assert logged.episode is None
+
+
+@pytest.mark.parametrize("lost", [(7,), (3, 9, 14), (5, 6)])
+def test_every_dropped_frame_of_a_steady_video_is_reported(tmp_path, lost):
+    times = [number / 10 for number in range(20)]
+    write_video(tmp_path / "run.mp4", [time for number, time in enumerate(times) if number not in lost])
+    write_rows(tmp_path / "run.csv", 20, time=times)
+    _, (found,) = read(tmp_path)
+    said = [finding for finding in found.findings if "otherwise steady 10 a second" in finding.problem]
+    assert [f"lacks {len(lost)} frames" in finding.problem for finding in said] == [True]
+    assert f"after frame {lost[0] - 1} " in said[0].problem
+    assert [number for number, seen in enumerate(observed(found.episode)) if not seen] == list(lost)

@@ -330,7 +330,7 @@ def export_hdf5(store: Store, destination: Path) -> None:
             file["action"] = h5py.SoftLink(f"/{actions[0].name}")
         start = 0
         for number in range(len(store)):
-            _write(file, store.episode(number), schema, start)
+            _write(file, store.verify(number), schema, start)
             entry = store.entry(number)
             note = json.dumps({"seed": entry.seed, "source": dict(entry.source)}, allow_nan=False)
             file["ep_len"].attrs[EPISODE_ATTRIBUTE.format(number)] = np.bytes_(note.encode())

@@ -163,7 +163,7 @@ class _Export:
         writer, size, file_number = None, 0, 0
         try:
             for number in range(len(store)):
-                episode, entry = store.episode(number), store.entry(number)
+                episode, entry = store.verify(number), store.entry(number)
                 arrays = self._rows(episode, number, self._tasks.setdefault(_task(entry), len(self._tasks)))
                 table = self._table(arrays)
                 if writer is not None and size + table.nbytes > _FILE_BYTES:

@@ -258,7 +258,7 @@ def export_minari(store: Store, destination: Path) -> None:
             for number in range(len(store)):
                 entry = store.entry(number)
                 group = file.create_group(f"episode_{number}")
-                _write(group, store.episode(number), schema)
+                _write(group, store.verify(number), schema)
                 group.attrs["id"], group.attrs["total_steps"] = number, entry.num_steps
                 if entry.seed is not None:
                     group.attrs["seed"] = entry.seed

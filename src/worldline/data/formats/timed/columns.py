@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, Severity
+from worldline.data.formats.order import natural
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Table:
 
 def tables_in(path: Path) -> list[Path]:
     """The CSV and Parquet files in a folder in the order of their names, or the file itself if it is one."""
-    files = [path] if path.is_file() else sorted(path.iterdir())
+    files = [path] if path.is_file() else sorted(path.iterdir(), key=natural)
     return [file for file in files if file.suffix.lower() in TABLE_SUFFIXES and file.is_file() and file.name[0] != "."]
 
 

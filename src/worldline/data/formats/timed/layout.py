@@ -207,7 +207,7 @@ class Survey:
             return None
         role = role_of_column(name)
         if seen.is_number:
-            dtype = seen.dtype
+            dtype = np.dtype(np.float64) if seen.units and seen.dtype.kind in "iu" else seen.dtype
             signal, doubts = infer_signal(name, role, [replace(summary, dtype=dtype) for summary in seen.summaries])
         elif not _is_fact(seen) and 1 < len(seen.texts) <= MOST_TEXTS:
             texts = tuple(sorted(seen.texts))

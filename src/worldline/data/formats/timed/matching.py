@@ -22,6 +22,9 @@ from worldline.errors import DataError
 FRAME_NAMES = ("frame", "frame_index", "frame_idx", "frame_id", "frame_number")
 """A column of this name tells the frame of each row, from 0."""
 
+MIN_FRAMES = 10
+STEADY = 0.1
+"""Share of the usual interval by which frames of a steady video may be early or late."""
 OLDEST = 1.5
 """In frame intervals: how old a frame may be at a row. Beyond that the next one was dropped."""
 
@@ -181,11 +184,30 @@ def _missing(by_step: Frames, clip: Clip, rows: Rows, name: str) -> Iterator[Fin
         problem += f" row {lost[0]}"
         fix = "They are marked as not observed; if the video should have them, export it again."
         yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name, step=int(lost[0]))
+    yield from _gaps(clip, rows, name)
     used = by_step[by_step >= 0]
     before, after = int(used.min()), len(clip) - 1 - int(used.max())
     if (before or after) and len(rows.piece.rows) == rows.num_rows:
         problem = f"{before} frames before the first row and {after} after the last one have no row and are left out"
         fix = "Log rows for as long as the video runs, if they matter."
+        yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
+
+
+def _gaps(clip: Clip, rows: Rows, name: str) -> Iterator[Finding]:
+    """A warning where frames of an otherwise steady video were dropped."""
+    if clip.times is None or len(clip) < MIN_FRAMES:
+        return
+    gaps = np.diff(clip.times)
+    beats = gaps / np.median(gaps)
+    dropped = np.round(beats).astype(np.int64) - 1
+    if (np.abs(beats - np.round(beats)) < STEADY).all() and dropped.any() and (dropped == 0).mean() > 0.5:
+        first = int(np.flatnonzero(dropped)[0])
+        rate, at = 1 / float(np.median(gaps)), float(clip.times[first])
+        problem = f"{clip.path.name} lacks {dropped.sum()} frames of an otherwise steady {rate:.3g} a second, the first"
+        problem += f" after frame {first} at {at:.3f} s"
+        fix = (
+            "Rows without a frame of their own are marked as not observed; export the video again if it should have it."
+        )
         yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
 
 

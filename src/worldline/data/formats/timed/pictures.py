@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from worldline.data.formats.decoding import MOST_PIXELS, frame_times, frames, frames_between
+from worldline.data.formats.order import natural
 from worldline.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
@@ -114,12 +115,6 @@ def clips_in(folder: Path) -> list[Path]:
 def has_pictures(folder: Path) -> bool:
     """Whether there are moving pictures in a folder; looks at names only."""
     return bool(clips_in(folder))
-
-
-def natural(path: Path) -> tuple[tuple[int, str], ...]:
-    """A key by which frame_9 comes before frame_10."""
-    parts = re.split(r"(\d+)", path.name)
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)
 
 
 def read_picture(file: Path) -> NDArray[np.uint8]:

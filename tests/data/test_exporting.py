@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from worldline.cli.main import app
+from worldline.data.exporting import export_store
+from worldline.data.importing import import_logs
+from worldline.data.store import Store, open_store
+from worldline.errors import DataError, InputError, UnknownNameError
+
+FORMATS = pytest.mark.parametrize("name", ["hdf5", "minari", "lerobot"])
+
+
+@pytest.fixture
+def store(tmp_path, schema, make_episode):
+    made = Store.create(tmp_path / "store", schema)
+    for number in range(4):
+        made.append(make_episode(number, 5, ("gear",) if number == 2 else ()), {"day": number})
+    return made
+
+
+@FORMATS
+def test_every_format_gives_the_same_episodes_back(tmp_path, store, name):
+    assert export_store(store, tmp_path / "out", exporter=name) == name
+    report = import_logs(tmp_path / "out", tmp_path / "back", importer=name)
+    back = open_store(tmp_path / "back")
+    assert (report.num_episodes, back.schema) == (4, store.schema)
+    for number in range(4):
+        assert back.digest(back.episode(number)) == store.entry(number).digest
+        assert back.entry(number).source["day"] == number
+
+
+def test_the_ending_tells_the_format(tmp_path, store):
+    assert export_store(store, tmp_path / "out.h5") == "hdf5"
+    with pytest.raises(InputError, match=r"tells no format.*hdf5, lerobot, minari"):
+        export_store(store, tmp_path / "out.xyz")
+    with pytest.raises(UnknownNameError, match="exporter"):
+        export_store(store, tmp_path / "out", exporter="hfd5")
+    with pytest.raises(InputError, match="exists"):
+        export_store(store, tmp_path / "out.h5")
+
+
+@FORMATS
+def test_what_was_damaged_is_not_passed_on(tmp_path, store, name):
+    block = store.path / "blocks" / "position.raw"
+    content = bytearray(block.read_bytes())
+    content[60] ^= 1
+    block.write_bytes(content)
+    with pytest.raises(DataError, match=r"episode 1.*not what was added"):
+        export_store(open_store(store.path), tmp_path / "out", exporter=name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(tmp_path, store):
+    shown = CliRunner().invoke(app, ["export", str(store.path), str(tmp_path / "out.h5")])
+    assert (shown.exit_code, "Wrote 4 episodes as hdf5" in shown.output) == (0, True)
+    shown = CliRunner().invoke(app, ["export", str(store.path), str(tmp_path / "out")])
+    assert (shown.exit_code, "--as" in shown.output) == (1, True)
+
+
+def test_a_copy_of_a_store_says_what_was_lost(tmp_path, schema, make_episode):
+    lossy = Store.create(tmp_path / "lossy", schema, max_error={"camera": 4}, notes={"task": "sweep"})
+    lossy.append(make_episode(0, 4))
+    import_logs(lossy.path, tmp_path / "copy")
+    copy = open_store(tmp_path / "copy")
+    assert copy.card.max_error == {"camera": 4}
+    assert copy.card.notes["task"] == "sweep"
+    assert copy.entry(0).digest == lossy.entry(0).digest
