@@ -9,7 +9,7 @@ from worldline.data.importing import import_logs
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError, UnknownNameError
 
-FORMATS = pytest.mark.parametrize("name", ["hdf5", "minari", "lerobot"])
+FORMATS = pytest.mark.parametrize(("name", "file"), [("hdf5", "out.h5"), ("minari", "out"), ("lerobot", "out")])
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def store(tmp_path, schema, make_episode):
 
 
 @FORMATS
-def test_every_format_gives_the_same_episodes_back(tmp_path, store, name):
-    assert export_store(store, tmp_path / "out", exporter=name) == name
-    report = import_logs(tmp_path / "out", tmp_path / "back", importer=name)
+def test_every_format_gives_the_same_episodes_back(tmp_path, store, name, file):
+    assert export_store(store, tmp_path / file, exporter=name) == name
+    report = import_logs(tmp_path / file, tmp_path / "back", importer=name)
     back = open_store(tmp_path / "back")
     assert (report.num_episodes, back.schema) == (4, store.schema)
     for number in range(4):
@@ -42,14 +42,14 @@ def test_the_ending_tells_the_format(tmp_path, store):
 
 
 @FORMATS
-def test_what_was_damaged_is_not_passed_on(tmp_path, store, name):
+def test_what_was_damaged_is_not_passed_on(tmp_path, store, name, file):
     block = store.path / "blocks" / "position.raw"
     content = bytearray(block.read_bytes())
     content[60] ^= 1
     block.write_bytes(content)
     with pytest.raises(DataError, match=r"episode 1.*not what was added"):
-        export_store(open_store(store.path), tmp_path / "out", exporter=name)
-    assert not (tmp_path / "out").exists()
+        export_store(open_store(store.path), tmp_path / file, exporter=name)
+    assert not (tmp_path / file).exists()
 
 
 def test_the_command(tmp_path, store):

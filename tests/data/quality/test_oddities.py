@@ -100,11 +100,11 @@ def test_a_signal_that_says_the_same_as_another(episodes: list[Episode]) -> None
 
 
 def test_an_exogenous_signal_that_repeats_the_action(episodes: list[Episode]) -> None:
-    schema = Schema(signals=(*SCHEMA.signals, signal("wind", Role.EXOGENOUS)))
+    schema = Schema(signals=(*SCHEMA.signals, signal("echo", Role.EXOGENOUS)))
     found = inspect(
-        [replace(e, exogenous={**e.exogenous, "wind": 1 + 2 * e.actions["push"][:, :1]}) for e in episodes], schema
+        [replace(e, exogenous={**e.exogenous, "echo": 1 + 2 * e.actions["push"][:, :1]}) for e in episodes], schema
     )
-    assert the_only(found, "it at step t repeats component 0 of 'push' of step t").signal == "wind"
+    assert the_only(found, "it at step t repeats component 0 of 'push' of step t").signal == "echo"
 
 
 @pytest.mark.parametrize(("late", "words"), [(0, "of step t"), (1, "of step t-1")])
