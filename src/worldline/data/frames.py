@@ -10,6 +10,7 @@ what follows is lossless.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import lz4.block
@@ -38,7 +39,7 @@ class Frames:
     """
 
     def __init__(self, shape: Sequence[int], dictionary: bytes, name: str) -> None:
-        self.num_bytes, self._name = int(np.prod(shape)), name
+        self.num_bytes, self._name = math.prod(shape), name
         num_bands = -(-self.num_bytes // _REACH)
         size = -(-self.num_bytes // num_bands)
         self._bands = [slice(at, min(at + size, self.num_bytes)) for at in range(0, self.num_bytes, size)]

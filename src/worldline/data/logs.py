@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from worldline.config import from_json
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Schema
 from worldline.data.checks import Finding
-from worldline.data.store import Source
+from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import InputError
 
 
@@ -113,6 +114,19 @@ class Logs(ABC):
     @abstractmethod
     def read(self) -> Iterator[LoggedEpisode]:
         """Every episode in order, readable or not."""
+
+
+def schema_beside(path: Path) -> Schema | None:
+    """The `schema.json` that lies beside the logs, which is what the user has corrected; None where there is none.
+
+    Args:
+        path: a file, or the folder of the logs.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    file = (path.parent if path.is_file() else path) / SCHEMA_FILE
+    return from_json(Schema, file.read_bytes(), where=file) if file.is_file() else None
 
 
 def refuse(reading: Reading, what: str) -> None:

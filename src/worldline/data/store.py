@@ -27,7 +27,6 @@ import math
 import os
 import secrets
 import shutil
-import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,9 +39,10 @@ from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema
 from worldline.data.card import CARD_FILE, Card, make_card
 from worldline.data.checks import arrays_of, check_episode, raise_errors
-from worldline.data.durable import read_bytes, read_exactly, read_pieces, sync_folder, write_durably
-from worldline.data.frames import Frames, round_off
+from worldline.data.durable import OpenFiles, read_bytes, read_pieces, sync_folder, write_durably
+from worldline.data.frames import round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
+from worldline.data.picture_block import PictureBlock
 from worldline.errors import DataError, InputError
 
 Array = NDArray[np.generic]
@@ -53,9 +53,7 @@ SCHEMA_FILE = "schema.json"
 SOURCES_FILE = "sources.jsonl"
 STEPS_FILE = "step_s.raw"
 BLOCKS_FOLDER = "blocks"
-_SHORT = 2**15
-"""Bytes."""
-_VALUES, _FRAMES, _ENDS, _DICTIONARY, _MISSING = ".raw", ".lz4", ".ends", ".dictionary", ".missing"
+_VALUES, _MISSING = ".raw", ".missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +92,11 @@ class Store:
         self.path, self.schema, self.card = path, schema, card
         self._bytes_a_row = {s.name: math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in schema.signals}
         self._observed_names = frozenset(signal.name for signal in schema.observations)
-        self._images = frozenset(signal.name for signal in schema.signals if signal.kind is Kind.IMAGE)
+        images = [signal for signal in schema.signals if signal.kind is Kind.IMAGE]
+        self._pictures = {s.name: PictureBlock(path / BLOCKS_FOLDER, s.name, s.shape) for s in images}
         self._index = Index(path / INDEX_FILE)
         self._num_steps: NDArray[np.int64] = np.empty(0, np.int64)
-        self._frames: dict[str, Frames] = {}
-        self._descriptors: dict[str, int] = {}
-        weakref.finalize(self, _close, self._descriptors)
+        self._files = OpenFiles(path)
 
     @classmethod
     def create(
@@ -136,7 +133,7 @@ class Store:
         files |= {draft / name: b"" for name in (INDEX_FILE, SOURCES_FILE)}
         for signal in schema.signals:
             if signal.kind is Kind.IMAGE:
-                files |= {blocks / f"{signal.name}{_FRAMES}": b"", blocks / f"{signal.name}{_ENDS}": bytes(8)}
+                files |= PictureBlock(blocks, signal.name, signal.shape).empty()
             else:
                 files[blocks / f"{signal.name}{_VALUES}"] = b""
         try:
@@ -169,11 +166,11 @@ class Store:
         """
         self._check_rows(number, 0, 0, Role.OBSERVATION)
         begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
-        return self._entry(number, read_bytes(self._descriptor(SOURCES_FILE), end - begin, begin))
+        return self._entry(number, read_bytes(self._files[SOURCES_FILE], end - begin, begin))
 
     def entries(self) -> Iterator[Entry]:
         """What the store says of each episode, in order; reads its file once."""
-        lines = read_bytes(self._descriptor(SOURCES_FILE), self._index.source_end, 0)
+        lines = read_bytes(self._files[SOURCES_FILE], self._index.source_end, 0)
         for number in range(len(self)):
             begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
             yield self._entry(number, lines[begin:end])
@@ -246,13 +243,13 @@ class Store:
         if not out.size:
             return
         rows = self._rows(signal, places)
-        if signal in self._images:
-            self._read_frames(signal, rows, out, stride)
+        if signal in self._pictures:
+            self._pictures[signal].read(rows, out, stride)
         elif stride == 1:
-            read_pieces(self._block(signal, _VALUES), out, rows * self._bytes_a_row[signal])
+            read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], out, rows * self._bytes_a_row[signal])
         else:
             between = np.empty((len(out), (out.shape[1] - 1) * stride + 1, *out.shape[2:]), out.dtype)
-            read_pieces(self._block(signal, _VALUES), between, rows * self._bytes_a_row[signal])
+            read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], between, rows * self._bytes_a_row[signal])
             out[:] = between[:, ::stride]
 
     def observed(self, signal: str, episode: int, start: int, stop: int) -> NDArray[np.bool_]:
@@ -285,7 +282,11 @@ class Store:
         """
         if episode <= self._index.last_masked:
             missing = np.zeros((len(out) - 1) * stride + 1 if len(out) else 0, np.uint8)
-            rows = os.pread(self._block(signal, _MISSING), len(missing), self._first_row(signal, episode) + start)
+            rows = os.pread(
+                self._files[f"{BLOCKS_FOLDER}/{signal}{_MISSING}"],
+                len(missing),
+                self._first_row(signal, episode) + start,
+            )
             missing[: len(rows)] = np.frombuffer(rows, np.uint8)
             out[missing[::stride] != 0] = False
 
@@ -323,7 +324,7 @@ class Store:
         """
         if episode <= self._index.last_timed:
             first = 4 * (int(self._index.first_step[episode]) + start)
-            rows = os.pread(self._descriptor(STEPS_FILE), 4 * len(out), first)
+            rows = os.pread(self._files[STEPS_FILE], 4 * len(out), first)
             own = np.frombuffer(rows.ljust(4 * len(out), b"\0"), np.float32)
             np.copyto(out, own, where=own > 0)
 
@@ -388,7 +389,7 @@ class Store:
         """SHA-256 in hex: equal where schema, episodes and their sources are equal. Does not read the blocks again."""
         whole = hashlib.sha256(to_json(self.schema).encode())
         whole.update(self._index.records["digest"].tobytes())
-        whole.update(read_bytes(self._descriptor(SOURCES_FILE), self._index.source_end, 0))
+        whole.update(read_bytes(self._files[SOURCES_FILE], self._index.source_end, 0))
         return whole.hexdigest()
 
     def num_bytes(self) -> dict[str, int]:
@@ -457,31 +458,6 @@ class Store:
         error = self.card.max_error.get(name, 0)
         return round_off(values.astype(np.uint8, copy=False), error) if error else values
 
-    def _read_frames(self, signal: str, rows: NDArray[np.int64], out: Array, stride: int) -> None:
-        ends = np.empty((len(out), (out.shape[1] - 1) * stride + 2), np.int64)
-        read_pieces(self._block(signal, _ENDS), ends, 8 * rows)
-        frames, descriptor = self._codec(signal), self._block(signal, _FRAMES)
-        lengths = np.diff(ends, axis=1)
-        if not ((lengths > 0) & (lengths <= frames.num_bytes)).all() or (ends < 0).any():
-            raise frames.damaged()
-        pictures = iter(out.reshape(-1, frames.num_bytes))
-        for window in ends.tolist():
-            first = window[0]
-            # One read is cheaper than several where what lies between is short.
-            span = os.pread(descriptor, window[-1] - first, first) if window[-1] - first <= _SHORT else None
-            for begin, stop in zip(window[:-1:stride], window[1::stride], strict=True):
-                data = span[begin - first : stop - first] if span else os.pread(descriptor, stop - begin, begin)
-                frames.restore(data, next(pictures))
-
-    def _codec(self, signal: str) -> Frames:
-        """The codec of an image signal; there must be an episode."""
-        if signal not in self._frames:
-            file = self.path / BLOCKS_FOLDER / f"{signal}{_DICTIONARY}"
-            if file.stat().st_size != self._bytes_a_row[signal]:
-                raise DataError("the file has the wrong size", fix="Restore it from a copy.", file=file)
-            self._frames[signal] = Frames(self.schema[signal].shape, file.read_bytes(), f"{signal}{_FRAMES}")
-        return self._frames[signal]
-
     def _record(self, episode: Episode, line_bytes: int) -> tuple[int, int, int, int, int, bytes, int]:
         flags = TERMINATED * episode.terminated | TRUNCATED * episode.truncated | SEEDED * (episode.seed is not None)
         flags |= MASKED * _lacks_any(episode) | TIMED * (episode.step_s is not None)
@@ -495,7 +471,7 @@ class Store:
         for signal in self.schema.signals:
             values, rows = arrays_of(episode, signal.role)[signal.name], self._num_rows(signal.name)
             if signal.kind is Kind.IMAGE:
-                ends |= self._new_frames(signal.name, values.astype(np.uint8, copy=False), rows)
+                ends |= self._pictures[signal.name].new_ends(values.astype(np.uint8, copy=False), rows)
             else:
                 block = self.path / BLOCKS_FOLDER / f"{signal.name}{_VALUES}"
                 ends[block] = rows * self._bytes_a_row[signal.name], values.tobytes()
@@ -508,22 +484,6 @@ class Store:
             ends[self.path / STEPS_FILE] = 4 * self._index.num_steps, episode.step_s.tobytes()
         return ends
 
-    def _new_frames(self, name: str, pictures: NDArray[np.uint8], rows: int) -> dict[Path, tuple[int, bytes]]:
-        blocks, begin = self.path / BLOCKS_FOLDER, self._end_of_frames(name, rows)
-        first = pictures[0].tobytes() if not len(self) else b""
-        codec = Frames(self.schema[name].shape, first, f"{name}{_FRAMES}") if first else self._codec(name)
-        data, ends = codec.compress(pictures)
-        changed = {
-            blocks / f"{name}{_FRAMES}": (begin, data),
-            blocks / f"{name}{_ENDS}": (8 * (rows + 1), (ends + np.uint64(begin)).tobytes()),
-        }
-        return changed | ({blocks / f"{name}{_DICTIONARY}": (0, first)} if first else {})
-
-    def _end_of_frames(self, name: str, rows: int) -> int:
-        end = np.empty(1, np.uint64)
-        read_exactly(self._block(name, _ENDS), end, 8 * rows)
-        return int(end[0])
-
     def _lengths(self) -> dict[Path, int]:
         """Every file that the index speaks of, and how many of its bytes the episodes take up."""
         index, block = self._index, self.path / BLOCKS_FOLDER
@@ -535,28 +495,11 @@ class Store:
             lengths |= {block / f"{name}{_MISSING}": rows for name in self._observed_names}
         for signal in self.schema.signals:
             rows = self._num_rows(signal.name)
-            if signal.kind is not Kind.IMAGE:
+            if signal.kind is Kind.IMAGE:
+                lengths |= self._pictures[signal.name].lengths(rows)
+            else:
                 lengths[block / f"{signal.name}{_VALUES}"] = rows * self._bytes_a_row[signal.name]
-                continue
-            ends = block / f"{signal.name}{_ENDS}"
-            lengths[ends] = 8 * (rows + 1)
-            if ends.exists() and ends.stat().st_size >= lengths[ends]:
-                lengths[block / f"{signal.name}{_FRAMES}"] = self._end_of_frames(signal.name, rows)
-            if len(self):
-                lengths[block / f"{signal.name}{_DICTIONARY}"] = self._bytes_a_row[signal.name]
         return lengths
-
-    def _block(self, signal: str, ending: str) -> int:
-        """A descriptor that stays open: opening costs more than a read, and so does building a path."""
-        name = f"{BLOCKS_FOLDER}/{signal}{ending}"
-        return self._descriptors[name] if name in self._descriptors else self._descriptor(name)
-
-    def _descriptor(self, name: str) -> int:
-        if name not in self._descriptors:
-            opened = os.open(self.path / name, os.O_RDONLY)
-            if self._descriptors.setdefault(name, opened) != opened:
-                os.close(opened)  # another thread was faster
-        return self._descriptors[name]
 
 
 def _put_in_place(draft: Path, path: Path) -> None:
@@ -596,8 +539,3 @@ def open_store(path: Path | str) -> Store:
     store = Store(path, schema, from_json(Card, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE))
     store.refresh()
     return store
-
-
-def _close(descriptors: dict[str, int]) -> None:
-    for descriptor in descriptors.values():
-        os.close(descriptor)

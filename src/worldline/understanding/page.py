@@ -12,10 +12,16 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The browser itself refuses scripts and every address."""
 
 
-def page(title: str, *children: str) -> str:
-    """The page: UTF-8, self-contained, light or dark as the reader has it, the same bytes for the same children."""
+def page(title: str, *children: str, style: str = "") -> str:
+    """The page: UTF-8, self-contained, light or dark as the reader has it, the same bytes for the same children.
+
+    Args:
+        title: of the page.
+        children: its content.
+        style: name of a style sheet of this room that is needed beside the report's; empty for none.
+    """
     folder = resources.files("worldline.understanding")
-    styles = [folder.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "show.css")]
+    styles = [folder.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", style) if name]
     head = tag(
         "head",
         {},

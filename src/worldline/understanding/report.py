@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from typing import Final
 
 from worldline.understanding import findings
@@ -41,12 +40,11 @@ from worldline.understanding.measured_blocks import (
     skill_block,
     skill_chart,
 )
+from worldline.understanding.page import page
 from worldline.understanding.wording import between, duration, label, number, percent, plural, quantity, round_percent
 
 _ORDER: Final = (Planning, Learning, LatentHealth, Readout, Diagnostics, Forecasts, Imagined, Films)
 """Of evidence that shares a chapter or the row at the top, whatever order it was given in."""
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""The browser itself refuses scripts and every address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,20 +66,8 @@ class Report:
 
 def render(report: Report) -> str:
     """The page: UTF-8, self-contained, the same bytes for the same report."""
-    style = resources.files("worldline.understanding").joinpath("report.css").read_text(encoding="utf-8")
-    head = tag(
-        "head",
-        {},
-        tag("meta", {"charset": "utf-8"}),
-        tag("meta", {"http-equiv": "Content-Security-Policy", "content": _POLICY}),
-        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        tag("meta", {"name": "color-scheme", "content": "light dark"}),
-        tag("title", {}, report.title),
-        tag("style", {}, Html(style)),
-    )
     report = replace(report, sections=tuple(sorted(report.sections, key=lambda one: _ORDER.index(type(one)))))
-    main = tag("main", {}, _top(report), *_chapters(report.sections), _small_print(report))
-    return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, tag('body', {}, main))}\n"
+    return page(report.title, _top(report), *_chapters(report.sections), _small_print(report))
 
 
 def _top(report: Report) -> Html:

@@ -55,6 +55,7 @@ def index_page(figures: StoreFigures, sheet: Sheet | None, links: Sequence[Link]
         chapter("What is in it", _signals_table(figures)),
         chapter("What it takes", _sizes_table(figures)),
         chapter("Where it came from", facts(_origin(figures))),
+        style="show.css",
     )
 
 
@@ -75,6 +76,7 @@ def episode_page(store: str, view: EpisodeView, source: Sequence[tuple[str, str]
         chapter("What happened", timeline(view), *notes),
         chapter("In numbers", *([_ranges_table(view)] if view.panels else [])),
         chapter("Where it came from", facts(source)),
+        style="show.css",
     )
 
 

@@ -22,14 +22,13 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Schema
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s, to_episode
 from worldline.data.formats.order import natural
 from worldline.data.infer import Summary, infer_schema, summarise
-from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
 
@@ -67,8 +66,7 @@ class NpzLogs(Logs):
         folder = path.parent if path.is_file() else path
         files = [path] if path.is_file() else sorted(folder.glob("*.npz"), key=natural)
         unclear: list[str] = []
-        if schema is None and (folder / SCHEMA_FILE).is_file():
-            schema = from_json(Schema, (folder / SCHEMA_FILE).read_bytes(), where=folder / SCHEMA_FILE)
+        schema = schema_beside(folder) if schema is None else schema
         if schema is None:
             schema, unclear = _infer(files)
         if path.is_dir():

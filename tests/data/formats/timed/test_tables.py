@@ -444,3 +444,13 @@ def test_damage_is_never_passed_over(tmp_path_factory, name, data):
     for logged in found:
         assert logged.episode is not None or logged.findings
     assert before.episode is not None
+
+
+def test_commands_that_a_lower_rate_passes_over_are_counted(tmp_path):
+    path = write_csv(tmp_path / "a.csv", rows_of(100))
+    _, (logged,) = read(path, rate_hz=2.0)
+    (finding,) = [finding for finding in logged.findings if finding.signal == "action"]
+    assert "changes 94 times within 19 steps" in finding.problem
+    held = [float(number // 25) for number in range(100)]
+    _, (logged,) = read(write_csv(path, rows_of(100, action=held)), rate_hz=2.0)
+    assert not [finding for finding in logged.findings if finding.signal == "action"]

@@ -20,13 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from worldline.config import from_json
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Finding
 from worldline.data.conversion import steps_s, to_episode
-from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
-from worldline.data.store import SCHEMA_FILE
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.errors import DataError
 
 MAGIC = b"TAPE1\n"
@@ -52,10 +50,8 @@ class TapeLogs(Logs):
     def open(cls, path: Path, schema: Schema | None, reading: Reading) -> TapeLogs:
         refuse(reading, "tape")  # the options for tables of rows: a tape needs none
         files = [path] if path.is_file() else sorted(path.glob("*.tape"))
-        beside = files[0].parent / SCHEMA_FILE
-        if schema is None and beside.is_file():  # what the user has corrected wins over what the files say
-            schema = from_json(Schema, beside.read_bytes(), where=beside)
-        return cls(files, schema or first_schema(files))
+        # What the user has corrected wins over what the files say.
+        return cls(files, schema or schema_beside(path) or first_schema(files))
 
     def __len__(self) -> int:
         return len(self._files)

@@ -73,8 +73,8 @@ from worldline.data.formats.hdf5.rows import (
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
 from worldline.data.formats.npz import FLAGS, MASK_PREFIX, TIMES
 from worldline.data.infer import Summary, role_of_column, role_of_input
-from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
-from worldline.data.store import SCHEMA_FILE, Store
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 
 SCHEMA_ATTRIBUTE = "worldline_schema"
@@ -109,9 +109,7 @@ class Hdf5Logs(Logs):
         """See `Logs`."""
         refuse(reading, "HDF5")
         path = only_file(path, "HDF5")
-        beside = path.parent / SCHEMA_FILE
-        if schema is None and beside.is_file():
-            schema = from_json(Schema, beside.read_bytes(), where=beside)
+        schema = schema_beside(path) if schema is None else schema
         with opened(path) as file:
             datasets = arrays_in(file, path)
             layout = read_layout(datasets, path)

@@ -21,7 +21,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.contracts.schema import Role, Schema, Signal
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
@@ -47,8 +46,7 @@ from worldline.data.formats.hdf5.rows import Columns, Told, nothing_known, signa
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
 from worldline.data.formats.npz import FOREIGN_ENDS
 from worldline.data.infer import Summary
-from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
-from worldline.data.store import SCHEMA_FILE
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.errors import DataError
 
 _DEMO = re.compile(r"demo_(\d+)")
@@ -112,9 +110,7 @@ class RobomimicLogs(Logs):
         """See `Logs`."""
         refuse(reading, "robomimic")
         path = only_file(path, "robomimic")
-        beside = path.parent / SCHEMA_FILE
-        if schema is None and beside.is_file():
-            schema = from_json(Schema, beside.read_bytes(), where=beside)
+        schema = schema_beside(path) if schema is None else schema
         with opened(path) as file:
             names, unclear = _demo_names(file, path)
             told, doubts = _told_of_all(file, names)

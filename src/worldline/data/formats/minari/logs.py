@@ -52,8 +52,8 @@ from worldline.data.formats.minari.storage import (
     read_metadata,
 )
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
-from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse
-from worldline.data.store import SCHEMA_FILE, Store
+from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 
 SCHEMA_ATTRIBUTE = "worldline_schema"
@@ -102,9 +102,7 @@ class MinariLogs(Logs):
             fix = "Give the folder of one dataset, which has data/metadata.json in it."
             raise DataError("this is no Minari dataset", fix=fix, file=path)
         metadata = read_metadata(folder)
-        beside = next((p / SCHEMA_FILE for p in (folder, folder.parent) if (p / SCHEMA_FILE).is_file()), None)
-        if schema is None and beside is not None:
-            schema = from_json(Schema, beside.read_bytes(), where=beside)
+        schema = schema or schema_beside(folder) or schema_beside(folder.parent)
         with _storage(folder, metadata) as (storage, embedded):
             numbers, unclear = storage.numbers, list[str]()
             exported = None if embedded is None else from_json(Schema, embedded, where=folder / _MAIN_FILE)

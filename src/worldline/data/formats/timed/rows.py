@@ -244,6 +244,19 @@ class _Output:
                 self._add_observation(cell, resampled.values, resampled.observed)
             else:
                 self.arrays[signal.name] = resampled.values[:-1]
+                self._say_what_is_passed_over(signal.name, times[known], values[known], grid)
+
+    def _say_what_is_passed_over(
+        self, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
+    ) -> None:
+        """A warning where an input changes more often than there are steps, so that some of what acted is not seen."""
+        within = (times >= grid[0]) & (times < grid[-1])
+        inside = values[within].reshape(int(within.sum()), -1)
+        changes = int((inside[1:] != inside[:-1]).any(1).sum())
+        if changes > len(grid) - 1:
+            problem = f"it changes {changes} times within {len(grid) - 1} steps: what it was between them is left out"
+            fix = "Resample to a higher rate, or log what it came to in each step, such as its mean."
+            self.findings.append(self.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
 
     def _add_observation(self, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
         name = cell.signal.name

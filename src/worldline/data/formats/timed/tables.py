@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.config import from_json
 from worldline.contracts.schema import Kind, Role, Schema
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s, to_episode
@@ -23,7 +22,7 @@ from worldline.data.formats.timed.pictures import has_pictures
 from worldline.data.formats.timed.pieces import Piece, split
 from worldline.data.formats.timed.rows import Built, build
 from worldline.data.formats.timed.timestamps import Times, read_times
-from worldline.data.logs import LoggedEpisode, Logs, Reading
+from worldline.data.logs import LoggedEpisode, Logs, Reading, schema_beside
 from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import DataError
 
@@ -97,16 +96,6 @@ class TableLogs(Logs):
                 source = source_of(piece, self._layout, times)
                 yield logged(built, self._layout.schema, file.name, number, findings, source)
                 number, aside = number + 1, []
-
-
-def schema_beside(path: Path) -> Schema | None:
-    """The schema that lies beside the logs, None where there is none.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    file = (path.parent if path.is_file() else path) / SCHEMA_FILE
-    return from_json(Schema, file.read_bytes(), where=file) if file.is_file() else None
 
 
 def open_table(file: Path, reading: Reading) -> tuple[Table, Times | None, list[Piece]]:

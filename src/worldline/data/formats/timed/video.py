@@ -38,12 +38,11 @@ from worldline.data.formats.timed.tables import (
     open_table,
     resampling_said,
     scan_tables,
-    schema_beside,
     source_of,
     unreadable,
 )
 from worldline.data.formats.timed.timestamps import Times
-from worldline.data.logs import LoggedEpisode, Logs, Reading
+from worldline.data.logs import LoggedEpisode, Logs, Reading, schema_beside
 from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import DataError
 
