@@ -257,6 +257,7 @@ def test_shifts_are_caught_in_a_lab_and_in_gymnasium(name: str, views: tuple[str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", ROOMS + OTHERS)
 def test_shifts_are_caught_in_every_world(name: str, seed: int, tmp_path: Any) -> None:
