@@ -40,4 +40,4 @@ def test_the_room_has_one_door():
     assert data.open is open_logs
     assert set(dir(data)) == {"Reading", "export_store", "import_logs", "open"}
     with pytest.raises(AttributeError, match=r"Public names: .*open"):
-        data.opne  # noqa: B018
+        data.opne  # noqa: B018 (asking for it is the test)

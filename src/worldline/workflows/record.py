@@ -141,7 +141,12 @@ class _Lane(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._rests = True
         self._shown: Any = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:  # noqa: ARG002
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002 (Gymnasium's signature)
+    ) -> tuple[Any, dict[str, Any]]:
         self._rests = seed is None
         if seed is not None:
             self._shown, _ = self.env.reset(seed=seed)

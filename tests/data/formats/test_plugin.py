@@ -108,7 +108,7 @@ def test_the_function_for_rlds() -> None:
         }
         for t in range(4)
     ]
-    episode = names["from_rlds"](iter(steps), schema)  # type: ignore[operator]
+    episode = names["from_rlds"](iter(steps), schema)  # type: ignore[operator]  # the page defined it
     assert episode.observations["state"][:, 0].tolist() == [0, 1, 2, 3]
     assert episode.actions["action"].tolist() == [[10], [11], [12]]
     assert episode.rewards["reward"].tolist() == [[20], [21], [22]]
@@ -125,7 +125,7 @@ def test_the_function_for_zarr() -> None:
         )
     )
     data = {"state": np.arange(7.0)[:, None], "action": 10 + np.arange(7.0)[:, None]}
-    one, two = names["from_rows"](data, [3, 7], schema)  # type: ignore[operator]
+    one, two = names["from_rows"](data, [3, 7], schema)  # type: ignore[operator]  # the page defined it
     assert one.observations["state"][:, 0].tolist() == [0, 1, 2]
     assert one.actions["action"][:, 0].tolist() == [10, 11]
     assert two.observations["state"][:, 0].tolist() == [3, 4, 5, 6]

@@ -72,7 +72,7 @@ def export_lerobot(store: Store, destination: Path) -> None:
 
 def _need_pyarrow() -> None:
     try:
-        import pyarrow.parquet  # noqa: F401
+        import pyarrow.parquet  # noqa: F401 (only to say which extra is missing)
     except ImportError as error:
         raise MissingExtraError("pyarrow", "lerobot") from error
 

@@ -268,7 +268,7 @@ class ArrowStorage(Storage):
 
     def __init__(self, folder: Path, metadata: Mapping[str, Any]) -> None:
         try:
-            import pyarrow.dataset  # noqa: F401
+            import pyarrow.dataset  # noqa: F401 (only to say which extra is missing)
             from minari.dataset.minari_storage import MinariStorage
         except ImportError as error:
             raise MissingExtraError("minari", "minari") from error

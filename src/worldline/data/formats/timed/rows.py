@@ -191,6 +191,7 @@ def _numbers(
         found = [numbers.get(cell, -1) if isinstance(cell, str) else -1 for cell in cells.tolist()]
         return np.maximum(found, 0), (np.array(found) < 0) & ~missing
     if column.is_number:
+        # `is_number` is what makes it numbers, which the type checker cannot see.
         return cells.astype(np.int64) if cells.dtype == np.bool_ else cells, none  # type: ignore[return-value]
     if column.is_text:
         numbers_found, bad = as_numbers(column)
