@@ -43,6 +43,8 @@ class Signal:
         num_values: how many values a discrete signal can take.
         components: a name for each component of a vector, or for each value of a discrete signal; empty for none.
         entity: the thing that the signal belongs to.
+        period: of an angle or a time of day, after how much every component repeats, in its unit, such as 360 for
+            degrees (vector only); None where it does not repeat.
         precision: what a vector is stored in; models compute in float32 all the same.
     """
 
@@ -56,6 +58,7 @@ class Signal:
     num_values: int | None = None
     components: tuple[str, ...] = ()
     entity: str | None = None
+    period: float | None = None
     precision: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
@@ -74,6 +77,10 @@ class Signal:
                 raise ConfigError(f"{where}: {label} needs {self.size} numbers, one a component; got {bound}.")
         if self.low and self.high and any(a > b for a, b in zip(self.low, self.high, strict=True)):
             raise ConfigError(f"{where}: low {self.low} exceeds high {self.high}.")
+        if self.period is not None and not (
+            self.kind is Kind.VECTOR and self.period > 0 and math.isfinite(self.period)
+        ):
+            raise ConfigError(f"{where}: period belongs to vectors and must be a positive number, not {self.period}.")
         if self.precision != "float32" and self.kind is not Kind.VECTOR:
             raise ConfigError(f"{where}: precision {self.precision} belongs to vectors, and this is a {self.kind}.")
         if self.components and (self.kind is Kind.IMAGE or len(self.components) != self.size):

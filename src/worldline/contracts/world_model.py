@@ -39,11 +39,15 @@ class Window:
         observations: per signal [B, H, *shape], in the dtype of the store.
         observed: per signal [B, H]; where False the value must not matter.
         past: inputs with N = 1 and T = H-1.
+        reward: of each step, the sum over all reward signals; None where the logs hold none.
+        terminated: whether observation i+1 ends the episode for good; None where it was not asked for.
     """
 
     observations: Mapping[str, Tensor]
     observed: Mapping[str, Bool[Tensor, "B H"]]
     past: Inputs
+    reward: Float[Tensor, "B T"] | None = None
+    terminated: Bool[Tensor, "B T"] | None = None
 
 
 class Belief(ABC):
@@ -96,10 +100,16 @@ class WorldModel(nn.Module, ABC):
     """
 
     Config: ClassVar[type[Any]]
-    """The frozen dataclass that configures this family."""
+    """The frozen dataclass that configures this family. Its field `inputs` names the observation signals it takes."""
 
     config: Any
     """This model's own configuration."""
+
+    context: int = 1
+    """Observations that a belief needs to be as good as it can; fewer are accepted."""
+
+    deterministic: bool = True
+    """Whether encode, update and rollout draw nothing."""
 
     @abstractmethod
     def fit_normaliser(self, window: Window) -> None:

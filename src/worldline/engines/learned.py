@@ -60,8 +60,8 @@ class LearnedEngine(Engine, Reaches, Novelty):
             engine="learned",
             schema=self.schema,
             predicts=tuple(self.readout.config.signals),
-            context=1,
-            deterministic=True,
+            context=self.model.context,
+            deterministic=self.model.deterministic,
             abilities=("novelty", "reaches") if self.distance_head is not None else ("novelty",),
             notes=self.notes,
         )

@@ -10,23 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
+from worldline.nn.codes import code_size
+from worldline.nn.encoders import ImageEncoder, VectorEncoder
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.sigreg import sigreg
-
-IMAGE_SIDE: Final = 64
-FINEST: Final = 1e-4
-"""The smallest change of a vector input in one step that is told from none, as a share of its deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +31,7 @@ class JepaConfig:
     """Size of the network and weight of each term.
 
     Args:
-        inputs: observation signals that the encoder sees; images must be 64 by 64.
+        inputs: observation signals that the encoder sees.
         latent_size: D.
         channels: of the image encoder's convolutions.
         encoder_width: of the encoder's hidden layer.
@@ -86,86 +83,6 @@ class Latent(Belief):
         return Latent(latent=self.latent[index])
 
 
-class ImageEncoder(nn.Module):
-    """Patches, two convolutions, one hidden layer: most of the work happens on an 8 by 8 grid."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, signal: Signal, config: JepaConfig, num_learned: int) -> None:
-        super().__init__()
-        if signal.shape[:2] != (IMAGE_SIDE, IMAGE_SIDE):
-            raise ConfigError(
-                f"image {signal.name!r} is {signal.shape[:2]}. Scale it to 64 by 64 pixels: worldline import --size 64."
-            )
-        channels = config.channels
-        self.register_buffer("mean", torch.full((signal.shape[2], 1, 1), 127.5))
-        self.register_buffer("deviation", torch.full((signal.shape[2], 1, 1), 64.0))
-        self.layers = nn.Sequential(
-            nn.Conv2d(signal.shape[2], channels, 8, stride=8),
-            nn.GELU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Flatten(),
-            nn.Linear(channels * 16, config.encoder_width),
-            nn.BatchNorm1d(config.encoder_width),
-            nn.GELU(),
-            nn.Linear(config.encoder_width, num_learned),
-        )
-
-    def forward(self, images: Tensor, observed: Bool[Tensor, "M"]) -> Float[Tensor, "M learned"]:
-        """The learned part of the latents of `images` [M, 64, 64, C]; a missing image is the mean image."""
-        scores = (images.permute(0, 3, 1, 2).float() - self.mean) / self.deviation
-        return torch.as_tensor(self.layers(scores.where(observed[:, None, None, None], 0.0)))
-
-
-class VectorEncoder(nn.Module):
-    """All vector inputs at once, each with a flag that says whether it was observed."""
-
-    change: Tensor
-
-    def __init__(self, signals: tuple[Signal, ...], config: JepaConfig, num_learned: int) -> None:
-        super().__init__()
-        self.signals = signals
-        self.size = sum(signal.size for signal in signals)
-        self.normaliser = Normaliser(self.size)
-        self.register_buffer("change", torch.ones(self.size))  # deviation of one step's change, z-scores
-        self.layers = mlp([self.size + len(signals), config.encoder_width, config.encoder_width, num_learned])
-
-    @torch.no_grad()
-    def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
-        """Takes means, deviations and sizes of changes from values [B, H, *shape]."""
-        known = torch.stack([observed[signal.name] for signal in self.signals]).all(0)
-        if not known.any():
-            return
-        self.normaliser.fit(concatenate(self.signals, observations)[known])
-        changes = self.normaliser(concatenate(self.signals, observations)).diff(dim=1)[known[:, 1:] & known[:, :-1]]
-        if len(changes):
-            self.change.copy_(changes.square().mean(0).sqrt().clamp(min=FINEST))
-
-    def flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead size"]:
-        """Which components were observed."""
-        flags = [observed[signal.name][..., None].repeat_interleave(signal.size, -1) for signal in self.signals]
-        return torch.cat(flags, -1)
-
-    def scores(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
-    ) -> Float[Tensor, "*lead size"]:
-        """z-scores of the concatenated vector inputs; 0 where missing."""
-        scores = self.normaliser(concatenate(self.signals, observations))
-        return torch.as_tensor(scores.where(self.flags(observed), 0.0))
-
-    def forward(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "M"]]
-    ) -> Float[Tensor, "M learned"]:
-        """The learned part of the latents of vectors [M, *shape]."""
-        flags = torch.stack([observed[signal.name] for signal in self.signals], -1)
-        scores = self.scores(observations, observed)
-        return torch.as_tensor(self.layers(torch.cat([scores, flags.to(scores.dtype)], -1)))
-
-
 class Jepa(WorldModel):
     """The model. Its belief is one latent: it remembers nothing that the last full observation does not show.
 
@@ -175,7 +92,7 @@ class Jepa(WorldModel):
 
     Raises:
         UnknownNameError: the config names a signal that the schema lacks.
-        ConfigError: an image of another size than 64 by 64, a discrete input, or a latent that is too small.
+        ConfigError: an image of a size that the encoder does not take, or a latent that is too small.
     """
 
     Config = JepaConfig
@@ -184,10 +101,8 @@ class Jepa(WorldModel):
         super().__init__()
         self.schema, self.config = schema, config
         signals = tuple(schema[name] for name in config.inputs)
-        if any(signal.kind is Kind.DISCRETE for signal in signals):
-            raise ConfigError(f"inputs {config.inputs} hold a discrete observation. Log it as a one-hot vector.")
-        vectors = tuple(signal for signal in signals if signal.kind is Kind.VECTOR)
-        self.num_exact = sum(signal.size for signal in vectors) if config.signal_weight > 0 else 0
+        vectors = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
+        self.num_exact = sum(code_size(signal) for signal in vectors) if config.signal_weight > 0 else 0
         num_learned = config.latent_size - self.num_exact
         if num_learned < 1 + config.constant_size:
             raise ConfigError(
@@ -196,8 +111,11 @@ class Jepa(WorldModel):
             )
         images = [signal for signal in signals if signal.kind is Kind.IMAGE]
         self.cameras = tuple(signal.name for signal in images)  # a module cannot be called `arm.front`
-        self.images = nn.ModuleList(ImageEncoder(signal, config, num_learned) for signal in images)
-        self.vectors = VectorEncoder(vectors, config, num_learned) if vectors else None
+        width = config.encoder_width
+        self.images = nn.ModuleList(
+            ImageEncoder(signal, channels=config.channels, width=width, out=num_learned) for signal in images
+        )
+        self.vectors = VectorEncoder(vectors, width=width, out=num_learned) if vectors else None
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
         self.step_s = Normaliser(1) if config.timed else None
@@ -213,12 +131,7 @@ class Jepa(WorldModel):
         """
         for name, encoder in zip(self.cameras, self.images, strict=True):
             assert isinstance(encoder, ImageEncoder)  # for the type checker
-            seen = window.observations[name][window.observed[name]].float()
-            if not len(seen):
-                continue
-            deviation, mean = torch.std_mean(seen, dim=(0, 1, 2))
-            encoder.mean.copy_(mean[:, None, None])
-            encoder.deviation.copy_(deviation.clamp(min=1.0)[:, None, None])
+            encoder.fit(window.observations[name], window.observed[name])
         if self.vectors is not None:
             self.vectors.fit(window.observations, window.observed)
         self.actions.fit(window.past.actions.flatten(0, 2))
@@ -349,8 +262,3 @@ def _at_step(inputs: Inputs, step: int) -> Inputs:
     here = slice(step, step + 1)
     exogenous = None if inputs.exogenous is None else inputs.exogenous[:, here]
     return Inputs(actions=inputs.actions[:, :, here], exogenous=exogenous, step_s=inputs.step_s[:, here])
-
-
-def concatenate(signals: tuple[Signal, ...], values: Mapping[str, Tensor]) -> Float[Tensor, "... size"]:
-    """The vector `signals` side by side along the last axis, in order."""
-    return torch.cat([values[signal.name].float() for signal in signals], -1)

@@ -82,6 +82,8 @@ def first_observations(window: Window, length: int) -> Window:
         observations={name: value[:, :length] for name, value in window.observations.items()},
         observed={name: value[:, :length] for name, value in window.observed.items()},
         past=pick_steps(window.past, slice(length - 1)),
+        reward=None if window.reward is None else window.reward[:, : length - 1],
+        terminated=None if window.terminated is None else window.terminated[:, : length - 1],
     )
 
 
@@ -91,6 +93,8 @@ def window_entries(window: Window, index: Tensor) -> Window:
         observations={name: value[index] for name, value in window.observations.items()},
         observed={name: value[index] for name, value in window.observed.items()},
         past=pick_entries(window.past, index),
+        reward=None if window.reward is None else window.reward[index],
+        terminated=None if window.terminated is None else window.terminated[index],
     )
 
 

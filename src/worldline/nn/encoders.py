@@ -1,0 +1,128 @@
+"""From observations to learned numbers: one encoder for a camera, one for all vectors and discrete values at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from worldline.contracts.schema import Signal
+from worldline.errors import ConfigError
+from worldline.nn.codes import code_size, join_codes
+from worldline.nn.mlp import mlp
+from worldline.nn.normaliser import Normaliser
+
+PATCH: Final = 8
+SMALLEST, LARGEST = 32, 256
+"""Pixels a side."""
+FINEST: Final = 1e-4
+"""The smallest change of a vector in one step that is told from none, as a share of its deviation."""
+
+
+class ImageEncoder(nn.Module):
+    """Patches, two convolutions, one hidden layer: most of the work happens on a grid of 8-pixel patches.
+
+    Args:
+        signal: an image; height and width are multiples of 16 from 32 to 256.
+        channels: of the convolutions.
+        width: of the hidden layer.
+        out: numbers that come out.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, signal: Signal, *, channels: int, width: int, out: int) -> None:
+        super().__init__()
+        high, wide, colours = signal.shape
+        if any(side % (2 * PATCH) or not SMALLEST <= side <= LARGEST for side in (high, wide)):
+            raise ConfigError(
+                f"image {signal.name!r} is {high} by {wide} pixels. Both must be multiples of {2 * PATCH} from "
+                f"{SMALLEST} to {LARGEST}. Scale it: worldline import --size 64."
+            )
+        self.register_buffer("mean", torch.full((colours, 1, 1), 127.5))
+        self.register_buffer("deviation", torch.full((colours, 1, 1), 64.0))
+        cells = (high // (2 * PATCH)) * (wide // (2 * PATCH))
+        self.layers = nn.Sequential(
+            nn.Conv2d(colours, channels, PATCH, stride=PATCH),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(channels * cells, width),
+            nn.BatchNorm1d(width),
+            nn.GELU(),
+            nn.Linear(width, out),
+        )
+
+    @torch.no_grad()
+    def fit(self, images: Tensor, observed: Bool[Tensor, "B H"]) -> None:
+        """Takes mean and deviation of each colour from images [B, H, height, width, C]; missing ones do not count."""
+        seen = images[observed].float()
+        if not len(seen):
+            return
+        deviation, mean = torch.std_mean(seen, dim=(0, 1, 2))
+        self.mean.copy_(mean[:, None, None])
+        self.deviation.copy_(deviation.clamp(min=1.0)[:, None, None])
+
+    def forward(self, images: Tensor, observed: Bool[Tensor, "M"]) -> Float[Tensor, "M out"]:
+        """What is learned of `images` [M, height, width, C]; a missing image is the mean image."""
+        scores = (images.permute(0, 3, 1, 2).float() - self.mean) / self.deviation
+        return torch.as_tensor(self.layers(scores.where(observed[:, None, None, None], 0.0)))
+
+
+class VectorEncoder(nn.Module):
+    """All vector and discrete signals at once, each with a flag that says whether it was observed.
+
+    Args:
+        signals: at least one.
+        width: of the two hidden layers.
+        out: numbers that come out.
+    """
+
+    change: Tensor
+
+    def __init__(self, signals: tuple[Signal, ...], *, width: int, out: int) -> None:
+        super().__init__()
+        self.signals = signals
+        self.size = sum(code_size(signal) for signal in signals)
+        self.normaliser = Normaliser(self.size)
+        self.register_buffer("change", torch.ones(self.size))  # deviation of one step's change, z-scores
+        self.layers = mlp([self.size + len(signals), width, width, out])
+
+    @torch.no_grad()
+    def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
+        """Takes means, deviations and sizes of changes from values [B, H, *shape]."""
+        known = torch.stack([observed[signal.name] for signal in self.signals]).all(0)
+        if not known.any():
+            return
+        codes = join_codes(self.signals, observations)
+        self.normaliser.fit(codes[known])
+        changes = self.normaliser(codes).diff(dim=1)[known[:, 1:] & known[:, :-1]]
+        if len(changes):
+            self.change.copy_(changes.square().mean(0).sqrt().clamp(min=FINEST))
+
+    def flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead size"]:
+        """Which numbers of the codes were observed."""
+        flags = [observed[s.name][..., None].repeat_interleave(code_size(s), -1) for s in self.signals]
+        return torch.cat(flags, -1)
+
+    def scores(
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
+    ) -> Float[Tensor, "*lead size"]:
+        """z-scores of the codes side by side; 0 where missing."""
+        scores = self.normaliser(join_codes(self.signals, observations))
+        return torch.as_tensor(scores.where(self.flags(observed), 0.0))
+
+    def forward(
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "M"]]
+    ) -> Float[Tensor, "M out"]:
+        """What is learned of values [M, *shape]."""
+        flags = torch.stack([observed[signal.name] for signal in self.signals], -1)
+        scores = self.scores(observations, observed)
+        return torch.as_tensor(self.layers(torch.cat([scores, flags.to(scores.dtype)], -1)))

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from worldline.errors import ConfigError
+from worldline.nn.transformer import CausalTransformer
+
+
+def network(*, condition: int = 0, span: int = 4, depth: int = 2) -> CausalTransformer:
+    torch.manual_seed(0)
+    made = CausalTransformer(width=16, depth=depth, num_heads=2, span=span, condition=condition)
+    for block in made.blocks:
+        if block.steer is not None:
+            torch.nn.init.normal_(block.steer.weight, std=0.3)
+    return made.eval()
+
+
+@pytest.mark.parametrize("condition", [0, 3])
+@pytest.mark.parametrize("pieces", [[1] * 9, [4, 5], [2, 1, 6]])
+def test_stepping_with_a_cache_gives_what_one_pass_gives(condition: int, pieces: list[int]) -> None:
+    made, tokens = network(condition=condition), torch.randn(3, 9, 16)
+    steer = torch.randn(3, 9, condition) if condition else None
+    whole, _ = made(tokens, steer)
+    cache, parts, first = None, [], 0
+    for size in pieces:
+        here = slice(first, first + size)
+        part, cache = made(tokens[:, here], None if steer is None else steer[:, here], cache)
+        parts.append(part)
+        first += size
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_it_sees_its_span_and_nothing_ahead() -> None:
+    made, tokens = network(span=3, depth=1), torch.randn(1, 8, 16)
+    before, _ = made(tokens)
+    for changed in range(8):
+        other = tokens.clone()
+        other[:, changed] += torch.randn(16)
+        after, _ = made(other)
+        moved = (after - before).abs().amax((0, 2)) > 1e-6
+        assert moved.tolist() == [changed <= step < changed + 3 for step in range(8)]
+
+
+def test_positions_are_relative() -> None:
+    made, tokens = network(span=3, depth=1), torch.randn(1, 6, 16)
+    late, _ = made(torch.cat([torch.randn(1, 50, 16), tokens], 1))
+    alone, _ = made(tokens)
+    torch.testing.assert_close(late[:, -4:], alone[:, -4:], rtol=1e-4, atol=1e-4)
+
+
+def test_order_matters() -> None:
+    made, tokens = network(span=6), torch.randn(1, 6, 16)
+    turned = tokens[:, [1, 0, 2, 3, 4, 5]]
+    assert not torch.allclose(made(tokens)[0][:, -1], made(turned)[0][:, -1], atol=1e-4)
+
+
+def test_a_width_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ConfigError, match="multiple of twice"):
+        CausalTransformer(width=10, depth=1, num_heads=3, span=2)
