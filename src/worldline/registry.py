@@ -10,7 +10,17 @@ from worldline.errors import UnknownNameError
 
 BUILTIN: dict[str, dict[str, str]] = {
     "model": {
+        "ensemble": "worldline.models.ensemble:Ensemble",
+        "features": "worldline.models.features:Features",
         "jepa": "worldline.models.jepa:Jepa",
+        "lewm": "worldline.models.lewm:Lewm",
+        "rssm": "worldline.models.rssm:Rssm",
+        "token": "worldline.models.token:TokenModel",
+    },
+    "tracker": {
+        "jsonl": "worldline.train.tracking:JsonLines",
+        "mlflow": "worldline.train.tracking:Mlflow",
+        "tensorboard": "worldline.train.tracking:TensorBoard",
     },
     "planner": {
         "cem": "worldline.planners.cem:CrossEntropy",

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import ConfigError, UnknownNameError
@@ -94,3 +96,20 @@ def test_a_name_used_twice_is_refused() -> None:
 def test_a_step_lasts_a_positive_time(step_s: float) -> None:
     with pytest.raises(ConfigError, match="step_s must be a positive number of seconds"):
         Schema(signals=(), step_s=step_s)
+
+
+@given(
+    value=st.floats(-1000, 1000),
+    other=st.floats(-1000, 1000),
+)
+def test_the_difference_of_angles_is_the_shorter_way_round(value: float, other: float) -> None:
+    angle = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
+    apart = float(angle.difference(np.array([value]), np.array([other]))[0])
+    assert -180 <= apart <= 180
+    turns = (other + apart - value) / 360
+    assert abs(turns - round(turns)) < 1e-9
+
+
+def test_other_signals_differ_as_they_are() -> None:
+    place = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
+    assert place.difference(np.array([500.0]), np.array([-500.0])) == 1000

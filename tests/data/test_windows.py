@@ -10,7 +10,7 @@ from worldline.data.windows import Windows
 from worldline.errors import DataError, InputError, UnknownNameError
 
 LENGTHS = (5, 1, 3, 8)
-SIGNALS = ("camera", "position", "gear", "push", "wind")
+SIGNALS = ("camera", "position", "gear", "push", "wind", "reward")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,10 @@ def test_windows_are_slices_of_one_episode(store, episodes, length, seed, size):
             assert ours.keys() == theirs.keys()
             for name, values in theirs.items():
                 np.testing.assert_array_equal(ours[name][row], values, strict=True)
+        after = slice(start, start + length - 1)
+        np.testing.assert_array_equal(batch.rewards["reward"][row], episode.rewards["reward"][after], strict=True)
+        ends = episode.terminated and start + length - 1 == episode.num_steps
+        assert batch.terminated[row].tolist() == [False] * (length - 2) + [ends] * (length > 1)
         for name, mask in batch.observed.items():
             np.testing.assert_array_equal(mask[row], history.observed.get(name, np.ones(length, bool)), strict=True)
 
@@ -93,8 +97,6 @@ def test_short_episodes_are_left_out_and_said_to_be(store):
 
 
 def test_what_is_asked_for_must_exist(store):
-    with pytest.raises(InputError, match="reward"):
-        Windows(store, 2, [0], ["reward"])
     with pytest.raises(UnknownNameError, match="camera"):
         Windows(store, 2, [0], ["camer"])
     with pytest.raises(InputError, match="no episode 4"):

@@ -20,7 +20,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.train.batches import to_window
 from worldline.train.loop import train
-from worldline.workflows.learn import build_model, learn_logs
+from worldline.workflows.learn import Options, build_model, learn_logs
 
 SCHEMA = Schema(
     signals=(
@@ -112,7 +112,7 @@ def test_what_is_missing_does_not_matter_and_what_is_there_does(
 
 @pytest.mark.parametrize("recipe", [pixels, vectors])
 def test_a_world_is_learned_and_predicts(tmp_path: Path, store: Store, recipe: Callable[[Store], Recipe]) -> None:
-    result = learn_logs(store.path, tmp_path / "world", recipe=short(recipe), split="key:day")
+    result = learn_logs(store.path, tmp_path / "world", Options(recipe=short(recipe), split="key:day"))
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     days = [
         {number // 5 for number in run["split"][part]} for part in ("train", "validation", "calibration", "held_out")

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from worldline.contracts.engine import Future
 from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind, Schema
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.engines import learned
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import InputError, UnsupportedError
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
+from worldline.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa, JepaConfig
@@ -35,9 +39,9 @@ def untrained(schema: Schema, inputs: tuple[str, ...], *, goals: bool) -> Learne
         torch.manual_seed(0)
         config = JepaConfig(inputs=inputs, latent_size=SIZE, channels=4, encoder_width=16, predictor_width=16)
         model = Jepa(schema=schema, config=config).eval().requires_grad_(False)
-        signals = {one.name: one.size for one in schema.observations if one.kind is Kind.VECTOR}
+        signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
         readout = Readout(ReadoutConfig(latent_size=SIZE, signals=signals, width=8))
-        readout.normaliser.fit(torch.randn(50, sum(signals.values())) * 10 + 30)
+        readout.normaliser.fit(torch.randn(50, sum(one.size for one in signals)) * 10 + 30)
         familiarity = Familiarity(FamiliarityConfig(latent_size=SIZE))
         familiarity.fit(torch.randn(100, SIZE))
         bounds = {
@@ -69,6 +73,7 @@ def rooms(num_episodes: int) -> Sequence[Episode]:
 TOY = Integrator(camera=False)
 CALM = Integrator(camera=False, wind=False)
 ROOMS = rooms(4)
+NOTHING = {"push": np.zeros((3, 0, 2), np.float32)}
 
 
 def history(episodes: Sequence[Episode], at: int, length: int) -> History:
@@ -135,6 +140,22 @@ def test_proposals_are_what_the_inverse_head_does_step_by_step() -> None:
     assert found.shape == (3, 1, 3, 2)
     first = engine.propose(belief, goal, 1, num_proposals=1, seed=0)["push"]
     np.testing.assert_allclose(found[:, :, :1], first, rtol=1e-6)
+
+
+def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
+    engine = untrained(CALM.schema, ("position",), goals=True)
+    assert engine.inverse_head is not None
+    torch.nn.init.normal_(engine.inverse_head.haste.weight, generator=torch.Generator().manual_seed(0))
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    goal = {"position": np.ones((3, 2), np.float32)}
+    wanted = engine.observe(
+        None, History(observations={"position": goal["position"][:, None]}, actions=NOTHING), seed=0
+    )
+    long, short = (engine.propose(belief, goal, steps, num_proposals=1, seed=0)["push"] for steps in (5, 2))
+    for found, steps in ((long, 5), (short, 2)):
+        due = engine.inverse_head(belief.features()[:, 0], wanted.features()[:, 0], torch.full((3,), steps))
+        np.testing.assert_allclose(found[:, 0, 0], due.detach().numpy(), rtol=1e-5)
+    assert not np.allclose(long[:, :, 0], short[:, :, 0])
 
 
 def test_without_an_inverse_head_or_with_exogenous_inputs_nothing_is_proposed() -> None:
@@ -208,3 +229,196 @@ def test_nothing_that_it_takes_or_gives_has_a_gradient() -> None:
     engine.distance(belief, future, goal)
     engine.propose(belief, goal, 2, num_proposals=1, seed=0)
     engine.novelty(belief)
+
+
+class Members(Belief):
+    """Where each member believes the dot to be, [B, S, 2]."""
+
+    def __init__(self, places: Tensor) -> None:
+        self.places = places
+
+    def features(self) -> Tensor:
+        return self.places
+
+    def select(self, index: Tensor) -> Members:
+        return Members(self.places[index])
+
+
+class Drift(WorldModel):
+    """The toy's dynamics, but each step and each look is off by chance; some members, each with draws of its own."""
+
+    deterministic = False
+
+    def __init__(self, members: int) -> None:
+        super().__init__()
+        self.members = members
+
+    def fit_normaliser(self, window: Window) -> None:
+        raise NotImplementedError
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        raise NotImplementedError
+
+    def belief(self, features: Tensor) -> Belief:
+        return Members(features[:, None])
+
+    def _look(self, place: Tensor, generator: torch.Generator) -> Tensor:
+        return place[:, None] + 0.01 * torch.randn(len(place), self.members, 2, generator=generator)
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
+        place, seen = window.observations["position"], window.observed["position"]
+        belief = Members(self._look(place[:, 0].where(seen[:, :1], 0.0), generator))
+        for step in range(window.past.step_s.shape[1]):
+            at = {"position": place[:, step + 1]}
+            inputs = window.past.steps(slice(step, step + 1))
+            belief = self.update(belief, inputs, at, {"position": seen[:, step + 1]}, generator=generator)
+        return belief
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Tensor],
+        *,
+        generator: torch.Generator,
+    ) -> Members:
+        predicted = self.rollout(belief, inputs, generator=generator).final.features()
+        looked = self._look(observation["position"], generator)
+        return Members(looked.where(observed["position"][:, None, None], predicted))
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        batch, versions, steps, _ = inputs.actions.shape
+        place = belief.features()[:, None].expand(-1, versions, -1, -1)
+        noise = torch.randn(steps, batch, 1, self.members, 2, generator=generator)
+        path = []
+        for step in range(steps):
+            place = 0.9 * place + inputs.actions[:, :, None, step] + noise[step]
+            path.append(place)
+        return Imagined(features=torch.stack(path, 3), final=Members(place.flatten(0, 1)))
+
+
+def drifting(members: int) -> LearnedEngine:
+    """Reads the place as it is."""
+    readout = Readout(ReadoutConfig(latent_size=2, signals=CALM.schema.observations, width=4))
+    torch.nn.init.eye_(readout.linear.weight)
+    torch.nn.init.zeros_(readout.linear.bias)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        distance = Distance(DistanceConfig(latent_size=2, width=8, size=8))
+        reward = Reward(RewardConfig(latent_size=2, action_size=2, width=8))
+        termination = Termination(TerminationConfig(latent_size=2, width=8))
+        for head in (reward, termination):
+            torch.nn.init.normal_(head.layers[-1].weight)
+    return LearnedEngine(
+        model=Drift(members).eval(),
+        schema=CALM.schema,
+        inputs=("position",),
+        readout=readout,
+        familiarity=Familiarity(FamiliarityConfig(latent_size=2)),
+        distance_head=distance,
+        reward_head=reward,
+        termination_head=termination,
+    )
+
+
+@pytest.mark.parametrize("members", [1, 5])
+def test_a_model_that_draws_conforms(members: int) -> None:
+    case = EngineCase(engine=drifting(members), episodes=CALM.episodes(8, 12, seed=0))
+    assert breaches("LearnedEngine", case, UNTRAINED) == []
+
+
+@pytest.mark.parametrize("members", [1, 2, 5])
+@pytest.mark.parametrize("num_samples", [1, 2, 4, 5, 16])
+def test_there_are_as_many_samples_as_were_asked_for_and_no_two_are_alike(members: int, num_samples: int) -> None:
+    engine = drifting(members)
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    push = np.broadcast_to(np.float32(0.5), (3, 2, 4, 2)).copy()
+    found = engine.imagine(belief, Future(actions={"push": push}), num_samples=num_samples, seed=1).signals["position"]
+    assert found.shape == (3, 2, num_samples, 4, 2)
+    assert len(np.unique(found[:, 0])) == 3 * num_samples * 4 * 2
+    np.testing.assert_array_equal(found[:, 0], found[:, 1])  # the same draws for all versions
+
+
+def test_samples_are_spread_as_the_model_draws_them() -> None:
+    engine = drifting(3)
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
+    found = engine.imagine(belief, future, num_samples=4000, seed=1).signals["position"][:, 0]
+    np.testing.assert_allclose(found.std(1), np.broadcast_to([[1.0], [np.sqrt(1.81)]], (3, 2, 2)), rtol=0.05)
+    start = belief.features().mean(1).numpy()
+    np.testing.assert_allclose(found[:, :, 0].mean(1), 0.9 * start, atol=0.08)
+
+
+def test_many_worlds_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fits into memory, each world has its own belief, actions and number of samples."""
+    engine, episodes = drifting(2), CALM.episodes(5, 8, seed=0)
+    belief = engine.observe(None, history(episodes, 4, 1), seed=0)
+    push = np.stack([np.full((2, 3, 2), float(world), np.float32) for world in range(5)])
+    batches = []
+    rollout = Drift.rollout
+
+    def watched(self: Drift, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        batches.append(inputs.actions.shape[0])
+        return rollout(self, belief, inputs, generator=generator)
+
+    monkeypatch.setattr(Drift, "rollout", watched)
+    monkeypatch.setattr(learned, "MOST_NUMBERS", 2 * (2 * 4 * 3 * 2))  # two worlds
+    found = engine.imagine(belief, Future(actions={"push": push}), num_samples=3, seed=1).signals["position"]
+    assert batches == [4, 4, 2]
+    assert found.shape == (5, 2, 3, 3, 2)
+    noise = found[:, :, :, 0] - push[:, :, None, 0]
+    np.testing.assert_allclose(noise[:, 0], noise[:, 1], atol=1e-5)
+    assert np.abs(noise).max() < 8
+
+
+def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
+    engine, episodes = drifting(4), CALM.episodes(3, 8, seed=0)
+    belief = engine.observe(None, history(episodes, 4, 1), seed=0)
+    future = Future(actions={"push": np.random.default_rng(0).uniform(-1, 1, (3, 2, 5, 2)).astype(np.float32)})
+    inputs = to_inputs(future.actions, {}, CALM.schema)
+    features = engine.model.rollout(belief, inputs, generator=torch.Generator().manual_seed(0)).features
+    assert features.shape == (3, 2, 4, 5, 2)
+    goal = {"position": np.ones((3, 2), np.float32)}
+    wanted = engine.observe(
+        None, History(observations={"position": goal["position"][:, None]}, actions=NOTHING), seed=0
+    )
+    with torch.no_grad():
+        assert engine.distance_head is not None
+        steps = engine.distance_head(features, wanted.features().mean(1)[:, None, None, None]).mean(2)
+        assert engine.reward_head is not None
+        actions = inputs.actions[:, :, None].expand(-1, -1, 4, -1, -1)
+        rewards = torch.stack([engine.reward_head(features, actions)[:, :, one] for one in range(4)]).mean(0)
+        assert engine.termination_head is not None
+        ends = engine.termination_head(features).mean(2)
+    np.testing.assert_allclose(engine.distance(belief, future, goal), steps.numpy(), rtol=0.05)
+    np.testing.assert_allclose(engine.rewards(belief, future), rewards.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(engine.termination(belief, future), ends.numpy(), rtol=1e-4, atol=1e-6)
+    assert ((ends > 0) & (ends < 1)).all()
+
+
+def test_a_head_that_was_not_fitted_is_refused_by_name() -> None:
+    engine = untrained(CALM.schema, ("position",), goals=False)
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
+    with pytest.raises(UnsupportedError, match="no reward head"):
+        engine.rewards(belief, future)
+    with pytest.raises(UnsupportedError, match="no termination head"):
+        engine.termination(belief, future)
+
+
+def test_angles_and_labels_come_out_as_the_log_holds_them() -> None:
+    heading = Signal(
+        name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), period=1.0, precision="float64"
+    )
+    gear = Signal(name="gear", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
+    schema = replace(CALM.schema, signals=(*CALM.schema.signals, heading, gear))
+    readout = Readout(ReadoutConfig(latent_size=SIZE, signals=(gear, heading), width=8))
+    engine = replace(untrained(CALM.schema, ("position",), goals=False), schema=schema, readout=readout)
+    assert engine.describe().predicts == ("gear", "heading")
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    found = engine.imagine(belief, Future(actions={"push": np.zeros((3, 2, 4, 2), np.float32)}), num_samples=1, seed=0)
+    assert found.signals["gear"].shape == (3, 2, 1, 4)
+    assert found.signals["gear"].dtype == np.int64
+    assert found.signals["heading"].dtype == np.float64
+    assert ((found.signals["heading"] >= 0) & (found.signals["heading"] <= 1)).all()

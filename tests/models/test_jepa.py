@@ -6,30 +6,46 @@ from typing import Any
 import pytest
 import torch
 
+from worldline.config import from_json, to_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Inputs, Losses, Window
+from worldline.contracts.world_model import Belief, Inputs, Losses, Window
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.jepa import Jepa, JepaConfig
+from worldline.nn.predictors import Block
 from worldline.nn.sigreg import sigreg
+from worldline.nn.vicreg import covariance, variance
 from worldline.testing import check_model
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
 POSITION = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
 HEAT = Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC")
 LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
+HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
+REAR = replace(CAMERA, name="rear", shape=(96, 96, 3))
 PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m")
 WIND = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s")
-SMALL = {"latent_size": 8, "channels": 4, "encoder_width": 16, "predictor_width": 16, "num_slices": 8}
+SMALL = {"latent_size": 8, "channels": 4, "encoder_width": 16, "predictor_width": 16, "num_slices": 8, "memory_size": 6}
+VICREG: dict[str, Any] = {
+    "sigreg_weight": 0.0,
+    "variance_weight": 16.0,
+    "covariance_weight": 8.0,
+    "similarity_weight": 12.0,
+    "inverse_weight": 1.0,
+}
 BATCH, LENGTH = 4, 4
 
 
 def schema(*, exogenous: bool = True) -> Schema:
-    return Schema(signals=(CAMERA, POSITION, HEAT, LAMP, PUSH, *((WIND,) if exogenous else ())))
+    return Schema(signals=(CAMERA, REAR, POSITION, HEAT, HEADING, LAMP, PUSH, *((WIND,) if exogenous else ())))
 
 
 def model(*inputs: str, exogenous: bool = True, **settings: Any) -> Jepa:
     torch.manual_seed(0)
-    return Jepa(schema=schema(exogenous=exogenous), config=JepaConfig(inputs=inputs, **{**SMALL, **settings}))
+    made = Jepa(schema=schema(exogenous=exogenous), config=JepaConfig(inputs=inputs, **{**SMALL, **settings}))
+    for name, weight in made.predictor.named_parameters():
+        if "steer.weight" in name:  # 0 at first, so that nothing steers
+            torch.nn.init.normal_(weight, std=0.3)
+    return made
 
 
 def window(*, exogenous: bool = True, batch: int = BATCH, length: int = LENGTH) -> Window:
@@ -43,8 +59,11 @@ def window(*, exogenous: bool = True, batch: int = BATCH, length: int = LENGTH) 
             "camera": torch.randint(256, (batch, length, 64, 64, 3), generator=generator, dtype=torch.uint8),
             "position": normal(batch, length, 2),
             "heat": 20 + 5 * normal(batch, length, 1),
+            "heading": 400 * normal(batch, length, 1),
+            "lamp": torch.randint(3, (batch, length), generator=generator),
+            "rear": torch.randint(256, (batch, length, 96, 96, 3), generator=generator, dtype=torch.uint8),
         },
-        observed={name: torch.ones(batch, length, dtype=torch.bool) for name in ("camera", "position", "heat")},
+        observed={signal.name: torch.ones(batch, length, dtype=torch.bool) for signal in schema().observations},
         past=Inputs(
             actions=normal(batch, 1, length - 1, 2),
             exogenous=normal(batch, length - 1, 3) if exogenous else None,
@@ -62,10 +81,10 @@ def loss(of: Jepa, on: Window) -> Losses:
 
 
 def hide(on: Window, name: str, entry: int, step: int) -> Window:
-    observed = {**on.observed, name: on.observed[name].clone()}
+    observed, values = {**on.observed, name: on.observed[name].clone()}, on.observations[name]
     observed[name][entry, step] = False
-    observations = {**on.observations, name: on.observations[name].clone()}
-    observations[name][entry, step] = 0 if name == "camera" else torch.nan
+    observations = {**on.observations, name: values.clone()}
+    observations[name][entry, step] = torch.nan if values.is_floating_point() else 0
     return replace(on, observations=observations, observed=observed)
 
 
@@ -79,6 +98,18 @@ def hide(on: Window, name: str, entry: int, step: int) -> Window:
         (("position",), {"constant_size": 3}),
         (("camera", "position"), {"constant_size": 2, "signal_weight": 1.0}),
         (("heat", "camera", "position"), {}),
+        (("camera", "rear", "position"), {"signal_weight": 1.0}),
+        (("lamp", "heading"), {"signal_weight": 1.0}),
+        (("lamp",), {}),
+        (("position",), VICREG),
+        (("camera", "heat"), {**VICREG, "constant_size": 2, "signal_weight": 1.0}),
+        (("position",), {"delta_weight": 1.0, "straightening_weight": 0.1, "constant_size": 2}),
+        (("position",), {"memory": "transformer"}),
+        (("camera", "heading"), {"memory": "transformer", "signal_weight": 1.0, "constant_size": 2, "timed": True}),
+        (("position",), {"memory": "gru"}),
+        (("camera", "lamp"), {"memory": "gru", "signal_weight": 1.0, "constant_size": 2}),
+        (("position",), {"frameskip": 3}),
+        (("camera", "heat"), {"frameskip": 2, "signal_weight": 1.0, "timed": True}),
     ],
 )
 def test_conforms(inputs: tuple[str, ...], weights: dict[str, float], exogenous: bool) -> None:
@@ -90,6 +121,13 @@ def test_conforms_once_its_normaliser_is_fitted(inputs: tuple[str, ...]) -> None
     fitted = model(*inputs, signal_weight=1.0)
     fitted.fit_normaliser(window())
     check_model(fitted, window())
+
+
+@pytest.mark.parametrize("settings", [{}, {"memory": "gru"}, {"frameskip": 2, "signal_weight": 1.0}])
+def test_conforms_once_it_knows_gaps(settings: dict[str, Any]) -> None:
+    fitted = model("camera", "position", "lamp", **settings)
+    fitted.fit_normaliser(hide(window(), "camera", 0, 1))
+    check_model(fitted, hide(window(), "lamp", 1, 2))
 
 
 @pytest.mark.parametrize("name", ["camera", "position"])
@@ -267,6 +305,10 @@ def test_equal_seeds_give_equal_losses_whatever_the_global_state() -> None:
         ({"num_slices": 0}, "num_slices is 0"),
         ({"sigreg_weight": -1.0}, "sigreg_weight is -1"),
         ({"signal_weight": -0.1}, "signal_weight is -0.1"),
+        ({"straightening_weight": -1.0}, "straightening_weight is -1"),
+        ({"delta_steps": 0}, "delta_steps is 0"),
+        ({"memory": "gru", "frameskip": 2}, "frameskip is 2 and memory 'gru'"),
+        ({"memory": "transformer", "num_heads": 3}, "multiple of twice num_heads, 6"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -280,6 +322,341 @@ def test_signals_that_it_cannot_take_are_refused() -> None:
     odd = replace(CAMERA, shape=(96, 100, 3))
     with pytest.raises(ConfigError, match=r"96 by 100 .*multiples of 16"):
         Jepa(schema=Schema(signals=(odd, PUSH)), config=JepaConfig(inputs=("camera",)))
+
+
+def test_actions_that_are_not_there_cannot_be_decoded() -> None:
+    with pytest.raises(ConfigError, match="decode actions, and the schema has none"):
+        Jepa(schema=Schema(signals=(POSITION, WIND)), config=JepaConfig(inputs=("position",), delta_weight=1.0))
+
+
+def test_the_config_survives_a_file() -> None:
+    config = JepaConfig(inputs=("camera",), memory="gru", context=8, straightening_weight=0.1)
+    assert from_json(JepaConfig, to_json(config), where="here") == config
+
+
+def test_vicreg_is_variance_covariance_similarity_and_the_action() -> None:
+    net, seen = model("position", **VICREG).eval(), window()
+    net.fit_normaliser(seen)
+    latents = torch.stack([encoded(net, seen, step) for step in range(LENGTH)], 1)
+    found = loss(net, seen)
+    assert found.weights == {"prediction": 1, "variance": 16, "covariance": 8, "similarity": 12, "inverse": 1}
+    torch.testing.assert_close(found.terms["variance"], variance(latents.transpose(0, 1)))
+    torch.testing.assert_close(found.terms["covariance"], covariance(latents.transpose(0, 1)))
+    torch.testing.assert_close(found.terms["similarity"], (latents[:, 1:] - latents[:, :-1]).square().mean())
+    assert net.inverse is not None
+    decoded = net.inverse(torch.cat([latents[:, :-1], latents[:, 1:]], -1))
+    actions = seen.past.actions[:, 0]
+    scores = (actions - actions.mean((0, 1))) / actions.flatten(0, 1).std(0)
+    torch.testing.assert_close(found.terms["inverse"], (decoded - scores).square().mean())
+
+
+@pytest.mark.parametrize(("steps", "used"), [(2, 2), (3, 3), (5, 3)])
+def test_the_actions_between_are_decoded_from_the_change_of_the_latent(steps: int, used: int) -> None:
+    """A window of 4 observations has 3 actions: those of each start are compared one by one."""
+    net, seen = model("position", delta_weight=1.0, delta_steps=steps, constant_size=2).eval(), window()
+    latents = torch.stack([encoded(net, seen, step) for step in range(LENGTH)], 1)[..., :-2]
+    assert net.delta is not None
+    errors = []
+    for start in range(LENGTH - used):
+        decoded = torch.as_tensor(net.delta(latents[:, start + used] - latents[:, start])).unflatten(-1, (steps, 2))
+        errors.append(decoded[:, :used] - seen.past.actions[:, 0, start : start + used])
+    torch.testing.assert_close(loss(net, seen).terms["delta"], torch.stack(errors).square().mean())
+
+
+def test_straightening_is_one_minus_the_cosine_between_changes() -> None:
+    """The latents are the positions: a right turn costs 1, straight on 0, back 2, and a pause has no direction."""
+    net = model("position", straightening_weight=0.1, latent_size=2)
+    assert net.vectors is not None
+    net.vectors.layers = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False))
+    with torch.no_grad():
+        net.vectors.layers[0].weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    paths = torch.tensor(
+        [
+            [[0.0, 0.0], [1.0, 0.0], [1.0, 2.0], [1.0, 3.0]],
+            [[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]],
+        ]
+    )
+    seen = window(batch=2)
+    seen = replace(seen, observations={**seen.observations, "position": paths})
+    found = loss(net, seen)
+    assert found.weights["straightening"] == 0.1
+    torch.testing.assert_close(found.terms["straightening"], torch.tensor((1.0 + 0.0 + 2.0) / 3))
+    found.total.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_steps_at_which_nothing_was_seen_shape_nothing() -> None:
+    """But for the batch itself: the terms are those of the entries that saw something."""
+    settings: dict[str, Any] = {
+        **VICREG,
+        "delta_weight": 1.0,
+        "straightening_weight": 1.0,
+        "sigreg_weight": 1.0,
+        "constant_size": 2,
+    }
+    net, seen = model("position", **settings).eval(), window()
+    blind = seen
+    for step in range(LENGTH):
+        blind = hide(blind, "position", 3, step)
+    index, wind = torch.arange(3), seen.past.exogenous
+    assert wind is not None
+    kept = Window(
+        observations={name: values[index] for name, values in seen.observations.items()},
+        observed={name: flags[index] for name, flags in seen.observed.items()},
+        past=Inputs(actions=seen.past.actions[index], exogenous=wind[index], step_s=torch.ones(3, 3)),
+    )
+    found, due = loss(net, blind).terms, loss(net, kept).terms
+    for name, term in found.items():
+        torch.testing.assert_close(term, due[name], msg=name)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_block_is_predicted_from_where_it_began(start: int) -> None:
+    """Frameskip 3 by hand; a belief in the middle of a block goes on with it."""
+    net, seen = model("position", frameskip=3, exogenous=False, timed=True).eval(), window(exogenous=False, length=9)
+    known = torch.cat([seen.past.actions[:, 0], seen.past.step_s[..., None]], -1)
+    base, due = encoded(net, seen, 0), []
+    latent, pending = base, torch.zeros(BATCH, 3, 3)
+    for step in range(8):
+        if step % 3 == 0:
+            base, pending = latent, torch.zeros(BATCH, 3, 3)
+        pending[:, step % 3] = known[:, step]
+        share = torch.full((BATCH, 1), (step % 3 + 1) / 3)
+        latent = base + net.predictor(torch.cat([base, pending.flatten(1), share], -1))
+        due.append(latent)
+    belief: Belief = net.belief(encoded(net, seen, 0))
+    if start:
+        belief = net.rollout(belief, seen.past.steps(slice(start)), generator=seeded()).final
+    found = net.rollout(belief, seen.past.steps(slice(start, None)), generator=seeded()).features[:, 0, 0]
+    torch.testing.assert_close(found, torch.stack(due[start:], 1))
+    latents = torch.stack([encoded(net, seen, step) for step in range(9)], 1)
+    torch.testing.assert_close(
+        loss(net, seen).terms["prediction"], (torch.stack(due, 1) - latents[:, 1:]).square().mean()
+    )
+
+
+def test_an_observation_begins_a_new_block_for_its_own_entry_only() -> None:
+    net, seen = model("position", frameskip=3).eval(), window(length=6)
+    gap = hide(hide(seen, "position", 1, 1), "position", 1, 2)
+    for one, due in ((gap.first(3), [3, 2, 3, 3]), (seen.first(3), [3, 3, 3, 3])):
+        belief = net.encode(one, generator=seeded())
+        assert isinstance(belief.memory, Block)
+        assert belief.memory.count.tolist() == due  # 3 of 3: the next step sets out anew
+    rest = seen.past.steps(slice(2, None))
+    blocked = net.rollout(net.encode(gap.first(3), generator=seeded()), rest, generator=seeded()).features[1, 0, 0]
+    whole = net.rollout(net.belief(encoded(net, seen, 0)), seen.past, generator=seeded()).features[1, 0, 0]
+    torch.testing.assert_close(blocked, whole[2:])
+
+
+@pytest.mark.parametrize("memory", ["gru", "transformer"])
+def test_with_memory_the_first_steps_are_met_by_observations(memory: str) -> None:
+    """Of 6 observations the first 3 are shown, so 2 steps are predicted one by one, and 3 open loop."""
+    net, seen = model("position", memory=memory).eval(), window(length=6)
+    latents = torch.stack([encoded(net, seen, step)[:, :8] for step in range(6)], 1)
+    predicted = [
+        net.rollout(
+            net.encode(seen.first(min(step, 2) + 1), generator=seeded()),
+            seen.past.steps(slice(min(step, 2), step + 1)),
+            generator=seeded(),
+        ).features[:, 0, 0, -1, :8]
+        for step in range(5)
+    ]
+    due = (torch.stack(predicted, 1) - latents[:, 1:]).square().mean()
+    torch.testing.assert_close(loss(net, seen).terms["prediction"], due)
+    assert net.context == 3
+    assert model("position").context == 1
+
+
+def test_a_recurrent_belief_is_its_features() -> None:
+    net, seen = model("position", memory="gru").eval(), window()
+    belief = net.encode(seen, generator=seeded())
+    features = belief.features()[:, 0]
+    assert features.shape == (BATCH, 8 + 6)
+    again = net.belief(features)
+    for one, other in zip(
+        *(net.rollout(start, seen.past, generator=seeded()).features for start in (belief, again)), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_a_transformer_forgets_what_lies_beyond_its_reach() -> None:
+    """Two layers that reach 3 steps see 5 in all."""
+    net, seen = model("position", memory="transformer", context=3, depth=2).eval(), window(length=9)
+    imagined = []
+    for changed in (None, 2, 4):
+        position = seen.observations["position"].clone()
+        if changed is not None:
+            position[:, changed] += 1
+        other = replace(seen, observations={**seen.observations, "position": position})
+        belief = net.encode(other, generator=seeded())
+        imagined.append(net.rollout(belief, seen.past.steps(slice(1)), generator=seeded()).features)
+    torch.testing.assert_close(imagined[1], imagined[0])
+    assert (imagined[2] - imagined[0]).abs().max() > 1e-4
+
+
+def sliding(batch: int, generator: torch.Generator, length: int = 8) -> Window:
+    """A thing that slides: pushes change its velocity, and only its position is seen."""
+    push = 0.3 * torch.randn(batch, length - 1, 1, generator=generator)
+    velocity = torch.randn(batch, 1, 1, generator=generator) + push.cumsum(1)
+    position = torch.cat([torch.zeros(batch, 1, 1), velocity.cumsum(1)], 1) + torch.randn(
+        batch, 1, 1, generator=generator
+    )
+    return Window(
+        observations={"heat": position},
+        observed={"heat": torch.ones(batch, length, dtype=torch.bool)},
+        past=Inputs(actions=push[:, None], exogenous=None, step_s=torch.ones(batch, length - 1)),
+    )
+
+
+def trained(net: Jepa, draw: Any, updates: int) -> Jepa:
+    generator = seeded(1)
+    net.fit_normaliser(draw(512, generator))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
+    for _ in range(updates):
+        optimizer.zero_grad()
+        net.loss(draw(64, generator), generator=generator).total.backward()
+        optimizer.step()
+    return net.eval()
+
+
+@pytest.mark.slow
+def test_memory_sees_a_velocity_that_no_observation_shows() -> None:
+    small: dict[str, Any] = {
+        "latent_size": 4,
+        "encoder_width": 16,
+        "predictor_width": 32,
+        "memory_size": 16,
+        "num_slices": 4,
+    }
+    errors = {}
+    for memory in ("none", "gru", "transformer"):
+        torch.manual_seed(0)
+        settings = {**small, "signal_weight": 1.0, "sigreg_weight": 0.1, "memory": memory}
+        push = replace(PUSH, shape=(1,))
+        net = Jepa(schema=Schema(signals=(HEAT, push)), config=JepaConfig(inputs=("heat",), **settings))
+        trained(net, sliding, 100)
+        seen = sliding(256, seeded(2), 9)
+        with torch.no_grad():
+            belief = net.encode(seen.first(6), generator=seeded())
+            path = net.rollout(belief, seen.past.steps(slice(5, 8)), generator=seeded()).features[:, 0, 0, :, :1]
+        assert net.vectors is not None
+        due = net.vectors.normaliser(seen.observations["heat"])
+        errors[memory] = float((path - due[:, 6:]).square().mean() / (due[:, 5:6] - due[:, 6:]).square().mean())
+    assert errors["gru"] < 0.6 * errors["none"]
+    assert errors["transformer"] < 0.4 * errors["none"]
+
+
+def driven(batch: int, generator: torch.Generator, *, every: int, length: int = 5) -> Window:
+    """A point that is pushed, and a thermometer that is read every so many steps."""
+    push = torch.randn(batch, length - 1, 2, generator=generator)
+    position, heat = [torch.randn(batch, 2, generator=generator)], [torch.randn(batch, 1, generator=generator)]
+    for step in range(length - 1):
+        heat.append(0.9 * heat[-1] + 0.2 * position[-1][:, :1])
+        position.append(0.9 * position[-1] + push[:, step].tanh())
+    seen = (torch.arange(length) + torch.randint(every, (batch, 1), generator=generator)) % every == 0
+    return Window(
+        observations={
+            "position": torch.stack(position, 1),
+            "heat": torch.stack(heat, 1).masked_fill(~seen[..., None], torch.nan),
+        },
+        observed={"position": torch.ones(batch, length, dtype=torch.bool), "heat": seen},
+        past=Inputs(actions=push[:, None], exogenous=None, step_s=torch.ones(batch, length - 1)),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_weight", [1.0, 0.0])
+def test_a_slow_sensor_takes_little_from_a_fast_one(signal_weight: float) -> None:
+    """Error of the position four steps on, by a linear map from what is imagined, as a share of its variance."""
+    small: dict[str, Any] = {"latent_size": 8, "encoder_width": 32, "predictor_width": 64, "num_slices": 8}
+    errors = []
+    for inputs, every in ((("position",), 1), (("position", "heat"), 5)):
+        torch.manual_seed(0)
+        weights: dict[str, Any] = {"signal_weight": signal_weight, "sigreg_weight": 0.1 if signal_weight else 1.0}
+        config = JepaConfig(inputs=inputs, **small, **weights)
+        net = Jepa(schema=Schema(signals=(POSITION, HEAT, PUSH)), config=config)
+        trained(net, lambda batch, generator, every=every: driven(batch, generator, every=every), 150)
+        seen = driven(2000, seeded(2), every=every, length=13)
+        with torch.no_grad():
+            belief = net.encode(seen.first(9), generator=seeded())
+            path = net.rollout(belief, seen.past.steps(slice(8, 12)), generator=seeded()).features[:, 0, 0, -1]
+        numbers, due = torch.cat([path, torch.ones(2000, 1)], -1), seen.observations["position"][:, -1]
+        read = numbers[1000:] @ torch.linalg.lstsq(numbers[:1000], due[:1000]).solution
+        errors.append(float((read - due[1000:]).square().mean() / due[1000:].var()))
+    assert errors[1] < 0.02
+    assert errors[1] < 6 * errors[0]
+
+
+def test_a_missing_vector_is_filled_in_with_what_is_predicted() -> None:
+    """The rest is encoded as if the prediction had been observed."""
+    net, seen = model("camera", "position", "heat", signal_weight=1.0).eval(), window()
+    net.fit_normaliser(seen)
+    gap = hide(seen, "heat", 1, LENGTH - 1)
+    found = net.encode(gap, generator=seeded()).features()[:, 0]
+    before = net.belief(encoded(net, seen, LENGTH - 2))
+    predicted = net.rollout(before, seen.past.steps(slice(LENGTH - 2, None)), generator=seeded()).features[:, 0, 0, 0]
+    assert net.vectors is not None
+    guess = seen.observations["heat"].clone()
+    guess[1, -1] = net.vectors.normaliser.inverse(predicted[:, :3])[1, 2]
+    filled = replace(seen, observations={**seen.observations, "heat": guess})
+    torch.testing.assert_close(found, encoded(net, filled, LENGTH - 1), rtol=1e-4, atol=1e-5)
+
+
+def test_gaps_that_training_knew_are_shown_to_the_encoder() -> None:
+    """A camera cannot be filled in: without its picture the encoder is asked only if it learned from such gaps."""
+    seen = window()
+    gap = hide(seen, "camera", 1, LENGTH - 1)
+    known, new = (model("camera", "position").eval() for _ in range(2))
+    for net, sample in ((known, gap), (new, seen)):
+        net.fit_normaliser(sample)
+    assert float(known.partial) == pytest.approx(1 / 16)
+    assert float(new.partial) == 0
+    torch.testing.assert_close(
+        known.encode(gap, generator=seeded()).features()[:, 0], encoded(known, gap, LENGTH - 1), rtol=1e-4, atol=1e-5
+    )
+    alone = encoded(new, gap, LENGTH - 1)
+    found = new.encode(gap, generator=seeded()).features()[:, 0]
+    torch.testing.assert_close(found[[0, 2, 3]], alone[[0, 2, 3]])
+    assert not torch.allclose(found[1], alone[1])
+
+
+def test_each_component_is_compared_wherever_it_was_seen() -> None:
+    """The position's error is the same whether the thermometer works or not."""
+    net, seen = model("position", "heat", signal_weight=1.0).eval(), window()
+    net.fit_normaliser(seen)
+    for parameter in net.predictor.parameters():
+        torch.nn.init.zeros_(parameter)  # stands still, whatever the encoder says
+    broken = replace(seen, observed={**seen.observed, "heat": torch.zeros(BATCH, LENGTH, dtype=torch.bool)})
+    alone = model("position", signal_weight=1.0).eval()
+    alone.fit_normaliser(seen)
+    for parameter in alone.predictor.parameters():
+        torch.nn.init.zeros_(parameter)
+    due = loss(alone, seen).terms["signals"] * 2 / 3  # two of three components
+    torch.testing.assert_close(loss(net, broken).terms["signals"], due)
+
+
+def test_a_component_unknown_at_the_start_is_compared_with_its_mean() -> None:
+    net, seen = model("heat", "position", signal_weight=1.0).eval(), window(batch=8)
+    net.fit_normaliser(seen)
+    for parameter in net.predictor.parameters():
+        torch.nn.init.zeros_(parameter)
+    blind = seen
+    for entry in range(8):
+        blind = hide(blind, "heat", entry, 0)
+    assert net.vectors is not None
+    scores = net.vectors.normaliser(torch.cat([seen.observations[name] for name in ("heat", "position")], -1))
+    usual = net.vectors.change.square()
+    base = torch.cat([torch.zeros(8, 1, 1), scores[:, :1, 1:]], -1)
+    still = (scores[:, 1:] - base).square().mean(0)
+    torch.testing.assert_close(loss(net, blind).terms["signals"], (still / (still + usual)).mean())
+
+
+def test_an_angle_in_the_latent_is_its_sine_and_cosine() -> None:
+    net, seen = model("heading", signal_weight=1.0).eval(), window()
+    assert net.num_exact == 2
+    turn = torch.deg2rad(seen.observations["heading"][:, 1])
+    due = torch.cat([turn.sin(), turn.cos()], -1)
+    torch.testing.assert_close(encoded(net, seen, 1)[:, :2], due, rtol=1e-4, atol=1e-4)
 
 
 def encoded(net: Jepa, on: Window, step: int) -> torch.Tensor:

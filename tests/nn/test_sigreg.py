@@ -30,6 +30,25 @@ def along(slices: np.ndarray, latents: np.ndarray) -> float:
     return total / (len(latents) * slices.shape[1])
 
 
+def test_it_is_what_stable_worldmodel_computes_over_the_batch_size() -> None:
+    """Latents -1, 0 and 1 of one number: any direction gives these, with mean cosine (1 + 2 cos t) / 3 and sine 0."""
+    points, step = np.linspace(0, 3, 17), 3 / 16
+    target = np.exp(-(points**2) / 2)
+    trapezoid = np.full(17, 2 * step) * target
+    trapezoid[[0, -1]] = step * target[[0, -1]]
+    published = 3 * float((trapezoid * ((1 + 2 * np.cos(points)) / 3 - target) ** 2).sum())
+    latents = torch.tensor([[[-1.0], [0.0], [1.0]]])
+    assert 3 * misfit(latents, 7) == pytest.approx(published, abs=1e-6)
+
+
+@given(st.floats(0.1, 3), st.integers(0, 1000))
+def test_it_is_exact_to_a_millionth(spread: float, seed: int) -> None:
+    latents = spread * torch.randn(2, 64, 6, generator=seeded(seed + 1))
+    directions = torch.randn(6, 4, generator=seeded(seed))
+    unit = directions.double() / directions.double().norm(dim=0)
+    assert misfit(latents, 4, seed) == pytest.approx(along(unit.numpy(), latents.double().numpy()), abs=1e-6)
+
+
 @given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 4), st.integers(0, 1000))
 def test_it_is_the_published_formula(groups: int, batch: int, size: int, seed: int) -> None:
     latents = 3 * torch.randn(groups, batch, size, generator=seeded(seed + 1))
@@ -123,6 +142,29 @@ def test_every_draw_comes_from_the_generator() -> None:
 
 def test_half_precision_latents_are_judged_in_full() -> None:
     latents = torch.randn(2, 30, 8, generator=seeded(1)).bfloat16()
-    assert misfit(latents) == misfit(latents.float())
+    whole = misfit(latents.float())
+    assert misfit(latents) == whole
     with torch.autocast("cpu", torch.bfloat16):
-        assert misfit(latents.float()) == pytest.approx(misfit(latents.float()), rel=1e-6)
+        assert misfit(latents.float()) == whole
+
+
+def test_what_does_not_count_might_as_well_not_be_there() -> None:
+    latents = torch.randn(2, 30, 4, generator=seeded(1))
+    counted = torch.ones(2, 30, dtype=torch.bool)
+    counted[:, 20:] = False
+    latents[:, 20:] = 9.0
+    found = sigreg(latents, num_slices=8, generator=seeded(), counted=counted)
+    assert float(found) == pytest.approx(misfit(latents[:, :20], 8), rel=1e-5)
+    counted[1] = False  # a time at which nothing counts
+    found = sigreg(latents, num_slices=8, generator=seeded(), counted=counted)
+    assert float(found) == pytest.approx(misfit(latents[:1, :20], 8), rel=1e-5)
+    assert float(sigreg(latents, num_slices=8, generator=seeded(), counted=~torch.ones_like(counted))) == 0
+
+
+def test_it_looks_at_the_latents_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    latents = torch.randn(2, 30, 4, generator=seeded(1))
+    elsewhere = {3: latents[:, 10:], 2: torch.ones(2, 20)}
+    monkeypatch.setattr("worldline.nn.sigreg.gather", lambda here, dim: torch.cat([here, elsewhere[here.ndim]], dim))
+    found = misfit(latents[:, :10])
+    monkeypatch.undo()
+    assert found == pytest.approx(misfit(latents), rel=1e-5)

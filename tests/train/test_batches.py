@@ -13,7 +13,6 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.models.jepa import Jepa
-from worldline.testing.surgery import first_observations
 from worldline.testing.toys import Integrator
 from worldline.train.batches import fold, split_actions, to_inputs, to_window, trace
 
@@ -106,7 +105,7 @@ def test_folding_gives_what_encoding_each_beginning_gives(store: Store, build: B
     assert features.dtype == torch.float32
     assert not features.requires_grad
     for length in range(1, 7):
-        encoded = model.encode(first_observations(window, length), generator=seeded()).features()[:, 0]
+        encoded = model.encode(window.first(length), generator=seeded()).features()[:, 0]
         torch.testing.assert_close(features[:, length - 1], encoded)
 
 

@@ -21,6 +21,8 @@ from worldline.train.checkpoint import (
     save_checkpoint,
 )
 
+BEST = {"0.weight": torch.ones(4, 2), "plain": torch.zeros(3)}
+
 
 class Run:
     """A model with a buffer, its optimiser and its generators, some updates old."""
@@ -45,14 +47,24 @@ class Run:
     def state(self, step: int = 3) -> Checkpoint:
         drawn = dict(self.batches.bit_generator.state)
         return Checkpoint(
-            step=step, fingerprint="same", batches=drawn, curves=[{"step": 3.0, "loss": 0.5}], elapsed_s=1.5
+            step=step,
+            fingerprint="same",
+            batches=drawn,
+            curves=[{"step": 3.0, "loss": 0.5}],
+            elapsed_s=1.5,
+            typical_loss=0.25,
+            notes=["went back"],
         )
 
     def save(self, folder: Path, step: int = 3) -> None:
-        save_checkpoint(folder, self.model, self.optimizer, self.generator, self.state(step))
+        save_checkpoint(folder, self.model, self.optimizer, self.generator, self.state(step), {"best": BEST})
 
     def load(self, folder: Path, fingerprint: str = "same") -> Checkpoint:
-        return load_checkpoint(folder, self.model, self.optimizer, self.generator, fingerprint)
+        state, groups = load_checkpoint(folder, self.model, self.optimizer, self.generator, fingerprint)
+        assert groups.keys() == {"best"}
+        assert groups["best"].keys() == BEST.keys()
+        assert all(torch.equal(value, BEST[name]) for name, value in groups["best"].items())
+        return state
 
 
 def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
@@ -71,7 +83,9 @@ def test_only_safetensors_and_json_are_written_and_only_the_last(tmp_path: Path)
     run = Run()
     for step in (3, 4, 5):
         run.save(tmp_path, step)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint-5.safetensors", "checkpoint.json"]
+    tensors, state = sorted(file.name for file in tmp_path.iterdir())
+    assert tensors.startswith("checkpoint-5-")
+    assert (Path(tensors).suffix, state) == (".safetensors", "checkpoint.json")
     assert Run().load(tmp_path).step == 5
 
 
@@ -112,7 +126,9 @@ def test_a_name_that_leads_out_of_the_folder_stays_inside(tmp_path: Path) -> Non
     Run(seed=5).save(tmp_path)
     Run().save(folder)
     state = json.loads((folder / "checkpoint.json").read_text())
-    state["tensors"] = "../checkpoint-3.safetensors"
+    (outside,) = tmp_path.glob("*.safetensors")
+    outside.rename(tmp_path / state["tensors"])
+    state["tensors"] = f"../{state['tensors']}"
     (folder / "checkpoint.json").write_text(json.dumps(state))
     other = Run(seed=1)
     other.load(folder)

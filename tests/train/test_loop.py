@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from worldline.contracts.world_model import Losses, Window
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -20,6 +23,7 @@ from worldline.errors import BundleError, CollapseError, ConfigError
 from worldline.models.jepa import Jepa
 from worldline.testing.toys import Integrator
 from worldline.train.loop import Trained, TrainingConfig, recompute_batch_norm, train
+from worldline.train.tracking import JsonLines
 
 Build = Callable[..., Jepa]
 SHORT = TrainingConfig(num_updates=12, window=4, batch_size=8, num_checks=4, min_rank=0.5, min_deviation=0.0)
@@ -53,10 +57,14 @@ def test_the_loss_falls_and_the_curves_say_so(store: Store, build: Build, tmp_pa
     assert seen == [(step, 200) for step in range(1, 201)]
     assert [row["step"] for row in trained.curves] == [40, 80, 120, 160, 200]
     terms = {f"{part}_{term}" for part in ("train", "validation") for term in ("prediction", "sigreg")}
-    assert all(set(row) == {"step", *terms, "effective_rank", "deviation", "straightness"} for row in trained.curves)
+    health = {"effective_rank", "deviation", "straightness"}
+    control = {"open_loop_skill", "zero_action_gap", "shuffled_action_gap", "action_decodability", "control"}
+    assert all(set(row) == {"step", *terms, *health, *control} for row in trained.curves)
     first, last = trained.curves[0], trained.curves[-1]
     assert last["validation_prediction"] < 0.5 * first["validation_prediction"]
     assert last["train_sigreg"] < first["train_sigreg"]
+    assert last["control"] > first["control"]
+    assert trained.notes == ()
     assert trained.elapsed_s > 0
     assert not model.training
 
@@ -72,13 +80,15 @@ def test_one_seed_gives_one_result_whatever_the_global_state(store: Store, build
     assert not same(first, other)
 
 
-def interrupted(model: Jepa, store: Store, folder: Path, at: int) -> None:
+def interrupted(
+    model: Jepa, store: Store, folder: Path, at: int, config: TrainingConfig = SHORT, **options: Any
+) -> None:
     def stop(done: int, total: int) -> None:
         if done == at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(model, store, SHORT, folder, progress=stop)
+        run(model, store, config, folder, progress=stop, **options)
 
 
 @pytest.mark.parametrize("at", [1, 6, 12])
@@ -184,8 +194,111 @@ def test_outliers_that_no_gradient_survives_are_named(build: Build, tmp_path: Pa
     for episode in toy.episodes(8, 10, seed=0):
         huge = episode.observations["position"] + np.float32(1e38)
         store.append(replace(episode, observations={"position": huge}))
-    with pytest.raises(CollapseError, match=r"gradient is not finite.*outliers"):
+    with pytest.raises(CollapseError, match=r"loss is not finite.*outliers"):
         run(build(), store, SHORT, tmp_path / "run")
+
+
+def failing(build: Build, at: set[int], broken: Callable[[Losses], Losses]) -> Jepa:
+    """A model whose loss is broken at some of its calls in training."""
+    calls = 0
+
+    class Failing(Jepa):
+        def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+            nonlocal calls
+            found = super().loss(window, generator=generator)
+            calls += self.training
+            return broken(found) if self.training and calls in at else found
+
+    model = build()
+    model.__class__ = Failing
+    return model
+
+
+def scaled(factor: float) -> Callable[[Losses], Losses]:
+    return lambda losses: replace(losses, terms={name: factor * term for name, term in losses.terms.items()})
+
+
+@pytest.mark.parametrize(
+    ("factor", "reason"), [(math.nan, "loss is not finite"), (math.inf, "loss is not finite"), (1e4, "loss jumped")]
+)
+def test_a_run_that_breaks_goes_back_and_says_why(
+    store: Store, build: Build, tmp_path: Path, factor: float, reason: str
+) -> None:
+    steps, rates = list[int](), list[float]()
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    try:
+        model = failing(build, {8}, scaled(factor))
+        trained = run(model, store, SHORT, tmp_path, progress=lambda done, total: steps.append(done))
+    finally:
+        hook.remove()
+    (note,) = trained.notes
+    assert f"after 7 updates the {reason}" in note
+    assert "went back to update 6" in note
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 6, 7, 8, 9, 10, 11, 12]
+    assert rates[7] == pytest.approx(rates[6] / 2)  # update 7 again
+    assert [row["step"] for row in trained.curves] == [3, 6, 9, 12]
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_a_run_that_breaks_again_and_again_is_stopped(store: Store, build: Build, tmp_path: Path) -> None:
+    with pytest.raises(CollapseError, match="6th time"):
+        run(failing(build, set(range(8, 20)), scaled(math.nan)), store, SHORT, tmp_path)
+
+
+def test_a_batch_in_pieces_is_the_batch(store: Store, build: Build, tmp_path: Path) -> None:
+    config = replace(SHORT, num_updates=3, precision="float32", choose="last")
+    one, four = build(sigreg_weight=0.0), build(sigreg_weight=0.0)
+    run(one, store, config, tmp_path / "one")
+    run(four, store, replace(config, accumulate=4), tmp_path / "four")
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(four.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_is_kept_in_place_of_the_last_weights(store: Store, build: Build, tmp_path: Path) -> None:
+    last, average, again = build(), build(), build()
+    config = replace(SHORT, choose="last")
+    run(last, store, config, tmp_path / "last")
+    averaged = replace(config, average=0.9)
+    run(average, store, averaged, tmp_path / "average")
+    interrupted(again, store, tmp_path / "again", 5, averaged)
+    run(again, store, averaged, tmp_path / "again", resume=True)
+    assert not same(last, average)
+    assert same(again, average)
+
+
+def test_what_is_best_for_control_is_kept(store: Store, build: Build, tmp_path: Path) -> None:
+    class Fading(Jepa):
+        """Its actions lose their effect on the way."""
+
+        def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+            if self.training and torch.is_grad_enabled():
+                window = replace(
+                    window, past=replace(window.past, actions=window.past.actions.roll(int(steps[0] > 60), 0))
+                )
+            return super().loss(window, generator=generator)
+
+    steps, model = [0], build()
+    model.__class__ = Fading
+    config = replace(SHORT, num_updates=200, batch_size=32, num_checks=10, learning_rate=1e-2)
+    trained = run(model, store, config, tmp_path, progress=lambda done, total: steps.insert(0, done))
+    best = max(trained.curves, key=lambda row: row["control"])
+    assert trained.chosen_step == best["step"] <= 80
+    assert best["control"] > trained.curves[-1]["control"] + 0.1
+    kept = build()
+    kept.__class__ = Fading
+    run(kept, store, replace(config, choose="last"), tmp_path / "last", progress=lambda *_: None)
+    assert not same(model, kept)
+
+
+def test_trackers_are_told_of_each_check(store: Store, build: Build, tmp_path: Path) -> None:
+    interrupted(build(), store, tmp_path / "run", 7, trackers=[JsonLines(tmp_path)])
+    with (tmp_path / "run-seed0.jsonl").open("a") as file:
+        file.write('{"step": 9, "control": 0.0}\n')  # of a check after the checkpoint that the run goes on from
+    trained = run(build(), store, SHORT, tmp_path / "run", resume=True, trackers=[JsonLines(tmp_path)])
+    settings, *lines = map(json.loads, (tmp_path / "run-seed0.jsonl").read_text().splitlines())
+    assert settings["run"] == "run-seed0"
+    assert settings["settings"]["training"]["num_updates"] == 12
+    assert lines == rows(trained)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing(store: Store, build: Build, tmp_path: Path) -> None:

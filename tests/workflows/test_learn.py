@@ -11,9 +11,9 @@ import pytest
 
 import worldline
 from worldline.data.store import Store, open_store
-from worldline.errors import BundleError, DataError, InputError
+from worldline.errors import BundleError, ConfigError, DataError, InputError
 from worldline.recipes.recipe import Recipe
-from worldline.workflows.learn import learn, learn_logs
+from worldline.workflows.learn import Options, learn, learn_logs
 from worldline.workflows.record import record
 from worldline.workflows.reporting import reported_steps
 
@@ -32,8 +32,7 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     result = learn_logs(
         logs.path,
         tmp_path / "world",
-        recipe=tiny,
-        seed=3,
+        Options(recipe=tiny, seed=3),
         stage=lambda name, done, total: told.append((name, done, total)),
     )
     assert list(dict.fromkeys(name for name, _, _ in told)) == ["learn", "fit heads", "calibrate", "measure"]
@@ -66,7 +65,7 @@ def test_logs_are_imported_beside_the_world(logs: Store, tmp_path: Path, tiny: M
         episode = logs.episode(number)
         np.savez(tmp_path / "mine" / f"{number:02}.npz", **episode.observations, **episode.actions)
     (tmp_path / "mine" / "99.npz").write_bytes(b"not an archive")
-    result = learn_logs(tmp_path / "mine", tmp_path / "world", recipe=tiny)
+    result = learn_logs(tmp_path / "mine", tmp_path / "world", Options(recipe=tiny))
     assert len(open_store(tmp_path / "world.store")) == 24
     assert any("99.npz" in line for line in result.findings)
     assert any("bounds" in line for line in result.unclear)
@@ -90,13 +89,12 @@ def test_an_interrupted_training_goes_on(logs: Store, tmp_path: Path, tiny: Make
     resumed = learn_logs(
         logs.path,
         tmp_path / "world",
-        recipe=tiny,
-        resume=True,
+        Options(recipe=tiny, resume=True),
         stage=lambda name, done, total: seen.append(done) if name == "learn" else None,
     )
     assert seen == list(range(6, 13))
     assert not (tmp_path / "world.partial").exists()
-    whole = learn_logs(logs.path, tmp_path / "whole", recipe=tiny)
+    whole = learn_logs(logs.path, tmp_path / "whole", Options(recipe=tiny))
     assert resumed.learned.trained.curves == whole.learned.trained.curves
 
 
@@ -109,11 +107,36 @@ def test_an_interrupt_after_the_training_does_not_lose_it(logs: Store, tmp_path:
         learn(logs.path, tmp_path / "world", recipe=tiny, stage=interrupt)
     stages: list[str] = []
     resumed = learn_logs(
-        logs.path, tmp_path / "world", recipe=tiny, resume=True, stage=lambda name, *_: stages.append(name)
+        logs.path, tmp_path / "world", Options(recipe=tiny, resume=True), stage=lambda name, *_: stages.append(name)
     )
     assert "learn" not in stages
     assert not (tmp_path / "world.partial").exists()
     assert resumed.learned.trained.curves
+
+
+def test_the_best_of_several_seeds_is_kept_and_all_are_told(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, seed=4, num_seeds=3))
+    assert [one.seed for one in result.seeds] == [4, 5, 6]
+    assert len({one.control for one in result.seeds}) == 3
+    best = max(result.seeds, key=lambda one: one.control)
+    run = json.loads((tmp_path / "world" / "run.json").read_text())
+    assert run["seed"] == best.seed
+    assert [one["seed"] for one in run["seeds"]] == [4, 5, 6]
+    assert result.diagnostics is not None
+    (own,) = [error for error in result.diagnostics.errors if (error.world, error.signal) == ("", "position")]
+    assert best.rmse["position"] == {step: own.rmse.value[step - 1] for step in result.diagnostics.horizons}
+    assert {file.name for file in (tmp_path / "world.log").iterdir()} == {f"seed{n}-seed{n}.jsonl" for n in (4, 5, 6)}
+
+
+def test_a_budget_sets_size_and_updates(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    with pytest.raises(ConfigError, match="too short"):
+        learn(logs.path, tmp_path / "never", recipe=tiny, budget_s=0.01)
+    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, budget_s=30.0))
+    run = json.loads((tmp_path / "world" / "run.json").read_text())
+    assert run["training"]["num_updates"] == 48  # four times the recipe's: more is not worth its time
+    assert run["model"]["predictor_width"] == 64  # the largest of the sizes
+    assert run["heads"]["readout_updates"] == 80
+    assert result.learned.recipe.training.num_updates == 48
 
 
 def test_nothing_to_resume(logs: Store, tmp_path: Path, tiny: Make) -> None:

@@ -13,12 +13,15 @@ import torch
 
 from worldline.bundle import read_bundle
 from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Signal
 from worldline.contracts.world import Goal
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import BundleError, UnknownNameError
+from worldline.heads.decoder import Decoder, DecoderConfig
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
+from worldline.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planners.cem import CrossEntropy
@@ -29,6 +32,7 @@ from worldline.worlds.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
 SIZE = 8
+CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))
 Change = Callable[[Any], Any]
 
 
@@ -40,10 +44,13 @@ def learned_engine() -> LearnedEngine:
         model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),
         schema=TOY.schema,
         inputs=("position",),
-        readout=Readout(ReadoutConfig(latent_size=SIZE, signals={"position": 2}, width=16)).eval(),
+        readout=Readout(ReadoutConfig(latent_size=SIZE, signals=TOY.schema.observations, width=16)).eval(),
         familiarity=Familiarity(FamiliarityConfig(latent_size=SIZE)).eval(),
         distance_head=Distance(DistanceConfig(latent_size=SIZE, width=16, size=8)).eval(),
         inverse_head=Inverse(InverseConfig(latent_size=SIZE, low=(-1.0, -1.0), high=(1.0, 1.0), width=16)).eval(),
+        reward_head=Reward(RewardConfig(latent_size=SIZE, action_size=2, width=16)).eval(),
+        termination_head=Termination(TerminationConfig(latent_size=SIZE, width=16)).eval(),
+        decoder=Decoder(DecoderConfig(latent_size=SIZE, images=(CAMERA,), channels=4, width=16)).eval(),
         name="toy",
         notes={"data": "none"},
     )
@@ -97,14 +104,32 @@ def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibrat
     np.testing.assert_array_equal(*plans)
 
 
+def test_every_head_comes_back_with_its_weights(saved: Path) -> None:
+    before, after = learned_engine(), open_engine(read_bundle(saved))
+    names = ("readout", "familiarity", "distance_head", "inverse_head", "reward_head", "termination_head", "decoder")
+    for name in names:
+        old, new = vars(before)[name], vars(after)[name]
+        assert new.config == old.config, name
+        assert old.state_dict().keys() == new.state_dict().keys(), name
+        assert all(torch.equal(value, new.state_dict()[key]) for key, value in old.state_dict().items()), name
+        assert not new.training
+        assert not any(parameter.requires_grad for parameter in new.parameters())
+    assert after.describe().predicts == ("position",)  # a decoder is for eyes only
+
+
 def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibration: Calibration) -> None:
-    engine = replace(learned_engine(), distance_head=None, inverse_head=None)
+    engine = replace(
+        learned_engine(), distance_head=None, inverse_head=None, reward_head=None, termination_head=None, decoder=None
+    )
     save_world(
         tmp_path / "w", engine, learned_calibration, CrossEntropy(), num_proposals=1, model="jepa", run={}, report=None
     )
     opened = open_engine(read_bundle(tmp_path / "w"))
     assert opened.distance_head is None
     assert opened.inverse_head is None
+    assert opened.reward_head is None
+    assert opened.termination_head is None
+    assert opened.decoder is None
     assert "reaches" not in opened.describe().abilities
 
 
@@ -114,6 +139,9 @@ def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibratio
         ("heads/readout.json", lambda config: {**config, "latent_size": SIZE + 1}),
         ("heads/distance.json", lambda config: {**config, "width": 17}),
         ("heads/inverse.json", lambda config: {**config, "low": [-1.0], "high": [1.0]}),
+        ("heads/reward.json", lambda config: {**config, "action_size": 3}),
+        ("heads/termination.json", lambda config: {**config, "width": 17}),
+        ("heads/decoder.json", lambda config: {**config, "channels": 5}),
         ("heads/familiarity.json", lambda config: {**config, "latent_size": SIZE - 1}),
         ("model.json", lambda config: {**config, "predictor_width": 17}),
     ],

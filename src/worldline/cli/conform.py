@@ -86,6 +86,8 @@ def _model(name: str) -> ModelCase:
         observed={k: np.ones(v.shape[:2], bool) for k, v in observations.items()},
         actions={"push": np.stack([one.actions["push"] for one in episodes])},
         exogenous={"wind": np.stack([one.exogenous["wind"] for one in episodes])},
+        rewards={},
+        terminated=np.zeros((6, 5), bool),
         step_s=np.full((6, 5), toy.schema.step_s, np.float32),
         starts=np.stack([np.arange(6), np.zeros(6, int)], 1),
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +16,8 @@ from worldline.cli.options import Json, Threads, use_threads
 if TYPE_CHECKING:
     from worldline.workflows.learn import LearnResult
 
+UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
 
 def learn(
     logs: Annotated[Path, typer.Argument(help="A store, or logs in any format that `worldline import` reads.")],
@@ -20,25 +25,52 @@ def learn(
     recipe: Annotated[
         str | None, typer.Option(help="Name of a recipe.", show_default="pixels if there are images, else vectors")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Family of models: jepa, rssm, ensemble, token, features, lewm.", show_default="the recipe's"
+        ),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of pretrained weights: features needs one.")] = None,
     split: Annotated[
         str | None,
         typer.Option(help="Held-out episodes: episode, time, time:NAME or key:NAME.", show_default="the recipe's"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of initial weights and batches.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where Ctrl-C stopped the training.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings; the world is the one that is best for control.")] = 1,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time to learn in, such as 10min; sets size and updates.", show_default="the recipe's"),
+    ] = None,
+    track: Annotated[list[str] | None, typer.Option(help="Also report to: tensorboard, mlflow.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the training was stopped or killed.")] = False,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
     """Learn a world from logs: a bundle, with a report in it."""
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
-    from worldline.workflows.learn import learn_logs, partial_folder
+    from worldline.workflows.learn import Options, assist, learn_logs, log_folder, partial_folder
 
     check_json(json)
+    options = Options(
+        recipe=recipe,
+        model=model,
+        weights=weights,
+        split=split,
+        seed=seed,
+        num_seeds=seeds,
+        budget_s=None if budget is None else seconds(budget),
+        trackers=tuple(track or ()),
+        resume=resume,
+    )
     use_threads(threads)
+    if int(os.environ.get("RANK", "0")) > 0:  # not the first process of torchrun
+        assist(logs, out, options)
+        return
     try:
         with progress_bars() as stage:
-            result = learn_logs(logs, out, recipe=recipe, split=split, seed=seed, resume=resume, stage=stage)
+            result = learn_logs(logs, out, options, stage=stage)
     except KeyboardInterrupt:
         if partial_folder(out).is_dir():
             print("worldline: stopped, and saved. Go on with the same command and --resume.", file=sys.stderr)
@@ -48,10 +80,24 @@ def learn(
     for line in (*result.findings, *result.unclear):
         print(line)
     _print(result)
+    _print_seeds(result)
     write_json(json, _figures(result))
     print(f"Schema: {result.store.path / 'schema.json'}")
     print(f"Report: {out / 'report.html'}")
+    print(f"Curves: {log_folder(out)}")
     print(f"World:  {out}")
+
+
+def seconds(budget: str) -> float:
+    """The seconds in a text such as "90s", "10min" or "1.5h".
+
+    Raises:
+        typer.BadParameter: it is no such text.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", budget)
+    if found is None or float(found[1]) <= 0:
+        raise typer.BadParameter(f"{budget!r} is no time. Give a number and s, min or h, such as 10min.")
+    return float(found[1]) * UNITS[found[2]]
 
 
 def _print(result: LearnResult) -> None:
@@ -78,6 +124,24 @@ def _print(result: LearnResult) -> None:
     )
 
 
+def _print_seeds(result: LearnResult) -> None:
+    """One row for each training seed, where there are several."""
+    from worldline.cli.output import print_table
+
+    if len(result.seeds) == 1:
+        return
+    columns = [(signal, step) for signal, errors in result.seeds[0].rmse.items() for step in errors]
+    kept = result.learned.recipe.training.seed
+    print_table(
+        f"{len(result.seeds)} trainings; error (RMSE) by signal and steps ahead; seed {kept} is kept",
+        ("seed", "control", *(f"{signal} {step}" for signal, step in columns)),
+        [
+            [str(one.seed), f"{one.control:.3f}", *(f"{one.rmse[signal][step]:.3g}" for signal, step in columns)]
+            for one in result.seeds
+        ],
+    )
+
+
 def _figures(result: LearnResult) -> dict[str, object]:
     """What `--json` writes: RMSE per signal, horizon in steps, and world ("world" is the learned one)."""
     from worldline.workflows.manifest import device, peak_memory_gb
@@ -92,6 +156,9 @@ def _figures(result: LearnResult) -> dict[str, object]:
         "episodes": len(result.store),
         "steps": int(result.store.num_steps.sum()),
         "recipe": result.learned.recipe.name,
+        "model": result.learned.recipe.model,
+        "updates": result.learned.recipe.training.num_updates,
+        "seeds": [asdict(one) for one in result.seeds],
         "rmse": errors,
         "learn_s": round(result.learned.learn_s, 2),
         "heads_s": round(result.learned.heads_s, 2),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from worldline.errors import ConfigError, UnknownNameError
 
@@ -95,6 +97,11 @@ class Signal:
     def dtype(self) -> str:
         """The NumPy dtype that values are stored in."""
         return {Kind.VECTOR: self.precision, Kind.IMAGE: "uint8", Kind.DISCRETE: "int64"}[self.kind]
+
+    def difference(self, values: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+        """`values` - `others`, the shorter way round where the signal repeats."""
+        apart = values - others
+        return apart if self.period is None else (apart + self.period / 2) % self.period - self.period / 2
 
 
 @dataclass(frozen=True, kw_only=True)

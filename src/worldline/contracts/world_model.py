@@ -30,6 +30,11 @@ class Inputs:
     exogenous: Float[Tensor, "B T E"] | None
     step_s: Float[Tensor, "B T"]
 
+    def steps(self, which: slice) -> Inputs:
+        """The inputs of some of the steps."""
+        exogenous = None if self.exogenous is None else self.exogenous[:, which]
+        return Inputs(actions=self.actions[:, :, which], exogenous=exogenous, step_s=self.step_s[:, which])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -48,6 +53,16 @@ class Window:
     past: Inputs
     reward: Float[Tensor, "B T"] | None = None
     terminated: Bool[Tensor, "B T"] | None = None
+
+    def first(self, length: int) -> Window:
+        """The first `length` observations, at least 1, and what lies between them."""
+        return Window(
+            observations={name: values[:, :length] for name, values in self.observations.items()},
+            observed={name: values[:, :length] for name, values in self.observed.items()},
+            past=self.past.steps(slice(length - 1)),
+            reward=None if self.reward is None else self.reward[:, : length - 1],
+            terminated=None if self.terminated is None else self.terminated[:, : length - 1],
+        )
 
 
 class Belief(ABC):

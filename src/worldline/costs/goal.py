@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.engine import Samples
 from worldline.contracts.episode import Arrays
+from worldline.contracts.schema import Signal
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
 Floats = NDArray[np.floating]
@@ -18,7 +19,10 @@ Bound = float | tuple[float, ...]
 
 
 def goal_cost(
-    samples: Samples, targets: Arrays, scale: Mapping[str, float | NDArray[np.floating]]
+    samples: Samples,
+    targets: Arrays,
+    scale: Mapping[str, float | NDArray[np.floating]],
+    signals: Mapping[str, Signal] | None = None,
 ) -> Float[np.ndarray, "W N"]:
     """The expected squared error to the goal, summed over the imagined steps and the targeted signals.
 
@@ -27,6 +31,7 @@ def goal_cost(
         targets: per signal the wanted value [W, *shape] (W may be 1), physical units. Integer signals count as
             labels: their error is 1 where they differ.
         scale: per targeted signal the error that counts as 1, above 0: a number, or one for each component.
+        signals: the targeted signals that repeat, whose error is the shorter way round; default is that none does.
 
     Raises:
         InputError: no target, one of the wrong shape, or a scale that is not above 0.
@@ -47,7 +52,12 @@ def goal_cost(
             raise InputError(f"the target of {name!r} has shape {target.shape}. [W, *shape] = {due} is wanted.")
         wanted = target[:, None, None, None]
         labels = np.issubdtype(values.dtype, np.integer)
-        error = (values != wanted) if labels else (values.astype(float) - wanted)
+        if labels:
+            error = values != wanted
+        elif signals is not None and name in signals:
+            error = signals[name].difference(values.astype(float), wanted)
+        else:
+            error = values.astype(float) - wanted
         squares = ((error / unit) ** 2).reshape(*values.shape[:4], -1)
         total = total + squares.mean(-1).sum(-1).mean(-1)
     return total

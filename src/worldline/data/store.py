@@ -155,6 +155,11 @@ class Store:
             self._num_steps.flags.writeable = False
         return self._num_steps
 
+    @property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Whether the last observation of each episode is a terminal state, [episodes]."""
+        return (self._index.records["flags"] & TERMINATED).astype(bool)
+
     def entry(self, number: int) -> Entry:
         """What the store says of an episode beside its arrays.
 

@@ -24,6 +24,8 @@ class WindowBatch:
         observed: per observation signal [B, H] bool; where False the value must not matter.
         actions: per signal [B, T, *shape]; with a stride of 1 input i takes observation i to i+1.
         exogenous: per signal [B, T, *shape].
+        rewards: per signal [B, T, *shape], of each step.
+        terminated: [B, T] bool, whether the step led to a terminal state.
         step_s: [B, T] float32, seconds that each step took; 1 where the logs do not tell.
         starts: [B, 2] int64: episode, and step of the first observation.
     """
@@ -32,6 +34,8 @@ class WindowBatch:
     observed: Arrays
     actions: Arrays
     exogenous: Arrays
+    rewards: Arrays
+    terminated: NDArray[np.bool_]
     step_s: NDArray[np.float32]
     starts: NDArray[np.int64]
 
@@ -43,11 +47,11 @@ class Windows:
         store: to read from.
         num_observations: H, at least 1.
         episodes: their numbers; those too short for a window are left out, see `left_out`.
-        signals: names of the observation, action and exogenous signals to read.
+        signals: names of the signals to read.
         stride: steps from one observation to the next, at least 1. No input between them is left out.
 
     Raises:
-        InputError: H or the stride is not positive, an episode does not exist, or a signal is a reward.
+        InputError: H or the stride is not positive, or an episode does not exist.
         UnknownNameError: there is no such signal.
         DataError: no episode is long enough.
     """
@@ -70,10 +74,7 @@ class Windows:
         self.store, self.num_observations, self.stride = store, num_observations, stride
         self.num_inputs = (num_observations - 1) * stride
         self._signals = [store.schema[name] for name in signals]
-        rewards = [signal.name for signal in self._signals if signal.role is Role.REWARD]
-        if rewards:
-            raise InputError(f"windows hold observations and inputs; {rewards[0]!r} is a reward. Leave it out.")
-        self._num_steps = store.num_steps
+        self._num_steps, self._terminated = store.num_steps, store.terminated
         num_starts = np.maximum(self._num_steps[self._episodes] + 1 - self.num_inputs, 0)
         self._ends = np.cumsum(num_starts)  # of each episode's starts, in the list of all starts
         self._begins = self._ends - num_starts
@@ -105,7 +106,11 @@ class Windows:
             generator: of the draw.
             into: as in `read`.
         """
-        return self.read(self._starts(generator.integers(len(self), size=batch_size)), into=into)
+        return self.read(self.draw(batch_size, generator), into=into)
+
+    def draw(self, batch_size: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Where the windows that `sample` would read begin, [B, 2]: episode, and step of the first observation."""
+        return self._starts(generator.integers(len(self), size=batch_size))
 
     def read(self, starts: NDArray[np.int64], *, into: WindowBatch | None = None) -> WindowBatch:
         """The windows that begin at `starts`.
@@ -133,6 +138,8 @@ class Windows:
             observed={name: self._read_mask(name, starts) for name in batch[Role.OBSERVATION]},
             actions=batch[Role.ACTION],
             exogenous=batch[Role.EXOGENOUS],
+            rewards=batch[Role.REWARD],
+            terminated=self._read_terminated(starts),
             step_s=self._read_step_s(starts),
             starts=starts,
         )
@@ -158,6 +165,14 @@ class Windows:
             for row, (episode, start) in zip(mask, places.tolist(), strict=True):
                 self.store.observed_into(name, episode, start, row, self.stride)
         return mask
+
+    def _read_terminated(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Only the last step of an episode can lead to a terminal state."""
+        found = np.zeros((len(places), self.num_inputs), np.bool_)
+        if self.num_inputs:
+            ends = places[:, 1] + self.num_inputs == self._num_steps[places[:, 0]]
+            found[:, -1] = ends & self._terminated[places[:, 0]]
+        return found
 
     def _read_step_s(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         step_s = np.full((len(places), self.num_inputs), self.store.schema.step_s or 1.0, np.float32)

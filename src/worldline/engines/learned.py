@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Final, TypeVar, final
 
 import numpy as np
 import torch
@@ -18,12 +18,19 @@ from worldline.contracts.schema import Schema
 from worldline.contracts.world_model import Belief, Inputs, Window, WorldModel
 from worldline.engines.checks import check_future, check_inputs, check_observations
 from worldline.errors import InputError, UnsupportedError
+from worldline.heads.decoder import Decoder
 from worldline.heads.distance import Distance
 from worldline.heads.familiarity import Familiarity
 from worldline.heads.inverse import Inverse
+from worldline.heads.outcome import Reward, Termination
 from worldline.heads.readout import Readout
 from worldline.nn.precision import autocast
 from worldline.train.batches import split_actions, to_inputs, to_tensor
+
+Head = TypeVar("Head")
+
+MOST_NUMBERS: Final = 2**27
+"""Of latents that are held at once while samples are drawn; 4 bytes each."""
 
 
 @final
@@ -37,8 +44,11 @@ class LearnedEngine(Engine, Reaches, Novelty):
         inputs: observation signals that the model takes.
         readout: without it nothing is predicted.
         familiarity: measures novelty.
-        distance: without it no goal observation can be reached for.
-        inverse: without it there are no proposals.
+        distance_head: without it no goal observation can be reached for.
+        inverse_head: without it there are no proposals.
+        reward_head: without it `rewards` is refused.
+        termination_head: without it `termination` is refused.
+        decoder: shows what a latent holds of the model's images, in reports; nothing else uses it.
         name: on the card.
         notes: on the card.
     """
@@ -50,6 +60,9 @@ class LearnedEngine(Engine, Reaches, Novelty):
     familiarity: Familiarity
     distance_head: Distance | None = None
     inverse_head: Inverse | None = None
+    reward_head: Reward | None = None
+    termination_head: Termination | None = None
+    decoder: Decoder | None = None
     name: str = "learned"
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,7 +72,7 @@ class LearnedEngine(Engine, Reaches, Novelty):
             name=self.name,
             engine="learned",
             schema=self.schema,
-            predicts=tuple(self.readout.config.signals),
+            predicts=tuple(signal.name for signal in self.readout.config.signals),
             context=self.model.context,
             deterministic=self.model.deterministic,
             abilities=("novelty", "reaches") if self.distance_head is not None else ("novelty",),
@@ -78,7 +91,7 @@ class LearnedEngine(Engine, Reaches, Novelty):
             return self.model.encode(window, generator=generator)
         held = _belief(belief)
         for step in range(length):
-            inputs = _at(window.past, step)
+            inputs = window.past.steps(slice(step, step + 1))
             observation = {name: values[:, step] for name, values in window.observations.items()}
             observed = {name: flags[:, step] for name, flags in window.observed.items()}
             held = self.model.update(held, inputs, observation, observed, generator=generator)
@@ -95,18 +108,65 @@ class LearnedEngine(Engine, Reaches, Novelty):
         seed: int,
     ) -> Samples:
         """The model's rollout, read out; see `Engine`. A deterministic model gives S = 1."""
-        del num_samples, noise
-        read = self.readout(self._rollout(belief, future, seed))
-        return Samples(signals={name: values.numpy().astype(self.schema[name].dtype) for name, values in read.items()})
+        del noise
+        check_future(future, self.schema)
+        held, inputs = _belief(belief), to_inputs(future.actions, future.exogenous, self.schema)
+        num_worlds, num_versions, horizon, _ = inputs.actions.shape
+        _, held_samples, size = held.features().shape
+        repeats = 1 if self.model.deterministic else -(-num_samples // held_samples)
+        numbers = max(1, num_versions * repeats * held_samples * horizon * size)  # a world
+        generator = torch.Generator().manual_seed(seed)
+        found: dict[str, list[NDArray[np.generic]]] = {signal.name: [] for signal in self.readout.config.signals}
+        for worlds in torch.arange(num_worlds).split(max(1, MOST_NUMBERS // numbers)):
+            features = self._draw(held, inputs, worlds, repeats, generator)
+            if not self.model.deterministic:
+                features = features[:, :, :num_samples]
+            for name, values in self.readout(features).items():
+                found[name].append(values.numpy().astype(self.schema[name].dtype))
+        return Samples(signals={name: np.concatenate(parts) for name, parts in found.items()})
 
     @torch.no_grad()
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
-        """Steps to the goal by the distance head; see `Reaches`."""
-        head = self._distance_head()
+        """Steps to the goal by the distance head, the mean over the model's own samples; see `Reaches`."""
+        fix = "Learn it with goals, or set signal goals only."
+        head = _fitted(self.distance_head, "distance", fix)
         with autocast():
-            features = self._rollout(belief, future, seed=0)[:, :, 0]
-            wanted = head.embed(self._goal(goal))[:, None, None]
-            return np.asarray(head.between(head.embed(features).float(), wanted.float()).numpy())
+            features = self._rollout(belief, future, seed=0)
+            wanted = head.embed(self._goal(goal))[:, None, None, None]
+            steps = head.between(head.embed(features).float(), wanted.float())
+        return np.asarray(steps.mean(2).numpy())
+
+    @torch.no_grad()
+    def rewards(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
+        """The expected reward of each step of `future`, the sum over all reward signals.
+
+        Args:
+            belief: from `observe`, W worlds.
+            future: N versions of T steps.
+
+        Raises:
+            UnsupportedError: the reward head was not fitted.
+        """
+        head = _fitted(self.reward_head, "reward", "Learn it from logs that hold a reward, with outcome_updates.")
+        features = self._rollout(belief, future, seed=0)
+        actions = to_inputs(future.actions, future.exogenous, self.schema).actions[:, :, None]
+        found = head(features, actions.expand(-1, -1, features.shape[2], -1, -1))
+        return np.asarray(found.mean(2).numpy())
+
+    @torch.no_grad()
+    def termination(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
+        """The probability that each step of `future` ends the episode, if none before it did.
+
+        Args:
+            belief: from `observe`, W worlds.
+            future: N versions of T steps.
+
+        Raises:
+            UnsupportedError: the termination head was not fitted.
+        """
+        fix = "Learn it from logs with terminated episodes, with outcome_updates."
+        head = _fitted(self.termination_head, "termination", fix)
+        return np.asarray(head(self._rollout(belief, future, seed=0)).mean(2).numpy())
 
     @torch.no_grad()
     def propose(
@@ -114,7 +174,8 @@ class LearnedEngine(Engine, Reaches, Novelty):
     ) -> Mapping[str, NDArray[np.generic]]:
         """What the inverse head does, imagined step by step: P is 1, or 0 without that head; see `Reaches`.
 
-        Exogenous inputs are not part of a goal, so the head serves worlds without them only.
+        The head is told how many steps of the horizon are left. Exogenous inputs are not part of a goal, so it serves
+        worlds without them only.
         """
         del num_proposals
         held, wanted = _belief(belief), self._goal(goal)
@@ -123,12 +184,12 @@ class LearnedEngine(Engine, Reaches, Novelty):
             size = sum(signal.size for signal in self.schema.actions)
             return split_actions(torch.zeros(len(wanted), 0, horizon, size), self.schema)
         actions = []
-        for _ in range(horizon):
-            action = self.inverse_head(held.features().mean(1), wanted)[:, None, None]
+        for step in range(horizon):
+            left = torch.full((len(wanted),), horizon - step)
+            action = self.inverse_head(held.features().mean(1), wanted, left)[:, None, None]
             step_s = torch.full((len(wanted), 1), self.schema.step_s or 1.0)
-            held = self.model.rollout(
-                held, Inputs(actions=action, exogenous=None, step_s=step_s), generator=generator
-            ).final
+            inputs = Inputs(actions=action, exogenous=None, step_s=step_s)
+            held = self.model.rollout(held, inputs, generator=generator).final
             actions.append(action)
         return split_actions(torch.cat(actions, 2), self.schema)
 
@@ -142,6 +203,19 @@ class LearnedEngine(Engine, Reaches, Novelty):
         inputs = to_inputs(future.actions, future.exogenous, self.schema)
         generator = torch.Generator().manual_seed(seed)
         return self.model.rollout(_belief(belief), inputs, generator=generator).features
+
+    def _draw(
+        self, belief: Belief, inputs: Inputs, worlds: Tensor, repeats: int, generator: torch.Generator
+    ) -> Float[Tensor, "W N S T D"]:
+        """The rollout of some worlds, each `repeats` times with draws of its own, all as samples."""
+        index = worlds.repeat_interleave(repeats)
+        repeated = Inputs(
+            actions=inputs.actions[index],
+            exogenous=None if inputs.exogenous is None else inputs.exogenous[index],
+            step_s=inputs.step_s[index],
+        )
+        features = self.model.rollout(belief.select(index), repeated, generator=generator).features
+        return torch.as_tensor(features.unflatten(0, (len(worlds), repeats)).transpose(1, 2).flatten(2, 3))
 
     def _goal(self, goal: Arrays) -> Float[Tensor, "W D"]:
         """The latent of a goal observation."""
@@ -163,11 +237,6 @@ class LearnedEngine(Engine, Reaches, Novelty):
         window = self._observations(steps, worlds, 1, past)
         return self.model.encode(window, generator=torch.Generator().manual_seed(0)).features().mean(1)
 
-    def _distance_head(self) -> Distance:
-        if self.distance_head is None:
-            raise UnsupportedError("this world has no distance head. Learn it with goals, or set signal goals only.")
-        return self.distance_head
-
     def _window(self, steps: History, worlds: int, length: int) -> Window:
         past = to_inputs({k: v[:, None] for k, v in steps.actions.items()}, steps.exogenous, self.schema)
         return self._observations(steps, worlds, length, past)
@@ -181,13 +250,13 @@ class LearnedEngine(Engine, Reaches, Novelty):
         )
 
 
-def _at(inputs: Inputs, step: int) -> Inputs:
-    here = slice(step, step + 1)
-    exogenous = None if inputs.exogenous is None else inputs.exogenous[:, here]
-    return Inputs(actions=inputs.actions[:, :, here], exogenous=exogenous, step_s=inputs.step_s[:, here])
-
-
 def _belief(belief: EngineBelief) -> Belief:
     if not isinstance(belief, Belief):
         raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
     return belief
+
+
+def _fitted(head: Head | None, name: str, fix: str) -> Head:
+    if head is None:
+        raise UnsupportedError(f"this world has no {name} head. {fix}")
+    return head

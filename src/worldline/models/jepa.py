@@ -3,27 +3,44 @@
 It predicts the latents of future observations, open loop, and a regulariser keeps the latents from collapsing. No
 pixel is ever reconstructed.
 
-Source: LeWM (arXiv 2603.19312) for prediction + SIGReg; LeJEPA (arXiv 2511.08544) for SIGReg.
+What is missing. Every step that shows anything trains the model: its latent is what the encoder makes of what was
+seen, flagged; the vectors that are part of the latent (`signal_weight`) are compared one by one. In use, what an
+observation lacks is filled in with the prediction where it is such a vector; the rest is encoded without it if the
+training data had such gaps too, else it is predicted.
+
+Sources: LeWM (arXiv 2603.19312) for prediction + SIGReg; LeJEPA (2511.08544) for SIGReg; PLDM (2502.14819) and eb_jepa
+for VICReg with temporal similarity and inverse dynamics; 2606.31232 for decoding actions from the change of a latent;
+2603.12231 for straightening.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import cosine_similarity, pad
 
 from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
 from worldline.nn.codes import code_size
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
+from worldline.nn.gather import gather, share_mean
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
+from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
 from worldline.nn.sigreg import sigreg
+from worldline.nn.transformer import Cache
+from worldline.nn.vicreg import covariance, variance
+
+RARE: Final = 0.01
+"""Share of the training steps below which an observation with gaps is not shown to the encoder: it knows none."""
+PAUSE: Final = 1e-3
+"""Length of a change of the latent below which it has no direction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +52,7 @@ class JepaConfig:
         latent_size: D.
         channels: of the image encoder's convolutions.
         encoder_width: of the encoder's hidden layer.
-        predictor_width: of the predictor's two hidden layers.
+        predictor_width: of the predictor's hidden layers.
         sigreg_weight: pull of the latents towards a standard Gaussian.
         constant_size: how many numbers of each latent, its last, no input can change: they hold what stays the same
             within an episode and differs between episodes, such as a wall. 0 for none (docs/design/constants.md).
@@ -44,6 +61,26 @@ class JepaConfig:
             latent, so that none of their digits are lost; the encoder adds the rest (docs/design/vectors.md).
         timed: whether the predictor is told how long each step takes; for logs whose steps differ. A world that was
             learned predicts steps of the schema's length.
+        variance_weight: of what the deviation of each number lacks to 1. VICReg instead of SIGReg is
+            `sigreg_weight=0` and 16, 8, 12, 1 for this and the next three (eb_jepa).
+        covariance_weight: of the squared covariance of two numbers.
+        similarity_weight: of the squared change of the latent in one step.
+        inverse_weight: of the error of the action, decoded from the latents before and after it.
+        delta_weight: of the error of `delta_steps` actions, decoded from the change of the latent over them. Keeps
+            what moves where walls or backgrounds differ between episodes; published with 10 alone, 1 beside SIGReg.
+        delta_steps: N of them, or as many as a window has.
+        straightening_weight: of 1 - cosine between successive changes of the latent; published with 0.1. Paths that
+            are straight are easier to plan along by gradient.
+        memory: what the predictor knows of earlier steps: "none" (a network of two hidden layers), "transformer"
+            (causal attention over the latents), "gru" (a recurrent state). For worlds whose present observation does
+            not show their state, such as a velocity.
+        context: observations that a belief with memory needs, and steps that attention reaches. Training shows up to
+            half of a window to the memory; give it windows of twice the context.
+        memory_size: numbers of the GRU's state, which stand beside the latent in the features.
+        depth: layers of the transformer.
+        num_heads: of its attention; `predictor_width` must be a multiple of twice this.
+        frameskip: k, steps that the predictor takes at once. From the latent k steps ago and the actions since then it
+            predicts the present one, so errors add up every k steps only. 1 for none; needs memory "none".
     """
 
     inputs: tuple[str, ...]
@@ -56,35 +93,88 @@ class JepaConfig:
     num_slices: int = 64
     signal_weight: float = 0.0
     timed: bool = False
+    variance_weight: float = 0.0
+    covariance_weight: float = 0.0
+    similarity_weight: float = 0.0
+    inverse_weight: float = 0.0
+    delta_weight: float = 0.0
+    delta_steps: int = 5
+    straightening_weight: float = 0.0
+    memory: Literal["none", "transformer", "gru"] = "none"
+    context: int = 3
+    memory_size: int = 64
+    depth: int = 2
+    num_heads: int = 4
+    frameskip: int = 1
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("inputs is empty. Name at least one observation signal for the encoder.")
-        for name in ("latent_size", "channels", "encoder_width", "predictor_width", "num_slices"):
+        sizes = ("latent_size", "channels", "encoder_width", "predictor_width", "num_slices", "delta_steps")
+        for name in (*sizes, "context", "memory_size", "depth", "num_heads", "frameskip"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
-        for name in ("sigreg_weight", "signal_weight", "constant_size"):
+        weights = ("sigreg", "signal", "variance", "covariance", "similarity", "inverse", "delta", "straightening")
+        for name in (*(f"{weight}_weight" for weight in weights), "constant_size"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
+        if self.memory not in ("none", "transformer", "gru"):
+            raise ConfigError(f"memory is {self.memory!r}. Choose none, transformer or gru.")
+        if self.memory == "transformer" and self.predictor_width % (2 * self.num_heads):
+            raise ConfigError(
+                f"predictor_width is {self.predictor_width}, and the transformer needs a multiple of twice num_heads, "
+                f"{2 * self.num_heads}. Change one of them."
+            )
+        if self.memory != "none" and self.frameskip > 1:
+            raise ConfigError(
+                f"frameskip is {self.frameskip} and memory {self.memory!r}. Blocks of steps need memory 'none'; or set "
+                "frameskip to 1."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latent(Belief):
-    """A belief that is one latent and nothing else."""
+    """A belief: one latent, and what the predictor remembers."""
 
     latent: Float[Tensor, "B D"]
+    memory: Cache | Hidden | Block | None = None
 
     def features(self) -> Float[Tensor, "B 1 D"]:
-        """The latent; S is 1."""
+        """The latent, beside the recurrent state where there is one; S is 1."""
+        if isinstance(self.memory, Hidden):
+            return torch.cat([self.latent, self.memory.state.to(self.latent.dtype)], -1)[:, None]
         return self.latent[:, None]
 
     def select(self, index: Tensor) -> Latent:
-        """The latents of the batch entries in `index`."""
-        return Latent(latent=self.latent[index])
+        """The latents and memories of the batch entries in `index`."""
+        return Latent(latent=self.latent[index], memory=None if self.memory is None else self.memory.select(index))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What observations show, before anything is filled in.
+
+    Args:
+        pictures: the cameras' part of what is learned; None without a camera.
+        scores: of the vectors, 0 where missing; None without any.
+        observed: per signal.
+    """
+
+    pictures: Float[Tensor, "*lead L"] | None
+    scores: Float[Tensor, "*lead size"] | None
+    observed: Mapping[str, Bool[Tensor, "*lead"]]
+
+    def at(self, step: int) -> _Seen:
+        """One step of [B, H]."""
+        return _Seen(
+            pictures=None if self.pictures is None else self.pictures[:, step],
+            scores=None if self.scores is None else self.scores[:, step],
+            observed={name: flags[:, step] for name, flags in self.observed.items()},
+        )
 
 
 class Jepa(WorldModel):
-    """The model. Its belief is one latent: it remembers nothing that the last full observation does not show.
+    """The model. Without memory its belief is one latent: it knows nothing that the last observation does not show.
 
     Args:
         schema: the signals; actions and exogenous inputs are taken from it in order.
@@ -92,14 +182,17 @@ class Jepa(WorldModel):
 
     Raises:
         UnknownNameError: the config names a signal that the schema lacks.
-        ConfigError: an image of a size that the encoder does not take, or a latent that is too small.
+        ConfigError: an image of a size that the encoder does not take, a latent that is too small, or actions to
+            decode where there are none.
     """
 
     Config = JepaConfig
+    partial: Tensor
 
     def __init__(self, *, schema: Schema, config: JepaConfig) -> None:
         super().__init__()
         self.schema, self.config = schema, config
+        self.context = 1 if config.memory == "none" else config.context
         signals = tuple(schema[name] for name in config.inputs)
         vectors = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
         self.num_exact = sum(code_size(signal) for signal in vectors) if config.signal_weight > 0 else 0
@@ -116,13 +209,23 @@ class Jepa(WorldModel):
             ImageEncoder(signal, channels=config.channels, width=width, out=num_learned) for signal in images
         )
         self.vectors = VectorEncoder(vectors, width=width, out=num_learned) if vectors else None
+        self.register_buffer("partial", torch.zeros(()))  # share of the training steps that were seen in part
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
         self.step_s = Normaliser(1) if config.timed else None
-        num_inputs = len(self.actions.mean) + len(self.exogenous.mean) + int(config.timed)
-        width = config.predictor_width
-        num_moving = config.latent_size - config.constant_size
-        self.predictor = mlp([config.latent_size + num_inputs, width, width, num_moving])
+        self.num_actions = len(self.actions.mean)
+        self.num_inputs = self.num_actions + len(self.exogenous.mean) + int(config.timed)
+        self.predictor = _predictor(config, self.num_inputs)
+        self.inverse, self.delta = self._action_decoders()
+
+    def _action_decoders(self) -> tuple[nn.Sequential | None, nn.Sequential | None]:
+        config, width = self.config, self.config.predictor_width
+        if (config.inverse_weight or config.delta_weight) and not self.num_actions:
+            raise ConfigError("inverse_weight and delta_weight decode actions, and the schema has none. Set both to 0.")
+        size = config.latent_size - config.constant_size - self.num_exact
+        inverse = mlp([2 * size, width, self.num_actions]) if config.inverse_weight else None
+        delta = mlp([size, width, config.delta_steps * self.num_actions]) if config.delta_weight else None
+        return inverse, delta
 
     def fit_normaliser(self, window: Window) -> None:
         """Per channel of an image, per component of everything else; missing values do not count.
@@ -134,6 +237,8 @@ class Jepa(WorldModel):
             encoder.fit(window.observations[name], window.observed[name])
         if self.vectors is not None:
             self.vectors.fit(window.observations, window.observed)
+        shown = self._shown(window.observed)
+        self.partial.copy_((shown.any(-1) & ~shown.all(-1)).float().mean())
         self.actions.fit(window.past.actions.flatten(0, 2))
         if window.past.exogenous is not None:
             self.exogenous.fit(window.past.exogenous.flatten(0, 1))
@@ -141,16 +246,13 @@ class Jepa(WorldModel):
             self.step_s.fit(window.past.step_s.flatten()[:, None])
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
-        """The latent of the last observation; where one was missing, what the steps before lead to."""
-        complete = torch.stack([window.observed[name] for name in self.config.inputs]).all(0)
-        start = int(complete.long().argmax(1).min()) if not complete[:, -1].all() else complete.shape[1] - 1
-        at = {name: window.observations[name][:, start] for name in self.config.inputs}
-        seen = {name: window.observed[name][:, start] for name in self.config.inputs}
-        belief = Latent(latent=self._encode(at, seen))
-        for step in range(start, complete.shape[1] - 1):
-            at = {name: window.observations[name][:, step + 1] for name in self.config.inputs}
-            seen = {name: window.observed[name][:, step + 1] for name in self.config.inputs}
-            belief = self.update(belief, _at_step(window.past, step), at, seen, generator=generator)
+        """The latent of the last observation; what is missing there is what the steps before lead to."""
+        del generator
+        start = 0 if self.config.memory != "none" else _last_whole(self._shown(window.observed).all(-1))
+        seen, known = self._look(window, start), self._inputs(window.past)[:, 0, start:]
+        belief = self._begin(self._perceive(seen.at(0)))
+        for step in range(known.shape[1]):
+            belief = self._meet(self._step(belief, known[:, step]), seen.at(step + 1))
         return belief
 
     def update(
@@ -162,70 +264,182 @@ class Jepa(WorldModel):
         *,
         generator: torch.Generator,
     ) -> Latent:
-        """The new observation's latent where all of it was seen, else the predicted one."""
+        """The new observation's latent where all of it was seen, the predicted one where nothing was.
+
+        Where it was seen in part, the vectors that are part of the latent are those observed and, where missing, those
+        predicted. The learned rest is the encoder's where only such vectors are missing, or where the training data
+        had gaps too; else it is predicted.
+        """
         del generator
-        predicted = self._predict(belief.features()[:, 0], self._inputs(inputs)[:, 0, 0])
-        complete = torch.stack([observed[name] for name in self.config.inputs]).all(0)
-        if not complete.any():
-            return Latent(latent=predicted)
-        return Latent(latent=self._encode(observation, observed).where(complete[:, None], predicted))
+        predicted = self._step(_mine(belief), self._inputs(inputs)[:, 0, 0])
+        if not self._shown(observed).any():
+            return predicted
+        window = Window(
+            observations={name: observation[name][:, None] for name in self.config.inputs},
+            observed={name: observed[name][:, None] for name in self.config.inputs},
+            past=inputs.steps(slice(0)),
+        )
+        return self._meet(predicted, self._look(window).at(0))
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
         """Deterministic: S is 1 and `generator` is not used."""
         del generator
         batch, versions, steps, _ = inputs.actions.shape
         known = self._inputs(inputs).flatten(0, 1)
-        latent = belief.features()[:, 0].repeat_interleave(versions, 0)
+        here = _mine(belief).select(torch.arange(batch, device=known.device).repeat_interleave(versions))
         path = []
         for step in range(steps):
-            latent = self._predict(latent, known[:, step])
-            path.append(latent)
+            here = self._step(here, known[:, step])
+            path.append(here.features()[:, 0])
         features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
-        return Imagined(features=features, final=Latent(latent=latent))
+        return Imagined(features=features, final=here)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Latent:
-        """Features are the belief."""
-        return Latent(latent=features)
+        """Features are the belief; a transformer starts without a past, a block of steps with the first."""
+        size = self.config.latent_size
+        belief = self._begin(features[:, :size])
+        return replace(belief, memory=Hidden(state=features[:, size:])) if self.config.memory == "gru" else belief
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        """Open-loop prediction error, SIGReg, and the options of the config; all but `signals` of the learned part."""
-        config, exact = self.config, self.num_exact
-        batch, length = next(iter(window.observations.values())).shape[:2]
-        flat = {name: window.observations[name].flatten(0, 1) for name in config.inputs}
-        seen = {name: window.observed[name].flatten(0, 1) for name in config.inputs}
-        latents = self._encode(flat, seen).float().unflatten(0, (batch, length))
-        imagined = self.rollout(Latent(latent=latents[:, 0]), window.past, generator=generator).features[:, 0, 0]
-        complete = torch.stack([window.observed[name] for name in config.inputs]).all(0)
-        compared = (complete[:, 1:] & complete[:, :1]).float()
-        error = (imagined.float() - latents[:, 1:])[..., exact:].square().mean(-1)
-        terms = {"prediction": (error * compared).sum() / compared.sum().clamp(min=1)}
-        weights = {"prediction": 1.0}
-        by_time = latents[..., exact:].transpose(0, 1)
-        if config.sigreg_weight:
-            terms["sigreg"] = sigreg(by_time, num_slices=config.num_slices, generator=generator)
-            weights["sigreg"] = config.sigreg_weight
-        if config.constant_size:
-            constant, change = by_time[..., -config.constant_size :], by_time[-1:] - by_time[:1]
-            half = change[..., : change.shape[-1] // 2]
-            terms["constant"] = sigreg(constant, num_slices=config.num_slices, generator=generator)
-            terms["change"] = sigreg(half, num_slices=config.num_slices, generator=generator)
-            weights |= {"constant": config.sigreg_weight, "change": config.sigreg_weight}
-        if self.vectors is not None and exact:
-            known = self.vectors.flags(window.observed)[:, 1:] & complete[:, :1, None]
-            terms["signals"] = _signal_error(latents[..., :exact], imagined[..., :exact], known, self.vectors.change)
-            weights["signals"] = config.signal_weight
-        return Losses(terms=terms, weights=weights)
+        """Prediction error, a regulariser, and the options of the config; all but `signals` of the learned part.
 
-    def _encode(self, observations: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Float[Tensor, "M D"]:
-        parts = [
-            encoder(observations[name], observed[name]) for name, encoder in zip(self.cameras, self.images, strict=True)
+        Prediction is open loop from the first observation; with memory from `context` observations, at most half of
+        the window, while each of those before is predicted from the one before it.
+        """
+        config, exact = self.config, self.num_exact
+        seen, shown = self._look(window), self._shown(window.observed).any(-1)
+        latents = self._perceive(seen).float()
+        known = self._inputs(window.past)[:, 0]
+        warm = min(self.context, (latents.shape[1] + 1) // 2)
+        imagined = self._unroll(seen, latents[:, 0], known, warm).float()
+        begun = shown.clone()
+        begun[:, warm:] = False  # nothing seen from there on helps a prediction
+        compared = (shown[:, 1:] & begun.long().cumsum(1).bool()[:, :-1]).float()
+        error = (imagined - latents[:, 1:])[..., exact:].square().mean(-1)
+        found = {"prediction": (1.0, share_mean(error, compared))}
+        found |= self._spread(latents[..., exact:].transpose(0, 1), shown.T, generator)
+        found |= self._decoded(latents[..., exact:], shown, known[..., : self.num_actions])
+        if self.vectors is not None and exact:
+            flags = self.vectors.flags(window.observed)
+            pair = latents[..., :exact], imagined[..., :exact]
+            found["signals"] = (config.signal_weight, _signal_error(*pair, flags, self.vectors.change, warm))
+        return Losses(
+            terms={name: term for name, (_, term) in found.items()},
+            weights={name: weight for name, (weight, _) in found.items()},
+        )
+
+    def _unroll(self, seen: _Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:
+        """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on."""
+        belief, path = self._begin(start), []
+        for step in range(known.shape[1]):
+            belief = self._step(belief, known[:, step])
+            path.append(belief.latent)
+            if step + 1 < warm:
+                belief = self._meet(belief, seen.at(step + 1))
+        return torch.stack(path, 1)
+
+    def _spread(
+        self, by_time: Float[Tensor, "H B L"], shown: Bool[Tensor, "H B"], generator: torch.Generator
+    ) -> dict[str, tuple[float, Tensor]]:
+        """What keeps the latents from collapsing."""
+        config, found = self.config, dict[str, tuple[float, Tensor]]()
+
+        def gaussian(latents: Tensor, counted: Tensor) -> tuple[float, Tensor]:
+            term = sigreg(latents, num_slices=config.num_slices, generator=generator, counted=counted)
+            return config.sigreg_weight, term
+
+        if config.sigreg_weight:
+            found["sigreg"] = gaussian(by_time, shown)
+        if config.constant_size:
+            change = by_time[-1:] - by_time[:1]
+            found["constant"] = gaussian(by_time[..., -config.constant_size :], shown)
+            found["change"] = gaussian(change[..., : change.shape[-1] // 2], shown[-1:] & shown[:1])
+        if config.variance_weight:
+            found["variance"] = config.variance_weight, variance(by_time, counted=shown)
+        if config.covariance_weight:
+            found["covariance"] = config.covariance_weight, covariance(by_time, counted=shown)
+        return found
+
+    def _decoded(
+        self, learned: Float[Tensor, "B H L"], shown: Bool[Tensor, "B H"], actions: Float[Tensor, "B T A"]
+    ) -> dict[str, tuple[float, Tensor]]:
+        """What gives the path of the latents its shape: similarity, the actions, straightness."""
+        config, found = self.config, dict[str, tuple[float, Tensor]]()
+        moving = learned[..., : learned.shape[-1] - config.constant_size]
+        both = (shown[:, 1:] & shown[:, :-1]).float()
+        if config.similarity_weight:
+            change = learned.diff(dim=1).square().mean(-1)
+            found["similarity"] = config.similarity_weight, share_mean(change, both)
+        if self.inverse is not None:
+            error = self.inverse(torch.cat([moving[:, :-1], moving[:, 1:]], -1)).float() - actions
+            found["inverse"] = config.inverse_weight, share_mean(error.square().mean(-1), both)
+        if self.delta is not None:
+            count = min(config.delta_steps, actions.shape[1])
+            decoded = self.delta(moving[:, count:] - moving[:, :-count]).float()
+            error = decoded[..., : count * self.num_actions] - actions.unfold(1, count, 1).mT.flatten(2)
+            apart = (shown[:, count:] & shown[:, :-count]).float()
+            found["delta"] = config.delta_weight, share_mean(error.square().mean(-1), apart)
+        if config.straightening_weight:
+            found["straightening"] = config.straightening_weight, _bend(moving, both)
+        return found
+
+    def _shown(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead inputs"]:
+        return torch.stack([observed[name] for name in self.config.inputs], -1)
+
+    def _look(self, window: Window, start: int = 0) -> _Seen:
+        """What the observations from `start` on show, [B, H]."""
+        values = {name: window.observations[name][:, start:] for name in self.config.inputs}
+        observed = {name: window.observed[name][:, start:] for name in self.config.inputs}
+        lead = self._shown(observed).shape[:2]
+        pictures = [
+            encoder(values[name].flatten(0, 1), observed[name].flatten()).unflatten(0, lead)
+            for name, encoder in zip(self.cameras, self.images, strict=True)
         ]
+        return _Seen(
+            pictures=torch.stack(pictures).sum(0) if pictures else None,
+            scores=None if self.vectors is None else self.vectors.scores(values, observed),
+            observed=observed,
+        )
+
+    def _perceive(self, seen: _Seen, predicted: Float[Tensor, "*lead D"] | None = None) -> Float[Tensor, "*lead D"]:
+        """The latent that observations stand for; what they lack is taken from the prediction where there is one."""
+        learned, exact, gaps = seen.pictures, None, [seen.observed[name] for name in self.cameras]
         if self.vectors is not None:
-            parts.append(self.vectors(observations, observed))
-        learned = torch.as_tensor(torch.stack(parts).sum(0))
-        if self.vectors is None or not self.num_exact:
-            return learned
-        return torch.cat([self.vectors.scores(observations, observed), learned], -1)
+            assert seen.scores is not None  # for the type checker
+            scores, known = seen.scores, self._shown(seen.observed)[..., self._places()]
+            if self.num_exact and predicted is not None:
+                scores = torch.where(self.vectors.flags(seen.observed), scores, predicted[..., : self.num_exact])
+                known = torch.ones_like(known)
+            part = self.vectors.of_scores(scores, known)
+            learned = part if learned is None else learned + part
+            exact, gaps = scores if self.num_exact else None, [*gaps, known.all(-1)]
+        assert learned is not None
+        if predicted is not None:
+            fit = torch.stack(gaps).all(0) | (self.partial > RARE)
+            told = self._shown(seen.observed).any(-1) & fit
+            learned = torch.where(told[..., None], learned, predicted[..., self.num_exact :])
+        return learned if exact is None else torch.cat([exact, learned], -1)
+
+    def _places(self) -> list[int]:
+        return [place for place, name in enumerate(self.config.inputs) if name not in self.cameras]
+
+    def _begin(self, latent: Float[Tensor, "B D"]) -> Latent:
+        """The belief of a latent with nothing before it."""
+        config = self.config
+        if config.memory == "gru":
+            return Latent(latent=latent, memory=Hidden(state=latent.new_zeros(len(latent), config.memory_size)))
+        if config.frameskip == 1:
+            return Latent(latent=latent)
+        inputs = latent.new_zeros(len(latent), config.frameskip, self.num_inputs)
+        full = torch.full((len(latent),), config.frameskip, device=latent.device)
+        return Latent(latent=latent, memory=Block(base=latent, inputs=inputs, count=full))
+
+    def _meet(self, predicted: Latent, seen: _Seen) -> Latent:
+        """The predicted belief, corrected by what was seen."""
+        latent, memory = self._perceive(seen, predicted.latent), predicted.memory
+        if isinstance(memory, Block):  # what was seen is lost unless the next step sets out from it
+            memory = memory.end(self._shown(seen.observed).any(-1))
+        return Latent(latent=latent, memory=memory)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
         parts = [self.actions(inputs.actions)]
@@ -236,29 +450,76 @@ class Jepa(WorldModel):
             parts.append(self.step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
         return torch.cat(parts, -1)
 
-    def _predict(self, latent: Tensor, known: Tensor) -> Float[Tensor, "M D"]:
-        step = torch.as_tensor(self.predictor(torch.cat([latent, known.to(latent.dtype)], -1)))
-        step = pad(step, (0, self.config.constant_size))
-        if self.vectors is None or not self.num_exact:
-            return latent + step
-        exact, learned = step.split([self.num_exact, step.shape[-1] - self.num_exact], -1)
-        return latent + torch.cat([exact * self.vectors.change, learned], -1)
+    def _step(self, belief: Latent, known: Float[Tensor, "M I"]) -> Latent:
+        """The belief one step later, with nothing observed."""
+        base, memory, known = belief.latent, belief.memory, known.to(belief.latent.dtype)
+        if self.config.memory != "none":
+            change, memory = self.predictor(base, known, memory)
+        elif isinstance(memory, Block):
+            memory = memory.take(base, known)
+            base, share = memory.base, (memory.count / self.config.frameskip).to(known.dtype)
+            change = self.predictor(torch.cat([base, memory.inputs.flatten(1), share[:, None]], -1))
+        else:
+            change = self.predictor(torch.cat([base, known], -1))
+        change = pad(torch.as_tensor(change), (0, self.config.constant_size))
+        if self.vectors is not None and self.num_exact:
+            exact, learned = change.split([self.num_exact, change.shape[-1] - self.num_exact], -1)
+            change = torch.cat([exact * self.vectors.change, learned], -1)
+        return Latent(latent=base + change, memory=memory)
+
+
+def _predictor(config: JepaConfig, num_inputs: int) -> nn.Module:
+    width = config.predictor_width
+    sizes = {"latent_size": config.latent_size, "num_inputs": num_inputs, "width": width}
+    out = config.latent_size - config.constant_size
+    if config.memory == "transformer":
+        reach = {"depth": config.depth, "num_heads": config.num_heads, "span": config.context}
+        return AttentivePredictor(**sizes, **reach, out=out)
+    if config.memory == "gru":
+        return RecurrentPredictor(**sizes, memory_size=config.memory_size, out=out)
+    taken = num_inputs if config.frameskip == 1 else config.frameskip * num_inputs + 1
+    return mlp([config.latent_size + taken, width, width, out])
+
+
+def _mine(belief: Belief) -> Latent:
+    assert isinstance(belief, Latent), f"a {type(belief).__name__} is no belief of this model"
+    return belief
+
+
+def _last_whole(complete: Bool[Tensor, "B H"]) -> int:
+    """The last step from which on every entry of the batch has a complete observation, or the first of all."""
+    steps = torch.arange(complete.shape[1], device=complete.device)
+    return int(torch.where(complete, steps, 0).amax(1).min())
 
 
 def _signal_error(
     scores: Float[Tensor, "B H size"],
     imagined: Float[Tensor, "B T size"],
-    known: Bool[Tensor, "B T size"],
+    known: Bool[Tensor, "B H size"],
     change: Float[Tensor, " size"],
+    warm: int,
 ) -> Float[Tensor, ""]:
-    """Squared error of each component and step over that of standing still: slow signals count like fast ones."""
-    count = known.sum(0).clamp(min=1)
-    error = ((imagined - scores[:, 1:]).square() * known).sum(0) / count
-    standing_still = ((scores[:, :1] - scores[:, 1:]).square() * known).sum(0) / count
-    return (error / (standing_still + change.square())).mean()
+    """Squared error of each component and step over that of standing still: slow signals count like fast ones.
+
+    Where a component was not known when the prediction set out, standing still is its mean, and what it scores is how
+    well the others tell it.
+    """
+    scores, imagined = gather(scores), gather(imagined)
+    known = gather(known.float()).bool()
+    base = torch.arange(imagined.shape[1], device=scores.device).clamp(max=warm - 1)
+    parts = []
+    for told in (known[:, base], ~known[:, base] & known[:, base].any(-1, keepdim=True)):
+        counted = known[:, 1:] & told
+        count = counted.sum(0).clamp(min=1)
+        error = ((imagined - scores[:, 1:]).square() * counted).sum(0) / count
+        standing_still = ((scores[:, base] - scores[:, 1:]).square() * counted).sum(0) / count
+        parts.append((error / (standing_still + change.square())).mean())
+    return torch.stack(parts).sum()
 
 
-def _at_step(inputs: Inputs, step: int) -> Inputs:
-    here = slice(step, step + 1)
-    exogenous = None if inputs.exogenous is None else inputs.exogenous[:, here]
-    return Inputs(actions=inputs.actions[:, :, here], exogenous=exogenous, step_s=inputs.step_s[:, here])
+def _bend(latents: Float[Tensor, "B H L"], both: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
+    """1 - cosine between successive changes, on average; a change of next to nothing has no direction."""
+    change = latents.diff(dim=1)
+    goes = both * (change.detach().norm(dim=-1) > PAUSE)
+    bend = 1 - cosine_similarity(change[:, :-1], change[:, 1:], dim=-1, eps=PAUSE)
+    return share_mean(bend, goes[:, :-1] * goes[:, 1:])

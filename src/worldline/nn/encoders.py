@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from worldline.contracts.schema import Signal
+from worldline.contracts.schema import Kind, Signal
 from worldline.errors import ConfigError
+from worldline.nn.batch_norm import BatchNorm
 from worldline.nn.codes import code_size, join_codes
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
@@ -55,7 +56,7 @@ class ImageEncoder(nn.Module):
             nn.GELU(),
             nn.Flatten(),
             nn.Linear(channels * cells, width),
-            nn.BatchNorm1d(width),
+            BatchNorm(width),
             nn.GELU(),
             nn.Linear(width, out),
         )
@@ -72,8 +73,12 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor, observed: Bool[Tensor, "M"]) -> Float[Tensor, "M out"]:
         """What is learned of `images` [M, height, width, C]; a missing image is the mean image."""
-        scores = (images.permute(0, 3, 1, 2).float() - self.mean) / self.deviation
-        return torch.as_tensor(self.layers(scores.where(observed[:, None, None, None], 0.0)))
+        # Whole rows at once, in place: normalising colour by colour took a fifth of the time of a training step.
+        wide = images.shape[2]
+        mean, deviation = self.mean.flatten().repeat(wide), self.deviation.flatten().repeat(wide)
+        rows = images.flatten(2).to(mean.dtype, copy=True)
+        scores = rows.sub_(mean).div_(deviation).masked_fill_(~observed[:, None, None], 0.0)
+        return torch.as_tensor(self.layers(scores.view(images.shape).permute(0, 3, 1, 2)))
 
 
 class VectorEncoder(nn.Module):
@@ -97,15 +102,28 @@ class VectorEncoder(nn.Module):
 
     @torch.no_grad()
     def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
-        """Takes means, deviations and sizes of changes from values [B, H, *shape]."""
-        known = torch.stack([observed[signal.name] for signal in self.signals]).all(0)
-        if not known.any():
-            return
-        codes = join_codes(self.signals, observations)
-        self.normaliser.fit(codes[known])
-        changes = self.normaliser(codes).diff(dim=1)[known[:, 1:] & known[:, :-1]]
-        if len(changes):
-            self.change.copy_(changes.square().mean(0).sqrt().clamp(min=FINEST))
+        """Takes means, deviations and sizes of changes from values [B, H, *shape]; each signal where it was observed.
+
+        What was observed less than twice keeps the scale that it has. The change of a signal that is never observed
+        at two steps in a row is that over the shortest gap, divided by the gap's root as if it wandered at random.
+        """
+        codes = self._codes(observations, observed)
+        place = 0
+        for signal in self.signals:
+            here, seen = slice(place, place + code_size(signal)), observed[signal.name]
+            place = here.stop
+            if seen.sum() < 2:
+                continue
+            own = Normaliser(code_size(signal)).to(codes.device)
+            own.fit(codes[..., here][seen])
+            self.normaliser.mean[here], self.normaliser.deviation[here] = own.mean, own.deviation
+            for gap in range(1, seen.shape[1]):
+                twice = seen[:, gap:] & seen[:, :-gap]
+                if twice.any():
+                    scores = own(codes[..., here])
+                    size = (scores[:, gap:] - scores[:, :-gap])[twice].square().mean(0).sqrt() / gap**0.5
+                    self.change[here] = size.clamp(min=FINEST)
+                    break
 
     def flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead size"]:
         """Which numbers of the codes were observed."""
@@ -116,13 +134,27 @@ class VectorEncoder(nn.Module):
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
     ) -> Float[Tensor, "*lead size"]:
         """z-scores of the codes side by side; 0 where missing."""
-        scores = self.normaliser(join_codes(self.signals, observations))
+        scores = self.normaliser(self._codes(observations, observed))
         return torch.as_tensor(scores.where(self.flags(observed), 0.0))
 
     def forward(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "M"]]
-    ) -> Float[Tensor, "M out"]:
-        """What is learned of values [M, *shape]."""
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
+    ) -> Float[Tensor, "*lead out"]:
+        """What is learned of values [*lead, *shape]."""
         flags = torch.stack([observed[signal.name] for signal in self.signals], -1)
-        scores = self.scores(observations, observed)
-        return torch.as_tensor(self.layers(torch.cat([scores, flags.to(scores.dtype)], -1)))
+        return self.of_scores(self.scores(observations, observed), flags)
+
+    def of_scores(
+        self, scores: Float[Tensor, "*lead size"], known: Bool[Tensor, "*lead signals"]
+    ) -> Float[Tensor, "*lead out"]:
+        """What is learned of z-scores, each signal flagged as known or not."""
+        return torch.as_tensor(self.layers(torch.cat([scores, known.to(scores.dtype)], -1)))
+
+    def _codes(
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
+    ) -> Float[Tensor, "*lead size"]:
+        """The codes side by side; a missing discrete value may be any number, so it is taken as 0."""
+        values = {
+            s.name: observations[s.name].where(observed[s.name], 0) for s in self.signals if s.kind is Kind.DISCRETE
+        }
+        return join_codes(self.signals, {**observations, **values})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from worldline.contracts.planner import Planner
+from worldline.contracts.world_model import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
-from worldline.models.jepa import JepaConfig
 from worldline.train.heads import HeadsConfig
 from worldline.train.loop import TrainingConfig
 
@@ -20,7 +21,7 @@ class Recipe:
     Args:
         name: of the recipe.
         model: registered name of the family.
-        model_config: of the model; names its inputs.
+        model_config: the family's `Config`; its `inputs` are the observation signals that the model takes.
         training: of the model.
         heads: fitted afterwards.
         horizon: steps that bands are calibrated for.
@@ -28,11 +29,12 @@ class Recipe:
         planner: that the world plans with.
         num_proposals: sequences of the inverse head that the planner starts from; see `LocalWorld`.
         split: which episodes are for what.
+        pretrained: puts pretrained weights into a fresh model; None where there are none.
     """
 
     name: str
     model: str
-    model_config: JepaConfig
+    model_config: Any
     training: TrainingConfig
     heads: HeadsConfig
     horizon: int
@@ -40,6 +42,7 @@ class Recipe:
     planner: Planner
     num_proposals: int
     split: Callable[[Store], Split]
+    pretrained: Callable[[WorldModel], None] | None = None
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe, with other initial weights and batches; the split stays."""

@@ -19,12 +19,10 @@ from worldline.contracts.world_model import Belief, Inputs, Losses, Window, Worl
 from worldline.errors import InputError
 from worldline.testing.clauses import Clause, difference, run
 from worldline.testing.surgery import (
-    first_observations,
     hide,
     one_candidate_each,
     pick_candidates,
     pick_entries,
-    pick_steps,
     redraw,
     splice,
     step_to,
@@ -147,7 +145,7 @@ def check_model(
 def encode_shapes(case: ModelCase) -> None:
     """`encode` gives finite features [B, S, D], for a window of one observation too."""
     for length in (1, case.context):
-        features = case.encode(case.frozen(), first_observations(case.window, length)).features()
+        features = case.encode(case.frozen(), case.window.first(length)).features()
         seen = f"features of shape {tuple(features.shape)} for B = {case.batch} and H = {length}"
         ENCODE.holds(features.ndim == 3 and features.shape[0] == case.batch, seen)
         ENCODE.holds(bool(features.isfinite().all()), f"features that are not finite, H = {length}")
@@ -158,11 +156,11 @@ def update_equals_encode(case: ModelCase) -> None:
     """Folding `update` over the window gives the belief that `encode` gives, after every step."""
     model, generator = case.frozen(), case.generator()
     future = case.future()
-    folded = model.encode(first_observations(case.window, 1), generator=generator)
+    folded = model.encode(case.window.first(1), generator=generator)
     for step in range(1, case.context):
         inputs, observation, observed = step_to(case.window, step)
         folded = model.update(folded, inputs, observation, observed, generator=generator)
-        encoded = case.encode(model, first_observations(case.window, step + 1))
+        encoded = case.encode(model, case.window.first(step + 1))
         where = f"after observation {step} the folded belief differs from the encoded one"
         UPDATE.equal(folded.features(), encoded.features(), within=case.tolerance, seen=where)
         pair = case.rollout(model, folded, future), case.rollout(model, encoded, future)
@@ -192,13 +190,13 @@ def rollout_final(case: ModelCase) -> None:
     model, half = case.frozen(), case.horizon // 2
     belief, inputs = case.encode(model), case.future()
     whole = case.rollout(model, belief, inputs)
-    first = model.rollout(belief, pick_steps(inputs, slice(half)), generator=case.generator())
+    first = model.rollout(belief, inputs.steps(slice(half)), generator=case.generator())
     last = first.features[..., -1, :].flatten(0, 1)
     FINAL.equal(first.final.features(), last, within=case.tolerance, seen="final is not the last imagined state")
     again = model.rollout(belief, inputs, generator=case.generator().manual_seed(case.seed + 1)).features
     if difference(whole, again) > 0:  # a model that draws: its two halves draw other noise than the whole
         return
-    rest = case.rollout(model, first.final, one_candidate_each(pick_steps(inputs, slice(half, None))))
+    rest = case.rollout(model, first.final, one_candidate_each(inputs.steps(slice(half, None))))
     joined = rest.reshape(case.batch, case.num_candidates, *rest.shape[2:])
     FINAL.equal(joined, whole[..., half:, :], within=case.tolerance, seen="going on from final is not one long rollout")
 
@@ -268,7 +266,7 @@ def masks_hide(case: ModelCase) -> None:
     some = torch.zeros_like(everything)
     entries = torch.arange(0, case.batch, 2)
     some[entries, (entries + case.context - 1) % case.context] = True  # entry 0 misses its present
-    start = case.encode(model, first_observations(case.window, 1))
+    start = case.encode(model, case.window.first(1))
 
     def results(values: str) -> dict[str, Tensor]:
         window = hide(case.window, some, values)

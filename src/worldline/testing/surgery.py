@@ -37,15 +37,6 @@ def pick_candidates(inputs: Inputs, index: slice | list[int]) -> Inputs:
     return replace(inputs, actions=inputs.actions[:, index])
 
 
-def pick_steps(inputs: Inputs, steps: slice) -> Inputs:
-    """The steps in `steps`."""
-    return Inputs(
-        actions=inputs.actions[:, :, steps],
-        exogenous=None if inputs.exogenous is None else inputs.exogenous[:, steps],
-        step_s=inputs.step_s[:, steps],
-    )
-
-
 def pick_entries(inputs: Inputs, index: Tensor) -> Inputs:
     """The batch entries in `index`, reordered or repeated as it says."""
     return Inputs(
@@ -67,23 +58,12 @@ def one_candidate_each(inputs: Inputs) -> Inputs:
 
 def splice(first: Inputs, second: Inputs, step: int) -> Inputs:
     """`first` before `step`, `second` from there on."""
-    early, late = pick_steps(first, slice(step)), pick_steps(second, slice(step, None))
+    early, late = first.steps(slice(step)), second.steps(slice(step, None))
     pair = [inputs.exogenous for inputs in (early, late) if inputs.exogenous is not None]
     return Inputs(
         actions=torch.cat([early.actions, late.actions], 2),
         exogenous=torch.cat(pair, 1) if pair else None,
         step_s=torch.cat([early.step_s, late.step_s], 1),
-    )
-
-
-def first_observations(window: Window, length: int) -> Window:
-    """The first `length` observations of `window`."""
-    return Window(
-        observations={name: value[:, :length] for name, value in window.observations.items()},
-        observed={name: value[:, :length] for name, value in window.observed.items()},
-        past=pick_steps(window.past, slice(length - 1)),
-        reward=None if window.reward is None else window.reward[:, : length - 1],
-        terminated=None if window.terminated is None else window.terminated[:, : length - 1],
     )
 
 
@@ -101,7 +81,7 @@ def window_entries(window: Window, index: Tensor) -> Window:
 def step_to(window: Window, step: int) -> tuple[Inputs, Mapping[str, Tensor], Mapping[str, Tensor]]:
     """The input that leads to observation `step`, that observation, and its masks: what `update` takes."""
     return (
-        pick_steps(window.past, slice(step - 1, step)),
+        window.past.steps(slice(step - 1, step)),
         {name: value[:, step] for name, value in window.observations.items()},
         {name: value[:, step] for name, value in window.observed.items()},
     )

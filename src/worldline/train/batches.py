@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Inputs, Window, WorldModel
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
@@ -27,7 +27,20 @@ def to_window(batch: WindowBatch, schema: Schema) -> Window:
             to_inputs({k: v[:, None] for k, v in batch.actions.items()}, batch.exogenous, schema),
             step_s=torch.from_numpy(batch.step_s),
         ),
+        reward=_reward(batch),
+        terminated=torch.from_numpy(batch.terminated),
     )
+
+
+def _reward(batch: WindowBatch) -> Float[Tensor, "B T"] | None:
+    """The sum of all reward signals; None where there are none."""
+    parts = [torch.from_numpy(values).float().flatten(2).sum(-1) for values in batch.rewards.values()]
+    return torch.stack(parts).sum(0) if parts else None
+
+
+def window_signals(schema: Schema, inputs: Sequence[str]) -> list[str]:
+    """Names of what training reads: these observations, and all actions, exogenous inputs and rewards."""
+    return [*inputs, *(s.name for s in schema.signals if s.role is not Role.OBSERVATION)]
 
 
 def to_tensor(values: NDArray[np.generic]) -> Tensor:
@@ -77,25 +90,15 @@ def split_actions(actions: Float[Tensor, "*lead A"], schema: Schema) -> dict[str
 @torch.no_grad()
 def fold(model: WorldModel, window: Window, *, generator: torch.Generator) -> Float[Tensor, "B H D"]:
     """The features of the belief after each observation of `window` (mean over samples), in turn."""
-    first = Window(
-        observations={name: values[:, :1] for name, values in window.observations.items()},
-        observed={name: values[:, :1] for name, values in window.observed.items()},
-        past=_inputs_at(window.past, slice(0, 0)),
-    )
-    belief = model.encode(first, generator=generator)
+    belief = model.encode(window.first(1), generator=generator)
     features = [belief.features().mean(1)]
     for step in range(window.past.step_s.shape[1]):
-        inputs = _inputs_at(window.past, slice(step, step + 1))
+        inputs = window.past.steps(slice(step, step + 1))
         observation = {name: values[:, step + 1] for name, values in window.observations.items()}
         observed = {name: values[:, step + 1] for name, values in window.observed.items()}
         belief = model.update(belief, inputs, observation, observed, generator=generator)
         features.append(belief.features().mean(1))
     return torch.stack(features, 1).float()
-
-
-def _inputs_at(inputs: Inputs, steps: slice) -> Inputs:
-    exogenous = None if inputs.exogenous is None else inputs.exogenous[:, steps]
-    return Inputs(actions=inputs.actions[:, :, steps], exogenous=exogenous, step_s=inputs.step_s[:, steps])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ class Checkpoint:
         batches: state of the generator that draws windows.
         curves: what was measured so far.
         elapsed_s: seconds of training so far.
+        typical_loss: running average of the loss; None before the first update.
+        notes: one for each time that the guard went back, with the reason.
     """
 
     step: int
@@ -38,21 +42,45 @@ class Checkpoint:
     batches: dict[str, Any]
     curves: list[dict[str, float]]
     elapsed_s: float
+    typical_loss: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+Weights = Mapping[str, torch.Tensor]
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, state: Checkpoint
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    state: Checkpoint,
+    others: Mapping[str, Weights],
 ) -> None:
-    """Writes model, optimizer and generators; a checkpoint that was there stays whole until the new one is."""
+    """Writes model, optimizer and generators; a checkpoint that was there stays whole until the new one is.
+
+    Args:
+        folder: for the checkpoint.
+        model: its parameters and buffers.
+        optimizer: its state.
+        generator: of the loss's draws.
+        state: everything that is no tensor.
+        others: further named tensors, in groups whose names have no dot.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value.contiguous() for name, value in slots.items()}
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in slots.items()}
+    for group, values in others.items():
+        tensors |= {f"{group}.{name}": value for name, value in values.items()}
     tensors["generator"] = generator.get_state()
-    name = f"checkpoint-{state.step}.safetensors"
-    save_file(tensors, folder / name)
+    name = f"checkpoint-{state.step}-{secrets.token_hex(4)}.safetensors"  # never one that is in use
+    save_file({key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}, folder / name)
     draft = folder / f"{STATE}.draft"
     draft.write_text(json.dumps({"tensors": name, **asdict(state)}))
+    for path in (folder / name, draft):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
     draft.replace(folder / STATE)
     for old in folder.glob("checkpoint-*.safetensors"):
         if old.name != name:
@@ -61,8 +89,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, fingerprint: str
-) -> Checkpoint:
-    """Puts model, optimizer and generator back to where the run stopped.
+) -> tuple[Checkpoint, dict[str, dict[str, torch.Tensor]]]:
+    """Puts model, optimizer and generator back to where the run stopped; the rest as it was saved.
 
     Raises:
         BundleError: there is no checkpoint, or it belongs to another configuration or other data.
@@ -78,15 +106,18 @@ def load_checkpoint(
             f"{path}: the checkpoint belongs to another configuration or other data. "
             "Go on with what it was started with, or start anew without --resume."
         )
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    slots: dict[int, dict[str, torch.Tensor]] = {}
+    generator.set_state(tensors.pop("generator"))
+    groups: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".")
-            slots.setdefault(int(number), {})[name] = value
+        group, _, name = key.partition(".")
+        groups.setdefault(group, {})[name] = value
+    model.load_state_dict(groups.pop("model"))
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in groups.pop("optimizer", {}).items():
+        number, _, name = key.partition(".")
+        slots.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    generator.set_state(tensors["generator"])
-    return state
+    return state, groups
 
 
 def restore_batches(state: dict[str, Any]) -> np.random.Generator:

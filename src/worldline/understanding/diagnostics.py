@@ -195,7 +195,9 @@ def _means(world: World, cases: Cases, actions: Arrays) -> dict[str, Floats]:
 def _squared_errors(means: Mapping[str, Floats], cases: Cases, signals: Sequence[Signal]) -> dict[str, Floats]:
     """Per signal that was predicted, [W, T]: mean over components; 0 where nothing was observed."""
     return {
-        s.name: np.where(cases.known[s.name], ((means[s.name] - cases.truth[s.name].astype(float)) ** 2).mean(-1), 0.0)
+        s.name: np.where(
+            cases.known[s.name], (s.difference(means[s.name], cases.truth[s.name].astype(float)) ** 2).mean(-1), 0.0
+        )
         for s in signals
         if s.name in means
     }
@@ -287,11 +289,13 @@ def _shuffled(actions: Arrays, episode: NDArray[np.integer], seed: int) -> Array
 def _bands(world: World, cases: Cases, signals: Sequence[Signal], level: float) -> list[Band]:
     """One for each signal that has a band."""
     predicted, found = forecasts(world, cases, cases.actions, level=level), []
-    for name in [signal.name for signal in signals if signal.name in predicted]:
+    for signal in [signal for signal in signals if signal.name in predicted]:
+        name = signal.name
         low, high, horizon = predicted[name].low, predicted[name].high, predicted[name].horizon
         if low is None or high is None:
             continue
-        truth = cases.truth[name].astype(float)
+        middle = (low + high) / 2
+        truth = middle + signal.difference(cases.truth[name].astype(float), middle)
         outside = ((truth < low) | (truth > high)).any(-1) & cases.known[name]
         coverage = cluster_rate(~np.asarray(outside.any(-1)), cases.episode)
         width = tuple(map(float, (high - low).mean((0, 2))))

@@ -91,13 +91,20 @@ class StraightActor(Actor):
 
 
 def reach(
-    learned: Learned, pairs: Sequence[Pair], walls: Walls, *, seed: int, stage: Stage | None
+    learned: Learned,
+    pairs: Sequence[Pair],
+    walls: Walls,
+    *,
+    seed: int,
+    stage: Stage | None,
+    who: Sequence[str] = (PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE),
 ) -> dict[str, GoalReaching]:
-    """Per way of choosing actions how often it reaches the goals, under the same strict protocol.
+    """Per way of choosing actions, of those in `who`, how often it reaches the goals, under the same strict protocol.
 
     All replan at every step but the oracle, whose plans come true.
     """
-    schema, picture = learned.engine.schema, ("camera",)
+    card, picture = learned.engine.describe(), ("camera",)
+    schema = card.schema
     inverse = LocalWorld(learned.engine, learned.calibration, FirstProposal())
     oracle = LocalWorld(
         OracleEngine(lab=TwoRooms(walls)), None, CrossEntropy(num_candidates=16, num_iterations=2), num_proposals=1
@@ -111,14 +118,15 @@ def reach(
         ORACLE: (WorldActor(world=oracle, horizon=HORIZON), ("camera", "position"), HORIZON),
     }
     found = {}
-    for name, (actor, goal_signals, replan_every) in rows.items():
+    for name in who:
+        actor, goal_signals, replan_every = rows[name]
         found[name] = evaluate(
             actor,
             lambda: TwoRooms(walls),
             pairs,
             reached=reached,
             goal_signals=goal_signals,
-            context=1,
+            context=card.context if name in (PLANNER, INVERSE) else 1,
             replan_every=replan_every,
             track=picture if name == PLANNER else (),
             seed=seed,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,20 @@ from worldline.data.splits import Split, split_store
 from worldline.data.store import Store, is_store, open_store
 from worldline.data.windows import Windows
 from worldline.engines.learned import LearnedEngine
-from worldline.errors import InputError
+from worldline.config import from_json, to_json
+from worldline.errors import ConfigError, InputError
+from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.train.batches import to_window
+from worldline.train.batches import to_window, window_signals
 from worldline.train.heads import Heads, fit_heads
-from worldline.train.loop import train
+from worldline.train.loop import Trained, train
+from worldline.train.parallel import processes
+from worldline.train.tracking import Tracker
 from worldline.understanding.diagnostics import Diagnostics
 from worldline.understanding.evidence import Evidence
 from worldline.understanding.report import Report, render
+from worldline.workflows.budget import Sizing, size_for
 from worldline.workflows.learned import Learned, Stage
 from worldline.workflows.manifest import facts, run_manifest
 from worldline.workflows.reporting import (
@@ -60,6 +65,7 @@ class LearnResult:
         store: the logs as they were read; its `schema.json` is the schema that was used.
         learned: everything that learning left behind.
         diagnostics: on held-out episodes; None where the logs hold no vector observation.
+        seeds: one row for each training seed; the bundle holds the one that is best for control.
         findings: what was noticed in the logs, one line each.
         unclear: what could not be told from the logs, and what was assumed.
         total_s: wall time of everything.
@@ -70,9 +76,60 @@ class LearnResult:
     store: Store
     learned: Learned
     diagnostics: Diagnostics | None
+    seeds: tuple[SeedResult, ...]
     findings: tuple[str, ...]
     unclear: tuple[str, ...]
     total_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to learn, beside the logs and the place.
+
+    Args:
+        recipe: a registered name, or a function that gives the recipe for a store; None for "pixels" where there is an
+            image among the observations, else "vectors".
+        model: family that takes the place of the recipe's, by its registered name; None leaves the recipe's.
+        weights: folder of pretrained weights, for a family that starts from some; see `recipes.families`.
+        split: which episodes are for what, a rule of `split_store`; None for the recipe's.
+        seed: of initial weights and batches.
+        num_seeds: trainings, with `seed` and those that follow it.
+        budget_s: seconds that learning may take on this machine, of all seeds together; sets size and number of
+            updates. None for those of the recipe.
+        trackers: registered names of trackers beside "jsonl", which always writes into `<out>.log`.
+        resume: go on from the checkpoint that an interrupted call left in `<out>.partial`.
+    """
+
+    recipe: str | MakeRecipe | None = None
+    model: str | None = None
+    weights: Path | None = None
+    split: str | None = None
+    seed: int = 0
+    num_seeds: int = 1
+    budget_s: float | None = None
+    trackers: tuple[str, ...] = ()
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_seeds < 1:
+            raise ConfigError(f"num_seeds is {self.num_seeds}. It must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """One of several trainings.
+
+    Args:
+        seed: of it.
+        control: what it is worth for control, see `ControlMeasures`.
+        chosen_step: updates after which its weights were reached.
+        rmse: per signal and reported step, on held-out episodes; empty where nothing is predicted.
+    """
+
+    seed: int
+    control: float
+    chosen_step: int
+    rmse: Mapping[str, Mapping[int, float]]
 
 
 def learn(
@@ -80,8 +137,13 @@ def learn(
     out: Path | str,
     *,
     recipe: str | MakeRecipe | None = None,
+    model: str | None = None,
+    weights: Path | str | None = None,
     split: str | None = None,
     seed: int = 0,
+    num_seeds: int = 1,
+    budget_s: float | None = None,
+    trackers: Sequence[str] = (),
     resume: bool = False,
     stage: Stage | None = None,
 ) -> World:
@@ -90,49 +152,64 @@ def learn(
     Args:
         logs: a store, or whatever `worldline.data.opening.open_logs` takes: these are imported into `<out>.store`,
             where the schema that was inferred can be read.
-        out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`.
-        recipe: a registered name, or a function that gives the recipe for a store; default is "pixels" where there
-            is an image among the observations, else "vectors".
-        split: which episodes are for what, a rule of `split_store`; default is the recipe's.
-        seed: of initial weights and batches.
-        resume: go on from the checkpoint that an interrupted call left in `<out>.partial`.
+        out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, and `<out>.log` gets
+            what was measured during training.
+        recipe: see `Options`, as for all that follow.
+        model: see `Options`.
+        weights: see `Options`.
+        split: see `Options`.
+        seed: see `Options`.
+        num_seeds: see `Options`.
+        budget_s: see `Options`.
+        trackers: see `Options`.
+        resume: see `Options`.
         stage: called with the name of a stage, what is done and what there is to do.
 
     Raises:
         DataError: the logs cannot be used; the message names file, episode, signal and step, and what to do.
-        CollapseError: the latents collapsed.
+        UnsupportedError: the family cannot learn from these signals; says why, and which can.
+        CollapseError: the latents collapsed, or the loss ran away.
         InputError: `out` holds something that is not a bundle.
         BundleError: there is nothing to resume.
     """
-    return learn_logs(logs, out, recipe=recipe, split=split, seed=seed, resume=resume, stage=stage).world
+    options = Options(
+        recipe=recipe,
+        model=model,
+        weights=None if weights is None else Path(weights),
+        split=split,
+        seed=seed,
+        num_seeds=num_seeds,
+        budget_s=budget_s,
+        trackers=tuple(trackers),
+        resume=resume,
+    )
+    return learn_logs(logs, out, options, stage=stage).world
 
 
 def learn_logs(
-    logs: Path | str,
-    out: Path | str,
-    *,
-    recipe: str | MakeRecipe | None = None,
-    split: str | None = None,
-    seed: int = 0,
-    resume: bool = False,
-    stage: Stage | None = None,
+    logs: Path | str, out: Path | str, options: Options | None = None, *, stage: Stage | None = None
 ) -> LearnResult:
     """As `learn`, with everything that was measured on the way."""
-    started, out = time.monotonic(), Path(out)
+    started, out, options = time.monotonic(), Path(out), options or Options()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
         raise InputError(f"{out} exists and is no bundle. Choose another place for the world, or delete it first.")
     store, findings, unclear = _open(Path(logs), out, stage)
     imported_s = time.monotonic() - started
     unfinished = partial_folder(out)
-    chosen = _recipe(store, recipe, split).with_seed(seed)
-    learned = learn_world(store, chosen, folder=unfinished, resume=resume, stage=stage)
-    findings = (*findings, *(str(finding) for finding in learned.findings))
+    trackers = [load("tracker", name)(log_folder(out)) for name in dict.fromkeys(("jsonl", *options.trackers))]
+    worlds = []
+    for recipe in recipes(store, unfinished, options, stage):
+        folder = unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
+        learned = learn_world(store, recipe, folder=folder, resume=options.resume, stage=stage, trackers=trackers)
+        worlds.append((learned, _diagnostics(store, learned, stage)))
+    learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
+    seeds = tuple(_seed_result(*world) for world in worlds)
+    findings = (*findings, *(str(finding) for finding in learned.findings), *learned.trained.notes)
     measured = time.monotonic()
-    _tell(stage, "measure", 0)
-    sections, diagnostics = _evidence(store, learned)
-    _tell(stage, "measure", 1)
+    sections = _evidence(store, learned, diagnostics)
     times_s = {"import": imported_s, **learned.times_s, "report": time.monotonic() - measured}
     run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)
+    run["seeds"] = [asdict(one) for one in seeds]
     subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
     report = Report(title=Path(logs).resolve().name, subtitle=subtitle, facts=facts(run), sections=sections)
     save_learned(out, learned, run=run, report=render(report))
@@ -144,10 +221,51 @@ def learn_logs(
         store=store,
         learned=learned,
         diagnostics=diagnostics,
+        seeds=seeds,
         findings=findings,
         unclear=unclear,
         total_s=time.monotonic() - started,
     )
+
+
+def assist(logs: Path, out: Path, options: Options) -> None:
+    """Takes part in the training that the first process of `torchrun` leads with `learn_logs`, and in nothing else.
+
+    Raises:
+        InputError: the logs are no store, so that every process would have to import them.
+    """
+    if not is_store(logs):
+        raise InputError(f"{logs} is no store, and several processes cannot import it together. Import it first.")
+    store, unfinished = open_store(logs), partial_folder(out)
+    for recipe in recipes(store, unfinished, options, None):
+        folder = unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
+        train_model(store, recipe, folder=folder, resume=options.resume)
+
+
+def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | None) -> Iterator[Recipe]:
+    """The recipe of each seed, fitted to the budget.
+
+    A run that goes on keeps the size that was chosen for it, which lies beside its checkpoint.
+    """
+    recipe = _recipe(store, options)
+    if options.budget_s is not None:
+        _tell(stage, "fit to the budget", 0)
+        plan = unfinished / "budget.json"
+        if options.resume and plan.exists():
+            chosen = from_json(Sizing, plan.read_text(), where=plan)
+        else:
+            chosen = size_for(store, recipe, options.budget_s / options.num_seeds)
+            unfinished.mkdir(parents=True, exist_ok=True)
+            plan.write_text(to_json(chosen))
+        recipe = chosen.apply(recipe)
+        _tell(stage, "fit to the budget", 1)
+    for seed in range(options.seed, options.seed + options.num_seeds):
+        yield recipe.with_seed(seed)
+
+
+def log_folder(out: Path) -> Path:
+    """Where what was measured during training is kept: beside the bundle, which takes no foreign file."""
+    return out.with_name(f"{out.name}.log")
 
 
 def partial_folder(out: Path) -> Path:
@@ -156,7 +274,13 @@ def partial_folder(out: Path) -> Path:
 
 
 def learn_world(
-    store: Store, recipe: Recipe, *, folder: Path, resume: bool = False, stage: Stage | None = None
+    store: Store,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    resume: bool = False,
+    stage: Stage | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> Learned:
     """Trains the recipe's model on a store, fits its heads, and calibrates.
 
@@ -166,17 +290,14 @@ def learn_world(
         folder: for the checkpoint of the training, interrupted or complete; the caller removes it in the end.
         resume: go on from that checkpoint.
         stage: told about progress.
+        trackers: told of what is measured during training.
 
     Raises:
         DataError: no episode is long enough, or an action never changes.
-        CollapseError: the latents collapsed.
+        CollapseError: the latents collapsed, or the loss ran away.
     """
-    split = recipe.split(store)
-    inputs = recipe.model_config.inputs
-    model = build_model(store, split, recipe)
-    trained = train(
-        model, store, split, inputs, recipe.training, folder=folder, resume=resume, progress=_named(stage, "learn")
-    )
+    model, trained = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers)
+    split, inputs = recipe.split(store), recipe.model_config.inputs
     model.requires_grad_(False)
     started = time.monotonic()
     heads = fit_heads(model, store, split, inputs, recipe.heads, progress=_named(stage, "fit heads"))
@@ -203,14 +324,43 @@ def learn_world(
     )
 
 
+def train_model(
+    store: Store,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    resume: bool = False,
+    stage: Stage | None = None,
+    trackers: Sequence[Tracker] = (),
+) -> tuple[WorldModel, Trained]:
+    """The recipe's model, trained, and how that went; under `torchrun` every process takes part. See `learn_world`."""
+    split, inputs = recipe.split(store), recipe.model_config.inputs
+    model = build_model(store, split, recipe)
+    with processes():
+        trained = train(
+            model,
+            store,
+            split,
+            inputs,
+            recipe.training,
+            folder=folder,
+            resume=resume,
+            progress=_named(stage, "learn"),
+            trackers=trackers,
+        )
+    return model, trained
+
+
 def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
     """An untrained model whose normaliser knows the training data."""
     family = load("model", recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         model: WorldModel = family(schema=store.schema, config=recipe.model_config)
-    inputs = [signal.name for signal in (*store.schema.actions, *store.schema.exogenous)]
-    windows = Windows(store, recipe.training.window, split.train, [*recipe.model_config.inputs, *inputs])
+    if recipe.pretrained is not None:
+        recipe.pretrained(model)
+    names = window_signals(store.schema, recipe.model_config.inputs)
+    windows = Windows(store, recipe.training.window, split.train, names)
     model.fit_normaliser(to_window(windows.sample(512, np.random.default_rng(0)), store.schema))
     return model
 
@@ -225,6 +375,9 @@ def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) 
         familiarity=heads.familiarity,
         distance_head=heads.distance,
         inverse_head=heads.inverse,
+        reward_head=heads.reward,
+        termination_head=heads.termination,
+        decoder=heads.decoder,
         name=recipe.name,
         notes={"data": store.content_hash(), "recipe": recipe.name},
     )
@@ -261,24 +414,49 @@ def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str,
     return store, tuple(map(str, noticed)), unclear
 
 
-def _recipe(store: Store, recipe: str | MakeRecipe | None, split: str | None) -> Recipe:
-    if recipe is None:
+def _recipe(store: Store, options: Options) -> Recipe:
+    given = options.recipe
+    if given is None:
         images = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
-        recipe = "pixels" if images else "vectors"
-    make: MakeRecipe = load("recipe", recipe) if isinstance(recipe, str) else recipe
-    return make(store) if split is None else replace(make(store), split=partial(split_store, rule=split))
+        given = "pixels" if images else "vectors"
+    make: MakeRecipe = load("recipe", given) if isinstance(given, str) else given
+    recipe = make(store)
+    if options.model is not None:
+        recipe = with_family(recipe, store, options.model, weights=options.weights)
+    return recipe if options.split is None else replace(recipe, split=partial(split_store, rule=options.split))
 
 
-def _evidence(store: Store, learned: Learned) -> tuple[tuple[Evidence, ...], Diagnostics | None]:
+def _diagnostics(store: Store, learned: Learned, stage: Stage | None) -> Diagnostics | None:
+    """On held-out episodes; None where no vector is predicted."""
+    card = learned.engine.describe()
+    if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
+        return None
+    _tell(stage, "measure", 0)
+    found = diagnosis(store, learned)
+    _tell(stage, "measure", 1)
+    return found
+
+
+def _evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[Evidence, ...]:
     """All that can be shown of any logs."""
     sections: list[Evidence] = [learning_curves(store, learned), latent_health(learned)]
-    if not learned.engine.describe().predicts:
-        return tuple(sections), None
-    diagnostics = diagnosis(store, learned)
+    if diagnostics is None:
+        return tuple(sections)
     sections += [readout_quality(store, learned), diagnostics]
     if supports(learned.calibration, BAND):
         sections.append(forecast_sample(store, learned, diagnostics))
-    return tuple(sections), diagnostics
+    return tuple(sections)
+
+
+def _seed_result(learned: Learned, found: Diagnostics | None) -> SeedResult:
+    own = {} if found is None else {error.signal: error.rmse for error in found.errors if not error.world}
+    steps = () if found is None else found.horizons
+    return SeedResult(
+        seed=learned.recipe.training.seed,
+        control=learned.trained.control,
+        chosen_step=learned.trained.chosen_step,
+        rmse={signal: {step: float(rmse.value[step - 1]) for step in steps} for signal, rmse in own.items()},
+    )
 
 
 def _named(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:

@@ -31,6 +31,7 @@ def run_manifest(
     recipe, split = learned.recipe, learned.split
     return {
         "recipe": recipe.name,
+        "family": recipe.model,
         "model": json.loads(to_json(recipe.model_config)),
         "training": json.loads(to_json(recipe.training)),
         "heads": json.loads(to_json(recipe.heads)),
@@ -53,6 +54,8 @@ def run_manifest(
         "findings": list(findings),
         "unclear": list(unclear),
         "curves": [dict(row) for row in learned.trained.curves],
+        "chosen_step": learned.trained.chosen_step,
+        "went_back": list(learned.trained.notes),
     }
 
 

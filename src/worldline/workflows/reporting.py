@@ -144,12 +144,13 @@ def readout_quality(store: Store, learned: Learned) -> Readout:
     with torch.no_grad():
         read = engine.readout(torch.cat([one.features for one in traces]))
     rows = []
-    for signal in (store.schema[name] for name in read):
+    for signal in (store.schema[name] for name in read if store.schema[name].kind is Kind.VECTOR):
         truth = np.concatenate([store.read(signal.name, n, 0, int(store.num_steps[n]) + 1) for n in numbers])
         known = np.concatenate([store.observed(signal.name, n, 0, int(store.num_steps[n]) + 1) for n in numbers])
         if known.any():
-            values = read[signal.name].numpy()
-            rows.append(readout_row(signal.name, signal.unit, truth[known], values[known], episode[known], seed=0))
+            truth, values = truth[known].astype(float), read[signal.name].numpy()[known]
+            values = truth + signal.difference(values, truth)
+            rows.append(readout_row(signal.name, signal.unit, truth, values, episode[known], seed=0))
     return Readout(rows=tuple(rows))
 
 

@@ -20,9 +20,11 @@ from worldline.contracts.world import World
 from worldline.contracts.world_model import WorldModel
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import BundleError
+from worldline.heads.decoder import Decoder, DecoderConfig
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
+from worldline.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.registry import load, names
 from worldline.worlds.calibration import Calibration
@@ -88,6 +90,9 @@ def save_world(
         "familiarity": engine.familiarity,
         "distance": engine.distance_head,
         "inverse": engine.inverse_head,
+        "reward": engine.reward_head,
+        "termination": engine.termination_head,
+        "decoder": engine.decoder,
     }
     for name, head in heads.items():
         if head is not None:
@@ -129,6 +134,9 @@ def open_engine(bundle: Bundle) -> LearnedEngine:
         familiarity=_load(bundle, "heads/familiarity", FamiliarityConfig, Familiarity),
         distance_head=_load_if_there(bundle, "heads/distance", DistanceConfig, Distance),
         inverse_head=_load_if_there(bundle, "heads/inverse", InverseConfig, Inverse),
+        reward_head=_load_if_there(bundle, "heads/reward", RewardConfig, Reward),
+        termination_head=_load_if_there(bundle, "heads/termination", TerminationConfig, Termination),
+        decoder=_load_if_there(bundle, "heads/decoder", DecoderConfig, Decoder),
         name=card.name,
         notes=card.notes,
     )

@@ -26,7 +26,7 @@ from worldline.worlds.checking import (
     check_history,
 )
 from worldline.worlds.objective import objective
-from worldline.worlds.pieces import cut, errors, num_samples
+from worldline.worlds.pieces import cut, errors, mean_of, num_samples
 from worldline.worlds.planning import Search
 
 SEED = 0
@@ -244,10 +244,10 @@ class LocalWorld(World):
 
 
 def _mean(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Over the S axis of [W or N, S, T, *shape], in the signal's dtype; the most frequent label if discrete."""
+    """As `mean_of`, in the signal's dtype; the most frequent label if discrete."""
     if samples.shape[1] == 1:
         return samples[:, 0]
     if signal.kind is Kind.DISCRETE:
         return np.asarray(np.eye(signal.size)[samples].sum(1).argmax(-1))
-    mean = samples.mean(1, dtype=np.float64)
+    mean = mean_of(signal, samples)
     return np.asarray(np.rint(mean) if signal.kind is Kind.IMAGE else mean).astype(signal.dtype)

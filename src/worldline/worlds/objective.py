@@ -78,7 +78,9 @@ class Objective:
         if self.reaches is not None:
             cost = self.reaches.distance(self.belief, future, self.targets).sum(-1)
         else:
-            cost = goal_cost(samples, self.targets, self.scale)
+            schema = self.engine.describe().schema
+            signals = {name: schema[name] for name in self.targets}
+            cost = goal_cost(samples, self.targets, self.scale, signals)
         return Judged(cost=np.asarray(cost), violation=violation)
 
 

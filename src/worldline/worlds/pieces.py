@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.engine import Card, Engine, Future
 from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind, Schema
+from worldline.contracts.schema import Kind, Schema, Signal
 
 NUM_SAMPLES = 16
 """S for engines that draw. Calibration and use must agree on it: the band belongs to the mean of S samples."""
@@ -82,24 +82,37 @@ def num_samples(card: Card) -> int:
     return 1 if card.deterministic else NUM_SAMPLES
 
 
+def mean_of(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.floating]:
+    """The mean over the S axis of vectors or images [W or N, S, T, *shape].
+
+    Where the signal repeats it is the direction of the mean of the directions, in [low, low + period).
+    """
+    if signal.period is None:
+        return np.asarray(samples.mean(1, dtype=np.float64))
+    turn = samples.astype(np.float64) * (2 * np.pi / signal.period)
+    middle = np.arctan2(np.sin(turn).mean(1), np.cos(turn).mean(1)) * (signal.period / (2 * np.pi))
+    low = np.asarray(signal.low or 0.0)
+    return np.asarray(np.mod(middle - low, signal.period) + low)
+
+
 def errors(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np.floating]]:
     """How far the prediction was from each signal in `pieces.truth`; 0 where that is missing.
 
-    Of a vector the absolute error of the mean [W, T, *shape]; of an image its average over the pixels [W, T, 1]; of a
-    discrete signal the share of samples that got it wrong [W, T, 1].
+    Of a vector the absolute error of the mean [W, T, *shape], the shorter way round where it repeats; of an image its
+    average over the pixels [W, T, 1]; of a discrete signal the share of samples that got it wrong [W, T, 1].
     """
     card = engine.describe()
     belief = engine.observe(None, pieces.history, seed=seed)
     samples = engine.imagine(belief, pieces.future, num_samples=num_samples(card), seed=seed).signals
     found: dict[str, NDArray[np.floating]] = {}
     for name, value in pieces.truth.items():
-        kind, known = card.schema[name].kind, pieces.known[name].astype(bool)
+        signal, known = card.schema[name], pieces.known[name].astype(bool)
         truth = np.where(known.reshape(known.shape + (1,) * (value.ndim - 2)), value, 0)
-        if kind is Kind.DISCRETE:
+        if signal.kind is Kind.DISCRETE:
             error = (samples[name][:, 0] != truth[:, None]).mean(1)[..., None]
         else:
-            error = np.abs(samples[name][:, 0].mean(1, dtype=np.float64) - truth)
-        if kind is Kind.IMAGE:
+            error = np.abs(signal.difference(mean_of(signal, samples[name][:, 0]), truth))
+        if signal.kind is Kind.IMAGE:
             error = error.mean((2, 3, 4))[..., None]
         found[name] = np.where(known[..., None], error, 0.0)
     return found

@@ -1,0 +1,266 @@
+"""Every family on every task, three training seeds each: open-loop errors beside the floors, and goals reached.
+
+Run: .venv/bin/python benchmarks/families.py [--tasks ...] [--families ...] [--seeds 3] [--logs FOLDER] [--encoder FOLDER]
+Adds to benchmarks/results/families.json after every training and writes the table in docs/families.md from all that is
+there; a row that was measured is not measured again unless `--again` is given. Every family gets the same logs, split,
+inputs and time to train in, at most the updates of its recipe. Where it cannot learn a task, the row says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldline.data.store import Store, is_store, open_store
+from worldline.errors import InputError, UnsupportedError, WorldlineError
+from worldline.labs.two_rooms import TwoRooms
+from worldline.recipes.families import with_family
+from worldline.recipes.greenhouse import greenhouse, record_greenhouse
+from worldline.recipes.push_t import push_t, record_push_t
+from worldline.recipes.recipe import Recipe
+from worldline.recipes.two_rooms import two_rooms, two_rooms_random
+from worldline.understanding.diagnostics import diagnose
+from worldline.workflows.budget import updates_within
+from worldline.workflows.demo import held_out_pairs
+from worldline.workflows.goals import INVERSE, PLANNER, STRAIGHT, Walls, reach
+from worldline.workflows.learn import learn_world
+from worldline.workflows.learned import Learned
+from worldline.workflows.record import record
+from worldline.workflows.reporting import comparisons, honest
+
+FAMILIES = ("jepa", "rssm", "ensemble", "token", "features", "lewm")
+ROOT = Path(__file__).parent.parent
+RESULT, TABLE = ROOT / "benchmarks" / "results" / "families.json", ROOT / "docs" / "families.md"
+RIVALS = ("persistence", "linear", "action_blind")
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be learned.
+
+    Args:
+        title: for the table.
+        record: makes the logs.
+        recipe: for them.
+        train_s: seconds that each training may take.
+        steps: horizons that are reported.
+        walls: of Two Rooms, where goals are reached for too.
+    """
+
+    title: str
+    record: Callable[[Path], Store]
+    recipe: Callable[[Store], Recipe]
+    train_s: float
+    steps: tuple[int, ...]
+    walls: Walls | None = None
+
+
+def _rooms(walls: Walls, num_episodes: int, path: Path) -> Store:
+    return record(TwoRooms(walls), path, num_episodes=num_episodes, max_steps=60, seed=0)
+
+
+TASKS = {
+    "greenhouse": Task(
+        title="Greenhouse (vectors)",
+        record=lambda path: record_greenhouse(path, num_episodes=288, seed=0),
+        recipe=greenhouse,
+        train_s=120,
+        steps=(2, 12, 48),
+    ),
+    "two-rooms": Task(
+        title="Two Rooms, fixed wall (pixels)",
+        record=partial(_rooms, "fixed", 500),
+        recipe=two_rooms,
+        train_s=150,
+        steps=(5, 10, 20),
+        walls="fixed",
+    ),
+    "two-rooms-random": Task(
+        title="Two Rooms, random walls (pixels)",
+        record=partial(_rooms, "random", 1600),
+        recipe=two_rooms_random,
+        train_s=300,
+        steps=(5, 10, 20),
+        walls="random",
+    ),
+    "push-t": Task(
+        title="Push-T (pixels and agent)",
+        record=lambda path: record_push_t(path, num_episodes=400, seed=0),
+        recipe=push_t,
+        train_s=900,
+        steps=(5, 10, 25),
+    ),
+}
+
+
+def measure(task: Task, store: Store, family: str, seed: int, encoder: Path | None) -> Figures:
+    """One training and everything that is read from it."""
+    recipe = with_family(task.recipe(store), store, family, weights=encoder if family == "features" else None)
+    recipe = recipe.with_seed(seed)
+    updates = updates_within(store, recipe, task.train_s)
+    recipe = replace(recipe, training=replace(recipe.training, num_updates=updates))
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        learned = learn_world(store, recipe, folder=Path(folder))
+    figures: Figures = {
+        "updates": updates,
+        "chosen_step": learned.trained.chosen_step,
+        "control": learned.trained.control,
+        "train_s": round(learned.trained.elapsed_s, 1),
+        "learn_s": round(time.monotonic() - started, 1),
+        "went_back": list(learned.trained.notes),
+        "errors": errors(task, store, learned),
+    }
+    if task.walls is not None:
+        pairs = held_out_pairs(store, learned.split.held_out, 200)
+        rows = reach(learned, pairs, task.walls, seed=seed, stage=None, who=(PLANNER, INVERSE, STRAIGHT))
+        figures["success"] = {name: [one.success.value, one.success.low, one.success.high] for name, one in rows.items()}
+    return figures
+
+
+def errors(task: Task, store: Store, learned: Learned) -> list[Figures]:
+    """Per signal and horizon the errors of the world and of the floors, and the skill against the best floor."""
+    rivals = comparisons(store, learned)
+    found = diagnose(
+        honest(learned),
+        [store.episode(number) for number in learned.split.held_out],
+        comparisons={name: rivals[name] for name in RIVALS},
+        context=max(3, learned.engine.describe().context),
+        horizon=max(task.steps),
+        horizons=task.steps,
+        per_episode=8,
+        levels=(0.9,),
+        seed=0,
+    )
+    rmse = {(one.world, one.signal): one.rmse for one in found.errors}
+    skill = {(one.against, one.signal): one.skill for one in found.skills}
+    rows = []
+    for signal, unit in found.units.items():
+        for step in task.steps:
+            row: Figures = {"signal": signal, "unit": unit, "step": step, "world": rmse["", signal].at(step).value}
+            row |= {name: rmse[name, signal].at(step).value for name in RIVALS}
+            best = min(RIVALS, key=lambda name: row[name])
+            better = skill[best, signal].at(step)
+            row |= {"floor": best, "skill": [better.value, better.low, better.high]}
+            rows.append(row)
+    return rows
+
+
+def table(results: Figures) -> str:
+    """The page."""
+    lines = [
+        "# What each family reaches",
+        "",
+        "Written by `python benchmarks/families.py` from `benchmarks/results/families.json`. Every family gets the same "
+        "logs, split, inputs and time to train in. Skill is 1 - error / error of the best of persistence, a linear "
+        "autoregression and an action-blind copy of it, on held-out episodes, open loop: 0 is no better, 1 is perfect, "
+        "below 0 is worse. Each cell shows the mean over training seeds and, in brackets, the worst seed.",
+        "",
+        f"Machine: {results.get('machine', '')}.",
+    ]
+    for name, task in TASKS.items():
+        rows = {family: results["tasks"].get(name, {}).get(family) for family in FAMILIES}
+        if any(rows.values()):
+            lines += ["", f"## {task.title}", "", *_rows(task, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
+    signals = next(
+        list(dict.fromkeys(e["signal"] for e in one["seeds"][0]["errors"]))
+        for one in rows.values()
+        if one is not None and one.get("seeds")
+    )
+    steps = f"{task.steps[0]} / {task.steps[-1]}"
+    goals = ["goals reached"] if task.walls else []
+    columns = ["family", "seeds", "updates", "training", *goals, *(f"{signal}, {steps} steps" for signal in signals)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for family, row in rows.items():
+        if row is None:
+            continue
+        if "unsupported" in row:
+            lines.append(f"| `{family}` | UNSUPPORTED: {row['unsupported']} |" + " |" * (len(columns) - 2))
+            continue
+        seeds = row["seeds"]
+        cells = [f"`{family}`", str(len(seeds)), str(seeds[0]["updates"]), f"{np.mean([s['train_s'] for s in seeds]):.0f} s"]
+        if task.walls:
+            cells.append(_spread([s["success"][PLANNER][0] for s in seeds], "{:.1%}"))
+        for signal in signals:
+            both = []
+            for step in (task.steps[0], task.steps[-1]):
+                skills = [
+                    e["skill"][0] for s in seeds for e in s["errors"] if (e["signal"], e["step"]) == (signal, step)
+                ]
+                both.append(_spread(skills, "{:.2f}") if skills else "–")
+            cells.append(" / ".join(both))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    return f"{form.format(np.mean(values))} ({form.format(min(values))})"
+
+
+def run(results: Figures, name: str, family: str, seeds: Sequence[int], store: Store, given: argparse.Namespace) -> None:
+    """Measures what is missing of one row."""
+    rows = results["tasks"].setdefault(name, {})
+    for seed in seeds:
+        row = rows.setdefault(family, {"seeds": []})
+        if not given.again and any(one["seed"] == seed for one in row.get("seeds", ())):
+            continue
+        print(f"{name}, {family}, seed {seed}", flush=True)
+        try:
+            found = {"seed": seed, **measure(TASKS[name], store, family, seed, given.encoder), "note": given.note}
+        except (UnsupportedError, InputError) as error:
+            rows[family] = {"unsupported": str(error)}
+        except WorldlineError as error:
+            print(f"  failed: {error}", flush=True)
+            row.setdefault("failed", []).append({"seed": seed, "why": str(error)})
+        else:
+            row["seeds"] = sorted(
+                [*(one for one in row["seeds"] if one["seed"] != seed), found], key=lambda one: one["seed"]
+            )
+        RESULT.write_text(json.dumps(results, indent=1) + "\n")
+        TABLE.write_text(table(results))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--families", nargs="*", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--logs", type=Path, help="folder of recorded logs, kept; default: a temporary one")
+    parser.add_argument("--encoder", type=Path, help="folder of the pretrained encoder of `features`")
+    parser.add_argument("--note", default="", help="kept with each row that is measured now")
+    parser.add_argument("--again", action="store_true", help="measure anew what is there")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    results = json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
+    results["machine"] = (
+        f"CPU, {os.cpu_count()} cores, {given.threads} thread{'s' if given.threads > 1 else ''} a training; "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in given.tasks:
+            path = (given.logs or Path(temporary)) / name
+            store = open_store(path) if is_store(path) else TASKS[name].record(path)
+            for family in given.families:
+                run(results, name, family, range(given.seeds), store, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,494 @@
+"""A probabilistic ensemble on vectors and discrete values: what is noise and what was not learned, kept apart.
+
+Several small networks, each told the last few observations and inputs, predict how much each signal changes and how
+surely. Where they agree on a spread, the world is noisy; where they disagree, the logs hold too little.
+
+Source: PETS (arXiv 1805.12114) for the ensemble, its bounds and TS-infinity; beta-NLL (arXiv 2203.09168); the rest of the
+loss, and why changes are scaled, is in docs/design/vectors.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import silu, softplus
+
+from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.errors import ConfigError, InputError
+from worldline.nn.codes import code_size, to_code
+from worldline.nn.encoders import FINEST
+from worldline.nn.normaliser import Normaliser
+
+BOUND_WEIGHT: Final = 0.01
+"""Pull of the bounds on the variance towards each other, as in PETS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig:
+    """Size of the networks and weight of each term.
+
+    Args:
+        inputs: observation signals that the model sees and predicts; no images.
+        num_members: M, networks.
+        history: observations that each prediction is made from.
+        width: of the two hidden layers of each network.
+        beta: 0 for the plain likelihood, 1 for errors that count the same whatever the noise.
+        path_weight: of the error of whole paths, open loop, against that of single steps.
+        blanked: share of the observed values that training hides from the networks, so that they know how unsure to be
+            where a sensor drops out.
+        timed: whether the networks are told how long each step takes; for logs whose steps differ.
+    """
+
+    inputs: tuple[str, ...]
+    num_members: int = 5
+    history: int = 3
+    width: int = 200
+    beta: float = 0.5
+    path_weight: float = 1.0
+    blanked: float = 0.05
+    timed: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("inputs is empty. Name at least one vector or discrete observation signal.")
+        for name, least in (("num_members", 2), ("history", 1), ("width", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {least}.")
+        if self.path_weight < 0:
+            raise ConfigError(f"path_weight is {self.path_weight}. It must not be negative.")
+        if not 0 <= self.beta <= 1:
+            raise ConfigError(f"beta is {self.beta}. It must lie between 0 and 1.")
+        if not 0 <= self.blanked < 1:
+            raise ConfigError(f"blanked is {self.blanked}. It must be at least 0 and below 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory(Belief):
+    """The last observations as each member holds them, newest first; particle m belongs to member m for good.
+
+    Args:
+        codes: z-scores; where a value is missing, what the member predicted.
+        stale: 0 where the value was observed, 1 where it never was, k / (k + 1) after k steps without it.
+        inputs: z-scores of the inputs between the observations.
+    """
+
+    codes: Float[Tensor, "B M history size"]
+    stale: Float[Tensor, "B M history signals"]
+    inputs: Float[Tensor, "B M gaps I"]
+
+    def features(self) -> Float[Tensor, "B M D"]:
+        """Everything side by side; the present z-scores come first."""
+        return torch.cat([self.codes.flatten(2), self.stale.flatten(2), self.inputs.flatten(2)], -1)
+
+    def select(self, index: Tensor) -> Memory:
+        """The memories of the batch entries in `index`."""
+        return Memory(codes=self.codes[index], stale=self.stale[index], inputs=self.inputs[index])
+
+    def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> Memory:
+        """One step on: codes and stale [B, M, ...] are the present, `now` [B, I] led to it."""
+        inputs = now[:, None, None].expand(-1, codes.shape[1], -1, -1)
+        return Memory(
+            codes=torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2),
+            stale=torch.cat([stale[:, :, None], self.stale[:, :, :-1]], 2),
+            inputs=torch.cat([inputs, self.inputs], 2)[:, :, : self.inputs.shape[2]],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What each member says of the next step, z-scores."""
+
+    mean: Float[Tensor, "B M size"]
+    variance: Float[Tensor, "B M size"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Two variances of what is predicted, per number of the codes of the inputs in order, physical units squared.
+
+    An angle has two numbers, sine and cosine, a discrete value one for each of its values.
+
+    Args:
+        aleatoric: of the world, as the members see it: the mean of their variances.
+        epistemic: of what was not learned: the variance of the members' means.
+    """
+
+    aleatoric: Float[Tensor, "B N T size"]
+    epistemic: Float[Tensor, "B N T size"]
+
+
+class Codes(nn.Module):
+    """z-scores of the codes of all signals, and how much they change in a step.
+
+    Args:
+        signals: at least one.
+    """
+
+    change: Tensor
+
+    def __init__(self, signals: tuple[Signal, ...]) -> None:
+        super().__init__()
+        self.signals = signals
+        self.owner = [number for number, signal in enumerate(signals) for _ in range(code_size(signal))]
+        self.normalisers = nn.ModuleList(Normaliser(code_size(signal)) for signal in signals)
+        self.register_buffer("change", torch.ones(len(self.owner)))  # deviation of one step's change, z-scores
+
+    @property
+    def deviation(self) -> Float[Tensor, " size"]:
+        """Physical units of one z-score."""
+        return torch.cat([torch.as_tensor(one.deviation) for one in self.normalisers])
+
+    @torch.no_grad()
+    def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
+        """Takes means, deviations and sizes of changes from values [B, H, *shape], each signal by itself."""
+        first = 0
+        for signal, normaliser in zip(self.signals, self.normalisers, strict=True):
+            assert isinstance(normaliser, Normaliser)  # for the type checker
+            seen, here = observed[signal.name], slice(first, first + code_size(signal))
+            first = here.stop
+            if not seen.any():
+                continue
+            codes = _masked_code(signal, observations[signal.name], seen)
+            normaliser.fit(codes[seen])
+            scores = normaliser(codes)
+            for gap in range(1, seen.shape[1]):  # of a slow sensor no two values in a row may be known
+                both = seen[:, gap:] & seen[:, :-gap]
+                if both.any():
+                    changes = (scores[:, gap:] - scores[:, :-gap])[both]
+                    self.change[here] = (changes.square().mean(0) / gap).sqrt().clamp(min=FINEST)
+                    break
+
+    def forward(
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
+    ) -> Float[Tensor, "*lead size"]:
+        """z-scores of all codes side by side, finite even where nothing was observed."""
+        parts = [
+            normaliser(_masked_code(signal, observations[signal.name], observed[signal.name]))
+            for signal, normaliser in zip(self.signals, self.normalisers, strict=True)
+        ]
+        return torch.cat(parts, -1)
+
+
+class MemberLinear(nn.Module):
+    """One linear layer of each member, all in one product.
+
+    Args:
+        num_members: M.
+        wide: numbers that come in.
+        narrow: numbers that go out.
+    """
+
+    def __init__(self, num_members: int, wide: int, narrow: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_members, wide, narrow))
+        self.bias = nn.Parameter(torch.empty(num_members, 1, narrow))
+        for parameter in (self.weight, self.bias):
+            gain = 3**0.5 if parameter is self.weight else 1.0
+            nn.init.uniform_(parameter, -gain * (wide**-0.5), gain * wide**-0.5)
+
+    def forward(self, values: Float[Tensor, "M R wide"]) -> Float[Tensor, "M R narrow"]:
+        """What each member makes of its own rows."""
+        return torch.baddbmm(self.bias, values, self.weight)
+
+
+class Ensemble(WorldModel):
+    """The model. Its belief is the last `history` observations, once for each member.
+
+    A value that is missing is replaced by what each member predicts, and marked with how long ago it was last seen;
+    carrying the last one forward would forget what the inputs did in between. A value that was never seen is the mean,
+    with the spread of the training data around it.
+
+    Args:
+        schema: the signals; actions and exogenous inputs are taken from it in order.
+        config: see `EnsembleConfig`.
+
+    Raises:
+        UnknownNameError: the config names a signal that the schema lacks.
+        ConfigError: an input is an image.
+    """
+
+    Config = EnsembleConfig
+    deterministic = False
+
+    def __init__(self, *, schema: Schema, config: EnsembleConfig) -> None:
+        super().__init__()
+        signals = tuple(schema[name] for name in config.inputs)
+        images = [signal.name for signal in signals if signal.kind is Kind.IMAGE]
+        if images:
+            raise ConfigError(
+                f"input {images[0]!r} is an image, and the family 'ensemble' has no encoder for images. Leave it out, "
+                "or take a family that has one: jepa, rssm, features, lewm."
+            )
+        self.schema, self.config, self.context = schema, config, config.history
+        self.codes = Codes(signals)
+        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
+        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
+        self.step_s = Normaliser(1) if config.timed else None
+        self.num_inputs = len(self.actions.mean) + len(self.exogenous.mean) + int(config.timed)
+        members, width, size = config.num_members, config.width, len(self.codes.owner)
+        wide = config.history * (size + len(signals) + self.num_inputs)
+        self.layers = nn.ModuleList(
+            [MemberLinear(members, wide, width)]
+            + [MemberLinear(members, width, width) for _ in range(int(__import__("os").environ.get("DEEP", "2")))]
+            + [MemberLinear(members, width, 2 * size)]
+        )
+        self.upper = nn.Parameter(torch.full((members, size), 0.5))  # of the log variance of z-scores
+        self.lower = nn.Parameter(torch.full((members, size), -10.0))  # the same in units of one step's change
+
+    def fit_normaliser(self, window: Window) -> None:
+        """Per component; missing values do not count, and what was never observed keeps the scale that it has."""
+        self.codes.fit(window.observations, window.observed)
+        self.actions.fit(window.past.actions.flatten(0, 2))
+        if window.past.exogenous is not None:
+            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
+        if self.step_s is not None:
+            self.step_s.fit(window.past.step_s.flatten()[:, None])
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> Memory:
+        """The last observations, gaps filled with what each member predicts; draws nothing."""
+        del generator
+        codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
+        return self._follow(codes, seen, self._inputs(window.past)[:, 0])[-1]
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Bool[Tensor, "B"]],
+        *,
+        generator: torch.Generator,
+    ) -> Memory:
+        """The memory one step on; draws nothing."""
+        del generator
+        codes, seen = self.codes(observation, observed), self._seen(observed)
+        return self._observe(_memory(belief), self._inputs(inputs)[:, 0, 0], codes, seen)
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        """One particle a member, each with noise of its own at every step (TS-infinity)."""
+        batch, versions, steps, _ = inputs.actions.shape
+        known = self._inputs(inputs).flatten(0, 1)
+        memory = _repeat(_memory(belief), versions)
+        path = []
+        for step in range(steps):
+            outlook = self._predict(memory, known[:, step])
+            noise = _noise(outlook.mean[::versions], generator).repeat_interleave(versions, 0)
+            memory = _imagine(memory, outlook.mean + outlook.variance.sqrt() * noise, known[:, step])
+            path.append(memory.features())
+        features = torch.stack(path, 2).unflatten(0, (batch, versions))
+        return Imagined(features=features, final=memory)
+
+    def belief(self, features: Float[Tensor, "B D"]) -> Memory:
+        """Features are the belief, which all members then share."""
+        config, signals = self.config, len(self.codes.signals)
+        sizes = [config.history * len(self.codes.owner), config.history * signals]
+        shared = features[:, None].expand(-1, config.num_members, -1)
+        codes, stale, inputs = shared.split([*sizes, (config.history - 1) * self.num_inputs], -1)
+        return Memory(
+            codes=codes.unflatten(-1, (config.history, -1)),
+            stale=stale.unflatten(-1, (config.history, signals)),
+            inputs=inputs.unflatten(-1, (config.history - 1, self.num_inputs)),
+        )
+
+    @torch.no_grad()
+    def uncertainty(
+        self, belief: Belief, inputs: Inputs, *, generator: torch.Generator, num_particles: int = 32
+    ) -> Spread:
+        """How unsure each step is, and why: the law of total variance, with the member as what is conditioned on.
+
+        Exact for the first step. Later ones condition on the particles that each member's noise led to the step
+        before: a member's variance is the mean of what it says at its particles, plus the variance of its means there.
+        Particles come in pairs with opposite noise, so that the means of a linear world are exact at every step.
+
+        Args:
+            belief: from `encode` or `update`.
+            inputs: T steps, N versions.
+            generator: for the particles; the same noise for all N.
+            num_particles: of each member, even.
+
+        Raises:
+            InputError: `num_particles` is odd or not positive.
+
+        Source: Depeweg et al. (arXiv 1710.07283), section 3, for the decomposition.
+        """
+        if num_particles < 2 or num_particles % 2:
+            raise InputError(f"num_particles is {num_particles}. It must be even and positive: they come in pairs.")
+        batch, versions, steps, _ = inputs.actions.shape
+        known = self._inputs(inputs).flatten(0, 1).repeat_interleave(num_particles, 0)
+        memory = _repeat(_memory(belief), versions * num_particles)
+        aleatoric, epistemic = [], []
+        for step in range(steps):
+            outlook = self._predict(memory, known[:, step])
+            mean = outlook.mean.unflatten(0, (batch, versions, num_particles))
+            within = outlook.variance.unflatten(0, (batch, versions, num_particles)).mean(2) + mean.var(2, correction=0)
+            aleatoric.append(within.mean(2))
+            epistemic.append(mean.mean(2).var(2, correction=0))
+            half = _noise(mean[:, :1, : num_particles // 2], generator)
+            noise = torch.cat([half, -half], 2).expand_as(mean).flatten(0, 2)
+            memory = _imagine(memory, outlook.mean + outlook.variance.sqrt() * noise, known[:, step])
+        unit = self.codes.deviation.square()
+        return Spread(aleatoric=torch.stack(aleatoric, 2) * unit, epistemic=torch.stack(epistemic, 2) * unit)
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        """Likelihood of single steps, error of whole paths, and the bounds of the variance.
+
+        In training each member counts each window as often as a bootstrap would (Poisson, mean 1), and some values are
+        hidden as if they had not been observed; they remain targets.
+        """
+        config = self.config
+        codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
+        now, shown = self._inputs(window.past)[:, 0], seen
+        share = torch.ones(len(codes), config.num_members, 1, device=codes.device)
+        if self.training:
+            share = (
+                torch.poisson(share, generator)
+                if __import__("os").environ.get("BOOT") == "p"
+                else torch.bernoulli(share * 0.75, generator=generator)
+                if __import__("os").environ.get("BOOT") == "b"
+                else share
+            )
+            shown = seen & (torch.rand(seen.shape, generator=generator, device=seen.device) >= config.blanked)
+        with torch.no_grad():
+            memories = self._follow(codes, shown, now)
+        terms = {"step": self._step_loss(memories, codes, seen, now, share)}
+        terms["bounds"] = (self.upper - self.lower).mean()
+        weights = {"step": 1.0, "bounds": BOUND_WEIGHT}
+        if config.path_weight:
+            terms["path"] = self._path_loss(memories, codes, seen, now, share)
+            weights["path"] = config.path_weight
+        return Losses(terms=terms, weights=weights)
+
+    def _step_loss(
+        self, memories: list[Memory], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
+    ) -> Float[Tensor, ""]:
+        """beta-NLL of each observed value given what came before it, in units of one step's change."""
+        length = len(memories) - 1
+        memory = Memory(
+            codes=torch.cat([one.codes for one in memories[:-1]]),
+            stale=torch.cat([one.stale for one in memories[:-1]]),
+            inputs=torch.cat([one.inputs for one in memories[:-1]]),
+        )
+        outlook = self._predict(memory, now.transpose(0, 1).flatten(0, 1))
+        target = codes[:, 1:].transpose(0, 1).flatten(0, 1)[:, None]
+        known = seen[:, 1:, self.codes.owner].transpose(0, 1).flatten(0, 1)[:, None] & ~self._never(memory)
+        variance = outlook.variance / self.codes.change.square()
+        error = ((outlook.mean - target) / self.codes.change).square()
+        likelihood = 0.5 * (error / variance + variance.log()) * variance.detach() ** self.config.beta
+        return _average(likelihood, known * share.repeat(length, 1, 1), 0).mean()
+
+    def _path_loss(
+        self, memories: list[Memory], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
+    ) -> Float[Tensor, ""]:
+        """Squared error of each member's means, open loop, over that of standing still; see docs/design/vectors.md."""
+        start = min(self.config.history, now.shape[1]) - 1
+        memory, path = memories[start], []
+        began = ~self._never(memory)
+        for step in range(start, now.shape[1]):
+            memory = _imagine(memory, self._predict(memory, now[:, step]).mean, now[:, step])
+            path.append(memory.codes[:, :, 0])
+        target, known = codes[:, start + 1 :].transpose(0, 1), seen[:, start:, self.codes.owner].transpose(0, 1)
+        both = (known[1:] & known[0]).float()
+        still = _average((target - codes[:, start]).square(), both, 1)
+        error = (torch.stack(path) - target[:, :, None]).square()
+        error = _average(error, (known[1:, :, None] & began) * share, 1)
+        return (error / (still + self.codes.change.square())[:, None]).mean()
+
+    def _follow(self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor) -> list[Memory]:
+        """The memory after each observation; `now` [B, H-1, I] lies between them."""
+        members, history = self.config.num_members, self.config.history
+        first = codes[:, 0].where(seen[:, 0, self.codes.owner], 0.0)
+        stale = torch.ones(len(codes), members, history, len(self.codes.signals), device=codes.device)
+        stale[:, :, 0] = (~seen[:, :1]).to(stale.dtype)
+        memory = Memory(
+            codes=first[:, None, None].expand(-1, members, history, -1),
+            stale=stale,
+            inputs=torch.zeros(len(codes), members, history - 1, self.num_inputs, device=codes.device),
+        )
+        memories = [memory]
+        for step in range(1, codes.shape[1]):
+            memories.append(self._observe(memories[-1], now[:, step - 1], codes[:, step], seen[:, step]))
+        return memories
+
+    def _observe(self, memory: Memory, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]) -> Memory:
+        """Codes where they were seen, else what the members predict."""
+        stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
+        held = codes[:, None].expand(-1, memory.codes.shape[1], -1)
+        if not seen.all():
+            held = held.where(seen[:, None, self.codes.owner], self._predict(memory, now).mean)
+        return memory.push(held, stale, now)
+
+    def _predict(self, memory: Memory, now: Float[Tensor, "B I"]) -> Outlook:
+        """What each member says of the step that `now` leads to."""
+        change, here = self.codes.change, memory.codes[:, :, 0]
+        heard = memory.stale[..., self.codes.owner] < 1
+        moved = memory.codes[:, :, :-1] - memory.codes[:, :, 1:]
+        moved = (moved / change).where(heard[:, :, :-1] & heard[:, :, 1:], 0.0)
+        inputs = torch.cat([now[:, None].expand(-1, here.shape[1], -1), memory.inputs.flatten(2)], -1)
+        hidden = torch.cat([here, moved.flatten(2), memory.stale.flatten(2), inputs], -1).transpose(0, 1)
+        for layer in self.layers[:-1]:
+            hidden = (
+                hidden if __import__("os").environ.get("RES") and layer.weight.shape[1] == layer.weight.shape[2] else 0
+            ) + silu(layer(hidden))
+        step, spread = self.layers[-1](hidden).float().transpose(0, 1).chunk(2, -1)
+        upper = self.upper - 2 * change.log()
+        spread = upper - softplus(upper - spread)
+        spread = self.lower + softplus(spread - self.lower)
+        never = ~heard[:, :, 0]
+        return Outlook(
+            mean=here + (step * change).where(~never, 0.0),
+            variance=spread.exp() * change.square() + never.float(),  # 1 is the variance of z-scores
+        )
+
+    def _never(self, memory: Memory) -> Bool[Tensor, "B M size"]:
+        """Which of the present values were never observed."""
+        return memory.stale[:, :, 0, self.codes.owner] == 1
+
+    def _seen(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead signals"]:
+        return torch.stack([observed[signal.name] for signal in self.codes.signals], -1)
+
+    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
+        parts = [self.actions(inputs.actions)]
+        versions = parts[0].shape[1]
+        if inputs.exogenous is not None:
+            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, versions, -1, -1))
+        if self.step_s is not None:
+            parts.append(self.step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
+        return torch.cat(parts, -1)
+
+
+def _masked_code(signal: Signal, values: Tensor, observed: Tensor) -> Float[Tensor, "... size"]:
+    """The code, with 0 for what was not observed: it may be NaN, or no valid choice."""
+    place = observed.reshape(observed.shape + (1,) * (values.ndim - observed.ndim))
+    return to_code(signal, values.where(place, torch.zeros_like(values)))
+
+
+def _memory(belief: Belief) -> Memory:
+    if not isinstance(belief, Memory):
+        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this model's encode returned.")
+    return belief
+
+
+def _repeat(memory: Memory, times: int) -> Memory:
+    index = torch.arange(len(memory.codes), device=memory.codes.device)
+    return memory.select(index.repeat_interleave(times))
+
+
+def _imagine(memory: Memory, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> Memory:
+    """One step on to values that are taken for true."""
+    return memory.push(codes, torch.zeros_like(memory.stale[:, :, 0]), now)
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def _average(values: Tensor, weights: Tensor, axis: int) -> Tensor:
+    """The weighted mean along `axis`; 0 where no weight is."""
+    total = weights.sum(axis)
+    return (values * weights).sum(axis) / total.where(total > 0, 1.0)

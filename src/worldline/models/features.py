@@ -1,0 +1,739 @@
+"""A world model over a frozen pretrained image encoder: only what predicts its features is learned.
+
+The encoder, DINOv2, DINOv3 or V-JEPA 2 from transformers or any plain ViT from timm, comes from a folder on this
+machine; nothing is fetched, and nothing is unpickled. Its weights are part of the model's state from then on.
+
+    config = features_config(inputs=("camera",), folder="dinov2-small")
+    model = Features.from_folder(schema=schema, config=replace(config, depth=3))  # then fit_normaliser, then train
+
+A frame becomes a grid of patches, each reduced to its principal components. The predictor is a transformer in which
+patches look at the others of their frame and at their own past, steered by the inputs.
+
+Encoding is nearly all of the cost of training, and none of that of planning. Names of the weights are those of the
+library, so a bundle needs a version of it that uses the same ones.
+
+Sources: DINO-WM (2411.04983) for predicting frozen patch features; V-JEPA 2-AC (2506.09985) for the open-loop term;
+TimeSformer (2102.05095) for attention in space and time by turns; LeWM (2603.19312) for AdaLN-zero on the actions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
+
+from worldline.contracts.schema import Kind, Schema
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.errors import ConfigError, MissingExtraError, UnknownNameError
+from worldline.nn.codes import code_size, join_codes
+from worldline.nn.gather import share_mean
+from worldline.nn.mlp import mlp
+from worldline.nn.normaliser import Normaliser
+from worldline.nn.precision import autocast
+from worldline.nn.transformer import Cache, CausalTransformer
+
+ENCODERS: Final = {
+    "dinov2": ("Dinov2Config", "Dinov2Model"),
+    "dinov2_with_registers": ("Dinov2WithRegistersConfig", "Dinov2WithRegistersModel"),
+    "dinov3_vit": ("DINOv3ViTConfig", "DINOv3ViTModel"),
+    "vjepa2": ("VJEPA2Config", "VJEPA2Model"),
+}
+"""Of transformers, per `model_type`: the classes of its configuration and of the model."""
+IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of red, green and blue in [0, 1], where a folder does not give its own."""
+CHUNK: Final = 128
+"""Frames that are encoded at once."""
+FITTED: Final = 1024
+"""Frames that `fit_normaliser` encodes, at most."""
+PICKLED: Final = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
+CONVERT: Final = (
+    "python -c \"import torch, safetensors.torch as s; w = torch.load('{0}', weights_only=True); "
+    "s.save_file({{k: v.clone() for k, v in w.items()}}, 'model.safetensors', metadata={{'format': 'pt'}})\""
+)
+FINEST: Final = 1e-4
+"""The smallest change of a feature in one step that is told from none, as a share of its deviation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """The frozen encoder and the size of what predicts its features; made by `features_config`.
+
+    Args:
+        inputs: observation signals: at least one image; vectors and discrete values are told and predicted exactly.
+        encoder: the folder that the weights come from; not needed once they are loaded.
+        architecture: what builds the encoder, JSON from the folder.
+        weights_sha256: of the weights in the folder.
+        library: that builds the encoder, "transformers" or "timm".
+        pixel_mean: of red, green and blue in [0, 1], as the encoder was trained.
+        pixel_deviation: the same.
+        image_side: pixels of the square to which every image is scaled, a multiple of the encoder's patch. 112 is one
+            of 8, 14 and 16.
+        pooling: what stands for a frame: its "patches", their "mean", or the class token "cls" where there is one.
+        grid: cells a side to which patches are averaged, at most as many as there are.
+        components: principal components kept of each patch, or of the pooled vector; 0 for every channel as it is.
+        width: of the predictor, a multiple of twice `num_heads`.
+        depth: of the predictor: rounds of attention, each in space and then in time.
+        num_heads: of attention.
+        span: frames that attention in time reaches, the present one among them.
+    """
+
+    inputs: tuple[str, ...]
+    encoder: str
+    architecture: str
+    weights_sha256: str
+    library: str = "transformers"
+    pixel_mean: tuple[float, float, float] = IMAGENET[0]
+    pixel_deviation: tuple[float, float, float] = IMAGENET[1]
+    image_side: int = 112
+    pooling: str = "patches"
+    grid: int = 4
+    components: int = 32
+    width: int = 128
+    depth: int = 2
+    num_heads: int = 4
+    span: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("inputs is empty. Name at least one image for the encoder.")
+        for name, known in (("library", ("transformers", "timm")), ("pooling", ("patches", "mean", "cls"))):
+            if getattr(self, name) not in known:
+                raise ConfigError(str(UnknownNameError(name, getattr(self, name), known)))
+        for name in ("image_side", "grid", "width", "depth", "num_heads", "span"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
+        if self.components < 0:
+            raise ConfigError(f"components is {self.components}. It must not be negative; 0 keeps every channel.")
+        if min(self.pixel_deviation) <= 0:
+            raise ConfigError(f"pixel_deviation is {self.pixel_deviation}. Each must be positive.")
+
+
+def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str = "transformers") -> FeaturesConfig:
+    """The config for the encoder in a folder, with all sizes as they are by default; `replace` changes them.
+
+    Args:
+        inputs: see `FeaturesConfig`.
+        folder: holds `config.json`, weights as `model.safetensors` (transformers also in pieces), and for transformers
+            `preprocessor_config.json` where colours are not scaled as in ImageNet. It is what `save_pretrained`
+            writes, or timm's `save_for_hf` with `safe_serialization=True`.
+        library: that wrote it, "transformers" or "timm".
+
+    Raises:
+        ConfigError: there is no such folder, a file of it is missing or damaged, or its weights are pickled.
+    """
+    path = Path(folder)
+    files = _weight_files(path)
+    whole = _read_json(path / "config.json")
+    if library == "timm":
+        colours = whole.get("pretrained_cfg", whole)
+        mean, deviation = colours.get("mean", IMAGENET[0]), colours.get("std", IMAGENET[1])
+        whole = {"architecture": whole.get("architecture"), "model_args": whole.get("model_args", {})}
+    else:
+        found = [path / name for name in ("preprocessor_config.json", "video_preprocessor_config.json")]
+        colours = next((_read_json(file) for file in found if file.exists()), {})
+        mean, deviation = colours.get("image_mean", IMAGENET[0]), colours.get("image_std", IMAGENET[1])
+    return FeaturesConfig(
+        inputs=inputs,
+        encoder=str(path),
+        architecture=json.dumps(whole, sort_keys=True),
+        weights_sha256=_sha256(files),
+        library=library,
+        pixel_mean=_three(mean),
+        pixel_deviation=_three(deviation),
+    )
+
+
+class FrozenEncoder(nn.Module):
+    """The pretrained network: never trained, always in evaluation mode, without weights until they are loaded.
+
+    Raises:
+        ConfigError: the library cannot build it, or image side, grid or pooling do not fit it.
+        MissingExtraError: the library is not installed.
+    """
+
+    loaded: Tensor
+
+    def __init__(self, config: FeaturesConfig) -> None:
+        super().__init__()
+        self.config = config
+        built = _build(config)
+        patch = built.config.patch_size if config.library == "transformers" else built.patch_embed.patch_size
+        patch = patch if isinstance(patch, int) else patch[0]
+        self.channels = int(built.config.hidden_size if config.library == "transformers" else built.embed_dim)
+        self.cells = config.image_side // patch
+        self.is_video = json.loads(config.architecture).get("model_type") == "vjepa2"
+        self.places = config.grid**2 if config.pooling == "patches" else 1
+        if config.image_side % patch:
+            fit = max(1, round(config.image_side / patch)) * patch
+            raise ConfigError(f"image_side is {config.image_side}, and the patches are {patch} wide. Set it to {fit}.")
+        if config.pooling == "patches" and config.grid > self.cells:
+            raise ConfigError(f"grid is {config.grid}, and a frame has {self.cells} patches a side. Lower it.")
+        has_class = getattr(built.embeddings if config.library == "transformers" else built, "cls_token", None)
+        if config.pooling == "cls" and has_class is None:
+            raise ConfigError("pooling is 'cls', and this encoder has no class token. Choose 'mean' or 'patches'.")
+        self.network = _with_all_buffers(built).requires_grad_(False)
+        self.register_buffer("loaded", torch.zeros((), dtype=torch.bool))
+        self.train()
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """Itself, in evaluation mode whatever `mode` says."""
+        del mode
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: UInt8[Tensor, "M height width C"]) -> Float[Tensor, "M P channels"]:
+        """The patches of the grid, row by row, or the one pooled vector, as the library gives them."""
+        if not len(images):
+            return torch.zeros(0, self.places, self.channels, device=images.device)
+        return torch.cat([self._encode(some) for some in images.split(CHUNK)])
+
+    def _encode(self, images: UInt8[Tensor, "M height width C"]) -> Float[Tensor, "M P channels"]:
+        config, side = self.config, self.config.image_side
+        pixels = images.permute(0, 3, 1, 2).float() / 255
+        if pixels.shape[2:] != (side, side):
+            pixels = interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        mean, deviation = (
+            torch.tensor(each, device=pixels.device)[:, None, None]
+            for each in (config.pixel_mean, config.pixel_deviation)
+        )
+        tokens = self._tokens((pixels - mean) / deviation).float()  # a single channel becomes three alike
+        if config.pooling == "cls":
+            return tokens[:, :1]
+        patches = tokens[:, -(self.cells**2) :]  # class token and registers come first
+        if config.pooling == "mean":
+            return patches.mean(1, keepdim=True)
+        grid = patches.transpose(1, 2).unflatten(2, (self.cells, self.cells))
+        return adaptive_avg_pool2d(grid, config.grid).flatten(2).transpose(1, 2)
+
+    def _tokens(self, pixels: Float[Tensor, "M 3 side side"]) -> Float[Tensor, "M tokens channels"]:
+        network: Any = self.network
+        if self.config.library == "timm":
+            return torch.as_tensor(network.forward_features(pixels))
+        if self.is_video:  # a frame is a clip in which nothing moves
+            clip = pixels[:, None].expand(-1, network.config.tubelet_size, -1, -1, -1)
+            return torch.as_tensor(network(pixel_values_videos=clip).last_hidden_state)
+        return torch.as_tensor(network(pixel_values=pixels).last_hidden_state)
+
+
+class View(nn.Module):
+    """Patches of one camera as z-scores: centred at each place, scaled by channel, rotated to principal components.
+
+    What a place always shows is taken away, so that components are spent on what differs between frames. All
+    components are divided by one number, so that a squared error weighs them as it would weigh the channels.
+
+    Args:
+        places: P.
+        channels: of a patch.
+        components: that are kept; 0 keeps the channels.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    basis: Tensor | None
+
+    def __init__(self, *, places: int, channels: int, components: int) -> None:
+        super().__init__()
+        if components > channels:
+            raise ConfigError(f"components is {components}, and a patch has {channels} channels. Lower it.")
+        self.size = components or channels
+        self.register_buffer("mean", torch.zeros(places, channels))
+        self.register_buffer("deviation", torch.ones(channels))
+        self.register_buffer("basis", torch.eye(channels, components) if components else None)
+
+    @torch.no_grad()
+    def fit(self, patches: Float[Tensor, "M P channels"]) -> None:
+        """Takes means, deviations and components from patches of many frames."""
+        mean = patches.double().mean(0)
+        rest = patches.double() - mean
+        deviation = rest.square().mean((0, 1)).sqrt()
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 1e-6 * (1 + mean.abs().mean(0)), deviation, 1.0))
+        if self.basis is None:
+            return
+        scores = rest.flatten(0, 1) / self.deviation
+        variances, directions = torch.linalg.eigh(scores.T @ scores / len(scores))
+        usual = variances[-self.size :].mean().clamp(min=1e-12).sqrt()
+        self.basis.copy_(directions[:, -self.size :].flip(1) / usual)
+
+    def forward(self, patches: Float[Tensor, "M P channels"]) -> Float[Tensor, "M P size"]:
+        """z-scores, or the components of them."""
+        scores = (patches - self.mean) / self.deviation
+        return scores if self.basis is None else torch.as_tensor(scores @ self.basis)
+
+
+class Predictor(nn.Module):
+    """From a frame and the inputs to what changes: in each round patches look at their frame, then at their own past.
+
+    The exact codes of vectors and discrete values are one more token of the frame.
+
+    Args:
+        config: gives the sizes.
+        places: tokens that an image or several have, together.
+        size: numbers of such a token.
+        num_codes: numbers of all codes, 0 for none.
+        num_inputs: numbers of one step's inputs.
+    """
+
+    def __init__(self, config: FeaturesConfig, *, places: int, size: int, num_codes: int, num_inputs: int) -> None:
+        super().__init__()
+        width, heads = config.width, config.num_heads
+        self.places, self.size, self.num_codes = places, size, num_codes
+        self.num_tokens = places + (num_codes > 0)
+        self.inputs = mlp([num_inputs, width, width])
+        self.enter = nn.Linear(size, width)
+        self.leave = nn.Linear(width, size)
+        self.enter_codes = nn.Linear(num_codes, width) if num_codes else None
+        self.leave_codes = nn.Linear(width, num_codes) if num_codes else None
+        self.norm = nn.LayerNorm(width)
+        self.place = nn.Parameter(torch.randn(self.num_tokens, width))
+        self.time = nn.ModuleList(
+            CausalTransformer(width=width, depth=1, num_heads=heads, span=config.span, condition=width)
+            for _ in range(config.depth)
+        )
+        self.space = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(config.depth if self.num_tokens > 1 else 0)
+        )
+
+    def forward(
+        self, frames: Float[Tensor, "B T D"], known: Float[Tensor, "B T I"], past: tuple[Cache, ...]
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Cache, ...]]:
+        """What each step changes, and the caches to go on from.
+
+        Args:
+            frames: features, T consecutive ones.
+            known: inputs that follow each of them.
+            past: of the frames before, one cache a round; empty at the start.
+        """
+        tokens = self._enter(frames)
+        batch, steps, number, _ = tokens.shape
+        condition = self.inputs(known).repeat_interleave(number, 0)
+        caches = []
+        for layer, time in enumerate(self.time):
+            alone = tokens.transpose(1, 2).flatten(0, 1)  # each token and its own past
+            alone, cache = time(alone, condition, past[layer] if past else None)
+            tokens = alone.unflatten(0, (batch, number)).transpose(1, 2)
+            if number > 1:
+                tokens = self.space[layer](tokens.flatten(0, 1)).unflatten(0, (batch, steps))
+            caches.append(cache)
+        tokens = self.norm(tokens)
+        changes = [self.leave(tokens[:, :, : self.places]).flatten(2)]
+        if self.leave_codes is not None:
+            changes.append(self.leave_codes(tokens[:, :, -1]))
+        return torch.cat(changes, -1).float(), tuple(caches)
+
+    def _enter(self, frames: Float[Tensor, "B T D"]) -> Float[Tensor, "B T Q width"]:
+        images, codes = frames.split([self.places * self.size, self.num_codes], -1)
+        tokens = self.enter(images.unflatten(-1, (self.places, self.size)))
+        if self.enter_codes is not None:
+            tokens = torch.cat([tokens, self.enter_codes(codes)[:, :, None]], 2)
+        return torch.as_tensor(tokens + self.place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames(Belief):
+    """The present frame, and what attention keeps of the frames before it.
+
+    Args:
+        present: features.
+        past: one cache a round, whose entries are the tokens of each batch entry in turn; empty at the start.
+        num_tokens: of a frame.
+    """
+
+    present: Float[Tensor, "B D"]
+    past: tuple[Cache, ...]
+    num_tokens: int
+
+    def features(self) -> Float[Tensor, "B 1 D"]:
+        """The present frame; S is 1."""
+        return self.present[:, None]
+
+    def select(self, index: Tensor) -> Frames:
+        """The beliefs of the batch entries in `index`."""
+        rows = (index[:, None] * self.num_tokens + torch.arange(self.num_tokens, device=index.device)).flatten()
+        past = tuple(cache.select(rows) for cache in self.past)
+        return Frames(present=self.present[index], past=past, num_tokens=self.num_tokens)
+
+
+class Features(WorldModel):
+    """The model. Its features are the patches of each image input in turn, then the codes of all others.
+
+    Built as such it has no encoder weights yet: a bundle brings them; before training, `from_folder` does.
+
+    Args:
+        schema: the signals; actions and exogenous inputs are taken from it in order.
+        config: see `features_config`.
+
+    Raises:
+        UnknownNameError: the config names a signal that the schema lacks.
+        ConfigError: no input is an image, an image has neither 1 nor 3 channels, or the encoder does not fit.
+        MissingExtraError: the encoder's library is not installed.
+    """
+
+    Config = FeaturesConfig
+    change: Tensor
+
+    def __init__(self, *, schema: Schema, config: FeaturesConfig) -> None:
+        super().__init__()
+        self.schema, self.config, self.context = schema, config, config.span
+        signals = tuple(schema[name] for name in config.inputs)
+        images = [signal for signal in signals if signal.kind is Kind.IMAGE]
+        if not images:
+            raise ConfigError(f"none of the inputs {', '.join(config.inputs)} is an image. Add one, or choose 'jepa'.")
+        odd = next((signal for signal in images if signal.shape[2] not in (1, 3)), None)
+        if odd is not None:
+            raise ConfigError(f"image {odd.name!r} has {odd.shape[2]} channels. The encoder takes 1 or 3.")
+        self.cameras = tuple(signal.name for signal in images)
+        self.others = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
+        self.encoder = FrozenEncoder(config)
+        places, channels = self.encoder.places, self.encoder.channels
+        views = [View(places=places, channels=channels, components=config.components) for _ in self.cameras]
+        self.views = nn.ModuleList(views)
+        self.view_size = places * views[0].size
+        self.num_seen = len(views) * self.view_size
+        self.codes = Normaliser(sum(code_size(signal) for signal in self.others))
+        num_codes = len(self.codes.mean)
+        self.register_buffer("change", torch.ones(self.num_seen + num_codes))  # of one step, root mean square
+        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
+        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
+        self.predictor = Predictor(
+            config,
+            places=len(views) * places,
+            size=views[0].size,
+            num_codes=num_codes,
+            num_inputs=len(self.actions.mean) + len(self.exogenous.mean),
+        )
+
+    @classmethod
+    def from_folder(cls, *, schema: Schema, config: FeaturesConfig) -> Features:
+        """An untrained model with the encoder's weights from the folder of its config; see `load_encoder`."""
+        model = cls(schema=schema, config=config)
+        load_encoder(model, config.encoder)
+        return model
+
+    @torch.no_grad()
+    def fit_normaliser(self, window: Window) -> None:
+        """Scales of all signals, components of the patches, and sizes of changes; missing values do not count.
+
+        Of the images only the first thousand or so are encoded. What was never observed keeps the scale that it has.
+
+        Raises:
+            ConfigError: the encoder has no weights yet.
+        """
+        if not self.encoder.loaded:
+            raise ConfigError("the encoder has no weights yet. Build the model with Features.from_folder.")
+        known = self._known(window.observed)
+        if self.others and known.all(-1).any():
+            self.codes.fit(join_codes(self.others, self._filled(window.observations, window.observed))[known.all(-1)])
+        self.actions.fit(window.past.actions.flatten(0, 2))
+        if window.past.exogenous is not None:
+            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
+        few = slice(max(1, FITTED // known.shape[1]))
+        observations = {name: values[few] for name, values in window.observations.items()}
+        observed = {name: flags[few] for name, flags in window.observed.items()}
+        with autocast():
+            patches = self._patches(observations, observed)
+        for view, seen in zip(self._views(), patches, strict=True):
+            if len(seen):
+                view.fit(seen)
+        frames, flags = self._assemble(patches, observations, observed)
+        both = flags[:, 1:] & flags[:, :-1]
+        change = ((frames.diff(dim=1).square() * both).sum((0, 1)) / both.sum((0, 1))).sqrt()
+        self.change.copy_(torch.where(both.any(0).any(0), change.clamp(min=FINEST), self.change))
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> Frames:
+        """The last frame after all others; what was missing of one is what the frames before it lead to."""
+        del generator
+        frames, flags = self._frames(window.observations, window.observed)
+        known = self._inputs(window.past)[:, 0]
+        belief = self.belief(frames[:, 0])
+        for step in range(known.shape[1]):
+            belief = self._advance(belief, known[:, step], frames[:, step + 1], flags[:, step + 1])
+        return belief
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Bool[Tensor, "B"]],
+        *,
+        generator: torch.Generator,
+    ) -> Frames:
+        """The new frame; what was missing of it is predicted."""
+        del generator
+        assert isinstance(belief, Frames)
+        return self._advance(belief, self._inputs(inputs)[:, 0, 0], *self._frames(observation, observed))
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        """Deterministic: S is 1 and `generator` is not used. The encoder is not needed."""
+        del generator
+        assert isinstance(belief, Frames)
+        batch, versions, steps, _ = inputs.actions.shape
+        known = self._inputs(inputs).flatten(0, 1)
+        frames = belief.select(torch.arange(batch, device=known.device).repeat_interleave(versions))
+        path = []
+        for step in range(steps):
+            present, past = self._predict(frames.present[:, None], known[:, step : step + 1], frames.past)
+            frames = Frames(present=present[:, 0], past=past, num_tokens=frames.num_tokens)
+            path.append(frames.present)
+        return Imagined(features=torch.stack(path, 1).reshape(batch, versions, 1, steps, -1), final=frames)
+
+    def belief(self, features: Float[Tensor, "B D"]) -> Frames:
+        """The frame, with no other before it."""
+        return Frames(present=features, past=(), num_tokens=self.predictor.num_tokens)
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        """Squared errors of the next features given the true ones before, and open loop from the first frame.
+
+        Those of vectors and discrete values are a term of their own: relative to the errors of standing still, so
+        that slow signals count like fast ones. Only steps after a frame that was observed in full count; a missing
+        frame is the mean frame.
+        """
+        frames, flags = self._frames(window.observations, window.observed)
+        known, start, target = self._inputs(window.past)[:, 0], frames[:, :-1], frames[:, 1:]
+        one_step, _ = self._predict(start, known, ())
+        open_loop = self.rollout(self.belief(frames[:, 0]), window.past, generator=generator).features[:, 0, 0]
+        complete = flags.all(-1, keepdim=True)
+        passes = {
+            "one_step": (one_step, start, flags[:, 1:] & complete[:, :-1]),
+            "open_loop": (open_loop, frames[:, :1].expand_as(target), flags[:, 1:] & complete[:, :1]),
+        }
+        terms, seen, exact = {}, slice(self.num_seen), slice(self.num_seen, None)
+        for name, (predicted, before, compared) in passes.items():
+            error, still, weight = (predicted - target).square(), (before - target).square(), compared.float()
+            terms[name] = share_mean(error[..., seen], weight[..., seen])
+            if self.others:
+                standing_still = (still * weight).sum((0, 1)) / weight.sum((0, 1)).clamp(min=1)
+                relative = error / (standing_still + self.change.square())
+                terms[f"{name}_signals"] = share_mean(relative[..., exact], weight[..., exact])
+        return Losses(terms=terms, weights=dict.fromkeys(terms, 1.0))
+
+    @torch.no_grad()
+    def _frames(
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
+    ) -> tuple[Float[Tensor, "*lead D"], Bool[Tensor, "*lead D"]]:
+        """Features, 0 where missing, and which of them were observed."""
+        return self._assemble(self._patches(observations, observed), observations, observed)
+
+    def _patches(
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
+    ) -> list[Float[Tensor, "_ P channels"]]:
+        """Of each camera, those of the frames that were observed; no other is encoded."""
+        return [self.encoder(observations[name][observed[name]]) for name in self.cameras]
+
+    def _assemble(
+        self,
+        patches: list[Float[Tensor, "_ P channels"]],
+        observations: Mapping[str, Tensor],
+        observed: Mapping[str, Bool[Tensor, "*lead"]],
+    ) -> tuple[Float[Tensor, "*lead D"], Bool[Tensor, "*lead D"]]:
+        known, parts = self._known(observed), []
+        for name, view, seen in zip(self.cameras, self._views(), patches, strict=True):
+            part = torch.zeros(*observed[name].shape, self.view_size, device=seen.device)
+            part[observed[name]] = view(seen).flatten(1).float()
+            parts.append(part)
+        if self.others:
+            scores = self.codes(join_codes(self.others, self._filled(observations, observed)))
+            parts.append(scores.where(known[..., self.num_seen :], 0.0))
+        return torch.cat(parts, -1), known
+
+    def _filled(
+        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
+    ) -> dict[str, Tensor]:
+        """Vectors and discrete values, 0 where missing."""
+        flags = {s.name: observed[s.name].reshape(observed[s.name].shape + (1,) * len(s.shape)) for s in self.others}
+        return {name: observations[name].where(flag, 0) for name, flag in flags.items()}
+
+    def _known(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead D"]:
+        sizes = dict.fromkeys(self.cameras, self.view_size) | {s.name: code_size(s) for s in self.others}
+        return torch.cat([observed[name][..., None].repeat_interleave(n, -1) for name, n in sizes.items()], -1)
+
+    def _advance(
+        self,
+        belief: Frames,
+        known: Float[Tensor, "B I"],
+        frame: Float[Tensor, "B D"],
+        flags: Bool[Tensor, "B D"],
+    ) -> Frames:
+        predicted, past = self._predict(belief.present[:, None], known[:, None], belief.past)
+        return Frames(present=frame.where(flags, predicted[:, 0]), past=past, num_tokens=belief.num_tokens)
+
+    def _predict(
+        self, frames: Float[Tensor, "B T D"], known: Float[Tensor, "B T I"], past: tuple[Cache, ...]
+    ) -> tuple[Float[Tensor, "B T D"], tuple[Cache, ...]]:
+        """The frames one step later, each in terms of how much its features usually change in a step."""
+        step, past = self.predictor(frames, known, past)
+        return frames + step * self.change, past
+
+    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
+        parts = [self.actions(inputs.actions)]
+        if inputs.exogenous is not None:
+            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, parts[0].shape[1], -1, -1))
+        return torch.cat(parts, -1)
+
+    def _views(self) -> list[View]:
+        return cast("list[View]", list(self.views))
+
+
+def load_encoder(model: Features, folder: Path | str) -> None:
+    """Gives `model` the encoder's weights from `folder`, in place; the first thing to do with a new model.
+
+    Args:
+        model: with the config of this folder; not on the meta device.
+        folder: see `features_config`.
+
+    Raises:
+        ConfigError: the folder's weights are pickled, damaged, or not those that the config was made for.
+    """
+    path, config = Path(folder), model.config
+    found = _sha256(_weight_files(path))
+    if found != config.weights_sha256:
+        raise ConfigError(
+            f"the weights in {path} have sha256 {found[:12]}..., and the config was made for others, "
+            f"{config.weights_sha256[:12]}... Give their folder, or make the config anew with features_config."
+        )
+    source = _with_all_buffers(_build(config, path))
+    model.encoder.network.load_state_dict(source.state_dict())
+    model.encoder.loaded.fill_(True)
+
+
+def _build(config: FeaturesConfig, folder: Path | None = None) -> Any:
+    """The library's network, with weights as they begin, or with those in `folder`."""
+    try:
+        return (_build_timm if config.library == "timm" else _build_transformers)(config, folder)
+    except ConfigError:
+        raise
+    except (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{config.library} cannot build the encoder of {config.encoder}: {error}. Check its config.json, and that "
+            "its weights belong to it."
+        ) from error
+
+
+def _build_transformers(config: FeaturesConfig, folder: Path | None) -> Any:
+    """Only the sizes in the architecture are read: nothing in it can name code or a place to fetch from."""
+    architecture, library = json.loads(config.architecture), _library("transformers")
+    kind = architecture.get("model_type")
+    if kind not in ENCODERS:
+        known = ", ".join(ENCODERS)
+        raise ConfigError(f"{config.encoder} holds a model of type {kind!r}. Known to this family: {known}.")
+    with torch.device("cpu"):  # see _library
+        config_class, model_class = (getattr(library, name) for name in ENCODERS[kind])
+    general = inspect.signature(library.PretrainedConfig).parameters
+    own = {name for name in inspect.signature(config_class).parameters if name not in general and name[0] != "_"}
+    sizes = {name: value for name, value in architecture.items() if name in own}
+    if kind == "vjepa2":  # its positions are those of a clip of this size
+        sizes |= {"crop_size": config.image_side, "frames_per_clip": sizes.get("tubelet_size", 2)}
+    settings = config_class(**sizes, attn_implementation="sdpa")
+    if folder is None:
+        network = model_class(settings)
+    else:
+        network, loading = model_class.from_pretrained(
+            folder,
+            config=settings,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+        _refuse_missing(folder, [name for name in loading["missing_keys"] if not name.startswith("predictor.")])
+    return network.encoder if kind == "vjepa2" else network
+
+
+def _build_timm(config: FeaturesConfig, folder: Path | None) -> Any:
+    """Only what describes the network is passed on, and nothing that tells timm to read or fetch a file."""
+    architecture, library = json.loads(config.architecture), _library("timm")
+    name, given = architecture.get("architecture"), architecture.get("model_args", {})
+    if not isinstance(name, str) or not library.is_model(name):
+        raise ConfigError(f"{config.encoder} holds an architecture {name!r} that timm does not know. Update timm.")
+    refused = sorted(given.keys() & inspect.signature(library.create_model).parameters.keys())
+    if refused:
+        raise ConfigError(f"{config.encoder}: model_args sets {', '.join(refused)}. Take it out of config.json.")
+    network = library.create_model(name, pretrained=False, **{**given, "num_classes": 0, "dynamic_img_size": True})
+    if folder is not None:
+        files = _weight_files(folder)
+        if len(files) > 1:
+            raise ConfigError(f"{folder} holds {len(files)} weight files. Leave one, model.safetensors.")
+        tensors, due = load_file(files[0]), network.state_dict().keys()
+        _refuse_missing(folder, due - tensors.keys())
+        network.load_state_dict({name: tensors[name] for name in due})  # the classifier is left out
+    return network
+
+
+def _library(name: str) -> Any:
+    try:
+        with torch.device("cpu"):  # a bundle's model is built on the meta device; what a module keeps must not be
+            return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(name, "features") from error
+
+
+def _with_all_buffers(network: nn.Module) -> nn.Module:
+    """`network`, with those buffers in its state too that the library computes anew: a bundle has no other source."""
+    for module in network.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, buffer)
+    return network
+
+
+def _refuse_missing(folder: Path, names: Iterable[str]) -> None:
+    missing = sorted(names)
+    if missing:
+        raise ConfigError(
+            f"the weights in {folder} lack {len(missing)} tensors, {missing[0]} among them. Fetch the folder again, or "
+            "take a version of the library that knows its names."
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, in order."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder. Give the one that holds config.json and model.safetensors.")
+    files = sorted(folder.glob("model*.safetensors"))
+    pickled = sorted(file for file in folder.iterdir() if file.suffix in PICKLED)
+    if not files and pickled:
+        raise ConfigError(f"{pickled[0]} is pickled, and is not opened. Convert it: {CONVERT.format(pickled[0].name)}")
+    if not files:
+        raise ConfigError(f"{folder} holds no model.safetensors. Fetch it into the folder; nothing is downloaded here.")
+    return files
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}. Fetch the folder again.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file} holds no settings. Fetch the folder again.")
+    return value
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) != 3:
+        raise ConfigError(f"the encoder's colours are {list(values)}. It must take red, green and blue.")
+    return float(values[0]), float(values[1]), float(values[2])

@@ -1,0 +1,445 @@
+"""A recurrent state-space model: it remembers, and it draws what cannot be known.
+
+The state is what a recurrent network has gathered so far (`hidden`) and a set of drawn classes (`drawn`) for what the
+past does not tell. The prior says how the classes are distributed before an observation, the posterior after it; the
+model learns to reconstruct what it sees with classes that its prior could have foretold.
+
+Source: DreamerV3 (arXiv 2301.04104), its world model. Vectors are z-scored, not passed through symlog: the logs are
+there before training starts, so that their scale is known, and z-scores keep small changes of large numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from worldline.contracts.schema import Kind, Role, Schema
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.errors import ConfigError, UnsupportedError
+from worldline.nn.codes import code_size, from_code
+from worldline.nn.decoder import ImageDecoder
+from worldline.nn.encoders import ImageEncoder, VectorEncoder
+from worldline.nn.mlp import mlp
+from worldline.nn.normaliser import Normaliser
+from worldline.nn.two_hot import expected, symexp_bins, two_hot_loss
+
+UNIFORM: Final = 0.01
+"""Share of every distribution that is spread evenly, so that no class is ever impossible and no divergence infinite."""
+NUM_BINS, LIMIT = 63, 6.0
+"""Of rewards, in deviations: up to 402. The paper needs 255 bins up to 20, because its rewards come unscaled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RssmConfig:
+    """Size of the network and weight of each term.
+
+    A reconstruction weight says how many nats all that varies in a signal is worth: the higher, the finer the state.
+
+    Args:
+        inputs: observation signals that the encoder sees and that are reconstructed.
+        hidden_size: of the recurrent state.
+        num_groups: how many classes are drawn at each step.
+        num_classes: among how many each.
+        width: of the hidden layers beside those of the images.
+        channels: of the image encoder's and decoder's convolutions.
+        image_width: of the image encoder's and decoder's hidden layer.
+        image_weight: of an image's squared error, averaged over its z-scored pixels.
+        vector_weight: of the squared error of each z-scored number.
+        dynamics_weight: pull of the prior towards the posterior.
+        representation_weight: pull of the posterior towards the prior.
+        free_nats: divergence of a step that costs nothing.
+        continuation: whether to learn where episodes end for good; see `Window.terminated`.
+        num_samples: S, posterior samples that a belief holds.
+        context: observations that a belief needs to be as good as it can.
+    """
+
+    inputs: tuple[str, ...]
+    hidden_size: int = 256
+    num_groups: int = 16
+    num_classes: int = 16
+    width: int = 256
+    channels: int = 96
+    image_width: int = 512
+    image_weight: float = 500.0
+    vector_weight: float = 50.0
+    dynamics_weight: float = 1.0
+    representation_weight: float = 0.1
+    free_nats: float = 1.0
+    continuation: bool = False
+    num_samples: int = 1
+    context: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("inputs is empty. Name at least one observation signal for the encoder.")
+        sizes = ("hidden_size", "num_groups", "width", "channels", "image_width", "num_samples", "context")
+        for name, least in (*((size, 1) for size in sizes), ("num_classes", 2)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {least}.")
+        weights = ("image_weight", "vector_weight", "dynamics_weight", "representation_weight", "free_nats")
+        for name in weights:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RssmBelief(Belief):
+    """The recurrent state and the drawn classes as one-hot, side by side.
+
+    Args:
+        state: all that the model holds.
+    """
+
+    state: Float[Tensor, "B S D"]
+
+    def features(self) -> Float[Tensor, "B S D"]:
+        """The whole state."""
+        return self.state
+
+    def select(self, index: Tensor) -> RssmBelief:
+        """The states of the batch entries in `index`."""
+        return RssmBelief(state=self.state[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path:
+    """A window as the model lived through it.
+
+    Args:
+        states: after each observation.
+        prior: log-probabilities before it.
+        posterior: log-probabilities after it.
+    """
+
+    states: Float[Tensor, "B H S D"]
+    prior: Float[Tensor, "B H S groups classes"]
+    posterior: Float[Tensor, "B H S groups classes"]
+
+
+def log_probabilities(logits: Float[Tensor, "*lead classes"]) -> Float[Tensor, "*lead classes"]:
+    """Logs of the softmax, mixed with the uniform distribution."""
+    shares = logits.float().softmax(-1)
+    return ((1 - UNIFORM) * shares + UNIFORM / logits.shape[-1]).log()
+
+
+def draw(
+    chances: Float[Tensor, "*lead classes"], noise: Float[Tensor, "*#lead classes"]
+) -> Float[Tensor, "*lead classes"]:
+    """One class of each distribution as one-hot; its gradient is that of the probabilities.
+
+    Args:
+        chances: log-probabilities.
+        noise: uniform in [0, 1); equal noise and equal chances give equal draws.
+
+    Source: Gumbel-max; straight-through gradients (arXiv 1308.3432).
+    """
+    gumbel = -(-noise.log()).log()
+    chosen = torch.zeros_like(chances).scatter(-1, (chances + gumbel).argmax(-1, keepdim=True), 1.0)
+    probabilities = chances.exp()
+    return chosen + (probabilities - probabilities.detach())
+
+
+def divergence(
+    left: Float[Tensor, "*lead groups classes"], right: Float[Tensor, "*lead groups classes"], *, free_nats: float
+) -> Float[Tensor, "*lead"]:
+    """KL(left ‖ right) of log-probabilities, summed over the groups, in nats; at least `free_nats`."""
+    return (left.exp() * (left - right)).sum((-2, -1)).clamp(min=free_nats)
+
+
+class Recurrence(nn.Module):
+    """One step of the recurrent state: a gated recurrent unit with layer normalisation.
+
+    Args:
+        drawn: size of the drawn classes.
+        known: size of the inputs.
+        hidden: size of the recurrent state.
+        width: of the layer before it.
+    """
+
+    def __init__(self, *, drawn: int, known: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.before = nn.Sequential(nn.Linear(drawn + known, width), nn.LayerNorm(width), nn.GELU())
+        self.gates = nn.Sequential(nn.Linear(width + hidden, 3 * hidden), nn.LayerNorm(3 * hidden))
+
+    def forward(
+        self, state: Float[Tensor, "*lead D"], known: Float[Tensor, "*lead known"]
+    ) -> Float[Tensor, "*lead hidden"]:
+        """The recurrent state after `known` inputs."""
+        hidden, drawn = state.tensor_split([self.hidden], -1)
+        taken = self.before(torch.cat([drawn, known], -1))
+        reset, new, share = self.gates(torch.cat([taken, hidden], -1)).float().chunk(3, -1)
+        share = torch.sigmoid(share - 1)  # at first, most is kept
+        return torch.as_tensor(share * torch.tanh(torch.sigmoid(reset) * new) + (1 - share) * hidden)
+
+
+class Rssm(WorldModel):
+    """The model.
+
+    Args:
+        schema: the signals; actions and exogenous inputs are taken from it in order. Where it has rewards, they are
+            learned.
+        config: see `RssmConfig`.
+
+    Raises:
+        UnknownNameError: the config names a signal that the schema lacks.
+        ConfigError: an image of a size that the encoder does not take.
+    """
+
+    Config = RssmConfig
+    deterministic = False
+
+    def __init__(self, *, schema: Schema, config: RssmConfig) -> None:
+        super().__init__()
+        self.schema, self.config, self.context = schema, config, config.context
+        width, num_drawn = config.width, config.num_groups * config.num_classes
+        size = config.hidden_size + num_drawn
+        signals = tuple(schema[name] for name in config.inputs)
+        vectors = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
+        images = tuple(signal for signal in signals if signal.kind is Kind.IMAGE)
+        self.cameras = tuple(signal.name for signal in images)  # a module cannot be called `arm.front`
+        of_images = {"channels": config.channels, "width": config.image_width}
+        self.images = nn.ModuleList(ImageEncoder(signal, out=width, **of_images) for signal in images)
+        self.vectors = VectorEncoder(vectors, width=width, out=width) if vectors else None
+        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
+        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
+        num_known = len(self.actions.mean) + len(self.exogenous.mean)
+        self.recurrence = Recurrence(drawn=num_drawn, known=num_known, hidden=config.hidden_size, width=width)
+        self.prior = mlp([config.hidden_size, width, num_drawn], norm=True)
+        self.posterior = mlp([config.hidden_size + width + len(signals), width, num_drawn], norm=True)
+        self.image_decoders = nn.ModuleList(ImageDecoder(signal, latent_size=size, **of_images) for signal in images)
+        self.vector_decoder = mlp([size, width, self.vectors.size], norm=True) if self.vectors else None
+        self.rewards = Normaliser(1)
+        self.reward_head = mlp([size, width, NUM_BINS], norm=True) if schema.of(Role.REWARD) else None
+        if self.reward_head is not None:  # until trained it expects the mean; the outer bins would drown all else
+            for parameter in self.reward_head[-1].parameters():
+                nn.init.zeros_(parameter)
+        self.continuation_head = mlp([size, width, 1], norm=True) if config.continuation else None
+
+    def fit_normaliser(self, window: Window) -> None:
+        """Per channel of an image, per component of everything else; missing values do not count.
+
+        What was never observed keeps the scale that it has.
+        """
+        for name, encoder, decoder in zip(self.cameras, self.images, self.image_decoders, strict=True):
+            for network in (encoder, decoder):
+                assert isinstance(network, ImageEncoder | ImageDecoder)  # for the type checker
+                network.fit(window.observations[name], window.observed[name])
+        if self.vectors is not None:
+            self.vectors.fit(window.observations, window.observed)
+        self.actions.fit(window.past.actions.flatten(0, 2))
+        if window.past.exogenous is not None:
+            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
+        if window.reward is not None:
+            self.rewards.fit(window.reward.flatten()[:, None])
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> RssmBelief:
+        """The state after the last observation, from an empty one before the first."""
+        path = self._live(window, num_samples=self.config.num_samples, generator=generator)
+        return RssmBelief(state=path.states[:, -1])
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Bool[Tensor, "B"]],
+        *,
+        generator: torch.Generator,
+    ) -> RssmBelief:
+        """The state one step later; drawn from the prior where nothing was observed."""
+        state = belief.features()
+        known = self._inputs(inputs)[:, 0].expand(-1, state.shape[1], -1)
+        seen = torch.stack([observed[name] for name in self.config.inputs], -1)
+        embedded = self._embed(observation, observed)
+        state, _, _ = self._look(self.recurrence(state, known), embedded, seen, generator)
+        return RssmBelief(state=state)
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        """Drawn from the prior at each step, with noise [B, 1, S, ...] that all candidates share."""
+        _, versions, steps, _ = inputs.actions.shape
+        known = self._inputs(inputs)
+        start = belief.features()
+        state = start[:, None].expand(-1, versions, -1, -1)
+        path = []
+        for step in range(steps):
+            here = known[:, :, None, step].expand(-1, -1, start.shape[1], -1)
+            hidden = self.recurrence(state, here)
+            chances = self._chances(self.prior(hidden))
+            drawn = draw(chances, self._noise(start[:, None], generator))
+            state = torch.cat([hidden, drawn.flatten(-2)], -1)
+            path.append(state)
+        return Imagined(features=torch.stack(path, 3), final=RssmBelief(state=state.flatten(0, 1)))
+
+    def belief(self, features: Float[Tensor, "B D"]) -> RssmBelief:
+        """Features are the whole state."""
+        return RssmBelief(state=features[:, None])
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        """Reconstruction, divergence, and what the heads get wrong, each averaged over the steps that tell."""
+        config = self.config
+        path = self._live(window, num_samples=1, generator=generator)
+        states, prior, posterior = path.states[:, :, 0], path.prior[:, :, 0], path.posterior[:, :, 0]
+        seen = torch.stack([window.observed[name] for name in config.inputs]).any(0)
+        dynamics = divergence(posterior.detach(), prior, free_nats=config.free_nats)
+        representation = divergence(posterior, prior.detach(), free_nats=config.free_nats)
+        terms = {"dynamics": _mean(dynamics, seen), "representation": _mean(representation, seen)}
+        weights = {"dynamics": config.dynamics_weight, "representation": config.representation_weight}
+        if self.cameras:
+            terms["images"] = _mean(self._image_error(states, window), seen)
+            weights["images"] = config.image_weight
+        if self.vectors is not None:
+            terms["vectors"] = _mean(self._vector_error(states, window), seen)
+            weights["vectors"] = config.vector_weight
+        if self.reward_head is not None:
+            terms["reward"], weights["reward"] = self._reward_error(states[:, 1:], window), 1.0
+        if self.continuation_head is not None:
+            terms["continuation"], weights["continuation"] = self._continuation_error(states[:, 1:], window), 1.0
+        return Losses(terms=terms, weights=weights)
+
+    def decode(self, features: Float[Tensor, "*lead D"]) -> dict[str, Tensor]:
+        """Per input the observation [*lead, *shape] that a state stands for, physical units; images as float 0 to 255.
+
+        Args:
+            features: of a belief or a rollout.
+        """
+        lead, flat = features.shape[:-1], features.reshape(-1, features.shape[-1])
+        found = dict[str, Tensor]()
+        for name, decoder in zip(self.cameras, self.image_decoders, strict=True):
+            assert isinstance(decoder, ImageDecoder)  # for the type checker
+            found[name] = decoder.images(flat).reshape(*lead, *self.schema[name].shape)
+        if self.vectors is not None and self.vector_decoder is not None:
+            codes = self.vectors.normaliser.inverse(self.vector_decoder(features).float())
+            sizes = [code_size(signal) for signal in self.vectors.signals]
+            for signal, code in zip(self.vectors.signals, codes.split(sizes, -1), strict=True):
+                found[signal.name] = from_code(signal, code)
+        return found
+
+    def reward(self, features: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead"]:
+        """The expected reward of the step that led to a state, in the logs' own unit.
+
+        Args:
+            features: of a belief or a rollout.
+
+        Raises:
+            UnsupportedError: the schema has no reward.
+        """
+        if self.reward_head is None:
+            raise UnsupportedError("this model has no reward head: its schema has no reward signal. Log one.")
+        bins = symexp_bins(NUM_BINS, limit=LIMIT, device=features.device)
+        scores = expected(self.reward_head(features).float(), bins)
+        return self.rewards.inverse(scores[..., None])[..., 0]
+
+    def continuation(self, features: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead"]:
+        """The probability that a state does not end the episode for good.
+
+        Args:
+            features: of a belief or a rollout.
+
+        Raises:
+            UnsupportedError: the config asks for none.
+        """
+        if self.continuation_head is None:
+            raise UnsupportedError("this model has no continuation head. Train it with `continuation=True`.")
+        return torch.as_tensor(self.continuation_head(features).float()[..., 0].sigmoid())
+
+    def _live(self, window: Window, *, num_samples: int, generator: torch.Generator) -> Path:
+        seen = torch.stack([window.observed[name] for name in self.config.inputs], -1)
+        flat = {name: window.observations[name].flatten(0, 1) for name in self.config.inputs}
+        flags = {name: window.observed[name].flatten(0, 1) for name in self.config.inputs}
+        embedded = self._embed(flat, flags).unflatten(0, seen.shape[:2])
+        known = self._inputs(window.past)[:, 0, :, None].expand(-1, -1, num_samples, -1)
+        hidden = embedded.new_zeros(len(seen), num_samples, self.config.hidden_size, dtype=torch.float32)
+        states, priors, posteriors = list[Tensor](), list[Tensor](), list[Tensor]()
+        for step in range(seen.shape[1]):
+            if step:
+                hidden = self.recurrence(states[-1], known[:, step - 1])
+            state, prior, posterior = self._look(hidden, embedded[:, step], seen[:, step], generator)
+            states.append(state)
+            priors.append(prior)
+            posteriors.append(posterior)
+        return Path(states=torch.stack(states, 1), prior=torch.stack(priors, 1), posterior=torch.stack(posteriors, 1))
+
+    def _look(
+        self,
+        hidden: Float[Tensor, "B S hidden"],
+        embedded: Float[Tensor, "B E"],
+        seen: Bool[Tensor, "B signals"],
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The state [B, S, D], and the prior and posterior log-probabilities [B, S, groups, classes]."""
+        news = torch.cat([embedded, seen.to(embedded.dtype)], -1)[:, None].expand(-1, hidden.shape[1], -1)
+        prior = self._chances(self.prior(hidden))
+        posterior = self._chances(self.posterior(torch.cat([hidden, news], -1)))
+        posterior = posterior.where(seen.any(-1)[:, None, None, None], prior)
+        drawn = draw(posterior, self._noise(hidden, generator))
+        return torch.cat([hidden, drawn.flatten(-2)], -1), prior, posterior
+
+    def _chances(self, logits: Float[Tensor, "*lead drawn"]) -> Float[Tensor, "*lead groups classes"]:
+        return log_probabilities(logits.unflatten(-1, (self.config.num_groups, self.config.num_classes)))
+
+    def _noise(
+        self, like: Float[Tensor, "*lead D"], generator: torch.Generator
+    ) -> Float[Tensor, "*lead groups classes"]:
+        shape = (*like.shape[:-1], self.config.num_groups, self.config.num_classes)
+        return torch.rand(shape, generator=generator, device=like.device)
+
+    def _embed(self, observations: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Float[Tensor, "M E"]:
+        parts = [
+            encoder(observations[name], observed[name]) * observed[name][:, None]
+            for name, encoder in zip(self.cameras, self.images, strict=True)
+        ]
+        if self.vectors is not None:
+            parts.append(self.vectors(observations, observed))
+        return torch.as_tensor(torch.stack(parts).sum(0))
+
+    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
+        parts = [self.actions(inputs.actions)]
+        if inputs.exogenous is not None:
+            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, parts[0].shape[1], -1, -1))
+        return torch.cat(parts, -1)
+
+    def _image_error(self, states: Float[Tensor, "B H D"], window: Window) -> Float[Tensor, "B H"]:
+        error = states.new_zeros(states.shape[:2])
+        for name, decoder in zip(self.cameras, self.image_decoders, strict=True):
+            assert isinstance(decoder, ImageDecoder)  # for the type checker
+            due = decoder.scores(window.observations[name].flatten(0, 1))
+            square = (decoder(states.flatten(0, 1)).float() - due).square().mean((1, 2, 3))
+            error = error + square.unflatten(0, states.shape[:2]).where(window.observed[name], 0.0)
+        return error
+
+    def _vector_error(self, states: Float[Tensor, "B H D"], window: Window) -> Float[Tensor, "B H"]:
+        assert self.vectors is not None  # for the type checker
+        assert self.vector_decoder is not None
+        due = self.vectors.scores(window.observations, window.observed)
+        known = self.vectors.flags(window.observed)
+        return torch.as_tensor(((self.vector_decoder(states).float() - due).square() * known).sum(-1))
+
+    def _reward_error(self, states: Float[Tensor, "B T D"], window: Window) -> Float[Tensor, ""]:
+        assert self.reward_head is not None  # for the type checker
+        reward = states.new_zeros(states.shape[:2]) if window.reward is None else window.reward
+        bins = symexp_bins(NUM_BINS, limit=LIMIT, device=states.device)
+        due = self.rewards(reward[..., None])[..., 0]
+        return _mean_if(window.reward is not None, two_hot_loss(self.reward_head(states).float(), due, bins))
+
+    def _continuation_error(self, states: Float[Tensor, "B T D"], window: Window) -> Float[Tensor, ""]:
+        assert self.continuation_head is not None  # for the type checker
+        ended = states.new_zeros(states.shape[:2]) if window.terminated is None else window.terminated.float()
+        logits = self.continuation_head(states).float()[..., 0]
+        error = binary_cross_entropy_with_logits(logits, 1 - ended, reduction="none")
+        return _mean_if(window.terminated is not None, error)
+
+
+def _mean(values: Float[Tensor, "*lead"], known: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
+    return (values * known).sum() / known.sum().clamp(min=1)
+
+
+def _mean_if(told: bool, values: Float[Tensor, "*lead"]) -> Float[Tensor, ""]:
+    """0 for a window that does not tell, as though each step had not been observed: the head is left as it is."""
+    return _mean(values, torch.full_like(values, told, dtype=torch.bool))

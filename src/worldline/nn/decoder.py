@@ -1,0 +1,76 @@
+"""From a latent back to a picture: the image encoder, run the other way."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from worldline.contracts.schema import Signal
+from worldline.errors import ConfigError
+from worldline.nn.encoders import LARGEST, PATCH, SMALLEST
+
+
+class ImageDecoder(nn.Module):
+    """One hidden layer, two convolutions, patches: most of the work happens on a grid of 8-pixel patches.
+
+    Args:
+        signal: an image; height and width are multiples of 16 from 32 to 256.
+        latent_size: D.
+        channels: of the convolutions.
+        width: of the hidden layer.
+
+    Raises:
+        ConfigError: an image of another size.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, signal: Signal, *, latent_size: int, channels: int, width: int) -> None:
+        super().__init__()
+        high, wide, colours = signal.shape
+        if any(side % (2 * PATCH) or not SMALLEST <= side <= LARGEST for side in (high, wide)):
+            raise ConfigError(
+                f"image {signal.name!r} is {high} by {wide} pixels. Both must be multiples of {2 * PATCH} from "
+                f"{SMALLEST} to {LARGEST}. Scale it: worldline import --size 64."
+            )
+        self.register_buffer("mean", torch.full((colours,), 127.5))
+        self.register_buffer("deviation", torch.full((colours,), 64.0))
+        cells = high // (2 * PATCH), wide // (2 * PATCH)
+        self.colours = colours
+        self.layers = nn.Sequential(
+            nn.Linear(latent_size, width),
+            nn.GELU(),
+            nn.Linear(width, channels * cells[0] * cells[1]),
+            nn.Unflatten(-1, (channels, *cells)),
+            nn.GELU(),
+            nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, PATCH * PATCH * colours, 1),
+        )
+
+    @torch.no_grad()
+    def fit(self, images: Tensor, observed: Bool[Tensor, "B H"]) -> None:
+        """Takes mean and deviation of each colour from images [B, H, height, width, C]; missing ones do not count."""
+        seen = images[observed].float()
+        if not len(seen):
+            return
+        deviation, mean = torch.std_mean(seen, dim=(0, 1, 2))
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation.clamp(min=1.0))
+
+    def scores(self, images: Tensor) -> Float[Tensor, "M height width C"]:
+        """z-scores of `images`, what the network aims at."""
+        return (images.float() - self.mean) / self.deviation
+
+    def forward(self, latents: Float[Tensor, "M D"]) -> Float[Tensor, "M height width C"]:
+        """z-scores of each colour."""
+        patches = self.layers(latents).unflatten(1, (PATCH, PATCH, self.colours))
+        return torch.as_tensor(patches.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2))
+
+    def images(self, latents: Float[Tensor, "M D"]) -> Float[Tensor, "M height width C"]:
+        """Pictures as they would be stored, but for rounding: 0 to 255."""
+        return torch.as_tensor((self(latents).float() * self.deviation + self.mean).clamp(0.0, 255.0))

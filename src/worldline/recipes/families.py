@@ -1,0 +1,153 @@
+"""Any recipe with another family of models: `worldline learn LOGS --out world/ --model rssm`.
+
+Inputs, split, horizon and planner stay those of the recipe, so that the families can be compared; what belongs to the
+family is set here. What each reaches is in docs/families.md, measured by benchmarks/families.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from worldline.contracts.schema import Kind
+from worldline.contracts.world_model import WorldModel
+from worldline.data.store import Store
+from worldline.errors import InputError, UnsupportedError
+from worldline.models.ensemble import EnsembleConfig
+from worldline.models.features import Features, features_config, load_encoder
+from worldline.models.lewm import LewmConfig
+from worldline.models.lewm_checkpoint import load_lewm
+from worldline.models.rssm import RssmConfig
+from worldline.models.token import TokenConfig
+from worldline.recipes.recipe import Recipe
+from worldline.registry import load
+
+WIDTHS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ensemble": ("width",),
+    "features": ("width",),
+    "jepa": ("channels", "encoder_width", "predictor_width"),
+    "lewm": (),  # its size is the published one
+    "rssm": ("hidden_size", "width", "channels", "image_width"),
+    "token": ("width",),
+}
+"""Per family the settings that a larger model has more of."""
+
+
+def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None = None) -> Recipe:
+    """The recipe with the family of this name in the place of its own.
+
+    Args:
+        recipe: whose inputs, split, horizon and planner stay.
+        store: to learn from.
+        name: registered name of a family.
+        weights: folder of pretrained weights: "features" needs one, "lewm" starts from the published ones if given.
+
+    Raises:
+        UnknownNameError: there is no such family.
+        UnsupportedError: it cannot learn from the recipe's inputs; says why.
+        InputError: weights are missing, or given to a family that starts from none.
+    """
+    load("model", name)  # an unknown name is an error before anything else
+    if name == recipe.model:
+        return recipe
+    if name not in _CHANGES:
+        raise UnsupportedError(
+            f"there is no recipe for the family {name!r}. Write one: a function that gives a Recipe."
+        )
+    if weights is not None and name not in ("features", "lewm"):
+        raise InputError(f"weights are given, and the family {name!r} starts from none. Leave them out.")
+    images = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
+    if images and name in ("ensemble", "token"):
+        raise UnsupportedError(
+            f"the family {name!r} has no encoder for images, and {recipe.name!r} learns from {', '.join(images)}. "
+            "Choose jepa, rssm, features or lewm; or learn from the vector signals alone: --recipe vectors."
+        )
+    if name in ("features", "lewm") and not images:
+        raise UnsupportedError(
+            f"the family {name!r} learns from images, and {recipe.name!r} has none. "
+            "Choose jepa, rssm, ensemble or token."
+        )
+    return _CHANGES[name](recipe, store, weights)
+
+
+def resized(recipe: Recipe, size: float) -> Recipe:
+    """The recipe with layers of `size` times their width, a multiple of 16; a family of fixed size stays."""
+    config, names = recipe.model_config, WIDTHS.get(recipe.model, ())
+    widths = {name: max(16, 16 * round(getattr(config, name) * size / 16)) for name in names}
+    return replace(recipe, model_config=replace(config, **widths))
+
+
+def _change(recipe: Recipe, name: str, config: Any, training: Mapping[str, Any], **heads: Any) -> Recipe:
+    """The recipe with this model; latents that hold the observations need no guard against collapse."""
+    return replace(
+        recipe,
+        name=f"{recipe.name}, {name}",
+        model=name,
+        model_config=config,
+        training=replace(recipe.training, min_rank=1.0, min_deviation=0.0, **training),
+        heads=replace(recipe.heads, dynamics_updates=0, **heads),
+    )
+
+
+def _window(store: Store, most: int) -> int:
+    """Observations that four episodes in five have, at most `most`."""
+    return max(3, min(most, int(np.quantile(store.num_steps, 0.2)) + 1))
+
+
+def _ensemble(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
+    del weights
+    config = EnsembleConfig(inputs=recipe.model_config.inputs, timed=recipe.model_config.timed)
+    return _change(recipe, "ensemble", config, {"window": _window(store, 12), "learning_rate": 2e-3})
+
+
+def _token(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
+    del weights
+    window = _window(store, 9)  # longer than what attention reaches
+    config = TokenConfig(inputs=recipe.model_config.inputs, context_steps=min(8, window - 1))
+    training = {"window": window, "learning_rate": 1e-2, "batch_size": 32}
+    return _change(recipe, "token", config, training)
+
+
+def _rssm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
+    del weights
+    config = RssmConfig(inputs=recipe.model_config.inputs)
+    return _change(recipe, "rssm", config, {"window": _window(store, 16), "learning_rate": 1e-3, "batch_size": 16})
+
+
+def _features(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
+    del store
+    if weights is None:
+        raise InputError("the family 'features' needs a pretrained encoder. Give the folder that holds it: --weights.")
+    config = features_config(inputs=recipe.model_config.inputs, folder=weights)
+
+    def fill(model: WorldModel) -> None:
+        assert isinstance(model, Features)
+        load_encoder(model, weights)
+
+    changed = _change(recipe, "features", config, {"learning_rate": 1e-3, "batch_size": 16, "num_validation": 64})
+    return replace(changed, pretrained=fill)
+
+
+def _lewm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
+    (camera, *others) = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
+    if others:
+        raise UnsupportedError(f"LeWM takes one image, and {recipe.name!r} learns from {camera}, {', '.join(others)}.")
+    side = store.schema[camera].shape[0]
+    config = LewmConfig(inputs=(camera,), patch_size=14 if side == 224 else 8)
+    training = {"window": 4, "learning_rate": 3e-4, "batch_size": 32, "num_validation": 64, "weight_decay": 1e-3}
+    changed = _change(recipe, "lewm", config, training)
+    return changed if weights is None else replace(changed, pretrained=partial(load_lewm, folder=weights))
+
+
+_CHANGES: Final[Mapping[str, Callable[[Recipe, Store, Path | None], Recipe]]] = {
+    "ensemble": _ensemble,
+    "features": _features,
+    "lewm": _lewm,
+    "rssm": _rssm,
+    "token": _token,
+}

@@ -1,0 +1,343 @@
+"""Logs of a disc that pushes a T about, seen from above, and what to learn from them: `python benchmarks/push_t.py`.
+
+They come from gym-pusht, with policies that push without a goal. Where the block lies and how it is turned is nowhere
+in the model's inputs but in the picture; both are read out of its latents. The block moves only while it is touched,
+so that a world beats persistence on it only if it knows the contact.
+
+The picture is the environment's own drawing, averaged over areas of its 512 by 512 pixels. The environment itself
+takes single pixels of it, and at 64 a side the edges then jump.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.splits import split_store
+from worldline.data.store import Store
+from worldline.errors import InputError, MissingExtraError
+from worldline.models.jepa import JepaConfig
+from worldline.planners.cem import CrossEntropy
+from worldline.recipes.recipe import Recipe
+from worldline.train.heads import HeadsConfig, can_reach
+from worldline.train.loop import TrainingConfig
+
+Floats = NDArray[np.floating]
+PushT = Any
+"""A `PushTEnv`, whose package may not be installed."""
+
+FIELD: Final = 512.0
+"""Side of the square, in the environment's pixels. So are all lengths here."""
+STEP_S: Final = 0.1
+NUM_STEPS: Final = 100
+RADIUS: Final = 15.0
+"""Of the agent."""
+WALL: Final = 5.0
+"""From the edge to the inside of a wall."""
+OUTLINE: Final[Floats] = np.array([
+    (-60, 0), (0, 0), (60, 0), (60, 30), (15, 30), (15, 75), (15, 120), (-15, 120), (-15, 75), (-15, 30), (-60, 30),
+], float)  # fmt: skip
+"""Of the block, where its position is 0 and its angle 0."""
+CENTRE: Final = np.array([0.0, 45.0])
+"""Of the block's mass, likewise."""
+
+START: Final = 30.0
+"""The block starts at least this far from the edge."""
+TOO_FAR: Final = 8.0
+"""An episode in which the block gets deeper into a wall is drawn again."""
+MARGIN: Final = 18.0
+"""No policy heads for a place closer to the edge."""
+ROOM: Final = 45.0
+"""No policy means to push the centre of the block closer to the edge."""
+GAP: Final = 20.0
+"""A way that passes the outline of the block at this distance hardly moves it: the agent's radius and a little more."""
+FASTEST: Final = 70.0
+"""How far ahead of the agent a target may be. It gets 0.4 of that far in a step."""
+PATIENCE: Final = 12
+"""Steps after which a policy gives up on a place."""
+
+
+def push_t_schema(side: int) -> Schema:
+    """The signals; the picture has `side` pixels a side."""
+
+    def vector(name: str, role: Role, size: int, entity: str, **bounds: Any) -> Signal:
+        unit = "rad" if size == 1 else "px"
+        return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit=unit, entity=entity, **bounds)
+
+    return Schema(
+        signals=(
+            Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(side, side, 3)),
+            vector("agent_position", Role.OBSERVATION, 2, "agent"),
+            vector("block_position", Role.OBSERVATION, 2, "block"),
+            vector("block_angle", Role.OBSERVATION, 1, "block", low=(0.0,), period=2 * math.pi),
+            vector("target", Role.ACTION, 2, "agent", low=(0.0, 0.0), high=(FIELD, FIELD)),
+        ),
+        step_s=STEP_S,
+    )
+
+
+def push_t(store: Store) -> Recipe:
+    """Picture and agent position go in; block position and angle are read out.
+
+    Args:
+        store: from `record_push_t`.
+    """
+    return Recipe(
+        name="push-t",
+        model="jepa",
+        model_config=JepaConfig(
+            inputs=("camera", "agent_position"),
+            latent_size=160,
+            predictor_width=512,
+            sigreg_weight=1.0,
+            signal_weight=1.0,
+        ),
+        training=TrainingConfig(num_updates=4000, window=9),
+        heads=HeadsConfig(goals=can_reach(store.schema), dynamics_updates=6000, readout_updates=3000, width=384),
+        horizon=25,
+        num_windows=4,
+        planner=CrossEntropy(num_candidates=64, num_iterations=3),
+        num_proposals=0,
+        split=split_store,
+    )
+
+
+def record_push_t(
+    destination: Path | str,
+    *,
+    num_episodes: int,
+    seed: int,
+    side: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> Store:
+    """A new store with episodes of ten seconds in steps of a tenth.
+
+    Two policies take turns at random: "pushing" goes beside the block and pushes at some point of it, whichever way
+    there is room; "roaming" heads for any place half of the time. Each has slowly changing noise on its targets and
+    another speed for each way. Agent and block start anywhere, at any angle. Nothing tries to solve the task, and an
+    episode goes on if that happens. The agent can squeeze the block through a wall; such an episode is drawn again.
+    The sources say `seed`, `number` and `policy`; there is no reset seed, which alone would not bring them back.
+
+    Args:
+        destination: a new folder.
+        num_episodes: at least 1.
+        seed: of everything. An episode depends on it and on its own number only.
+        side: pixels of the square picture.
+        progress: called with the number of episodes recorded and their total.
+
+    Raises:
+        MissingExtraError: gym-pusht is not installed.
+        InputError: `num_episodes` or `side` is not positive, or the destination exists.
+    """
+    if num_episodes < 1 or side < 1:
+        raise InputError(f"num_episodes is {num_episodes} and side {side}. Both must be at least 1.")
+    env = make_push_t()
+    store = Store.create(destination, push_t_schema(side))
+    for number in range(num_episodes):
+        generator = np.random.default_rng([seed, number])
+        name = "pushing" if generator.random() < 0.85 else "roaming"
+        episode = None
+        while episode is None:
+            episode = _run(env, _Policy(_PUSHES[name], generator), side, generator)
+        store.append(episode, {"seed": seed, "number": number, "policy": name})
+        if progress is not None:
+            progress(number + 1, num_episodes)
+    return store
+
+
+def make_push_t() -> PushT:
+    """The environment on pymunk 7 and before, with `camera(side)`, and with states that are set as they are given.
+
+    Raises:
+        MissingExtraError: gym-pusht is not installed.
+    """
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on standard output
+    try:
+        from gym_pusht.envs.pusht import PushTEnv  # first: it silences a warning of pygame's import
+        from pygame import surfarray, transform
+    except ImportError as error:
+        raise MissingExtraError("gym_pusht", "envs") from error
+
+    class _PushT(PushTEnv):  # type: ignore[misc]  # it ships no types
+        def _setup(self) -> None:
+            try:
+                super()._setup()
+            except AttributeError as error:
+                if error.name != "add_collision_handler":
+                    raise
+                # gym-pusht 0.1.6 counts contacts by a method that pymunk 7 no longer has; it is the last thing it does.
+                self.space.on_collision(0, 0, post_solve=self._handle_collision)
+                self.n_contact_points = 0
+
+        def _set_state(self, state: Floats) -> None:
+            self.agent.position = tuple(map(float, state[:2]))
+            self.block.angle = float(state[4])  # first: it turns about the centre of mass, which is not its position
+            self.block.position = tuple(map(float, state[2:4]))
+            self.space.step(self.dt)
+
+        def camera(self, side: int) -> NDArray[np.uint8]:
+            small = transform.smoothscale(self._draw(), (side, side))
+            return np.asarray(surfarray.array3d(small).swapaxes(0, 1))
+
+        def gap(self) -> float:
+            agent = self.agent.position
+            return float(min(shape.point_query(agent).distance for shape in self.block.shapes)) - RADIUS
+
+    return _PushT()
+
+
+def _run(env: PushT, policy: _Policy, side: int, generator: np.random.Generator) -> Episode | None:
+    """An episode from a random state; None if the block went through a wall."""
+    seen = [_start(env, generator)]
+    pictures, targets = [env.camera(side)], []
+    for _ in range(NUM_STEPS):
+        targets.append(np.clip(policy(seen[-1]), 0, FIELD))
+        seen.append(env.step(targets[-1])[0])
+        if _from_edge(seen[-1]) < WALL - TOO_FAR:
+            return None
+        pictures.append(env.camera(side))
+    states = np.array(seen, np.float32)
+    return Episode(
+        observations={
+            "camera": np.array(pictures),
+            "agent_position": states[:, :2],
+            "block_position": states[:, 2:4],
+            "block_angle": states[:, 4:],
+        },
+        actions={"target": np.array(targets, np.float32)},
+        truncated=True,
+    )
+
+
+def _start(env: PushT, generator: np.random.Generator) -> Floats:
+    """A state in which nothing touches: agent position, block position and angle [5] are uniform over what fits."""
+    while True:
+        state = np.append(generator.uniform(RADIUS, FIELD - RADIUS, 4), generator.uniform(0, 2 * math.pi))
+        if _from_edge(state) > START:
+            seen = np.asarray(env.reset(seed=0, options={"reset_to_state": state})[0])
+            if env.gap() > 2:
+                return seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """Heads for a place, which may move with the block, until it is over or `num_steps` have passed."""
+
+    place: Callable[[Floats], Floats]
+    is_over: Callable[[Floats], bool]
+    reach: float
+    num_steps: int
+
+
+class _Policy:
+    """From a state [5] to a target [2]; follows one plan after another."""
+
+    def __init__(self, pushes: float, generator: np.random.Generator) -> None:
+        self._pushes, self._generator = pushes, generator
+        self._noise, self._spread = np.zeros(2), generator.uniform(0, 25)
+        self._stages, self._left = list[_Stage](), 0
+
+    def __call__(self, state: Floats) -> Floats:
+        if self._stages and (self._left == 0 or self._stages[0].is_over(state)):
+            self._begin(self._stages[1:])
+        if not self._stages:
+            push = _push(state, self._generator) if self._generator.random() < self._pushes else None
+            self._begin(push or [_roam(state, self._generator)])
+        self._left -= 1
+        self._noise = 0.8 * self._noise + 0.6 * self._spread * self._generator.normal(size=2)
+        stage = self._stages[0]
+        way = stage.place(state) + self._noise - state[:2]
+        return np.asarray(state[:2] + way * min(1.0, stage.reach / max(float(np.linalg.norm(way)), 1e-9)))
+
+    def _begin(self, stages: list[_Stage]) -> None:
+        self._stages, self._left = stages, stages[0].num_steps if stages else 0
+
+
+_PUSHES: Final = {"pushing": 0.95, "roaming": 0.5}
+"""Share of plans that are a push."""
+
+
+def _push(state: Floats, generator: np.random.Generator) -> list[_Stage] | None:
+    """Perhaps to a place beside the block, then towards and along with a point of it; None where no way was found."""
+    for _ in range(20):
+        low, high = ((-60, 0), (60, 30)) if generator.random() < 0.5 else ((-15, 30), (15, 120))
+        point, back = generator.uniform(low, high), generator.uniform(45, 80)
+        here = _on_block(state, point)
+        at_once = generator.random() < 0.5
+        ahead = _unit(here - state[:2] if at_once else generator.normal(size=2))
+        start = here - back * ahead
+        reachable = at_once or bool((np.abs(start - FIELD / 2) < FIELD / 2 - MARGIN).all() and _is_clear(state, start))
+        if reachable and _room(state, ahead) > GAP:
+            push = _pushing(point, ahead, generator)
+            return [push] if at_once else [_beside(point, back * ahead, generator), push]
+    return None
+
+
+def _beside(point: Floats, away: Floats, generator: np.random.Generator) -> _Stage:
+    return _heading(lambda state: _on_block(state, point) - away, 50.0, generator)
+
+
+def _pushing(point: Floats, ahead: Floats, generator: np.random.Generator) -> _Stage:
+    reach = _reach(30.0, generator)
+    return _Stage(
+        place=lambda state: _on_block(state, point) + 100 * ahead,
+        is_over=lambda state: _room(state, ahead) < reach,
+        reach=reach,
+        num_steps=int(np.clip(generator.uniform(50, 250) / (0.4 * reach), 3, 25)),
+    )
+
+
+def _roam(state: Floats, generator: np.random.Generator) -> _Stage:
+    """Anywhere but through the block towards a wall; stays where it is if nothing was found."""
+    places = generator.uniform(MARGIN, FIELD - MARGIN, (20, 2))
+    place = next((place for place in places if _is_clear(state, place)), state[:2])
+    return _heading(lambda _: place, 30.0, generator)
+
+
+def _heading(place: Callable[[Floats], Floats], slowest: float, generator: np.random.Generator) -> _Stage:
+    def is_there(state: Floats) -> bool:
+        return float(np.linalg.norm(place(state) - state[:2])) < 2 * RADIUS
+
+    return _Stage(place=place, is_over=is_there, reach=_reach(slowest, generator), num_steps=PATIENCE)
+
+
+def _reach(slowest: float, generator: np.random.Generator) -> float:
+    return float(np.exp(generator.uniform(np.log(slowest), np.log(FASTEST))))
+
+
+def _is_clear(state: Floats, place: Floats) -> bool:
+    """Whether the straight way to `place` passes the block by, or would push it where there is room."""
+    way, outline = place - state[:2], _on_block(state, OUTLINE) - state[:2]
+    share = np.clip(outline @ way / max(float(way @ way), 1e-9), 0, 1)
+    passed = np.linalg.norm(outline - share[:, None] * way, axis=1).min() > GAP
+    return bool(passed) or _room(state, _unit(way)) > 2 * ROOM
+
+
+def _room(state: Floats, ahead: Floats) -> float:
+    """How far the block's centre may move in the direction `ahead`."""
+    limit = np.where(ahead > 0, FIELD - ROOM, ROOM) - _on_block(state, CENTRE)
+    return float((limit / np.where(np.abs(ahead) < 1e-9, 1e-9, ahead)).min())
+
+
+def _on_block(state: Floats, points: Floats) -> Floats:
+    """Where `points` [..., 2] of the block are, given where they are at position 0 and angle 0."""
+    cosine, sine = math.cos(state[4]), math.sin(state[4])
+    return np.asarray(state[2:4] + points @ np.array([[cosine, sine], [-sine, cosine]]))
+
+
+def _from_edge(state: Floats) -> float:
+    """Distance of the block's outermost corner from the edge of the field."""
+    return float((FIELD / 2 - np.abs(_on_block(state, OUTLINE) - FIELD / 2)).min())
+
+
+def _unit(way: Floats) -> Floats:
+    return np.asarray(way / max(float(np.linalg.norm(way)), 1e-9))

@@ -1,0 +1,108 @@
+"""Can this model be controlled with? What a validation loss does not tell: whether its predictions use the actions.
+
+Choosing a checkpoint by validation loss alone picks models that ignore the actions. Each measure is 1 for a perfect
+model and at most 0 for one that has learned nothing of the kind; none depends on the scale of the latents, so that
+checkpoints with other latents can be compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.contracts.world_model import Inputs, Window, WorldModel
+
+RIDGE = 1e-3
+"""Penalty of the regression that decodes actions, relative to the size of its inputs."""
+MOST_ROWS = 1500
+"""Transitions that decodability is measured on; the regression takes the cube of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlMeasures:
+    """How useful a model is for control, on windows that it was not trained on.
+
+    Args:
+        open_loop_skill: 1 - error of the open-loop rollout / error of a latent that stands still.
+        zero_action_gap: 1 - error / error of the same rollout under the mean action.
+        shuffled_action_gap: 1 - error / error of the same rollout under another window's actions.
+        action_decodability: R² of a linear regression from two successive latents to the action between them, on
+            windows that it was not fitted on.
+    """
+
+    open_loop_skill: float
+    zero_action_gap: float
+    shuffled_action_gap: float
+    action_decodability: float
+
+    @property
+    def control(self) -> float:
+        """What a checkpoint is chosen by: the mean of the weakest of the first three and of the decodability."""
+        weakest = min(self.open_loop_skill, self.zero_action_gap, self.shuffled_action_gap)
+        return (weakest + self.action_decodability) / 2
+
+
+@torch.no_grad()
+def measure_control(
+    model: WorldModel, window: Window, features: Float[Tensor, "B H D"], *, seed: int
+) -> ControlMeasures:
+    """The measures of `model` in evaluation mode.
+
+    Args:
+        model: as it stands.
+        window: B windows of at least 3 observations.
+        features: what `fold` gives for `window`.
+        seed: of the model's draws and of the shuffle.
+    """
+    known = min(model.context, features.shape[1] - 2)
+    future = window.past.steps(slice(known - 1, None))
+    truth = features[:, known:]
+    generator = torch.Generator(features.device).manual_seed(seed)
+    belief = model.encode(window.first(known), generator=generator)
+
+    def error(actions: Tensor) -> float:
+        draws = torch.Generator(features.device).manual_seed(seed)
+        imagined = model.rollout(belief, replace(future, actions=actions), generator=draws).features[:, 0].mean(1)
+        return float((imagined.float() - truth).square().mean())
+
+    own = error(future.actions)
+    still = float((features[:, known - 1 : known] - truth).square().mean())
+    mean = error(future.actions.mean((0, 1, 2)).expand_as(future.actions).contiguous())
+    shuffled = error(future.actions.roll(1, 0))
+    return ControlMeasures(
+        open_loop_skill=_better(own, still),
+        zero_action_gap=_better(own, mean),
+        shuffled_action_gap=_better(own, shuffled),
+        action_decodability=_decodability(features, window.past),
+    )
+
+
+def _better(error: float, floor: float) -> float:
+    """1 - error / floor, at least -1; 0 where there is nothing to be better at."""
+    return max(-1.0, 1 - error / floor) if floor > 1e-12 else 0.0
+
+
+def _decodability(features: Float[Tensor, "B H D"], past: Inputs) -> float:
+    """R² on the second half of the windows of a ridge regression fitted on the first."""
+    inputs = torch.cat([features[:, :-1], features.diff(dim=1)], -1).double()
+    actions = past.actions[:, 0].double()
+    half = len(inputs) // 2
+    fit, fit_actions = _thin(inputs[:half]), _thin(actions[:half])
+    test, test_actions = inputs[half:].flatten(0, 1), actions[half:].flatten(0, 1)
+    spread = fit.std(0).clamp(min=1e-9)
+    centre, mean = fit.mean(0), fit_actions.mean(0)
+    fit, test = (fit - centre) / spread, (test - centre) / spread
+    products = fit @ fit.T  # in the space of rows: latents may be wider than there are rows
+    penalty = RIDGE * products.diagonal().mean().clamp(min=1e-9) * torch.eye(len(products), dtype=torch.double)
+    weights = torch.linalg.solve(products + penalty.to(products.device), fit_actions - mean)
+    left = (test @ (fit.T @ weights) + mean - test_actions).square().sum()
+    total = (test_actions - mean).square().sum()
+    return max(-1.0, 1 - float(left / total)) if float(total) > 1e-12 else 0.0
+
+
+def _thin(values: Float[Tensor, "B T size"]) -> Float[Tensor, "M size"]:
+    rows = values.flatten(0, 1)
+    return rows[:: -(-len(rows) // MOST_ROWS)]

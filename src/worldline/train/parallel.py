@@ -1,0 +1,73 @@
+"""Data parallelism under `torchrun`: each process takes its share of a batch, and gradients are averaged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed, nn
+
+from worldline.errors import ConfigError
+from worldline.nn.gather import num_processes
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Joins the processes that `torchrun` started for as long as it lasts; does nothing in any other process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    distributed.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes."""
+    return num_processes() == 1 or distributed.get_rank() == 0
+
+
+def share_of(starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows that are this process's, in order.
+
+    Raises:
+        ConfigError: they cannot be shared equally.
+    """
+    count = num_processes()
+    if len(starts) % count:
+        raise ConfigError(f"{len(starts)} windows cannot be shared by {count} processes. Make it a multiple.")
+    return starts if count == 1 else np.split(starts, count)[distributed.get_rank()]
+
+
+@torch.no_grad()
+def average_gradients(model: nn.Module) -> None:
+    """Replaces each gradient by its mean over all processes."""
+    if num_processes() == 1:
+        return
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    whole = torch.cat([gradient.flatten() for gradient in found])
+    distributed.all_reduce(whole)
+    whole /= num_processes()
+    for gradient, part in zip(found, whole.split([g.numel() for g in found]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def mean_over_processes(value: float) -> float:
+    """The mean of a number over all processes."""
+    if num_processes() == 1:
+        return value
+    shared = torch.tensor(value, dtype=torch.float64)
+    distributed.all_reduce(shared)
+    return float(shared) / num_processes()
+
+
+def wait_for_all() -> None:
+    """Returns once every process has come here."""
+    if num_processes() > 1:
+        distributed.barrier()

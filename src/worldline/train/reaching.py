@@ -1,0 +1,92 @@
+"""Fits what a goal is reached by.
+
+Distance: among all quasimetrics that call every single step at most 1, the one that holds far pairs furthest apart is
+the least number of steps. Source: Wang et al., "Optimal goal-reaching reinforcement learning via quasimetric learning"
+(2304.01203), here with steps imagined by the model, so that it does not matter how well the logged policy did.
+
+Inverse: a policy that follows the distance downhill for as many steps as are left, differentiated through the model.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch.nn.functional import softplus
+
+from worldline.heads.distance import Distance, DistanceConfig
+from worldline.heads.inverse import Inverse, InverseConfig
+from worldline.nn.precision import autocast
+from worldline.train.fitting import Fit, descend
+from worldline.train.imagination import Imagination, Table
+
+FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
+"""Of the two parts of the distance's loss; chosen on Two Rooms (benchmarks/LOG.md)."""
+
+LAST_WEIGHT: Final = 1.0
+"""Of the distance after the last step that is left, which counts among all of them besides."""
+
+
+def fit_distance(table: Table, imagination: Imagination, fit: Fit, *, far: float) -> Distance:
+    """The distance head: far pairs apart, single steps at most 1.
+
+    Args:
+        table: the latents.
+        imagination: the model.
+        fit: how.
+        far: steps beyond which pairs are no longer pushed apart as strongly.
+    """
+    head = Distance(DistanceConfig(latent_size=table.features.shape[1], width=fit.width))
+    count = 2 * fit.batch_size
+    for optimizer in fit.optimise(head):
+        here, goal = table.pairs(count, imagination.generator)
+        start = table.features[here]
+        following = table.features[torch.minimum(here + 1, table.first[here] + table.length[here] - 1)]
+        with torch.no_grad(), autocast():
+            after = imagination.step(start, imagination.random_actions(count)).float()
+        with autocast():
+            embedded = head.embed(torch.cat([start, after, following, table.features[goal]])).float()
+        before, imagined, logged, there = embedded.chunk(4)
+        step = torch.cat([head.between(before, imagined), head.between(before, logged)])
+        apart = torch.cat([head.between(before, there), head.between(imagined, there)])
+        pull = softplus(far - apart, beta=FAR_SHARPNESS).mean()
+        descend(optimizer, FAR_WEIGHT * pull + STEP_WEIGHT * (step - 1).relu().square().mean())
+    return head
+
+
+def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit: Fit) -> Inverse:
+    """The inverse head: the policy under which the imagined distances to the goal are least in the steps left.
+
+    It is fitted for 1 to twice as many steps left as are imagined. What comes after them does not count; the last of
+    them counts twice. Where more are left than are imagined, it is to come as near as it can.
+
+    Args:
+        table: the latents.
+        distance: the fitted head.
+        imagination: the model.
+        fit: how.
+    """
+    head = Inverse(
+        InverseConfig(
+            latent_size=table.features.shape[1],
+            low=tuple(imagination.low.tolist()),
+            high=tuple(imagination.high.tolist()),
+            width=fit.width,
+            longest=2 * fit.unroll,
+        )
+    )
+    elapsed = torch.arange(1, fit.unroll + 1)[:, None]
+    for optimizer in fit.optimise(head):
+        here, goal = table.pairs(fit.batch_size, imagination.generator)
+        num_steps = torch.randint(1, head.config.longest + 1, (fit.batch_size,), generator=imagination.generator)
+        latent, wanted = table.features[here], table.features[goal]
+        there = distance.embed(wanted)
+        path = []
+        with autocast():
+            for step in range(fit.unroll):
+                latent = imagination.step(latent, head(latent, wanted, num_steps - step))
+                path.append(latent)
+            left = distance.between(distance.embed(torch.stack(path)).float(), there)
+        weight = (elapsed <= num_steps).float() + LAST_WEIGHT * (elapsed == num_steps)
+        descend(optimizer, (weight * left).sum() / weight.sum())
+    return head

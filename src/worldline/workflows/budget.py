@@ -1,0 +1,133 @@
+"""How large a model, and how many updates, fit into a given time on this machine: measured, not guessed."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from worldline.data.splits import Split
+from worldline.data.store import Store
+from worldline.data.windows import Windows
+from worldline.errors import ConfigError
+from worldline.nn.precision import autocast
+from worldline.recipes.families import resized
+from worldline.recipes.recipe import Recipe
+from worldline.registry import load
+from worldline.train.batches import to_window, window_signals
+from worldline.train.heads import HeadsConfig, fit_heads
+
+SIZES = (2.0, 1.0, 0.5)
+"""Of the layers, relative to the recipe's, in the order in which they are tried."""
+TRAINING, HEADS = 0.6, 0.25
+"""Shares of the time. The rest is for measuring, calibrating and the report."""
+MOST = 4.0
+"""Updates beyond so many times the recipe's are not worth their time; a larger model is."""
+CHECKS = 160
+"""Updates that the checks of a training take as long as, about."""
+TIMED = 3
+"""Updates that are timed, after one that is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """A size and lengths that were chosen for a budget.
+
+    Args:
+        size: of the layers, relative to the recipe's.
+        num_updates: of the training.
+        heads: updates of each head, relative to the recipe's.
+    """
+
+    size: float
+    num_updates: int
+    heads: float
+
+    def apply(self, recipe: Recipe) -> Recipe:
+        """The recipe of this size and length."""
+        sized = resized(recipe, self.size)
+        training = replace(sized.training, num_updates=self.num_updates)
+        return replace(sized, training=training, heads=_shortened(sized.heads, self.heads))
+
+
+def size_for(store: Store, recipe: Recipe, budget_s: float) -> Sizing:
+    """The largest model that still gets the recipe's number of updates, and as many as fit.
+
+    Args:
+        store: to learn from.
+        recipe: whose size and lengths are scaled.
+        budget_s: for training, heads and calibration.
+
+    Raises:
+        ConfigError: not even the smallest model gets a tenth of the recipe's updates.
+    """
+    split, planned = recipe.split(store), recipe.training.num_updates
+    for size in SIZES:
+        sized = resized(recipe, size)
+        update_s = _time_update(store, split, sized)
+        affordable = int(TRAINING * budget_s / update_s) - CHECKS
+        if affordable >= planned:
+            break
+    if affordable < planned / 10:
+        needed = (planned / 10 + CHECKS) * update_s / TRAINING
+        raise ConfigError(
+            f"{budget_s:.0f} s are too short for the recipe {recipe.name!r} on this machine: an update takes "
+            f"{1000 * update_s:.0f} ms. Give at least {math.ceil(needed / 60)} min, or log smaller pictures."
+        )
+    heads_s = _time_heads(store, split, sized)
+    return Sizing(
+        size=size,
+        num_updates=min(affordable, int(MOST * planned)),
+        heads=min(MOST, max(0.1, HEADS * budget_s / heads_s)),
+    )
+
+
+def updates_within(store: Store, recipe: Recipe, budget_s: float) -> int:
+    """How many updates of the recipe's training, at most its own number, fit into a time; at least 1."""
+    update_s = _time_update(store, recipe.split(store), recipe)
+    return max(1, min(recipe.training.num_updates, int(budget_s / update_s) - CHECKS))
+
+
+def _time_update(store: Store, split: Split, recipe: Recipe) -> float:
+    """Seconds that one update takes, reading included."""
+    model = load("model", recipe.model)(schema=store.schema, config=recipe.model_config)
+    windows = Windows(
+        store, recipe.training.window, split.train, window_signals(store.schema, recipe.model_config.inputs)
+    )
+    optimizer = torch.optim.AdamW(model.parameters())
+    batches, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    model.fit_normaliser(to_window(windows.sample(64, batches), store.schema))
+    started = 0.0
+    for update in range(TIMED + 1):
+        if update == 1:
+            started = time.monotonic()
+        window = to_window(windows.sample(recipe.training.batch_size, batches), store.schema)
+        optimizer.zero_grad()
+        with autocast():
+            losses = model.loss(window, generator=generator)
+        losses.total.backward()
+        optimizer.step()
+    return (time.monotonic() - started) / TIMED
+
+
+def _time_heads(store: Store, split: Split, recipe: Recipe) -> float:
+    """Seconds that the recipe's heads take, from two short fits on a few episodes."""
+    model = load("model", recipe.model)(schema=store.schema, config=recipe.model_config).eval()
+    few = replace(split, train=split.train[:8])
+    shares, times_s = (0.01, 0.03), []
+    for share in shares:
+        started = time.monotonic()
+        fit_heads(model, store, few, recipe.model_config.inputs, _shortened(recipe.heads, share))
+        times_s.append(time.monotonic() - started)
+    updates_s = (times_s[1] - times_s[0]) / (shares[1] - shares[0])
+    encode_s = max(0.0, times_s[0] - shares[0] * updates_s) * len(split.train) / len(few.train)
+    return max(1.0, updates_s + encode_s)
+
+
+def _shortened(heads: HeadsConfig, share: float) -> HeadsConfig:
+    """The same heads with a share of the updates; what has none gets none."""
+    names = [name for name in vars(heads) if name.endswith("_updates")]
+    return replace(heads, **{name: math.ceil(share * getattr(heads, name)) for name in names})

@@ -1,0 +1,459 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldline.config import from_json, to_json
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world_model import Inputs, Window
+from worldline.errors import ConfigError, UnknownNameError, UnsupportedError
+from worldline.models.rssm import Rssm, RssmBelief, RssmConfig, divergence, draw, log_probabilities
+from worldline.nn.two_hot import expected, symexp_bins, two_hot_loss
+from worldline.testing import check_model
+from worldline.testing.toys import Integrator
+
+CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 3))
+POSITION = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
+HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
+LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
+PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m")
+WIND = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s")
+SCORE = Signal(name="score", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,))
+SMALL = {
+    "hidden_size": 12,
+    "num_groups": 3,
+    "num_classes": 4,
+    "width": 16,
+    "channels": 4,
+    "image_width": 16,
+}
+BATCH, LENGTH = 4, 4
+
+
+def model(*inputs: str, exogenous: bool = True, reward: bool = False, **settings: Any) -> Rssm:
+    torch.manual_seed(0)
+    signals = (CAMERA, POSITION, HEADING, LAMP, PUSH, *((WIND,) if exogenous else ()), *((SCORE,) if reward else ()))
+    return Rssm(schema=Schema(signals=signals), config=RssmConfig(inputs=inputs, **{**SMALL, **settings}))
+
+
+def window(*, exogenous: bool = True, told: bool = False, batch: int = BATCH, length: int = LENGTH) -> Window:
+    generator = seeded(5)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return Window(
+        observations={
+            "camera": torch.randint(256, (batch, length, 32, 32, 3), generator=generator, dtype=torch.uint8),
+            "position": 3 + 2 * normal(batch, length, 2),
+            "heading": 90 * normal(batch, length, 1),
+            "lamp": torch.randint(3, (batch, length), generator=generator),
+        },
+        observed={
+            name: torch.ones(batch, length, dtype=torch.bool) for name in ("camera", "position", "heading", "lamp")
+        },
+        past=Inputs(
+            actions=normal(batch, 1, length - 1, 2),
+            exogenous=normal(batch, length - 1, 3) if exogenous else None,
+            step_s=torch.ones(batch, length - 1),
+        ),
+        reward=normal(batch, length - 1) if told else None,
+        terminated=torch.rand(batch, length - 1, generator=generator) < 0.2 if told else None,
+    )
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def hide(on: Window, entry: int, step: int, *names: str) -> Window:
+    observed = {name: flags.clone() for name, flags in on.observed.items()}
+    observations = {name: values.clone() for name, values in on.observations.items()}
+    for name in names:
+        observed[name][entry, step] = False
+        observations[name][entry, step] = torch.nan if observations[name].is_floating_point() else 0
+    return replace(on, observations=observations, observed=observed)
+
+
+def states(of: Rssm, on: Window) -> torch.Tensor:
+    """Every state [B, H, D] that a window leads to; equal seeds, so that they are those of one pass."""
+    length = on.past.actions.shape[2] + 1
+    return torch.stack(
+        [of.encode(on.first(k + 1), generator=seeded()).features()[:, 0] for k in range(length)],
+        1,
+    )
+
+
+def fix(network: torch.nn.Module, bias: torch.Tensor) -> None:
+    """Makes the last layer say `bias`, whatever comes in."""
+    last = list(network.modules())[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(bias.flatten())
+
+
+@pytest.mark.parametrize("exogenous", [True, False], ids=["wind", "calm"])
+@pytest.mark.parametrize(
+    ("inputs", "settings"),
+    [
+        (("camera",), {}),
+        (("position", "heading"), {"num_samples": 3}),
+        (("lamp",), {"free_nats": 0.0}),
+        (("lamp", "camera", "position"), {"reward": True, "continuation": True}),
+    ],
+)
+def test_conforms(inputs: tuple[str, ...], settings: dict[str, Any], exogenous: bool) -> None:
+    check_model(model(*inputs, exogenous=exogenous, **settings), window(exogenous=exogenous))
+
+
+@pytest.mark.parametrize("inputs", [("camera",), ("position", "lamp")])
+def test_conforms_once_fitted_to_windows_that_tell_rewards_and_ends(inputs: tuple[str, ...]) -> None:
+    fitted = model(*inputs, reward=True, continuation=True)
+    fitted.fit_normaliser(window(told=True))
+    check_model(fitted, window(told=True))
+
+
+def test_the_divergence_of_known_distributions() -> None:
+    even, uneven, sure, unsure = ([0.5, 0.5], [0.25, 0.75], [0.99, 0.01], [0.01, 0.99])
+    left = torch.tensor([[even, even], [sure, even], [sure, sure]]).log()
+    right = torch.tensor([[uneven, even], [unsure, uneven], [sure, sure]]).log()
+    small, large = math.log(4 / 3) / 2, 0.98 * math.log(99)
+    found = divergence(left, right, free_nats=0.0)
+    torch.testing.assert_close(found, torch.tensor([small, large + small, 0.0]), atol=1e-6, rtol=1e-5)
+    found = divergence(left, right, free_nats=1.0)
+    torch.testing.assert_close(found, torch.tensor([1.0, large + small, 1.0]))
+
+
+def test_each_side_of_the_divergence_moves_its_own_network() -> None:
+    """Of one observation: the prior goes to the posterior ten times as fast as the posterior to the prior."""
+    net, seen = model("position", free_nats=0.0, vector_weight=0.0), window(length=1)
+    shares = torch.tensor([0.7, 0.1, 0.1, 0.1])
+    fix(net.prior, torch.zeros(3, 4))
+    fix(net.posterior, shares.log().repeat(3, 1))
+    losses = net.loss(seen, generator=seeded())
+    mixed = 0.99 * shares + 0.01 / 4
+    due = 3 * (mixed * (4 * mixed).log()).sum()
+    assert losses.weights == {"dynamics": 1.0, "representation": 0.1, "vectors": 0.0}
+    for name, moved, still in (
+        ("dynamics", net.prior, net.posterior),
+        ("representation", net.posterior, net.prior),
+    ):
+        torch.testing.assert_close(losses.terms[name], due)
+        both = [list(moved.modules())[-1].bias, list(still.modules())[-1].bias]
+        gradients = torch.autograd.grad(losses.terms[name], both, retain_graph=True, allow_unused=True)
+        assert gradients[0] is not None
+        assert gradients[0].abs().min() > 0
+        assert gradients[1] is None or not gradients[1].any()
+
+
+def test_free_nats_pull_at_nothing() -> None:
+    net = model("position", free_nats=50.0, vector_weight=0.0)
+    losses = net.loss(window(), generator=seeded())
+    assert losses.terms["dynamics"] == losses.terms["representation"] == 50
+    losses.total.backward()
+    assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
+
+
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=4, max_size=4))
+def test_no_class_is_impossible_and_none_is_certain(logits: list[float]) -> None:
+    chances = log_probabilities(torch.tensor(logits)).exp()
+    assert chances.sum().item() == pytest.approx(1, abs=1e-5)
+    assert chances.min() >= 0.01 / 4 - 1e-6
+    assert chances.max() <= 0.99 + 0.01 / 4 + 1e-6
+
+
+def test_draws_are_one_hot_as_often_as_their_probability_and_have_its_gradient() -> None:
+    logits = torch.tensor([0.7, 0.2, 0.1]).log().requires_grad_()
+    noise = torch.rand(20_000, 3, generator=seeded())
+    drawn = draw(log_probabilities(logits).expand(20_000, 3), noise)
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    assert (drawn.sum(-1) == 1).all()
+    due = log_probabilities(logits).exp()
+    torch.testing.assert_close(drawn.mean(0), due, atol=0.015, rtol=0)
+    worth = torch.tensor([1.0, -2.0, 5.0])
+    found = torch.autograd.grad((drawn.mean(0) * worth).sum(), logits)[0]
+    torch.testing.assert_close(found, torch.autograd.grad((due * worth).sum(), logits)[0])
+
+
+@torch.no_grad()
+def test_nothing_observed_is_the_prior() -> None:
+    """The very draw of a rollout from the step before, and no divergence."""
+    net, seen = model("camera", "position", free_nats=0.0).eval(), window()
+    fix(net.posterior, torch.tensor([9.0, 0.0, 0.0, 0.0]).repeat(3, 1))
+    blind = hide(seen, 1, LENGTH - 1, "camera", "position")
+    generator = seeded()
+    before = net.encode(seen.first(LENGTH - 1), generator=generator)
+    imagined = net.rollout(before, seen.past.steps(slice(-1, None)), generator=generator)
+    found = net.encode(blind, generator=seeded()).features()
+    torch.testing.assert_close(found[1], imagined.final.features()[1])
+    assert (found[[0, 2, 3]] != imagined.final.features()[[0, 2, 3]]).any()
+    nothing = replace(seen, observed={name: torch.zeros_like(flags) for name, flags in seen.observed.items()})
+    assert all(term == 0 for term in net.loss(nothing, generator=seeded()).terms.values())
+
+
+@torch.no_grad()
+def test_a_step_seen_in_part_uses_what_there_is() -> None:
+    net = model("position", "camera", free_nats=0.0).eval()
+    part, nothing = hide(window(), 1, 2, "camera"), hide(window(), 1, 2, "camera", "position")
+    moved = part.observations["position"].clone()
+    moved[1, 2] += 1
+    other = replace(part, observations={**part.observations, "position": moved})
+    terms = [net.loss(one, generator=seeded()).terms["representation"] for one in (part, other, nothing)]
+    assert len({float(term) for term in terms}) == 3
+
+
+@torch.no_grad()
+def test_the_errors_of_reconstruction_are_those_of_what_was_observed() -> None:
+    net, seen = model("camera", "position", "lamp").eval(), window(batch=6)
+    net.fit_normaliser(seen)
+    seen = hide(hide(hide(seen, 0, 1, "position"), 2, 3, "camera"), 3, 2, "camera", "position", "lamp")
+    terms = net.loss(seen, generator=seeded()).terms
+    found = net.decode(states(net, seen))
+    some = (seen.observed["camera"] | seen.observed["position"] | seen.observed["lamp"]).sum()
+    pixels = (found["camera"] - seen.observations["camera"]) / net.image_decoders[0].deviation
+    images = (pixels.square().mean((2, 3, 4)) * seen.observed["camera"]).sum() / some
+    assert terms["images"] == pytest.approx(images.item(), rel=0.01)  # decoded pictures are cut at 0 and 255
+    alone = model("position").eval()
+    alone.fit_normaliser(window(batch=6))
+    seen = hide(window(batch=6), 0, 1, "position")
+    scale = window(batch=6).observations["position"].flatten(0, 1).std(0)
+    error = (alone.decode(states(alone, seen))["position"] - seen.observations["position"]) / scale
+    due = error[seen.observed["position"]].square().sum(-1).mean()
+    torch.testing.assert_close(alone.loss(seen, generator=seeded()).terms["vectors"], due)
+
+
+def test_reward_and_end_belong_to_the_state_that_a_step_leads_to() -> None:
+    net, seen = model("position", reward=True, continuation=True).eval(), window(told=True)
+    net.fit_normaliser(seen)
+    torch.nn.init.normal_(net.reward_head[-1].weight, generator=seeded())
+    after, terms = states(net, seen)[:, 1:], net.loss(seen, generator=seeded()).terms
+    bins = symexp_bins(63, limit=6.0)
+    scores = (seen.reward - seen.reward.mean()) / seen.reward.std()
+    torch.testing.assert_close(terms["reward"], two_hot_loss(net.reward_head(after), scores, bins).mean())
+    wanted = seen.reward.mean() + seen.reward.std() * expected(net.reward_head(after), bins)
+    torch.testing.assert_close(net.reward(after), wanted)
+    going_on = net.continuation(after)
+    due = -torch.where(seen.terminated, 1 - going_on, going_on).log().mean()
+    torch.testing.assert_close(terms["continuation"], due)
+
+
+def test_before_it_is_trained_it_expects_the_mean_reward() -> None:
+    net, seen = model("position", reward=True), window(told=True)
+    net.fit_normaliser(seen)
+    torch.testing.assert_close(net.reward(states(net, seen)), seen.reward.mean().expand(BATCH, LENGTH))
+
+
+def test_a_window_that_does_not_tell_leaves_the_heads_as_they_are() -> None:
+    net = model("position", reward=True, continuation=True)
+    losses = net.loss(window(), generator=seeded())
+    assert losses.terms["reward"] == losses.terms["continuation"] == 0
+    losses.total.backward()
+    for head in (net.reward_head, net.continuation_head):
+        assert head is not None
+        assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
+
+
+def test_a_head_that_is_lacking_is_not_faked() -> None:
+    net, features = model("position"), torch.zeros(2, 24)
+    with pytest.raises(UnsupportedError, match="no reward signal"):
+        net.reward(features)
+    with pytest.raises(UnsupportedError, match="continuation=True"):
+        net.continuation(features)
+    assert set(net.loss(window(told=True), generator=seeded()).terms) == {"dynamics", "representation", "vectors"}
+
+
+@torch.no_grad()
+def test_decoded_observations_are_in_physical_units() -> None:
+    net = model("heading", "camera", "lamp", "position").eval()
+    net.fit_normaliser(window(batch=16))
+    found = net.decode(states(net, window())[:, None])
+    assert {name: tuple(values.shape) for name, values in found.items()} == {
+        "camera": (BATCH, 1, LENGTH, 32, 32, 3),
+        "heading": (BATCH, 1, LENGTH, 1),
+        "lamp": (BATCH, 1, LENGTH),
+        "position": (BATCH, 1, LENGTH, 2),
+    }
+    for name, limit in (("camera", 255), ("heading", 360)):
+        assert found[name].min() >= 0
+        assert limit / 4 < found[name].max() <= limit
+    assert not found["lamp"].is_floating_point()
+    fix(net.vector_decoder, torch.zeros(7))
+    torch.testing.assert_close(
+        net.decode(torch.zeros(24))["position"], window(batch=16).observations["position"].mean((0, 1))
+    )
+
+
+def test_features_are_the_whole_belief() -> None:
+    net, seen = model("position").eval(), window()
+    belief = net.encode(seen, generator=seeded())
+    again = net.belief(belief.features()[:, 0])
+    one, other = (net.rollout(start, seen.past, generator=seeded(1)) for start in (belief, again))
+    assert torch.equal(one.features, other.features)
+    drawn = belief.features()[:, 0, 12:].unflatten(-1, (3, 4))
+    assert torch.equal(drawn, torch.nn.functional.one_hot(drawn.argmax(-1), 4).float())
+
+
+def test_a_repeated_belief_goes_on_with_other_draws_that_all_candidates_share() -> None:
+    net, seen = model("position", num_samples=2).eval(), window()
+    belief = net.encode(seen, generator=seeded())
+    assert belief.features().shape == (BATCH, 2, 24)
+    assert (belief.features()[:, 0] != belief.features()[:, 1]).any(-1).all()
+    repeated = belief.select(torch.zeros(5, dtype=torch.long))
+    actions = seen.past.actions[:1].expand(5, 3, -1, -1)
+    inputs = Inputs(actions=actions, exogenous=seen.past.exogenous[:1].expand(5, -1, -1), step_s=torch.ones(5, 3))
+    features = net.rollout(repeated, inputs, generator=seeded()).features
+    assert torch.equal(features[:, 0], features[:, 2])
+    paths = features[:, 0].flatten(0, 1).flatten(1)
+    assert len(paths.unique(dim=0)) == 10
+
+
+def test_the_normaliser_knows_physical_units() -> None:
+    """In metres or feet, whatever the unit of rewards: once fitted, the model is the same."""
+    seen = window(told=True)
+    scaled = replace(
+        seen,
+        observations={**seen.observations, "position": 3.28 * seen.observations["position"] + 32},
+        past=replace(seen.past, actions=100 * seen.past.actions, exogenous=3 * seen.past.exogenous - 7),
+        reward=1e-4 * seen.reward,
+    )
+    terms = []
+    for one in (seen, scaled):
+        net = model("position", reward=True)
+        net.fit_normaliser(one)
+        terms.append(net.loss(one, generator=seeded()).terms)
+    for name, term in terms[0].items():
+        torch.testing.assert_close(terms[1][name], term, rtol=1e-4, atol=1e-5)
+
+
+def test_config_and_weights_survive_storage() -> None:
+    net, seen = model("camera", "position", reward=True, continuation=True, context=5).eval(), window(told=True)
+    net.fit_normaliser(seen)
+    config = from_json(RssmConfig, to_json(net.config), where="model.json")
+    assert config == net.config
+    with torch.device("meta"):
+        stored = Rssm(schema=net.schema, config=config).eval()
+    stored.load_state_dict(net.state_dict(), assign=True)
+    assert (stored.context, stored.deterministic) == (5, False)
+    for name, term in net.loss(seen, generator=seeded()).terms.items():
+        assert torch.equal(stored.loss(seen, generator=seeded()).terms[name], term)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"inputs": ()}, "inputs is empty"),
+        ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"num_groups": 0}, "num_groups is 0"),
+        ({"num_classes": 1}, "num_classes is 1. It must be at least 2"),
+        ({"num_samples": 0}, "num_samples is 0"),
+        ({"context": 0}, "context is 0"),
+        ({"free_nats": -1.0}, "free_nats is -1"),
+        ({"image_weight": -0.1}, "image_weight is -0.1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RssmConfig(**{"inputs": ("camera",), **settings})
+
+
+def test_signals_that_it_cannot_take_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'camera'"):
+        model("camra")
+    odd = replace(CAMERA, shape=(32, 40, 3))
+    with pytest.raises(ConfigError, match=r"32 by 40 .*multiples of 16"):
+        Rssm(schema=Schema(signals=(odd, PUSH)), config=RssmConfig(inputs=("camera",)))
+
+
+TOY = Integrator(noise=0.2, wind=False, camera=False)
+HORIZON = 4
+
+
+def logs(num: int, seed: int) -> Window:
+    """Windows of the toy; the reward is where a push leads to, and beyond 0.5 m the episode ends."""
+    episodes = TOY.episodes(num, 7, seed=seed)
+    position = torch.from_numpy(np.stack([episode.observations["position"] for episode in episodes]))
+    push = torch.from_numpy(np.stack([episode.actions["push"] for episode in episodes]))
+    return Window(
+        observations={"position": position},
+        observed={"position": torch.ones(num, 8, dtype=torch.bool)},
+        past=Inputs(actions=push[:, None], exogenous=None, step_s=torch.ones(num, 7)),
+        reward=100 * position[:, 1:, 0],
+        terminated=position[:, 1:, 1] > 0.5,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained() -> Rssm:
+    torch.manual_seed(0)
+    schema = Schema(signals=(*TOY.schema.signals, SCORE))
+    config = RssmConfig(inputs=("position",), hidden_size=48, num_groups=6, num_classes=8, width=48, continuation=True)
+    net, data, generator = Rssm(schema=schema, config=config), logs(500, 0), seeded()
+    net.fit_normaliser(data)
+    optimizer = torch.optim.AdamW(net.parameters(), 4e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=150)
+    for _ in range(150):
+        index = torch.randint(500, (32,), generator=generator)
+        batch = Window(
+            observations={"position": data.observations["position"][index]},
+            observed={"position": data.observed["position"][index]},
+            past=replace(data.past, actions=data.past.actions[index], step_s=data.past.step_s[index]),
+            reward=data.reward[index],
+            terminated=data.terminated[index],
+        )
+        optimizer.zero_grad()
+        net.loss(batch, generator=generator).total.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+@torch.no_grad()
+def test_it_learns_to_predict(trained: Rssm) -> None:
+    """Open loop it errs far less than standing still does, and no less than the noise allows."""
+    seen, start = logs(200, 1), 7 - HORIZON
+    belief = trained.encode(seen.first(start + 1), generator=seeded()).select(torch.arange(200).repeat_interleave(8))
+    future = seen.past.steps(slice(start, None))
+    inputs = replace(
+        future, actions=future.actions.repeat_interleave(8, 0), step_s=future.step_s.repeat_interleave(8, 0)
+    )
+    paths = trained.rollout(belief, inputs, generator=seeded()).features[:, 0, 0]
+    found = trained.decode(paths)["position"].unflatten(0, (200, 8))
+    due = seen.observations["position"]
+    exact, best = due[:, start], []
+    for step in range(HORIZON):
+        exact = 0.9 * exact + future.actions[:, 0, step]
+        best.append(exact)
+    least, ours, still = (
+        (one - due[:, start + 1 :]).square().mean((0, 2)).sqrt()
+        for one in (torch.stack(best, 1), found.mean(1), due[:, start : start + 1])
+    )
+    assert (ours < 0.6 * still).all()
+    assert (ours > 0.95 * least).all()
+    assert (found.std(1).mean((0, 2)) > 0.05).all()
+
+
+@torch.no_grad()
+def test_it_learns_reconstruction_reward_and_end(trained: Rssm) -> None:
+    seen = logs(200, 2)
+    after = states(trained, seen)[:, 1:]
+    position = seen.observations["position"][:, 1:]
+    assert (trained.decode(after)["position"] - position).square().mean() < 0.1 * position.var()
+    assert (trained.reward(after) - seen.reward).square().mean() < 0.15 * seen.reward.var()
+    told = trained.continuation(after) < 0.5
+    assert (told == seen.terminated).float().mean() > 0.9
+    assert 0.2 < seen.terminated.float().mean() < 0.8
+
+
+def test_a_belief_is_immutable() -> None:
+    belief = RssmBelief(state=torch.zeros(2, 1, 4))
+    with pytest.raises(AttributeError):
+        belief.state = torch.ones(2, 1, 4)  # type: ignore[misc]

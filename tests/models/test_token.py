@@ -1,0 +1,444 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldline.config import from_json, to_json
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world_model import Inputs, Window
+from worldline.errors import ConfigError, UnknownNameError
+from worldline.models.token import Bins, Choices, Story, Token, TokenConfig, TokenModel
+from worldline.testing import check_model
+from worldline.testing.surgery import hide, pick_entries, step_to
+from worldline.testing.toys import Integrator
+
+CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
+POSITION = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
+HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
+LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
+PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m")
+GEAR = Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=2)
+WIND = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s")
+SMALL = {"num_bins": 12, "context_steps": 3, "width": 16, "num_heads": 2}
+BATCH, LENGTH = 4, 5
+TOY = Integrator(wind=False, camera=False)
+
+
+def model(*inputs: str, exogenous: bool = True, **settings: Any) -> TokenModel:
+    torch.manual_seed(0)
+    signals = (CAMERA, POSITION, HEADING, LAMP, PUSH, GEAR, *((WIND,) if exogenous else ()))
+    config = TokenConfig(inputs=inputs, **{**SMALL, **settings})
+    return TokenModel(schema=Schema(signals=signals), config=config).eval()
+
+
+def window(*, exogenous: bool = True, batch: int = BATCH, length: int = LENGTH) -> Window:
+    generator = seeded(5)
+    observations = {
+        "position": torch.randn(batch, length, 2, generator=generator),
+        "heading": 360 * torch.rand(batch, length, 1, generator=generator),
+        "lamp": torch.randint(3, (batch, length), generator=generator),
+    }
+    gear = torch.randint(2, (batch, 1, length - 1), generator=generator)
+    push = torch.randn(batch, 1, length - 1, 2, generator=generator)
+    return Window(
+        observations=observations,
+        observed={name: torch.ones(batch, length, dtype=torch.bool) for name in observations},
+        past=Inputs(
+            actions=torch.cat([push, torch.nn.functional.one_hot(gear, 2).float()], -1),
+            exogenous=torch.randn(batch, length - 1, 3, generator=generator) if exogenous else None,
+            step_s=torch.ones(batch, length - 1),
+        ),
+    )
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def bins(*, num_bins: int = 12, smoothing: float = 0.75, margin: int = 0) -> Bins:
+    return Bins(num_bins=num_bins, smoothing=smoothing, margin=margin, width=8)
+
+
+@pytest.mark.parametrize("exogenous", [True, False], ids=["wind", "calm"])
+@pytest.mark.parametrize("inputs", [("position",), ("lamp",), ("lamp", "heading", "position")])
+def test_conforms(inputs: tuple[str, ...], exogenous: bool) -> None:
+    acts = inputs != ("lamp",)  # a choice that is drawn stays what it is until its chances have changed enough
+    check_model(model(*inputs, exogenous=exogenous), window(exogenous=exogenous), expect_action_effect=acts)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_samples": 3}, {"smoothing": 0.0, "hidden": 0.0}])
+def test_conforms_once_its_bins_are_fitted(settings: dict[str, Any]) -> None:
+    fitted = model("position", "lamp", **settings)
+    fitted.fit_normaliser(window())
+    check_model(fitted, window())
+
+
+def test_conforms_where_it_only_watches() -> None:
+    watching = model("position", "lamp", actions=False)
+    check_model(watching, window(), expect_action_effect=False)
+    start = watching.encode(window(), generator=seeded())
+    both = [
+        watching.rollout(start, replace(window().past, actions=actions), generator=seeded()).features
+        for actions in (window().past.actions, 1 - window().past.actions)
+    ]
+    assert torch.equal(*both)
+
+
+@pytest.mark.parametrize("actions", [True, False])
+def test_stepping_with_a_cache_gives_what_reading_everything_again_gives(actions: bool) -> None:
+    """Also where the story has grown longer than the attention reaches."""
+    net, seen, past = model("position", "lamp", actions=actions, context_steps=2), window(length=3), window().past
+    with torch.no_grad():
+        cached = net.rollout(net.encode(seen, generator=seeded()), past, generator=seeded(7)).features[:, 0, 0]
+        scores, known = net._scores(seen.observations, seen.observed)
+        told, given = net._told(scores, known), net._given(seen.past)[:, 0]
+        read = [net.begin.expand(BATCH, 1, -1), told[:, 0]]
+        for step in range(2):
+            read += [given[:, step], told[:, step + 1]]
+        generator, future = seeded(7), net._given(past)[:, 0]
+        for step in range(future.shape[1]):
+            uniform, drawn = torch.rand(BATCH, 1, 1, 3, generator=generator)[:, 0, 0], []
+            read.append(future[:, step])
+            for number, (token, head) in enumerate(zip(net.told, net.heads, strict=True)):
+                assert isinstance(token, Token)
+                last = net.transformer(torch.cat(read, 1))[0][:, -1]
+                drawn.append(token.draw(head(last), uniform[:, number]))
+                read.append(token.embed(drawn[-1])[:, None])
+            torch.testing.assert_close(cached[:, step], torch.cat(drawn, -1), rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_what_was_observed() -> None:
+    """Heads that see nothing give the same chances always: the rest is counting."""
+    net = model("position", "lamp", smoothing=0.0)
+    biases = []
+    for head in net.heads:
+        assert isinstance(head, torch.nn.Linear)
+        torch.nn.init.zeros_(head.weight)
+        biases.append(torch.nn.init.normal_(head.bias, generator=seeded(3)).detach())
+    seen = window()
+    seen.observed["position"][1, 2] = seen.observed["lamp"][0, 0] = seen.observed["lamp"][3, 4] = False
+    due = []
+    for entry in range(BATCH):
+        for step in range(LENGTH):
+            if seen.observed["position"][entry, step]:
+                for number in range(2):
+                    value = float(seen.observations["position"][entry, step, number])
+                    nearest = min(range(12), key=lambda k: abs(-4 + 8 * k / 11 - value))
+                    due.append(-float(biases[number].log_softmax(0)[nearest]))
+            if seen.observed["lamp"][entry, step]:
+                lamp = int(seen.observations["lamp"][entry, step])
+                due.append(-float(biases[2].log_softmax(0)[lamp]))
+    losses = net.loss(seen, generator=seeded())
+    assert losses.weights == {"tokens": 1.0}
+    assert float(losses.total.detach()) == pytest.approx(sum(due) / len(due), rel=1e-5)
+
+
+def test_a_smoothed_target_is_a_gaussian_cut_into_bins() -> None:
+    token, logits = bins(num_bins=5, smoothing=0.5), torch.tensor([0.3, -1.0, 2.0, 0.0, 0.5])
+
+    def below(edge: float) -> float:
+        """Levels lie 2 apart, so that the deviation is 1."""
+        return (1 + math.erf((edge - 0.4) / math.sqrt(2))) / 2
+
+    edges = [below(edge) for edge in (-4, -3, -1, 1, 3, 4)]
+    target = [(high - low) / (edges[-1] - edges[0]) for low, high in pairwise(edges)]
+    due = -sum(share * float(chance) for share, chance in zip(target, logits.log_softmax(0), strict=True))
+    assert float(token.error(logits, torch.tensor([0.4]))) == pytest.approx(due, rel=1e-5)
+
+
+@given(
+    values=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=40),
+    probes=st.lists(st.floats(-1e5, 1e5, width=32), min_size=2, max_size=20),
+    margin=st.sampled_from([0, 3]),
+)
+def test_binning_is_monotone_and_bounded_whatever_the_data(
+    values: list[float], probes: list[float], margin: int
+) -> None:
+    token = bins(margin=margin)
+    token.fit(torch.tensor(values)[:, None])
+    assert (token.levels.diff() > 0).all()
+    numbers = token.bin(token.scores(torch.tensor(sorted(probes))[:, None])[:, 0])
+    assert (numbers.diff() >= 0).all()
+    assert 0 <= numbers.min() <= numbers.max() < 12
+
+
+def test_levels_span_the_data_and_are_dense_where_it_is() -> None:
+    token, values = bins(num_bins=64), torch.cat([torch.randn(2000, 1, generator=seeded()), torch.tensor([[30.0]])])
+    token.fit(values)
+    scores = token.scores(values)
+    torch.testing.assert_close(token.levels[[0, -1]], torch.stack([scores.min(), scores.max()]))
+    assert ((token.levels > scores[:-1].min()) & (token.levels < scores[:-1].max())).sum() > 30
+    assert token.levels.diff().max() < 2.2 * (token.levels[-1] - token.levels[0]) / 63
+
+
+def test_a_value_that_is_frequent_takes_no_bins_from_the_others() -> None:
+    shut = torch.zeros(900, 1)
+    token = bins(num_bins=32)
+    token.fit(torch.cat([shut, torch.linspace(0, 1, 100)[:, None]]))
+    gaps = token.levels.diff()
+    assert gaps.max() < 1.5 * gaps.min()
+
+
+def test_beyond_the_range_is_as_its_end() -> None:
+    token = bins()
+    embedded = token.embed(torch.tensor([[-9.0], [-4.0], [4.0], [7.0]]))
+    assert torch.equal(embedded[0], token.table[0])
+    assert torch.equal(embedded[1], token.table[0])
+    assert torch.equal(embedded[2], token.table[-1])
+    assert torch.equal(embedded[3], token.table[-1])
+
+
+def test_between_two_levels_a_token_is_between_their_vectors() -> None:
+    token = bins(num_bins=9)
+    torch.testing.assert_close(token.embed(torch.tensor([1.25])), 0.75 * token.table[5] + 0.25 * token.table[6])
+
+
+@given(st.floats(-2.75, 2.75), st.sampled_from([0.75, 1.5]))
+def test_what_is_drawn_from_the_target_is_the_value(value: float, smoothing: float) -> None:
+    """Levels lie 0.25 apart, yet a perfect prediction of a sure value has next to no spread."""
+    token = bins(num_bins=33, smoothing=smoothing)
+    chances = torch.special.ndtr((token._edges() - value) / (0.25 * smoothing)).diff()
+    drawn = token.draw(chances.clamp(min=1e-30).log().expand(5, -1), torch.tensor([0.01, 0.3, 0.5, 0.7, 0.99]))
+    assert (drawn - value).abs().max() < 0.02
+
+
+def test_two_likely_values_are_drawn_as_often_as_they_come_and_nothing_between() -> None:
+    token, logits = bins(num_bins=33), torch.full((33,), -30.0)
+    logits[[4, 28]] = torch.tensor([0.25, 0.75]).log()
+    drawn = token.draw(logits.expand(1000, -1), torch.linspace(0.0005, 0.9995, 1000))[:, 0]
+    assert (drawn.diff() >= 0).all()
+    assert ((drawn + 3).abs() < 0.3).sum() == 250
+    assert ((drawn - 3).abs() < 0.3).sum() == 750
+
+
+def test_draws_follow_the_distribution_and_have_its_exact_gradient() -> None:
+    token = bins(num_bins=9)
+    logits = torch.randn(9, generator=seeded()).requires_grad_()
+    uniform = (torch.arange(4000) + 0.5) / 4000
+    drawn = token.draw(logits.expand(4000, -1), uniform)
+    torch.testing.assert_close(drawn.mean(), token.mean(logits)[0], atol=2e-3, rtol=0)
+    (found,) = torch.autograd.grad(drawn.mean(), logits)
+    (due,) = torch.autograd.grad(token.mean(logits)[0], logits)
+    torch.testing.assert_close(found, due, atol=5e-3, rtol=0)
+
+
+def test_a_choice_is_one_of_them_with_the_gradient_of_its_chances() -> None:
+    token, logits = Choices(num_values=3, width=8), torch.tensor([0.2, 0.5, 0.3]).log().requires_grad_()
+    drawn = token.draw(logits.expand(3, -1), torch.tensor([0.1, 0.6, 0.9]))
+    torch.testing.assert_close(drawn, torch.eye(3))
+    (found,) = torch.autograd.grad(drawn[1, 1], logits)
+    torch.testing.assert_close(found, torch.tensor([-0.1, 0.25, -0.15]))
+
+
+def test_features_are_the_present_in_z_scores() -> None:
+    net, seen = model("lamp", "position"), window()
+    net.fit_normaliser(seen)
+    features = net.encode(seen, generator=seeded()).features()[:, 0]
+    position = seen.observations["position"]
+    scores = (position[:, -1] - position.mean((0, 1))) / position.flatten(0, 1).std(0)
+    torch.testing.assert_close(features[:, :3], torch.eye(3)[seen.observations["lamp"][:, -1]])
+    torch.testing.assert_close(features[:, 3:], scores)
+
+
+def test_of_a_missing_value_the_belief_holds_what_is_expected() -> None:
+    net, seen = model("position", "lamp"), window()
+    gone = hide(seen, torch.arange(LENGTH).expand(BATCH, -1) == LENGTH - 1, "nan")
+    before = net.encode(seen.first(LENGTH - 1), generator=seeded())
+    found = net.encode(gone, generator=seeded()).features()[:, 0]
+    with torch.no_grad():
+        given = net._given(seen.past)[:, 0, -1]
+        assert isinstance(before, Story)
+        read, _ = net.transformer(torch.cat([before.last, given], 1), cache=before.cache)
+        first = net.told[0]
+        assert isinstance(first, Bins)
+        torch.testing.assert_close(found[:, :1], first.mean(net.heads[0](read[:, -1])))
+    torch.testing.assert_close(found[:, 2:].sum(-1), torch.ones(BATCH))
+
+
+def test_what_was_missing_is_told_as_missing() -> None:
+    net, seen = model("position"), window()
+    hidden = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
+    hidden[0, 1] = True
+    gone = hide(seen, hidden, "nan")
+    whole, part = (net.encode(on, generator=seeded()) for on in (seen, gone))
+    assert torch.equal(whole.features(), part.features())
+    after = [net.rollout(belief, seen.past, generator=seeded()).features for belief in (whole, part)]
+    assert not torch.allclose(after[0][0], after[1][0])
+    torch.testing.assert_close(after[0][1:], after[1][1:])
+
+
+def test_some_values_are_hidden_in_training_only() -> None:
+    net, seen = model("position", hidden=0.5), window()
+    asleep = [net.loss(seen, generator=seeded(seed)).total for seed in (0, 1)]
+    net.train()
+    awake = [net.loss(seen, generator=seeded(seed)).total for seed in (0, 1)]
+    assert asleep[0] == asleep[1]
+    assert awake[0] != awake[1]
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_select_takes_the_memory_along(samples: int) -> None:
+    net, seen, index = model("position", num_samples=samples), window(), torch.tensor([2, 0, 2])
+    belief = net.encode(seen.first(LENGTH - 1), generator=seeded())
+    inputs, observation, observed = step_to(hide(seen, torch.ones(BATCH, LENGTH, dtype=torch.bool), "kept"), LENGTH - 1)
+    due = net.update(belief, inputs, observation, observed, generator=seeded()).features()[index]
+    found = net.update(
+        belief.select(index),
+        pick_entries(inputs, index),
+        {name: value[index] for name, value in observation.items()},
+        {name: value[index] for name, value in observed.items()},
+        generator=seeded(),
+    ).features()
+    torch.testing.assert_close(found, due)
+
+
+def test_samples_differ() -> None:
+    net = model("position", num_samples=3)
+    imagined = net.rollout(net.encode(window(), generator=seeded()), window().past, generator=seeded()).features
+    assert imagined.shape == (BATCH, 1, 3, LENGTH - 1, 2)
+    assert (imagined[:, :, 0] != imagined[:, :, 1]).all()
+
+
+def test_a_world_without_noise_is_learned() -> None:
+    """Against one step that stands still, and against the best that can be said without knowing the push."""
+    informed, seconds = learned(), toy_window(TOY.episodes(64, 10, seed=2))
+    error = one_step_errors(informed, seconds)
+    blind_optimum = math.sqrt(1 / 3)
+    assert error < 0.5 * blind_optimum
+    start = informed.encode(seconds.first(3), generator=seeded())
+    future = Inputs(actions=seconds.past.actions[:, :, 2:], exogenous=None, step_s=seconds.past.step_s[:, 2:])
+    with torch.no_grad():
+        imagined = informed.rollout(start, future, generator=seeded()).features[:, 0, 0]
+    due = informed._scores(seconds.observations, seconds.observed)[0][:, 2:]
+    standing_still = (due[:, 1:] - due[:, :1]).square().mean().sqrt()
+    assert (imagined - due[:, 1:]).square().mean().sqrt() < 0.6 * standing_still
+
+
+def test_one_that_only_watches_is_no_better_than_blind() -> None:
+    """What is pushed cannot be foreseen, so that the best that it can do is to err by all of it."""
+    watching, seen = learned(num_updates=100, actions=False), toy_window(TOY.episodes(256, 6, seed=2))
+    optimum = float(seen.past.actions[:, :, -1].square().mean().sqrt())
+    assert 0.97 * optimum < one_step_errors(watching, seen) < 1.4 * optimum
+
+
+def test_a_discrete_signal_is_learned() -> None:
+    """A lamp that goes round by one with gear 0 and by two with gear 1."""
+    net, generator = model("lamp", exogenous=False, hidden=0.0), seeded(1)
+
+    def logs(batch: int) -> Window:
+        gear = torch.randint(2, (batch, 5), generator=generator)
+        start = torch.randint(3, (batch, 1), generator=generator)
+        lamp = torch.cat([start, start + (gear + 1).cumsum(1)], 1) % 3
+        push = torch.zeros(batch, 1, 5, 2)
+        actions = torch.cat([push, torch.nn.functional.one_hot(gear, 2)[:, None].float()], -1)
+        return Window(
+            observations={"lamp": lamp},
+            observed={"lamp": torch.ones(batch, 6, dtype=torch.bool)},
+            past=Inputs(actions=actions, exogenous=None, step_s=torch.ones(batch, 5)),
+        )
+
+    fit(net, (logs(32) for _ in range(120)), num_updates=120)
+    seen = logs(32)
+    start = net.encode(seen.first(1), generator=seeded())
+    imagined = net.rollout(start, seen.past, generator=seeded()).features[:, 0, 0]
+    assert (imagined.argmax(-1) == seen.observations["lamp"][:, 1:]).float().mean() > 0.98
+
+
+def test_a_config_survives_json_and_weights_load_without_memory() -> None:
+    net = model("position", "lamp")
+    net.fit_normaliser(window())
+    config = from_json(TokenConfig, to_json(net.config), where="here")
+    assert config == net.config
+    with torch.device("meta"):
+        empty = TokenModel(schema=net.schema, config=config)
+    empty.load_state_dict(net.state_dict(), assign=True)
+    found, due = (of.eval().loss(window(), generator=seeded()).total for of in (empty, net))
+    assert found == due
+
+
+def test_it_says_what_it_needs() -> None:
+    net = model("position")
+    assert net.context == 3
+    assert not net.deterministic
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"inputs": ()}, "inputs is empty"),
+        ({"num_bins": 11}, "num_bins is 11. It must be at least 12"),
+        ({"context_steps": 0}, "context_steps is 0"),
+        ({"depth": 0}, "depth is 0"),
+        ({"num_samples": 0}, "num_samples is 0"),
+        ({"smoothing": -1.0}, "smoothing is -1"),
+        ({"hidden": 1.0}, "hidden is 1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TokenConfig(**{"inputs": ("position",), **settings})
+
+
+def test_signals_that_it_cannot_take_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'position'"):
+        model("positon")
+    with pytest.raises(ConfigError, match=r"'camera' is an image.*jepa, rssm, features, lewm"):
+        model("position", "camera")
+
+
+def toy_window(episodes: Sequence[Episode]) -> Window:
+    def batch(part: str, name: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([getattr(episode, part)[name] for episode in episodes]))
+
+    position = batch("observations", "position")
+    observed: Mapping[str, torch.Tensor] = {"position": torch.ones(position.shape[:2], dtype=torch.bool)}
+    past = Inputs(
+        actions=batch("actions", "push")[:, None],
+        exogenous=None,
+        step_s=torch.full((position.shape[0], position.shape[1] - 1), 0.1),
+    )
+    return Window(observations={"position": position}, observed=observed, past=past)
+
+
+def learned(*, num_updates: int = 200, **settings: Any) -> TokenModel:
+    """Trained on the toy for a few seconds."""
+    torch.manual_seed(0)
+    config = TokenConfig(inputs=("position",), num_bins=48, context_steps=2, width=32, **settings)
+    net = TokenModel(schema=TOY.schema, config=config)
+    net.fit_normaliser(toy_window(TOY.episodes(300, 4, seed=1)))
+    windows = (toy_window(TOY.episodes(32, 4, seed=9 + number)) for number in range(num_updates))
+    fit(net, windows, num_updates=num_updates)
+    return net
+
+
+def fit(net: TokenModel, windows: Any, *, num_updates: int) -> None:
+    generator, net = seeded(), net.train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=num_updates, pct_start=0.1)
+    for window in windows:
+        optimizer.zero_grad()
+        net.loss(window, generator=generator).total.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    net.eval()
+
+
+def one_step_errors(net: TokenModel, seen: Window) -> float:
+    """Root mean square of expectations of the last observation, metres."""
+    last = torch.zeros_like(seen.observed["position"])
+    last[:, -1] = True
+    with torch.no_grad():
+        scores = net.encode(hide(seen, last, "nan"), generator=seeded()).features()[:, 0]
+    parts = [token.normaliser.inverse(scores[:, [n]]) for n, token in enumerate(net.told) if isinstance(token, Bins)]
+    return float((torch.cat(parts, -1) - seen.observations["position"][:, -1]).square().mean().sqrt())

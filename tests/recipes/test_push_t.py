@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from worldline.data.splits import split_store
+from worldline.data.store import Store
+from worldline.errors import InputError, MissingExtraError
+from worldline.models.jepa import Jepa
+from worldline.recipes.push_t import CENTRE, FIELD, NUM_STEPS, RADIUS, make_push_t, push_t, push_t_schema, record_push_t
+
+pytest.importorskip("gym_pusht")
+
+NUM_EPISODES = 12
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return record_push_t(tmp_path_factory.mktemp("push_t") / "store", num_episodes=NUM_EPISODES, seed=0)
+
+
+def table(store: Store, name: str) -> NDArray[np.float64]:
+    """[episodes, T or T+1, size]"""
+    rows = NUM_STEPS + (name != "target")
+    values = [store.read(name, number, 0, rows) for number in range(len(store))]
+    return np.array(values, dtype=np.float64)
+
+
+def turned(angle: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`point` turned by each of `angle` [..., 1]."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    parts = [cosine * point[0] - sine * point[1], sine * point[0] + cosine * point[1]]
+    return np.asarray(np.concatenate(parts, -1))
+
+
+def test_row_t_of_the_targets_is_what_drives_the_agent_in_step_t(store: Store) -> None:
+    """The environment's controller, ten pulls a step, taken from its source."""
+    positions, targets = table(store, "agent_position"), table(store, "target")
+    place, velocity = positions[:, 0], np.zeros((NUM_EPISODES, 2))
+    for step in range(NUM_STEPS):
+        for _ in range(10):
+            velocity = velocity + (100 * (targets[:, step] - place) - 20 * velocity) * 0.01
+            place = place + velocity * 0.01
+        np.testing.assert_allclose(place, positions[:, step + 1], atol=0.05)
+
+
+@pytest.mark.parametrize("side", [64, 96])
+def test_the_picture_shows_what_the_positions_say(tmp_path: Path, side: int) -> None:
+    store = record_push_t(tmp_path / "store", num_episodes=2, seed=3, side=side)
+    agent, block, angle = (table(store, name) for name in ("agent_position", "block_position", "block_angle"))
+    for episode in range(2):
+        pictures = store.read("camera", episode, 0, NUM_STEPS + 1)
+        assert pictures.shape == (NUM_STEPS + 1, side, side, 3)
+        for step in range(0, NUM_STEPS + 1, 10):
+            red, green, blue = np.moveaxis(pictures[step].astype(float), -1, 0)
+            found = middle(np.clip(blue - red - 60, 0, None)) * FIELD / side
+            np.testing.assert_allclose(found, agent[episode, step], atol=3)
+            # The block is grey with a touch of blue; the agent, which may hide a little of it, is bluer.
+            grey = (np.abs(green - 0.5 * (red + blue)) < 12) & (blue - red > 15) & (blue - red < 50) & (red < 175)
+            surface = turned(angle[episode, step], np.array([0.0, 40.7])) + block[episode, step]
+            np.testing.assert_allclose(middle(grey.astype(float)) * FIELD / side, surface, atol=9)
+
+
+def middle(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centre [x, y] of a picture's weights, pixels."""
+    rows, columns = np.indices(weight.shape) + 0.5
+    return np.asarray(np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum())
+
+
+def test_the_block_moves_often_and_only_where_it_is_touched(store: Store) -> None:
+    agent, block, angle = (table(store, name) for name in ("agent_position", "block_position", "block_angle"))
+    centre = block + turned(angle, CENTRE)
+    moving = np.linalg.norm(np.diff(centre, axis=1), axis=-1) > 0.5
+    assert 0.3 < moving.mean() < 0.7
+    furthest = np.linalg.norm(np.array([60.0, 45.0])) + 75.0  # of its corners, and of anything that could touch it
+    apart = np.linalg.norm(agent - centre, axis=-1) > furthest + RADIUS
+    untouched = apart[:, :-1] & apart[:, 1:]
+    assert untouched.mean() > 0.1
+    assert not moving[untouched].any()
+
+
+def test_states_cover_the_field_and_the_circle(store: Store) -> None:
+    agent, block, angle = (table(store, name) for name in ("agent_position", "block_position", "block_angle"))
+    assert np.histogram(angle, bins=4, range=(0, 2 * math.pi))[0].min() > 0.03 * angle.size
+    assert (angle >= 0).all()
+    for positions in (agent, block):
+        quadrants = np.bincount((positions > FIELD / 2).reshape(-1, 2) @ np.array([1, 2]), minlength=4)
+        assert quadrants.min() > 0.05 * quadrants.sum()
+    speed = np.linalg.norm(np.diff(agent, axis=1), axis=-1)
+    assert np.quantile(speed, 0.9) > 1.5 * np.quantile(speed, 0.2)
+    assert 0 <= table(store, "target").min() <= table(store, "target").max() <= FIELD
+
+
+def test_no_block_went_through_a_wall(store: Store) -> None:
+    """Its corners stay within the walls, which are 5 px thick and give way by no more than 8."""
+    block, angle = table(store, "block_position"), table(store, "block_angle")
+    for corner in ((-60.0, 0.0), (60.0, 0.0), (-60.0, 30.0), (60.0, 30.0), (-15.0, 120.0), (15.0, 120.0)):
+        places = block + turned(angle, np.array(corner))
+        assert places.min() > -3.1
+        assert places.max() < FIELD + 3.1
+
+
+def test_a_state_is_set_as_it_is_given() -> None:
+    state = np.array([60.0, 70.0, 250.0, 260.0, 4.0])
+    env = make_push_t()
+    np.testing.assert_allclose(env.reset(seed=0, options={"reset_to_state": state})[0], state, atol=1e-6)
+    assert env.camera(32).shape == (32, 32, 3)
+
+
+def test_an_episode_depends_on_the_seed_and_its_number_only(tmp_path: Path, store: Store) -> None:
+    ticks: list[tuple[int, int]] = []
+    again = record_push_t(
+        tmp_path / "again", num_episodes=2, seed=0, progress=lambda done, total: ticks.append((done, total))
+    )
+    twice = record_push_t(tmp_path / "twice", num_episodes=2, seed=0)
+    other = record_push_t(tmp_path / "other", num_episodes=2, seed=1)
+    assert ticks == [(1, 2), (2, 2)]
+    assert again.content_hash() == twice.content_hash() != other.content_hash()
+    assert [again.entry(number) for number in range(2)] == [store.entry(number) for number in range(2)]
+    assert [again.entry(number).digest for number in range(2)] != [other.entry(number).digest for number in range(2)]
+    entry = store.entry(1)
+    assert entry.source["seed"] == 0
+    assert entry.source["number"] == 1
+    assert entry.source["policy"] in ("pushing", "roaming")
+    assert (entry.num_steps, entry.terminated, entry.truncated, entry.seed) == (NUM_STEPS, False, True, None)
+
+
+def test_the_block_is_read_from_the_picture_alone(store: Store) -> None:
+    recipe = push_t(store)
+    assert recipe.model_config.inputs == ("camera", "agent_position")
+    assert recipe.heads.goals
+    assert recipe.horizon == 25
+    assert recipe.split(store) == split_store(store)
+    Jepa(schema=store.schema, config=recipe.model_config)  # takes pictures of this size
+    angle = push_t_schema(64)["block_angle"]
+    assert (angle.period, angle.low, angle.unit) == (2 * math.pi, (0.0,), "rad")
+
+
+def test_what_cannot_be_recorded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="num_episodes is 0"):
+        record_push_t(tmp_path / "store", num_episodes=0, seed=0)
+    with pytest.raises(InputError, match="side 0"):
+        record_push_t(tmp_path / "store", num_episodes=1, seed=0, side=0)
+    monkeypatch.setitem(sys.modules, "gym_pusht.envs.pusht", None)
+    with pytest.raises(MissingExtraError, match=r"worldline\[envs\]"):
+        record_push_t(tmp_path / "store", num_episodes=1, seed=0)
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.testing.toys import Integrator
+from worldline.train.batches import fold
+from worldline.train.measures import ControlMeasures, measure_control
+
+DECAY = 0.9
+
+
+@dataclass(frozen=True)
+class Position(Belief):
+    position: Tensor
+
+    def features(self) -> Tensor:
+        return self.position[:, None]
+
+    def select(self, index: Tensor) -> Position:
+        return Position(self.position[index])
+
+
+class Exact(WorldModel):
+    """The integrator itself, with actions scaled by `gain`, and latents scaled by `size`."""
+
+    def __init__(self, gain: float = 1.0, size: float = 1.0) -> None:
+        super().__init__()
+        self.gain, self.size = gain, size
+
+    def fit_normaliser(self, window: Window) -> None:
+        pass
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> Position:
+        return Position(self.size * window.observations["position"][:, -1])
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Tensor],
+        *,
+        generator: torch.Generator,
+    ) -> Position:
+        return Position(self.size * observation["position"])
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        latent, path = belief.features(), []
+        for step in range(inputs.actions.shape[2]):
+            latent = DECAY * latent + self.size * self.gain * inputs.actions[:, :, step]
+            path.append(latent)
+        return Imagined(features=torch.stack(path, 2)[:, :, None], final=Position(latent.flatten(0, 1)))
+
+    def belief(self, features: Tensor) -> Position:
+        return Position(features)
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        raise NotImplementedError
+
+
+def measured(model: WorldModel) -> ControlMeasures:
+    toy = Integrator(wind=False, camera=False)
+    episodes = toy.episodes(64, 6, seed=0)
+    window = Window(
+        observations={"position": torch.stack([torch.from_numpy(one.observations["position"]) for one in episodes])},
+        observed={"position": torch.ones(64, 7, dtype=torch.bool)},
+        past=Inputs(
+            actions=torch.stack([torch.from_numpy(one.actions["push"]) for one in episodes])[:, None],
+            exogenous=None,
+            step_s=torch.full((64, 6), 0.1),
+        ),
+    )
+    features = fold(model, window, generator=torch.Generator())
+    return measure_control(model, window, features, seed=0)
+
+
+@pytest.mark.parametrize("size", [1.0, 0.01, 100.0])
+def test_the_truth_has_every_measure_at_1_whatever_the_scale_of_its_latents(size: float) -> None:
+    found = measured(Exact(size=size))
+    assert found.open_loop_skill == pytest.approx(1, abs=1e-6)
+    assert found.zero_action_gap == pytest.approx(1, abs=1e-6)
+    assert found.shuffled_action_gap == pytest.approx(1, abs=1e-6)
+    assert found.action_decodability == pytest.approx(1, abs=1e-2)
+    assert found.control == pytest.approx(1, abs=1e-2)
+
+
+def test_a_model_that_ignores_actions_is_worth_nothing() -> None:
+    found = measured(Exact(gain=0.0))
+    assert found.zero_action_gap == 0
+    assert found.shuffled_action_gap == 0
+    assert found.control <= 0.5  # its latents still tell which action was taken, its predictions do not
+
+
+def test_actions_that_act_the_wrong_way_are_worse_than_none() -> None:
+    found = measured(Exact(gain=-1.0))
+    assert found.zero_action_gap < -0.5
+    assert found.control < measured(Exact(gain=0.5)).control < measured(Exact()).control
+
+
+def test_latents_that_forget_what_the_actions_did_show_it() -> None:
+    class Forgetful(Exact):
+        def encode(self, window: Window, *, generator: torch.Generator) -> Position:
+            return Position(torch.ones_like(window.observations["position"][:, -1]))
+
+        def update(self, *arguments: object, generator: torch.Generator) -> Position:
+            return Position(torch.ones(64, 2) + 1e-3 * torch.randn(64, 2, generator=torch.Generator().manual_seed(1)))
+
+    assert measured(Forgetful()).action_decodability < 0.1

@@ -1,0 +1,80 @@
+"""Runs that are killed, and runs that several processes share, each in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from worldline.data.store import Store
+from worldline.testing.toys import Integrator
+
+SITTING = Path(__file__).parent / "sitting.py"
+FLAGS = [sys.executable, "-W", "error"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy world with a camera of 32 by 32 pixels."""
+    toy = Integrator()
+    signals = [replace(s, shape=(32, 32, 1)) if s.name == "camera" else s for s in toy.schema.signals]
+    store = Store.create(tmp_path_factory.mktemp("sittings") / "store", replace(toy.schema, signals=tuple(signals)))
+    for episode in toy.episodes(24, 12, seed=0):
+        large = episode.observations["camera"].repeat(4, axis=1).repeat(4, axis=2)
+        store.append(replace(episode, observations={**episode.observations, "camera": large}))
+    return store.path
+
+
+def sit(logs: Path, folder: Path, updates: int, *options: str, launcher: tuple[str, ...] = ()) -> list[str]:
+    return [*FLAGS, *launcher, str(SITTING), str(logs), str(folder), str(updates), *options]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "weights.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(logs: Path, tmp_path: Path) -> None:
+    updates, draw = 400, random.Random(0)
+    started = time.monotonic()
+    subprocess.run(sit(logs, tmp_path / "whole", updates, "sigreg"), check=True, env=ENVIRONMENT)
+    whole_s, kills, resume = time.monotonic() - started, 0, list[str]()
+    while True:
+        process = subprocess.Popen(sit(logs, tmp_path / "killed", updates, "sigreg", *resume), env=ENVIRONMENT)
+        try:
+            process.wait(draw.uniform(0.3, 1.0) * whole_s if kills < 10 else None)
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            resume = ["--resume"] if (tmp_path / "killed" / "checkpoint.json").exists() else []
+    assert process.returncode == 0
+    assert kills >= 1
+    due = weights(tmp_path / "whole")
+    for name, value in weights(tmp_path / "killed").items():
+        assert torch.equal(value, due[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("loss", ["sigreg", "vicreg"])
+def test_two_processes_reach_the_weights_of_one(logs: Path, tmp_path: Path, loss: str) -> None:
+    subprocess.run(sit(logs, tmp_path / "one", 100, loss), check=True, env=ENVIRONMENT)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    subprocess.run(sit(logs, tmp_path / "two", 100, loss, launcher=launcher), check=True, env=ENVIRONMENT)
+    due = weights(tmp_path / "one")
+    for name, value in weights(tmp_path / "two").items():
+        np.testing.assert_allclose(value, due[name], rtol=1e-5, atol=1e-5, err_msg=name)
