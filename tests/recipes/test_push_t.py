@@ -112,6 +112,20 @@ def test_a_state_is_set_as_it_is_given() -> None:
     assert env.camera(32).shape == (32, 32, 3)
 
 
+def test_the_environment_counts_contacts_on_any_version_of_pymunk() -> None:
+    env = make_push_t()
+    env.reset(seed=0, options={"reset_to_state": np.array([256.0, 100.0, 256.0, 200.0, 0.0])})
+    env.step(np.array([256.0, 100.0]))
+    assert env.n_contact_points == 0
+    counts, places = [], []
+    for _ in range(10):
+        seen = env.step(np.array([256.0, 300.0]))[0]
+        counts.append(env.n_contact_points)
+        places.append(seen[3])
+    assert max(counts) > 0
+    assert places[-1] > 250  # pushed down the picture from 200
+
+
 def test_an_episode_depends_on_the_seed_and_its_number_only(tmp_path: Path, store: Store) -> None:
     ticks: list[tuple[int, int]] = []
     again = record_push_t(

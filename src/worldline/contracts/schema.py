@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from worldline.errors import ConfigError, UnknownNameError
@@ -100,8 +101,8 @@ class Signal:
 
     def difference(self, values: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
         """`values` - `others`, the shorter way round where the signal repeats."""
-        apart = values - others
-        return apart if self.period is None else (apart + self.period / 2) % self.period - self.period / 2
+        apart: NDArray[Any] = values - others
+        return apart if self.period is None else np.mod(apart + self.period / 2, self.period) - self.period / 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,6 +123,9 @@ class WorldModel(nn.Module, ABC):
     context: int = 1
     """Observations that a belief needs to be as good as it can; fewer are accepted."""
 
+    targets: tuple[str, ...] = ()
+    """Observation signals that the loss and `fit_normaliser` read beside the inputs."""
+
     deterministic: bool = True
     """Whether encode, update and rollout draw nothing."""
 

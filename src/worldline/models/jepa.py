@@ -24,10 +24,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, pad
 
-from worldline.contracts.schema import Kind, Schema
+from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
-from worldline.nn.codes import code_size
+from worldline.nn.codes import code_size, join_codes
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
 from worldline.nn.gather import gather, share_mean
 from worldline.nn.mlp import mlp
@@ -81,6 +81,9 @@ class JepaConfig:
         num_heads: of its attention; `predictor_width` must be a multiple of twice this.
         frameskip: k, steps that the predictor takes at once. From the latent k steps ago and the actions since then it
             predicts the present one, so errors add up every k steps only. 1 for none; needs memory "none".
+        targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
+            real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.
+        target_weight: of their error, a linear map away from the latent.
     """
 
     inputs: tuple[str, ...]
@@ -106,6 +109,8 @@ class JepaConfig:
     depth: int = 2
     num_heads: int = 4
     frameskip: int = 1
+    targets: tuple[str, ...] = ()
+    target_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -114,7 +119,9 @@ class JepaConfig:
         for name in (*sizes, "context", "memory_size", "depth", "num_heads", "frameskip"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
-        weights = ("sigreg", "signal", "variance", "covariance", "similarity", "inverse", "delta", "straightening")
+        weights = (
+            "sigreg", "signal", "variance", "covariance", "similarity", "inverse", "delta", "straightening", "target",
+        )  # fmt: skip
         for name in (*(f"{weight}_weight" for weight in weights), "constant_size"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
@@ -173,6 +180,38 @@ class _Seen:
         )
 
 
+class Targets(nn.Module):
+    """Signals that must show in a latent, read from it by a linear map.
+
+    Args:
+        signals: vector or discrete, at least one.
+        latent_size: D.
+    """
+
+    def __init__(self, signals: tuple[Signal, ...], latent_size: int) -> None:
+        super().__init__()
+        self.signals, size = signals, sum(code_size(signal) for signal in signals)
+        self.normaliser = Normaliser(size)
+        self.read = nn.Linear(latent_size, size)
+
+    def fit(self, window: Window) -> None:
+        """Takes the scale of each signal from where all of them were observed."""
+        known = self._known(window).all(-1)
+        if known.any():
+            self.normaliser.fit(join_codes(self.signals, window.observations)[known])
+
+    def error(self, latents: Float[Tensor, "B T D"], window: Window) -> Float[Tensor, ""]:
+        """Mean squared error of the z-scores at the last T observations of `window`; missing ones do not count."""
+        steps = slice(-latents.shape[1], None)
+        known = self._known(window)[:, steps]
+        scores = self.normaliser(join_codes(self.signals, window.observations))[:, steps].where(known, 0.0)
+        return share_mean((self.read(latents).float() - scores).square(), known.float())
+
+    def _known(self, window: Window) -> Bool[Tensor, "B H size"]:
+        parts = [window.observed[s.name][..., None].expand(-1, -1, code_size(s)) for s in self.signals]
+        return torch.cat(parts, -1)
+
+
 class Jepa(WorldModel):
     """The model. Without memory its belief is one latent: it knows nothing that the last observation does not show.
 
@@ -217,6 +256,11 @@ class Jepa(WorldModel):
         self.num_inputs = self.num_actions + len(self.exogenous.mean) + int(config.timed)
         self.predictor = _predictor(config, self.num_inputs)
         self.inverse, self.delta = self._action_decoders()
+        self.targets = config.targets
+        told = tuple(schema[name] for name in config.targets)
+        if any(signal.kind is Kind.IMAGE for signal in told):
+            raise ConfigError(f"targets {config.targets} hold an image. Name vector or discrete signals.")
+        self.told = Targets(told, config.latent_size) if told else None
 
     def _action_decoders(self) -> tuple[nn.Sequential | None, nn.Sequential | None]:
         config, width = self.config, self.config.predictor_width
@@ -244,6 +288,8 @@ class Jepa(WorldModel):
             self.exogenous.fit(window.past.exogenous.flatten(0, 1))
         if self.step_s is not None:
             self.step_s.fit(window.past.step_s.flatten()[:, None])
+        if self.told is not None:
+            self.told.fit(window)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; what is missing there is what the steps before lead to."""
@@ -323,6 +369,9 @@ class Jepa(WorldModel):
             flags = self.vectors.flags(window.observed)
             pair = latents[..., :exact], imagined[..., :exact]
             found["signals"] = (config.signal_weight, _signal_error(*pair, flags, self.vectors.change, warm))
+        if self.told is not None:
+            both = self.told.error(latents, window) + self.told.error(imagined, window)
+            found["targets"] = config.target_weight, both / 2
         return Losses(
             terms={name: term for name, (_, term) in found.items()},
             weights={name: weight for name, (weight, _) in found.items()},

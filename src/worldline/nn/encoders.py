@@ -55,7 +55,7 @@ class ImageEncoder(nn.Module):
             nn.Conv2d(channels, channels, 3, stride=2, padding=1),
             nn.GELU(),
             nn.Flatten(),
-            nn.Linear(channels * cells, width),
+            nn.Linear(channels * cells, width, bias=False),  # a bias would be taken away by what follows
             BatchNorm(width),
             nn.GELU(),
             nn.Linear(width, out),
@@ -148,7 +148,9 @@ class VectorEncoder(nn.Module):
         self, scores: Float[Tensor, "*lead size"], known: Bool[Tensor, "*lead signals"]
     ) -> Float[Tensor, "*lead out"]:
         """What is learned of z-scores, each signal flagged as known or not."""
-        return torch.as_tensor(self.layers(torch.cat([scores, known.to(scores.dtype)], -1)))
+        lead = scores.shape[:-1]  # a batch normalisation in there takes one batch axis
+        flat = torch.cat([scores, known.to(scores.dtype)], -1).reshape(lead.numel(), -1)
+        return torch.as_tensor(self.layers(flat)).reshape(*lead, -1)
 
     def _codes(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]

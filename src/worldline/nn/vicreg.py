@@ -39,8 +39,9 @@ def covariance(latents: Float[Tensor, "T B D"], *, counted: Bool[Tensor, "T B"] 
     """
     covariances, groups = _covariances(latents, counted)
     size = latents.shape[-1]
-    apart = covariances.square().sum((1, 2)) - covariances.diagonal(dim1=1, dim2=2).square().sum(-1)
-    return (apart / max(1, size * (size - 1)) * groups).sum() / groups.sum().clamp(min=1)
+    apart = covariances - torch.diag_embed(covariances.diagonal(dim1=1, dim2=2))
+    pairs = apart.square().sum((1, 2)) / max(1, size * (size - 1))
+    return (pairs * groups).sum() / groups.sum().clamp(min=1)
 
 
 def _covariances(

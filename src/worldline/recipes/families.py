@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ from worldline.errors import InputError, UnsupportedError
 from worldline.models.ensemble import EnsembleConfig
 from worldline.models.features import Features, features_config, load_encoder
 from worldline.models.lewm import LewmConfig
-from worldline.models.lewm_checkpoint import load_lewm
+from worldline.models.lewm_checkpoint import read_lewm
 from worldline.models.rssm import RssmConfig
 from worldline.models.token import TokenConfig
 from worldline.recipes.recipe import Recipe
@@ -137,11 +136,16 @@ def _lewm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
     (camera, *others) = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
     if others:
         raise UnsupportedError(f"LeWM takes one image, and {recipe.name!r} learns from {camera}, {', '.join(others)}.")
-    side = store.schema[camera].shape[0]
-    config = LewmConfig(inputs=(camera,), patch_size=14 if side == 224 else 8)
     training = {"window": 4, "learning_rate": 3e-4, "batch_size": 32, "num_validation": 64, "weight_decay": 1e-3}
-    changed = _change(recipe, "lewm", config, training)
-    return changed if weights is None else replace(changed, pretrained=partial(load_lewm, folder=weights))
+    if weights is None:
+        config = LewmConfig(inputs=(camera,), patch=14 if store.schema[camera].shape[0] == 224 else 8)
+        return _change(recipe, "lewm", config, training)
+    published = read_lewm(weights, schema=store.schema, camera=camera)
+
+    def fill(model: WorldModel) -> None:
+        model.load_state_dict(published.state_dict())
+
+    return replace(_change(recipe, "lewm", published.config, training), pretrained=fill)
 
 
 _CHANGES: Final[Mapping[str, Callable[[Recipe, Store, Path | None], Recipe]]] = {

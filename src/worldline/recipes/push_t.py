@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,17 +69,17 @@ PATIENCE: Final = 12
 def push_t_schema(side: int) -> Schema:
     """The signals; the picture has `side` pixels a side."""
 
-    def vector(name: str, role: Role, size: int, entity: str, **bounds: Any) -> Signal:
-        unit = "rad" if size == 1 else "px"
-        return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit=unit, entity=entity, **bounds)
+    def place(name: str, role: Role, entity: str) -> Signal:
+        return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(2,), unit="px", entity=entity)
 
+    angle = replace(place("block_angle", Role.OBSERVATION, "block"), shape=(1,), unit="rad")
     return Schema(
         signals=(
             Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(side, side, 3)),
-            vector("agent_position", Role.OBSERVATION, 2, "agent"),
-            vector("block_position", Role.OBSERVATION, 2, "block"),
-            vector("block_angle", Role.OBSERVATION, 1, "block", low=(0.0,), period=2 * math.pi),
-            vector("target", Role.ACTION, 2, "agent", low=(0.0, 0.0), high=(FIELD, FIELD)),
+            place("agent_position", Role.OBSERVATION, "agent"),
+            place("block_position", Role.OBSERVATION, "block"),
+            replace(angle, low=(0.0,), period=2 * math.pi),
+            replace(place("target", Role.ACTION, "agent"), low=(0.0, 0.0), high=(FIELD, FIELD)),
         ),
         step_s=STEP_S,
     )

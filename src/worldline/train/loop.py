@@ -203,7 +203,7 @@ class _Run:
         folder: Path,
     ) -> None:
         self.model, self.store, self.config, self.folder = model, store, config, folder
-        names = window_signals(store.schema, signals)
+        names = window_signals(store.schema, (*signals, *model.targets))
         self.windows = Windows(store, config.window, split.train, names)
         checked = Windows(store, config.window, split.validation, names)
         drawn = checked.sample(config.num_validation, np.random.default_rng(config.seed))

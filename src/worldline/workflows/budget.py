@@ -94,9 +94,8 @@ def updates_within(store: Store, recipe: Recipe, budget_s: float) -> int:
 def _time_update(store: Store, split: Split, recipe: Recipe) -> float:
     """Seconds that one update takes, reading included."""
     model = load("model", recipe.model)(schema=store.schema, config=recipe.model_config)
-    windows = Windows(
-        store, recipe.training.window, split.train, window_signals(store.schema, recipe.model_config.inputs)
-    )
+    names = window_signals(store.schema, (*recipe.model_config.inputs, *model.targets))
+    windows = Windows(store, recipe.training.window, split.train, names)
     optimizer = torch.optim.AdamW(model.parameters())
     batches, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     model.fit_normaliser(to_window(windows.sample(64, batches), store.schema))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from worldline.bundle import MANIFEST
+from worldline.config import from_json, to_json
 from worldline.contracts.schema import Kind
 from worldline.contracts.world import World
 from worldline.contracts.world_model import WorldModel
@@ -23,7 +24,6 @@ from worldline.data.splits import Split, split_store
 from worldline.data.store import Store, is_store, open_store
 from worldline.data.windows import Windows
 from worldline.engines.learned import LearnedEngine
-from worldline.config import from_json, to_json
 from worldline.errors import ConfigError, InputError
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
@@ -359,7 +359,7 @@ def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
         model: WorldModel = family(schema=store.schema, config=recipe.model_config)
     if recipe.pretrained is not None:
         recipe.pretrained(model)
-    names = window_signals(store.schema, recipe.model_config.inputs)
+    names = window_signals(store.schema, (*recipe.model_config.inputs, *model.targets))
     windows = Windows(store, recipe.training.window, split.train, names)
     model.fit_normaliser(to_window(windows.sample(512, np.random.default_rng(0)), store.schema))
     return model

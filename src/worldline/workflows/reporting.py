@@ -16,7 +16,7 @@ from worldline.data.windows import Windows
 from worldline.engines.recent import typical_values
 from worldline.engines.trivial import ActionBlind, Linear, Persistence
 from worldline.errors import DataError
-from worldline.train.batches import to_window, trace
+from worldline.train.batches import to_window, trace, window_signals
 from worldline.understanding.cases import cut, forecasts
 from worldline.understanding.diagnostics import LEVELS, Diagnostics, diagnose
 from worldline.understanding.evidence import (
@@ -218,7 +218,7 @@ def _without_pictures(store: Store, number: int, vectors: Sequence[Signal]) -> E
 def _weights(store: Store, learned: Learned) -> Mapping[str, float]:
     """What the model weighs the terms of its loss with, by its own word."""
     schema, recipe = store.schema, learned.recipe
-    names = [*learned.engine.inputs, *(signal.name for signal in (*schema.actions, *schema.exogenous))]
+    names = window_signals(schema, (*learned.engine.inputs, *learned.engine.model.targets))
     batch = Windows(store, recipe.training.window, learned.split.validation, names).sample(2, np.random.default_rng(0))
     with torch.no_grad():
         return learned.engine.model.loss(to_window(batch, schema), generator=torch.Generator().manual_seed(0)).weights

@@ -1,0 +1,405 @@
+"""Training of LeWM side by side with stable-worldmodel 0.1.1, and of the small JEPA, on a processor.
+
+Run: .venv/bin/python benchmarks/train.py --peer PYTHON [--quick] [--threads N]
+Writes benchmarks/results/train.json (with --quick into a temporary folder).
+
+PYTHON is of an environment with `stable-worldmodel==0.1.1`, `transformers>=5,<6`, and what the peer imports: `imageio`,
+`opencv-python-headless`, `pygame`, `pymunk`, `shapely`.
+
+Both sides start from the same weights, and train on the same windows of 4 frames with the same draws of dropout and of
+SIGReg's directions. First they take 20 steps in float32, whose losses are compared. Then they take turns, a few steps
+each, after one step of warming up; a sample is a window, a step is forward, backward, clipping, AdamW. The peer's
+autocast is set against ours. The peer is given pictures that are normalised already; ours start from bytes. Ours keeps
+memory that was freed (see `keep_memory`), and AdamW in one pass; how fast it is without either is measured too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from train_peer import CLIP_NORM, OPTIMIZER, follow, timed
+
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world_model import Inputs, Window, WorldModel
+from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.lewm import Lewm, LewmConfig
+from worldline.models.lewm_checkpoint import from_published
+
+HERE = Path(__file__).parent
+NUM_FRAMES, NUM_ACTIONS = 4, 10
+PUBLISHED_WEIGHT = 0.09
+TOLERANCE = 1e-4
+BARS = {"float32": 1.15, "bfloat16": 1.3}
+JEPA_FRAMES_PER_S = 3000
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One image size: windows in a batch where losses are compared, and where time is measured."""
+
+    image: int
+    patch: int
+    compared: int
+    batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much to measure."""
+
+    sizes: tuple[Size, ...] = (
+        Size(image=224, patch=14, compared=2, batch=8),
+        Size(image=64, patch=8, compared=8, batch=64),
+    )
+    compared_steps: int = 20
+    repeats: int = 7
+    steps: int = 1
+    jepa_seconds: float = 5.0
+    seed: int = 0
+
+
+QUICK = Plan(
+    sizes=(Size(image=224, patch=14, compared=2, batch=2), Size(image=64, patch=8, compared=4, batch=8)),
+    compared_steps=3,
+    repeats=2,
+    jepa_seconds=0.5,
+)
+
+
+class Ours:
+    """Our model at one image size, from the peer's weights, and steps of training."""
+
+    def __init__(self, folder: Path, size: Size, *, fused: bool) -> None:
+        side = size.image
+        camera = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(side, side, 3))
+        block = Signal(name="block", role=Role.ACTION, kind=Kind.VECTOR, shape=(NUM_ACTIONS,))
+        config = LewmConfig(inputs=("camera",), patch=size.patch)
+        self.model = Lewm(schema=Schema(signals=(camera, block)), config=config)
+        weights = from_published(torch.load(folder / f"weights-{side}.pt", weights_only=True))
+        self.model.load_state_dict(weights, strict=False)  # the z-scores of actions are left as they are
+        self.frames = torch.from_numpy(np.load(folder / f"frames-{side}.npy"))
+        self.actions = torch.from_numpy(np.load(folder / f"actions-{side}.npy"))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), **OPTIMIZER, fused=fused)  # type: ignore[arg-type]
+
+    def step(self, which: slice, *, half: bool, seed: int) -> float:
+        """The loss of one step of training on some windows."""
+        generator, frames = torch.Generator().manual_seed(seed), self.frames[which]
+        self.model.config = replace(self.model.config, sigreg_weight=PUBLISHED_WEIGHT * len(frames))
+        window = Window(
+            observations={"camera": frames},
+            observed={"camera": torch.ones(frames.shape[:2], dtype=torch.bool)},
+            past=Inputs(
+                actions=self.actions[which][:, None, :-1],
+                exogenous=None,
+                step_s=torch.ones(len(frames), NUM_FRAMES - 1),
+            ),
+        )
+        return update(self.model, self.optimizer, window, generator, half=half)
+
+
+def update(
+    model: WorldModel, optimizer: torch.optim.Optimizer, window: Window, generator: torch.Generator, *, half: bool
+) -> float:
+    """The loss of one step of training."""
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        loss = model.loss(window, generator=generator).total
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+    optimizer.step()
+    return float(loss.detach())
+
+
+class Peer:
+    """The peer's process."""
+
+    def __init__(self, python: str, folder: Path) -> None:
+        command = [python, str(HERE / "train_peer.py"), "serve", str(folder)]
+        self.log = folder / "peer.log"
+        with self.log.open("w") as errors:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+
+    def ask(self, do: str, **what: object) -> Row:
+        """Its answer to a request."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps({"do": do, **what}), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the peer failed at {do} {what}:\n{self.log.read_text()[-2000:]}")
+        reply: Row = json.loads(line)
+        return reply
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@contextmanager
+def keep_memory(keep: bool = True) -> Iterator[None]:
+    """Memory that is freed stays with the process: else each step asks the system for the same pages again.
+
+    Of the C library of Linux; elsewhere it does nothing.
+    """
+    library = ctypes.CDLL(None)
+    trim_threshold, usual = -1, 128 * 1024
+    if hasattr(library, "mallopt") and keep:
+        library.mallopt(trim_threshold, 2**31 - 1)
+    yield
+    if hasattr(library, "mallopt") and keep:
+        library.mallopt(trim_threshold, usual)
+
+
+def measure_size(peer: Peer, folder: Path, size: Size, threads: int, plan: Plan) -> Row:
+    """Both sides at one image size."""
+    draw(folder, size, plan.seed)
+    opened = {"image": size.image, "patch": size.patch, "threads": threads, "seed": plan.seed}
+    peer.ask("open", **opened)
+    torch.set_num_threads(threads)
+    steps, compared = plan.compared_steps, size.compared
+    theirs = peer.ask("follow", image=size.image, steps=steps, batch=compared, half=False)["losses"]
+    result: Row = {
+        **asdict(size),
+        "losses": {"ours": follow(Ours(folder, size, fused=True), steps, compared, half=False)},
+    }
+    result["losses"] |= {
+        "theirs": theirs,
+        "bfloat16_ours": follow(Ours(folder, size, fused=True), steps, compared, half=True),
+    }
+    result["largest_difference"] = largest_difference(result["losses"]["ours"], theirs)
+    result["largest_difference_bfloat16"] = largest_difference(result["losses"]["bfloat16_ours"], theirs)
+    for kind in BARS:
+        result[kind] = take_turns(peer, folder, size, plan, half=kind == "bfloat16")
+    peer.ask("close", image=size.image)
+    return result
+
+
+def take_turns(peer: Peer, folder: Path, size: Size, plan: Plan, *, half: bool) -> Row:
+    """Windows a second of both sides, and of ours as a plain training loop has it."""
+    work = {"steps": plan.steps, "batch": size.batch, "half": half}
+    ours, plain = Ours(folder, size, fused=True), Ours(folder, size, fused=False)
+    runs: dict[str, list[Row]] = {"ours": [], "theirs": [], "plain": []}
+    for repeat in range(plan.repeats + 1):
+        for side, training in (("ours", ours), ("theirs", None), ("plain", plain)):
+            if training is None:
+                measured = peer.ask("time", image=size.image, **work)
+            else:
+                with keep_memory(side == "ours"):
+                    if side == "ours":  # takes back what the plain one gave away
+                        training.step(slice(0, size.batch), half=half, seed=0)
+                    measured = timed(training, **work)
+            if repeat:  # the first is warming up
+                runs[side].append(measured)
+    per_window = flops_per_window(size)
+    rates = {side: [one["windows"] / one["wall_s"] for one in measured] for side, measured in runs.items()}
+    busy = {side: [one["windows"] / one["cpu_s"] for one in measured] for side, measured in runs.items()}
+    return {
+        **{side: {"windows_per_s": spread(rates[side]), "windows_per_cpu_s": spread(busy[side])} for side in runs},
+        "system_share": {
+            side: sum(r["system_s"] for r in rows) / sum(r["cpu_s"] for r in rows) for side, rows in runs.items()
+        },
+        "ratio": interval(rates["ours"], rates["theirs"]),
+        "ratio_cpu": interval(busy["ours"], busy["theirs"]),
+        "ratio_plain": interval(rates["plain"], rates["theirs"]),
+        "ratio_cpu_plain": interval(busy["plain"], busy["theirs"]),
+        "gflops": {
+            "ours": per_window["ours"] * statistics.median(rates["ours"]) / 1e9,
+            "theirs": per_window["theirs"] * statistics.median(rates["theirs"]) / 1e9,
+        },
+        "gflop_per_window": {side: value / 1e9 for side, value in per_window.items()},
+    }
+
+
+def flops_per_window(size: Size) -> dict[str, float]:
+    """Operations in the products of a training step, 2 for each multiplication: forward, and twice that backward.
+
+    Ours has no last encoder layer but for one token. Weights that no gradient flows through (pixels) count once less.
+    """
+    width, tokens, layers = 192, 1 + (size.image // size.patch) ** 2, 12
+    pixels = 3 * size.patch**2 * width * (tokens - 1)
+    layer = 12 * width**2 * tokens + 2 * width * tokens**2
+    inner, hidden = 16 * 64, 2048
+    block = 4 * inner * width + 2 * hidden * width + 6 * width**2
+    predictor = (NUM_FRAMES - 1) * (6 * block + 2 * hidden * width)
+    rest = predictor + NUM_FRAMES * 2 * hidden * width
+    total = {"theirs": layers * layer, "ours": (layers - 1) * layer + 4 * width * 3 * tokens + 10 * width**2}
+    return {side: 2 * (NUM_FRAMES * (3 * encoder + 2 * pixels) + 3 * rest) for side, encoder in total.items()}
+
+
+def draw(folder: Path, size: Size, seed: int) -> None:
+    """Frames and blocks of actions that both sides read."""
+    count = max(size.batch, 5 * size.compared)
+    generator = np.random.default_rng(seed)
+    shape = (count, NUM_FRAMES, size.image, size.image, 3)
+    np.save(folder / f"frames-{size.image}.npy", generator.integers(256, size=shape, dtype=np.uint8))
+    actions = generator.standard_normal((count, NUM_FRAMES, NUM_ACTIONS), dtype=np.float32)
+    np.save(folder / f"actions-{size.image}.npy", actions)
+
+
+def measure_peak(threads: int) -> dict[str, float]:
+    """The most operations a second of a product of two 2048 by 2048 matrices, in units of 1e9."""
+    torch.set_num_threads(threads)
+    found = {}
+    for name, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        left, right = torch.randn(2, 2048, 2048).to(kind).unbind()
+        times = []
+        for _ in range(8):
+            begin = time.perf_counter()
+            torch.mm(left, right)
+            times.append(time.perf_counter() - begin)
+        found[name] = 2 * 2048**3 / min(times) / 1e9
+    return found
+
+
+def measure_jepa(threads: int, plan: Plan) -> Row:
+    """Frames a second, forward and backward, of the JEPA that the recipes for cameras of 64 pixels train."""
+    torch.set_num_threads(threads)
+    batch, length, generator = 64, 5, torch.Generator().manual_seed(plan.seed)
+    camera = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
+    push = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,))
+    model = Jepa(schema=Schema(signals=(camera, push)), config=JepaConfig(inputs=("camera",)))
+    frames = torch.randint(256, (batch, length, 64, 64, 3), generator=generator, dtype=torch.uint8)
+    actions = torch.randn(batch, 1, length - 1, 2, generator=generator)
+    window = Window(
+        observations={"camera": frames},
+        observed={"camera": torch.ones(batch, length, dtype=torch.bool)},
+        past=Inputs(actions=actions, exogenous=None, step_s=torch.ones(batch, length - 1)),
+    )
+    rates, begin = [], time.perf_counter()
+    while time.perf_counter() - begin < plan.jepa_seconds or len(rates) < 4:
+        now = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.loss(window, generator=generator).total
+        loss.backward()
+        rates.append(batch * length / (time.perf_counter() - now))
+    return {"batch": batch, "length": length, "frames_per_s": spread(rates[2:])}
+
+
+def spread(values: Sequence[float]) -> Row:
+    """Median, ends, and everything that was measured."""
+    rounded = [round(value, 3) for value in values]
+    return {"median": statistics.median(rounded), "low": min(rounded), "high": max(rounded), "repeats": rounded}
+
+
+def interval(ours: Sequence[float], theirs: Sequence[float]) -> Row:
+    """The median ratio of neighbouring repetitions, and where 95 % of its bootstrap draws lie."""
+    ratios = np.array(ours) / np.array(theirs)
+    draws = np.random.default_rng(0).choice(ratios, (4000, len(ratios)))
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    return {"median": round(float(np.median(ratios)), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+
+
+def largest_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Between two courses of the loss, as a share of the second."""
+    return max(abs(mine - other) / abs(other) for mine, other in zip(ours, theirs, strict=True))
+
+
+def measure(python: str, threads: int, plan: Plan) -> Row:
+    """Everything."""
+    result: Row = {"plan": asdict(plan), "threads": threads, "machine": machine(), "peak_gflops": measure_peak(threads)}
+    result["jepa"] = measure_jepa(threads, plan)
+    with tempfile.TemporaryDirectory() as folder:
+        peer = Peer(python, Path(folder))
+        result["peer_versions"] = peer.ask("versions")
+        result["sizes"] = []
+        for size in plan.sizes:
+            Console(stderr=True).print(f"side by side: {size.image} px", style="dim")
+            result["sizes"].append(measure_size(peer, Path(folder), size, threads, plan))
+        peer.close()
+    again = measure_peak(threads)
+    result["peak_gflops"] = {kind: max(value, again[kind]) for kind, value in result["peak_gflops"].items()}
+    result["machine"]["load_after"] = os.getloadavg()[0]
+    return result | {"bars": bars(result)}
+
+
+def bars(result: Row) -> Row:
+    """What was asked for, and whether it was met."""
+    found: Row = {}
+    for kind, least in BARS.items():
+        ratios = {f"{size['image']} px": size[kind]["ratio"]["median"] for size in result["sizes"]}
+        found[f"{least} times the peer, {kind}"] = {"met": min(ratios.values()) >= least, **ratios}
+    apart = {f"{size['image']} px": size["largest_difference"] for size in result["sizes"]}
+    found["losses equal to 1e-4 over the first steps"] = {"met": max(apart.values()) <= TOLERANCE, **apart}
+    rate = result["jepa"]["frames_per_s"]["median"]
+    found[f"small JEPA, {JEPA_FRAMES_PER_S} frames a second"] = {"met": rate >= JEPA_FRAMES_PER_S, "frames_per_s": rate}
+    return found
+
+
+def machine() -> Row:
+    """What it was measured on."""
+    facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    facts = {name.strip(): text.strip() for name, text in facts.items()}
+    return {
+        "cpu": facts.get("model name", platform.machine()),
+        "cpu_flags": [flag for flag in facts.get("flags", "").split() if flag.startswith(("avx512", "amx"))],
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("numpy", "torch")},
+    }
+
+
+def show(result: Row) -> None:
+    """Prints the figures."""
+    table = Table("image", "precision", "ours, windows/s", "peer", "ratio", "95 %", "CPU ratio", "plain", "of peak")
+    for size in result["sizes"]:
+        for kind in BARS:
+            row = size[kind]
+            peak = result["peak_gflops"][kind]
+            table.add_row(
+                f"{size['image']} px x {size['batch']}",
+                kind,
+                *(f"{row[side]['windows_per_s']['median']:.2f}" for side in ("ours", "theirs")),
+                f"{row['ratio']['median']:.2f}",
+                f"{row['ratio']['low']:.2f}-{row['ratio']['high']:.2f}",
+                f"{row['ratio_cpu']['median']:.2f}",
+                f"{row['ratio_plain']['median']:.2f}",
+                f"{row['gflops']['ours'] / peak:.0%}, {row['gflops']['theirs'] / peak:.0%}",
+            )
+    console = Console()
+    console.print(table)
+    for name, bar in result["bars"].items():
+        values = ", ".join(f"{key} {value:.3g}" for key, value in bar.items() if key != "met")
+        console.print(f"{'met   ' if bar['met'] else 'missed'} {name}: {values}")
+
+
+def main() -> None:
+    """Measures, writes and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", required=True, metavar="PYTHON", help="of an environment with the peer")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each side")
+    parser.add_argument("--quick", action="store_true", help="small batches, few steps: only to see that it runs")
+    options = parser.parse_args()
+    begin = time.monotonic()
+    result = measure(options.peer, options.threads, QUICK if options.quick else Plan())
+    result["elapsed_s"] = round(time.monotonic() - begin)
+    folder = Path(tempfile.mkdtemp()) if options.quick else HERE / "results"
+    (folder / "train.json").write_text(json.dumps(result, indent=1) + "\n")
+    show(result)
+
+
+if __name__ == "__main__":
+    main()

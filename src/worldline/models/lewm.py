@@ -1,0 +1,499 @@
+"""LeWM as published: a vision transformer sees, a causal transformer predicts, SIGReg keeps the latents apart.
+
+Weight for weight that of stable-worldmodel; `lewm_checkpoint.py` reads its files. A step of the schema is one block
+of the published model: its action is all raw actions of a frameskip block side by side.
+
+Source: LeWM (arXiv 2603.19312); the encoder is ViT (arXiv 2010.11929), the predictor's blocks are those of DiT
+(arXiv 2212.09748).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention, silu
+
+from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.errors import ConfigError
+from worldline.nn.batch_norm import BatchNorm
+from worldline.nn.gather import share_mean
+from worldline.nn.normaliser import Normaliser
+from worldline.nn.sigreg import sigreg
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION: Final = (0.229, 0.224, 0.225)
+"""Of red, green and blue, between 0 and 1."""
+TOKENS_AT_ONCE: Final = 4096
+"""Patches that the encoder takes through all its layers together on a processor: what they leave for the gradient
+then lies in memory that is used again, and products in half precision lose a third of their speed beyond it."""
+SCORES_AT_ONCE: Final = 2**17
+"""Attention scores of a head that are worked on together, so that they stay in the processor's cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LewmConfig:
+    """Size of the network and weight of SIGReg; the defaults are the published 18.04 million parameters.
+
+    Args:
+        inputs: the one camera; 3 colours, its sides multiples of `patch`.
+        latent_size: D, of encoder and predictor alike.
+        patch: pixels a side.
+        depth: layers of the encoder.
+        num_heads: of the encoder; must divide `latent_size`.
+        projector_width: hidden layer between a transformer and the latent.
+        history: observations, with the inputs between them, that the predictor sees; at least 1.
+        predictor_depth: layers of the predictor.
+        predictor_heads: of the predictor.
+        head_size: of each of the predictor's heads.
+        predictor_width: hidden layer in each of the predictor's blocks.
+        code_size: numbers that the inputs of a step are first mixed to.
+        dropout: share that is dropped in the predictor while it is trained, at least 0 and below 1.
+        sigreg_weight: pull towards a standard Gaussian. The statistic here is not multiplied by the number of
+            windows in a batch, the published one is: its 0.09 at 128 windows is 11.52, and so is 0.36 at 32.
+        num_slices: directions that SIGReg looks along at each step.
+    """
+
+    inputs: tuple[str, ...]
+    latent_size: int = 192
+    patch: int = 14
+    depth: int = 12
+    num_heads: int = 3
+    projector_width: int = 2048
+    history: int = 3
+    predictor_depth: int = 6
+    predictor_heads: int = 16
+    head_size: int = 64
+    predictor_width: int = 2048
+    code_size: int = 10
+    dropout: float = 0.1
+    sigreg_weight: float = 11.52
+    num_slices: int = 1024
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != 1:
+            raise ConfigError(f"inputs is {self.inputs}. This family sees exactly one camera; name it.")
+        for name in self.__dataclass_fields__.keys() - {"inputs", "dropout", "sigreg_weight"}:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
+        if self.latent_size % self.num_heads:
+            raise ConfigError(f"latent_size {self.latent_size} is not a multiple of num_heads, {self.num_heads}.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}. It must be at least 0 and below 1.")
+        if self.sigreg_weight < 0:
+            raise ConfigError(f"sigreg_weight is {self.sigreg_weight}. It must not be negative.")
+
+
+class HalfAttention(torch.autograd.Function):
+    """Attention in half precision on a processor, where the built-in one takes 3 to 6 times as long.
+
+    A few frames at a time, whose scores are computed again for the gradient instead of being kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, joined: Float[Tensor, "M P joined"], num_heads: int) -> Float[Tensor, "M P D"]:
+        """What the tokens attend to, from queries, keys and values side by side."""
+        ctx.save_for_backward(joined)
+        ctx.num_heads = num_heads
+        found = []
+        for some in joined.split(_frames_at_once(joined)):
+            query, key, value = _by_head(some, num_heads)
+            weights = torch.bmm(query * query.shape[-1] ** -0.5, key.transpose(1, 2)).softmax(-1)
+            found.append(_beside(torch.bmm(weights, value), num_heads))
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Float[Tensor, "M P joined"], None]:
+        """The gradient in `joined`."""
+        (joined,), num_heads = ctx.saved_tensors, ctx.num_heads
+        size, out = _frames_at_once(joined), []
+        for some, gradient in zip(joined.split(size), gradients[0].split(size), strict=True):
+            query, key, value = _by_head(some, num_heads)
+            scale = query.shape[-1] ** -0.5
+            query = query * scale
+            weights = torch.bmm(query, key.transpose(1, 2)).softmax(-1)
+            (due,) = _by_head(gradient, num_heads, parts=1)
+            through = torch.bmm(due, value.transpose(1, 2))
+            scores = torch._softmax_backward_data(through, weights, -1, weights.dtype)
+            parts = (
+                torch.bmm(scores, key).mul_(scale),
+                torch.bmm(scores.transpose(1, 2), query),
+                torch.bmm(weights.transpose(1, 2), due),
+            )
+            out.append(torch.cat([_beside(part, num_heads) for part in parts], -1))
+        return torch.cat(out), None
+
+
+def _frames_at_once(joined: Tensor) -> int:
+    return -(-SCORES_AT_ONCE // joined.shape[1] ** 2)
+
+
+def _by_head(joined: Tensor, num_heads: int, parts: int = 3) -> Tensor:
+    """[M, P, parts * D] as [parts, M * heads, P, size]."""
+    return torch.as_tensor(joined.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).flatten(1, 2))
+
+
+def _beside(values: Float[Tensor, "rows P size"], num_heads: int) -> Float[Tensor, "M P D"]:
+    return torch.as_tensor(values.unflatten(0, (-1, num_heads)).transpose(1, 2).flatten(2))
+
+
+class EncoderLayer(nn.Module):
+    """Attention among the tokens of a frame and a two-layer network, each added to what comes in."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.before_attention = nn.LayerNorm(width, eps=1e-12)
+        self.joined = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.before_mlp = nn.LayerNorm(width, eps=1e-12)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Float[Tensor, "M P D"], kind: torch.dtype) -> Float[Tensor, "M P D"]:
+        """The tokens one layer up; products are taken in `kind`."""
+        joined = _linear(self.joined, self.before_attention(tokens).to(kind))
+        if kind is torch.bfloat16 and joined.device.type == "cpu":
+            found = HalfAttention.apply(joined, self.num_heads)  # type: ignore[no-untyped-call] # torch does not say
+        else:
+            query, key, value = joined.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            found = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return self._widen(tokens + _linear(self.out, found), kind)
+
+    def first(self, tokens: Float[Tensor, "M P D"], kind: torch.dtype) -> Float[Tensor, "M D"]:
+        """The first token alone one layer up: what is left to do in the last layer, a tenth of the whole.
+
+        With one query, keys and values need not be made: q · (K x) = (qK) · x, and Σ a (V x) = V (Σ a x).
+        """
+        seen = self.before_attention(tokens).to(kind)
+        to_query, to_key, to_value = self.joined.weight.to(kind).unflatten(0, (3, self.num_heads, -1))
+        bias, key_bias, value_bias = self.joined.bias.to(kind).unflatten(0, (3, self.num_heads, -1))
+        query = torch.einsum("md,hsd->mhs", seen[:, 0], to_query) + bias
+        scores = torch.einsum("mhs,hsd->mhd", query, to_key) @ seen.transpose(1, 2)
+        scores = scores + (query * key_bias).sum(-1, keepdim=True)  # equal for all: changes nothing, but has a gradient
+        weights = (scores.float() * query.shape[-1] ** -0.5).softmax(-1).to(kind)
+        found = torch.einsum("mhd,hsd->mhs", weights @ seen, to_value) + value_bias
+        return self._widen(tokens[:, 0] + _linear(self.out, found.flatten(1)), kind)
+
+    def _widen(self, tokens: Float[Tensor, "*any D"], kind: torch.dtype) -> Float[Tensor, "*any D"]:
+        inner = gelu(_linear(self.up, self.before_mlp(tokens).to(kind)))
+        return tokens + _linear(self.down, inner)
+
+
+def _linear(layer: nn.Linear, values: Tensor) -> Tensor:
+    """What the layer gives, in the precision of `values`."""
+    return linear(values, layer.weight.to(values.dtype), layer.bias.to(values.dtype))
+
+
+class Encoder(nn.Module):
+    """Frames to the first token of a vision transformer.
+
+    Args:
+        signal: an image of 3 colours.
+        config: see `LewmConfig`.
+    """
+
+    def __init__(self, signal: Signal, config: LewmConfig) -> None:
+        super().__init__()
+        high, wide, colours = signal.shape
+        if colours != 3 or high % config.patch or wide % config.patch:
+            raise ConfigError(
+                f"image {signal.name!r} has shape {signal.shape}. This family takes 3 colours, and sides that are "
+                f"multiples of its patch, {config.patch}. Scale the image, or set patch."
+            )
+        self.patch = config.patch
+        width = config.latent_size
+        num_patches = (high // self.patch) * (wide // self.patch)
+        self.from_pixels = nn.Linear(self.patch**2 * 3, width)
+        self.first = nn.Parameter(torch.empty(width))
+        self.position = nn.Parameter(torch.empty(1 + num_patches, width))
+        self.layers = nn.ModuleList(EncoderLayer(width, config.num_heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim > 1 or name == "first":
+                nn.init.trunc_normal_(parameter, std=0.02)
+
+    def forward(self, images: UInt8[Tensor, "M height width 3"], observed: Bool[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        """The first token of each frame; a missing one is the mean of ImageNet."""
+        device = images.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.position.dtype
+        size = max(1, TOKENS_AT_ONCE // len(self.position)) if device == "cpu" else max(1, len(images))
+        with torch.autocast(device, enabled=False):  # `kind` says what is half; the sums between layers stay whole
+            pairs = zip(images.split(size), observed.split(size), strict=True)
+            return torch.cat([self._encode(some, seen, kind) for some, seen in pairs])
+
+    def _encode(self, images: Tensor, observed: Tensor, kind: torch.dtype) -> Float[Tensor, "M D"]:
+        patches = _linear(self.from_pixels, self._patches(images, observed).to(kind))
+        first = self.first.expand(len(images), 1, -1)
+        tokens = torch.cat([first, patches.to(first.dtype)], 1) + self.position
+        *layers, last = self.layers
+        for layer in layers:
+            tokens = layer(tokens, kind)
+        assert isinstance(last, EncoderLayer)  # for the type checker
+        return torch.as_tensor(self.norm(last.first(tokens, kind)))
+
+    def _patches(self, images: Tensor, observed: Tensor) -> Float[Tensor, "M P pixels"]:
+        """The pixels of each patch, by row, column and colour, normalised as those of ImageNet."""
+        tiles = images.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch)).transpose(2, 3)
+        pixels = tiles.flatten(3).flatten(1, 2).to(self.position.dtype)
+        mean, deviation = (
+            pixels.new_tensor(colours).mul(255).repeat(self.patch**2) for colours in (IMAGENET_MEAN, IMAGENET_DEVIATION)
+        )
+        return torch.as_tensor(pixels.sub_(mean).div_(deviation).where(observed[:, None, None], 0.0))
+
+
+class PredictorBlock(nn.Module):
+    """Causal attention and a two-layer network; the inputs scale, shift and gate both (AdaLN-zero)."""
+
+    def __init__(self, config: LewmConfig) -> None:
+        super().__init__()
+        width, inner = config.latent_size, config.predictor_heads * config.head_size
+        self.num_heads = config.predictor_heads
+        self.steer = nn.Linear(width, 6 * width)
+        self.before_attention = nn.LayerNorm(width)
+        self.joined = nn.Linear(width, 3 * inner, bias=False)
+        self.out = nn.Linear(inner, width)
+        self.before_mlp = nn.LayerNorm(width)
+        self.up = nn.Linear(width, config.predictor_width)
+        self.down = nn.Linear(config.predictor_width, width)
+        nn.init.zeros_(self.steer.weight)
+        nn.init.zeros_(self.steer.bias)
+
+    def forward(self, tokens: Tensor, codes: Tensor, *, kept: slice, drop: Dropout) -> Float[Tensor, "M K D"]:
+        """The tokens `kept` one layer up."""
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.steer(silu(codes)).chunk(6, -1)
+        seen = self.before_attention(_modulated(tokens, shift, scale))
+        query, key, value = self.joined(seen).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        ahead = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device).triu(1)
+        scores = query[:, :, kept] @ key.transpose(2, 3) * key.shape[-1] ** -0.5
+        weights = scores.masked_fill(ahead[kept], -torch.inf).softmax(-1)
+        found = drop(weights).to(value.dtype) @ value
+        tokens = tokens[:, kept] + gate[:, kept] * drop(self.out(found.transpose(1, 2).flatten(2)))
+        seen = self.before_mlp(_modulated(tokens, shift_mlp[:, kept], scale_mlp[:, kept]))
+        return torch.as_tensor(tokens + gate_mlp[:, kept] * drop(self.down(drop(gelu(self.up(seen))))))
+
+
+def _modulated(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return torch.as_tensor(layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout:
+    """Sets a share of values to 0 and raises the others; torch's own would draw from its global generator."""
+
+    rate: float
+    generator: torch.Generator
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """`values`, some of them dropped."""
+        if not self.rate:
+            return values
+        kept = torch.empty_like(values).bernoulli_(1 - self.rate, generator=self.generator)
+        return values * kept.div_(1 - self.rate)
+
+
+class Predictor(nn.Module):
+    """Latents and inputs of up to `history` steps to the latents one step later, not yet projected."""
+
+    def __init__(self, config: LewmConfig) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(config.history, config.latent_size))
+        self.blocks = nn.ModuleList(PredictorBlock(config) for _ in range(config.predictor_depth))
+        self.norm = nn.LayerNorm(config.latent_size)
+
+    def forward(
+        self, latents: Float[Tensor, "M T D"], codes: Float[Tensor, "M T D"], *, drop: Dropout, last_only: bool
+    ) -> Float[Tensor, "M K D"]:
+        """Of each step, or of the last alone (K = 1), which spares the others the last block."""
+        tokens = latents + self.position[: latents.shape[1]]
+        for number, block in enumerate(self.blocks, 1):
+            is_last = last_only and number == len(self.blocks)
+            tokens = block(tokens, codes, kept=slice(-1 if is_last else 0, None), drop=drop)
+        return torch.as_tensor(self.norm(tokens))
+
+
+@dataclass(frozen=True, kw_only=True)
+class History(Belief):
+    """The latents of the last steps, at most `history` of them, and the inputs between.
+
+    Args:
+        latents: the last one is the present.
+        inputs: z-scores.
+    """
+
+    latents: Float[Tensor, "B K D"]
+    inputs: Float[Tensor, "B K-1 I"]
+
+    def features(self) -> Float[Tensor, "B 1 D"]:
+        """The latent of the present; S is 1."""
+        return self.latents[:, -1:]
+
+    def select(self, index: Tensor) -> History:
+        """The histories of the batch entries in `index`."""
+        return History(latents=self.latents[index], inputs=self.inputs[index])
+
+
+class Lewm(WorldModel):
+    """The model. It is blind to the past beyond `history` observations.
+
+    A missing image is replaced by the latent that was predicted, or by that of ImageNet's mean where nothing came
+    before; it is left out of the loss.
+
+    Args:
+        schema: the signals; actions and exogenous inputs are taken from it in order.
+        config: see `LewmConfig`.
+
+    Raises:
+        UnknownNameError: the config names a signal that the schema lacks.
+        ConfigError: the input is no image of 3 colours, or its sides are no multiples of the patch.
+    """
+
+    Config = LewmConfig
+
+    def __init__(self, *, schema: Schema, config: LewmConfig) -> None:
+        super().__init__()
+        self.schema, self.config, self.context = schema, config, config.history
+        camera = schema[config.inputs[0]]
+        if camera.kind is not Kind.IMAGE:
+            raise ConfigError(f"input {camera.name!r} is a {camera.kind}. This family sees an image; name a camera.")
+        self.camera = camera.name
+        self.actions = Normaliser(sum(signal.size for signal in schema.actions))
+        self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
+        width, num_inputs = config.latent_size, len(self.actions.mean) + len(self.exogenous.mean)
+        self.encoder = Encoder(camera, config)
+        self.projector = _projector(config)
+        self.to_codes = nn.Sequential(
+            nn.Linear(num_inputs, config.code_size),
+            nn.Linear(config.code_size, 4 * width),
+            nn.SiLU(),
+            nn.Linear(4 * width, width),
+        )
+        self.predictor = Predictor(config)
+        self.from_predictor = _projector(config)
+
+    def fit_normaliser(self, window: Window) -> None:
+        """Of actions and exogenous inputs; images are normalised as those of ImageNet."""
+        self.actions.fit(window.past.actions.flatten(0, 2))
+        if window.past.exogenous is not None:
+            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> History:
+        """The history up to the last observation; where one was missing, what the steps before lead to."""
+        images, seen = window.observations[self.camera], window.observed[self.camera]
+        start = max(0, seen.shape[1] - self.config.history)
+        if not seen[:, start:].all():
+            start = 0
+        latents = self._see(images[:, start:], seen[:, start:])
+        inputs = self._inputs(window.past)[:, 0, start:]
+        belief = History(latents=latents[:, :1], inputs=inputs[:, :0])
+        for step in range(1, latents.shape[1]):
+            here = inputs[:, step - 1 : step]
+            belief = self._step(belief, here, latents[:, step], seen[:, start + step], generator)
+        return belief
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Bool[Tensor, "B"]],
+        *,
+        generator: torch.Generator,
+    ) -> History:
+        """The history with the new observation's latent where it was seen, else with the predicted one."""
+        assert isinstance(belief, History)
+        images, seen = observation[self.camera], observed[self.camera]
+        latents = self._see(images[:, None], seen[:, None])[:, 0]
+        return self._step(belief, self._inputs(inputs)[:, 0], latents, seen, generator)
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        """Each step predicted from up to `history` before it, S is 1; draws nothing but dropout in training."""
+        assert isinstance(belief, History)
+        batch, versions, steps, _ = inputs.actions.shape
+        known = belief.inputs.repeat_interleave(versions, 0)
+        known = torch.cat([known, self._inputs(inputs).flatten(0, 1).to(known.dtype)], 1)
+        codes, path = self.to_codes(known), list(belief.latents.repeat_interleave(versions, 0).unbind(1))
+        before, history = len(path), self.config.history
+        for now in range(before, before + steps):
+            first = max(0, now - history)
+            latents = torch.stack(path[first:], 1)
+            path.append(self._predict(latents, codes[:, first:now], generator, last_only=True)[:, 0])
+        features = torch.stack(path[before:], 1).reshape(batch, versions, 1, steps, -1)
+        latents, kept = torch.stack(path[-history:], 1), min(history, len(path)) - 1
+        return Imagined(features=features, final=History(latents=latents, inputs=known[:, known.shape[1] - kept :]))
+
+    def belief(self, features: Float[Tensor, "B D"]) -> History:
+        """A history of one."""
+        num_inputs = len(self.actions.mean) + len(self.exogenous.mean)
+        return History(latents=features[:, None], inputs=features.new_zeros(len(features), 0, num_inputs))
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        """Error one step ahead, at each step of every stretch of `history` observations, and SIGReg of all latents.
+
+        The published model trains on windows of `history` + 1, which hold one such stretch.
+        """
+        config, seen = self.config, window.observed[self.camera]
+        latents = self._see(window.observations[self.camera], seen)
+        inputs = self._inputs(window.past)[:, 0]
+        span = min(config.history, inputs.shape[1])
+        codes = _stretches(self.to_codes(inputs), span)
+        predicted = self._predict(_stretches(latents[:, :-1], span), codes, generator, last_only=False)
+        error = (predicted - _stretches(latents[:, 1:], span)).square().mean(-1)
+        counted = seen.unfold(1, span + 1, 1).flatten(0, 1).float().cumprod(-1)[:, 1:]
+        terms = {"prediction": share_mean(error, counted)}
+        weights = {"prediction": 1.0}
+        if config.sigreg_weight:
+            terms["sigreg"] = sigreg(
+                latents.transpose(0, 1), num_slices=config.num_slices, generator=generator, counted=seen.T
+            )
+            weights["sigreg"] = config.sigreg_weight
+        return Losses(terms=terms, weights=weights)
+
+    def _see(self, images: Tensor, seen: Bool[Tensor, "B H"]) -> Float[Tensor, "B H D"]:
+        first = self.encoder(images.flatten(0, 1), seen.flatten())
+        return torch.as_tensor(self.projector(first).float().unflatten(0, seen.shape))
+
+    def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
+        actions = self.actions(inputs.actions)
+        if inputs.exogenous is None:
+            return torch.as_tensor(actions)
+        exogenous = self.exogenous(inputs.exogenous)[:, None].expand(-1, actions.shape[1], -1, -1)
+        return torch.cat([actions, exogenous], -1)
+
+    def _predict(
+        self, latents: Tensor, codes: Tensor, generator: torch.Generator, *, last_only: bool
+    ) -> Float[Tensor, "M K D"]:
+        drop = Dropout(rate=self.config.dropout if self.training else 0.0, generator=generator)
+        tokens = self.predictor(latents, codes, drop=drop, last_only=last_only)
+        projected = self.from_predictor(tokens.flatten(0, 1))
+        return torch.as_tensor(projected.float().unflatten(0, tokens.shape[:2]))
+
+    def _step(
+        self, belief: History, inputs: Tensor, latents: Tensor, seen: Bool[Tensor, "B"], generator: torch.Generator
+    ) -> History:
+        """The history one step on, with `latents` [B, D] where they were seen."""
+        known = torch.cat([belief.inputs, inputs.to(belief.inputs.dtype)], 1)
+        if not seen.all():
+            predicted = self._predict(belief.latents, self.to_codes(known), generator, last_only=True)[:, 0]
+            latents = latents.where(seen[:, None], predicted)
+        last = slice(max(0, known.shape[1] + 1 - self.config.history), None)
+        return History(latents=torch.cat([belief.latents, latents[:, None]], 1)[:, last], inputs=known[:, last])
+
+
+def _projector(config: LewmConfig) -> nn.Sequential:
+    width = config.projector_width
+    return nn.Sequential(
+        nn.Linear(config.latent_size, width), BatchNorm(width), nn.GELU(), nn.Linear(width, config.latent_size)
+    )
+
+
+def _stretches(values: Float[Tensor, "B T size"], span: int) -> Float[Tensor, "stretches span size"]:
+    """Every stretch of `span` steps, those of a batch entry one after another."""
+    return values.unfold(1, span, 1).flatten(0, 1).transpose(1, 2)

@@ -1,0 +1,179 @@
+"""Checkpoints of stable-worldmodel's LeWM, read into our own `Lewm` without any of its code being run.
+
+A checkpoint is a folder with `config.json`, a tree of constructor names of which the numbers alone are read, and one
+file of weights. Its encoder has other names since transformers 5; both are known.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from worldline.contracts.schema import Schema
+from worldline.errors import ConfigError
+from worldline.models.lewm import Lewm, LewmConfig
+
+ENCODER_HEADS: Final = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
+"""Of the encoder sizes that a configuration may name."""
+
+RENAMES: Final = (
+    (r"^encoder\.encoder\.layer\.", "encoder.layers."),  # transformers 4
+    (r"(encoder\.layers\.\d+)\.attention\.attention\.(q|k|v)(?:uery|ey|alue)\.", r"\1.attention.\2_proj."),
+    (r"(encoder\.layers\.\d+)\.attention\.(output\.dense|o_proj)\.", r"\1.out."),
+    (r"(encoder\.layers\.\d+)\.(intermediate\.dense|mlp\.fc1)\.", r"\1.up."),
+    (r"(encoder\.layers\.\d+)\.(output\.dense|mlp\.fc2)\.", r"\1.down."),
+    (r"\.layernorm_before\.", ".before_attention."),
+    (r"\.layernorm_after\.", ".before_mlp."),
+    (r"^encoder\.layernorm\.", "encoder.norm."),
+    (r"^encoder\.embeddings\.cls_token$", "encoder.first"),
+    (r"^encoder\.embeddings\.position_embeddings$", "encoder.position"),
+    (r"^encoder\.embeddings\.patch_embeddings\.projection\.", "encoder.from_pixels."),
+    (r"^predictor\.pos_embedding$", "predictor.position"),
+    (r"^predictor\.transformer\.norm\.", "predictor.norm."),
+    (r"^predictor\.transformer\.layers\.", "predictor.blocks."),
+    (r"\.attn\.norm\.", ".before_attention."),
+    (r"\.attn\.to_qkv\.", ".joined."),
+    (r"\.attn\.to_out\.0\.", ".out."),
+    (r"\.mlp\.net\.0\.", ".before_mlp."),
+    (r"\.mlp\.net\.1\.", ".up."),
+    (r"\.mlp\.net\.4\.", ".down."),
+    (r"\.adaLN_modulation\.1\.", ".steer."),
+    (r"^action_encoder\.patch_embed\.", "to_codes.0."),
+    (r"^action_encoder\.embed\.0\.", "to_codes.1."),
+    (r"^action_encoder\.embed\.2\.", "to_codes.3."),
+    (r"^projector\.net\.", "projector."),
+    (r"^pred_proj\.net\.", "from_predictor."),
+)
+"""Patterns of their names and what they become, applied in order."""
+
+
+def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
+    """The published model in `folder`, in evaluation mode.
+
+    Its actions are z-scores, of which the checkpoint knows no means and deviations: give `fit_normaliser` a sample of
+    what it was trained on, unless the schema's actions are z-scores already.
+
+    Args:
+        folder: with `config.json` and one file `*.pt` or `*.safetensors`.
+        schema: whose actions are all raw actions of a frameskip block side by side.
+        camera: the image that the model sees. Where its size is not that of the training images the position
+            embeddings are scaled, as the published code does.
+
+    Raises:
+        ConfigError: the folder is incomplete, holds another model, or does not fit the schema.
+    """
+    folder = Path(folder)
+    files = sorted([*folder.glob("*.pt"), *folder.glob("*.safetensors")])
+    if len(files) != 1 or not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{folder} must hold config.json and one file *.pt or *.safetensors; it has {len(files)} such files. "
+            "Put one checkpoint into a folder of its own."
+        )
+    tree = json.loads((folder / "config.json").read_text())
+    loaded = load_file(files[0]) if files[0].suffix == ".safetensors" else torch.load(files[0], weights_only=True)
+    tensors = from_published(loaded)
+    config = published_config(tree.get("model", tree), tensors, camera)
+    model = Lewm(schema=schema, config=config)
+    grid = tuple(side // config.patch for side in schema[camera].shape[:2])
+    tensors["encoder.position"] = _scaled(tensors["encoder.position"], grid)
+    tensors |= {k: v for k, v in model.state_dict().items() if k.startswith(("actions.", "exogenous."))}
+    due = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    wrong = sorted(name for name in due.keys() | given.keys() if due.get(name) != given.get(name))
+    if wrong:
+        raise ConfigError(
+            f"{files[0]}: {wrong[0]} is {given.get(wrong[0])} where {due.get(wrong[0])} is due. Check that it is a "
+            "LeWM, and that the schema's actions are all raw actions of a frameskip block side by side."
+        )
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def published_config(tree: Mapping[str, Any], tensors: Mapping[str, Tensor], camera: str) -> LewmConfig:
+    """The sizes of a published model: from its tensors, and from the tree where those do not tell.
+
+    Args:
+        tree: its `config.json`.
+        tensors: from `from_published`.
+        camera: the image that the model sees.
+
+    Raises:
+        ConfigError: a number that is needed is missing.
+    """
+    try:
+        encoder, predictor = tree["encoder"], tree["predictor"]
+        heads = encoder.get("num_attention_heads") or ENCODER_HEADS[encoder["size"]]
+        predictor_heads = predictor["heads"]
+        return LewmConfig(
+            inputs=(camera,),
+            latent_size=tensors["encoder.position"].shape[-1],
+            patch=round((tensors["encoder.from_pixels.weight"].shape[1] / 3) ** 0.5),
+            depth=_count(tensors, r"encoder\.layers\.(\d+)\."),
+            num_heads=heads,
+            projector_width=len(tensors["projector.0.weight"]),
+            history=len(tensors["predictor.position"]),
+            predictor_depth=_count(tensors, r"predictor\.blocks\.(\d+)\."),
+            predictor_heads=predictor_heads,
+            head_size=len(tensors["predictor.blocks.0.joined.weight"]) // (3 * predictor_heads),
+            predictor_width=len(tensors["predictor.blocks.0.up.weight"]),
+            code_size=len(tensors["to_codes.0.weight"]),
+            dropout=float(predictor.get("dropout", 0.0)),
+        )
+    except KeyError as problem:
+        raise ConfigError(
+            f"this is no checkpoint of LeWM: it lacks {problem}. Give one that was published as LeWM."
+        ) from None
+
+
+def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names and layout of the published tensors; those that are not known keep their names.
+
+    Args:
+        tensors: its state dict, of transformers 4 or 5.
+    """
+    renamed = {_renamed(name): value for name, value in tensors.items()}
+    for name in [name for name in renamed if ".attention.q_proj." in name]:
+        parts = [name.replace("q_proj", f"{part}_proj") for part in "qkv"]
+        if renamed.keys() >= set(parts):
+            joined = torch.cat([renamed.pop(part) for part in parts])
+            renamed[name.replace("attention.q_proj", "joined")] = joined
+    for name in renamed.keys() & _RESHAPES.keys():
+        renamed[name] = _RESHAPES[name](renamed[name])
+    return renamed
+
+
+_RESHAPES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "encoder.first": lambda value: value[0, 0],
+    "encoder.position": lambda value: value[0],
+    "encoder.from_pixels.weight": lambda value: value.permute(0, 2, 3, 1).flatten(1),  # colours innermost
+    "predictor.position": lambda value: value[0],
+    "to_codes.0.weight": lambda value: value[..., 0],  # a convolution over one step
+}
+
+
+def _renamed(name: str) -> str:
+    for pattern, ours in RENAMES:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    return len({match[1] for name in tensors if (match := re.match(pattern, name))})
+
+
+def _scaled(position: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Position embeddings [1 + patches, D] of a square for another grid of patches."""
+    side = round((len(position) - 1) ** 0.5)
+    if grid == (side, side):
+        return position
+    square = position[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
+    scaled = interpolate(square, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat([position[:1], scaled[0].flatten(1).T])
