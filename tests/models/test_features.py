@@ -425,24 +425,23 @@ def test_nothing_observed_at_all_is_no_division_by_zero(folders: dict[str, Path]
 
 
 def test_learns_to_see_ahead(folders: dict[str, Path]) -> None:
-    """A square that is pushed about: open loop, the trained model errs much less than a frame that stands still."""
-    schema = Schema(signals=(CAMERA, PUSH))
-    net = model(folders["dinov2"], schema=schema, grid=4, components=8, width=32, num_heads=4, span=2)
+    """Open loop, the trained model errs far less than a frame that stands still, and than the mean frame (1)."""
+    net = model(folders["dinov2"], schema=Schema(signals=(CAMERA, PUSH)), components=8, width=32, num_heads=4, span=2)
     net.fit_normaliser(pushed(256, seed=0))
-    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=3e-3)
-    for step in range(150):
-        losses = net.loss(pushed(32, seed=step), generator=seeded())
+    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
+    for step in range(100):
+        losses = net.loss(pushed(32, seed=step + 1), generator=seeded())
         optimizer.zero_grad()
         losses.total.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-    net.eval()
     seen = pushed(64, seed=10**6)
-    truth = torch.stack([features(net, alone(seen, step)) for step in range(4)], 1)
+    truth = torch.stack([features(net.eval(), alone(seen, step)) for step in range(4)], 1)
     imagined = net.rollout(net.belief(truth[:, 0]), seen.past, generator=seeded()).features[:, 0, 0].detach()
     error = (imagined - truth[:, 1:]).square().mean((0, 2))
     still = (truth[:, :1] - truth[:, 1:]).square().mean((0, 2))
-    print(error / still)
-    assert (error < 0.5 * still).all()
+    assert (error < 0.3 * still).all()
+    assert (error < 0.4).all()
 
 
 def pushed(batch: int, *, seed: int, length: int = 4) -> Window:

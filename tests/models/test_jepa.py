@@ -110,6 +110,10 @@ def hide(on: Window, name: str, entry: int, step: int) -> Window:
         (("camera", "lamp"), {"memory": "gru", "signal_weight": 1.0, "constant_size": 2}),
         (("position",), {"frameskip": 3}),
         (("camera", "heat"), {"frameskip": 2, "signal_weight": 1.0, "timed": True}),
+        (("position", "heat"), {"linear_history": 1, "signal_weight": 1.0}),
+        (("camera", "position"), {"linear_history": 3, "signal_weight": 1.0, "constant_size": 2}),
+        (("camera",), {"targets": ("position", "lamp", "heading")}),
+        (("position",), {"linear_history": 2, "signal_weight": 1.0, "targets": ("heat",)}),
     ],
 )
 def test_conforms(inputs: tuple[str, ...], weights: dict[str, float], exogenous: bool) -> None:

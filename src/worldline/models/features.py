@@ -733,7 +733,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
+def _three(values: Sequence[float | int]) -> tuple[float, float, float]:
     if len(values) != 3:
         raise ConfigError(f"the encoder's colours are {list(values)}. It must take red, green and blue.")
-    return float(values[0]), float(values[1]), float(values[2])
+    red, green, blue = map(float, values)
+    return red, green, blue

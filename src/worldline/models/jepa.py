@@ -30,6 +30,7 @@ from worldline.errors import ConfigError
 from worldline.nn.codes import code_size, join_codes
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
 from worldline.nn.gather import gather, share_mean
+from worldline.nn.linear_forecast import LinearForecast, Past
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
@@ -81,6 +82,9 @@ class JepaConfig:
         num_heads: of its attention; `predictor_width` must be a multiple of twice this.
         frameskip: k, steps that the predictor takes at once. From the latent k steps ago and the actions since then it
             predicts the present one, so errors add up every k steps only. 1 for none; needs memory "none".
+        linear_history: h, steps that a linear forecast of the vectors that are part of the latent is made from, solved
+            for before training. The predictor sees them too and learns what the forecast misses, so that a world
+            which is linear in part is exact there. 0 for none; needs signal_weight, memory "none" and frameskip 1.
         targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
             real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.
         target_weight: of their error, a linear map away from the latent.
@@ -109,6 +113,7 @@ class JepaConfig:
     depth: int = 2
     num_heads: int = 4
     frameskip: int = 1
+    linear_history: int = 0
     targets: tuple[str, ...] = ()
     target_weight: float = 1.0
 
@@ -122,7 +127,7 @@ class JepaConfig:
         weights = (
             "sigreg", "signal", "variance", "covariance", "similarity", "inverse", "delta", "straightening", "target",
         )  # fmt: skip
-        for name in (*(f"{weight}_weight" for weight in weights), "constant_size"):
+        for name in (*(f"{weight}_weight" for weight in weights), "constant_size", "linear_history"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
         if self.memory not in ("none", "transformer", "gru"):
@@ -131,6 +136,11 @@ class JepaConfig:
             raise ConfigError(
                 f"predictor_width is {self.predictor_width}, and the transformer needs a multiple of twice num_heads, "
                 f"{2 * self.num_heads}. Change one of them."
+            )
+        if self.linear_history and (not self.signal_weight or self.memory != "none" or self.frameskip > 1):
+            raise ConfigError(
+                f"linear_history is {self.linear_history} with signal_weight {self.signal_weight}, memory "
+                f"{self.memory!r} and frameskip {self.frameskip}. It needs signal_weight above 0, 'none' and 1."
             )
         if self.memory != "none" and self.frameskip > 1:
             raise ConfigError(
@@ -144,10 +154,12 @@ class Latent(Belief):
     """A belief: one latent, and what the predictor remembers."""
 
     latent: Float[Tensor, "B D"]
-    memory: Cache | Hidden | Block | None = None
+    memory: Cache | Hidden | Block | Past | None = None
 
     def features(self) -> Float[Tensor, "B 1 D"]:
-        """The latent, beside the recurrent state where there is one; S is 1."""
+        """The latent, beside the recurrent state or the vectors of the steps before where there are any; S is 1."""
+        if isinstance(self.memory, Past):
+            return torch.cat([self.latent, self.memory.flat().to(self.latent.dtype)], -1)[:, None]
         if isinstance(self.memory, Hidden):
             return torch.cat([self.latent, self.memory.state.to(self.latent.dtype)], -1)[:, None]
         return self.latent[:, None]
@@ -231,7 +243,7 @@ class Jepa(WorldModel):
     def __init__(self, *, schema: Schema, config: JepaConfig) -> None:
         super().__init__()
         self.schema, self.config = schema, config
-        self.context = 1 if config.memory == "none" else config.context
+        self.context = max(1, config.linear_history) if config.memory == "none" else config.context
         signals = tuple(schema[name] for name in config.inputs)
         vectors = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
         self.num_exact = sum(code_size(signal) for signal in vectors) if config.signal_weight > 0 else 0
@@ -254,7 +266,20 @@ class Jepa(WorldModel):
         self.step_s = Normaliser(1) if config.timed else None
         self.num_actions = len(self.actions.mean)
         self.num_inputs = self.num_actions + len(self.exogenous.mean) + int(config.timed)
-        self.predictor = _predictor(config, self.num_inputs)
+        if config.linear_history and not self.num_exact:
+            raise ConfigError("linear_history forecasts vectors, and the inputs hold none. Set it to 0.")
+        self.linear = (
+            LinearForecast(size=self.num_exact, num_inputs=self.num_inputs, history=config.linear_history)
+            if config.linear_history
+            else None
+        )
+        self.predictor = _predictor(config, self.num_inputs, 0 if self.linear is None else self.linear.num_flat)
+        if self.linear is not None:  # at first the forecast is left as it is
+            assert isinstance(self.predictor, nn.Sequential)
+            leave = self.predictor[-1]
+            assert isinstance(leave, nn.Linear)
+            nn.init.zeros_(leave.weight[: self.num_exact])
+            nn.init.zeros_(leave.bias[: self.num_exact])
         self.inverse, self.delta = self._action_decoders()
         self.targets = config.targets
         told = tuple(schema[name] for name in config.targets)
@@ -290,11 +315,16 @@ class Jepa(WorldModel):
             self.step_s.fit(window.past.step_s.flatten()[:, None])
         if self.told is not None:
             self.told.fit(window)
+        if self.linear is not None and self.vectors is not None:
+            vectors = self._shown(window.observed)[..., self._places()].all(-1)
+            scores = self.vectors.scores(window.observations, window.observed)
+            self.linear.fit(scores, self._inputs(window.past)[:, 0], vectors)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; what is missing there is what the steps before lead to."""
         del generator
-        start = 0 if self.config.memory != "none" else _last_whole(self._shown(window.observed).all(-1))
+        remembers = self.config.memory != "none" or self.linear is not None
+        start = 0 if remembers else _last_whole(self._shown(window.observed).all(-1))
         seen, known = self._look(window, start), self._inputs(window.past)[:, 0, start:]
         belief = self._begin(self._perceive(seen.at(0)))
         for step in range(known.shape[1]):
@@ -344,6 +374,8 @@ class Jepa(WorldModel):
         """Features are the belief; a transformer starts without a past, a block of steps with the first."""
         size = self.config.latent_size
         belief = self._begin(features[:, :size])
+        if self.linear is not None:
+            return replace(belief, memory=self.linear.past(features[:, size:]))
         return replace(belief, memory=Hidden(state=features[:, size:])) if self.config.memory == "gru" else belief
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
@@ -475,6 +507,8 @@ class Jepa(WorldModel):
     def _begin(self, latent: Float[Tensor, "B D"]) -> Latent:
         """The belief of a latent with nothing before it."""
         config = self.config
+        if self.linear is not None:
+            return Latent(latent=latent, memory=self.linear.begin(len(latent), latent.device))
         if config.memory == "gru":
             return Latent(latent=latent, memory=Hidden(state=latent.new_zeros(len(latent), config.memory_size)))
         if config.frameskip == 1:
@@ -502,7 +536,11 @@ class Jepa(WorldModel):
     def _step(self, belief: Latent, known: Float[Tensor, "M I"]) -> Latent:
         """The belief one step later, with nothing observed."""
         base, memory, known = belief.latent, belief.memory, known.to(belief.latent.dtype)
-        if self.config.memory != "none":
+        forecast: Tensor | float = 0.0
+        if isinstance(memory, Past) and self.linear is not None:
+            change = self.predictor(torch.cat([base, known, memory.flat().to(base.dtype)], -1))
+            forecast, memory = self.linear(base[:, : self.num_exact], known, memory)
+        elif self.config.memory != "none":
             change, memory = self.predictor(base, known, memory)
         elif isinstance(memory, Block):
             memory = memory.take(base, known)
@@ -513,11 +551,11 @@ class Jepa(WorldModel):
         change = pad(torch.as_tensor(change), (0, self.config.constant_size))
         if self.vectors is not None and self.num_exact:
             exact, learned = change.split([self.num_exact, change.shape[-1] - self.num_exact], -1)
-            change = torch.cat([exact * self.vectors.change, learned], -1)
+            change = torch.cat([exact * self.vectors.change + forecast, learned], -1)
         return Latent(latent=base + change, memory=memory)
 
 
-def _predictor(config: JepaConfig, num_inputs: int) -> nn.Module:
+def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:
     width = config.predictor_width
     sizes = {"latent_size": config.latent_size, "num_inputs": num_inputs, "width": width}
     out = config.latent_size - config.constant_size
@@ -526,7 +564,7 @@ def _predictor(config: JepaConfig, num_inputs: int) -> nn.Module:
         return AttentivePredictor(**sizes, **reach, out=out)
     if config.memory == "gru":
         return RecurrentPredictor(**sizes, memory_size=config.memory_size, out=out)
-    taken = num_inputs if config.frameskip == 1 else config.frameskip * num_inputs + 1
+    taken = num_inputs + num_past if config.frameskip == 1 else config.frameskip * num_inputs + 1
     return mlp([config.latent_size + taken, width, width, out])
 
 

@@ -76,6 +76,8 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
 
 def resized(recipe: Recipe, size: float) -> Recipe:
     """The recipe with layers of `size` times their width, a multiple of 16; a family of fixed size stays."""
+    if size == 1:
+        return recipe
     config, names = recipe.model_config, WIDTHS.get(recipe.model, ())
     widths = {name: max(16, 16 * round(getattr(config, name) * size / 16)) for name in names}
     return replace(recipe, model_config=replace(config, **widths))

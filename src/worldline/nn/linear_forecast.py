@@ -1,0 +1,99 @@
+"""What a straight line says of the next step: a linear autoregression, solved for before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+RIDGE = 1e-9
+"""Penalty on the squared weights, relative; for inputs that never change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """The steps before the present one, the nearest first.
+
+    Args:
+        steps: values and inputs of each side by side, 0 where there was none.
+        count: how many there were, at most h - 1.
+    """
+
+    steps: Float[Tensor, "B before both"]
+    count: Int[Tensor, " B"]
+
+    def select(self, index: Tensor) -> Past:
+        """The past of the batch entries in `index`."""
+        return Past(steps=self.steps[index], count=self.count[index])
+
+    def flat(self) -> Float[Tensor, "B numbers"]:
+        """Everything side by side, the count last."""
+        return torch.cat([self.steps.flatten(1), self.count[:, None].to(self.steps.dtype)], -1)
+
+
+class LinearForecast(nn.Module):
+    """The change of some values in one step, linear in the last h values and inputs; with fewer known, in those.
+
+    Args:
+        size: values.
+        num_inputs: of a step.
+        history: h, at least 1.
+    """
+
+    weight: Tensor
+
+    def __init__(self, *, size: int, num_inputs: int, history: int) -> None:
+        super().__init__()
+        self.size, self.both, self.history = size, size + num_inputs, history
+        self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one for each count
+
+    @property
+    def num_flat(self) -> int:
+        """Numbers that `Past.flat` gives."""
+        return (self.history - 1) * self.both + 1
+
+    def begin(self, batch: int, device: torch.device) -> Past:
+        """No past."""
+        steps = torch.zeros(batch, self.history - 1, self.both, device=device)
+        return Past(steps=steps, count=torch.zeros(batch, dtype=torch.long, device=device))
+
+    def past(self, flat: Float[Tensor, "B numbers"]) -> Past:
+        """The past that `Past.flat` gave."""
+        steps = flat[:, :-1].unflatten(1, (self.history - 1, self.both))
+        return Past(steps=steps, count=flat[:, -1].round().long())
+
+    @torch.no_grad()
+    def fit(
+        self, values: Float[Tensor, "B H size"], known: Float[Tensor, "B T inputs"], observed: Bool[Tensor, "B H"]
+    ) -> None:
+        """Least squares over all stretches of which everything was observed; what has none forecasts no change."""
+        both = torch.cat([values[:, :-1], known], -1).double()
+        change = values.diff(dim=1).double()
+        for count in range(1, self.history + 1):
+            num = both.shape[1] - count + 1
+            if num < 1:
+                continue
+            nearest_first = [both[:, count - 1 - back :][:, :num] for back in range(count)]
+            rows = torch.cat([*nearest_first, torch.ones_like(both[:, :num, :1])], -1)
+            whole = torch.stack([observed[:, place:][:, :num] for place in range(count + 1)]).all(0)
+            seen, due = rows[whole], change[:, count - 1 :][whole]
+            if len(seen) <= seen.shape[1]:
+                continue
+            products = seen.T @ seen
+            ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
+            found = torch.linalg.solve(products + ridge, seen.T @ due).float()
+            self.weight[count - 1, : count * self.both], self.weight[count - 1, -1] = found[:-1], found[-1]
+
+    def forward(
+        self, values: Float[Tensor, "B size"], known: Float[Tensor, "B inputs"], past: Past
+    ) -> tuple[Float[Tensor, "B size"], Past]:
+        """The change, and the past of the next step."""
+        with torch.autocast(values.device.type, enabled=False):  # it is exact where the world is linear
+            now = torch.cat([values, known], -1).float()[:, None]
+            steps = torch.cat([now, past.steps.float()], 1)
+            row = torch.cat([steps.flatten(1), torch.ones_like(now[:, 0, :1])], -1)
+            every = torch.einsum("bn,cns->bcs", row, self.weight)
+            change = every[torch.arange(len(row), device=row.device), past.count]
+        return change, Past(steps=steps[:, : self.history - 1], count=(past.count + 1).clamp(max=self.history - 1))
