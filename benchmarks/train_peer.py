@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 import warnings
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ import torch
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HISTORY, SIGREG_WEIGHT, CLIP_NORM = 3, 0.09, 1.0
-OPTIMIZER = {"lr": 5e-5, "weight_decay": 1e-3}
-"""Of its training script, as are the loss and the order of the calls below."""
+"""Of its training script, as are the optimiser, the loss and the order of the calls below."""
 
 Reply = dict[str, Any]
 
@@ -30,13 +30,10 @@ class Training:
     """The peer's model at one image size, and steps of training."""
 
     def __init__(self, folder: Path, image: int, patch: int, seed: int) -> None:
-        from stable_worldmodel.wm.lewm import LeWM
-        from stable_worldmodel.wm.lewm.module import MLP, Embedder, Predictor
-        from stable_worldmodel.wm.loss import SIGReg
-        from transformers import ViTConfig, ViTModel
-
+        family, parts = (import_module(f"stable_worldmodel.wm.lewm{name}") for name in ("", ".module"))
+        transformers = import_module("transformers")
         torch.manual_seed(seed)
-        vit = ViTConfig(
+        vit = transformers.ViTConfig(
             hidden_size=192,
             num_hidden_layers=12,
             num_attention_heads=3,
@@ -45,20 +42,20 @@ class Training:
             patch_size=patch,
         )
         blocks = {"depth": 6, "heads": 16, "dim_head": 64, "mlp_dim": 2048, "dropout": 0.1}
-        self.model = LeWM(
-            encoder=ViTModel(vit, add_pooling_layer=False, use_mask_token=False),
-            predictor=Predictor(num_frames=HISTORY, input_dim=192, hidden_dim=192, output_dim=192, **blocks),
-            action_encoder=Embedder(input_dim=10, emb_dim=192),
-            projector=MLP(192, 2048, 192, torch.nn.BatchNorm1d),
-            pred_proj=MLP(192, 2048, 192, torch.nn.BatchNorm1d),
+        self.model = family.LeWM(
+            encoder=transformers.ViTModel(vit, add_pooling_layer=False, use_mask_token=False),
+            predictor=parts.Predictor(num_frames=HISTORY, input_dim=192, hidden_dim=192, output_dim=192, **blocks),
+            action_encoder=parts.Embedder(input_dim=10, emb_dim=192),
+            projector=parts.MLP(192, 2048, 192, torch.nn.BatchNorm1d),
+            pred_proj=parts.MLP(192, 2048, 192, torch.nn.BatchNorm1d),
         )
-        self.sigreg = SIGReg(num_proj=1024)
+        self.sigreg = import_module("stable_worldmodel.wm.loss").SIGReg(num_proj=1024)
         torch.save(self.model.state_dict(), folder / f"weights-{image}.pt")
         frames = torch.from_numpy(np.load(folder / f"frames-{image}.npy"))
         mean, deviation = (torch.tensor(colours)[:, None, None] for colours in IMAGENET)
         self.frames = (frames.movedim(-1, -3).float() / 255 - mean) / deviation  # its data pipeline gives floats
         self.actions = torch.from_numpy(np.load(folder / f"actions-{image}.npy"))
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), **OPTIMIZER)
+        self.optimizer = make_optimizer(self.model)
 
     def step(self, which: slice, *, half: bool, seed: int) -> float:
         """The loss of one step of training on some windows."""
@@ -73,6 +70,11 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self.optimizer.step()
         return float(loss.detach())
+
+
+def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """That of the published run; of either side."""
+    return torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=1e-3)
 
 
 def timed(training: Any, steps: int, batch: int, *, half: bool) -> Reply:

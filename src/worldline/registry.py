@@ -56,6 +56,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "recipe": {
         "greenhouse": "worldline.recipes.greenhouse:greenhouse",
         "pixels": "worldline.recipes.pixels:pixels",
+        "push-t": "worldline.recipes.push_t:push_t",
         "two-rooms": "worldline.recipes.two_rooms:two_rooms",
         "two-rooms-random": "worldline.recipes.two_rooms:two_rooms_random",
         "vectors": "worldline.recipes.vectors:vectors",

@@ -37,7 +37,7 @@ class EnsembleConfig:
         inputs: observation signals that the model sees and predicts; no images.
         num_members: M, networks.
         history: observations that each prediction is made from.
-        width: of the two hidden layers of each network.
+        width: of the three hidden layers of each network.
         beta: 0 for the plain likelihood, 1 for errors that count the same whatever the noise.
         path_weight: of the error of whole paths, open loop, against that of single steps.
         blanked: share of the observed values that training hides from the networks, so that they know how unsure to be
@@ -235,7 +235,7 @@ class Ensemble(WorldModel):
         wide = config.history * (size + len(signals) + self.num_inputs)
         self.layers = nn.ModuleList(
             [MemberLinear(members, wide, width)]
-            + [MemberLinear(members, width, width) for _ in range(int(__import__("os").environ.get("DEEP", "2")))]
+            + [MemberLinear(members, width, width) for _ in range(HIDDEN - 1)]
             + [MemberLinear(members, width, 2 * size)]
         )
         self.upper = nn.Parameter(torch.full((members, size), 0.5))  # of the log variance of z-scores

@@ -437,9 +437,9 @@ class Features(WorldModel):
         """
         if not self.encoder.loaded:
             raise ConfigError("the encoder has no weights yet. Build the model with Features.from_folder.")
-        known = self._known(window.observed)
-        if self.others and known.all(-1).any():
-            self.codes.fit(join_codes(self.others, self._filled(window.observations, window.observed))[known.all(-1)])
+        known = self._known(window.observed)[..., self.num_seen :].all(-1)
+        if self.others and known.any():
+            self.codes.fit(join_codes(self.others, self._filled(window.observations, window.observed))[known])
         self.actions.fit(window.past.actions.flatten(0, 2))
         if window.past.exogenous is not None:
             self.exogenous.fit(window.past.exogenous.flatten(0, 1))
@@ -633,8 +633,7 @@ def _build_transformers(config: FeaturesConfig, folder: Path | None) -> Any:
     if kind not in ENCODERS:
         known = ", ".join(ENCODERS)
         raise ConfigError(f"{config.encoder} holds a model of type {kind!r}. Known to this family: {known}.")
-    with torch.device("cpu"):  # see _library
-        config_class, model_class = (getattr(library, name) for name in ENCODERS[kind])
+    config_class, model_class = (getattr(library, name) for name in ENCODERS[kind])
     general = inspect.signature(library.PretrainedConfig).parameters
     own = {name for name in inspect.signature(config_class).parameters if name not in general and name[0] != "_"}
     sizes = {name: value for name, value in architecture.items() if name in own}
@@ -678,8 +677,7 @@ def _build_timm(config: FeaturesConfig, folder: Path | None) -> Any:
 
 def _library(name: str) -> Any:
     try:
-        with torch.device("cpu"):  # a bundle's model is built on the meta device; what a module keeps must not be
-            return import_module(name)
+        return import_module(name)
     except ImportError as error:
         raise MissingExtraError(name, "features") from error
 

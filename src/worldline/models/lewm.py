@@ -30,9 +30,9 @@ from worldline.nn.sigreg import sigreg
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION: Final = (0.229, 0.224, 0.225)
 """Of red, green and blue, between 0 and 1."""
-TOKENS_AT_ONCE: Final = 4096
-"""Patches that the encoder takes through all its layers together on a processor: what they leave for the gradient
-then lies in memory that is used again, and products in half precision lose a third of their speed beyond it."""
+TOKENS_AT_ONCE: Final = 2048
+"""Patches that the encoder takes through all its layers together on a processor: with more, what lies between two
+products leaves the cache, and products in half precision lose a quarter of their speed."""
 SCORES_AT_ONCE: Final = 2**17
 """Attention scores of a head that are worked on together, so that they stay in the processor's cache."""
 

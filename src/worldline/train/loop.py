@@ -20,7 +20,7 @@ from worldline.config import to_json
 from worldline.contracts.world_model import Losses, WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
-from worldline.data.windows import Windows
+from worldline.data.windows import WindowBatch, Windows
 from worldline.errors import CollapseError, ConfigError
 from worldline.nn.precision import autocast
 from worldline.train.average import Average
@@ -217,6 +217,7 @@ class _Run:
         self.fingerprint = _fingerprint(model, store, split, config)
         self.step, self.curves, self.notes = 0, list[dict[str, float]](), list[str]()
         self.typical: float | None = None
+        self.batch: WindowBatch | None = None  # filled anew each time, which spares the system finding memory
         self.best: dict[str, Tensor] = {}
         self.every = max(1, config.num_updates // config.num_checks)
         self.started = time.monotonic()
@@ -290,7 +291,8 @@ class _Run:
         self.optimizer.zero_grad()
         starts, total = self.windows.draw(config.batch_size, self.batches), 0.0
         for piece in np.split(starts, config.accumulate):
-            window = to_window(self.windows.read(share_of(piece)), self.store.schema)
+            self.batch = self.windows.read(share_of(piece), into=self.batch)
+            window = to_window(self.batch, self.store.schema)
             with _precision(config):
                 losses = self.model.loss(window, generator=self.generator)
             (losses.total / config.accumulate).backward()

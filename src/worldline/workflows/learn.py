@@ -306,8 +306,11 @@ def learn_world(
     started = time.monotonic()
     _tell(stage, "calibrate", 0)
     episodes = [store.episode(number) for number in split.calibration]
+    # What a model remembers comes off the horizon where the recipe's fills an episode.
+    longest = int(np.quantile(store.num_steps, 0.2)) - engine.describe().context + 1
+    horizon = max(1, min(recipe.horizon, longest))
     calibration = calibrate(
-        engine, episodes, horizon=recipe.horizon, num_windows=recipe.num_windows, seed=recipe.training.seed
+        engine, episodes, horizon=horizon, num_windows=recipe.num_windows, seed=recipe.training.seed
     )
     _tell(stage, "calibrate", 1)
     return Learned(
