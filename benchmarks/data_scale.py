@@ -93,9 +93,9 @@ def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:
     """Time to load a batch over the time of one update of the demo's training; both taken in turns."""
     import torch
 
+    from worldline.nn.precision import autocast
     from worldline.recipes.two_rooms import two_rooms
     from worldline.train.batches import to_window
-    from worldline.train.loop import _update
     from worldline.workflows.learn import build_model
     from worldline.workflows.record import record
 
@@ -112,7 +112,12 @@ def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:
         begin = time.perf_counter()
         window = to_window(windows.sample(config.batch_size, generator), store.schema)
         loaded = time.perf_counter()
-        _update(model, optimizer, window, config.learning_rate, config.clip_norm, noise)
+        with autocast():
+            losses = model.loss(window, generator=noise)
+        optimizer.zero_grad()
+        losses.total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
         loads.append(loaded - begin)
         updates.append(time.perf_counter() - loaded)
     loads, updates = loads[num_updates // 10 :], updates[num_updates // 10 :]  # the first ones warm up

@@ -1,6 +1,6 @@
 """Every family on every task, three training seeds each: open-loop errors beside the floors, and goals reached.
 
-Run: .venv/bin/python benchmarks/families.py [--tasks ...] [--families ...] [--seeds 3] [--logs FOLDER] [--encoder FOLDER]
+Run: .venv/bin/python benchmarks/families.py [--tasks ...] [--families ...] [--seeds 3] [--logs FOLDER]
 Adds to benchmarks/results/families.json after every training and writes the table in docs/families.md from all that is
 there; a row that was measured is not measured again unless `--again` is given. Every family gets the same logs, split,
 inputs and time to train in, at most the updates of its recipe. Where it cannot learn a task, the row says why.
@@ -33,8 +33,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.understanding.diagnostics import diagnose
 from worldline.workflows.budget import updates_within
-from worldline.workflows.demo import held_out_pairs
-from worldline.workflows.goals import INVERSE, PLANNER, STRAIGHT, Walls, reach
+from worldline.workflows.goals import INVERSE, PLANNER, STRAIGHT, Walls, held_out_pairs, reach
 from worldline.workflows.learn import learn_world
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
@@ -127,7 +126,9 @@ def measure(task: Task, store: Store, family: str, seed: int, encoder: Path | No
     if task.walls is not None:
         pairs = held_out_pairs(store, learned.split.held_out, 200)
         rows = reach(learned, pairs, task.walls, seed=seed, stage=None, who=(PLANNER, INVERSE, STRAIGHT))
-        figures["success"] = {name: [one.success.value, one.success.low, one.success.high] for name, one in rows.items()}
+        figures["success"] = {
+            name: [one.success.value, one.success.low, one.success.high] for name, one in rows.items()
+        }
     return figures
 
 
@@ -164,8 +165,8 @@ def table(results: Figures) -> str:
     lines = [
         "# What each family reaches",
         "",
-        "Written by `python benchmarks/families.py` from `benchmarks/results/families.json`. Every family gets the same "
-        "logs, split, inputs and time to train in. Skill is 1 - error / error of the best of persistence, a linear "
+        "Written by `python benchmarks/families.py` from `benchmarks/results/families.json`. Every family gets the "
+        "same logs, split, inputs and time to train in. Skill is 1 - error / error of the best of persistence, a linear "
         "autoregression and an action-blind copy of it, on held-out episodes, open loop: 0 is no better, 1 is perfect, "
         "below 0 is worse. Each cell shows the mean over training seeds and, in brackets, the worst seed.",
         "",
@@ -186,7 +187,8 @@ def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
     )
     steps = f"{task.steps[0]} / {task.steps[-1]}"
     goals = ["goals reached"] if task.walls else []
-    columns = ["family", "seeds", "updates", "training", *goals, *(f"{signal}, {steps} steps" for signal in signals)]
+    measured = [f"{signal}, {steps} steps" for signal in signals]
+    columns = ["family", "seeds", "updates", "training", *goals, *measured]
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for family, row in rows.items():
         if row is None:
@@ -195,7 +197,8 @@ def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
             lines.append(f"| `{family}` | UNSUPPORTED: {row['unsupported']} |" + " |" * (len(columns) - 2))
             continue
         seeds = row["seeds"]
-        cells = [f"`{family}`", str(len(seeds)), str(seeds[0]["updates"]), f"{np.mean([s['train_s'] for s in seeds]):.0f} s"]
+        train_s = np.mean([one["train_s"] for one in seeds])
+        cells = [f"`{family}`", str(len(seeds)), str(seeds[0]["updates"]), f"{train_s:.0f} s"]
         if task.walls:
             cells.append(_spread([s["success"][PLANNER][0] for s in seeds], "{:.1%}"))
         for signal in signals:
@@ -214,7 +217,9 @@ def _spread(values: Sequence[float], form: str) -> str:
     return f"{form.format(np.mean(values))} ({form.format(min(values))})"
 
 
-def run(results: Figures, name: str, family: str, seeds: Sequence[int], store: Store, given: argparse.Namespace) -> None:
+def run(
+    results: Figures, name: str, family: str, seeds: Sequence[int], store: Store, given: argparse.Namespace
+) -> None:
     """Measures what is missing of one row."""
     rows = results["tasks"].setdefault(name, {})
     for seed in seeds:

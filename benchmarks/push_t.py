@@ -1,6 +1,6 @@
 """How well the recipe 'push-t' learns contact from pixels, beside all that a world has to beat.
 
-Run: .venv/bin/python benchmarks/push_t.py [FOLDER] [--episodes 400] [--side 64] [--family jepa] [--seeds 3]
+Run: .venv/bin/python benchmarks/push_t.py [FOLDER] [--episodes 400] [--side 64] [--family jepa] [--seeds 0 1 2]
 Records a store into FOLDER (default: a temporary one), or uses the store that is there. Writes
 benchmarks/results/push-t.json, or push-t-FAMILY.json for another family than the recipe's own.
 
@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldline.config import to_json
 from worldline.contracts.engine import Engine, Future
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Schema, Signal
@@ -308,7 +309,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=400, help="to record")
     parser.add_argument("--side", type=int, default=64, help="pixels a side, to record")
     parser.add_argument("--family", default="jepa", help="of models, a registered name")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings, with seeds 0, 1, ...")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -318,27 +319,46 @@ def main() -> None:
             store = open_store(path)
         else:
             store = record_push_t(path, num_episodes=given.episodes, seed=0, side=given.side)
-        own, runs = push_t(store), list[Figures]()
+        own = push_t(store)
         recipe = with_family(own, store, given.family)
-        for seed in range(given.seeds):
-            runs.append(run(store, recipe, seed, Path(temporary)))
-            show(runs[-1])
-    figures = {
+        for seed in given.seeds:
+            found = run(store, recipe, seed, Path(temporary))
+            show(found)
+            met = keep(found, own, recipe, store, given.threads)
+    print(f"\nall bars met in every seed: {'yes' if met else 'NO'}")
+
+
+def keep(found: Figures, own: Recipe, recipe: Recipe, store: Store, threads: int) -> bool:
+    """Adds a run to the results, in the place of an earlier one of its seed; whether all runs that are there met all.
+
+    Runs of other settings or other data are dropped.
+    """
+    name = own.name if recipe.model == own.model else f"{own.name}-{recipe.model}"
+    path = RESULTS / f"{name}.json"
+    same = {
         "recipe": own.name,
-        "family": given.family,
+        "family": recipe.model,
+        "model": json.loads(to_json(recipe.model_config)),
+        "training": json.loads(to_json(recipe.training)),
+        "heads": json.loads(to_json(recipe.heads)),
         "episodes": len(store),
         "side": store.schema["camera"].shape[0],
         "data": store.content_hash(),
+    }
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    runs = earlier.get("runs", []) if all(earlier.get(key) == value for key, value in same.items()) else []
+    runs = sorted([*(one for one in runs if one["seed"] != found["seed"]), found], key=lambda one: one["seed"])
+    figures = {
+        **same,
         "met": all(met for one in runs for met in one["met"].values()),
-        "device": f"CPU, {os.cpu_count()} cores, {given.threads} thread{'s' if given.threads > 1 else ''} used",
+        "device": f"CPU, {os.cpu_count()} cores, {threads} thread{'s' if threads > 1 else ''} a training",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "runs": runs,
     }
     RESULTS.mkdir(exist_ok=True)
-    name = own.name if given.family == own.model else f"{own.name}-{given.family}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"\nall bars met in every seed: {'yes' if figures['met'] else 'NO'}")
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    return bool(figures["met"])
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 Several small networks, each told the last few observations and inputs, predict how much each signal changes and how
 surely. Where they agree on a spread, the world is noisy; where they disagree, the logs hold too little.
 
-Source: PETS (arXiv 1805.12114) for the ensemble, its bounds and TS-infinity; beta-NLL (arXiv 2203.09168); the rest of the
-loss, and why changes are scaled, is in docs/design/vectors.md.
+Source: PETS (arXiv 1805.12114) for the ensemble, its bounds and TS-infinity; beta-NLL (arXiv 2203.09168); the rest of
+the loss, and why changes are scaled, is in docs/design/vectors.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from worldline.nn.codes import code_size, to_code
 from worldline.nn.encoders import FINEST
 from worldline.nn.normaliser import Normaliser
 
+HIDDEN: Final = 3
+"""Hidden layers of each network."""
 BOUND_WEIGHT: Final = 0.01
 """Pull of the bounds on the variance towards each other, as in PETS."""
 
@@ -346,13 +348,7 @@ class Ensemble(WorldModel):
         now, shown = self._inputs(window.past)[:, 0], seen
         share = torch.ones(len(codes), config.num_members, 1, device=codes.device)
         if self.training:
-            share = (
-                torch.poisson(share, generator)
-                if __import__("os").environ.get("BOOT") == "p"
-                else torch.bernoulli(share * 0.75, generator=generator)
-                if __import__("os").environ.get("BOOT") == "b"
-                else share
-            )
+            share = torch.poisson(share, generator)
             shown = seen & (torch.rand(seen.shape, generator=generator, device=seen.device) >= config.blanked)
         with torch.no_grad():
             memories = self._follow(codes, shown, now)
@@ -432,9 +428,7 @@ class Ensemble(WorldModel):
         inputs = torch.cat([now[:, None].expand(-1, here.shape[1], -1), memory.inputs.flatten(2)], -1)
         hidden = torch.cat([here, moved.flatten(2), memory.stale.flatten(2), inputs], -1).transpose(0, 1)
         for layer in self.layers[:-1]:
-            hidden = (
-                hidden if __import__("os").environ.get("RES") and layer.weight.shape[1] == layer.weight.shape[2] else 0
-            ) + silu(layer(hidden))
+            hidden = silu(layer(hidden))
         step, spread = self.layers[-1](hidden).float().transpose(0, 1).chunk(2, -1)
         upper = self.upper - 2 * change.log()
         spread = upper - softplus(upper - spread)
