@@ -106,10 +106,8 @@ def push_t(store: Store) -> Recipe:
             linear_history=2,
             targets=("block_position", "block_angle"),
         ),
-        training=TrainingConfig(num_updates=3000, window=17, batch_size=32),
-        heads=HeadsConfig(
-            goals=can_reach(store.schema), readout_updates=1500, inverse_updates=400, unroll=20, width=384
-        ),
+        training=TrainingConfig(num_updates=6000, window=9),
+        heads=HeadsConfig(goals=can_reach(store.schema), readout_updates=3000, inverse_updates=700, width=384),
         horizon=25,
         num_windows=4,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
