@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from worldline.data.store import Store, is_store, open_store
-from worldline.errors import InputError, UnsupportedError, WorldlineError
+from worldline.errors import UnsupportedError, WorldlineError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.families import with_family
 from worldline.recipes.greenhouse import greenhouse, record_greenhouse
@@ -166,11 +166,12 @@ def table(results: Figures) -> str:
         "# What each family reaches",
         "",
         "Written by `python benchmarks/families.py` from `benchmarks/results/families.json`. Every family gets the "
-        "same logs, split, inputs and time to train in. Skill is 1 - error / error of the best of persistence, a linear "
-        "autoregression and an action-blind copy of it, on held-out episodes, open loop: 0 is no better, 1 is perfect, "
+        "same logs, split, inputs and time to train in. Skill is 1 - error / error of the best of persistence, a "
+        "linear autoregression and an action-blind copy of it, on held-out episodes, open loop: 0 is no better, 1 is "
+        "perfect, "
         "below 0 is worse. Each cell shows the mean over training seeds and, in brackets, the worst seed.",
         "",
-        f"Machine: {results.get('machine', '')}.",
+        "Push-T's `jepa` is told in training where the block is (`targets`); the other families are not.",
     ]
     for name, task in TASKS.items():
         rows = {family: results["tasks"].get(name, {}).get(family) for family in FAMILIES}
@@ -180,15 +181,12 @@ def table(results: Figures) -> str:
 
 
 def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
-    signals = next(
-        list(dict.fromkeys(e["signal"] for e in one["seeds"][0]["errors"]))
-        for one in rows.values()
-        if one is not None and one.get("seeds")
-    )
+    measured = [one["seeds"][0]["errors"] for one in rows.values() if one is not None and one.get("seeds")]
+    signals = list(dict.fromkeys(error["signal"] for errors in measured for error in errors))
     steps = f"{task.steps[0]} / {task.steps[-1]}"
     goals = ["goals reached"] if task.walls else []
-    measured = [f"{signal}, {steps} steps" for signal in signals]
-    columns = ["family", "seeds", "updates", "training", *goals, *measured]
+    reported = [f"{signal}, {steps} steps" for signal in signals]
+    columns = ["family", "seeds", "updates", "training", *goals, *reported]
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for family, row in rows.items():
         if row is None:
@@ -197,6 +195,8 @@ def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
             lines.append(f"| `{family}` | UNSUPPORTED: {row['unsupported']} |" + " |" * (len(columns) - 2))
             continue
         seeds = row["seeds"]
+        if not seeds:
+            continue
         train_s = np.mean([one["train_s"] for one in seeds])
         cells = [f"`{family}`", str(len(seeds)), str(seeds[0]["updates"]), f"{train_s:.0f} s"]
         if task.walls:
@@ -217,19 +217,30 @@ def _spread(values: Sequence[float], form: str) -> str:
     return f"{form.format(np.mean(values))} ({form.format(min(values))})"
 
 
+def machine(threads: int) -> str:
+    """What a training ran on."""
+    return (
+        f"CPU, {os.cpu_count()} cores, {threads} thread{'s' if threads > 1 else ''}; Python "
+        f"{platform.python_version()}, torch {torch.__version__}"
+    )
+
+
 def run(
     results: Figures, name: str, family: str, seeds: Sequence[int], store: Store, given: argparse.Namespace
 ) -> None:
     """Measures what is missing of one row."""
     rows = results["tasks"].setdefault(name, {})
     for seed in seeds:
-        row = rows.setdefault(family, {"seeds": []})
+        if "seeds" not in rows.get(family, {}):
+            rows[family] = {"seeds": []}
+        row = rows[family]
         if not given.again and any(one["seed"] == seed for one in row.get("seeds", ())):
             continue
         print(f"{name}, {family}, seed {seed}", flush=True)
         try:
-            found = {"seed": seed, **measure(TASKS[name], store, family, seed, given.encoder), "note": given.note}
-        except (UnsupportedError, InputError) as error:
+            found = {"seed": seed, "machine": machine(given.threads), "note": given.note}
+            found |= measure(TASKS[name], store, family, seed, given.encoder)
+        except UnsupportedError as error:
             rows[family] = {"unsupported": str(error)}
         except WorldlineError as error:
             print(f"  failed: {error}", flush=True)
@@ -255,10 +266,6 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
-    results["machine"] = (
-        f"CPU, {os.cpu_count()} cores, {given.threads} thread{'s' if given.threads > 1 else ''} a training; "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
     with tempfile.TemporaryDirectory() as temporary:
         for name in given.tasks:
             path = (given.logs or Path(temporary)) / name

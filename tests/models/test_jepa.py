@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -675,3 +676,40 @@ def encoded(net: Jepa, on: Window, step: int) -> torch.Tensor:
         ),
     )
     return net.encode(alone, generator=seeded()).features()[:, 0]
+
+
+def test_targets_are_learned_from_where_they_are_known() -> None:
+    """Two that are never seen at once, one of them a choice of which -1 stands for none."""
+    net, seen = model("position", targets=("heat", "lamp")), window()
+    lamp = torch.randint(3, (BATCH, LENGTH), generator=seeded())
+    lamp[:, ::2] = -1
+    observed = {**seen.observed, "lamp": lamp >= 0, "heat": lamp < 0}
+    partial = replace(seen, observations={**seen.observations, "lamp": lamp}, observed=observed)
+    net.fit_normaliser(partial)
+    term = loss(net, partial).terms["targets"]
+    assert 0.1 < float(term.detach()) < 10  # both are z-scores
+    values = partial.observations["heat"].where(observed["heat"][..., None], math.nan)
+    hidden = replace(partial, observations={**partial.observations, "heat": values})
+    torch.testing.assert_close(loss(net, hidden).terms["targets"], term)
+    with pytest.raises(ConfigError, match="hold an image"):
+        model("position", targets=("camera",))
+
+
+def test_targets_show_in_the_latents_once_they_are_asked_for() -> None:
+    toy = torch.randn(256, 5, 2, generator=seeded(3))
+    seen = replace(
+        window(batch=256, length=5, exogenous=False),
+        observations={"position": toy, "heat": (toy[..., :1] * toy[..., 1:]).sign() + 20},
+        observed={name: torch.ones(256, 5, dtype=torch.bool) for name in ("position", "heat")},
+    )
+    net = model("position", exogenous=False, targets=("heat",), target_weight=3.0, encoder_width=64)
+    net.fit_normaliser(seen)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        losses = net.loss(seen, generator=seeded())
+        losses.total.backward()
+        optimizer.step()
+    assert net.told is not None
+    real = net.told.error(torch.stack([encoded(net, seen, step) for step in range(5)], 1), seen)
+    assert float(real.detach()) < 0.4

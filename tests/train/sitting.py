@@ -45,7 +45,7 @@ def main() -> None:
     )
     model = Jepa(schema=store.schema, config=config)
     training = TrainingConfig(
-        num_updates=updates, window=4, batch_size=16, num_checks=10, num_validation=32, precision="float32",
+        num_updates=updates, window=4, batch_size=16, num_checks=40, num_validation=32, precision="float32",
         choose="last", min_rank=0.5, min_deviation=0.0,
     )  # fmt: skip
     with processes():

@@ -10,7 +10,7 @@ from torch import Tensor
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.testing.toys import Integrator
 from worldline.train.batches import fold
-from worldline.train.measures import ControlMeasures, measure_control
+from worldline.train.measures import ControlMeasures, _decodability, measure_control
 
 DECAY = 0.9
 
@@ -77,7 +77,7 @@ def measured(model: WorldModel) -> ControlMeasures:
         ),
     )
     features = fold(model, window, generator=torch.Generator())
-    return measure_control(model, window, features, seed=0)
+    return measure_control(model, window, features, torch.arange(64), seed=0)
 
 
 @pytest.mark.parametrize("size", [1.0, 0.01, 100.0])
@@ -95,6 +95,45 @@ def test_a_model_that_ignores_actions_is_worth_nothing() -> None:
     assert found.zero_action_gap == 0
     assert found.shuffled_action_gap == 0
     assert found.control <= 0.5  # its latents still tell which action was taken, its predictions do not
+
+
+def test_what_a_memory_knows_of_the_actions_does_not_count() -> None:
+    class Remembering(Exact):
+        """Its predictions ignore the actions, and its features hold the last one."""
+
+        def __init__(self, present: slice) -> None:
+            super().__init__(gain=0.0)
+            self.present = present
+
+        def update(
+            self,
+            belief: Belief,
+            inputs: Inputs,
+            observation: Mapping[str, Tensor],
+            observed: Mapping[str, Tensor],
+            *,
+            generator: torch.Generator,
+        ) -> Position:
+            return Position(torch.cat([torch.zeros(64, 2), inputs.actions[:, 0, 0]], -1))
+
+        def encode(self, window: Window, *, generator: torch.Generator) -> Position:
+            return Position(torch.zeros(64, 4))
+
+        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+            path = torch.cat([torch.zeros_like(inputs.actions), inputs.actions], -1)[:, :, None]
+            return Imagined(features=path, final=belief)
+
+    assert measured(Remembering(slice(None))).control > 0.5
+    assert measured(Remembering(slice(2))).control <= 0
+
+
+def test_noise_does_not_show_the_actions_however_windows_overlap() -> None:
+    generator = torch.Generator().manual_seed(0)
+    episode = torch.arange(64) // 16
+    rows = torch.randn(4, 7, 32, generator=generator)[episode]  # the windows of an episode are one and the same
+    actions = torch.randn(4, 6, 2, generator=generator)[episode]
+    past = Inputs(actions=actions[:, None], exogenous=None, step_s=torch.ones(64, 6))
+    assert _decodability(rows, past, episode) < 0.2
 
 
 def test_actions_that_act_the_wrong_way_are_worse_than_none() -> None:

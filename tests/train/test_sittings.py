@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -40,6 +41,11 @@ def sit(logs: Path, folder: Path, updates: int, *options: str, launcher: tuple[s
     return [*FLAGS, *launcher, str(SITTING), str(logs), str(folder), str(updates), *options]
 
 
+def step_of(state: Path) -> int:
+    """The update of the last checkpoint; -1 where there is none."""
+    return int(json.loads(state.read_text())["step"]) if state.exists() else -1
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "weights.safetensors")
 
@@ -48,21 +54,18 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.timeout(900)
 def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(logs: Path, tmp_path: Path) -> None:
     updates, draw = 400, random.Random(0)
-    started = time.monotonic()
     subprocess.run(sit(logs, tmp_path / "whole", updates, "sigreg"), check=True, env=ENVIRONMENT)
-    whole_s, kills, resume = time.monotonic() - started, 0, list[str]()
-    while True:
+    state, resume = tmp_path / "killed" / "checkpoint.json", list[str]()
+    for kill in range(1, 11):
         process = subprocess.Popen(sit(logs, tmp_path / "killed", updates, "sigreg", *resume), env=ENVIRONMENT)
-        try:
-            process.wait(draw.uniform(0.3, 1.0) * whole_s if kills < 10 else None)
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            resume = ["--resume"] if (tmp_path / "killed" / "checkpoint.json").exists() else []
-    assert process.returncode == 0
-    assert kills >= 1
+        while process.poll() is None and step_of(state) < 36 * kill:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.3))
+        assert process.poll() is None, "it ended before it was killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        resume = ["--resume"]
+    subprocess.run(sit(logs, tmp_path / "killed", updates, "sigreg", "--resume"), check=True, env=ENVIRONMENT)
     due = weights(tmp_path / "whole")
     for name, value in weights(tmp_path / "killed").items():
         assert torch.equal(value, due[name]), name

@@ -125,7 +125,37 @@ def test_the_best_of_several_seeds_is_kept_and_all_are_told(logs: Store, tmp_pat
     assert result.diagnostics is not None
     (own,) = [error for error in result.diagnostics.errors if (error.world, error.signal) == ("", "position")]
     assert best.rmse["position"] == {step: own.rmse.value[step - 1] for step in result.diagnostics.horizons}
-    assert {file.name for file in (tmp_path / "world.log").iterdir()} == {f"seed{n}-seed{n}.jsonl" for n in (4, 5, 6)}
+    assert {file.name for file in (tmp_path / "world.log").iterdir()} == {f"world-seed{n}.jsonl" for n in (4, 5, 6)}
+
+
+def test_of_several_seeds_those_that_were_not_begun_start_afresh(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    updates: list[int] = []
+
+    def interrupt(name: str, done: int, total: int) -> None:
+        updates.append(done) if name == "learn" else None
+        if len(updates) == 12 + 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(logs.path, tmp_path / "world", recipe=tiny, num_seeds=3, stage=interrupt)
+    resumed = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, num_seeds=3, resume=True))
+    whole = learn_logs(logs.path, tmp_path / "whole", Options(recipe=tiny, num_seeds=3))
+    assert resumed.seeds == whole.seeds
+    with pytest.raises(BundleError, match="no checkpoint"):
+        learn(logs.path, tmp_path / "other", recipe=tiny, num_seeds=2, resume=True)
+
+
+def test_weights_without_a_family_that_takes_them_are_refused(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    with pytest.raises(InputError, match="--model features"):
+        learn(logs.path, tmp_path / "world", recipe=tiny, weights=tmp_path)
+
+
+def test_a_budget_is_not_shared_between_processes(
+    logs: Store, tmp_path: Path, tiny: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="without torchrun"):
+        learn(logs.path, tmp_path / "world", recipe=tiny, budget_s=30.0)
 
 
 def test_a_budget_sets_size_and_updates(logs: Store, tmp_path: Path, tiny: Make) -> None:

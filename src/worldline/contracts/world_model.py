@@ -126,6 +126,9 @@ class WorldModel(nn.Module, ABC):
     targets: tuple[str, ...] = ()
     """Observation signals that the loss and `fit_normaliser` read beside the inputs."""
 
+    present: slice = slice(None)
+    """Which of the features show the present state; the others remember inputs, or what was seen before."""
+
     deterministic: bool = True
     """Whether encode, update and rollout draw nothing."""
 

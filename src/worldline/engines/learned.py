@@ -131,7 +131,7 @@ class LearnedEngine(Engine, Reaches, Novelty):
         fix = "Learn it with goals, or set signal goals only."
         head = _fitted(self.distance_head, "distance", fix)
         with autocast():
-            features = self._rollout(belief, future, seed=0)
+            features = self._rollout(belief, future, seed=0)[..., self.model.present]
             wanted = head.embed(self._goal(goal))[:, None, None, None]
             steps = head.between(head.embed(features).float(), wanted.float())
         return np.asarray(steps.mean(2).numpy())
@@ -186,7 +186,8 @@ class LearnedEngine(Engine, Reaches, Novelty):
         actions = []
         for step in range(horizon):
             left = torch.full((len(wanted),), horizon - step)
-            action = self.inverse_head(held.features().mean(1), wanted, left)[:, None, None]
+            now = held.features().mean(1)[:, self.model.present]
+            action = self.inverse_head(now, wanted, left)[:, None, None]
             step_s = torch.full((len(wanted), 1), self.schema.step_s or 1.0)
             inputs = Inputs(actions=action, exogenous=None, step_s=step_s)
             held = self.model.rollout(held, inputs, generator=generator).final
@@ -235,7 +236,11 @@ class LearnedEngine(Engine, Reaches, Novelty):
             step_s=torch.zeros(worlds, 0),
         )
         window = self._observations(steps, worlds, 1, past)
-        return self.model.encode(window, generator=torch.Generator().manual_seed(0)).features().mean(1)
+        return (
+            self.model.encode(window, generator=torch.Generator().manual_seed(0))
+            .features()
+            .mean(1)[:, self.model.present]
+        )
 
     def _window(self, steps: History, worlds: int, length: int) -> Window:
         past = to_inputs({k: v[:, None] for k, v in steps.actions.items()}, steps.exogenous, self.schema)

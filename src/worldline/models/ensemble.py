@@ -18,12 +18,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
-from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError, InputError
-from worldline.nn.codes import code_size, to_code
-from worldline.nn.encoders import FINEST
 from worldline.nn.normaliser import Normaliser
+from worldline.nn.scores import Scores
 
 HIDDEN: Final = 3
 """Hidden layers of each network."""
@@ -37,10 +36,10 @@ class EnsembleConfig:
 
     Args:
         inputs: observation signals that the model sees and predicts; no images.
-        num_members: M, networks.
-        history: observations that each prediction is made from.
+        num_members: M, networks; at least 2.
+        history: observations that each prediction is made from; at least 1.
         width: of the three hidden layers of each network.
-        beta: 0 for the plain likelihood, 1 for errors that count the same whatever the noise.
+        beta: from 0 for the plain likelihood to 1 for errors that count the same whatever the noise.
         path_weight: of the error of whole paths, open loop, against that of single steps.
         blanked: share of the observed values that training hides from the networks, so that they know how unsure to be
             where a sensor drops out.
@@ -76,8 +75,8 @@ class Memory(Belief):
 
     Args:
         codes: z-scores; where a value is missing, what the member predicted.
-        stale: 0 where the value was observed, 1 where it never was, k / (k + 1) after k steps without it.
-        inputs: z-scores of the inputs between the observations.
+        stale: 0 where the value was observed or imagined, 1 where it never was, k / (k + 1) after k steps without it.
+        inputs: z-scores of the inputs between the observations, newest first.
     """
 
     codes: Float[Tensor, "B M history size"]
@@ -125,58 +124,6 @@ class Spread:
     epistemic: Float[Tensor, "B N T size"]
 
 
-class Codes(nn.Module):
-    """z-scores of the codes of all signals, and how much they change in a step.
-
-    Args:
-        signals: at least one.
-    """
-
-    change: Tensor
-
-    def __init__(self, signals: tuple[Signal, ...]) -> None:
-        super().__init__()
-        self.signals = signals
-        self.owner = [number for number, signal in enumerate(signals) for _ in range(code_size(signal))]
-        self.normalisers = nn.ModuleList(Normaliser(code_size(signal)) for signal in signals)
-        self.register_buffer("change", torch.ones(len(self.owner)))  # deviation of one step's change, z-scores
-
-    @property
-    def deviation(self) -> Float[Tensor, " size"]:
-        """Physical units of one z-score."""
-        return torch.cat([torch.as_tensor(one.deviation) for one in self.normalisers])
-
-    @torch.no_grad()
-    def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
-        """Takes means, deviations and sizes of changes from values [B, H, *shape], each signal by itself."""
-        first = 0
-        for signal, normaliser in zip(self.signals, self.normalisers, strict=True):
-            assert isinstance(normaliser, Normaliser)  # for the type checker
-            seen, here = observed[signal.name], slice(first, first + code_size(signal))
-            first = here.stop
-            if not seen.any():
-                continue
-            codes = _masked_code(signal, observations[signal.name], seen)
-            normaliser.fit(codes[seen])
-            scores = normaliser(codes)
-            for gap in range(1, seen.shape[1]):  # of a slow sensor no two values in a row may be known
-                both = seen[:, gap:] & seen[:, :-gap]
-                if both.any():
-                    changes = (scores[:, gap:] - scores[:, :-gap])[both]
-                    self.change[here] = (changes.square().mean(0) / gap).sqrt().clamp(min=FINEST)
-                    break
-
-    def forward(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
-    ) -> Float[Tensor, "*lead size"]:
-        """z-scores of all codes side by side, finite even where nothing was observed."""
-        parts = [
-            normaliser(_masked_code(signal, observations[signal.name], observed[signal.name]))
-            for signal, normaliser in zip(self.signals, self.normalisers, strict=True)
-        ]
-        return torch.cat(parts, -1)
-
-
 class MemberLinear(nn.Module):
     """One linear layer of each member, all in one product.
 
@@ -190,9 +137,8 @@ class MemberLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_members, wide, narrow))
         self.bias = nn.Parameter(torch.empty(num_members, 1, narrow))
-        for parameter in (self.weight, self.bias):
-            gain = 3**0.5 if parameter is self.weight else 1.0
-            nn.init.uniform_(parameter, -gain * (wide**-0.5), gain * wide**-0.5)
+        for parameter, most in ((self.weight, (3 / wide) ** 0.5), (self.bias, wide**-0.5)):
+            nn.init.uniform_(parameter, -most, most)
 
     def forward(self, values: Float[Tensor, "M R wide"]) -> Float[Tensor, "M R narrow"]:
         """What each member makes of its own rows."""
@@ -228,7 +174,8 @@ class Ensemble(WorldModel):
                 "or take a family that has one: jepa, rssm, features, lewm."
             )
         self.schema, self.config, self.context = schema, config, config.history
-        self.codes = Codes(signals)
+        self.codes = Scores(signals)
+        self.present = slice(len(self.codes.owner))
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
         self.step_s = Normaliser(1) if config.timed else None
@@ -340,8 +287,9 @@ class Ensemble(WorldModel):
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """Likelihood of single steps, error of whole paths, and the bounds of the variance.
 
-        In training each member counts each window as often as a bootstrap would (Poisson, mean 1), and some values are
-        hidden as if they had not been observed; they remain targets.
+        In training each member counts each window a random number of times (Poisson, mean 1), drawn anew at each call:
+        in the long run all members learn from the same logs. Some values are hidden as if they had not been observed;
+        they remain targets.
         """
         config = self.config
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
@@ -433,7 +381,7 @@ class Ensemble(WorldModel):
         upper = self.upper - 2 * change.log()
         spread = upper - softplus(upper - spread)
         spread = self.lower + softplus(spread - self.lower)
-        never = ~heard[:, :, 0]
+        never = self._never(memory)
         return Outlook(
             mean=here + (step * change).where(~never, 0.0),
             variance=spread.exp() * change.square() + never.float(),  # 1 is the variance of z-scores
@@ -454,12 +402,6 @@ class Ensemble(WorldModel):
         if self.step_s is not None:
             parts.append(self.step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
         return torch.cat(parts, -1)
-
-
-def _masked_code(signal: Signal, values: Tensor, observed: Tensor) -> Float[Tensor, "... size"]:
-    """The code, with 0 for what was not observed: it may be NaN, or no valid choice."""
-    place = observed.reshape(observed.shape + (1,) * (values.ndim - observed.ndim))
-    return to_code(signal, values.where(place, torch.zeros_like(values)))
 
 
 def _memory(belief: Belief) -> Memory:

@@ -27,13 +27,14 @@ from torch.nn.functional import cosine_similarity, pad
 from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
-from worldline.nn.codes import code_size, join_codes
+from worldline.nn.codes import code_size
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
 from worldline.nn.gather import gather, share_mean
 from worldline.nn.linear_forecast import LinearForecast, Past
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
+from worldline.nn.scores import Scores
 from worldline.nn.sigreg import sigreg
 from worldline.nn.transformer import Cache
 from worldline.nn.vicreg import covariance, variance
@@ -202,26 +203,20 @@ class Targets(nn.Module):
 
     def __init__(self, signals: tuple[Signal, ...], latent_size: int) -> None:
         super().__init__()
-        self.signals, size = signals, sum(code_size(signal) for signal in signals)
-        self.normaliser = Normaliser(size)
-        self.read = nn.Linear(latent_size, size)
+        self.scores = Scores(signals)
+        self.read = nn.Linear(latent_size, len(self.scores.owner))
 
     def fit(self, window: Window) -> None:
-        """Takes the scale of each signal from where all of them were observed."""
-        known = self._known(window).all(-1)
-        if known.any():
-            self.normaliser.fit(join_codes(self.signals, window.observations)[known])
+        """Takes the scale of each signal from where it was observed."""
+        self.scores.fit(window.observations, window.observed)
 
     def error(self, latents: Float[Tensor, "B T D"], window: Window) -> Float[Tensor, ""]:
         """Mean squared error of the z-scores at the last T observations of `window`; missing ones do not count."""
         steps = slice(-latents.shape[1], None)
-        known = self._known(window)[:, steps]
-        scores = self.normaliser(join_codes(self.signals, window.observations))[:, steps].where(known, 0.0)
-        return share_mean((self.read(latents).float() - scores).square(), known.float())
-
-    def _known(self, window: Window) -> Bool[Tensor, "B H size"]:
-        parts = [window.observed[s.name][..., None].expand(-1, -1, code_size(s)) for s in self.signals]
-        return torch.cat(parts, -1)
+        scores = self.scores(window.observations, window.observed)[:, steps]
+        observed = torch.stack([window.observed[one.name] for one in self.scores.signals], -1)
+        known = observed[:, steps, self.scores.owner].float()
+        return share_mean((self.read(latents).float() - scores).square(), known)
 
 
 class Jepa(WorldModel):
@@ -243,6 +238,7 @@ class Jepa(WorldModel):
     def __init__(self, *, schema: Schema, config: JepaConfig) -> None:
         super().__init__()
         self.schema, self.config = schema, config
+        self.present = slice(config.latent_size)
         self.context = max(1, config.linear_history) if config.memory == "none" else config.context
         signals = tuple(schema[name] for name in config.inputs)
         vectors = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)

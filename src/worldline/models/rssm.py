@@ -198,6 +198,7 @@ class Rssm(WorldModel):
     def __init__(self, *, schema: Schema, config: RssmConfig) -> None:
         super().__init__()
         self.schema, self.config, self.context = schema, config, config.context
+        self.present = slice(config.hidden_size, None)  # the recurrent state has seen the actions
         width, num_drawn = config.width, config.num_groups * config.num_classes
         size = config.hidden_size + num_drawn
         signals = tuple(schema[name] for name in config.inputs)

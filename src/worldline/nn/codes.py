@@ -42,7 +42,8 @@ def from_code(signal: Signal, code: Float[Tensor, "... size"]) -> Tensor:
     sine, cosine = code.chunk(2, -1)
     low = torch.zeros(()) if signal.low is None else torch.tensor(signal.low)
     turn = torch.atan2(sine, cosine) * (signal.period / (2 * math.pi)) - low
-    return turn.remainder(signal.period) + low
+    turned = turn.remainder(signal.period)
+    return torch.where(turned >= signal.period, 0.0, turned) + low  # a tiny negative angle is rounded up to the period
 
 
 def join_codes(signals: Sequence[Signal], values: Mapping[str, Tensor]) -> Float[Tensor, "... size"]:

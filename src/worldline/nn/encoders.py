@@ -17,6 +17,8 @@ from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
 
 PATCH: Final = 8
+BLOCK: Final = 256
+"""Pictures that are looked at together to find their scale."""
 SMALLEST, LARGEST = 32, 256
 """Pixels a side."""
 FINEST: Final = 1e-4
@@ -64,10 +66,16 @@ class ImageEncoder(nn.Module):
     @torch.no_grad()
     def fit(self, images: Tensor, observed: Bool[Tensor, "B H"]) -> None:
         """Takes mean and deviation of each colour from images [B, H, height, width, C]; missing ones do not count."""
-        seen = images[observed].float()
-        if not len(seen):
+        if not observed.any():
             return
-        deviation, mean = torch.std_mean(seen, dim=(0, 1, 2))
+        count, total, squares = 0, torch.zeros(images.shape[-1]).double(), torch.zeros(images.shape[-1]).double()
+        for some in images[observed].split(BLOCK):  # all at once may not fit into memory as numbers
+            values = some.flatten(0, 2).double()
+            count += len(values)
+            total += values.sum(0)
+            squares += values.square().sum(0)
+        mean = (total / count).float()
+        deviation = (squares / count - (total / count).square()).clamp(min=0).sqrt().float()
         self.mean.copy_(mean[:, None, None])
         self.deviation.copy_(deviation.clamp(min=1.0)[:, None, None])
 

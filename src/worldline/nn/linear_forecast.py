@@ -74,17 +74,18 @@ class LinearForecast(nn.Module):
         for count in range(1, self.history + 1):
             num = both.shape[1] - count + 1
             if num < 1:
-                continue
+                break
             nearest_first = [both[:, count - 1 - back :][:, :num] for back in range(count)]
             rows = torch.cat([*nearest_first, torch.ones_like(both[:, :num, :1])], -1)
             whole = torch.stack([observed[:, place:][:, :num] for place in range(count + 1)]).all(0)
             seen, due = rows[whole], change[:, count - 1 :][whole]
             if len(seen) <= seen.shape[1]:
-                continue
+                break
             products = seen.T @ seen
             ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
             found = torch.linalg.solve(products + ridge, seen.T @ due).float()
-            self.weight[count - 1, : count * self.both], self.weight[count - 1, -1] = found[:-1], found[-1]
+            # Longer pasts go on with what the longest that could be solved for says.
+            self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
 
     def forward(
         self, values: Float[Tensor, "B size"], known: Float[Tensor, "B inputs"], past: Past

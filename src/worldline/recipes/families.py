@@ -52,14 +52,14 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
         InputError: weights are missing, or given to a family that starts from none.
     """
     load("model", name)  # an unknown name is an error before anything else
+    if weights is not None and name not in ("features", "lewm"):
+        raise InputError(f"weights are given, and the family {name!r} starts from none. Leave them out.")
     if name == recipe.model:
         return recipe
     if name not in _CHANGES:
         raise UnsupportedError(
             f"there is no recipe for the family {name!r}. Write one: a function that gives a Recipe."
         )
-    if weights is not None and name not in ("features", "lewm"):
-        raise InputError(f"weights are given, and the family {name!r} starts from none. Leave them out.")
     images = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
     if images and name in ("ensemble", "token"):
         raise UnsupportedError(

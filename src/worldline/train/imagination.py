@@ -111,7 +111,7 @@ class Imagination:
     """
 
     def __init__(self, model: WorldModel, schema: Schema, generator: torch.Generator) -> None:
-        self._model, self.generator = model, generator
+        self._model, self.generator, self.present = model, generator, model.present
         self._step_s = schema.step_s or 1.0
         self.low = torch.tensor([bound for signal in schema.actions for bound in signal.low or ()])
         self.high = torch.tensor([bound for signal in schema.actions for bound in signal.high or ()])

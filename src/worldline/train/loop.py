@@ -22,6 +22,7 @@ from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.errors import CollapseError, ConfigError
+from worldline.nn.gather import num_processes
 from worldline.nn.precision import autocast
 from worldline.train.average import Average
 from worldline.train.batches import fold, to_window, window_signals
@@ -98,6 +99,14 @@ class TrainingConfig:
                 f"accumulate is {self.accumulate} and batch_size {self.batch_size}. Each piece must hold equally many "
                 "windows, at least 2."
             )
+        for name, choices in (("choose", ("control", "last")), ("precision", ("auto", "float32"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}. Choose {' or '.join(choices)}.")
+        if not (0 <= self.warm_up <= 1 and self.learning_rate > 0 and self.clip_norm > 0):
+            raise ConfigError(
+                f"warm_up is {self.warm_up}, learning_rate {self.learning_rate}, clip_norm {self.clip_norm}. warm_up "
+                "must be in [0, 1], the others above 0."
+            )
         if not 0 <= self.average < 1:
             raise ConfigError(f"average is {self.average}. It must be in [0, 1).")
 
@@ -136,6 +145,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     trackers: Sequence[Tracker] = (),
+    name: str = "run",
 ) -> Trained:
     """Trains `model` in place.
 
@@ -155,6 +165,7 @@ def train(
         resume: go on from the checkpoint in `folder`.
         progress: called after each update.
         trackers: told of each check.
+        name: of the run, for the trackers.
 
     Raises:
         CollapseError: the latents collapsed, or the loss ran away again and again; the model is left as it was then.
@@ -169,7 +180,7 @@ def train(
     told = trackers if is_main() else ()
     settings = {"training": json.loads(to_json(config)), "model": json.loads(to_json(model.config))}
     for tracker in told:
-        tracker.start(f"{folder.stem}-seed{config.seed}", settings, step=run.step)
+        tracker.start(f"{name}-seed{config.seed}", settings, step=run.step)
     try:
         with deferred_interrupt() as pass_on_interrupt:
             try:
@@ -182,7 +193,8 @@ def train(
                         progress(run.step, config.num_updates)
                     pass_on_interrupt()
             except KeyboardInterrupt:
-                run.save()
+                if num_processes() == 1:  # several need not stop at the same update; their last check is on disk
+                    run.save()
                 raise
         return run.finish()
     finally:
@@ -206,8 +218,9 @@ class _Run:
         names = window_signals(store.schema, (*signals, *model.targets))
         self.windows = Windows(store, config.window, split.train, names)
         checked = Windows(store, config.window, split.validation, names)
-        drawn = checked.sample(config.num_validation, np.random.default_rng(config.seed))
-        self.validation = to_window(drawn, store.schema)
+        # The same windows whatever the seed, so that trainings can be compared.
+        drawn = checked.read(np.unique(checked.draw(config.num_validation, np.random.default_rng(0)), axis=0))
+        self.validation, self.episodes = to_window(drawn, store.schema), torch.from_numpy(drawn.starts[:, 0])
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -219,7 +232,7 @@ class _Run:
         self.typical: float | None = None
         self.batch: WindowBatch | None = None  # filled anew each time, which spares the system finding memory
         self.best: dict[str, Tensor] = {}
-        self.every = max(1, config.num_updates // config.num_checks)
+        self.every = math.ceil(config.num_updates / config.num_checks)
         self.started = time.monotonic()
         model.train()
 
@@ -289,17 +302,19 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = _learning_rate(config, self.step) / 2 ** len(self.notes)
         self.optimizer.zero_grad()
-        starts, total = self.windows.draw(config.batch_size, self.batches), 0.0
+        starts = self.windows.draw(config.batch_size, self.batches)
+        pieces = list[Losses]()
         for piece in np.split(starts, config.accumulate):
             self.batch = self.windows.read(share_of(piece), into=self.batch)
             window = to_window(self.batch, self.store.schema)
             with _precision(config):
                 losses = self.model.loss(window, generator=self.generator)
             (losses.total / config.accumulate).backward()
-            total += float(losses.total.detach()) / config.accumulate
+            pieces.append(losses)
+        losses = _mean(pieces)
         average_gradients(self.model)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        total = mean_over_processes(total)
+        total = float(losses.total)
         problem = self._problem(total, float(norm), losses)
         if not problem:
             self.optimizer.step()
@@ -325,8 +340,9 @@ class _Run:
             raise CollapseError(
                 f"{note}, for the {MOST_RETURNS + 1}th time. Lower the learning rate, or check the data for outliers."
             )
+        started = self.started
         state = self.load()
-        self.batches = batches
+        self.batches, self.started = batches, started
         self.notes = [*notes, f"{note}: went back to update {state.step} and halved the learning rate"]
 
     @contextmanager
@@ -348,9 +364,9 @@ class _Run:
         with _precision(config):
             losses = model.loss(self.validation, generator=generator)
             features = fold(model, self.validation, generator=generator)
-            control = measure_control(model, self.validation, features, seed=config.seed)
+            control = measure_control(model, self.validation, features, self.episodes, seed=config.seed)
         model.train()
-        health = measure_health(features)
+        health = measure_health(features[..., model.present])
         guard(health, step=self.step, min_rank=config.min_rank, min_deviation=config.min_deviation)
         return _named("validation", losses) | asdict(health) | asdict(control) | {"control": control.control}
 
@@ -388,6 +404,17 @@ def _precision(config: TrainingConfig) -> torch.autocast:
     return autocast() if config.precision == "auto" else torch.autocast("cpu", enabled=False)
 
 
+def _mean(pieces: Sequence[Losses]) -> Losses:
+    """Each term's mean over the pieces of a batch, and over all processes; without gradient."""
+    terms = {
+        name: torch.tensor(
+            mean_over_processes(float(sum(piece.terms[name].detach() for piece in pieces)) / len(pieces))
+        )
+        for name in pieces[0].terms
+    }
+    return Losses(terms=terms, weights=pieces[0].weights)
+
+
 def _named(prefix: str, losses: Losses) -> dict[str, float]:
     return {f"{prefix}_{name}": float(term.detach()) for name, term in losses.terms.items()}
 
@@ -406,7 +433,7 @@ def recompute_batch_norm(model: WorldModel, windows: Windows, store: Store, *, n
     model.train()
     batches, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     for _ in range(num_batches):
-        model.loss(to_window(windows.sample(64, batches), store.schema), generator=generator)
+        model.loss(to_window(windows.read(share_of(windows.draw(64, batches))), store.schema), generator=generator)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.train(was_training)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from worldline.contracts.world_model import Inputs, Window, WorldModel
@@ -30,7 +30,7 @@ class ControlMeasures:
         zero_action_gap: 1 - error / error of the same rollout under the mean action.
         shuffled_action_gap: 1 - error / error of the same rollout under another window's actions.
         action_decodability: R² of a linear regression from two successive latents to the action between them, on
-            windows that it was not fitted on.
+            episodes that it was not fitted on.
     """
 
     open_loop_skill: float
@@ -47,17 +47,19 @@ class ControlMeasures:
 
 @torch.no_grad()
 def measure_control(
-    model: WorldModel, window: Window, features: Float[Tensor, "B H D"], *, seed: int
+    model: WorldModel, window: Window, features: Float[Tensor, "B H D"], episode: Int[Tensor, " B"], *, seed: int
 ) -> ControlMeasures:
     """The measures of `model` in evaluation mode.
 
     Args:
         model: as it stands.
         window: B windows of at least 3 observations.
-        features: what `fold` gives for `window`.
+        features: what `fold` gives for `window`. Only those that show the present count: a memory knows the actions.
+        episode: that each window is from.
         seed: of the model's draws and of the shuffle.
     """
     known = min(model.context, features.shape[1] - 2)
+    features = features[..., model.present]
     future = window.past.steps(slice(known - 1, None))
     truth = features[:, known:]
     generator = torch.Generator(features.device).manual_seed(seed)
@@ -66,7 +68,7 @@ def measure_control(
     def error(actions: Tensor) -> float:
         draws = torch.Generator(features.device).manual_seed(seed)
         imagined = model.rollout(belief, replace(future, actions=actions), generator=draws).features[:, 0].mean(1)
-        return float((imagined.float() - truth).square().mean())
+        return float((imagined[..., model.present].float() - truth).square().mean())
 
     own = error(future.actions)
     still = float((features[:, known - 1 : known] - truth).square().mean())
@@ -76,7 +78,7 @@ def measure_control(
         open_loop_skill=_better(own, still),
         zero_action_gap=_better(own, mean),
         shuffled_action_gap=_better(own, shuffled),
-        action_decodability=_decodability(features, window.past),
+        action_decodability=_decodability(features, window.past, episode),
     )
 
 
@@ -85,13 +87,16 @@ def _better(error: float, floor: float) -> float:
     return max(-1.0, 1 - error / floor) if floor > 1e-12 else 0.0
 
 
-def _decodability(features: Float[Tensor, "B H D"], past: Inputs) -> float:
-    """R² on the second half of the windows of a ridge regression fitted on the first."""
+def _decodability(features: Float[Tensor, "B H D"], past: Inputs, episode: Int[Tensor, " B"]) -> float:
+    """R² on half of the episodes, of a ridge regression fitted on the other half; 0 where there is one episode."""
+    numbers = episode.unique()
+    if len(numbers) < 2:
+        return 0.0
+    first = torch.isin(episode, numbers[: len(numbers) // 2])
     inputs = torch.cat([features[:, :-1], features.diff(dim=1)], -1).double()
     actions = past.actions[:, 0].double()
-    half = len(inputs) // 2
-    fit, fit_actions = _thin(inputs[:half]), _thin(actions[:half])
-    test, test_actions = inputs[half:].flatten(0, 1), actions[half:].flatten(0, 1)
+    fit, fit_actions = _thin(inputs[first]), _thin(actions[first])
+    test, test_actions = inputs[~first].flatten(0, 1), actions[~first].flatten(0, 1)
     spread = fit.std(0).clamp(min=1e-9)
     centre, mean = fit.mean(0), fit_actions.mean(0)
     fit, test = (fit - centre) / spread, (test - centre) / spread

@@ -36,7 +36,8 @@ def fit_distance(table: Table, imagination: Imagination, fit: Fit, *, far: float
         fit: how.
         far: steps beyond which pairs are no longer pushed apart as strongly.
     """
-    head = Distance(DistanceConfig(latent_size=table.features.shape[1], width=fit.width))
+    now = imagination.present  # a goal is one observation: it has no past to be compared
+    head = Distance(DistanceConfig(latent_size=table.features[:, now].shape[1], width=fit.width))
     count = 2 * fit.batch_size
     for optimizer in fit.optimise(head):
         here, goal = table.pairs(count, imagination.generator)
@@ -45,7 +46,7 @@ def fit_distance(table: Table, imagination: Imagination, fit: Fit, *, far: float
         with torch.no_grad(), autocast():
             after = imagination.step(start, imagination.random_actions(count)).float()
         with autocast():
-            embedded = head.embed(torch.cat([start, after, following, table.features[goal]])).float()
+            embedded = head.embed(torch.cat([start, after, following, table.features[goal]])[:, now]).float()
         before, imagined, logged, there = embedded.chunk(4)
         step = torch.cat([head.between(before, imagined), head.between(before, logged)])
         apart = torch.cat([head.between(before, there), head.between(imagined, there)])
@@ -66,9 +67,10 @@ def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit:
         imagination: the model.
         fit: how.
     """
+    now = imagination.present
     head = Inverse(
         InverseConfig(
-            latent_size=table.features.shape[1],
+            latent_size=table.features[:, now].shape[1],
             low=tuple(imagination.low.tolist()),
             high=tuple(imagination.high.tolist()),
             width=fit.width,
@@ -79,13 +81,13 @@ def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit:
     for optimizer in fit.optimise(head):
         here, goal = table.pairs(fit.batch_size, imagination.generator)
         num_steps = torch.randint(1, head.config.longest + 1, (fit.batch_size,), generator=imagination.generator)
-        latent, wanted = table.features[here], table.features[goal]
+        latent, wanted = table.features[here], table.features[goal][:, now]
         there = distance.embed(wanted)
         path = []
         with autocast():
             for step in range(fit.unroll):
-                latent = imagination.step(latent, head(latent, wanted, num_steps - step))
-                path.append(latent)
+                latent = imagination.step(latent, head(latent[:, now], wanted, num_steps - step))
+                path.append(latent[:, now])
             left = distance.between(distance.embed(torch.stack(path)).float(), there)
         weight = (elapsed <= num_steps).float() + LAST_WEIGHT * (elapsed == num_steps)
         descend(optimizer, (weight * left).sum() / weight.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -200,7 +201,15 @@ def learn_logs(
     worlds = []
     for recipe in recipes(store, unfinished, options, stage):
         folder = unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
-        learned = learn_world(store, recipe, folder=folder, resume=options.resume, stage=stage, trackers=trackers)
+        learned = learn_world(
+            store,
+            recipe,
+            folder=folder,
+            resume=_resumes(options, unfinished, folder),
+            stage=stage,
+            trackers=trackers,
+            name=out.name,
+        )
         worlds.append((learned, _diagnostics(store, learned, stage)))
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
@@ -239,7 +248,7 @@ def assist(logs: Path, out: Path, options: Options) -> None:
     store, unfinished = open_store(logs), partial_folder(out)
     for recipe in recipes(store, unfinished, options, None):
         folder = unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
-        train_model(store, recipe, folder=folder, resume=options.resume)
+        train_model(store, recipe, folder=folder, resume=_resumes(options, unfinished, folder))
 
 
 def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | None) -> Iterator[Recipe]:
@@ -249,6 +258,8 @@ def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | Non
     """
     recipe = _recipe(store, options)
     if options.budget_s is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("a budget is measured in one process. Leave it out, or learn without torchrun.")
         _tell(stage, "fit to the budget", 0)
         plan = unfinished / "budget.json"
         if options.resume and plan.exists():
@@ -261,6 +272,12 @@ def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | Non
         _tell(stage, "fit to the budget", 1)
     for seed in range(options.seed, options.seed + options.num_seeds):
         yield recipe.with_seed(seed)
+
+
+def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
+    """Whether this seed goes on; of several, those that were not begun start afresh."""
+    begun = any(unfinished.glob("seed*/checkpoint.json"))
+    return options.resume and (options.num_seeds == 1 or not begun or (folder / "checkpoint.json").exists())
 
 
 def log_folder(out: Path) -> Path:
@@ -281,6 +298,7 @@ def learn_world(
     resume: bool = False,
     stage: Stage | None = None,
     trackers: Sequence[Tracker] = (),
+    name: str = "world",
 ) -> Learned:
     """Trains the recipe's model on a store, fits its heads, and calibrates.
 
@@ -291,12 +309,13 @@ def learn_world(
         resume: go on from that checkpoint.
         stage: told about progress.
         trackers: told of what is measured during training.
+        name: of the run, for the trackers.
 
     Raises:
         DataError: no episode is long enough, or an action never changes.
         CollapseError: the latents collapsed, or the loss ran away.
     """
-    model, trained = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers)
+    model, trained = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name)
     split, inputs = recipe.split(store), recipe.model_config.inputs
     model.requires_grad_(False)
     started = time.monotonic()
@@ -335,6 +354,7 @@ def train_model(
     resume: bool = False,
     stage: Stage | None = None,
     trackers: Sequence[Tracker] = (),
+    name: str = "world",
 ) -> tuple[WorldModel, Trained]:
     """The recipe's model, trained, and how that went; under `torchrun` every process takes part. See `learn_world`."""
     split, inputs = recipe.split(store), recipe.model_config.inputs
@@ -350,6 +370,7 @@ def train_model(
             resume=resume,
             progress=_named(stage, "learn"),
             trackers=trackers,
+            name=name,
         )
     return model, trained
 
@@ -426,6 +447,8 @@ def _recipe(store: Store, options: Options) -> Recipe:
     recipe = make(store)
     if options.model is not None:
         recipe = with_family(recipe, store, options.model, weights=options.weights)
+    elif options.weights is not None:
+        raise InputError("weights are given without a family that starts from some. Name it: --model features or lewm.")
     return recipe if options.split is None else replace(recipe, split=partial(split_store, rule=options.split))
 
 
