@@ -103,7 +103,7 @@ def _window(store: Store, most: int) -> int:
 def _ensemble(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
     del weights
     config = EnsembleConfig(inputs=recipe.model_config.inputs, timed=recipe.model_config.timed)
-    return _change(recipe, "ensemble", config, {"window": _window(store, 12), "learning_rate": 2e-3})
+    return _change(recipe, "ensemble", config, {"window": _window(store, 9), "learning_rate": 5e-3})
 
 
 def _token(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:

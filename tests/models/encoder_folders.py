@@ -1,0 +1,144 @@
+"""Encoders to test with: each is tiny, random, and made on the spot; nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world_model import Inputs, Window
+from worldline.models.features import Features, FeaturesConfig, features_config
+
+timm = pytest.importorskip("timm")
+transformers = pytest.importorskip("transformers")
+
+CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 3))
+WRIST = Signal(name="arm.wrist", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 48, 1))
+ANGLE = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
+HEAT = Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="degC")
+LAMP = Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
+PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="px")
+WIND = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(3,), unit="m/s")
+SCHEMA = Schema(signals=(CAMERA, WRIST, ANGLE, HEAT, LAMP, PUSH, WIND))
+SMALL = {"width": 16, "num_heads": 2, "grid": 2, "components": 6, "image_side": 32}
+BATCH, LENGTH = 3, 4
+
+VIT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8, "image_size": 48}
+TIMM = {"img_size": 48, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+
+
+def dinov2() -> Any:
+    return transformers.Dinov2Model(transformers.Dinov2Config(**VIT, layerscale_value=1.0))
+
+
+def registers() -> Any:
+    settings = transformers.Dinov2WithRegistersConfig(**VIT, num_register_tokens=3, layerscale_value=1.0)
+    return transformers.Dinov2WithRegistersModel(settings)
+
+
+def dinov3() -> Any:
+    return transformers.DINOv3ViTModel(
+        transformers.DINOv3ViTConfig(**VIT, intermediate_size=48, num_register_tokens=3, layerscale_value=1.0)
+    )
+
+
+def vjepa2() -> Any:
+    return transformers.VJEPA2Model(
+        transformers.VJEPA2Config(
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            patch_size=8,
+            crop_size=48,
+            frames_per_clip=4,
+            pred_hidden_size=24,
+            pred_num_attention_heads=2,
+            pred_num_hidden_layers=1,
+        )
+    )
+
+
+def timm_vit() -> Any:
+    return timm.create_model("vit_tiny_patch16_224", pretrained=False, **TIMM)
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "dinov2": dinov2,
+    "registers": registers,
+    "dinov3": dinov3,
+    "vjepa2": vjepa2,
+    "timm": timm_vit,
+}
+NAMES = tuple(MAKERS)
+
+
+def write_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Per encoder its folder, as its library writes it."""
+    torch.manual_seed(0)
+    found = {}
+    for name, make in MAKERS.items():
+        found[name], network = tmp_path_factory.mktemp(name), make()
+        for parameter in network.parameters():  # as they begin, the features of all images are nearly alike
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.3)
+        if name == "timm":
+            timm.models.save_for_hf(network, found[name], model_args=TIMM, safe_serialization=True)
+        else:
+            network.save_pretrained(found[name])
+    return found
+
+
+def config(folder: Path, *inputs: str, **settings: Any) -> FeaturesConfig:
+    library = "timm" if "model_args" in (folder / "config.json").read_text() else "transformers"
+    made = features_config(inputs=inputs or ("camera",), folder=folder, library=library)
+    return replace(made, **{**SMALL, **settings})
+
+
+def model(folder: Path, *inputs: str, schema: Schema = SCHEMA, **settings: Any) -> Features:
+    torch.manual_seed(0)
+    return Features.from_folder(schema=schema, config=config(folder, *inputs, **settings))
+
+
+def window(batch: int = BATCH, length: int = LENGTH, *, exogenous: bool = True) -> Window:
+    generator = torch.Generator().manual_seed(5)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(batch, *shape, generator=generator)
+
+    def whole(signal: Signal, high: int) -> torch.Tensor:
+        return torch.randint(high, (batch, length, *signal.shape), generator=generator)
+
+    observations = {
+        "camera": whole(CAMERA, 256).to(torch.uint8),
+        "arm.wrist": whole(WRIST, 256).to(torch.uint8),
+        "angle": 90 * normal(length, 1),
+        "heat": 20 + 5 * normal(length, 2),
+        "lamp": whole(LAMP, 3),
+    }
+    return Window(
+        observations=observations,
+        observed={name: torch.ones(batch, length, dtype=torch.bool) for name in observations},
+        past=Inputs(
+            actions=normal(1, length - 1, 2),
+            exogenous=normal(length - 1, 3) if exogenous else None,
+            step_s=torch.ones(batch, length - 1),
+        ),
+    )
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def features(net: Features, seen: Window) -> torch.Tensor:
+    return net.encode(seen, generator=seeded()).features()[:, 0]
+
+
+def copy(source: Path, destination: Path) -> None:
+    for file in source.iterdir():
+        (destination / file.name).write_bytes(file.read_bytes())

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shlex
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.models.encoder_folders import (
+    BATCH,
+    NAMES,
+    SCHEMA,
+    TIMM,
+    config,
+    copy,
+    features,
+    model,
+    seeded,
+    timm,
+    transformers,
+    window,
+    write_folders,
+)
+
+from worldline.config import from_json, to_json
+from worldline.errors import ConfigError, MissingExtraError
+from worldline.models.features import (
+    Features,
+    FeaturesConfig,
+    features_config,
+)
+from worldline.models.frozen_encoder import IMAGENET, Memo, View
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Per encoder its folder."""
+    return write_folders(tmp_path_factory)
+
+
+def pixels(images: torch.Tensor) -> torch.Tensor:
+    mean, deviation = (torch.tensor(each)[:, None, None] for each in IMAGENET)
+    return (images.permute(0, 3, 1, 2) / 255 - mean) / deviation
+
+
+@torch.no_grad()
+def by_the_library(name: str, folder: Path, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Patches [M, cells, cells, channels] and class token, computed without the code under test."""
+    if name == "timm":
+        network = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True, **TIMM).eval()
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        tokens = network.forward_features(images.permute(0, 3, 1, 2) / 127.5 - 1)  # its own mean and deviation
+    elif name == "vjepa2":
+        network = transformers.VJEPA2Model.from_pretrained(folder, crop_size=32).eval()
+        clip = torch.stack([pixels(images)] * 2, 1)
+        tokens = network(pixel_values_videos=clip, skip_predictor=True).last_hidden_state
+    else:
+        tokens = transformers.AutoModel.from_pretrained(folder).eval()(pixels(images)).last_hidden_state
+    return tokens[:, -16:].unflatten(1, (4, 4)), None if name == "vjepa2" else tokens[:, 0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_those_of_the_library(name: str, folders: dict[str, Path]) -> None:
+    seen = window(length=1)
+    patches, class_token = by_the_library(name, folders[name], seen.observations["camera"][:, 0])
+
+    def found(**settings: Any) -> torch.Tensor:
+        return features(model(folders[name], components=0, **settings), seen)
+
+    def due(values: torch.Tensor) -> Any:
+        return pytest.approx(values.flatten(1).numpy(), rel=1e-5, abs=1e-5)
+
+    assert patches.std(0).mean() > 0.05  # different images differ
+    assert found(grid=4).numpy() == due(patches)
+    pooled = patches.unflatten(2, (2, 2)).unflatten(1, (2, 2)).mean((2, 4))
+    assert found(grid=2).numpy() == due(pooled)
+    assert found(pooling="mean").numpy() == due(patches.mean((1, 2)))
+    if class_token is not None:
+        assert found(pooling="cls").numpy() == due(class_token)
+
+
+def test_an_image_is_scaled_to_the_side_and_grey_is_three_colours_alike(folders: dict[str, Path]) -> None:
+    seen = window(length=1)
+    grey = seen.observations["arm.wrist"]
+    large = torch.nn.functional.interpolate(
+        grey[:, 0].permute(0, 3, 1, 2) / 1.0, (32, 32), mode="bilinear", antialias=True
+    )
+    due, _ = by_the_library("dinov2", folders["dinov2"], large.expand(-1, 3, -1, -1).permute(0, 2, 3, 1))
+    found = features(model(folders["dinov2"], "arm.wrist", grid=4, components=0), seen)
+    torch.testing.assert_close(found, due.flatten(1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_stays_frozen(folders: dict[str, Path]) -> None:
+    net = model(folders["dinov3"])
+    before = {name: value.clone() for name, value in net.encoder.state_dict().items()}
+    present = features(net, window())
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.5)
+    net.train()
+    assert net.predictor.training
+    assert not any(module.training for module in net.encoder.modules())
+    net.loss(window(), generator=seeded()).total.backward()
+    optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in net.encoder.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in net.encoder.parameters())
+    assert torch.equal(features(net, window().first(1)), features(model(folders["dinov3"]), window().first(1)))
+    assert present.shape == (BATCH, 24)
+
+
+def test_components_are_orthogonal_and_weigh_errors_as_the_channels_do() -> None:
+    torch.manual_seed(0)
+    mix = torch.randn(5, 5)
+    patches = torch.randn(200, 4, 5) @ mix + 10 * torch.randn(4, 5)
+    view = View(places=4, channels=5, components=5)
+    view.fit(patches)
+    scores = view(patches)
+    covariance = scores.flatten(0, 1).T.cov()
+    variances = covariance.diagonal()
+    torch.testing.assert_close(covariance, variances.diag(), atol=1e-3, rtol=0)
+    assert torch.equal(variances, variances.sort(descending=True).values)
+    assert variances.mean() == pytest.approx(1, rel=1e-2)
+    torch.testing.assert_close(scores.mean(0), torch.zeros(4, 5), atol=1e-4, rtol=0)  # at each place
+    z = (patches - patches.mean(0)) / view.deviation
+    torch.testing.assert_close((scores[0] - scores[1]).square().sum(), (z[0] - z[1]).square().sum(), rtol=1e-3, atol=0)
+
+
+def test_few_components_are_those_that_vary_most() -> None:
+    torch.manual_seed(0)
+    wave, noise = torch.randn(300, 1, 1), torch.randn(300, 1, 6)
+    view = View(places=1, channels=6, components=1)
+    patches = wave * torch.tensor([1.0, -2, 3, 1, -1, 2]) + 0.05 * noise
+    view.fit(patches)
+    pair = torch.stack([view(patches).flatten(), wave.flatten()])
+    assert abs(pair.corrcoef()[0, 1]) > 0.99
+
+
+def test_the_config_says_what_the_folder_holds(folders: dict[str, Path], tmp_path: Path) -> None:
+    found = features_config(inputs=("camera",), folder=folders["timm"], library="timm")
+    assert found.pixel_mean == (0.5, 0.5, 0.5)
+    assert json.loads(found.architecture)["model_args"]["embed_dim"] == 24
+    copy(folders["vjepa2"], tmp_path)
+    assert features_config(inputs=("camera",), folder=tmp_path).pixel_mean == IMAGENET[0]
+    colours = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 1]}
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(colours))
+    found = features_config(inputs=("camera",), folder=tmp_path)
+    assert (found.pixel_mean, found.pixel_deviation) == ((0.1, 0.2, 0.3), (0.5, 0.6, 1.0))
+    assert from_json(FeaturesConfig, to_json(found), where="test") == found
+
+
+def test_a_folder_that_lacks_something_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    def refused(message: str, folder: Path = tmp_path, library: str = "transformers") -> None:
+        made = features_config(inputs=("camera",), folder=folder, library=library)
+        with pytest.raises(ConfigError, match=message):
+            Features.from_folder(schema=SCHEMA, config=made)
+
+    def unread(message: str, folder: Path = tmp_path, library: str = "transformers") -> None:
+        with pytest.raises(ConfigError, match=message):
+            features_config(inputs=("camera",), folder=folder, library=library)
+
+    unread("is no folder", tmp_path / "missing")
+    unread(r"holds no model\.safetensors\. Fetch it into the folder")
+    copy(folders["dinov2"], tmp_path)
+    (tmp_path / "config.json").unlink()
+    unread(r"config\.json cannot be read")
+    (tmp_path / "config.json").write_text("[1]")
+    unread(r"config\.json holds no settings")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    refused("holds a model of type 'bert'. Known to this family: dinov2, dinov2_with_registers, dinov3_vit, vjepa2")
+    refused("holds an architecture None that timm does not know", folders["dinov2"], "timm")
+
+
+@pytest.mark.parametrize("ending", ["bin", "pt", "pth"])
+def test_pickled_weights_are_refused(ending: str, tmp_path: Path, folders: dict[str, Path]) -> None:
+    pickle_weights(folders["dinov2"], tmp_path, ending)
+    with pytest.raises(ConfigError, match=f"pytorch_model.{ending} is pickled, and is not opened. Convert it: python"):
+        features_config(inputs=("camera",), folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_that_is_given_converts_pickled_weights(tmp_path: Path, folders: dict[str, Path]) -> None:
+    pickle_weights(folders["dinov2"], tmp_path, "bin")
+    with pytest.raises(ConfigError) as refused:
+        features_config(inputs=("camera",), folder=tmp_path)
+    command = shlex.split(str(refused.value).partition("Convert it: ")[2])
+    subprocess.run([sys.executable, *command[1:]], check=True, cwd=tmp_path)
+    torch.testing.assert_close(features(model(tmp_path), window()), features(model(folders["dinov2"]), window()))
+
+
+def pickle_weights(source: Path, destination: Path, ending: str) -> None:
+    copy(source, destination)
+    torch.save(load_file(destination / "model.safetensors"), destination / f"pytorch_model.{ending}")
+    (destination / "model.safetensors").unlink()
+
+
+def test_weights_are_those_that_the_config_was_made_for(tmp_path: Path, folders: dict[str, Path]) -> None:
+    copy(folders["dinov2"], tmp_path)
+    made = config(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match="the config was made for others"):
+        Features.from_folder(schema=SCHEMA, config=made)
+
+
+@pytest.mark.parametrize("name", ["dinov2", "timm"])
+def test_weights_that_lack_a_tensor_are_refused(name: str, tmp_path: Path, folders: dict[str, Path]) -> None:
+    copy(folders[name], tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    gone = next(key for key in sorted(weights) if "norm1" in key)
+    del weights[gone]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=f"lack 1 tensors, {re.escape(gone)}"):
+        model(tmp_path)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    copy(folders["dinov2"], tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(ConfigError, match="transformers cannot build the encoder"):
+        model(tmp_path)
+
+
+def test_a_config_cannot_make_timm_read_a_file(tmp_path: Path, folders: dict[str, Path]) -> None:
+    whole = json.loads((folders["timm"] / "config.json").read_text())
+    copy(folders["timm"], tmp_path)
+    for name in ("checkpoint_path", "pretrained"):
+        (tmp_path / "config.json").write_text(json.dumps({**whole, "model_args": {name: "evil.bin"}}))
+        with pytest.raises(ConfigError, match=f"model_args sets {name}"):
+            model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**whole, "architecture": "hf-hub:someone/something"}))
+    with pytest.raises(ConfigError, match="timm does not know"):
+        model(tmp_path)
+
+
+def test_a_config_cannot_name_code_for_transformers(tmp_path: Path, folders: dict[str, Path]) -> None:
+    whole = json.loads((folders["dinov2"] / "config.json").read_text())
+    copy(folders["dinov2"], tmp_path)
+    code = {
+        "return_dict": False,
+        "auto_map": {"AutoModel": "evil.Evil"},
+        "attn_implementation": "someone/kernel",
+        "_attn_implementation": "x/y",
+    }
+    (tmp_path / "config.json").write_text(json.dumps({**whole, **code}))
+    net = model(tmp_path)
+    network: Any = net.encoder.network
+    assert type(network) is transformers.Dinov2Model
+    assert network.config._attn_implementation == "sdpa"
+    assert torch.equal(features(net, window()), features(model(folders["dinov2"]), window()))
+
+
+@pytest.mark.parametrize("name", ["dinov2", "timm"])
+def test_a_missing_library_is_named_with_its_extra(
+    name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config(folders[name])
+    monkeypatch.setitem(sys.modules, made.library, None)
+    with pytest.raises(MissingExtraError, match=rf"'{made.library}' is not installed.*worldline\[features\]"):
+        Features(schema=SCHEMA, config=made)
+
+
+def test_a_memo_makes_each_distinct_frame_once_and_in_the_order_asked() -> None:
+    calls: list[int] = []
+    frames = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 3, 1)
+    memo = Memo(1)
+
+    def sums(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        return images.flatten(1).sum(1, keepdim=True).float()
+
+    found = memo.recall(frames[[3, 1, 3, 0]], sums, maker="left")
+    assert found.flatten().tolist() == [18, 6, 18, 0]
+    assert memo.recall(frames, sums, maker="left").flatten().tolist() == [0, 6, 12, 18, 24]
+    assert calls == [3, 2]
+    found += 1  # what was given is the caller's own
+    assert memo.recall(frames[[3, 1]], sums, maker="left").flatten().tolist() == [18, 6]
+    assert calls == [3, 2]
+
+
+def test_a_memo_tells_makers_sizes_and_precisions_apart() -> None:
+    memo, frames = Memo(1), torch.zeros(1, 2, 3, 1, dtype=torch.uint8)
+
+    def made(value: float, images: torch.Tensor, maker: str = "left") -> float:
+        return float(memo.recall(images, lambda some: torch.full((len(some), 1), value), maker=maker))
+
+    assert made(1.0, frames) == 1
+    assert made(2.0, frames) == 1
+    assert made(3.0, frames, maker="right") == 3
+    assert made(4.0, frames.transpose(1, 2)) == 4
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made(5.0, frames) == 5
+    assert made(6.0, frames) == 1
+    memo.forget()
+    assert made(7.0, frames) == 7
+
+
+def test_a_memo_is_never_fuller_than_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = torch.arange(9, dtype=torch.uint8)[:, None, None, None]
+    for limits in ((4, 10**6), (10**6, 12)):
+        monkeypatch.setattr("worldline.models.frozen_encoder.REMEMBERED", limits)
+        memo = Memo(3)
+        for some in frames.split(2):
+            found = memo.recall(some, lambda images: images.flatten(1).float().expand(-1, 3), maker="left")
+            assert torch.equal(found, some.flatten(1).float().expand(-1, 3))
+        assert len(memo.rows) == 4
+
+
+def test_copies_of_a_memo_begin_empty() -> None:
+    memo = Memo(1)
+    memo.recall(torch.zeros(1, 1, 1, 1, dtype=torch.uint8), lambda images: images.flatten(1).float(), maker="left")
+    for other in (deepcopy(memo), pickle.loads(pickle.dumps(memo))):  # noqa: S301
+        assert (other.size, other.rows) == (1, {})
+    assert len(memo.rows) == 1
