@@ -400,3 +400,15 @@ def test_what_is_remembered_goes_with_the_weights(folders: dict[str, Path], monk
     assert not twin.memo.rows
     twin.load_state_dict(state)  # its own memo is emptied, not the one it was copied from
     assert len(net.memo.rows) == BATCH * LENGTH
+
+
+def test_cameras_that_show_the_same_frame_keep_their_own_views(folders: dict[str, Path]) -> None:
+    twin = replace(CAMERA, name="twin")
+    seen = window(exogenous=False)
+    camera = seen.observations["camera"]
+    observed = dict.fromkeys(("camera", "twin"), seen.observed["camera"])
+    fitted = replace(seen, observations={"camera": camera, "twin": camera // 2}, observed=observed)
+    net = model(folders["dinov2"], "camera", "twin", schema=Schema(signals=(CAMERA, twin, PUSH)))
+    net.fit_normaliser(fitted)
+    same = features(net, replace(fitted, observations={"camera": camera, "twin": camera}))
+    assert (same[:, :24] - same[:, 24:]).abs().max() > 0.1

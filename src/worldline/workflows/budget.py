@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from worldline.contracts.world_model import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -93,7 +94,7 @@ def updates_within(store: Store, recipe: Recipe, budget_s: float) -> int:
 
 def _time_update(store: Store, split: Split, recipe: Recipe) -> float:
     """Seconds that one update takes, reading included."""
-    model = load("model", recipe.model)(schema=store.schema, config=recipe.model_config)
+    model = _fresh(store, recipe)
     names = window_signals(store.schema, (*recipe.model_config.inputs, *model.targets))
     windows = Windows(store, recipe.training.window, split.train, names)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -114,8 +115,7 @@ def _time_update(store: Store, split: Split, recipe: Recipe) -> float:
 
 def _time_heads(store: Store, split: Split, recipe: Recipe) -> float:
     """Seconds that the recipe's heads take, from two short fits on a few episodes."""
-    model = load("model", recipe.model)(schema=store.schema, config=recipe.model_config).eval()
-    few = replace(split, train=split.train[:8])
+    model, few = _fresh(store, recipe).eval(), replace(split, train=split.train[:8])
     shares, times_s = (0.01, 0.03), []
     for share in shares:
         started = time.monotonic()
@@ -124,6 +124,13 @@ def _time_heads(store: Store, split: Split, recipe: Recipe) -> float:
     updates_s = (times_s[1] - times_s[0]) / (shares[1] - shares[0])
     encode_s = max(0.0, times_s[0] - shares[0] * updates_s) * len(split.train) / len(few.train)
     return max(1.0, updates_s + encode_s)
+
+
+def _fresh(store: Store, recipe: Recipe) -> WorldModel:
+    model: WorldModel = load("model", recipe.model)(schema=store.schema, config=recipe.model_config)
+    if recipe.pretrained is not None:
+        recipe.pretrained(model)
+    return model
 
 
 def _shortened(heads: HeadsConfig, share: float) -> HeadsConfig:
