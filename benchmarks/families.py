@@ -166,12 +166,13 @@ def table(results: Figures) -> str:
         "# What each family reaches",
         "",
         "Written by `python benchmarks/families.py` from `benchmarks/results/families.json`. Every family gets the "
-        "same logs, split, inputs and time to train in. Skill is 1 - error / error of the best of persistence, a "
+        "same logs, split and inputs (`lewm` the camera alone), and as many updates of its recipe as a trial says fit "
+        "into the same time. Skill is 1 - error / error of the best of persistence, a "
         "linear autoregression and an action-blind copy of it, on held-out episodes, open loop: 0 is no better, 1 is "
         "perfect, "
         "below 0 is worse. Each cell shows the mean over training seeds and, in brackets, the worst seed.",
         "",
-        "Push-T's `jepa` is told in training where the block is (`targets`); the other families are not.",
+        "What is not here was not measured yet. Push-T's `jepa` is told in training where the block is (`targets`); the other families are not.",
     ]
     for name, task in TASKS.items():
         rows = {family: results["tasks"].get(name, {}).get(family) for family in FAMILIES}
@@ -186,7 +187,7 @@ def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
     steps = f"{task.steps[0]} / {task.steps[-1]}"
     goals = ["goals reached"] if task.walls else []
     reported = [f"{signal}, {steps} steps" for signal in signals]
-    columns = ["family", "seeds", "updates", "training", *goals, *reported]
+    columns = ["family", "seeds", "updates", "training, s", *goals, *reported]
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for family, row in rows.items():
         if row is None:
@@ -195,10 +196,16 @@ def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
             lines.append(f"| `{family}` | UNSUPPORTED: {row['unsupported']} |" + " |" * (len(columns) - 2))
             continue
         seeds = row["seeds"]
+        for failure in row.get("failed", ()):
+            why = f"FAILED, seed {failure['seed']}: {failure['why']}"
+            lines.append(f"| `{family}` | {why} |" + " |" * (len(columns) - 2))
         if not seeds:
             continue
-        train_s = np.mean([one["train_s"] for one in seeds])
-        cells = [f"`{family}`", str(len(seeds)), str(seeds[0]["updates"]), f"{train_s:.0f} s"]
+        cells = [
+            f"`{family}`",
+            str(len(seeds)),
+            *(_range([one[key] for one in seeds]) for key in ("updates", "train_s")),
+        ]
         if task.walls:
             cells.append(_spread([s["success"][PLANNER][0] for s in seeds], "{:.1%}"))
         for signal in signals:
@@ -211,6 +218,11 @@ def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
             cells.append(" / ".join(both))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = round(min(values)), round(max(values))
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _spread(values: Sequence[float], form: str) -> str:

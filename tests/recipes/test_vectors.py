@@ -77,7 +77,7 @@ def test_logs_without_a_vector_are_refused(tmp_path: Path) -> None:
 
 def test_it_beats_standing_still_on_the_fast_and_on_the_slow(tmp_path: Path, store: Store) -> None:
     recipe = vectors(store)
-    short = replace(recipe.training, num_updates=150, batch_size=64, num_checks=2)
+    short = replace(recipe.training, num_updates=250, batch_size=64, num_checks=2)
     heads = replace(recipe.heads, distance_updates=2, inverse_updates=2)
     learned = learn_world(store, replace(recipe, training=short, heads=heads, horizon=10), folder=tmp_path)
     found = diagnose(

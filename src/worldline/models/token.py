@@ -497,7 +497,8 @@ class TokenModel(WorldModel):
 
 def smooth_table(num: int, width: int) -> Float[Tensor, "num width"]:
     """Random vectors, one a row, of which near ones are alike: waves, the shorter the weaker."""
-    place = torch.linspace(0, 1, num)[:, None]
+    # No linspace: transformers leaves it blind to the device that a model is built on.
+    place = torch.arange(num)[:, None] / max(1, num - 1)
     waves = torch.logspace(math.log10(LONGEST_WAVE), math.log10(SHORTEST_WAVE), width)
     heights = waves.rsqrt() / waves.reciprocal().mean().sqrt()
     return math.sqrt(2) * heights * torch.sin(2 * math.pi * (waves * place + torch.rand(width)))

@@ -83,7 +83,7 @@ def resized(recipe: Recipe, size: float) -> Recipe:
     return replace(recipe, model_config=replace(config, **widths))
 
 
-def _change(recipe: Recipe, name: str, config: Any, training: Mapping[str, Any], **heads: Any) -> Recipe:
+def _change(recipe: Recipe, name: str, config: Any, training: Mapping[str, Any]) -> Recipe:
     """The recipe with this model; latents that hold the observations need no guard against collapse."""
     return replace(
         recipe,
@@ -91,7 +91,7 @@ def _change(recipe: Recipe, name: str, config: Any, training: Mapping[str, Any],
         model=name,
         model_config=config,
         training=replace(recipe.training, min_rank=1.0, min_deviation=0.0, **training),
-        heads=replace(recipe.heads, dynamics_updates=0, **heads),
+        heads=replace(recipe.heads, dynamics_updates=0),
     )
 
 
@@ -116,7 +116,7 @@ def _token(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
 
 def _rssm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
     del weights
-    config = RssmConfig(inputs=recipe.model_config.inputs)
+    config = RssmConfig(inputs=recipe.model_config.inputs, continuation=bool(store.terminated.any()))
     return _change(recipe, "rssm", config, {"window": _window(store, 16), "learning_rate": 1e-3, "batch_size": 16})
 
 
