@@ -21,6 +21,7 @@ from torch.nn.functional import silu, softplus
 from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError, InputError
+from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.scores import Scores
 
@@ -193,11 +194,7 @@ class Ensemble(WorldModel):
     def fit_normaliser(self, window: Window) -> None:
         """Per component; missing values do not count, and what was never observed keeps the scale that it has."""
         self.codes.fit(window.observations, window.observed)
-        self.actions.fit(window.past.actions.flatten(0, 2))
-        if window.past.exogenous is not None:
-            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
-        if self.step_s is not None:
-            self.step_s.fit(window.past.step_s.flatten()[:, None])
+        fit_inputs(window.past, self.actions, self.exogenous, self.step_s)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Memory:
         """The last observations, gaps filled with what each member predicts; draws nothing."""
@@ -395,13 +392,7 @@ class Ensemble(WorldModel):
         return torch.stack([observed[signal.name] for signal in self.codes.signals], -1)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        parts = [self.actions(inputs.actions)]
-        versions = parts[0].shape[1]
-        if inputs.exogenous is not None:
-            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, versions, -1, -1))
-        if self.step_s is not None:
-            parts.append(self.step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
-        return torch.cat(parts, -1)
+        return join_inputs(inputs, self.actions, self.exogenous, self.step_s)
 
 
 def _memory(belief: Belief) -> Memory:

@@ -33,6 +33,7 @@ from worldline.errors import ConfigError
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
 from worldline.nn.codes import code_size, join_codes
 from worldline.nn.gather import share_mean
+from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.precision import autocast
@@ -224,7 +225,7 @@ class Features(WorldModel):
         self.view_size = places * views[0].size
         self.num_seen = len(views) * self.view_size
         self.memo = Memo(self.view_size)
-        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call] # torch leaves it untyped
         self.codes = Normaliser(sum(code_size(signal) for signal in self.others))
         num_codes = len(self.codes.mean)
         self.register_buffer("change", torch.ones(self.num_seen + num_codes))  # of one step, root mean square
@@ -259,9 +260,7 @@ class Features(WorldModel):
         known = self._known(window.observed)[..., self.num_seen :].all(-1)
         if self.others and known.any():
             self.codes.fit(join_codes(self.others, self._filled(window.observations, window.observed))[known])
-        self.actions.fit(window.past.actions.flatten(0, 2))
-        if window.past.exogenous is not None:
-            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
+        fit_inputs(window.past, self.actions, self.exogenous)
         few = slice(max(1, FITTED // known.shape[1]))
         observations = {name: values[few] for name, values in window.observations.items()}
         observed = {name: flags[few] for name, flags in window.observed.items()}
@@ -409,10 +408,7 @@ class Features(WorldModel):
         return frames + step * self.change, past
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        parts = [self.actions(inputs.actions)]
-        if inputs.exogenous is not None:
-            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, parts[0].shape[1], -1, -1))
-        return torch.cat(parts, -1)
+        return join_inputs(inputs, self.actions, self.exogenous)
 
     def _views(self) -> list[View]:
         return cast("list[View]", list(self.views))

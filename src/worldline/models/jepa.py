@@ -24,18 +24,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, pad
 
-from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
 from worldline.nn.codes import code_size
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
 from worldline.nn.gather import gather, share_mean
+from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.linear_forecast import LinearForecast, Past
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
-from worldline.nn.scores import Scores
 from worldline.nn.sigreg import sigreg
+from worldline.nn.targets import Targets
 from worldline.nn.transformer import Cache
 from worldline.nn.vicreg import covariance, variance
 
@@ -193,32 +194,6 @@ class _Seen:
         )
 
 
-class Targets(nn.Module):
-    """Signals that must show in a latent, read from it by a linear map.
-
-    Args:
-        signals: vector or discrete, at least one.
-        latent_size: D.
-    """
-
-    def __init__(self, signals: tuple[Signal, ...], latent_size: int) -> None:
-        super().__init__()
-        self.scores = Scores(signals)
-        self.read = nn.Linear(latent_size, len(self.scores.owner))
-
-    def fit(self, window: Window) -> None:
-        """Takes the scale of each signal from where it was observed."""
-        self.scores.fit(window.observations, window.observed)
-
-    def error(self, latents: Float[Tensor, "B T D"], window: Window) -> Float[Tensor, ""]:
-        """Mean squared error of the z-scores at the last T observations of `window`; missing ones do not count."""
-        steps = slice(-latents.shape[1], None)
-        scores = self.scores(window.observations, window.observed)[:, steps]
-        observed = torch.stack([window.observed[one.name] for one in self.scores.signals], -1)
-        known = observed[:, steps, self.scores.owner].float()
-        return share_mean((self.read(latents).float() - scores).square(), known)
-
-
 class Jepa(WorldModel):
     """The model. Without memory its belief is one latent: it knows nothing that the last observation does not show.
 
@@ -304,11 +279,7 @@ class Jepa(WorldModel):
             self.vectors.fit(window.observations, window.observed)
         shown = self._shown(window.observed)
         self.partial.copy_((shown.any(-1) & ~shown.all(-1)).float().mean())
-        self.actions.fit(window.past.actions.flatten(0, 2))
-        if window.past.exogenous is not None:
-            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
-        if self.step_s is not None:
-            self.step_s.fit(window.past.step_s.flatten()[:, None])
+        fit_inputs(window.past, self.actions, self.exogenous, self.step_s)
         if self.told is not None:
             self.told.fit(window)
         if self.linear is not None and self.vectors is not None:
@@ -521,13 +492,7 @@ class Jepa(WorldModel):
         return Latent(latent=latent, memory=memory)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        parts = [self.actions(inputs.actions)]
-        versions = parts[0].shape[1]
-        if inputs.exogenous is not None:
-            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, versions, -1, -1))
-        if self.step_s is not None:
-            parts.append(self.step_s(inputs.step_s[..., None])[:, None].expand(-1, versions, -1, -1))
-        return torch.cat(parts, -1)
+        return join_inputs(inputs, self.actions, self.exogenous, self.step_s)
 
     def _step(self, belief: Latent, known: Float[Tensor, "M I"]) -> Latent:
         """The belief one step later, with nothing observed."""

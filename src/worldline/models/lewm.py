@@ -24,6 +24,7 @@ from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Wi
 from worldline.errors import ConfigError
 from worldline.nn.batch_norm import BatchNorm
 from worldline.nn.gather import share_mean
+from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.sigreg import sigreg
 
@@ -219,7 +220,7 @@ class EncoderLayer(nn.Module):
 def _linear(layer: nn.Linear, values: Tensor) -> Tensor:
     """What the layer gives, in the precision of `values`."""
     if values.dtype is torch.float32 and values.device.type == "cpu" and _product() is not None:
-        return torch.as_tensor(WholeLinear.apply(values, layer.weight, layer.bias))  # type: ignore[no-untyped-call]
+        return torch.as_tensor(WholeLinear.apply(values, layer.weight, layer.bias))  # type: ignore[no-untyped-call] # as above
     return linear(values, layer.weight.to(values.dtype), layer.bias.to(values.dtype))
 
 
@@ -413,9 +414,7 @@ class Lewm(WorldModel):
 
     def fit_normaliser(self, window: Window) -> None:
         """Of actions and exogenous inputs; images are normalised as those of ImageNet."""
-        self.actions.fit(window.past.actions.flatten(0, 2))
-        if window.past.exogenous is not None:
-            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
+        fit_inputs(window.past, self.actions, self.exogenous)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> History:
         """The history up to the last observation; where one was missing, what the steps before lead to."""
@@ -494,11 +493,7 @@ class Lewm(WorldModel):
         return torch.as_tensor(self.projector(first).float().unflatten(0, seen.shape))
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        actions = self.actions(inputs.actions)
-        if inputs.exogenous is None:
-            return torch.as_tensor(actions)
-        exogenous = self.exogenous(inputs.exogenous)[:, None].expand(-1, actions.shape[1], -1, -1)
-        return torch.cat([actions, exogenous], -1)
+        return join_inputs(inputs, self.actions, self.exogenous)
 
     def _predict(
         self, latents: Tensor, codes: Tensor, generator: torch.Generator, *, last_only: bool

@@ -25,6 +25,7 @@ from worldline.errors import ConfigError, UnsupportedError
 from worldline.nn.codes import code_size, from_code
 from worldline.nn.decoder import ImageDecoder
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
+from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.two_hot import expected, symexp_bins, two_hot_loss
@@ -234,9 +235,7 @@ class Rssm(WorldModel):
                 network.fit(window.observations[name], window.observed[name])
         if self.vectors is not None:
             self.vectors.fit(window.observations, window.observed)
-        self.actions.fit(window.past.actions.flatten(0, 2))
-        if window.past.exogenous is not None:
-            self.exogenous.fit(window.past.exogenous.flatten(0, 1))
+        fit_inputs(window.past, self.actions, self.exogenous)
         if window.reward is not None:
             self.rewards.fit(window.reward.flatten()[:, None])
 
@@ -401,10 +400,7 @@ class Rssm(WorldModel):
         return torch.as_tensor(torch.stack(parts).sum(0))
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
-        parts = [self.actions(inputs.actions)]
-        if inputs.exogenous is not None:
-            parts.append(self.exogenous(inputs.exogenous)[:, None].expand(-1, parts[0].shape[1], -1, -1))
-        return torch.cat(parts, -1)
+        return join_inputs(inputs, self.actions, self.exogenous)
 
     def _image_error(self, states: Float[Tensor, "B H D"], window: Window) -> Float[Tensor, "B H"]:
         error = states.new_zeros(states.shape[:2])

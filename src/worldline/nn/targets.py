@@ -1,0 +1,38 @@
+"""What a model is told in training and does not see: signals that its latents must show."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldline.contracts.schema import Signal
+from worldline.contracts.world_model import Window
+from worldline.nn.gather import share_mean
+from worldline.nn.scores import Scores
+
+
+class Targets(nn.Module):
+    """Signals that must show in a latent, read from it by a linear map.
+
+    Args:
+        signals: vector or discrete, at least one.
+        latent_size: D.
+    """
+
+    def __init__(self, signals: tuple[Signal, ...], latent_size: int) -> None:
+        super().__init__()
+        self.scores = Scores(signals)
+        self.read = nn.Linear(latent_size, len(self.scores.owner))
+
+    def fit(self, window: Window) -> None:
+        """Takes the scale of each signal from where it was observed."""
+        self.scores.fit(window.observations, window.observed)
+
+    def error(self, latents: Float[Tensor, "B T D"], window: Window) -> Float[Tensor, ""]:
+        """Mean squared error of the z-scores at the last T observations of `window`; missing ones do not count."""
+        steps = slice(-latents.shape[1], None)
+        scores = self.scores(window.observations, window.observed)[:, steps]
+        observed = torch.stack([window.observed[one.name] for one in self.scores.signals], -1)
+        known = observed[:, steps, self.scores.owner].float()
+        return share_mean((self.read(latents).float() - scores).square(), known)
