@@ -56,6 +56,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "recipe": {
         "greenhouse": "worldline.recipes.greenhouse:greenhouse",
         "pixels": "worldline.recipes.pixels:pixels",
+        "pixels-and-vectors": "worldline.recipes.pixels:pixels_and_vectors",
         "push-t": "worldline.recipes.push_t:push_t",
         "two-rooms": "worldline.recipes.two_rooms:two_rooms",
         "two-rooms-random": "worldline.recipes.two_rooms:two_rooms_random",

@@ -15,7 +15,7 @@ from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 from worldline.data.windows import Windows
-from worldline.recipes.pixels import pixels
+from worldline.recipes.pixels import pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.train.batches import to_window
@@ -80,7 +80,7 @@ def short(recipe: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
     return make
 
 
-@pytest.mark.parametrize("recipe", [pixels, vectors])
+@pytest.mark.parametrize("recipe", [pixels, vectors, pixels_and_vectors])
 def test_what_is_missing_does_not_matter_and_what_is_there_does(
     store: Store, recipe: Callable[[Store], Recipe]
 ) -> None:
@@ -110,7 +110,7 @@ def test_what_is_missing_does_not_matter_and_what_is_there_does(
         assert loss(**change) != loss()
 
 
-@pytest.mark.parametrize("recipe", [pixels, vectors])
+@pytest.mark.parametrize("recipe", [pixels, vectors, pixels_and_vectors])
 def test_a_world_is_learned_and_predicts(tmp_path: Path, store: Store, recipe: Callable[[Store], Recipe]) -> None:
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short(recipe), split="key:day"))
     run = json.loads((tmp_path / "world" / "run.json").read_text())

@@ -186,6 +186,41 @@ def test_a_goal_that_is_no_whole_observation_is_refused() -> None:
         engine.propose(belief, goal, 2, num_proposals=1, seed=0)
 
 
+def with_picture_goals(engine: LearnedEngine) -> LearnedEngine:
+    torch.manual_seed(1)
+    return replace(engine, distance_head=Distance(DistanceConfig(latent_size=SIZE, width=8, size=8, pictures=True)))
+
+
+def test_a_goal_may_be_the_pictures_alone_where_the_head_knows_such() -> None:
+    engine = with_picture_goals(untrained(TwoRooms().schema, ("camera", "position"), goals=True))
+    assert breaches("LearnedEngine", EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
+    belief = engine.observe(None, history(ROOMS, 4, 1), seed=0)
+    future = Future(actions={"move": np.zeros((4, 1, 2, 2), np.float32)})
+    picture = {"camera": np.stack([one.observations["camera"][7] for one in ROOMS])}
+    whole = {**picture, "position": np.stack([one.observations["position"][7] for one in ROOMS])}
+    assert engine.distance_head is not None
+    missing = {"position": np.zeros((4, 1), bool)}
+    seen = {**{name: value[:, None] for name, value in picture.items()}, "position": np.full((4, 1, 2), 9, np.float32)}
+    nothing = {"move": np.zeros((4, 0, 2), np.float32)}
+    alone = engine.observe(None, History(observations=seen, actions=nothing, observed=missing), seed=0)
+    steps = engine.model.rollout(belief, to_inputs(future.actions, {}, engine.schema), generator=torch.Generator())
+    due = engine.distance_head.between(
+        engine.distance_head.embed(steps.features), engine.distance_head.embed_pictures(alone.features()[:, None, None])
+    )
+    np.testing.assert_allclose(engine.distance(belief, future, picture), due[:, :, 0].detach(), rtol=0.05)
+    assert not np.allclose(engine.distance(belief, future, picture), engine.distance(belief, future, whole), rtol=0.1)
+    assert engine.propose(belief, picture, 2, num_proposals=1, seed=0)["move"].shape == (4, 1, 2, 2)
+
+
+def test_a_goal_that_is_neither_whole_nor_all_pictures_is_refused() -> None:
+    engine = with_picture_goals(untrained(TwoRooms().schema, ("camera", "position", "wall"), goals=True))
+    belief = engine.observe(None, history(ROOMS, 4, 1), seed=0)
+    future = Future(actions={"move": np.zeros((4, 1, 2, 2), np.float32)})
+    goal = {name: np.stack([one.observations[name][7] for one in ROOMS]) for name in ("camera", "position")}
+    with pytest.raises(UnsupportedError, match=r"the goal lacks wall\. Add it, or give the pictures alone: camera; or"):
+        engine.distance(belief, future, goal)
+
+
 def test_a_goal_of_another_shape_is_refused() -> None:
     engine = untrained(CALM.schema, ("position",), goals=True)
     belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)

@@ -9,7 +9,7 @@ from worldline.config import from_json, to_json
 from worldline.data.store import Store
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.recipes.families import WIDTHS, resized, with_family
-from worldline.recipes.pixels import pixels
+from worldline.recipes.pixels import pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms
 from worldline.recipes.vectors import vectors
@@ -89,6 +89,20 @@ def test_what_a_family_cannot_learn_it_says(logs: Store, rooms: Store) -> None:
         with_family(pixels(rooms), rooms, "rssm", weights=Path("anywhere"))
     with pytest.raises(UnknownNameError, match="rssm"):
         with_family(pixels(rooms), rooms, "rsm")
+
+
+def test_lewm_takes_the_camera_alone_and_says_what_it_leaves_out(rooms: Store) -> None:
+    recipe = with_family(pixels_and_vectors(rooms), rooms, "lewm")
+    assert recipe.model_config.inputs == ("camera",)
+    assert recipe.notes == ("LeWM takes camera alone. Left out of its inputs: position, wall.",)
+    assert recipe.heads.readout_updates > 0  # they are not in the latent as they are
+    assert with_family(pixels(rooms), rooms, "lewm").notes == ()
+
+
+def test_other_families_keep_the_vectors(rooms: Store) -> None:
+    recipe = with_family(pixels_and_vectors(rooms), rooms, "rssm")
+    assert recipe.model_config.inputs == ("camera", "position", "wall")
+    assert recipe.notes == ()
 
 
 def test_the_recipes_own_family_changes_nothing(logs: Store) -> None:

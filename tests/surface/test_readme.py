@@ -53,7 +53,7 @@ def test_the_commands_for_logs_of_your_own_run(
     found = re.findall(r"^    worldline (.*?)(?: +#.*)?$", README.read_text(), re.MULTILINE)
     assert [line.split()[0] for line in found] == ["import", "check", "show", "learn"]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pixels, "pixels", tiny)
+    monkeypatch.setattr(pixels, "pixels_and_vectors", tiny)
     store = worldline.record("two-rooms", tmp_path / "recorded", num_episodes=EPISODES, max_steps=20, seed=0)
     (tmp_path / "LOGS").mkdir()
     for number in range(len(store)):

@@ -21,6 +21,8 @@ SCHEMA = Schema(
         Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,)),
     )
 )
+PUSHES = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), low=(-1.0, -1.0), high=(1.0, 1.0))
+PLANE = Schema(signals=(SCHEMA["place"], PUSHES))
 FIT = Fit(updates=150, batch_size=32, unroll=2, width=32, learning_rate=3e-3, tick=lambda: None)
 
 
@@ -68,6 +70,15 @@ class Backwards(Line):
 
     def move(self, place: Tensor, last: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
         return place - push + 2 * last, push
+
+
+class Plane(Line):
+    """The latent is where a thing is in the plane."""
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        start = belief.features().repeat_interleave(inputs.actions.shape[1], 0)
+        path = (start + inputs.actions.flatten(0, 1).cumsum(1)).unflatten(0, inputs.actions.shape[:2])
+        return Imagined(features=path[:, :, None], final=Latent(latent=path[:, :, -1].flatten(0, 1)))
 
 
 class Gap(Distance):
@@ -141,3 +152,23 @@ def test_the_distance_counts_steps() -> None:
     head = fit_distance(table(walk), imagination(Line()), fit, far=8.0)
     start, goal = latent(2.0, 2.0, 2.0, 8.0), latent(3.0, 5.0, 8.0, 2.0)
     torch.testing.assert_close(head(start, goal), torch.tensor([1.0, 3.0, 6.0, 6.0]), rtol=0.25, atol=0.3)
+
+
+@pytest.mark.slow
+def test_a_goal_of_pictures_is_as_far_as_the_nearest_state_that_looks_like_it() -> None:
+    """Pushes of at most 1 in each of two directions; the pictures show the first and not the second."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    steps = torch.rand(100, 12, 2, generator=generator) - 0.5
+    walk = 8 * torch.rand(100, 1, 2, generator=generator) + torch.cat([torch.zeros(100, 1, 2), steps], 1).cumsum(1)
+    flat = walk.flatten(0, 1)
+    known = replace(table(walk[..., 0]), features=flat, pictures=torch.stack([-flat[:, 0], torch.ones(len(flat))], 1))
+    # One episode, so that pairs differ in both directions.
+    whole = replace(known, first=torch.zeros_like(known.first), length=torch.full_like(known.length, len(flat)))
+    fit = Fit(updates=800, batch_size=64, unroll=2, width=64, learning_rate=1e-3, tick=lambda: None)
+    head = fit_distance(whole, Imagination(Plane(), PLANE, torch.Generator().manual_seed(0)), fit, far=8.0)
+    start = head.embed(torch.tensor([[2.0, 2.0], [2.0, 7.0], [6.0, 1.0]]))
+    goal = head.embed_pictures(torch.tensor([[-6.0, 1.0]]))
+    torch.testing.assert_close(head.between(start, goal), torch.tensor([4.0, 4.0, 0.0]), rtol=0.25, atol=0.5)
+    wanted = head.embed(torch.tensor([[6.0, 7.0]]))
+    torch.testing.assert_close(head.between(start, wanted), torch.tensor([5.0, 4.0, 6.0]), rtol=0.25, atol=0.5)

@@ -23,7 +23,11 @@ def learn(
     logs: Annotated[Path, typer.Argument(help="A store, or logs in any format that `worldline import` reads.")],
     out: Annotated[Path, typer.Option(help="Folder for the world; an earlier world is replaced.")],
     recipe: Annotated[
-        str | None, typer.Option(help="Name of a recipe.", show_default="pixels if there are images, else vectors")
+        str | None,
+        typer.Option(
+            help="pixels, vectors, pixels-and-vectors, or another recipe by name.",
+            show_default="all images and vectors that there are",
+        ),
     ] = None,
     model: Annotated[
         str | None,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Novelty, Reaches, Samples
 from worldline.contracts.episode import Arrays, History
-from worldline.contracts.schema import Schema
+from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Belief, Inputs, Window, WorldModel
 from worldline.engines.checks import check_future, check_inputs, check_observations
 from worldline.errors import InputError, UnsupportedError
@@ -25,7 +25,7 @@ from worldline.heads.inverse import Inverse
 from worldline.heads.outcome import Reward, Termination
 from worldline.heads.readout import Readout
 from worldline.nn.precision import autocast
-from worldline.train.batches import split_actions, to_inputs, to_tensor
+from worldline.train.batches import goal_latents, split_actions, to_inputs, to_tensor
 
 Head = TypeVar("Head")
 
@@ -132,7 +132,8 @@ class LearnedEngine(Engine, Reaches, Novelty):
         head = _fitted(self.distance_head, "distance", fix)
         with autocast():
             features = self._rollout(belief, future, seed=0)[..., self.model.present]
-            wanted = head.embed(self._goal(goal))[:, None, None, None]
+            whole = not self._missing(goal)
+            wanted = (head.embed if whole else head.embed_pictures)(self._goal(goal))[:, None, None, None]
             steps = head.between(head.embed(features).float(), wanted.float())
         return np.asarray(steps.mean(2).numpy())
 
@@ -218,15 +219,33 @@ class LearnedEngine(Engine, Reaches, Novelty):
         features = self.model.rollout(belief.select(index), repeated, generator=generator).features
         return torch.as_tensor(features.unflatten(0, (len(worlds), repeats)).transpose(1, 2).flatten(2, 3))
 
-    def _goal(self, goal: Arrays) -> Float[Tensor, "W D"]:
-        """The latent of a goal observation."""
-        missing = [name for name in self.inputs if name not in goal]
-        if missing:
+    def _missing(self, goal: Arrays) -> tuple[str, ...]:
+        """The inputs that the goal lacks: none, or all but the pictures.
+
+        Raises:
+            UnsupportedError: it lacks others.
+        """
+        missing = tuple(name for name in self.inputs if name not in goal)
+        others = tuple(name for name in self.inputs if self.schema[name].kind is not Kind.IMAGE)
+        by_pictures = self.distance_head is not None and self.distance_head.config.pictures
+        if missing and not (by_pictures and missing == others):
+            alone = f", or give the pictures alone: {', '.join(n for n in self.inputs if n not in others)}"
             raise UnsupportedError(
                 f"the distance head compares whole observations, and the goal lacks {', '.join(missing)}. "
-                "Add it, or set the goal on predicted signals only."
+                f"Add it{alone if by_pictures else ''}; or set the goal on predicted signals only."
             )
-        steps = History(observations={name: goal[name][:, None] for name in self.inputs}, actions={})
+        return missing
+
+    def _goal(self, goal: Arrays) -> Float[Tensor, "W D"]:
+        """The latent of a goal observation."""
+        missing, one = self._missing(goal), next(iter(goal.values()))
+        values = {name: goal[name][:, None] for name in self.inputs if name not in missing}
+        unknown = {name: np.zeros((len(one), 1, *self.schema[name].shape), self.schema[name].dtype) for name in missing}
+        steps = History(
+            observations={**values, **unknown},
+            actions={},
+            observed={name: np.zeros((len(one), 1), bool) for name in missing},
+        )
         worlds, _ = check_observations(steps, [self.schema[name] for name in self.inputs])
         none = torch.zeros(worlds, 1, 0, sum(signal.size for signal in self.schema.actions))
         size = sum(signal.size for signal in self.schema.exogenous)
@@ -235,12 +254,7 @@ class LearnedEngine(Engine, Reaches, Novelty):
             exogenous=torch.zeros(worlds, 0, size) if size else None,
             step_s=torch.zeros(worlds, 0),
         )
-        window = self._observations(steps, worlds, 1, past)
-        return (
-            self.model.encode(window, generator=torch.Generator().manual_seed(0))
-            .features()
-            .mean(1)[:, self.model.present]
-        )
+        return goal_latents(self.model, self._observations(steps, worlds, 1, past))
 
     def _window(self, steps: History, worlds: int, length: int) -> Window:
         past = to_inputs({k: v[:, None] for k, v in steps.actions.items()}, steps.exogenous, self.schema)

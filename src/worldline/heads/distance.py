@@ -22,11 +22,13 @@ class DistanceConfig:
         latent_size: D of the model.
         width: of the two hidden layers.
         size: of the space that distances are measured in; half of it symmetric, half not.
+        pictures: whether there are goals of which the pictures are known and nothing else.
     """
 
     latent_size: int
     width: int = 256
     size: int = 128
+    pictures: bool = False
 
 
 class Distance(nn.Module):
@@ -35,11 +37,18 @@ class Distance(nn.Module):
     def __init__(self, config: DistanceConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = mlp([config.latent_size, config.width, config.width, config.size])
+        sizes = [config.latent_size, config.width, config.width, config.size]
+        self.embedding = mlp(sizes)
+        self.pictures = mlp(sizes) if config.pictures else None
 
     def embed(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "... size"]:
         """Where latents lie in the space of distances."""
         return torch.as_tensor(self.embedding(latents))
+
+    def embed_pictures(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "... size"]:
+        """Where goals lie of which the model saw the pictures only: a place for all states that look like that."""
+        assert self.pictures is not None, "the head was fitted without such goals"
+        return torch.as_tensor(self.pictures(latents))
 
     def between(self, start: Float[Tensor, "... size"], goal: Float[Tensor, "... size"]) -> Float[Tensor, "..."]:
         """Steps from `start` to `goal`, both embedded."""

@@ -1,7 +1,8 @@
 """Any recipe with another family of models: `worldline learn LOGS --out world/ --model rssm`.
 
 Inputs, split, horizon and planner stay those of the recipe, so that the families can be compared; what belongs to the
-family is set here. What each reaches is in docs/families.md, measured by benchmarks/families.py.
+family is set here. Only LeWM takes less, one image, and the recipe then notes what is left out. What each reaches is in
+docs/families.md, measured by benchmarks/families.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from worldline.models.rssm import RssmConfig
 from worldline.models.token import TokenConfig
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
+from worldline.train.heads import HeadsConfig
 
 WIDTHS: Final[Mapping[str, tuple[str, ...]]] = {
     "ensemble": ("width",),
@@ -41,7 +43,7 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
     """The recipe with the family of this name in the place of its own.
 
     Args:
-        recipe: whose inputs, split, horizon and planner stay.
+        recipe: whose inputs, split, horizon and planner stay; of the inputs only the image for "lewm", which is noted.
         store: to learn from.
         name: registered name of a family.
         weights: folder of pretrained weights: "features" needs one, "lewm" starts from the published ones if given.
@@ -138,6 +140,7 @@ def _lewm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
     (camera, *others) = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
     if others:
         raise UnsupportedError(f"LeWM takes one image, and {recipe.name!r} learns from {camera}, {', '.join(others)}.")
+    recipe = _image_alone(recipe, camera)
     training = {"window": 4, "learning_rate": 3e-4, "batch_size": 32, "num_validation": 64, "weight_decay": 1e-3}
     if weights is None:
         config = LewmConfig(inputs=(camera,), patch=14 if store.schema[camera].shape[0] == 224 else 8)
@@ -148,6 +151,16 @@ def _lewm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
         model.load_state_dict(published.state_dict())
 
     return replace(_change(recipe, "lewm", published.config, training), pretrained=fill)
+
+
+def _image_alone(recipe: Recipe, camera: str) -> Recipe:
+    """The recipe, which notes what is left out and has it read out: it is no longer part of the latent as it is."""
+    left_out = [name for name in recipe.model_config.inputs if name != camera]
+    if not left_out:
+        return recipe
+    note = f"LeWM takes {camera} alone. Left out of its inputs: {', '.join(left_out)}."
+    updates = max(recipe.heads.readout_updates, HeadsConfig().readout_updates)
+    return replace(recipe, notes=(*recipe.notes, note), heads=replace(recipe.heads, readout_updates=updates))
 
 
 _CHANGES: Final[Mapping[str, Callable[[Recipe, Store, Path | None], Recipe]]] = {

@@ -1,9 +1,12 @@
 """Any logs with pictures: `worldline learn LOGS --out world/`.
 
-The settings are those of Two Rooms with random walls, where they were measured (recipes/two_rooms.py).
+The settings are those of Two Rooms with random walls, where they were measured (recipes/two_rooms.py); those of the
+vectors are explained in docs/design/vectors.md and docs/design/linear-and-told.md.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,10 +15,14 @@ from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.models.jepa import JepaConfig
+from worldline.nn.codes import code_size
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.train.heads import HeadsConfig, can_reach
 from worldline.train.loop import TrainingConfig
+
+LONGEST_WINDOW = 7
+"""Observations that the forecast of vectors is trained on, where the episodes are that long."""
 
 
 def pixels(store: Store) -> Recipe:
@@ -55,4 +62,39 @@ def pixels(store: Store) -> Recipe:
         planner=CrossEntropy(num_candidates=64, num_iterations=3),
         num_proposals=0,
         split=split_store,
+    )
+
+
+def pixels_and_vectors(store: Store) -> Recipe:
+    """All pictures and all vector observations go in, and all vectors are predicted; discrete signals are read out.
+
+    The vectors are themselves part of the latent, and what is linear in their last two values is solved for. Distance
+    and inverse are fitted as in `pixels`, also for goals of which only the pictures are known.
+
+    Raises:
+        InputError: the logs hold no picture, or no vector observation.
+    """
+    base, seen = pixels(store), store.schema.observations
+    vectors = [signal for signal in seen if signal.kind is Kind.VECTOR]
+    if not vectors:
+        raise InputError("the recipe 'pixels-and-vectors' needs a vector observation, and the logs have none.")
+    num_steps, config = max(2, int(np.quantile(store.num_steps, 0.2))), base.model_config
+    return replace(
+        base,
+        name="pixels-and-vectors",
+        model_config=replace(
+            config,
+            inputs=tuple(signal.name for signal in seen if signal.kind is not Kind.DISCRETE),
+            latent_size=config.latent_size + sum(code_size(signal) for signal in vectors),
+            signal_weight=1.0,
+            linear_history=2,
+        ),
+        training=replace(base.training, window=min(LONGEST_WINDOW, num_steps + 1)),
+        heads=replace(
+            base.heads,
+            # On stored latents every number counts alike, and the small changes of the vectors would be lost.
+            dynamics_updates=0,
+            # Vectors are in the latent as they are: the map that is solved for finds them.
+            readout_updates=base.heads.readout_updates if any(s.kind is Kind.DISCRETE for s in seen) else 0,
+        ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from worldline.contracts.world_model import Inputs, Window, WorldModel
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.nn.precision import autocast
+
+PICTURES: Final = 512
+"""That are encoded at once as goals."""
 
 
 def to_window(batch: WindowBatch, schema: Schema) -> Window:
@@ -116,6 +120,38 @@ class Trace:
     actions: Float[Tensor, "T A"]
     exogenous: Float[Tensor, "T E"] | None
     step_s: Float[Tensor, " T"]
+
+
+@torch.no_grad()
+def goal_latents(model: WorldModel, window: Window) -> Float[Tensor, "B D"]:
+    """The latents of goals: single observations with nothing before them, H = 1. Always the same draws."""
+    belief = model.encode(window, generator=torch.Generator().manual_seed(0))
+    return belief.features().mean(1)[:, model.present]
+
+
+@torch.no_grad()
+def picture_goals(
+    model: WorldModel, store: Store, episodes: Sequence[int], signals: Sequence[str]
+) -> Float[Tensor, "M D"] | None:
+    """The latent of each observation, episode after episode, if it were a goal of which only the pictures are known.
+
+    Args:
+        model: frozen; in evaluation mode.
+        store: to read from.
+        episodes: their numbers.
+        signals: the observation signals that the model takes; None is returned where they are all of one sort.
+    """
+    pictures = [name for name in signals if store.schema[name].kind is Kind.IMAGE]
+    if len(pictures) in (0, len(signals)):
+        return None
+    windows = Windows(store, 1, episodes, window_signals(store.schema, signals))
+    starts, found = windows.all_starts(), []
+    for first in range(0, len(starts), PICTURES):
+        window = to_window(windows.read(starts[first : first + PICTURES]), store.schema)
+        shown = {n: flags if n in pictures else torch.zeros_like(flags) for n, flags in window.observed.items()}
+        with autocast():
+            found.append(goal_latents(model, replace(window, observed=shown)).float())
+    return torch.cat(found)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ with its images, and what is rare in the logs, such as a wall that stops a move,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -23,7 +23,7 @@ from worldline.heads.inverse import Inverse
 from worldline.heads.outcome import Reward, Termination
 from worldline.heads.readout import Readout
 from worldline.nn.precision import autocast
-from worldline.train.batches import trace
+from worldline.train.batches import picture_goals, trace
 from worldline.train.fitting import Fit, descend
 from worldline.train.imagination import Imagination, Table
 from worldline.train.reaching import fit_distance, fit_inverse
@@ -138,6 +138,7 @@ def fit_heads(
         readout = fit_readout(store, table, imagination, plan.fit("readout"))
         distance, inverse, reward, termination, decoder = None, None, None, None, None
         if config.goals:
+            table = replace(table, pictures=picture_goals(model, store, split.train, inputs))
             distance = fit_distance(table, imagination, plan.fit("distance"), far=config.far)
             inverse = fit_inverse(table, distance, imagination, plan.fit("inverse"))
         if plan.updates["reward"]:

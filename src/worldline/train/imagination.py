@@ -34,6 +34,8 @@ class Table:
         first: row of the episode's first latent.
         length: latents in the episode.
         held_out: whether the episode is one of those that judge.
+        pictures: the latents as goals of which only the pictures are known; None where the model does not take both
+            pictures and other signals.
     """
 
     features: Float[Tensor, "M D"]
@@ -44,10 +46,11 @@ class Table:
     first: Int[Tensor, " M"]
     length: Int[Tensor, " M"]
     held_out: Bool[Tensor, " M"]
+    pictures: Float[Tensor, "M P"] | None = None
 
     @staticmethod
     def of(traces: Sequence[Trace], episodes: Sequence[int]) -> Table:
-        """The table of these episodes, which need not be in order."""
+        """The table of these episodes, which need not be in order; without `pictures`."""
         lengths = torch.tensor([len(one.features) for one in traces])
         firsts = lengths.cumsum(0) - lengths
         known = [one.exogenous for one in traces if one.exogenous is not None]

@@ -4,6 +4,9 @@ Distance: among all quasimetrics that call every single step at most 1, the one 
 the least number of steps. Source: Wang et al., "Optimal goal-reaching reinforcement learning via quasimetric learning"
 (2304.01203), here with steps imagined by the model, so that it does not matter how well the logged policy did.
 
+A goal of which only the pictures are known stands for all states that look like that. None of them may be further from
+it than 0; then, by the triangle inequality, it is no further from anywhere than the nearest of them.
+
 Inverse: a policy that follows the distance downhill for as many steps as are left, differentiated through the model.
 """
 
@@ -12,6 +15,8 @@ from __future__ import annotations
 from typing import Final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from worldline.heads.distance import Distance, DistanceConfig
@@ -28,7 +33,7 @@ LAST_WEIGHT: Final = 1.0
 
 
 def fit_distance(table: Table, imagination: Imagination, fit: Fit, *, far: float) -> Distance:
-    """The distance head: far pairs apart, single steps at most 1.
+    """The distance head: far pairs apart, single steps at most 1, a state in the goal of its own pictures.
 
     Args:
         table: the latents.
@@ -37,7 +42,8 @@ def fit_distance(table: Table, imagination: Imagination, fit: Fit, *, far: float
         far: steps beyond which pairs are no longer pushed apart as strongly.
     """
     now = imagination.present  # a goal is one observation: it has no past to be compared
-    head = Distance(DistanceConfig(latent_size=table.features[:, now].shape[1], width=fit.width))
+    size, pictures = table.features[:, now].shape[1], table.pictures
+    head = Distance(DistanceConfig(latent_size=size, width=fit.width, pictures=pictures is not None))
     count = 2 * fit.batch_size
     for optimizer in fit.optimise(head):
         here, goal = table.pairs(count, imagination.generator)
@@ -50,9 +56,18 @@ def fit_distance(table: Table, imagination: Imagination, fit: Fit, *, far: float
         before, imagined, logged, there = embedded.chunk(4)
         step = torch.cat([head.between(before, imagined), head.between(before, logged)])
         apart = torch.cat([head.between(before, there), head.between(imagined, there)])
-        pull = softplus(far - apart, beta=FAR_SHARPNESS).mean()
-        descend(optimizer, FAR_WEIGHT * pull + STEP_WEIGHT * (step - 1).relu().square().mean())
+        loss = _push(far, apart) + STEP_WEIGHT * (step - 1).relu().square().mean()
+        if pictures is not None:
+            with autocast():
+                shown = head.embed_pictures(pictures[goal]).float()
+            apart = torch.cat([head.between(before, shown), head.between(imagined, shown)])
+            loss = loss + _push(far, apart) + STEP_WEIGHT * head.between(there, shown).square().mean()
+        descend(optimizer, loss)
     return head
+
+
+def _push(far: float, apart: Float[Tensor, " pairs"]) -> Float[Tensor, ""]:
+    return FAR_WEIGHT * softplus(far - apart, beta=FAR_SHARPNESS).mean()
 
 
 def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit: Fit) -> Inverse:
@@ -83,6 +98,9 @@ def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit:
         num_steps = torch.randint(1, head.config.longest + 1, (fit.batch_size,), generator=imagination.generator)
         latent, wanted = table.features[here], table.features[goal][:, now]
         there = distance.embed(wanted)
+        if table.pictures is not None:  # every other goal is one of pictures
+            wanted[::2] = table.pictures[goal[::2]]
+            there[::2] = distance.embed_pictures(wanted[::2])
         path = []
         with autocast():
             for step in range(fit.unroll):

@@ -67,7 +67,7 @@ class LearnResult:
         learned: everything that learning left behind.
         diagnostics: on held-out episodes; None where the logs hold no vector observation.
         seeds: one row for each training seed; the bundle holds the one that is best for control.
-        findings: what was noticed in the logs, one line each.
+        findings: what was noticed in the logs and in learning, one line each.
         unclear: what could not be told from the logs, and what was assumed.
         total_s: wall time of everything.
     """
@@ -88,8 +88,8 @@ class Options:
     """How to learn, beside the logs and the place.
 
     Args:
-        recipe: a registered name, or a function that gives the recipe for a store; None for "pixels" where there is an
-            image among the observations, else "vectors".
+        recipe: a registered name, or a function that gives the recipe for a store; None for "pixels-and-vectors" where
+            the observations hold both, "pixels" where they hold images and no vector, else "vectors".
         model: family that takes the place of the recipe's, by its registered name; None leaves the recipe's.
         weights: folder of pretrained weights, for a family that starts from some; see `recipes.families`.
         split: which episodes are for what, a rule of `split_store`; None for the recipe's.
@@ -213,7 +213,7 @@ def learn_logs(
         worlds.append((learned, _diagnostics(store, learned, stage)))
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
-    findings = (*findings, *(str(finding) for finding in learned.findings), *learned.trained.notes)
+    findings = (*learned.recipe.notes, *findings, *map(str, learned.findings), *learned.trained.notes)
     measured = time.monotonic()
     sections = _evidence(store, learned, diagnostics)
     times_s = {"import": imported_s, **learned.times_s, "report": time.monotonic() - measured}
@@ -441,8 +441,9 @@ def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str,
 def _recipe(store: Store, options: Options) -> Recipe:
     given = options.recipe
     if given is None:
-        images = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
-        given = "pixels" if images else "vectors"
+        kinds = {signal.kind for signal in store.schema.observations}
+        seen = "pixels-and-vectors" if Kind.VECTOR in kinds else "pixels"
+        given = seen if Kind.IMAGE in kinds else "vectors"
     make: MakeRecipe = load("recipe", given) if isinstance(given, str) else given
     recipe = make(store)
     if options.model is not None:
