@@ -656,6 +656,23 @@ def test_a_component_unknown_at_the_start_is_compared_with_its_mean() -> None:
     torch.testing.assert_close(loss(net, blind).terms["signals"], (still / (still + usual)).mean())
 
 
+def test_pictures_have_to_tell_the_vectors_that_are_not_known_at_the_start() -> None:
+    net, seen = model("camera", "position", signal_weight=1.0).eval(), window()
+    net.fit_normaliser(seen)
+    for parameter in net.predictor.parameters():
+        torch.nn.init.zeros_(parameter)
+    blind = seen
+    for entry in range(BATCH):
+        blind = hide(blind, "position", entry, 0)
+    assert net.vectors is not None
+    scores = net.vectors.normaliser(seen.observations["position"])[:, 1:].square().mean(0)
+    due = (scores / (scores + net.vectors.change.square())).mean()
+    torch.testing.assert_close(loss(net, blind).terms["signals"], due)
+    for entry in range(BATCH):
+        blind = hide(blind, "camera", entry, 0)
+    assert loss(net, blind).terms["signals"] == 0
+
+
 def test_an_angle_in_the_latent_is_its_sine_and_cosine() -> None:
     net, seen = model("heading", signal_weight=1.0).eval(), window()
     assert net.num_exact == 2

@@ -133,43 +133,50 @@ def test_its_model_conforms_on_pictures_and_masked_vectors(spot: Store) -> None:
 def world(spot: Store, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     """Learned in some seconds."""
     recipe = small(pixels_and_vectors(spot))
-    training = replace(recipe.training, num_updates=100, batch_size=16, num_checks=2, min_deviation=0.0, min_rank=1.0)
-    heads = replace(recipe.heads, distance_updates=250, inverse_updates=30, width=64, unroll=3)
+    training = replace(recipe.training, num_updates=200, batch_size=16, num_checks=2, min_deviation=0.0, min_rank=1.0)
+    heads = replace(recipe.heads, distance_updates=800, inverse_updates=30, width=64, unroll=3)
     recipe = replace(recipe, training=training, heads=heads, horizon=5)
     return learn_world(spot, recipe, folder=tmp_path_factory.mktemp("spot_run"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_it_predicts_vectors_from_logs_with_gaps(spot: Store, world: Learned) -> None:
     errors, still = [], []
     for number in world.split.held_out:
         one = spot.episode(number)
-        due = np.flatnonzero(one.observed["place"][3:]) + 3
-        for at in due[due < 18]:
-            found = world.world.predict(
-                one.history(int(at) - 1, 2), {"push": one.actions["push"][at - 1 : at]}, level=0.5
-            )
-            errors.append(found.signals["place"].mean[0] - one.observations["place"][at])
-            if one.observed["place"][at - 1]:
-                still.append(one.observations["place"][at] - one.observations["place"][at - 1])
-    assert np.square(errors).mean() < 0.5 * np.square(still).mean()
+        place, seen = one.observations["place"], one.observed["place"]
+        for at in (at for at in range(3, one.num_steps) if seen[at] and seen[at - 1]):
+            push = {"push": one.actions["push"][at - 1 : at]}
+            found = world.world.predict(one.history(at - 1, 2), push, level=0.5).signals["place"]
+            errors.append(found.mean[0] - place[at])
+            still.append(place[at] - place[at - 1])
+    assert np.square(errors).mean() < 0.4 * np.square(still).mean()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_goal_may_be_the_picture_alone(spot: Store, world: Learned) -> None:
-    """Of two ways, one towards the place in the picture and one away from it, the first is the better one."""
-    right = []
+    """The distance to what the pictures show, and to what pictures and vectors show, is that to the place."""
+    draw, steps = np.random.default_rng(0), []
     for number in world.split.held_out:
         one = spot.episode(number)
-        now, then = (int(at) for at in np.flatnonzero(one.observed["place"])[[0, -1]])
-        way = one.observations["place"][then] - one.observations["place"][now]
-        push = np.clip(way / 3, -3, 3) * np.ones((3, 1), np.float32)
-        goal = Goal(targets={"camera": one.observations["camera"][then]})
-        cost = world.world.score(one.history(now, 1), {"push": np.stack([push, -push])}, goal).cost
-        right.append(cost[0] < cost[1])
-        plan = world.world.plan(one.history(now, 1), goal, horizon=3)
-        assert plan.status is not PlanStatus.REFUSED
-    assert np.mean(right) > 0.8
+        seen, place = np.flatnonzero(one.observed["place"]), one.observations["place"]
+        for now, then in draw.choice(seen, (10, 2)):
+            picture = {"camera": one.observations["camera"][then]}
+            goals = Goal(targets=picture), Goal(targets={**picture, "place": place[then]})
+            rest = {"push": np.zeros((1, 1, 2), np.float32)}
+            costs = [float(world.world.score(one.history(now, 1), rest, goal).cost[0]) for goal in goals]
+            steps.append([np.abs(place[then] - place[now]).max() / 3, *costs])
+    due, pictured, whole = np.array(steps).T
+    assert np.corrcoef(due, whole)[0, 1] > 0.75
+    assert np.corrcoef(due, pictured)[0, 1] > 0.7
+    plan = world.world.plan(one.history(int(seen[0]), 1), Goal(targets=picture), horizon=2)
+    assert plan.status is PlanStatus.CONVERGED or plan.status is PlanStatus.BUDGET_EXHAUSTED
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_goal_on_signals_is_as_ever(spot: Store, world: Learned) -> None:
     one = spot.episode(world.split.held_out[0])
     now = int(np.flatnonzero(one.observed["place"])[0])

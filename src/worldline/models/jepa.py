@@ -367,7 +367,7 @@ class Jepa(WorldModel):
         if self.vectors is not None and exact:
             flags = self.vectors.flags(window.observed)
             pair = latents[..., :exact], imagined[..., :exact]
-            found["signals"] = (config.signal_weight, _signal_error(*pair, flags, self.vectors.change, warm))
+            found["signals"] = (config.signal_weight, _signal_error(*pair, flags, shown, self.vectors.change, warm))
         if self.told is not None:
             both = self.told.error(latents, window) + self.told.error(imagined, window)
             found["targets"] = config.target_weight, both / 2
@@ -544,19 +544,20 @@ def _signal_error(
     scores: Float[Tensor, "B H size"],
     imagined: Float[Tensor, "B T size"],
     known: Bool[Tensor, "B H size"],
+    shown: Bool[Tensor, "B H"],
     change: Float[Tensor, " size"],
     warm: int,
 ) -> Float[Tensor, ""]:
     """Squared error of each component and step over that of standing still: slow signals count like fast ones.
 
     Where a component was not known when the prediction set out, standing still is its mean, and what it scores is how
-    well the others tell it.
+    well the others tell it, pictures too.
     """
     scores, imagined = gather(scores), gather(imagined)
-    known = gather(known.float()).bool()
+    known, shown = gather(known.float()).bool(), gather(shown.float()).bool()
     base = torch.arange(imagined.shape[1], device=scores.device).clamp(max=warm - 1)
     parts = []
-    for told in (known[:, base], ~known[:, base] & known[:, base].any(-1, keepdim=True)):
+    for told in (known[:, base], ~known[:, base] & shown[:, base, None]):
         counted = known[:, 1:] & told
         count = counted.sum(0).clamp(min=1)
         error = ((imagined - scores[:, 1:]).square() * counted).sum(0) / count
