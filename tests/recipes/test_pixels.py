@@ -162,7 +162,7 @@ def test_a_goal_may_be_the_picture_alone(spot: Store, world: Learned) -> None:
     for number in world.split.held_out:
         one = spot.episode(number)
         seen, place = np.flatnonzero(one.observed["place"]), one.observations["place"]
-        for now, then in draw.choice(seen, (10, 2)):
+        for now, then in draw.choice(seen, (10, 2)).tolist():
             picture = {"camera": one.observations["camera"][then]}
             goals = Goal(targets=picture), Goal(targets={**picture, "place": place[then]})
             rest = {"push": np.zeros((1, 1, 2), np.float32)}
@@ -172,7 +172,7 @@ def test_a_goal_may_be_the_picture_alone(spot: Store, world: Learned) -> None:
     assert np.corrcoef(due, whole)[0, 1] > 0.75
     assert np.corrcoef(due, pictured)[0, 1] > 0.7
     plan = world.world.plan(one.history(int(seen[0]), 1), Goal(targets=picture), horizon=2)
-    assert plan.status is PlanStatus.CONVERGED or plan.status is PlanStatus.BUDGET_EXHAUSTED
+    assert plan.status in (PlanStatus.CONVERGED, PlanStatus.BUDGET_EXHAUSTED)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -159,16 +160,14 @@ def test_a_goal_of_pictures_is_as_far_as_the_nearest_state_that_looks_like_it() 
     """Pushes of at most 1 in each of two directions; the pictures show the first and not the second."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    steps = torch.rand(100, 12, 2, generator=generator) - 0.5
-    walk = 8 * torch.rand(100, 1, 2, generator=generator) + torch.cat([torch.zeros(100, 1, 2), steps], 1).cumsum(1)
-    flat = walk.flatten(0, 1)
-    known = replace(table(walk[..., 0]), features=flat, pictures=torch.stack([-flat[:, 0], torch.ones(len(flat))], 1))
-    # One episode, so that pairs differ in both directions.
-    whole = replace(known, first=torch.zeros_like(known.first), length=torch.full_like(known.length, len(flat)))
-    fit = Fit(updates=800, batch_size=64, unroll=2, width=64, learning_rate=1e-3, tick=lambda: None)
+    stops = 8 * torch.rand(80, 2, generator=generator)
+    legs = [here + torch.arange(0, 1, 1 / 12)[:, None] * (there - here) for here, there in pairwise(stops)]
+    walk = torch.cat(legs)  # one episode, so that pairs differ in both directions
+    pictures = torch.stack([-walk[:, 0], torch.ones(len(walk))], 1)
+    whole = replace(table(walk[None, :, 0]), features=walk, pictures=pictures)
+    fit = Fit(updates=2000, batch_size=64, unroll=2, width=64, learning_rate=2e-3, tick=lambda: None)
     head = fit_distance(whole, Imagination(Plane(), PLANE, torch.Generator().manual_seed(0)), fit, far=8.0)
     start = head.embed(torch.tensor([[2.0, 2.0], [2.0, 7.0], [6.0, 1.0]]))
-    goal = head.embed_pictures(torch.tensor([[-6.0, 1.0]]))
-    torch.testing.assert_close(head.between(start, goal), torch.tensor([4.0, 4.0, 0.0]), rtol=0.25, atol=0.5)
-    wanted = head.embed(torch.tensor([[6.0, 7.0]]))
-    torch.testing.assert_close(head.between(start, wanted), torch.tensor([5.0, 4.0, 6.0]), rtol=0.25, atol=0.5)
+    found = head.between(start, head.embed_pictures(torch.tensor([[-6.0, 1.0]])))
+    torch.testing.assert_close(found, torch.tensor([4.0, 4.0, 0.0]), rtol=0.3, atol=0.3)
+    assert abs(found[0] - found[1]) < 0.3  # where it lies in the other direction does not matter

@@ -21,9 +21,6 @@ from worldline.recipes.recipe import Recipe
 from worldline.train.heads import HeadsConfig, can_reach
 from worldline.train.loop import TrainingConfig
 
-LONGEST_WINDOW = 7
-"""Observations that the forecast of vectors is trained on, where the episodes are that long."""
-
 
 def pixels(store: Store) -> Recipe:
     """The pictures and nothing else go in; every vector signal is read out.
@@ -78,7 +75,7 @@ def pixels_and_vectors(store: Store) -> Recipe:
     vectors = [signal for signal in seen if signal.kind is Kind.VECTOR]
     if not vectors:
         raise InputError("the recipe 'pixels-and-vectors' needs a vector observation, and the logs have none.")
-    num_steps, config = max(2, int(np.quantile(store.num_steps, 0.2))), base.model_config
+    config = base.model_config
     return replace(
         base,
         name="pixels-and-vectors",
@@ -89,11 +86,8 @@ def pixels_and_vectors(store: Store) -> Recipe:
             signal_weight=1.0,
             linear_history=2,
         ),
-        training=replace(base.training, window=min(LONGEST_WINDOW, num_steps + 1)),
         heads=replace(
             base.heads,
-            # On stored latents every number counts alike, and the small changes of the vectors would be lost.
-            dynamics_updates=0,
             # Vectors are in the latent as they are: the map that is solved for finds them.
             readout_updates=base.heads.readout_updates if any(s.kind is Kind.DISCRETE for s in seen) else 0,
         ),
