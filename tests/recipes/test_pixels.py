@@ -134,7 +134,8 @@ def world(spot: Store, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     """Learned in some seconds."""
     recipe = small(pixels_and_vectors(spot))
     training = replace(recipe.training, num_updates=200, batch_size=16, num_checks=2, min_deviation=0.0, min_rank=1.0)
-    heads = replace(recipe.heads, distance_updates=800, inverse_updates=30, width=64, unroll=3)
+    few = {"dynamics_updates": 100, "distance_updates": 800, "inverse_updates": 30}
+    heads = replace(recipe.heads, **few, width=64, unroll=3)
     recipe = replace(recipe, training=training, heads=heads, horizon=5)
     return learn_world(spot, recipe, folder=tmp_path_factory.mktemp("spot_run"))
 

@@ -4,6 +4,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,15 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
         np.testing.assert_array_equal(vars(first)[part], vars(second)[part])
     plans = [w.plan(now, goal, horizon=4).actions["move"] for w in (result.world, again)]
     np.testing.assert_array_equal(*plans)
+
+
+def test_what_a_recipe_notes_is_in_the_result_and_in_the_report(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    note = "LeWM takes camera alone. Left out of its inputs: position."
+    result = learn_logs(
+        logs.path, tmp_path / "world", Options(recipe=lambda store: replace(tiny(store), notes=(note,)))
+    )
+    assert result.findings[0] == note
+    assert note in (tmp_path / "world" / "report.html").read_text()
 
 
 def test_logs_are_imported_beside_the_world(logs: Store, tmp_path: Path, tiny: Make) -> None:
