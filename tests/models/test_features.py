@@ -61,6 +61,7 @@ def steered(net: Features) -> Features:
         ("dinov3", ("camera", "angle", "lamp", "heat"), {"components": 0}),
         ("vjepa2", ("camera", "heat"), {"pooling": "mean"}),
         ("timm", ("camera",), {"pooling": "cls", "span": 1}),
+        ("cnn", ("camera", "heat"), {}),
     ],
     ids=NAMES,
 )

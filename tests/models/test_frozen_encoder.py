@@ -52,11 +52,16 @@ def pixels(images: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def by_the_library(name: str, folder: Path, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Patches [M, cells, cells, channels] and class token, computed without the code under test."""
+    """Patches [M, cells, cells, channels] and class token where there is one, computed without the code under test."""
     if name == "timm":
         network = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True, **TIMM).eval()
         network.load_state_dict(load_file(folder / "model.safetensors"))
         tokens = network.forward_features(images.permute(0, 3, 1, 2) / 127.5 - 1)  # its own mean and deviation
+    elif name == "cnn":
+        network = timm.create_model("test_efficientnet").eval()
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        maps = network.forward_intermediates(pixels(images), intermediates_only=True)
+        return next(each for each in maps if each.shape[2] == 4).permute(0, 2, 3, 1), None
     elif name == "vjepa2":
         network = transformers.VJEPA2Model.from_pretrained(folder, crop_size=32).eval()
         clip = torch.stack([pixels(images)] * 2, 1)
@@ -172,7 +177,7 @@ def test_a_folder_that_lacks_something_is_refused(tmp_path: Path, folders: dict[
     unread(r"config\.json holds no settings")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     refused("holds a model of type 'bert'. Known to this family: dinov2, dinov2_with_registers, dinov3_vit, vjepa2")
-    refused("holds an architecture None that timm does not know", folders["dinov2"], "timm")
+    unread("holds an architecture None that timm does not know", folders["dinov2"], "timm")
 
 
 @pytest.mark.parametrize("ending", ["bin", "pt", "pth"])
