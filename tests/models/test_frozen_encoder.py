@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from worldline.models.features import (
     FeaturesConfig,
     features_config,
 )
-from worldline.models.frozen_encoder import IMAGENET, Memo, View
+from worldline.models.frozen_encoder import IMAGENET, FrozenEncoder, Memo, View
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,48 @@ def test_features_are_those_of_the_library(name: str, folders: dict[str, Path]) 
     assert found(pooling="mean").numpy() == due(patches.mean((1, 2)))
     if class_token is not None:
         assert found(pooling="cls").numpy() == due(class_token)
+
+
+@torch.no_grad()
+def test_of_a_cnn_the_last_map_of_a_stride_is_taken_and_no_later_stage_is_kept(folders: dict[str, Path]) -> None:
+    chosen = features_config(inputs=("camera",), folder=folders["cnn"])
+    assert (chosen.library, chosen.image_side, chosen.stride, chosen.grid) == ("timm", 64, 16, 4)
+    whole = timm.create_model("test_efficientnet").eval()
+    whole.load_state_dict(load_file(folders["cnn"] / "model.safetensors"))
+    large = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8, generator=seeded())
+    maps = whole.forward_intermediates(pixels(large), intermediates_only=True)
+    sizes = {}
+    for stride, due in zip((2, 4, 8, 16, 32), maps, strict=True):
+        encoder = FrozenEncoder(replace(chosen, stride=stride, grid=64 // stride))
+        encoder.load(folders["cnn"])
+        found = encoder(large)
+        assert found.shape == (2, encoder.places, encoder.channels)
+        torch.testing.assert_close(found, due.flatten(2).transpose(1, 2), rtol=1e-5, atol=1e-5)
+        sizes[stride] = len(encoder.network.state_dict())
+    assert sorted(sizes, key=sizes.__getitem__) == [2, 4, 8, 16, 32]
+    assert sizes[2] < sizes[8] < sizes[32] < len(whole.state_dict())
+
+
+def test_a_map_that_is_not_of_its_stride_is_refused(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    net = model(folders["cnn"])
+    network: Any = net.encoder.network
+    found = network.forward_intermediates
+    monkeypatch.setattr(
+        network, "forward_intermediates", lambda *a, **k: [each[:, :, 1:, 1:] for each in found(*a, **k)]
+    )
+    with pytest.raises(ConfigError, match="of 32 pixels the encoder makes 3 by 3 patches, and stride 8 says 4 by 4"):
+        features(net, window())
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    copy(folders["cnn"], tmp_path)
+    whole = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**whole, "architecture": "test_resnet"}))
+    with pytest.raises(ConfigError, match=r"the weights in .* lack \d+ tensors"):
+        model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**whole, "model_args": {"nonsense": 1}}))
+    with pytest.raises(ConfigError, match=r"timm cannot build the encoder of .*nonsense"):
+        features_config(inputs=("camera",), folder=tmp_path)
 
 
 def test_an_image_is_scaled_to_the_side_and_grey_is_three_colours_alike(folders: dict[str, Path]) -> None:
