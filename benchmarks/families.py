@@ -173,7 +173,8 @@ def table(results: Figures) -> str:
         "below 0 is worse. Each cell shows the mean over training seeds and, in brackets, the worst seed.",
         "",
         "What is not here was not measured yet. Push-T's `jepa` is told in training where the block is (`targets`); "
-        "the other families are not.",
+        "the other families are not. The encoder of `features` is EfficientNet-Lite0, trained on ImageNet (Apache "
+        "licence 2.0; `python benchmarks/pretrained.py` makes its folder): its map of stride 16.",
     ]
     for name, task in TASKS.items():
         rows = {family: results["tasks"].get(name, {}).get(family) for family in FAMILIES}
@@ -273,7 +274,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--logs", type=Path, help="folder of recorded logs, kept; default: a temporary one")
-    parser.add_argument("--encoder", type=Path, help="folder of the pretrained encoder of `features`")
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        help="folder of the pretrained encoder of `features`; benchmarks/pretrained.py makes one",
+    )
     parser.add_argument("--note", default="", help="kept with each row that is measured now")
     parser.add_argument("--again", action="store_true", help="measure anew what is there")
     given = parser.parse_args()
