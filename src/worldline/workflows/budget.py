@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,13 +87,15 @@ def size_for(store: Store, recipe: Recipe, budget_s: float) -> Sizing:
     )
 
 
-def updates_within(store: Store, recipe: Recipe, budget_s: float) -> int:
+def updates_within(
+    store: Store, recipe: Recipe, budget_s: float, *, clock: Callable[[], float] = time.monotonic
+) -> int:
     """How many updates of the recipe's training, at most its own number, fit into a time; at least 1."""
-    update_s = _time_update(store, recipe.split(store), recipe)
+    update_s = _time_update(store, recipe.split(store), recipe, clock)
     return max(1, min(recipe.training.num_updates, int(budget_s / update_s) - CHECKS))
 
 
-def _time_update(store: Store, split: Split, recipe: Recipe) -> float:
+def _time_update(store: Store, split: Split, recipe: Recipe, clock: Callable[[], float] = time.monotonic) -> float:
     """Seconds that one update takes, reading included."""
     model = _fresh(store, recipe)
     names = window_signals(store.schema, (*recipe.model_config.inputs, *model.targets))
@@ -103,14 +106,14 @@ def _time_update(store: Store, split: Split, recipe: Recipe) -> float:
     started = 0.0
     for update in range(TIMED + 1):
         if update == 1:
-            started = time.monotonic()
+            started = clock()
         window = to_window(windows.sample(recipe.training.batch_size, batches), store.schema)
         optimizer.zero_grad()
         with autocast():
             losses = model.loss(window, generator=generator)
         losses.total.backward()
         optimizer.step()
-    return (time.monotonic() - started) / TIMED
+    return (clock() - started) / TIMED
 
 
 def _time_heads(store: Store, split: Split, recipe: Recipe) -> float:
