@@ -384,7 +384,8 @@ class Jepa(WorldModel):
             return error
         known = torch.ones_like(stored[..., :exact], dtype=torch.bool)
         pair = stored[..., :exact], imagined[..., :exact]
-        return error + self.config.signal_weight * _signal_error(*pair, known, known[..., 0], self.vectors.change, 1)
+        signals = _signal_error(*pair, known, known[..., 0], self.vectors.change, 1)
+        return torch.as_tensor(error + self.config.signal_weight * signals)
 
     def _unroll(self, seen: _Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:
         """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on."""
