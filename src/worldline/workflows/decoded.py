@@ -149,7 +149,7 @@ def _draw(
         last = frames[np.arange(len(frames)), now - back]
         found[name] = _Drawn(
             real=np.concatenate([last[:, None], frames[:, at[1:]]], 1).astype(np.uint8),
-            known=np.concatenate([known[:, :context].any(1)[:, None], known[:, at[1:]]], 1),
+            known=np.concatenate([known[:, :context].any(1, keepdims=True), known[:, at[1:]]], 1),
             imagined=imagined[name].numpy(),
             redrawn=redrawn[name].numpy(),
         )
@@ -173,7 +173,7 @@ def _squares(drawn: _Drawn) -> _Squares:
 
 def _first(drawn: _Drawn, leads: NDArray[np.bool_], most: int) -> list[DecodedWindow]:
     """Up to `most` windows that are their episode's first and were observed throughout."""
-    chosen = (leads & drawn.known.all(1)).nonzero()[0][:most]
+    chosen = np.flatnonzero(leads & drawn.known.all(1))[:most]
     pictures = np.concatenate([drawn.redrawn[:, :1], drawn.imagined], 1)
     return [DecodedWindow(real=drawn.real[row], drawn=pictures[row]) for row in chosen]
 
@@ -190,14 +190,14 @@ def _measured(
     """The errors over all windows."""
     whole = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
     own, stays, known = whole["imagined"], whole["persistence"], whole["known"]
-    weights = draw_clusters(int(episode.max()) + 1, seed)
+    weights, counted = draw_clusters(int(episode.max()) + 1, seed), known.any(1)
     return Decoded(
         camera=camera,
         step_s=step_s,
         steps=steps,
         windows=tuple(shown),
-        num_windows=len(known),
-        num_episodes=weights.shape[1],
+        num_windows=int(counted.sum()),
+        num_episodes=len(np.unique(episode[counted])),
         imagined=rmse_curve(own, known, episode, weights),
         persistence=rmse_curve(stays, known, episode, weights),
         decoder=rmse_curve(whole["decoder"], known, episode, weights),
