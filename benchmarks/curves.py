@@ -58,6 +58,7 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
             readout_updates=part(heads.readout_updates),
             distance_updates=part(heads.distance_updates),
             inverse_updates=part(heads.inverse_updates),
+            decoder_updates=0,  # planning does not use it
         ),
     )
 

@@ -45,7 +45,9 @@ def tiny() -> Callable[[Store], Recipe]:
             training=replace(
                 known.training, num_updates=12, batch_size=16, num_checks=2, min_deviation=0.0, min_rank=1.0
             ),
-            heads=replace(known.heads, readout_updates=20, distance_updates=8, inverse_updates=8, width=32),
+            heads=replace(
+                known.heads, readout_updates=20, distance_updates=8, inverse_updates=8, decoder_updates=4, width=32
+            ),
         )
 
     return recipe

@@ -25,6 +25,8 @@ from worldline.contracts.world import (
 from worldline.control.intervals import wilson
 from worldline.understanding.diagnostics import Diagnostics, diagnose
 from worldline.understanding.evidence import (
+    Decoded,
+    DecodedWindow,
     Film,
     Films,
     Imagined,
@@ -40,7 +42,7 @@ from worldline.understanding.evidence import (
     sample_forecasts,
 )
 from worldline.understanding.report import Report
-from worldline.understanding.statistics import Estimate, Floats
+from worldline.understanding.statistics import Curve, Estimate, Floats
 
 SCHEMA = Schema(
     signals=(
@@ -212,10 +214,27 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
                 unit="px",
                 paths=(ImaginedPath(frames=frames, frame_steps=(0, 2, 4, 6, 8), real=path, imagined=path + 1),),
             ),
+            Decoded(
+                camera="left_eye",
+                step_s=None,
+                steps=(2, 4, 6, 8),
+                windows=(DecodedWindow(real=frames, drawn=255 - frames),) * 2,
+                num_windows=40,
+                num_episodes=10,
+                imagined=level(5.0),
+                persistence=level(12.5),
+                decoder=level(3.0),
+                saved=level(0.6),
+            ),
             Films(films=(Film(frames=frames, goal=frames[0], reached=True),)),
             sample_forecasts(Toy(exact, lambda level: level), episodes, index=1, context=3, horizon=6, level=0.9),
         ),
     )
+
+
+def level(value: float) -> Curve:
+    """The same at each of four steps, give or take a tenth."""
+    return Curve(value=(value,) * 4, low=(0.9 * value,) * 4, high=(1.1 * value,) * 4)
 
 
 def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"], successes: int) -> Outcome:

@@ -10,6 +10,8 @@ from worldline.contracts.world import World
 from worldline.control.intervals import wilson
 from worldline.errors import InputError
 from worldline.understanding.evidence import (
+    Decoded,
+    DecodedWindow,
     ImaginedPath,
     Outcome,
     Planning,
@@ -17,6 +19,7 @@ from worldline.understanding.evidence import (
     readout_row,
     sample_forecasts,
 )
+from worldline.understanding.statistics import Curve
 
 
 def test_a_plan_has_exactly_one_planner() -> None:
@@ -38,6 +41,26 @@ def test_paths_match_each_other_and_their_frames() -> None:
         ImaginedPath(frames=frames, frame_steps=(0, 4), real=path, imagined=path[:4])
     with pytest.raises(InputError, match="2 frames but 3"):
         ImaginedPath(frames=frames, frame_steps=(0, 1, 4), real=path, imagined=path)
+
+
+def test_decoded_frames_match_each_other_and_their_steps() -> None:
+    frames, curve = np.zeros((3, 4, 4, 1), np.uint8), Curve(value=(1.0, 2.0), low=(1.0, 2.0), high=(1.0, 2.0))
+    with pytest.raises(InputError, match="frames of shape"):
+        DecodedWindow(real=frames, drawn=frames[1:])
+    window = DecodedWindow(real=frames, drawn=frames)
+    with pytest.raises(InputError, match=r"3 steps, but frames and errors of \[2, 2, 2, 2\]"):
+        Decoded(
+            camera="camera",
+            step_s=None,
+            steps=(1, 2, 3),
+            windows=(window,),
+            num_windows=9,
+            num_episodes=3,
+            imagined=curve,
+            persistence=curve,
+            decoder=curve,
+            saved=None,
+        )
 
 
 def test_a_readout_row_is_measured() -> None:

@@ -11,6 +11,7 @@ from worldline.control.intervals import wilson
 from worldline.understanding import findings
 from worldline.understanding.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.understanding.evidence import (
+    Decoded,
     Film,
     Films,
     Forecasts,
@@ -305,3 +306,42 @@ def test_sampled() -> None:
 
     found = findings.sampled(Forecasts(samples=(sample(0.5), sample(2.0)), level=0.9, step_s=None))
     assert "1 of 2 trajectories stay inside the 90 % band" in plain(found)
+
+
+def decoded(imagined: float, decoder: float, saved: tuple[float, float] | None) -> Finding:
+    def flat(value: float, low: float, high: float) -> Curve:
+        return Curve(value=(value,) * 2, low=(low,) * 2, high=(high,) * 2)
+
+    return findings.decoded(
+        Decoded(
+            camera="camera",
+            step_s=None,
+            steps=(4, 8),
+            windows=(),
+            num_windows=40,
+            num_episodes=10,
+            imagined=flat(imagined, imagined, imagined),
+            persistence=flat(12.0, 12.0, 12.0),
+            decoder=flat(decoder, decoder, decoder),
+            saved=None if saved is None else flat(sum(saved) / 2, *saved),
+        )
+    )
+
+
+def test_decoded_imagination() -> None:
+    better = decoded(6.0, 4.0, (0.3, 0.6))
+    assert plain(better) == (
+        "Drawn as pictures, what it imagines 8 steps ahead is 6 grey levels from what was seen. "
+        "The last seen frame is 12 away; the decoder alone loses 4."
+    )
+    assert better.verdict == "plain"
+    worse = decoded(15.0, 4.0, (-0.4, -0.1))
+    assert plain(worse).endswith("Imagination ends further off than had nothing changed.")
+    assert worse.verdict == "bad"
+    open_ = decoded(12.0, 4.0, (-0.1, 0.1))
+    assert plain(open_).endswith("Whether imagination beats standing still is not shown.")
+    assert open_.verdict == "unclear"
+    blurred = decoded(15.0, 14.0, (-0.4, -0.1))
+    assert plain(blurred).endswith("More is lost in drawing than changes, so these pictures judge nothing.")
+    assert blurred.verdict == "plain"
+    assert decoded(0.0, 0.0, None).verdict == "plain"

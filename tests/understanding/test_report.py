@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from worldline.control.intervals import wilson
 from worldline.understanding.diagnostics import Diagnostics
 from worldline.understanding.evidence import (
+    Decoded,
     Films,
     Forecasts,
     ForecastSample,
@@ -38,6 +39,7 @@ MARKERS = {
     Readout: "can be read from the latent",
     Diagnostics: "The world listens to its actions",
     Imagined: "imagined steps",
+    Decoded: "The decoder is for eyes only",
     Films: "The plan shown",
     Forecasts: "One held-out forecast",
 }
@@ -219,6 +221,8 @@ def poisoned(report: Report, text: str) -> Report:
             )
         elif isinstance(one, Imagined):
             found.append(replace(one, signal=text, unit=text))
+        elif isinstance(one, Decoded):
+            found.append(replace(one, camera=text))
         elif isinstance(one, Forecasts):
             samples: list[ForecastSample] = [replace(sample, label=text, unit=text) for sample in one.samples]
             found.append(replace(one, samples=tuple(samples)))

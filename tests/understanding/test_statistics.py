@@ -11,6 +11,8 @@ from worldline.understanding.statistics import (
     draw_clusters,
     r_squared,
     ratio,
+    rmse_curve,
+    skill_curve,
 )
 
 
@@ -59,3 +61,17 @@ def test_r_squared_of_known_cases() -> None:
     assert noisy.low < 0.75 < noisy.high
     assert noisy.high - noisy.low < 0.05
     assert r_squared(np.ones((4000, 2)), truth, episode, seed=0) is None
+
+
+def test_errors_and_what_is_saved_of_them() -> None:
+    known = np.array([[True, True], [True, False], [True, False]])
+    own, theirs = np.array([[4.0, 9.0], [16.0, 0.0], [1.0, 0.0]]), np.array([[16.0, 36.0], [64.0, 0.0], [4.0, 0.0]])
+    cluster, weights = np.array([0, 0, 1]), draw_clusters(2, 0)
+    rmse = rmse_curve(own, known, cluster, weights)
+    assert rmse.value == pytest.approx((np.sqrt(7.0), 3.0))  # what is not known does not count
+    assert rmse.low[0] < rmse.value[0] < rmse.high[0]
+    saved = skill_curve(own, theirs, known, cluster, weights)
+    assert saved is not None
+    assert saved.value == pytest.approx((0.5, 0.5))
+    assert saved.low[0] == pytest.approx(0.5)  # on the same windows, however these are drawn
+    assert skill_curve(own, np.zeros((3, 2)), known, cluster, weights) is None

@@ -61,6 +61,7 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
         "effective rank",
         "R²",
         "imagined path",
+        "decoder is for eyes only",
         "persistence",
         "shuffled",
         "An executed plan",

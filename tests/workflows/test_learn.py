@@ -46,6 +46,9 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     assert {"learn", "heads", "calibrate", "report"} <= run["times_s"].keys()
     page = (tmp_path / "world" / "report.html").read_text()
     assert all(chapter in page for chapter in ("How it learned", "What it learned", "Where it stops being right"))
+    assert "The decoder is for eyes only" in page
+    (drawn,) = result.decoded
+    assert run["decoded_rmse"]["camera"]["20"]["persistence"] == drawn.persistence.value[-1]
     assert result.diagnostics is not None
     assert {error.world for error in result.diagnostics.errors} == {"", "persistence", "action_blind", "linear"}
     assert not (tmp_path / "world.partial").exists()
@@ -67,6 +70,19 @@ def test_what_a_recipe_notes_is_in_the_result_and_in_the_report(logs: Store, tmp
     )
     assert result.findings[0] == note
     assert note in (tmp_path / "world" / "report.html").read_text()
+
+
+def test_without_a_decoder_the_report_shows_no_pictures_of_what_is_imagined(
+    logs: Store, tmp_path: Path, tiny: Make
+) -> None:
+    def blind(store: Store) -> Recipe:
+        recipe = tiny(store)
+        return replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
+
+    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=blind))
+    assert result.decoded == ()
+    assert json.loads((tmp_path / "world" / "run.json").read_text())["decoded_rmse"] == {}
+    assert "decoder" not in (tmp_path / "world" / "report.html").read_text()
 
 
 def test_logs_are_imported_beside_the_world(logs: Store, tmp_path: Path, tiny: Make) -> None:

@@ -147,7 +147,11 @@ def _print_seeds(result: LearnResult) -> None:
 
 
 def _figures(result: LearnResult) -> dict[str, object]:
-    """What `--json` writes: RMSE per signal, horizon in steps, and world ("world" is the learned one)."""
+    """What `--json` writes: RMSE per signal, horizon in steps, and world ("world" is the learned one).
+
+    Those of images are in grey levels, of frames that the decoder draws; "decoder" is what it loses itself.
+    """
+    from worldline.workflows.decoded import decoded_rmse
     from worldline.workflows.manifest import device, peak_memory_gb
 
     found, errors = result.diagnostics, dict[str, dict[str, dict[str, float]]]()
@@ -163,7 +167,7 @@ def _figures(result: LearnResult) -> dict[str, object]:
         "model": result.learned.recipe.model,
         "updates": result.learned.recipe.training.num_updates,
         "seeds": [asdict(one) for one in result.seeds],
-        "rmse": errors,
+        "rmse": {**errors, **decoded_rmse(result.decoded)},
         "learn_s": round(result.learned.learn_s, 2),
         "heads_s": round(result.learned.heads_s, 2),
         "total_s": round(result.total_s, 2),

@@ -30,11 +30,7 @@ class DecoderConfig:
 
 
 class Decoder(nn.Module):
-    """Shows what a latent holds of each image. What the model does not keep is blurred.
-
-    Raises:
-        ConfigError: an image of a size that the network does not make.
-    """
+    """Shows what a latent holds of each image. What the model does not keep is blurred."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()

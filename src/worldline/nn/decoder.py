@@ -7,21 +7,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from worldline.contracts.schema import Signal
-from worldline.errors import ConfigError
-from worldline.nn.encoders import LARGEST, PATCH, SMALLEST
+from worldline.nn.encoders import PATCH
 
 
 class ImageDecoder(nn.Module):
     """One hidden layer, two convolutions, patches: most of the work happens on a grid of 8-pixel patches.
 
     Args:
-        signal: an image; height and width are multiples of 16 from 32 to 256.
+        signal: an image of any size; what patches draw beyond its right and lower edge is cut off.
         latent_size: D.
         channels: of the convolutions.
         width: of the hidden layer.
-
-    Raises:
-        ConfigError: an image of another size.
     """
 
     mean: Tensor
@@ -30,15 +26,10 @@ class ImageDecoder(nn.Module):
     def __init__(self, signal: Signal, *, latent_size: int, channels: int, width: int) -> None:
         super().__init__()
         high, wide, colours = signal.shape
-        if any(side % (2 * PATCH) or not SMALLEST <= side <= LARGEST for side in (high, wide)):
-            raise ConfigError(
-                f"image {signal.name!r} is {high} by {wide} pixels. Both must be multiples of {2 * PATCH} from "
-                f"{SMALLEST} to {LARGEST}. Scale it: worldline import --size 64."
-            )
         self.register_buffer("mean", torch.full((colours,), 127.5))
         self.register_buffer("deviation", torch.full((colours,), 64.0))
-        cells = high // (2 * PATCH), wide // (2 * PATCH)
-        self.colours = colours
+        cells = -(-high // (2 * PATCH)), -(-wide // (2 * PATCH))
+        self.high, self.wide, self.colours = high, wide, colours
         self.layers = nn.Sequential(
             nn.Linear(latent_size, width),
             nn.GELU(),
@@ -69,7 +60,8 @@ class ImageDecoder(nn.Module):
     def forward(self, latents: Float[Tensor, "M D"]) -> Float[Tensor, "M height width C"]:
         """z-scores of each colour."""
         patches = self.layers(latents).unflatten(1, (PATCH, PATCH, self.colours))
-        return torch.as_tensor(patches.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2))
+        image = patches.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2)
+        return torch.as_tensor(image[:, : self.high, : self.wide])
 
     def images(self, latents: Float[Tensor, "M D"]) -> Float[Tensor, "M height width C"]:
         """Pictures as they would be stored, but for rounding: 0 to 255."""

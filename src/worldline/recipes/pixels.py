@@ -50,6 +50,7 @@ def pixels(store: Store) -> Recipe:
             dynamics_updates=6000,
             distance_updates=2500,
             inverse_updates=700,
+            decoder_updates=2000,
             unroll=5,
             width=384,
         ),

@@ -108,7 +108,12 @@ def push_t(store: Store) -> Recipe:
         ),
         training=TrainingConfig(num_updates=3000, window=9),
         heads=HeadsConfig(
-            goals=can_reach(store.schema), dynamics_updates=6000, readout_updates=3000, unroll=8, width=384
+            goals=can_reach(store.schema),
+            dynamics_updates=6000,
+            readout_updates=3000,
+            decoder_updates=2000,
+            unroll=8,
+            width=384,
         ),
         horizon=25,
         num_windows=4,

@@ -23,7 +23,9 @@ def two_rooms(store: Store) -> Recipe:
         model="jepa",
         model_config=JepaConfig(inputs=("camera",), sigreg_weight=1.0, predictor_width=512),
         training=TrainingConfig(num_updates=800),
-        heads=HeadsConfig(readout_updates=800, distance_updates=1800, inverse_updates=700, unroll=5),
+        heads=HeadsConfig(
+            readout_updates=800, distance_updates=1800, inverse_updates=700, decoder_updates=1000, unroll=5
+        ),
         horizon=20,
         num_windows=2,
         planner=CrossEntropy(num_iterations=2),
@@ -42,7 +44,14 @@ def two_rooms_random(store: Store) -> Recipe:
             inputs=("camera",), latent_size=128, constant_size=16, sigreg_weight=1.0, predictor_width=512
         ),
         training=TrainingConfig(num_updates=2500),
-        heads=HeadsConfig(dynamics_updates=6000, distance_updates=2500, inverse_updates=700, unroll=5, width=384),
+        heads=HeadsConfig(
+            dynamics_updates=6000,
+            distance_updates=2500,
+            inverse_updates=700,
+            decoder_updates=1000,
+            unroll=5,
+            width=384,
+        ),
         horizon=20,
         num_windows=2,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),

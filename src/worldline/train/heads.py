@@ -118,8 +118,7 @@ def fit_heads(
         progress: called after each update, of all heads together.
 
     Raises:
-        ConfigError: goals are asked for where actions are unbounded or discrete, or a signal is exogenous; or a decoder
-            of an image whose size it cannot make.
+        ConfigError: goals are asked for where actions are unbounded or discrete, or a signal is exogenous.
     """
     if config.goals and not can_reach(store.schema):
         raise ConfigError(

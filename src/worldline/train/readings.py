@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,11 @@ from worldline.train.imagination import Imagination, Paths, Table
 NUM_FRAMES, MOST_BYTES = 4096, 2**28
 """Of the pictures that a decoder is fitted on, at most."""
 EXAM_FRAMES: Final = 256
+UPDATE_PIXELS: Final = 2**17
+"""Of all pictures of an update, about; a frame has so many pixels to learn from that few frames do."""
+SMALLEST_BATCH: Final = 8
+DECODER_RATE: Final = 5.0
+"""Its learning rate, relative to that of the other heads."""
 
 
 def fit_readout(store: Store, table: Table, imagination: Imagination, fit: Fit) -> Readout:
@@ -145,10 +151,7 @@ def fit_decoder(
         table: the latents.
         images: to be shown.
         generator: of every draw.
-        fit: how.
-
-    Raises:
-        ConfigError: an image of a size that it cannot make.
+        fit: how; an update takes fewer frames than states where they are large, and larger steps.
     """
     if not images:
         return None
@@ -172,8 +175,11 @@ def fit_decoder(
 
     held_out = table.held_out[rows]
     exam, fitted = held_out.nonzero()[:EXAM_FRAMES, 0], (~held_out).nonzero()[:, 0]
+    pixels = sum(signal.shape[0] * signal.shape[1] for signal in images)
+    batch_size = min(fit.batch_size, max(SMALLEST_BATCH, UPDATE_PIXELS // pixels))
+    fit = replace(fit, learning_rate=DECODER_RATE * fit.learning_rate)
     for optimizer in fit.optimise(head, (lambda: float(error(exam))) if len(exam) else None):
-        drawn = torch.randint(len(fitted), (fit.batch_size,), generator=generator)
+        drawn = torch.randint(len(fitted), (batch_size,), generator=generator)
         descend(optimizer, error(fitted[drawn]))
     return head
 

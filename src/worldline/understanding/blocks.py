@@ -227,7 +227,7 @@ def imagined_block(found: Imagined) -> Html:
         tag("span", {"class": "key"}, tag("i", {"class": "swatch real-swatch"}), "real path"),
         tag("span", {"class": "key"}, tag("i", {"class": "swatch imagined-swatch"}), "imagined path"),
     )
-    small = f"The model draws no pictures: its {label(found.signal)} is drawn over the last real frame."
+    small = f"Drawn over the last real frame: {label(found.signal)} as it is read from what the model imagines."
     return block(findings.imagined(found), key, gallery(figures), note(small))
 
 

@@ -56,7 +56,7 @@ def cut(episodes: Sequence[Episode], *, context: int, horizon: int, per_episode:
     if len(long) < 2:
         needed = context + horizon
         raise InputError(f"{len(long)} of {len(episodes)} episodes have {needed} observations; intervals need two.")
-    places = [(e, at) for e, one in enumerate(long) for at in _spread(one.num_steps, context, horizon, per_episode)]
+    places = [(e, at) for e, one in enumerate(long) for at in spread(one.num_steps, context, horizon, per_episode)]
     histories = [long[e].history(at, context) for e, at in places]
     futures = [(long[e], slice(at, at + horizon), slice(at + 1, at + 1 + horizon)) for e, at in places]
     truth = _stack([{k: v[after] for k, v in one.observations.items()} for one, _, after in futures])
@@ -76,8 +76,15 @@ def cut(episodes: Sequence[Episode], *, context: int, horizon: int, per_episode:
     )
 
 
-def _spread(num_steps: int, context: int, horizon: int, count: int) -> list[int]:
-    """Up to `count` indices of a present with `context` observations up to it and `horizon` steps to come."""
+def spread(num_steps: int, context: int, horizon: int, count: int) -> list[int]:
+    """Up to `count` indices of a present with `context` observations up to it and `horizon` steps to come.
+
+    Args:
+        num_steps: of the episode, at least `context - 1 + horizon`.
+        context: H, at least 1.
+        horizon: T, at least 1.
+        count: at least 1; evenly spread over the episode.
+    """
     return sorted(set(np.linspace(context - 1, num_steps - horizon, count).round().astype(int).tolist()))
 
 

@@ -27,6 +27,8 @@ from worldline.understanding.statistics import (
     curve,
     draw_clusters,
     ratio,
+    rmse_curve,
+    skill_curve,
 )
 
 LEVELS: Final = (0.5, 0.8, 0.9, 0.95)
@@ -203,17 +205,10 @@ def _squared_errors(means: Mapping[str, Floats], cases: Cases, signals: Sequence
     }
 
 
-def _rmse(squared: Floats, known: NDArray[np.bool_], cases: Cases, weights: Floats) -> tuple[Floats, Floats]:
-    """The root mean square [T], and its bootstrap draws [draws, T]."""
-    sums = cluster_sums(squared, cases.episode, weights.shape[1])
-    counts = cluster_sums(known.astype(float), cases.episode, weights.shape[1])
-    return np.sqrt(ratio(sums.sum(0), counts.sum(0))), np.sqrt(ratio(weights @ sums, weights @ counts))
-
-
 def _error_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weights: Floats) -> tuple[ErrorCurve, ...]:
     """One for each world and signal."""
     return tuple(
-        ErrorCurve(world=world, signal=name, rmse=curve(*_rmse(squared, cases.known[name], cases, weights)))
+        ErrorCurve(world=world, signal=name, rmse=rmse_curve(squared, cases.known[name], cases.episode, weights))
         for world, per_signal in errors.items()
         for name, squared in per_signal.items()
     )
@@ -226,10 +221,8 @@ def _skill_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weig
         for name, theirs in errors[against].items():
             if name not in errors[""]:
                 continue
-            value, draws = _rmse(errors[""][name], cases.known[name], cases, weights)
-            reference, reference_draws = _rmse(theirs, cases.known[name], cases, weights)
-            if not (reference == 0).any():
-                skill = curve(1 - value / reference, 1 - ratio(draws, reference_draws))
+            skill = skill_curve(errors[""][name], theirs, cases.known[name], cases.episode, weights)
+            if skill is not None:
                 found.append(SkillCurve(against=against, signal=name, skill=skill))
     return tuple(found)
 

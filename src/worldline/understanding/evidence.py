@@ -16,10 +16,10 @@ from worldline.contracts.world import World
 from worldline.errors import InputError
 from worldline.understanding.cases import cut, forecasts
 from worldline.understanding.diagnostics import Diagnostics
-from worldline.understanding.statistics import Estimate, Floats, r_squared
+from worldline.understanding.statistics import Curve, Estimate, Floats, r_squared
 
 Image = NDArray[np.uint8]
-"""A picture [height, width, 3]."""
+"""A picture [height, width, 3], or several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ class ImaginedPath:
 
 @dataclass(frozen=True, kw_only=True)
 class Imagined:
-    """Imagined beside real paths. The model draws no pictures; the read-out signal is drawn on real ones.
+    """Imagined beside real paths: the signal that is read from imagined latents, drawn on real pictures.
 
     Args:
         signal: what is drawn, such as "position".
@@ -190,6 +190,60 @@ class Imagined:
     signal: str
     unit: str
     paths: tuple[ImaginedPath, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedWindow:
+    """A held-out window as it was seen, and as the decoder draws it.
+
+    Args:
+        real: [1+F, height, width, channels] uint8, the last seen frame and the frames of F steps after it.
+        drawn: the same, decoded: the first from the latent of what was seen, the others from imagined latents.
+    """
+
+    real: Image
+    drawn: Image
+
+    def __post_init__(self) -> None:
+        if self.real.shape != self.drawn.shape or self.real.ndim != 4:
+            raise InputError(f"frames of shape {self.real.shape} and {self.drawn.shape}; both must be [1+F, h, w, c].")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """Imagination as pictures, open loop under the logged actions. The decoder is for eyes only.
+
+    Errors are root mean squares over windows, pixels and colours, in grey levels of 0 to 255.
+
+    Args:
+        camera: the image signal.
+        step_s: seconds a step; None where unknown.
+        steps: [F], ahead of the last observation, increasing.
+        windows: a few, chosen before looking.
+        num_windows: that the errors were measured on.
+        num_episodes: that they are from.
+        imagined: [F], of the frames decoded from imagined latents.
+        persistence: [F], of the last seen frame.
+        decoder: [F], of the frames decoded from the latents of the real frames: what the decoder itself loses.
+        saved: [F], share of persistence's error that imagination saves; None where persistence errs nowhere.
+    """
+
+    camera: str
+    step_s: float | None
+    steps: tuple[int, ...]
+    windows: tuple[DecodedWindow, ...]
+    num_windows: int
+    num_episodes: int
+    imagined: Curve
+    persistence: Curve
+    decoder: Curve
+    saved: Curve | None
+
+    def __post_init__(self) -> None:
+        counts = [len(window.real) - 1 for window in self.windows]
+        counts += [len(one.value) for one in (self.imagined, self.persistence, self.decoder)]
+        if any(count != len(self.steps) for count in counts):
+            raise InputError(f"{len(self.steps)} steps, but frames and errors of {counts}. Give one for each step.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +310,7 @@ class Forecasts:
     step_s: float | None
 
 
-Evidence = Planning | Learning | LatentHealth | Readout | Diagnostics | Imagined | Films | Forecasts
+Evidence = Planning | Learning | LatentHealth | Readout | Diagnostics | Imagined | Decoded | Films | Forecasts
 
 
 def readout_row(

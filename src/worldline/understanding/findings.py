@@ -11,6 +11,7 @@ import numpy as np
 from worldline.contracts.evaluation import Rate
 from worldline.understanding.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.understanding.evidence import (
+    Decoded,
     Films,
     Forecasts,
     Imagined,
@@ -300,6 +301,24 @@ def imagined(found: Imagined) -> Finding:
     far = "" if miss < way else ", no nearer than had it not moved at all"
     shown = " (median of the paths shown)" if len(misses) > 1 else ""
     return Finding(text=f"{text}{shown}{far}.", verdict="plain" if miss < way else "bad")
+
+
+def decoded(found: Decoded) -> Finding:
+    """How far pictures of the imagined end are from the real ones, and whether they say more than the last seen one."""
+    own, stays, alone = (one.value[-1] for one in (found.imagined, found.persistence, found.decoder))
+    text = (
+        f"Drawn as pictures, what it imagines {span(found.steps[-1], found.step_s)} ahead is {number(own)} grey levels "
+        f"from what was seen. The last seen frame is {number(stays)} away; the decoder alone loses {number(alone)}."
+    )
+    if found.saved is None or found.saved.low[-1] > 0:
+        return Finding(text=text, verdict="plain")
+    if alone >= stays:
+        return Finding(
+            text=f"{text} More is lost in drawing than changes, so these pictures judge nothing.", verdict="plain"
+        )
+    if found.saved.high[-1] < 0:
+        return Finding(text=f"{text} Imagination ends further off than had nothing changed.", verdict="bad")
+    return Finding(text=f"{text} Whether imagination beats standing still is not shown.", verdict="unclear")
 
 
 def films(found: Films) -> Finding:

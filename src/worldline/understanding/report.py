@@ -20,8 +20,10 @@ from worldline.understanding.blocks import (
     planning_block,
     readout_block,
 )
+from worldline.understanding.decoded_block import decoded_block
 from worldline.understanding.diagnostics import Diagnostics
 from worldline.understanding.evidence import (
+    Decoded,
     Evidence,
     Films,
     Forecasts,
@@ -43,7 +45,7 @@ from worldline.understanding.measured_blocks import (
 from worldline.understanding.page import page
 from worldline.understanding.wording import between, duration, label, number, percent, plural, quantity, round_percent
 
-_ORDER: Final = (Planning, Learning, LatentHealth, Readout, Diagnostics, Forecasts, Imagined, Films)
+_ORDER: Final = (Planning, Learning, LatentHealth, Readout, Diagnostics, Forecasts, Decoded, Imagined, Films)
 """Of evidence that shares a chapter or the row at the top, whatever order it was given in."""
 
 
@@ -163,6 +165,8 @@ def _blocks(one: Evidence) -> list[tuple[str, Html]]:
             return [("How it learned", learning_block(one))]
         case LatentHealth():
             return [("How it learned", health_block(one))]
+        case Decoded():
+            return [("Where it stops being right", decoded_block(one))]
         case Imagined():
             return [("Where it stops being right", imagined_block(one))]
         case Planning():

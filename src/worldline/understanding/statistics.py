@@ -103,6 +103,44 @@ def curve(value: Floats, draws: Floats) -> Curve:
     )
 
 
+def rmse_curve(squared: Floats, known: NDArray[np.bool_], cluster: NDArray[np.integer], weights: Floats) -> Curve:
+    """The root mean square error at each step; NaN where nothing is known.
+
+    Args:
+        squared: [W, T], the squared error of each window and step; 0 where it is not known.
+        known: [W, T], whether it counts.
+        cluster: [W], the episode of each window, from 0.
+        weights: [draws, E], from `draw_clusters`.
+    """
+    return curve(*_root_mean_square(squared, known, cluster, weights))
+
+
+def skill_curve(
+    squared: Floats, reference: Floats, known: NDArray[np.bool_], cluster: NDArray[np.integer], weights: Floats
+) -> Curve | None:
+    """The share of the reference's error that is saved, 1 - error / reference; None where a step of it has none.
+
+    Args:
+        squared: as in `rmse_curve`, as are `known`, `cluster` and `weights`.
+        reference: [W, T], the squared error of the reference in the same windows.
+        known: see `squared`.
+        cluster: see `squared`.
+        weights: see `squared`.
+    """
+    value, draws = _root_mean_square(squared, known, cluster, weights)
+    theirs, their_draws = _root_mean_square(reference, known, cluster, weights)
+    return None if (theirs == 0).any() else curve(1 - value / theirs, 1 - ratio(draws, their_draws))
+
+
+def _root_mean_square(
+    squared: Floats, known: NDArray[np.bool_], cluster: NDArray[np.integer], weights: Floats
+) -> tuple[Floats, Floats]:
+    """The figure [T], and its bootstrap draws [draws, T]."""
+    sums = cluster_sums(squared, cluster, weights.shape[1])
+    counts = cluster_sums(known.astype(float), cluster, weights.shape[1])
+    return np.sqrt(ratio(sums.sum(0), counts.sum(0))), np.sqrt(ratio(weights @ sums, weights @ counts))
+
+
 def r_squared(truth: Floats, read: Floats, episode: NDArray[np.integer], *, seed: int) -> Estimate | None:
     """The share of the variance of `truth` that `read` explains; None where `truth` does not vary.
 

@@ -18,8 +18,9 @@ from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
-from worldline.understanding.evidence import Evidence, Film, Films, Outcome, Planning
+from worldline.understanding.evidence import Decoded, Evidence, Film, Films, Outcome, Planning
 from worldline.understanding.report import Report, render
+from worldline.workflows.decoded import decoded_rmse
 from worldline.workflows.goals import (
     DETOURS,
     HORIZON,
@@ -41,7 +42,14 @@ from worldline.workflows.learn import MakeRecipe, learn_world, save_learned
 from worldline.workflows.learned import Learned, Stage
 from worldline.workflows.manifest import device, facts, peak_memory_gb, run_manifest
 from worldline.workflows.record import record
-from worldline.workflows.reporting import diagnosis, imagined_paths, latent_health, learning_curves, readout_quality
+from worldline.workflows.reporting import (
+    diagnosis,
+    drawn_imagination,
+    imagined_paths,
+    latent_health,
+    learning_curves,
+    readout_quality,
+)
 
 MAX_STEPS: Final = 60
 MARKER: Final = "demo.json"
@@ -140,7 +148,11 @@ def demo(
     if stage is not None:
         stage("measure", 0, 1)
     sections = (_planning(rows, plan_ms, batched_ms), *_sections(store, learned), _films(rows[PLANNER], pairs))
-    run = {**run_manifest(store, learned, times_s=times_s, findings=(), unclear=()), "demo": settings}
+    run = {
+        **run_manifest(store, learned, times_s=times_s, findings=(), unclear=()),
+        "demo": settings,
+        "decoded_rmse": decoded_rmse([one for one in sections if isinstance(one, Decoded)]),
+    }
     _save(folder, learned, run, sections)
     shutil.rmtree(folder / "partial")
     if stage is not None:
@@ -185,6 +197,7 @@ def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
         readout_quality(store, learned),
         diagnosis(store, learned),
         imagined_paths(store, learned, signal="position", camera="camera", horizon=ahead, num_paths=4),
+        *drawn_imagination(store, learned),
     )
 
 

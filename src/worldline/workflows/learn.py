@@ -35,14 +35,16 @@ from worldline.train.loop import Trained, train
 from worldline.train.parallel import processes
 from worldline.train.tracking import Tracker
 from worldline.understanding.diagnostics import Diagnostics
-from worldline.understanding.evidence import Evidence
+from worldline.understanding.evidence import Decoded, Evidence
 from worldline.understanding.report import Report, render
 from worldline.workflows.budget import Sizing, size_for
+from worldline.workflows.decoded import decoded_rmse
 from worldline.workflows.learned import Learned, Stage
 from worldline.workflows.manifest import facts, run_manifest
 from worldline.workflows.reporting import (
     BAND,
     diagnosis,
+    drawn_imagination,
     forecast_sample,
     latent_health,
     learning_curves,
@@ -66,6 +68,7 @@ class LearnResult:
         store: the logs as they were read; its `schema.json` is the schema that was used.
         learned: everything that learning left behind.
         diagnostics: on held-out episodes; None where the logs hold no vector observation.
+        decoded: what is imagined of held-out episodes, as pictures; empty without a decoder.
         seeds: one row for each training seed; the bundle holds the one that is best for control.
         findings: what was noticed in the logs and in learning, one line each.
         unclear: what could not be told from the logs, and what was assumed.
@@ -77,6 +80,7 @@ class LearnResult:
     store: Store
     learned: Learned
     diagnostics: Diagnostics | None
+    decoded: tuple[Decoded, ...]
     seeds: tuple[SeedResult, ...]
     findings: tuple[str, ...]
     unclear: tuple[str, ...]
@@ -215,10 +219,11 @@ def learn_logs(
     seeds = tuple(_seed_result(*world) for world in worlds)
     findings = (*learned.recipe.notes, *findings, *map(str, learned.findings), *learned.trained.notes)
     measured = time.monotonic()
-    sections = _evidence(store, learned, diagnostics)
+    decoded = drawn_imagination(store, learned)
+    sections = (*_evidence(store, learned, diagnostics), *decoded)
     times_s = {"import": imported_s, **learned.times_s, "report": time.monotonic() - measured}
     run = run_manifest(store, learned, times_s=times_s, findings=findings, unclear=unclear)
-    run["seeds"] = [asdict(one) for one in seeds]
+    run |= {"seeds": [asdict(one) for one in seeds], "decoded_rmse": decoded_rmse(decoded)}
     subtitle = f"Learned from {len(store):,} logged episodes with the recipe {learned.recipe.name}."
     report = Report(title=Path(logs).resolve().name, subtitle=subtitle, facts=facts(run), sections=sections)
     save_learned(out, learned, run=run, report=render(report))
@@ -230,6 +235,7 @@ def learn_logs(
         store=store,
         learned=learned,
         diagnostics=diagnostics,
+        decoded=decoded,
         seeds=seeds,
         findings=findings,
         unclear=unclear,

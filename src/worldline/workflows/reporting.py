@@ -20,6 +20,7 @@ from worldline.train.batches import to_window, trace, window_signals
 from worldline.understanding.cases import cut, forecasts
 from worldline.understanding.diagnostics import LEVELS, Diagnostics, diagnose
 from worldline.understanding.evidence import (
+    Decoded,
     Forecasts,
     Imagined,
     ImaginedPath,
@@ -31,6 +32,7 @@ from worldline.understanding.evidence import (
     readout_row,
     sample_forecasts,
 )
+from worldline.workflows.decoded import decoded_frames
 from worldline.workflows.learned import Learned
 from worldline.worlds.calibration import Calibration
 from worldline.worlds.local import LocalWorld
@@ -75,11 +77,10 @@ def diagnosis(store: Store, learned: Learned) -> Diagnostics:
     Raises:
         DataError: fewer than two held-out episodes are long enough.
     """
-    lengths = store.num_steps[list(learned.split.held_out)] - CONTEXT + 1
-    horizon = min(learned.calibration.horizon, int(np.sort(lengths)[-2]) if len(lengths) > 1 else 0)
+    horizon = longest_horizon(store, learned)
     if horizon < 1:
         raise DataError(
-            f"fewer than two of the {len(lengths)} held-out episodes have {CONTEXT + 1} observations",
+            f"fewer than two of the {len(learned.split.held_out)} held-out episodes have {CONTEXT + 1} observations",
             fix="Log more or longer episodes.",
             file=store.path,
         )
@@ -94,6 +95,12 @@ def diagnosis(store: Store, learned: Learned) -> Diagnostics:
         levels=[level for level in LEVELS if supports(learned.calibration, level)],
         seed=learned.recipe.training.seed,
     )
+
+
+def longest_horizon(store: Store, learned: Learned) -> int:
+    """Steps that the world is calibrated for and that two held-out episodes have; below 1 where no two have any."""
+    lengths = store.num_steps[list(learned.split.held_out)] - CONTEXT + 1
+    return min(learned.calibration.horizon, int(np.sort(lengths)[-2]) if len(lengths) > 1 else 0)
 
 
 def comparisons(store: Store, learned: Learned) -> dict[str, World]:
@@ -198,6 +205,19 @@ def imagined_paths(
             )
         )
     return Imagined(signal=signal, unit=store.schema[signal].unit, paths=tuple(paths))
+
+
+def drawn_imagination(store: Store, learned: Learned) -> tuple[Decoded, ...]:
+    """The windows of `diagnosis` as pictures, one for each image of the model's; empty without a decoder."""
+    return decoded_frames(
+        store,
+        learned.engine,
+        learned.split.held_out,
+        context=CONTEXT,
+        horizon=longest_horizon(store, learned),
+        per_episode=PER_EPISODE,
+        seed=learned.recipe.training.seed,
+    )
 
 
 def _vectors(store: Store) -> tuple[Signal, ...]:
