@@ -172,6 +172,8 @@ def table(results: Figures) -> str:
         "perfect, "
         "below 0 is worse. Each cell shows the mean over training seeds and, in brackets, the worst seed.",
         "",
+        "[How to choose one](howto/choose-a-family.md).",
+        "",
         "What is not here was not measured yet. Push-T's `jepa` is told in training where the block is (`targets`); "
         "the other families are not.",
     ]
