@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -33,9 +33,11 @@ def processes() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    from torch.distributed.distributed_c10d import PrefixStore  # not in every build of torch
+
     store, rank, size = _meeting()
     # What an earlier group wrote there would be taken for this one's, and all would wait for ever.
-    own = distributed.PrefixStore(f"group {next(_GROUPS)}", store)
+    own = PrefixStore(f"group {next(_GROUPS)}", store)
     distributed.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield
@@ -44,10 +46,12 @@ def processes() -> Iterator[None]:
 
 
 @cache
-def _meeting() -> tuple[distributed.Store, int, int]:
+def _meeting() -> tuple[Any, int, int]:
     """Where the processes find each other, this one's rank, and how many they are."""
-    found: tuple[distributed.Store, int, int] = next(distributed.rendezvous("env://", timeout=PATIENCE))
-    return found
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    return store, rank, size
 
 
 def is_main() -> bool:
