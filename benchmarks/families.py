@@ -180,6 +180,8 @@ def table(results: Figures) -> str:
         "perfect, "
         "below 0 is worse. Each cell shows the mean over training seeds and, in brackets, the worst seed.",
         "",
+        "[How to choose one](howto/choose-a-family.md).",
+        "",
         "What is not here was not measured yet. Push-T's `jepa` is told in training where the block is (`targets`); "
         "the other families are not. The encoder of `features` is EfficientNet-Lite0, trained on ImageNet (Apache "
         "licence 2.0; `python benchmarks/pretrained.py` makes its folder): its map of stride 16.",

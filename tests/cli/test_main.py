@@ -84,19 +84,31 @@ def test_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[
     assert set(found["rmse"]["position"]["1"]) == {"world", "persistence", "linear", "action_blind"}
 
 
-def test_ctrl_c_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[Any], Recipe]
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        ((), "nothing was saved"),
+        (("budget.json",), "nothing was saved"),
+        (("checkpoint.json",), "--resume"),
+        (("budget.json", "seed1/checkpoint.json"), "--resume"),
+    ],
+)
+def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...], told: str
 ) -> None:
     from worldline.workflows import learn
 
     def interrupted(*arguments: Any, **settings: Any) -> Any:
-        (tmp_path / "world.partial").mkdir()
+        for name in left:
+            file = tmp_path / "world.partial" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(learn, "learn_logs", interrupted)
     shown = RUN.invoke(app, ["learn", "logs", "--out", str(tmp_path / "world")])
     assert shown.exit_code == 130
-    assert "--resume" in shown.stderr
+    assert told in shown.stderr
 
 
 @pytest.mark.parametrize(("kind", "name"), [("planner", "cem"), ("engine", "linear"), ("model", "jepa")])

@@ -133,6 +133,13 @@ def test_actions_that_never_change_are_an_error_of_the_log():
     assert check_actions(schema, log([[1, 2], [0, 3]], [2, 1])) == ()
 
 
+def test_logs_without_any_action_are_an_error_of_the_log():
+    schema = Schema(signals=(Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,)),))
+    finding = only(check_actions(schema, [{}, {}]))
+    assert finding.severity is Severity.ERROR
+    assert "no action" in finding.problem
+
+
 def test_short_episodes_are_a_warning():
     finding = only(check_lengths([3, 4, 9], 5))
     assert (finding.episode, finding.severity) == (0, Severity.WARNING)

@@ -26,6 +26,12 @@ def test_a_tenth_is_held_out_and_the_seed_decides_which():
     assert split(200, 0) == split(200, 0) != split(200, 1)
 
 
+def test_of_eight_episodes_each_part_has_the_two_that_calibration_takes():
+    for number in range(8, 16):
+        assert len(split(number, 0).calibration) == len(split(number, 0).held_out) == 2
+    assert len(split(7, 0).calibration) == 1
+
+
 def test_too_few_episodes_are_refused():
     with pytest.raises(DataError, match="3 episodes"):
         split(3, 0)

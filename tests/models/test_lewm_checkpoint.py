@@ -203,7 +203,27 @@ def test_no_code_is_run(small: Reference, tmp_path: Path) -> None:
     read_lewm(folder, schema=small.schema(), camera="top")
     (folder / "weights.safetensors").unlink()
     torch.save({"weight": Trap()}, folder / "weights.pt")
-    with pytest.raises(Exception, match=r"Weights only load failed"):
+    with pytest.raises(ConfigError, match=r"weights\.pt cannot be read .*state_dict\(\)"):
+        read_lewm(folder, schema=small.schema(), camera="top")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b"\xff"),
+        ("weights.safetensors", b"cut"),
+        ("weights.pt", b"no checkpoint"),
+        ("weights.pt", b""),
+    ],
+)
+def test_a_damaged_file_is_named(small: Reference, tmp_path: Path, name: str, content: bytes) -> None:
+    folder = small.write(tmp_path)
+    if name == "weights.pt":
+        (folder / "weights.safetensors").unlink()
+    (folder / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(name)):
         read_lewm(folder, schema=small.schema(), camera="top")
 
 

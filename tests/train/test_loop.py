@@ -22,6 +22,7 @@ from worldline.data.windows import Windows
 from worldline.errors import BundleError, CollapseError, ConfigError
 from worldline.models.jepa import Jepa
 from worldline.testing.toys import Integrator
+from worldline.train import loop, parallel
 from worldline.train.loop import Trained, TrainingConfig, recompute_batch_norm, train
 from worldline.train.tracking import JsonLines
 
@@ -334,6 +335,21 @@ def test_batch_normalisation_ends_with_exact_statistics(store: Store, build: Bui
     assert not model.training
     assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_exact_statistics_can_be_shared_by_any_number_of_processes(
+    store: Store, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (loop, parallel):
+        monkeypatch.setattr(module, "num_processes", lambda: 3)
+    monkeypatch.setattr(parallel.distributed, "get_rank", lambda: 0)
+    seen: list[int] = []
+    model = normed(build)
+    layer = next(one for one in model.modules() if isinstance(one, nn.BatchNorm1d))
+    layer.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    windows = Windows(store, 4, range(len(store)), ["position", "push", "wind"])
+    recompute_batch_norm(model, windows, store, num_batches=1, seed=0)
+    assert seen == [22 * 4]  # a third of 66 windows of 4 observations
 
 
 def test_a_model_without_batch_normalisation_is_left_alone(store: Store, build: Build) -> None:

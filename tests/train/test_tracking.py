@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def test_tensorboard(tmp_path: Path) -> None:
     events = loading.EventAccumulator(str(tmp_path / "run"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 3.0), (2, 1.5)]
+
+
+def test_in_tensorboard_a_new_run_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    report(TensorBoard(tmp_path))
+    time.sleep(1.1)  # files are told apart, and read, by the second that they were begun in
+    again = TensorBoard(tmp_path)
+    again.start("run", SETTINGS, step=0)
+    again.log(1, {"loss": 2.0})
+    again.finish()
+    events = loading.EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0)]
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of what MLflow asks its database layer for

@@ -14,6 +14,8 @@ import worldline
 from worldline.data.store import Store, open_store
 from worldline.errors import BundleError, ConfigError, DataError, InputError
 from worldline.recipes.recipe import Recipe
+from worldline.recipes.vectors import vectors
+from worldline.testing.toys import Integrator
 from worldline.workflows.learn import Options, learn, learn_logs
 from worldline.workflows.record import record
 from worldline.workflows.reporting import reported_steps
@@ -219,6 +221,22 @@ def test_actions_that_never_change_are_refused(logs: Store, tmp_path: Path) -> N
     )
     with pytest.raises(DataError, match="no action ever changes"):
         learn(store.path, tmp_path / "world")
+
+
+def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside_persistence(tmp_path: Path) -> None:
+    toy = Integrator(camera=False, wind=False)
+    store = Store.create(tmp_path / "store", toy.schema)
+    for episode in toy.episodes(24, 12, seed=0):
+        store.append(replace(episode, observed={"position": np.arange(13) % 3 == 0}))
+
+    def short(logs: Store) -> Recipe:
+        known = vectors(logs)
+        heads = replace(known.heads, distance_updates=2, inverse_updates=2, width=16)
+        return replace(known, training=replace(known.training, num_updates=4, num_checks=2), heads=heads)
+
+    result = learn_logs(store.path, tmp_path / "world", Options(recipe=short))
+    assert result.diagnostics is not None
+    assert {error.world for error in result.diagnostics.errors} == {"", "persistence"}
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def learn(
         with progress_bars() as stage:
             result = learn_logs(logs, out, options, stage=stage)
     except KeyboardInterrupt:
-        if partial_folder(out).is_dir():
+        if any(partial_folder(out).rglob("checkpoint.json")):
             print("worldline: stopped, and saved. Go on with the same command and --resume.", file=sys.stderr)
         else:
             print("worldline: stopped before the training began, so nothing was saved.", file=sys.stderr)

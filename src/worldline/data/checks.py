@@ -123,12 +123,15 @@ def check_episode(
 
 
 def check_actions(schema: Schema, actions: Iterable[Arrays]) -> tuple[Finding, ...]:
-    """Actions that never change in a whole log. An error where that is true of all of them, else a warning.
+    """Actions that never change in a whole log. An error where that is true of all of them, or there are none.
 
     Args:
         schema: of the log.
         actions: per episode, per action signal [T, *shape].
     """
+    if not schema.actions:
+        fix = "Log what was done, or give a signal that somebody chooses the role action in schema.json."
+        return (Finding(problem="the logs hold no action, and what actions do is what is learned", fix=fix),)
     first: dict[str, Array] = {}
     changes = {signal.name: np.zeros(signal.shape, np.bool_) for signal in schema.actions}
     for episode in actions:

@@ -11,7 +11,8 @@ from worldline.data.store import Store
 from worldline.errors import DataError, InputError, UnknownNameError
 
 SHARE = 0.1
-"""Of the episodes, for each part but the training; at least one episode."""
+"""Of the episodes, for each part but the training; at least one episode, or two of at least `FEW`."""
+FEW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,10 @@ class Split:
 
 
 def split(num_episodes: int, seed: int) -> Split:
-    """A random split: a tenth each (at least one) for validation, calibration and held out, the rest to train.
+    """A random split: a tenth each for validation, calibration and held out, the rest to train.
 
     Args:
-        num_episodes: at least 4.
+        num_episodes: at least 4. Of 8 or more, each part has at least two.
         seed: of the draw.
 
     Raises:
@@ -100,7 +101,8 @@ def _deal(groups: Sequence[Sequence[int]], generator: np.random.Generator | None
     if len(groups) < 4:
         problem = f"{len(groups)} {what} cannot be split into training, validation, calibration and held-out parts"
         raise DataError(problem, fix=f"At least 4 {what} are needed; some 50 give figures that mean something.")
-    size = max(1, round(SHARE * len(groups)))
+    single = max(map(len, groups)) == 1  # calibration and figures take two episodes
+    size = max(2 if single and len(groups) >= FEW else 1, round(SHARE * len(groups)))
     numbers = np.arange(len(groups))  # np.roll: what comes last in time is to be held out, and not the training
     order = np.roll(numbers, 3 * size) if generator is None else generator.permutation(len(groups))
     parts = np.split(order, [size, 2 * size, 3 * size])

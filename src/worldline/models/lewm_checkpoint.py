@@ -10,9 +10,11 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -77,8 +79,7 @@ def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
             f"{folder} must hold config.json and one file *.pt or *.safetensors; it has {len(files)} such files. "
             "Put one checkpoint into a folder of its own."
         )
-    tree = json.loads((folder / "config.json").read_text())
-    loaded = load_file(files[0]) if files[0].suffix == ".safetensors" else torch.load(files[0], weights_only=True)
+    tree, loaded = _read(folder / "config.json", files[0])
     tensors = from_published(loaded)
     config = published_config(tree.get("model", tree), tensors, camera)
     model = Lewm(schema=schema, config=config)
@@ -95,6 +96,27 @@ def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
         )
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _read(tree: Path, weights: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the two files hold.
+
+    Raises:
+        ConfigError: one is damaged, or holds anything else; names it.
+    """
+    file = tree
+    try:
+        settings = json.loads(tree.read_text())
+        file = weights
+        loaded = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, weights_only=True)
+    except (OSError, ValueError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        pickled = isinstance(error, UnpicklingError)
+        fix = "Save the model's state_dict() alone: code that is pickled is not run." if pickled else "Fetch it again."
+        raise ConfigError(f"{file} cannot be read ({type(error).__name__}). {fix}") from error
+    for what, value in ((tree, settings), (weights, loaded)):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{what} holds a {type(value).__name__}. Give the settings and the state dict of a LeWM.")
+    return settings, loaded
 
 
 def published_config(tree: Mapping[str, Any], tensors: Mapping[str, Tensor], camera: str) -> LewmConfig:

@@ -32,7 +32,10 @@ def pixels(store: Store) -> Recipe:
     """
     images = tuple(signal.name for signal in store.schema.observations if signal.kind is Kind.IMAGE)
     if not images:
-        raise InputError("the recipe 'pixels' needs an image observation, and the logs have none.")
+        raise InputError(
+            "the recipe 'pixels' needs an image observation, and the logs have none. "
+            "Learn from vectors instead: --recipe vectors."
+        )
     return Recipe(
         name="pixels",
         model="jepa",

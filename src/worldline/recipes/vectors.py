@@ -35,7 +35,10 @@ def vectors(store: Store) -> Recipe:
     """
     signals = [signal for signal in store.schema.observations if signal.kind is Kind.VECTOR]
     if not signals:
-        raise InputError("the recipe 'vectors' needs a vector observation to predict, and the logs have none.")
+        raise InputError(
+            "the recipe 'vectors' needs a vector observation to predict, and the logs have none. "
+            "Write a recipe for what they have: a function that gives a Recipe."
+        )
     num_steps = max(2, int(np.quantile(store.num_steps, 0.2)))
     return Recipe(
         name="vectors",

@@ -432,8 +432,9 @@ def recompute_batch_norm(model: WorldModel, windows: Windows, store: Store, *, n
     was_training = model.training
     model.train()
     batches, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    size = 64 + -64 % num_processes()  # which all processes can share
     for _ in range(num_batches):
-        model.loss(to_window(windows.read(share_of(windows.draw(64, batches))), store.schema), generator=generator)
+        model.loss(to_window(windows.read(share_of(windows.draw(size, batches))), store.schema), generator=generator)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.train(was_training)

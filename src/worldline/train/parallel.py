@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from itertools import count
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,18 +18,40 @@ from torch import distributed, nn
 from worldline.errors import ConfigError
 from worldline.nn.gather import num_processes
 
+PATIENCE: Final = timedelta(days=1)
+"""How long a process waits for the others; between two seeds the first one fits heads. `torchrun` ends those whose
+partner has died."""
+_GROUPS: Final = count()
+
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Joins the processes that `torchrun` started for as long as it lasts; does nothing in any other process."""
+    """Joins the processes that `torchrun` started for as long as it lasts; does nothing in any other process.
+
+    Each must join equally often. The first to come waits for the others.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    distributed.init_process_group("gloo")
+    from torch.distributed.distributed_c10d import PrefixStore  # not in every build of torch
+
+    store, rank, size = _meeting()
+    # What an earlier group wrote there would be taken for this one's, and all would wait for ever.
+    own = PrefixStore(f"group {next(_GROUPS)}", store)
+    distributed.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield
     finally:
         distributed.destroy_process_group()
+
+
+@cache
+def _meeting() -> tuple[Any, int, int]:
+    """Where the processes find each other, this one's rank, and how many they are."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    return store, rank, size
 
 
 def is_main() -> bool:

@@ -86,7 +86,8 @@ class TensorBoard(Tracker):
 
     def start(self, run: str, settings: Mapping[str, Any], *, step: int) -> None:
         """Opens the event file."""
-        self._writer = self._make(self._folder / run, purge_step=step + 1 if step else None)
+        # Of an earlier run of this name TensorBoard hides what comes after this step, all of it where the run is new.
+        self._writer = self._make(self._folder / run, purge_step=step + 1 if step else 0)
         self._writer.add_text("settings", f"```json\n{json.dumps(settings, indent=2)}\n```", step)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

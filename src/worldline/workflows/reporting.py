@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
 import torch
 
+from worldline.contracts.engine import Engine
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Signal
 from worldline.contracts.world import World
@@ -104,16 +106,21 @@ def longest_horizon(store: Store, learned: Learned) -> int:
 
 
 def comparisons(store: Store, learned: Learned) -> dict[str, World]:
-    """What the world has to beat, fitted on the same training episodes; of their vector signals only."""
+    """What the world has to beat, fitted on the same training episodes; of their vector signals only.
+
+    Persistence is always there. A regression needs stretches of which everything was observed: where a slow sensor
+    leaves none, "linear" and "action_blind" are left out, and so are their columns.
+    """
     vectors = _vectors(store)
     if not vectors:
         return {}
     episodes = [_without_pictures(store, number, vectors) for number in learned.split.train]
-    engines = {
-        "persistence": Persistence(schema=store.schema, typical=typical_values(episodes, vectors), context=1),
-        "action_blind": ActionBlind.fit(episodes, store.schema, context=CONTEXT),
-        "linear": Linear.fit(episodes, store.schema, context=CONTEXT),
+    engines: dict[str, Engine] = {
+        "persistence": Persistence(schema=store.schema, typical=typical_values(episodes, vectors), context=1)
     }
+    for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
+        with suppress(DataError):  # no stretch is complete
+            engines[name] = family.fit(episodes, store.schema, context=CONTEXT)
     return {name: LocalWorld(engine, None, learned.recipe.planner) for name, engine in engines.items()}
 
 

@@ -1,0 +1,159 @@
+"""How-to pages: their links lead somewhere, and what `choose-a-family.md` prints runs, with recipes made small."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import worldline
+from worldline.cli.main import app
+from worldline.data.store import Store
+from worldline.models.rssm import RssmConfig
+from worldline.recipes import families, pixels, vectors
+from worldline.recipes.recipe import Recipe
+from worldline.registry import names
+from worldline.train import loop
+from worldline.train.loop import TrainingConfig
+from worldline.workflows.learn import train_model
+
+ROOT = Path(__file__).parents[2]
+HOWTO = ROOT / "docs" / "howto"
+PAGE = HOWTO / "choose-a-family.md"
+REFERENCE = ROOT / "tests" / "models" / "references" / "lewm" / "small"
+K = 3
+"""Steps of a block in the reference of LeWM that is committed; the page has 5, as published."""
+
+
+def short(make: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
+    """The recipe with next to no updates."""
+
+    def recipe(store: Store) -> Recipe:
+        known = make(store)
+        few = {name: min(2, updates) for name, updates in vars(known.heads).items() if name.endswith("_updates")}
+        sizes = {"channels": 8, "encoder_width": 32, "predictor_width": 32}
+        return replace(
+            known,
+            model_config=replace(known.model_config, **sizes),
+            training=replace(
+                known.training,
+                num_updates=2,
+                num_checks=1,
+                batch_size=16,
+                num_validation=8,
+                min_rank=0.5,
+                min_deviation=0.0,
+            ),
+            heads=replace(known.heads, **few, width=32, batch_size=32),
+            num_windows=2,
+            horizon=min(known.horizon, 4),
+        )
+
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page is read: a store, encoders of transformers and of timm, a checkpoint of LeWM."""
+    timm, transformers = pytest.importorskip("timm"), pytest.importorskip("transformers")
+    path = tmp_path_factory.mktemp("reader")
+    worldline.record("two-rooms", path / "large", num_episodes=16, max_steps=15, seed=0)
+    worldline.data.import_logs(path / "large", path / "store", size=(32, 32))
+    sizes = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14, "image_size": 56}
+    transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).save_pretrained(path / "dinov2-small")
+    tiny = {"img_size": 56, "patch_size": 14, "embed_dim": 48, "depth": 1, "num_heads": 2}
+    network = timm.create_model("vit_tiny_patch16_224", pretrained=False, **tiny)
+    timm.models.save_for_hf(network, path / "vit-timm", model_args=tiny, safe_serialization=True)
+    (path / "lewm").mkdir()
+    about = json.loads(REFERENCE.with_suffix(".json").read_text())
+    (path / "lewm" / "config.json").write_text(json.dumps(about["config"]))
+    tensors = load_file(REFERENCE.with_suffix(".safetensors"))
+    weights = {name.removeprefix("weights."): value for name, value in tensors.items() if name.startswith("weights.")}
+    save_file(weights, path / "lewm" / "weights.safetensors")
+    return path
+
+
+def recompute_once(recompute: Callable[..., None], *arguments: Any, num_batches: int, seed: int) -> None:
+    """Statistics of one batch are exact enough for worlds that know nothing."""
+    del num_batches
+    recompute(*arguments, num_batches=1, seed=seed)
+
+
+def rows(heading: str) -> list[str]:
+    """What the first cells of the table under a heading print."""
+    section = PAGE.read_text().split(f"### {heading}\n")[1].split("\n#")[0]
+    return re.findall(r"^\| `([^`]*=[^`]*)` \|", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", sorted(HOWTO.glob("*.md")), ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"(?<!!)\[[^]]*\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_listed() -> None:
+    listed = re.findall(r"^\| \[[^]]*\]\(([^)]*)\)", (HOWTO / "README.md").read_text(), re.MULTILINE)
+    assert set(listed) == {page.name for page in HOWTO.glob("*.md")} - {"README.md"}
+
+
+def test_the_page_knows_every_family_and_names_no_option_that_is_not_there() -> None:
+    text = PAGE.read_text()
+    table = text.split("## Six families")[1].split("\n\n")[1]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(names("model"))
+    offered = CliRunner().invoke(app, ["learn", "--help"], env={"COLUMNS": "200"}).output
+    for option in set(re.findall(r"`(--[a-z]+)", text)):
+        assert option in offered, option
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_page_runs_from_top_to_bottom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for module in (vectors, pixels):
+        name = module.__name__.rpartition(".")[2]
+        monkeypatch.setattr(module, name, short(getattr(module, name)))
+    little = {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "channels": 8, "image_width": 32}
+    monkeypatch.setattr(families, "RssmConfig", partial(RssmConfig, **little))
+    monkeypatch.setattr(loop, "recompute_batch_norm", partial(recompute_once, loop.recompute_batch_norm))
+    known: dict[str, Any] = {}
+    text = PAGE.read_text().replace("k = 5", f"k = {K}")
+    parts = re.findall(r"^```python\n(.*?)^```|^    worldline ([^\n]*)$", text, re.MULTILINE | re.DOTALL)
+    assert [line.split()[0] for _, line in parts if line] == ["learn"] * 3
+    for code, line in parts:
+        if line:
+            shown = CliRunner().invoke(app, shlex.split(line))
+            assert shown.exit_code == 0, (line, shown.output, shown.exception)
+        else:
+            exec(compile(code, str(PAGE), "exec"), known)  # noqa: S102 (our own page)
+    assert known["spread"].epistemic.shape == (1, 1, 6, 4)
+    assert torch.isfinite(known["spread"].aleatoric).all()
+    assert (folder / "world" / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_options_in_the_tables_train(folder: Path, tmp_path: Path) -> None:
+    store = worldline.open_store(folder / "store")
+    for heading, family in (("Options of `jepa`", "jepa"), ("Options of `token`", "token")):
+        found = rows(heading)
+        assert len(found) >= 4
+        for number, row in enumerate(found):
+            recipe = families.with_family(short(vectors.vectors)(store), store, family)
+            settings = eval(f"dict({row})")  # noqa: S307 (our own page)
+            assert settings.keys() <= vars(recipe.model_config).keys()
+            changed = replace(recipe, model_config=replace(recipe.model_config, **settings))
+            assert changed != recipe or row == "signal_weight=1.0"
+            train_model(store, changed, folder=tmp_path / f"{family}{number}")
+    for row in re.findall(r"^\| [a-z]+ \| `([a-z_]+=[^`]*)`", PAGE.read_text(), re.MULTILINE):
+        TrainingConfig(**{"num_updates": 1, **eval(f"dict({row})")})  # noqa: S307
