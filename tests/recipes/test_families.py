@@ -7,7 +7,7 @@ import pytest
 
 from worldline.config import from_json, to_json
 from worldline.data.store import Store
-from worldline.errors import InputError, UnknownNameError, UnsupportedError
+from worldline.errors import ConfigError, InputError, UnknownNameError, UnsupportedError
 from worldline.recipes.families import WIDTHS, resized, with_family
 from worldline.recipes.pixels import pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
@@ -103,6 +103,29 @@ def test_other_families_keep_the_vectors(rooms: Store) -> None:
     recipe = with_family(pixels_and_vectors(rooms), rooms, "rssm")
     assert recipe.model_config.inputs == ("camera", "position", "wall")
     assert recipe.notes == ()
+
+
+def test_a_recipe_of_another_family_is_changed_too_but_not_into_jepa(logs: Store) -> None:
+    recipe = replace(with_family(vectors(logs), logs, "rssm"), pretrained=lambda model: None)
+    changed = with_family(recipe, logs, "ensemble")
+    assert changed.model_config == with_family(vectors(logs), logs, "ensemble").model_config
+    assert changed.pretrained is None  # those were weights of the other family
+    with pytest.raises(UnsupportedError, match="the family 'jepa'"):
+        with_family(recipe, logs, "jepa")
+
+
+def test_weights_count_where_the_recipe_has_the_family_already(rooms: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        with_family(with_family(two_rooms(rooms), rooms, "lewm"), rooms, "lewm", weights=tmp_path / "nowhere")
+
+
+def test_the_rssm_remembers_no_more_than_short_episodes_have(tmp_path: Path) -> None:
+    toy = Integrator(camera=False)
+    store = Store.create(tmp_path / "store", toy.schema)
+    for episode in toy.episodes(20, 4, seed=0):
+        store.append(episode)
+    recipe = with_family(vectors(store), store, "rssm")
+    assert (recipe.training.window, recipe.model_config.context) == (5, 4)
 
 
 def test_the_recipes_own_family_changes_nothing(logs: Store) -> None:

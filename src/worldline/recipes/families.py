@@ -20,6 +20,7 @@ from worldline.data.store import Store
 from worldline.errors import InputError, UnsupportedError
 from worldline.models.ensemble import EnsembleConfig
 from worldline.models.features import Features, features_config, load_encoder
+from worldline.models.jepa import JepaConfig
 from worldline.models.lewm import LewmConfig
 from worldline.models.lewm_checkpoint import read_lewm
 from worldline.models.rssm import RssmConfig
@@ -56,11 +57,12 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
     load("model", name)  # an unknown name is an error before anything else
     if weights is not None and name not in ("features", "lewm"):
         raise InputError(f"weights are given, and the family {name!r} starts from none. Leave them out.")
-    if name == recipe.model:
+    if name == recipe.model and weights is None:
         return recipe
     if name not in _CHANGES:
+        start = "Start from one that has it: --recipe pixels or vectors." if name == "jepa" else "Write one."
         raise UnsupportedError(
-            f"there is no recipe for the family {name!r}. Write one: a function that gives a Recipe."
+            f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}. {start}"
         )
     images = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
     if images and name in ("ensemble", "token"):
@@ -94,6 +96,7 @@ def _change(recipe: Recipe, name: str, config: Any, training: Mapping[str, Any])
         model_config=config,
         training=replace(recipe.training, min_rank=1.0, min_deviation=0.0, **training),
         heads=replace(recipe.heads, dynamics_updates=0),
+        pretrained=None,
     )
 
 
@@ -104,7 +107,8 @@ def _window(store: Store, most: int) -> int:
 
 def _ensemble(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
     del weights
-    config = EnsembleConfig(inputs=recipe.model_config.inputs, timed=recipe.model_config.timed)
+    timed = isinstance(recipe.model_config, JepaConfig) and recipe.model_config.timed
+    config = EnsembleConfig(inputs=recipe.model_config.inputs, timed=timed)
     return _change(recipe, "ensemble", config, {"window": _window(store, 9), "learning_rate": 5e-3})
 
 
@@ -118,8 +122,11 @@ def _token(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
 
 def _rssm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
     del weights
-    config = RssmConfig(inputs=recipe.model_config.inputs, continuation=bool(store.terminated.any()))
-    return _change(recipe, "rssm", config, {"window": _window(store, 16), "learning_rate": 1e-3, "batch_size": 16})
+    window = _window(store, 16)
+    config = RssmConfig(
+        inputs=recipe.model_config.inputs, continuation=bool(store.terminated.any()), context=min(8, window - 1)
+    )
+    return _change(recipe, "rssm", config, {"window": window, "learning_rate": 1e-3, "batch_size": 16})
 
 
 def _features(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
