@@ -28,8 +28,9 @@ from worldline.models.lewm import Lewm, LewmConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
 from worldline.train.batches import to_window, window_signals
-from worldline.train.loop import TrainingConfig, train
+from worldline.train.loop import train
 from worldline.train.parallel import is_main, processes
+from worldline.train.updates import TrainingConfig
 
 BOTH = ("camera", "position")
 JEPA = {"latent_size": 12, "channels": 8, "encoder_width": 32, "predictor_width": 32, "num_slices": 16}
