@@ -220,14 +220,15 @@ class _Run:
 
     def load(self) -> Checkpoint:
         """Goes to where the checkpoint was written."""
-        state, groups = load_checkpoint(
+        found = load_checkpoint(
             self.folder, self.model, self.updates.optimizer, self.updates.generator, self.fingerprint
         )
+        state = found.state
         self.updates.batches, self.curves, self.step = restore_batches(state.batches), list(state.curves), state.step
         self.typical, self.notes = state.typical_loss, list(state.notes)
-        self.best = groups.get("best", {})
+        self.best = dict(found.others.get("best", {}))
         if self.updates.average is not None:
-            self.updates.average.load(groups["average"])
+            self.updates.average.load(found.others["average"])
         self.started = time.monotonic() - state.elapsed_s
         return state
 
