@@ -1,8 +1,9 @@
 """How well the recipe 'push-t' learns contact from pixels, beside all that a world has to beat.
 
 Run: .venv/bin/python benchmarks/push_t.py [FOLDER] [--episodes 400] [--side 64] [--family jepa] [--seeds 0 1 2]
-Records a store into FOLDER (default: a temporary one), or uses the store that is there. Writes
-benchmarks/results/push-t.json, or push-t-FAMILY.json for another family than the recipe's own.
+Records a store into FOLDER (default: a temporary one), or uses the store that is there; trainings go on from what
+`--partial FOLDER` holds. Writes benchmarks/results/push-t.json, or push-t-FAMILY.json for another family than the
+recipe's own.
 
 Bars, in each training seed, on held-out episodes, open loop at 5, 10 and 25 steps, for the agent's position, the
 block's position and its angle apart: the world's error is smaller than that of persistence, of constant velocity, of
@@ -263,7 +264,8 @@ def as_list(estimate: Estimate) -> list[float]:
 
 def run(store: Store, recipe: Recipe, seed: int, folder: Path) -> Figures:
     """The figures of one training seed."""
-    learned = learn_world(store, recipe.with_seed(seed), folder=folder / f"seed{seed}")
+    place = folder / f"seed{seed}"
+    learned = learn_world(store, recipe.with_seed(seed), folder=place, resume=(place / "checkpoint.json").exists())
     cases, found = measure(store, learned)
     rows, read = rows_of(store, cases, found), readouts(store, learned)
     met = {
@@ -310,6 +312,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="pixels a side, to record")
     parser.add_argument("--family", default="jepa", help="of models, a registered name")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of the trainings")
+    parser.add_argument("--partial", type=Path, help="of interrupted trainings, kept; default: a temporary one")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -322,7 +325,7 @@ def main() -> None:
         own = push_t(store)
         recipe = with_family(own, store, given.family)
         for seed in given.seeds:
-            found = run(store, recipe, seed, Path(temporary))
+            found = run(store, recipe, seed, given.partial or Path(temporary))
             show(found)
             met = keep(found, own, recipe, store, given.threads)
     print(f"\nall bars met in every seed: {'yes' if met else 'NO'}")

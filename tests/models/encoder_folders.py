@@ -67,12 +67,17 @@ def timm_vit() -> Any:
     return timm.create_model("vit_tiny_patch16_224", pretrained=False, **TIMM)
 
 
+def timm_cnn() -> Any:
+    return timm.create_model("test_efficientnet", pretrained=False)
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "dinov2": dinov2,
     "registers": registers,
     "dinov3": dinov3,
     "vjepa2": vjepa2,
     "timm": timm_vit,
+    "cnn": timm_cnn,
 }
 NAMES = tuple(MAKERS)
 
@@ -86,17 +91,17 @@ def write_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for parameter in network.parameters():  # as they begin, the features of all images are nearly alike
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.3)
-        if name == "timm":
-            timm.models.save_for_hf(network, found[name], model_args=TIMM, safe_serialization=True)
+        if name in ("timm", "cnn"):
+            given = TIMM if name == "timm" else {}
+            timm.models.save_for_hf(network, found[name], model_args=given, safe_serialization=True)
         else:
             network.save_pretrained(found[name])
     return found
 
 
 def config(folder: Path, *inputs: str, **settings: Any) -> FeaturesConfig:
-    library = "timm" if "model_args" in (folder / "config.json").read_text() else "transformers"
-    made = features_config(inputs=inputs or ("camera",), folder=folder, library=library)
-    return replace(made, **{**SMALL, **settings})
+    made = features_config(inputs=inputs or ("camera",), folder=folder)
+    return replace(made, **{**SMALL, "stride": 8 if made.stride else 0, **settings})
 
 
 def model(folder: Path, *inputs: str, schema: Schema = SCHEMA, **settings: Any) -> Features:

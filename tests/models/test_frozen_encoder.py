@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from worldline.models.features import (
     FeaturesConfig,
     features_config,
 )
-from worldline.models.frozen_encoder import IMAGENET, Memo, View
+from worldline.models.frozen_encoder import IMAGENET, FrozenEncoder, Memo, View
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,16 @@ def pixels(images: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def by_the_library(name: str, folder: Path, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Patches [M, cells, cells, channels] and class token, computed without the code under test."""
+    """Patches [M, cells, cells, channels] and class token where there is one, computed without the code under test."""
     if name == "timm":
         network = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True, **TIMM).eval()
         network.load_state_dict(load_file(folder / "model.safetensors"))
         tokens = network.forward_features(images.permute(0, 3, 1, 2) / 127.5 - 1)  # its own mean and deviation
+    elif name == "cnn":
+        network = timm.create_model("test_efficientnet").eval()
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        maps = network.forward_intermediates(pixels(images), intermediates_only=True)
+        return next(each for each in maps if each.shape[2] == 4).permute(0, 2, 3, 1), None
     elif name == "vjepa2":
         network = transformers.VJEPA2Model.from_pretrained(folder, crop_size=32).eval()
         clip = torch.stack([pixels(images)] * 2, 1)
@@ -84,6 +90,48 @@ def test_features_are_those_of_the_library(name: str, folders: dict[str, Path]) 
     assert found(pooling="mean").numpy() == due(patches.mean((1, 2)))
     if class_token is not None:
         assert found(pooling="cls").numpy() == due(class_token)
+
+
+@torch.no_grad()
+def test_of_a_cnn_the_last_map_of_a_stride_is_taken_and_no_later_stage_is_kept(folders: dict[str, Path]) -> None:
+    chosen = features_config(inputs=("camera",), folder=folders["cnn"])
+    assert (chosen.library, chosen.image_side, chosen.stride, chosen.grid) == ("timm", 64, 16, 4)
+    whole = timm.create_model("test_efficientnet").eval()
+    whole.load_state_dict(load_file(folders["cnn"] / "model.safetensors"))
+    large = torch.randint(256, (2, 64, 64, 3), dtype=torch.uint8, generator=seeded())
+    maps = whole.forward_intermediates(pixels(large), intermediates_only=True)
+    sizes = {}
+    for stride, due in zip((2, 4, 8, 16, 32), maps, strict=True):
+        encoder = FrozenEncoder(replace(chosen, stride=stride, grid=64 // stride))
+        encoder.load(folders["cnn"])
+        found = encoder(large)
+        assert found.shape == (2, encoder.places, encoder.channels)
+        torch.testing.assert_close(found, due.flatten(2).transpose(1, 2), rtol=1e-5, atol=1e-5)
+        sizes[stride] = len(encoder.network.state_dict())
+    assert sorted(sizes, key=sizes.__getitem__) == [2, 4, 8, 16, 32]
+    assert sizes[2] < sizes[8] < sizes[32] < len(whole.state_dict())
+
+
+def test_a_map_that_is_not_of_its_stride_is_refused(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    net = model(folders["cnn"])
+    network: Any = net.encoder.network
+    found = network.forward_intermediates
+    monkeypatch.setattr(
+        network, "forward_intermediates", lambda *a, **k: [each[:, :, 1:, 1:] for each in found(*a, **k)]
+    )
+    with pytest.raises(ConfigError, match="of 32 pixels the encoder makes 3 by 3 patches, and stride 8 says 4 by 4"):
+        features(net, window())
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    copy(folders["cnn"], tmp_path)
+    whole = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**whole, "architecture": "test_resnet"}))
+    with pytest.raises(ConfigError, match=r"the weights in .* lack \d+ tensors"):
+        model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**whole, "model_args": {"nonsense": 1}}))
+    with pytest.raises(ConfigError, match=r"timm cannot build the encoder of .*nonsense"):
+        features_config(inputs=("camera",), folder=tmp_path)
 
 
 def test_an_image_is_scaled_to_the_side_and_grey_is_three_colours_alike(folders: dict[str, Path]) -> None:
@@ -172,7 +220,7 @@ def test_a_folder_that_lacks_something_is_refused(tmp_path: Path, folders: dict[
     unread(r"config\.json holds no settings")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     refused("holds a model of type 'bert'. Known to this family: dinov2, dinov2_with_registers, dinov3_vit, vjepa2")
-    refused("holds an architecture None that timm does not know", folders["dinov2"], "timm")
+    unread("holds an architecture None that timm does not know", folders["dinov2"], "timm")
 
 
 @pytest.mark.parametrize("ending", ["bin", "pt", "pth"])

@@ -193,6 +193,22 @@ def test_the_gradient_runs_through_the_targets_too() -> None:
     assert position.grad[:, -1].abs().min() > 0
 
 
+def test_a_forecast_is_judged_by_the_learned_part_and_by_the_vectors_against_standing_still() -> None:
+    """What refining lessens: a slow vector costs as much as a fast one; the past costs nothing."""
+    net = model("camera", "position", signal_weight=2.0, linear_history=2)
+    exact, latent = net.num_exact, net.config.latent_size
+    net.vectors.change.fill_(1e-5)
+    stored = torch.zeros(5, 3, latent + 4)
+    stored[:, 1:, 0], stored[:, 1:, 1:exact] = 1.0, 1e-3  # a fast number, and slow ones
+    imagined = stored[:, 1:].clone()
+    imagined[..., latent:] += 7.0
+    assert net.forecast_error(stored, imagined) == 0
+    imagined[..., exact:latent] += 3.0
+    assert float(net.forecast_error(stored, imagined)) == pytest.approx(9.0)
+    half = stored[:, 1:] / 2
+    assert float(net.forecast_error(stored, half)) == pytest.approx(2.0 * 0.25, rel=1e-3)
+
+
 def test_with_a_signal_weight_the_vectors_are_the_first_numbers_of_the_latent() -> None:
     net, seen = model("camera", "position", "heat", signal_weight=1.0).eval(), window()
     net.fit_normaliser(seen)

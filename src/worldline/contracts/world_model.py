@@ -168,6 +168,10 @@ class WorldModel(nn.Module, ABC):
     def belief(self, features: Float[Tensor, "B D"]) -> Belief:
         """The belief that stored features stand for, with nothing known of what came before; heads are fitted on it."""
 
+    def forecast_error(self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"]) -> Float[Tensor, ""]:
+        """How far imagined features are from stored ones, the first of which they set out from; refining lessens it."""
+        return (imagined - stored[:, 1:]).square().mean()
+
     @abstractmethod
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """The training loss on a batch of windows."""

@@ -1,6 +1,6 @@
 """A world model over a frozen pretrained image encoder: only what predicts its features is learned.
 
-The encoder, DINOv2, DINOv3 or V-JEPA 2 from transformers or any plain ViT from timm, comes from a folder on this
+The encoder, DINOv2, DINOv3 or V-JEPA 2 from transformers or a plain ViT or a CNN from timm, comes from a folder on this
 machine; nothing is fetched, and nothing is unpickled. Its weights are part of the model's state from then on.
 
     config = features_config(inputs=("camera",), folder="dinov2-small")
@@ -76,18 +76,20 @@ class FeaturesConfig(EncoderConfig):
             raise ConfigError(f"components is {self.components}. It must not be negative; 0 keeps every channel.")
 
 
-def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str = "transformers") -> FeaturesConfig:
-    """The config for the encoder in a folder, with all sizes as they are by default; `replace` changes them.
+def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str | None = None) -> FeaturesConfig:
+    """The config for the encoder in a folder, with sizes that suit its kind; `replace` changes them.
 
     Args:
         inputs: see `FeaturesConfig`.
         folder: holds `config.json`, weights as `model.safetensors` (transformers also in pieces), and for transformers
             `preprocessor_config.json` where colours are not scaled as in ImageNet. It is what `save_pretrained`
             writes, or timm's `save_for_hf` with `safe_serialization=True`.
-        library: that wrote it, "transformers" or "timm".
+        library: that wrote it, "transformers" or "timm"; by default as `config.json` looks.
 
     Raises:
-        ConfigError: there is no such folder, a file of it is missing or damaged, or its weights are pickled.
+        ConfigError: there is no such folder, a file of it is missing or damaged, its weights are pickled, or timm does
+            not know its architecture.
+        MissingExtraError: timm wrote it and is not installed.
     """
     return FeaturesConfig(inputs=inputs, **asdict(encoder_config(folder, library)))
 

@@ -1,4 +1,4 @@
-"""A pretrained image encoder from a folder on this machine: DINOv2, DINOv3, V-JEPA 2, or any plain ViT from timm.
+"""A pretrained image encoder from a folder on this machine: DINOv2, DINOv3, V-JEPA 2, or a ViT or CNN from timm.
 
 Nothing is fetched, nothing is unpickled, and nothing in the folder can name code to run.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,8 @@ class EncoderConfig:
         pixel_deviation: the same.
         image_side: pixels of the square to which every image is scaled, a multiple of the encoder's patch. 112 is one
             of 8, 14 and 16.
+        stride: pixels from one patch to the next, of a network whose maps shrink from stage to stage: the last map of
+            this stride is taken, and later stages are left out. 0 for a plain ViT, whose patches are its own.
         pooling: what stands for a frame: its "patches", their "mean", or the class token "cls" where there is one.
         grid: cells a side to which patches are averaged, at most as many as there are.
     """
@@ -67,6 +70,7 @@ class EncoderConfig:
     pixel_mean: tuple[float, float, float] = IMAGENET[0]
     pixel_deviation: tuple[float, float, float] = IMAGENET[1]
     image_side: int = 112
+    stride: int = 0
     pooling: str = "patches"
     grid: int = 4
 
@@ -77,15 +81,19 @@ class EncoderConfig:
         for name in ("image_side", "grid"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
+        if self.stride < 0:
+            raise ConfigError(f"stride is {self.stride}. It must not be negative; 0 is for a plain ViT.")
         if min(self.pixel_deviation) <= 0:
             raise ConfigError(f"pixel_deviation is {self.pixel_deviation}. Each must be positive.")
 
 
-def encoder_config(folder: Path | str, library: str) -> EncoderConfig:
+def encoder_config(folder: Path | str, library: str | None) -> EncoderConfig:
     """The config for the encoder in a folder; arguments and errors are those of `features_config`."""
     path = Path(folder)
     files = _weight_files(path)
     whole = _read_json(path / "config.json")
+    if library is None:
+        library = "timm" if "architecture" in whole else "transformers"
     if library == "timm":
         colours = whole.get("pretrained_cfg", whole)
         mean, deviation = colours.get("mean", IMAGENET[0]), colours.get("std", IMAGENET[1])
@@ -94,7 +102,7 @@ def encoder_config(folder: Path | str, library: str) -> EncoderConfig:
         found = [path / name for name in ("preprocessor_config.json", "video_preprocessor_config.json")]
         colours = next((_read_json(file) for file in found if file.exists()), {})
         mean, deviation = colours.get("image_mean", IMAGENET[0]), colours.get("image_std", IMAGENET[1])
-    return EncoderConfig(
+    made = EncoderConfig(
         encoder=str(path),
         architecture=json.dumps(whole, sort_keys=True),
         weights_sha256=_sha256(files),
@@ -102,6 +110,9 @@ def encoder_config(folder: Path | str, library: str) -> EncoderConfig:
         pixel_mean=_three(mean),
         pixel_deviation=_three(deviation),
     )
+    if library == "timm" and _shrinks(made):
+        return replace(made, image_side=64, stride=16)  # a third of the time that 128 pixels take
+    return made
 
 
 class FrozenEncoder(nn.Module):
@@ -118,9 +129,16 @@ class FrozenEncoder(nn.Module):
         super().__init__()
         self.config = config
         built = _build(config)
-        patch = built.config.patch_size if config.library == "transformers" else built.patch_embed.patch_size
+        self.stage = _stage(built, config.stride) if config.stride else None
+        if self.stage is not None:
+            found = built.feature_info[self.stage]
+            patch, channels = found["reduction"], found["num_chs"]
+        elif config.library == "timm":
+            patch, channels = built.patch_embed.patch_size, built.embed_dim
+        else:
+            patch, channels = built.config.patch_size, built.config.hidden_size
         patch = patch if isinstance(patch, int) else patch[0]
-        self.channels = int(built.config.hidden_size if config.library == "transformers" else built.embed_dim)
+        self.channels = int(channels)
         self.cells = config.image_side // patch
         self.is_video = json.loads(config.architecture).get("model_type") == "vjepa2"
         self.places = config.grid**2 if config.pooling == "patches" else 1
@@ -181,6 +199,16 @@ class FrozenEncoder(nn.Module):
 
     def _tokens(self, pixels: Float[Tensor, "M 3 side side"]) -> Float[Tensor, "M tokens channels"]:
         network: Any = self.network
+        if self.stage is not None:
+            (found,) = network.forward_intermediates(
+                pixels, indices=[self.stage], stop_early=True, output_fmt="NCHW", intermediates_only=True
+            )
+            if found.shape[2:] != (self.cells, self.cells):
+                raise ConfigError(
+                    f"of {self.config.image_side} pixels the encoder makes {found.shape[2]} by {found.shape[3]} "
+                    f"patches, and stride {self.config.stride} says {self.cells} by {self.cells}. Take another stride."
+                )
+            return torch.as_tensor(found).flatten(2).transpose(1, 2)
         if self.config.library == "timm":
             return torch.as_tensor(network.forward_features(pixels))
         if self.is_video:  # a frame is a clip in which nothing moves
@@ -300,11 +328,18 @@ def _fingerprints(images: UInt8[Tensor, "M height width C"], maker: str) -> list
 
 def _build(config: EncoderConfig, folder: Path | None = None) -> Any:
     """The library's network, with weights as they begin, or with those in `folder`."""
-    try:
+    with _explained(config):
         return (_build_timm if config.library == "timm" else _build_transformers)(config, folder)
+
+
+@contextmanager
+def _explained(config: EncoderConfig) -> Iterator[None]:
+    """Whatever the library raises becomes a `ConfigError`."""
+    try:
+        yield
     except ConfigError:
         raise
-    except (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{config.library} cannot build the encoder of {config.encoder}: {error}. Check its config.json, and that "
             "its weights belong to it."
@@ -342,14 +377,11 @@ def _build_transformers(config: EncoderConfig, folder: Path | None) -> Any:
 
 def _build_timm(config: EncoderConfig, folder: Path | None) -> Any:
     """Only what describes the network is passed on, and nothing that tells timm to read or fetch a file."""
-    architecture, library = json.loads(config.architecture), _library("timm")
-    name, given = architecture.get("architecture"), architecture.get("model_args", {})
-    if not isinstance(name, str) or not library.is_model(name):
-        raise ConfigError(f"{config.encoder} holds an architecture {name!r} that timm does not know. Update timm.")
-    refused = sorted(given.keys() & inspect.signature(library.create_model).parameters.keys())
-    if refused:
-        raise ConfigError(f"{config.encoder}: model_args sets {', '.join(refused)}. Take it out of config.json.")
-    network = library.create_model(name, pretrained=False, **{**given, "num_classes": 0, "dynamic_img_size": True})
+    if config.stride:
+        network = _create_timm(config)
+        network.prune_intermediate_layers([_stage(network, config.stride)], prune_norm=True)
+    else:
+        network = _create_timm(config, dynamic_img_size=True)
     if folder is not None:
         files = _weight_files(folder)
         if len(files) > 1:
@@ -358,6 +390,34 @@ def _build_timm(config: EncoderConfig, folder: Path | None) -> Any:
         _refuse_missing(folder, due - tensors.keys())
         network.load_state_dict({name: tensors[name] for name in due})  # the classifier is left out
     return network
+
+
+def _create_timm(config: EncoderConfig, **settings: bool) -> Any:
+    """The whole network but for its classifier, with weights as they begin."""
+    architecture, library = json.loads(config.architecture), _library("timm")
+    name, given = architecture.get("architecture"), architecture.get("model_args", {})
+    if not isinstance(name, str) or not library.is_model(name):
+        raise ConfigError(f"{config.encoder} holds an architecture {name!r} that timm does not know. Update timm.")
+    refused = sorted(given.keys() & inspect.signature(library.create_model).parameters.keys())
+    if refused:
+        raise ConfigError(f"{config.encoder}: model_args sets {', '.join(refused)}. Take it out of config.json.")
+    return library.create_model(name, pretrained=False, **{**given, "num_classes": 0, **settings})
+
+
+def _shrinks(config: EncoderConfig) -> bool:
+    """Whether the maps of this network of timm shrink from stage to stage, unlike those of a plain ViT."""
+    with _explained(config), torch.device("meta"):
+        return len({stage["reduction"] for stage in _create_timm(config).feature_info}) > 1
+
+
+def _stage(network: Any, stride: int) -> int:
+    """The last stage whose map has this stride."""
+    strides = [stage["reduction"] for stage in network.feature_info]
+    if stride not in strides:
+        raise ConfigError(
+            f"stride is {stride}, and the encoder's maps have {', '.join(map(str, strides))}. Choose one."
+        )
+    return max(number for number, each in enumerate(strides) if each == stride)
 
 
 def _library(name: str) -> Any:

@@ -369,6 +369,16 @@ class Jepa(WorldModel):
             weights={name: weight for name, (weight, _) in found.items()},
         )
 
+    def forecast_error(self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"]) -> Float[Tensor, ""]:
+        """As the loss judges predictions: vectors relative to standing still, the rest as it is."""
+        exact, latent = self.num_exact, self.config.latent_size
+        error = (imagined - stored[:, 1:])[..., exact:latent].square().mean()
+        if self.vectors is None or not exact:
+            return error
+        known = torch.ones_like(stored[..., :exact], dtype=torch.bool)
+        pair = stored[..., :exact], imagined[..., :exact]
+        return error + self.config.signal_weight * _signal_error(*pair, known, self.vectors.change, 1)
+
     def _unroll(self, seen: _Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:
         """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on."""
         belief, path = self._begin(start), []

@@ -107,7 +107,9 @@ def push_t(store: Store) -> Recipe:
             targets=("block_position", "block_angle"),
         ),
         training=TrainingConfig(num_updates=3000, window=9),
-        heads=HeadsConfig(goals=can_reach(store.schema), readout_updates=3000, width=384),
+        heads=HeadsConfig(
+            goals=can_reach(store.schema), dynamics_updates=6000, readout_updates=3000, unroll=8, width=384
+        ),
         horizon=25,
         num_windows=4,
         planner=CrossEntropy(num_candidates=64, num_iterations=3),

@@ -209,4 +209,5 @@ def _refine_dynamics(model: WorldModel, table: Table, imagination: Imagination, 
         here = table.starts(fit.batch_size, steps, imagination.generator)
         with autocast():
             path = imagination.logged(table, here, steps).float()
-        descend(optimizer, (path - table.features[here + torch.arange(1, steps + 1)[:, None]]).square().mean())
+        stored = table.features[here[:, None] + torch.arange(steps + 1)]
+        descend(optimizer, model.forecast_error(stored, path.transpose(0, 1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,22 +86,24 @@ def size_for(store: Store, recipe: Recipe, budget_s: float) -> Sizing:
     )
 
 
-def updates_within(store: Store, recipe: Recipe, budget_s: float) -> int:
+def updates_within(
+    store: Store, recipe: Recipe, budget_s: float, *, clock: Callable[[], float] = time.monotonic
+) -> int:
     """How many updates of the recipe's training, at most its own number, fit into a time; at least 1."""
-    update_s = _time_update(store, recipe.split(store), recipe)
+    update_s = _time_update(store, recipe.split(store), recipe, clock)
     return max(1, min(recipe.training.num_updates, int(budget_s / update_s) - CHECKS))
 
 
-def _time_update(store: Store, split: Split, recipe: Recipe) -> float:
+def _time_update(store: Store, split: Split, recipe: Recipe, clock: Callable[[], float] = time.monotonic) -> float:
     """Seconds that one update of the training takes, reading included: the median of several."""
     model, times_s = _fresh(store, recipe), list[float]()
     updates = Updates(model, store, split, recipe.model_config.inputs, recipe.training)
     model.fit_normaliser(to_window(updates.windows.sample(64, np.random.default_rng(0)), store.schema))
     while len(times_s) <= TIMED and sum(times_s[1:]) < TIMED_S:  # the first one does not count
-        started = time.monotonic()
+        started = clock()
         updates.gradient()
         updates.apply(len(times_s))
-        times_s.append(time.monotonic() - started)
+        times_s.append(clock() - started)
     return statistics.median(times_s[1:])
 
 

@@ -48,8 +48,11 @@ DETOURS: Final = "where straight fails"
 """The pairs that the walker who goes straight at the goal misses: there a way round the wall has to be found."""
 
 
-def held_out_pairs(store: Store, episodes: Sequence[int], num_pairs: int) -> tuple[Pair, ...]:
-    """Pairs from `episodes` that were held out: half across the wall, none reached at its start, always the same."""
+def held_out_pairs(store: Store, episodes: Sequence[int], num_pairs: int, *, context: int = 1) -> tuple[Pair, ...]:
+    """Pairs from `episodes` that were held out: half across the wall, none reached at its start, always the same.
+
+    Each starts with `context` observations, so that a world that needs no more can be asked.
+    """
     return draw_pairs(
         store,
         episodes,
@@ -58,6 +61,7 @@ def held_out_pairs(store: Store, episodes: Sequence[int], num_pairs: int) -> tup
         reached=reached,
         group=side,
         groups=GROUPS,
+        context=context,
         seed=1,
     )
 
