@@ -60,11 +60,11 @@ class Run:
         save_checkpoint(folder, self.model, self.optimizer, self.generator, self.state(step), {"best": BEST})
 
     def load(self, folder: Path, fingerprint: str = "same") -> Checkpoint:
-        state, groups = load_checkpoint(folder, self.model, self.optimizer, self.generator, fingerprint)
-        assert groups.keys() == {"best"}
-        assert groups["best"].keys() == BEST.keys()
-        assert all(torch.equal(value, BEST[name]) for name, value in groups["best"].items())
-        return state
+        found = load_checkpoint(folder, self.model, self.optimizer, self.generator, fingerprint)
+        assert found.others.keys() == {"best"}
+        assert found.others["best"].keys() == BEST.keys()
+        assert all(torch.equal(value, BEST[name]) for name, value in found.others["best"].items())
+        return found.state
 
 
 def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:

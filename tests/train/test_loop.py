@@ -19,12 +19,13 @@ from worldline.contracts.world_model import Losses, Window
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
-from worldline.errors import BundleError, CollapseError, ConfigError
+from worldline.errors import BundleError, CollapseError
 from worldline.models.jepa import Jepa
 from worldline.testing.toys import Integrator
 from worldline.train import loop, parallel
-from worldline.train.loop import Trained, TrainingConfig, recompute_batch_norm, train
+from worldline.train.loop import Trained, recompute_batch_norm, train
 from worldline.train.tracking import JsonLines
+from worldline.train.updates import TrainingConfig
 
 Build = Callable[..., Jepa]
 SHORT = TrainingConfig(num_updates=12, window=4, batch_size=8, num_checks=4, min_rank=0.5, min_deviation=0.0)
@@ -357,10 +358,3 @@ def test_a_model_without_batch_normalisation_is_left_alone(store: Store, build: 
     before = build()
     recompute_batch_norm(model, Windows(store, 4, [0], ["position", "push", "wind"]), store, num_batches=2, seed=0)
     assert same(model, before)
-
-
-@pytest.mark.parametrize("name", ["num_updates", "window", "batch_size", "num_checks"])
-def test_impossible_settings_are_refused(name: str) -> None:
-    settings: dict[str, Any] = {"num_updates": 10, name: 0}
-    with pytest.raises(ConfigError, match=f"{name} is 0"):
-        TrainingConfig(**settings)

@@ -80,9 +80,9 @@ class Readout(nn.Module):
         patterns, pattern = known.unique(dim=1, return_inverse=True)
         for number, rows in enumerate(patterns.unbind(1)):
             columns = (pattern == number).nonzero()[:, 0]
-            weight, bias = _ridge(latents, target[:, columns], rows, held_out, whole=whole)
-            self.linear.weight[columns] = weight.T.float()
-            self.linear.bias[columns] = bias.float()
+            found = _ridge(latents, target[:, columns], rows, held_out, whole=whole)
+            self.linear.weight[columns] = found.weight.T.float()
+            self.linear.bias[columns] = found.bias.float()
 
     @torch.no_grad()
     def take(self, other: Readout, columns: Bool[Tensor, " size"]) -> None:
@@ -103,6 +103,14 @@ class Readout(nn.Module):
             last = first + code_size(signal)
             read[signal.name], first = from_code(signal, codes[..., first:last]), last
         return read
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Map:
+    """A linear map from latents to codes."""
+
+    weight: Float[Tensor, "D C"]
+    bias: Float[Tensor, " C"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +143,11 @@ class _Moments:
             products=directions.T @ products,
         )
 
-    def solve(self, penalty: float) -> tuple[Float[Tensor, "D C"], Float[Tensor, " C"]]:
-        """Weights and bias."""
+    def solve(self, penalty: float) -> _Map:
+        """The map of least squares, with a penalty on its weights."""
         added = penalty * self.variation.mean().clamp(min=1e-30)
         weight = self.directions @ (self.products / (self.variation + added)[:, None])
-        return weight, self.target - self.latent @ weight
+        return _Map(weight=weight, bias=self.target - self.latent @ weight)
 
 
 def _ridge(
@@ -149,19 +157,19 @@ def _ridge(
     held_out: Bool[Tensor, " M"],
     *,
     whole: bool,
-) -> tuple[Float[Tensor, "D C"], Float[Tensor, " C"]]:
-    """Weights and bias; the penalty of each column is the one with the least error on the rows that are held out."""
+) -> _Map:
+    """The map; the penalty of each column is the one with the least error on the rows that are held out."""
     judged = (rows & held_out).nonzero()[:, 0]
     moments = _Moments.of(latents, target, rows & ~held_out)
     errors = torch.zeros(len(PENALTIES), target.shape[1], dtype=torch.float64)
     for number, penalty in enumerate(PENALTIES):
-        weight, bias = moments.solve(penalty)
+        found = moments.solve(penalty)
         for block in judged.split(BLOCK):
-            gap = latents[block].double() @ weight + bias - target[block].double()
+            gap = latents[block].double() @ found.weight + found.bias - target[block].double()
             errors[number] += gap.square().sum(0)
     if whole and len(judged):
         moments = _Moments.of(latents, target, rows)
     solved = [moments.solve(penalty) for penalty in PENALTIES]
     best, columns = errors.argmin(0), torch.arange(target.shape[1])
-    weights, biases = (torch.stack(parts) for parts in zip(*solved, strict=True))
-    return weights[best, :, columns].T, biases[best, columns]
+    weights, biases = torch.stack([one.weight for one in solved]), torch.stack([one.bias for one in solved])
+    return _Map(weight=weights[best, :, columns].T, bias=biases[best, columns])

@@ -21,6 +21,7 @@ from torch.nn.functional import silu, softplus
 from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError, InputError
+from worldline.nn.gather import share_draw, share_mean, whole_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.scores import Scores
@@ -293,8 +294,9 @@ class Ensemble(WorldModel):
         now, shown = self._inputs(window.past)[:, 0], seen
         share = torch.ones(len(codes), config.num_members, 1, device=codes.device)
         if self.training:
-            share = torch.poisson(share, generator)
-            shown = seen & (torch.rand(seen.shape, generator=generator, device=seen.device) >= config.blanked)
+            share = share_draw(lambda shape: torch.poisson(share.new_ones(shape), generator), share.shape)
+            chance = share_draw(lambda shape: torch.rand(shape, generator=generator, device=seen.device), seen.shape)
+            shown = seen & (chance >= config.blanked)
         with torch.no_grad():
             memories = self._follow(codes, shown, now)
         terms = {"step": self._step_loss(memories, codes, seen, now, share)}
@@ -321,7 +323,7 @@ class Ensemble(WorldModel):
         variance = outlook.variance / self.codes.change.square()
         error = ((outlook.mean - target) / self.codes.change).square()
         likelihood = 0.5 * (error / variance + variance.log()) * variance.detach() ** self.config.beta
-        return _average(likelihood, known * share.repeat(length, 1, 1), 0).mean()
+        return share_mean(likelihood, known * share.repeat(length, 1, 1), 0).mean()
 
     def _path_loss(
         self, memories: list[Memory], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
@@ -335,9 +337,9 @@ class Ensemble(WorldModel):
             path.append(memory.codes[:, :, 0])
         target, known = codes[:, start + 1 :].transpose(0, 1), seen[:, start:, self.codes.owner].transpose(0, 1)
         both = (known[1:] & known[0]).float()
-        still = _average((target - codes[:, start]).square(), both, 1)
+        still = whole_mean((target - codes[:, start]).square(), both, 1)
         error = (torch.stack(path) - target[:, :, None]).square()
-        error = _average(error, (known[1:, :, None] & began) * share, 1)
+        error = share_mean(error, (known[1:, :, None] & began) * share, 1)
         return (error / (still + self.codes.change.square())[:, None]).mean()
 
     def _follow(self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor) -> list[Memory]:
@@ -413,9 +415,3 @@ def _imagine(memory: Memory, codes: Float[Tensor, "B M size"], now: Float[Tensor
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device)
-
-
-def _average(values: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """The weighted mean along `axis`; 0 where no weight is."""
-    total = weights.sum(axis)
-    return (values * weights).sum(axis) / total.where(total > 0, 1.0)

@@ -32,7 +32,7 @@ from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Wi
 from worldline.errors import ConfigError
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
 from worldline.nn.codes import code_size, join_codes
-from worldline.nn.gather import share_mean
+from worldline.nn.gather import share_mean, whole_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
@@ -341,8 +341,7 @@ class Features(WorldModel):
             error, still, weight = (predicted - target).square(), (before - target).square(), compared.float()
             terms[name] = share_mean(error[..., seen], weight[..., seen])
             if self.others:
-                standing_still = (still * weight).sum((0, 1)) / weight.sum((0, 1)).clamp(min=1)
-                relative = error / (standing_still + self.change.square())
+                relative = error / (whole_mean(still, weight, (0, 1)) + self.change.square())
                 terms[f"{name}_signals"] = share_mean(relative[..., exact], weight[..., exact])
         return Losses(terms=terms, weights=dict.fromkeys(terms, 1.0))
 

@@ -245,18 +245,11 @@ class Jepa(WorldModel):
             else None
         )
         self.predictor = _predictor(config, self.num_inputs, 0 if self.linear is None else self.linear.num_flat)
-        if self.linear is not None:  # at first the forecast is left as it is
-            assert isinstance(self.predictor, nn.Sequential)
-            leave = self.predictor[-1]
-            assert isinstance(leave, nn.Linear)
-            nn.init.zeros_(leave.weight[: self.num_exact])
-            nn.init.zeros_(leave.bias[: self.num_exact])
+        if self.linear is not None:
+            _leave_forecast(self.predictor, self.num_exact)
         self.inverse, self.delta = self._action_decoders()
         self.targets = config.targets
-        told = tuple(schema[name] for name in config.targets)
-        if any(signal.kind is Kind.IMAGE for signal in told):
-            raise ConfigError(f"targets {config.targets} hold an image. Name vector or discrete signals.")
-        self.told = Targets(told, config.latent_size) if told else None
+        self.told = _targets(schema, config)
 
     def _action_decoders(self) -> tuple[nn.Sequential | None, nn.Sequential | None]:
         config, width = self.config, self.config.predictor_width
@@ -538,6 +531,22 @@ def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:
         return RecurrentPredictor(**sizes, memory_size=config.memory_size, out=out)
     taken = num_inputs + num_past if config.frameskip == 1 else config.frameskip * num_inputs + 1
     return mlp([config.latent_size + taken, width, width, out])
+
+
+def _leave_forecast(predictor: nn.Module, num_exact: int) -> None:
+    """Has the predictor add nothing to the forecast of the first `num_exact` numbers at first."""
+    assert isinstance(predictor, nn.Sequential)
+    leave = predictor[-1]
+    assert isinstance(leave, nn.Linear)
+    nn.init.zeros_(leave.weight[:num_exact])
+    nn.init.zeros_(leave.bias[:num_exact])
+
+
+def _targets(schema: Schema, config: JepaConfig) -> Targets | None:
+    signals = tuple(schema[name] for name in config.targets)
+    if any(signal.kind is Kind.IMAGE for signal in signals):
+        raise ConfigError(f"targets {config.targets} hold an image. Name vector or discrete signals.")
+    return Targets(signals, config.latent_size) if signals else None
 
 
 def _mine(belief: Belief) -> Latent:

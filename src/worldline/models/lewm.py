@@ -23,7 +23,7 @@ from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
 from worldline.nn.batch_norm import BatchNorm
-from worldline.nn.gather import share_mean
+from worldline.nn.gather import share_draw, share_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.sigreg import sigreg
@@ -329,8 +329,11 @@ class Dropout:
         """`values`, some of them dropped."""
         if not self.rate:
             return values
-        kept = torch.empty_like(values).bernoulli_(1 - self.rate, generator=self.generator)
-        return values * kept.div_(1 - self.rate)
+
+        def keep(shape: tuple[int, ...]) -> Tensor:
+            return values.new_empty(shape).bernoulli_(1 - self.rate, generator=self.generator)
+
+        return values * share_draw(keep, values.shape).div_(1 - self.rate)
 
 
 class Predictor(nn.Module):

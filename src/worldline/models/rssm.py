@@ -25,6 +25,7 @@ from worldline.errors import ConfigError, UnsupportedError
 from worldline.nn.codes import code_size, from_code
 from worldline.nn.decoder import ImageDecoder
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
+from worldline.nn.gather import share_draw, share_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
@@ -387,8 +388,11 @@ class Rssm(WorldModel):
     def _noise(
         self, like: Float[Tensor, "*lead D"], generator: torch.Generator
     ) -> Float[Tensor, "*lead groups classes"]:
+        def uniform(shape: tuple[int, ...]) -> Tensor:
+            return torch.rand(shape, generator=generator, device=like.device)
+
         shape = (*like.shape[:-1], self.config.num_groups, self.config.num_classes)
-        return torch.rand(shape, generator=generator, device=like.device)
+        return share_draw(uniform, shape) if self.training else uniform(shape)
 
     def _embed(self, observations: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Float[Tensor, "M E"]:
         parts = [
@@ -434,7 +438,7 @@ class Rssm(WorldModel):
 
 
 def _mean(values: Float[Tensor, "*lead"], known: Bool[Tensor, "*lead"]) -> Float[Tensor, ""]:
-    return (values * known).sum() / known.sum().clamp(min=1)
+    return share_mean(values, known.float())
 
 
 def _mean_if(told: bool, values: Float[Tensor, "*lead"]) -> Float[Tensor, ""]:

@@ -36,7 +36,7 @@ from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
 from worldline.nn.codes import code_size, to_code
-from worldline.nn.gather import share_mean
+from worldline.nn.gather import share_draw, share_mean
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.transformer import Cache, CausalTransformer
 
@@ -415,7 +415,8 @@ class TokenModel(WorldModel):
         scores, known = self._scores(window.observations, window.observed)
         shown = known
         if self.training and self.config.hidden:
-            shown = known & (torch.rand(known.shape, generator=generator, device=known.device) >= self.config.hidden)
+            chance = share_draw(lambda shape: torch.rand(shape, generator=generator, device=known.device), known.shape)
+            shown = known & (chance >= self.config.hidden)
         told, given = self._told(scores, shown), self._given(window.past)[:, 0]
         num_told, num_given = told.shape[2], given.shape[2]
         start = torch.cat([self.begin.expand(len(told), 1, -1), told[:, 0]], 1)

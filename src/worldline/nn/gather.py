@@ -1,12 +1,14 @@
-"""Statistics of a whole batch that several processes share: what a regulariser of batches needs, with gradient.
+"""Means and draws over a whole batch that several processes share, so that they learn what one process would.
 
-Every process then holds the loss of the whole batch. Averaging gradients over processes, as data parallelism does,
-gives the gradient that one process would have computed: a gathered tensor's gradient is summed over the processes
-that used it. In one process these functions are the identity and the plain mean.
+Data parallelism averages gradients over processes, which is right for a loss that is a plain mean over windows. What
+else a loss takes from its batch comes from here: a masked mean (`share_mean`), a statistic that a regulariser needs
+with gradient (`gather`) or a scale without (`whole_mean`), and random numbers (`share_draw`). In one process these
+functions are the plain mean, the identity and the plain draw.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,17 +28,55 @@ def gather(tensor: Tensor, dim: int = 0) -> Tensor:
     return torch.as_tensor(_Gather.apply(tensor, dim))  # type: ignore[no-untyped-call] # torch leaves it untyped
 
 
-def share_mean(values: Float[Tensor, "*any"], weight: Float[Tensor, "*any"]) -> Float[Tensor, ""]:
+def share_mean(
+    values: Float[Tensor, "*any"], weight: Float[Tensor, "*#any"], dim: int | tuple[int, ...] | None = None
+) -> Float[Tensor, "*rest"]:
     """The mean of `values` over all processes, each counted with its `weight`; 0 where all weights are 0.
 
-    Its value is this process's share, so that the average over processes is the mean over the whole batch.
+    Its value is this process's share, so that the average over processes is the mean over the whole batch. A loss may
+    therefore add such means and scale them, but do nothing else with them.
+
+    Args:
+        values: of this process.
+        weight: at least 0, without gradient.
+        dim: over which the mean is taken, the batch among them; None for all.
     """
-    total = weight.sum()
-    if num_processes() > 1:
-        total = total.detach().clone()
-        distributed.all_reduce(total)
-        total = total / num_processes()
-    return (values * weight).sum() / torch.where(total > 0, total, 1.0)
+    total = _over_processes(weight.sum(dim)) / num_processes()
+    return (values * weight).sum(dim) / torch.where(total > 0, total, 1.0)
+
+
+@torch.no_grad()
+def whole_mean(
+    values: Float[Tensor, "*any"], weight: Float[Tensor, "*#any"], dim: int | tuple[int, ...]
+) -> Float[Tensor, "*rest"]:
+    """As `share_mean`, but the mean itself, the same in every process; without gradient, to scale a loss by."""
+    total = _over_processes(weight.sum(dim))
+    return _over_processes((values * weight).sum(dim)) / torch.where(total > 0, total, 1.0)
+
+
+def share_draw(draw: Callable[[tuple[int, ...]], Tensor], shape: Sequence[int]) -> Tensor:
+    """This process's rows of what one process would have drawn for the whole batch.
+
+    Every process draws for all, from generators in the same state, which stay so. For training only: where every
+    process looks at the same windows, all are to draw the same.
+
+    Args:
+        draw: random numbers of the shape that it is given.
+        shape: what this process needs; as many rows in every process.
+    """
+    rows, *rest = shape
+    whole = draw((rows * num_processes(), *rest))
+    return whole if num_processes() == 1 else whole.narrow(0, distributed.get_rank() * rows, rows)
+
+
+@torch.no_grad()
+def _over_processes(values: Tensor) -> Tensor:
+    """The sum over all processes, without gradient."""
+    if num_processes() == 1:
+        return values.detach()
+    whole = values.detach().contiguous().clone()
+    distributed.all_reduce(whole)
+    return whole
 
 
 class _Gather(torch.autograd.Function):

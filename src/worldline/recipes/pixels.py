@@ -19,7 +19,7 @@ from worldline.nn.codes import code_size
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.train.heads import HeadsConfig, can_reach
-from worldline.train.loop import TrainingConfig
+from worldline.train.updates import TrainingConfig
 
 
 def pixels(store: Store) -> Recipe:

@@ -29,7 +29,7 @@ from worldline.models.jepa import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.train.heads import HeadsConfig, can_reach
-from worldline.train.loop import TrainingConfig
+from worldline.train.updates import TrainingConfig
 
 Floats = NDArray[np.floating]
 PushT = Any

@@ -11,7 +11,7 @@ from worldline.contracts.world_model import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.train.heads import HeadsConfig
-from worldline.train.loop import TrainingConfig
+from worldline.train.updates import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from worldline.models.jepa import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.train.heads import HeadsConfig
-from worldline.train.loop import TrainingConfig
+from worldline.train.updates import TrainingConfig
 
 
 def two_rooms(store: Store) -> Recipe:

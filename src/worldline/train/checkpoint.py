@@ -49,6 +49,19 @@ class Checkpoint:
 Weights = Mapping[str, torch.Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What a checkpoint holds beside the model, the optimizer and the generator, which it put back.
+
+    Args:
+        state: everything that is no tensor.
+        others: further named tensors, per group.
+    """
+
+    state: Checkpoint
+    others: Mapping[str, Weights]
+
+
 def save_checkpoint(
     folder: Path,
     model: nn.Module,
@@ -89,8 +102,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, fingerprint: str
-) -> tuple[Checkpoint, dict[str, dict[str, torch.Tensor]]]:
-    """Puts model, optimizer and generator back to where the run stopped; the rest as it was saved.
+) -> Restored:
+    """Puts model, optimizer and generator back to where the run stopped; gives the rest as it was saved.
 
     Raises:
         BundleError: there is no checkpoint, or it belongs to another configuration or other data.
@@ -117,7 +130,7 @@ def load_checkpoint(
         number, _, name = key.partition(".")
         slots.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    return state, groups
+    return Restored(state=state, others=groups)
 
 
 def restore_batches(state: dict[str, Any]) -> np.random.Generator:

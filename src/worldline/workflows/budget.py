@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from worldline.contracts.world_model import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
-from worldline.data.windows import Windows
 from worldline.errors import ConfigError
-from worldline.nn.precision import autocast
 from worldline.recipes.families import resized
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.train.batches import to_window, window_signals
+from worldline.train.batches import to_window
 from worldline.train.heads import HeadsConfig, fit_heads
+from worldline.train.updates import Updates
 
 SIZES = (2.0, 1.0, 0.5)
 """Of the layers, relative to the recipe's, in the order in which they are tried."""
@@ -30,8 +29,8 @@ MOST = 4.0
 """Updates beyond so many times the recipe's are not worth their time; a larger model is."""
 CHECKS = 160
 """Updates that the checks of a training take as long as, about."""
-TIMED = 3
-"""Updates that are timed, after one that is not."""
+TIMED, TIMED_S = 10, 2.0
+"""Updates that are timed, after one that is not, or as many as take so many seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,24 +95,16 @@ def updates_within(
 
 
 def _time_update(store: Store, split: Split, recipe: Recipe, clock: Callable[[], float] = time.monotonic) -> float:
-    """Seconds that one update takes, reading included."""
-    model = _fresh(store, recipe)
-    names = window_signals(store.schema, (*recipe.model_config.inputs, *model.targets))
-    windows = Windows(store, recipe.training.window, split.train, names)
-    optimizer = torch.optim.AdamW(model.parameters())
-    batches, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    model.fit_normaliser(to_window(windows.sample(64, batches), store.schema))
-    started = 0.0
-    for update in range(TIMED + 1):
-        if update == 1:
-            started = clock()
-        window = to_window(windows.sample(recipe.training.batch_size, batches), store.schema)
-        optimizer.zero_grad()
-        with autocast():
-            losses = model.loss(window, generator=generator)
-        losses.total.backward()
-        optimizer.step()
-    return (clock() - started) / TIMED
+    """Seconds that one update of the training takes, reading included: the median of several."""
+    model, times_s = _fresh(store, recipe), list[float]()
+    updates = Updates(model, store, split, recipe.model_config.inputs, recipe.training)
+    model.fit_normaliser(to_window(updates.windows.sample(64, np.random.default_rng(0)), store.schema))
+    while len(times_s) <= TIMED and sum(times_s[1:]) < TIMED_S:  # the first one does not count
+        started = clock()
+        updates.gradient()
+        updates.apply(len(times_s))
+        times_s.append(clock() - started)
+    return statistics.median(times_s[1:])
 
 
 def _time_heads(store: Store, split: Split, recipe: Recipe) -> float:

@@ -32,6 +32,7 @@ from worldline.workflows.goals import (
     PLANNER,
     RANDOM,
     STRAIGHT,
+    PlanTimes,
     Walls,
     held_out_pairs,
     on_detours,
@@ -143,11 +144,11 @@ def demo(
     planned = time.monotonic()
     pairs = held_out_pairs(store, learned.split.held_out, num_pairs)
     rows = reach(learned, pairs, walls, seed=seed, stage=stage)
-    plan_ms, batched_ms = plan_times(learned, pairs)
+    took = plan_times(learned, pairs)
     times_s |= {**learned.times_s, "plan": time.monotonic() - planned}
     if stage is not None:
         stage("measure", 0, 1)
-    sections = (_planning(rows, plan_ms, batched_ms), *_sections(store, learned), _films(rows[PLANNER], pairs))
+    sections = (_planning(rows, took), *_sections(store, learned), _films(rows[PLANNER], pairs))
     run = {
         **run_manifest(store, learned, times_s=times_s, findings=(), unclear=()),
         "demo": settings,
@@ -163,8 +164,8 @@ def demo(
         learn_s=round(learned.learn_s, 2),
         heads_s=round(learned.heads_s, 2),
         total_s=round(time.monotonic() - started, 2),
-        plan_ms=round(plan_ms, 2),
-        plan_batched_ms=round(batched_ms, 2),
+        plan_ms=round(took.alone_ms, 2),
+        plan_batched_ms=round(took.batched_ms, 2),
         peak_memory_gb=peak_memory_gb(),
         device=device(),
     )
@@ -213,7 +214,7 @@ def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tupl
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _planning(rows: Mapping[str, GoalReaching], plan_ms: float, batched_ms: float) -> Planning:
+def _planning(rows: Mapping[str, GoalReaching], took: PlanTimes) -> Planning:
     def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"]) -> Outcome:
         detours = on_detours(rows, name)
         split = {**rows[name].groups, **({DETOURS: detours} if detours else {})}
@@ -230,8 +231,8 @@ def _planning(rows: Mapping[str, GoalReaching], plan_ms: float, batched_ms: floa
             outcome(STRAIGHT, "floor"),
             outcome(ORACLE, "ceiling"),
         ),
-        plan_ms=plan_ms,
-        plan_batched_ms=batched_ms,
+        plan_ms=took.alone_ms,
+        plan_batched_ms=took.batched_ms,
     )
 
 

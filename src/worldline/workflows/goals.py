@@ -147,8 +147,21 @@ def on_detours(rows: Mapping[str, GoalReaching], name: str) -> Rate | None:
     return wilson(sum(rows[name].attempts[number].success for number in missed), len(missed))
 
 
-def plan_times(learned: Learned, pairs: Sequence[Pair]) -> tuple[float, float]:
-    """Milliseconds of one plan alone (median), and of one plan when all pairs are planned together."""
+@dataclass(frozen=True, kw_only=True)
+class PlanTimes:
+    """How long a plan takes, milliseconds.
+
+    Args:
+        alone_ms: one plan by itself, median.
+        batched_ms: one plan when all pairs are planned together.
+    """
+
+    alone_ms: float
+    batched_ms: float
+
+
+def plan_times(learned: Learned, pairs: Sequence[Pair]) -> PlanTimes:
+    """How long plans for these pairs take."""
     alone = []
     for pair in pairs[:NUM_TIMED]:
         history, goal = _asked([pair], learned.engine.schema)
@@ -158,7 +171,8 @@ def plan_times(learned: Learned, pairs: Sequence[Pair]) -> tuple[float, float]:
     history, goal = _asked(pairs, learned.engine.schema)
     started = time.perf_counter()
     learned.world.plan(history, goal, horizon=HORIZON)
-    return 1e3 * statistics.median(alone), 1e3 * (time.perf_counter() - started) / len(pairs)
+    batched_s = (time.perf_counter() - started) / len(pairs)
+    return PlanTimes(alone_ms=1e3 * statistics.median(alone), batched_ms=1e3 * batched_s)
 
 
 def _asked(pairs: Sequence[Pair], schema: Schema) -> tuple[History, Goal]:

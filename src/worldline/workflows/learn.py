@@ -201,20 +201,7 @@ def learn_logs(
     store, findings, unclear = _open(Path(logs), out, stage)
     imported_s = time.monotonic() - started
     unfinished = partial_folder(out)
-    trackers = [load("tracker", name)(log_folder(out)) for name in dict.fromkeys(("jsonl", *options.trackers))]
-    worlds = []
-    for recipe in recipes(store, unfinished, options, stage):
-        folder = unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
-        learned = learn_world(
-            store,
-            recipe,
-            folder=folder,
-            resume=_resumes(options, unfinished, folder),
-            stage=stage,
-            trackers=trackers,
-            name=out.name,
-        )
-        worlds.append((learned, _diagnostics(store, learned, stage)))
+    worlds = [(one, _diagnostics(store, one, stage)) for one in _learn_seeds(store, out, options, stage)]
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
     findings = (*learned.recipe.notes, *findings, *map(str, learned.findings), *learned.trained.notes)
@@ -243,6 +230,23 @@ def learn_logs(
     )
 
 
+def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None) -> Iterator[Learned]:
+    """What each seed learned, in turn."""
+    unfinished = partial_folder(out)
+    trackers = [load("tracker", name)(log_folder(out)) for name in dict.fromkeys(("jsonl", *options.trackers))]
+    for recipe in recipes(store, unfinished, options, stage):
+        folder = _seed_folder(unfinished, recipe, options)
+        yield learn_world(
+            store,
+            recipe,
+            folder=folder,
+            resume=_resumes(options, unfinished, folder),
+            stage=stage,
+            trackers=trackers,
+            name=out.name,
+        )
+
+
 def assist(logs: Path, out: Path, options: Options) -> None:
     """Takes part in the training that the first process of `torchrun` leads with `learn_logs`, and in nothing else.
 
@@ -253,7 +257,7 @@ def assist(logs: Path, out: Path, options: Options) -> None:
         raise InputError(f"{logs} is no store, and several processes cannot import it together. Import it first.")
     store, unfinished = open_store(logs), partial_folder(out)
     for recipe in recipes(store, unfinished, options, None):
-        folder = unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
+        folder = _seed_folder(unfinished, recipe, options)
         train_model(store, recipe, folder=folder, resume=_resumes(options, unfinished, folder))
 
 
@@ -278,6 +282,11 @@ def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | Non
         _tell(stage, "fit to the budget", 1)
     for seed in range(options.seed, options.seed + options.num_seeds):
         yield recipe.with_seed(seed)
+
+
+def _seed_folder(unfinished: Path, recipe: Recipe, options: Options) -> Path:
+    """Where the checkpoint of this seed lies."""
+    return unfinished if options.num_seeds == 1 else unfinished / f"seed{recipe.training.seed}"
 
 
 def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
@@ -321,7 +330,8 @@ def learn_world(
         DataError: no episode is long enough, or an action never changes.
         CollapseError: the latents collapsed, or the loss ran away.
     """
-    model, trained = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name)
+    found = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name)
+    model, trained = found.model, found.trained
     split, inputs = recipe.split(store), recipe.model_config.inputs
     model.requires_grad_(False)
     started = time.monotonic()
@@ -352,6 +362,14 @@ def learn_world(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model in evaluation mode, and how its training went."""
+
+    model: WorldModel
+    trained: Trained
+
+
 def train_model(
     store: Store,
     recipe: Recipe,
@@ -361,8 +379,8 @@ def train_model(
     stage: Stage | None = None,
     trackers: Sequence[Tracker] = (),
     name: str = "world",
-) -> tuple[WorldModel, Trained]:
-    """The recipe's model, trained, and how that went; under `torchrun` every process takes part. See `learn_world`."""
+) -> TrainedModel:
+    """The recipe's model, trained; under `torchrun` every process takes part. See `learn_world`."""
     split, inputs = recipe.split(store), recipe.model_config.inputs
     model = build_model(store, split, recipe)
     with processes():
@@ -378,7 +396,7 @@ def train_model(
             trackers=trackers,
             name=name,
         )
-    return model, trained
+    return TrainedModel(model=model, trained=trained)
 
 
 def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:

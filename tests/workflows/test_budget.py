@@ -1,0 +1,74 @@
+"""How long an update takes, on a clock that counts losses: one second for each piece of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from worldline.contracts.world_model import Losses, Window
+from worldline.data.store import Store
+from worldline.models.jepa import Jepa
+from worldline.recipes.recipe import Recipe
+from worldline.recipes.vectors import vectors
+from worldline.testing.toys import Integrator
+from worldline.workflows.budget import CHECKS, TIMED, updates_within
+
+
+class Counter:
+    """The sizes of the batches that losses were computed of, and a clock by them."""
+
+    def __init__(self) -> None:
+        self.sizes = list[int]()
+
+    def clock(self, second: float) -> Callable[[], float]:
+        """Seconds that so many losses take."""
+        return lambda: second * len(self.sizes)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    toy = Integrator(camera=False)
+    made = Store.create(tmp_path_factory.mktemp("toy") / "store", toy.schema)
+    for episode in toy.episodes(20, 12, seed=0):
+        made.append(episode)
+    return made
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    counter, loss = Counter(), Jepa.loss
+
+    def counted(self: Jepa, window: Window, *, generator: torch.Generator) -> Losses:
+        counter.sizes.append(len(window.past.step_s))
+        return loss(self, window, generator=generator)
+
+    monkeypatch.setattr(Jepa, "loss", counted)
+    return counter
+
+
+def recipe(store: Store, **training: object) -> Recipe:
+    made = vectors(store)
+    return replace(made, training=replace(made.training, num_updates=10_000, batch_size=16, **training))
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_batch_in_four_pieces_is_four_times_the_work(logs: Store, counter: Counter, accumulate: int) -> None:
+    found = updates_within(logs, recipe(logs, accumulate=accumulate), 4000.0, clock=counter.clock(1.0))
+    assert found == 4000 // accumulate - CHECKS
+    assert set(counter.sizes) == {16 // accumulate}
+
+
+@pytest.mark.parametrize(("second", "updates"), [(0.001, TIMED), (0.9, 3), (100.0, 1)])
+def test_it_times_some_updates_but_not_for_long(logs: Store, counter: Counter, second: float, updates: int) -> None:
+    updates_within(logs, recipe(logs), 4000.0, clock=counter.clock(second))
+    assert len(counter.sizes) == 1 + updates
+
+
+def test_one_slow_update_does_not_count(logs: Store, counter: Counter) -> None:
+    def clock() -> float:
+        return 0.1 * len(counter.sizes) + (len(counter.sizes) > 4)
+
+    assert updates_within(logs, recipe(logs), 100.0, clock=clock) == pytest.approx(1000 - CHECKS, abs=1)
