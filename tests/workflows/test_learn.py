@@ -6,17 +6,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import worldline
 from worldline.data.store import Store, open_store
-from worldline.errors import BundleError, ConfigError, DataError, InputError
+from worldline.errors import BundleError, CollapseError, ConfigError, DataError, InputError, UnknownNameError
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
+from worldline.workflows import learn as learn_module
 from worldline.workflows.learn import Options, learn, learn_logs
+from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
 from worldline.workflows.reporting import reported_steps
 
@@ -171,6 +174,54 @@ def test_of_several_seeds_those_that_were_not_begun_start_afresh(logs: Store, tm
     assert resumed.seeds == whole.seeds
     with pytest.raises(BundleError, match="no checkpoint"):
         learn(logs.path, tmp_path / "other", recipe=tiny, num_seeds=2, resume=True)
+
+
+def test_a_seed_that_collapses_does_not_take_the_others_with_it(
+    logs: Store, tmp_path: Path, tiny: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, collapsing = learn_module.learn_world, [1]
+
+    def learn_world(store: Store, recipe: Recipe, **rest: Any) -> Learned:
+        if recipe.training.seed in collapsing:
+            raise CollapseError("the latents collapsed")
+        return own(store, recipe, **rest)
+
+    monkeypatch.setattr(learn_module, "learn_world", learn_world)
+    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, num_seeds=2))
+    assert [one.seed for one in result.seeds] == [0]
+    assert result.findings[-1] == "seed 1: the latents collapsed"
+    collapsing.append(0)
+    with pytest.raises(CollapseError, match="seed 0: the latents collapsed"):
+        learn_logs(logs.path, tmp_path / "none", Options(recipe=tiny, num_seeds=2))
+
+
+def test_what_an_earlier_call_left_is_not_met_by_a_later_resume(logs: Store, tmp_path: Path, tiny: Make) -> None:
+    old = tmp_path / "world.partial" / "seed1" / "checkpoint.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("of other settings")
+
+    def stop(name: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, num_seeds=2), stage=stop)
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("given", [{"model": "jeppa"}, {"recipe": "pixel"}, {"trackers": ("tensorbord",)}])
+def test_an_unknown_name_is_said_before_anything_is_imported(tmp_path: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(UnknownNameError):
+        learn_logs(tmp_path / "nowhere", tmp_path / "world", Options(**given))
+
+
+def test_episodes_too_short_to_calibrate_are_refused_before_the_training(tmp_path: Path) -> None:
+    toy, told = Integrator(camera=False), list[str]()
+    store = Store.create(tmp_path / "store", toy.schema)
+    for episode in toy.episodes(20, 2, seed=0):
+        store.append(episode)
+    with pytest.raises(DataError, match=r"of the part 'held_out' have 4 observations"):
+        learn_logs(store.path, tmp_path / "world", stage=lambda name, *_: told.append(name))
+    assert not told
 
 
 def test_weights_without_a_family_that_takes_them_are_refused(logs: Store, tmp_path: Path, tiny: Make) -> None:

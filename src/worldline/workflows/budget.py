@@ -75,8 +75,8 @@ def size_for(store: Store, recipe: Recipe, budget_s: float) -> Sizing:
     if affordable < planned / 10:
         needed = (planned / 10 + CHECKS) * update_s / TRAINING
         raise ConfigError(
-            f"{budget_s:.0f} s are too short for the recipe {recipe.name!r} on this machine: an update takes "
-            f"{1000 * update_s:.0f} ms. Give at least {math.ceil(needed / 60)} min, or log smaller pictures."
+            f"{budget_s:.0f} s a seed are too short for the recipe {recipe.name!r} on this machine: an update takes "
+            f"{1000 * update_s:.0f} ms. Give at least {math.ceil(needed / 60)} min a seed."
         )
     heads_s = _time_heads(store, split, sized)
     return Sizing(

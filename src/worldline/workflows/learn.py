@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from worldline.data.splits import Split, split_store
 from worldline.data.store import Store, is_store, open_store
 from worldline.data.windows import Windows
 from worldline.engines.learned import LearnedEngine
-from worldline.errors import ConfigError, InputError
+from worldline.errors import CollapseError, ConfigError, DataError, InputError
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
@@ -43,6 +44,7 @@ from worldline.workflows.learned import Learned, Stage
 from worldline.workflows.manifest import facts, run_manifest
 from worldline.workflows.reporting import (
     BAND,
+    CONTEXT,
     diagnosis,
     drawn_imagination,
     forecast_sample,
@@ -198,13 +200,21 @@ def learn_logs(
     started, out, options = time.monotonic(), Path(out), options or Options()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
         raise InputError(f"{out} exists and is no bundle. Choose another place for the world, or delete it first.")
-    store, findings, unclear = _open(Path(logs), out, stage)
+    _check_names(options)
+    store, findings, unclear = _open(Path(logs), out, options, stage)
     imported_s = time.monotonic() - started
     unfinished = partial_folder(out)
-    worlds = [(one, _diagnostics(store, one, stage)) for one in _learn_seeds(store, out, options, stage)]
+    if unfinished.is_dir() and not options.resume:
+        shutil.rmtree(unfinished)  # of an earlier call, which another --resume must not meet
+    outcomes = list(_learn_seeds(store, out, options, stage))
+    worlds = [(one, _diagnostics(store, one, stage)) for one in outcomes if isinstance(one, Learned)]
+    failures = [one for one in outcomes if isinstance(one, CollapseError)]
+    if not worlds:
+        raise failures[0]
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
-    findings = (*learned.recipe.notes, *findings, *map(str, learned.findings), *learned.trained.notes)
+    noticed = (*map(str, learned.findings), *learned.trained.notes, *map(str, failures))
+    findings = (*learned.recipe.notes, *findings, *noticed)
     measured = time.monotonic()
     decoded = drawn_imagination(store, learned)
     sections = (*_evidence(store, learned, diagnostics), *decoded)
@@ -230,21 +240,37 @@ def learn_logs(
     )
 
 
-def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None) -> Iterator[Learned]:
-    """What each seed learned, in turn."""
+def _check_names(options: Options) -> None:
+    """An unknown name is an error before hours of importing.
+
+    Raises:
+        UnknownNameError: there is no such recipe, family or tracker.
+        MissingExtraError: a tracker's package is not installed.
+    """
+    given = [("recipe", options.recipe), ("model", options.model), *(("tracker", name) for name in options.trackers)]
+    for kind, name in given:
+        if isinstance(name, str):
+            load(kind, name)
+
+
+def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None) -> Iterator[Learned | CollapseError]:
+    """What each seed learned, in turn, or why it did not: the others are worth having."""
     unfinished = partial_folder(out)
     trackers = [load("tracker", name)(log_folder(out)) for name in dict.fromkeys(("jsonl", *options.trackers))]
     for recipe in recipes(store, unfinished, options, stage):
         folder = _seed_folder(unfinished, recipe, options)
-        yield learn_world(
-            store,
-            recipe,
-            folder=folder,
-            resume=_resumes(options, unfinished, folder),
-            stage=stage,
-            trackers=trackers,
-            name=out.name,
-        )
+        try:
+            yield learn_world(
+                store,
+                recipe,
+                folder=folder,
+                resume=_resumes(options, unfinished, folder),
+                stage=stage,
+                trackers=trackers,
+                name=out.name,
+            )
+        except CollapseError as error:
+            yield CollapseError(f"seed {recipe.training.seed}: {error}") if options.num_seeds > 1 else error
 
 
 def assist(logs: Path, out: Path, options: Options) -> None:
@@ -258,7 +284,8 @@ def assist(logs: Path, out: Path, options: Options) -> None:
     store, unfinished = open_store(logs), partial_folder(out)
     for recipe in recipes(store, unfinished, options, None):
         folder = _seed_folder(unfinished, recipe, options)
-        train_model(store, recipe, folder=folder, resume=_resumes(options, unfinished, folder))
+        with suppress(CollapseError):  # the first process says so
+            train_model(store, recipe, folder=folder, resume=_resumes(options, unfinished, folder))
 
 
 def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | None) -> Iterator[Recipe]:
@@ -327,7 +354,7 @@ def learn_world(
         name: of the run, for the trackers.
 
     Raises:
-        DataError: no episode is long enough, or an action never changes.
+        DataError: too few episodes are long enough, or an action never changes.
         CollapseError: the latents collapsed, or the loss ran away.
     """
     found = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name)
@@ -341,9 +368,9 @@ def learn_world(
     started = time.monotonic()
     _tell(stage, "calibrate", 0)
     episodes = [store.episode(number) for number in split.calibration]
-    # What a model remembers comes off the horizon where the recipe's fills an episode.
-    longest = int(np.quantile(store.num_steps, 0.2)) - engine.describe().context + 1
-    horizon = max(1, min(recipe.horizon, longest))
+    # What a model remembers comes off the horizon where the recipe's fills an episode; two episodes must have it.
+    lengths = int(np.quantile(store.num_steps, 0.2)), int(np.sort(store.num_steps[list(split.calibration)])[-2])
+    horizon = max(1, min(recipe.horizon, min(lengths) - engine.describe().context + 1))
     calibration = calibrate(
         engine, episodes, horizon=horizon, num_windows=recipe.num_windows, seed=recipe.training.seed
     )
@@ -383,6 +410,7 @@ def train_model(
     """The recipe's model, trained; under `torchrun` every process takes part. See `learn_world`."""
     split, inputs = recipe.split(store), recipe.model_config.inputs
     model = build_model(store, split, recipe)
+    _check_lengths(store, split, model)
     with processes():
         trained = train(
             model,
@@ -397,6 +425,24 @@ def train_model(
             name=name,
         )
     return TrainedModel(model=model, trained=trained)
+
+
+def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
+    """What calibration and report will need is asked for before the training, not after it.
+
+    Raises:
+        DataError: fewer than two episodes of a part are long enough.
+    """
+    for part, context in (("calibration", model.context), ("held_out", CONTEXT)):
+        numbers = list(vars(split)[part])
+        long = int((store.num_steps[numbers] >= context).sum())
+        if long < 2:
+            raise DataError(
+                f"{long} of the {len(numbers)} episodes of the part {part!r} have {context + 1} observations; two are "
+                "needed",
+                fix="Log more or longer episodes.",
+                file=store.path,
+            )
 
 
 def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
@@ -445,7 +491,9 @@ def save_learned(out: Path, learned: Learned, *, run: Mapping[str, Any], report:
     )
 
 
-def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
+def _open(
+    logs: Path, out: Path, options: Options, stage: Stage | None
+) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
     """The store to learn from, what was noticed in the logs, and what could not be told from them."""
     noticed: tuple[Finding, ...]
     unclear: tuple[str, ...]
@@ -454,7 +502,7 @@ def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str,
         noticed, unclear = check_actions(store.schema, logged_actions(store)), ()
     else:
         destination = out.with_name(f"{out.name}.store")
-        if is_store(destination):
+        if is_store(destination) and not options.resume:
             shutil.rmtree(destination)  # of an earlier call; the logs may have changed since
         imported = import_logs(logs, destination, keep_going=True, progress=_named(stage, "import"))
         store, noticed, unclear = open_store(destination), imported.findings, imported.unclear
