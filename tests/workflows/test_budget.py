@@ -14,7 +14,7 @@ from worldline.models.jepa import Jepa
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
-from worldline.workflows.budget import CHECKS, TIMED, updates_within
+from worldline.workflows.budget import CHECKS, TIMED, within
 
 
 class Counter:
@@ -56,14 +56,14 @@ def recipe(store: Store, **training: object) -> Recipe:
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_batch_in_four_pieces_is_four_times_the_work(logs: Store, counter: Counter, accumulate: int) -> None:
-    found = updates_within(logs, recipe(logs, accumulate=accumulate), 4000.0, clock=counter.clock(1.0))
-    assert found == 4000 // accumulate - CHECKS
+    found = within(logs, recipe(logs, accumulate=accumulate), train_s=4000.0, heads_s=1.0, clock=counter.clock(1.0))
+    assert found.num_updates == 4000 // accumulate - CHECKS
     assert set(counter.sizes) == {16 // accumulate}
 
 
 @pytest.mark.parametrize(("second", "updates"), [(0.001, TIMED), (0.9, 3), (100.0, 1)])
 def test_it_times_some_updates_but_not_for_long(logs: Store, counter: Counter, second: float, updates: int) -> None:
-    updates_within(logs, recipe(logs), 4000.0, clock=counter.clock(second))
+    within(logs, recipe(logs), train_s=4000.0, heads_s=1.0, clock=counter.clock(second))
     assert len(counter.sizes) == 1 + updates
 
 
@@ -71,4 +71,6 @@ def test_one_slow_update_does_not_count(logs: Store, counter: Counter) -> None:
     def clock() -> float:
         return 0.1 * len(counter.sizes) + (len(counter.sizes) > 4)
 
-    assert updates_within(logs, recipe(logs), 100.0, clock=clock) == pytest.approx(1000 - CHECKS, abs=1)
+    found = within(logs, recipe(logs), train_s=100.0, heads_s=1.0, clock=clock)
+    assert found.num_updates == pytest.approx(1000 - CHECKS, abs=1)
+    assert (found.size, found.heads) == (1.0, 1.0)  # by this clock heads take no time

@@ -21,6 +21,9 @@ from worldline.train.batches import to_window
 from worldline.train.heads import HeadsConfig, fit_heads
 from worldline.train.updates import Updates
 
+Clock = Callable[[], float]
+"""Seconds since some moment; `time.process_time` does not count those of other work on the machine."""
+
 SIZES = (2.0, 1.0, 0.5)
 """Of the layers, relative to the recipe's, in the order in which they are tried."""
 TRAINING, HEADS = 0.6, 0.25
@@ -86,15 +89,17 @@ def size_for(store: Store, recipe: Recipe, budget_s: float) -> Sizing:
     )
 
 
-def updates_within(
-    store: Store, recipe: Recipe, budget_s: float, *, clock: Callable[[], float] = time.monotonic
-) -> int:
-    """How many updates of the recipe's training, at most its own number, fit into a time; at least 1."""
+def within(store: Store, recipe: Recipe, *, train_s: float, heads_s: float, clock: Clock = time.monotonic) -> Sizing:
+    """The recipe's size, with as many of its updates as fit into these times by a clock; at least 1."""
     update_s = _time_update(store, recipe.split(store), recipe, clock)
-    return max(1, min(recipe.training.num_updates, int(budget_s / update_s) - CHECKS))
+    return Sizing(
+        size=1.0,
+        num_updates=max(1, min(recipe.training.num_updates, int(train_s / update_s) - CHECKS)),
+        heads=min(1.0, heads_s / _time_heads(store, recipe.split(store), recipe, clock)),
+    )
 
 
-def _time_update(store: Store, split: Split, recipe: Recipe, clock: Callable[[], float] = time.monotonic) -> float:
+def _time_update(store: Store, split: Split, recipe: Recipe, clock: Clock = time.monotonic) -> float:
     """Seconds that one update of the training takes, reading included: the median of several."""
     model, times_s = _fresh(store, recipe), list[float]()
     updates = Updates(model, store, split, recipe.model_config.inputs, recipe.training)
@@ -107,14 +112,14 @@ def _time_update(store: Store, split: Split, recipe: Recipe, clock: Callable[[],
     return statistics.median(times_s[1:])
 
 
-def _time_heads(store: Store, split: Split, recipe: Recipe) -> float:
+def _time_heads(store: Store, split: Split, recipe: Recipe, clock: Clock = time.monotonic) -> float:
     """Seconds that the recipe's heads take, from two short fits on a few episodes."""
     model, few = _fresh(store, recipe).eval(), replace(split, train=split.train[:8])
     shares, times_s = (0.01, 0.03), []
     for share in shares:
-        started = time.monotonic()
+        started = clock()
         fit_heads(model, store, few, recipe.model_config.inputs, _shortened(recipe.heads, share))
-        times_s.append(time.monotonic() - started)
+        times_s.append(clock() - started)
     updates_s = (times_s[1] - times_s[0]) / (shares[1] - shares[0])
     encode_s = max(0.0, times_s[0] - shares[0] * updates_s) * len(split.train) / len(few.train)
     return max(1.0, updates_s + encode_s)
