@@ -202,11 +202,16 @@ def test_a_forecast_is_judged_by_the_learned_part_and_by_the_vectors_against_sta
     stored[:, 1:, 0], stored[:, 1:, 1:exact] = 1.0, 1e-3  # a fast number, and slow ones
     imagined = stored[:, 1:].clone()
     imagined[..., latent:] += 7.0
-    assert net.forecast_error(stored, imagined) == 0
+    whole = torch.ones(5, 3, dtype=torch.bool)
+    assert net.forecast_error(stored, imagined, whole) == 0
     imagined[..., exact:latent] += 3.0
-    assert float(net.forecast_error(stored, imagined)) == pytest.approx(9.0)
+    assert float(net.forecast_error(stored, imagined, whole)) == pytest.approx(9.0)
     half = stored[:, 1:] / 2
-    assert float(net.forecast_error(stored, half)) == pytest.approx(2.0 * 0.25, rel=1e-3)
+    assert float(net.forecast_error(stored, half, whole)) == pytest.approx(2.0 * 0.25, rel=1e-3)
+    whole[0, 2] = False  # where not all was observed, what is stored is a guess
+    stored[0, 2] = 1e3
+    half[0, 1] = -1e3
+    assert float(net.forecast_error(stored, half, whole)) == pytest.approx(2.0 * 0.25, rel=1e-3)
 
 
 def test_with_a_signal_weight_the_vectors_are_the_first_numbers_of_the_latent() -> None:

@@ -12,6 +12,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.models.jepa import Latent
+from worldline.train.batches import PictureGoals
 from worldline.train.fitting import Fit
 from worldline.train.imagination import Imagination, Table
 from worldline.train.reaching import fit_distance, fit_inverse
@@ -106,6 +107,7 @@ def table(places: Tensor) -> Table:
         first=number * length,
         length=torch.full((len(latents),), length),
         held_out=torch.zeros(len(latents), dtype=torch.bool),
+        whole=torch.ones(len(latents), dtype=torch.bool),
     )
 
 
@@ -163,7 +165,10 @@ def test_a_goal_of_pictures_is_as_far_as_the_nearest_state_that_looks_like_it() 
     stops = 8 * torch.rand(80, 2, generator=generator)
     legs = [here + torch.arange(0, 1, 1 / 12)[:, None] * (there - here) for here, there in pairwise(stops)]
     walk = torch.cat(legs)  # one episode, so that pairs differ in both directions
-    pictures = torch.stack([-walk[:, 0], torch.ones(len(walk))], 1)
+    shown = torch.stack([-walk[:, 0], torch.ones(len(walk))], 1)
+    taken = torch.rand(len(walk), generator=generator) < 0.7
+    shown[~taken] = torch.tensor([-6.0, 1.0])  # what was not taken must not count as looking like that
+    pictures = PictureGoals(latents=shown, taken=taken)
     whole = replace(table(walk[None, :, 0]), features=walk, pictures=pictures)
     fit = Fit(updates=2000, batch_size=64, unroll=2, width=64, learning_rate=2e-3, tick=lambda: None)
     head = fit_distance(whole, Imagination(Plane(), PLANE, torch.Generator().manual_seed(0)), fit, far=8.0)

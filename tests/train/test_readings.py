@@ -125,7 +125,15 @@ def table(store: Store) -> Table:
         one = store.episode(number)
         push = torch.from_numpy(np.array(one.actions["push"]))
         position = torch.from_numpy(np.array(one.observations["position"]))
-        traces.append(Trace(features=position, actions=push, exogenous=None, step_s=torch.ones(len(push))))
+        traces.append(
+            Trace(
+                features=position,
+                actions=push,
+                exogenous=None,
+                step_s=torch.ones(len(push)),
+                whole=torch.ones(len(position), dtype=torch.bool),
+            )
+        )
     return Table.of(traces, numbers)
 
 
@@ -155,7 +163,13 @@ def test_the_table_knows_where_each_row_is_from(dots: Store) -> None:
 
 
 def test_one_episode_is_never_held_out_and_two_are_shared() -> None:
-    trace = Trace(features=torch.zeros(3, 1), actions=torch.zeros(2, 1), exogenous=None, step_s=torch.ones(2))
+    trace = Trace(
+        features=torch.zeros(3, 1),
+        actions=torch.zeros(2, 1),
+        exogenous=None,
+        step_s=torch.ones(2),
+        whole=torch.ones(3, dtype=torch.bool),
+    )
     assert not Table.of([trace], [5]).held_out.any()
     assert Table.of([trace, trace], [5, 2]).held_out.tolist() == [False] * 3 + [True] * 3
     assert Table.of([trace, trace], [5, 2]).numbers == [5, 2]

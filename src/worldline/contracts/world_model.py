@@ -168,9 +168,18 @@ class WorldModel(nn.Module, ABC):
     def belief(self, features: Float[Tensor, "B D"]) -> Belief:
         """The belief that stored features stand for, with nothing known of what came before; heads are fitted on it."""
 
-    def forecast_error(self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"]) -> Float[Tensor, ""]:
-        """How far imagined features are from stored ones, the first of which they set out from; refining lessens it."""
-        return (imagined - stored[:, 1:]).square().mean()
+    def forecast_error(
+        self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"], whole: Bool[Tensor, "B T1"]
+    ) -> Float[Tensor, ""]:
+        """How far imagined features are from stored ones, the first of which they set out from; refining lessens it.
+
+        Args:
+            stored: what the model held after each observation.
+            imagined: from the first of them on.
+            whole: whether all inputs were observed; where False the stored ones are in part the model's own guess.
+        """
+        due = whole[:, 1:].float()
+        return ((imagined - stored[:, 1:]).square().mean(-1) * due).sum() / due.sum().clamp(min=1)
 
     @abstractmethod
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:

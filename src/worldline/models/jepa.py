@@ -369,15 +369,17 @@ class Jepa(WorldModel):
             weights={name: weight for name, (weight, _) in found.items()},
         )
 
-    def forecast_error(self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"]) -> Float[Tensor, ""]:
+    def forecast_error(
+        self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"], whole: Bool[Tensor, "B T1"]
+    ) -> Float[Tensor, ""]:
         """As the loss judges predictions: vectors relative to standing still, the rest as it is."""
-        exact, latent = self.num_exact, self.config.latent_size
-        error = (imagined - stored[:, 1:])[..., exact:latent].square().mean()
-        if self.vectors is None or not exact:
+        learned = slice(self.num_exact, self.config.latent_size)
+        error = super().forecast_error(stored[..., learned], imagined[..., learned], whole)
+        if self.vectors is None or not self.num_exact:
             return error
-        known = torch.ones_like(stored[..., :exact], dtype=torch.bool)
-        pair = stored[..., :exact], imagined[..., :exact]
-        signals = _signal_error(*pair, known, known[..., 0], self.vectors.change, 1)
+        pair = stored[..., : self.num_exact], imagined[..., : self.num_exact]
+        known = whole[..., None].expand_as(pair[0])
+        signals = _signal_error(*pair, known, torch.ones_like(whole), self.vectors.change, 1)
         return torch.as_tensor(error + self.config.signal_weight * signals)
 
     def _unroll(self, seen: _Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:

@@ -114,12 +114,27 @@ class Trace:
         actions: concatenated, physical units.
         exogenous: concatenated; None where the schema has none.
         step_s: seconds that each step took.
+        whole: whether everything that the model takes was observed.
     """
 
     features: Float[Tensor, "T1 D"]
     actions: Float[Tensor, "T A"]
     exogenous: Float[Tensor, "T E"] | None
     step_s: Float[Tensor, " T"]
+    whole: Bool[Tensor, " T1"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureGoals:
+    """Observations as goals of which only the pictures are known.
+
+    Args:
+        latents: of the pictures alone.
+        taken: whether there were pictures, all of them; else the latent is that of nothing.
+    """
+
+    latents: Float[Tensor, "M P"]
+    taken: Bool[Tensor, " M"]
 
 
 @torch.no_grad()
@@ -132,8 +147,8 @@ def goal_latents(model: WorldModel, window: Window) -> Float[Tensor, "B D"]:
 @torch.no_grad()
 def picture_goals(
     model: WorldModel, store: Store, episodes: Sequence[int], signals: Sequence[str]
-) -> Float[Tensor, "M D"] | None:
-    """The latent of each observation, episode after episode, if it were a goal of which only the pictures are known.
+) -> PictureGoals | None:
+    """Each observation, episode after episode, if it were a goal of which only the pictures are known.
 
     Args:
         model: frozen; in evaluation mode.
@@ -145,13 +160,14 @@ def picture_goals(
     if len(pictures) in (0, len(signals)):
         return None
     windows = Windows(store, 1, episodes, window_signals(store.schema, signals))
-    starts, found = windows.all_starts(), []
+    starts, found, taken = windows.all_starts(), [], []
     for first in range(0, len(starts), PICTURES):
         window = to_window(windows.read(starts[first : first + PICTURES]), store.schema)
         shown = {n: flags if n in pictures else torch.zeros_like(flags) for n, flags in window.observed.items()}
         with autocast():
             found.append(goal_latents(model, replace(window, observed=shown)).float())
-    return torch.cat(found)
+        taken.append(torch.stack([window.observed[name][:, 0] for name in pictures]).all(0))
+    return PictureGoals(latents=torch.cat(found), taken=torch.cat(taken))
 
 
 @torch.no_grad()
@@ -179,6 +195,7 @@ def trace(
             window = to_window(windows.read(np.array([(episode, 0) for episode in some])), store.schema)
             with autocast():
                 features = fold(model, window, generator=generator)
+            whole = torch.stack([window.observed[name] for name in signals]).all(0)
             for row, episode in enumerate(some):
                 known = window.past.exogenous
                 found[episode] = Trace(
@@ -186,5 +203,6 @@ def trace(
                     actions=window.past.actions[row, 0],
                     exogenous=None if known is None else known[row],
                     step_s=window.past.step_s[row],
+                    whole=whole[row],
                 )
     return [found[episode] for episode in episodes]

@@ -209,5 +209,5 @@ def _refine_dynamics(model: WorldModel, table: Table, imagination: Imagination, 
         here = table.starts(fit.batch_size, steps, imagination.generator)
         with autocast():
             path = imagination.logged(table, here, steps).float()
-        stored = table.features[here[:, None] + torch.arange(steps + 1)]
-        descend(optimizer, model.forecast_error(stored, path.transpose(0, 1)))
+        rows = here[:, None] + torch.arange(steps + 1)
+        descend(optimizer, model.forecast_error(table.features[rows], path.transpose(0, 1), table.whole[rows]))

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from worldline.contracts.schema import Schema
 from worldline.contracts.world_model import Inputs, WorldModel
-from worldline.train.batches import Trace
+from worldline.train.batches import PictureGoals, Trace
 
 HELD_OUT: Final = 5
 """One training episode in so many judges heads that might learn the others by heart."""
@@ -34,8 +34,9 @@ class Table:
         first: row of the episode's first latent.
         length: latents in the episode.
         held_out: whether the episode is one of those that judge.
-        pictures: the latents as goals of which only the pictures are known; None where the model does not take both
-            pictures and other signals.
+        whole: whether everything that the model takes was observed.
+        pictures: the observations as goals of which only the pictures are known; None where the model does not take
+            both pictures and other signals.
     """
 
     features: Float[Tensor, "M D"]
@@ -46,7 +47,8 @@ class Table:
     first: Int[Tensor, " M"]
     length: Int[Tensor, " M"]
     held_out: Bool[Tensor, " M"]
-    pictures: Float[Tensor, "M P"] | None = None
+    whole: Bool[Tensor, " M"]
+    pictures: PictureGoals | None = None
 
     @staticmethod
     def of(traces: Sequence[Trace], episodes: Sequence[int]) -> Table:
@@ -65,6 +67,7 @@ class Table:
             first=firsts.repeat_interleave(lengths),
             length=lengths.repeat_interleave(lengths),
             held_out=held_out.repeat_interleave(lengths),
+            whole=torch.cat([one.whole for one in traces]),
         )
 
     @property

@@ -56,18 +56,20 @@ def fit_distance(table: Table, imagination: Imagination, fit: Fit, *, far: float
         before, imagined, logged, there = embedded.chunk(4)
         step = torch.cat([head.between(before, imagined), head.between(before, logged)])
         apart = torch.cat([head.between(before, there), head.between(imagined, there)])
-        loss = _push(far, apart) + STEP_WEIGHT * (step - 1).relu().square().mean()
+        loss = _push(far, apart).mean() + STEP_WEIGHT * (step - 1).relu().square().mean()
         if pictures is not None:
             with autocast():
-                shown = head.embed_pictures(pictures[goal]).float()
-            apart = torch.cat([head.between(before, shown), head.between(imagined, shown)])
-            loss = loss + _push(far, apart) + STEP_WEIGHT * head.between(there, shown).square().mean()
+                shown = head.embed_pictures(pictures.latents[goal]).float()
+            apart = _push(far, head.between(before, shown)) + _push(far, head.between(imagined, shown))
+            taken = pictures.taken[goal].float()
+            due = apart / 2 + STEP_WEIGHT * head.between(there, shown).square()
+            loss = loss + (due * taken).sum() / taken.sum().clamp(min=1)
         descend(optimizer, loss)
     return head
 
 
-def _push(far: float, apart: Float[Tensor, " pairs"]) -> Float[Tensor, ""]:
-    return FAR_WEIGHT * softplus(far - apart, beta=FAR_SHARPNESS).mean()
+def _push(far: float, apart: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
+    return torch.as_tensor(FAR_WEIGHT * softplus(far - apart, beta=FAR_SHARPNESS))
 
 
 def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit: Fit) -> Inverse:
@@ -98,9 +100,10 @@ def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit:
         num_steps = torch.randint(1, head.config.longest + 1, (fit.batch_size,), generator=imagination.generator)
         latent, wanted = table.features[here], table.features[goal][:, now]
         there = distance.embed(wanted)
-        if table.pictures is not None:  # every other goal is one of pictures
-            wanted[::2] = table.pictures[goal[::2]]
-            there[::2] = distance.embed_pictures(wanted[::2])
+        if table.pictures is not None:  # every other goal is one of pictures, where there were any
+            some = table.pictures.taken[goal] & (torch.arange(len(goal)) % 2 == 0)
+            wanted[some] = table.pictures.latents[goal[some]]
+            there[some] = distance.embed_pictures(wanted[some])
         path = []
         with autocast():
             for step in range(fit.unroll):
