@@ -24,7 +24,7 @@ from worldline.recipes import families, pixels, vectors
 from worldline.recipes.recipe import Recipe
 from worldline.registry import names
 from worldline.train import loop
-from worldline.train.loop import TrainingConfig
+from worldline.train.updates import TrainingConfig
 from worldline.workflows.learn import train_model
 
 ROOT = Path(__file__).parents[2]
@@ -64,16 +64,13 @@ def short(make: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the page is read: a store, encoders of transformers and of timm, a checkpoint of LeWM."""
-    timm, transformers = pytest.importorskip("timm"), pytest.importorskip("transformers")
+    """Where the page is read: a store, an encoder of transformers, a checkpoint of LeWM."""
+    transformers = pytest.importorskip("transformers")
     path = tmp_path_factory.mktemp("reader")
     worldline.record("two-rooms", path / "large", num_episodes=16, max_steps=15, seed=0)
     worldline.data.import_logs(path / "large", path / "store", size=(32, 32))
     sizes = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14, "image_size": 56}
     transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).save_pretrained(path / "dinov2-small")
-    tiny = {"img_size": 56, "patch_size": 14, "embed_dim": 48, "depth": 1, "num_heads": 2}
-    network = timm.create_model("vit_tiny_patch16_224", pretrained=False, **tiny)
-    timm.models.save_for_hf(network, path / "vit-timm", model_args=tiny, safe_serialization=True)
     (path / "lewm").mkdir()
     about = json.loads(REFERENCE.with_suffix(".json").read_text())
     (path / "lewm" / "config.json").write_text(json.dumps(about["config"]))

@@ -14,7 +14,7 @@ from worldline.models.jepa import Jepa
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
-from worldline.workflows.budget import CHECKS, TIMED, within
+from worldline.workflows.budget import CHECKS, HEADS, MOST, TIMED, TRAINING, size_for, within
 
 
 class Counter:
@@ -74,3 +74,32 @@ def test_one_slow_update_does_not_count(logs: Store, counter: Counter) -> None:
     found = within(logs, recipe(logs), train_s=100.0, heads_s=1.0, clock=clock)
     assert found.num_updates == pytest.approx(1000 - CHECKS, abs=1)
     assert (found.size, found.heads) == (1.0, 1.0)  # by this clock heads take no time
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "size", "updates"),
+    [(2.0, 2.0, 1.0), (20.0, 2.0, MOST), (1.0, 1.0, 1.0), (0.5, 0.5, 1.0), (0.1, 0.5, 0.2)],
+)
+def test_the_largest_model_that_gets_its_updates_is_chosen(
+    logs: Store, counter: Counter, monkeypatch: pytest.MonkeyPatch, budget_s: float, size: float, updates: float
+) -> None:
+    """Where an update takes as long as the layers are wide, and 1 second is what the recipe itself takes."""
+    planned = recipe(logs)
+    width = planned.model_config.predictor_width
+    second = TRAINING / (planned.training.num_updates + CHECKS)
+
+    def clock() -> float:
+        return sum(second * one for one in widths)
+
+    widths, loss = list[float](), Jepa.loss
+
+    def counted(self: Jepa, window: Window, *, generator: torch.Generator) -> Losses:
+        widths.append(self.config.predictor_width / width)
+        return loss(self, window, generator=generator)
+
+    monkeypatch.setattr(Jepa, "loss", counted)
+    found = size_for(logs, planned, 1.001 * budget_s, clock=clock)
+    assert found.size == size
+    assert found.num_updates == pytest.approx(updates * planned.training.num_updates, rel=0.1)
+    assert found.heads == pytest.approx(min(MOST, max(0.1, HEADS * 1.001 * budget_s)))
+    assert found.apply(planned).model_config.predictor_width == size * width

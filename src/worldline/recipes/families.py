@@ -60,7 +60,11 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
     if name == recipe.model and weights is None:
         return recipe
     if name not in _CHANGES:
-        start = "Start from one that has it: --recipe pixels or vectors." if name == "jepa" else "Write one."
+        start = (
+            "Start from one that has it: --recipe pixels or vectors."
+            if name == "jepa"
+            else "Write a function that gives a Recipe."
+        )
         raise UnsupportedError(
             f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}. {start}"
         )

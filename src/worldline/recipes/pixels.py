@@ -1,7 +1,8 @@
 """Any logs with pictures: `worldline learn LOGS --out world/`.
 
 The settings are those of Two Rooms with random walls, where they were measured (recipes/two_rooms.py); those of the
-vectors are explained in docs/design/vectors.md and docs/design/linear-and-told.md.
+vectors are explained in docs/design/vectors.md and docs/design/linear-and-told.md. Both together were tried in short
+runs only (benchmarks/LOG.md).
 """
 
 from __future__ import annotations

@@ -57,13 +57,14 @@ class Sizing:
         return replace(sized, training=training, heads=_shortened(sized.heads, self.heads))
 
 
-def size_for(store: Store, recipe: Recipe, budget_s: float) -> Sizing:
+def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = time.monotonic) -> Sizing:
     """The largest model that still gets the recipe's number of updates, and as many as fit.
 
     Args:
         store: to learn from.
         recipe: whose size and lengths are scaled.
         budget_s: for training, heads and calibration.
+        clock: that it is measured by.
 
     Raises:
         ConfigError: not even the smallest model gets a tenth of the recipe's updates.
@@ -71,7 +72,7 @@ def size_for(store: Store, recipe: Recipe, budget_s: float) -> Sizing:
     split, planned = recipe.split(store), recipe.training.num_updates
     for size in SIZES:
         sized = resized(recipe, size)
-        update_s = _time_update(store, split, sized)
+        update_s = _time_update(store, split, sized, clock)
         affordable = int(TRAINING * budget_s / update_s) - CHECKS
         if affordable >= planned:
             break
@@ -81,7 +82,7 @@ def size_for(store: Store, recipe: Recipe, budget_s: float) -> Sizing:
             f"{budget_s:.0f} s a seed are too short for the recipe {recipe.name!r} on this machine: an update takes "
             f"{1000 * update_s:.0f} ms. Give at least {math.ceil(needed / 60)} min a seed."
         )
-    heads_s = _time_heads(store, split, sized)
+    heads_s = _time_heads(store, split, sized, clock)
     return Sizing(
         size=size,
         num_updates=min(affordable, int(MOST * planned)),
@@ -99,7 +100,7 @@ def within(store: Store, recipe: Recipe, *, train_s: float, heads_s: float, cloc
     )
 
 
-def _time_update(store: Store, split: Split, recipe: Recipe, clock: Clock = time.monotonic) -> float:
+def _time_update(store: Store, split: Split, recipe: Recipe, clock: Clock) -> float:
     """Seconds that one update of the training takes, reading included: the median of several."""
     model, times_s = _fresh(store, recipe), list[float]()
     updates = Updates(model, store, split, recipe.model_config.inputs, recipe.training)
@@ -112,7 +113,7 @@ def _time_update(store: Store, split: Split, recipe: Recipe, clock: Clock = time
     return statistics.median(times_s[1:])
 
 
-def _time_heads(store: Store, split: Split, recipe: Recipe, clock: Clock = time.monotonic) -> float:
+def _time_heads(store: Store, split: Split, recipe: Recipe, clock: Clock) -> float:
     """Seconds that the recipe's heads take, from two short fits on a few episodes."""
     model, few = _fresh(store, recipe).eval(), replace(split, train=split.train[:8])
     shares, times_s = (0.01, 0.03), []

@@ -22,7 +22,7 @@ from worldline.contracts.world import World
 from worldline.contracts.world_model import WorldModel
 from worldline.data.checks import Finding, check_actions, raise_errors
 from worldline.data.importing import import_logs, logged_actions
-from worldline.data.splits import Split, split_store
+from worldline.data.splits import FEW, Split, split_store
 from worldline.data.store import Store, is_store, open_store
 from worldline.data.windows import Windows
 from worldline.engines.learned import LearnedEngine
@@ -213,7 +213,7 @@ def learn_logs(
         raise failures[0]
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
-    noticed = (*map(str, learned.findings), *learned.trained.notes, *map(str, failures))
+    noticed = (*map(str, learned.findings), *learned.trained.notes, *map(str, failures), *_left_out(diagnostics))
     findings = (*learned.recipe.notes, *findings, *noticed)
     measured = time.monotonic()
     decoded = drawn_imagination(store, learned)
@@ -440,7 +440,7 @@ def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
             raise DataError(
                 f"{long} of the {len(numbers)} episodes of the part {part!r} have {context + 1} observations; two are "
                 "needed",
-                fix="Log more or longer episodes.",
+                fix=f"Log longer episodes, or more: of {FEW} each part gets two.",
                 file=store.path,
             )
 
@@ -534,6 +534,13 @@ def _diagnostics(store: Store, learned: Learned, stage: Stage | None) -> Diagnos
     found = diagnosis(store, learned)
     _tell(stage, "measure", 1)
     return found
+
+
+def _left_out(diagnostics: Diagnostics | None) -> tuple[str, ...]:
+    """What the report does not compare with, and why."""
+    if diagnostics is None or "linear" in {one.world for one in diagnostics.errors}:
+        return ()
+    return ("No stretch of the logs was observed completely, so no regression is compared with: persistence alone.",)
 
 
 def _evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[Evidence, ...]:
