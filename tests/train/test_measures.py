@@ -151,3 +151,14 @@ def test_latents_that_forget_what_the_actions_did_show_it() -> None:
             return Position(torch.ones(64, 2) + 1e-3 * torch.randn(64, 2, generator=torch.Generator().manual_seed(1)))
 
     assert measured(Forgetful()).action_decodability < 0.1
+
+
+def test_a_decodability_that_swings_does_not_outweigh_a_tenth_of_the_error() -> None:
+    """The checks of a greenhouse after 300 and 1,350 updates, whose errors differ by ten times."""
+    early = ControlMeasures(
+        open_loop_skill=0.947, zero_action_gap=0.963, shuffled_action_gap=0.97, action_decodability=0.643
+    )
+    late = ControlMeasures(
+        open_loop_skill=0.996, zero_action_gap=0.997, shuffled_action_gap=0.998, action_decodability=0.259
+    )
+    assert late.control > early.control + 0.05

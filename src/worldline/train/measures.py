@@ -7,6 +7,7 @@ checkpoints with other latents can be compared.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,8 @@ from worldline.contracts.world_model import Inputs, Window, WorldModel
 
 RIDGE = 1e-3
 """Penalty of the regression that decodes actions, relative to the size of its inputs."""
+SLACK = 0.25
+"""Added to what decodability lacks, so that its last digits decide nothing."""
 MOST_ROWS = 1500
 """Transitions that decodability is measured on; the regression takes the cube of them."""
 
@@ -40,9 +43,12 @@ class ControlMeasures:
 
     @property
     def control(self) -> float:
-        """What a checkpoint is chosen by: the mean of the weakest of the first three and of the decodability."""
+        """1 - the geometric mean of what the weakest of the first three and decodability lack; chooses the checkpoint.
+
+        Halving an error counts alike wherever it stands, and a regression that swings does not outweigh it.
+        """
         weakest = min(self.open_loop_skill, self.zero_action_gap, self.shuffled_action_gap)
-        return (weakest + self.action_decodability) / 2
+        return 1 - math.sqrt((1 - weakest) * (1 + SLACK - self.action_decodability))
 
 
 @torch.no_grad()
