@@ -30,14 +30,15 @@ def processes() -> Iterator[None]:
 
     Each must join equally often. The first to come waits for the others.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
         yield
         return
     from torch.distributed.distributed_c10d import PrefixStore  # not in every build of torch
 
-    store, rank, size = _meeting()
     # What an earlier group wrote there would be taken for this one's, and all would wait for ever.
-    own = PrefixStore(f"group {next(_GROUPS)}", store)
+    own = PrefixStore(f"group {next(_GROUPS)}", _meeting())
+    rank = int(os.environ["RANK"])
     distributed.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield
@@ -46,12 +47,12 @@ def processes() -> Iterator[None]:
 
 
 @cache
-def _meeting() -> tuple[Any, int, int]:
-    """Where the processes find each other, this one's rank, and how many they are."""
+def _meeting() -> Any:
+    """The store in which the processes find each other."""
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-    return store, rank, size
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    return store
 
 
 def is_main() -> bool:
