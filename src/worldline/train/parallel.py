@@ -34,7 +34,10 @@ def processes() -> Iterator[None]:
     if size == 1:
         yield
         return
-    from torch.distributed.distributed_c10d import PrefixStore  # not in every build of torch
+    # Not in every build of torch. The first keeps for ever the group that is there when it is imported, with threads of
+    # which one can end in the interpreter's exit, where it aborts the process: so before there is one.
+    import torch.distributed.nn
+    from torch.distributed.distributed_c10d import PrefixStore
 
     # What an earlier group wrote there would be taken for this one's, and all would wait for ever.
     own = PrefixStore(f"group {next(_GROUPS)}", _meeting())
