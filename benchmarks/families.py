@@ -44,7 +44,7 @@ ROOT = Path(__file__).parent.parent
 RESULT, TABLE = ROOT / "benchmarks" / "results" / "families.json", ROOT / "docs" / "families.md"
 CONTEXT = 8
 """Observations before a goal is given: what the family that needs most of them asks for, the same for all."""
-GOALS_S = 200
+GOALS_S = 100
 """Seconds of a core that planning to all goals of a training may take, about."""
 RIVALS = ("persistence", "linear", "action_blind")
 Figures = dict[str, Any]
@@ -90,8 +90,8 @@ TASKS = {
         title="Two Rooms, fixed wall (pixels)",
         record=partial(_rooms, "fixed", 500),
         recipe=two_rooms,
-        train_s=400,
-        heads_s=100,
+        train_s=240,
+        heads_s=60,
         steps=(5, 10, 20),
         walls="fixed",
     ),
@@ -99,8 +99,8 @@ TASKS = {
         title="Two Rooms, random walls (pixels)",
         record=partial(_rooms, "random", 1600),
         recipe=two_rooms_random,
-        train_s=600,
-        heads_s=150,
+        train_s=240,
+        heads_s=60,
         steps=(5, 10, 20),
         walls="random",
     ),
@@ -108,8 +108,8 @@ TASKS = {
         title="Push-T (pixels and agent)",
         record=lambda path: record_push_t(path, num_episodes=400, seed=0),
         recipe=push_t,
-        train_s=900,
-        heads_s=150,
+        train_s=480,
+        heads_s=100,
         steps=(5, 10, 25),
     ),
 }

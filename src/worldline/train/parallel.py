@@ -36,7 +36,7 @@ def processes() -> Iterator[None]:
         return
     # Not in every build of torch. The first keeps for ever the group that is there when it is imported, with threads of
     # which one can end in the interpreter's exit, where it aborts the process: so before there is one.
-    import torch.distributed.nn
+    import torch.distributed.nn  # noqa: F401
     from torch.distributed.distributed_c10d import PrefixStore
 
     # What an earlier group wrote there would be taken for this one's, and all would wait for ever.
