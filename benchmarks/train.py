@@ -44,6 +44,13 @@ PUBLISHED_WEIGHT = 0.09
 TOLERANCE = 1e-4
 BARS = {"float32": 1.15, "bfloat16": 1.3}
 JEPA_FRAMES_PER_S = 3000
+KERNELS = {
+    "attention": ("::bmm", "flash_attention", "softmax"),
+    "products of layers": ("::mm", "::addmm", "_linear_pointwise"),
+    "activations and norms": ("gelu", "layer_norm"),
+    "copies": ("::copy_", "::cat"),
+}
+"""Parts of the names of operators, by what they are for; an operator belongs to the first that fits."""
 PEER_PACKAGES = (
     *("stable-worldmodel==0.1.1", "transformers>=5,<6"),
     *("imageio[ffmpeg]", "opencv-python-headless", "pygame", "pymunk", "shapely"),  # it imports them unasked
@@ -70,7 +77,7 @@ class Plan:
         Size(image=64, patch=8, compared=8, batch=64),
     )
     compared_steps: int = 20
-    repeats: int = 5
+    repeats: int = 11
     steps: int = 1
     jepa_seconds: float = 5.0
     seed: int = 0
@@ -181,7 +188,9 @@ def measure_size(peer: Peer, folder: Path, size: Size, threads: int, plan: Plan)
         "largest_difference": {kind: largest_difference(losses, theirs) for kind, losses in ours.items()},
     }
     for kind in BARS:
-        result[kind] = take_turns(peer, Ours(folder, size), size, plan, half=kind == "bfloat16")
+        training = Ours(folder, size)
+        result[kind] = take_turns(peer, training, size, plan, half=kind == "bfloat16")
+        result[kind]["ours"]["shares_of_time"] = shares_of_time(training, size, half=kind == "bfloat16")
     peer.ask("close", image=size.image)
     return result
 
@@ -207,6 +216,18 @@ def take_turns(peer: Peer, training: Ours, size: Size, plan: Plan, *, half: bool
             "gflops": flops / 1e9 * statistics.median(rates[side]),
         }
     return result
+
+
+def shares_of_time(training: Ours, size: Size, *, half: bool) -> Row:
+    """What one step of ours spends its time on, by the profiler."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        training.step(slice(0, size.batch), half=half, seed=0)
+    times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    found = dict.fromkeys((*KERNELS, "rest"), 0.0)
+    for name, time_us in times.items():
+        kinds = (kind for kind, kernels in KERNELS.items() if any(kernel in name for kernel in kernels))
+        found[next(kinds, "rest")] += time_us / sum(times.values())
+    return {kind: round(share, 3) for kind, share in found.items()}
 
 
 def flops_per_window(size: Size) -> dict[str, float]:
@@ -364,6 +385,10 @@ def show(result: Row) -> None:
             )
     console = Console()
     console.print(table)
+    for size in result["sizes"]:
+        for kind in BARS:
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in size[kind]["ours"]["shares_of_time"].items())
+            console.print(f"{size['image']} px, {kind}: {shares}")
     for name, bar in result["bars"].items():
         values = ", ".join(f"{key} {value:.3g}" for key, value in bar.items() if key != "met")
         console.print(f"{'met   ' if bar['met'] else 'missed'} {name}: {values}")

@@ -9,7 +9,7 @@ Source: LeWM (arXiv 2603.19312); the encoder is ViT (arXiv 2010.11929), the pred
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -124,54 +124,55 @@ class WholeLinear(torch.autograd.Function):
 class HalfAttention(torch.autograd.Function):
     """Attention in half precision on a processor, where the built-in one takes 3 to 6 times as long.
 
-    A few frames at a time, whose scores are computed again for the gradient instead of being kept.
+    A few frames at a time, so that their scores stay in the cache.
     """
 
     @staticmethod
     def forward(ctx: Any, joined: Float[Tensor, "M P joined"], num_heads: int) -> Float[Tensor, "M P D"]:
         """What the tokens attend to, from queries, keys and values side by side."""
-        ctx.save_for_backward(joined)
+        query, key, value = _by_head(joined.unflatten(-1, (3, num_heads, -1)))
+        query = query * query.shape[-1] ** -0.5
         ctx.num_heads = num_heads
-        found = []
-        for some in joined.split(_frames_at_once(joined)):
-            query, key, value = _by_head(some, num_heads)
-            weights = torch.bmm(query * query.shape[-1] ** -0.5, key.transpose(1, 2)).softmax(-1)
-            found.append(_beside(torch.bmm(weights, value), num_heads))
-        return torch.cat(found)
+        kept = list[Tensor]()
+        found = joined.new_empty(*joined.shape[:2], num_heads, query.shape[-1])
+        for rows, frames in _some(query, num_heads):
+            weights = torch.bmm(query[rows], key[rows].transpose(1, 2)).softmax(-1)
+            kept.append(weights)
+            _put(torch.bmm(weights, value[rows]), found[frames])
+        ctx.save_for_backward(query, key, value, *kept)
+        return found.flatten(2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Float[Tensor, "M P joined"], None]:
         """The gradient in `joined`."""
-        (joined,), num_heads = ctx.saved_tensors, ctx.num_heads
-        size, out = _frames_at_once(joined), []
-        for some, gradient in zip(joined.split(size), gradients[0].split(size), strict=True):
-            query, key, value = _by_head(some, num_heads)
-            scale = query.shape[-1] ** -0.5
-            query = query * scale
-            weights = torch.bmm(query, key.transpose(1, 2)).softmax(-1)
-            (due,) = _by_head(gradient, num_heads, parts=1)
-            through = torch.bmm(due, value.transpose(1, 2))
+        (query, key, value, *kept), num_heads = ctx.saved_tensors, ctx.num_heads
+        (due,) = _by_head(gradients[0].unflatten(-1, (1, num_heads, -1)))
+        out = gradients[0].new_empty(*gradients[0].shape[:2], 3, num_heads, query.shape[-1])
+        to_query, to_key, to_value = out.unbind(2)
+        for (rows, frames), weights in zip(_some(query, num_heads), kept, strict=True):
+            through = torch.bmm(due[rows], value[rows].transpose(1, 2))
             scores = torch._softmax_backward_data(through, weights, -1, weights.dtype)
-            parts = (
-                torch.bmm(scores, key).mul_(scale),
-                torch.bmm(scores.transpose(1, 2), query),
-                torch.bmm(weights.transpose(1, 2), due),
-            )
-            out.append(torch.cat([_beside(part, num_heads) for part in parts], -1))
-        return torch.cat(out), None
+            _put(torch.bmm(scores, key[rows]), to_query[frames])
+            _put(torch.bmm(scores.transpose(1, 2), query[rows]), to_key[frames])
+            _put(torch.bmm(weights.transpose(1, 2), due[rows]), to_value[frames])
+        out[:, :, 0] *= query.shape[-1] ** -0.5
+        return out.flatten(2), None
 
 
-def _frames_at_once(joined: Tensor) -> int:
-    return -(-SCORES_AT_ONCE // joined.shape[1] ** 2)
+def _some(query: Float[Tensor, "rows P size"], num_heads: int) -> Iterator[tuple[slice, slice]]:
+    """Rows that fit into the cache, and which frames they are of."""
+    size = -(-SCORES_AT_ONCE // query.shape[1] ** 2)
+    for first in range(0, len(query) // num_heads, size):
+        yield slice(first * num_heads, (first + size) * num_heads), slice(first, first + size)
 
 
-def _by_head(joined: Tensor, num_heads: int, parts: int = 3) -> Tensor:
-    """[M, P, parts * D] as [parts, M * heads, P, size]."""
-    return torch.as_tensor(joined.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).flatten(1, 2))
+def _put(by_head: Float[Tensor, "rows P size"], into: Float[Tensor, "M P heads size"]) -> None:
+    into.copy_(by_head.unflatten(0, (-1, into.shape[2])).transpose(1, 2))
 
 
-def _beside(values: Float[Tensor, "rows P size"], num_heads: int) -> Float[Tensor, "M P D"]:
-    return torch.as_tensor(values.unflatten(0, (-1, num_heads)).transpose(1, 2).flatten(2))
+def _by_head(joined: Float[Tensor, "M P parts heads size"]) -> Float[Tensor, "parts rows P size"]:
+    """A row for each head of each frame."""
+    return torch.as_tensor(joined.permute(2, 0, 3, 1, 4).flatten(1, 2))
 
 
 class EncoderLayer(nn.Module):
@@ -258,7 +259,8 @@ class Encoder(nn.Module):
         """The first token of each frame; a missing one is the mean of ImageNet."""
         device = images.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.position.dtype
-        size = max(1, TOKENS_AT_ONCE // len(self.position)) if device == "cpu" else max(1, len(images))
+        most = max(1, TOKENS_AT_ONCE // len(self.position)) if device == "cpu" else max(1, len(images))
+        size = -(-len(images) // max(1, -(-len(images) // most)))  # equal parts
         with torch.autocast(device, enabled=False):  # `kind` says what is half; the sums between layers stay whole
             pairs = zip(images.split(size), observed.split(size), strict=True)
             return torch.cat([self._encode(some, seen, kind) for some, seen in pairs])
