@@ -31,8 +31,8 @@ from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms
 from worldline.workflows.goals import HORIZON, StraightActor, held_out_pairs, reached
-from worldline.workflows.learn import learn_world
 from worldline.workflows.record import record
+from worldline.workflows.training import learn_world
 
 ROOT = Path(__file__).parent
 BAR = 0.97

@@ -96,8 +96,8 @@ def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:
     from worldline.nn.precision import autocast
     from worldline.recipes.two_rooms import two_rooms
     from worldline.train.batches import to_window
-    from worldline.workflows.learn import build_model
     from worldline.workflows.record import record
+    from worldline.workflows.training import build_model
 
     store = record("two-rooms", folder / "two-rooms", num_episodes=num_episodes, max_steps=STEPS, seed=0)
     recipe = two_rooms(store)

@@ -34,10 +34,10 @@ from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.understanding.diagnostics import diagnose
 from worldline.workflows.budget import within
 from worldline.workflows.goals import INVERSE, PLANNER, STRAIGHT, Walls, held_out_pairs, reach
-from worldline.workflows.learn import learn_world
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
 from worldline.workflows.reporting import comparisons, honest
+from worldline.workflows.training import learn_world
 
 FAMILIES = ("jepa", "rssm", "ensemble", "token", "features", "lewm")
 ROOT = Path(__file__).parent.parent

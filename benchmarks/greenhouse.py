@@ -24,9 +24,9 @@ from worldline.contracts.episode import Episode
 from worldline.data.store import Store, is_store, open_store
 from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse, record_greenhouse
 from worldline.understanding.diagnostics import Diagnostics, diagnose
-from worldline.workflows.learn import learn_world
 from worldline.workflows.learned import Learned
 from worldline.workflows.reporting import comparisons, honest
+from worldline.workflows.training import learn_world
 
 STEPS = {1: 2, 6: 12, 24: 48}
 """Hours to steps."""

@@ -53,8 +53,8 @@ from worldline.understanding.statistics import (
     r_squared,
     ratio,
 )
-from worldline.workflows.learn import learn_world
 from worldline.workflows.learned import Learned
+from worldline.workflows.training import learn_world
 
 STEPS = (5, 10, 25)
 CONTEXT = 3

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from worldline.errors import UnknownNameError
+from worldline.errors import InputError, UnknownNameError
 
 BUILTIN: dict[str, dict[str, str]] = {
     "model": {
@@ -90,3 +90,26 @@ def load(kind: str, name: str) -> Any:
     if name not in names(kind):
         raise UnknownNameError(kind, name, names(kind))
     return entry_points(group=f"worldline.{kind}s", name=name)[name].load()
+
+
+def imported(kind: str, path: str) -> Any:
+    """What a user calls "module:name"; never for what comes from others, since it runs code.
+
+    Raises:
+        InputError: there is no such module, or the text has another form.
+        UnknownNameError: the module does not have the name.
+    """
+    name, _, attribute = path.partition(":")
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in name.split(".")):
+        raise InputError(f"{kind} is {path!r}. Write module:name, such as my_package.my_module:my_{kind}.")
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        problem = f"{kind} is {path!r}, and there is no module {error.name!r}"
+        raise InputError(f"{problem}. Check the spelling, and that its folder is in PYTHONPATH.") from error
+    if attribute not in vars(module):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UnknownNameError(f"{kind} in {name}", attribute, known)
+    return vars(module)[attribute]

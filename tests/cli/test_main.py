@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typer.testing import CliRunner
 
 from worldline.cli.main import app
 from worldline.cli.options import free_cores
-from worldline.data.store import open_store
+from worldline.data.store import Store, open_store
 from worldline.recipes import two_rooms
 from worldline.recipes.recipe import Recipe
+from worldline.testing.toys import Integrator
 
 RUN = CliRunner()
 COMMANDS = ("demo", "record", "import", "check", "show", "export", "learn", "conform", "version")
@@ -82,6 +84,32 @@ def test_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[
     found = json.loads(figures.read_text())
     assert found["episodes"] == 24
     assert set(found["rmse"]["position"]["1"]) == {"world", "persistence", "linear", "action_blind"}
+
+
+OWN_RECIPE = """
+from dataclasses import replace
+from worldline.recipes.vectors import vectors
+
+def small(store):
+    known = vectors(store)
+    training = replace(known.training, num_updates=4, num_checks=1, min_deviation=0.0, min_rank=1.0)
+    return replace(known, name="my own", training=training)
+"""
+
+
+def test_a_recipe_of_the_users_own_lies_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("recipe_for_a_test.py").write_text(OWN_RECIPE)
+    store = Store.create("store", Integrator(camera=False).schema)
+    for episode in Integrator(camera=False).episodes(24, 12, seed=0):
+        store.append(episode)
+    arguments = ["learn", "store", "--out", "world", "--json", "figures.json", "--recipe"]
+    shown = RUN.invoke(app, [*arguments, "recipe_for_a_test:small"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(Path("figures.json").read_text())["recipe"] == "my own"
+    shown = RUN.invoke(app, [*arguments, "recipe_for_a_test:smal"])
+    assert "no recipe in recipe_for_a_test is called 'smal'. Did you mean 'small'" in shown.stderr.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.train.batches import to_window
 from worldline.train.loop import train
-from worldline.workflows.learn import Options, build_model, learn_logs
+from worldline.workflows.learn import Options, learn_logs
+from worldline.workflows.training import build_model
 
 SCHEMA = Schema(
     signals=(

@@ -10,9 +10,9 @@ from worldline.recipes.greenhouse import SCHEMA, greenhouse, greenhouse_split, r
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
 from worldline.understanding.diagnostics import Diagnostics, diagnose
-from worldline.workflows.learn import learn_world
 from worldline.workflows.learned import Learned
 from worldline.workflows.reporting import comparisons, honest
+from worldline.workflows.training import learn_world
 
 pytest.importorskip("lettuce_greenhouse_gym")
 

@@ -19,8 +19,9 @@ from worldline.recipes.pixels import pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
 from worldline.testing.models import check_model
 from worldline.train.batches import to_window, window_signals
-from worldline.workflows.learn import Options, build_model, learn_world, recipes
+from worldline.workflows.learn import Options, recipes
 from worldline.workflows.learned import Learned
+from worldline.workflows.training import build_model, learn_world
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))
 PLACE = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")

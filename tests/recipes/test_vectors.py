@@ -12,8 +12,8 @@ from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.recipes.vectors import vectors
 from worldline.understanding.diagnostics import diagnose
-from worldline.workflows.learn import learn_world
 from worldline.workflows.reporting import comparisons, honest
+from worldline.workflows.training import learn_world
 
 FAST = Signal(name="fast", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
 SLOW = Signal(name="slow", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="kg")

@@ -26,7 +26,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.registry import names
 from worldline.train import loop
 from worldline.train.updates import TrainingConfig
-from worldline.workflows.learn import train_model
+from worldline.workflows.training import train_model
 
 ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import signal
 import threading
@@ -68,13 +69,13 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     np.testing.assert_array_equal(*plans)
 
 
-def test_what_a_recipe_notes_is_in_the_result_and_in_the_report(logs: Store, tmp_path: Path, tiny: Make) -> None:
-    note = "LeWM takes camera alone. Left out of its inputs: position."
-    result = learn_logs(
-        logs.path, tmp_path / "world", Options(recipe=lambda store: replace(tiny(store), notes=(note,)))
-    )
-    assert result.findings[0] == note
-    assert note in (tmp_path / "world" / "report.html").read_text()
+def test_what_the_model_is_not_shown_is_in_the_result_and_in_the_report(
+    logs: Store, tmp_path: Path, tiny: Make
+) -> None:
+    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny))
+    (told,) = (line for line in result.findings if "position" in line)
+    assert told == "Not among the model's inputs: position, wall."
+    assert told in html.unescape((tmp_path / "world" / "report.html").read_text())
 
 
 def test_without_a_decoder_the_report_shows_no_pictures_of_what_is_imagined(
@@ -208,7 +209,15 @@ def test_what_an_earlier_call_left_is_not_met_by_a_later_resume(logs: Store, tmp
     assert not old.exists()
 
 
-@pytest.mark.parametrize("given", [{"model": "jeppa"}, {"recipe": "pixel"}, {"trackers": ("tensorbord",)}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model": "jeppa"},
+        {"recipe": "pixel"},
+        {"recipe": "worldline.recipes.vectors:vektors"},
+        {"trackers": ("tensorbord",)},
+    ],
+)
 def test_an_unknown_name_is_said_before_anything_is_imported(tmp_path: Path, given: dict[str, Any]) -> None:
     with pytest.raises(UnknownNameError):
         learn_logs(tmp_path / "nowhere", tmp_path / "world", Options(**given))

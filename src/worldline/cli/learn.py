@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from dataclasses import asdict
@@ -25,7 +24,7 @@ def learn(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="pixels, vectors, pixels-and-vectors, or another recipe by name.",
+            help="pixels, vectors, pixels-and-vectors, another by name, or module:name of a function of the store.",
             show_default="all images and vectors that there are",
         ),
     ] = None,
@@ -54,6 +53,7 @@ def learn(
     """Learn a world from logs: a bundle, with a report in it."""
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
+    from worldline.train.parallel import rank
     from worldline.workflows.learn import Options, assist, learn_logs, log_folder, partial_folder
 
     check_json(json)
@@ -69,7 +69,9 @@ def learn(
         resume=resume,
     )
     use_threads(threads)
-    if int(os.environ.get("RANK", "0")) > 0:  # not the first process of torchrun
+    if recipe is not None and ":" in recipe:
+        sys.path.append(str(Path.cwd()))  # a user's recipe lies where the user is; what is installed goes first
+    if rank():  # not the first process of torchrun
         assist(logs, out, options)
         return
     try:

@@ -1,8 +1,8 @@
 """Any recipe with another family of models: `worldline learn LOGS --out world/ --model rssm`.
 
 Inputs, split, horizon and planner stay those of the recipe, so that the families can be compared; what belongs to the
-family is set here. Only LeWM takes less, one image, and the recipe then notes what is left out. What each reaches is in
-docs/families.md, measured by benchmarks/families.py.
+family is set here. Only LeWM takes less, one image. What each reaches is in docs/families.md, measured by
+benchmarks/families.py.
 """
 
 from __future__ import annotations
@@ -165,13 +165,11 @@ def _lewm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
 
 
 def _image_alone(recipe: Recipe, camera: str) -> Recipe:
-    """The recipe, which notes what is left out and has it read out: it is no longer part of the latent as it is."""
-    left_out = [name for name in recipe.model_config.inputs if name != camera]
-    if not left_out:
+    """The recipe, which has the rest of its inputs read out: they are no longer part of the latent as they are."""
+    if recipe.model_config.inputs == (camera,):
         return recipe
-    note = f"LeWM takes {camera} alone. Left out of its inputs: {', '.join(left_out)}."
     updates = max(recipe.heads.readout_updates, HeadsConfig().readout_updates)
-    return replace(recipe, notes=(*recipe.notes, note), heads=replace(recipe.heads, readout_updates=updates))
+    return replace(recipe, heads=replace(recipe.heads, readout_updates=updates))
 
 
 _CHANGES: Final[Mapping[str, Callable[[Recipe, Store, Path | None], Recipe]]] = {

@@ -30,7 +30,6 @@ class Recipe:
         num_proposals: sequences of the inverse head that the planner starts from; see `LocalWorld`.
         split: which episodes are for what.
         pretrained: puts pretrained weights into a fresh model; None where there are none.
-        notes: what a reader of the result has to know of it, a sentence each.
     """
 
     name: str
@@ -44,7 +43,6 @@ class Recipe:
     num_proposals: int
     split: Callable[[Store], Split]
     pretrained: Callable[[WorldModel], None] | None = None
-    notes: tuple[str, ...] = ()
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe, with other initial weights and batches; the split stays."""

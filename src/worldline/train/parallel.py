@@ -41,8 +41,7 @@ def processes() -> Iterator[None]:
 
     # What an earlier group wrote there would be taken for this one's, and all would wait for ever.
     own = PrefixStore(f"group {next(_GROUPS)}", _meeting())
-    rank = int(os.environ["RANK"])
-    distributed.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=PATIENCE)
+    distributed.init_process_group("gloo", store=own, rank=rank(), world_size=size, timeout=PATIENCE)
     try:
         yield
     finally:
@@ -56,6 +55,17 @@ def _meeting() -> Any:
 
     store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
     return store
+
+
+def rank() -> int:
+    """The number of this process among those that `torchrun` started; 0 in any other."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def meet() -> None:
+    """Returns once every process has come here; outside of `processes`."""
+    with processes():
+        wait_for_all()
 
 
 def is_main() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -39,8 +39,8 @@ from worldline.workflows.goals import (
     plan_times,
     reach,
 )
-from worldline.workflows.learn import MakeRecipe, learn_world, save_learned
-from worldline.workflows.learned import Learned, Stage
+from worldline.workflows.learn import MakeRecipe
+from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import device, facts, peak_memory_gb, run_manifest
 from worldline.workflows.record import record
 from worldline.workflows.reporting import (
@@ -51,6 +51,8 @@ from worldline.workflows.reporting import (
     learning_curves,
     readout_quality,
 )
+from worldline.workflows.stage import Stage, counted
+from worldline.workflows.training import learn_world, save_learned
 
 MAX_STEPS: Final = 60
 MARKER: Final = "demo.json"
@@ -136,7 +138,7 @@ def demo(
     settings = {"walls": walls, "seed": seed, "num_episodes": num_episodes, "num_pairs": num_pairs}
     _clear(folder)
     _write(folder / MARKER, settings)
-    told = None if stage is None else _telling(stage, "record")
+    told = counted(stage, "record")
     store = record(lab, folder / "logs", num_episodes=num_episodes, max_steps=MAX_STEPS, seed=0, progress=told)
     times_s = {"record": time.monotonic() - started}
     chosen = (recipe or _RECIPES[walls])(store).with_seed(seed)
@@ -269,7 +271,3 @@ def _clear(folder: Path) -> None:
 
 def _write(path: Path, value: Mapping[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def _telling(stage: Stage, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: stage(name, done, total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
@@ -24,7 +24,8 @@ from worldline.engines.oracle import OracleEngine
 from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
-from worldline.workflows.learned import Learned, Stage
+from worldline.workflows.learned import Learned
+from worldline.workflows.stage import Stage, counted
 from worldline.worlds.local import LocalWorld
 
 Walls = Literal["fixed", "random"]
@@ -134,7 +135,7 @@ def reach(
             replan_every=replan_every,
             track=picture if name == PLANNER else (),
             seed=seed,
-            progress=_named(stage, f"plan: {name}"),
+            progress=counted(stage, f"plan: {name}"),
         )
     return found
 
@@ -181,7 +182,3 @@ def _asked(pairs: Sequence[Pair], schema: Schema) -> tuple[History, Goal]:
     none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in schema.actions}
     targets = {"camera": np.stack([pair.goal["camera"] for pair in pairs])}
     return History(observations=starts, actions=none), Goal(targets=targets)
-
-
-def _named(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
-    return None if stage is None else lambda done, total: stage(name, done, total)

@@ -10,41 +10,29 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
 
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
 from worldline.contracts.schema import Kind
 from worldline.contracts.world import World
-from worldline.contracts.world_model import WorldModel
 from worldline.data.checks import Finding, check_actions, raise_errors
 from worldline.data.importing import import_logs, logged_actions
-from worldline.data.splits import FEW, Split, split_store
+from worldline.data.splits import split_store
 from worldline.data.store import Store, is_store, open_store
-from worldline.data.windows import Windows
-from worldline.engines.learned import LearnedEngine
-from worldline.errors import CollapseError, ConfigError, DataError, InputError
+from worldline.errors import CollapseError, ConfigError, InputError
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
-from worldline.registry import load
-from worldline.train.batches import to_window, window_signals
-from worldline.train.heads import Heads, fit_heads
-from worldline.train.loop import Trained, train
-from worldline.train.parallel import processes
-from worldline.train.tracking import Tracker
+from worldline.registry import imported, load
+from worldline.train.parallel import meet, rank
 from worldline.understanding.diagnostics import Diagnostics
 from worldline.understanding.evidence import Decoded, Evidence
 from worldline.understanding.report import Report, render
 from worldline.workflows.budget import Sizing, size_for
 from worldline.workflows.decoded import decoded_rmse
-from worldline.workflows.learned import Learned, Stage
+from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, run_manifest
 from worldline.workflows.reporting import (
     BAND,
-    CONTEXT,
     diagnosis,
     drawn_imagination,
     forecast_sample,
@@ -53,9 +41,9 @@ from worldline.workflows.reporting import (
     readout_quality,
     supports,
 )
-from worldline.worlds.bundled import save_world
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.local import LocalWorld
+from worldline.workflows.stage import Stage, counted, tell
+from worldline.workflows.training import learn_world, save_learned, train_model
+from worldline.worlds.bundled import open_world
 
 MakeRecipe = Callable[[Store], Recipe]
 
@@ -94,7 +82,8 @@ class Options:
     """How to learn, beside the logs and the place.
 
     Args:
-        recipe: a registered name, or a function that gives the recipe for a store; None for "pixels-and-vectors" where
+        recipe: a registered name, "module:name" of a function that gives the recipe for a store, or such a function;
+            None for "pixels-and-vectors" where
             the observations hold both, "pixels" where they hold images and no vector, else "vectors".
         model: family that takes the place of the recipe's, by its registered name; None leaves the recipe's.
         weights: folder of pretrained weights, for a family that starts from some; see `recipes.families`.
@@ -154,7 +143,7 @@ def learn(
     resume: bool = False,
     stage: Stage | None = None,
 ) -> World:
-    """The world learned from logs, saved as a bundle with a report.
+    """The world learned from logs, saved as a bundle with a report; under `torchrun` every process gets it.
 
     Args:
         logs: a store, or whatever `worldline.data.opening.open_logs` takes: these are imported into `<out>.store`,
@@ -190,7 +179,13 @@ def learn(
         trackers=tuple(trackers),
         resume=resume,
     )
-    return learn_logs(logs, out, options, stage=stage).world
+    if rank():
+        assist(Path(logs), Path(out), options)
+        meet()
+        return open_world(out)
+    world = learn_logs(logs, out, options, stage=stage).world
+    meet()  # the bundle is there
+    return world
 
 
 def learn_logs(
@@ -213,8 +208,9 @@ def learn_logs(
         raise failures[0]
     learned, diagnostics = max(worlds, key=lambda one: one[0].trained.control)
     seeds = tuple(_seed_result(*world) for world in worlds)
-    noticed = (*map(str, learned.findings), *learned.trained.notes, *map(str, failures), *_left_out(diagnostics))
-    findings = (*learned.recipe.notes, *findings, *noticed)
+    noticed = (*map(str, learned.findings), *learned.trained.notes, *map(str, failures))
+    noticed = (*_unseen(store, learned.recipe), *noticed, *_left_out(diagnostics))
+    findings = (*findings, *noticed)
     measured = time.monotonic()
     decoded = drawn_imagination(store, learned)
     sections = (*_evidence(store, learned, diagnostics), *decoded)
@@ -245,12 +241,13 @@ def _check_names(options: Options) -> None:
 
     Raises:
         UnknownNameError: there is no such recipe, family or tracker.
+        InputError: "module:name" is not there.
         MissingExtraError: a tracker's package is not installed.
     """
     given = [("recipe", options.recipe), ("model", options.model), *(("tracker", name) for name in options.trackers)]
     for kind, name in given:
         if isinstance(name, str):
-            load(kind, name)
+            (imported if kind == "recipe" and ":" in name else load)(kind, name)
 
 
 def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None) -> Iterator[Learned | CollapseError]:
@@ -297,7 +294,7 @@ def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | Non
     if options.budget_s is not None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("a budget is measured in one process. Leave it out, or learn without torchrun.")
-        _tell(stage, "fit to the budget", 0)
+        tell(stage, "fit to the budget", 0)
         plan = unfinished / "budget.json"
         if options.resume and plan.exists():
             chosen = from_json(Sizing, plan.read_text(), where=plan)
@@ -306,7 +303,7 @@ def recipes(store: Store, unfinished: Path, options: Options, stage: Stage | Non
             unfinished.mkdir(parents=True, exist_ok=True)
             plan.write_text(to_json(chosen))
         recipe = chosen.apply(recipe)
-        _tell(stage, "fit to the budget", 1)
+        tell(stage, "fit to the budget", 1)
     for seed in range(options.seed, options.seed + options.num_seeds):
         yield recipe.with_seed(seed)
 
@@ -332,165 +329,6 @@ def partial_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def learn_world(
-    store: Store,
-    recipe: Recipe,
-    *,
-    folder: Path,
-    resume: bool = False,
-    stage: Stage | None = None,
-    trackers: Sequence[Tracker] = (),
-    name: str = "world",
-) -> Learned:
-    """Trains the recipe's model on a store, fits its heads, and calibrates.
-
-    Args:
-        store: the logs.
-        recipe: what to do.
-        folder: for the checkpoint of the training, interrupted or complete; the caller removes it in the end.
-        resume: go on from that checkpoint.
-        stage: told about progress.
-        trackers: told of what is measured during training.
-        name: of the run, for the trackers.
-
-    Raises:
-        DataError: too few episodes are long enough, or an action never changes.
-        CollapseError: the latents collapsed, or the loss ran away.
-    """
-    found = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name)
-    model, trained = found.model, found.trained
-    split, inputs = recipe.split(store), recipe.model_config.inputs
-    model.requires_grad_(False)
-    started = time.monotonic()
-    heads = fit_heads(model, store, split, inputs, recipe.heads, progress=_named(stage, "fit heads"))
-    heads_s = time.monotonic() - started
-    engine = build_engine(store, recipe, model, heads)
-    started = time.monotonic()
-    _tell(stage, "calibrate", 0)
-    episodes = [store.episode(number) for number in split.calibration]
-    # What a model remembers comes off the horizon where the recipe's fills an episode; two episodes must have it.
-    lengths = int(np.quantile(store.num_steps, 0.2)), int(np.sort(store.num_steps[list(split.calibration)])[-2])
-    horizon = max(1, min(recipe.horizon, min(lengths) - engine.describe().context + 1))
-    calibration = calibrate(
-        engine, episodes, horizon=horizon, num_windows=recipe.num_windows, seed=recipe.training.seed
-    )
-    _tell(stage, "calibrate", 1)
-    return Learned(
-        recipe=recipe,
-        data_hash=engine.notes["data"],
-        engine=engine,
-        calibration=calibration,
-        world=LocalWorld(engine, calibration, recipe.planner, num_proposals=recipe.num_proposals),
-        split=split,
-        trained=trained,
-        heads_s=heads_s,
-        calibrate_s=time.monotonic() - started,
-        findings=Windows(store, recipe.training.window, split.train, inputs).left_out,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """A model in evaluation mode, and how its training went."""
-
-    model: WorldModel
-    trained: Trained
-
-
-def train_model(
-    store: Store,
-    recipe: Recipe,
-    *,
-    folder: Path,
-    resume: bool = False,
-    stage: Stage | None = None,
-    trackers: Sequence[Tracker] = (),
-    name: str = "world",
-) -> TrainedModel:
-    """The recipe's model, trained; under `torchrun` every process takes part. See `learn_world`."""
-    split, inputs = recipe.split(store), recipe.model_config.inputs
-    model = build_model(store, split, recipe)
-    _check_lengths(store, split, model)
-    with processes():
-        trained = train(
-            model,
-            store,
-            split,
-            inputs,
-            recipe.training,
-            folder=folder,
-            resume=resume,
-            progress=_named(stage, "learn"),
-            trackers=trackers,
-            name=name,
-        )
-    return TrainedModel(model=model, trained=trained)
-
-
-def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
-    """What calibration and report will need is asked for before the training, not after it.
-
-    Raises:
-        DataError: fewer than two episodes of a part are long enough.
-    """
-    for part, context in (("calibration", model.context), ("held_out", CONTEXT)):
-        numbers = list(vars(split)[part])
-        long = int((store.num_steps[numbers] >= context).sum())
-        if long < 2:
-            raise DataError(
-                f"{long} of the {len(numbers)} episodes of the part {part!r} have {context + 1} observations; two are "
-                "needed",
-                fix=f"Log longer episodes, or more: of {FEW} each part gets two.",
-                file=store.path,
-            )
-
-
-def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
-    """An untrained model whose normaliser knows the training data."""
-    family = load("model", recipe.model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
-        model: WorldModel = family(schema=store.schema, config=recipe.model_config)
-    if recipe.pretrained is not None:
-        recipe.pretrained(model)
-    names = window_signals(store.schema, (*recipe.model_config.inputs, *model.targets))
-    windows = Windows(store, recipe.training.window, split.train, names)
-    model.fit_normaliser(to_window(windows.sample(512, np.random.default_rng(0)), store.schema))
-    return model
-
-
-def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) -> LearnedEngine:
-    """The model with its heads, behind the engine contract."""
-    return LearnedEngine(
-        model=model,
-        schema=store.schema,
-        inputs=recipe.model_config.inputs,
-        readout=heads.readout,
-        familiarity=heads.familiarity,
-        distance_head=heads.distance,
-        inverse_head=heads.inverse,
-        reward_head=heads.reward,
-        termination_head=heads.termination,
-        decoder=heads.decoder,
-        name=recipe.name,
-        notes={"data": store.content_hash(), "recipe": recipe.name},
-    )
-
-
-def save_learned(out: Path, learned: Learned, *, run: Mapping[str, Any], report: str) -> None:
-    """Writes the bundle; an earlier one is replaced."""
-    save_world(
-        out,
-        learned.engine,
-        learned.calibration,
-        learned.recipe.planner,
-        num_proposals=learned.recipe.num_proposals,
-        model=learned.recipe.model,
-        run=run,
-        report=report,
-    )
-
-
 def _open(
     logs: Path, out: Path, options: Options, stage: Stage | None
 ) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
@@ -504,7 +342,7 @@ def _open(
         destination = out.with_name(f"{out.name}.store")
         if is_store(destination) and not options.resume:
             shutil.rmtree(destination)  # of an earlier call; the logs may have changed since
-        imported = import_logs(logs, destination, keep_going=True, progress=_named(stage, "import"))
+        imported = import_logs(logs, destination, keep_going=True, progress=counted(stage, "import"))
         store, noticed, unclear = open_store(destination), imported.findings, imported.unclear
     raise_errors(finding for finding in noticed if finding.episode is None)
     return store, tuple(map(str, noticed)), unclear
@@ -516,8 +354,9 @@ def _recipe(store: Store, options: Options) -> Recipe:
         kinds = {signal.kind for signal in store.schema.observations}
         seen = "pixels-and-vectors" if Kind.VECTOR in kinds else "pixels"
         given = seen if Kind.IMAGE in kinds else "vectors"
-    make: MakeRecipe = load("recipe", given) if isinstance(given, str) else given
-    recipe = make(store)
+    if isinstance(given, str):
+        given = imported("recipe", given) if ":" in given else load("recipe", given)
+    recipe = given(store)
     if options.model is not None:
         recipe = with_family(recipe, store, options.model, weights=options.weights)
     elif options.weights is not None:
@@ -530,10 +369,16 @@ def _diagnostics(store: Store, learned: Learned, stage: Stage | None) -> Diagnos
     card = learned.engine.describe()
     if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
         return None
-    _tell(stage, "measure", 0)
+    tell(stage, "measure", 0)
     found = diagnosis(store, learned)
-    _tell(stage, "measure", 1)
+    tell(stage, "measure", 1)
     return found
+
+
+def _unseen(store: Store, recipe: Recipe) -> tuple[str, ...]:
+    """What the model of this recipe does not look at."""
+    names = [one.name for one in store.schema.observations if one.name not in recipe.model_config.inputs]
+    return (f"Not among the model's inputs: {', '.join(names)}.",) if names else ()
 
 
 def _left_out(diagnostics: Diagnostics | None) -> tuple[str, ...]:
@@ -563,13 +408,3 @@ def _seed_result(learned: Learned, found: Diagnostics | None) -> SeedResult:
         chosen_step=learned.trained.chosen_step,
         rmse={signal: {step: float(rmse.value[step - 1]) for step in steps} for signal, rmse in own.items()},
     )
-
-
-def _named(stage: Stage | None, name: str) -> Callable[[int, int], None] | None:
-    return None if stage is None else lambda done, total: stage(name, done, total)
-
-
-def _tell(stage: Stage | None, name: str, done: int) -> None:
-    """A stage that is not counted: it is under way, or done."""
-    if stage is not None:
-        stage(name, done, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from worldline.contracts.world import World
@@ -12,9 +11,6 @@ from worldline.engines.learned import LearnedEngine
 from worldline.recipes.recipe import Recipe
 from worldline.train.loop import Trained
 from worldline.worlds.calibration import Calibration
-
-Stage = Callable[[str, int, int], None]
-"""Called with the name of the stage, what is done and what there is to do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from worldline.errors import InputError, UnknownNameError
+from worldline.errors import InputError
 from worldline.labs.lab import Lab, Policy
 from worldline.labs.spaces import AnyEnv, AnySpace
+from worldline.registry import imported
 
 Act = Callable[[Any, np.random.Generator], Any]
 """A policy without memory: takes an observation and a generator, gives an action."""
@@ -91,27 +91,9 @@ def policies_for(policy: Policy | type[Policy] | Act | str | None, env: AnyEnv, 
     if not isinstance(policy, str):
         return _several(policy, repr(policy), number)
     if ":" in policy:
-        return _several(_imported(policy), repr(policy), number)
+        return _several(imported("policy", policy), repr(policy), number)
     known = "'random'" if lab is None else "'random' or 'explorer'"
     raise InputError(f"policy is {policy!r}. Use {known}, or module:name of a policy or of a function.")
-
-
-def _imported(path: str) -> Any:
-    """What is called `name` in a module, given "module:name"."""
-    name, _, attribute = path.partition(":")
-    if not attribute.isidentifier() or not all(part.isidentifier() for part in name.split(".")):
-        raise InputError(f"policy is {path!r}. Write module:name, such as my_package.policies:push.")
-    try:
-        module = import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and what it imports is not
-        problem = f"policy is {path!r}, and there is no module {error.name!r}"
-        raise InputError(f"{problem}. Check the spelling, and that its folder is in PYTHONPATH.") from error
-    if attribute not in vars(module):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UnknownNameError(f"policy in {name}", attribute, known)
-    return vars(module)[attribute]
 
 
 def _several(found: Any, words: str, number: int) -> list[Policy]:

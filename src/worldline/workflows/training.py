@@ -1,0 +1,191 @@
+"""One training: model, heads and calibration from a store and a recipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldline.contracts.world_model import WorldModel
+from worldline.data.splits import FEW, Split
+from worldline.data.store import Store
+from worldline.data.windows import Windows
+from worldline.engines.learned import LearnedEngine
+from worldline.errors import DataError
+from worldline.recipes.recipe import Recipe
+from worldline.registry import load
+from worldline.train.batches import to_window, window_signals
+from worldline.train.heads import Heads, fit_heads
+from worldline.train.loop import Trained, train
+from worldline.train.parallel import processes
+from worldline.train.tracking import Tracker
+from worldline.workflows.learned import Learned
+from worldline.workflows.reporting import CONTEXT
+from worldline.workflows.stage import Stage, counted, tell
+from worldline.worlds.bundled import save_world
+from worldline.worlds.calibration import calibrate
+from worldline.worlds.local import LocalWorld
+
+
+def learn_world(
+    store: Store,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    resume: bool = False,
+    stage: Stage | None = None,
+    trackers: Sequence[Tracker] = (),
+    name: str = "world",
+) -> Learned:
+    """Trains the recipe's model on a store, fits its heads, and calibrates.
+
+    Args:
+        store: the logs.
+        recipe: what to do.
+        folder: for the checkpoint of the training, interrupted or complete; the caller removes it in the end.
+        resume: go on from that checkpoint.
+        stage: told about progress.
+        trackers: told of what is measured during training.
+        name: of the run, for the trackers.
+
+    Raises:
+        DataError: too few episodes are long enough, or an action never changes.
+        CollapseError: the latents collapsed, or the loss ran away.
+    """
+    found = train_model(store, recipe, folder=folder, resume=resume, stage=stage, trackers=trackers, name=name)
+    model, trained = found.model, found.trained
+    split, inputs = recipe.split(store), recipe.model_config.inputs
+    model.requires_grad_(False)
+    started = time.monotonic()
+    heads = fit_heads(model, store, split, inputs, recipe.heads, progress=counted(stage, "fit heads"))
+    heads_s = time.monotonic() - started
+    engine = build_engine(store, recipe, model, heads)
+    started = time.monotonic()
+    tell(stage, "calibrate", 0)
+    episodes = [store.episode(number) for number in split.calibration]
+    # What a model remembers comes off the horizon where the recipe's fills an episode; two episodes must have it.
+    lengths = int(np.quantile(store.num_steps, 0.2)), int(np.sort(store.num_steps[list(split.calibration)])[-2])
+    horizon = max(1, min(recipe.horizon, min(lengths) - engine.describe().context + 1))
+    calibration = calibrate(
+        engine, episodes, horizon=horizon, num_windows=recipe.num_windows, seed=recipe.training.seed
+    )
+    tell(stage, "calibrate", 1)
+    return Learned(
+        recipe=recipe,
+        data_hash=engine.notes["data"],
+        engine=engine,
+        calibration=calibration,
+        world=LocalWorld(engine, calibration, recipe.planner, num_proposals=recipe.num_proposals),
+        split=split,
+        trained=trained,
+        heads_s=heads_s,
+        calibrate_s=time.monotonic() - started,
+        findings=Windows(store, recipe.training.window, split.train, inputs).left_out,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model in evaluation mode, and how its training went."""
+
+    model: WorldModel
+    trained: Trained
+
+
+def train_model(
+    store: Store,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    resume: bool = False,
+    stage: Stage | None = None,
+    trackers: Sequence[Tracker] = (),
+    name: str = "world",
+) -> TrainedModel:
+    """The recipe's model, trained; under `torchrun` every process takes part. See `learn_world`."""
+    split, inputs = recipe.split(store), recipe.model_config.inputs
+    model = build_model(store, split, recipe)
+    _check_lengths(store, split, model)
+    with processes():
+        trained = train(
+            model,
+            store,
+            split,
+            inputs,
+            recipe.training,
+            folder=folder,
+            resume=resume,
+            progress=counted(stage, "learn"),
+            trackers=trackers,
+            name=name,
+        )
+    return TrainedModel(model=model, trained=trained)
+
+
+def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
+    """What calibration and report will need is asked for before the training, not after it.
+
+    Raises:
+        DataError: fewer than two episodes of a part are long enough.
+    """
+    for part, context in (("calibration", model.context), ("held_out", CONTEXT)):
+        numbers = list(vars(split)[part])
+        long = int((store.num_steps[numbers] >= context).sum())
+        if long < 2:
+            raise DataError(
+                f"{long} of the {len(numbers)} episodes of the part {part!r} have {context + 1} observations; two are "
+                "needed",
+                fix=f"Log longer episodes, or more: of {FEW} each part gets two.",
+                file=store.path,
+            )
+
+
+def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
+    """An untrained model whose normaliser knows the training data."""
+    family = load("model", recipe.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        model: WorldModel = family(schema=store.schema, config=recipe.model_config)
+    if recipe.pretrained is not None:
+        recipe.pretrained(model)
+    names = window_signals(store.schema, (*recipe.model_config.inputs, *model.targets))
+    windows = Windows(store, recipe.training.window, split.train, names)
+    model.fit_normaliser(to_window(windows.sample(512, np.random.default_rng(0)), store.schema))
+    return model
+
+
+def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) -> LearnedEngine:
+    """The model with its heads, behind the engine contract."""
+    return LearnedEngine(
+        model=model,
+        schema=store.schema,
+        inputs=recipe.model_config.inputs,
+        readout=heads.readout,
+        familiarity=heads.familiarity,
+        distance_head=heads.distance,
+        inverse_head=heads.inverse,
+        reward_head=heads.reward,
+        termination_head=heads.termination,
+        decoder=heads.decoder,
+        name=recipe.name,
+        notes={"data": store.content_hash(), "recipe": recipe.name},
+    )
+
+
+def save_learned(out: Path, learned: Learned, *, run: Mapping[str, Any], report: str) -> None:
+    """Writes the bundle; an earlier one is replaced."""
+    save_world(
+        out,
+        learned.engine,
+        learned.calibration,
+        learned.recipe.planner,
+        num_proposals=learned.recipe.num_proposals,
+        model=learned.recipe.model,
+        run=run,
+        report=report,
+    )
