@@ -76,7 +76,9 @@ def measured(model: WorldModel) -> ControlMeasures:
             step_s=torch.full((64, 6), 0.1),
         ),
     )
-    features = fold(model, window, generator=torch.Generator())
+    generator = torch.Generator().manual_seed(1)
+    draws = 1 if model.deterministic else 2
+    features = torch.stack([fold(model, window, generator=generator) for _ in range(draws)])
     return measure_control(model, window, features, torch.arange(64), seed=0)
 
 
@@ -88,6 +90,41 @@ def test_the_truth_has_every_measure_at_1_whatever_the_scale_of_its_latents(size
     assert found.shuffled_action_gap == pytest.approx(1, abs=1e-6)
     assert found.action_decodability == pytest.approx(1, abs=1e-2)
     assert found.control == pytest.approx(1, abs=1e-2)
+
+
+def test_a_model_that_draws_is_measured_by_what_it_expects() -> None:
+    class Drawing(Exact):
+        """Its latents are the truth and as much noise, new in each."""
+
+        deterministic = False
+
+        def encode(self, window: Window, *, generator: torch.Generator) -> Position:
+            return self._drawn(super().encode(window, generator=generator).position, generator)
+
+        def update(
+            self,
+            belief: Belief,
+            inputs: Inputs,
+            observation: Mapping[str, Tensor],
+            observed: Mapping[str, Tensor],
+            *,
+            generator: torch.Generator,
+        ) -> Position:
+            return self._drawn(observation["position"], generator)
+
+        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+            found = super().rollout(belief, inputs, generator=generator)
+            noise = torch.randn(found.features.shape, generator=generator)
+            return Imagined(features=found.features + 0.3 * noise, final=found.final)
+
+        @staticmethod
+        def _drawn(position: Tensor, generator: torch.Generator) -> Position:
+            return Position(position + 0.3 * torch.randn(position.shape, generator=generator))
+
+    found, blind = measured(Drawing()), measured(Drawing(gain=0.0))
+    assert min(found.open_loop_skill, found.zero_action_gap, found.shuffled_action_gap) > 0.9
+    assert max(blind.zero_action_gap, blind.shuffled_action_gap) < 0.05
+    assert blind.control < found.control
 
 
 def test_a_model_that_ignores_actions_is_worth_nothing() -> None:

@@ -274,10 +274,11 @@ class _Run:
         generator = torch.Generator().manual_seed(config.seed)
         with precision(config):
             losses = model.loss(self.validation, generator=generator)
-            features = fold(model, self.validation, generator=generator)
+            draws = 1 if model.deterministic else 2
+            features = torch.stack([fold(model, self.validation, generator=generator) for _ in range(draws)])
             control = measure_control(model, self.validation, features, self.episodes, seed=config.seed)
         model.train()
-        health = measure_health(features[..., model.present])
+        health = measure_health(features[0, ..., model.present])
         guard(health, step=self.step, min_rank=config.min_rank, min_deviation=config.min_deviation)
         return _named("validation", losses) | asdict(health) | asdict(control) | {"control": control.control}
 

@@ -53,39 +53,51 @@ class ControlMeasures:
 
 @torch.no_grad()
 def measure_control(
-    model: WorldModel, window: Window, features: Float[Tensor, "B H D"], episode: Int[Tensor, " B"], *, seed: int
+    model: WorldModel, window: Window, features: Float[Tensor, "R B H D"], episode: Int[Tensor, " B"], *, seed: int
 ) -> ControlMeasures:
     """The measures of `model` in evaluation mode.
+
+    Errors are those of expected latents. Of a model that draws, R is 2: the product of two independent errors is, on
+    average, the square of the expected one, where the square of either would be mostly the noise of its draws.
 
     Args:
         model: as it stands.
         window: B windows of at least 3 observations.
-        features: what `fold` gives for `window`. Only those that show the present count: a memory knows the actions.
+        features: what `fold` gives for `window`, R times. Only those that show the present count: a memory knows the
+            actions.
         episode: that each window is from.
         seed: of the model's draws and of the shuffle.
     """
-    known = min(model.context, features.shape[1] - 2)
+    known = min(model.context, features.shape[2] - 2)
     features = features[..., model.present]
     future = window.past.steps(slice(known - 1, None))
-    truth = features[:, known:]
-    generator = torch.Generator(features.device).manual_seed(seed)
-    belief = model.encode(window.first(known), generator=generator)
+    truth = features[:, :, known:]
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator(features.device).manual_seed(seed + number) for number in range(len(features))]
+
+    beliefs = [model.encode(window.first(known), generator=generator) for generator in generators()]
 
     def error(actions: Tensor) -> float:
-        draws = torch.Generator(features.device).manual_seed(seed)
-        imagined = model.rollout(belief, replace(future, actions=actions), generator=draws).features[:, 0].mean(1)
-        return float((imagined[..., model.present].float() - truth).square().mean())
+        inputs, draws = replace(future, actions=actions), zip(beliefs, generators(), strict=True)
+        imagined = [model.rollout(belief, inputs, generator=own).features[:, 0].mean(1) for belief, own in draws]
+        return _product(torch.stack(imagined)[..., model.present].float() - truth)
 
     own = error(future.actions)
-    still = float((features[:, known - 1 : known] - truth).square().mean())
+    still = _product(features[:, :, known - 1 : known] - truth)
     mean = error(future.actions.mean((0, 1, 2)).expand_as(future.actions).contiguous())
     shuffled = error(future.actions.roll(1, 0))
     return ControlMeasures(
         open_loop_skill=_better(own, still),
         zero_action_gap=_better(own, mean),
         shuffled_action_gap=_better(own, shuffled),
-        action_decodability=_decodability(features, window.past, episode),
+        action_decodability=_decodability(features.mean(0), window.past, episode),
     )
+
+
+def _product(errors: Float[Tensor, "R B T D"]) -> float:
+    """The mean square of the expected error, from R independent ones; at least 0."""
+    return max(0.0, float((errors[0] * errors[-1]).mean()))
 
 
 def _better(error: float, floor: float) -> float:
