@@ -219,7 +219,7 @@ def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
     columns = ["family", "seeds", "updates", *goals, *reported]
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for family, row in rows.items():
-        if row is None:
+        if not row:
             continue
         if "unsupported" in row:
             lines.append(f"| `{family}` | UNSUPPORTED: {row['unsupported']} |" + " |" * (len(columns) - 2))
@@ -268,32 +268,45 @@ def machine(threads: int) -> str:
     )
 
 
-def run(
-    results: Figures, name: str, family: str, seeds: Sequence[int], store: Store, given: argparse.Namespace
-) -> None:
+def run(name: str, family: str, seeds: Sequence[int], store: Store, given: argparse.Namespace) -> None:
     """Measures what is missing of one row."""
-    rows = results["tasks"].setdefault(name, {})
     for seed in seeds:
-        if "seeds" not in rows.get(family, {}):
-            rows[family] = {"seeds": []}
-        row = rows[family]
-        if not given.again and any(one["seed"] == seed for one in row.get("seeds", ())):
+        if not given.again and any(one["seed"] == seed for one in _row(_results(), name, family).get("seeds", ())):
             continue
         print(f"{name}, {family}, seed {seed}", flush=True)
+        found = {"seed": seed, "machine": machine(given.threads), "note": given.note}
         try:
-            found = {"seed": seed, "machine": machine(given.threads), "note": given.note}
             found |= measure(TASKS[name], store, family, seed, given.encoder)
         except UnsupportedError as error:
-            rows[family] = {"unsupported": str(error)}
+            found = {"unsupported": str(error)}
         except WorldlineError as error:
             print(f"  failed: {error}", flush=True)
-            row.setdefault("failed", []).append({"seed": seed, "why": str(error)})
-        else:
-            row["seeds"] = sorted(
-                [*(one for one in row["seeds"] if one["seed"] != seed), found], key=lambda one: one["seed"]
-            )
+            found = {"seed": seed, "why": str(error)}
+        results = _results()  # as it is now: another run may have added to it
+        _add(_row(results, name, family), found)
         RESULT.write_text(json.dumps(results, indent=1) + "\n")
         TABLE.write_text(table(results))
+
+
+def _results() -> Figures:
+    results: Figures = json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
+    return results
+
+
+def _row(results: Figures, name: str, family: str) -> Figures:
+    return results["tasks"].setdefault(name, {}).setdefault(family, {})
+
+
+def _add(row: Figures, found: Figures) -> None:
+    """To the row of a family what one seed gave; it takes the place of what that seed gave before."""
+    if "unsupported" in found:
+        row.clear()
+        row |= found
+        return
+    for kind in ("seeds", "failed"):
+        row[kind] = [one for one in row.get(kind, ()) if one["seed"] != found["seed"]]
+    row["failed" if "why" in found else "seeds"].append(found)
+    row["seeds"].sort(key=lambda one: one["seed"])
 
 
 def main() -> None:
@@ -312,13 +325,12 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure anew what is there")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    results = json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
     with tempfile.TemporaryDirectory() as temporary:
         for name in given.tasks:
             path = (given.logs or Path(temporary)) / name
             store = open_store(path) if is_store(path) else TASKS[name].record(path)
             for family in given.families:
-                run(results, name, family, range(given.seeds), store, given)
+                run(name, family, range(given.seeds), store, given)
 
 
 if __name__ == "__main__":
