@@ -289,12 +289,12 @@ def run(name: str, family: str, seeds: Sequence[int], store: Store, given: argpa
 
 
 def _results() -> Figures:
-    results: Figures = json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
-    return results
+    return json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
 
 
 def _row(results: Figures, name: str, family: str) -> Figures:
-    return results["tasks"].setdefault(name, {}).setdefault(family, {})
+    row: Figures = results["tasks"].setdefault(name, {}).setdefault(family, {})
+    return row
 
 
 def _add(row: Figures, found: Figures) -> None:
