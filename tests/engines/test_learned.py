@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.models.partial_model import PartialModel
 from torch import Tensor
 
 from worldline.contracts.engine import Future
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Window
 from worldline.engines import learned
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import InputError, UnsupportedError
@@ -279,7 +280,7 @@ class Members(Belief):
         return Members(self.places[index])
 
 
-class Drift(WorldModel):
+class Drift(PartialModel):
     """The toy's dynamics, but each step and each look is off by chance; some members, each with draws of its own."""
 
     deterministic = False
@@ -287,12 +288,6 @@ class Drift(WorldModel):
     def __init__(self, members: int) -> None:
         super().__init__()
         self.members = members
-
-    def fit_normaliser(self, window: Window) -> None:
-        raise NotImplementedError
-
-    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        raise NotImplementedError
 
     def belief(self, features: Tensor) -> Belief:
         return Members(features[:, None])

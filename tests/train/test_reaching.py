@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+from tests.models.partial_model import PartialModel
 from torch import Tensor
 
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.contracts.world_model import Belief, Imagined, Inputs, WorldModel
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.models.jepa import Latent
 from worldline.train.batches import PictureGoals
@@ -28,28 +28,8 @@ PLANE = Schema(signals=(SCHEMA["place"], PUSHES))
 FIT = Fit(updates=150, batch_size=32, unroll=2, width=32, learning_rate=3e-3, tick=lambda: None)
 
 
-class Line(WorldModel):
+class Line(PartialModel):
     """The latent is where a thing is, and a 0."""
-
-    def fit_normaliser(self, window: Window) -> None:
-        raise NotImplementedError
-
-    def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
-        raise NotImplementedError
-
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Tensor],
-        *,
-        generator: torch.Generator,
-    ) -> Belief:
-        raise NotImplementedError
-
-    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        raise NotImplementedError
 
     def belief(self, features: Tensor) -> Belief:
         return Latent(latent=features)

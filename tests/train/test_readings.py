@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tests.models.partial_model import PartialModel
 from torch import Tensor
 
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.contracts.world_model import Belief, Imagined, Inputs
 from worldline.data.store import Store
 from worldline.models.jepa import Latent
 from worldline.nn.decoder import ImageDecoder
@@ -69,28 +69,8 @@ def episode(seed: int, *, ends: bool = True, num_steps: int = 12) -> Episode:
     )
 
 
-class Exact(WorldModel):
+class Exact(PartialModel):
     """The latent after a push is where the dot really goes."""
-
-    def fit_normaliser(self, window: Window) -> None:
-        raise NotImplementedError
-
-    def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
-        raise NotImplementedError
-
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Tensor],
-        *,
-        generator: torch.Generator,
-    ) -> Belief:
-        raise NotImplementedError
-
-    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        raise NotImplementedError
 
     def belief(self, features: Tensor) -> Belief:
         return Latent(latent=features)

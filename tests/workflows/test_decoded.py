@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 import torch
+from tests.models.partial_model import PartialModel
 from torch import Tensor
 
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Window
 from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
 from worldline.heads.decoder import Decoder, DecoderConfig
@@ -27,15 +28,12 @@ SCHEMA = Schema(signals=(CAMERA, CHANGE), step_s=3600.0)
 CONTEXT, HORIZON, PER_EPISODE = 2, 5, 3
 
 
-class Grey(WorldModel):
+class Grey(PartialModel):
     """The latent is the grey; each imagined step is wrong by `drift`."""
 
     def __init__(self, drift: float = 0.0) -> None:
         super().__init__()
         self.drift = drift
-
-    def fit_normaliser(self, window: Window) -> None:
-        raise NotImplementedError
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
         return self.seen(window.observations["camera"][:, -1])
@@ -53,12 +51,6 @@ class Grey(WorldModel):
 
     def seen(self, frames: Tensor) -> Belief:
         return Latent(latent=frames[:, 0, 0].float())
-
-    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
-        raise NotImplementedError
-
-    def belief(self, features: Tensor) -> Belief:
-        raise NotImplementedError
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
         start = belief.features()[:, :, None, None]

@@ -1,0 +1,40 @@
+"""A model for tests that need a part of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+
+
+class PartialModel(WorldModel):
+    """Can nothing; a toy says what it can."""
+
+    def fit_normaliser(self, window: Window) -> None:
+        raise NotImplementedError
+
+    def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
+        raise NotImplementedError
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Tensor],
+        *,
+        generator: torch.Generator,
+    ) -> Belief:
+        raise NotImplementedError
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        raise NotImplementedError
+
+    def belief(self, features: Tensor) -> Belief:
+        raise NotImplementedError
+
+    def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
+        raise NotImplementedError
