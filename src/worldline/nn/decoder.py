@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from worldline.contracts.schema import Signal
 from worldline.nn.encoders import PATCH
 
+LEAST_DEVIATION = 8.0
+"""Of a pixel, grey levels: what varies less is noise."""
+
 
 class ImageDecoder(nn.Module):
     """One hidden layer, two convolutions, patches: most of the work happens on a grid of 8-pixel patches.
@@ -26,8 +29,8 @@ class ImageDecoder(nn.Module):
     def __init__(self, signal: Signal, *, latent_size: int, channels: int, width: int) -> None:
         super().__init__()
         high, wide, colours = signal.shape
-        self.register_buffer("mean", torch.full((colours,), 127.5))
-        self.register_buffer("deviation", torch.full((colours,), 64.0))
+        self.register_buffer("mean", torch.full((high, wide, colours), 127.5))
+        self.register_buffer("deviation", torch.full((high, wide, colours), 64.0))
         cells = -(-high // (2 * PATCH)), -(-wide // (2 * PATCH))
         self.high, self.wide, self.colours = high, wide, colours
         self.layers = nn.Sequential(
@@ -45,20 +48,19 @@ class ImageDecoder(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Tensor, observed: Bool[Tensor, "B H"]) -> None:
-        """Takes mean and deviation of each colour from images [B, H, height, width, C]; missing ones do not count."""
-        seen = images[observed].float()
-        if not len(seen):
-            return
-        deviation, mean = torch.std_mean(seen, dim=(0, 1, 2))
-        self.mean.copy_(mean)
-        self.deviation.copy_(deviation.clamp(min=1.0))
+        """Takes mean and deviation of each pixel from images [B, H, height, width, C]; missing ones do not count."""
+        seen = images[observed]
+        for row in range(self.high if len(seen) else 0):  # one at a time: as floats all take four times the memory
+            deviation, mean = torch.std_mean(seen[:, row].float(), dim=0, correction=0)
+            self.mean[row] = mean
+            self.deviation[row] = deviation.clamp(min=LEAST_DEVIATION)
 
     def scores(self, images: Tensor) -> Float[Tensor, "M height width C"]:
-        """z-scores of `images`, what the network aims at."""
+        """z-scores of each pixel of `images`, what the network aims at: what never changes is 0 from the start."""
         return (images.float() - self.mean) / self.deviation
 
     def forward(self, latents: Float[Tensor, "M D"]) -> Float[Tensor, "M height width C"]:
-        """z-scores of each colour."""
+        """z-scores of each pixel."""
         patches = self.layers(latents).unflatten(1, (PATCH, PATCH, self.colours))
         image = patches.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2)
         return torch.as_tensor(image[:, : self.high, : self.wide])

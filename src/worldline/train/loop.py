@@ -45,6 +45,8 @@ DIVERGED = 20.0
 """A loss this many times its usual size above its usual value has diverged."""
 MEASURED = 64
 """Windows a batch that the statistics of batch normalisation are taken from."""
+SETTLING = 50
+"""Batches for these statistics in the end."""
 MEMORY = 0.98
 """Share of the usual loss that each update keeps."""
 
@@ -110,7 +112,7 @@ def train(
         BundleError: there is nothing to resume.
         KeyboardInterrupt: as it came, once the checkpoint is written.
     """
-    run = _Run(model, store, split, signals, config, folder)
+    run = Run(model, store, split, signals, config, folder)
     if resume:
         run.load()
     else:
@@ -140,7 +142,7 @@ def train(
             tracker.finish()
 
 
-class _Run:
+class Run:
     """A run in progress: what `Checkpoint` describes, with the objects that it describes."""
 
     def __init__(
@@ -181,7 +183,7 @@ class _Run:
         if self.step % self.every and self.step != self.config.num_updates:
             return None
         with self._kept_weights():
-            row = {"step": float(self.step), **_named("train", found.losses), **self._check()}
+            row = {"step": float(self.step), **_named("train", found.losses), **self.check()}
             self._remember_best(row)
         self.curves.append(row)
         self.save()
@@ -193,7 +195,7 @@ class _Run:
             self.model.load_state_dict(self.best)
         elif self.updates.average is not None:
             self.model.load_state_dict(self.updates.average.values, strict=False)
-        self._recompute_batch_norm(num_batches=50, seed=self.config.seed)
+        self.settle(SETTLING, seed=self.config.seed)
         self.model.eval()
         return Trained(
             curves=tuple(self.curves),
@@ -266,10 +268,10 @@ class _Run:
             yield
 
     @torch.no_grad()
-    def _check(self) -> dict[str, float]:
+    def check(self) -> dict[str, float]:
         """Validation loss, health with the guard, and what the model is worth for control."""
         config, model = self.config, self.model
-        self._recompute_batch_norm(num_batches=4, seed=self.step)
+        self.settle(4, seed=self.step)
         model.eval()
         generator = torch.Generator().manual_seed(config.seed)
         with precision(config):
@@ -282,6 +284,11 @@ class _Run:
         guard(health, step=self.step, min_rank=config.min_rank, min_deviation=config.min_deviation)
         return _named("validation", losses) | asdict(health) | asdict(control) | {"control": control.control}
 
+    def settle(self, num_batches: int, *, seed: int) -> None:
+        """Exact statistics in the place of running ones, from so many batches."""
+        with precision(self.config):
+            recompute_batch_norm(self.model, self.updates.windows, self.store, num_batches=num_batches, seed=seed)
+
     def _remember_best(self, row: Mapping[str, float]) -> None:
         if all(row["control"] >= earlier["control"] for earlier in self.curves):
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -291,10 +298,6 @@ class _Run:
         if self.config.choose == "last" or not self.curves:
             return self.step
         return int(max(self.curves, key=lambda row: (row["control"], row["step"]))["step"])
-
-    def _recompute_batch_norm(self, *, num_batches: int, seed: int) -> None:
-        with precision(self.config):
-            recompute_batch_norm(self.model, self.updates.windows, self.store, num_batches=num_batches, seed=seed)
 
 
 def _fingerprint(model: WorldModel, store: Store, split: Split, config: TrainingConfig) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.train.batches import to_window
 from worldline.train.heads import HeadsConfig, fit_heads
-from worldline.train.updates import Updates
+from worldline.train.loop import SETTLING, Run
 
 Clock = Callable[[], float]
 """Seconds since some moment; `time.process_time` does not count those of other work on the machine."""
@@ -30,8 +32,6 @@ TRAINING, HEADS = 0.6, 0.25
 """Shares of the time. The rest is for measuring, calibrating and the report."""
 MOST = 4.0
 """Updates beyond so many times the recipe's are not worth their time; a larger model is."""
-CHECKS = 160
-"""Updates that the checks of a training take as long as, about."""
 TIMED, TIMED_S = 10, 2.0
 """Updates that are timed, after one that is not, or as many as take so many seconds."""
 
@@ -72,15 +72,16 @@ def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = ti
     split, planned = recipe.split(store), recipe.training.num_updates
     for size in SIZES:
         sized = resized(recipe, size)
-        update_s = _time_update(store, split, sized, clock)
-        affordable = int(TRAINING * budget_s / update_s) - CHECKS
+        pace = _time_training(store, split, sized, clock)
+        affordable = pace.updates_in(TRAINING * budget_s)
         if affordable >= planned:
             break
     if affordable < planned / 10:
-        needed = (planned / 10 + CHECKS) * update_s / TRAINING
+        needed = (planned / 10 * pace.update_s + pace.checks_s) / TRAINING
         raise ConfigError(
             f"{budget_s:.0f} s a seed are too short for the recipe {recipe.name!r} on this machine: an update takes "
-            f"{1000 * update_s:.0f} ms. Give at least {math.ceil(needed / 60)} min a seed."
+            f"{1000 * pace.update_s:.0f} ms, all checks {pace.checks_s:.0f} s. "
+            f"Give at least {math.ceil(needed / 60)} min a seed."
         )
     heads_s = _time_heads(store, split, sized, clock)
     return Sizing(
@@ -92,25 +93,50 @@ def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = ti
 
 def within(store: Store, recipe: Recipe, *, train_s: float, heads_s: float, clock: Clock = time.monotonic) -> Sizing:
     """The recipe's size, with as many of its updates as fit into these times by a clock; at least 1."""
-    update_s = _time_update(store, recipe.split(store), recipe, clock)
+    pace = _time_training(store, recipe.split(store), recipe, clock)
     return Sizing(
         size=1.0,
-        num_updates=max(1, min(recipe.training.num_updates, int(train_s / update_s) - CHECKS)),
+        num_updates=max(1, min(recipe.training.num_updates, pace.updates_in(train_s))),
         heads=min(1.0, heads_s / _time_heads(store, recipe.split(store), recipe, clock)),
     )
 
 
-def _time_update(store: Store, split: Split, recipe: Recipe, clock: Clock) -> float:
-    """Seconds that one update of the training takes, reading included: the median of several."""
+@dataclass(frozen=True, kw_only=True)
+class _Pace:
+    """How long a training takes.
+
+    Args:
+        update_s: each update, reading included.
+        checks_s: all checks, and what comes after the last update.
+    """
+
+    update_s: float
+    checks_s: float
+
+    def updates_in(self, seconds: float) -> int:
+        return int((seconds - self.checks_s) / self.update_s)
+
+
+def _time_training(store: Store, split: Split, recipe: Recipe, clock: Clock) -> _Pace:
     model, times_s = _fresh(store, recipe), list[float]()
-    updates = Updates(model, store, split, recipe.model_config.inputs, recipe.training)
-    model.fit_normaliser(to_window(updates.windows.sample(64, np.random.default_rng(0)), store.schema))
+    untrained = replace(recipe.training, min_rank=1.0, min_deviation=0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(model, store, split, recipe.model_config.inputs, untrained, Path(folder))
+    model.fit_normaliser(to_window(run.updates.windows.sample(64, np.random.default_rng(0)), store.schema))
     while len(times_s) <= TIMED and sum(times_s[1:]) < TIMED_S:  # the first one does not count
         started = clock()
-        updates.gradient()
-        updates.apply(len(times_s))
+        run.updates.gradient()
+        run.updates.apply(len(times_s))
         times_s.append(clock() - started)
-    return statistics.median(times_s[1:])
+    started = clock()
+    run.check()
+    checked = clock()
+    run.settle(1, seed=0)
+    settled = clock()
+    return _Pace(
+        update_s=statistics.median(times_s[1:]),
+        checks_s=recipe.training.num_checks * (checked - started) + SETTLING * (settled - checked),
+    )
 
 
 def _time_heads(store: Store, split: Split, recipe: Recipe, clock: Clock) -> float:
