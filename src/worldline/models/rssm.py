@@ -66,7 +66,7 @@ class RssmConfig:
     num_groups: int = 16
     num_classes: int = 16
     width: int = 256
-    channels: int = 96
+    channels: int = 48
     image_width: int = 512
     image_weight: float = 500.0
     vector_weight: float = 50.0

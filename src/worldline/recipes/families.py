@@ -130,7 +130,8 @@ def _rssm(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
     config = RssmConfig(
         inputs=recipe.model_config.inputs, continuation=bool(store.terminated.any()), context=min(8, window - 1)
     )
-    return _change(recipe, "rssm", config, {"window": window, "learning_rate": 1e-3, "batch_size": 16})
+    training = {"window": window, "learning_rate": 2e-3, "batch_size": 16, "num_validation": 128}
+    return _change(recipe, "rssm", config, training)
 
 
 def _features(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
