@@ -81,7 +81,10 @@ def share_of(starts: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     count = num_processes()
     if len(starts) % count:
-        raise ConfigError(f"{len(starts)} windows cannot be shared by {count} processes. Make it a multiple.")
+        raise ConfigError(
+            f"{len(starts)} windows cannot be shared by {count} processes. Make batch_size / accumulate a multiple of "
+            f"{count}, or start fewer processes."
+        )
     return starts if count == 1 else np.split(starts, count)[distributed.get_rank()]
 
 
