@@ -353,6 +353,26 @@ def test_exact_statistics_can_be_shared_by_any_number_of_processes(
     assert seen == [22 * 4]  # a third of 66 windows of 4 observations
 
 
+class FrozenNorm(nn.BatchNorm1d):
+    """As those of a pretrained encoder: in evaluation mode whatever the model is in."""
+
+    def train(self, mode: bool = True) -> FrozenNorm:
+        del mode
+        super().train(False)
+        return self
+
+
+def test_what_is_frozen_keeps_its_statistics(store: Store, build: Build, tmp_path: Path) -> None:
+    model = build()
+    assert model.vectors is not None
+    model.vectors.layers.insert(1, FrozenNorm(16).train())
+    layer = model.vectors.layers[1]
+    nn.init.constant_(layer.running_mean, 3.0)
+    run(model, store, SHORT, tmp_path)
+    assert layer.running_mean.tolist() == [3.0] * 16
+    assert layer.momentum == 0.1
+
+
 def test_a_model_without_batch_normalisation_is_left_alone(store: Store, build: Build) -> None:
     model = build()
     before = build()

@@ -312,16 +312,21 @@ def _named(prefix: str, losses: Losses) -> dict[str, float]:
 
 @torch.no_grad()
 def recompute_batch_norm(model: WorldModel, windows: Windows, store: Store, *, num_batches: int, seed: int) -> None:
-    """Replaces running averages by exact ones: stale averages can inflate the loss a hundredfold."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    """Replaces running averages by exact ones: stale averages can inflate the loss a hundredfold.
+
+    What stays in evaluation mode, such as a frozen encoder, keeps its own.
+    """
+    was_training = model.training
+    model.train()
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    layers = [layer for layer in norms if layer.training]
     if not layers:
+        model.train(was_training)
         return
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative average
-    was_training = model.training
-    model.train()
     batches, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     size = num_processes() * -(-MEASURED // num_processes())  # each process takes equally many
     for _ in range(num_batches):
