@@ -144,7 +144,7 @@ def _features(recipe: Recipe, store: Store, weights: Path | None) -> Recipe:
         assert isinstance(model, Features)
         load_encoder(model, weights)
 
-    changed = _change(recipe, "features", config, {"learning_rate": 1e-3, "batch_size": 16, "num_validation": 64})
+    changed = _change(recipe, "features", config, {"learning_rate": 3e-3, "batch_size": 16, "num_validation": 64})
     return replace(changed, pretrained=fill)
 
 
