@@ -164,6 +164,28 @@ def test_what_a_memory_knows_of_the_actions_does_not_count() -> None:
     assert measured(Remembering(slice(2))).control <= 0
 
 
+def test_to_move_where_the_truth_stands_still_is_the_worst() -> None:
+    class Restless(Exact):
+        """Sees the same whatever it looks at, and expects to see something else."""
+
+        def encode(self, window: Window, *, generator: torch.Generator) -> Position:
+            return Position(torch.zeros(64, 2))
+
+        def update(
+            self,
+            belief: Belief,
+            inputs: Inputs,
+            observation: Mapping[str, Tensor],
+            observed: Mapping[str, Tensor],
+            *,
+            generator: torch.Generator,
+        ) -> Position:
+            return Position(torch.zeros(64, 2))
+
+    assert measured(Restless()).open_loop_skill == -1
+    assert measured(Restless(gain=0.0)).open_loop_skill == 0
+
+
 def test_noise_does_not_show_the_actions_however_windows_overlap() -> None:
     generator = torch.Generator().manual_seed(0)
     episode = torch.arange(64) // 16

@@ -101,8 +101,9 @@ def _product(errors: Float[Tensor, "R B T D"]) -> float:
 
 
 def _better(error: float, floor: float) -> float:
-    """1 - error / floor, at least -1; 0 where there is nothing to be better at."""
-    return max(-1.0, 1 - error / floor) if floor > 1e-12 else 0.0
+    """1 - error / floor, at least -1; 0 where neither errs."""
+    least = 1e-12
+    return 0.0 if max(error, floor) <= least else max(-1.0, 1 - error / max(floor, least))
 
 
 def _decodability(features: Float[Tensor, "B H D"], past: Inputs, episode: Int[Tensor, " B"]) -> float:
