@@ -197,8 +197,7 @@ def table(results: Figures) -> str:
         "",
         "[How to choose one](howto/choose-a-family.md).",
         "",
-        "What is not here was not measured yet; rows timed by the wall are of an earlier version, on a machine in use, "
-        "where an allowance was worth less. Push-T's `jepa` is told in training where the block is (`targets`); "
+        "What is not here was not measured yet. Push-T's `jepa` is told in training where the block is (`targets`); "
         "the other families are not. The encoder of `features` is EfficientNet-Lite0, trained on ImageNet (Apache "
         "licence 2.0; `python benchmarks/pretrained.py` makes its folder): its map of stride 16.",
     ]
@@ -230,9 +229,8 @@ def _rows(task: Task, rows: dict[str, Figures | None]) -> list[str]:
             lines.append(f"| `{family}` | {why} |" + " |" * (len(columns) - 2))
         if not seeds:
             continue
-        by_wall = "" if all("learn_cpu_s" in one for one in seeds) else ", timed by the wall"
         cells = [
-            f"`{family}`{by_wall}",
+            f"`{family}`",
             str(len(seeds)),
             _range([one["updates"] for one in seeds]),
         ]
