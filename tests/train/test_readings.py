@@ -255,7 +255,8 @@ def test_a_missing_picture_does_not_matter(tmp_path: object) -> None:
         store.append(replace(one, observations={**one.observations, "camera": pictures}, observed={"camera": there}))
     head = fit_decoder(store, table(store), (CAMERA,), torch.Generator(), replace(FIT, updates=5))
     assert head is not None
-    assert np.abs(head(torch.zeros(1, 2))["camera"].numpy().astype(int) - 200).max() <= 1
+    drawn = head(torch.zeros(1, 2))["camera"].numpy().astype(int)
+    assert np.abs(drawn - 200).max() <= 8  # five updates leave some of the first weights; black would pull by 100
 
 
 def test_a_model_without_images_has_no_decoder(dots: Store) -> None:
