@@ -166,23 +166,16 @@ def test_what_a_memory_knows_of_the_actions_does_not_count() -> None:
 
 def test_to_move_where_the_truth_stands_still_is_the_worst() -> None:
     class Restless(Exact):
-        """Sees the same whatever it looks at, and expects to see something else."""
+        """Sees nothing, and expects to see what an integrator would."""
 
-        def encode(self, window: Window, *, generator: torch.Generator) -> Position:
-            return Position(torch.zeros(64, 2))
+        def __init__(self, gain: float) -> None:
+            super().__init__(size=0.0)
+            self.integrator = Exact(gain=gain)
 
-        def update(
-            self,
-            belief: Belief,
-            inputs: Inputs,
-            observation: Mapping[str, Tensor],
-            observed: Mapping[str, Tensor],
-            *,
-            generator: torch.Generator,
-        ) -> Position:
-            return Position(torch.zeros(64, 2))
+        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+            return self.integrator.rollout(belief, inputs, generator=generator)
 
-    assert measured(Restless()).open_loop_skill == -1
+    assert measured(Restless(gain=1.0)).open_loop_skill == -1
     assert measured(Restless(gain=0.0)).open_loop_skill == 0
 
 
