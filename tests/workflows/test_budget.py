@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from worldline.contracts.world_model import Losses, Window
 from worldline.data.store import Store
+from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa
+from worldline.recipes.pixels import pixels
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
+from worldline.train.loop import SETTLING
 from worldline.train.updates import TrainingConfig
 from worldline.workflows.budget import HEADS, MOST, TIMED, TRAINING, size_for, within
+from worldline.workflows.record import record
 
 NUM_CHECKS = TrainingConfig.num_checks
 """Each with one loss."""
@@ -63,6 +68,14 @@ def test_a_batch_in_four_pieces_is_four_times_the_work(logs: Store, counter: Cou
     found = within(logs, recipe(logs, accumulate=accumulate), train_s=4000.0, heads_s=1.0, clock=counter.clock(1.0))
     assert found.num_updates == (4000 - NUM_CHECKS) // accumulate
     assert set(counter.sizes[:-1]) == {16 // accumulate}
+
+
+def test_batch_normalisation_takes_four_losses_a_check_and_fifty_in_the_end(tmp_path: Path, counter: Counter) -> None:
+    seen = record(TwoRooms(), tmp_path / "store", num_episodes=10, max_steps=12, seed=0)
+    planned = pixels(seen)
+    planned = replace(planned, training=replace(planned.training, num_updates=10_000, batch_size=4, num_validation=4))
+    found = within(seen, planned, train_s=4000.0, heads_s=1.0, clock=counter.clock(1.0))
+    assert found.num_updates == 4000 - 5 * NUM_CHECKS - SETTLING
 
 
 @pytest.mark.parametrize(("second", "updates"), [(0.001, TIMED), (0.9, 3), (100.0, 1)])
