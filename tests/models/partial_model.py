@@ -11,7 +11,7 @@ from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Wi
 
 
 class PartialModel(WorldModel):
-    """Can nothing; a toy says what it can."""
+    """Answers nothing, so that a toy defines what its test calls, and any other call of the code under test fails."""
 
     def fit_normaliser(self, window: Window) -> None:
         raise NotImplementedError

@@ -154,7 +154,9 @@ def test_another_image_size_scales_the_positions_as_the_peer_does(small: Referen
     seen = torch.ones(images.shape[:2], dtype=torch.bool)
     past = Inputs(actions=torch.zeros(2, 1, 0, 6), exogenous=None, step_s=torch.ones(2, 0))
     window = Window(observations={"top": images}, observed={"top": seen}, past=past)
-    near(model.encode(window, generator=seeded()).features()[:, 0], small.outputs["other_size"][:, 0])
+    found = model.encode(window, generator=seeded()).features()[:, 0]
+    assert found.shape == small.outputs["other_size"][:, 0].shape
+    near(found, small.outputs["other_size"][:, 0])
 
 
 def test_every_weight_counts(small: Reference, tmp_path: Path) -> None:

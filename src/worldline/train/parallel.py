@@ -34,8 +34,8 @@ def processes() -> Iterator[None]:
     if size == 1:
         yield
         return
-    # Not in every build of torch. The first keeps for ever the group that is there when it is imported, with threads of
-    # which one can end in the interpreter's exit, where it aborts the process: so before there is one.
+    # Neither is in every build of torch. The first is imported for its effect, before there is a group: it keeps for
+    # ever the one that it finds, with threads of which one can end in the interpreter's exit and abort the process.
     import torch.distributed.nn  # noqa: F401
     from torch.distributed.distributed_c10d import PrefixStore
 
