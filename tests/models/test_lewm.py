@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from tests.models.lewm_toys import BATCH, CAMERA, LENGTH, PUSH, SMALL, encoded, model, schema, seeded, window
+from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from worldline.config import from_json, to_json
@@ -13,50 +14,10 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Inputs, Window
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models import lewm
-from worldline.models.lewm import Dropout, HalfAttention, History, Lewm, LewmConfig, WholeLinear
+from worldline.models.lewm import HalfAttention, Lewm, LewmConfig, WholeLinear
+from worldline.models.lewm_predictor import Dropout
 from worldline.nn.sigreg import sigreg
 from worldline.testing import check_model
-
-CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(16, 24, 3))
-PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,))
-GRIP = Signal(name="grip", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3)
-WIND = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(1,))
-SMALL = {"latent_size": 8, "patch": 8, "depth": 2, "num_heads": 2, "projector_width": 12, "predictor_depth": 2}
-SMALL |= {"predictor_heads": 2, "head_size": 4, "predictor_width": 12, "code_size": 4, "num_slices": 8}
-BATCH, LENGTH = 4, 6
-
-
-def schema(*, exogenous: bool = False) -> Schema:
-    return Schema(signals=(CAMERA, PUSH, GRIP, *((WIND,) if exogenous else ())))
-
-
-def model(*, exogenous: bool = False, **settings: Any) -> Lewm:
-    """Small, and as if trained: at first its inputs have no effect (AdaLN-zero)."""
-    torch.manual_seed(0)
-    net = Lewm(schema=schema(exogenous=exogenous), config=LewmConfig(inputs=("camera",), **{**SMALL, **settings}))
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape))
-    return net
-
-
-def window(*, exogenous: bool = False, batch: int = BATCH, length: int = LENGTH, seed: int = 5) -> Window:
-    generator = seeded(seed)
-    grip = torch.randint(3, (batch, 1, length - 1), generator=generator)
-    push = torch.randn(batch, 1, length - 1, 2, generator=generator)
-    return Window(
-        observations={"camera": torch.randint(256, (batch, length, 16, 24, 3), generator=generator, dtype=torch.uint8)},
-        observed={"camera": torch.ones(batch, length, dtype=torch.bool)},
-        past=Inputs(
-            actions=torch.cat([push, nn.functional.one_hot(grip, 3).float()], -1),
-            exogenous=torch.randn(batch, length - 1, 1, generator=generator) if exogenous else None,
-            step_s=torch.ones(batch, length - 1),
-        ),
-    )
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def cut(on: Window, steps: slice) -> Window:
@@ -78,10 +39,6 @@ def hide(on: Window, entry: int, step: int) -> Window:
     observed = on.observed["camera"].clone()
     observed[entry, step] = False
     return replace(on, observed={"camera": observed})
-
-
-def encoded(net: Lewm, on: Window) -> History:
-    return net.encode(on, generator=seeded())
 
 
 def prediction(net: Lewm, on: Window) -> Tensor:

@@ -3,8 +3,7 @@
 Weight for weight that of stable-worldmodel; `lewm_checkpoint.py` reads its files. A step of the schema is one block
 of the published model: its action is all raw actions of a frameskip block side by side.
 
-Source: LeWM (arXiv 2603.19312); the encoder is ViT (arXiv 2010.11929), the predictor's blocks are those of DiT
-(arXiv 2212.09748).
+Source: LeWM (arXiv 2603.19312); the encoder is ViT (arXiv 2010.11929).
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ from typing import Any, Final
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention, silu
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
 from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
+from worldline.models.lewm_predictor import Dropout, Predictor
+from worldline.models.lewm_rollout import Folded, fold, imagine
 from worldline.nn.batch_norm import BatchNorm
-from worldline.nn.gather import share_draw, share_mean
+from worldline.nn.gather import share_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.sigreg import sigreg
@@ -285,79 +286,6 @@ class Encoder(nn.Module):
         return torch.as_tensor(pixels.sub_(mean).div_(deviation).where(observed[:, None, None], 0.0))
 
 
-class PredictorBlock(nn.Module):
-    """Causal attention and a two-layer network; the inputs scale, shift and gate both (AdaLN-zero)."""
-
-    def __init__(self, config: LewmConfig) -> None:
-        super().__init__()
-        width, inner = config.latent_size, config.predictor_heads * config.head_size
-        self.num_heads = config.predictor_heads
-        self.steer = nn.Linear(width, 6 * width)
-        self.before_attention = nn.LayerNorm(width)
-        self.joined = nn.Linear(width, 3 * inner, bias=False)
-        self.out = nn.Linear(inner, width)
-        self.before_mlp = nn.LayerNorm(width)
-        self.up = nn.Linear(width, config.predictor_width)
-        self.down = nn.Linear(config.predictor_width, width)
-        nn.init.zeros_(self.steer.weight)
-        nn.init.zeros_(self.steer.bias)
-
-    def forward(self, tokens: Tensor, codes: Tensor, *, kept: slice, drop: Dropout) -> Float[Tensor, "M K D"]:
-        """The tokens `kept` one layer up."""
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.steer(silu(codes)).chunk(6, -1)
-        seen = self.before_attention(_modulated(tokens, shift, scale))
-        query, key, value = self.joined(seen).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        ahead = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device).triu(1)
-        scores = query[:, :, kept] @ key.transpose(2, 3) * key.shape[-1] ** -0.5
-        weights = scores.masked_fill(ahead[kept], -torch.inf).softmax(-1)
-        found = drop(weights).to(value.dtype) @ value
-        tokens = tokens[:, kept] + gate[:, kept] * drop(self.out(found.transpose(1, 2).flatten(2)))
-        seen = self.before_mlp(_modulated(tokens, shift_mlp[:, kept], scale_mlp[:, kept]))
-        return torch.as_tensor(tokens + gate_mlp[:, kept] * drop(self.down(drop(gelu(self.up(seen))))))
-
-
-def _modulated(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return torch.as_tensor(layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dropout:
-    """Sets a share of values to 0 and raises the others; torch's own would draw from its global generator."""
-
-    rate: float
-    generator: torch.Generator
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """`values`, some of them dropped."""
-        if not self.rate:
-            return values
-
-        def keep(shape: tuple[int, ...]) -> Tensor:
-            return values.new_empty(shape).bernoulli_(1 - self.rate, generator=self.generator)
-
-        return values * share_draw(keep, values.shape).div_(1 - self.rate)
-
-
-class Predictor(nn.Module):
-    """Latents and inputs of up to `history` steps to the latents one step later, not yet projected."""
-
-    def __init__(self, config: LewmConfig) -> None:
-        super().__init__()
-        self.position = nn.Parameter(torch.randn(config.history, config.latent_size))
-        self.blocks = nn.ModuleList(PredictorBlock(config) for _ in range(config.predictor_depth))
-        self.norm = nn.LayerNorm(config.latent_size)
-
-    def forward(
-        self, latents: Float[Tensor, "M T D"], codes: Float[Tensor, "M T D"], *, drop: Dropout, last_only: bool
-    ) -> Float[Tensor, "M K D"]:
-        """Of each step, or of the last alone (K = 1), which spares the others the last block."""
-        tokens = latents + self.position[: latents.shape[1]]
-        for number, block in enumerate(self.blocks, 1):
-            is_last = last_only and number == len(self.blocks)
-            tokens = block(tokens, codes, kept=slice(-1 if is_last else 0, None), drop=drop)
-        return torch.as_tensor(self.norm(tokens))
-
-
 @dataclass(frozen=True, kw_only=True)
 class History(Belief):
     """The latents of the last steps, at most `history` of them, and the inputs between.
@@ -414,8 +342,16 @@ class Lewm(WorldModel):
             nn.SiLU(),
             nn.Linear(4 * width, width),
         )
-        self.predictor = Predictor(config)
+        self.predictor = Predictor(
+            history=config.history,
+            width=width,
+            depth=config.predictor_depth,
+            num_heads=config.predictor_heads,
+            head_size=config.head_size,
+            hidden=config.predictor_width,
+        )
         self.from_predictor = _projector(config)
+        self._ready: tuple[object, Folded] | None = None
 
     def fit_normaliser(self, window: Window) -> None:
         """Of actions and exogenous inputs; images are normalised as those of ImageNet."""
@@ -451,20 +387,23 @@ class Lewm(WorldModel):
         return self._step(belief, self._inputs(inputs)[:, 0], latents, seen, generator)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
-        """Each step predicted from up to `history` before it, S is 1; draws nothing but dropout in training."""
+        """Each step predicted from up to `history` before it, S is 1; draws nothing but dropout in training.
+
+        Without gradients, in evaluation mode, it takes a faster way to the same latents, see `lewm_rollout`.
+        """
         assert isinstance(belief, History)
-        batch, versions, steps, _ = inputs.actions.shape
-        known = belief.inputs.repeat_interleave(versions, 0)
-        known = torch.cat([known, self._inputs(inputs).flatten(0, 1).to(known.dtype)], 1)
-        codes, path = self.to_codes(known), list(belief.latents.repeat_interleave(versions, 0).unbind(1))
-        before, history = len(path), self.config.history
-        for now in range(before, before + steps):
-            first = max(0, now - history)
-            latents = torch.stack(path[first:], 1)
-            path.append(self._predict(latents, codes[:, first:now], generator, last_only=True)[:, 0])
-        features = torch.stack(path[before:], 1).reshape(batch, versions, 1, steps, -1)
-        latents, kept = torch.stack(path[-history:], 1), min(history, len(path)) - 1
-        return Imagined(features=features, final=History(latents=latents, inputs=known[:, known.shape[1] - kept :]))
+        versions = inputs.actions.shape[1]
+        ahead = self._inputs(inputs).to(belief.inputs.dtype)
+        if self.training or torch.is_grad_enabled():
+            features = self._unroll(belief, ahead, generator)
+        else:
+            codes = self.to_codes(belief.inputs), self.to_codes(ahead)
+            features = imagine(self._folded(), belief.latents, *(part.float() for part in codes))
+        last = self.config.history
+        path = torch.cat([belief.latents.repeat_interleave(versions, 0), features.flatten(0, 1)], 1)[:, -last:]
+        known = torch.cat([belief.inputs.repeat_interleave(versions, 0), ahead.flatten(0, 1)], 1)
+        final = History(latents=path, inputs=known[:, known.shape[1] + 1 - path.shape[1] :])
+        return Imagined(features=features[:, :, None], final=final)
 
     def belief(self, features: Float[Tensor, "B D"]) -> History:
         """A history of one."""
@@ -507,6 +446,30 @@ class Lewm(WorldModel):
         tokens = self.predictor(latents, codes, drop=drop, last_only=last_only)
         projected = self.from_predictor(tokens.flatten(0, 1))
         return torch.as_tensor(projected.float().unflatten(0, tokens.shape[:2]))
+
+    def _folded(self) -> Folded:
+        """The predictor's weights, made ready to imagine; kept until one of them changes."""
+        device = self.predictor.position.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.predictor.position.dtype
+        parts = (*self.predictor.parameters(), *self.from_predictor.parameters(), *self.from_predictor.buffers())
+        state = (kind, *((part.data_ptr(), part._version) for part in parts))
+        if self._ready is None or self._ready[0] != state:
+            self._ready = state, fold(self.predictor, self.from_predictor, kind)
+        return self._ready[1]
+
+    def _unroll(
+        self, belief: History, ahead: Float[Tensor, "B N T I"], generator: torch.Generator
+    ) -> Float[Tensor, "B N T D"]:
+        """Each window predicted as if it were the first."""
+        batch, versions, steps, _ = ahead.shape
+        known = torch.cat([belief.inputs.repeat_interleave(versions, 0), ahead.flatten(0, 1)], 1)
+        codes, path = self.to_codes(known), list(belief.latents.repeat_interleave(versions, 0).unbind(1))
+        before = len(path)
+        for now in range(before, before + steps):
+            first = max(0, now - self.config.history)
+            latents = torch.stack(path[first:], 1)
+            path.append(self._predict(latents, codes[:, first:now], generator, last_only=True)[:, 0])
+        return torch.as_tensor(torch.stack(path[before:], 1).unflatten(0, (batch, versions)))
 
     def _step(
         self, belief: History, inputs: Tensor, latents: Tensor, seen: Bool[Tensor, "B"], generator: torch.Generator

@@ -1,0 +1,115 @@
+"""The fast rollout gives what the predictor gives, window by window."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.models.lewm_toys import BATCH, encoded, model, seeded, window
+
+from worldline.contracts.world_model import Inputs
+from worldline.models import lewm_rollout
+from worldline.models.lewm import History, Lewm
+
+
+def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def asked(net: Lewm, *, batch: int, candidates: int, steps: int, past: int, seed: int = 0) -> tuple[History, Inputs]:
+    size = len(net.actions.mean)
+    belief = History(latents=draw((batch, past + 1, 8), seed), inputs=draw((batch, past, size), seed + 1))
+    actions = draw((batch, candidates, steps, size), seed + 2)
+    return belief, Inputs(actions=actions, exogenous=None, step_s=torch.ones(batch, steps))
+
+
+def both(net: Lewm, belief: History, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """The fast one, and window by window."""
+    with torch.enable_grad():
+        due = net.rollout(belief, inputs, generator=seeded()).features.detach()
+    with torch.no_grad():
+        return net.rollout(belief, inputs, generator=seeded()).features, due
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    history=st.integers(1, 4),
+    depth=st.integers(1, 3),
+    past=st.integers(0, 3),
+    steps=st.integers(1, 6),
+    batch=st.integers(1, 3),
+    candidates=st.integers(1, 4),
+    at_once=st.integers(1, 5),
+)
+def test_it_is_the_rollout_window_by_window(
+    history: int, depth: int, past: int, steps: int, batch: int, candidates: int, at_once: int
+) -> None:
+    net = model(history=history, predictor_depth=depth).eval()
+    sizes = {"batch": batch, "candidates": candidates, "steps": steps, "past": min(past, history - 1)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lewm_rollout, "ROWS_AT_ONCE", at_once)
+        fast, due = both(net, *asked(net, **sizes))
+    torch.testing.assert_close(fast, due, rtol=1e-4, atol=1e-5)
+
+
+def test_both_ways_lead_to_the_same_belief() -> None:
+    net = model().eval()
+    belief, inputs = asked(net, batch=2, candidates=3, steps=2, past=1)
+    with torch.no_grad():
+        fast = net.rollout(belief, inputs, generator=seeded()).final
+    due = net.rollout(belief, inputs, generator=seeded()).final
+    assert isinstance(fast, History)
+    assert isinstance(due, History)
+    assert fast.latents.shape == (6, 3, 8)
+    torch.testing.assert_close(fast.latents, due.latents, rtol=1e-4, atol=1e-5)
+    assert torch.equal(fast.inputs, due.inputs)
+
+
+@pytest.mark.parametrize("part", ["predictor.blocks.0.up.bias", "from_predictor.1.running_var", "predictor.position"])
+def test_it_takes_weights_as_they_are_now(part: str) -> None:
+    net = model().eval()
+    belief, inputs = asked(net, batch=1, candidates=2, steps=4, past=0)
+    before, _ = both(net, belief, inputs)
+    with torch.no_grad():
+        net.state_dict()[part].mul_(2)
+    after, due = both(net, belief, inputs)
+    assert (after - before).abs().max() > 1e-3
+    torch.testing.assert_close(after, due, rtol=1e-4, atol=1e-5)
+
+
+def test_it_takes_statistics_that_training_has_moved() -> None:
+    net = model().eval()
+    belief, inputs = asked(net, batch=2, candidates=2, steps=4, past=0)
+    before, _ = both(net, belief, inputs)
+    net.train().loss(window(), generator=seeded())
+    after, due = both(net.eval(), belief, inputs)
+    assert (after - before).abs().max() > 1e-3
+    torch.testing.assert_close(after, due, rtol=1e-4, atol=1e-5)
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    net = model().eval()
+    belief, inputs = asked(net, batch=1, candidates=2, steps=3, past=2)
+    before, _ = both(net, belief, inputs)
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        other.predictor.position.mul_(2)
+    assert (both(other, belief, inputs)[0] - before).abs().max() > 1e-3
+    assert torch.equal(both(net, belief, inputs)[0], before)
+
+
+def test_products_in_half_precision_are_near() -> None:
+    net = model().eval()
+    belief = encoded(net, window())
+    inputs = asked(net, batch=BATCH, candidates=5, steps=5, past=0)[1]
+    whole, _ = both(net, belief, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, due = both(net, belief, inputs)
+    assert half.dtype is torch.float32
+    error, usual = (half - whole).abs().mean(), (due - whole).abs().mean()
+    assert 0 < error < 2 * usual + 1e-3
+    again, _ = both(net, belief, inputs)
+    assert torch.equal(again, whole)
