@@ -24,7 +24,13 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "planner": {
         "cem": "worldline.planners.cem:CrossEntropy",
+        "categorical": "worldline.planners.categorical:Categorical",
         "first_proposal": "worldline.planners.first_proposal:FirstProposal",
+        "gradient": "worldline.planners.gradient:Gradient",
+        "guided": "worldline.planners.guided:Guided",
+        "icem": "worldline.planners.icem:ImprovedCrossEntropy",
+        "mppi": "worldline.planners.mppi:PathIntegral",
+        "predictive_sampling": "worldline.planners.predictive_sampling:PredictiveSampling",
         "shooting": "worldline.planners.shooting:Shooting",
     },
     "engine": {

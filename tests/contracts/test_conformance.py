@@ -103,7 +103,16 @@ MODELS: dict[str, Callable[[], tuple[WorldModel, Schema]]] = {
 OF_IMAGES = {"features", "lewm"}
 """Families that need a picture; checked in tests of their own."""
 
-SEARCHES = {"cem": 0.2, "shooting": 0.6}
+SEARCHES = {
+    "categorical": 0.2,
+    "cem": 0.2,
+    "gradient": 0.01,
+    "guided": 0.4,
+    "icem": 0.2,
+    "mppi": 0.2,
+    "predictive_sampling": 0.2,
+    "shooting": 0.6,
+}
 """Per planner how near the optimum of a bowl it has to get; see `PlannerCase.optimality`."""
 
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.planners.toys import free, kept_below_one, optimum, pushed_cart, solve
 from torch import Tensor
 
-from worldline.contracts.planner import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+from worldline.contracts.planner import CostValue
 from worldline.errors import ConfigError
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.shooting import Shooting
@@ -14,40 +15,9 @@ from worldline.planners.shooting import Shooting
 THOROUGH = CrossEntropy(num_candidates=128, num_iterations=30, num_elites=16, min_deviation=0.005, correlation=0.0)
 
 
-def solve(
-    planner: Planner, cost: CostFunction, bound: float, horizon: int, seed: int = 0, proposals: Tensor | None = None
-) -> PlannedActions:
-    space = ActionSpace(low=torch.tensor([-bound]), high=torch.tensor([bound]))
-    generator = torch.Generator().manual_seed(seed)
-    return planner.plan(cost, space, batch=1, horizon=horizon, proposals=proposals, generator=generator)
-
-
-def free(cost: Tensor) -> CostValue:
-    return CostValue(cost=cost, violation=cost.new_zeros(*cost.shape, 0))
-
-
-def pushed_cart(actions: Tensor) -> CostValue:
-    """A cart at 1 with speed 0, pushed by [B, N, T, 1]: its squared positions and half the squared pushes."""
-    position, speed, total = torch.ones(actions.shape[:2]), 0.0, 0.0
-    for push in actions[..., 0].unbind(2):
-        speed = speed + push
-        position = position + speed
-        total = total + position**2 + 0.5 * push**2
-    return free(total)
-
-
 def walk_to_ten(actions: Tensor) -> CostValue:
     """Steps from 0, as near to 10 as they can get, all the way."""
     return free((actions[..., 0].cumsum(2) - 10).square().sum(2))
-
-
-def optimum(horizon: int) -> tuple[Tensor, float]:
-    """The unconstrained optimum of `pushed_cart`, as the solution of the linear-quadratic problem."""
-    lag = torch.arange(horizon)[:, None] - torch.arange(horizon)
-    response = (lag + 1).clamp(min=0).double()  # of each position to each push
-    hessian = response.T @ response + 0.5 * torch.eye(horizon)
-    pushes = -torch.linalg.solve(hessian, response.T @ torch.ones(horizon).double()).float()
-    return pushes, pushed_cart(pushes[None, None, :, None]).cost.item()
 
 
 def test_finds_the_optimum_of_a_linear_quadratic_problem() -> None:
@@ -63,11 +33,7 @@ def test_finds_an_optimum_that_lies_in_a_corner_of_the_bounds() -> None:
 
 
 def test_finds_the_best_of_what_a_constraint_allows() -> None:
-    def cost(actions: Tensor) -> CostValue:
-        place = actions[..., 0].cumsum(2)
-        return CostValue(cost=(place - 2).square().sum(2), violation=(place - 1).clamp(min=0).amax(2, keepdim=True))
-
-    found = solve(THOROUGH, cost, 1.0, 4)  # at best: one step to the limit, then stay; 1 a step
+    found = solve(THOROUGH, kept_below_one, 1.0, 4)
     assert found.violation.item() == 0
     assert found.cost.item() == pytest.approx(4.0, rel=0.02)
 

@@ -10,11 +10,23 @@ from torch import Tensor
 
 from worldline.contracts.planner import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.errors import InputError
+from worldline.planners.categorical import Categorical
 from worldline.planners.cem import CrossEntropy
+from worldline.planners.gradient import Gradient
+from worldline.planners.guided import Guided
+from worldline.planners.icem import ImprovedCrossEntropy
+from worldline.planners.mppi import PathIntegral
+from worldline.planners.predictive_sampling import PredictiveSampling
 from worldline.planners.shooting import Shooting
 
 PLANNERS = [
+    pytest.param(Categorical(num_candidates=16, num_elites=4), id="categorical"),
     pytest.param(CrossEntropy(num_candidates=16, num_elites=4), id="cem"),
+    pytest.param(Gradient(num_restarts=4), id="gradient"),
+    pytest.param(Guided(num_iterations=4), id="guided"),
+    pytest.param(ImprovedCrossEntropy(num_candidates=16, num_elites=4), id="icem"),
+    pytest.param(PathIntegral(num_candidates=16), id="mppi"),
+    pytest.param(PredictiveSampling(num_candidates=16), id="predictive_sampling"),
     pytest.param(Shooting(num_candidates=48, chunk=20), id="shooting"),
 ]
 every_planner = pytest.mark.parametrize("planner", PLANNERS)
@@ -148,7 +160,7 @@ def test_costs_that_are_not_finite_never_win(planner: Planner) -> None:
 @every_planner
 def test_an_error_where_no_cost_is_finite(planner: Planner) -> None:
     def cost(actions: Tensor) -> CostValue:
-        value = torch.zeros(actions.shape[:2])
+        value = actions.sum((2, 3))
         value[1] = torch.nan
         return CostValue(cost=value, violation=value.new_zeros(*value.shape, 0))
 
@@ -175,7 +187,7 @@ def test_feasible_beats_infeasible_and_less_violation_beats_more(planner: Planne
 def test_a_deadline_in_the_past_still_costs_one_population(planner: Planner) -> None:
     cost = bowl(uniform(0, 1, 4, 2))
     cut, full = solve(planner, cost, deadline_s=0.0), solve(planner, cost)
-    assert cut.num_evaluated < full.num_evaluated == 48
+    assert cut.num_evaluated < full.num_evaluated
     assert not cut.converged
     assert full.converged
     assert cut.cost.isfinite().all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from worldline.contracts.planner import ActionSpace, CostValue, PlannedActions, Planner
-from worldline.errors import InputError
+from worldline.errors import InputError, UnsupportedError
 from worldline.testing import check_planner
 from worldline.testing.clauses import breaches
 from worldline.testing.planners import CLAUSES, PlannerCase
@@ -20,6 +20,7 @@ class Descent(Planner):
 
     def plan(self, cost, space, *, batch, horizon, proposals=None, generator, deadline_s=None) -> PlannedActions:
         start = time.monotonic()
+        self.choose(space)
         span = space.high - space.low
         shape = (1, self.num_candidates, horizon, len(span))
         candidates = (space.low + span * self.uniform(shape, generator)).expand(batch, -1, -1, -1)
@@ -44,6 +45,10 @@ class Descent(Planner):
             converged=rounds == self.num_rounds,
         )
         return self.told(result, space)
+
+    def choose(self, space: ActionSpace) -> None:
+        if space.choices:
+            raise UnsupportedError("numbers only")
 
     def uniform(self, shape, generator):
         return torch.rand(shape, generator=generator)
@@ -167,6 +172,11 @@ class SharesTheBest(Descent):
         )
 
 
+class TakesChoicesForNumbers(Descent):
+    def choose(self, space):
+        pass
+
+
 class SearchesNothing(Descent):
     num_rounds, num_candidates = 1, 1
 
@@ -190,6 +200,7 @@ FAULTS = [
     (MutatesSpace, "planner.deterministic"),
     (SharesTheBest, "planner.batch_independent"),
     (SearchesNothing, "planner.optimum"),
+    (TakesChoicesForNumbers, "planner.choices"),
 ]
 
 

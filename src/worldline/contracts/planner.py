@@ -18,10 +18,12 @@ class ActionSpace:
     Args:
         low: smallest value of each of the A components, physical units.
         high: largest value.
+        choices: first component, and the one after the last, of each discrete action, one-hot; in order.
     """
 
     low: Float[Tensor, "A"]
     high: Float[Tensor, "A"]
+    choices: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
 from worldline.errors import ConfigError
-from worldline.planners.population import Population, check, costed
-
-Sequences = Float[Tensor, "B T A"]
+from worldline.planners.gaussian import Gaussian
+from worldline.planners.noise import persistent
+from worldline.planners.population import check, inside
+from worldline.planners.search import Candidates, search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,52 +79,33 @@ class CrossEntropy(Planner):
         Raises:
             InputError: see `population.check` and `Population.best`.
         """
-        started = time.monotonic()
         check(space, proposals, batch=batch, horizon=horizon)
-        width = (space.high - space.low).expand(batch, horizon, -1)
-        mean, deviation = space.low + width / 2, self.deviation * width
-        candidates = self._draw(mean, deviation, generator)
+        given = None if proposals is None else inside(space, proposals.to(space.low))
+        start = Gaussian.over(space, batch=batch, horizon=horizon, deviation=self.deviation)
+        candidates = self._candidates(start, space.high - space.low, given, generator)
+        return search(candidates, cost, space, deadline_s=deadline_s)
+
+    def _candidates(
+        self, normal: Gaussian, width: Float[Tensor, "A"], proposals: Tensor | None, generator: torch.Generator
+    ) -> Candidates:
+        first, least = self._draw(normal, generator), self.min_deviation * width
         if proposals is not None:
-            candidates = torch.cat([proposals.to(mean), candidates], 1)
-        elites = costed(cost, space, candidates).first(self.num_elites)
-        mean, deviation = self._fit(elites, mean, deviation, width)
+            first = torch.cat([proposals, first], 1)
+        elites = (yield first).first(self.num_elites)
+        normal = normal.fit(elites, least)
         if proposals is not None:
-            won = _is_among(elites.actions[:, 0], proposals.to(mean).clamp(space.low, space.high))[:, None, None]
-            mean = torch.where(won, elites.actions[:, 0], mean)
-            deviation = torch.where(won, self.proposal_deviation * width, deviation)
-        num_iterations = 1
-        while num_iterations < self.num_iterations:
-            if deadline_s is not None and time.monotonic() - started >= deadline_s:
-                break
-            found = costed(cost, space, self._draw(mean, deviation, generator))
+            best = elites.actions[:, 0]
+            won = (best[:, None] == proposals).flatten(2).all(2).any(1)[:, None, None]
+            normal = Gaussian(
+                mean=torch.where(won, best, normal.mean),
+                deviation=torch.where(won, self.proposal_deviation * width, normal.deviation),
+            )
+        for _ in range(self.num_iterations - 1):
+            found = yield self._draw(normal, generator)
             elites = elites.merge(found).first(self.num_elites)
-            mean, deviation = self._fit(elites, mean, deviation, width)
-            num_iterations += 1
-        num_evaluated = candidates.shape[1] + (num_iterations - 1) * self.num_candidates
-        return elites.best(num_evaluated=num_evaluated, converged=num_iterations == self.num_iterations)
+            normal = normal.fit(elites, least)
 
-    def _draw(self, mean: Sequences, deviation: Sequences, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
-        """The mean, and N - 1 sequences around it: each component a stationary AR(1) process over the steps."""
-        shape = (1, self.num_candidates - 1, *mean.shape[1:])
-        noise = torch.randn(shape, generator=generator, device=generator.device).to(mean)
-        for step in range(1, noise.shape[2]):
-            fresh = (1 - self.correlation**2) ** 0.5 * noise[:, :, step]
-            noise[:, :, step] = self.correlation * noise[:, :, step - 1] + fresh
-        return torch.cat([mean[:, None], mean[:, None] + deviation[:, None] * noise], 1)
-
-    def _fit(
-        self, elites: Population, mean: Sequences, deviation: Sequences, width: Sequences
-    ) -> tuple[Sequences, Sequences]:
-        """Mean and deviation of the elites; as they were where too few elites have a finite cost."""
-        weight = elites.cost.isfinite().to(mean)[:, :, None, None]
-        count = weight.sum(1)
-        fitted = (weight * elites.actions).sum(1) / count.clamp(min=1)
-        squares = (weight * (elites.actions - fitted[:, None]) ** 2).sum(1)
-        mean = torch.where(count >= 1, fitted, mean)
-        deviation = torch.where(count >= 2, (squares / count.clamp(min=1)).sqrt(), deviation)
-        return mean, deviation.maximum(self.min_deviation * width)
-
-
-def _is_among(sequence: Float[Tensor, "B T A"], proposals: Float[Tensor, "B P T A"]) -> Bool[Tensor, " B"]:
-    """Whether the sequence of each problem is one of its proposals."""
-    return (sequence[:, None] == proposals).flatten(2).all(2).any(1)
+    def _draw(self, normal: Gaussian, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
+        """The mean, and N - 1 sequences around it."""
+        noise = persistent((1, self.num_candidates - 1, *normal.mean.shape[1:]), self.correlation, generator)
+        return torch.cat([normal.mean[:, None], normal.draw(noise)], 1)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions
-from worldline.errors import InputError
+from worldline.contracts.planner import ActionSpace, CostFunction, CostValue, PlannedActions
+from worldline.errors import InputError, UnsupportedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,19 +62,48 @@ class Population:
         )
 
 
+def inside(space: ActionSpace, actions: Float[Tensor, "*lead A"]) -> Float[Tensor, "*lead A"]:
+    """`actions` clipped to the bounds; of each choice the value that is largest, the first where several are."""
+    parts, done = list[Tensor](), 0
+    for start, stop in space.choices:
+        chosen = one_hot(actions[..., start:stop].argmax(-1), stop - start).to(actions)
+        parts += [actions[..., done:start].clamp(space.low[done:start], space.high[done:start]), chosen]
+        done = stop
+    return torch.cat([*parts, actions[..., done:].clamp(space.low[done:], space.high[done:])], -1)
+
+
 def costed(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B N T A"]) -> Population:
-    """The population of `actions`, clipped to the bounds and costed in one call."""
-    actions = actions.clamp(space.low, space.high)
-    value = cost(actions)
+    """The population of `actions`, brought inside the space and costed in one call."""
+    actions = inside(space, actions)
+    return ranked(actions, cost(actions))
+
+
+def ranked(actions: Float[Tensor, "B N T A"], value: CostValue) -> Population:
+    """The population of sequences that cost `value`."""
     usable = value.cost.isfinite() & value.violation.isfinite().all(-1)
-    return _ranked(actions, value.cost.where(usable, torch.inf), value.violation)
+    return _ranked(actions, value.cost.detach().where(usable, torch.inf), value.violation.detach())
 
 
-def check(space: ActionSpace, proposals: Float[Tensor, "B P T A"] | None, *, batch: int, horizon: int) -> None:
-    """Refuses what no planner can search.
+def check(
+    space: ActionSpace,
+    proposals: Float[Tensor, "B P T A"] | None,
+    *,
+    batch: int,
+    horizon: int,
+    choices: bool = False,
+) -> None:
+    """Refuses what no planner can search, or this one cannot.
+
+    Args:
+        space: where to search.
+        proposals: what to start from.
+        batch: B.
+        horizon: T.
+        choices: whether the planner searches among choices too.
 
     Raises:
         InputError: an unbounded or empty range, no problem or step, or proposals of the wrong shape or not finite.
+        UnsupportedError: the space holds a choice, and the planner searches numbers only.
     """
     if batch < 1 or horizon < 1:
         raise InputError(f"batch is {batch} and horizon {horizon}. Both must be at least 1.")
@@ -81,6 +111,12 @@ def check(space: ActionSpace, proposals: Float[Tensor, "B P T A"] | None, *, bat
         raise InputError(
             f"actions in [{space.low.tolist()}, {space.high.tolist()}] cannot be searched. Give every component a "
             "finite low and high, low at most high."
+        )
+    if space.choices and not choices:
+        start, stop = space.choices[0]
+        raise UnsupportedError(
+            f"components {start} to {stop - 1} of the actions are a choice between {stop - start} values, and this "
+            "planner searches numbers only. Use the planner 'categorical'."
         )
     if proposals is None:
         return

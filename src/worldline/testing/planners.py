@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.contracts.planner import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
-from worldline.errors import InputError
+from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import Clause, run
 
 
@@ -106,7 +106,7 @@ class Bowl:
         time.sleep(self.sleep_s)
         value = self.value(actions)
         self.asked.append(actions.detach().clone())
-        self.values.append(value)
+        self.values.append(CostValue(cost=value.cost.detach(), violation=value.violation.detach()))
         return value
 
     def value(self, actions: Tensor) -> CostValue:
@@ -135,6 +135,9 @@ OPTIMUM = Clause(name="planner.optimum", look="Planner.plan; a quadratic bowl, c
 BATCH = Clause(name="planner.batch_independent", look="Planner.plan; problem b must not see the others' costs")
 SEEDED = Clause(name="planner.deterministic", look="Planner.plan; draws come from the generator, no state is kept")
 FEASIBLE = Clause(name="planner.feasible_first", look="Planner.plan; least cost among those without violation")
+CHOICES = Clause(
+    name="planner.choices", look="ActionSpace.choices; each is one-hot, or the planner refuses with UnsupportedError"
+)
 DEADLINE = Clause(name="planner.deadline", look="deadline_s; the best so far is returned, and converged is then False")
 
 
@@ -283,6 +286,29 @@ def feasible_first(case: PlannerCase) -> None:
     FEASIBLE.holds(behind <= case.tolerance, f"no plan is allowed, and one of {behind:.4g} less violation was costed")
 
 
+def choices(case: PlannerCase) -> None:
+    """What is costed and returned of a choice is one-hot, proposals too; or the planner says that it cannot choose."""
+    low, high = torch.tensor([-1.0, 0.0, 0.0, 0.0]), torch.tensor([3.0, 1.0, 1.0, 1.0])
+    space = ActionSpace(low=low, high=high, choices=((1, 4),))
+    share = torch.rand(case.batch, 2, case.horizon, 4, generator=case.generator())
+    cost = Bowl(torch.full((case.batch, case.horizon, 4), 0.3))
+    try:
+        found = case.planner.plan(
+            cost,
+            space,
+            batch=case.batch,
+            horizon=case.horizon,
+            proposals=low + (high - low) * share,
+            generator=case.generator(),
+        )
+    except UnsupportedError:
+        return
+    for what, actions in [("returned", found.actions), *(("costed", asked) for asked in cost.asked)]:
+        chosen = actions[..., 1:]
+        one_hot = bool(((chosen == 0) | (chosen == 1)).all() and (chosen.sum(-1) == 1).all())
+        CHOICES.holds(one_hot, f"{what} actions whose choice is no one-hot vector")
+
+
 def deadline(case: PlannerCase) -> None:
     """After the deadline at most one more batch is costed, and a search that was cut has not converged."""
     limit_s = 0.02
@@ -310,6 +336,7 @@ CLAUSES: tuple[Callable[[PlannerCase], None], ...] = (
     batch_independent,
     deterministic,
     feasible_first,
+    choices,
     deadline,
 )
 """Every clause, in the order in which a report lists them."""

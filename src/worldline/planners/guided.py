@@ -1,0 +1,91 @@
+"""A small search around proposals: what a good proposer leaves to be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.errors import ConfigError
+from worldline.planners.gaussian import Gaussian
+from worldline.planners.noise import persistent
+from worldline.planners.population import check
+from worldline.planners.search import Candidates, search
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guided(Planner):
+    """Costs the proposals, then draws around the best of them; what is returned is never worse than they are.
+
+    Without a proposal it draws around the middle of the space, half a range wide; around a proposal that breaks a
+    constraint as wide.
+
+    Args:
+        num_candidates: sequences of each population, at least 1.
+        num_iterations: populations, at least 1.
+        num_elites: the best sequences, the best proposal among them, which the next population is drawn around; at
+            least 2.
+        deviation: of the first population, as a share of each component's range; above 0.
+        min_deviation: the deviation never falls below this, likewise; 0 for no limit.
+        correlation: of the noise of neighbouring steps, in [0, 1).
+
+    Source: an inverse model's plan as the first mean of a search, 2605.08732.
+    """
+
+    num_candidates: int = 16
+    num_iterations: int = 2
+    num_elites: int = 4
+    deviation: float = 0.1
+    min_deviation: float = 0.02
+    correlation: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 1 or self.num_iterations < 1 or self.num_elites < 2:
+            raise ConfigError(
+                f"num_candidates {self.num_candidates} and num_iterations {self.num_iterations} must be at least 1, "
+                f"num_elites {self.num_elites} 2."
+            )
+        if not (self.deviation > 0 and self.min_deviation >= 0 and 0 <= self.correlation < 1):
+            raise ConfigError(
+                f"deviation {self.deviation} must be above 0, min_deviation {self.min_deviation} at least 0, "
+                f"correlation {self.correlation} in [0, 1)."
+            )
+
+    def plan(
+        self,
+        cost: CostFunction,
+        space: ActionSpace,
+        *,
+        batch: int,
+        horizon: int,
+        proposals: Float[Tensor, "B P T A"] | None = None,
+        generator: torch.Generator,
+        deadline_s: float | None = None,
+    ) -> PlannedActions:
+        """The best sequence found; see `Planner`. The proposals are costed however short the deadline.
+
+        Raises:
+            InputError: see `population.check` and `Population.best`.
+            UnsupportedError: an action is discrete.
+        """
+        check(space, proposals, batch=batch, horizon=horizon)
+        wide = Gaussian.over(space, batch=batch, horizon=horizon, deviation=0.5)
+        candidates = self._candidates(wide, space.high - space.low, proposals, generator)
+        return search(candidates, cost, space, deadline_s=deadline_s)
+
+    def _candidates(
+        self, wide: Gaussian, width: Float[Tensor, "A"], proposals: Tensor | None, generator: torch.Generator
+    ) -> Candidates:
+        shape = (1, self.num_candidates, *wide.mean.shape[1:])
+        start = wide.mean[:, None] if proposals is None else proposals.to(wide.mean)
+        elites = (yield start).first(self.num_elites)
+        lost = elites.violation[:, 0].sum(-1)[:, None, None] > 0
+        narrow = wide.deviation if proposals is None else self.deviation * width
+        normal = Gaussian(mean=elites.actions[:, 0], deviation=torch.where(lost, wide.deviation, narrow))
+        for _ in range(self.num_iterations):
+            found = yield normal.draw(persistent(shape, self.correlation, generator))
+            elites = elites.merge(found).first(self.num_elites)
+            normal = normal.fit(elites, self.min_deviation * width)
