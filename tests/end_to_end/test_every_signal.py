@@ -13,6 +13,7 @@ import torch
 
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world import Goal, PlanStatus
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.recipes.pixels import pixels, pixels_and_vectors
@@ -112,7 +113,7 @@ def test_what_is_missing_does_not_matter_and_what_is_there_does(
 
 
 @pytest.mark.parametrize("recipe", [pixels, vectors, pixels_and_vectors])
-def test_a_world_is_learned_and_predicts(tmp_path: Path, store: Store, recipe: Callable[[Store], Recipe]) -> None:
+def test_a_world_is_learned_predicts_and_plans(tmp_path: Path, store: Store, recipe: Callable[[Store], Recipe]) -> None:
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short(recipe), split="key:day"))
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     days = [
@@ -126,6 +127,13 @@ def test_a_world_is_learned_and_predicts(tmp_path: Path, store: Store, recipe: C
     level = found.signals["level"]
     assert level.mean.shape == (4, 2)
     assert np.isfinite([level.low, level.mean, level.high]).all()
+    goal = Goal(targets={"level": np.array([3.0, -3.0])})
+    plan = result.world.plan(one.history(0, 1), goal, horizon=4, exogenous={"rain": one.exogenous["rain"][:4]})
+    assert plan.status is PlanStatus.CONVERGED
+    assert plan.actions["gear"].shape == (4,)
+    assert set(plan.actions["gear"].tolist()) <= {0, 1, 2}
+    assert plan.actions["valve"].shape == (4, 1)
+    assert ((plan.actions["valve"] >= 0) & (plan.actions["valve"] <= 1)).all()
 
 
 def test_known_durations_explain_what_is_seen(store: Store, tmp_path: Path) -> None:

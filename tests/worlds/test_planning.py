@@ -11,6 +11,7 @@ from worldline.contracts.world import Goal, PlanStatus
 from worldline.costs.goal import AtMost
 from worldline.engines.trivial import Linear
 from worldline.errors import InputError, UnsupportedError
+from worldline.planners.categorical import Categorical
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
 from worldline.worlds.local import LocalWorld
@@ -147,5 +148,28 @@ def test_actions_that_cannot_be_searched_are_named() -> None:
     start = History(observations={"level": np.zeros((1, 1))}, actions={"lever": np.zeros((0, 1))})
     with pytest.raises(InputError, match="action 'lever' has no finite bounds"):
         lever(Kind.VECTOR, low=(0.0,)).plan(start, goal, horizon=2)
-    with pytest.raises(UnsupportedError, match="action 'lever' is discrete"):
-        lever(Kind.DISCRETE, num_values=3).plan(start, goal, horizon=2)
+    chooses = History(observations={"level": np.zeros((1, 1))}, actions={"lever": np.zeros(0, int)})
+    with pytest.raises(UnsupportedError, match=r"between 3 values.*'categorical'"):
+        lever(Kind.DISCRETE, num_values=3).plan(chooses, goal, horizon=2)
+
+
+def test_choices_are_planned_and_proposed_as_they_are_logged() -> None:
+    """A lift: the level rises by what is chosen, less 1."""
+    level = Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
+    gear = Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3)
+    drawn = np.random.default_rng(0).integers(0, 3, (20, 30))
+    logs = [
+        Episode(observations={"level": np.cumsum([0, *(way - 1)], dtype=np.float32)[:, None]}, actions={"gear": way})
+        for way in drawn
+    ]
+    engine = Linear.fit(logs, Schema(signals=(level, gear)), context=1)
+    world = LocalWorld(engine, None, Categorical())
+    start = History(observations={"level": np.zeros((1, 1))}, actions={"gear": np.zeros(0, int)})
+    goal = Goal(targets={"level": np.array([3.0])}, tolerance={"level": 1.0})
+    plan = world.plan(start, goal, horizon=5)
+    assert plan.actions["gear"].dtype == np.int64
+    assert plan.actions["gear"].tolist() == [2, 2, 2, 1, 1]
+    first = LocalWorld(engine, None, FirstProposal())
+    proposed = first.plan(start, goal, horizon=3, proposals={"gear": np.array([[0, 2, 1]])})
+    assert proposed.actions["gear"].tolist() == [0, 2, 1]
+    assert proposed.cost == pytest.approx(world.score(start, {"gear": np.array([[0, 2, 1]])}, goal).cost[0])

@@ -37,7 +37,7 @@ class FirstProposal(Planner):
             InputError: there is no proposal; see also `population.check` and `Population.best`.
         """
         del generator, deadline_s  # nothing is drawn, and there is nothing to cut short
-        check(space, proposals, batch=batch, horizon=horizon)
+        check(space, proposals, batch=batch, horizon=horizon, choices=True)
         if proposals is None:
             raise InputError("the planner first_proposal needs a proposal. Pass one, or use the planner 'cem'.")
         first = costed(cost, space, proposals[:, :1].to(space.low))

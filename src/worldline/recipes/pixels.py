@@ -18,7 +18,7 @@ from worldline.errors import InputError
 from worldline.models.jepa import JepaConfig
 from worldline.nn.codes import code_size
 from worldline.planners.cem import CrossEntropy
-from worldline.recipes.recipe import Recipe
+from worldline.recipes.recipe import Recipe, planner_for
 from worldline.train.heads import HeadsConfig, can_reach
 from worldline.train.updates import TrainingConfig
 
@@ -61,7 +61,7 @@ def pixels(store: Store) -> Recipe:
         # Bands reach as far as most episodes do.
         horizon=min(20, int(np.quantile(store.num_steps, 0.2))),
         num_windows=2,
-        planner=CrossEntropy(num_candidates=64, num_iterations=3),
+        planner=planner_for(store.schema, CrossEntropy(num_candidates=64, num_iterations=3)),
         num_proposals=0,
         split=split_store,
     )

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from worldline.contracts.planner import Planner
+from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
+from worldline.planners.categorical import Categorical
+from worldline.planners.cem import CrossEntropy
 from worldline.train.heads import HeadsConfig
 from worldline.train.updates import TrainingConfig
 
@@ -47,3 +50,12 @@ class Recipe:
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe, with other initial weights and batches; the split stays."""
         return replace(self, training=replace(self.training, seed=seed), heads=replace(self.heads, seed=seed))
+
+
+def planner_for(schema: Schema, numbers: CrossEntropy) -> Planner:
+    """`numbers`, or a search of the same size among choices where an action is one."""
+    if all(signal.kind is not Kind.DISCRETE for signal in schema.actions):
+        return numbers
+    return Categorical(
+        num_candidates=numbers.num_candidates, num_iterations=numbers.num_iterations, num_elites=numbers.num_elites
+    )

@@ -14,7 +14,7 @@ from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.models.jepa import JepaConfig
 from worldline.planners.cem import CrossEntropy
-from worldline.recipes.recipe import Recipe
+from worldline.recipes.recipe import Recipe, planner_for
 from worldline.train.heads import HeadsConfig, can_reach
 from worldline.train.updates import TrainingConfig
 
@@ -65,7 +65,7 @@ def vectors(store: Store) -> Recipe:
         heads=HeadsConfig(goals=can_reach(store.schema), readout_updates=0, far=max(2.0, num_steps / 4)),
         horizon=min(LONGEST_HORIZON, num_steps),
         num_windows=8,
-        planner=CrossEntropy(num_candidates=128, num_iterations=4),
+        planner=planner_for(store.schema, CrossEntropy(num_candidates=128, num_iterations=4)),
         num_proposals=1,
         split=split_store,
     )

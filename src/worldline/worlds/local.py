@@ -121,7 +121,7 @@ class LocalWorld(World):
 
         Raises:
             InputError: an action signal has no finite bounds, or an argument does not fit.
-            UnsupportedError: as in `score`; or an action signal is discrete.
+            UnsupportedError: as in `score`; or an action signal is discrete and the planner searches numbers only.
         """
         schema = self.describe().schema
         search = Search.begin(schema, horizon=horizon, budget_s=budget_s, min_trust=min_trust, seed=seed)

@@ -16,7 +16,7 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.planner import ActionSpace, CostValue, PlannedActions, Planner
 from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.contracts.world import Plan, PlanStatus
-from worldline.errors import InputError, UnsupportedError
+from worldline.errors import InputError
 from worldline.worlds.checking import Present, check_actions
 from worldline.worlds.objective import Objective
 
@@ -51,7 +51,6 @@ class Search:
 
         Raises:
             InputError: an argument is out of range, or an action signal lacks finite bounds.
-            UnsupportedError: an action signal is discrete.
         """
         started_s = time.monotonic()
         if horizon < 1 or not 0 <= min_trust <= 1 or (budget_s is not None and not budget_s > 0):
@@ -59,13 +58,12 @@ class Search:
                 f"horizon {horizon} must be at least 1, min_trust {min_trust} in [0, 1], budget_s {budget_s} above 0 "
                 "or None."
             )
-        low: list[float] = []
-        high: list[float] = []
+        low, high, choices = list[float](), list[float](), list[tuple[int, int]]()
         for signal in schema.actions:
-            if signal.kind is not Kind.VECTOR:
-                raise UnsupportedError(
-                    f"action {signal.name!r} is {signal.kind}. Plans are made of vector actions only."
-                )
+            if signal.kind is Kind.DISCRETE:
+                choices.append((len(low), len(low) + signal.size))
+                low, high = low + signal.size * [0.0], high + signal.size * [1.0]
+                continue
             low += signal.low or (-np.inf,)
             high += signal.high or (np.inf,)
             if not np.isfinite([*low, *high]).all():
@@ -73,7 +71,7 @@ class Search:
                     f"action {signal.name!r} has no finite bounds (low {signal.low}, high {signal.high}), so there is "
                     "nothing to search in. Set both in the schema."
                 )
-        space = ActionSpace(low=torch.tensor(low), high=torch.tensor(high))
+        space = ActionSpace(low=torch.tensor(low), high=torch.tensor(high), choices=tuple(choices))
         return cls(
             signals=schema.actions,
             space=space,
@@ -195,9 +193,14 @@ class Search:
         )
 
     def _split(self, actions: NDArray[np.floating]) -> dict[str, NDArray[np.generic]]:
-        """Per signal a view [..., *shape] of the A axis."""
+        """Per signal [..., *shape]: a view of the A axis, or which value is chosen."""
         ends = np.cumsum([signal.size for signal in self.signals])[:-1]
-        return {s.name: part for s, part in zip(self.signals, np.split(actions, ends, -1), strict=True)}
+        parts = zip(self.signals, np.split(actions, ends, -1), strict=True)
+        return {s.name: part.argmax(-1) if s.kind is Kind.DISCRETE else part for s, part in parts}
 
     def _join(self, actions: Mapping[str, NDArray[np.generic]]) -> Float[Tensor, "B P T A"]:
-        return torch.from_numpy(np.concatenate([actions[s.name] for s in self.signals], -1, dtype=np.float32))
+        parts = [
+            np.eye(signal.size)[actions[signal.name]] if signal.kind is Kind.DISCRETE else actions[signal.name]
+            for signal in self.signals
+        ]
+        return torch.from_numpy(np.concatenate(parts, -1, dtype=np.float32))
