@@ -147,10 +147,10 @@ def peer_python(cache: Path) -> str:
 
 
 class Peer:
-    """The peer's process."""
+    """The peer's process: one of the files `*_peer.py` here, in its environment."""
 
-    def __init__(self, python: str, folder: Path) -> None:
-        command = [python, str(HERE / "train_peer.py"), "serve", str(folder)]
+    def __init__(self, python: str, script: str, folder: Path) -> None:
+        command = [python, str(HERE / script), "serve", str(folder)]
         self.log = folder / "peer.log"
         with self.log.open("w") as errors:
             self.process = subprocess.Popen(
@@ -327,7 +327,7 @@ def measure(python: str, threads: int, plan: Plan) -> Row:
     result: Row = {"plan": asdict(plan), "threads": threads, "machine": machine(), "peak_gflops": measure_peak(threads)}
     result["jepa"] = measure_jepa(threads, plan)
     with tempfile.TemporaryDirectory() as folder:
-        peer = Peer(python, Path(folder))
+        peer = Peer(python, "train_peer.py", Path(folder))
         result["peer_versions"] = peer.ask("versions")
         result["sizes"] = []
         for size in plan.sizes:

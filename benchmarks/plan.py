@@ -1,0 +1,316 @@
+"""Planning with LeWM side by side with stable-worldmodel 0.1.1: the same plans, and how long they take.
+
+Run: .venv/bin/python benchmarks/plan.py [--plans 100] [--batches 3] [--threads N] [--quick] [--peer PYTHON]
+Adds to benchmarks/results/plan.json after every plan (with --quick to a file in the cache); what was measured with
+the same settings is not measured again.
+
+Both sides hold the same weights: a fresh network, whose predictor is shaken so that it heeds actions. Each plan goes
+from one smooth random picture to another with the peer's published cross-entropy method: 300 samples, 30 iterations,
+30 elites, 5 blocks of 5 actions, the cost at the last block, the mean of the last elites as the answer. The loop is
+written out here as the peer's does it, with the same draws; what is ours is the cost: `WorldModel.rollout` and the
+squared distance to the goal's latent. Sides take turns, plan by plan. Of sixteen environments the peer plans one
+at a time: its LeWM cannot cost two goals together (`expand_as` in its `criterion` fails).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.nn.functional import interpolate
+from train import Peer, Row, interval, machine, measure_peak, peer_python
+
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world_model import Belief, Inputs, Window
+from worldline.models.lewm import Lewm, LewmConfig
+from worldline.models.lewm_checkpoint import from_published
+from worldline.nn.precision import has_bfloat16
+
+HERE = Path(__file__).parent
+SIDE, BLOCKS, SIZE = 224, 5, 10
+"""Pixels of a picture, blocks of a plan, numbers of a block."""
+COST_BAR, ACTION_BAR, ALIKE_BAR = 1e-5, 1e-4, 0.99
+SPEED_BARS = {"one": 1.45, "sixteen": 1.6}
+RATE_BAR = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Of the search, and of the weights."""
+
+    samples: int = 300
+    iterations: int = 30
+    elites: int = 30
+    seed: int = 0
+
+
+QUICK = Settings(samples=20, iterations=3, elites=5)
+
+
+class Ours:
+    """Our model with the peer's weights, and the peer's search with our cost."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        camera = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(SIDE, SIDE, 3))
+        block = Signal(name="block", role=Role.ACTION, kind=Kind.VECTOR, shape=(SIZE,))
+        self.model = Lewm(schema=Schema(signals=(camera, block)), config=LewmConfig(inputs=("camera",)))
+        weights = from_published(torch.load(folder / "weights.pt", weights_only=True))
+        self.model.load_state_dict(weights, strict=False)  # the z-scores of actions are left as they are
+        self.model.eval()
+        self.settings = settings
+
+    @torch.no_grad()
+    def solve(self, start: Tensor, goal: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The plans [B, T, A], and the costs [I, B, N] and elites of each iteration.
+
+        Each environment has draws of its own, as where the peer plans one at a time.
+        """
+        belief, aim = self._see(start), self._see(goal).features()[:, 0, None]
+        settings, generator = self.settings, torch.Generator().manual_seed(seed)
+        shape = (1, settings.samples, BLOCKS, SIZE)
+        draws = torch.cat(
+            [
+                torch.stack([torch.randn(shape, generator=generator) for _ in range(settings.iterations)])
+                for _ in range(len(start))
+            ],
+            1,
+        )
+        mean = torch.zeros(len(start), BLOCKS, SIZE)
+        spread, kept = torch.ones_like(mean), []
+        rows = torch.arange(len(start))[:, None]
+        for drawn in draws:
+            candidates = drawn * spread[:, None] + mean[:, None]
+            candidates[:, 0] = mean
+            costs = self.cost(belief, aim, candidates)
+            elites = torch.topk(costs, settings.elites, dim=1, largest=False).indices
+            best = candidates[rows, elites]
+            mean, spread = best.mean(1), best.std(1)
+            kept.append((costs, elites))
+        return mean, torch.stack([costs for costs, _ in kept]), torch.stack([which for _, which in kept])
+
+    def cost(self, belief: Belief, aim: Tensor, candidates: Tensor) -> Tensor:
+        """The squared distance of the last latent to the goal's [B, N]."""
+        inputs = Inputs(actions=candidates, exogenous=None, step_s=torch.ones(len(candidates), BLOCKS))
+        imagined = self.model.rollout(belief, inputs, generator=torch.Generator()).features
+        return (imagined[:, :, 0, -1] - aim).square().sum(-1)
+
+    def _see(self, images: Tensor) -> Belief:
+        window = Window(
+            observations={"camera": images[:, None]},
+            observed={"camera": torch.ones(len(images), 1, dtype=torch.bool)},
+            past=Inputs(
+                actions=torch.zeros(len(images), 1, 0, SIZE), exogenous=None, step_s=torch.zeros(len(images), 0)
+            ),
+        )
+        return self.model.encode(window, generator=torch.Generator())
+
+
+def pictures(count: int, seed: int) -> Tensor:
+    """Smooth random pictures, uint8 [B, height, width, 3]."""
+    coarse = torch.rand((count, 3, 8, 8), generator=torch.Generator().manual_seed(seed))
+    return interpolate(coarse, size=(SIDE, SIDE), mode="bicubic").clamp(0, 1).mul(255).byte().movedim(1, -1)
+
+
+class Sides:
+    """Both of them, on the same pictures."""
+
+    def __init__(self, peer: Peer, folder: Path, settings: Settings, threads: int) -> None:
+        self.peer, self.folder, self.settings = peer, folder, settings
+        torch.set_num_threads(threads)
+        peer.ask("open", seed=settings.seed, threads=threads)
+        self.ours = Ours(folder, settings)
+
+    def theirs(self, start: Tensor, goal: Tensor, seed: int) -> Row:
+        """The peer's plans; how long they took."""
+        np.save(self.folder / "start.npy", start.numpy())
+        np.save(self.folder / "goal.npy", goal.numpy())
+        search = {name: value for name, value in asdict(self.settings).items() if name != "seed"}
+        return self.peer.ask("solve", seed=seed, **search)
+
+    def plan(self, seed: int) -> Row:
+        """One environment: both plans, and where they part."""
+        start, goal = pictures(2, seed)[:, None]
+        theirs_s = self.theirs(start, goal, seed)["elapsed_s"]
+        begin = time.perf_counter()
+        actions, costs, elites = self.ours.solve(start, goal, seed)
+        ours_s = time.perf_counter() - begin
+        kept = [torch.from_numpy(np.load(self.folder / f"their_{name}.npy")) for name in ("actions", "costs", "elites")]
+        return {
+            "seed": seed,
+            "ours_s": round(ours_s, 4),
+            "theirs_s": round(theirs_s, 4),
+            "actions_apart": float((actions - kept[0]).abs().max()),
+            **parting(costs[:, 0], elites[:, 0], kept[1][:, 0], kept[2][:, 0]),
+        }
+
+    def batch(self, seed: int, count: int = 16) -> Row:
+        """Sixteen environments."""
+        start, goal = pictures(2 * count, seed).chunk(2)
+        begin = time.perf_counter()
+        actions, *_ = self.ours.solve(start, goal, seed)
+        ours_s = time.perf_counter() - begin
+        theirs_s = self.theirs(start, goal, seed)["elapsed_s"]
+        their_actions = torch.from_numpy(np.load(self.folder / "their_actions.npy"))
+        apart = (actions - their_actions).abs().amax((1, 2))
+        return {
+            "seed": seed,
+            "ours_s": round(ours_s, 4),
+            "theirs_s": round(theirs_s, 4),
+            "actions_apart": [float(value) for value in apart],
+        }
+
+
+def parting(costs: Tensor, elites: Tensor, their_costs: Tensor, their_elites: Tensor) -> Row:
+    """How far the costs are apart as long as both sides choose the same elites, and what parts them.
+
+    Where they choose others, `cut` is the gap between the last elite and the next one, and `apart_there` how far the
+    costs of the two sides are apart; both as a share of the cost.
+    """
+    same = [set(mine.tolist()) == set(other.tolist()) for mine, other in zip(elites, their_elites, strict=True)]
+    last = same.index(False) if False in same else len(same) - 1
+    apart = ((costs - their_costs).abs() / their_costs)[: last + 1]
+    row: Row = {"costs_apart": float(apart.max()), "parts_at": None if all(same) else last}
+    if not all(same):
+        ordered, count = their_costs[last].sort().values, elites.shape[1]
+        row["cut"] = float((ordered[count] - ordered[count - 1]) / ordered[count])
+        row["apart_there"] = float(apart[last].max())
+    return row
+
+
+def rate(sides: Sides, threads: int) -> Row:
+    """Operations a second in the products of one population, beside a product of two large matrices."""
+    peak = measure_peak(threads)["float32, torch.mm"]
+    ours, config = sides.ours, sides.ours.model.config
+    belief, aim = ours._see(pictures(1, 0)), torch.zeros(1, 1, config.latent_size)
+    candidates = torch.randn(1, 300, BLOCKS, SIZE, generator=torch.Generator().manual_seed(0))
+    times = []
+    with torch.no_grad():
+        for _ in range(9):
+            begin = time.perf_counter()
+            ours.cost(belief, aim, candidates)
+            times.append(time.perf_counter() - begin)
+    found = 300 * flops(config) / min(times[1:]) / 1e9
+    return {
+        "threads": threads,
+        "gflops": round(found, 1),
+        "peak_gflops": round(peak, 1),
+        "share": round(found / peak, 3),
+    }
+
+
+def flops(config: LewmConfig) -> float:
+    """Operations in the products of one candidate's rollout from one observation, as we do them; 2 a multiplication.
+
+    A window holds 1, 2 and then 3 steps. While it grows, only its newest is worked on; then all three are.
+    """
+    width, inner, wide = config.latent_size, config.predictor_heads * config.head_size, config.predictor_width
+    kept, asked, network = 2 * width * inner, 2 * width * inner, 2 * width * wide
+    alone = width**2
+    depth, history = config.predictor_depth, config.history
+    growing = depth * (kept + alone + network) + (history - 1) * depth * (kept + asked + network)
+    whole = history * kept + alone + (history - 1) * asked + history * network
+    sliding = (BLOCKS - history) * ((depth - 1) * whole + history * kept + asked + network)
+    steering = BLOCKS * depth * 6 * width**2
+    projecting = BLOCKS * 2 * width * config.projector_width
+    codes = BLOCKS * (SIZE * config.code_size + config.code_size * 4 * width + 4 * width**2)
+    return 2.0 * (growing + sliding + steering + projecting + codes)
+
+
+def bars(result: Row) -> Row:
+    """What was asked for, and whether it was met."""
+    plans, batches = result["plans"], result["batches"]
+    found: Row = {}
+    if plans:
+        alike = [one["actions_apart"] <= ACTION_BAR for one in plans]
+        ties = [one["parts_at"] is not None and one["cut"] <= 2 * one["apart_there"] for one in plans]
+        told = all(same or tie for same, tie in zip(alike, ties, strict=True))
+        worst = max(one["costs_apart"] for one in plans)
+        found["costs"] = {"met": worst <= COST_BAR, "largest": worst, "bar": COST_BAR}
+        found["actions"] = {
+            "met": sum(alike) >= ALIKE_BAR * len(plans) and told,
+            "alike": sum(alike),
+            "plans": len(plans),
+            "others_part_at_a_tie": told,
+        }
+        ratio = interval(ours=[1 / one["ours_s"] for one in plans], theirs=[1 / one["theirs_s"] for one in plans])
+        found["one"] = {"met": ratio["median"] >= SPEED_BARS["one"], **ratio, "bar": SPEED_BARS["one"]}
+    if batches:
+        ratio = interval(ours=[1 / one["ours_s"] for one in batches], theirs=[1 / one["theirs_s"] for one in batches])
+        found["sixteen"] = {"met": ratio["median"] >= SPEED_BARS["sixteen"], **ratio, "bar": SPEED_BARS["sixteen"]}
+    for row in result["rates"]:
+        share, name = row["share"], f"rate, {row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+        found[name] = {"met": share >= RATE_BAR, "share": share, "bar": RATE_BAR}
+    return found
+
+
+def measure(peer: Peer, folder: Path, path: Path, options: argparse.Namespace, settings: Settings) -> Row:
+    """All that is missing in `path`."""
+    result: Row = {"settings": asdict(settings), "threads": options.threads, "peer": peer.ask("versions")}
+    earlier: Row = json.loads(path.read_text()) if path.exists() else {}
+    same = all(earlier.get(name) == value for name, value in result.items())
+    result |= {name: earlier[name] if same else [] for name in ("plans", "batches", "rates")}
+    result["machine"] = machine()
+    result["bfloat16"] = "to be measured" if has_bfloat16() else "not measured: the processor has no products for it"
+    sides = Sides(peer, folder, settings, options.threads)
+    console = Console(stderr=True)
+
+    def keep() -> None:
+        result["bars"] = bars(result)
+        result["machine"]["load_after"] = os.getloadavg()[0]
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+    for name, count, one in (("plans", options.plans, sides.plan), ("batches", options.batches, sides.batch)):
+        done: list[Row] = result[name]
+        for seed in sorted(set(range(count)) - {row["seed"] for row in done}):
+            console.print(f"{name}, seed {seed}", style="dim")
+            done.append(one(seed))
+            keep()
+    if not result["rates"] or options.again_rates:
+        for threads in sorted({1, os.cpu_count() or 1}):
+            torch.set_num_threads(threads)
+            result["rates"] = [*(row for row in result["rates"] if row["threads"] != threads), rate(sides, threads)]
+        keep()
+    return result
+
+
+def show(result: Row) -> None:
+    """Prints the figures."""
+    for name, bar in result["bars"].items():
+        values = ", ".join(f"{key} {value:.4g}" for key, value in bar.items() if key != "met")
+        Console().print(f"{'met   ' if bar['met'] else 'missed'} {name}: {values}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures, writes and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(tempfile.gettempdir()) / "worldline-benchmark-data"
+    parser.add_argument("--plans", type=int, default=100, help="of one environment")
+    parser.add_argument("--batches", type=int, default=3, help="of sixteen environments")
+    parser.add_argument("--peer", help="Python of an environment with the peer; default is to make one in the cache")
+    parser.add_argument("--cache", type=Path, default=default, help="folder for that environment")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each side")
+    parser.add_argument("--again-rates", action="store_true", help="measure the rates of products again")
+    parser.add_argument("--quick", action="store_true", help="few samples and iterations: only to see that it runs")
+    options: Any = parser.parse_args(arguments)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    path = (options.cache if options.quick else HERE / "results") / "plan.json"
+    with tempfile.TemporaryDirectory() as folder:
+        peer = Peer(options.peer or peer_python(options.cache.absolute()), "plan_peer.py", Path(folder))
+        result = measure(peer, Path(folder), path, options, QUICK if options.quick else Settings())
+        peer.close()
+    show(result)
+
+
+if __name__ == "__main__":
+    main()
