@@ -57,6 +57,7 @@ class LineWorld(World):
         self.sign, self.status = sign, status
         self.histories: list[History] = []
         self.proposals: list[Arrays | None] = []
+        self.asked: list[tuple[Goal, Sequence[Constraint]]] = []
         self.seeds: list[int] = []
 
     def describe(self) -> Card:
@@ -77,6 +78,7 @@ class LineWorld(World):
     ) -> Plan:
         self.histories.append(history)
         self.proposals.append(proposals)
+        self.asked.append((goal, constraints))
         self.seeds.append(seed)
         away = goal.targets["place"] - history.observations["place"][:, -1]
         pushes = []

@@ -9,6 +9,7 @@ from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import PlanStatus
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, ReplanningController, WorldActor
+from worldline.costs import AtMost, Price
 from worldline.errors import ConfigError, InputError
 
 
@@ -142,6 +143,16 @@ def test_a_world_is_shown_its_own_signals_only(line_world: Any) -> None:
     WorldActor(world=world, horizon=1).act(shown, goals(9.0), num_steps=1, remaining=None, seed=0)
     assert world.histories[0].observations.keys() == {"place"}
     assert world.histories[0].actions.keys() == {"push"}
+
+
+def test_a_world_is_told_what_counts_beside_the_goal(line_world: Any) -> None:
+    rule, price, world = AtMost(signal="place", bound=1.0), Price(signal="push", price=1.0), line_world()
+    actor = WorldActor(world=world, horizon=2, constraints=[rule], costs=[price], tolerance={"place": 0.5})
+    actor.act(history(1), goals(3.0), num_steps=1, remaining=None, seed=0)
+    ((goal, constraints),) = world.asked
+    assert list(constraints) == [rule]
+    assert list(goal.costs) == [price]
+    assert goal.tolerance == {"place": 0.5}
 
 
 def test_a_world_that_refuses_says_why(line_world: Any) -> None:

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.contracts.engine import Card, Samples
+from worldline.contracts.engine import Card
 from worldline.contracts.episode import Episode, History
 from worldline.contracts.world import (
     Forecast,
     Goal,
+    Outlook,
     Plan,
     PlanStatus,
     Prediction,
@@ -105,22 +106,38 @@ class Exact(World):
     def score(self, history, actions, goal, constraints=(), *, exogenous=None) -> Scores:
         self.supported(goal)
         history, actions, exogenous, single = self.batched(history, actions, exogenous, plans=True)
-        target = np.asarray(goal.targets["position"])[None] if single else goal.targets["position"]
         path = self.path(history, actions, exogenous)
-        cost, violation = self.costs(path, target, constraints)
+        outlook = Outlook(signals={**self.inputs(actions), "position": path.transpose(0, 2, 1, 3)[:, :, None]})
+        steps = np.zeros((1, 1, path.shape[1]))
+        if goal.targets:
+            target = np.asarray(goal.targets["position"])[None] if single else goal.targets["position"]
+            steps = np.square(path - target[:, None, None]).sum(-1).transpose(0, 2, 1)
+        steps = self.with_costs(steps, [cost(outlook)[:, :, 0] for cost in goal.costs])
+        cost = self.total(steps * self.weights(goal, path.shape[1]))
+        violation = self.violations(outlook, constraints, cost)
         trust = self.trust(history)
         if single:
             return Scores(cost=cost[0], violation=violation[0], trust=float(trust[0]))
         return Scores(cost=cost, violation=violation, trust=trust)
 
-    def costs(self, path, target, constraints):
-        cost = np.square(path - target[:, None, None]).sum((1, -1))
-        samples = Samples(signals={"position": path.transpose(0, 2, 1, 3)[:, :, None]})
-        values = [constraint(samples) for constraint in constraints]
-        return cost, np.stack(values, -1) if values else np.zeros((*cost.shape, 0))
+    def inputs(self, push):
+        return {"push": push[:, :, None]}
+
+    def with_costs(self, steps, costs):
+        return sum(costs, start=steps)
+
+    def weights(self, goal, horizon):
+        return goal.discount ** np.arange(horizon) * (np.arange(horizon) >= (horizon - 1) * goal.last_only)
+
+    def total(self, steps):
+        return steps.sum(-1)
+
+    def violations(self, outlook, constraints, cost):
+        values = [constraint(outlook) for constraint in constraints]
+        return np.stack(values, -1) if values else np.zeros((*cost.shape, 0))
 
     def supported(self, goal) -> None:
-        if set(goal.targets) != {"position"}:
+        if not set(goal.targets) <= {"position"}:
             raise UnsupportedError("there is no distance head for such a goal.")
 
     def plan(
@@ -354,9 +371,14 @@ class MutatesHistory(Exact):
 
 
 class MutatesPlans(Exact):
-    def costs(self, path, target, constraints):
-        target += 0.1
-        return super().costs(path, target, constraints)
+    def inputs(self, push):
+        push += 0.1
+        return super().inputs(push)
+
+
+class MutatesTheGoal(Exact):
+    def supported(self, goal):
+        goal.targets["position"][:] += 0.1
 
 
 class AcceptsNan(Exact):
@@ -365,15 +387,13 @@ class AcceptsNan(Exact):
 
 
 class ShuffledScores(Exact):
-    def costs(self, path, target, constraints):
-        cost, violation = super().costs(path, target, constraints)
-        return np.sort(cost), violation
+    def total(self, steps):
+        return np.sort(super().total(steps))
 
 
 class ForgetsConstraints(Exact):
-    def costs(self, path, target, constraints):
-        cost, violation = super().costs(path, target, constraints)
-        return cost, 0 * violation
+    def violations(self, outlook, constraints, cost):
+        return 0 * super().violations(outlook, constraints, cost)
 
 
 class PlansOutside(Exact):
@@ -461,6 +481,31 @@ class WrongLevel(Exact):
         return replace(super().predict(*args, **rest), level=0.9)
 
 
+class ForgetsCosts(Exact):
+    def with_costs(self, steps, costs):
+        return steps
+
+
+class CostsTheLastOnly(Exact):
+    def with_costs(self, steps, costs):
+        return steps + costs[-1] if costs else steps
+
+
+class ForgetsDiscount(Exact):
+    def weights(self, goal, horizon):
+        return super().weights(replace(goal, discount=1.0), horizon)
+
+
+class ForgetsLastOnly(Exact):
+    def weights(self, goal, horizon):
+        return super().weights(replace(goal, last_only=False), horizon)
+
+
+class ShowsOtherActions(Exact):
+    def inputs(self, push):
+        return {"push": np.roll(push, 1, axis=2)[:, :, None]}
+
+
 FAULTS = [
     (ConstantBand, "world.bands"),
     (BandTooWide, "world.coverage"),
@@ -484,9 +529,15 @@ FAULTS = [
     (Late, "world.timing"),
     (MutatesHistory, "world.arguments"),
     (MutatesPlans, "world.arguments"),
+    (MutatesTheGoal, "world.arguments"),
     (AcceptsNan, "world.input_errors"),
     (ShuffledScores, "world.score"),
     (ForgetsConstraints, "world.score"),
+    (ForgetsCosts, "world.costs"),
+    (CostsTheLastOnly, "world.costs"),
+    (ForgetsDiscount, "world.costs"),
+    (ForgetsLastOnly, "world.costs"),
+    (ShowsOtherActions, "world.costs"),
     (PlansOutside, "world.plan_bounds"),
     (PlanCostLies, "world.plan_cost"),
     (PlansAtRandom, "world.plan_worth"),

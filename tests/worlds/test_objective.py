@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Reaches, Samples
 from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.world import Goal
-from worldline.costs.goal import AtMost
+from worldline.contracts.world import Chance, Goal
+from worldline.costs import AtMost, Change, Price
 from worldline.engines.trivial import Linear, Persistence
 from worldline.errors import InputError, UnsupportedError
 from worldline.planners.cem import CrossEntropy
@@ -132,3 +133,98 @@ def test_the_engine_proposes_where_the_distance_counts(linear: Linear) -> None:
     )
     plan = deaf.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
     assert not np.array_equal(plan.actions["push"], [[1, -1], [1, -1]])
+
+
+def test_costs_are_added_to_the_error_to_the_targets(linear: Linear) -> None:
+    world = LocalWorld(linear, None, CrossEntropy())
+    near = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+    restless = replace(near, costs=(Price(signal="push", price=(2.0, 10.0)), Change(signal="push", tolerance=1.0)))
+    base, found = (world.score(at_origin(), PLANS, goal, exogenous=WIND).cost for goal in (near, restless))
+    np.testing.assert_allclose(found - base, [2 + 0.5, 0, 24], rtol=1e-6)
+    pushed = History(
+        observations={"position": np.zeros((2, 2), np.float32), "camera": picture(np.zeros((2, 2)))},
+        actions={"push": np.array([[0, 2.0]], np.float32)},
+        exogenous={"wind": np.zeros((1, 2), np.float32)},
+    )
+    still = Goal(costs=(Change(signal="push", tolerance=1.0),))
+    found = world.score(pushed, PLANS, still, exogenous=WIND).cost  # counted from the last push, (0, 2)
+    np.testing.assert_allclose(found, [(1 + 4) / 2 + 0.5, 2, (1 + 1) / 2])
+
+
+def test_a_cost_stands_beside_a_picture(linear: Linear) -> None:
+    world = LocalWorld(Seeing(linear), None, CrossEntropy())
+    dear = replace(PICTURE, costs=(Price(signal="push", price=1.0),))
+    base, found = (world.score(at_origin(), PLANS, goal, exogenous=WIND).cost for goal in (PICTURE, dear))
+    np.testing.assert_allclose(found - base, [1, 0, 4], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("risk", "due"), [(1.0, 4.5), (0.5, 7.0), (0.2, 8.5), (0.01, 9.0)])
+def test_risk_is_the_mean_of_the_worst_share_of_the_samples(linear: Linear, risk: float, due: float) -> None:
+    class Ten(Seeing):
+        def describe(self) -> Card:
+            return replace(self.engine.describe(), deterministic=False)
+
+        def imagine(
+            self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+        ) -> Samples:
+            shape = (*future.actions["push"].shape[:2], 10, future.actions["push"].shape[2], 2)
+            return Samples(signals={"position": np.broadcast_to(np.arange(10.0)[:, None, None], shape)})
+
+    goal = Goal(costs=(Price(signal="position", price=(0.5, 0.0)),), risk=risk)
+    found = LocalWorld(Ten(linear), None, CrossEntropy()).score(at_origin(), PLANS, goal, exogenous=WIND)
+    np.testing.assert_allclose(found.cost, 3 * [due])  # two steps of half a unit
+
+
+def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
+    world = LocalWorld(linear, None, CrossEntropy())
+    with pytest.raises(InputError, match="no target and no cost"):
+        world.score(at_origin(), PLANS, Goal(), exogenous=WIND)
+    for name in ("risk", "discount"):
+        for value in (0.0, 1.5, float("nan")):
+            with pytest.raises(InputError, match=f"goal's {name} is {value}"):
+                world.score(at_origin(), PLANS, replace(PICTURE, **{name: value}), exogenous=WIND)
+    flat = Goal(costs=(lambda outlook: outlook.signals["push"].sum((2, 3, 4)),))
+    with pytest.raises(InputError, match=r"cost 0 gave shape \(1, 3\). It must give the cost of each step"):
+        world.score(at_origin(), PLANS, flat, exogenous=WIND)
+
+
+def test_with_a_chance_the_end_of_the_band_has_to_keep_the_rule(world: LocalWorld, history: History) -> None:
+    plan = {"push": np.array([[0.5, 0.0], [0.5, 0.0]], np.float32)}
+    rule = AtMost(signal="position", bound=(0.9, np.inf))
+    plain, sure = (
+        world.score(history, {"push": plan["push"][None]}, Goal(costs=(Price(signal="push", price=1.0),)), [each])
+        for each in (rule, Chance(constraint=rule, level=0.8))
+    )
+    forecast = world.predict(history, plan, level=0.8).signals["position"]
+    assert forecast.high is not None
+    assert plain.violation.item() == pytest.approx(forecast.mean[:, 0].max() - 0.9)
+    assert sure.violation.item() == pytest.approx(forecast.high[:, 0].max() - 0.9)
+
+
+def test_a_chance_needs_a_calibration_that_reaches_as_far(world: LocalWorld, history: History) -> None:
+    rule = Chance(constraint=AtMost(signal="position", bound=1.0), level=0.9)
+    goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+    with pytest.raises(InputError, match=r"probability 0\.9, and the world is not calibrated"):
+        replace(world, calibration=None).plan(history, goal, constraints=[rule], horizon=2)
+    with pytest.raises(InputError, match="calibrated up to 8"):
+        world.plan(history, goal, constraints=[rule], horizon=9)
+
+
+def test_a_rule_that_is_planned_with_a_chance_is_kept_that_often(world: LocalWorld) -> None:
+    """The goal lies behind the bound, so plans go as near as they may."""
+    toy, count, horizon = Integrator(noise=0.1, camera=False, wind=False), 200, 4
+    start = np.random.default_rng(3).uniform(-1, 0.5, (count, 1, 2)).astype(np.float32)
+    history = History(observations={"position": start}, actions={"push": np.zeros((count, 0, 2), np.float32)})
+    goal = Goal(targets={"position": np.full((count, 2), 3.0, np.float32)}, tolerance={"position": 1.0})
+    broken = []
+    rule = AtMost(signal="position", bound=1.0)
+    for constraint in (rule, Chance(constraint=rule, level=0.9)):
+        plan = world.plan(history, goal, constraints=[constraint], horizon=horizon)
+        place, over, draw = start[:, 0].astype(float), np.zeros(count, bool), np.random.default_rng(4)
+        for step in range(horizon):
+            place = toy.step(place, plan.actions["push"][:, step], np.zeros((count, 2)))
+            place = place + 0.1 * draw.standard_normal((count, 2))
+            over |= (place > 1.0).any(1)
+        broken.append(over.mean())
+    assert broken[0] > 0.3
+    assert broken[1] <= 0.1

@@ -8,7 +8,7 @@ import pytest
 from worldline.contracts.episode import Episode, History
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import Goal, PlanStatus
-from worldline.costs.goal import AtMost
+from worldline.costs import AtMost
 from worldline.engines.trivial import Linear
 from worldline.errors import InputError, UnsupportedError
 from worldline.planners.categorical import Categorical

@@ -14,26 +14,76 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Card, Samples
+from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
 
-Constraint = Callable[[Samples], NDArray[np.floating]]
-"""Takes imagined signals, gives the violation [W, N], at least 0; the constraint holds where it is 0."""
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What N plans would lead to, as costs and constraints see it. An axis is 1 where nothing differs along it.
+
+    Args:
+        signals: per predicted, action and exogenous signal [W, N, S, T, *shape], physical units; [..., k, ...] of an
+            action is that of step k, of an observation what step k leads to.
+        present: per signal its last value so far [W, *shape]; an action signal is left out where none was taken yet.
+        margin: per predicted vector signal half the width of its band [T, *shape], for a constraint that has to hold
+            with a probability (`Chance`); else empty. The band is around the mean of the samples.
+    """
+
+    signals: Arrays
+    present: Arrays = field(default_factory=dict)
+    margin: Arrays = field(default_factory=dict)
+
+
+Cost = Callable[[Outlook], NDArray[np.floating]]
+"""Gives the cost of each step, for every sample [W, N, S, T], or what can be broadcast to it; lower is better."""
+Constraint = Callable[[Outlook], NDArray[np.floating]]
+"""Gives the violation [W, N], at least 0; the constraint holds where it is 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """A constraint that the whole path has to hold with a probability, by the world's calibrated joint bands.
+
+    Args:
+        constraint: one that heeds `Outlook.margin`, as those of `worldline.costs` do.
+        level: the probability, between 0 and 1. One band holds for each signal: where a constraint looks at several,
+            each of them is inside its own with this probability.
+    """
+
+    constraint: Constraint
+    level: float
+
+    def __call__(self, outlook: Outlook) -> NDArray[np.floating]:
+        """The constraint's own violation."""
+        return self.constraint(outlook)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """Where to get to.
+    """Where to get to, and what it may cost.
+
+    The cost of a plan is the squared error to the targets over their tolerances, or the distance in steps to a goal
+    observation, plus `costs`, added up over the steps.
 
     Args:
         targets: per observation signal the wanted value [*shape], physical units. An image is a goal
             observation and needs a distance head.
         tolerance: per vector signal, how near counts as there, physical units; default is one standard
             deviation of the signal in the calibration data.
+        costs: what else counts, such as those of `worldline.costs`; targets may then be left out.
+        discount: what a step counts as a share of the one before, above 0 and at most 1.
+        last_only: whether only the last step counts.
+        risk: share of the samples, the worst ones, whose mean is the cost: 1 for all of them, 0.1 for the worst tenth
+            (conditional value at risk). Above 0, at most 1.
     """
 
-    targets: Arrays
+    targets: Arrays = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
+    costs: Sequence[Cost] = ()
+    discount: float = 1.0
+    last_only: bool = False
+    risk: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Kind, Schema, Signal
-from worldline.contracts.world import Goal, PlanStatus, World
+from worldline.contracts.world import Constraint, Cost, Goal, PlanStatus, World
 from worldline.errors import ConfigError, InputError
 
 Floats = NDArray[np.floating]
@@ -49,6 +49,8 @@ class WorldActor(Actor):
         warm_start: whether what is left of the last plan is proposed to the next search. Switch it off to measure
             the proposals of a world whose planner is `first_proposal`: they would never be looked at.
         tolerance: as in `Goal`.
+        costs: as in `Goal`.
+        constraints: as in `World.plan`.
         budget_s: seconds for the plans of all W worlds together, as in `World.plan`; None for no limit.
     """
 
@@ -56,6 +58,8 @@ class WorldActor(Actor):
     horizon: int
     warm_start: bool = True
     tolerance: Mapping[str, float] = field(default_factory=dict)
+    costs: Sequence[Cost] = ()
+    constraints: Sequence[Constraint] = ()
     budget_s: float | None = None
 
     def act(
@@ -73,7 +77,8 @@ class WorldActor(Actor):
         seen = {name: value for name, value in history.observations.items() if name in known}
         plan = self.world.plan(
             History(observations=seen, actions={s.name: history.actions[s.name] for s in schema.actions}),
-            Goal(targets=goals, tolerance=self.tolerance),
+            Goal(targets=goals, tolerance=self.tolerance, costs=self.costs),
+            constraints=self.constraints,
             horizon=self.horizon,
             budget_s=self.budget_s,
             seed=seed,

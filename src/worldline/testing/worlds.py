@@ -12,10 +12,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Samples
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind
-from worldline.contracts.world import Constraint, Goal, Plan, PlanStatus, Prediction, World
+from worldline.contracts.world import Constraint, Goal, Outlook, Plan, PlanStatus, Prediction, World
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import Clause, as_float, difference, run
 from worldline.testing.confidence import bands_ordered, coverage, horizon_honest, surprise_tells, trust_tells
@@ -31,6 +30,9 @@ TIMING = Clause(name="world.timing", look="the transition convention; action t t
 ARGUMENTS = Clause(name="world.arguments", look="the verbs; they change no argument and no global random state")
 INPUTS = Clause(name="world.input_errors", look="World.predict; InputError where a signal is missing, misshapen or NaN")
 SCORES = Clause(name="world.score", look="Scores; cost [N], violation [N, C], each plan on its own")
+COSTS = Clause(
+    name="world.costs", look="Goal.costs, discount, last_only; costs see actions by name and add up over steps"
+)
 PLAN_BOUNDS = Clause(name="world.plan_bounds", look="Plan.actions; [T, *shape] inside the schema's bounds")
 PLAN_COST = Clause(name="world.plan_cost", look="Plan.cost and violation; what score says of the returned actions")
 PLAN_STATUS = Clause(name="world.plan_status", look="Plan.status and reason; infeasible if and only if it violates")
@@ -243,6 +245,33 @@ def scores_each_plan(case: WorldCase) -> None:
     SCORES.equal(other.cost[::-1], found.cost, within=case.tolerance, seen=seen)
 
 
+def costs_add_up(case: WorldCase) -> None:
+    """What an action costs is added to the error to the targets, over the steps as the goal says."""
+    cut, card = case.cut(), case.card
+    here, plans = one_of(cut, 0), {name: value[0] for name, value in _plans(cut, case.seed).items()}
+    name = next((signal.name for signal in card.schema.actions), None)
+    if name is None:
+        return
+    taken = as_float(plans[name]).reshape(*plans[name].shape[:2], -1)[..., 0]
+
+    def dear(outlook: Outlook) -> NDArray[np.floating]:
+        found = as_float(outlook.signals[name])
+        return np.asarray(found.reshape(*found.shape[:4], -1)[..., 0])
+
+    def cost(goal: Goal) -> NDArray[np.floating]:
+        return as_float(case.world.score(here.history, plans, goal, exogenous=here.exogenous).cost)
+
+    half, steps = 0.5 ** np.arange(taken.shape[1]), taken.sum(1)
+    only = Goal(targets={}, costs=(dear,))
+    for goal, due, seen in (
+        (replace(case.goal, costs=(dear,)), cost(case.goal) + steps, "targets and a cost do not add up"),
+        (replace(only, costs=(dear, dear)), 2 * steps, "two costs do not add up"),
+        (replace(only, discount=0.5), (taken * half).sum(1), "discount does not halve each step"),
+        (replace(only, last_only=True), taken[:, -1], "last_only does not count the last step alone"),
+    ):
+        COSTS.equal(cost(goal), due, within=case.tolerance, seen=seen)
+
+
 def plan_honest(case: WorldCase) -> None:
     """A plan is inside the bounds, costs what it says, is no dearer than the log, and the same for the same seed."""
     cut = case.cut()
@@ -356,6 +385,7 @@ CLAUSES: tuple[Callable[[WorldCase], None], ...] = (
     arguments_unchanged,
     input_errors,
     scores_each_plan,
+    costs_add_up,
     plan_honest,
     plan_constrained,
     plan_refuses,
@@ -433,13 +463,13 @@ def _refused(case: WorldCase, what: str, here: One, due: Prediction | None) -> N
     )
 
 
-def _violated_by(amount: float, samples: Samples) -> NDArray[np.floating]:
+def _violated_by(amount: float, outlook: Outlook) -> NDArray[np.floating]:
     """A constraint that every plan violates by `amount`."""
-    return np.full(next(iter(samples.signals.values())).shape[:2], amount)
+    return np.full(np.broadcast_shapes(*(value.shape[:2] for value in outlook.signals.values())), amount)
 
 
-def _above(name: str, limit: float, samples: Samples) -> NDArray[np.floating]:
+def _above(name: str, limit: float, outlook: Outlook) -> NDArray[np.floating]:
     """How far the first component of a signal ends above `limit`, [W, N]."""
-    last = samples.signals[name][:, :, :, -1]
+    last = outlook.signals[name][:, :, :, -1]
     mean = as_float(last.reshape(*last.shape[:3], -1)[..., 0]).mean(-1)
     return np.asarray(np.maximum(mean - limit, 0.0))

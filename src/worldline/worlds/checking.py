@@ -167,11 +167,17 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
     """The targets, per signal [W, *shape].
 
     Raises:
-        InputError: no target, one that is no observation signal or has another shape, or a tolerance that is not
-            above 0 or belongs to nothing.
+        InputError: no target and no cost, a target that is no observation signal or has another shape, or a
+            tolerance, discount or risk out of range or a tolerance that belongs to nothing.
     """
-    if not goal.targets:
-        raise InputError("the goal has no target. Name at least one observation signal and its wanted value.")
+    if not goal.targets and not goal.costs:
+        raise InputError(
+            "the goal has no target and no cost. Name at least one observation signal and the value that it should "
+            "have, or add a cost."
+        )
+    for name, share in (("discount", goal.discount), ("risk", goal.risk)):
+        if not 0 < share <= 1:
+            raise InputError(f"the goal's {name} is {share}. It must be above 0 and at most 1.")
     targets = {
         name: check_values(_signal(schema.observations, name, "target"), value, leading, "target", None)
         for name, value in goal.targets.items()

@@ -95,7 +95,15 @@ class LocalWorld(World):
         future = self._future(present, checked, exogenous, axes_between=1)
         belief = self.engine.observe(None, present.history, seed=SEED)
         judged = objective(
-            self.engine, belief, self.calibration, goal, targets, constraints, future.exogenous, seed=SEED
+            self.engine,
+            belief,
+            self.calibration,
+            goal,
+            targets,
+            constraints,
+            future.exogenous,
+            _now(present),
+            seed=SEED,
         ).judge(future.actions)
         single = present.single
         return Scores(
@@ -130,7 +138,8 @@ class LocalWorld(World):
         given = self._exogenous(present, exogenous, horizon)
         started = None if proposals is None else search.check_proposals(proposals, present)
         belief = self.engine.observe(None, present.history, seed=seed)
-        aim = objective(self.engine, belief, self.calibration, goal, targets, constraints, given, seed=seed)
+        now = _now(present)
+        aim = objective(self.engine, belief, self.calibration, goal, targets, constraints, given, now, seed=seed)
         trust = self._trust(belief, present)
         doubt = search.doubt(trust)
         if doubt:
@@ -241,6 +250,14 @@ class LocalWorld(World):
             high=None if high is None else high[0],
             horizon=horizon,
         )
+
+
+def _now(present: Present) -> Arrays:
+    """Per signal its last value [W, *shape]; without inputs where there are none yet, and what was not observed."""
+    history = present.history
+    missing = {name for name, seen in history.observed.items() if not seen[:, -1].all()}
+    signals = {**history.observations, **history.actions, **history.exogenous}
+    return {name: value[:, -1] for name, value in signals.items() if value.shape[1] and name not in missing}
 
 
 def _mean(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 
 from worldline.contracts.engine import Engine, EngineBelief, Future, Reaches
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind
-from worldline.contracts.world import Constraint, Goal
-from worldline.costs.goal import goal_cost
+from worldline.contracts.world import Chance, Constraint, Goal, Outlook
+from worldline.costs.goal import target_cost
 from worldline.errors import InputError, UnsupportedError
 from worldline.worlds.calibration import Calibration
 from worldline.worlds.pieces import num_samples
+
+Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,10 +42,13 @@ class Objective:
     Args:
         engine: imagines.
         belief: of W worlds.
+        goal: for its costs, and how steps and samples add up.
         targets: per signal [W, *shape].
         scale: per target the error that counts as 1; empty where the distance in steps is the cost.
         constraints: C of them.
         exogenous: per signal [W, T, *shape].
+        present: as in `Outlook`.
+        calibration: for constraints that have to hold with a probability.
         reaches: the same engine, where the distance in steps is the cost; else None.
         num_samples: S, draws for each plan.
         seed: of the engine's draws, the same for all plans.
@@ -49,10 +56,13 @@ class Objective:
 
     engine: Engine
     belief: EngineBelief
+    goal: Goal
     targets: Arrays
     scale: Mapping[str, float | np.ndarray]
     constraints: Sequence[Constraint]
     exogenous: Arrays
+    present: Arrays
+    calibration: Calibration | None
     reaches: Reaches | None
     num_samples: int
     seed: int
@@ -61,27 +71,70 @@ class Objective:
         """The cost and the violations of `actions`, per signal [W, N, T, *shape].
 
         Raises:
-            InputError: a constraint gives something else than [W, N].
+            InputError: a cost gives something else than [W, N, S, T] or a constraint than [W, N]; or one that has to
+                hold with a probability asks for what the calibration does not have.
         """
         future = Future(actions=actions, exogenous=self.exogenous)
-        shape = next(iter(actions.values())).shape[:2]
-        violation = np.zeros((*shape, len(self.constraints)))
-        if self.reaches is None or self.constraints:
-            samples = self.engine.imagine(self.belief, future, num_samples=self.num_samples, seed=self.seed)
+        size = next(iter(actions.values())).shape[:3]
+        violation, outlook = np.zeros((*size[:2], len(self.constraints))), None
+        if self.reaches is None or self.constraints or self.goal.costs:
+            outlook = self._look(future)
             for number, constraint in enumerate(self.constraints):
-                found = np.asarray(constraint(samples))
-                if found.shape != shape:
+                found = np.asarray(constraint(self._banded(outlook, constraint, size[2])))
+                if found.shape != size[:2]:
                     raise InputError(
-                        f"constraint {number} gave shape {found.shape}. It must give a violation [W, N], here {shape}."
+                        f"constraint {number} gave shape {found.shape}. It must give a violation [W, N], here "
+                        f"{size[:2]}."
                     )
                 violation[..., number] = found
+        return Judged(cost=self._total(self._steps(future, outlook), size), violation=violation)
+
+    def _look(self, future: Future) -> Outlook:
+        samples = self.engine.imagine(self.belief, future, num_samples=self.num_samples, seed=self.seed)
+        inputs = {name: value[:, :, None] for name, value in future.actions.items()}
+        inputs |= {name: value[:, None, None] for name, value in future.exogenous.items()}
+        return Outlook(signals={**inputs, **samples.signals}, present=self.present)
+
+    def _banded(self, outlook: Outlook, constraint: Constraint, horizon: int) -> Outlook:
+        """The outlook with the bands that a constraint needs in order to hold with a probability."""
+        if not isinstance(constraint, Chance):
+            return outlook
+        if self.calibration is None:
+            raise InputError(
+                f"a constraint has to hold with probability {constraint.level}, and the world is not calibrated. "
+                "Calibrate it, or leave out Chance."
+            )
+        margin = {name: self.calibration.half_width(name, horizon, constraint.level) for name in self.calibration.scale}
+        return replace(outlook, margin=margin)
+
+    def _steps(self, future: Future, outlook: Outlook | None) -> Floats:
+        """The cost of each step, for every sample [W, N, S, T]; an axis is 1 where nothing differs along it."""
+        found: Floats = np.zeros((1, 1, 1, 1))
         if self.reaches is not None:
-            cost = self.reaches.distance(self.belief, future, self.targets).sum(-1)
-        else:
+            found = self.reaches.distance(self.belief, future, self.targets)[:, :, None]
+        elif self.targets:
+            assert outlook is not None
             schema = self.engine.describe().schema
-            signals = {name: schema[name] for name in self.targets}
-            cost = goal_cost(samples, self.targets, self.scale, signals)
-        return Judged(cost=np.asarray(cost), violation=violation)
+            found = target_cost(outlook, self.targets, self.scale, {name: schema[name] for name in self.targets})
+        for number, cost in enumerate(self.goal.costs):
+            assert outlook is not None
+            step = np.asarray(cost(outlook), dtype=float)
+            if step.ndim != 4:
+                raise InputError(
+                    f"cost {number} gave shape {step.shape}. It must give the cost of each step [W, N, S, T]."
+                )
+            found = found + step
+        return found
+
+    def _total(self, steps: Floats, size: tuple[int, ...]) -> Float[np.ndarray, "W N"]:
+        """Added up over the steps, and the mean over the worst share of the samples."""
+        worlds, versions, horizon = size
+        steps = np.broadcast_to(steps, (worlds, versions, steps.shape[2], horizon))
+        weights = self.goal.discount ** np.arange(horizon)
+        if self.goal.last_only:
+            weights[:-1] = 0.0
+        cost = np.sort((steps * weights).sum(-1), axis=-1)
+        return np.asarray(cost[..., -math.ceil(self.goal.risk * cost.shape[-1] - 1e-9) :].mean(-1))
 
 
 def objective(
@@ -92,6 +145,7 @@ def objective(
     targets: Arrays,
     constraints: Sequence[Constraint],
     exogenous: Arrays,
+    present: Arrays,
     *,
     seed: int,
 ) -> Objective:
@@ -101,10 +155,11 @@ def objective(
         engine: imagines.
         belief: of W worlds.
         calibration: gives the scale of targets without a tolerance.
-        goal: for its tolerances.
+        goal: for its tolerances and costs.
         targets: of the goal, per signal [W, *shape].
         constraints: hold where their violation is 0.
         exogenous: per signal [W, T, *shape].
+        present: as in `Outlook`.
         seed: of the engine's draws.
 
     Raises:
@@ -133,10 +188,13 @@ def objective(
     return Objective(
         engine=engine,
         belief=belief,
+        goal=goal,
         targets=targets,
         scale=scale,
         constraints=constraints,
         exogenous=exogenous,
+        present=present,
+        calibration=calibration,
         reaches=reaches,
         num_samples=num_samples(card),
         seed=seed,
