@@ -29,6 +29,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "gradient": "worldline.planners.gradient:Gradient",
         "guided": "worldline.planners.guided:Guided",
         "icem": "worldline.planners.icem:ImprovedCrossEntropy",
+        "lagrangian": "worldline.planners.lagrangian:AugmentedLagrangian",
         "mppi": "worldline.planners.mppi:PathIntegral",
         "predictive_sampling": "worldline.planners.predictive_sampling:PredictiveSampling",
         "shooting": "worldline.planners.shooting:Shooting",

@@ -109,6 +109,7 @@ SEARCHES = {
     "gradient": 0.01,
     "guided": 0.4,
     "icem": 0.2,
+    "lagrangian": 0.2,
     "mppi": 0.2,
     "predictive_sampling": 0.2,
     "shooting": 0.6,

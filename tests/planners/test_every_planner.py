@@ -15,6 +15,7 @@ from worldline.planners.cem import CrossEntropy
 from worldline.planners.gradient import Gradient
 from worldline.planners.guided import Guided
 from worldline.planners.icem import ImprovedCrossEntropy
+from worldline.planners.lagrangian import AugmentedLagrangian
 from worldline.planners.mppi import PathIntegral
 from worldline.planners.predictive_sampling import PredictiveSampling
 from worldline.planners.shooting import Shooting
@@ -25,6 +26,7 @@ PLANNERS = [
     pytest.param(Gradient(num_restarts=4), id="gradient"),
     pytest.param(Guided(num_iterations=4), id="guided"),
     pytest.param(ImprovedCrossEntropy(num_candidates=16, num_elites=4), id="icem"),
+    pytest.param(AugmentedLagrangian(search=CrossEntropy(num_candidates=16, num_elites=4)), id="lagrangian"),
     pytest.param(PathIntegral(num_candidates=16), id="mppi"),
     pytest.param(PredictiveSampling(num_candidates=16), id="predictive_sampling"),
     pytest.param(Shooting(num_candidates=48, chunk=20), id="shooting"),
