@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,8 @@ from typer.testing import CliRunner
 
 import worldline
 from worldline.cli.main import app
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 from worldline.models.rssm import RssmConfig
 from worldline.recipes import families, pixels, vectors
@@ -31,6 +34,7 @@ from worldline.workflows.training import train_model
 ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"
 PAGE = HOWTO / "choose-a-family.md"
+PLANNING = HOWTO / "plan.md"
 REFERENCE = ROOT / "tests" / "models" / "references" / "lewm" / "small"
 K = 3
 """Steps of a block in the reference of LeWM that is committed; the page has 5, as published."""
@@ -162,3 +166,50 @@ def test_the_options_in_the_tables_train(folder: Path, tmp_path: Path) -> None:
             train_model(store, changed, folder=tmp_path / f"{family}{number}")
     for row in re.findall(r"^\| [a-z]+ \| `([a-z_]+=[^`]*)`", PAGE.read_text(), re.MULTILINE):
         TrainingConfig(**{"num_updates": 1, **arguments(row)})
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page on planning is read: a world of a heated room, 12 degrees outside."""
+    path, draw = tmp_path_factory.mktemp("room"), np.random.default_rng(0)
+    temperature = Signal(name="temperature", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC")
+    power = Signal(name="power", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="kW", low=(0.0,), high=(2.0,))
+    store = Store.create(path / "store", Schema(signals=(temperature, power), step_s=600.0))
+    for _ in range(80):
+        taken, path_taken = draw.uniform(0, 2, (24, 1)).astype(np.float32), [draw.uniform(12, 25)]
+        for step in taken[:, 0]:
+            path_taken.append(path_taken[-1] + 0.1 * (12 - path_taken[-1]) + step + 0.05 * draw.standard_normal())
+        seen = np.array(path_taken, np.float32)[:, None]
+        store.append(Episode(observations={"temperature": seen}, actions={"power": taken}))
+
+    def recipe(store: Store) -> Recipe:
+        known = vectors.vectors(store)
+        training = replace(known.training, num_updates=300, num_checks=1, batch_size=64)
+        return replace(known, training=training, heads=replace(known.heads, goals=False))
+
+    worldline.learn(path / "store", path / "world", recipe=recipe)
+    return path
+
+
+def test_the_page_on_planning_runs_and_does_what_it_says(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(room)
+    known: dict[str, Any] = {}
+    plans = []
+    for code in re.findall(r"^```python\n(.*?)^```", PLANNING.read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(code, str(PLANNING), "exec"), known)  # noqa: S102 (the page's code is what is tested)
+        plans.append(known["plan"])
+    world, now = known["world"], known["now"]
+    warmer = world.predict(now, plans[0].actions, level=0.8).signals["temperature"].mean[:, 0]
+    assert warmer[5:] == pytest.approx(np.full(7, 20.0), abs=0.7)
+    tracked = world.predict(now, plans[1].actions, level=0.8).signals["temperature"].mean[:, 0]
+    assert tracked[5] > tracked[10] + 1.5
+    assert known["sure"].violation.max() <= 0
+    safe = world.predict(now, known["sure"].actions, level=0.8).signals["temperature"]
+    assert safe.high.max() <= 22.0 + 1e-4
+    assert world.score(now, {"power": np.zeros((1, 12, 1))}, known["goal"]).cost.item() > 0
+    assert world.plan(now, known["goal"], horizon=12).status.value == "converged"
+
+
+def test_the_page_on_planning_names_every_planner() -> None:
+    table = PLANNING.read_text().split("## Which planner")[1]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(names("planner"))

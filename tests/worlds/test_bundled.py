@@ -25,6 +25,8 @@ from worldline.heads.outcome import Reward, RewardConfig, Termination, Terminati
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planners.cem import CrossEntropy
+from worldline.planners.guided import Guided
+from worldline.planners.icem import ImprovedCrossEntropy
 from worldline.testing.toys import Integrator
 from worldline.worlds.bundled import open_engine, open_world, save_world
 from worldline.worlds.calibration import Calibration, calibrate
@@ -102,6 +104,15 @@ def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibrat
     assert before.predict(now, pushes).trust == after.predict(now, pushes).trust
     plans = [world.plan(now, goal, horizon=4).actions["push"] for world in (before, after)]
     np.testing.assert_array_equal(*plans)
+
+
+def test_another_planner_may_take_the_place_of_its_own(saved: Path) -> None:
+    own = Guided(num_candidates=5)
+    found = [open_world(saved, planner=planner) for planner in (None, "icem", own)]
+    planners = [world.planner for world in found if isinstance(world, LocalWorld)]
+    assert planners == [CrossEntropy(num_candidates=8, num_iterations=2), ImprovedCrossEntropy(), own]
+    with pytest.raises(UnknownNameError, match="'icem'"):
+        open_world(saved, planner="icen")
 
 
 def test_every_head_comes_back_with_its_weights(saved: Path) -> None:

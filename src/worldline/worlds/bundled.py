@@ -103,22 +103,24 @@ def save_world(
     return write_bundle(Path(path), contents, model=model, notes={"planner": _registered(planner)})
 
 
-def open_world(path: Path | str) -> World:
+def open_world(path: Path | str, *, planner: Planner | str | None = None) -> World:
     """The world in a bundle.
 
     Args:
         path: a folder that `save_world` wrote.
+        planner: to plan with: one of your own, or the registered name of one, with its default settings; None for
+            the one that the bundle holds.
 
     Raises:
         BundleError: it is damaged, incomplete, of another version, or its parts do not fit each other.
         UnknownNameError: it needs a model or planner that is not installed.
     """
     bundle = read_bundle(Path(path))
-    planner_class = load("planner", bundle.manifest.notes.get("planner", ""))
-    planner = from_json(planner_class, bundle.text("planner.json"), where=bundle.folder / "planner.json")
     arrays = {name: tensor.numpy() for name, tensor in bundle.tensors("calibration.safetensors").items()}
     calibration = Calibration.from_arrays(arrays)
-    return LocalWorld(open_engine(bundle), calibration, planner, num_proposals=_card(bundle).num_proposals)
+    return LocalWorld(
+        open_engine(bundle), calibration, _planner(bundle, planner), num_proposals=_card(bundle).num_proposals
+    )
 
 
 def open_engine(bundle: Bundle) -> LearnedEngine:
@@ -140,6 +142,16 @@ def open_engine(bundle: Bundle) -> LearnedEngine:
         name=card.name,
         notes=card.notes,
     )
+
+
+def _planner(bundle: Bundle, asked: Planner | str | None) -> Planner:
+    if isinstance(asked, Planner):
+        return asked
+    if asked is not None:
+        named: Planner = load("planner", asked)()
+        return named
+    kind: type[Planner] = load("planner", bundle.manifest.notes.get("planner", ""))
+    return from_json(kind, bundle.text("planner.json"), where=bundle.folder / "planner.json")
 
 
 def _card(bundle: Bundle) -> BundleCard:
