@@ -58,6 +58,7 @@ class LineWorld(World):
         self.histories: list[History] = []
         self.proposals: list[Arrays | None] = []
         self.asked: list[tuple[Goal, Sequence[Constraint]]] = []
+        self.pending: list[Arrays | None] = []
         self.seeds: list[int] = []
 
     def describe(self) -> Card:
@@ -72,6 +73,7 @@ class LineWorld(World):
         horizon: int,
         exogenous: Arrays | None = None,
         proposals: Arrays | None = None,
+        pending: Arrays | None = None,
         budget_s: float | None = None,
         min_trust: float = 0.0,
         seed: int = 0,
@@ -79,6 +81,7 @@ class LineWorld(World):
         self.histories.append(history)
         self.proposals.append(proposals)
         self.asked.append((goal, constraints))
+        self.pending.append(pending)
         self.seeds.append(seed)
         away = goal.targets["place"] - history.observations["place"][:, -1]
         pushes = []

@@ -10,7 +10,11 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import PlanStatus
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, ReplanningController, WorldActor
 from worldline.costs import AtMost, Price
+from worldline.engines.trivial import Linear
 from worldline.errors import ConfigError, InputError
+from worldline.planners.cem import CrossEntropy
+from worldline.testing.toys import Integrator
+from worldline.worlds.local import LocalWorld
 
 
 def history(num_worlds: int, length: int = 1) -> History:
@@ -30,8 +34,19 @@ class Script(Actor):
     def __init__(self, length: int) -> None:
         self.length = length
         self.asked: list[tuple[History, Arrays, Arrays | None, int]] = []
+        self.pending: list[Arrays | None] = []
 
-    def act(self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int) -> Any:
+    def act(
+        self,
+        history: History,
+        goals: Arrays,
+        *,
+        num_steps: int,
+        remaining: Arrays | None,
+        pending: Arrays | None,
+        seed: int,
+    ) -> Any:
+        self.pending.append(pending)
         self.asked.append((history, goals, remaining, seed))
         steps = 10.0 * len(self.asked) + np.arange(self.length, dtype=np.float32)
         return {"push": np.broadcast_to(steps[:, None], (len(goals["place"]), self.length, 1))}
@@ -115,7 +130,52 @@ def test_a_reset_forgets_and_repeats(schema: Schema) -> None:
     assert actor.asked[2][2] is None
 
 
-@pytest.mark.parametrize("wrong", [{"context": 0}, {"replan_every": 0}])
+def test_an_action_may_be_repeated_and_observations_between_are_not_shown(schema: Schema) -> None:
+    actor = Script(5)
+    controller = ReplanningController(actor, schema, context=3, replan_every=2, repeat=3, seed=0)
+    controller.reset(goals(3.0))
+    assert drive(controller, 10) == [10, 10, 10, 11, 11, 11, 20, 20, 20, 21]
+    shown = [history.observations["place"][0, :, 0].tolist() for history, *_ in actor.asked]
+    assert shown == [[0], [0, 3, 6]]
+    assert actor.asked[1][0].actions["push"][0, :, 0].tolist() == [10, 11]
+
+
+def test_where_actions_take_effect_late_the_actor_knows_what_is_on_its_way(schema: Schema) -> None:
+    actor = Script(5)
+    controller = ReplanningController(actor, schema, context=4, replan_every=1, delay=2, seed=0)
+    controller.reset(goals(3.0))
+    assert drive(controller, 4) == [10, 20, 30, 40]
+    pending = [sent and sent["push"][0, :, 0].tolist() for sent in actor.pending]
+    assert pending == [[0, 0], [0, 10], [10, 20], [20, 30]]
+    assert actor.asked[3][0].actions["push"][0, :, 0].tolist() == [0, 0, 10]  # each where it took effect
+    controller.reset(goals(3.0))
+    drive(controller, 1)
+    sent = actor.pending[-1]
+    assert sent is not None
+    assert sent["push"][0, :, 0].tolist() == [0, 0]
+
+
+def test_what_is_on_its_way_stays_with_its_world(schema: Schema) -> None:
+    class Apart(Actor):
+        def __init__(self) -> None:
+            self.pending: list[Arrays | None] = []
+
+        def act(self, history: History, goals: Arrays, *, pending: Arrays | None, **rest: Any) -> Any:
+            self.pending.append(pending)
+            return {"push": goals["place"][:, None]}
+
+    actor = Apart()
+    controller = ReplanningController(actor, schema, context=1, replan_every=1, delay=1, seed=0)
+    controller.reset(goals(1.0, 2.0, 3.0))
+    controller.act({"place": np.zeros((3, 1), np.float32)})
+    controller.keep(np.array([2, 0]))
+    controller.act({"place": np.zeros((2, 1), np.float32)})
+    sent = actor.pending[-1]
+    assert sent is not None
+    assert sent["push"][:, 0, 0].tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize("wrong", [{"context": 0}, {"replan_every": 0}, {"repeat": 0}, {"delay": -1}])
 def test_controller_refuses_what_makes_no_sense(schema: Schema, wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         ReplanningController(Script(1), schema, **({"context": 1, "replan_every": 1, "seed": 0} | wrong))
@@ -124,10 +184,10 @@ def test_controller_refuses_what_makes_no_sense(schema: Schema, wrong: dict[str,
 def test_a_world_proposes_what_is_left_prolonged_by_its_last_step(line_world: Any) -> None:
     world, left = line_world(), {"push": np.array([[[1.0], [2.0]]])}
     actor = WorldActor(world=world, horizon=4)
-    actor.act(history(1), goals(9.0), num_steps=2, remaining=left, seed=3)
-    actor.act(history(1), goals(9.0), num_steps=2, remaining=None, seed=4)
+    actor.act(history(1), goals(9.0), num_steps=2, remaining=left, pending=None, seed=3)
+    actor.act(history(1), goals(9.0), num_steps=2, remaining=None, pending=None, seed=4)
     WorldActor(world=world, horizon=4, warm_start=False).act(
-        history(1), goals(9.0), num_steps=2, remaining=left, seed=5
+        history(1), goals(9.0), num_steps=2, remaining=left, pending=None, seed=5
     )
     assert world.proposals[0]["push"].tolist() == [[[[1], [2], [2], [2]]]]  # [W, P, T, 1]
     assert world.proposals[1:] == [None, None]
@@ -140,7 +200,7 @@ def test_a_world_is_shown_its_own_signals_only(line_world: Any) -> None:
         observations={"place": np.zeros((1, 1, 1)), "camera": np.zeros((1, 1, 8, 8, 3))},
         actions={"push": np.zeros((1, 0, 1)), "lamp": np.zeros((1, 0))},
     )
-    WorldActor(world=world, horizon=1).act(shown, goals(9.0), num_steps=1, remaining=None, seed=0)
+    WorldActor(world=world, horizon=1).act(shown, goals(9.0), num_steps=1, remaining=None, pending=None, seed=0)
     assert world.histories[0].observations.keys() == {"place"}
     assert world.histories[0].actions.keys() == {"push"}
 
@@ -148,8 +208,9 @@ def test_a_world_is_shown_its_own_signals_only(line_world: Any) -> None:
 def test_a_world_is_told_what_counts_beside_the_goal(line_world: Any) -> None:
     rule, price, world = AtMost(signal="place", bound=1.0), Price(signal="push", price=1.0), line_world()
     actor = WorldActor(world=world, horizon=2, constraints=[rule], costs=[price], tolerance={"place": 0.5})
-    actor.act(history(1), goals(3.0), num_steps=1, remaining=None, seed=0)
+    actor.act(history(1), goals(3.0), num_steps=1, remaining=None, pending=None, seed=0)
     ((goal, constraints),) = world.asked
+    assert world.pending == [None]
     assert list(constraints) == [rule]
     assert list(goal.costs) == [price]
     assert goal.tolerance == {"place": 0.5}
@@ -158,12 +219,14 @@ def test_a_world_is_told_what_counts_beside_the_goal(line_world: Any) -> None:
 def test_a_world_that_refuses_says_why(line_world: Any) -> None:
     actor = WorldActor(world=line_world(status=PlanStatus.REFUSED), horizon=1)
     with pytest.raises(InputError, match="it was asked to refuse"):
-        actor.act(history(1), goals(9.0), num_steps=1, remaining=None, seed=0)
+        actor.act(history(1), goals(9.0), num_steps=1, remaining=None, pending=None, seed=0)
 
 
 def test_a_plan_must_hold_the_steps_that_are_taken(line_world: Any) -> None:
     with pytest.raises(InputError, match="3 steps of a plan of 2"):
-        WorldActor(world=line_world(), horizon=2).act(history(1), goals(9.0), num_steps=3, remaining=None, seed=0)
+        WorldActor(world=line_world(), horizon=2).act(
+            history(1), goals(9.0), num_steps=3, remaining=None, pending=None, seed=0
+        )
 
 
 MIXED = Schema(
@@ -178,7 +241,7 @@ MIXED = Schema(
 def test_random_actions_fill_the_bounds() -> None:
     actor = RandomActor(schema=MIXED)
     first, again, other = (
-        actor.act(history(500), goals(0.0), num_steps=2, remaining=None, seed=seed) for seed in (0, 0, 1)
+        actor.act(history(500), goals(0.0), num_steps=2, remaining=None, pending=None, seed=seed) for seed in (0, 0, 1)
     )
     assert first["valve"].shape == (500, 2, 2)
     assert first["valve"].dtype == np.float32
@@ -197,9 +260,26 @@ def test_random_actions_need_bounds() -> None:
 
 
 def test_not_moving_is_the_allowed_action_nearest_to_zero() -> None:
-    actions = NoMoveActor(schema=MIXED).act(history(3), goals(0.0), num_steps=2, remaining=None, seed=0)
+    actions = NoMoveActor(schema=MIXED).act(history(3), goals(0.0), num_steps=2, remaining=None, pending=None, seed=0)
     assert (actions["valve"] == [1.0, 0.0]).all()
     assert actions["valve"].shape == (3, 2, 2)
     assert actions["valve"].dtype == np.float32
     assert (actions["gear"] == 0).all()
     assert actions["gear"].dtype == np.int64
+
+
+@pytest.mark.parametrize(("told", "least", "most"), [(2, 0.0, 0.15), (0, 0.3, 9.0)])
+def test_who_knows_of_a_delay_holds_the_goal(told: int, least: float, most: float) -> None:
+    """A toy whose pushes take effect two steps late, under a world that was learned where they did not."""
+    toy = Integrator(camera=False, wind=False)
+    world = LocalWorld(Linear.fit(toy.episodes(30, 20, seed=0), toy.schema, context=1), None, CrossEntropy())
+    actor = WorldActor(world=world, horizon=4, tolerance={"position": 1.0})
+    controller = ReplanningController(actor, toy.schema, context=1, replan_every=1, delay=told, seed=0)
+    goal, place, none = np.array([[1.0, -0.5]], np.float32), np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)
+    controller.reset({"position": goal})
+    on_the_way, apart = [none, none], []
+    for _ in range(25):
+        on_the_way.append(controller.act({"position": place})["push"])
+        place = toy.step(place, on_the_way.pop(0), none).astype(np.float32)
+        apart.append(np.abs(place - goal).max())
+    assert least < max(apart[10:]) < most

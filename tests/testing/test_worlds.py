@@ -148,12 +148,15 @@ class Exact(World):
         constraints=(),
         horizon,
         exogenous=None,
+        pending=None,
         budget_s=None,
         min_trust=0.0,
         seed=0,
     ) -> Plan:
         self.supported(goal)
-        trust = self.predict(history, {"push": np.zeros((horizon, 2))}, exogenous=exogenous).trust
+        sent = self.sent(pending)
+        idle = np.concatenate([sent, np.zeros((horizon, 2))])
+        trust = self.predict(history, {"push": idle}, exogenous=exogenous).trust
         if self.refused(trust, min_trust):
             return Plan(
                 actions={"push": np.zeros((0, 2), np.float32)},
@@ -164,8 +167,9 @@ class Exact(World):
                 reason="the history is unlike any that was seen.",
                 elapsed_s=0.0,
             )
-        best = self.search(history, goal, constraints, horizon, exogenous, seed)
-        scores = self.score(history, {"push": best[None]}, goal, constraints, exogenous=exogenous)
+        best = self.search(history, goal, constraints, horizon, exogenous, seed, sent)
+        whole = {"push": np.concatenate([sent, best])[None]}
+        scores = self.score(history, whole, goal, constraints, exogenous=exogenous)
         feasible = not scores.violation.any()
         return Plan(
             actions={"push": best},
@@ -180,12 +184,16 @@ class Exact(World):
     def refused(self, trust, min_trust):
         return trust < min_trust
 
-    def search(self, history, goal, constraints, horizon, exogenous, seed):
+    def sent(self, pending):
+        return np.zeros((0, 2), np.float32) if pending is None else pending["push"]
+
+    def search(self, history, goal, constraints, horizon, exogenous, seed, sent):
         rng, best = np.random.default_rng(seed), np.zeros((horizon, 2))
         for width in 0.5 ** np.arange(6):
             near = self.inside(best + width * rng.uniform(-1, 1, (64, horizon, 2)))
             near = np.concatenate([best[None], near]).astype(np.float32)
-            found = self.score(history, {"push": near}, goal, constraints, exogenous=exogenous)
+            whole = np.concatenate([np.broadcast_to(sent, (len(near), *sent.shape)), near], 1)
+            found = self.score(history, {"push": whole}, goal, constraints, exogenous=exogenous)
             best = near[(found.cost + 1e6 * found.violation.sum(-1)).argmin()]
         return best
 
@@ -408,13 +416,15 @@ class PlanCostLies(Exact):
 
 
 class PlansAtRandom(Exact):
-    def search(self, history, goal, constraints, horizon, exogenous, seed):
+    def search(self, history, goal, constraints, horizon, exogenous, seed, sent):
         return -np.sign(goal.targets["position"]) * np.ones((horizon, 2))
 
 
 class PlansUnseeded(Exact):
-    def search(self, history, goal, constraints, horizon, exogenous, seed):
-        return super().search(history, goal, constraints, horizon, exogenous, np.random.default_rng().integers(9999))
+    def search(self, history, goal, constraints, horizon, exogenous, seed, sent):
+        return super().search(
+            history, goal, constraints, horizon, exogenous, np.random.default_rng().integers(9999), sent
+        )
 
 
 class ConvergedThoughInfeasible(Exact):
@@ -481,6 +491,12 @@ class WrongLevel(Exact):
         return replace(super().predict(*args, **rest), level=0.9)
 
 
+class ForgetsWhatIsPending(Exact):
+    def plan(self, *args, horizon, exogenous=None, pending=None, **rest):
+        shown = {name: value[:horizon] for name, value in exogenous.items()}
+        return super().plan(*args, horizon=horizon, exogenous=shown, **rest)
+
+
 class ForgetsCosts(Exact):
     def with_costs(self, steps, costs):
         return steps
@@ -533,6 +549,7 @@ FAULTS = [
     (AcceptsNan, "world.input_errors"),
     (ShuffledScores, "world.score"),
     (ForgetsConstraints, "world.score"),
+    (ForgetsWhatIsPending, "world.pending"),
     (ForgetsCosts, "world.costs"),
     (CostsTheLastOnly, "world.costs"),
     (ForgetsDiscount, "world.costs"),

@@ -103,6 +103,7 @@ class Toy(World):
         horizon: int,
         exogenous: Arrays | None = None,
         proposals: Arrays | None = None,
+        pending: Arrays | None = None,
         budget_s: float | None = None,
         min_trust: float = 0.0,
         seed: int = 0,

@@ -173,3 +173,33 @@ def test_choices_are_planned_and_proposed_as_they_are_logged() -> None:
     proposed = first.plan(start, goal, horizon=3, proposals={"gear": np.array([[0, 2, 1]])})
     assert proposed.actions["gear"].tolist() == [0, 2, 1]
     assert proposed.cost == pytest.approx(world.score(start, {"gear": np.array([[0, 2, 1]])}, goal).cost[0])
+
+
+def test_what_is_pending_comes_before_the_plan(world: LocalWorld, history: History) -> None:
+    """From (1, -1): the push on its way leads to (1.9, -0.9), from where one push reaches the goal."""
+    sent = {"push": np.array([[1.0, 0.0]], np.float32)}
+    plan = replace(world, planner=THOROUGH).plan(history, NEAR, horizon=2, pending=sent)
+    np.testing.assert_allclose(plan.actions["push"], [[-1.0, 0.81], [0.5 - 0.64, 0.0]], atol=0.15)
+    whole = {"push": np.concatenate([sent["push"], plan.actions["push"]])[None]}
+    assert plan.cost == pytest.approx(world.score(history, whole, NEAR).cost[0], rel=1e-5)
+
+
+def test_pending_actions_are_checked(world: LocalWorld, history: History) -> None:
+    with pytest.raises(InputError, match=r"'push' is 1\.5.*above its bound"):
+        world.plan(history, NEAR, horizon=2, pending={"push": np.array([[1.5, 0.0]])})
+    with pytest.raises(InputError, match="'push' is missing"):
+        world.plan(history, NEAR, horizon=2, pending={})
+
+
+def test_in_a_batch_each_world_has_its_own_pending_actions(world: LocalWorld, histories: History) -> None:
+    targets = np.array([[0.5, 0.0], [1.0, 1.0], [0.5, 0.0]], np.float32)
+    sent = {"push": np.array([[[1, 0]], [[0, 0]], [[0, -1]]], np.float32)}
+    together = world.plan(histories, Goal(targets={"position": targets}), horizon=3, pending=sent)
+    for number in range(3):
+        one = History(
+            observations={"position": histories.observations["position"][number]},
+            actions={"push": histories.actions["push"][number]},
+        )
+        goal, mine = Goal(targets={"position": targets[number]}), {"push": sent["push"][number]}
+        alone = world.plan(one, goal, horizon=3, pending=mine)
+        np.testing.assert_allclose(together.actions["push"][number], alone.actions["push"], atol=1e-5)

@@ -238,6 +238,7 @@ class World(ABC):
         horizon: int,
         exogenous: Arrays | None = None,
         proposals: Arrays | None = None,
+        pending: Arrays | None = None,
         budget_s: float | None = None,
         min_trust: float = 0.0,
         seed: int = 0,
@@ -249,9 +250,12 @@ class World(ABC):
             goal: where to get to.
             constraints: hold where their violation is 0.
             horizon: T, steps.
-            exogenous: per signal [T, *shape]; None where the schema has none.
+            exogenous: per signal [T, *shape], or [D + T, *shape] where D steps are pending; None where the schema has
+                none.
             proposals: per action signal [P, T, *shape], sequences to start the search from, such as the last plan
                 shifted; the plan is never worse than the best of them.
+            pending: per action signal [D, *shape], what was sent already and takes effect before the plan, where an
+                actuator lags behind by D steps. The cost is that of both together; None for nothing.
             budget_s: seconds after which the best so far is returned; None for no limit.
             min_trust: smallest p-value of the present that is acted on, 0 to 1.
             seed: of every draw.

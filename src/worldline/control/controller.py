@@ -25,7 +25,14 @@ class Actor(ABC):
 
     @abstractmethod
     def act(
-        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+        self,
+        history: History,
+        goals: Arrays,
+        *,
+        num_steps: int,
+        remaining: Arrays | None,
+        pending: Arrays | None,
+        seed: int,
     ) -> dict[str, NDArray[np.generic]]:
         """Per action signal the next K steps [W, K, *shape], inside the signal's bounds; K at least `num_steps`.
 
@@ -34,6 +41,8 @@ class Actor(ABC):
             goals: per observation signal the wanted value [W, *shape].
             num_steps: how many of them will be taken.
             remaining: what was not taken of the answer before, [W, R, *shape]; None where there is nothing.
+            pending: what was sent and still has to take effect, [W, D, *shape]: it comes before the answer. None for
+                nothing.
             seed: of every draw.
         """
 
@@ -63,7 +72,14 @@ class WorldActor(Actor):
     budget_s: float | None = None
 
     def act(
-        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+        self,
+        history: History,
+        goals: Arrays,
+        *,
+        num_steps: int,
+        remaining: Arrays | None,
+        pending: Arrays | None,
+        seed: int,
     ) -> dict[str, NDArray[np.generic]]:
         """The plans, K = `horizon`.
 
@@ -83,6 +99,7 @@ class WorldActor(Actor):
             budget_s=self.budget_s,
             seed=seed,
             proposals=_prolonged(remaining, self.horizon) if self.warm_start and remaining else None,
+            pending=pending,
         )
         if plan.status is PlanStatus.REFUSED:
             raise InputError(f"the world refused to plan: {plan.reason}")
@@ -106,10 +123,17 @@ class RandomActor(Actor):
                 raise ConfigError(f"action {signal.name!r} has no finite bounds to draw from. Give it low and high.")
 
     def act(
-        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+        self,
+        history: History,
+        goals: Arrays,
+        *,
+        num_steps: int,
+        remaining: Arrays | None,
+        pending: Arrays | None,
+        seed: int,
     ) -> dict[str, NDArray[np.generic]]:
         """Draws, K = `num_steps`."""
-        del goals, remaining
+        del goals, remaining, pending
         generator, actions = np.random.default_rng(seed), {}
         for signal in self.schema.actions:
             shape = (_num_worlds(history), num_steps, *signal.shape)
@@ -134,16 +158,18 @@ class NoMoveActor(Actor):
     schema: Schema
 
     def act(
-        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+        self,
+        history: History,
+        goals: Arrays,
+        *,
+        num_steps: int,
+        remaining: Arrays | None,
+        pending: Arrays | None,
+        seed: int,
     ) -> dict[str, NDArray[np.generic]]:
         """Zeros, K = `num_steps`."""
-        del goals, remaining, seed
-        return {
-            signal.name: np.zeros((_num_worlds(history), num_steps, *signal.shape), signal.dtype).clip(
-                *_bounds(signal), dtype=signal.dtype, casting="unsafe"
-            )
-            for signal in self.schema.actions
-        }
+        del goals, remaining, pending, seed
+        return _idle(self.schema, _num_worlds(history), num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,23 +194,41 @@ class ReplanningController:
         schema: of the environments.
         context: H, the most observations that the actor is shown; at least 1.
         replan_every: steps that are taken of each answer; at least 1.
+        repeat: how often each action is taken, at least 1: the actor's step is so many of the environment's, and it
+            is shown every so many-th observation.
+        delay: steps of the actor after which an action takes effect, at least 0. The actor is told which are on their
+            way, at first those of no move; in the history an action stands where it took effect.
         seed: of every draw.
 
     Attributes:
         rounds: each call of the actor since the last reset.
     """
 
-    def __init__(self, actor: Actor, schema: Schema, *, context: int, replan_every: int, seed: int) -> None:
-        if context < 1 or replan_every < 1:
-            raise ConfigError(f"context {context} and replan_every {replan_every} must be at least 1.")
+    def __init__(
+        self,
+        actor: Actor,
+        schema: Schema,
+        *,
+        context: int,
+        replan_every: int,
+        repeat: int = 1,
+        delay: int = 0,
+        seed: int,
+    ) -> None:
+        if context < 1 or replan_every < 1 or repeat < 1 or delay < 0:
+            raise ConfigError(
+                f"context {context}, replan_every {replan_every} and repeat {repeat} must be at least 1, delay {delay} "
+                "at least 0."
+            )
         self.actor, self.schema, self.seed = actor, schema, seed
-        self.context, self.replan_every = context, replan_every
+        self.context, self.replan_every, self.repeat, self.delay = context, replan_every, repeat, delay
         self.rounds: list[Round] = []
         self._goals: Arrays = {}
         self._observations: deque[Arrays] = deque(maxlen=context)
         self._actions: deque[Arrays] = deque(maxlen=context - 1)
+        self._pending: deque[Arrays] = deque(maxlen=delay)
         self._answer: Arrays | None = None
-        self._num_taken = 0
+        self._num_taken, self._num_sent = 0, 0
 
     def reset(self, goals: Arrays, past: History | None = None) -> None:
         """Starts anew.
@@ -194,9 +238,9 @@ class ReplanningController:
             past: what is known of the time before the first `act`: as many actions as observations, the last of
                 which leads to what `act` is shown first. None for nothing.
         """
-        self._goals, self._answer, self._num_taken, self.rounds = goals, None, 0, []
-        self._observations.clear()
-        self._actions.clear()
+        self._goals, self._answer, self._num_taken, self._num_sent, self.rounds = goals, None, 0, 0, []
+        for queue in (self._observations, self._actions, self._pending):
+            queue.clear()
         if past is None:
             return
         for step in range(next(iter(past.observations.values())).shape[1]):
@@ -209,12 +253,18 @@ class ReplanningController:
         Args:
             observations: what is seen now, per observation signal [W, *shape].
         """
+        if self._answer is not None and self._num_sent < self.repeat:
+            self._num_sent += 1
+            return _at(self._answer, self._num_taken - 1)
         self._observations.append(observations)
+        while len(self._pending) < self.delay:
+            self._pending.append(_at(_idle(self.schema, len(next(iter(observations.values()))), 1), 0))
         if self._answer is None or self._num_taken == self.replan_every:
             self._answer, self._num_taken = self._ask(), 0
         action = _at(self._answer, self._num_taken)
-        self._num_taken += 1
-        self._actions.append(action)
+        self._num_taken, self._num_sent = self._num_taken + 1, 1
+        self._actions.append(self._pending[0] if self.delay else action)
+        self._pending.append(action)
         return action
 
     def keep(self, worlds: NDArray[np.integer]) -> None:
@@ -222,6 +272,7 @@ class ReplanningController:
         self._goals = _select(self._goals, worlds)
         self._observations = deque((_select(each, worlds) for each in self._observations), self.context)
         self._actions = deque((_select(each, worlds) for each in self._actions), self.context - 1)
+        self._pending = deque((_select(each, worlds) for each in self._pending), self.delay)
         self._answer = None if self._answer is None else _select(self._answer, worlds)
 
     def _ask(self) -> Arrays:
@@ -232,6 +283,7 @@ class ReplanningController:
             self._goals,
             num_steps=self.replan_every,
             remaining=left if left and all(value.shape[1] for value in left.values()) else None,
+            pending=_stacked(self._pending) if self._pending else None,
             seed=int(np.random.SeedSequence([self.seed, len(self.rounds)]).generate_state(1)[0]),
         )
         num_worlds = len(next(iter(self._goals.values())))
@@ -239,18 +291,32 @@ class ReplanningController:
         return answer
 
     def _history(self) -> History:
-        names, num_worlds = self._observations[-1], len(next(iter(self._goals.values())))
+        num_worlds = len(next(iter(self._goals.values())))
         # Before the first step an action signal has no values yet, but the history still has to name it.
         taken = {s.name: np.zeros((num_worlds, 0, *s.shape), s.dtype) for s in self.schema.actions}
         if self._actions:
-            taken = {name: np.stack([each[name] for each in self._actions], 1) for name in taken}
-        seen = {name: np.stack([each[name] for each in self._observations], 1) for name in names}
-        return History(observations=seen, actions=taken)
+            taken = _stacked(self._actions)
+        return History(observations=_stacked(self._observations), actions=taken)
 
 
 def _at(arrays: Arrays, step: int) -> dict[str, NDArray[np.generic]]:
     """[W, *shape] of [W, T, *shape]."""
     return {name: value[:, step] for name, value in arrays.items()}
+
+
+def _stacked(steps: deque[Arrays]) -> dict[str, NDArray[np.generic]]:
+    """[W, T, *shape] of T arrays [W, *shape]."""
+    return {name: np.stack([each[name] for each in steps], 1) for name in steps[0]}
+
+
+def _idle(schema: Schema, num_worlds: int, num_steps: int) -> dict[str, NDArray[np.generic]]:
+    """[W, T, *shape]: 0 all along, or what the bounds allow that is nearest to it."""
+    return {
+        signal.name: np.zeros((num_worlds, num_steps, *signal.shape), signal.dtype).clip(
+            *_bounds(signal), dtype=signal.dtype, casting="unsafe"
+        )
+        for signal in schema.actions
+    }
 
 
 def _select(arrays: Arrays, worlds: NDArray[np.integer]) -> dict[str, NDArray[np.generic]]:

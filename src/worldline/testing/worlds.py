@@ -35,6 +35,9 @@ COSTS = Clause(
 )
 PLAN_BOUNDS = Clause(name="world.plan_bounds", look="Plan.actions; [T, *shape] inside the schema's bounds")
 PLAN_COST = Clause(name="world.plan_cost", look="Plan.cost and violation; what score says of the returned actions")
+PENDING = Clause(
+    name="world.pending", look="World.plan(pending=...); the plan's cost is that of what is pending and of the plan"
+)
 PLAN_STATUS = Clause(name="world.plan_status", look="Plan.status and reason; infeasible if and only if it violates")
 PLAN_WORTH = Clause(name="world.plan_worth", look="World.plan; cheaper than what happens to be in the log")
 REFUSAL = Clause(
@@ -287,6 +290,23 @@ def plan_honest(case: WorldCase) -> None:
         PLAN_COST.all_equal(again.actions, found.actions, within=0.0, seen="equal seeds gave two different plans")
 
 
+def plan_after_pending(case: WorldCase) -> None:
+    """What is on its way is part of the path: the plan follows it, and its cost is that of both."""
+    if case.horizon < 2:
+        return
+    here = one_of(case.cut(), 0)
+    sent = {name: value[:1] for name, value in here.actions.items()}
+    found = case.world.plan(
+        here.history, case.goal, horizon=case.horizon - 1, exogenous=here.exogenous, pending=sent, seed=case.seed
+    )
+    for signal in case.card.schema.actions:
+        shape, due = found.actions[signal.name].shape, (case.horizon - 1, *signal.shape)
+        PENDING.holds(shape == due, f"{signal.name!r} has shape {shape} where {due} is due")
+    whole = {name: np.concatenate([value, found.actions[name]])[None] for name, value in sent.items()}
+    due = case.world.score(here.history, whole, case.goal, exogenous=here.exogenous).cost[0]
+    PENDING.equal(found.cost, due, within=case.tolerance, seen="cost is not that of what is pending and of the plan")
+
+
 def plan_constrained(case: WorldCase) -> None:
     """With a constraint the status says whether it holds; one that cannot hold makes the plan infeasible."""
     here = one_of(case.cut(), 0)
@@ -387,6 +407,7 @@ CLAUSES: tuple[Callable[[WorldCase], None], ...] = (
     scores_each_plan,
     costs_add_up,
     plan_honest,
+    plan_after_pending,
     plan_constrained,
     plan_refuses,
     what_if_factual,

@@ -85,10 +85,17 @@ class StraightActor(Actor):
     """Goes straight at the goal, which it is told in pixels, whatever stands between: a floor that needs no model."""
 
     def act(
-        self, history: History, goals: Arrays, *, num_steps: int, remaining: Arrays | None, seed: int
+        self,
+        history: History,
+        goals: Arrays,
+        *,
+        num_steps: int,
+        remaining: Arrays | None,
+        pending: Arrays | None,
+        seed: int,
     ) -> dict[str, NDArray[np.generic]]:
         """`num_steps` equal parts of the way, each at most one full move."""
-        del remaining, seed
+        del remaining, pending, seed
         way = goals["position"].astype(float) - history.observations["position"][:, -1].astype(float)
         longest = np.abs(way).max(-1, keepdims=True)
         move = way * np.minimum(1 / num_steps, MAX_MOVE / np.maximum(longest, 1e-9))

@@ -121,6 +121,7 @@ class LocalWorld(World):
         horizon: int,
         exogenous: Arrays | None = None,
         proposals: Arrays | None = None,
+        pending: Arrays | None = None,
         budget_s: float | None = None,
         min_trust: float = 0.0,
         seed: int = 0,
@@ -135,7 +136,11 @@ class LocalWorld(World):
         search = Search.begin(schema, horizon=horizon, budget_s=budget_s, min_trust=min_trust, seed=seed)
         present = check_history(schema, history)
         targets = check_goal(schema, goal, present.leading)
-        given = self._exogenous(present, exogenous, horizon)
+        sent = {} if pending is None else check_actions(schema.actions, pending, (*present.leading, None))
+        if present.single:
+            sent = {name: value[None] for name, value in sent.items()}
+        num_sent = next(iter(sent.values())).shape[1] if sent else 0
+        given = self._exogenous(present, exogenous, num_sent + horizon)
         started = None if proposals is None else search.check_proposals(proposals, present)
         belief = self.engine.observe(None, present.history, seed=seed)
         now = _now(present)
@@ -144,7 +149,7 @@ class LocalWorld(World):
         doubt = search.doubt(trust)
         if doubt:
             return search.refused(doubt, present, trust, len(constraints))
-        return search.run(self.planner, aim, present, trust, started, self.num_proposals)
+        return search.run(self.planner, aim, present, trust, started, self.num_proposals, sent)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
         """See `World`.

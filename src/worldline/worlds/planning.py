@@ -130,6 +130,7 @@ class Search:
         trust: Trust,
         proposals: Arrays | None,
         num_proposals: int,
+        pending: Arrays,
     ) -> Plan:
         """The best plan that `planner` finds.
 
@@ -140,10 +141,17 @@ class Search:
             trust: for the plan.
             proposals: the user's, from `check_proposals`.
             num_proposals: asked of the engine where the goal is reached by its distance; 0 for none.
+            pending: per action signal [W, D, *shape], taken before the plan; empty for nothing.
         """
+        first = (
+            self._join(pending)[:, None]
+            if pending
+            else self.space.low.new_zeros(present.num_worlds, 1, 0, len(self.space.low))
+        )
 
         def cost(actions: Float[Tensor, "B N T A"]) -> CostValue:
-            judged = aim.judge(self._split(actions.numpy()))
+            whole = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
+            judged = aim.judge(self._split(whole.numpy()))
             return CostValue(
                 cost=torch.from_numpy(judged.cost.astype(np.float32)),
                 violation=torch.from_numpy(judged.violation.astype(np.float32)),
@@ -151,10 +159,9 @@ class Search:
 
         starts = [] if proposals is None else [self._join(proposals)]
         if aim.reaches is not None and num_proposals:
-            suggested = aim.reaches.propose(
-                aim.belief, aim.targets, self.horizon, num_proposals=num_proposals, seed=self.seed
-            )
-            starts.append(self._join(suggested))
+            steps = first.shape[2] + self.horizon
+            suggested = aim.reaches.propose(aim.belief, aim.targets, steps, num_proposals=num_proposals, seed=self.seed)
+            starts.append(self._join(suggested)[:, :, first.shape[2] :])
         starts = [start for start in starts if start.shape[1]]
         left_s = None if self.budget_s is None else max(0.0, self.budget_s - (time.monotonic() - self.started_s))
         planned = planner.plan(
@@ -198,7 +205,7 @@ class Search:
         parts = zip(self.signals, np.split(actions, ends, -1), strict=True)
         return {s.name: part.argmax(-1) if s.kind is Kind.DISCRETE else part for s, part in parts}
 
-    def _join(self, actions: Mapping[str, NDArray[np.generic]]) -> Float[Tensor, "B P T A"]:
+    def _join(self, actions: Mapping[str, NDArray[np.generic]]) -> Float[Tensor, "*lead A"]:
         parts = [
             np.eye(signal.size)[actions[signal.name]] if signal.kind is Kind.DISCRETE else actions[signal.name]
             for signal in self.signals
