@@ -187,7 +187,7 @@ def _prefixes(folded: Folded, latents: Float[Tensor, "B P D"], codes: Float[Tens
 class _Rows:
     """M candidates, and room for what lies between the products, each of which writes to where the next one reads.
 
-    Asking for that memory anew would take as long as half of the products.
+    Memory that is asked for anew has to be cleared by the system first, which shows beside products this small.
     """
 
     def __init__(self, folded: Folded, size: int, steps: int) -> None:
