@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,14 @@ import pytest
 from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import PlanStatus
-from worldline.control.controller import Actor, NoMoveActor, RandomActor, ReplanningController, WorldActor
+from worldline.control.controller import (
+    Actor,
+    NoMoveActor,
+    RandomActor,
+    ReplanningController,
+    Situation,
+    WorldActor,
+)
 from worldline.costs import AtMost, Price
 from worldline.engines.trivial import Linear
 from worldline.errors import ConfigError, InputError
@@ -24,6 +32,10 @@ def history(num_worlds: int, length: int = 1) -> History:
     )
 
 
+def situation(num_worlds: int, *places: float, remaining: Arrays | None = None) -> Situation:
+    return Situation(history=history(num_worlds), goals=goals(*places), remaining=remaining)
+
+
 def goals(*places: float) -> Arrays:
     return {"place": np.array(places, np.float32)[:, None]}
 
@@ -33,23 +45,14 @@ class Script(Actor):
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self.asked: list[tuple[History, Arrays, Arrays | None, int]] = []
-        self.pending: list[Arrays | None] = []
+        self.asked: list[Situation] = []
+        self.seeds: list[int] = []
 
-    def act(
-        self,
-        history: History,
-        goals: Arrays,
-        *,
-        num_steps: int,
-        remaining: Arrays | None,
-        pending: Arrays | None,
-        seed: int,
-    ) -> Any:
-        self.pending.append(pending)
-        self.asked.append((history, goals, remaining, seed))
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> Any:
+        self.asked.append(now)
+        self.seeds.append(seed)
         steps = 10.0 * len(self.asked) + np.arange(self.length, dtype=np.float32)
-        return {"push": np.broadcast_to(steps[:, None], (len(goals["place"]), self.length, 1))}
+        return {"push": np.broadcast_to(steps[:, None], (len(now.goals["place"]), self.length, 1))}
 
 
 def drive(controller: ReplanningController, num_steps: int, num_worlds: int = 1) -> list[float]:
@@ -68,7 +71,7 @@ def test_takes_some_steps_of_each_answer_and_hands_back_the_rest(schema: Schema)
     controller.reset(goals(3.0))
     assert drive(controller, 5) == [10, 11, 20, 21, 30]
     assert [each.num_worlds for each in controller.rounds] == [1, 1, 1]
-    left = [remaining and remaining["push"][0, :, 0].tolist() for _, _, remaining, _ in actor.asked]
+    left = [now.remaining and now.remaining["push"][0, :, 0].tolist() for now in actor.asked]
     assert left == [None, [12, 13, 14], [22, 23, 24]]
 
 
@@ -77,7 +80,7 @@ def test_nothing_is_left_where_every_step_is_taken(schema: Schema) -> None:
     controller = ReplanningController(actor, schema, context=1, replan_every=2, seed=0)
     controller.reset(goals(3.0))
     drive(controller, 4)
-    assert [remaining for _, _, remaining, _ in actor.asked] == [None, None]
+    assert [now.remaining for now in actor.asked] == [None, None]
 
 
 def test_shows_the_last_observations_and_the_actions_between_them(schema: Schema) -> None:
@@ -85,8 +88,8 @@ def test_shows_the_last_observations_and_the_actions_between_them(schema: Schema
     controller = ReplanningController(actor, schema, context=3, replan_every=1, seed=0)
     controller.reset(goals(3.0))
     drive(controller, 5)
-    seen = [asked[0].observations["place"][0, :, 0].tolist() for asked in actor.asked]
-    taken = [asked[0].actions["push"][0, :, 0].tolist() for asked in actor.asked]
+    seen = [now.history.observations["place"][0, :, 0].tolist() for now in actor.asked]
+    taken = [now.history.actions["push"][0, :, 0].tolist() for now in actor.asked]
     assert seen == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
     assert taken == [[], [10], [10, 20], [20, 30], [30, 40]]
 
@@ -97,9 +100,9 @@ def test_begins_with_the_past_that_it_is_given(schema: Schema) -> None:
     past = History(observations={"place": np.array([[[-2.0], [-1.0]]])}, actions={"push": np.array([[[7.0], [8.0]]])})
     controller.reset(goals(3.0), past)
     drive(controller, 2)
-    assert actor.asked[0][0].observations["place"][0, :, 0].tolist() == [-2, -1, 0]
-    assert actor.asked[0][0].actions["push"][0, :, 0].tolist() == [7, 8]
-    assert actor.asked[1][0].actions["push"][0, :, 0].tolist() == [8, 10]
+    assert actor.asked[0].history.observations["place"][0, :, 0].tolist() == [-2, -1, 0]
+    assert actor.asked[0].history.actions["push"][0, :, 0].tolist() == [7, 8]
+    assert actor.asked[1].history.actions["push"][0, :, 0].tolist() == [8, 10]
 
 
 def test_goes_on_with_some_of_the_worlds(schema: Schema) -> None:
@@ -110,7 +113,7 @@ def test_goes_on_with_some_of_the_worlds(schema: Schema) -> None:
     controller.keep(np.array([2, 1]))
     for _ in range(2):
         controller.act({"place": np.array([[2.0], [1.0]])})
-    shown, wanted, remaining, _ = actor.asked[-1]
+    shown, wanted, remaining = actor.asked[-1].history, actor.asked[-1].goals, actor.asked[-1].remaining
     assert shown.observations["place"][:, :, 0].tolist() == [[2, 2], [1, 1]]
     assert wanted["place"][:, 0].tolist() == [2, 1]
     assert remaining is not None
@@ -123,11 +126,11 @@ def test_a_reset_forgets_and_repeats(schema: Schema) -> None:
     for _ in range(2):
         controller.reset(goals(3.0))
         drive(controller, 3)
-    seeds = [seed for *_, seed in actor.asked]
+    seeds = actor.seeds
     assert seeds[:2] == seeds[2:]
     assert seeds[0] != seeds[1]
-    assert actor.asked[2][0].observations["place"].shape == (1, 1, 1)
-    assert actor.asked[2][2] is None
+    assert actor.asked[2].history.observations["place"].shape == (1, 1, 1)
+    assert actor.asked[2].remaining is None
 
 
 def test_an_action_may_be_repeated_and_observations_between_are_not_shown(schema: Schema) -> None:
@@ -135,9 +138,9 @@ def test_an_action_may_be_repeated_and_observations_between_are_not_shown(schema
     controller = ReplanningController(actor, schema, context=3, replan_every=2, repeat=3, seed=0)
     controller.reset(goals(3.0))
     assert drive(controller, 10) == [10, 10, 10, 11, 11, 11, 20, 20, 20, 21]
-    shown = [history.observations["place"][0, :, 0].tolist() for history, *_ in actor.asked]
+    shown = [now.history.observations["place"][0, :, 0].tolist() for now in actor.asked]
     assert shown == [[0], [0, 3, 6]]
-    assert actor.asked[1][0].actions["push"][0, :, 0].tolist() == [10, 11]
+    assert actor.asked[1].history.actions["push"][0, :, 0].tolist() == [10, 11]
 
 
 def test_where_actions_take_effect_late_the_actor_knows_what_is_on_its_way(schema: Schema) -> None:
@@ -145,14 +148,55 @@ def test_where_actions_take_effect_late_the_actor_knows_what_is_on_its_way(schem
     controller = ReplanningController(actor, schema, context=4, replan_every=1, delay=2, seed=0)
     controller.reset(goals(3.0))
     assert drive(controller, 4) == [10, 20, 30, 40]
-    pending = [sent and sent["push"][0, :, 0].tolist() for sent in actor.pending]
+    pending = [now.pending and now.pending["push"][0, :, 0].tolist() for now in actor.asked]
     assert pending == [[0, 0], [0, 10], [10, 20], [20, 30]]
-    assert actor.asked[3][0].actions["push"][0, :, 0].tolist() == [0, 0, 10]  # each where it took effect
+    assert actor.asked[3].history.actions["push"][0, :, 0].tolist() == [0, 0, 10]  # each where it took effect
     controller.reset(goals(3.0))
     drive(controller, 1)
-    sent = actor.pending[-1]
+    sent = actor.asked[-1].pending
     assert sent is not None
     assert sent["push"][0, :, 0].tolist() == [0, 0]
+
+
+def test_what_acts_from_outside_is_part_of_the_history_and_of_the_forecast() -> None:
+    wind = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(1,))
+    place = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
+    push = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
+    actor = Script(1)
+    controller = ReplanningController(actor, Schema(signals=(place, push, wind)), context=3, replan_every=1, seed=0)
+    controller.reset(goals(1.0))
+    ahead = {"wind": np.array([[[7.0], [8.0]]])}
+    controller.act({"place": np.zeros((1, 1))}, forecast=ahead)
+    assert actor.asked[0].history.exogenous["wind"].shape == (1, 0, 1)
+    assert actor.asked[0].forecast is ahead
+    with pytest.raises(InputError, match="'wind' is missing"):
+        controller.act({"place": np.zeros((1, 1))})
+    for gust in (1.0, 2.0, 3.0):
+        controller.act({"place": np.zeros((1, 1))}, exogenous={"wind": np.array([[gust]])})
+    assert actor.asked[-1].history.exogenous["wind"][0, :, 0].tolist() == [2, 3]
+    assert actor.asked[-1].history.observations["place"].shape == (1, 3, 1)
+    controller.reset(goals(1.0))
+    controller.act({"place": np.zeros((1, 1))})
+    assert actor.asked[-1].history.exogenous["wind"].shape == (1, 0, 1)
+
+
+def test_a_world_is_given_as_much_of_the_forecast_as_its_plan_needs() -> None:
+    toy = Integrator(camera=False)
+    world = LocalWorld(Linear.fit(toy.episodes(30, 20, seed=0), toy.schema, context=1), None, CrossEntropy())
+    actor = WorldActor(world=world, horizon=3, tolerance={"position": 1.0})
+    past = History(
+        observations={"position": np.zeros((1, 1, 2), np.float32)},
+        actions={"push": np.zeros((1, 0, 2), np.float32)},
+        exogenous={"wind": np.zeros((1, 0, 2), np.float32)},
+    )
+    wind = np.full((1, 9, 2), 0.5, np.float32)
+    now = Situation(history=past, goals={"position": np.zeros((1, 2), np.float32)}, forecast={"wind": wind})
+    against = actor.act(now, num_steps=1, seed=0)["push"]
+    assert against[0, 0] == pytest.approx([-0.5, -0.5], abs=0.3)
+    late = replace(now, pending={"push": np.zeros((1, 2, 2), np.float32)})
+    assert actor.act(late, num_steps=1, seed=0)["push"].shape == (1, 3, 2)
+    with pytest.raises(InputError, match="forecast of 'wind' reaches 4 steps ahead, and a plan needs 5"):
+        actor.act(replace(late, forecast={"wind": wind[:, :4]}), num_steps=1, seed=0)
 
 
 def test_what_is_on_its_way_stays_with_its_world(schema: Schema) -> None:
@@ -160,9 +204,9 @@ def test_what_is_on_its_way_stays_with_its_world(schema: Schema) -> None:
         def __init__(self) -> None:
             self.pending: list[Arrays | None] = []
 
-        def act(self, history: History, goals: Arrays, *, pending: Arrays | None, **rest: Any) -> Any:
-            self.pending.append(pending)
-            return {"push": goals["place"][:, None]}
+        def act(self, now: Situation, *, num_steps: int, seed: int) -> Any:
+            self.pending.append(now.pending)
+            return {"push": now.goals["place"][:, None]}
 
     actor = Apart()
     controller = ReplanningController(actor, schema, context=1, replan_every=1, delay=1, seed=0)
@@ -184,11 +228,9 @@ def test_controller_refuses_what_makes_no_sense(schema: Schema, wrong: dict[str,
 def test_a_world_proposes_what_is_left_prolonged_by_its_last_step(line_world: Any) -> None:
     world, left = line_world(), {"push": np.array([[[1.0], [2.0]]])}
     actor = WorldActor(world=world, horizon=4)
-    actor.act(history(1), goals(9.0), num_steps=2, remaining=left, pending=None, seed=3)
-    actor.act(history(1), goals(9.0), num_steps=2, remaining=None, pending=None, seed=4)
-    WorldActor(world=world, horizon=4, warm_start=False).act(
-        history(1), goals(9.0), num_steps=2, remaining=left, pending=None, seed=5
-    )
+    actor.act(situation(1, 9.0, remaining=left), num_steps=2, seed=3)
+    actor.act(situation(1, 9.0), num_steps=2, seed=4)
+    WorldActor(world=world, horizon=4, warm_start=False).act(situation(1, 9.0, remaining=left), num_steps=2, seed=5)
     assert world.proposals[0]["push"].tolist() == [[[[1], [2], [2], [2]]]]  # [W, P, T, 1]
     assert world.proposals[1:] == [None, None]
     assert world.seeds == [3, 4, 5]
@@ -200,7 +242,7 @@ def test_a_world_is_shown_its_own_signals_only(line_world: Any) -> None:
         observations={"place": np.zeros((1, 1, 1)), "camera": np.zeros((1, 1, 8, 8, 3))},
         actions={"push": np.zeros((1, 0, 1)), "lamp": np.zeros((1, 0))},
     )
-    WorldActor(world=world, horizon=1).act(shown, goals(9.0), num_steps=1, remaining=None, pending=None, seed=0)
+    WorldActor(world=world, horizon=1).act(Situation(history=shown, goals=goals(9.0)), num_steps=1, seed=0)
     assert world.histories[0].observations.keys() == {"place"}
     assert world.histories[0].actions.keys() == {"push"}
 
@@ -208,7 +250,7 @@ def test_a_world_is_shown_its_own_signals_only(line_world: Any) -> None:
 def test_a_world_is_told_what_counts_beside_the_goal(line_world: Any) -> None:
     rule, price, world = AtMost(signal="place", bound=1.0), Price(signal="push", price=1.0), line_world()
     actor = WorldActor(world=world, horizon=2, constraints=[rule], costs=[price], tolerance={"place": 0.5})
-    actor.act(history(1), goals(3.0), num_steps=1, remaining=None, pending=None, seed=0)
+    actor.act(situation(1, 3.0), num_steps=1, seed=0)
     ((goal, constraints),) = world.asked
     assert world.pending == [None]
     assert list(constraints) == [rule]
@@ -219,14 +261,12 @@ def test_a_world_is_told_what_counts_beside_the_goal(line_world: Any) -> None:
 def test_a_world_that_refuses_says_why(line_world: Any) -> None:
     actor = WorldActor(world=line_world(status=PlanStatus.REFUSED), horizon=1)
     with pytest.raises(InputError, match="it was asked to refuse"):
-        actor.act(history(1), goals(9.0), num_steps=1, remaining=None, pending=None, seed=0)
+        actor.act(situation(1, 9.0), num_steps=1, seed=0)
 
 
 def test_a_plan_must_hold_the_steps_that_are_taken(line_world: Any) -> None:
     with pytest.raises(InputError, match="3 steps of a plan of 2"):
-        WorldActor(world=line_world(), horizon=2).act(
-            history(1), goals(9.0), num_steps=3, remaining=None, pending=None, seed=0
-        )
+        WorldActor(world=line_world(), horizon=2).act(situation(1, 9.0), num_steps=3, seed=0)
 
 
 MIXED = Schema(
@@ -240,9 +280,7 @@ MIXED = Schema(
 
 def test_random_actions_fill_the_bounds() -> None:
     actor = RandomActor(schema=MIXED)
-    first, again, other = (
-        actor.act(history(500), goals(0.0), num_steps=2, remaining=None, pending=None, seed=seed) for seed in (0, 0, 1)
-    )
+    first, again, other = (actor.act(situation(500, 0.0), num_steps=2, seed=seed) for seed in (0, 0, 1))
     assert first["valve"].shape == (500, 2, 2)
     assert first["valve"].dtype == np.float32
     assert first["valve"].min((0, 1)) == pytest.approx([1.0, -4.0], abs=0.05)
@@ -260,7 +298,7 @@ def test_random_actions_need_bounds() -> None:
 
 
 def test_not_moving_is_the_allowed_action_nearest_to_zero() -> None:
-    actions = NoMoveActor(schema=MIXED).act(history(3), goals(0.0), num_steps=2, remaining=None, pending=None, seed=0)
+    actions = NoMoveActor(schema=MIXED).act(situation(3, 0.0), num_steps=2, seed=0)
     assert (actions["valve"] == [1.0, 0.0]).all()
     assert actions["valve"].shape == (3, 2, 2)
     assert actions["valve"].dtype == np.float32

@@ -20,29 +20,37 @@ from worldline.errors import ConfigError, InputError
 Floats = NDArray[np.floating]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What an actor has to know of W worlds.
+
+    Args:
+        history: the last H observations and the H-1 inputs between them.
+        goals: per observation signal the wanted value [W, *shape].
+        remaining: per action signal what was not taken of the answer before, [W, R, *shape]; None for nothing.
+        pending: per action signal what was sent and still has to take effect, [W, D, *shape]: it comes before the
+            answer; None for nothing.
+        forecast: per exogenous signal what will act from outside, [W, D + T, *shape], the longer the better; None
+            where nothing does.
+    """
+
+    history: History
+    goals: Arrays
+    remaining: Arrays | None = None
+    pending: Arrays | None = None
+    forecast: Arrays | None = None
+
+
 class Actor(ABC):
     """Says what to do in W worlds. It keeps no state: what it has to know is handed to it."""
 
     @abstractmethod
-    def act(
-        self,
-        history: History,
-        goals: Arrays,
-        *,
-        num_steps: int,
-        remaining: Arrays | None,
-        pending: Arrays | None,
-        seed: int,
-    ) -> dict[str, NDArray[np.generic]]:
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """Per action signal the next K steps [W, K, *shape], inside the signal's bounds; K at least `num_steps`.
 
         Args:
-            history: of W worlds: the last H observations and the H-1 actions between them.
-            goals: per observation signal the wanted value [W, *shape].
+            now: what there is to know.
             num_steps: how many of them will be taken.
-            remaining: what was not taken of the answer before, [W, R, *shape]; None where there is nothing.
-            pending: what was sent and still has to take effect, [W, D, *shape]: it comes before the answer. None for
-                nothing.
             seed: of every draw.
         """
 
@@ -71,39 +79,48 @@ class WorldActor(Actor):
     constraints: Sequence[Constraint] = ()
     budget_s: float | None = None
 
-    def act(
-        self,
-        history: History,
-        goals: Arrays,
-        *,
-        num_steps: int,
-        remaining: Arrays | None,
-        pending: Arrays | None,
-        seed: int,
-    ) -> dict[str, NDArray[np.generic]]:
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """The plans, K = `horizon`.
 
         Raises:
-            InputError: more steps are wanted than are planned, or the world refused; gives its reason.
+            InputError: more steps are wanted than are planned, the forecast is too short, or the world refused; gives
+                its reason.
         """
         if num_steps > self.horizon:
             raise InputError(f"{num_steps} steps of a plan of {self.horizon} cannot be taken. Replan more often.")
-        schema = self.world.describe().schema
-        known = {signal.name for signal in schema.observations}
-        seen = {name: value for name, value in history.observations.items() if name in known}
+        schema, past = self.world.describe().schema, now.history
+        seen = {s.name: past.observations[s.name] for s in schema.observations if s.name in past.observations}
         plan = self.world.plan(
-            History(observations=seen, actions={s.name: history.actions[s.name] for s in schema.actions}),
-            Goal(targets=goals, tolerance=self.tolerance, costs=self.costs),
+            History(
+                observations=seen,
+                actions={s.name: past.actions[s.name] for s in schema.actions},
+                exogenous={s.name: past.exogenous[s.name] for s in schema.exogenous},
+            ),
+            Goal(targets=now.goals, tolerance=self.tolerance, costs=self.costs),
             constraints=self.constraints,
             horizon=self.horizon,
+            exogenous=self._ahead(now),
+            proposals=_prolonged(now.remaining, self.horizon) if self.warm_start and now.remaining else None,
+            pending=now.pending,
             budget_s=self.budget_s,
             seed=seed,
-            proposals=_prolonged(remaining, self.horizon) if self.warm_start and remaining else None,
-            pending=pending,
         )
         if plan.status is PlanStatus.REFUSED:
             raise InputError(f"the world refused to plan: {plan.reason}")
         return dict(plan.actions)
+
+    def _ahead(self, now: Situation) -> Arrays | None:
+        """As much of the forecast as a plan needs."""
+        if now.forecast is None:
+            return None
+        steps = self.horizon + (0 if now.pending is None else next(iter(now.pending.values())).shape[1])
+        for name, value in now.forecast.items():
+            if value.shape[1] < steps:
+                raise InputError(
+                    f"the forecast of {name!r} reaches {value.shape[1]} steps ahead, and a plan needs {steps}. Give a "
+                    "longer one, or plan a shorter horizon."
+                )
+        return {name: value[:, :steps] for name, value in now.forecast.items()}
 
 
 @final
@@ -122,21 +139,11 @@ class RandomActor(Actor):
             if signal.kind is Kind.VECTOR and not np.isfinite(_bounds(signal)).all():
                 raise ConfigError(f"action {signal.name!r} has no finite bounds to draw from. Give it low and high.")
 
-    def act(
-        self,
-        history: History,
-        goals: Arrays,
-        *,
-        num_steps: int,
-        remaining: Arrays | None,
-        pending: Arrays | None,
-        seed: int,
-    ) -> dict[str, NDArray[np.generic]]:
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """Draws, K = `num_steps`."""
-        del goals, remaining, pending
         generator, actions = np.random.default_rng(seed), {}
         for signal in self.schema.actions:
-            shape = (_num_worlds(history), num_steps, *signal.shape)
+            shape = (_num_worlds(now), num_steps, *signal.shape)
             drawn = (
                 generator.uniform(*_bounds(signal), shape)
                 if signal.num_values is None
@@ -157,19 +164,10 @@ class NoMoveActor(Actor):
 
     schema: Schema
 
-    def act(
-        self,
-        history: History,
-        goals: Arrays,
-        *,
-        num_steps: int,
-        remaining: Arrays | None,
-        pending: Arrays | None,
-        seed: int,
-    ) -> dict[str, NDArray[np.generic]]:
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """Zeros, K = `num_steps`."""
-        del goals, remaining, pending, seed
-        return _idle(self.schema, _num_worlds(history), num_steps)
+        del seed
+        return _idle(self.schema, _num_worlds(now), num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +224,7 @@ class ReplanningController:
         self._goals: Arrays = {}
         self._observations: deque[Arrays] = deque(maxlen=context)
         self._actions: deque[Arrays] = deque(maxlen=context - 1)
+        self._exogenous: deque[Arrays] = deque(maxlen=context - 1)
         self._pending: deque[Arrays] = deque(maxlen=delay)
         self._answer: Arrays | None = None
         self._num_taken, self._num_sent = 0, 0
@@ -239,28 +238,43 @@ class ReplanningController:
                 which leads to what `act` is shown first. None for nothing.
         """
         self._goals, self._answer, self._num_taken, self._num_sent, self.rounds = goals, None, 0, 0, []
-        for queue in (self._observations, self._actions, self._pending):
+        for queue in (self._observations, self._actions, self._exogenous, self._pending):
             queue.clear()
         if past is None:
             return
         for step in range(next(iter(past.observations.values())).shape[1]):
             self._observations.append(_at(past.observations, step))
             self._actions.append(_at(past.actions, step))
+            self._exogenous.append(_at(past.exogenous, step))
 
-    def act(self, observations: Arrays) -> dict[str, NDArray[np.generic]]:
+    def act(
+        self, observations: Arrays, *, exogenous: Arrays | None = None, forecast: Arrays | None = None
+    ) -> dict[str, NDArray[np.generic]]:
         """The next action [W, *shape] of each action signal.
 
         Args:
             observations: what is seen now, per observation signal [W, *shape].
+            exogenous: what acted from outside since the observation before, per exogenous signal [W, *shape]; left out
+                at the first one, and where the schema has none.
+            forecast: as in `Situation`.
+
+        Raises:
+            InputError: an exogenous signal is missing.
         """
         if self._answer is not None and self._num_sent < self.repeat:
             self._num_sent += 1
             return _at(self._answer, self._num_taken - 1)
+        if self._answer is not None:
+            acted = exogenous or {}
+            for signal in self.schema.exogenous:
+                if signal.name not in acted:
+                    raise InputError(f"{signal.name!r} is missing: say what it was since the last observation.")
+            self._exogenous.append({signal.name: acted[signal.name] for signal in self.schema.exogenous})
         self._observations.append(observations)
         while len(self._pending) < self.delay:
             self._pending.append(_at(_idle(self.schema, len(next(iter(observations.values()))), 1), 0))
         if self._answer is None or self._num_taken == self.replan_every:
-            self._answer, self._num_taken = self._ask(), 0
+            self._answer, self._num_taken = self._ask(forecast), 0
         action = _at(self._answer, self._num_taken)
         self._num_taken, self._num_sent = self._num_taken + 1, 1
         self._actions.append(self._pending[0] if self.delay else action)
@@ -272,31 +286,38 @@ class ReplanningController:
         self._goals = _select(self._goals, worlds)
         self._observations = deque((_select(each, worlds) for each in self._observations), self.context)
         self._actions = deque((_select(each, worlds) for each in self._actions), self.context - 1)
+        self._exogenous = deque((_select(each, worlds) for each in self._exogenous), self.context - 1)
         self._pending = deque((_select(each, worlds) for each in self._pending), self.delay)
         self._answer = None if self._answer is None else _select(self._answer, worlds)
 
-    def _ask(self) -> Arrays:
+    def _ask(self, forecast: Arrays | None) -> Arrays:
         left = None if self._answer is None else {k: v[:, self._num_taken :] for k, v in self._answer.items()}
-        started = time.perf_counter()
-        answer = self.actor.act(
-            self._history(),
-            self._goals,
-            num_steps=self.replan_every,
+        now = Situation(
+            history=self._history(),
+            goals=self._goals,
             remaining=left if left and all(value.shape[1] for value in left.values()) else None,
             pending=_stacked(self._pending) if self._pending else None,
-            seed=int(np.random.SeedSequence([self.seed, len(self.rounds)]).generate_state(1)[0]),
+            forecast=forecast,
         )
-        num_worlds = len(next(iter(self._goals.values())))
-        self.rounds.append(Round(num_worlds=num_worlds, elapsed_s=time.perf_counter() - started))
+        started = time.perf_counter()
+        seed = int(np.random.SeedSequence([self.seed, len(self.rounds)]).generate_state(1)[0])
+        answer = self.actor.act(now, num_steps=self.replan_every, seed=seed)
+        self.rounds.append(Round(num_worlds=_num_worlds(now), elapsed_s=time.perf_counter() - started))
         return answer
 
     def _history(self) -> History:
-        num_worlds = len(next(iter(self._goals.values())))
-        # Before the first step an action signal has no values yet, but the history still has to name it.
-        taken = {s.name: np.zeros((num_worlds, 0, *s.shape), s.dtype) for s in self.schema.actions}
-        if self._actions:
-            taken = _stacked(self._actions)
-        return History(observations=_stacked(self._observations), actions=taken)
+        observations = _stacked(self._observations)
+        num_worlds = len(next(iter(observations.values())))
+
+        def inputs(signals: Sequence[Signal], steps: deque[Arrays]) -> dict[str, NDArray[np.generic]]:
+            # Before the first step a signal has no values yet, but the history still has to name it.
+            return _stacked(steps) if steps else {s.name: np.zeros((num_worlds, 0, *s.shape), s.dtype) for s in signals}
+
+        return History(
+            observations=observations,
+            actions=inputs(self.schema.actions, self._actions),
+            exogenous=inputs(self.schema.exogenous, self._exogenous),
+        )
 
 
 def _at(arrays: Arrays, step: int) -> dict[str, NDArray[np.generic]]:
@@ -329,8 +350,8 @@ def _prolonged(remaining: Arrays, horizon: int) -> dict[str, NDArray[np.generic]
     return {name: value[:, step[name]][:, None] for name, value in remaining.items()}
 
 
-def _num_worlds(history: History) -> int:
-    return len(next(iter(history.observations.values())))
+def _num_worlds(now: Situation) -> int:
+    return len(next(iter(now.history.observations.values())))
 
 
 def _bounds(signal: Signal) -> tuple[NDArray[np.floating], NDArray[np.floating]]:

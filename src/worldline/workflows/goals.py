@@ -15,7 +15,7 @@ from worldline.contracts.episode import Arrays, History
 from worldline.contracts.evaluation import Rate
 from worldline.contracts.schema import Schema
 from worldline.contracts.world import Goal
-from worldline.control.controller import Actor, NoMoveActor, RandomActor, WorldActor
+from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
 from worldline.control.goal_reaching import GoalReaching, evaluate
 from worldline.control.intervals import wilson
 from worldline.control.pairs import Pair, draw_pairs
@@ -84,19 +84,10 @@ def side(start: Arrays, goal: Arrays) -> str:
 class StraightActor(Actor):
     """Goes straight at the goal, which it is told in pixels, whatever stands between: a floor that needs no model."""
 
-    def act(
-        self,
-        history: History,
-        goals: Arrays,
-        *,
-        num_steps: int,
-        remaining: Arrays | None,
-        pending: Arrays | None,
-        seed: int,
-    ) -> dict[str, NDArray[np.generic]]:
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """`num_steps` equal parts of the way, each at most one full move."""
-        del remaining, pending, seed
-        way = goals["position"].astype(float) - history.observations["position"][:, -1].astype(float)
+        del seed
+        way = now.goals["position"].astype(float) - now.history.observations["position"][:, -1].astype(float)
         longest = np.abs(way).max(-1, keepdims=True)
         move = way * np.minimum(1 / num_steps, MAX_MOVE / np.maximum(longest, 1e-9))
         return {"move": np.repeat(move[:, None], num_steps, 1).astype(np.float32)}
