@@ -1,0 +1,275 @@
+"""How often a rule that was planned with a probability is broken in closed loop.
+
+Run: .venv/bin/python benchmarks/constraints.py [--tasks two-rooms greenhouse] [--seeds 1] [--episodes 150]
+Adds to benchmarks/results/constraints.json after every task; what was measured is not measured again.
+
+* two-rooms: from one picture to another in the fixed room, on held-out pairs half of whose straight ways cross a zone
+  in which the dot must not be. The goal is the camera's picture; the zone is a box in `position`, which the world reads
+  from its latent. Broken where the dot was ever inside, on its way between two steps too.
+* greenhouse: twelve hours under held-out weather, whose course is known ahead; heat and supplied CO2 cost, the crop is
+  to grow, and the air may be neither warmer nor more humid than a limit. Broken where it ever was.
+
+Each is planned without the rule, with it, and under `Chance` with probability 1 - `ALPHA`; the bar is that the exact
+upper bound (Clopper-Pearson, 95 %, one-sided) of the share of episodes that break it is at most `ALPHA`, over both
+tasks together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays
+from worldline.contracts.world import Chance, Constraint
+from worldline.control.controller import ReplanningController, WorldActor
+from worldline.control.goal_reaching import evaluate
+from worldline.control.pairs import draw_pairs
+from worldline.costs import AtMost, KeepOut, Price
+from worldline.data.store import Store
+from worldline.labs.two_rooms import TwoRooms
+from worldline.recipes.greenhouse import SCHEMA, greenhouse, make_greenhouse, record_greenhouse
+from worldline.recipes.two_rooms import two_rooms
+from worldline.testing.chance import tails
+from worldline.workflows.goals import OFFSET, reached
+from worldline.workflows.learned import Learned
+from worldline.workflows.record import record
+from worldline.workflows.training import learn_world
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "constraints.json"
+ALPHA = 0.1
+ZONE = np.array([[10.0, 22.0], [24.0, 40.0]])
+"""Of the dot's centre, px: from x to x, from y to y."""
+ROOM_HORIZON, HOUSE_HORIZON, HOUSE_STEPS = 12, 12, 24
+LIMITS = {"air_temperature": 26.0, "air_humidity": 85.0}
+GROUPS = ("free", "across the zone")
+Figures = dict[str, Any]
+Floats = NDArray[np.floating]
+
+
+def rules(constraints: Sequence[Constraint]) -> dict[str, list[Constraint]]:
+    """The three ways of planning."""
+    sure = [Chance(constraint=rule, level=1 - ALPHA) for rule in constraints]
+    return {"no rule": [], "rule": list(constraints), "chance": list(sure)}
+
+
+def crosses(first: Floats, second: Floats) -> bool:
+    """Whether the straight way between two points is ever inside the zone."""
+    way = first + np.linspace(0, 1, 61)[:, None] * (second - first)
+    return bool(((way > ZONE[:, 0]) & (way < ZONE[:, 1])).all(1).any())
+
+
+def measure_room(seed: int, num_episodes: int, folder: Path) -> Figures:
+    """One training in Two Rooms, and the same held-out pairs in three ways."""
+    store = record(TwoRooms("fixed"), folder / "rooms", num_episodes=500, max_steps=60, seed=0)
+    recipe = two_rooms(store).with_seed(seed)
+    learned = learn_world(store, replace(recipe, heads=replace(recipe.heads, decoder_updates=0)), folder=folder / "a")
+
+    def group(start: Arrays, goal: Arrays) -> str:
+        ends = [one["position"].astype(float) for one in (start, goal)]
+        if any(((end > ZONE[:, 0] - 3) & (end < ZONE[:, 1] + 3)).all() for end in ends):
+            return "too near"
+        return GROUPS[int(crosses(*ends))]
+
+    pairs = draw_pairs(
+        store,
+        learned.split.held_out,
+        offset=OFFSET,
+        num_pairs=num_episodes,
+        reached=reached,
+        group=group,
+        groups=GROUPS,
+        seed=2,
+    )
+    low, high = tuple(ZONE[:, 0].tolist()), tuple(ZONE[:, 1].tolist())
+    figures: Figures = {}
+    for name, constraints in rules([KeepOut(low={"position": low}, high={"position": high})]).items():
+        begin = time.process_time()
+        found = evaluate(
+            WorldActor(world=learned.world, horizon=ROOM_HORIZON, constraints=constraints),
+            lambda: TwoRooms("fixed"),
+            pairs,
+            reached=reached,
+            goal_signals=("camera",),
+            context=1,
+            replan_every=1,
+            track=("position",),
+            seed=seed,
+        )
+        paths = [attempt.path["position"].astype(float) for attempt in found.attempts]
+        broken = sum(any(crosses(*step) for step in pairwise(path)) for path in paths)
+        figures[name] = {
+            "episodes": len(paths),
+            "broken": broken,
+            "reached": found.success.value,
+            "reached_across": found.groups[GROUPS[1]].value,
+            "plan_s": round(time.process_time() - begin, 1),
+        }
+    return figures
+
+
+def measure_house(seed: int, num_episodes: int, folder: Path) -> Figures:
+    """One training in the greenhouse, and the same held-out weather in three ways."""
+    store = record_greenhouse(folder / "house", num_episodes=288, seed=0)
+    recipe = greenhouse(store).with_seed(seed)
+    learned = learn_world(store, recipe, folder=folder / "b")
+    starts = house_starts(store, learned, num_episodes)
+    figures: Figures = {}
+    for name, constraints in rules([AtMost(signal=name, bound=limit) for name, limit in LIMITS.items()]).items():
+        begin = time.process_time()
+        paths = drive(store, learned, starts, constraints, seed)
+        above = np.any([paths[signal][:, :, 0] > limit for signal, limit in LIMITS.items()], axis=0)
+        figures[name] = {
+            "episodes": len(starts),
+            "broken": int(above.any(1).sum()),
+            "steps_broken": float(above.mean()),
+            "grown_g_m2": float(1e3 * (paths["dry_weight"][:, -1, 0] - paths["dry_weight"][:, 0, 0]).mean()),
+            "plan_s": round(time.process_time() - begin, 1),
+        }
+    return figures
+
+
+def house_starts(store: Store, learned: Learned, count: int) -> list[tuple[int, int]]:
+    """Held-out episodes and steps from where the limits hold with room to spare, none twice."""
+    found = []
+    for number in learned.split.held_out:
+        seen = store.episode(number).observations
+        warm, humid = (seen[name][:, 0].astype(float) for name in LIMITS)
+        fine = (warm < 22) & (humid < 75)
+        found += [(number, int(at)) for at in np.flatnonzero(fine) if 2 <= at < len(fine) - HOUSE_STEPS - HOUSE_HORIZON]
+    order = np.random.default_rng(0).permutation(len(found))[:count]
+    if len(order) < count:
+        raise SystemExit(f"there are {len(order)} starts, and {count} are wanted")
+    return [found[i] for i in order]
+
+
+def drive(
+    store: Store, learned: Learned, starts: Sequence[tuple[int, int]], constraints: Sequence[Constraint], seed: int
+) -> dict[str, Floats]:
+    """Per observation signal the paths [E, steps + 1, 1] of all starts, acted on side by side."""
+    costs = [
+        Price(signal="dry_weight", price=-2000.0),
+        Price(signal="heating", price=1e-3),
+        Price(signal="co2_supply", price=0.2),
+    ]
+    actor = WorldActor(world=learned.world, horizon=HOUSE_HORIZON, costs=costs, constraints=constraints)
+    context = learned.engine.describe().context
+    controller = ReplanningController(actor, SCHEMA, context=context, replan_every=1, seed=seed)
+    controller.reset({})
+    episodes = [store.episode(number) for number, _ in starts]
+    houses = [place(store, number, at) for number, at in starts]
+    seen = [observed(house, house.observation) for house in houses]
+    paths, acted = [seen], None
+    for step in range(HOUSE_STEPS):
+        ahead = [at + step + np.arange(HOUSE_HORIZON) for _, at in starts]
+        weather = {
+            s.name: np.stack([one.exogenous[s.name][rows] for one, rows in zip(episodes, ahead, strict=True)])
+            for s in SCHEMA.exogenous
+        }
+        shown = {s.name: np.stack([one[s.name] for one in seen]) for s in SCHEMA.observations}
+        actions = controller.act(shown, exogenous=acted, forecast=weather)
+        acted = {name: value[:, 0] for name, value in weather.items()}
+        seen = []
+        for row, house in enumerate(houses):
+            wanted = np.array([float(actions[s.name][row, 0]) for s in SCHEMA.actions])
+            house.observation = house.env.step(house.env.encode_control(wanted))[0]
+            seen.append(observed(house, house.observation))
+        paths.append(seen)
+    return {s.name: np.stack([np.stack([one[s.name] for one in now]) for now in paths], 1) for s in SCHEMA.observations}
+
+
+class House:
+    """One greenhouse on its way."""
+
+    def __init__(self, env: Any, observation: Floats) -> None:
+        self.env, self.observation = env, observation
+
+
+def place(store: Store, number: int, at: int) -> House:
+    """A greenhouse in the state and the weather of a step of the log."""
+    from lettuce_greenhouse_gym import units
+
+    convert: Any = units
+    env, entry, episode = make_greenhouse(), list(store.entries())[number], store.episode(number)
+    env.reset(seed=0, options={"start_day": float(entry.source["start_day"]) + at * 1800 / 86400})
+    dry, co2, warm, humid = (float(episode.observations[s.name][at, 0]) for s in SCHEMA.observations)
+    state = np.array([dry, convert.co2_ppm_to_density(warm, co2), warm, convert.rh_to_vapour_density(warm, humid)])
+    return House(env, env.restore(replace(env.snapshot(), x=state)))
+
+
+def observed(house: House, observation: Floats) -> Arrays:
+    """What is seen of it, per signal [1]."""
+    values = np.asarray(observation)[dict(house.env.observation_layout)["observables"]]
+    return {s.name: values[[i]].astype(np.float32) for i, s in enumerate(SCHEMA.observations)}
+
+
+TASKS: dict[str, Callable[[int, int, Path], Figures]] = {"two-rooms": measure_room, "greenhouse": measure_house}
+
+
+def upper_bound(broken: int, episodes: int, level: float = 0.95) -> float:
+    """The exact one-sided bound on a share of which `broken` in `episodes` were seen."""
+    if broken == episodes:
+        return 1.0
+    low, high = broken / episodes, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if tails(broken, episodes, middle).low > 1 - level else (low, middle)
+    return high
+
+
+def summary(runs: Sequence[Figures]) -> Figures:
+    """Per way of planning, all tasks and seeds together."""
+    found: Figures = {}
+    for name in ("no rule", "rule", "chance"):
+        broken, episodes = (sum(run["figures"][name][key] for run in runs) for key in ("broken", "episodes"))
+        found[name] = {
+            "broken": broken,
+            "episodes": episodes,
+            "share": round(broken / episodes, 4),
+            "upper_bound": round(upper_bound(broken, episodes), 4),
+        }
+    found["met"] = {"chance at most alpha": found["chance"]["upper_bound"] <= ALPHA, "alpha": ALPHA}
+    return found
+
+
+def main() -> None:
+    """Measures what is missing, writes and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="*", choices=sorted(TASKS), default=sorted(TASKS))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--episodes", type=int, default=150, help="of each task and seed")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    earlier: Figures = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    runs: list[Figures] = earlier.get("runs", [])
+    for task in options.tasks:
+        for seed in range(options.seeds):
+            key = {"task": task, "seed": seed, "episodes": options.episodes}
+            if any(all(run[name] == value for name, value in key.items()) for run in runs):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                figures = TASKS[task](seed, options.episodes, Path(folder))
+            runs.append({**key, "figures": figures})
+            machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+            result = {"summary": summary(runs), "runs": runs, "machine": machine, "torch": torch.__version__}
+            RESULT.write_text(json.dumps(result, indent=1) + "\n")
+            print(task, seed, json.dumps(figures), flush=True)
+    print(json.dumps(summary(runs), indent=1))
+
+
+if __name__ == "__main__":
+    main()
