@@ -99,9 +99,6 @@ def answer(request: Reply, models: dict[str, Any], folder: Path) -> Reply:
         torch.save(model.state_dict(), folder / "weights.pt")
         models["model"] = model
         return {}
-    if do == "threads":
-        torch.set_num_threads(request["threads"])
-        return {}
     return solve(models["model"], folder, **request)
 
 

@@ -180,6 +180,27 @@ def test_what_acts_from_outside_is_part_of_the_history_and_of_the_forecast() -> 
     assert actor.asked[-1].history.exogenous["wind"].shape == (1, 0, 1)
 
 
+def test_costs_that_change_over_time_are_those_of_the_step(line_world: Any) -> None:
+    world = line_world()
+    actor = WorldActor(world=world, horizon=2, costs=lambda step: [Price(signal="push", price=float(step))])
+    controller = ReplanningController(actor, world.describe().schema, context=1, replan_every=2, seed=0)
+    controller.reset(goals(9.0))
+    for _ in range(5):
+        controller.act({"place": np.zeros((1, 1), np.float32)})
+    assert [goal.costs[0].price for goal, _ in world.asked] == [0.0, 2.0, 4.0]
+
+
+def test_a_world_that_wants_what_acts_from_outside_says_so() -> None:
+    toy = Integrator(camera=False)
+    world = LocalWorld(Linear.fit(toy.episodes(30, 20, seed=0), toy.schema, context=1), None, CrossEntropy())
+    past = History(
+        observations={"position": np.zeros((1, 1, 2), np.float32)}, actions={"push": np.zeros((1, 0, 2), np.float32)}
+    )
+    now = Situation(history=past, goals={"position": np.zeros((1, 2), np.float32)})
+    with pytest.raises(InputError, match="exogenous 'wind' is missing"):
+        WorldActor(world=world, horizon=2, tolerance={"position": 1.0}).act(now, num_steps=1, seed=0)
+
+
 def test_a_world_is_given_as_much_of_the_forecast_as_its_plan_needs() -> None:
     toy = Integrator(camera=False)
     world = LocalWorld(Linear.fit(toy.episodes(30, 20, seed=0), toy.schema, context=1), None, CrossEntropy())

@@ -52,6 +52,16 @@ def test_samples_cost_each_their_own() -> None:
     assert Track(signal="heat", reference=[[20.0]], tolerance=1.0)(two).tolist() == [[[[0.0], [4.0]]]]
 
 
+def test_what_repeats_goes_the_shorter_way_round() -> None:
+    turned = Outlook(
+        signals={"angle": np.array([170.0, -170.0]).reshape(1, 1, 1, 2, 1)},
+        present={"angle": np.array([[-170.0]])},
+        periods={"angle": 360.0},
+    )
+    assert Track(signal="angle", reference=[[-180.0], [180.0]], tolerance=10.0)(turned).tolist() == [[[[1.0, 1.0]]]]
+    assert Change(signal="angle", tolerance=20.0)(turned).tolist() == [[[[1.0, 1.0]]]]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -59,6 +69,7 @@ def test_samples_cost_each_their_own() -> None:
         (lambda: Track(signal="heat", reference=[[np.nan]], tolerance=1.0), "'heat' holds NaN"),
         (lambda: Within(signal="heat", low=2.0, high=1.0, tolerance=1.0), "low 2.0 of 'heat'"),
         (lambda: Price(signal="heat", price=np.inf), "price of 'heat' is inf"),
+        (lambda: Price(signal="heat", price=np.ones(3)), r"shape \(3,\).*\[T, size\]"),
         (lambda: Change(signal="heat", tolerance=(1.0, -1.0)), "tolerance is"),
     ],
 )

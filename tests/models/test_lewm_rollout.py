@@ -20,10 +20,11 @@ def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 
 def asked(net: Lewm, *, batch: int, candidates: int, steps: int, past: int, seed: int = 0) -> tuple[History, Inputs]:
-    size = len(net.actions.mean)
-    belief = History(latents=draw((batch, past + 1, 8), seed), inputs=draw((batch, past, size), seed + 1))
+    size, outside = len(net.actions.mean), len(net.exogenous.mean)
+    belief = History(latents=draw((batch, past + 1, 8), seed), inputs=draw((batch, past, size + outside), seed + 1))
     actions = draw((batch, candidates, steps, size), seed + 2)
-    return belief, Inputs(actions=actions, exogenous=None, step_s=torch.ones(batch, steps))
+    exogenous = draw((batch, steps, outside), seed + 3) if outside else None
+    return belief, Inputs(actions=actions, exogenous=exogenous, step_s=torch.ones(batch, steps))
 
 
 def both(net: Lewm, belief: History, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,16 +42,17 @@ def both(net: Lewm, belief: History, inputs: Inputs) -> tuple[torch.Tensor, torc
     past=st.integers(0, 3),
     steps=st.integers(1, 6),
     batch=st.integers(1, 3),
-    candidates=st.integers(1, 4),
+    candidates=st.integers(0, 4),
     at_once=st.integers(1, 5),
+    exogenous=st.booleans(),
 )
 def test_it_is_the_rollout_window_by_window(
-    history: int, depth: int, past: int, steps: int, batch: int, candidates: int, at_once: int
+    history: int, depth: int, past: int, steps: int, batch: int, candidates: int, at_once: int, exogenous: bool
 ) -> None:
-    net = model(history=history, predictor_depth=depth).eval()
+    net = model(history=history, predictor_depth=depth, exogenous=exogenous).eval()
     sizes = {"batch": batch, "candidates": candidates, "steps": steps, "past": min(past, history - 1)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lewm_rollout, "ROWS_AT_ONCE", at_once)
+        patch.setattr(lewm_rollout, "ROWS_AT_ONCE", {"cpu": at_once})
         fast, due = both(net, *asked(net, **sizes))
     torch.testing.assert_close(fast, due, rtol=1e-4, atol=1e-5)
 
@@ -113,3 +115,26 @@ def test_products_in_half_precision_are_near() -> None:
     assert 0 < error < 2 * usual + 1e-3
     again, _ = both(net, belief, inputs)
     assert torch.equal(again, whole)
+
+
+def test_each_precision_keeps_weights_of_its_own() -> None:
+    net = model().eval()
+    belief, inputs = asked(net, batch=1, candidates=2, steps=3, past=0)
+    folded = []
+    for half in (False, True, False, True):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            net.rollout(belief, inputs, generator=seeded())
+            folded.append(net._folded())
+    assert folded[0] is folded[2]
+    assert folded[1] is folded[3]
+    assert folded[0].wide.dtype is torch.float32
+    assert folded[1].wide.dtype is torch.bfloat16
+
+
+def test_a_model_that_was_made_in_inference_mode_imagines_too() -> None:
+    with torch.inference_mode():
+        net = model().eval()
+        belief, inputs = asked(net, batch=1, candidates=2, steps=4, past=1)
+        fast = net.rollout(belief, inputs, generator=seeded()).features
+    due, _ = both(model().eval(), *asked(model(), batch=1, candidates=2, steps=4, past=1))
+    torch.testing.assert_close(fast, due)

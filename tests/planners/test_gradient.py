@@ -7,7 +7,7 @@ import torch
 from tests.planners.toys import Listening, free, kept_below_one, optimum, pushed_cart, solve
 from torch import Tensor
 
-from worldline.contracts.planner import CostValue
+from worldline.contracts.planner import ActionSpace, CostValue
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.planners.gradient import Gradient
 
@@ -56,8 +56,28 @@ def test_a_sequence_of_no_finite_cost_does_not_stop_the_others() -> None:
     assert solve(LONG, cost, 1.0, 3, seed=1).cost.item() == pytest.approx(0.0, abs=1e-4)
 
 
+def test_a_sequence_at_its_bound_can_leave_it() -> None:
+    """-4 + 1 * (-1.6 + 4) is above -1.6, and a clip has no slope there."""
+    space = ActionSpace(low=torch.tensor([-4.0]), high=torch.tensor([-1.6]))
+    planner = Gradient(num_restarts=1, num_iterations=100)
+    cost = Listening(lambda actions: free((actions + 2.8).square().sum((2, 3))))
+    edge = torch.full((1, 1, 1, 1), -1.6)
+    planner.plan(cost, space, batch=1, horizon=1, proposals=edge, generator=torch.Generator().manual_seed(0))
+    assert cost.asked[-1][0, 0].item() == pytest.approx(-2.8, abs=0.01)
+
+
+def test_proposals_are_costed_as_they_are() -> None:
+    space = ActionSpace(low=torch.tensor([-1.3]), high=torch.tensor([2.9]))
+    proposals = torch.rand(1, 200, 3, 1, generator=torch.Generator().manual_seed(1))
+    cost = Listening(lambda actions: free(actions.sum((2, 3))))
+    Gradient(num_iterations=1).plan(
+        cost, space, batch=1, horizon=3, proposals=proposals, generator=torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(cost.asked[0][:, :200], proposals)
+
+
 def test_refuses_a_cost_without_gradient() -> None:
-    with pytest.raises(UnsupportedError, match="Differentiable"):
+    with pytest.raises(UnsupportedError, match="no gradient"):
         solve(Gradient(), lambda actions: pushed_cart(actions.detach()), 1.0, 2)
 
 

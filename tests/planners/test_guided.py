@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.planners.toys import Listening, optimum, pushed_cart, solve
+from tests.planners.toys import Listening, free, optimum, pushed_cart, solve
+from torch import Tensor
 
+from worldline.contracts.planner import CostValue
 from worldline.errors import ConfigError
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.guided import Guided
@@ -31,6 +33,15 @@ def test_it_stays_near_the_best_proposal() -> None:
     assert torch.equal(cost.asked[0], proposals)
     assert cost.asked[1].mean().item() == pytest.approx(best.item(), abs=0.02)
     assert cost.asked[1].std().item() == pytest.approx(0.08, rel=0.2)
+
+
+def test_a_proposal_without_a_finite_cost_does_no_harm() -> None:
+    def cost(actions: Tensor) -> CostValue:
+        value = (actions - 1.5).square().sum((2, 3))
+        return free(value.masked_fill(actions[..., 0, 0] < 0, torch.nan))
+
+    useless = torch.full((1, 1, 2, 1), -1.9)
+    assert solve(Guided(num_candidates=32), cost, 2.0, 2, proposals=useless).cost.item() < 0.5
 
 
 def test_without_a_proposal_it_searches_the_whole_space() -> None:

@@ -49,7 +49,7 @@ def test_the_last_population_holds_the_mean() -> None:
     ("wrong", "message"),
     [
         ({"num_candidates": 1}, "num_candidates 1"),
-        ({"num_elites": 65}, "num_elites 65"),
+        ({"num_elites": 33}, "num_elites 33"),
         ({"decay": 0.9}, "decay 0.9"),
         ({"exponent": -1.0}, "exponent -1"),
         ({"kept": 1.5}, "kept 1.5"),

@@ -14,6 +14,7 @@ from worldline.engines.trivial import Linear, Persistence
 from worldline.errors import InputError, UnsupportedError
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
+from worldline.planners.gradient import Gradient
 from worldline.testing.toys import Integrator, picture
 from worldline.worlds.local import LocalWorld
 
@@ -68,6 +69,7 @@ def at_origin(episode: Episode = EPISODES[0]) -> History:
 
 WIND = {"wind": np.zeros((2, 2), np.float32)}
 PLANS = {"push": np.array([[[1, 0], [0, 0]], [[0, 0], [0, 0]], [[1, 1], [1, 1]]], np.float32)}
+AT_REST = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
 PICTURE = Goal(targets={"camera": picture(np.array([1.5, -2.5]))})
 
 
@@ -186,6 +188,46 @@ def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
     flat = Goal(costs=(lambda outlook: outlook.signals["push"].sum((2, 3, 4)),))
     with pytest.raises(InputError, match=r"cost 0 gave shape \(1, 3\). It must give the cost of each step"):
         world.score(at_origin(), PLANS, flat, exogenous=WIND)
+    short = Goal(costs=(lambda outlook: np.zeros((1, 3, 1, 3)),))
+    with pytest.raises(InputError, match=r"gave shape \(1, 3, 1, 3\).*here \(1, 3, 1, 2\)"):
+        world.score(at_origin(), PLANS, short, exogenous=WIND)
+    with pytest.raises(InputError, match=r"risk is 0\.5, and the distance to camera is a mean"):
+        LocalWorld(Seeing(linear), None, CrossEntropy()).score(
+            at_origin(), PLANS, replace(PICTURE, risk=0.5), exogenous=WIND
+        )
+
+
+def test_a_violation_below_zero_is_an_error(linear: Linear) -> None:
+    world = LocalWorld(linear, None, CrossEntropy())
+    slack = lambda outlook: outlook.signals["position"].max((2, 3, 4)) - 9.0  # noqa: E731 (as a user would)
+    with pytest.raises(InputError, match=r"constraint 0 gave a violation of -.*np\.maximum"):
+        world.plan(at_origin(), AT_REST, constraints=[slack], horizon=2, exogenous=WIND)
+
+
+def test_what_acts_from_outside_may_be_ruled_on(linear: Linear) -> None:
+    world, wind = LocalWorld(linear, None, CrossEntropy()), {"wind": np.full((2, 2), 3.0, np.float32)}
+    found = world.score(at_origin(), PLANS, AT_REST, [AtMost(signal="wind", bound=2.0)], exogenous=wind)
+    assert found.violation.tolist() == [[1.0], [1.0], [1.0]]
+
+
+def test_what_one_world_has_not_seen_does_not_change_another(world: LocalWorld) -> None:
+    position = np.array([[[0.0, 0.0]], [[1.0, 1.0]]], np.float32)
+    history = History(
+        observations={"position": position},
+        actions={"push": np.zeros((2, 0, 2), np.float32)},
+        observed={"position": np.array([[False], [True]])},
+    )
+    goal, plans = Goal(costs=(Change(signal="position", tolerance=1.0),)), np.zeros((2, 1, 2, 2), np.float32)
+    both = world.score(history, {"push": plans}, goal).cost
+    alone = History(observations={"position": position[1]}, actions={"push": np.zeros((0, 2), np.float32)})
+    assert both[1] == pytest.approx(world.score(alone, {"push": plans[1]}, goal).cost)
+    assert np.isfinite(both).all()
+
+
+def test_the_gradient_planner_is_refused_by_name(world: LocalWorld, history: History) -> None:
+    goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+    with pytest.raises(UnsupportedError, match="'gradient' needs; that of a world has none"):
+        replace(world, planner=Gradient()).plan(history, goal, horizon=2)
 
 
 def test_with_a_chance_the_end_of_the_band_has_to_keep_the_rule(world: LocalWorld, history: History) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
+from worldline.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +26,18 @@ class Outlook:
     Args:
         signals: per predicted, action and exogenous signal [W, N, S, T, *shape], physical units; [..., k, ...] of an
             action is that of step k, of an observation what step k leads to.
-        present: per signal its last value so far [W, *shape]; an action signal is left out where none was taken yet.
+        present: per signal its last value so far [W, *shape]; NaN in a world where a vector was not observed. Left out
+            are inputs where none was taken yet, and what is no vector where a world has not observed it.
         margin: per predicted vector signal half the width of its band [T, *shape], for a constraint that has to hold
             with a probability (`Chance`); else empty. The band is around the mean of the samples.
+        periods: of the signals that repeat, in their units. Rules do not heed them: a bound is one of the value as it
+            is imagined.
     """
 
     signals: Arrays
     present: Arrays = field(default_factory=dict)
     margin: Arrays = field(default_factory=dict)
+    periods: Mapping[str, float] = field(default_factory=dict)
 
 
 Cost = Callable[[Outlook], NDArray[np.floating]]
@@ -45,14 +50,22 @@ Constraint = Callable[[Outlook], NDArray[np.floating]]
 class Chance:
     """A constraint that the whole path has to hold with a probability, by the world's calibrated joint bands.
 
+    Bands were calibrated on actions as they are logged. A plan is the best of many, so it leans towards errors in its
+    favour: measure how often rules are broken in your own loop.
+
     Args:
-        constraint: one that heeds `Outlook.margin`, as those of `worldline.costs` do.
+        constraint: one that heeds `Outlook.margin`, as those of `worldline.costs` do. One that does not holds for what
+            is expected, whatever the level.
         level: the probability, between 0 and 1. One band holds for each signal: where a constraint looks at several,
             each of them is inside its own with this probability.
     """
 
     constraint: Constraint
     level: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise ConfigError(f"level is {self.level}. Give a probability between 0 and 1, such as 0.9.")
 
     def __call__(self, outlook: Outlook) -> NDArray[np.floating]:
         """The constraint's own violation."""
@@ -75,7 +88,8 @@ class Goal:
         discount: what a step counts as a share of the one before, above 0 and at most 1.
         last_only: whether only the last step counts.
         risk: share of the samples, the worst ones, whose mean is the cost: 1 for all of them, 0.1 for the worst tenth
-            (conditional value at risk). Above 0, at most 1.
+            (conditional value at risk). Above 0, at most 1; and 1 where a goal observation is approached, since its
+            distance is a mean over them.
     """
 
     targets: Arrays = field(default_factory=dict)

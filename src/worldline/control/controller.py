@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -32,6 +32,7 @@ class Situation:
             answer; None for nothing.
         forecast: per exogenous signal what will act from outside, [W, D + T, *shape], the longer the better; None
             where nothing does.
+        step: steps since the controller was reset.
     """
 
     history: History
@@ -39,6 +40,7 @@ class Situation:
     remaining: Arrays | None = None
     pending: Arrays | None = None
     forecast: Arrays | None = None
+    step: int = 0
 
 
 class Actor(ABC):
@@ -66,7 +68,8 @@ class WorldActor(Actor):
         warm_start: whether what is left of the last plan is proposed to the next search. Switch it off to measure
             the proposals of a world whose planner is `first_proposal`: they would never be looked at.
         tolerance: as in `Goal`.
-        costs: as in `Goal`.
+        costs: as in `Goal`; or what gives them for plans that set out at a step since the reset, such as a tariff of
+            which the hours that are over are cut off.
         constraints: as in `World.plan`.
         budget_s: seconds for the plans of all W worlds together, as in `World.plan`; None for no limit.
     """
@@ -75,7 +78,7 @@ class WorldActor(Actor):
     horizon: int
     warm_start: bool = True
     tolerance: Mapping[str, float] = field(default_factory=dict)
-    costs: Sequence[Cost] = ()
+    costs: Sequence[Cost] | Callable[[int], Sequence[Cost]] = ()
     constraints: Sequence[Constraint] = ()
     budget_s: float | None = None
 
@@ -94,14 +97,18 @@ class WorldActor(Actor):
             History(
                 observations=seen,
                 actions={s.name: past.actions[s.name] for s in schema.actions},
-                exogenous={s.name: past.exogenous[s.name] for s in schema.exogenous},
+                exogenous={s.name: past.exogenous[s.name] for s in schema.exogenous if s.name in past.exogenous},
             ),
-            Goal(targets=now.goals, tolerance=self.tolerance, costs=self.costs),
+            Goal(
+                targets=now.goals,
+                tolerance=self.tolerance,
+                costs=self.costs(now.step) if callable(self.costs) else self.costs,
+            ),
             constraints=self.constraints,
             horizon=self.horizon,
-            exogenous=self._ahead(now),
+            exogenous=self._ahead(now, schema),
             proposals=_prolonged(now.remaining, self.horizon) if self.warm_start and now.remaining else None,
-            pending=now.pending,
+            pending=None if now.pending is None else {s.name: now.pending[s.name] for s in schema.actions},
             budget_s=self.budget_s,
             seed=seed,
         )
@@ -109,18 +116,19 @@ class WorldActor(Actor):
             raise InputError(f"the world refused to plan: {plan.reason}")
         return dict(plan.actions)
 
-    def _ahead(self, now: Situation) -> Arrays | None:
+    def _ahead(self, now: Situation, schema: Schema) -> Arrays | None:
         """As much of the forecast as a plan needs."""
         if now.forecast is None:
             return None
         steps = self.horizon + (0 if now.pending is None else next(iter(now.pending.values())).shape[1])
-        for name, value in now.forecast.items():
+        known = {s.name: now.forecast[s.name] for s in schema.exogenous if s.name in now.forecast}
+        for name, value in known.items():
             if value.shape[1] < steps:
                 raise InputError(
                     f"the forecast of {name!r} reaches {value.shape[1]} steps ahead, and a plan needs {steps}. Give a "
                     "longer one, or plan a shorter horizon."
                 )
-        return {name: value[:, :steps] for name, value in now.forecast.items()}
+        return {name: value[:, :steps] for name, value in known.items()}
 
 
 @final
@@ -227,7 +235,7 @@ class ReplanningController:
         self._exogenous: deque[Arrays] = deque(maxlen=context - 1)
         self._pending: deque[Arrays] = deque(maxlen=delay)
         self._answer: Arrays | None = None
-        self._num_taken, self._num_sent = 0, 0
+        self._num_taken, self._num_sent, self._num_acted = 0, 0, 0
 
     def reset(self, goals: Arrays, past: History | None = None) -> None:
         """Starts anew.
@@ -237,7 +245,8 @@ class ReplanningController:
             past: what is known of the time before the first `act`: as many actions as observations, the last of
                 which leads to what `act` is shown first. None for nothing.
         """
-        self._goals, self._answer, self._num_taken, self._num_sent, self.rounds = goals, None, 0, 0, []
+        self._goals, self._answer, self.rounds = goals, None, []
+        self._num_taken, self._num_sent, self._num_acted = 0, 0, 0
         for queue in (self._observations, self._actions, self._exogenous, self._pending):
             queue.clear()
         if past is None:
@@ -254,8 +263,8 @@ class ReplanningController:
 
         Args:
             observations: what is seen now, per observation signal [W, *shape].
-            exogenous: what acted from outside since the observation before, per exogenous signal [W, *shape]; left out
-                at the first one, and where the schema has none.
+            exogenous: what acted from outside since the observation that was shown before, per exogenous signal
+                [W, *shape]; left out at the first one, where `context` is 1, and where the schema has none.
             forecast: as in `Situation`.
 
         Raises:
@@ -264,7 +273,7 @@ class ReplanningController:
         if self._answer is not None and self._num_sent < self.repeat:
             self._num_sent += 1
             return _at(self._answer, self._num_taken - 1)
-        if self._answer is not None:
+        if self._answer is not None and self.context > 1:
             acted = exogenous or {}
             for signal in self.schema.exogenous:
                 if signal.name not in acted:
@@ -276,7 +285,7 @@ class ReplanningController:
         if self._answer is None or self._num_taken == self.replan_every:
             self._answer, self._num_taken = self._ask(forecast), 0
         action = _at(self._answer, self._num_taken)
-        self._num_taken, self._num_sent = self._num_taken + 1, 1
+        self._num_taken, self._num_sent, self._num_acted = self._num_taken + 1, 1, self._num_acted + 1
         self._actions.append(self._pending[0] if self.delay else action)
         self._pending.append(action)
         return action
@@ -298,6 +307,7 @@ class ReplanningController:
             remaining=left if left and all(value.shape[1] for value in left.values()) else None,
             pending=_stacked(self._pending) if self._pending else None,
             forecast=forecast,
+            step=self._num_acted,
         )
         started = time.perf_counter()
         seed = int(np.random.SeedSequence([self.seed, len(self.rounds)]).generate_state(1)[0])

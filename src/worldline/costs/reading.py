@@ -53,3 +53,11 @@ def end(outlook: Outlook, name: str, sign: Literal[-1, 1], *given: PerComponent)
     if name not in outlook.margin:
         return values
     return np.asarray(values.mean(2, keepdims=True) + sign * outlook.margin[name].astype(float))
+
+
+def shorter(outlook: Outlook, name: str, difference: Floats) -> Floats:
+    """The difference of two values of a signal, the shorter way round where it repeats."""
+    if name not in outlook.periods:
+        return difference
+    half = outlook.periods[name] / 2
+    return np.asarray((difference + half) % (2 * half) - half)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.contracts.world import Outlook
-from worldline.costs.reading import PerComponent, components
+from worldline.costs.reading import PerComponent, components, shorter
 from worldline.errors import ConfigError, InputError
 
 
@@ -23,7 +23,8 @@ class Track:
 
     Args:
         signal: a vector signal.
-        reference: [T, size], physical units; longer than the plan is fine.
+        reference: [T, size], physical units, from the first step that is imagined on, be it pending or planned;
+            longer than the plan is fine.
         tolerance: the error that costs 1 a step, above 0.
     """
 
@@ -43,7 +44,8 @@ class Track:
         if reference.ndim != 2 or reference.shape[1] != values.shape[-1] or len(reference) < steps:
             due = f"[{steps} steps or more, {values.shape[-1]} components]"
             raise InputError(f"the reference of {self.signal!r} has shape {reference.shape}. {due} is wanted.")
-        return np.asarray((((values - reference[:steps]) / np.asarray(self.tolerance)) ** 2).mean(-1))
+        error = shorter(outlook, self.signal, values - reference[:steps])
+        return np.asarray(((error / np.asarray(self.tolerance)) ** 2).mean(-1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +82,19 @@ class Price:
 
     Args:
         signal: a vector signal.
-        price: of a unit and step: a number, one for each component, or [T, size] where it changes over time.
+        price: of a unit and step: a number, one for each component, or [T, size] where it changes over time, from the
+            first step that is imagined on, be it pending or planned.
     """
 
     signal: str
     price: PerComponent | NDArray[np.floating]
 
     def __post_init__(self) -> None:
-        if not np.isfinite(np.asarray(self.price, dtype=float)).all():
+        price = np.asarray(self.price, dtype=float)
+        if not np.isfinite(price).all():
             raise ConfigError(f"the price of {self.signal!r} is {self.price}. It must be finite.")
+        if isinstance(self.price, np.ndarray) and price.ndim != 2:
+            raise ConfigError(f"the price of {self.signal!r} has shape {price.shape}. One that changes is [T, size].")
 
     def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
@@ -125,8 +131,8 @@ class Change:
         before = values[:, :, :, :1]
         if self.signal in outlook.present:
             now = outlook.present[self.signal].astype(float)[:, None, None, None]
-            before = np.broadcast_to(now, before.shape)
-        change = np.diff(values, axis=3, prepend=before)
+            before = np.where(np.isnan(now), before, now)
+        change = shorter(outlook, self.signal, np.diff(values, axis=3, prepend=before))
         return np.asarray(((change / np.asarray(self.tolerance)) ** 2).mean(-1))
 
 

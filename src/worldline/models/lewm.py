@@ -351,7 +351,7 @@ class Lewm(WorldModel):
             hidden=config.predictor_width,
         )
         self.from_predictor = _projector(config)
-        self._ready: tuple[object, Folded] | None = None
+        self._ready: dict[torch.dtype, tuple[object, Folded]] = {}
 
     def fit_normaliser(self, window: Window) -> None:
         """Of actions and exogenous inputs; images are normalised as those of ImageNet."""
@@ -448,14 +448,18 @@ class Lewm(WorldModel):
         return torch.as_tensor(projected.float().unflatten(0, tokens.shape[:2]))
 
     def _folded(self) -> Folded:
-        """The predictor's weights, made ready to imagine; kept until one of them changes."""
+        """The predictor's weights, made ready to imagine; kept until torch counts a change in one of them."""
         device = self.predictor.position.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.predictor.position.dtype
         parts = (*self.predictor.parameters(), *self.from_predictor.parameters(), *self.from_predictor.buffers())
-        state = (kind, *((part.data_ptr(), part._version) for part in parts))
-        if self._ready is None or self._ready[0] != state:
-            self._ready = state, fold(self.predictor, self.from_predictor, kind)
-        return self._ready[1]
+        if any(part.is_inference() for part in parts):
+            return fold(self.predictor, self.from_predictor, kind)  # torch does not count their changes
+        state = tuple((part.data_ptr(), part._version) for part in parts)
+        kept, found = self._ready.get(kind, (None, None))
+        if found is None or kept != state:
+            found = fold(self.predictor, self.from_predictor, kind)
+            self._ready[kind] = state, found
+        return found
 
     def _unroll(
         self, belief: History, ahead: Float[Tensor, "B N T I"], generator: torch.Generator

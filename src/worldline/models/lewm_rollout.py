@@ -19,9 +19,11 @@ from torch.nn.functional import layer_norm, silu
 from worldline.models.lewm_predictor import Predictor, PredictorBlock
 from worldline.nn.batch_norm import BatchNorm
 
-ROWS_AT_ONCE: Final = 150
-"""Candidates that are imagined together on a processor: with more, what lies between two products leaves the cache;
+ROWS_AT_ONCE: Final = {"cpu": 150}
+"""Candidates that are imagined together. On a processor: with more, what lies between two products leaves the cache;
 with fewer, the weights are read too often."""
+MOST_ROWS: Final = 8192
+"""On any other device, which bounds its memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,7 @@ def imagine(
     by_step = codes.flatten(0, 1).transpose(0, 1)
     problems = torch.arange(batch, device=codes.device).repeat_interleave(versions)
     prefixes = _prefixes(folded, latents[:, :past], shared)
-    num_parts = -(-len(problems) // ROWS_AT_ONCE) if codes.device.type == "cpu" else 1
+    num_parts = max(1, -(-len(problems) // ROWS_AT_ONCE.get(codes.device.type, MOST_ROWS)))
     found, rows = list[Tensor](), None
     with torch.autocast(codes.device.type, enabled=False):  # the folded weights say what is half
         for some in torch.arange(len(problems), device=codes.device).tensor_split(num_parts):

@@ -78,6 +78,7 @@ class CrossEntropy(Planner):
 
         Raises:
             InputError: see `population.check` and `Population.best`.
+            UnsupportedError: an action is discrete.
         """
         check(space, proposals, batch=batch, horizon=horizon)
         given = None if proposals is None else inside(space, proposals.to(space.low))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.contracts.planner import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.planners.population import check, inside, ranked
 
@@ -61,35 +61,41 @@ class Gradient(Planner):
         width = space.high - space.low
         shape = (1, self.num_restarts, horizon, len(width))
         drawn = torch.rand(shape, generator=generator, device=generator.device).to(space.low)
-        shares = drawn.expand(batch, -1, -1, -1)
+        start = (space.low + drawn * width).expand(batch, -1, -1, -1)
         if proposals is not None:
-            given = inside(space, proposals.to(space.low))
-            shares = torch.cat([(given - space.low) / width.where(width > 0, 1.0), shares], 1)
-        shares = shares.clone().requires_grad_()
-        optimizer = torch.optim.Adam([shares], lr=self.learning_rate)
+            start = torch.cat([proposals.to(start), start], 1)
+        actions = start = inside(space, start)
+        moved = torch.zeros_like(start)  # as a share of the range
+        optimizer = torch.optim.Adam([moved], lr=self.learning_rate)
         best, num_evaluated, converged = None, 0, True
         for number in range(self.num_iterations + 1):
             if best is not None and deadline_s is not None and time.monotonic() - started >= deadline_s:
                 converged = False
                 break
-            with torch.enable_grad():
-                candidates = inside(space, space.low + shares * width)
-                value = cost(candidates)
-                violation = value.violation.sum(-1)
-                aim = torch.where(violation > 0, violation, value.cost)
-            if not aim.requires_grad:
-                raise UnsupportedError(
-                    "the cost has no gradient in the actions, which the planner 'gradient' needs. Plan with an engine "
-                    "that is Differentiable, or use the planner 'cem'."
-                )
-            found = ranked(candidates.detach(), value)
-            num_evaluated += candidates.shape[1]
+            value, slope = _descent(cost, actions)
+            found = ranked(actions, value)
+            num_evaluated += actions.shape[1]
             best = found.first(1) if best is None else best.merge(found).first(1)
-            (slope,) = torch.autograd.grad(aim.where(aim.isfinite(), 0.0).sum(), shares)
-            shares.grad = slope.nan_to_num(0.0, 0.0, 0.0)
+            moved.grad = slope * width
             optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - number / self.num_iterations)
             optimizer.step()
-            with torch.no_grad():
-                shares.clamp_(0.0, 1.0)
+            actions = inside(space, start + moved * width)
+            moved.copy_((actions - start) / width.where(width > 0, 1.0))
         assert best is not None
         return best.best(num_evaluated=num_evaluated, converged=converged)
+
+
+def _descent(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[CostValue, Float[Tensor, "B N T A"]]:
+    """What the sequences cost, and the slope of their total violation, or where there is none of their cost."""
+    with torch.enable_grad():
+        leaf = actions.detach().requires_grad_()
+        value = cost(leaf)
+        violation = value.violation.sum(-1)
+        aim = torch.where(violation > 0, violation, value.cost)
+        if not aim.requires_grad:
+            raise UnsupportedError(
+                "the cost has no gradient in the actions, which the planner 'gradient' needs; that of a world has "
+                "none. Use the planner 'cem', or a cost function of your own."
+            )
+        (slope,) = torch.autograd.grad(aim.where(aim.isfinite(), 0.0).sum(), leaf)
+    return value, slope.nan_to_num(0.0, 0.0, 0.0)

@@ -20,8 +20,8 @@ from worldline.planners.search import Candidates, search
 class Guided(Planner):
     """Costs the proposals, then draws around the best of them; what is returned is never worse than they are.
 
-    Without a proposal it draws around the middle of the space, half a range wide; around a proposal that breaks a
-    constraint as wide.
+    Without a proposal it draws around the middle of the space, half a range wide; as wide around a
+    proposal that breaks a constraint or has no finite cost.
 
     Args:
         num_candidates: sequences of each population, at least 1.
@@ -82,7 +82,7 @@ class Guided(Planner):
         shape = (1, self.num_candidates, *wide.mean.shape[1:])
         start = wide.mean[:, None] if proposals is None else proposals.to(wide.mean)
         elites = (yield start).first(self.num_elites)
-        lost = elites.violation[:, 0].sum(-1)[:, None, None] > 0
+        lost = ((elites.violation[:, 0].sum(-1) > 0) | elites.cost[:, 0].isinf())[:, None, None]
         narrow = wide.deviation if proposals is None else self.deviation * width
         normal = Gaussian(mean=elites.actions[:, 0], deviation=torch.where(lost, wide.deviation, narrow))
         for _ in range(self.num_iterations):

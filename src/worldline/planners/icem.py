@@ -27,7 +27,7 @@ class ImprovedCrossEntropy(Planner):
     Args:
         num_candidates: sequences of the first population, at least 2.
         num_iterations: populations, at least 1.
-        num_elites: the best sequences, which the distribution is fitted to; in [2, num_candidates].
+        num_elites: the best sequences, which the distribution is fitted to; in [2, num_candidates / 2].
         deviation: first standard deviation, as a share of each component's range; above 0.
         min_deviation: the deviation never falls below this, likewise; 0 for no limit.
         exponent: of the noise over the steps: 0 white, 1 pink, 2 red; at least 0.
@@ -49,10 +49,10 @@ class ImprovedCrossEntropy(Planner):
     momentum: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 2 or self.num_iterations < 1 or not 2 <= self.num_elites <= self.num_candidates:
+        if self.num_candidates < 2 or self.num_iterations < 1 or not 4 <= 2 * self.num_elites <= self.num_candidates:
             raise ConfigError(
                 f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1, "
-                f"num_elites {self.num_elites} in [2, num_candidates]."
+                f"num_elites {self.num_elites} in [2, num_candidates / 2]."
             )
         if not (self.deviation > 0 and self.min_deviation >= 0 and self.exponent >= 0 and self.decay >= 1):
             raise ConfigError(

@@ -74,7 +74,7 @@ class AugmentedLagrangian(Planner):
         first = inside(space, first)
         priced = _Priced(cost, first, self.penalty)
         starts, converged = priced.best.actions, True
-        for _ in range(self.num_rounds):
+        for number in range(self.num_rounds):
             left_s = None if deadline_s is None else deadline_s - (time.monotonic() - started)
             if left_s is not None and left_s <= 0:
                 converged = False
@@ -89,8 +89,9 @@ class AugmentedLagrangian(Planner):
                 deadline_s=left_s,
             )
             converged &= found.converged
-            priced.raise_prices(found.actions, self.growth)
-            starts = torch.cat([priced.best.actions, found.actions[:, None]], 1)
+            if found.converged and number < self.num_rounds - 1:
+                priced.raise_prices(found.actions, self.growth)
+                starts = torch.cat([priced.best.actions, found.actions[:, None]], 1)
         return priced.best.best(num_evaluated=priced.num_evaluated, converged=converged)
 
 
@@ -112,7 +113,7 @@ class _Priced:
         value = cost(first)
         self.best = ranked(first, value).first(1)
         dear, wrong = _spread(value.cost[..., None]), _spread(value.violation)
-        self.weight = penalty * dear / wrong.square().where(wrong > 0, 1.0)
+        self.weight = penalty * dear.where(dear > 0, 1.0) / wrong.square().where(wrong > 0, 1.0)
         self.price = torch.zeros_like(self.weight)
 
     def __call__(self, actions: Float[Tensor, "B N T A"]) -> CostValue:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
 from worldline.errors import ConfigError
-from worldline.planners.population import check, costed
+from worldline.planners.population import check
+from worldline.planners.search import Candidates, search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +45,18 @@ class Shooting(Planner):
 
         Raises:
             InputError: see `population.check` and `Population.best`.
+            UnsupportedError: an action is discrete.
         """
-        started = time.monotonic()
         check(space, proposals, batch=batch, horizon=horizon)
-        best, num_evaluated, num_drawn = None, 0, 0
-        while num_drawn < self.num_candidates:
-            if best is not None and deadline_s is not None and time.monotonic() - started >= deadline_s:
-                break
-            count = min(self.chunk, self.num_candidates - num_drawn)
+        candidates = self._candidates(space, (batch, horizon), proposals, generator)
+        return search(candidates, cost, space, deadline_s=deadline_s)
+
+    def _candidates(
+        self, space: ActionSpace, size: tuple[int, int], proposals: Tensor | None, generator: torch.Generator
+    ) -> Candidates:
+        batch, horizon = size
+        for first in range(0, self.num_candidates, self.chunk):
+            count = min(self.chunk, self.num_candidates - first)
             shares = torch.rand((1, count, horizon, len(space.low)), generator=generator, device=generator.device)
-            drawn = space.low + shares.to(space.low) * (space.high - space.low)
-            candidates = drawn.expand(batch, -1, -1, -1)
-            if best is None and proposals is not None:
-                candidates = torch.cat([proposals.to(candidates), candidates], 1)
-            found = costed(cost, space, candidates)
-            best = found.first(1) if best is None else best.merge(found).first(1)
-            num_drawn += count
-            num_evaluated += candidates.shape[1]
-        assert best is not None
-        return best.best(num_evaluated=num_evaluated, converged=num_drawn == self.num_candidates)
+            drawn = (space.low + shares.to(space.low) * (space.high - space.low)).expand(batch, -1, -1, -1)
+            yield drawn if proposals is None or first else torch.cat([proposals.to(drawn), drawn], 1)

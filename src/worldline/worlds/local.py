@@ -258,11 +258,17 @@ class LocalWorld(World):
 
 
 def _now(present: Present) -> Arrays:
-    """Per signal its last value [W, *shape]; without inputs where there are none yet, and what was not observed."""
-    history = present.history
-    missing = {name for name, seen in history.observed.items() if not seen[:, -1].all()}
-    signals = {**history.observations, **history.actions, **history.exogenous}
-    return {name: value[:, -1] for name, value in signals.items() if value.shape[1] and name not in missing}
+    """As in `Outlook.present`."""
+    history, found = present.history, dict[str, NDArray[np.generic]]()
+    for name, value in {**history.observations, **history.actions, **history.exogenous}.items():
+        if not value.shape[1]:
+            continue
+        seen = history.observed[name][:, -1] if name in history.observed else np.ones(len(value), bool)
+        if seen.all():
+            found[name] = value[:, -1]
+        elif np.issubdtype(value.dtype, np.floating):
+            found[name] = np.where(seen[:, None], value[:, -1], np.nan)
+    return found
 
 
 def _mean(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -79,21 +79,31 @@ class Objective:
         violation, outlook = np.zeros((*size[:2], len(self.constraints))), None
         if self.reaches is None or self.constraints or self.goal.costs:
             outlook = self._look(future)
-            for number, constraint in enumerate(self.constraints):
-                found = np.asarray(constraint(self._banded(outlook, constraint, size[2])))
-                if found.shape != size[:2]:
-                    raise InputError(
-                        f"constraint {number} gave shape {found.shape}. It must give a violation [W, N], here "
-                        f"{size[:2]}."
-                    )
-                violation[..., number] = found
+            for number in range(len(self.constraints)):
+                violation[..., number] = self._violation(number, outlook, size)
         return Judged(cost=self._total(self._steps(future, outlook), size), violation=violation)
+
+    def _violation(self, number: int, outlook: Outlook, size: tuple[int, ...]) -> Floats:
+        constraint = self.constraints[number]
+        found = np.asarray(constraint(self._banded(outlook, constraint, size[2])), dtype=float)
+        if found.ndim != 2 or any(have not in (1, due) for have, due in zip(found.shape, size, strict=False)):
+            raise InputError(
+                f"constraint {number} gave shape {found.shape}. It must give a violation [W, N], here {size[:2]}."
+            )
+        if (found < 0).any():
+            raise InputError(
+                f"constraint {number} gave a violation of {found.min():.4g}. It must be 0 where the constraint holds: "
+                "take np.maximum(..., 0)."
+            )
+        return found
 
     def _look(self, future: Future) -> Outlook:
         samples = self.engine.imagine(self.belief, future, num_samples=self.num_samples, seed=self.seed)
         inputs = {name: value[:, :, None] for name, value in future.actions.items()}
         inputs |= {name: value[:, None, None] for name, value in future.exogenous.items()}
-        return Outlook(signals={**inputs, **samples.signals}, present=self.present)
+        signals = self.engine.describe().schema.signals
+        periods = {signal.name: signal.period for signal in signals if signal.period is not None}
+        return Outlook(signals={**inputs, **samples.signals}, present=self.present, periods=periods)
 
     def _banded(self, outlook: Outlook, constraint: Constraint, horizon: int) -> Outlook:
         """The outlook with the bands that a constraint needs in order to hold with a probability."""
@@ -119,9 +129,11 @@ class Objective:
         for number, cost in enumerate(self.goal.costs):
             assert outlook is not None
             step = np.asarray(cost(outlook), dtype=float)
-            if step.ndim != 4:
+            due = np.broadcast_shapes(*(value.shape[:4] for value in outlook.signals.values()))
+            if step.ndim != 4 or any(have not in (1, want) for have, want in zip(step.shape, due, strict=True)):
                 raise InputError(
-                    f"cost {number} gave shape {step.shape}. It must give the cost of each step [W, N, S, T]."
+                    f"cost {number} gave shape {step.shape}. It must give the cost of each step [W, N, S, T], here "
+                    f"{due}."
                 )
             found = found + step
         return found
@@ -169,6 +181,11 @@ def objective(
     card = engine.describe()
     unseen = [n for n in targets if card.schema[n].kind is Kind.IMAGE or n not in card.predicts]
     reaches = engine if unseen and isinstance(engine, Reaches) else None
+    if reaches is not None and goal.risk < 1:
+        raise InputError(
+            f"the goal's risk is {goal.risk}, and the distance to {', '.join(unseen)} is a mean over samples. Leave "
+            "risk at 1, or name targets that are predicted."
+        )
     if unseen and reaches is None:
         raise UnsupportedError(
             f"{card.name} has no distance head, which a goal on {', '.join(unseen)} needs. Fit one, or name targets "

@@ -151,7 +151,7 @@ class Search:
 
         def cost(actions: Float[Tensor, "B N T A"]) -> CostValue:
             whole = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
-            judged = aim.judge(self._split(whole.numpy()))
+            judged = aim.judge(self._split(whole.detach().numpy()))
             return CostValue(
                 cost=torch.from_numpy(judged.cost.astype(np.float32)),
                 violation=torch.from_numpy(judged.violation.astype(np.float32)),
@@ -160,6 +160,7 @@ class Search:
         starts = [] if proposals is None else [self._join(proposals)]
         if aim.reaches is not None and num_proposals:
             steps = first.shape[2] + self.horizon
+            # From the present, as though nothing were pending: what was sent is itself part of an earlier suggestion.
             suggested = aim.reaches.propose(aim.belief, aim.targets, steps, num_proposals=num_proposals, seed=self.seed)
             starts.append(self._join(suggested)[:, :, first.shape[2] :])
         starts = [start for start in starts if start.shape[1]]
