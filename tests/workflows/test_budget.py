@@ -17,7 +17,7 @@ from worldline.recipes.pixels import pixels
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
-from worldline.train.loop import SETTLING
+from worldline.train.loop import SETTLING, Run
 from worldline.train.updates import TrainingConfig
 from worldline.workflows.budget import HEADS, MOST, TIMED, TRAINING, size_for, within
 from worldline.workflows.record import record
@@ -76,6 +76,29 @@ def test_batch_normalisation_takes_four_losses_a_check_and_fifty_in_the_end(tmp_
     planned = replace(planned, training=replace(planned.training, num_updates=10_000, batch_size=4, num_validation=4))
     found = within(seen, planned, train_s=4000.0, heads_s=1.0, clock=counter.clock(1.0))
     assert found.num_updates == 4000 - 5 * NUM_CHECKS - SETTLING
+
+
+def test_checks_that_would_take_most_of_the_time_are_fewer(logs: Store, counter: Counter) -> None:
+    """A check takes one loss, and here 120 seconds in all; an update takes 1."""
+    checking = []
+
+    def clock() -> float:
+        return len(counter.sizes) + 119.0 * len(checking)
+
+    with pytest.MonkeyPatch.context() as patch:
+        check = Run.check
+        patch.setattr(Run, "check", lambda run: checking.append(1) or check(run))
+        found = within(logs, recipe(logs), train_s=1000.0, heads_s=1.0, clock=clock)
+    assert found.num_checks == 2  # 240 s of 250
+    assert found.num_updates == 1000 - 2 * 120
+    planned = recipe(logs)
+    training = found.apply(planned).training
+    assert (training.num_checks, training.num_updates) == (2, 760)
+
+
+def test_one_check_is_always_made(logs: Store, counter: Counter) -> None:
+    found = within(logs, recipe(logs), train_s=2.0, heads_s=1.0, clock=counter.clock(1.0))
+    assert (found.num_checks, found.num_updates) == (1, 1)
 
 
 @pytest.mark.parametrize(("second", "updates"), [(0.001, TIMED), (0.9, 3), (100.0, 1)])

@@ -30,6 +30,8 @@ SIZES = (2.0, 1.0, 0.5)
 """Of the layers, relative to the recipe's, in the order in which they are tried."""
 TRAINING, HEADS = 0.6, 0.25
 """Shares of the time. The rest is for measuring, calibrating and the report."""
+CHECKS = 0.25
+"""Share of the time of a training that its checks may take: where they would take more, there are fewer."""
 MOST = 4.0
 """Updates beyond so many times the recipe's are not worth their time; a larger model is."""
 TIMED, TIMED_S = 10, 2.0
@@ -43,17 +45,19 @@ class Sizing:
     Args:
         size: of the layers, relative to the recipe's.
         num_updates: of the training.
+        num_checks: of the training, at most the recipe's.
         heads: updates of each head, relative to the recipe's.
     """
 
     size: float
     num_updates: int
+    num_checks: int
     heads: float
 
     def apply(self, recipe: Recipe) -> Recipe:
         """The recipe of this size and length."""
         sized = resized(recipe, self.size)
-        training = replace(sized.training, num_updates=self.num_updates)
+        training = replace(sized.training, num_updates=self.num_updates, num_checks=self.num_checks)
         return replace(sized, training=training, heads=_shortened(sized.heads, self.heads))
 
 
@@ -77,26 +81,28 @@ def size_for(store: Store, recipe: Recipe, budget_s: float, *, clock: Clock = ti
         if affordable >= planned:
             break
     if affordable < planned / 10:
-        needed = (planned / 10 * pace.update_s + pace.checks_s) / TRAINING
+        needed = (planned / 10 * pace.update_s + pace.check_s + pace.settle_s) / TRAINING
         raise ConfigError(
             f"{budget_s:.0f} s a seed are too short for the recipe {recipe.name!r} on this machine: an update takes "
-            f"{1000 * pace.update_s:.0f} ms, all checks {pace.checks_s:.0f} s. "
+            f"{1000 * pace.update_s:.0f} ms, a check {pace.check_s:.1f} s. "
             f"Give at least {math.ceil(needed / 60)} min a seed."
         )
     heads_s = _time_heads(store, split, sized, clock)
     return Sizing(
         size=size,
         num_updates=min(affordable, int(MOST * planned)),
+        num_checks=pace.checks_in(TRAINING * budget_s),
         heads=min(MOST, max(0.1, HEADS * budget_s / heads_s)),
     )
 
 
 def within(store: Store, recipe: Recipe, *, train_s: float, heads_s: float, clock: Clock = time.monotonic) -> Sizing:
-    """The recipe's size, with as many of its updates as fit into these times by a clock; at least 1."""
+    """The recipe's size, with as many of its updates and checks as fit into these times by a clock; at least 1."""
     pace = _time_training(store, recipe.split(store), recipe, clock)
     return Sizing(
         size=1.0,
         num_updates=max(1, min(recipe.training.num_updates, pace.updates_in(train_s))),
+        num_checks=pace.checks_in(train_s),
         heads=min(1.0, heads_s / _time_heads(store, recipe.split(store), recipe, clock)),
     )
 
@@ -107,14 +113,22 @@ class _Pace:
 
     Args:
         update_s: each update, reading included.
-        checks_s: all checks, and what comes after the last update.
+        check_s: each check.
+        settle_s: what comes after the last update.
+        num_checks: of the recipe.
     """
 
     update_s: float
-    checks_s: float
+    check_s: float
+    settle_s: float
+    num_checks: int
+
+    def checks_in(self, seconds: float) -> int:
+        share = CHECKS * seconds / self.check_s if self.check_s > 0 else math.inf
+        return max(1, int(min(self.num_checks, share)))
 
     def updates_in(self, seconds: float) -> int:
-        return int((seconds - self.checks_s) / self.update_s)
+        return int((seconds - self.settle_s - self.checks_in(seconds) * self.check_s) / self.update_s)
 
 
 def _time_training(store: Store, split: Split, recipe: Recipe, clock: Clock) -> _Pace:
@@ -135,7 +149,9 @@ def _time_training(store: Store, split: Split, recipe: Recipe, clock: Clock) -> 
     settled = clock()
     return _Pace(
         update_s=statistics.median(times_s[1:]),
-        checks_s=recipe.training.num_checks * (checked - started) + SETTLING * (settled - checked),
+        check_s=checked - started,
+        settle_s=SETTLING * (settled - checked),
+        num_checks=recipe.training.num_checks,
     )
 
 
