@@ -8,7 +8,7 @@ import pytest
 
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Reaches, Samples
 from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.world import Chance, Goal
+from worldline.contracts.world import Chance, Goal, Outlook
 from worldline.costs import AtMost, Change, Price
 from worldline.engines.trivial import Linear, Persistence
 from worldline.errors import InputError, UnsupportedError
@@ -199,7 +199,10 @@ def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
 
 def test_a_violation_below_zero_is_an_error(linear: Linear) -> None:
     world = LocalWorld(linear, None, CrossEntropy())
-    slack = lambda outlook: outlook.signals["position"].max((2, 3, 4)) - 9.0  # noqa: E731 (as a user would)
+
+    def slack(outlook: Outlook) -> np.ndarray:
+        return outlook.signals["position"].max((2, 3, 4)) - 9.0
+
     with pytest.raises(InputError, match=r"constraint 0 gave a violation of -.*np\.maximum"):
         world.plan(at_origin(), AT_REST, constraints=[slack], horizon=2, exogenous=WIND)
 

@@ -1,4 +1,4 @@
-"""LeWM's rollout for many candidates: the same numbers as its predictor gives step by step, with half of the work.
+"""LeWM's rollout for many candidates: the same numbers as its predictor gives step by step, with less work.
 
 What is spared: keys and values of earlier steps while the window grows (once it slides, the learned positions shift
 and they are made anew); all but the newest token in the last layer; queries, and products with values, of the first

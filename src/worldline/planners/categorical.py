@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.contracts.planner import ActionSpace
 from worldline.errors import ConfigError
 from worldline.planners.gaussian import Gaussian
-from worldline.planners.population import Population, check, inside
-from worldline.planners.search import Candidates, search
+from worldline.planners.population import Population, inside
+from worldline.planners.search import Candidates, PopulationPlanner
 
 
 @dataclass(frozen=True, kw_only=True)
-class Categorical(Planner):
+class Categorical(PopulationPlanner):
     """Draws each choice of each step from probabilities that move towards the frequencies among the best sequences.
 
     Numbers in the same space are drawn from a normal distribution, as in the cross-entropy method. The most probable
@@ -52,31 +52,13 @@ class Categorical(Planner):
                 f"{self.min_deviation} at least 0."
             )
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
-        """The best sequence found; see `Planner`. One population is costed however short the deadline.
+    chooses = True
 
-        Raises:
-            InputError: see `population.check` and `Population.best`.
-        """
-        check(space, proposals, batch=batch, horizon=horizon, choices=True)
-        start = Gaussian.over(space, batch=batch, horizon=horizon, deviation=self.deviation)
-        candidates = self._candidates(start, space, proposals, generator)
-        return search(candidates, cost, space, deadline_s=deadline_s)
-
-    def _candidates(
-        self, normal: Gaussian, space: ActionSpace, proposals: Tensor | None, generator: torch.Generator
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        """Of a choice `normal.mean` holds the probabilities."""
+        """See `PopulationPlanner`; of a choice `normal.mean` holds the probabilities."""
+        normal = Gaussian.over(space, proposals, deviation=self.deviation)
         least = self.min_deviation * (space.high - space.low)
         mean = normal.mean.clone()
         for start, stop in space.choices:
@@ -84,10 +66,8 @@ class Categorical(Planner):
         normal = Gaussian(mean=mean, deviation=normal.deviation)
         elites: Population | None = None
         for number in range(self.num_iterations):
-            drawn = self._draw(normal, space, generator)
-            if proposals is not None and number == 0:
-                drawn = torch.cat([proposals.to(drawn), drawn], 1)
-            found = yield drawn
+            beside = proposals if number == 0 else proposals[:, :0]
+            found = yield torch.cat([beside, self._draw(normal, space, generator)], 1)
             elites = (found if elites is None else elites.merge(found)).first(self.num_elites)
             fitted = normal.fit(elites, least)
             mean = fitted.mean.clone()

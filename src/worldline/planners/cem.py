@@ -8,16 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.contracts.planner import ActionSpace
 from worldline.errors import ConfigError
 from worldline.planners.gaussian import Gaussian
 from worldline.planners.noise import persistent
-from worldline.planners.population import check, inside
-from worldline.planners.search import Candidates, search
+from worldline.planners.search import Candidates, PopulationPlanner
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossEntropy(Planner):
+class CrossEntropy(PopulationPlanner):
     """Draws sequences, moves the distribution towards the best of them, and repeats.
 
     It departs from the textbook in five ways. The sequence returned is the best ever costed, not the mean of the
@@ -63,44 +62,20 @@ class CrossEntropy(Planner):
         if not 0 <= self.correlation < 1:
             raise ConfigError(f"correlation is {self.correlation}. It must be in [0, 1).")
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
-        """The best sequence found; see `Planner`. One population is costed however short the deadline.
-
-        Raises:
-            InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete.
-        """
-        check(space, proposals, batch=batch, horizon=horizon)
-        given = None if proposals is None else inside(space, proposals.to(space.low))
-        start = Gaussian.over(space, batch=batch, horizon=horizon, deviation=self.deviation)
-        candidates = self._candidates(start, space.high - space.low, given, generator)
-        return search(candidates, cost, space, deadline_s=deadline_s)
-
-    def _candidates(
-        self, normal: Gaussian, width: Float[Tensor, "A"], proposals: Tensor | None, generator: torch.Generator
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        first, least = self._draw(normal, generator), self.min_deviation * width
-        if proposals is not None:
-            first = torch.cat([proposals, first], 1)
-        elites = (yield first).first(self.num_elites)
-        normal = normal.fit(elites, least)
-        if proposals is not None:
-            best = elites.actions[:, 0]
-            won = (best[:, None] == proposals).flatten(2).all(2).any(1)[:, None, None]
-            normal = Gaussian(
-                mean=torch.where(won, best, normal.mean),
-                deviation=torch.where(won, self.proposal_deviation * width, normal.deviation),
-            )
+        """See `PopulationPlanner`; all proposals are part of the first population."""
+        normal = Gaussian.over(space, proposals, deviation=self.deviation)
+        width = space.high - space.low
+        least = self.min_deviation * width
+        elites = (yield torch.cat([proposals, self._draw(normal, generator)], 1)).first(self.num_elites)
+        normal, best = normal.fit(elites, least), elites.actions[:, 0]
+        won = (best[:, None] == proposals).flatten(2).all(2).any(1)[:, None, None]
+        normal = Gaussian(
+            mean=torch.where(won, best, normal.mean),
+            deviation=torch.where(won, self.proposal_deviation * width, normal.deviation),
+        )
         for _ in range(self.num_iterations - 1):
             found = yield self._draw(normal, generator)
             elites = elites.merge(found).first(self.num_elites)

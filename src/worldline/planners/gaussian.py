@@ -25,9 +25,9 @@ class Gaussian:
     deviation: Float[Tensor, "B T A"]
 
     @classmethod
-    def over(cls, space: ActionSpace, *, batch: int, horizon: int, deviation: float) -> Gaussian:
-        """Around the middle of the space; `deviation` as a share of each component's range."""
-        mean = ((space.low + space.high) / 2).expand(batch, horizon, -1)
+    def over(cls, space: ActionSpace, like: Float[Tensor, "B P T A"], *, deviation: float) -> Gaussian:
+        """Around the middle of the space, for as many problems and steps; `deviation` as a share of each range."""
+        mean = ((space.low + space.high) / 2).expand(len(like), like.shape[2], -1)
         return cls(mean=mean, deviation=(deviation * (space.high - space.low)).expand_as(mean))
 
     def draw(self, noise: Float[Tensor, "1 N T A"]) -> Float[Tensor, "B N T A"]:

@@ -8,16 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.contracts.planner import ActionSpace
 from worldline.errors import ConfigError
 from worldline.planners.gaussian import Gaussian
 from worldline.planners.noise import persistent
-from worldline.planners.population import check
-from worldline.planners.search import Candidates, search
+from worldline.planners.search import Candidates, PopulationPlanner
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guided(Planner):
+class Guided(PopulationPlanner):
     """Costs the proposals, then draws around the best of them; what is returned is never worse than they are.
 
     Without a proposal it draws around the middle of the space, half a range wide; as wide around a
@@ -54,37 +53,17 @@ class Guided(Planner):
                 f"correlation {self.correlation} in [0, 1)."
             )
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
-        """The best sequence found; see `Planner`. The proposals are costed however short the deadline.
-
-        Raises:
-            InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete.
-        """
-        check(space, proposals, batch=batch, horizon=horizon)
-        wide = Gaussian.over(space, batch=batch, horizon=horizon, deviation=0.5)
-        candidates = self._candidates(wide, space.high - space.low, proposals, generator)
-        return search(candidates, cost, space, deadline_s=deadline_s)
-
-    def _candidates(
-        self, wide: Gaussian, width: Float[Tensor, "A"], proposals: Tensor | None, generator: torch.Generator
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        shape = (1, self.num_candidates, *wide.mean.shape[1:])
-        start = wide.mean[:, None] if proposals is None else proposals.to(wide.mean)
-        elites = (yield start).first(self.num_elites)
+        """See `PopulationPlanner`; the first population is the proposals, or the middle of the space."""
+        wide = Gaussian.over(space, proposals, deviation=0.5)
+        given, width = proposals.shape[1] > 0, space.high - space.low
+        elites = (yield proposals if given else wide.mean[:, None]).first(self.num_elites)
         lost = ((elites.violation[:, 0].sum(-1) > 0) | elites.cost[:, 0].isinf())[:, None, None]
-        narrow = wide.deviation if proposals is None else self.deviation * width
+        narrow = self.deviation * width if given else wide.deviation
         normal = Gaussian(mean=elites.actions[:, 0], deviation=torch.where(lost, wide.deviation, narrow))
+        shape = (1, self.num_candidates, *wide.mean.shape[1:])
         for _ in range(self.num_iterations):
             found = yield normal.draw(persistent(shape, self.correlation, generator))
             elites = elites.merge(found).first(self.num_elites)

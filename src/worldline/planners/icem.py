@@ -8,16 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.contracts.planner import ActionSpace
 from worldline.errors import ConfigError
 from worldline.planners.gaussian import Gaussian
 from worldline.planners.noise import coloured
-from worldline.planners.population import check
-from worldline.planners.search import Candidates, search
+from worldline.planners.search import Candidates, PopulationPlanner
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImprovedCrossEntropy(Planner):
+class ImprovedCrossEntropy(PopulationPlanner):
     """As the cross-entropy method, for as few candidates as possible.
 
     A share of the elites is costed again beside each new population, the last of which holds the mean. The shifted
@@ -62,42 +61,21 @@ class ImprovedCrossEntropy(Planner):
         if not (0 <= self.kept <= 1 and 0 <= self.momentum < 1):
             raise ConfigError(f"kept {self.kept} must be in [0, 1], momentum {self.momentum} in [0, 1).")
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
-        """The best sequence found; see `Planner`. One population is costed however short the deadline.
-
-        Raises:
-            InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete.
-        """
-        check(space, proposals, batch=batch, horizon=horizon)
-        start = Gaussian.over(space, batch=batch, horizon=horizon, deviation=self.deviation)
-        candidates = self._candidates(start, space.high - space.low, proposals, generator)
-        return search(candidates, cost, space, deadline_s=deadline_s)
-
-    def _candidates(
-        self, normal: Gaussian, width: Float[Tensor, "A"], proposals: Tensor | None, generator: torch.Generator
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        steps, size = normal.mean.shape[1:]
-        beside = [] if proposals is None else [proposals.to(normal.mean)]
+        """See `PopulationPlanner`."""
+        normal = Gaussian.over(space, proposals, deviation=self.deviation)
+        least, beside = self.min_deviation * (space.high - space.low), proposals
         for number in range(self.num_iterations):
             count = max(int(self.num_candidates * self.decay**-number), 2 * self.num_elites)
-            drawn = normal.draw(coloured((1, count, steps, size), self.exponent, generator))
+            drawn = normal.draw(coloured((1, count, *normal.mean.shape[1:]), self.exponent, generator))
             if number == self.num_iterations - 1:
                 drawn = torch.cat([normal.mean[:, None], drawn[:, 1:]], 1)
-            elites = (yield torch.cat([*beside, drawn], 1)).first(self.num_elites)
-            fitted = normal.fit(elites, self.min_deviation * width)
+            elites = (yield torch.cat([beside, drawn], 1)).first(self.num_elites)
+            fitted = normal.fit(elites, least)
             normal = Gaussian(
                 mean=torch.lerp(fitted.mean, normal.mean, self.momentum),
                 deviation=torch.lerp(fitted.deviation, normal.deviation, self.momentum),
             )
-            beside = [elites.first(round(self.kept * self.num_elites)).actions]
+            beside = elites.first(round(self.kept * self.num_elites)).actions

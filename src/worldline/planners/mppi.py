@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.contracts.planner import ActionSpace
 from worldline.errors import ConfigError
 from worldline.planners.gaussian import Gaussian
 from worldline.planners.noise import persistent
-from worldline.planners.population import Population, check
-from worldline.planners.search import Candidates, search
+from worldline.planners.population import Population
+from worldline.planners.search import Candidates, PopulationPlanner
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathIntegral(Planner):
+class PathIntegral(PopulationPlanner):
     """Moves a normal distribution to the mean and deviation of its draws, weighted by exp(-cost / temperature).
 
     The mean is costed in each population, and the best sequence ever costed is returned. Where some sequences hold
@@ -54,37 +54,17 @@ class PathIntegral(Planner):
                 f"{self.min_deviation} at least 0, correlation {self.correlation} in [0, 1)."
             )
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
-        """The best sequence found; see `Planner`. One population is costed however short the deadline.
-
-        Raises:
-            InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete.
-        """
-        check(space, proposals, batch=batch, horizon=horizon)
-        start = Gaussian.over(space, batch=batch, horizon=horizon, deviation=self.deviation)
-        candidates = self._candidates(start, space.high - space.low, proposals, generator)
-        return search(candidates, cost, space, deadline_s=deadline_s)
-
-    def _candidates(
-        self, normal: Gaussian, width: Float[Tensor, "A"], proposals: Tensor | None, generator: torch.Generator
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
+        """See `PopulationPlanner`."""
+        normal = Gaussian.over(space, proposals, deviation=self.deviation)
         shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
         for number in range(self.num_iterations):
             drawn = normal.draw(persistent(shape, self.correlation, generator))
-            beside = [] if proposals is None or number else [proposals.to(drawn)]
-            found = yield torch.cat([*beside, normal.mean[:, None], drawn], 1)
-            normal = normal.fit(found, self.min_deviation * width, self._weight(found))
+            beside = proposals if number == 0 else proposals[:, :0]
+            found = yield torch.cat([beside, normal.mean[:, None], drawn], 1)
+            normal = normal.fit(found, self.min_deviation * (space.high - space.low), self._weight(found))
 
     def _weight(self, found: Population) -> Float[Tensor, "B N"]:
         violation = found.violation.sum(-1)

@@ -9,14 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.contracts.planner import ActionSpace
 from worldline.errors import ConfigError
-from worldline.planners.population import check
-from worldline.planners.search import Candidates, search
+from worldline.planners.search import Candidates, PopulationPlanner
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictiveSampling(Planner):
+class PredictiveSampling(PopulationPlanner):
     """Adds noise to the best plan so far, keeps what is better, and repeats. It has nothing to tune but the noise.
 
     Args:
@@ -41,37 +40,16 @@ class PredictiveSampling(Planner):
                 f"{self.num_knots} must be at least 1, deviation {self.deviation} above 0."
             )
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
-        """The best sequence found; see `Planner`. The sequences that it starts from are costed in any case.
-
-        Raises:
-            InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete.
-        """
-        check(space, proposals, batch=batch, horizon=horizon)
-        middle = ((space.low + space.high) / 2).expand(batch, 1, horizon, -1)
-        start = middle if proposals is None else torch.cat([proposals.to(middle), middle], 1)
-        candidates = self._candidates(start, space.high - space.low, generator)
-        return search(candidates, cost, space, deadline_s=deadline_s)
-
-    def _candidates(
-        self, start: Float[Tensor, "B P T A"], width: Float[Tensor, "A"], generator: torch.Generator
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
-        steps, size = start.shape[2:]
-        knots = min(self.num_knots, steps)
-        best = (yield start).first(1)
+        """See `PopulationPlanner`; the first population is the proposals and the middle of the space."""
+        batch, _, steps, size = proposals.shape
+        middle = ((space.low + space.high) / 2).expand(batch, 1, steps, size)
+        knots, width = min(self.num_knots, steps), space.high - space.low
+        best = (yield torch.cat([proposals, middle], 1)).first(1)
         for _ in range(self.num_iterations):
             drawn = torch.randn((self.num_candidates, size, knots), generator=generator, device=generator.device)
-            noise = interpolate(drawn.to(start), size=steps, mode="linear", align_corners=True).transpose(1, 2)
+            noise = interpolate(drawn.to(middle), size=steps, mode="linear", align_corners=True).transpose(1, 2)
             found = yield best.actions + self.deviation * width * noise
             best = best.merge(found).first(1)

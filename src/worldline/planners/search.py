@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Generator
+from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions
-from worldline.planners.population import Population, costed
+from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.planners.population import Population, check, costed, inside
 
 Candidates = Generator[Tensor, Population, None]
 """An algorithm: it yields sequences [B, N, T, A], is told what they cost, best first, and returns when it is done."""
@@ -39,3 +42,44 @@ def search(
             converged = False
             break
     return best.best(num_evaluated=num_evaluated, converged=converged)
+
+
+class PopulationPlanner(Planner):
+    """A planner whose algorithm yields populations."""
+
+    chooses: ClassVar[bool] = False
+    """Whether it searches among choices too."""
+
+    @abstractmethod
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
+    ) -> Candidates:
+        """The algorithm, for B problems of T steps.
+
+        Args:
+            space: where to search.
+            proposals: inside of it; P may be 0.
+            generator: for every draw.
+        """
+
+    def plan(
+        self,
+        cost: CostFunction,
+        space: ActionSpace,
+        *,
+        batch: int,
+        horizon: int,
+        proposals: Float[Tensor, "B P T A"] | None = None,
+        generator: torch.Generator,
+        deadline_s: float | None = None,
+    ) -> PlannedActions:
+        """The best sequence found; see `Planner`. The first population is costed however short the deadline.
+
+        Raises:
+            InputError: see `population.check` and `Population.best`.
+            UnsupportedError: an action is discrete, and the planner does not choose.
+        """
+        check(space, proposals, batch=batch, horizon=horizon, choices=self.chooses)
+        none = space.low.new_zeros(batch, 0, horizon, len(space.low))
+        given = none if proposals is None else inside(space, proposals.to(none))
+        return search(self.candidates(space, given, generator), cost, space, deadline_s=deadline_s)
