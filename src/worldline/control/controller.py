@@ -235,7 +235,7 @@ class ReplanningController:
         self._exogenous: deque[Arrays] = deque(maxlen=context - 1)
         self._pending: deque[Arrays] = deque(maxlen=delay)
         self._answer: Arrays | None = None
-        self._num_taken, self._num_sent, self._num_acted = 0, 0, 0
+        self._num_taken, self._num_sent = 0, 0
 
     def reset(self, goals: Arrays, past: History | None = None) -> None:
         """Starts anew.
@@ -246,7 +246,7 @@ class ReplanningController:
                 which leads to what `act` is shown first. None for nothing.
         """
         self._goals, self._answer, self.rounds = goals, None, []
-        self._num_taken, self._num_sent, self._num_acted = 0, 0, 0
+        self._num_taken, self._num_sent = 0, 0
         for queue in (self._observations, self._actions, self._exogenous, self._pending):
             queue.clear()
         if past is None:
@@ -285,7 +285,7 @@ class ReplanningController:
         if self._answer is None or self._num_taken == self.replan_every:
             self._answer, self._num_taken = self._ask(forecast), 0
         action = _at(self._answer, self._num_taken)
-        self._num_taken, self._num_sent, self._num_acted = self._num_taken + 1, 1, self._num_acted + 1
+        self._num_taken, self._num_sent = self._num_taken + 1, 1
         self._actions.append(self._pending[0] if self.delay else action)
         self._pending.append(action)
         return action
@@ -307,7 +307,7 @@ class ReplanningController:
             remaining=left if left and all(value.shape[1] for value in left.values()) else None,
             pending=_stacked(self._pending) if self._pending else None,
             forecast=forecast,
-            step=self._num_acted,
+            step=len(self.rounds) * self.replan_every,
         )
         started = time.perf_counter()
         seed = int(np.random.SeedSequence([self.seed, len(self.rounds)]).generate_state(1)[0])
