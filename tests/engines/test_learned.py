@@ -19,6 +19,7 @@ from worldline.errors import InputError, UnsupportedError
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
+from worldline.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
@@ -157,6 +158,29 @@ def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
         due = engine.inverse_head(belief.features()[:, 0], wanted.features()[:, 0], torch.full((3,), steps))
         np.testing.assert_allclose(found[:, 0, 0], due.detach().numpy(), rtol=1e-5)
     assert not np.allclose(long[:, :, 0], short[:, :, 0])
+
+
+def test_a_far_goal_is_headed_for_by_landmarks() -> None:
+    """The map knows one place, beside world 0; from there it says that any goal is 30 steps away."""
+    flat = untrained(CALM.schema, ("position",), goals=True)
+    assert flat.distance_head is not None
+    episodes, size = CALM.episodes(3, 8, seed=0), 3
+    belief = flat.observe(None, history(episodes, 4, 1), seed=0)
+    goal = {"position": np.full((size, 2), 40.0, np.float32)}
+    wanted = flat.observe(None, History(observations={"position": goal["position"][:, None]}, actions=NOTHING), seed=0)
+    now, there = (one.features()[:, 0] for one in (belief, wanted))
+    least = float(flat.distance_head(now, there).detach().min())
+    marks = Landmarks(LandmarksConfig(latent_size=SIZE, num_landmarks=2, reach=least * 0.9))
+    marks.latents.copy_(torch.stack([now[0], there[0]]))
+    marks.steps.copy_(torch.tensor([[0.0, 30.0], [torch.inf, 0.0]]))
+    engine = replace(flat, landmarks=marks)
+    future = Future(actions={"push": np.zeros((size, 1, 2, 2), np.float32)})
+    mark = {"position": np.stack([one.observations["position"][4] for one in episodes])}
+    far, near = engine.distance(belief, future, goal), flat.distance(belief, future, mark)
+    np.testing.assert_allclose(far[0], near[0] + 30, rtol=1e-4)
+    proposed = engine.propose(belief, goal, 2, num_proposals=1, seed=0)["push"][0]
+    np.testing.assert_allclose(proposed, flat.propose(belief, mark, 2, num_proposals=1, seed=0)["push"][0], rtol=1e-4)
+    np.testing.assert_allclose(engine.distance(belief, future, mark), near, rtol=1e-6)
 
 
 def test_without_an_inverse_head_or_with_exogenous_inputs_nothing_is_proposed() -> None:

@@ -92,6 +92,20 @@ def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tm
     assert without.termination is None
 
 
+def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
+    calm = Integrator(camera=False, wind=False)
+    store = Store.create(tmp_path / "store", calm.schema)
+    for episode in calm.episodes(24, 8, seed=0):
+        store.append(episode)
+    model, parts = build(schema=calm.schema).eval(), split(len(store), seed=0)
+    config = replace(NONE, goals=True, distance_updates=3, inverse_updates=1, num_landmarks=7, reach=4.0)
+    marks = fit_heads(model, store, parts, ("position",), config).landmarks
+    assert marks is not None
+    assert len(marks.latents.unique(dim=0)) == 7
+    assert marks.steps.diagonal().eq(0).all()
+    assert fit_heads(model, store, parts, ("position",), replace(config, num_landmarks=0)).landmarks is None
+
+
 def test_the_model_s_images_are_decoded_on_request(tmp_path: Path) -> None:
     store, draw = Store.create(tmp_path / "store", TwoRooms().schema), np.random.default_rng(0)
     for _ in range(8):

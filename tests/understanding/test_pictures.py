@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from worldline.errors import InputError
 from worldline.understanding import pictures
+from worldline.understanding.evidence import Film
 
 FRAMES = np.random.default_rng(0).integers(0, 256, size=(7, 12, 10, 3), dtype=np.uint8)
 
@@ -36,6 +37,41 @@ def test_frames_that_repeat_are_no_trouble() -> None:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB")), FRAMES[0])
     with Image.open(io.BytesIO(pictures.animation(FRAMES[:1]))) as image:
         assert image.size == (10, 12)
+
+
+def test_a_grid_shows_all_films_their_goals_and_how_they_ended() -> None:
+    white, black = np.full_like(FRAMES[0], 255), np.zeros_like(FRAMES[0])
+    films = [
+        Film(frames=FRAMES, goal=None, reached=False),
+        Film(frames=FRAMES[:2], goal=white, reached=True),
+        Film(frames=np.stack([black] * len(FRAMES)), goal=white, reached=True),
+    ]
+    shown = []
+    with Image.open(io.BytesIO(pictures.film_grid(films, 2))) as image:
+        assert isinstance(image, PngImageFile)
+        for number in range(image.n_frames):
+            image.seek(number)
+            shown.append(np.asarray(image.convert("RGB")).astype(int))
+    first, last = shown[0], shown[-1]
+    assert len(shown) == len(FRAMES)
+    assert first.shape == (2 * (12 + 6) + 2, 2 * (10 + 6) + 2, 3)
+    np.testing.assert_array_equal(last[3:15, 3:13], FRAMES[-1])  # as it is: there was no picture to reach
+    np.testing.assert_array_equal(first[3:15, 21:31], np.rint(0.7 * FRAMES[0].astype(np.float32) + 0.3 * 255))
+    np.testing.assert_array_equal(last[3:15, 21:31], np.rint(0.7 * FRAMES[1].astype(np.float32) + 0.3 * 255))
+    assert (last[23:35, 3:13] == round(0.3 * 255)).all()
+    missed, reached, going = last[0, 0], last[0, 18], first[0, 0]
+    assert missed[0] > missed[1]
+    assert reached[1] > reached[0]
+    assert len(set(going.tolist())) == 1
+    np.testing.assert_array_equal(shown[1][0, 18], reached)  # it ended while the others went on
+    np.testing.assert_array_equal(shown[1][0, 0], going)
+
+
+def test_films_of_several_sizes_or_none_make_no_grid() -> None:
+    small = Film(frames=FRAMES[:, :4], goal=None, reached=True)
+    for films in ([], [small, Film(frames=FRAMES, goal=None, reached=True)]):
+        with pytest.raises(InputError, match="of one size"):
+            pictures.film_grid(films, 2)
 
 
 def test_a_strip_begins_and_ends_with_the_ends() -> None:

@@ -21,6 +21,7 @@ from worldline.heads.decoder import Decoder, DecoderConfig
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
+from worldline.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
@@ -38,6 +39,13 @@ CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32
 Change = Callable[[Any], Any]
 
 
+def a_map() -> Landmarks:
+    marks = Landmarks(LandmarksConfig(latent_size=SIZE, num_landmarks=3, reach=2.0))
+    marks.latents.copy_(torch.randn(3, SIZE))
+    marks.steps[0, 1] = 5.0  # the others stay infinite
+    return marks.eval()
+
+
 def learned_engine() -> LearnedEngine:
     """Small and untrained: what is saved and opened need not be clever."""
     torch.manual_seed(0)
@@ -50,6 +58,7 @@ def learned_engine() -> LearnedEngine:
         familiarity=Familiarity(FamiliarityConfig(latent_size=SIZE)).eval(),
         distance_head=Distance(DistanceConfig(latent_size=SIZE, width=16, size=8)).eval(),
         inverse_head=Inverse(InverseConfig(latent_size=SIZE, low=(-1.0, -1.0), high=(1.0, 1.0), width=16)).eval(),
+        landmarks=a_map(),
         reward_head=Reward(RewardConfig(latent_size=SIZE, action_size=2, width=16)).eval(),
         termination_head=Termination(TerminationConfig(latent_size=SIZE, width=16)).eval(),
         decoder=Decoder(DecoderConfig(latent_size=SIZE, images=(CAMERA,), channels=4, width=16)).eval(),
@@ -117,8 +126,8 @@ def test_another_planner_may_take_the_place_of_its_own(saved: Path) -> None:
 
 def test_every_head_comes_back_with_its_weights(saved: Path) -> None:
     before, after = learned_engine(), open_engine(read_bundle(saved))
-    names = ("readout", "familiarity", "distance_head", "inverse_head", "reward_head", "termination_head", "decoder")
-    for name in names:
+    heads = ("distance_head", "inverse_head", "landmarks", "reward_head", "termination_head", "decoder")
+    for name in ("readout", "familiarity", *heads):
         old, new = vars(before)[name], vars(after)[name]
         assert new.config == old.config, name
         assert old.state_dict().keys() == new.state_dict().keys(), name
@@ -129,18 +138,13 @@ def test_every_head_comes_back_with_its_weights(saved: Path) -> None:
 
 
 def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibration: Calibration) -> None:
-    engine = replace(
-        learned_engine(), distance_head=None, inverse_head=None, reward_head=None, termination_head=None, decoder=None
-    )
+    heads = ("distance_head", "inverse_head", "landmarks", "reward_head", "termination_head", "decoder")
+    engine = replace(learned_engine(), **dict.fromkeys(heads))
     save_world(
         tmp_path / "w", engine, learned_calibration, CrossEntropy(), num_proposals=1, model="jepa", run={}, report=None
     )
     opened = open_engine(read_bundle(tmp_path / "w"))
-    assert opened.distance_head is None
-    assert opened.inverse_head is None
-    assert opened.reward_head is None
-    assert opened.termination_head is None
-    assert opened.decoder is None
+    assert all(vars(opened)[name] is None for name in heads)
     assert "reaches" not in opened.describe().abilities
 
 

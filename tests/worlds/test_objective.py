@@ -50,6 +50,8 @@ class Seeing(Engine, Reaches):
         return {"push": towards[:, None, None] * np.ones((1, min(2, num_proposals), horizon, 1), np.float32)}
 
     def place(self, goal: Arrays) -> np.ndarray:
+        if "camera" not in goal:
+            return goal["position"].astype(float)
         flat = goal["camera"].reshape(len(goal["camera"]), -1).argmax(1)
         return np.stack([flat % 8, flat // 8], -1) - 3.5
 
@@ -121,6 +123,16 @@ def test_a_picture_is_approached_by_its_distance(linear: Linear) -> None:
     np.testing.assert_allclose(scores.violation[:, 0], [0.5, 0, 1.4], atol=1e-2)
     plan = world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
     np.testing.assert_allclose(plan.actions["push"][0], [1, -1], atol=0.1)
+
+
+def test_a_predicted_target_is_approached_in_steps_where_the_goal_says_so(linear: Linear) -> None:
+    """The distance of the stand-in is that of the plane, its error to a target the square of it."""
+    world, goal = LocalWorld(Seeing(linear), None, CrossEntropy()), replace(AT_REST, in_steps=True)
+    steps, squares = (world.score(at_origin(), PLANS, one, exogenous=WIND).cost for one in (goal, AT_REST))
+    np.testing.assert_allclose(steps, [1.9, 0, np.sqrt(2) * 2.9], atol=1e-2)
+    np.testing.assert_allclose(squares, [(1 + 0.81) / 2, 0, 1 + 1.9**2], atol=1e-2)
+    with pytest.raises(UnsupportedError, match="distance head"):
+        LocalWorld(linear, None, CrossEntropy()).score(at_origin(), PLANS, goal, exogenous=WIND)
 
 
 def test_the_engine_proposes_where_the_distance_counts(linear: Linear) -> None:

@@ -76,8 +76,8 @@ class Chance:
 class Goal:
     """Where to get to, and what it may cost.
 
-    The cost of a plan is the squared error to the targets over their tolerances, or the distance in steps to a goal
-    observation, plus `costs`, added up over the steps.
+    The cost of a plan is the squared error to the targets over their tolerances, or the distance in steps to them as a
+    goal observation, plus `costs`, added up over the steps.
 
     Args:
         targets: per observation signal the wanted value [*shape], physical units. An image is a goal
@@ -85,6 +85,8 @@ class Goal:
         tolerance: per vector signal, how near counts as there, physical units; default is one standard
             deviation of the signal in the calibration data.
         costs: what else counts, such as those of `worldline.costs`; targets may then be left out.
+        in_steps: whether the targets, all that the model sees, are a goal observation, to be approached in steps: right
+            where the way there is not straight, as in a maze. An image always is one. Needs a distance head.
         discount: what a step counts as a share of the one before, above 0 and at most 1.
         last_only: whether only the last step counts.
         risk: share of the samples, the worst ones, whose mean is the cost: 1 for all of them, 0.1 for the worst tenth
@@ -95,6 +97,7 @@ class Goal:
     targets: Arrays = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     costs: Sequence[Cost] = ()
+    in_steps: bool = False
     discount: float = 1.0
     last_only: bool = False
     risk: float = 1.0

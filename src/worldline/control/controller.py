@@ -68,6 +68,7 @@ class WorldActor(Actor):
         warm_start: whether what is left of the last plan is proposed to the next search. Switch it off to measure
             the proposals of a world whose planner is `first_proposal`: they would never be looked at.
         tolerance: as in `Goal`.
+        in_steps: as in `Goal`.
         costs: as in `Goal`; or what gives them for plans that set out at a step since the reset, such as a tariff of
             which the hours that are over are cut off.
         constraints: as in `World.plan`.
@@ -78,6 +79,7 @@ class WorldActor(Actor):
     horizon: int
     warm_start: bool = True
     tolerance: Mapping[str, float] = field(default_factory=dict)
+    in_steps: bool = False
     costs: Sequence[Cost] | Callable[[int], Sequence[Cost]] = ()
     constraints: Sequence[Constraint] = ()
     budget_s: float | None = None
@@ -102,6 +104,7 @@ class WorldActor(Actor):
             Goal(
                 targets=now.goals,
                 tolerance=self.tolerance,
+                in_steps=self.in_steps,
                 costs=self.costs(now.step) if callable(self.costs) else self.costs,
             ),
             constraints=self.constraints,

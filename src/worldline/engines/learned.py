@@ -22,6 +22,7 @@ from worldline.heads.decoder import Decoder
 from worldline.heads.distance import Distance
 from worldline.heads.familiarity import Familiarity
 from worldline.heads.inverse import Inverse
+from worldline.heads.landmarks import Landmarks
 from worldline.heads.outcome import Reward, Termination
 from worldline.heads.readout import Readout
 from worldline.nn.precision import autocast
@@ -46,6 +47,7 @@ class LearnedEngine(Engine, Reaches, Novelty):
         familiarity: measures novelty.
         distance_head: without it no goal observation can be reached for.
         inverse_head: without it there are no proposals.
+        landmarks: a map for goals that are far; without it they are headed for directly.
         reward_head: without it `rewards` is refused.
         termination_head: without it `termination` is refused.
         decoder: shows what a latent holds of the model's images, in reports; nothing else uses it.
@@ -60,6 +62,7 @@ class LearnedEngine(Engine, Reaches, Novelty):
     familiarity: Familiarity
     distance_head: Distance | None = None
     inverse_head: Inverse | None = None
+    landmarks: Landmarks | None = None
     reward_head: Reward | None = None
     termination_head: Termination | None = None
     decoder: Decoder | None = None
@@ -127,15 +130,21 @@ class LearnedEngine(Engine, Reaches, Novelty):
 
     @torch.no_grad()
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
-        """Steps to the goal by the distance head, the mean over the model's own samples; see `Reaches`."""
+        """Steps to the goal by the distance head, the mean over the model's own samples; see `Reaches`.
+
+        Where there are landmarks, to the one that the way to a far goal leads by, and from there by the logged way.
+        """
         fix = "Learn it with goals, or set signal goals only."
         head = _fitted(self.distance_head, "distance", fix)
+        whole, after = not self._missing(goal), torch.zeros(1)
+        wanted = self._goal(goal)
+        if whole:
+            wanted, after = self._aim(_belief(belief), wanted)
         with autocast():
             features = self._rollout(belief, future, seed=0)[..., self.model.present]
-            whole = not self._missing(goal)
-            wanted = (head.embed if whole else head.embed_pictures)(self._goal(goal))[:, None, None, None]
-            steps = head.between(head.embed(features).float(), wanted.float())
-        return np.asarray(steps.mean(2).numpy())
+            there = (head.embed if whole else head.embed_pictures)(wanted)[:, None, None, None]
+            steps = head.between(head.embed(features).float(), there.float())
+        return np.asarray((steps.mean(2) + after[:, None, None]).numpy())
 
     @torch.no_grad()
     def rewards(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
@@ -180,6 +189,8 @@ class LearnedEngine(Engine, Reaches, Novelty):
         """
         del num_proposals
         held, wanted = _belief(belief), self._goal(goal)
+        if not self._missing(goal):
+            wanted, _ = self._aim(held, wanted)
         generator = torch.Generator().manual_seed(seed)
         if self.inverse_head is None or self.schema.exogenous:
             size = sum(signal.size for signal in self.schema.actions)
@@ -199,6 +210,14 @@ class LearnedEngine(Engine, Reaches, Novelty):
     def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
         """How far the latent is from those of the training data; see `Novelty`."""
         return np.asarray(self.familiarity(_belief(belief).features().mean(1)).numpy())
+
+    def _aim(self, belief: Belief, goal: Float[Tensor, "W D"]) -> tuple[Float[Tensor, "W D"], Float[Tensor, " W"]]:
+        """The latent to head for, and the steps that are left from there."""
+        if self.landmarks is None or self.distance_head is None:
+            return goal, torch.zeros(len(goal))
+        now = belief.features().mean(1)[:, self.model.present]
+        aim = self.landmarks.aim(self.distance_head, now, goal)
+        return aim.latent, aim.after
 
     def _rollout(self, belief: EngineBelief, future: Future, seed: int) -> Float[Tensor, "W N S T D"]:
         check_future(future, self.schema)

@@ -20,13 +20,14 @@ from worldline.heads.decoder import Decoder
 from worldline.heads.distance import Distance
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse
+from worldline.heads.landmarks import Landmarks
 from worldline.heads.outcome import Reward, Termination
 from worldline.heads.readout import Readout
 from worldline.nn.precision import autocast
 from worldline.train.batches import picture_goals, trace
 from worldline.train.fitting import Fit, descend
 from worldline.train.imagination import Imagination, Table
-from worldline.train.reaching import fit_distance, fit_inverse
+from worldline.train.reaching import fit_distance, fit_inverse, fit_landmarks
 from worldline.train.readings import fit_decoder, fit_readout, fit_reward, fit_termination
 
 Progress = Callable[[int, int], None]
@@ -50,6 +51,8 @@ class HeadsConfig:
         batch_size: states an update.
         unroll: imagined steps that dynamics and heads are fitted on.
         far: steps beyond which pairs are no longer pushed apart as strongly; about a quarter of an episode.
+        num_landmarks: of the map for goals further than `reach`, from all over the logs; 0 makes none.
+        reach: steps within which the distance is believed, if there is a map.
         learning_rate: first of a linear decay to 0.
         seed: of initial weights and batches.
     """
@@ -65,6 +68,8 @@ class HeadsConfig:
     batch_size: int = 256
     unroll: int = 6
     far: float = 15.0
+    num_landmarks: int = 0
+    reach: float = 12.0
     learning_rate: float = 1e-3
     seed: int = 0
 
@@ -78,6 +83,7 @@ class Heads:
         familiarity: for novelty.
         distance: None where there are no goals.
         inverse: None where there are no goals.
+        landmarks: None where there are no goals, or they were not asked for.
         reward: None where the logs hold none, or it was not asked for.
         termination: None where no episode ends in a terminal state, or it was not asked for.
         decoder: None where the model takes no images, or it was not asked for.
@@ -87,6 +93,7 @@ class Heads:
     familiarity: Familiarity
     distance: Distance | None = None
     inverse: Inverse | None = None
+    landmarks: Landmarks | None = None
     reward: Reward | None = None
     termination: Termination | None = None
     decoder: Decoder | None = None
@@ -135,11 +142,20 @@ def fit_heads(
         imagination = Imagination(model, store.schema, generator)
         _refine_dynamics(model, table, imagination, plan.fit("dynamics"))
         readout = fit_readout(store, table, imagination, plan.fit("readout"))
-        distance, inverse, reward, termination, decoder = None, None, None, None, None
+        distance, inverse, landmarks, reward, termination, decoder = None, None, None, None, None, None
         if config.goals:
             table = replace(table, pictures=picture_goals(model, store, split.train, inputs))
             distance = fit_distance(table, imagination, plan.fit("distance"), far=config.far)
             inverse = fit_inverse(table, distance, imagination, plan.fit("inverse"))
+            if config.num_landmarks:
+                landmarks = fit_landmarks(
+                    table,
+                    distance,
+                    model.present,
+                    generator,
+                    num_landmarks=config.num_landmarks,
+                    reach=config.reach,
+                )
         if plan.updates["reward"]:
             reward = fit_reward(store, table, imagination, plan.fit("reward"))
         if plan.updates["termination"]:
@@ -151,6 +167,7 @@ def fit_heads(
         familiarity=familiarity,
         distance=distance,
         inverse=inverse,
+        landmarks=landmarks,
         reward=reward,
         termination=termination,
         decoder=decoder,

@@ -8,6 +8,9 @@ A goal of which only the pictures are known stands for all states that look like
 it than 0; then, by the triangle inequality, it is no further from anywhere than the nearest of them.
 
 Inverse: a policy that follows the distance downhill for as many steps as are left, differentiated through the model.
+
+Landmarks: latents from all over the logs, joined where an episode led from beside one to beside another; see
+`heads/landmarks.py`.
 """
 
 from __future__ import annotations
@@ -21,12 +24,18 @@ from torch.nn.functional import softplus
 
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.inverse import Inverse, InverseConfig
+from worldline.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.nn.precision import autocast
 from worldline.train.fitting import Fit, descend
 from worldline.train.imagination import Imagination, Table
 
 FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
 """Of the two parts of the distance's loss; chosen on Two Rooms (benchmarks/LOG.md)."""
+
+MOST_PLACES: Final = 4096
+"""Stored latents that landmarks are chosen among."""
+ROWS: Final = 1024
+"""Stored latents that are compared with all landmarks at once."""
 
 LAST_WEIGHT: Final = 1.0
 """Of the distance after the last step that is left, which counts among all of them besides."""
@@ -113,3 +122,65 @@ def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit:
         weight = (elapsed <= num_steps).float() + LAST_WEIGHT * (elapsed == num_steps)
         descend(optimizer, (weight * left).sum() / weight.sum())
     return head
+
+
+@torch.no_grad()
+def fit_landmarks(
+    table: Table, distance: Distance, present: slice, generator: torch.Generator, *, num_landmarks: int, reach: float
+) -> Landmarks:
+    """The map: landmarks as far from each other as they can be, and the shortest ways between them in the logs.
+
+    Args:
+        table: the latents.
+        distance: the fitted head.
+        present: of each latent, what a goal is compared with.
+        generator: of the places to choose among.
+        num_landmarks: see `LandmarksConfig`.
+        reach: likewise.
+    """
+    latents = table.features[:, present]
+    config = LandmarksConfig(latent_size=latents.shape[1], num_landmarks=num_landmarks, reach=reach)
+    known = table.whole.nonzero()[:, 0]
+    places = known[torch.randperm(len(known), generator=generator)[:MOST_PLACES]]
+    head = Landmarks(config)
+    head.latents.copy_(latents[places[_spread(distance, distance.embed(latents[places]), num_landmarks)]])
+    marks = distance.embed(head.latents)
+    nearest, coming, leaving = [], [], []
+    for some in latents.split(ROWS):
+        rows = distance.embed(some)[:, None]
+        to, back = distance.between(marks, rows), distance.between(rows, marks)
+        beside = (to + back).argmin(1, keepdim=True)
+        nearest.append(beside[:, 0])
+        coming.append(to.gather(1, beside)[:, 0])
+        leaving.append(back.gather(1, beside)[:, 0])
+    head.steps.copy_(_ways(table, torch.cat(nearest), torch.cat(coming), torch.cat(leaving), config))
+    return head.eval()
+
+
+def _spread(distance: Distance, places: Float[Tensor, "P size"], count: int) -> Tensor:
+    """Places [count], each the furthest from those before it; in the end any where there are too few."""
+    chosen, left = [0], torch.full((len(places),), torch.inf)
+    while len(chosen) < count:
+        last = places[chosen[-1]]
+        left = torch.minimum(left, torch.maximum(distance.between(places, last), distance.between(last, places)))
+        chosen.append(int(left.argmax()))
+    return torch.tensor(chosen)
+
+
+def _ways(
+    table: Table, nearest: Tensor, coming: Tensor, leaving: Tensor, config: LandmarksConfig
+) -> Float[Tensor, "M M"]:
+    """The steps of the shortest ways over legs that were walked, from beside one landmark to beside another."""
+    count, rows = config.num_landmarks, torch.arange(len(nearest))
+    legs = torch.full((count * count,), torch.inf)
+    usable = table.whole & (torch.maximum(coming, leaving) <= config.reach)
+    for gap in range(1, int(2 * config.reach) + 1):
+        start = rows[(table.steps_after >= gap) & usable & usable.roll(-gap)]
+        there = start + gap
+        length = coming[start] + gap + leaving[there]
+        legs.scatter_reduce_(0, nearest[start] * count + nearest[there], length, "amin")
+    steps = legs.view(count, count)
+    steps.fill_diagonal_(0.0)
+    for through in range(count):
+        steps = torch.minimum(steps, steps[:, through, None] + steps[through])
+    return steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from worldline.errors import InputError
+from worldline.understanding.evidence import Film
 from worldline.understanding.markup import Html, tag
 
 Frames = NDArray[np.uint8]
@@ -19,6 +21,9 @@ Floats = NDArray[np.floating]
 FRAME_MS: Final = 180
 LAST_MS: Final = 1400
 _GUTTER: Final = 2
+_BORDER: Final = 3
+_GOAL_SHARE: Final = 0.3
+_GOING, _REACHED, _MISSED = ((214, 214, 214), (46, 140, 87), (200, 60, 50))
 
 
 def png(image: Frames) -> bytes:
@@ -37,6 +42,39 @@ def animation(frames: Frames) -> bytes:
     times = [FRAME_MS] * (len(stills) - 1) + [LAST_MS]
     stills[0].save(buffer, format="PNG", save_all=True, append_images=stills[1:], duration=times, loop=0)
     return buffer.getvalue()
+
+
+def film_grid(films: Sequence[Film], columns: int) -> bytes:
+    """All films at once as an animated PNG: each with its goal, if it has one, shining through.
+
+    Once a film has ended its border is green where the goal was reached, red where it was not.
+
+    Args:
+        films: at least one, all of one size.
+        columns: films in a row, at least 1.
+
+    Raises:
+        InputError: there is no film, or they differ in size.
+    """
+    sizes = {one.shape[-3:] for film in films for one in (film.frames, film.goal) if one is not None}
+    if len(sizes) != 1 or columns < 1:
+        raise InputError(f"{len(films)} films of sizes {sorted(sizes)} in {columns} columns. Give some, of one size.")
+    height, width, _ = next(iter(sizes))
+    rows, longest = -(-len(films) // columns), max(len(film.frames) for film in films)
+    tall, wide = height + 2 * _BORDER, width + 2 * _BORDER
+    canvas = np.full(
+        (longest, rows * (tall + _GUTTER) - _GUTTER, columns * (wide + _GUTTER) - _GUTTER, 3), 255, np.uint8
+    )
+    for number, film in enumerate(films):
+        top, left = number // columns * (tall + _GUTTER), number % columns * (wide + _GUTTER)
+        tile = canvas[:, top : top + tall, left : left + wide]
+        tile[:] = _GOING
+        tile[len(film.frames) - 1 :] = _REACHED if film.reached else _MISSED
+        seen = film.frames[np.minimum(np.arange(longest), len(film.frames) - 1)]
+        if film.goal is not None:
+            seen = np.rint((1 - _GOAL_SHARE) * seen.astype(np.float32) + _GOAL_SHARE * film.goal)
+        tile[:, _BORDER:-_BORDER, _BORDER:-_BORDER] = seen
+    return animation(canvas)
 
 
 def strip(frames: Frames, count: int) -> bytes:

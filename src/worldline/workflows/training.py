@@ -169,6 +169,7 @@ def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) 
         familiarity=heads.familiarity,
         distance_head=heads.distance,
         inverse_head=heads.inverse,
+        landmarks=heads.landmarks,
         reward_head=heads.reward,
         termination_head=heads.termination,
         decoder=heads.decoder,

@@ -24,6 +24,7 @@ from worldline.heads.decoder import Decoder, DecoderConfig
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
+from worldline.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.registry import load, names
@@ -90,6 +91,7 @@ def save_world(
         "familiarity": engine.familiarity,
         "distance": engine.distance_head,
         "inverse": engine.inverse_head,
+        "landmarks": engine.landmarks,
         "reward": engine.reward_head,
         "termination": engine.termination_head,
         "decoder": engine.decoder,
@@ -136,6 +138,7 @@ def open_engine(bundle: Bundle) -> LearnedEngine:
         familiarity=_load(bundle, "heads/familiarity", FamiliarityConfig, Familiarity),
         distance_head=_load_if_there(bundle, "heads/distance", DistanceConfig, Distance),
         inverse_head=_load_if_there(bundle, "heads/inverse", InverseConfig, Inverse),
+        landmarks=_load_if_there(bundle, "heads/landmarks", LandmarksConfig, Landmarks),
         reward_head=_load_if_there(bundle, "heads/reward", RewardConfig, Reward),
         termination_head=_load_if_there(bundle, "heads/termination", TerminationConfig, Termination),
         decoder=_load_if_there(bundle, "heads/decoder", DecoderConfig, Decoder),

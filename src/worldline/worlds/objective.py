@@ -161,7 +161,7 @@ def objective(
     *,
     seed: int,
 ) -> Objective:
-    """The objective: the error to the goal, or the distance in steps where a target is a picture or not predicted.
+    """The objective: the error to the goal, or the distance in steps where it says so or a target is not predicted.
 
     Args:
         engine: imagines.
@@ -179,7 +179,7 @@ def objective(
         InputError: a target has no tolerance and there is no calibration to take one from.
     """
     card = engine.describe()
-    unseen = [n for n in targets if card.schema[n].kind is Kind.IMAGE or n not in card.predicts]
+    unseen = [n for n in targets if goal.in_steps or card.schema[n].kind is Kind.IMAGE or n not in card.predicts]
     reaches = engine if unseen and isinstance(engine, Reaches) else None
     if reaches is not None and goal.risk < 1:
         raise InputError(

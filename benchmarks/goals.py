@@ -1,0 +1,374 @@
+"""How often goals are reached under the strict protocol, from near to far, beside floors and ceilings.
+
+Run: .venv/bin/python benchmarks/goals.py [--tasks two-rooms ...] [--seeds 3] [--pairs 200] [--threads N]
+Adds to benchmarks/results/goals.json after every row and writes docs/goals.md; what was measured is not measured again.
+
+* two-rooms, two-rooms-random: from one picture to another; half of the pairs lie across the wall. Reached within 3 px.
+* point-maze, point-maze-giant: OGBench's mazes, from one position to another. Reached within 1 m, the environment's own
+  rule.
+
+Starts and goals come from episodes that no training saw, recorded apart; both are `offset` steps apart in the log, none
+is reached at its start, and an attempt may take twice the offset. The pairs are the same for all training seeds and all
+rows, so that rows can be compared pair by pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldline.contracts.planner import Planner
+from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
+from worldline.control.goal_reaching import evaluate
+from worldline.control.intervals import wilson
+from worldline.control.pairs import Grouping, Pair, Reached, draw_pairs
+from worldline.data.store import Store, is_store, open_store
+from worldline.engines.learned import LearnedEngine
+from worldline.engines.oracle import OracleEngine
+from worldline.labs.spaces import AnyEnv
+from worldline.labs.two_rooms import TwoRooms
+from worldline.planners.cem import CrossEntropy
+from worldline.planners.first_proposal import FirstProposal
+from worldline.planners.guided import Guided
+from worldline.recipes.point_maze import MAX_MOVE, NEAR, Maze, PointMaze, point_maze, record_point_maze
+from worldline.recipes.recipe import Recipe
+from worldline.recipes.two_rooms import two_rooms, two_rooms_random
+from worldline.understanding.evidence import Film
+from worldline.understanding.pictures import film_grid
+from worldline.workflows.goals import GROUPS, StraightActor, Walls, reached, side
+from worldline.workflows.learned import Learned
+from worldline.workflows.record import record
+from worldline.workflows.training import learn_world
+from worldline.worlds.local import LocalWorld
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "goals.json"
+TABLE = ROOT / "docs" / "goals.md"
+FILM = ROOT / "docs" / "images" / "goals-{}.png"
+OFFSETS = (25, 50, 75, 100, 150)
+HORIZON = 12
+DRAWS = 10_000
+PUBLISHED = CrossEntropy(num_candidates=300, num_iterations=30, num_elites=30)
+"""The setting of the published planners (2603.19312): 9,000 sequences a plan."""
+PLANNER, FLAT, GUIDED, FULL, INVERSE = "planner", "planner, no landmarks", "guided", "full search", "inverse head alone"
+RANDOM, NO_MOVE, STRAIGHT, CEILING = "random actions", "no move", "straight at the goal", "knows the map"
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is learned from, and where goals are to be reached.
+
+    Args:
+        learn: records the logs at a path.
+        examine: records, at a path, the episodes that starts and goals come from.
+        make: the environment.
+        recipe: for the logs.
+        reached: whether an observation is near enough to a goal.
+        group: the label of a pair.
+        groups: those that are wanted.
+        shown: the signals of the goal that the world is shown.
+        replan_every: steps that are taken of each plan.
+        ceiling: acts with the true map.
+        offsets: steps between start and goal.
+    """
+
+    learn: Callable[[Path], Store]
+    examine: Callable[[Path], Store]
+    make: Callable[[], AnyEnv]
+    recipe: Callable[[Store], Recipe]
+    reached: Reached
+    group: Grouping
+    groups: Sequence[str]
+    shown: str
+    replan_every: int
+    ceiling: Callable[[], Actor]
+    offsets: Sequence[int] = OFFSETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk(Actor):
+    """Goes straight at the next point on the way, which a map may tell.
+
+    Args:
+        maze: the map; None for none.
+    """
+
+    maze: PointMaze | None = None
+
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
+        """One move as long as can be, `num_steps` times."""
+        del seed
+        here, there = now.history.observations["position"][:, -1].astype(float), now.goals["position"].astype(float)
+        if self.maze is not None:
+            there = np.stack([self.maze.towards(*both) for both in zip(here, there, strict=True)])
+        way = there - here
+        move = way * np.minimum(1.0, MAX_MOVE / np.maximum(np.abs(way).max(-1, keepdims=True), 1e-9))
+        return {"move": np.repeat(move[:, None], num_steps, 1).astype(np.float32)}
+
+
+def rooms(walls: Walls, num_episodes: int, recipe: Callable[[Store], Recipe]) -> Task:
+    """Two Rooms."""
+    oracle = LocalWorld(
+        OracleEngine(lab=TwoRooms(walls)), None, CrossEntropy(num_candidates=16, num_iterations=2), num_proposals=1
+    )
+    return Task(
+        learn=lambda path: record(TwoRooms(walls), path, num_episodes=num_episodes, max_steps=60, seed=0),
+        examine=lambda path: record(TwoRooms(walls), path, num_episodes=100, max_steps=200, seed=100),
+        make=lambda: TwoRooms(walls),
+        recipe=recipe,
+        reached=reached,
+        group=side,
+        groups=GROUPS,
+        shown="camera",
+        replan_every=1,
+        ceiling=lambda: WorldActor(world=oracle, horizon=HORIZON),
+    )
+
+
+def mazes(maze: Maze) -> Task:
+    """OGBench's point maze."""
+    return Task(
+        learn=lambda path: record_point_maze(path, num_episodes=300, seed=0, maze=maze),
+        examine=lambda path: record_point_maze(path, num_episodes=100, seed=100, maze=maze),
+        make=lambda: PointMaze(maze),
+        recipe=point_maze,
+        reached=lambda seen, goal: bool(np.linalg.norm(seen["position"] - goal["position"].astype(float)) < NEAR),
+        group=lambda *_: "all",
+        groups=("all",),
+        shown="position",
+        replan_every=5,
+        ceiling=lambda: Walk(maze=PointMaze(maze)),
+    )
+
+
+TASKS = {
+    "two-rooms": rooms("fixed", 500, two_rooms),
+    "two-rooms-random": rooms("random", 1600, two_rooms_random),
+    "point-maze": mazes("medium"),
+    "point-maze-giant": mazes("giant"),
+}
+
+
+def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor, str, int]]:
+    """Per row who acts, what it is shown of the goal, and how many steps of each answer are taken."""
+    engine, recipe, schema = learned.engine, learned.recipe, learned.engine.schema
+    maze, often = task.shown == "position", task.replan_every
+
+    def by(engine: LearnedEngine, planner: Planner, proposals: int, horizon: int = HORIZON) -> Actor:
+        world = LocalWorld(engine, learned.calibration, planner, num_proposals=proposals)
+        alone = isinstance(planner, FirstProposal)
+        return WorldActor(world=world, horizon=horizon, warm_start=not alone, in_steps=True)
+
+    rows: dict[str, tuple[Actor, str, int]] = {
+        PLANNER: (by(engine, recipe.planner, recipe.num_proposals), task.shown, often),
+        GUIDED: (by(engine, Guided(), 1), task.shown, often),
+        INVERSE: (by(engine, FirstProposal(), 1, 1), task.shown, 1),
+        RANDOM: (RandomActor(schema=schema), task.shown, 1),
+        NO_MOVE: (NoMoveActor(schema=schema), task.shown, 1),
+        STRAIGHT: (Walk() if maze else StraightActor(), "position", 1),
+        CEILING: (task.ceiling(), "position", 1 if maze else HORIZON),
+    }
+    if engine.landmarks is not None:
+        flat = replace(engine, landmarks=None)
+        rows[FLAT] = (by(flat, recipe.planner, recipe.num_proposals), task.shown, often)
+    if full:
+        rows[FULL] = (by(engine, PUBLISHED, 0), task.shown, often)
+    return rows
+
+
+def pairs_of(task: Task, store: Store, offset: int, count: int, context: int) -> tuple[Pair, ...]:
+    """The pairs of one offset, the same for everybody."""
+    return draw_pairs(
+        store,
+        range(len(store)),
+        offset=offset,
+        num_pairs=count,
+        reached=task.reached,
+        group=task.group,
+        groups=task.groups,
+        context=context,
+        seed=offset,
+    )
+
+
+def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> None:
+    """One training, and every row that is missing at every offset."""
+    task = TASKS[name]
+    store, exam = (
+        open_store(path) if is_store(path) else make(path)
+        for make, path in ((task.learn, folder / name), (task.examine, folder / f"{name}-exam"))
+    )
+    recipe = task.recipe(store).with_seed(seed)
+    recipe = replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
+    with tempfile.TemporaryDirectory() as temporary:
+        begin = time.process_time()
+        learned = learn_world(store, recipe, folder=Path(temporary))
+        learn_s = time.process_time() - begin
+    for offset in task.offsets:
+        pairs = pairs_of(task, exam, offset, given.pairs, learned.engine.describe().context)
+        for row, (actor, shown, often) in actors(task, learned, offset in given.full).items():
+            if _found(name, seed, offset, row) is not None:
+                continue
+            begin = time.process_time()
+            found = evaluate(
+                actor,
+                task.make,
+                pairs,
+                reached=task.reached,
+                goal_signals=(shown,) if row != CEILING or shown == task.shown else (task.shown, shown),
+                context=learned.engine.describe().context,
+                replan_every=often,
+                track=("camera",) if shown == "camera" and row == PLANNER else (),
+                seed=seed,
+            )
+            figures: Figures = {
+                "seed": seed,
+                "offset": offset,
+                "row": row,
+                "reached": [int(attempt.success) for attempt in found.attempts],
+                "groups": {label: rate.value for label, rate in found.groups.items()},
+                "plan_ms": round(1e3 * found.plan_s, 3),
+                "cpu_s": round(time.process_time() - begin, 1),
+                "learn_cpu_s": round(learn_s, 1),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            }
+            _add(name, figures)
+            print(name, seed, offset, row, f"{np.mean(figures['reached']):.3f}", figures["cpu_s"], flush=True)
+            if row == PLANNER and shown == "camera" and offset == task.offsets[0] and seed == 0:
+                films = [
+                    Film(frames=_bytes(one.path["camera"]), goal=_bytes(pair.goal["camera"]), reached=one.success)
+                    for one, pair in zip(found.attempts, pairs, strict=True)
+                ]
+                Path(str(FILM).format(name)).write_bytes(film_grid(films[:: max(1, len(films) // 24)][:24], 8))
+
+
+def _bytes(pictures: NDArray[np.generic]) -> NDArray[np.uint8]:
+    return pictures.astype(np.uint8)
+
+
+def _results() -> dict[str, list[Figures]]:
+    return json.loads(RESULT.read_text()) if RESULT.exists() else {}
+
+
+def _found(name: str, seed: int, offset: int, row: str) -> Figures | None:
+    key = (seed, offset, row)
+    return next((o for o in _results().get(name, ()) if (o["seed"], o["offset"], o["row"]) == key), None)
+
+
+def _add(name: str, figures: Figures) -> None:
+    results = _results()  # as it is now: another run may have added to it
+    results.setdefault(name, []).append(figures)
+    results[name].sort(key=lambda one: (one["offset"], one["row"], one["seed"]))
+    RESULT.write_text(json.dumps(results) + "\n")
+    TABLE.write_text(table(results))
+
+
+def gain(first: Sequence[Figures], second: Sequence[Figures]) -> tuple[float, float, float] | None:
+    """How much more often the first reaches its goals than the second, pair by pair: the mean and its 95 % interval.
+
+    Pairs are drawn anew with all their training seeds, since these share them.
+    """
+    seeds = sorted({one["seed"] for one in first} & {one["seed"] for one in second})
+    if not seeds:
+        return None
+    by_seed = [{one["seed"]: np.array(one["reached"]) for one in rows} for rows in (first, second)]
+    change = np.mean([by_seed[0][seed] - by_seed[1][seed] for seed in seeds], axis=0)
+    draws = np.random.default_rng(0).integers(len(change), size=(DRAWS, len(change)))
+    low, high = np.quantile(change[draws].mean(1), (0.025, 0.975))
+    return float(change.mean()), float(low), float(high)
+
+
+def table(results: Mapping[str, Sequence[Figures]]) -> str:
+    """docs/goals.md."""
+    lines = [
+        "# How often goals are reached",
+        "",
+        "Written by `python benchmarks/goals.py` from `benchmarks/results/goals.json`; the file says what is asked and "
+        "how. Strict protocol: held-out episodes, no pair reached at its start, at most twice as many steps as the log "
+        "took. In brackets: 95 % Wilson interval over all attempts, then the worst training seed where there are "
+        "several.",
+        "",
+    ]
+    for name in (name for name in TASKS if name in results):
+        found = results[name]
+        offsets = sorted({one["offset"] for one in found})
+        rows = [row for row in ROWS if any(one["row"] == row for one in found)]
+        cpu = np.mean([one["learn_cpu_s"] for one in found])
+        count, seeds = len(found[0]["reached"]), len({one["seed"] for one in found})
+        lines += [
+            f"## {name}",
+            "",
+            f"{count} pairs an offset, training seeds: {seeds}. Learning took {cpu:.0f} s of processor time.",
+            "",
+            "| who acts | " + " | ".join(f"{offset} steps" for offset in offsets) + " |",
+            "| --- " * (len(offsets) + 1) + "|",
+        ]
+        for row in rows:
+            cells = [_cell([o for o in found if (o["row"], o["offset"]) == (row, offset)]) for offset in offsets]
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        lines += ["", *_gains(found, offsets), ""]
+    return "\n".join(lines)
+
+
+ROWS = (PLANNER, FLAT, GUIDED, FULL, INVERSE, CEILING, STRAIGHT, RANDOM, NO_MOVE)
+
+
+def _cell(found: Sequence[Figures]) -> str:
+    if not found:
+        return "–"
+    rate = wilson(sum(sum(one["reached"]) for one in found), sum(len(one["reached"]) for one in found))
+    worst = f"; {min(np.mean(one['reached']) for one in found):.1%}" if len(found) > 1 else ""
+    return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%}{worst})"
+
+
+def _gains(found: Sequence[Figures], offsets: Sequence[int]) -> list[str]:
+    lines = []
+    for first, second, words in (
+        (PLANNER, FLAT, "Landmarks change"),
+        (GUIDED, FULL, "`guided`, not full search, changes"),
+    ):
+        told = []
+        for offset in offsets:
+            both = [[one for one in found if (one["row"], one["offset"]) == (row, offset)] for row in (first, second)]
+            change = gain(*both)
+            if change is not None:
+                told.append(
+                    f"{100 * change[0]:+.1f} points at {offset} ({100 * change[1]:+.1f} to {100 * change[2]:+.1f})"
+                )
+        if told:
+            lines.append(f"{words} success, pair by pair, by " + ", ".join(told) + ".")
+    return lines
+
+
+def main() -> None:
+    """Measures what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--full", nargs="*", type=int, default=[], help="offsets at which the full search plans too")
+    parser.add_argument("--logs", type=Path, help="folder of recorded logs, kept; default: a temporary one")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in given.tasks:
+            for seed in range(given.seeds):
+                measure(name, seed, given.logs or Path(temporary), given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""A maze of OGBench, in which a point goes: `worldline learn LOGS --recipe worldline.recipes.point_maze:point_maze`.
+
+The logs come from noisy walks between random places that know the map. What is learned does not: the walls are nowhere
+in the signals, and have to be found in where moves led. benchmarks/goals.py says how often goals are reached.
+
+Source: OGBench (2410.20092), `pointmaze-medium-v0` and its larger siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal, final
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.store import Store
+from worldline.errors import MissingExtraError
+from worldline.labs.lab import Policy
+from worldline.recipes.recipe import Recipe
+from worldline.recipes.vectors import vectors
+from worldline.workflows.record import record
+
+Floats = NDArray[np.floating]
+Maze = Literal["medium", "large", "giant"]
+
+MAX_MOVE: Final = 0.2
+"""Along each axis in one step, m."""
+NEAR: Final = 1.0
+"""A goal is reached at this distance, m: the environment's own rule."""
+CLEAR: Final = 1.2
+"""Around the middle of its cell, m: where an episode starts, and where walks head for."""
+NOISE: Final = 0.5
+"""Of the walks, deviation, as a share of the longest move: that of OGBench's own logs."""
+
+
+@final
+class PointMaze(gymnasium.Env[dict[str, Any], dict[str, Any]]):
+    """The environment without goals of its own, and with a start that its seed alone decides.
+
+    Observation: `position` [m]. Action: `move` [m].
+
+    Args:
+        maze: which map.
+
+    Raises:
+        MissingExtraError: OGBench is not installed.
+    """
+
+    def __init__(self, maze: Maze = "medium") -> None:
+        try:
+            from ogbench.locomaze.maze import make_maze_env
+        except ImportError as error:
+            raise MissingExtraError("ogbench", "envs") from error
+        self.maze = make_maze_env("point", "maze", maze_type=maze, terminate_at_goal=False)
+        self.free = np.argwhere(self.maze.maze_map == 0)
+        box = gymnasium.spaces.Box
+        self.observation_space = gymnasium.spaces.Dict({"position": box(-np.inf, np.inf, (2,), np.float32)})
+        self.action_space = gymnasium.spaces.Dict({"move": box(-MAX_MOVE, MAX_MOVE, (2,), np.float32)})
+
+    @property
+    def schema(self) -> Schema:
+        """The two signals."""
+        place = Signal(
+            name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", components=("x", "y")
+        )
+        move = replace(place, name="move", role=Role.ACTION, low=(-MAX_MOVE,) * 2, high=(MAX_MOVE,) * 2)
+        return Schema(signals=(place, move))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Somewhere near the middle of any free cell."""
+        super().reset(seed=seed)
+        del options
+        self.maze.reset(seed=0)  # of its task and goal, which nobody asks for
+        self.maze.set_state(self.place(self.np_random), np.zeros(2))
+        return self._observe(), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One move; no reward, no end."""
+        self.maze.step(np.asarray(action["move"], float) / MAX_MOVE)
+        return self._observe(), 0.0, False, False, {}
+
+    def place(self, generator: np.random.Generator) -> Floats:
+        """A position [2] in a free cell, m."""
+        middle = self.maze.ij_to_xy(self.free[generator.integers(len(self.free))])
+        return np.asarray(middle + generator.uniform(-CLEAR, CLEAR, 2))
+
+    def towards(self, position: Floats, goal: Floats) -> Floats:
+        """The next point [2] on the way to `goal`: the middle of a cell, or the goal itself in the same or next one."""
+        cell = self.maze.xy_to_ij(position)
+        subgoal, steps = self.maze.get_oracle_subgoal(position, goal)
+        return goal if steps[cell] <= 1 else np.asarray(subgoal, float)
+
+    def close(self) -> None:
+        """Frees the physics."""
+        self.maze.close()
+
+    def _observe(self) -> dict[str, Any]:
+        return {"position": np.asarray(self.maze.get_xy(), np.float32)}
+
+
+@final
+class Walker(Policy):
+    """Goes from place to place through the maze, with noise on every move.
+
+    Args:
+        env: knows the map.
+    """
+
+    def __init__(self, env: PointMaze) -> None:
+        self._env = env
+        self._goal: Floats = np.zeros(2)
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Draws the first place."""
+        self._goal = self._env.place(generator)
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """At full speed towards the place, and a new one once it is reached."""
+        position = observation["position"].astype(float)
+        if np.linalg.norm(position - self._goal) < NEAR / 2:
+            self._goal = self._env.place(generator)
+        way = self._env.towards(position, self._goal) - position
+        move = way / max(float(np.linalg.norm(way)), 1e-9) + NOISE * generator.normal(size=2)
+        return {"move": (MAX_MOVE * np.clip(move, -1, 1)).astype(np.float32)}
+
+
+def record_point_maze(
+    destination: Path | str,
+    *,
+    num_episodes: int,
+    seed: int,
+    maze: Maze = "medium",
+    num_steps: int = 400,
+    progress: Callable[[int, int], None] | None = None,
+) -> Store:
+    """A new store of walks; see `record`."""
+    env = PointMaze(maze)
+    try:
+        return record(
+            env,
+            destination,
+            policy=Walker(env),
+            num_episodes=num_episodes,
+            max_steps=num_steps,
+            seed=seed,
+            schema=env.schema,
+            progress=progress,
+        )
+    finally:
+        env.close()
+
+
+def point_maze(store: Store) -> Recipe:
+    """That for vectors, with a map for goals that are far.
+
+    Args:
+        store: from `record_point_maze`.
+    """
+    recipe = vectors(store)
+    return replace(recipe, name="point-maze", heads=replace(recipe.heads, num_landmarks=256, reach=12.0))

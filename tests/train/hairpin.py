@@ -1,0 +1,46 @@
+"""Two corridors side by side, joined at one end only, as an exact toy of a maze."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from worldline.heads.distance import Distance, DistanceConfig
+from worldline.train.imagination import Table
+
+LENGTH = 10
+WAY = torch.tensor(
+    [(x, 0.0) for x in range(LENGTH + 1)] + [(float(LENGTH), 1.0)] + [(x, 2.0) for x in range(LENGTH, -1, -1)]
+)
+"""Places [23, 2], a step apart: along one corridor, and back along the other, which is 2 away."""
+
+
+class Straight(Distance):
+    """How far places are apart as the crow flies, through any wall."""
+
+    def embed(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def between(self, start: Tensor, goal: Tensor) -> Tensor:
+        return (start - goal).norm(dim=-1)
+
+
+def straight() -> Straight:
+    return Straight(DistanceConfig(latent_size=2, width=2, size=2))
+
+
+def walks(*ways: Tensor) -> Table:
+    """Equally long episodes of places [T+1, 2]."""
+    length = len(ways[0])
+    rows = torch.arange(len(ways) * length)
+    return Table(
+        features=torch.cat(ways),
+        actions=torch.zeros(len(rows), 1),
+        exogenous=None,
+        step_s=torch.ones(len(rows)),
+        episode=rows // length,
+        first=rows // length * length,
+        length=torch.full((len(rows),), length),
+        held_out=torch.zeros(len(rows), dtype=torch.bool),
+        whole=torch.ones(len(rows), dtype=torch.bool),
+    )
