@@ -42,7 +42,7 @@ from worldline.labs.two_rooms import TwoRooms
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
 from worldline.planners.guided import Guided
-from worldline.recipes.point_maze import MAX_MOVE, NEAR, Maze, PointMaze, point_maze, record_point_maze
+from worldline.recipes.point_maze import MAX_MOVE, NEAR, Maze, PointMaze, Walker, point_maze
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.understanding.evidence import Film
@@ -140,9 +140,22 @@ def rooms(walls: Walls, num_episodes: int, recipe: Callable[[Store], Recipe]) ->
 
 def mazes(maze: Maze) -> Task:
     """OGBench's point maze."""
+
+    def walks(path: Path, num_episodes: int, seed: int) -> Store:
+        env = PointMaze(maze)
+        return record(
+            env,
+            path,
+            policy=Walker(env),
+            num_episodes=num_episodes,
+            max_steps=400,
+            seed=seed,
+            schema=env.schema,
+        )
+
     return Task(
-        learn=lambda path: record_point_maze(path, num_episodes=300, seed=0, maze=maze),
-        examine=lambda path: record_point_maze(path, num_episodes=100, seed=100, maze=maze),
+        learn=lambda path: walks(path, 300, 0),
+        examine=lambda path: walks(path, 100, 100),
         make=lambda: PointMaze(maze),
         recipe=point_maze,
         reached=lambda seen, goal: bool(np.linalg.norm(seen["position"] - goal["position"].astype(float)) < NEAR),

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from worldline.data.store import Store
 from worldline.errors import MissingExtraError
-from worldline.recipes.point_maze import CLEAR, MAX_MOVE, NEAR, PointMaze, Walker, point_maze, record_point_maze
+from worldline.recipes.point_maze import CLEAR, MAX_MOVE, NEAR, PointMaze, Walker, point_maze
+from worldline.workflows.record import record
 
 pytest.importorskip("ogbench")
 
@@ -23,7 +23,8 @@ def env() -> Iterator[PointMaze]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return record_point_maze(tmp_path_factory.mktemp("maze") / "store", num_episodes=6, seed=0, num_steps=150)
+    env, path = PointMaze(), tmp_path_factory.mktemp("maze") / "store"
+    return record(env, path, policy=Walker(env), num_episodes=6, max_steps=150, seed=0, schema=env.schema)
 
 
 def moved(env: PointMaze, *moves: tuple[float, float]) -> np.ndarray:
@@ -87,7 +88,7 @@ def test_the_recipe_learns_from_positions_and_makes_a_map(store: Store) -> None:
     assert recipe.heads.num_landmarks > 0
 
 
-def test_without_ogbench_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_ogbench_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ogbench.locomaze.maze", None)
     with pytest.raises(MissingExtraError, match="envs"):
-        record_point_maze(tmp_path / "store", num_episodes=1, seed=0)
+        PointMaze()

@@ -1,16 +1,16 @@
 """A maze of OGBench, in which a point goes: `worldline learn LOGS --recipe worldline.recipes.point_maze:point_maze`.
 
-The logs come from noisy walks between random places that know the map. What is learned does not: the walls are nowhere
-in the signals, and have to be found in where moves led. benchmarks/goals.py says how often goals are reached.
+The logs come from noisy walks between random places that know the map:
+`record(env, LOGS, policy=Walker(env), schema=env.schema, ...)` with `env = PointMaze()`. What is learned does not: the
+walls are nowhere in the signals, and have to be found in where moves led. benchmarks/goals.py says how often goals are
+reached.
 
 Source: OGBench (2410.20092), `pointmaze-medium-v0` and its larger siblings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, Literal, final
 
 import gymnasium
@@ -23,7 +23,6 @@ from worldline.errors import MissingExtraError
 from worldline.labs.lab import Policy
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
-from worldline.workflows.record import record
 
 Floats = NDArray[np.floating]
 Maze = Literal["medium", "large", "giant"]
@@ -131,37 +130,11 @@ class Walker(Policy):
         return {"move": (MAX_MOVE * np.clip(move, -1, 1)).astype(np.float32)}
 
 
-def record_point_maze(
-    destination: Path | str,
-    *,
-    num_episodes: int,
-    seed: int,
-    maze: Maze = "medium",
-    num_steps: int = 400,
-    progress: Callable[[int, int], None] | None = None,
-) -> Store:
-    """A new store of walks; see `record`."""
-    env = PointMaze(maze)
-    try:
-        return record(
-            env,
-            destination,
-            policy=Walker(env),
-            num_episodes=num_episodes,
-            max_steps=num_steps,
-            seed=seed,
-            schema=env.schema,
-            progress=progress,
-        )
-    finally:
-        env.close()
-
-
 def point_maze(store: Store) -> Recipe:
     """That for vectors, with a map for goals that are far.
 
     Args:
-        store: from `record_point_maze`.
+        store: of walks.
     """
     recipe = vectors(store)
     return replace(recipe, name="point-maze", heads=replace(recipe.heads, num_landmarks=256, reach=12.0))
