@@ -4,6 +4,7 @@ Run: .venv/bin/python benchmarks/goals.py [--tasks two-rooms ...] [--seeds 3] [-
 Adds to benchmarks/results/goals.json after every row and writes docs/goals.md; what was measured is not measured again.
 
 * two-rooms, two-rooms-random: from one picture to another; half of the pairs lie across the wall. Reached within 3 px.
+* reacher: dm_control's arm, from a moving pose to the angles of another. Reached within 0.05 rad at both joints.
 * point-maze, point-maze-giant: OGBench's mazes, from one position to another. Reached within 1 m, the environment's own
   rule.
 
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldline.contracts.episode import Arrays
 from worldline.contracts.planner import Planner
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
 from worldline.control.goal_reaching import evaluate
@@ -43,6 +45,8 @@ from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
 from worldline.planners.guided import Guided
 from worldline.recipes.point_maze import MAX_MOVE, NEAR, Maze, PointMaze, Walker, point_maze
+from worldline.recipes.reacher import NEAR as REACHED
+from worldline.recipes.reacher import Flail, Reacher, pull, reacher, turned
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.understanding.evidence import Film
@@ -58,12 +62,11 @@ RESULT = ROOT / "benchmarks" / "results" / "goals.json"
 TABLE = ROOT / "docs" / "goals.md"
 FILM = ROOT / "docs" / "images" / "goals-{}.png"
 OFFSETS = (25, 50, 75, 100, 150)
-HORIZON = 12
 DRAWS = 10_000
 PUBLISHED = CrossEntropy(num_candidates=300, num_iterations=30, num_elites=30)
 """The setting of the published planners (2603.19312): 9,000 sequences a plan."""
 PLANNER, FLAT, GUIDED, FULL, INVERSE = "planner", "planner, no landmarks", "guided", "full search", "inverse head alone"
-RANDOM, NO_MOVE, STRAIGHT, CEILING = "random actions", "no move", "straight at the goal", "knows the map"
+RANDOM, NO_MOVE, STRAIGHT, CEILING = "random actions", "no move", "straight at the goal", "knows the world"
 Figures = dict[str, Any]
 
 
@@ -79,10 +82,12 @@ class Task:
         reached: whether an observation is near enough to a goal.
         group: the label of a pair.
         groups: those that are wanted.
-        shown: the signals of the goal that the world is shown.
-        replan_every: steps that are taken of each plan.
-        ceiling: acts with the true map.
-        offsets: steps between start and goal.
+        shown: the signals of the goal that the planner is shown.
+        whole: those that its heads need.
+        ceiling: acts by what nobody has learned.
+        straight: acts as if nothing stood between; None where that is no way to act.
+        horizon: steps of a plan.
+        replan_every: steps that are taken of it.
     """
 
     learn: Callable[[Path], Store]
@@ -92,10 +97,12 @@ class Task:
     reached: Reached
     group: Grouping
     groups: Sequence[str]
-    shown: str
-    replan_every: int
+    shown: Sequence[str]
+    whole: Sequence[str]
     ceiling: Callable[[], Actor]
-    offsets: Sequence[int] = OFFSETS
+    straight: Actor | None
+    horizon: int = 12
+    replan_every: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +126,18 @@ class Walk(Actor):
         return {"move": np.repeat(move[:, None], num_steps, 1).astype(np.float32)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pull(Actor):
+    """A spring and a brake, tuned by hand."""
+
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
+        """The same torque `num_steps` times."""
+        del seed
+        angles, velocity = (now.history.observations[name][:, -1].astype(float) for name in ("angles", "velocity"))
+        torque = pull(angles, velocity, now.goals["angles"].astype(float))
+        return {"torque": np.repeat(torque[:, None], num_steps, 1).astype(np.float32)}
+
+
 def rooms(walls: Walls, num_episodes: int, recipe: Callable[[Store], Recipe]) -> Task:
     """Two Rooms."""
     oracle = LocalWorld(
@@ -132,9 +151,11 @@ def rooms(walls: Walls, num_episodes: int, recipe: Callable[[Store], Recipe]) ->
         reached=reached,
         group=side,
         groups=GROUPS,
-        shown="camera",
+        shown=("camera",),
+        whole=("camera",),
+        ceiling=lambda: WorldActor(world=oracle, horizon=12),
+        straight=StraightActor(),
         replan_every=1,
-        ceiling=lambda: WorldActor(world=oracle, horizon=HORIZON),
     )
 
 
@@ -161,9 +182,36 @@ def mazes(maze: Maze) -> Task:
         reached=lambda seen, goal: bool(np.linalg.norm(seen["position"] - goal["position"].astype(float)) < NEAR),
         group=lambda *_: "all",
         groups=("all",),
-        shown="position",
-        replan_every=5,
+        shown=("position",),
+        whole=("position",),
         ceiling=lambda: Walk(maze=PointMaze(maze)),
+        straight=Walk(),
+    )
+
+
+def arm() -> Task:
+    """The reacher of dm_control."""
+
+    def flailing(path: Path, num_episodes: int, seed: int) -> Store:
+        env = Reacher()
+        return record(env, path, policy=Flail(), num_episodes=num_episodes, max_steps=300, seed=seed, schema=env.schema)
+
+    def near(seen: Arrays, goal: Arrays) -> bool:
+        return bool((np.abs(turned(seen["angles"] - goal["angles"].astype(float))) < REACHED).all())
+
+    return Task(
+        learn=lambda path: flailing(path, 300, 0),
+        examine=lambda path: flailing(path, 100, 100),
+        make=Reacher,
+        recipe=reacher,
+        reached=near,
+        group=lambda *_: "all",
+        groups=("all",),
+        shown=("angles",),
+        whole=("angles", "velocity"),
+        ceiling=Pull,
+        straight=None,
+        horizon=25,
     )
 
 
@@ -172,33 +220,35 @@ TASKS = {
     "two-rooms-random": rooms("random", 1600, two_rooms_random),
     "point-maze": mazes("medium"),
     "point-maze-giant": mazes("giant"),
+    "reacher": arm(),
 }
 
 
-def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor, str, int]]:
+def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
     """Per row who acts, what it is shown of the goal, and how many steps of each answer are taken."""
     engine, recipe, schema = learned.engine, learned.recipe, learned.engine.schema
-    maze, often = task.shown == "position", task.replan_every
+    shown, whole, often = task.shown, task.whole, task.replan_every
 
-    def by(engine: LearnedEngine, planner: Planner, proposals: int, horizon: int = HORIZON) -> Actor:
+    def by(engine: LearnedEngine, planner: Planner, proposals: int, horizon: int, signals: Sequence[str]) -> Actor:
         world = LocalWorld(engine, learned.calibration, planner, num_proposals=proposals)
         alone = isinstance(planner, FirstProposal)
-        return WorldActor(world=world, horizon=horizon, warm_start=not alone, in_steps=True)
+        return WorldActor(world=world, horizon=horizon, warm_start=not alone, in_steps=signals == task.whole)
 
-    rows: dict[str, tuple[Actor, str, int]] = {
-        PLANNER: (by(engine, recipe.planner, recipe.num_proposals), task.shown, often),
-        GUIDED: (by(engine, Guided(), 1), task.shown, often),
-        INVERSE: (by(engine, FirstProposal(), 1, 1), task.shown, 1),
-        RANDOM: (RandomActor(schema=schema), task.shown, 1),
-        NO_MOVE: (NoMoveActor(schema=schema), task.shown, 1),
-        STRAIGHT: (Walk() if maze else StraightActor(), "position", 1),
-        CEILING: (task.ceiling(), "position", 1 if maze else HORIZON),
+    rows: dict[str, tuple[Actor, Sequence[str], int]] = {
+        PLANNER: (by(engine, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often),
+        GUIDED: (by(engine, Guided(), 1, task.horizon, whole), whole, often),
+        INVERSE: (by(engine, FirstProposal(), 1, 1, whole), whole, 1),
+        RANDOM: (RandomActor(schema=schema), shown, 1),
+        NO_MOVE: (NoMoveActor(schema=schema), shown, 1),
+        CEILING: (task.ceiling(), engine.describe().predicts, 1),
     }
+    if task.straight is not None:
+        rows[STRAIGHT] = (task.straight, ("position",), 1)
     if engine.landmarks is not None:
         flat = replace(engine, landmarks=None)
-        rows[FLAT] = (by(flat, recipe.planner, recipe.num_proposals), task.shown, often)
+        rows[FLAT] = (by(flat, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
     if full:
-        rows[FULL] = (by(engine, PUBLISHED, 0), task.shown, often)
+        rows[FULL] = (by(engine, PUBLISHED, 0, task.horizon, shown), shown, often)
     return rows
 
 
@@ -230,21 +280,22 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
         begin = time.process_time()
         learned = learn_world(store, recipe, folder=Path(temporary))
         learn_s = time.process_time() - begin
-    for offset in task.offsets:
+    for offset in OFFSETS:
         pairs = pairs_of(task, exam, offset, given.pairs, learned.engine.describe().context)
         for row, (actor, shown, often) in actors(task, learned, offset in given.full).items():
             if _found(name, seed, offset, row) is not None:
                 continue
+            filmed = row == PLANNER and "camera" in shown and offset == OFFSETS[0] and seed == 0
             begin = time.process_time()
             found = evaluate(
                 actor,
                 task.make,
                 pairs,
                 reached=task.reached,
-                goal_signals=(shown,) if row != CEILING or shown == task.shown else (task.shown, shown),
+                goal_signals=shown,
                 context=learned.engine.describe().context,
                 replan_every=often,
-                track=("camera",) if shown == "camera" and row == PLANNER else (),
+                track=("camera",) if filmed else (),
                 seed=seed,
             )
             figures: Figures = {
@@ -260,7 +311,7 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
             }
             _add(name, figures)
             print(name, seed, offset, row, f"{np.mean(figures['reached']):.3f}", figures["cpu_s"], flush=True)
-            if row == PLANNER and shown == "camera" and offset == task.offsets[0] and seed == 0:
+            if filmed:
                 films = [
                     Film(frames=_bytes(one.path["camera"]), goal=_bytes(pair.goal["camera"]), reached=one.success)
                     for one, pair in zip(found.attempts, pairs, strict=True)

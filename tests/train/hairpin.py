@@ -10,9 +10,11 @@ from worldline.train.imagination import Table
 
 LENGTH = 10
 WAY = torch.tensor(
-    [(x, 0.0) for x in range(LENGTH + 1)] + [(float(LENGTH), 1.0)] + [(x, 2.0) for x in range(LENGTH, -1, -1)]
+    [(x, 0.0) for x in range(LENGTH + 1)]
+    + [(float(LENGTH), y) for y in (1.0, 2.0, 3.0)]
+    + [(x, 4.0) for x in range(LENGTH, -1, -1)]
 )
-"""Places [23, 2], a step apart: along one corridor, and back along the other, which is 2 away."""
+"""Places [25, 2], a step apart: along one corridor, and back along the other, which is 4 away."""
 
 
 class Straight(Distance):

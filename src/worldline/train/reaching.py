@@ -34,8 +34,8 @@ FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
 
 MOST_PLACES: Final = 4096
 """Stored latents that landmarks are chosen among."""
-ROWS: Final = 1024
-"""Stored latents that are compared with all landmarks at once."""
+ROWS: Final = 64
+"""Stored latents that are compared with all landmarks at once: few enough for a processor's cache."""
 
 LAST_WEIGHT: Final = 1.0
 """Of the distance after the last step that is left, which counts among all of them besides."""
@@ -173,12 +173,13 @@ def _ways(
     """The steps of the shortest ways over legs that were walked, from beside one landmark to beside another."""
     count, rows = config.num_landmarks, torch.arange(len(nearest))
     legs = torch.full((count * count,), torch.inf)
-    usable = table.whole & (torch.maximum(coming, leaving) <= config.reach)
-    for gap in range(1, int(2 * config.reach) + 1):
-        start = rows[(table.steps_after >= gap) & usable & usable.roll(-gap)]
+    for gap in range(1, int(config.reach) + 1):
+        start = rows[(table.steps_after >= gap) & table.whole & table.whole.roll(-gap)]
         there = start + gap
         length = coming[start] + gap + leaving[there]
-        legs.scatter_reduce_(0, nearest[start] * count + nearest[there], length, "amin")
+        # No leg is longer than the head is believed: from where it begins, its end can be headed for.
+        walked = length <= config.reach
+        legs.scatter_reduce_(0, (nearest[start] * count + nearest[there])[walked], length[walked], "amin")
     steps = legs.view(count, count)
     steps.fill_diagonal_(0.0)
     for through in range(count):

@@ -1,0 +1,148 @@
+"""The two-jointed arm of dm_control: `worldline learn LOGS --recipe worldline.recipes.reacher:reacher`.
+
+The logs come from torques that wander, or that pull the arm towards one pose after another:
+`record(env, LOGS, policy=Flail(), schema=env.schema, ...)` with `env = Reacher()`. The arm has momentum, and turns all
+the way round. benchmarks/goals.py says how often poses are reached.
+
+Source: the DeepMind Control Suite (1801.00690), `reacher`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Final, final
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.store import Store
+from worldline.errors import MissingExtraError
+from worldline.labs.lab import Policy
+from worldline.recipes.recipe import Recipe
+from worldline.recipes.vectors import vectors
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 0.02
+WRIST: Final = math.radians(160)
+"""How far the wrist bends to each side."""
+NEAR: Final = 0.05
+"""A pose is reached where each joint is as near, rad: the rule of stable-worldmodel's evaluation."""
+PULL, BRAKE = 2.0, 0.3
+"""Of the pulled arm: torque for each rad that is missing, and against each rad/s."""
+
+
+@final
+class Reacher(gymnasium.Env[dict[str, Any], dict[str, Any]]):
+    """The environment without its target, and with a start that its seed alone decides.
+
+    Observations: `angles` [rad] of shoulder and wrist, `velocity` [rad/s] of both. Action: `torque`, of what the motors
+    can do.
+
+    Raises:
+        MissingExtraError: dm_control is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from dm_control import suite
+        except ImportError as error:
+            raise MissingExtraError("dm_control", "envs") from error
+        self.arm = suite.load("reacher", "easy", task_kwargs={"random": 0, "time_limit": math.inf})
+        box = gymnasium.spaces.Box
+        self.observation_space = gymnasium.spaces.Dict(
+            {"angles": box(-math.pi, math.pi, (2,), np.float32), "velocity": box(-np.inf, np.inf, (2,), np.float32)}
+        )
+        self.action_space = gymnasium.spaces.Dict({"torque": box(-1, 1, (2,), np.float32)})
+
+    @property
+    def schema(self) -> Schema:
+        """The three signals."""
+        angles = Signal(
+            name="angles",
+            role=Role.OBSERVATION,
+            kind=Kind.VECTOR,
+            shape=(2,),
+            unit="rad",
+            low=(-math.pi,) * 2,
+            period=2 * math.pi,
+            components=("shoulder", "wrist"),
+            entity="arm",
+        )
+        velocity = replace(angles, name="velocity", unit="rad/s", low=None, period=None)
+        torque = replace(velocity, name="torque", role=Role.ACTION, unit="1", low=(-1.0,) * 2, high=(1.0,) * 2)
+        return Schema(signals=(angles, velocity, torque), step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """At rest in any pose."""
+        super().reset(seed=seed)
+        del options
+        self.arm.reset()
+        with self.arm.physics.reset_context():
+            self.arm.physics.data.qpos[:] = pose(self.np_random)
+        return self._observe(), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """A fiftieth of a second; no reward, no end."""
+        self.arm.step(np.asarray(action["torque"], float))
+        return self._observe(), 0.0, False, False, {}
+
+    def _observe(self) -> dict[str, Any]:
+        data = self.arm.physics.data
+        return {"angles": turned(data.qpos).astype(np.float32), "velocity": np.array(data.qvel, np.float32)}
+
+
+def pose(generator: np.random.Generator) -> Floats:
+    """Angles [2] of any pose, rad."""
+    return np.asarray(generator.uniform((-math.pi, -WRIST), (math.pi, WRIST)))
+
+
+def turned(angles: Floats) -> Floats:
+    """The same angles in [-pi, pi)."""
+    return np.asarray((np.asarray(angles) + math.pi) % (2 * math.pi) - math.pi)
+
+
+@final
+class Flail(Policy):
+    """In half of the episodes torques wander; in the others they pull towards one pose after another, with noise."""
+
+    def __init__(self) -> None:
+        self._pulled, self._left = False, 0
+        self._pose: Floats = np.zeros(2)
+        self._noise: Floats = np.zeros(2)
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Draws which kind of episode it will be."""
+        self._pulled, self._left, self._noise = bool(generator.random() < 0.5), 0, generator.normal(size=2)
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """The next torque."""
+        self._noise = 0.9 * self._noise + math.sqrt(1 - 0.9**2) * generator.normal(size=2)
+        if not self._pulled:
+            return {"torque": np.clip(0.7 * self._noise, -1, 1).astype(np.float32)}
+        if self._left == 0:
+            self._pose, self._left = pose(generator), int(generator.integers(20, 60))
+        self._left -= 1
+        torque = pull(observation["angles"], observation["velocity"], self._pose) + 0.3 * self._noise
+        return {"torque": np.clip(torque, -1, 1).astype(np.float32)}
+
+
+def pull(angles: Floats, velocity: Floats, wanted: Floats) -> Floats:
+    """The torque [..., 2] of a spring and a brake towards a pose; the shoulder takes the shorter way round."""
+    way = np.asarray(wanted, float) - angles
+    way[..., :1] = turned(way[..., :1])
+    return np.asarray(np.clip(PULL * way - BRAKE * np.asarray(velocity, float), -1, 1))
+
+
+def reacher(store: Store) -> Recipe:
+    """That for vectors.
+
+    Args:
+        store: of flailing.
+    """
+    return replace(vectors(store), name="reacher")
