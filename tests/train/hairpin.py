@@ -11,10 +11,10 @@ from worldline.train.imagination import Table
 LENGTH = 10
 WAY = torch.tensor(
     [(x, 0.0) for x in range(LENGTH + 1)]
-    + [(float(LENGTH), y) for y in (1.0, 2.0, 3.0)]
-    + [(x, 4.0) for x in range(LENGTH, -1, -1)]
+    + [(float(LENGTH), y) for y in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    + [(x, 6.0) for x in range(LENGTH, -1, -1)]
 )
-"""Places [25, 2], a step apart: along one corridor, and back along the other, which is 4 away."""
+"""Places [27, 2], a step apart: along one corridor, and back along the other, which is 6 away."""
 
 
 class Straight(Distance):

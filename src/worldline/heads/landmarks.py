@@ -22,7 +22,7 @@ class LandmarksConfig:
 
     Args:
         latent_size: D of the model.
-        num_landmarks: M, at least 1; so many that neighbours lie well within reach.
+        num_landmarks: M, at least 1; so many that neighbours are less than half the reach apart.
         reach: steps within which the distance head is believed, above 0.
     """
 

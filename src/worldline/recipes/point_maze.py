@@ -137,4 +137,4 @@ def point_maze(store: Store) -> Recipe:
         store: of walks.
     """
     recipe = vectors(store)
-    return replace(recipe, name="point-maze", heads=replace(recipe.heads, num_landmarks=256, reach=30.0))
+    return replace(recipe, name="point-maze", heads=replace(recipe.heads, num_landmarks=256, reach=40.0))

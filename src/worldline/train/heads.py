@@ -52,7 +52,7 @@ class HeadsConfig:
         unroll: imagined steps that dynamics and heads are fitted on.
         far: steps beyond which pairs are no longer pushed apart as strongly; about a quarter of an episode.
         num_landmarks: of the map for goals further than `reach`, from all over the logs; 0 makes none. So many that
-            neighbours lie well within reach.
+            neighbours are less than half the reach apart.
         reach: steps within which the distance is believed, if there is a map.
         learning_rate: first of a linear decay to 0.
         seed: of initial weights and batches.
@@ -70,7 +70,7 @@ class HeadsConfig:
     unroll: int = 6
     far: float = 15.0
     num_landmarks: int = 0
-    reach: float = 30.0
+    reach: float = 40.0
     learning_rate: float = 1e-3
     seed: int = 0
 

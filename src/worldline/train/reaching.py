@@ -153,7 +153,14 @@ def fit_landmarks(
         nearest.append(beside[:, 0])
         coming.append(to.gather(1, beside)[:, 0])
         leaving.append(back.gather(1, beside)[:, 0])
-    head.steps.copy_(_ways(table, torch.cat(nearest), torch.cat(coming), torch.cat(leaving), config))
+    legs = _legs(table, torch.cat(nearest), torch.cat(coming), torch.cat(leaving), config)
+    # As long as the head says at least: to head for what lies behind a landmark then never looks longer than to stop
+    # at it. And half the reach at most: once a landmark is half as near, the next one is in reach.
+    legs = torch.maximum(legs, distance.between(marks[:, None], marks))
+    legs = legs.masked_fill(legs > reach / 2, torch.inf).fill_diagonal_(0.0)
+    for through in range(num_landmarks):
+        legs = torch.minimum(legs, legs[:, through, None] + legs[through])
+    head.steps.copy_(legs)
     return head.eval()
 
 
@@ -167,21 +174,15 @@ def _spread(distance: Distance, places: Float[Tensor, "P size"], count: int) -> 
     return torch.tensor(chosen)
 
 
-def _ways(
+def _legs(
     table: Table, nearest: Tensor, coming: Tensor, leaving: Tensor, config: LandmarksConfig
 ) -> Float[Tensor, "M M"]:
-    """The steps of the shortest ways over legs that were walked, from beside one landmark to beside another."""
+    """The steps of the shortest walk from beside one landmark to beside another; infinite where there was none."""
     count, rows = config.num_landmarks, torch.arange(len(nearest))
     legs = torch.full((count * count,), torch.inf)
-    for gap in range(1, int(config.reach) + 1):
+    for gap in range(1, int(config.reach / 2) + 1):
         start = rows[(table.steps_after >= gap) & table.whole & table.whole.roll(-gap)]
         there = start + gap
         length = coming[start] + gap + leaving[there]
-        # No leg is longer than the head is believed: from where it begins, its end can be headed for.
-        walked = length <= config.reach
-        legs.scatter_reduce_(0, (nearest[start] * count + nearest[there])[walked], length[walked], "amin")
-    steps = legs.view(count, count)
-    steps.fill_diagonal_(0.0)
-    for through in range(count):
-        steps = torch.minimum(steps, steps[:, through, None] + steps[through])
-    return steps
+        legs.scatter_reduce_(0, nearest[start] * count + nearest[there], length, "amin")
+    return legs.view(count, count)
