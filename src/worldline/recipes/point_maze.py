@@ -137,4 +137,5 @@ def point_maze(store: Store) -> Recipe:
         store: of walks.
     """
     recipe = vectors(store)
-    return replace(recipe, name="point-maze", heads=replace(recipe.heads, num_landmarks=256, reach=40.0))
+    heads = replace(recipe.heads, dynamics_updates=3000, num_landmarks=256, reach=40.0)
+    return replace(recipe, name="point-maze", heads=heads)
