@@ -144,6 +144,21 @@ def test_proposals_are_what_the_inverse_head_does_step_by_step() -> None:
     np.testing.assert_allclose(found[:, :, :1], first, rtol=1e-6)
 
 
+def test_proposals_set_out_from_where_pending_actions_lead() -> None:
+    engine = untrained(CALM.schema, ("position",), goals=True)
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    goal = {"position": np.ones((3, 2), np.float32)}
+    sent = {"push": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 2, 2)}
+    inputs = to_inputs({"push": sent["push"][:, None]}, {}, CALM.schema)
+    later = engine.model.rollout(belief, inputs, generator=torch.Generator()).final
+    found, due = (
+        engine.propose(start, goal, 3, num_proposals=1, pending=pending, seed=0)["push"]
+        for start, pending in ((belief, sent), (later, None))
+    )
+    np.testing.assert_allclose(found, due, rtol=1e-6)
+    assert not np.allclose(found, engine.propose(belief, goal, 3, num_proposals=1, seed=0)["push"])
+
+
 def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
     engine = untrained(CALM.schema, ("position",), goals=True)
     assert engine.inverse_head is not None

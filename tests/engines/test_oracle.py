@@ -79,6 +79,17 @@ def test_the_expert_arrives_when_the_distance_says() -> None:
     assert (steps[..., -1] < 0.05).all()
 
 
+def test_the_expert_sets_out_from_where_pending_moves_lead() -> None:
+    belief = ENGINE.observe(None, batch(EPISODES, 0, 1), seed=0)
+    goal = {"position": np.full((len(EPISODES), 2), 6, np.float32)}
+    sent = {"move": np.full((len(EPISODES), 3, 2), 5, np.float32)}
+    proposed = ENGINE.propose(belief, goal, 30, num_proposals=1, pending=sent, seed=0)["move"]
+    whole = {"move": np.concatenate([sent["move"][:, None], proposed], 2)}
+    assert (ENGINE.distance(belief, Future(actions=whole), goal)[..., -1] < 0.05).all()
+    at_once = ENGINE.propose(belief, goal, 30, num_proposals=1, seed=0)["move"]
+    assert not np.allclose(proposed, at_once)
+
+
 def test_a_goal_without_a_state_is_refused() -> None:
     belief = ENGINE.observe(None, batch(EPISODES, 0, 1), seed=0)
     future = Future(actions={"move": np.zeros((6, 1, 1, 2), np.float32)})

@@ -141,7 +141,7 @@ class Able(Drawing, Abducts, Novelty, Reaches):
         path = self.imagine(belief, future, num_samples=3, seed=0).signals["position"].mean(2)
         return np.abs(path - goal["position"][:, None, None]).max(-1)
 
-    def propose(self, belief, goal, horizon, *, num_proposals, seed):
+    def propose(self, belief, goal, horizon, *, num_proposals, pending=None, seed):
         way = np.clip(goal["position"] - self.opened(belief), -1, 1)[:, None, None]
         return {"push": np.broadcast_to(way, (len(way), 1, horizon, 2))}
 
@@ -311,6 +311,14 @@ class ProposesOutside(Able):
         return {"push": 3.0 * super().propose(*args, **rest)["push"] + 1.0}
 
 
+class ProposesWhatIsPending(Able):
+    """What was sent already comes back as a part of the proposals."""
+
+    def propose(self, belief, goal, horizon, *, pending=None, **rest):
+        found = super().propose(belief, goal, horizon, **rest)["push"]
+        return {"push": found if pending is None else np.concatenate([pending["push"][:, None], found], 2)}
+
+
 class ConstantNovelty(Able):
     def novelty(self, belief):
         return np.full(len(belief), 0.8)
@@ -348,6 +356,7 @@ FAULTS = [
     (NoiseNotReplayed, "engine.abducts"),
     (FakedDistance, "engine.reaches"),
     (ProposesOutside, "engine.reaches"),
+    (ProposesWhatIsPending, "engine.reaches"),
     (ConstantNovelty, "engine.novelty"),
 ]
 

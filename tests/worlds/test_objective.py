@@ -44,7 +44,14 @@ class Seeing(Engine, Reaches):
         return np.linalg.norm(position - self.place(goal)[:, None, None], axis=-1)
 
     def propose(
-        self, belief: EngineBelief, goal: Arrays, horizon: int, *, num_proposals: int, seed: int
+        self,
+        belief: EngineBelief,
+        goal: Arrays,
+        horizon: int,
+        *,
+        num_proposals: int,
+        pending: Arrays | None = None,
+        seed: int,
     ) -> Mapping[str, np.ndarray]:
         towards = np.sign(self.place(goal)).astype(np.float32)
         return {"push": towards[:, None, None] * np.ones((1, min(2, num_proposals), horizon, 1), np.float32)}

@@ -144,9 +144,25 @@ class Reaches(ABC):
 
     @abstractmethod
     def propose(
-        self, belief: EngineBelief, goal: Arrays, horizon: int, *, num_proposals: int, seed: int
+        self,
+        belief: EngineBelief,
+        goal: Arrays,
+        horizon: int,
+        *,
+        num_proposals: int,
+        pending: Arrays | None = None,
+        seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
-        """Per action signal [W, P, T, *shape]: sequences to start a search from; P may be smaller than asked."""
+        """Per action signal [W, P, T, *shape]: sequences to start a search from; P may be smaller than asked.
+
+        Args:
+            belief: from `observe`, W worlds.
+            goal: as in `distance`.
+            horizon: T, steps of each sequence.
+            num_proposals: P.
+            pending: per action signal [W, D, *shape], taken before the sequences begin; None for nothing.
+            seed: of every draw.
+        """
 
 
 class Novelty(ABC):

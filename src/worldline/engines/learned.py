@@ -180,7 +180,14 @@ class LearnedEngine(Engine, Reaches, Novelty):
 
     @torch.no_grad()
     def propose(
-        self, belief: EngineBelief, goal: Arrays, horizon: int, *, num_proposals: int, seed: int
+        self,
+        belief: EngineBelief,
+        goal: Arrays,
+        horizon: int,
+        *,
+        num_proposals: int,
+        pending: Arrays | None = None,
+        seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
         """What the inverse head does, imagined step by step: P is 1, or 0 without that head; see `Reaches`.
 
@@ -189,12 +196,15 @@ class LearnedEngine(Engine, Reaches, Novelty):
         """
         del num_proposals
         held, wanted = _belief(belief), self._goal(goal)
-        if not self._missing(goal):
-            wanted, _ = self._aim(held, wanted)
         generator = torch.Generator().manual_seed(seed)
         if self.inverse_head is None or self.schema.exogenous:
             size = sum(signal.size for signal in self.schema.actions)
             return split_actions(torch.zeros(len(wanted), 0, horizon, size), self.schema)
+        if pending is not None:
+            sent = to_inputs({name: value[:, None] for name, value in pending.items()}, {}, self.schema)
+            held = self.model.rollout(held, sent, generator=generator).final
+        if not self._missing(goal):
+            wanted, _ = self._aim(held, wanted)
         actions = []
         for step in range(horizon):
             left = torch.full((len(wanted),), horizon - step)

@@ -132,11 +132,21 @@ class OracleEngine(Engine, Abducts, Reaches):
         return np.asarray(steps, dtype=np.float32).reshape(shape[0], shape[1], shape[3])
 
     def propose(
-        self, belief: EngineBelief, goal: Arrays, horizon: int, *, num_proposals: int, seed: int
+        self,
+        belief: EngineBelief,
+        goal: Arrays,
+        horizon: int,
+        *,
+        num_proposals: int,
+        pending: Arrays | None = None,
+        seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
         """The expert's actions, P = 1; see `Reaches`."""
         del num_proposals, seed  # there is one expert, and it draws nothing
-        actions = self.lab.expert(self._state(belief), self._wanted(belief, goal), horizon)
+        state = self._state(belief)
+        if pending is not None:
+            state = {name: path[:, -1] for name, path in self.lab.simulate(state, pending).items()}
+        actions = self.lab.expert(state, self._wanted(belief, goal), horizon)
         return {name: value[:, None] for name, value in actions.items()}
 
     def _state(self, belief: EngineBelief) -> Arrays:

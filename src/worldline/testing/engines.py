@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -505,9 +506,11 @@ def _check_proposals(case: EngineCase, engine: Reaches, belief: EngineBelief, go
     except UnsupportedError:
         return
     REACHES.all_equal(found[0], found[1], within=0.0, seen="equal seeds gave two different sets of proposals")
-    for signal in case.card.schema.actions:
-        REACHES.holds(signal.name in found[0], f"no proposals for {signal.name!r}")
-        value = found[0][signal.name]
+    sent = {name: value[:, :2] for name, value in case.cut().actions.items()}
+    found[1] = engine.propose(belief, goal, case.horizon, num_proposals=5, pending=sent, seed=case.seed)
+    for signal, suggested in product(case.card.schema.actions, found):
+        REACHES.holds(signal.name in suggested, f"no proposals for {signal.name!r}")
+        value = suggested[signal.name]
         shape = (value.shape[0], value.shape[1], case.horizon, *signal.shape)
         seen = f"proposals of {signal.name!r} have shape {value.shape}"
         REACHES.holds(value.shape == shape and value.shape[1] <= 5, seen)

@@ -159,10 +159,15 @@ class Search:
 
         starts = [] if proposals is None else [self._join(proposals)]
         if aim.reaches is not None and num_proposals:
-            steps = first.shape[2] + self.horizon
-            # From the present, as though nothing were pending: what was sent is itself part of an earlier suggestion.
-            suggested = aim.reaches.propose(aim.belief, aim.targets, steps, num_proposals=num_proposals, seed=self.seed)
-            starts.append(self._join(suggested)[:, :, first.shape[2] :])
+            suggested = aim.reaches.propose(
+                aim.belief,
+                aim.targets,
+                self.horizon,
+                num_proposals=num_proposals,
+                pending=pending or None,
+                seed=self.seed,
+            )
+            starts.append(self._join(suggested))
         starts = [start for start in starts if start.shape[1]]
         left_s = None if self.budget_s is None else max(0.0, self.budget_s - (time.monotonic() - self.started_s))
         planned = planner.plan(
