@@ -293,6 +293,17 @@ def test_what_is_far_from_the_training_data_is_novel() -> None:
     assert second.min() > first.max()
 
 
+def test_what_is_imagined_is_as_novel_as_its_latents() -> None:
+    engine = untrained(CALM.schema, ("position",), goals=False)
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    pushes = np.random.default_rng(0).uniform(-1, 1, (3, 2, 4, 2)).astype(np.float32)
+    found = engine.novelty_ahead(belief, Future(actions={"push": pushes}))
+    assert found.shape == (3, 2, 4)
+    one = to_inputs({"push": pushes[:, 1:, :3]}, {}, CALM.schema)
+    later = engine.model.rollout(belief, one, generator=torch.Generator()).final
+    np.testing.assert_allclose(found[:, 1, 2], engine.novelty(later), rtol=1e-4)
+
+
 def test_nothing_that_it_takes_or_gives_has_a_gradient() -> None:
     engine = replace(untrained(CALM.schema, ("position",), goals=True))
     engine.model.requires_grad_(True)

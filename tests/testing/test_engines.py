@@ -135,6 +135,9 @@ class Able(Drawing, Abducts, Novelty, Reaches):
     def novelty(self, belief):
         return np.abs(self.opened(belief)).max(1)
 
+    def novelty_ahead(self, belief, future):
+        return np.abs(self.imagine(belief, future, num_samples=3, seed=0).signals["position"].mean(2)).max(-1)
+
     def distance(self, belief, future, goal):
         if "position" not in goal:
             raise UnsupportedError("there is no distance head for the camera.")
@@ -324,6 +327,14 @@ class ConstantNovelty(Able):
         return np.full(len(belief), 0.8)
 
 
+class NoveltyOfThePresent(Able):
+    """However far it goes, it is as new as where it set out."""
+
+    def novelty_ahead(self, belief, future):
+        versions, horizon = future.actions["push"].shape[1:3]
+        return np.repeat(np.repeat(self.novelty(belief)[:, None, None], versions, 1), horizon, 2)
+
+
 FAULTS = [
     (Peeking, "engine.no_peek"),
     (PeekingAtWind, "engine.no_peek"),
@@ -358,6 +369,7 @@ FAULTS = [
     (ProposesOutside, "engine.reaches"),
     (ProposesWhatIsPending, "engine.reaches"),
     (ConstantNovelty, "engine.novelty"),
+    (NoveltyOfThePresent, "engine.novelty"),
 ]
 
 

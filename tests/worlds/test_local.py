@@ -119,6 +119,9 @@ class Dice(Engine, Novelty):
         assert isinstance(belief, np.ndarray)
         return np.abs(belief)
 
+    def novelty_ahead(self, belief: EngineBelief, future: Future) -> np.ndarray:
+        return np.abs(future.actions["push"][..., 0])
+
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:

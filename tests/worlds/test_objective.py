@@ -6,20 +6,48 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Reaches, Samples
+from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Novelty, Reaches, Samples
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.world import Chance, Goal, Outlook
-from worldline.costs import AtMost, Change, Price
+from worldline.costs import AtMost, Change, Familiar, Price, Unfamiliar
 from worldline.engines.trivial import Linear, Persistence
 from worldline.errors import InputError, UnsupportedError
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
 from worldline.planners.gradient import Gradient
 from worldline.testing.toys import Integrator, picture
+from worldline.worlds.calibration import calibrate
 from worldline.worlds.local import LocalWorld
 
 TOY = Integrator()
 EPISODES = TOY.episodes(30, 30, seed=0)
+
+
+class Homesick(Engine, Novelty):
+    """The linear engine, to which things are the stranger the further they are from the origin."""
+
+    def __init__(self, engine: Linear) -> None:
+        self.engine = engine
+
+    def describe(self) -> Card:
+        return replace(self.engine.describe(), abilities=("novelty",))
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return self.engine.observe(belief, steps, seed=seed), steps.observations["position"][:, -1]
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        assert isinstance(belief, tuple)
+        return self.engine.imagine(belief[0], future, num_samples=num_samples, noise=noise, seed=seed)
+
+    def novelty(self, belief: EngineBelief) -> np.ndarray:
+        assert isinstance(belief, tuple)
+        return np.linalg.norm(belief[1].astype(float), axis=-1)
+
+    def novelty_ahead(self, belief: EngineBelief, future: Future) -> np.ndarray:
+        path = self.imagine(belief, future, num_samples=1, seed=0).signals["position"][:, :, 0]
+        return np.linalg.norm(path.astype(float), axis=-1)
 
 
 class Seeing(Engine, Reaches):
@@ -292,3 +320,32 @@ def test_a_rule_that_is_planned_with_a_chance_is_kept_that_often(world: LocalWor
         broken.append(over.mean())
     assert broken[0] > 0.3
     assert broken[1] <= 0.1
+
+
+def test_a_plan_stays_where_the_world_knows_its_way(linear: Linear) -> None:
+    """The goal lies outside of all that was seen; so does the shortest way of not getting there, but for the rule."""
+    engine = Homesick(linear)
+    calibration = calibrate(engine, EPISODES, horizon=12, num_windows=4, seed=0)
+    world = LocalWorld(engine, calibration, CrossEntropy(num_candidates=200, num_iterations=6))
+    far, wind = Goal(targets={"position": np.full(2, 30.0, np.float32)}), {"wind": np.zeros((12, 2), np.float32)}
+
+    def furthest(goal: Goal, *rules: Familiar) -> float:
+        plan = world.plan(at_origin(), goal, constraints=rules, horizon=12, exogenous=wind)
+        assert (plan.violation <= 1e-9).all()
+        path = world.predict(at_origin(), plan.actions, exogenous=wind).signals["position"].mean
+        return float(np.linalg.norm(path.astype(float), axis=-1).max())
+
+    edge = float(calibration.novelty[calibration.trust(calibration.novelty) >= 0.1].max())
+    assert furthest(far) > 1.5 * edge
+    assert 0.7 * edge < furthest(far, Familiar(trust=0.1)) <= edge + 1e-3
+    assert furthest(replace(far, costs=(Unfamiliar(trust=0.1, weight=1e4),))) <= edge + 1e-3
+
+
+def test_a_world_that_cannot_tell_the_new_does_not_pretend_to(
+    linear: Linear, world: LocalWorld, history: History
+) -> None:
+    plans, goal = {"push": np.zeros((1, 2, 2), np.float32)}, Goal(costs=(Unfamiliar(),))
+    with pytest.raises(UnsupportedError, match="measures no novelty"):
+        world.score(history, plans, goal)
+    with pytest.raises(UnsupportedError, match="not calibrated"):
+        LocalWorld(Homesick(linear), None, CrossEntropy()).score(at_origin(), PLANS, goal, exogenous=WIND)

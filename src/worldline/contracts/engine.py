@@ -171,3 +171,7 @@ class Novelty(ABC):
     @abstractmethod
     def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
         """A score that grows with strangeness; only its order has meaning, `World` calibrates it."""
+
+    @abstractmethod
+    def novelty_ahead(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
+        """The score of each state that `future` leads to, on the scale of `novelty`."""

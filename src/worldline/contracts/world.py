@@ -32,12 +32,16 @@ class Outlook:
             with a probability (`Chance`); else empty. The band is around the mean of the samples.
         periods: of the signals that repeat, in their units. Rules do not heed them: a bound is one of the value as it
             is imagined.
+        trust: gives [W, N, 1, T], of each imagined state what `Prediction.trust` is of the present: the p-value of its
+            being like the calibration data. Raises `UnsupportedError` where the world cannot tell. None where nothing
+            stands behind the signals.
     """
 
     signals: Arrays
     present: Arrays = field(default_factory=dict)
     margin: Arrays = field(default_factory=dict)
     periods: Mapping[str, float] = field(default_factory=dict)
+    trust: Callable[[], NDArray[np.floating]] | None = None
 
 
 Cost = Callable[[Outlook], NDArray[np.floating]]

@@ -2,5 +2,6 @@
 
 from worldline.costs.constraints import AtLeast, AtMost, KeepOut
 from worldline.costs.signals import Change, Price, Track, Within
+from worldline.costs.trust import Familiar, Unfamiliar
 
-__all__ = ["AtLeast", "AtMost", "Change", "KeepOut", "Price", "Track", "Within"]
+__all__ = ["AtLeast", "AtMost", "Change", "Familiar", "KeepOut", "Price", "Track", "Unfamiliar", "Within"]

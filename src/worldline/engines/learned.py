@@ -221,6 +221,11 @@ class LearnedEngine(Engine, Reaches, Novelty):
         """How far the latent is from those of the training data; see `Novelty`."""
         return np.asarray(self.familiarity(_belief(belief).features().mean(1)).numpy())
 
+    @torch.no_grad()
+    def novelty_ahead(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
+        """The same of imagined latents, the mean over the model's own samples; see `Novelty`."""
+        return np.asarray(self.familiarity(self._rollout(belief, future, seed=0).mean(2)).numpy())
+
     def _aim(self, belief: Belief, goal: Float[Tensor, "W D"]) -> tuple[Float[Tensor, "W D"], Float[Tensor, " W"]]:
         """The latent to head for, and the steps that are left from there."""
         if self.landmarks is None or self.distance_head is None:

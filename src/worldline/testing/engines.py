@@ -117,7 +117,7 @@ ABDUCTS = Clause(name="engine.abducts", look="Abducts.abduct; its noise replays 
 REACHES = Clause(
     name="engine.reaches", look="Reaches; steps [W, N, T] that vary, proposals inside the bounds, or a refusal"
 )
-NOVELTY = Clause(name="engine.novelty", look="Novelty.novelty; a finite score [W] that is not the same for everything")
+NOVELTY = Clause(name="engine.novelty", look="Novelty; finite scores [W] and [W, N, T], not the same for everything")
 
 
 def check_engine(
@@ -415,6 +415,12 @@ def novelty(case: EngineCase) -> None:
     NOVELTY.holds(score.shape == (cut.num_worlds,), f"shape {score.shape} for {cut.num_worlds} worlds")
     NOVELTY.holds(bool(np.isfinite(score).all()), "a score that is not finite")
     NOVELTY.holds(float(np.ptp(score)) > 0, f"the score is {score[0]:.4g} for every world")
+    future = case.futures(cut)[0]
+    ahead = case.engine.novelty_ahead(case.observe(cut.history), future)
+    due = next(iter(future.actions.values())).shape[:3]
+    NOVELTY.holds(ahead.shape == due, f"shape {ahead.shape} ahead, where {due} is due")
+    NOVELTY.holds(bool(np.isfinite(ahead).all()), "a score ahead that is not finite")
+    NOVELTY.holds(float(np.ptp(ahead, axis=(1, 2)).max()) > 0, "what is imagined is as new as the present, all along")
 
 
 CLAUSES: tuple[Callable[[EngineCase], None], ...] = (

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Engine, EngineBelief, Future, Reaches
+from worldline.contracts.engine import Engine, EngineBelief, Future, Novelty, Reaches
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind
 from worldline.contracts.world import Chance, Constraint, Goal, Outlook
@@ -103,7 +104,24 @@ class Objective:
         inputs |= {name: value[:, None, None] for name, value in future.exogenous.items()}
         signals = self.engine.describe().schema.signals
         periods = {signal.name: signal.period for signal in signals if signal.period is not None}
-        return Outlook(signals={**inputs, **samples.signals}, present=self.present, periods=periods)
+        return Outlook(
+            signals={**inputs, **samples.signals},
+            present=self.present,
+            periods=periods,
+            trust=cache(lambda: self._trust(future)),
+        )
+
+    def _trust(self, future: Future) -> Floats:
+        """As in `Outlook`."""
+        calibration = self.calibration
+        if calibration is None or calibration.input_novelty is not None or not isinstance(self.engine, Novelty):
+            why = "it is not calibrated" if calibration is None else "its engine measures no novelty"
+            raise UnsupportedError(
+                f"{self.engine.describe().name} cannot tell how far to trust what it imagines: {why}. Leave out what "
+                "asks for it."
+            )
+        found = self.engine.novelty_ahead(self.belief, future)
+        return calibration.trust(found.reshape(-1)).reshape(found.shape)[:, :, None]
 
     def _banded(self, outlook: Outlook, constraint: Constraint, horizon: int) -> Outlook:
         """The outlook with the bands that a constraint needs in order to hold with a probability."""
