@@ -235,7 +235,12 @@ def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor
         return WorldActor(world=world, horizon=horizon, warm_start=not alone, in_steps=signals == task.whole)
 
     rows: dict[str, tuple[Actor, Sequence[str], int]] = {
-        PLANNER: (by(engine, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often),
+        PLANNER: (by(engine, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
+    }
+    if engine.landmarks is not None:
+        flat = replace(engine, landmarks=None)
+        rows[FLAT] = (by(flat, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
+    rows |= {
         GUIDED: (by(engine, Guided(), 1, task.horizon, whole), whole, often),
         INVERSE: (by(engine, FirstProposal(), 1, 1, whole), whole, 1),
         RANDOM: (RandomActor(schema=schema), shown, 1),
@@ -244,9 +249,6 @@ def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor
     }
     if task.straight is not None:
         rows[STRAIGHT] = (task.straight, ("position",), 1)
-    if engine.landmarks is not None:
-        flat = replace(engine, landmarks=None)
-        rows[FLAT] = (by(flat, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
     if full:
         rows[FULL] = (by(engine, PUBLISHED, 0, task.horizon, shown), shown, often)
     return rows
@@ -280,7 +282,7 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
         begin = time.process_time()
         learned = learn_world(store, recipe, folder=Path(temporary))
         learn_s = time.process_time() - begin
-    for offset in OFFSETS:
+    for offset in given.offsets:
         pairs = pairs_of(task, exam, offset, given.pairs, learned.engine.describe().context)
         for row, (actor, shown, often) in actors(task, learned, offset in given.full).items():
             if _found(name, seed, offset, row) is not None:
@@ -422,6 +424,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--offsets", nargs="*", type=int, default=list(OFFSETS))
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--full", nargs="*", type=int, default=[], help="offsets at which the full search plans too")
