@@ -132,7 +132,8 @@ class LearnedEngine(Engine, Reaches, Novelty):
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
         """Steps to the goal by the distance head, the mean over the model's own samples; see `Reaches`.
 
-        Where there are landmarks, to the one that the way to a far goal leads by, and from there by the logged way.
+        Where there are landmarks, to the one that the way to a far goal leads by, and from there by the logged way;
+        but not to a goal of pictures alone where the model takes more.
         """
         fix = "Learn it with goals, or set signal goals only."
         head = _fitted(self.distance_head, "distance", fix)
@@ -197,14 +198,14 @@ class LearnedEngine(Engine, Reaches, Novelty):
         del num_proposals
         held, wanted = _belief(belief), self._goal(goal)
         generator = torch.Generator().manual_seed(seed)
+        if not self._missing(goal):
+            wanted, _ = self._aim(held, wanted)  # from the present, as the distance does
         if self.inverse_head is None or self.schema.exogenous:
             size = sum(signal.size for signal in self.schema.actions)
             return split_actions(torch.zeros(len(wanted), 0, horizon, size), self.schema)
         if pending is not None:
             sent = to_inputs({name: value[:, None] for name, value in pending.items()}, {}, self.schema)
             held = self.model.rollout(held, sent, generator=generator).final
-        if not self._missing(goal):
-            wanted, _ = self._aim(held, wanted)
         actions = []
         for step in range(horizon):
             left = torch.full((len(wanted),), horizon - step)

@@ -1,11 +1,12 @@
 """Places from the logs, and how many steps lie between them: a map for goals that are too far for the distance head.
 
 Source: planning over stored states, "Search on the replay buffer" (1906.05253); here a leg has to have been walked in
-the logs, so that no error of the distance head can open a way through a wall.
+the logs, from beside one landmark to beside another, so that the distance head is asked for short ways only.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,8 +32,10 @@ class LandmarksConfig:
     reach: float
 
     def __post_init__(self) -> None:
-        if self.num_landmarks < 1 or not self.reach > 0:
-            raise ConfigError(f"num_landmarks {self.num_landmarks} must be at least 1, reach {self.reach} above 0.")
+        if self.num_landmarks < 1 or not 0 < self.reach < math.inf:
+            raise ConfigError(
+                f"num_landmarks {self.num_landmarks} must be at least 1, reach {self.reach} above 0, and finite."
+            )
 
 
 class Landmarks(nn.Module):

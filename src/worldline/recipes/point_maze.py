@@ -10,8 +10,14 @@ Source: OGBench (2410.20092), `pointmaze-medium-v0` and its larger siblings.
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, Literal, final
+from pathlib import Path
+from typing import Any, Final, Literal, final, get_args
+from unittest.mock import patch
 
 import gymnasium
 import numpy as np
@@ -19,7 +25,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
-from worldline.errors import MissingExtraError
+from worldline.errors import InputError, MissingExtraError
 from worldline.labs.lab import Policy
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
@@ -44,18 +50,24 @@ class PointMaze(gymnasium.Env[dict[str, Any], dict[str, Any]]):
     Observation: `position` [m]. Action: `move` [m].
 
     Args:
-        maze: which map.
+        maze: which map. OGBench's "teleport" is none of them: its exits are not drawn from the seed.
 
     Raises:
+        InputError: there is no such map.
         MissingExtraError: OGBench is not installed.
     """
 
     def __init__(self, maze: Maze = "medium") -> None:
+        if maze not in get_args(Maze):
+            raise InputError(f"maze is {maze!r}. Use one of {', '.join(get_args(Maze))}.")
         try:
+            from mujoco import mj_resetData
             from ogbench.locomaze.maze import make_maze_env
         except ImportError as error:
             raise MissingExtraError("ogbench", "envs") from error
-        self.maze = make_maze_env("point", "maze", maze_type=maze, terminate_at_goal=False)
+        with _nothing_left():
+            self.maze = make_maze_env("point", "maze", maze_type=maze, terminate_at_goal=False)
+        self._at_rest = mj_resetData
         self.free = np.argwhere(self.maze.maze_map == 0)
         box = gymnasium.spaces.Box
         self.observation_space = gymnasium.spaces.Dict({"position": box(-np.inf, np.inf, (2,), np.float32)})
@@ -76,7 +88,8 @@ class PointMaze(gymnasium.Env[dict[str, Any], dict[str, Any]]):
         """Somewhere near the middle of any free cell."""
         super().reset(seed=seed)
         del options
-        self.maze.reset(seed=0)  # of its task and goal, which nobody asks for
+        # Not by its own reset, which draws tasks and noise from NumPy's global generator.
+        self._at_rest(self.maze.model, self.maze.data)
         self.maze.set_state(self.place(self.np_random), np.zeros(2))
         return self._observe(), {}
 
@@ -97,11 +110,29 @@ class PointMaze(gymnasium.Env[dict[str, Any], dict[str, Any]]):
         return goal if steps[cell] <= 1 else np.asarray(subgoal, float)
 
     def close(self) -> None:
-        """Frees the physics."""
+        """Closes what it draws with."""
         self.maze.close()
 
     def _observe(self) -> dict[str, Any]:
         return {"position": np.asarray(self.maze.get_xy(), np.float32)}
+
+
+@contextmanager
+def _nothing_left() -> Iterator[None]:
+    """OGBench writes each maze to a temporary file, and leaves it behind open."""
+    make, made = tempfile.mkstemp, list[tuple[int, str]]()
+
+    def noted(*args: Any, **settings: Any) -> tuple[int, str]:
+        made.append(make(*args, **settings))
+        return made[-1]
+
+    try:
+        with patch.object(tempfile, "mkstemp", noted):
+            yield
+    finally:
+        for descriptor, path in made:
+            os.close(descriptor)
+            Path(path).unlink()
 
 
 @final

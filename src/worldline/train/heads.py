@@ -6,6 +6,7 @@ with its images, and what is rare in the logs, such as a wall that stops a move,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -53,7 +54,7 @@ class HeadsConfig:
         far: steps beyond which pairs are no longer pushed apart as strongly; about a quarter of an episode.
         num_landmarks: of the map for goals further than `reach`, from all over the logs; 0 makes none. So many that
             neighbours are less than half the reach apart.
-        reach: steps within which the distance is believed, if there is a map.
+        reach: steps within which the distance is believed, if there is a map; at least 2.
         learning_rate: first of a linear decay to 0.
         seed: of initial weights and batches.
     """
@@ -73,6 +74,14 @@ class HeadsConfig:
     reach: float = 40.0
     learning_rate: float = 1e-3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_landmarks < 0 or not 2 <= self.reach < math.inf:
+            raise ConfigError(
+                f"num_landmarks {self.num_landmarks} must be at least 0, reach {self.reach} at least 2 and finite."
+            )
+        if self.num_landmarks and not self.goals:
+            raise ConfigError(f"num_landmarks is {self.num_landmarks}, and without goals there is no map. Set it to 0.")
 
 
 @dataclass(frozen=True, kw_only=True)

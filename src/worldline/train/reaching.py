@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from worldline.errors import DataError
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.inverse import Inverse, InverseConfig
 from worldline.heads.landmarks import Landmarks, LandmarksConfig
@@ -137,10 +138,18 @@ def fit_landmarks(
         generator: of the places to choose among.
         num_landmarks: see `LandmarksConfig`.
         reach: likewise.
+
+    Raises:
+        DataError: no observation is whole.
     """
     latents = table.features[:, present]
     config = LandmarksConfig(latent_size=latents.shape[1], num_landmarks=num_landmarks, reach=reach)
     known = table.whole.nonzero()[:, 0]
+    if not len(known):
+        raise DataError(
+            "no observation holds all that the model takes, so no landmark can be chosen",
+            fix="Learn from fewer signals, or without landmarks.",
+        )
     places = known[torch.randperm(len(known), generator=generator)[:MOST_PLACES]]
     head = Landmarks(config)
     head.latents.copy_(latents[places[_spread(distance, distance.embed(latents[places]), num_landmarks)]])

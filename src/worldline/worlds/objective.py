@@ -115,7 +115,7 @@ class Objective:
         """As in `Outlook`."""
         calibration = self.calibration
         if calibration is None or calibration.input_novelty is not None or not isinstance(self.engine, Novelty):
-            why = "it is not calibrated" if calibration is None else "its engine measures no novelty"
+            why = "it is not calibrated" if calibration is None else "novelty is not measured by its engine"
             raise UnsupportedError(
                 f"{self.engine.describe().name} cannot tell how far to trust what it imagines: {why}. Leave out what "
                 "asks for it."
@@ -203,6 +203,10 @@ def objective(
         raise InputError(
             f"the goal's risk is {goal.risk}, and the distance to {', '.join(unseen)} is a mean over samples. Leave "
             "risk at 1, or name targets that are predicted."
+        )
+    if unseen and reaches is None and goal.in_steps:
+        raise UnsupportedError(
+            f"{card.name} has no distance head, which in_steps needs. Fit one, or leave in_steps out."
         )
     if unseen and reaches is None:
         raise UnsupportedError(
