@@ -102,8 +102,16 @@ def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
     marks = fit_heads(model, store, parts, ("position",), config).landmarks
     assert marks is not None
     assert len(marks.latents.unique(dim=0)) == 7
-    assert marks.steps.diagonal().eq(0).all()
+    assert (marks.steps.isfinite() & (marks.steps > 0)).any()
     assert fit_heads(model, store, parts, ("position",), replace(config, num_landmarks=0)).landmarks is None
+
+
+@pytest.mark.parametrize("settings", [{"num_landmarks": -1}, {"reach": float("inf")}, {"reach": 1.0}])
+def test_a_map_that_cannot_be_made_is_refused_at_once(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="num_landmarks"):
+        HeadsConfig(**settings)
+    with pytest.raises(ConfigError, match="without goals there is no map"):
+        HeadsConfig(goals=False, num_landmarks=5)
 
 
 def test_the_model_s_images_are_decoded_on_request(tmp_path: Path) -> None:
