@@ -176,7 +176,7 @@ def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
 
 
 def test_a_far_goal_is_headed_for_by_landmarks() -> None:
-    """The map knows one place, beside world 0; from there it says that any goal is 30 steps away."""
+    """The map knows one place, that of world 0; from there it says that the goal is 30 steps away."""
     flat = untrained(CALM.schema, ("position",), goals=True)
     assert flat.distance_head is not None
     episodes, size = CALM.episodes(3, 8, seed=0), 3
@@ -190,12 +190,18 @@ def test_a_far_goal_is_headed_for_by_landmarks() -> None:
     marks.steps.copy_(torch.tensor([[0.0, 30.0], [torch.inf, 0.0]]))
     engine = replace(flat, landmarks=marks)
     future = Future(actions={"push": np.zeros((size, 1, 2, 2), np.float32)})
-    mark = {"position": np.stack([one.observations["position"][4] for one in episodes])}
+    mark = {"position": np.stack([episodes[0].observations["position"][4]] * size)}
     far, near = engine.distance(belief, future, goal), flat.distance(belief, future, mark)
-    np.testing.assert_allclose(far[0], near[0] + 30, rtol=1e-4)
-    proposed = engine.propose(belief, goal, 2, num_proposals=1, seed=0)["push"][0]
-    np.testing.assert_allclose(proposed, flat.propose(belief, mark, 2, num_proposals=1, seed=0)["push"][0], rtol=1e-4)
+    np.testing.assert_allclose(far, near + 30, rtol=1e-4)
+    proposed = engine.propose(belief, goal, 2, num_proposals=1, seed=0)["push"]
+    np.testing.assert_allclose(proposed, flat.propose(belief, mark, 2, num_proposals=1, seed=0)["push"], rtol=1e-4)
     np.testing.assert_allclose(engine.distance(belief, future, mark), near, rtol=1e-6)
+    sent = {"push": np.ones((size, 2, 2), np.float32)}  # what is pending leads away, and the landmark stays the aim
+    after, due = (
+        one.propose(belief, there, 2, num_proposals=1, pending=sent, seed=0)["push"]
+        for one, there in ((engine, goal), (flat, mark))
+    )
+    np.testing.assert_allclose(after, due, rtol=1e-4)
 
 
 def test_without_an_inverse_head_or_with_exogenous_inputs_nothing_is_proposed() -> None:

@@ -145,7 +145,10 @@ class Able(Drawing, Abducts, Novelty, Reaches):
         return np.abs(path - goal["position"][:, None, None]).max(-1)
 
     def propose(self, belief, goal, horizon, *, num_proposals, pending=None, seed):
-        way = np.clip(goal["position"] - self.opened(belief), -1, 1)[:, None, None]
+        here = self.opened(belief)
+        if pending is not None:
+            here = here + pending["push"].sum(1)
+        way = np.clip(0.2 * (goal["position"] - here), -1, 1)[:, None, None]
         return {"push": np.broadcast_to(way, (len(way), 1, horizon, 2))}
 
 
@@ -322,6 +325,11 @@ class ProposesWhatIsPending(Able):
         return {"push": found if pending is None else np.concatenate([pending["push"][:, None], found], 2)}
 
 
+class ForgetsWhatIsPending(Able):
+    def propose(self, *args, pending=None, **rest):
+        return super().propose(*args, **rest)
+
+
 class ConstantNovelty(Able):
     def novelty(self, belief):
         return np.full(len(belief), 0.8)
@@ -368,6 +376,7 @@ FAULTS = [
     (FakedDistance, "engine.reaches"),
     (ProposesOutside, "engine.reaches"),
     (ProposesWhatIsPending, "engine.reaches"),
+    (ForgetsWhatIsPending, "engine.reaches"),
     (ConstantNovelty, "engine.novelty"),
     (NoveltyOfThePresent, "engine.novelty"),
 ]

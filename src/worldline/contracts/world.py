@@ -32,9 +32,9 @@ class Outlook:
             with a probability (`Chance`); else empty. The band is around the mean of the samples.
         periods: of the signals that repeat, in their units. Rules do not heed them: a bound is one of the value as it
             is imagined.
-        trust: gives [W, N, 1, T], of each imagined state what `Prediction.trust` is of the present: the p-value of its
-            being like the calibration data. Raises `UnsupportedError` where the world cannot tell. None where nothing
-            stands behind the signals.
+        trust: gives [W, N, 1, T], of each imagined state what `Prediction.trust` is of the present, as if the state
+            had been observed. Raises `UnsupportedError` where the world cannot tell. None where nothing stands behind
+            the signals.
     """
 
     signals: Arrays

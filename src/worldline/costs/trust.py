@@ -19,8 +19,8 @@ class Unfamiliar:
     """What a step costs that leads to where the world knows little. Called on an outlook: [W, N, 1, T].
 
     Args:
-        trust: p-value, in (0, 1], from which on a step costs nothing. Of the states that are like the calibration data
-            this share lies below it. A calibration on n windows gives none below 1 / (n + 1).
+        trust: p-value, in (0, 1], from which on a step costs nothing. It is that of an observed state as novel as the
+            imagined one. A calibration on n episodes gives none below 1 / (n + 1).
         weight: what a step costs at a p-value of 0, above 0; in between in proportion.
     """
 
@@ -42,7 +42,8 @@ class Familiar:
     """No step leads to where the world knows too little. Called on an outlook: the violation [W, N], in [0, 1].
 
     Args:
-        trust: p-value, in (0, 1], that every imagined state must have; see `Unfamiliar`.
+        trust: p-value, in (0, 1], that every imagined state must have; see `Unfamiliar`. Of long plans many lead
+            through a state or two that are rarer than that, however ordinary they are: choose it small.
     """
 
     trust: float = 0.05

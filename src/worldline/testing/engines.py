@@ -514,6 +514,9 @@ def _check_proposals(case: EngineCase, engine: Reaches, belief: EngineBelief, go
     REACHES.all_equal(found[0], found[1], within=0.0, seen="equal seeds gave two different sets of proposals")
     sent = {name: value[:, :2] for name, value in case.cut().actions.items()}
     found[1] = engine.propose(belief, goal, case.horizon, num_proposals=5, pending=sent, seed=case.seed)
+    for name, value in found[0].items():
+        same = value.size and bool(np.array_equal(value, found[1][name]))
+        REACHES.holds(not same, f"proposals of {name!r} do not heed what is pending")
     for signal, suggested in product(case.card.schema.actions, found):
         REACHES.holds(signal.name in suggested, f"no proposals for {signal.name!r}")
         value = suggested[signal.name]
