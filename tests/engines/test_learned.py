@@ -115,8 +115,8 @@ def test_the_card_says_what_it_is() -> None:
     card = untrained(TwoRooms().schema, ("camera",), goals=True).describe()
     assert (card.engine, card.context, card.deterministic) == ("learned", 1, True)
     assert card.predicts == ("position", "wall")
-    assert set(card.abilities) == {"reaches", "novelty"}
-    assert untrained(TwoRooms().schema, ("camera",), goals=False).describe().abilities == ("novelty",)
+    assert set(card.abilities) == {"differentiable", "novelty", "reaches"}
+    assert untrained(TwoRooms().schema, ("camera",), goals=False).describe().abilities == ("differentiable", "novelty")
 
 
 def test_it_says_what_the_model_and_the_readout_say() -> None:
@@ -434,6 +434,30 @@ def test_samples_are_spread_as_the_model_draws_them() -> None:
     np.testing.assert_allclose(found.std(1), np.broadcast_to([[1.0], [np.sqrt(1.81)]], (3, 2, 2)), rtol=0.05)
     start = belief.features().mean(1).numpy()
     np.testing.assert_allclose(found[:, :, 0].mean(1), 0.9 * start, atol=0.08)
+
+
+def test_slopes_are_those_of_the_samples_that_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where worlds are drawn a few at a time."""
+    engine, draw = drifting(2), np.random.default_rng(0)
+    schema, size = engine.schema, (5, 2, 3)
+    push = {s.name: draw.uniform(-1, 1, (*size, *s.shape)).astype(np.float32) for s in schema.actions}
+    shown = {s.name: np.zeros((5, 1, *s.shape), s.dtype) for s in schema.observations}
+    none = {s.name: np.zeros((5, 0, *s.shape), s.dtype) for s in schema.actions}
+    belief = engine.observe(None, History(observations=shown, actions=none), seed=0)
+
+    def signals(moved: float) -> Mapping[str, np.ndarray]:
+        future = Future(actions={name: value + np.float32(moved) for name, value in push.items()})
+        return engine.imagine(belief, future, num_samples=4, seed=3).signals
+
+    slopes = {name: draw.normal(size=value.shape).astype(np.float32) for name, value in signals(0.0).items()}
+    before = engine.pull_back(belief, Future(actions=push), slopes, num_samples=4, seed=3)
+    ends = [sum(float((slopes[n] * value).sum()) for n, value in signals(step).items()) for step in (0.05, -0.05)]
+    assert sum(float(one.sum()) for one in before.values()) == pytest.approx((ends[0] - ends[1]) / 0.1, rel=2e-2)
+    monkeypatch.setattr(learned, "MOST_NUMBERS", 40)
+    chunked = [signals(step) for step in (0.05, -0.05)]
+    after = engine.pull_back(belief, Future(actions=push), slopes, num_samples=4, seed=3)
+    ends = [sum(float((slopes[n] * value).sum()) for n, value in one.items()) for one in chunked]
+    assert sum(float(one.sum()) for one in after.values()) == pytest.approx((ends[0] - ends[1]) / 0.1, rel=2e-2)
 
 
 def test_many_worlds_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from worldline.contracts.engine import (
     Abducts,
     Card,
+    Differentiable,
     Engine,
     EngineBelief,
     Future,
@@ -312,6 +313,29 @@ class FakedDistance(Able):
         return super().distance(belief, future, goal)
 
 
+class Sloping(Exact, Differentiable):
+    """Of a push there is left, after each further step, what decays."""
+
+    abilities = ("differentiable",)
+
+    def pull_back(self, belief, future, slopes, *, num_samples, seed):
+        found, left = np.zeros(future.actions["push"].shape), 0.0
+        for step in reversed(range(found.shape[2])):
+            left = slopes["position"][:, :, :, step].sum(2) + self.toy.decay * left
+            found[:, :, step] = left
+        return {"push": found}
+
+
+class SlopesOfTheNextStepOnly(Sloping):
+    def pull_back(self, belief, future, slopes, *, num_samples, seed):
+        return {"push": slopes["position"].sum(2).astype(float)}
+
+
+class NoSlope(Sloping):
+    def pull_back(self, belief, future, slopes, *, num_samples, seed):
+        return {"push": np.zeros(future.actions["push"].shape)}
+
+
 class ProposesOutside(Able):
     def propose(self, *args, **rest):
         return {"push": 3.0 * super().propose(*args, **rest)["push"] + 1.0}
@@ -377,6 +401,8 @@ FAULTS = [
     (ProposesOutside, "engine.reaches"),
     (ProposesWhatIsPending, "engine.reaches"),
     (ForgetsWhatIsPending, "engine.reaches"),
+    (SlopesOfTheNextStepOnly, "engine.slopes"),
+    (NoSlope, "engine.slopes"),
     (ConstantNovelty, "engine.novelty"),
     (NoveltyOfThePresent, "engine.novelty"),
 ]
@@ -387,7 +413,7 @@ def episodes() -> Sequence[Episode]:
     return Integrator(noise=0.1).episodes(20, 12, seed=0)
 
 
-@pytest.mark.parametrize("engine", [Exact, Drawing, Able])
+@pytest.mark.parametrize("engine", [Exact, Drawing, Able, Sloping])
 def test_a_correct_engine_passes(engine: type[Exact], episodes: Sequence[Episode]) -> None:
     check_engine(engine(), episodes)
 

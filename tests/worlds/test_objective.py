@@ -5,9 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Novelty, Reaches, Samples
+from worldline.contracts.engine import (
+    Card,
+    Differentiable,
+    Engine,
+    EngineBelief,
+    Future,
+    Noise,
+    Novelty,
+    Reaches,
+    Samples,
+)
 from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.planner import Planner
 from worldline.contracts.world import Chance, Goal, Outlook
 from worldline.costs import AtMost, Change, Familiar, Price, Unfamiliar
 from worldline.engines.trivial import Linear, Persistence
@@ -274,10 +286,91 @@ def test_what_one_world_has_not_seen_does_not_change_another(world: LocalWorld) 
     assert np.isfinite(both).all()
 
 
-def test_the_gradient_planner_is_refused_by_name(world: LocalWorld, history: History) -> None:
+class Steep(Engine, Differentiable):
+    """The linear engine, without noise: what is left of a push decays."""
+
+    def __init__(self, samples: int = 1) -> None:
+        self.toy, self.samples = Integrator(camera=False, wind=False), samples
+
+    def describe(self) -> Card:
+        return Card(
+            name="steep", engine="steep", schema=self.toy.schema, predicts=("position",), context=1,
+            deterministic=self.samples == 1, abilities=("differentiable",),
+        )  # fmt: skip
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return steps.observations["position"][:, -1].astype(float)
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        assert isinstance(belief, np.ndarray)
+        strength = 1 + np.arange(self.samples)[:, None]  # of the pushes, in each sample
+        now, path = belief[:, None, None], []
+        for push in np.moveaxis(future.actions["push"].astype(float), 2, 0):
+            now = self.toy.step(now, strength * push[:, :, None], np.zeros(2))
+            path.append(now)
+        return Samples(signals={"position": np.stack(path, 3).astype(np.float32)})
+
+    def pull_back(
+        self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
+    ) -> dict[str, np.ndarray]:
+        found, left = np.zeros(future.actions["push"].shape), np.zeros(())
+        strength = 1 + np.arange(self.samples)[:, None]
+        for step in reversed(range(found.shape[2])):
+            left = slopes["position"][:, :, :, step] + self.toy.decay * left
+            found[:, :, step] = (strength * left).sum(2)
+        return {"push": found}
+
+
+CALM_ORIGIN = History(
+    observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2), np.float32)}
+)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("settings", [{}, {"discount": 0.5}, {"last_only": True}, {"risk": 0.5}])
+def test_the_slope_of_a_cost_is_what_a_small_change_changes(samples: int, settings: dict[str, float]) -> None:
+    goal = Goal(targets={"position": np.array([1.0, -2.0])}, tolerance={"position": 0.7}, **settings)
+    aims, draw = [], np.random.default_rng(0)
+
+    class Catching(Planner):
+        def plan(self, cost, space, *, batch, horizon, **rest):
+            actions = torch.from_numpy(draw.uniform(-0.5, 0.5, (batch, 2, horizon, 2)).astype(np.float32))
+            leaf = actions.clone().requires_grad_()
+            cost(leaf).cost.sum().backward()
+            way = torch.from_numpy(draw.normal(size=actions.shape).astype(np.float32))
+            ends = [float(cost(actions + sign * 1e-2 * way).cost.sum()) for sign in (1, -1)]
+            assert leaf.grad is not None
+            aims.append((float((leaf.grad * way).sum()), (ends[0] - ends[1]) / 2e-2))
+            return CrossEntropy().plan(cost, space, batch=batch, horizon=horizon, **rest)
+
+    LocalWorld(Steep(samples), None, Catching()).plan(CALM_ORIGIN, goal, horizon=4)
+    ((told, seen),) = aims
+    assert told == pytest.approx(seen, rel=2e-2, abs=2e-2)
+
+
+def test_the_gradient_planner_finds_the_optimum_through_a_world() -> None:
+    """It is reached in two pushes, and then held."""
+    goal = Goal(targets={"position": np.array([1.5, -0.5])}, tolerance={"position": 1.0})
+    world = LocalWorld(Steep(), None, Gradient(num_iterations=200))
+    plan = world.plan(CALM_ORIGIN, goal, horizon=3)
+    decay = Steep().toy.decay
+    np.testing.assert_allclose(plan.actions["push"][:, 0], [1, 1.5 - decay, 1.5 * (1 - decay)], atol=0.03)
+    pending = world.plan(CALM_ORIGIN, goal, horizon=2, pending={"push": np.array([[1.0, -0.5]])})
+    np.testing.assert_allclose(pending.actions["push"], plan.actions["push"][1:], atol=0.05)
+
+
+def test_the_gradient_planner_is_refused_what_has_no_slope(world: LocalWorld, history: History, linear: Linear) -> None:
     goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
-    with pytest.raises(UnsupportedError, match="'gradient' needs; that of a world has none"):
+    rule = AtMost(signal="position", bound=1.0)
+    with pytest.raises(UnsupportedError, match="linear is not Differentiable"):
         replace(world, planner=Gradient()).plan(history, goal, horizon=2)
+    steep = LocalWorld(Steep(), None, Gradient())
+    with pytest.raises(UnsupportedError, match="costs and constraints"):
+        steep.plan(CALM_ORIGIN, goal, horizon=2, constraints=[rule])
+    with pytest.raises(UnsupportedError, match="costs and constraints"):
+        steep.plan(CALM_ORIGIN, replace(goal, costs=(Price(signal="push", price=1.0),)), horizon=2)
 
 
 def test_with_a_chance_the_end_of_the_band_has_to_keep_the_rule(world: LocalWorld, history: History) -> None:

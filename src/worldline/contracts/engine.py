@@ -119,11 +119,22 @@ class Abducts(ABC):
 
 
 class Differentiable(ABC):
-    """Optional: costs can be differentiated in the actions."""
+    """Optional: tells how what is imagined changes with the actions."""
 
     @abstractmethod
-    def gradients(self, belief: EngineBelief, future: Future, targets: Arrays) -> Arrays:
-        """Per action signal the gradient of the summed squared error to `targets`, shaped as `future.actions`."""
+    def pull_back(
+        self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
+    ) -> dict[str, NDArray[np.generic]]:
+        """Per vector action the slope [W, N, T, *shape] of a number whose slopes in the imagined signals are `slopes`.
+
+        Args:
+            belief: from `observe`, W worlds.
+            future: N versions of T steps.
+            slopes: per predicted vector signal [W, N, S, T, *shape], in the samples that `imagine` gives for the same
+                arguments; a signal that is left out does not matter.
+            num_samples: as in `imagine`.
+            seed: likewise.
+        """
 
 
 class Reaches(ABC):

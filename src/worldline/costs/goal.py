@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,23 +38,46 @@ def target_cost(
     if not targets:
         raise InputError("the goal has no target. Name at least one signal and the value that it should have.")
     total: Floats = np.zeros(())
-    for name, target in targets.items():
-        values = signal_in(outlook, name)
-        if name not in scale:
-            raise UnknownNameError("scale", name, scale)
-        unit = np.asarray(scale[name], dtype=float)
-        if not np.all(unit > 0):
-            raise InputError(f"the scale of {name!r} is {scale[name]}. It must be above 0.")
-        if target.ndim != values.ndim - 3 or target.shape[1:] != values.shape[4:]:
-            due = (len(values), *values.shape[4:])
-            raise InputError(f"the target of {name!r} has shape {target.shape}. [W, *shape] = {due} is wanted.")
-        wanted = target[:, None, None, None]
-        labels = np.issubdtype(values.dtype, np.integer)
-        if labels:
-            error = values != wanted
-        elif signals is not None and name in signals:
-            error = signals[name].difference(values.astype(float), wanted)
-        else:
-            error = values.astype(float) - wanted
-        total = total + ((error / unit) ** 2).reshape(*values.shape[:4], -1).mean(-1)
+    for name in targets:
+        error, unit = _error(outlook, name, targets, scale, signals)
+        total = total + ((error / unit) ** 2).reshape(*error.shape[:4], -1).mean(-1)
     return total
+
+
+def target_slopes(
+    outlook: Outlook,
+    targets: Arrays,
+    scale: Mapping[str, float | NDArray[np.floating]],
+    signals: Mapping[str, Signal] | None = None,
+) -> dict[str, Floats]:
+    """Per targeted signal, none of them labels, how `target_cost` changes with it [W, N, S, T, *shape]."""
+    found = dict[str, Floats]()
+    for name in targets:
+        error, unit = _error(outlook, name, targets, scale, signals)
+        found[name] = 2 * error / unit**2 / max(1, math.prod(error.shape[4:]))
+    return found
+
+
+def _error(
+    outlook: Outlook,
+    name: str,
+    targets: Arrays,
+    scale: Mapping[str, float | NDArray[np.floating]],
+    signals: Mapping[str, Signal] | None,
+) -> tuple[Floats, Floats]:
+    """How far the signal is from its target [W, N, S, T, *shape], and what counts as 1."""
+    values, target = signal_in(outlook, name), targets[name]
+    if name not in scale:
+        raise UnknownNameError("scale", name, scale)
+    unit = np.asarray(scale[name], dtype=float)
+    if not np.all(unit > 0):
+        raise InputError(f"the scale of {name!r} is {scale[name]}. It must be above 0.")
+    if target.ndim != values.ndim - 3 or target.shape[1:] != values.shape[4:]:
+        due = (len(values), *values.shape[4:])
+        raise InputError(f"the target of {name!r} has shape {target.shape}. [W, *shape] = {due} is wanted.")
+    wanted = target[:, None, None, None]
+    if np.issubdtype(values.dtype, np.integer):
+        return (values != wanted).astype(float), unit
+    if signals is not None and name in signals:
+        return np.asarray(signals[name].difference(values.astype(float), wanted)), unit
+    return values.astype(float) - wanted, unit

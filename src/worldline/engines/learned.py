@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar, final
 
 import numpy as np
@@ -12,7 +12,17 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Novelty, Reaches, Samples
+from worldline.contracts.engine import (
+    Card,
+    Differentiable,
+    Engine,
+    EngineBelief,
+    Future,
+    Noise,
+    Novelty,
+    Reaches,
+    Samples,
+)
 from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Belief, Inputs, Window, WorldModel
@@ -36,7 +46,7 @@ MOST_NUMBERS: Final = 2**27
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LearnedEngine(Engine, Reaches, Novelty):
+class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
     """Speaks signals on the outside, latents on the inside.
 
     Args:
@@ -78,7 +88,7 @@ class LearnedEngine(Engine, Reaches, Novelty):
             predicts=tuple(signal.name for signal in self.readout.config.signals),
             context=self.model.context,
             deterministic=self.model.deterministic,
-            abilities=("novelty", "reaches") if self.distance_head is not None else ("novelty",),
+            abilities=("differentiable", "novelty", *(() if self.distance_head is None else ("reaches",))),
             notes=self.notes,
         )
 
@@ -113,20 +123,27 @@ class LearnedEngine(Engine, Reaches, Novelty):
         """The model's rollout, read out; see `Engine`. A deterministic model gives S = 1."""
         del noise
         check_future(future, self.schema)
-        held, inputs = _belief(belief), to_inputs(future.actions, future.exogenous, self.schema)
-        num_worlds, num_versions, horizon, _ = inputs.actions.shape
-        _, held_samples, size = held.features().shape
-        repeats = 1 if self.model.deterministic else -(-num_samples // held_samples)
-        numbers = max(1, num_versions * repeats * held_samples * horizon * size)  # a world
-        generator = torch.Generator().manual_seed(seed)
+        inputs = to_inputs(future.actions, future.exogenous, self.schema)
         found: dict[str, list[NDArray[np.generic]]] = {signal.name: [] for signal in self.readout.config.signals}
-        for worlds in torch.arange(num_worlds).split(max(1, MOST_NUMBERS // numbers)):
-            features = self._draw(held, inputs, worlds, repeats, generator)
-            if not self.model.deterministic:
-                features = features[:, :, :num_samples]
-            for name, values in self.readout(features).items():
+        for _, signals in self._read(_belief(belief), inputs, num_samples, seed):
+            for name, values in signals.items():
                 found[name].append(values.numpy().astype(self.schema[name].dtype))
         return Samples(signals={name: np.concatenate(parts) for name, parts in found.items()})
+
+    def pull_back(
+        self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
+    ) -> dict[str, NDArray[np.generic]]:
+        """Back through readout and rollout; see `Differentiable`."""
+        check_future(future, self.schema)
+        inputs = to_inputs(future.actions, future.exogenous, self.schema)
+        with torch.enable_grad():
+            leaf = inputs.actions.clone().requires_grad_()
+            found = torch.zeros_like(leaf)
+            for worlds, signals in self._read(_belief(belief), replace(inputs, actions=leaf), num_samples, seed):
+                parts = [(signals[name] * to_tensor(slope)[worlds]).sum() for name, slope in slopes.items()]
+                found += torch.autograd.grad(torch.stack(parts).sum(), leaf)[0]
+        kinds = {signal.name: signal.kind for signal in self.schema.actions}
+        return {n: value for n, value in split_actions(found, self.schema).items() if kinds[n] is Kind.VECTOR}
 
     @torch.no_grad()
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
@@ -240,6 +257,19 @@ class LearnedEngine(Engine, Reaches, Novelty):
         inputs = to_inputs(future.actions, future.exogenous, self.schema)
         generator = torch.Generator().manual_seed(seed)
         return self.model.rollout(_belief(belief), inputs, generator=generator).features
+
+    def _read(
+        self, belief: Belief, inputs: Inputs, num_samples: int, seed: int
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Some worlds at a time: which they are, and their imagined signals, each [W, N, S, T, *shape]."""
+        num_worlds, num_versions, horizon, _ = inputs.actions.shape
+        _, held_samples, size = belief.features().shape
+        repeats = 1 if self.model.deterministic else -(-num_samples // held_samples)
+        numbers = max(1, num_versions * repeats * held_samples * horizon * size)  # a world
+        generator = torch.Generator().manual_seed(seed)
+        for worlds in torch.arange(num_worlds).split(max(1, MOST_NUMBERS // numbers)):
+            features = self._draw(belief, inputs, worlds, repeats, generator)
+            yield worlds, self.readout(features if self.model.deterministic else features[:, :, :num_samples])
 
     def _draw(
         self, belief: Belief, inputs: Inputs, worlds: Tensor, repeats: int, generator: torch.Generator

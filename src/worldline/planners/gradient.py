@@ -94,8 +94,8 @@ def _descent(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[Cos
         aim = torch.where(violation > 0, violation, value.cost)
         if not aim.requires_grad:
             raise UnsupportedError(
-                "the cost has no gradient in the actions, which the planner 'gradient' needs; that of a world has "
-                "none. Use the planner 'cem', or a cost function of your own."
+                "the cost has no gradient in the actions, which the planner 'gradient' needs. Use the planner 'cem', "
+                "or a cost function that has one."
             )
         (slope,) = torch.autograd.grad(aim.where(aim.isfinite(), 0.0).sum(), leaf)
     return value, slope.nan_to_num(0.0, 0.0, 0.0)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.engine import Abducts, Card, Differentiable, Engine, EngineBelief, Future, Novelty, Reaches
 from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Kind
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import Clause, difference, run
 from worldline.testing.cuts import (
@@ -117,6 +118,7 @@ ABDUCTS = Clause(name="engine.abducts", look="Abducts.abduct; its noise replays 
 REACHES = Clause(
     name="engine.reaches", look="Reaches; steps [W, N, T] that vary, proposals inside the bounds, or a refusal"
 )
+SLOPES = Clause(name="engine.slopes", look="Differentiable.pull_back; what a small change of the actions changes")
 NOVELTY = Clause(name="engine.novelty", look="Novelty; finite scores [W] and [W, N, T], not the same for everything")
 
 
@@ -406,6 +408,44 @@ def reaches(case: EngineCase) -> None:
         _check_proposals(case, case.engine, case.observe(cut.history), _goals(cut)[name])
 
 
+def slopes(case: EngineCase) -> None:
+    """What `pull_back` says of a small change of the actions is what `imagine` says (where the engine can).
+
+    Draws may be of values that jump; so only what a deterministic engine says is compared.
+    """
+    if not isinstance(case.engine, Differentiable) or not case.card.deterministic:
+        return
+    cut, generator = case.cut(), np.random.default_rng(case.seed)
+    belief, (future, _) = case.observe(cut.history), case.futures(cut)
+    vectors = [s.name for s in case.card.schema.actions if s.kind is Kind.VECTOR]
+    given = {
+        name: generator.standard_normal(value.shape) / (float(value.astype(float).std()) + 1e-6)
+        for name, value in case.imagine(belief, future).items()
+        if case.card.schema[name].kind is Kind.VECTOR and case.card.schema[name].period is None
+    }
+    if not vectors or not given:
+        return
+    slope = case.engine.pull_back(belief, future, given, num_samples=case.num_samples, seed=case.seed)
+    told, small = 0.0, 1e-2 * max(float(future.actions[name].astype(float).std()) for name in vectors)
+    way = {name: generator.standard_normal(future.actions[name].shape) for name in vectors}
+    for name in vectors:
+        due = future.actions[name].shape
+        SLOPES.holds(slope[name].shape == due, f"the slope in {name!r} has shape {slope[name].shape}, not {due}")
+        told += float((slope[name].astype(float) * way[name]).sum())
+    ends = []
+    for change in (small, -small):
+        moved = {
+            name: (value.astype(float) + change * way[name]).astype(value.dtype) if name in way else value
+            for name, value in future.actions.items()
+        }
+        path = case.imagine(belief, replace(future, actions=moved))
+        ends.append(sum(float((value * path[name].astype(float)).sum()) for name, value in given.items()))
+    seen = (ends[0] - ends[1]) / (2 * small)
+    size = sum(float(np.abs(slope[name].astype(float)).sum()) for name in vectors)
+    good = abs(told - seen) <= 0.1 * abs(seen) + 1e-3 * size
+    SLOPES.holds(good, f"a small change of the actions changes {seen:.4g}, and the slopes say {told:.4g}")
+
+
 def novelty(case: EngineCase) -> None:
     """The score is finite, one a world, and tells worlds apart (where the engine has the ability)."""
     if not isinstance(case.engine, Novelty):
@@ -440,6 +480,7 @@ CLAUSES: tuple[Callable[[EngineCase], None], ...] = (
     timing,
     abducts,
     reaches,
+    slopes,
     novelty,
 )
 """Every clause, in the order in which a report lists them."""

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Engine, EngineBelief, Future, Novelty, Reaches
+from worldline.contracts.engine import Differentiable, Engine, EngineBelief, Future, Novelty, Reaches
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind
 from worldline.contracts.world import Chance, Constraint, Goal, Outlook
-from worldline.costs.goal import target_cost
+from worldline.costs.goal import target_cost, target_slopes
 from worldline.errors import InputError, UnsupportedError
 from worldline.worlds.calibration import Calibration
 from worldline.worlds.pieces import num_samples
@@ -83,6 +83,38 @@ class Objective:
             for number in range(len(self.constraints)):
                 violation[..., number] = self._violation(number, outlook, size)
         return Judged(cost=self._total(self._steps(future, outlook), size), violation=violation)
+
+    def slope(self, actions: Arrays) -> Arrays:
+        """How the cost changes with `actions`, per signal [W, N, T, *shape].
+
+        Raises:
+            UnsupportedError: the engine cannot tell, or something else counts than errors to vector targets.
+        """
+        card = self.engine.describe()
+        why = ""
+        if not isinstance(self.engine, Differentiable):
+            why = f"{card.name} is not Differentiable"
+        elif self.reaches is not None:
+            why = "the distance in steps has none here"
+        elif self.constraints or self.goal.costs:
+            why = "costs and constraints are any functions, and have none"
+        elif any(card.schema[name].kind is not Kind.VECTOR for name in self.targets):
+            why = "a target is discrete"
+        if why or not isinstance(self.engine, Differentiable):
+            raise UnsupportedError(
+                f"the cost of a plan has no slope in its actions: {why}. Use the planner 'cem', or set targets on "
+                "predicted vector signals only."
+            )
+        future = Future(actions=actions, exogenous=self.exogenous)
+        outlook, size = self._look(future), next(iter(actions.values())).shape[:3]
+        schema = {name: card.schema[name] for name in self.targets}
+        steps = self._steps(future, outlook)  # [W, N, S, T], as every target is imagined
+        each = self._weights(size[2]) * self._shares(steps)[..., None]  # of a step of a sample
+        slopes = {
+            name: slope * each.reshape(*each.shape, *(1,) * (slope.ndim - 4))
+            for name, slope in target_slopes(outlook, self.targets, self.scale, schema).items()
+        }
+        return self.engine.pull_back(self.belief, future, slopes, num_samples=self.num_samples, seed=self.seed)
 
     def _violation(self, number: int, outlook: Outlook, size: tuple[int, ...]) -> Floats:
         constraint = self.constraints[number]
@@ -160,11 +192,21 @@ class Objective:
         """Added up over the steps, and the mean over the worst share of the samples."""
         worlds, versions, horizon = size
         steps = np.broadcast_to(steps, (worlds, versions, steps.shape[2], horizon))
+        return np.asarray(((steps * self._weights(horizon)).sum(-1) * self._shares(steps)).sum(-1))
+
+    def _weights(self, horizon: int) -> Float[np.ndarray, " T"]:
+        """What each step counts."""
         weights = self.goal.discount ** np.arange(horizon)
         if self.goal.last_only:
             weights[:-1] = 0.0
-        cost = np.sort((steps * weights).sum(-1), axis=-1)
-        return np.asarray(cost[..., -math.ceil(self.goal.risk * cost.shape[-1] - 1e-9) :].mean(-1))
+        return np.asarray(weights)
+
+    def _shares(self, steps: Float[np.ndarray, "W N S T"]) -> Float[np.ndarray, "W N S"]:
+        """What each sample counts: the worst ones equally, the others nothing."""
+        cost = (steps * self._weights(steps.shape[-1])).sum(-1)
+        count = math.ceil(self.goal.risk * cost.shape[-1] - 1e-9)
+        rank = cost.argsort(-1, kind="stable").argsort(-1, kind="stable")
+        return np.where(rank >= cost.shape[-1] - count, 1 / count, 0.0)
 
 
 def objective(
