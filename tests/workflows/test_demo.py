@@ -55,6 +55,7 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     ]
     assert json.loads((tmp_path / "demo" / "demo.json").read_text())["result"] == asdict(result)
     page = (tmp_path / "demo" / "report.html").read_text()
+    assert (tmp_path / "demo" / "plans.png").read_bytes().startswith(b"\x89PNG")
     assert page == (tmp_path / "demo" / "world" / "report.html").read_text()
     for words in (
         "true dynamics",
@@ -67,7 +68,13 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
         "An executed plan",
     ):
         assert words.lower() in page.lower(), words
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"demo.json", "logs", "report.html", "world"}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
+        "demo.json",
+        "logs",
+        "plans.png",
+        "report.html",
+        "world",
+    }
     episode = open_store(tmp_path / "demo" / "logs").episode(0)
     world = worldline.open(tmp_path / "demo" / "world")
     plan = world.plan(

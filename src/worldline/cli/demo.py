@@ -45,7 +45,7 @@ def demo(
         result = run(out, walls=walls.value, seed=seed, num_episodes=episodes, num_pairs=pairs, stage=stage)
     _print(result, walls)
     write_json(json, asdict(result))
-    print(f"Report: {out / 'report.html'}")
+    print(f"Report: {out / 'report.html'}, plans as they went: {out / 'plans.png'}")
     print(f"World:  {out / 'world'}")
 
 
