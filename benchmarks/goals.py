@@ -16,6 +16,7 @@ rows, so that rows can be compared pair by pair.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
@@ -328,6 +329,7 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
                 "offset": offset,
                 "row": row,
                 "reached": [int(attempt.success) for attempt in found.attempts],
+                "episodes": [pair.episode for pair in pairs],
                 "groups": {label: rate.value for label, rate in found.groups.items()},
                 "plan_ms": round(1e3 * found.plan_s, 3),
                 "cpu_s": round(time.process_time() - begin, 1),
@@ -358,31 +360,36 @@ def _is_there(name: str, seed: int, offset: int, row: str, given: argparse.Names
 
 
 def _add(name: str, figures: Figures) -> None:
-    """To the results as they are now; it takes the place of what was there."""
-    results = _results()
-    key = ("offset", "row", "seed")
-    rest = [one for one in results.get(name, ()) if any(one[part] != figures[part] for part in key)]
-    results[name] = sorted([*rest, figures], key=lambda one: [one[part] for part in key])
-    partial = RESULT.with_suffix(".partial")
-    partial.write_text(json.dumps(results) + "\n")
-    partial.replace(RESULT)  # whole at every moment: it took hours
-    TABLE.write_text(table(results))
+    """To the results as they are now; it takes the place of what was there for as many pairs."""
+
+    def key(one: Figures) -> list[Any]:
+        return [one["offset"], one["row"], one["seed"], len(one["reached"])]
+
+    with RESULT.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        results = _results()
+        results[name] = sorted([one for one in results.get(name, ()) if key(one) != key(figures)] + [figures], key=key)
+        partial = RESULT.with_suffix(".partial")
+        partial.write_text(json.dumps(results) + "\n")
+        partial.replace(RESULT)  # whole at every moment: it took hours
+        TABLE.write_text(table(results))
 
 
 def gain(first: Sequence[Figures], second: Sequence[Figures]) -> tuple[float, float, float] | None:
     """How much more often the first reaches its goals than the second, pair by pair: the mean and its 95 % interval.
 
-    It is one for these trainings: pairs are drawn anew, with all their trainings, and trainings are not. None where
-    the two have no training with the same pairs.
+    It is one for these trainings: episodes are drawn anew, with all their pairs and trainings, and trainings are not.
+    None where the two have no training in common.
     """
     by_seed = [{one["seed"]: np.array(one["reached"]) for one in rows} for rows in (first, second)]
-    change = [one - by_seed[1][seed] for seed, one in by_seed[0].items() if len(by_seed[1].get(seed, ())) == len(one)]
-    if len({len(one) for one in change}) != 1:
+    change = [one - by_seed[1][seed] for seed, one in by_seed[0].items() if seed in by_seed[1]]
+    if not change:
         return None
-    mean = np.mean(change, axis=0)
-    draws = np.random.default_rng(0).integers(len(mean), size=(DRAWS, len(mean)))
-    low, high = np.quantile(mean[draws].mean(1), (0.025, 0.975))
-    return float(mean.mean()), float(low), float(high)
+    _, episode = np.unique(first[0]["episodes"], return_inverse=True)
+    sums = np.bincount(episode, np.mean(change, axis=0))
+    draws = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
+    low, high = np.quantile(sums[draws].sum(1) / np.bincount(episode)[draws].sum(1), (0.025, 0.975))
+    return float(np.mean(change)), float(low), float(high)
 
 
 def table(results: Mapping[str, Sequence[Figures]]) -> str:
@@ -392,14 +399,15 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         "",
         "Written by `python benchmarks/goals.py` from `benchmarks/results/goals.json`; the file says what is asked and "
         "how. Strict protocol: held-out episodes, no pair reached at its start, at most twice as many steps as the log "
-        "took. In brackets: 95 % Wilson interval, attempts at one pair counting as a cluster; then the worst training "
+        "took. In brackets: 95 % Wilson interval, attempts in one episode being a cluster; then the worst training "
         "seed where there are several. Planners take as many steps of each plan as the file says (1 in Two Rooms, else "
         "5), the inverse head acts anew at every step. Where there is a map of landmarks, all that was learned goes by "
         "it but for the row without.",
         "",
     ]
     for name in (name for name in TASKS if name in results):
-        found = results[name]
+        most = max(len(one["reached"]) for one in results[name])
+        found = [one for one in results[name] if len(one["reached"]) == most]
         offsets = sorted({one["offset"] for one in found})
         rows = [row for row in ROWS if any(one["row"] == row for one in found)]
         cpu = np.mean([one["learn_cpu_s"] for one in found])
@@ -426,7 +434,7 @@ def _cell(found: Sequence[Figures]) -> str:
     if not found:
         return "–"
     hits = [np.array(one["reached"], bool) for one in found]
-    rate = cluster_rate(np.concatenate(hits), np.concatenate([np.arange(len(one)) for one in hits]))
+    rate = cluster_rate(np.concatenate(hits), np.concatenate([one["episodes"] for one in found]))
     worst = f"; {min(one.mean() for one in hits):.1%}" if len(found) > 1 else ""
     return f"{rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%}{worst})"
 
@@ -443,7 +451,8 @@ def _gains(task: Task, found: Sequence[Figures], offsets: Sequence[int]) -> list
             change = gain(*both)
             if change is not None:
                 mean, low, high = (100 * one for one in change)
-                told.append(f"{mean:+.1f} points at {offset} ({low:+.1f} to {high:+.1f})")
+                interval = "" if low == high else f" ({low:+.1f} to {high:+.1f})"
+                told.append(f"{mean:+.1f} points at {offset}{interval}")
         if told:
             lines.append(f"{words} success, pair by pair and for these trainings, by " + ", ".join(told) + ".")
     return lines

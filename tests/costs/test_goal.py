@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from worldline.contracts.schema import Kind, Role, Signal
 from worldline.contracts.world import Outlook
-from worldline.costs.goal import target_cost
+from worldline.costs.goal import target_cost, target_slopes
 from worldline.errors import InputError, UnknownNameError
 
 SHAPE = (2, 3, 4, 5)  # W, N, S, T
@@ -34,6 +35,24 @@ def test_cost_adds_signals_and_takes_a_scale_per_component() -> None:
     targets = {"place": np.zeros((1, 2)), "heat": np.array([[5.0]])}
     cost = target_cost(imagined, targets, {"place": np.array([1.0, 10.0]), "heat": 1.0})
     assert cost.flatten() == pytest.approx([(1 + 0.01) / 2 + 4, (9 + 0.09) / 2 + 4])
+
+
+@given(arrays(np.float64, (*SHAPE, 2), elements=st.floats(-10, 10)), st.integers(0, 1000))
+def test_slopes_are_what_a_small_change_changes(values: np.ndarray, seed: int) -> None:
+    """Of a place with a unit for each component, and of an angle across its seam."""
+    turn = Signal(name="turn", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="deg", period=360.0)
+    generator = np.random.default_rng(seed)
+    seen = {"place": values, "turn": 355.0 + values}
+    targets = {"place": generator.normal(size=(2, 2)), "turn": generator.uniform(0, 10, (2, 2))}
+    scale = {"place": np.array([0.5, 2.0]), "turn": 3.0}
+    found = target_slopes(outlook(**seen), targets, scale, {"turn": turn})
+    way = {name: generator.normal(size=value.shape) for name, value in seen.items()}
+    ends = [
+        target_cost(outlook(**{n: v + change * way[n] for n, v in seen.items()}), targets, scale, {"turn": turn})
+        for change in (1e-4, -1e-4)
+    ]
+    told = sum((found[name] * way[name]).sum(-1) for name in seen)
+    np.testing.assert_allclose(told, (ends[0] - ends[1]) / 2e-4, rtol=1e-4, atol=1e-4)
 
 
 def test_labels_are_right_or_wrong() -> None:

@@ -8,7 +8,7 @@ from worldline.costs import Familiar, Unfamiliar
 from worldline.errors import ConfigError, InputError
 
 TRUST = np.array([[[0.5, 0.05], [0.04, 0.01], [1.0, 0.0]]])[:, :, None]  # one world, three plans, two steps
-SEEN = Outlook(signals={}, trust=lambda: TRUST)
+SEEN = Outlook(signals={}, trust=lambda least: TRUST)
 
 
 def test_what_is_familiar_enough_costs_nothing_and_the_rest_in_proportion() -> None:

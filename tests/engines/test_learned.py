@@ -12,6 +12,7 @@ from torch import Tensor
 from worldline.contracts.engine import Future
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world import Goal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Window
 from worldline.engines import learned
 from worldline.engines.learned import LearnedEngine
@@ -24,10 +25,12 @@ from worldline.heads.outcome import Reward, RewardConfig, Termination, Terminati
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa, JepaConfig
+from worldline.planners.gradient import Gradient
 from worldline.testing.clauses import breaches
 from worldline.testing.engines import CLAUSES, EngineCase, timing
 from worldline.testing.toys import Integrator
 from worldline.train.batches import to_inputs
+from worldline.worlds.local import LocalWorld
 
 UNTRAINED = tuple(clause for clause in CLAUSES if clause is not timing)
 """What holds without training: all but that the log is predicted."""
@@ -384,6 +387,23 @@ class Drift(PartialModel):
         return Imagined(features=torch.stack(path, 3), final=Members(place.flatten(0, 1)))
 
 
+class Still(Drift):
+    """Nothing is off."""
+
+    deterministic = True
+
+    def _look(self, place: Tensor, generator: torch.Generator) -> Tensor:
+        return place[:, None]
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        place = belief.features()[:, None].expand(-1, inputs.actions.shape[1], -1, -1)
+        path = []
+        for push in inputs.actions.unbind(2):
+            place = 0.9 * place + push[:, :, None]
+            path.append(place)
+        return Imagined(features=torch.stack(path, 3), final=Members(place.flatten(0, 1)))
+
+
 def drifting(members: int) -> LearnedEngine:
     """Reads the place as it is."""
     readout = Readout(ReadoutConfig(latent_size=2, signals=CALM.schema.observations, width=4))
@@ -436,28 +456,64 @@ def test_samples_are_spread_as_the_model_draws_them() -> None:
     np.testing.assert_allclose(found[:, :, 0].mean(1), 0.9 * start, atol=0.08)
 
 
-def test_slopes_are_those_of_the_samples_that_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where worlds are drawn a few at a time."""
-    engine, draw = drifting(2), np.random.default_rng(0)
-    schema, size = engine.schema, (5, 2, 3)
-    push = {s.name: draw.uniform(-1, 1, (*size, *s.shape)).astype(np.float32) for s in schema.actions}
-    shown = {s.name: np.zeros((5, 1, *s.shape), s.dtype) for s in schema.observations}
-    none = {s.name: np.zeros((5, 0, *s.shape), s.dtype) for s in schema.actions}
-    belief = engine.observe(None, History(observations=shown, actions=none), seed=0)
+class Bent(Drift):
+    """What is seen of a place is its square, so that a slope depends on the draws."""
 
-    def signals(moved: float) -> Mapping[str, np.ndarray]:
-        future = Future(actions={name: value + np.float32(moved) for name, value in push.items()})
-        return engine.imagine(belief, future, num_samples=4, seed=3).signals
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        imagined = super().rollout(belief, inputs, generator=generator)
+        return replace(imagined, features=imagined.features.square())
 
-    slopes = {name: draw.normal(size=value.shape).astype(np.float32) for name, value in signals(0.0).items()}
-    before = engine.pull_back(belief, Future(actions=push), slopes, num_samples=4, seed=3)
-    ends = [sum(float((slopes[n] * value).sum()) for n, value in signals(step).items()) for step in (0.05, -0.05)]
-    assert sum(float(one.sum()) for one in before.values()) == pytest.approx((ends[0] - ends[1]) / 0.1, rel=2e-2)
-    monkeypatch.setattr(learned, "MOST_NUMBERS", 40)
-    chunked = [signals(step) for step in (0.05, -0.05)]
-    after = engine.pull_back(belief, Future(actions=push), slopes, num_samples=4, seed=3)
-    ends = [sum(float((slopes[n] * value).sum()) for n, value in one.items()) for one in chunked]
-    assert sum(float(one.sum()) for one in after.values()) == pytest.approx((ends[0] - ends[1]) / 0.1, rel=2e-2)
+
+@pytest.mark.parametrize("most_numbers", [2**20, 40])
+def test_slopes_are_those_of_the_samples_that_are_drawn(most_numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """World by world and version by version, also where worlds are drawn a few at a time."""
+    monkeypatch.setattr(learned, "MOST_NUMBERS", most_numbers)
+    engine, draw = replace(drifting(2), model=Bent(2).eval()), np.random.default_rng(0)
+    push = draw.uniform(-1, 1, (5, 2, 3, 2)).astype(np.float32)
+    shown = {"position": np.zeros((5, 1, 2), np.float32)}
+    belief = engine.observe(None, History(observations=shown, actions={"push": push[:, 0, :0]}), seed=0)
+
+    def signals(pushes: np.ndarray) -> np.ndarray:
+        future = Future(actions={"push": pushes.astype(np.float32)})
+        return engine.imagine(belief, future, num_samples=4, seed=3).signals["position"].astype(float)
+
+    slopes = draw.normal(size=signals(push).shape)
+    way = draw.normal(size=push.shape)
+    found, other = (
+        engine.pull_back(belief, Future(actions={"push": push}), {"position": slopes}, num_samples=4, seed=seed)["push"]
+        for seed in (3, 99)
+    )
+    ends = [(slopes * signals(push + change * way)).sum((2, 3, 4)) for change in (0.02, -0.02)]
+    np.testing.assert_allclose((found * way).sum((2, 3)), (ends[0] - ends[1]) / 0.04, rtol=2e-2, atol=2e-2)
+    assert not np.allclose(found, other)
+
+
+def test_slopes_of_nothing_are_none_and_wrong_ones_are_refused() -> None:
+    engine = drifting(2)
+    push = {"push": np.zeros((3, 2, 4, 2), np.float32)}
+    shown = {"position": np.zeros((3, 1, 2), np.float32)}
+    belief = engine.observe(None, History(observations=shown, actions={"push": push["push"][:, 0, :0]}), seed=0)
+    nothing = engine.pull_back(belief, Future(actions=push), {}, num_samples=4, seed=0)
+    np.testing.assert_array_equal(nothing["push"], np.zeros_like(push["push"]))
+    for slopes in ({"position": np.ones((3, 2, 1, 4, 2))}, {"speed": np.ones((3, 2, 4, 4, 2))}):
+        with pytest.raises(InputError, match=f"slopes of {next(iter(slopes))!r}"):
+            engine.pull_back(belief, Future(actions=push), slopes, num_samples=4, seed=0)
+
+
+def test_the_gradient_planner_plans_through_a_learned_engine() -> None:
+    """Without draws the toy is what it says, and the goal can be reached in two pushes."""
+    engine = replace(drifting(1), model=Still(1).eval(), distance_head=None)
+    world = LocalWorld(engine, None, Gradient(num_iterations=150))
+    starts, goals = np.zeros((2, 1, 2), np.float32), np.array([[1.5, -0.5], [-1.2, 0.4]])
+    plan = world.plan(
+        History(observations={"position": starts}, actions={"push": np.zeros((2, 0, 2), np.float32)}),
+        Goal(targets={"position": goals}, tolerance={"position": 1.0}),
+        horizon=3,
+    )
+    place = np.zeros((2, 2))
+    for step in range(2):
+        place = 0.9 * place + plan.actions["push"][:, step]
+    np.testing.assert_allclose(place, goals, atol=0.05)
 
 
 def test_many_worlds_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

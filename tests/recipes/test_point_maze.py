@@ -90,9 +90,11 @@ def test_the_recipe_learns_from_positions_and_makes_a_map(store: Store) -> None:
     assert recipe.heads.num_landmarks > 0
 
 
-def test_nothing_is_left_behind_and_nothing_global_is_drawn() -> None:
+def test_nothing_is_left_behind_and_nothing_global_is_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
     def left() -> tuple[int, int]:
-        return len(list(Path("/dev/fd").iterdir())), len(list(Path(tempfile.gettempdir()).glob("*.xml")))
+        return len(list(Path("/dev/fd").iterdir())), len(list(tmp_path.iterdir()))
 
     before = left()
     np.random.seed(3)  # noqa: NPY002

@@ -367,10 +367,26 @@ def test_the_gradient_planner_is_refused_what_has_no_slope(world: LocalWorld, hi
     with pytest.raises(UnsupportedError, match="linear is not Differentiable"):
         replace(world, planner=Gradient()).plan(history, goal, horizon=2)
     steep = LocalWorld(Steep(), None, Gradient())
-    with pytest.raises(UnsupportedError, match="costs and constraints"):
+    with pytest.raises(UnsupportedError, match="have no slope"):
         steep.plan(CALM_ORIGIN, goal, horizon=2, constraints=[rule])
-    with pytest.raises(UnsupportedError, match="costs and constraints"):
+    with pytest.raises(UnsupportedError, match="have no slope"):
         steep.plan(CALM_ORIGIN, replace(goal, costs=(Price(signal="push", price=1.0),)), horizon=2)
+
+
+def test_each_world_of_a_batch_follows_its_own_slope() -> None:
+    goals, starts = np.array([[1.5, -0.5], [-2.0, 0.3]]), np.array([[[0.0, 0.0]], [[0.5, 1.0]]], np.float32)
+    world = LocalWorld(Steep(), None, Gradient(num_iterations=150))
+    none = {"push": np.zeros((2, 0, 2), np.float32)}
+    tolerance = {"position": 1.0}
+    both = world.plan(
+        History(observations={"position": starts}, actions=none),
+        Goal(targets={"position": goals}, tolerance=tolerance),
+        horizon=3,
+    )
+    for row in range(2):
+        one = History(observations={"position": starts[row]}, actions={"push": np.zeros((0, 2), np.float32)})
+        alone = world.plan(one, Goal(targets={"position": goals[row]}, tolerance=tolerance), horizon=3)
+        np.testing.assert_allclose(both.actions["push"][row], alone.actions["push"], atol=0.03)
 
 
 def test_with_a_chance_the_end_of_the_band_has_to_keep_the_rule(world: LocalWorld, history: History) -> None:
@@ -432,6 +448,32 @@ def test_a_plan_stays_where_the_world_knows_its_way(linear: Linear) -> None:
     assert furthest(far) > 1.5 * edge
     assert 0.7 * edge < furthest(far, Familiar(trust=0.1)) <= edge + 1e-3
     assert furthest(replace(far, costs=(Unfamiliar(trust=0.1, weight=1e4),))) <= edge + 1e-3
+
+
+def test_a_trust_that_so_few_episodes_cannot_tell_is_refused(linear: Linear) -> None:
+    """Nothing would ever lie below it, and the rule would keep nothing out."""
+    engine = Homesick(linear)
+    calibration = calibrate(engine, EPISODES, horizon=4, num_windows=1, seed=0)
+    world, least = LocalWorld(engine, calibration, CrossEntropy()), 1 / (calibration.num_episodes + 1)
+    goal = Goal(targets={"position": np.zeros(2, np.float32)})
+    with pytest.raises(InputError, match="calibration episodes give none below"):
+        world.score(at_origin(), PLANS, goal, [Familiar(trust=least)], exogenous=WIND)
+    far = world.score(at_origin(), PLANS, goal, [Familiar(trust=1.5 * least)], exogenous=WIND)
+    assert far.violation.shape == (3, 1)
+
+
+def test_what_the_better_samples_cost_does_not_matter_however_much(linear: Linear) -> None:
+    """Nor does an infinite cost of the worse ones become anything else."""
+    world = LocalWorld(Steep(4), None, CrossEntropy())
+    plan = {"push": np.full((1, 1, 2), 0.1, np.float32)}
+
+    def told(costs: list[float], risk: float) -> float:
+        goal = Goal(costs=(lambda outlook: np.array(costs).reshape(1, 1, 4, 1),), risk=risk)
+        return float(world.score(CALM_ORIGIN, plan, goal).cost[0])
+
+    assert told([0, np.inf, np.inf, np.inf], 0.5) == np.inf
+    assert told([-np.inf, 1, 2, 3], 0.5) == pytest.approx(2.5)
+    assert told([3, 0, 1, 2], 0.25) == pytest.approx(3)
 
 
 def test_a_world_that_cannot_tell_the_new_does_not_pretend_to(

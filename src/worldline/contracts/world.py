@@ -32,16 +32,17 @@ class Outlook:
             with a probability (`Chance`); else empty. The band is around the mean of the samples.
         periods: of the signals that repeat, in their units. Rules do not heed them: a bound is one of the value as it
             is imagined.
-        trust: gives [W, N, 1, T], of each imagined state what `Prediction.trust` is of the present, as if the state
-            had been observed. Raises `UnsupportedError` where the world cannot tell. None where nothing stands behind
-            the signals.
+        trust: takes the p-value that states are to be told by, and gives [W, N, 1, T], of each imagined state what
+            `Prediction.trust` is of the present, as if the state had been observed. Raises `UnsupportedError` where
+            the world cannot tell, `InputError` where it cannot tell p-values as small. None where nothing stands
+            behind the signals.
     """
 
     signals: Arrays
     present: Arrays = field(default_factory=dict)
     margin: Arrays = field(default_factory=dict)
     periods: Mapping[str, float] = field(default_factory=dict)
-    trust: Callable[[], NDArray[np.floating]] | None = None
+    trust: Callable[[float], NDArray[np.floating]] | None = None
 
 
 Cost = Callable[[Outlook], NDArray[np.floating]]

@@ -20,7 +20,8 @@ class Unfamiliar:
 
     Args:
         trust: p-value, in (0, 1], from which on a step costs nothing. It is that of an observed state as novel as the
-            imagined one. A calibration on n episodes gives none below 1 / (n + 1).
+            imagined one. The n episodes that set the widths of the bands give none below 1 / (n + 1), so 0.05 asks
+            for 20 of them at least; with fewer the world refuses.
         weight: what a step costs at a p-value of 0, above 0; in between in proportion.
     """
 
@@ -59,7 +60,7 @@ class Familiar:
 def _lacking(outlook: Outlook, trust: float) -> Float[np.ndarray, "W N 1 T"]:
     if outlook.trust is None:
         raise InputError("the outlook says nothing of trust. Take one that a world made, in `plan` or `score`.")
-    return np.asarray(np.maximum(1 - outlook.trust() / trust, 0.0))
+    return np.asarray(np.maximum(1 - outlook.trust(trust) / trust, 0.0))
 
 
 def _check(trust: float) -> None:

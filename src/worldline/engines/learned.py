@@ -41,7 +41,7 @@ from worldline.train.batches import goal_latents, split_actions, to_inputs, to_t
 Head = TypeVar("Head")
 
 MOST_NUMBERS: Final = 2**27
-"""Of latents that are held at once while samples are drawn; 4 bytes each."""
+"""Of latents that are held at once while samples are drawn; 4 bytes each, and many times that with gradients."""
 
 
 @final
@@ -133,15 +133,27 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
     def pull_back(
         self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
     ) -> dict[str, NDArray[np.generic]]:
-        """Back through readout and rollout; see `Differentiable`."""
+        """Back through readout and rollout; see `Differentiable`.
+
+        Raises:
+            InputError: slopes are not of a predicted vector signal, or not [W, N, S, T, *shape].
+        """
         check_future(future, self.schema)
         inputs = to_inputs(future.actions, future.exogenous, self.schema)
         with torch.enable_grad():
             leaf = inputs.actions.clone().requires_grad_()
             found = torch.zeros_like(leaf)
             for worlds, signals in self._read(_belief(belief), replace(inputs, actions=leaf), num_samples, seed):
-                parts = [(signals[name] * to_tensor(slope)[worlds]).sum() for name, slope in slopes.items()]
-                found += torch.autograd.grad(torch.stack(parts).sum(), leaf)[0]
+                total = 0 * leaf.sum()
+                for name, slope in slopes.items():
+                    due = None if name not in signals else (len(leaf), *signals[name].shape[1:])
+                    if slope.shape != due or self.schema[name].kind is not Kind.VECTOR:
+                        raise InputError(
+                            f"slopes of {name!r} have shape {slope.shape}. Give those of a predicted vector signal, "
+                            f"[W, N, S, T, *shape]{'' if due is None else f' = {due}'}."
+                        )
+                    total = total + (signals[name] * to_tensor(slope)[worlds]).sum()
+                found += torch.autograd.grad(total, leaf)[0]
         kinds = {signal.name: signal.kind for signal in self.schema.actions}
         return {n: value for n, value in split_actions(found, self.schema).items() if kinds[n] is Kind.VECTOR}
 

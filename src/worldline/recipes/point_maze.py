@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, Literal, final, get_args
 from unittest.mock import patch
 
@@ -117,22 +118,28 @@ class PointMaze(gymnasium.Env[dict[str, Any], dict[str, Any]]):
         return {"position": np.asarray(self.maze.get_xy(), np.float32)}
 
 
+_ONE_AT_A_TIME: Final = Lock()
+
+
 @contextmanager
 def _nothing_left() -> Iterator[None]:
     """OGBench writes each maze to a temporary file, and leaves it behind open."""
     make, made = tempfile.mkstemp, list[tuple[int, str]]()
 
     def noted(*args: Any, **settings: Any) -> tuple[int, str]:
-        made.append(make(*args, **settings))
-        return made[-1]
+        found = make(*args, **settings)
+        if settings.get("suffix") == ".xml":
+            made.append(found)
+        return found
 
-    try:
-        with patch.object(tempfile, "mkstemp", noted):
-            yield
-    finally:
-        for descriptor, path in made:
-            os.close(descriptor)
-            Path(path).unlink()
+    with _ONE_AT_A_TIME:
+        try:
+            with patch.object(tempfile, "mkstemp", noted):
+                yield
+        finally:
+            for descriptor, path in made:
+                os.close(descriptor)
+                Path(path).unlink()
 
 
 @final

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -91,20 +91,20 @@ class Objective:
             UnsupportedError: the engine cannot tell, or something else counts than errors to vector targets.
         """
         card = self.engine.describe()
-        why = ""
         if not isinstance(self.engine, Differentiable):
-            why = f"{card.name} is not Differentiable"
-        elif self.reaches is not None:
-            why = "the distance in steps has none here"
-        elif self.constraints or self.goal.costs:
-            why = "costs and constraints are any functions, and have none"
-        elif any(card.schema[name].kind is not Kind.VECTOR for name in self.targets):
-            why = "a target is discrete"
-        if why or not isinstance(self.engine, Differentiable):
             raise UnsupportedError(
-                f"the cost of a plan has no slope in its actions: {why}. Use the planner 'cem', or set targets on "
-                "predicted vector signals only."
+                f"{card.name} is not Differentiable: its plans have no slope. Use the planner 'cem'."
             )
+        if self.reaches is not None:
+            raise UnsupportedError(
+                "the distance in steps has no slope here. Use the planner 'cem', or set targets on predicted vector "
+                "signals, without in_steps."
+            )
+        if self.constraints or self.goal.costs:
+            raise UnsupportedError("costs and constraints may be any functions, and have no slope. Use 'cem'.")
+        discrete = [name for name in self.targets if card.schema[name].kind is not Kind.VECTOR]
+        if discrete:
+            raise UnsupportedError(f"the target {discrete[0]!r} is discrete, and has no slope. Use 'cem'.")
         future = Future(actions=actions, exogenous=self.exogenous)
         outlook, size = self._look(future), next(iter(actions.values())).shape[:3]
         schema = {name: card.schema[name] for name in self.targets}
@@ -140,10 +140,10 @@ class Objective:
             signals={**inputs, **samples.signals},
             present=self.present,
             periods=periods,
-            trust=cache(lambda: self._trust(future)),
+            trust=partial(self._trust, future),
         )
 
-    def _trust(self, future: Future) -> Floats:
+    def _trust(self, future: Future, least: float) -> Floats:
         """As in `Outlook`."""
         calibration = self.calibration
         if calibration is None or calibration.input_novelty is not None or not isinstance(self.engine, Novelty):
@@ -151,6 +151,12 @@ class Objective:
             raise UnsupportedError(
                 f"{self.engine.describe().name} cannot tell how far to trust what it imagines: {why}. Leave out what "
                 "asks for it."
+            )
+        floor = 1 / (calibration.num_episodes + 1)
+        if floor >= least:
+            raise InputError(
+                f"states are to be told by a p-value of {least}, and {calibration.num_episodes} calibration episodes "
+                f"give none below {floor:.3g}. Calibrate on more, or ask for a larger one."
             )
         found = self.engine.novelty_ahead(self.belief, future)
         return calibration.trust(found.reshape(-1)).reshape(found.shape)[:, :, None]
@@ -192,7 +198,8 @@ class Objective:
         """Added up over the steps, and the mean over the worst share of the samples."""
         worlds, versions, horizon = size
         steps = np.broadcast_to(steps, (worlds, versions, steps.shape[2], horizon))
-        return np.asarray(((steps * self._weights(horizon)).sum(-1) * self._shares(steps)).sum(-1))
+        cost, shares = (steps * self._weights(horizon)).sum(-1), self._shares(steps)
+        return np.asarray((shares * np.where(shares > 0, cost, 0.0)).sum(-1))
 
     def _weights(self, horizon: int) -> Float[np.ndarray, " T"]:
         """What each step counts."""
