@@ -50,10 +50,8 @@ from worldline.recipes.reacher import NEAR as REACHED
 from worldline.recipes.reacher import Flail, Reacher, pull, reacher, turned
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
-from worldline.understanding.evidence import Film
-from worldline.understanding.pictures import film_grid
 from worldline.understanding.statistics import cluster_rate
-from worldline.workflows.goals import GROUPS, StraightActor, Walls, reached, side
+from worldline.workflows.goals import GROUPS, StraightActor, Walls, films, reached, side
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
 from worldline.workflows.training import learn_world
@@ -113,23 +111,21 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Walk(Actor):
-    """Goes straight at the next point on the way, which a map may tell.
+    """Goes straight at the next point on the way.
 
     Args:
-        maze: the map; None for none.
+        maze: knows the way.
     """
 
-    maze: PointMaze | None = None
+    maze: PointMaze
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """One move as long as can be, `num_steps` times."""
-        del seed
+        """As `StraightActor`."""
         here, there = now.history.observations["position"][:, -1].astype(float), now.goals["position"].astype(float)
-        if self.maze is not None:
-            there = np.stack([self.maze.towards(*both) for both in zip(here, there, strict=True)])
-        way = there - here
-        move = way * np.minimum(1.0, MAX_MOVE / np.maximum(np.abs(way).max(-1, keepdims=True), 1e-9))
-        return {"move": np.repeat(move[:, None], num_steps, 1).astype(np.float32)}
+        points = np.stack([self.maze.towards(*both) for both in zip(here, there, strict=True)])
+        return StraightActor(longest=MAX_MOVE).act(
+            replace(now, goals={"position": points}), num_steps=num_steps, seed=seed
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +190,7 @@ def mazes(maze: Maze) -> Task:
         whole=("position",),
         by_hand=lambda: Walk(maze=PointMaze(maze)),
         told=("position",),
-        straight=Walk(),
+        straight=StraightActor(longest=MAX_MOVE),
     )
 
 
@@ -339,15 +335,7 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
             _add(name, figures)
             print(name, seed, offset, row, f"{np.mean(figures['reached']):.3f}", figures["cpu_s"], flush=True)
             if filmed:
-                films = [
-                    Film(frames=_bytes(one.path["camera"]), goal=_bytes(pair.goal["camera"]), reached=one.success)
-                    for one, pair in zip(found.attempts, pairs, strict=True)
-                ]
-                Path(str(FILM).format(name)).write_bytes(film_grid(films[:: max(1, len(films) // 24)][:24], 8))
-
-
-def _bytes(pictures: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return pictures.astype(np.uint8)
+                Path(str(FILM).format(name)).write_bytes(films(found, pairs))
 
 
 def _results() -> dict[str, list[Figures]]:

@@ -39,8 +39,8 @@ def target_cost(
         raise InputError("the goal has no target. Name at least one signal and the value that it should have.")
     total: Floats = np.zeros(())
     for name in targets:
-        error, unit = _error(outlook, name, targets, scale, signals)
-        total = total + ((error / unit) ** 2).reshape(*error.shape[:4], -1).mean(-1)
+        error = _scaled_error(outlook, name, targets, scale, signals)
+        total = total + (error**2).reshape(*error.shape[:4], -1).mean(-1)
     return total
 
 
@@ -53,19 +53,19 @@ def target_slopes(
     """Per targeted signal, none of them labels, how `target_cost` changes with it [W, N, S, T, *shape]."""
     found = dict[str, Floats]()
     for name in targets:
-        error, unit = _error(outlook, name, targets, scale, signals)
-        found[name] = 2 * error / unit**2 / max(1, math.prod(error.shape[4:]))
+        error = _scaled_error(outlook, name, targets, scale, signals)
+        found[name] = 2 * error / np.asarray(scale[name], dtype=float) / max(1, math.prod(error.shape[4:]))
     return found
 
 
-def _error(
+def _scaled_error(
     outlook: Outlook,
     name: str,
     targets: Arrays,
     scale: Mapping[str, float | NDArray[np.floating]],
     signals: Mapping[str, Signal] | None,
-) -> tuple[Floats, Floats]:
-    """How far the signal is from its target [W, N, S, T, *shape], and what counts as 1."""
+) -> Floats:
+    """How far the signal is from its target [W, N, S, T, *shape], in what counts as 1."""
     values, target = signal_in(outlook, name), targets[name]
     if name not in scale:
         raise UnknownNameError("scale", name, scale)
@@ -77,7 +77,7 @@ def _error(
         raise InputError(f"the target of {name!r} has shape {target.shape}. [W, *shape] = {due} is wanted.")
     wanted = target[:, None, None, None]
     if np.issubdtype(values.dtype, np.integer):
-        return (values != wanted).astype(float), unit
+        return np.asarray((values != wanted) / unit)
     if signals is not None and name in signals:
-        return np.asarray(signals[name].difference(values.astype(float), wanted)), unit
-    return values.astype(float) - wanted, unit
+        return np.asarray(signals[name].difference(values.astype(float), wanted) / unit)
+    return np.asarray((values.astype(float) - wanted) / unit)

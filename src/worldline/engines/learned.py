@@ -32,7 +32,7 @@ from worldline.heads.decoder import Decoder
 from worldline.heads.distance import Distance
 from worldline.heads.familiarity import Familiarity
 from worldline.heads.inverse import Inverse
-from worldline.heads.landmarks import Landmarks
+from worldline.heads.landmarks import Aim, Landmarks
 from worldline.heads.outcome import Reward, Termination
 from worldline.heads.readout import Readout
 from worldline.nn.precision import autocast
@@ -166,15 +166,13 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         """
         fix = "Learn it with goals, or set signal goals only."
         head = _fitted(self.distance_head, "distance", fix)
-        whole, after = not self._missing(goal), torch.zeros(1)
-        wanted = self._goal(goal)
-        if whole:
-            wanted, after = self._aim(_belief(belief), wanted)
+        embed = head.embed_pictures if self._missing(goal) else head.embed
+        aim = self._aim(_belief(belief), goal)
         with autocast():
             features = self._rollout(belief, future, seed=0)[..., self.model.present]
-            there = (head.embed if whole else head.embed_pictures)(wanted)[:, None, None, None]
+            there = embed(aim.latent)[:, None, None, None]
             steps = head.between(head.embed(features).float(), there.float())
-        return np.asarray((steps.mean(2) + after[:, None, None]).numpy())
+        return np.asarray((steps.mean(2) + aim.after[:, None, None]).numpy())
 
     @torch.no_grad()
     def rewards(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
@@ -225,10 +223,8 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         worlds without them only.
         """
         del num_proposals
-        held, wanted = _belief(belief), self._goal(goal)
-        generator = torch.Generator().manual_seed(seed)
-        if not self._missing(goal):
-            wanted, _ = self._aim(held, wanted)  # from the present, as the distance does
+        held, generator = _belief(belief), torch.Generator().manual_seed(seed)
+        wanted = self._aim(held, goal).latent
         if self.inverse_head is None or self.schema.exogenous:
             size = sum(signal.size for signal in self.schema.actions)
             return split_actions(torch.zeros(len(wanted), 0, horizon, size), self.schema)
@@ -256,13 +252,13 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         """The same of imagined latents, the mean over the model's own samples; see `Novelty`."""
         return np.asarray(self.familiarity(self._rollout(belief, future, seed=0).mean(2)).numpy())
 
-    def _aim(self, belief: Belief, goal: Float[Tensor, "W D"]) -> tuple[Float[Tensor, "W D"], Float[Tensor, " W"]]:
-        """The latent to head for, and the steps that are left from there."""
-        if self.landmarks is None or self.distance_head is None:
-            return goal, torch.zeros(len(goal))
+    def _aim(self, belief: Belief, goal: Arrays) -> Aim:
+        """What to head for from the present: the goal, or a landmark on the way to a whole observation that is far."""
+        wanted = self._goal(goal)
+        if self.landmarks is None or self.distance_head is None or self._missing(goal):
+            return Aim(latent=wanted, after=torch.zeros(len(wanted)))
         now = belief.features().mean(1)[:, self.model.present]
-        aim = self.landmarks.aim(self.distance_head, now, goal)
-        return aim.latent, aim.after
+        return self.landmarks.aim(self.distance_head, now, wanted)
 
     def _rollout(self, belief: EngineBelief, future: Future, seed: int) -> Float[Tensor, "W N S T D"]:
         check_future(future, self.schema)

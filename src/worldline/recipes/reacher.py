@@ -2,7 +2,7 @@
 
 The logs come from torques that wander, or that pull the arm towards one pose after another:
 `record(env, LOGS, policy=Flail(), schema=env.schema, ...)` with `env = Reacher()`. The arm has momentum, and turns all
-the way round. benchmarks/goals.py says how often poses are reached.
+the way round. The task "reacher" of benchmarks/goals.py asks how often poses are reached.
 
 Source: the DeepMind Control Suite (1801.00690), `reacher`.
 """

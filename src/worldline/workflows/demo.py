@@ -10,16 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
-
 from worldline.control.goal_reaching import GoalReaching
 from worldline.control.pairs import Pair
 from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
-from worldline.understanding.evidence import Decoded, Evidence, Film, Films, Outcome, Planning
-from worldline.understanding.pictures import film_grid
+from worldline.understanding.evidence import Decoded, Evidence, Films, Outcome, Planning
 from worldline.understanding.report import Report, render
 from worldline.workflows.decoded import decoded_rmse
 from worldline.workflows.goals import (
@@ -35,6 +32,8 @@ from worldline.workflows.goals import (
     STRAIGHT,
     PlanTimes,
     Walls,
+    film,
+    films,
     held_out_pairs,
     on_detours,
     plan_times,
@@ -58,8 +57,6 @@ from worldline.workflows.training import learn_world, save_learned
 MAX_STEPS: Final = 60
 MARKER: Final = "demo.json"
 _OWN: Final = frozenset({MARKER, "logs", "world", "report.html", "plans.png", "partial"})
-SHOWN: Final = 24
-"""Attempts in `plans.png`, in rows of eight."""
 _EPISODES: Final[Mapping[Walls, int]] = {"fixed": 500, "random": 1600}
 _RECIPES: Final[Mapping[Walls, MakeRecipe]] = {"fixed": two_rooms, "random": two_rooms_random}
 
@@ -160,8 +157,7 @@ def demo(
         "decoded_rmse": decoded_rmse([one for one in sections if isinstance(one, Decoded)]),
     }
     _save(folder, learned, run, sections)
-    every = range(0, num_pairs, max(1, num_pairs // SHOWN))
-    (folder / "plans.png").write_bytes(film_grid([_film(rows[PLANNER], pairs, n) for n in every][:SHOWN], 8))
+    (folder / "plans.png").write_bytes(films(rows[PLANNER], pairs))
     shutil.rmtree(folder / "partial")
     if stage is not None:
         stage("measure", 1, 1)
@@ -248,16 +244,8 @@ def _films(found: GoalReaching, pairs: Sequence[Pair]) -> Films:
     across = len(pairs) // 2
     return Films(
         films=tuple(
-            _film(found, pairs, number) for number in sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
+            film(found, pairs, number) for number in sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
         )
-    )
-
-
-def _film(found: GoalReaching, pairs: Sequence[Pair], number: int) -> Film:
-    return Film(
-        frames=found.attempts[number].path["camera"].astype(np.uint8),
-        goal=pairs[number].goal["camera"].astype(np.uint8),
-        reached=found.attempts[number].success,
     )
 
 

@@ -24,6 +24,8 @@ from worldline.engines.oracle import OracleEngine
 from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
+from worldline.understanding.evidence import Film
+from worldline.understanding.pictures import film_grid
 from worldline.workflows.learned import Learned
 from worldline.workflows.stage import Stage, counted
 from worldline.worlds.local import LocalWorld
@@ -35,6 +37,7 @@ OFFSET: Final = 25
 HORIZON: Final = 12
 NEAR_PX: Final = 3.0
 NUM_TIMED: Final = 50
+FILMED, FILMED_A_ROW = 24, 8
 GROUPS: Final = ("same room", "across the wall")
 PLANNER, INVERSE, RANDOM, NO_MOVE, STRAIGHT, ORACLE = (
     "learned planner",
@@ -82,14 +85,19 @@ def side(start: Arrays, goal: Arrays) -> str:
 @final
 @dataclass(frozen=True, kw_only=True)
 class StraightActor(Actor):
-    """Goes straight at the goal, which it is told in pixels, whatever stands between: a floor that needs no model."""
+    """Goes straight at the goal, whose position it is told, whatever stands between: a floor that needs no model.
+
+    Args:
+        longest: move along an axis, in the unit of the position.
+    """
+
+    longest: float = MAX_MOVE
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """`num_steps` equal parts of the way, each at most one full move."""
         del seed
         way = now.goals["position"].astype(float) - now.history.observations["position"][:, -1].astype(float)
-        longest = np.abs(way).max(-1, keepdims=True)
-        move = way * np.minimum(1 / num_steps, MAX_MOVE / np.maximum(longest, 1e-9))
+        move = way * np.minimum(1 / num_steps, self.longest / np.maximum(np.abs(way).max(-1, keepdims=True), 1e-9))
         return {"move": np.repeat(move[:, None], num_steps, 1).astype(np.float32)}
 
 
@@ -144,6 +152,21 @@ def on_detours(rows: Mapping[str, GoalReaching], name: str) -> Rate | None:
     if not missed:
         return None
     return wilson(sum(rows[name].attempts[number].success for number in missed), len(missed))
+
+
+def film(found: GoalReaching, pairs: Sequence[Pair], number: int) -> Film:
+    """One attempt, of which the camera was tracked."""
+    return Film(
+        frames=found.attempts[number].path["camera"].astype(np.uint8),
+        goal=pairs[number].goal["camera"].astype(np.uint8),
+        reached=found.attempts[number].success,
+    )
+
+
+def films(found: GoalReaching, pairs: Sequence[Pair]) -> bytes:
+    """`FILMED` attempts side by side, taken evenly from all, as `film_grid` draws them."""
+    every = range(0, len(pairs), max(1, len(pairs) // FILMED))[:FILMED]
+    return film_grid([film(found, pairs, number) for number in every], FILMED_A_ROW)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,10 +30,12 @@ class Judged:
     Args:
         cost: lower is better.
         violation: of each constraint, at least 0.
+        slope: how the cost changes with each vector action [W, N, T, *shape]; None where it was not asked for.
     """
 
     cost: Float[np.ndarray, "W N"]
     violation: Float[np.ndarray, "W N C"]
+    slope: Arrays | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,12 +70,14 @@ class Objective:
     num_samples: int
     seed: int
 
-    def judge(self, actions: Arrays) -> Judged:
-        """The cost and the violations of `actions`, per signal [W, N, T, *shape].
+    def judge(self, actions: Arrays, *, sloped: bool = False) -> Judged:
+        """The cost and the violations of `actions`, per signal [W, N, T, *shape]; with the slope of the cost if asked.
 
         Raises:
             InputError: a cost gives something else than [W, N, S, T] or a constraint than [W, N]; or one that has to
                 hold with a probability asks for what the calibration does not have.
+            UnsupportedError: a slope is asked for, and the engine cannot tell it, or something else counts than errors
+                to vector targets.
         """
         future = Future(actions=actions, exogenous=self.exogenous)
         size = next(iter(actions.values())).shape[:3]
@@ -82,20 +86,21 @@ class Objective:
             outlook = self._look(future)
             for number in range(len(self.constraints)):
                 violation[..., number] = self._violation(number, outlook, size)
-        return Judged(cost=self._total(self._steps(future, outlook), size), violation=violation)
+        steps = self._steps(future, outlook)
+        return Judged(
+            cost=self._total(steps, size),
+            violation=violation,
+            slope=self._slope(future, outlook, steps) if sloped else None,
+        )
 
-    def slope(self, actions: Arrays) -> Arrays:
-        """How the cost changes with `actions`, per signal [W, N, T, *shape].
-
-        Raises:
-            UnsupportedError: the engine cannot tell, or something else counts than errors to vector targets.
-        """
+    def _slope(self, future: Future, outlook: Outlook | None, steps: Floats) -> Arrays:
+        """How the total of `steps` changes with each vector action [W, N, T, *shape]."""
         card = self.engine.describe()
         if not isinstance(self.engine, Differentiable):
             raise UnsupportedError(
                 f"{card.name} is not Differentiable: its plans have no slope. Use the planner 'cem'."
             )
-        if self.reaches is not None:
+        if self.reaches is not None or outlook is None:
             raise UnsupportedError(
                 "the distance in steps has no slope here. Use the planner 'cem', or set targets on predicted vector "
                 "signals, without in_steps."
@@ -105,11 +110,8 @@ class Objective:
         discrete = [name for name in self.targets if card.schema[name].kind is not Kind.VECTOR]
         if discrete:
             raise UnsupportedError(f"the target {discrete[0]!r} is discrete, and has no slope. Use 'cem'.")
-        future = Future(actions=actions, exogenous=self.exogenous)
-        outlook, size = self._look(future), next(iter(actions.values())).shape[:3]
-        schema = {name: card.schema[name] for name in self.targets}
-        steps = self._steps(future, outlook)  # [W, N, S, T], as every target is imagined
-        each = self._weights(size[2]) * self._shares(steps)[..., None]  # of a step of a sample
+        schema, weights = {name: card.schema[name] for name in self.targets}, self._weights(steps.shape[3])
+        each = self._shares((steps * weights).sum(-1))[..., None] * weights  # what a step of a sample counts
         slopes = {
             name: slope * each.reshape(*each.shape, *(1,) * (slope.ndim - 4))
             for name, slope in target_slopes(outlook, self.targets, self.scale, schema).items()
@@ -198,8 +200,12 @@ class Objective:
         """Added up over the steps, and the mean over the worst share of the samples."""
         worlds, versions, horizon = size
         steps = np.broadcast_to(steps, (worlds, versions, steps.shape[2], horizon))
-        cost, shares = (steps * self._weights(horizon)).sum(-1), self._shares(steps)
-        return np.asarray((shares * np.where(shares > 0, cost, 0.0)).sum(-1))
+        cost = np.sort((steps * self._weights(horizon)).sum(-1), axis=-1)
+        return np.asarray(cost[..., -self._num_worst(cost.shape[-1]) :].mean(-1))
+
+    def _num_worst(self, num_samples: int) -> int:
+        """How many of the samples count: the worst ones."""
+        return math.ceil(self.goal.risk * num_samples - 1e-9)
 
     def _weights(self, horizon: int) -> Float[np.ndarray, " T"]:
         """What each step counts."""
@@ -208,10 +214,9 @@ class Objective:
             weights[:-1] = 0.0
         return np.asarray(weights)
 
-    def _shares(self, steps: Float[np.ndarray, "W N S T"]) -> Float[np.ndarray, "W N S"]:
+    def _shares(self, cost: Float[np.ndarray, "W N S"]) -> Float[np.ndarray, "W N S"]:
         """What each sample counts: the worst ones equally, the others nothing."""
-        cost = (steps * self._weights(steps.shape[-1])).sum(-1)
-        count = math.ceil(self.goal.risk * cost.shape[-1] - 1e-9)
+        count = self._num_worst(cost.shape[-1])
         rank = cost.argsort(-1, kind="stable").argsort(-1, kind="stable")
         return np.where(rank >= cost.shape[-1] - count, 1 / count, 0.0)
 

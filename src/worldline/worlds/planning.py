@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -152,11 +151,11 @@ class Search:
 
         def cost(actions: Float[Tensor, "B N T A"]) -> CostValue:
             whole = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
-            judged = aim.judge(self._split(whole.detach().numpy()))
+            judged = aim.judge(self._split(whole.detach().numpy()), sloped=whole.requires_grad)
             total = torch.from_numpy(judged.cost.astype(np.float32))
-            if whole.requires_grad:
-                slope = self._join(aim.slope(self._split(whole.detach().numpy())))
-                total = _Sloped.apply(whole, total, slope)  # type: ignore[no-untyped-call]  # torch has no types for it
+            if judged.slope is not None:
+                slope = self._join(judged.slope).nan_to_num(0.0, 0.0, 0.0)
+                total = total + (slope * (whole - whole.detach())).sum((-2, -1))  # adds 0, of known slope
             return CostValue(
                 cost=total,
                 violation=torch.from_numpy(judged.violation.astype(np.float32)),
@@ -222,18 +221,3 @@ class Search:
             for signal in self.signals
         ]
         return torch.from_numpy(np.concatenate(parts, -1, dtype=np.float32))
-
-
-class _Sloped(torch.autograd.Function):
-    """Costs [B, N] whose slope in actions [B, N, T, A] is known."""
-
-    @staticmethod
-    def forward(ctx: Any, actions: Tensor, cost: Tensor, slope: Tensor) -> Tensor:
-        del actions
-        ctx.save_for_backward(slope)
-        return cost.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return gradients[0][:, :, None, None] * slope, None, None
