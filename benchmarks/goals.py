@@ -65,7 +65,8 @@ OFFSETS = (25, 50, 75, 100, 150)
 DRAWS = 10_000
 PUBLISHED = CrossEntropy(num_candidates=300, num_iterations=30, num_elites=30)
 """The setting of the published planners (2603.19312): 9,000 sequences a plan."""
-PLANNER, FLAT, GUIDED, FULL, INVERSE = "planner", "planner, no landmarks", "guided", "full search", "inverse head alone"
+PLANNER, FLAT, PLAIN = "planner", "planner, no landmarks", "planner, no landmarks, no distance head"
+GUIDED, FULL, INVERSE = "guided", "full search", "inverse head alone"
 RANDOM, NO_MOVE, STRAIGHT, BY_HAND = "random actions", "no move", "straight at the goal", "made by hand"
 Figures = dict[str, Any]
 
@@ -235,10 +236,18 @@ def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor
     engine, recipe, schema = learned.engine, learned.recipe, learned.engine.schema
     shown, whole, often = task.shown, task.whole, task.replan_every
 
-    def by(engine: LearnedEngine, planner: Planner, proposals: int, horizon: int, signals: Sequence[str]) -> Actor:
+    def by(
+        engine: LearnedEngine,
+        planner: Planner,
+        proposals: int,
+        horizon: int,
+        signals: Sequence[str],
+        in_steps: bool = True,
+    ) -> Actor:
         world = LocalWorld(engine, learned.calibration, planner, num_proposals=proposals)
         alone = isinstance(planner, FirstProposal)
-        return WorldActor(world=world, horizon=horizon, warm_start=not alone, in_steps=signals == task.whole)
+        in_steps = in_steps and signals == task.whole
+        return WorldActor(world=world, horizon=horizon, warm_start=not alone, in_steps=in_steps)
 
     rows: dict[str, tuple[Actor, Sequence[str], int]] = {
         PLANNER: (by(engine, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
@@ -246,6 +255,8 @@ def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor
     if engine.landmarks is not None:
         flat = replace(engine, landmarks=None)
         rows[FLAT] = (by(flat, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
+        plain = by(replace(flat, inverse_head=None), recipe.planner, 0, task.horizon, shown, in_steps=False)
+        rows[PLAIN] = (plain, shown, often)
     rows |= {
         GUIDED: (by(engine, Guided(), 1, task.horizon, whole), whole, often),
         INVERSE: (by(engine, FirstProposal(), 1, 1, whole), whole, 1),
@@ -262,7 +273,8 @@ def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor
 
 def names(task: Task, recipe: Recipe, full: bool) -> list[str]:
     """The rows that `actors` has."""
-    left_out = {FLAT: recipe.heads.num_landmarks == 0, STRAIGHT: task.straight is None, FULL: not full}
+    flat = recipe.heads.num_landmarks == 0
+    left_out = {FLAT: flat, PLAIN: flat, STRAIGHT: task.straight is None, FULL: not full}
     return [row for row in ROWS if not left_out.get(row, False)]
 
 
@@ -390,7 +402,8 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         "took. In brackets: 95 % Wilson interval, attempts in one episode being a cluster; then the worst training "
         "seed where there are several. Planners take as many steps of each plan as the file says (1 in Two Rooms, else "
         "5), the inverse head acts anew at every step. Where there is a map of landmarks, all that was learned goes by "
-        "it but for the row without.",
+        "it but for the rows without; without a distance head, what counts is how far the signal is from its goal at "
+        "the plan's end.",
         "",
     ]
     for name in (name for name in TASKS if name in results):
@@ -415,7 +428,7 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
     return "\n".join(lines)
 
 
-ROWS = (PLANNER, FLAT, GUIDED, FULL, INVERSE, BY_HAND, STRAIGHT, RANDOM, NO_MOVE)
+ROWS = (PLANNER, FLAT, PLAIN, GUIDED, FULL, INVERSE, BY_HAND, STRAIGHT, RANDOM, NO_MOVE)
 
 
 def _cell(found: Sequence[Figures]) -> str:
@@ -428,7 +441,10 @@ def _cell(found: Sequence[Figures]) -> str:
 
 
 def _gains(task: Task, found: Sequence[Figures], offsets: Sequence[int]) -> list[str]:
-    compared = [(PLANNER, FLAT, "Landmarks change")]
+    compared = [
+        (PLANNER, FLAT, "Landmarks change"),
+        (PLANNER, PLAIN, "Landmarks, distance and inverse head together change"),
+    ]
     if task.shown == task.whole:  # else they are not asked the same
         compared.append((GUIDED, FULL, "`guided`, not full search, changes"))
     lines = []
