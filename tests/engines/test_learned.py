@@ -15,8 +15,8 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import Goal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, Window
 from worldline.engines import learned
-from worldline.engines.learned import LearnedEngine
-from worldline.errors import InputError, UnsupportedError
+from worldline.engines.learned import Adaptation, LearnedEngine
+from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
@@ -112,6 +112,46 @@ def test_vectors_conform(toy: Integrator, goals: bool) -> None:
 def test_pictures_and_vectors_together_conform() -> None:
     engine = untrained(TwoRooms().schema, ("camera", "position"), goals=True)
     assert breaches("LearnedEngine", EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
+
+
+def test_it_conforms_while_it_adapts() -> None:
+    engine = replace(untrained(TOY.schema, ("position",), goals=False), adaptation=Adaptation(num_steps=3))
+    case = EngineCase(engine=engine, episodes=TOY.episodes(8, 12, seed=0))
+    assert breaches("LearnedEngine", case, UNTRAINED) == []
+
+
+def test_what_adapts_asks_for_the_steps_that_it_learns_from_and_says_what_they_show() -> None:
+    engine = untrained(CALM.schema, ("position",), goals=False)
+    adaptive = replace(engine, adaptation=Adaptation(num_steps=7, trust=1e-3))
+    assert (engine.describe().context, adaptive.describe().context) == (1, 8)
+    weights = {name: value.clone() for name, value in engine.model.state_dict().items()}
+    stuck = History(
+        observations={"position": np.full((2, 8, 2), 1.5, np.float32)},
+        actions={"push": np.full((2, 7, 2), 0.5, np.float32)},
+    )
+    future = Future(actions={"push": np.full((2, 1, 3, 2), 0.5, np.float32)})
+
+    def moved(of: LearnedEngine) -> float:
+        features = of.model.rollout(
+            belief := of.observe(None, stuck, seed=0), to_inputs(future.actions, {}, CALM.schema),
+            generator=torch.Generator(),
+        ).features  # fmt: skip
+        return float((features - belief.features()[:, None, :, None]).norm())
+
+    assert moved(adaptive) < 0.1 * moved(engine)
+    assert all(torch.equal(value, weights[name]) for name, value in engine.model.state_dict().items())
+
+
+@pytest.mark.parametrize("settings", [{"num_steps": 0}, {"trust": 0.0}, {"trust": float("inf")}])
+def test_impossible_adaptations_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        Adaptation(**settings)
+
+
+def test_a_model_that_cannot_adapt_is_refused() -> None:
+    engine = untrained(CALM.schema, ("position",), goals=False)
+    with pytest.raises(UnsupportedError, match="PartialModel cannot adapt"):
+        replace(engine, model=PartialModel(), adaptation=Adaptation())
 
 
 def test_the_card_says_what_it_is() -> None:

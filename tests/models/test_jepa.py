@@ -10,8 +10,8 @@ import torch
 from worldline.config import from_json, to_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Belief, Inputs, Losses, Window
-from worldline.errors import ConfigError, UnknownNameError
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.errors import ConfigError, UnknownNameError, UnsupportedError
+from worldline.models.jepa import Jepa, JepaConfig, Latent
 from worldline.nn.predictors import Block
 from worldline.nn.sigreg import sigreg
 from worldline.nn.vicreg import covariance, variance
@@ -751,3 +751,88 @@ def test_targets_show_in_the_latents_once_they_are_asked_for() -> None:
     assert net.told is not None
     real = net.told.error(torch.stack([encoded(net, seen, step) for step in range(5)], 1), seen)
     assert float(real.detach()) < 0.4
+
+
+ADAPTABLE = [
+    pytest.param(("camera", "position"), {}, id="latents"),
+    pytest.param(("camera", "position"), {"signal_weight": 1.0, "linear_history": 2}, id="vectors in them"),
+    pytest.param(("camera",), {"constant_size": 3}, id="constants"),
+]
+
+
+@pytest.mark.parametrize(("inputs", "settings"), ADAPTABLE)
+def test_with_no_trust_in_what_was_learned_the_steps_that_were_shown_are_imagined(
+    inputs: tuple[str, ...], settings: dict[str, Any]
+) -> None:
+    adaptable, shown = model(*inputs, **settings).eval(), window()
+    adaptable.fit_normaliser(shown)
+    kept = adaptable.config.latent_size - adaptable.config.constant_size
+    with torch.no_grad():
+        correction = adaptable.adapt(shown, num_steps=9, trust=1e-6, generator=seeded()).correction
+        for step in range(LENGTH - 1):
+            now = adaptable.encode(shown.first(step + 1), generator=seeded())
+            assert now.correction is None
+            due = adaptable.encode(shown.first(step + 2), generator=seeded()).latent
+            apart = [
+                adaptable.rollout(belief, shown.past.steps(slice(step, step + 1)), generator=seeded()).features
+                for belief in (now, replace(now, correction=correction))
+            ]
+            before, after = ((one[:, 0, 0, 0, : due.shape[1]] - due)[:, :kept].norm() for one in apart)
+            assert after < 0.05 * before
+
+
+def corrections(of: Jepa, on: Window, num_steps: int = 9) -> torch.Tensor:
+    correction = of.adapt(on, num_steps=num_steps, trust=0.1, generator=seeded()).correction
+    assert correction is not None
+    return correction.weights
+
+
+def test_steps_that_were_not_seen_whole_correct_nothing() -> None:
+    adaptable, shown = model("camera", "position").eval(), window()
+    observed = torch.ones(BATCH, LENGTH, dtype=torch.bool)
+    observed[1] = False
+    observed[2, 1] = False
+    hidden = replace(shown, observed={**shown.observed, "position": observed})
+    with torch.no_grad():
+        found, due = corrections(adaptable, hidden), corrections(adaptable, shown)
+        last = corrections(adaptable, shown, num_steps=1)
+    torch.testing.assert_close(found[0], due[0])
+    assert not found[1].any()
+    torch.testing.assert_close(found[2], last[2])
+    assert due[1].any()
+
+
+def test_a_correction_goes_on_to_learn_and_many_candidates_share_it() -> None:
+    adaptable, shown = model("camera", "position").eval(), window()
+    with torch.no_grad():
+        adapted = adaptable.adapt(shown, num_steps=2, trust=0.1, generator=seeded())
+        assert adapted.correction is not None
+        assert adapted.correction.hidden.shape == (BATCH, 2, 17)
+        past = shown.past.steps(slice(2))
+        many = replace(past, actions=torch.cat([past.actions, -past.actions, past.actions], 1))
+        imagined = adaptable.rollout(adapted, many, generator=seeded())
+        alone = adaptable.rollout(adapted, past, generator=seeded()).features
+        torch.testing.assert_close(imagined.features[:, 2:], alone)
+        picked = imagined.final.select(torch.tensor([8, 1]))
+        assert isinstance(picked, Latent)
+        assert picked.correction is not None
+        assert torch.equal(picked.correction.hidden, adapted.correction.hidden[[2, 0]])
+
+
+def test_a_window_of_one_observation_corrects_nothing() -> None:
+    adaptable, shown = model("camera").eval(), window().first(1)
+    with torch.no_grad():
+        both = (
+            adaptable.rollout(belief, window().past, generator=seeded()).features
+            for belief in (
+                adaptable.encode(shown, generator=seeded()),
+                adaptable.adapt(shown, num_steps=9, trust=0.1, generator=seeded()),
+            )
+        )
+        torch.testing.assert_close(*both)
+
+
+@pytest.mark.parametrize("settings", [{"memory": "gru"}, {"memory": "transformer"}, {"frameskip": 2}])
+def test_what_remembers_or_leaps_does_not_adapt(settings: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match="cannot adapt"):
+        model("camera", **settings).adapt(window(), num_steps=50, trust=0.1, generator=seeded())

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import InputError
 from worldline.testing import check_model
 from worldline.testing.clauses import breaches
 from worldline.testing.models import CLAUSES, ModelCase
+from worldline.testing.surgery import step_to
 from worldline.testing.toys import Integrator
 
 
@@ -115,6 +116,110 @@ class LinearModel(WorldModel):
         both = (mask[:, 1:] & mask[:, :1])[..., None]
         error = ((imagined - latents[:, 1:]).square() * both).sum() / both.sum()
         return Losses(terms={"prediction": error, "spread": -latents.std()}, weights={"prediction": 1.0, "spread": 0.1})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corrected(State):
+    lacks: Tensor
+    trust: float
+
+    @property
+    def bias(self) -> Tensor:
+        return self.lacks.sum(1) / (self.lacks.shape[1] + self.trust)
+
+    def select(self, index: Tensor) -> Belief:
+        return replace(self, state=self.state[index], lacks=self.lacks[index])
+
+
+class Adaptive(LinearModel, Adapts):
+    """Adds to each step what the steps that it was shown lacked on average."""
+
+    def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Belief:
+        state = self.encode(window.first(1), generator=generator).features()
+        belief: Belief = Corrected(state=state, lacks=torch.zeros(len(state), 0, 3), trust=trust)
+        for step in range(1, window.observations["position"].shape[1]):
+            belief = self.update(belief, *step_to(window, step), generator=generator)
+        return belief
+
+    def update(
+        self,
+        belief: Belief,
+        inputs: Inputs,
+        observation: Mapping[str, Tensor],
+        observed: Mapping[str, Tensor],
+        *,
+        generator: torch.Generator,
+    ) -> Belief:
+        plain = State(state=belief.features())
+        found = super().update(plain, inputs, observation, observed, generator=generator)
+        if not isinstance(belief, Corrected):
+            return found
+        predicted = self.rollout(plain, inputs, generator=generator).features[:, 0, :, 0]
+        lacks = torch.cat([belief.lacks, self.lack(found.features() - predicted)], 1)
+        return self.kept(replace(belief, state=found.features(), lacks=lacks))
+
+    def lack(self, lack: Tensor) -> Tensor:
+        return lack
+
+    def kept(self, belief: Corrected) -> Belief:
+        return belief
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        imagined = super().rollout(belief, inputs, generator=generator)
+        if not isinstance(belief, Corrected) or not belief.lacks.shape[1]:
+            return imagined
+        error, path = torch.zeros_like(belief.bias), []
+        for _ in range(inputs.actions.shape[2]):
+            error = error @ self.transition.weight.T + belief.bias
+            path.append(error)
+        features = imagined.features + torch.stack(path, 1)[:, None, None]
+        return Imagined(features=features, final=State(state=self.last(features)))
+
+
+class AdaptsToNothing(Adaptive):
+    def lack(self, lack):
+        return torch.zeros_like(lack)
+
+
+class AdaptsForGood(Adaptive):
+    def lack(self, lack):
+        with torch.no_grad():
+            self.push.weight.mul_(1 + 1e-6)
+        return lack
+
+
+class AdaptsAllAlike(Adaptive):
+    def lack(self, lack):
+        return lack.mean(0, keepdim=True).expand_as(lack)
+
+
+class TrustsNothing(Adaptive):
+    def adapt(self, window, *, num_steps, trust, generator):
+        return super().adapt(window, num_steps=num_steps, trust=0.0, generator=generator)
+
+
+class SelectsNoCorrection(Adaptive):
+    def kept(self, belief):
+        return Unselected(state=belief.state, lacks=belief.lacks, trust=belief.trust)
+
+
+class Unselected(Corrected):
+    def select(self, index):
+        return replace(self, state=self.state[index])
+
+
+class StopsAdapting(Adaptive):
+    def adapt(self, window, *, num_steps, trust, generator):
+        found = super().adapt(window, num_steps=num_steps, trust=trust, generator=generator)
+        return Final(state=found.state, lacks=found.lacks, trust=trust)
+
+    def update(self, belief, inputs, observation, observed, *, generator):
+        found = super().update(belief, inputs, observation, observed, generator=generator)
+        return replace(belief, state=found.features()) if isinstance(belief, Final) else found
+
+
+class Final(Corrected):
+    pass
 
 
 class Peeking(LinearModel):
@@ -314,6 +419,12 @@ FAULTS = [
     (ForgetsStored, "model.belief"),
     (NormaliserIgnoresMasks, "model.fit_normaliser"),
     (NormaliserDividesByNothing, "model.fit_normaliser"),
+    (AdaptsToNothing, "model.adapts"),
+    (AdaptsForGood, "model.adapts"),
+    (AdaptsAllAlike, "model.adapts"),
+    (TrustsNothing, "model.adapts"),
+    (SelectsNoCorrection, "model.adapts"),
+    (StopsAdapting, "model.adapts"),
     (NanLoss, "model.loss"),
     (Weightless, "model.loss"),
     (UntrainedPart, "model.loss"),
@@ -339,7 +450,11 @@ def window() -> Window:
     )
 
 
-@pytest.mark.parametrize("model", [LinearModel(), LinearModel(noise=0.1, num_samples=2)], ids=["exact", "drawing"])
+@pytest.mark.parametrize(
+    "model",
+    [LinearModel(), LinearModel(noise=0.1, num_samples=2), Adaptive()],
+    ids=["exact", "drawing", "adaptive"],
+)
 def test_a_correct_model_passes(model: LinearModel, window: Window) -> None:
     check_model(model, window)
 

@@ -184,3 +184,23 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """The training loss on a batch of windows."""
+
+
+class Adapts(ABC):
+    """Optional: can correct what it predicts by what was just seen, in the belief alone; no weight changes."""
+
+    @abstractmethod
+    def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Belief:
+        """The belief after the last observation of `window`, which corrects all that is imagined from it.
+
+        Folding `update` goes on with that: it must equal adapting to the longer window.
+
+        Args:
+            window: the longer, the better.
+            num_steps: the last steps that count, at most; at least 1.
+            trust: in what was learned before, above 0: the larger, the smaller the correction.
+            generator: for any draw.
+
+        Raises:
+            UnsupportedError: this configuration of the model cannot.
+        """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar, final
@@ -25,9 +26,9 @@ from worldline.contracts.engine import (
 )
 from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Kind, Schema
-from worldline.contracts.world_model import Belief, Inputs, Window, WorldModel
+from worldline.contracts.world_model import Adapts, Belief, Inputs, Window, WorldModel
 from worldline.engines.checks import check_future, check_inputs, check_observations
-from worldline.errors import InputError, UnsupportedError
+from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.heads.decoder import Decoder
 from worldline.heads.distance import Distance
 from worldline.heads.familiarity import Familiarity
@@ -42,6 +43,24 @@ Head = TypeVar("Head")
 
 MOST_NUMBERS: Final = 2**27
 """Of latents that are held at once while samples are drawn; 4 bytes each, and many times that with gradients."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """How a learned engine corrects itself by what it is shown, in each belief anew; what was learned stays.
+
+    Args:
+        num_steps: the most steps that a correction is made from, at least 1: `Card.context` asks for so many.
+        trust: in what was learned, above 0; see `Adapts`.
+    """
+
+    num_steps: int = 40
+    trust: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1 or not 0 < self.trust < math.inf:
+            raise ConfigError(f"num_steps {self.num_steps} must be at least 1, trust {self.trust} above 0, and finite.")
 
 
 @final
@@ -61,6 +80,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         reward_head: without it `rewards` is refused.
         termination_head: without it `termination` is refused.
         decoder: shows what a latent holds of the model's images, in reports; nothing else uses it.
+        adaptation: None to imagine as was learned. Bands were calibrated without it.
         name: on the card.
         notes: on the card.
     """
@@ -76,8 +96,15 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
     reward_head: Reward | None = None
     termination_head: Termination | None = None
     decoder: Decoder | None = None
+    adaptation: Adaptation | None = None
     name: str = "learned"
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.adaptation is not None and not isinstance(self.model, Adapts):
+            raise UnsupportedError(
+                f"{type(self.model).__name__} cannot adapt. Use the model 'jepa', or set adaptation to None."
+            )
 
     def describe(self) -> Card:
         """What this engine is and can do."""
@@ -86,7 +113,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
             engine="learned",
             schema=self.schema,
             predicts=tuple(signal.name for signal in self.readout.config.signals),
-            context=self.model.context,
+            context=max(self.model.context, 0 if self.adaptation is None else self.adaptation.num_steps + 1),
             deterministic=self.model.deterministic,
             abilities=("differentiable", "novelty", *(() if self.distance_head is None else ("reaches",))),
             notes=self.notes,
@@ -100,6 +127,9 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         check_inputs(steps, self.schema, length - 1 if belief is None else length)
         generator = torch.Generator().manual_seed(seed)
         window = self._window(steps, worlds, length)
+        if belief is None and self.adaptation is not None and isinstance(self.model, Adapts):
+            how = self.adaptation
+            return self.model.adapt(window, num_steps=how.num_steps, trust=how.trust, generator=generator)
         if belief is None:
             return self.model.encode(window, generator=generator)
         held = _belief(belief)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Literal
 
 import torch
@@ -25,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, pad
 
 from worldline.contracts.schema import Kind, Schema
-from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
-from worldline.errors import ConfigError
+from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.errors import ConfigError, UnsupportedError
 from worldline.nn.codes import code_size
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
 from worldline.nn.gather import gather, share_mean
@@ -151,12 +152,69 @@ class JepaConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Correction:
+    """Of the predictor's last layer, in each of W worlds: a ridge regression on the steps that were seen there.
+
+    Args:
+        hidden: what the layer made them from, and a 1; 0 for a step of which a part was not seen.
+        lacks: what its prediction of them lacked; likewise.
+        whole: whether all of the present was seen.
+        trust: the penalty, as a share of the mean squared length of `hidden`.
+        num_steps: the most steps that are kept.
+    """
+
+    hidden: Float[Tensor, "W n width1"]
+    lacks: Float[Tensor, "W n out"]
+    whole: Bool[Tensor, " W"]
+    trust: float
+    num_steps: int
+
+    @cached_property
+    def weights(self) -> Float[Tensor, "W width1 out"]:
+        """To be added to the layer's; the bias is the last row."""
+        alike = self.hidden @ self.hidden.mT
+        length = alike.diagonal(dim1=1, dim2=2).sum(-1) / self.hidden[..., -1].sum(-1).clamp(min=1)
+        penalty = self.trust * length.clamp(min=1)[:, None, None] * torch.eye(alike.shape[1], device=alike.device)
+        found: Tensor = torch.linalg.solve(alike + penalty, self.lacks)
+        return self.hidden.mT @ found
+
+    def __call__(self, hidden: Float[Tensor, "B width"]) -> Float[Tensor, "B out"]:
+        """What is added to the layer's output; B / W rows on end belong to each world."""
+        by_world = hidden.unflatten(0, (len(self.hidden), -1)).float()
+        return torch.baddbmm(self.weights[:, -1:], by_world, self.weights[:, :-1]).flatten(0, 1)
+
+    def add(
+        self, hidden: Float[Tensor, "W width"], lacks: Float[Tensor, "W out"], whole: Bool[Tensor, " W"]
+    ) -> Correction:
+        """With one step more, after which all was seen or not."""
+        counts = (self.whole & whole)[:, None]
+        both = pad(hidden.float(), (0, 1), value=1.0) * counts, lacks.float() * counts
+        if not self.hidden.shape[1]:
+            return replace(self, hidden=both[0][:, None], lacks=both[1][:, None], whole=whole)
+        last = slice(-self.num_steps, None)
+        longer = (torch.cat([old, new[:, None]], 1) for old, new in zip((self.hidden, self.lacks), both, strict=True))
+        rows, wanted = (each[:, last] for each in longer)
+        return replace(self, hidden=rows, lacks=wanted, whole=whole)
+
+    def select(self, index: Tensor) -> Correction:
+        """That of the worlds in `index`."""
+        return replace(self, hidden=self.hidden[index], lacks=self.lacks[index], whole=self.whole[index])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Latent(Belief):
-    """A belief: one latent, and what the predictor remembers."""
+    """A belief: one latent, and what the predictor remembers.
+
+    Args:
+        latent: of the present.
+        memory: of the steps before.
+        correction: of the predictor in W worlds; B / W entries on end share that of each. None for none.
+    """
 
     latent: Float[Tensor, "B D"]
     memory: Cache | Hidden | Block | Past | None = None
+    correction: Correction | None = None
 
     def features(self) -> Float[Tensor, "B 1 D"]:
         """The latent, beside the recurrent state or the vectors of the steps before where there are any; S is 1."""
@@ -168,7 +226,16 @@ class Latent(Belief):
 
     def select(self, index: Tensor) -> Latent:
         """The latents and memories of the batch entries in `index`."""
-        return Latent(latent=self.latent[index], memory=None if self.memory is None else self.memory.select(index))
+        memory, correction = self.memory, self.correction
+        if correction is not None:
+            correction = correction.select(index // (len(self.latent) // len(correction.hidden)))
+        memory = None if memory is None else memory.select(index)
+        return Latent(latent=self.latent[index], memory=memory, correction=correction)
+
+    def repeat(self, count: int) -> Latent:
+        """Each entry `count` times in a row; a correction, which is large, is shared by them."""
+        index = torch.arange(len(self.latent), device=self.latent.device).repeat_interleave(count)
+        return replace(replace(self, correction=None).select(index), correction=self.correction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +261,7 @@ class _Seen:
         )
 
 
-class Jepa(WorldModel):
+class Jepa(WorldModel, Adapts):
     """The model. Without memory its belief is one latent: it knows nothing that the last observation does not show.
 
     Args:
@@ -288,7 +355,7 @@ class Jepa(WorldModel):
         seen, known = self._look(window, start), self._inputs(window.past)[:, 0, start:]
         belief = self._begin(self._perceive(seen.at(0)))
         for step in range(known.shape[1]):
-            belief = self._meet(self._step(belief, known[:, step]), seen.at(step + 1))
+            belief = self._advance(belief, known[:, step], seen.at(step + 1))
         return belief
 
     def update(
@@ -307,22 +374,45 @@ class Jepa(WorldModel):
         had gaps too; else it is predicted.
         """
         del generator
-        predicted = self._step(_mine(belief), self._inputs(inputs)[:, 0, 0])
-        if not self._shown(observed).any():
-            return predicted
+        held, known = _mine(belief), self._inputs(inputs)[:, 0, 0]
+        if held.correction is None and not self._shown(observed).any():
+            return self._step(held, known)
         window = Window(
             observations={name: observation[name][:, None] for name in self.config.inputs},
             observed={name: observed[name][:, None] for name in self.config.inputs},
             past=inputs.steps(slice(0)),
         )
-        return self._meet(predicted, self._look(window).at(0))
+        return self._advance(held, known, self._look(window).at(0))
+
+    def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Latent:
+        """As `encode`, with the predictor's last layer corrected by the window (docs/design/adaptation.md).
+
+        Raises:
+            UnsupportedError: the predictor has a memory or takes several steps at once.
+        """
+        del generator
+        if self.config.memory != "none" or self.config.frameskip > 1:
+            raise UnsupportedError(
+                f"a predictor with memory {self.config.memory!r} and frameskip {self.config.frameskip} cannot adapt. "
+                "Use a world learned with memory 'none' and frameskip 1, or no adaptation."
+            )
+        seen, known = self._look(window), self._inputs(window.past)[:, 0]
+        belief = self._begin(self._perceive(seen.at(0)))
+        none = belief.latent.new_zeros(len(belief.latent), 0, 0)
+        whole = self._shown(window.observed)[:, 0].all(-1)
+        belief = replace(
+            belief, correction=Correction(hidden=none, lacks=none, whole=whole, trust=trust, num_steps=num_steps)
+        )
+        for step in range(known.shape[1]):
+            belief = self._advance(belief, known[:, step], seen.at(step + 1))
+        return belief
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
         """Deterministic: S is 1 and `generator` is not used."""
         del generator
         batch, versions, steps, _ = inputs.actions.shape
         known = self._inputs(inputs).flatten(0, 1)
-        here = _mine(belief).select(torch.arange(batch, device=known.device).repeat_interleave(versions))
+        here = _mine(belief).repeat(versions)
         path = []
         for step in range(steps):
             here = self._step(here, known[:, step])
@@ -490,12 +580,23 @@ class Jepa(WorldModel):
         full = torch.full((len(latent),), config.frameskip, device=latent.device)
         return Latent(latent=latent, memory=Block(base=latent, inputs=inputs, count=full))
 
+    def _advance(self, belief: Latent, known: Float[Tensor, "B I"], seen: _Seen) -> Latent:
+        """The belief one step later, met by what was seen; a correction learns from it."""
+        correction = belief.correction
+        if correction is None:
+            return self._meet(self._step(belief, known), seen)
+        learned, whole = self._step(replace(belief, correction=None), known), self._shown(seen.observed).all(-1)
+        met = self._meet(learned if whole.all() else self._step(belief, known), seen)
+        hidden, _ = self._hidden(belief, known.to(belief.latent.dtype))
+        lacks = self._as_output(met.latent - learned.latent)
+        return replace(met, correction=correction.add(hidden, lacks, whole))
+
     def _meet(self, predicted: Latent, seen: _Seen) -> Latent:
         """The predicted belief, corrected by what was seen."""
         latent, memory = self._perceive(seen, predicted.latent), predicted.memory
         if isinstance(memory, Block):  # what was seen is lost unless the next step sets out from it
             memory = memory.end(self._shown(seen.observed).any(-1))
-        return Latent(latent=latent, memory=memory)
+        return replace(predicted, latent=latent, memory=memory)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
         return join_inputs(inputs, self.actions, self.exogenous, self.step_s)
@@ -504,22 +605,37 @@ class Jepa(WorldModel):
         """The belief one step later, with nothing observed."""
         base, memory, known = belief.latent, belief.memory, known.to(belief.latent.dtype)
         forecast: Tensor | float = 0.0
-        if isinstance(memory, Past) and self.linear is not None:
-            change = self.predictor(torch.cat([base, known, memory.flat().to(base.dtype)], -1))
-            forecast, memory = self.linear(base[:, : self.num_exact], known, memory)
-        elif self.config.memory != "none":
+        if self.config.memory != "none":
             change, memory = self.predictor(base, known, memory)
         elif isinstance(memory, Block):
             memory = memory.take(base, known)
             base, share = memory.base, (memory.count / self.config.frameskip).to(known.dtype)
             change = self.predictor(torch.cat([base, memory.inputs.flatten(1), share[:, None]], -1))
         else:
-            change = self.predictor(torch.cat([base, known], -1))
+            hidden, last = self._hidden(belief, known)
+            change = last(hidden)
+            if belief.correction is not None and belief.correction.hidden.shape[1]:
+                change = change + belief.correction(hidden)
+            if isinstance(memory, Past) and self.linear is not None:
+                forecast, memory = self.linear(base[:, : self.num_exact], known, memory)
         change = pad(torch.as_tensor(change), (0, self.config.constant_size))
         if self.vectors is not None and self.num_exact:
             exact, learned = change.split([self.num_exact, change.shape[-1] - self.num_exact], -1)
             change = torch.cat([exact * self.vectors.change + forecast, learned], -1)
-        return Latent(latent=base + change, memory=memory)
+        return Latent(latent=base + change, memory=memory, correction=belief.correction)
+
+    def _hidden(self, belief: Latent, known: Float[Tensor, "M I"]) -> tuple[Float[Tensor, "M width"], nn.Module]:
+        """What the last layer of a predictor without memory makes the change from, and that layer."""
+        assert isinstance(self.predictor, nn.Sequential)
+        past = [belief.memory.flat().to(known.dtype)] if isinstance(belief.memory, Past) else []
+        return self.predictor[:-1](torch.cat([belief.latent, known, *past], -1)), self.predictor[-1]
+
+    def _as_output(self, change: Float[Tensor, "M D"]) -> Float[Tensor, "M out"]:
+        """What the last layer would have to say for this change."""
+        change = change[:, : change.shape[1] - self.config.constant_size]
+        if self.vectors is None or not self.num_exact:
+            return change
+        return torch.cat([change[:, : self.num_exact] / self.vectors.change, change[:, self.num_exact :]], -1)
 
 
 def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:

@@ -15,8 +15,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import InputError, MissingExtraError
+from worldline.labs.lab import Policy
 from worldline.models.jepa import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
@@ -32,9 +34,10 @@ from worldline.train.heads import HeadsConfig, can_reach
 from worldline.train.updates import TrainingConfig
 
 Floats = NDArray[np.floating]
-PushT = Any
+Raw = Any
 """A `PushTEnv`, whose package may not be installed."""
 
+STATE: Final = ("agent_position", "block_position", "block_angle")
 FIELD: Final = 512.0
 """Side of the square, in the environment's pixels. So are all lengths here."""
 STEP_S: Final = 0.1
@@ -156,17 +159,17 @@ def record_push_t(
     store = Store.create(destination, push_t_schema(side))
     for number in range(num_episodes):
         generator = np.random.default_rng([seed, number])
-        name = "pushing" if generator.random() < 0.85 else "roaming"
+        name, pushes = _draw(generator)
         episode = None
         while episode is None:
-            episode = _run(env, _Policy(_PUSHES[name], generator), side, generator)
+            episode = _run(env, _Policy(pushes, generator), side, generator)
         store.append(episode, {"seed": seed, "number": number, "policy": name})
         if progress is not None:
             progress(number + 1, num_episodes)
     return store
 
 
-def make_push_t() -> PushT:
+def make_push_t() -> Raw:
     """The environment on pymunk 7 and before, with `camera(side)`, and with states that are set as they are given.
 
     Raises:
@@ -207,7 +210,74 @@ def make_push_t() -> PushT:
     return _PushT()
 
 
-def _run(env: PushT, policy: _Policy, side: int, generator: np.random.Generator) -> Episode | None:
+@final
+class PushT(gymnasium.Env[dict[str, Any], dict[str, Any]]):
+    """The environment with named signals, without a goal of its own, and with a start that its seed alone decides.
+
+    An episode is cut where the block goes through a wall.
+
+    Args:
+        side: pixels of the square picture.
+
+    Raises:
+        MissingExtraError: gym-pusht is not installed.
+    """
+
+    def __init__(self, side: int = 64) -> None:
+        self._env, self._side = make_push_t(), side
+        box = gymnasium.spaces.Box
+        places = {name: box(-np.inf, np.inf, (2,), np.float32) for name in STATE[:2]}
+        angle = box(0, np.inf, (1,), np.float32)
+        camera = box(0, 255, (side, side, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict({"camera": camera, **places, STATE[2]: angle})
+        self.action_space = gymnasium.spaces.Dict({"target": box(0, FIELD, (2,), np.float32)})
+
+    @property
+    def schema(self) -> Schema:
+        """The signals."""
+        return push_t_schema(self._side)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Agent and block anywhere, at any angle, apart from each other."""
+        super().reset(seed=seed)
+        del options
+        return self._observe(_start(self._env, self.np_random)), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """A tenth of a second; no reward."""
+        state = self._env.step(np.asarray(action["target"], float))[0]
+        return self._observe(state), 0.0, False, _from_edge(state) < WALL - TOO_FAR, {}
+
+    def close(self) -> None:
+        """Closes what it draws with."""
+        self._env.close()
+
+    def _observe(self, state: Floats) -> dict[str, Any]:
+        return _signals(state, self._env.camera(self._side))
+
+
+@final
+class Pusher(Policy):
+    """One of the two policies of `record_push_t`, drawn anew for each episode."""
+
+    def __init__(self) -> None:
+        self._policy: _Policy | None = None
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Draws which."""
+        self._policy = _Policy(_draw(generator)[1], generator)
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A place to head for; draws from the generator that it was reset with."""
+        del generator
+        assert self._policy is not None, "reset it first"
+        state = np.concatenate([observation[name] for name in STATE]).astype(float)
+        return {"target": np.clip(self._policy(state), 0, FIELD).astype(np.float32)}
+
+
+def _run(env: Raw, policy: _Policy, side: int, generator: np.random.Generator) -> Episode | None:
     """An episode from a random state; None if the block went through a wall."""
     seen = [_start(env, generator)]
     pictures, targets = [env.camera(side)], []
@@ -217,20 +287,26 @@ def _run(env: PushT, policy: _Policy, side: int, generator: np.random.Generator)
         if _from_edge(seen[-1]) < WALL - TOO_FAR:
             return None
         pictures.append(env.camera(side))
-    states = np.array(seen, np.float32)
     return Episode(
-        observations={
-            "camera": np.array(pictures),
-            "agent_position": states[:, :2],
-            "block_position": states[:, 2:4],
-            "block_angle": states[:, 4:],
-        },
+        observations=_signals(np.array(seen), np.array(pictures)),
         actions={"target": np.array(targets, np.float32)},
         truncated=True,
     )
 
 
-def _start(env: PushT, generator: np.random.Generator) -> Floats:
+def _signals(state: Floats, camera: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+    """The observation of a state [..., 5] and its picture."""
+    parts = np.split(state.astype(np.float32), (2, 4), axis=-1)
+    return {"camera": camera, **dict(zip(STATE, parts, strict=True))}
+
+
+def _draw(generator: np.random.Generator) -> tuple[str, float]:
+    """A policy's name, and the share of its plans that are a push."""
+    name = "pushing" if generator.random() < 0.85 else "roaming"
+    return name, _PUSHES[name]
+
+
+def _start(env: Raw, generator: np.random.Generator) -> Floats:
     """A state in which nothing touches: agent position, block position and angle [5] are uniform over what fits."""
     while True:
         state = np.append(generator.uniform(RADIUS, FIELD - RADIUS, 4), generator.uniform(0, 2 * math.pi))

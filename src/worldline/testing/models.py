@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.world_model import Belief, Inputs, Losses, Window, WorldModel
-from worldline.errors import InputError
+from worldline.contracts.world_model import Adapts, Belief, Inputs, Losses, Window, WorldModel
+from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import Clause, difference, run
 from worldline.testing.surgery import (
     hide,
@@ -110,6 +110,7 @@ GRADIENT = Clause(name="model.differentiable", look="WorldModel.rollout; a detac
 ACTIONS = Clause(name="model.actions_matter", look="WorldModel.rollout; input k must act on features[..., k, :]")
 STORED = Clause(name="model.belief", look="WorldModel.belief; its features are those that it was given")
 NORMALISER = Clause(name="model.fit_normaliser", look="WorldModel.fit_normaliser; masked values, or a spread of 0")
+ADAPTS = Clause(name="model.adapts", look="Adapts.adapt; a correction of what is imagined, in the belief alone")
 LOSS = Clause(name="model.loss", look="WorldModel.loss; finite scalar terms, a weight each, reaching every parameter")
 
 
@@ -374,6 +375,51 @@ def normaliser_fits(case: ModelCase) -> None:
     NORMALISER.holds(all(bool(value.isfinite().all()) for value in due.values()), "the fitted model is not finite")
 
 
+@torch.no_grad()
+def adapts(case: ModelCase) -> None:
+    """A model that adapts imagines what it was shown; full trust leaves all as it was, and no weight ever changes.
+
+    It is shown that nothing moves, whatever is done, and only some of the entries are shown that.
+    """
+    model = case.frozen()
+    if not isinstance(model, Adapts):
+        return
+    state = copy.deepcopy(dict(model.state_dict()))
+    still = _standing_still(case.window)
+    try:
+        adapted = model.adapt(still, num_steps=50, trust=1e-3, generator=case.generator())
+    except UnsupportedError:
+        return
+    taken = still.past.steps(slice(1))
+
+    def ahead(belief: Belief) -> Tensor:
+        return case.rollout(model, belief, taken)[:, 0, :, 0][..., model.present]
+
+    before, after = case.encode(model, still.first(1)), ahead(adapted)
+    shown = before.features()[..., model.present]
+    apart = [(one - shown).square().mean((1, 2)) for one in (ahead(before), after)]
+    ADAPTS.holds(bool((apart[1] < 0.5 * apart[0]).all()), "what was shown again and again is still not expected")
+    full = model.adapt(case.window, num_steps=50, trust=1e9, generator=case.generator())
+    pair = case.rollout(model, full, case.future()), case.rollout(model, case.encode(model), case.future())
+    ADAPTS.equal(*pair, within=case.tolerance, seen="with full trust another future is imagined")
+    mixed = {name: values.clone() for name, values in case.window.observations.items()}
+    for name, values in mixed.items():
+        values[0] = still.observations[name][0]
+    beside = replace(still, observations=mixed)
+    alone = ahead(model.adapt(beside, num_steps=50, trust=1e-3, generator=case.generator()))
+    ADAPTS.equal(alone[:1], after[:1], within=case.tolerance, seen="entry 0 is corrected by what others were shown")
+    turned = torch.arange(case.batch, device=shown.device).flip(0)
+    picked = case.rollout(model, adapted.select(turned), pick_entries(taken, turned))[:, 0, :, 0][..., model.present]
+    ADAPTS.equal(picked, after[turned], within=case.tolerance, seen="select does not give the chosen corrections")
+    start = model.adapt(case.window.first(case.context - 1), num_steps=50, trust=1.0, generator=case.generator())
+    folded = model.update(start, *step_to(case.window, case.context - 1), generator=case.generator())
+    whole = model.adapt(case.window, num_steps=50, trust=1.0, generator=case.generator())
+    both = (case.rollout(model, one, case.future()) for one in (folded, whole))
+    ADAPTS.equal(*both, within=case.tolerance, seen="update does not go on with it")
+    same = all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    ADAPTS.holds(same, "adapting changed a weight")
+
+
 def loss_terms(case: ModelCase) -> None:
     """The loss has finite scalar terms with a weight each, and reaches every parameter that is to be trained."""
     model = copy.deepcopy(case.model).train()
@@ -408,9 +454,30 @@ CLAUSES: tuple[Callable[[ModelCase], None], ...] = (
     actions_matter,
     stored_features,
     normaliser_fits,
+    adapts,
     loss_terms,
 )
 """Every clause, in the order in which a report lists them."""
+
+
+def _standing_still(window: Window) -> Window:
+    """The same input again and again, and nothing moves."""
+    past, first = window.past, window.first(1)
+    length = past.actions.shape[2] + 1
+
+    def again(values: Tensor, axis: int, count: int) -> Tensor:
+        return values.narrow(axis, 0, 1).repeat_interleave(count, axis)
+
+    return replace(
+        first,
+        observations={name: again(values, 1, length) for name, values in first.observations.items()},
+        observed={name: again(flags, 1, length) for name, flags in first.observed.items()},
+        past=Inputs(
+            actions=again(past.actions, 2, length - 1),
+            exogenous=None if past.exogenous is None else again(past.exogenous, 1, length - 1),
+            step_s=again(past.step_s, 1, length - 1),
+        ),
+    )
 
 
 def _check_terms(losses: Losses) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from worldline.contracts.planner import Planner
 from worldline.contracts.schema import Schema
 from worldline.contracts.world import World
 from worldline.contracts.world_model import WorldModel
-from worldline.engines.learned import LearnedEngine
+from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.errors import BundleError
 from worldline.heads.decoder import Decoder, DecoderConfig
 from worldline.heads.distance import Distance, DistanceConfig
@@ -105,24 +105,28 @@ def save_world(
     return write_bundle(Path(path), contents, model=model, notes={"planner": _registered(planner)})
 
 
-def open_world(path: Path | str, *, planner: Planner | str | None = None) -> World:
+def open_world(
+    path: Path | str, *, planner: Planner | str | None = None, adaptation: Adaptation | None = None
+) -> World:
     """The world in a bundle.
 
     Args:
         path: a folder that `save_world` wrote.
         planner: to plan with: one of your own, or the registered name of one, with its default settings; None for
             the one that the bundle holds.
+        adaptation: how the world corrects itself by the histories that it is shown; None for not at all. The bundle
+            stays as it is.
 
     Raises:
         BundleError: it is damaged, incomplete, of another version, or its parts do not fit each other.
         UnknownNameError: it needs a model or planner that is not installed.
+        UnsupportedError: its model cannot adapt.
     """
     bundle = read_bundle(Path(path))
     arrays = {name: tensor.numpy() for name, tensor in bundle.tensors("calibration.safetensors").items()}
     calibration = Calibration.from_arrays(arrays)
-    return LocalWorld(
-        open_engine(bundle), calibration, _planner(bundle, planner), num_proposals=_card(bundle).num_proposals
-    )
+    engine = replace(open_engine(bundle), adaptation=adaptation)
+    return LocalWorld(engine, calibration, _planner(bundle, planner), num_proposals=_card(bundle).num_proposals)
 
 
 def open_engine(bundle: Bundle) -> LearnedEngine:
