@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from worldline.bundle import read_bundle
-from worldline.contracts.episode import Episode
+from worldline.contracts.episode import Episode, History
 from worldline.contracts.schema import Kind, Role, Signal
 from worldline.contracts.world import Goal
-from worldline.engines.learned import LearnedEngine
+from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.errors import BundleError, UnknownNameError
 from worldline.heads.decoder import Decoder, DecoderConfig
 from worldline.heads.distance import Distance, DistanceConfig
@@ -122,6 +122,19 @@ def test_another_planner_may_take_the_place_of_its_own(saved: Path) -> None:
     assert planners == [CrossEntropy(num_candidates=8, num_iterations=2), ImprovedCrossEntropy(), own]
     with pytest.raises(UnknownNameError, match="'icem'"):
         open_world(saved, planner="icen")
+
+
+def test_a_world_may_adapt_and_its_bundle_stays_as_it_was(saved: Path) -> None:
+    before = {path: path.read_bytes() for path in sorted(saved.rglob("*")) if path.is_file()}
+    world = open_world(saved, adaptation=Adaptation(num_steps=6, trust=1e-3))
+    assert (open_world(saved).describe().context, world.describe().context) == (1, 7)
+    stuck = History(
+        observations={"position": np.full((7, 2), 1.5, np.float32)}, actions={"push": np.full((6, 2), 0.5, np.float32)}
+    )
+    pushes = {"push": np.full((4, 2), 0.5, np.float32)}
+    moves = [np.ptp(one.predict(stuck, pushes).signals["position"].mean, 0).max() for one in (open_world(saved), world)]
+    assert moves[1] < 0.5 * moves[0]
+    assert before == {path: path.read_bytes() for path in sorted(saved.rglob("*")) if path.is_file()}
 
 
 def test_every_head_comes_back_with_its_weights(saved: Path) -> None:

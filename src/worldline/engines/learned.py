@@ -56,7 +56,7 @@ class Adaptation:
     """
 
     num_steps: int = 40
-    trust: float = 1.0
+    trust: float = 0.03
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or not 0 < self.trust < math.inf:
