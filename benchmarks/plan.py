@@ -10,6 +10,10 @@ from one smooth random picture to another with the peer's published cross-entrop
 written out here as the peer's does it, with the same draws; what is ours is the cost: `WorldModel.rollout` and the
 squared distance to the goal's latent. Sides take turns, plan by plan. Of sixteen environments the peer plans one
 at a time: its LeWM cannot cost two goals together (`expand_as` in its `criterion` fails).
+
+Where the processor multiplies bfloat16, each plan is made once more under `torch.autocast`, from the same draws: how
+long it takes beside the peer's float32, how far the costs of the first iteration are apart, and how much more its
+answer costs in float32 than the float32 answer does. int8 is tried on the products alone.
 """
 
 from __future__ import annotations
@@ -19,8 +23,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +47,7 @@ SIDE, BLOCKS, SIZE = 224, 5, 10
 """Pixels of a picture, blocks of a plan, numbers of a block."""
 COST_BAR, ACTION_BAR, ALIKE_BAR = 1e-5, 1e-4, 0.99
 SPEED_BARS = {"one": 1.45, "sixteen": 1.6}
+HALF_BAR = 2.7
 RATE_BAR = 0.8
 
 
@@ -145,6 +151,7 @@ class Sides:
         begin = time.perf_counter()
         actions, costs, elites = self.ours.solve(start, goal, seed)
         ours_s = time.perf_counter() - begin
+        half = self.half(start, goal, seed, actions, costs) if has_bfloat16() else {}
         kept = [torch.from_numpy(np.load(self.folder / f"their_{name}.npy")) for name in ("actions", "costs", "elites")]
         return {
             "seed": seed,
@@ -152,6 +159,22 @@ class Sides:
             "theirs_s": round(theirs_s, 4),
             "actions_apart": float((actions - kept[0]).abs().max()),
             **parting(costs[:, 0], elites[:, 0], kept[1][:, 0], kept[2][:, 0]),
+            **half,
+        }
+
+    def half(self, start: Tensor, goal: Tensor, seed: int, actions: Tensor, costs: Tensor) -> Row:
+        """The same plan with products in bfloat16, beside the answer and the costs in float32."""
+        begin = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16):
+            found, found_costs, _ = self.ours.solve(start, goal, seed)
+        half_s = time.perf_counter() - begin
+        with torch.no_grad():
+            belief, aim = self.ours._see(start), self.ours._see(goal).features()[:, 0, None]
+            due, got = self.ours.cost(belief, aim, torch.stack([actions, found], 1))[0]
+        return {
+            "half_s": round(half_s, 4),
+            "half_costs_apart": float(((found_costs[0] - costs[0]).abs() / costs[0]).max()),
+            "half_regret": float(got / due - 1),
         }
 
     def batch(self, seed: int, count: int = 16) -> Row:
@@ -209,6 +232,44 @@ def rate(sides: Sides, threads: int) -> Row:
     }
 
 
+def int8(sides: Sides, threads: int) -> list[Row]:
+    """The products of one population's widest layers, in float32, bfloat16 and int8; GFLOP/s.
+
+    int8 as it would be used, with one scale a row of what comes in, which has to be found anew each time, and one a
+    column of the weights.
+    """
+    torch.set_num_threads(threads)
+    config, found = sides.ours.model.config, []
+    inner = config.predictor_heads * config.head_size
+    for come, go in ((config.latent_size, inner), (config.latent_size, config.predictor_width)):
+        for wide, narrow in ((come, go), (go, come)):
+            values, weight = torch.randn(450, wide), torch.randn(wide, narrow)
+            half = values.bfloat16(), weight.bfloat16()
+            scale = weight.abs().amax(0) / 127
+            small = (weight / scale).round().to(torch.int8)
+
+            ways: dict[str, Callable[[], Tensor]] = {
+                "float32": partial(torch.mm, values, weight),
+                "bfloat16": partial(torch.mm, *half),
+                "int8": partial(_quantised, values, small, scale),
+            }
+            row: Row = {"rows": 450, "in": wide, "out": narrow}
+            for name, way in ways.items():
+                times = []
+                for _ in range(60):
+                    begin = time.perf_counter()
+                    way()
+                    times.append(time.perf_counter() - begin)
+                row[name] = round(2 * 450 * wide * narrow / min(times) / 1e9, 1)
+            found.append(row)
+    return found
+
+
+def _quantised(values: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    row = values.abs().amax(1, keepdim=True) / 127
+    return torch._int_mm((values / row).round().to(torch.int8), weight).float() * (row * scale)
+
+
 def flops(config: LewmConfig) -> float:
     """Operations in the products of one candidate's rollout from one observation, as we do them; 2 a multiplication.
 
@@ -243,6 +304,17 @@ def bars(result: Row) -> Row:
             "plans": len(plans),
             "others_part_at_a_tie": told,
         }
+        if "half_s" in plans[0]:
+            ratio = interval(ours=[1 / one["half_s"] for one in plans], theirs=[1 / one["theirs_s"] for one in plans])
+            regret = [one["half_regret"] for one in plans]
+            found["bfloat16"] = {
+                "met": ratio["median"] >= HALF_BAR,
+                **ratio,
+                "bar": HALF_BAR,
+                "costs_apart": max(one["half_costs_apart"] for one in plans),
+                "regret": float(np.mean(regret)),
+                "worst_regret": max(regret),
+            }
         ratio = interval(ours=[1 / one["ours_s"] for one in plans], theirs=[1 / one["theirs_s"] for one in plans])
         found["one"] = {"met": ratio["median"] >= SPEED_BARS["one"], **ratio, "bar": SPEED_BARS["one"]}
     if batches:
@@ -259,9 +331,10 @@ def measure(peer: Peer, folder: Path, path: Path, options: argparse.Namespace, s
     result: Row = {"settings": asdict(settings), "threads": options.threads, "peer": peer.ask("versions")}
     earlier: Row = json.loads(path.read_text()) if path.exists() else {}
     same = all(earlier.get(name) == value for name, value in result.items())
-    result |= {name: earlier[name] if same else [] for name in ("plans", "batches", "rates")}
+    result |= {name: earlier.get(name, []) if same else [] for name in ("plans", "batches", "rates", "int8")}
     result["machine"] = machine()
-    result["bfloat16"] = "to be measured" if has_bfloat16() else "not measured: the processor has no products for it"
+    if not has_bfloat16():
+        result["bfloat16"] = "not measured: the processor has no products for it"
     sides = Sides(peer, folder, settings, options.threads)
     console = Console(stderr=True)
 
@@ -280,6 +353,7 @@ def measure(peer: Peer, folder: Path, path: Path, options: argparse.Namespace, s
         for threads in sorted({1, os.cpu_count() or 1}):
             torch.set_num_threads(threads)
             result["rates"] = [*(row for row in result["rates"] if row["threads"] != threads), rate(sides, threads)]
+        result["int8"] = int8(sides, options.threads)
         keep()
     return result
 
