@@ -177,5 +177,7 @@ def point_maze(store: Store) -> Recipe:
         store: of walks.
     """
     recipe = vectors(store)
-    heads = replace(recipe.heads, dynamics_updates=3000, num_landmarks=256, reach=40.0)
+    heads = replace(
+        recipe.heads, dynamics_updates=3000, distance_updates=8000, width=384, num_landmarks=256, reach=40.0
+    )
     return replace(recipe, name="point-maze", heads=heads)
