@@ -89,7 +89,8 @@ class AttentivePredictor(nn.Module):
         self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"], cache: Cache | None
     ) -> tuple[Float[Tensor, "B out"], Cache]:
         """The change, and the cache with this step in it; None stands for no past."""
-        steer = known[:, None] if self.num_inputs else None
+        # One step of many is strided, and a product with it would be taken row by row, with copies of the weights.
+        steer = known.contiguous()[:, None] if self.num_inputs else None
         tokens, kept = self.layers(self.enter(latent)[:, None], steer, cache)
         return self.leave(tokens[:, 0]), kept
 
