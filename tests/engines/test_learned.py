@@ -115,8 +115,8 @@ def test_pictures_and_vectors_together_conform() -> None:
 
 
 def test_it_conforms_while_it_adapts() -> None:
-    engine = replace(untrained(TOY.schema, ("position",), goals=False), adaptation=Adaptation(num_steps=3))
-    case = EngineCase(engine=engine, episodes=TOY.episodes(8, 12, seed=0))
+    engine = replace(untrained(CALM.schema, ("position",), goals=True), adaptation=Adaptation(num_steps=3))
+    case = EngineCase(engine=engine, episodes=CALM.episodes(8, 12, seed=0))
     assert breaches("LearnedEngine", case, UNTRAINED) == []
 
 
@@ -150,8 +150,10 @@ def test_impossible_adaptations_are_refused(settings: dict[str, float]) -> None:
 
 def test_a_model_that_cannot_adapt_is_refused() -> None:
     engine = untrained(CALM.schema, ("position",), goals=False)
-    with pytest.raises(UnsupportedError, match="PartialModel cannot adapt"):
-        replace(engine, model=PartialModel(), adaptation=Adaptation())
+    config = JepaConfig(inputs=("position",), latent_size=SIZE, encoder_width=16, predictor_width=16, memory="gru")
+    for model in (PartialModel(), Jepa(schema=CALM.schema, config=config)):
+        with pytest.raises(UnsupportedError, match=f"{type(model).__name__} cannot adapt"):
+            replace(engine, model=model, adaptation=Adaptation())
 
 
 def test_the_card_says_what_it_is() -> None:

@@ -10,8 +10,9 @@ import torch
 from worldline.config import from_json, to_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Belief, Inputs, Losses, Window
-from worldline.errors import ConfigError, UnknownNameError, UnsupportedError
+from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.jepa import Jepa, JepaConfig, Latent
+from worldline.nn.correction import Correction
 from worldline.nn.predictors import Block
 from worldline.nn.sigreg import sigreg
 from worldline.nn.vicreg import covariance, variance
@@ -834,5 +835,19 @@ def test_a_window_of_one_observation_corrects_nothing() -> None:
 
 @pytest.mark.parametrize("settings", [{"memory": "gru"}, {"memory": "transformer"}, {"frameskip": 2}])
 def test_what_remembers_or_leaps_does_not_adapt(settings: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedError, match="cannot adapt"):
-        model("camera", **settings).adapt(window(), num_steps=50, trust=0.1, generator=seeded())
+    assert not model("camera", **settings).can_adapt
+    assert model("camera").can_adapt
+
+
+def test_half_precision_does_not_round_a_correction() -> None:
+    generator = seeded()
+    made = Correction(
+        hidden=torch.randn(2, 40, 17, generator=generator).abs(),
+        lacks=torch.randn(2, 40, 8, generator=generator),
+        whole=torch.ones(2, dtype=torch.bool),
+        trust=0.01,
+        num_steps=40,
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        asked_first = replace(made).weights
+    torch.testing.assert_close(asked_first, made.weights)

@@ -121,22 +121,34 @@ class LinearModel(WorldModel):
 @dataclass(frozen=True, kw_only=True)
 class Corrected(State):
     lacks: Tensor
+    counts: Tensor
+    whole: Tensor
+    num_steps: int
     trust: float
 
     @property
     def bias(self) -> Tensor:
-        return self.lacks.sum(1) / (self.lacks.shape[1] + self.trust)
+        total = self.counts.sum(1)[:, None, None] + self.trust
+        return (self.lacks * self.counts[..., None, None]).sum(1) / total
 
     def select(self, index: Tensor) -> Belief:
-        return replace(self, state=self.state[index], lacks=self.lacks[index])
+        parts = {name: vars(self)[name][index] for name in ("state", "lacks", "counts", "whole")}
+        return replace(self, **parts)
 
 
 class Adaptive(LinearModel, Adapts):
-    """Adds to each step what the steps that it was shown lacked on average."""
+    """Adds to each step what the last steps that it was shown whole lacked on average."""
 
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Belief:
         state = self.encode(window.first(1), generator=generator).features()
-        belief: Belief = Corrected(state=state, lacks=torch.zeros(len(state), 0, 3), trust=trust)
+        belief: Belief = Corrected(
+            state=state,
+            lacks=state.new_zeros(len(state), 0, *state.shape[1:]),
+            counts=state.new_zeros(len(state), 0),
+            whole=window.observed["position"][:, 0],
+            num_steps=num_steps,
+            trust=trust,
+        )
         for step in range(1, window.observations["position"].shape[1]):
             belief = self.update(belief, *step_to(window, step), generator=generator)
         return belief
@@ -155,25 +167,46 @@ class Adaptive(LinearModel, Adapts):
         if not isinstance(belief, Corrected):
             return found
         predicted = self.rollout(plain, inputs, generator=generator).features[:, 0, :, 0]
-        lacks = torch.cat([belief.lacks, self.lack(found.features() - predicted)], 1)
-        return self.kept(replace(belief, state=found.features(), lacks=lacks))
+        whole = observed["position"]
+        lack = self.lack(found.features() - predicted)[:, None]
+        count = self.count(belief.whole & whole)[:, None]
+        return self.kept(
+            replace(
+                belief,
+                state=found.features(),
+                lacks=torch.cat([belief.lacks, lack], 1)[:, -belief.num_steps :],
+                counts=torch.cat([belief.counts, count], 1)[:, -belief.num_steps :],
+                whole=whole,
+            )
+        )
 
     def lack(self, lack: Tensor) -> Tensor:
         return lack
 
+    def count(self, whole: Tensor) -> Tensor:
+        return whole.float()
+
     def kept(self, belief: Corrected) -> Belief:
         return belief
 
+    def spread(self, bias: Tensor, num: int) -> Tensor:
+        return bias[:, None].expand(-1, num, -1, -1)
+
+    def after(self, belief: Corrected, state: Tensor, num: int) -> Belief:
+        index = torch.arange(len(belief.state)).repeat_interleave(num)
+        return replace(belief.select(index), state=state)
+
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
         imagined = super().rollout(belief, inputs, generator=generator)
-        if not isinstance(belief, Corrected) or not belief.lacks.shape[1]:
+        if not isinstance(belief, Corrected):
             return imagined
-        error, path = torch.zeros_like(belief.bias), []
+        bias = self.spread(belief.bias, inputs.actions.shape[1])
+        error, path = torch.zeros_like(bias), []
         for _ in range(inputs.actions.shape[2]):
-            error = error @ self.transition.weight.T + belief.bias
+            error = error @ self.transition.weight.T + bias
             path.append(error)
-        features = imagined.features + torch.stack(path, 1)[:, None, None]
-        return Imagined(features=features, final=State(state=self.last(features)))
+        features = imagined.features + torch.stack(path, 3)
+        return Imagined(features=features, final=self.after(belief, self.last(features), inputs.actions.shape[1]))
 
 
 class AdaptsToNothing(Adaptive):
@@ -198,9 +231,33 @@ class TrustsNothing(Adaptive):
         return super().adapt(window, num_steps=num_steps, trust=0.0, generator=generator)
 
 
+class NeverForgets(Adaptive):
+    def adapt(self, window, *, num_steps, trust, generator):
+        return super().adapt(window, num_steps=1000, trust=trust, generator=generator)
+
+
+class LearnsFromTheUnseen(Adaptive):
+    def update(self, belief, inputs, observation, observed, *, generator):
+        found = super().update(belief, inputs, observation, observed, generator=generator)
+        if not isinstance(found, Corrected):
+            return found
+        lack = found.lacks[:, -1:] + observation["position"].mean(-1)[:, None, None, None]
+        return replace(found, lacks=torch.cat([found.lacks[:, :-1], lack], 1))
+
+
+class CorrectsTheWrongCandidate(Adaptive):
+    def spread(self, bias, num):
+        return bias.repeat(num, 1, 1).unflatten(0, (len(bias), num))
+
+
+class ForgetsItInFinal(Adaptive):
+    def after(self, belief, state, num):
+        return State(state=state)
+
+
 class SelectsNoCorrection(Adaptive):
     def kept(self, belief):
-        return Unselected(state=belief.state, lacks=belief.lacks, trust=belief.trust)
+        return Unselected(**vars(belief))
 
 
 class Unselected(Corrected):
@@ -210,8 +267,7 @@ class Unselected(Corrected):
 
 class StopsAdapting(Adaptive):
     def adapt(self, window, *, num_steps, trust, generator):
-        found = super().adapt(window, num_steps=num_steps, trust=trust, generator=generator)
-        return Final(state=found.state, lacks=found.lacks, trust=trust)
+        return Final(**vars(super().adapt(window, num_steps=num_steps, trust=trust, generator=generator)))
 
     def update(self, belief, inputs, observation, observed, *, generator):
         found = super().update(belief, inputs, observation, observed, generator=generator)
@@ -423,6 +479,10 @@ FAULTS = [
     (AdaptsForGood, "model.adapts"),
     (AdaptsAllAlike, "model.adapts"),
     (TrustsNothing, "model.adapts"),
+    (NeverForgets, "model.adapts"),
+    (LearnsFromTheUnseen, "model.adapts"),
+    (CorrectsTheWrongCandidate, "model.adapts"),
+    (ForgetsItInFinal, "model.adapts"),
     (SelectsNoCorrection, "model.adapts"),
     (StopsAdapting, "model.adapts"),
     (NanLoss, "model.loss"),

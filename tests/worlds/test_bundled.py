@@ -14,9 +14,10 @@ import torch
 from worldline.bundle import read_bundle
 from worldline.contracts.episode import Episode, History
 from worldline.contracts.schema import Kind, Role, Signal
-from worldline.contracts.world import Goal
+from worldline.contracts.world import Chance, Goal
+from worldline.costs import AtMost
 from worldline.engines.learned import Adaptation, LearnedEngine
-from worldline.errors import BundleError, UnknownNameError
+from worldline.errors import BundleError, InputError, UnknownNameError, UnsupportedError
 from worldline.heads.decoder import Decoder, DecoderConfig
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
@@ -134,6 +135,15 @@ def test_a_world_may_adapt_and_its_bundle_stays_as_it_was(saved: Path) -> None:
     pushes = {"push": np.full((4, 2), 0.5, np.float32)}
     moves = [np.ptp(one.predict(stuck, pushes).signals["position"].mean, 0).max() for one in (open_world(saved), world)]
     assert moves[1] < 0.5 * moves[0]
+    told = world.predict(stuck, pushes)
+    assert not told.calibrated  # the bands are those of the world as it was learned
+    assert told.signals["position"].low is None
+    assert told.trust == open_world(saved).predict(stuck, pushes).trust
+    with pytest.raises(UnsupportedError, match="calibration"):
+        world.surprise(TOY.episodes(1, 12, seed=5)[0])
+    rule = Chance(constraint=AtMost(signal="position", bound=1.0), level=0.5)
+    with pytest.raises(InputError, match="not calibrated"):
+        world.plan(stuck, Goal(targets={"position": np.zeros(2, np.float32)}), horizon=3, constraints=[rule])
     assert before == {path: path.read_bytes() for path in sorted(saved.rglob("*")) if path.is_file()}
 
 

@@ -189,6 +189,9 @@ class WorldModel(nn.Module, ABC):
 class Adapts(ABC):
     """Optional: can correct what it predicts by what was just seen, in the belief alone; no weight changes."""
 
+    can_adapt: bool = True
+    """Whether this configuration of the model can; where not, `adapt` is not called."""
+
     @abstractmethod
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Belief:
         """The belief after the last observation of `window`, which corrects all that is imagined from it.
@@ -196,11 +199,8 @@ class Adapts(ABC):
         Folding `update` goes on with that: it must equal adapting to the longer window.
 
         Args:
-            window: the longer, the better.
-            num_steps: the last steps that count, at most; at least 1.
+            window: `num_steps` + 1 observations of it are enough.
+            num_steps: the last steps that count, at most; at least 1. What was not observed does not.
             trust: in what was learned before, above 0: the larger, the smaller the correction.
             generator: for any draw.
-
-        Raises:
-            UnsupportedError: this configuration of the model cannot.
         """

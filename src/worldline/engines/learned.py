@@ -53,6 +53,9 @@ class Adaptation:
     Args:
         num_steps: the most steps that a correction is made from, at least 1: `Card.context` asks for so many.
         trust: in what was learned, above 0; see `Adapts`.
+
+    Raises:
+        ConfigError: a number is too small, or not finite.
     """
 
     num_steps: int = 40
@@ -80,9 +83,12 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         reward_head: without it `rewards` is refused.
         termination_head: without it `termination` is refused.
         decoder: shows what a latent holds of the model's images, in reports; nothing else uses it.
-        adaptation: None to imagine as was learned. Bands were calibrated without it.
+        adaptation: None to imagine as was learned. What was calibrated without it does not hold with it.
         name: on the card.
         notes: on the card.
+
+    Raises:
+        UnsupportedError: the model cannot adapt.
     """
 
     model: WorldModel
@@ -101,9 +107,10 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.adaptation is not None and not isinstance(self.model, Adapts):
+        if self.adaptation is not None and not (isinstance(self.model, Adapts) and self.model.can_adapt):
             raise UnsupportedError(
-                f"{type(self.model).__name__} cannot adapt. Use the model 'jepa', or set adaptation to None."
+                f"{type(self.model).__name__} cannot adapt as it is configured. Use a 'jepa' with memory 'none' and "
+                "frameskip 1, or set adaptation to None."
             )
 
     def describe(self) -> Card:

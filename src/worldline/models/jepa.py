@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Final, Literal
 
 import torch
@@ -27,8 +26,9 @@ from torch.nn.functional import cosine_similarity, pad
 
 from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
-from worldline.errors import ConfigError, UnsupportedError
+from worldline.errors import ConfigError
 from worldline.nn.codes import code_size
+from worldline.nn.correction import Correction
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
 from worldline.nn.gather import gather, share_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
@@ -152,56 +152,6 @@ class JepaConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Correction:
-    """Of the predictor's last layer, in each of W worlds: a ridge regression on the steps that were seen there.
-
-    Args:
-        hidden: what the layer made them from, and a 1; 0 for a step of which a part was not seen.
-        lacks: what its prediction of them lacked; likewise.
-        whole: whether all of the present was seen.
-        trust: the penalty, as a share of the mean squared length of `hidden`.
-        num_steps: the most steps that are kept.
-    """
-
-    hidden: Float[Tensor, "W n width1"]
-    lacks: Float[Tensor, "W n out"]
-    whole: Bool[Tensor, " W"]
-    trust: float
-    num_steps: int
-
-    @cached_property
-    def weights(self) -> Float[Tensor, "W width1 out"]:
-        """To be added to the layer's; the bias is the last row."""
-        alike = self.hidden @ self.hidden.mT
-        length = alike.diagonal(dim1=1, dim2=2).sum(-1) / self.hidden[..., -1].sum(-1).clamp(min=1)
-        penalty = self.trust * length.clamp(min=1)[:, None, None] * torch.eye(alike.shape[1], device=alike.device)
-        found: Tensor = torch.linalg.solve(alike + penalty, self.lacks)
-        return self.hidden.mT @ found
-
-    def __call__(self, hidden: Float[Tensor, "B width"]) -> Float[Tensor, "B out"]:
-        """What is added to the layer's output; B / W rows on end belong to each world."""
-        by_world = hidden.unflatten(0, (len(self.hidden), -1)).float()
-        return torch.baddbmm(self.weights[:, -1:], by_world, self.weights[:, :-1]).flatten(0, 1)
-
-    def add(
-        self, hidden: Float[Tensor, "W width"], lacks: Float[Tensor, "W out"], whole: Bool[Tensor, " W"]
-    ) -> Correction:
-        """With one step more, after which all was seen or not."""
-        counts = (self.whole & whole)[:, None]
-        both = pad(hidden.float(), (0, 1), value=1.0) * counts, lacks.float() * counts
-        if not self.hidden.shape[1]:
-            return replace(self, hidden=both[0][:, None], lacks=both[1][:, None], whole=whole)
-        last = slice(-self.num_steps, None)
-        longer = (torch.cat([old, new[:, None]], 1) for old, new in zip((self.hidden, self.lacks), both, strict=True))
-        rows, wanted = (each[:, last] for each in longer)
-        return replace(self, hidden=rows, lacks=wanted, whole=whole)
-
-    def select(self, index: Tensor) -> Correction:
-        """That of the worlds in `index`."""
-        return replace(self, hidden=self.hidden[index], lacks=self.lacks[index], whole=self.whole[index])
-
-
 @dataclass(frozen=True, kw_only=True)
 class Latent(Belief):
     """A belief: one latent, and what the predictor remembers.
@@ -281,6 +231,7 @@ class Jepa(WorldModel, Adapts):
         super().__init__()
         self.schema, self.config = schema, config
         self.present = slice(config.latent_size)
+        self.can_adapt = config.memory == "none" and config.frameskip == 1
         self.context = max(1, config.linear_history) if config.memory == "none" else config.context
         signals = tuple(schema[name] for name in config.inputs)
         vectors = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
@@ -385,17 +336,8 @@ class Jepa(WorldModel, Adapts):
         return self._advance(held, known, self._look(window).at(0))
 
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Latent:
-        """As `encode`, with the predictor's last layer corrected by the window (docs/design/adaptation.md).
-
-        Raises:
-            UnsupportedError: the predictor has a memory or takes several steps at once.
-        """
+        """As `encode`, with the predictor's last layer corrected by the window (docs/design/adaptation.md)."""
         del generator
-        if self.config.memory != "none" or self.config.frameskip > 1:
-            raise UnsupportedError(
-                f"a predictor with memory {self.config.memory!r} and frameskip {self.config.frameskip} cannot adapt. "
-                "Use a world learned with memory 'none' and frameskip 1, or no adaptation."
-            )
         seen, known = self._look(window), self._inputs(window.past)[:, 0]
         belief = self._begin(self._perceive(seen.at(0)))
         none = belief.latent.new_zeros(len(belief.latent), 0, 0)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.contracts.world_model import Adapts, Belief, Inputs, Losses, Window, WorldModel
-from worldline.errors import InputError, UnsupportedError
+from worldline.errors import InputError
 from worldline.testing.clauses import Clause, difference, run
 from worldline.testing.surgery import (
     hide,
@@ -377,45 +377,63 @@ def normaliser_fits(case: ModelCase) -> None:
 
 @torch.no_grad()
 def adapts(case: ModelCase) -> None:
-    """A model that adapts imagines what it was shown; full trust leaves all as it was, and no weight ever changes.
+    """A model that adapts imagines what it was shown, here that nothing moves, and its belief is a belief all the same.
 
-    It is shown that nothing moves, whatever is done, and only some of the entries are shown that.
+    Full trust in what was learned leaves all as it was, only the last `num_steps` count, what was not observed does
+    not, entries and candidates are told apart, `update` and `final` go on with it, and no weight ever changes.
     """
     model = case.frozen()
-    if not isinstance(model, Adapts):
+    if not isinstance(model, Adapts) or not model.can_adapt:
         return
-    state = copy.deepcopy(dict(model.state_dict()))
+    within, state, future = case.tolerance, copy.deepcopy(dict(model.state_dict())), case.future()
     still = _standing_still(case.window)
-    try:
-        adapted = model.adapt(still, num_steps=50, trust=1e-3, generator=case.generator())
-    except UnsupportedError:
-        return
     taken = still.past.steps(slice(1))
 
-    def ahead(belief: Belief) -> Tensor:
+    def adapted(window: Window, *, num_steps: int = 50, trust: float = 0.01) -> Belief:
+        return model.adapt(window, num_steps=num_steps, trust=trust, generator=case.generator())
+
+    def alike(seen: str, *beliefs: Belief, entries: slice = slice(None)) -> None:
+        first, second = (case.rollout(model, belief, future)[entries] for belief in beliefs)
+        ADAPTS.equal(first, second, within=within, seen=seen)
+
+    def step(belief: Belief) -> Tensor:
         return case.rollout(model, belief, taken)[:, 0, :, 0][..., model.present]
 
-    before, after = case.encode(model, still.first(1)), ahead(adapted)
-    shown = before.features()[..., model.present]
-    apart = [(one - shown).square().mean((1, 2)) for one in (ahead(before), after)]
-    ADAPTS.holds(bool((apart[1] < 0.5 * apart[0]).all()), "what was shown again and again is still not expected")
-    full = model.adapt(case.window, num_steps=50, trust=1e9, generator=case.generator())
-    pair = case.rollout(model, full, case.future()), case.rollout(model, case.encode(model), case.future())
-    ADAPTS.equal(*pair, within=case.tolerance, seen="with full trust another future is imagined")
+    before, after = case.encode(model, still.first(1)), adapted(still)
+    due = before.features()[..., model.present]
+    error, corrected = ((step(belief) - due).square().mean((1, 2)) for belief in (before, after))
+    ADAPTS.holds(bool((corrected <= 0.5 * error).all()), "what was shown again and again is still not expected")
+    alike("with full trust another future is imagined", adapted(case.window, trust=1e9), case.encode(model))
+    pair = (case.rollout(model, adapted(case.window, num_steps=count), future) for count in (1, case.context))
+    ADAPTS.holds(difference(*pair) > 1e-7, "steps that lie further back than `num_steps` count")
+
     mixed = {name: values.clone() for name, values in case.window.observations.items()}
     for name, values in mixed.items():
         values[0] = still.observations[name][0]
-    beside = replace(still, observations=mixed)
-    alone = ahead(model.adapt(beside, num_steps=50, trust=1e-3, generator=case.generator()))
-    ADAPTS.equal(alone[:1], after[:1], within=case.tolerance, seen="entry 0 is corrected by what others were shown")
-    turned = torch.arange(case.batch, device=shown.device).flip(0)
-    picked = case.rollout(model, adapted.select(turned), pick_entries(taken, turned))[:, 0, :, 0][..., model.present]
-    ADAPTS.equal(picked, after[turned], within=case.tolerance, seen="select does not give the chosen corrections")
-    start = model.adapt(case.window.first(case.context - 1), num_steps=50, trust=1.0, generator=case.generator())
+    beside = adapted(replace(still, observations=mixed))
+    alike("entry 0 is corrected by what others were shown", beside, after, entries=slice(1))
+
+    belief, turned = adapted(case.window), torch.arange(case.batch, device=due.device).flip(0)
+    together = case.rollout(model, belief, future)
+    picked = case.rollout(model, belief.select(turned), pick_entries(future, turned))
+    ADAPTS.equal(picked, together[turned], within=within, seen="select does not give the chosen corrections")
+    alone = case.rollout(model, belief, pick_candidates(future, slice(1, 2)))
+    ADAPTS.equal(alone, together[:, 1:2], within=within, seen="a candidate alone is not what it is among the others")
+    if model.deterministic:
+        half = case.horizon // 2
+        first = model.rollout(belief, future.steps(slice(half)), generator=case.generator()).final
+        rest = case.rollout(model, first, one_candidate_each(future.steps(slice(half, None))))
+        joined = rest.reshape(case.batch, case.num_candidates, *rest.shape[2:])
+        ADAPTS.equal(joined, together[..., half:, :], within=within, seen="going on from final is not one long rollout")
+    start = adapted(case.window.first(case.context - 1))
     folded = model.update(start, *step_to(case.window, case.context - 1), generator=case.generator())
-    whole = model.adapt(case.window, num_steps=50, trust=1.0, generator=case.generator())
-    both = (case.rollout(model, one, case.future()) for one in (folded, whole))
-    ADAPTS.equal(*both, within=case.tolerance, seen="update does not go on with it")
+    alike("update does not go on with it", folded, belief)
+
+    hidden = torch.zeros(case.batch, case.context, dtype=torch.bool, device=due.device)
+    hidden[:, 1:-1] = True
+    kept, *others = (adapted(hide(case.window, hidden, values)) for values in ("kept", "other", "nan"))
+    for other in others:
+        alike("it is corrected by what was not observed", other, kept)
     same = all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     ADAPTS.holds(same, "adapting changed a weight")
 

@@ -115,7 +115,8 @@ def open_world(
         planner: to plan with: one of your own, or the registered name of one, with its default settings; None for
             the one that the bundle holds.
         adaptation: how the world corrects itself by the histories that it is shown; None for not at all. The bundle
-            stays as it is.
+            stays as it is. Bands, surprise and `Chance` are left out, since the calibration is that of the world as it
+            was learned: for them `calibrate` the engine with its adaptation.
 
     Raises:
         BundleError: it is damaged, incomplete, of another version, or its parts do not fit each other.
@@ -126,6 +127,7 @@ def open_world(
     arrays = {name: tensor.numpy() for name, tensor in bundle.tensors("calibration.safetensors").items()}
     calibration = Calibration.from_arrays(arrays)
     engine = replace(open_engine(bundle), adaptation=adaptation)
+    calibration = calibration if adaptation is None else calibration.without_errors()
     return LocalWorld(engine, calibration, _planner(bundle, planner), num_proposals=_card(bundle).num_proposals)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,15 @@ class Calibration:
     spread: Mapping[str, Floats]
     novelty: Floats
     input_novelty: InputNovelty | None
+
+    @property
+    def tells_errors(self) -> bool:
+        """Whether there are bands and p-values of what is predicted."""
+        return bool(self.one_step)
+
+    def without_errors(self) -> Calibration:
+        """What holds however it is predicted: trust in the present, and the spread of the signals."""
+        return replace(self, scale={}, scores={}, one_step={})
 
     @property
     def num_episodes(self) -> int:

@@ -75,7 +75,7 @@ class LocalWorld(World):
             signals={n: self._forecast(card.schema[n], samples[n], present, level) for n in card.predicts},
             level=level,
             trust=self._trust(belief, present),
-            calibrated=self.calibration is not None,
+            calibrated=self.calibration is not None and self.calibration.tells_errors,
         )
 
     def score(
@@ -192,7 +192,7 @@ class LocalWorld(World):
         Raises:
             UnsupportedError: the world is not calibrated.
         """
-        if self.calibration is None:
+        if self.calibration is None or not self.calibration.tells_errors:
             raise UnsupportedError("surprise needs a calibration. Run `calibrate` on held-out episodes.")
         card = self.describe()
         checked = check_episode(card.schema, episode)

@@ -167,7 +167,7 @@ class Objective:
         """The outlook with the bands that a constraint needs in order to hold with a probability."""
         if not isinstance(constraint, Chance):
             return outlook
-        if self.calibration is None:
+        if self.calibration is None or not self.calibration.tells_errors:
             raise InputError(
                 f"a constraint has to hold with probability {constraint.level}, and the world is not calibrated. "
                 "Calibrate it, or leave out Chance."
