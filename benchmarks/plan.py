@@ -304,14 +304,15 @@ def bars(result: Row) -> Row:
             "plans": len(plans),
             "others_part_at_a_tie": told,
         }
-        if "half_s" in plans[0]:
-            ratio = interval(ours=[1 / one["half_s"] for one in plans], theirs=[1 / one["theirs_s"] for one in plans])
-            regret = [one["half_regret"] for one in plans]
+        halves = [one for one in plans if "half_s" in one]
+        if halves:
+            ratio = interval(ours=[1 / one["half_s"] for one in halves], theirs=[1 / one["theirs_s"] for one in halves])
+            regret = [one["half_regret"] for one in halves]
             found["bfloat16"] = {
                 "met": ratio["median"] >= HALF_BAR,
                 **ratio,
                 "bar": HALF_BAR,
-                "costs_apart": max(one["half_costs_apart"] for one in plans),
+                "costs_apart": max(one["half_costs_apart"] for one in halves),
                 "regret": float(np.mean(regret)),
                 "worst_regret": max(regret),
             }
@@ -353,6 +354,8 @@ def measure(peer: Peer, folder: Path, path: Path, options: argparse.Namespace, s
         for threads in sorted({1, os.cpu_count() or 1}):
             torch.set_num_threads(threads)
             result["rates"] = [*(row for row in result["rates"] if row["threads"] != threads), rate(sides, threads)]
+        keep()
+    if not result["int8"]:
         result["int8"] = int8(sides, options.threads)
         keep()
     return result

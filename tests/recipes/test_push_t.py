@@ -12,7 +12,20 @@ from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import InputError, MissingExtraError
 from worldline.models.jepa import Jepa
-from worldline.recipes.push_t import CENTRE, FIELD, NUM_STEPS, RADIUS, make_push_t, push_t, push_t_schema, record_push_t
+from worldline.recipes.push_t import (
+    CENTRE,
+    FIELD,
+    NUM_STEPS,
+    RADIUS,
+    STATE,
+    Pusher,
+    PushT,
+    make_push_t,
+    push_t,
+    push_t_schema,
+    record_push_t,
+)
+from worldline.workflows.record import record
 
 pytest.importorskip("gym_pusht")
 
@@ -164,3 +177,35 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(MissingExtraError, match=r"worldline\[envs\]"):
         record_push_t(tmp_path / "store", num_episodes=1, seed=0)
     assert not (tmp_path / "store").exists()
+
+
+def test_its_environment_replays_from_a_seed_and_shows_what_its_spaces_say(tmp_path: Path) -> None:
+    env = PushT()
+    store = record(env, tmp_path / "store", policy=Pusher(), num_episodes=3, max_steps=40, seed=5, schema=env.schema)
+    assert store.schema == push_t_schema(64)
+    moved = []
+    for number in range(3):
+        logged, length = store.episode(number), int(store.num_steps[number])
+        seen = [env.reset(seed=store.entry(number).seed)[0]]
+        seen += [env.step({"target": logged.actions["target"][step]})[0] for step in range(length)]
+        assert all(env.observation_space.contains(one) for one in seen)
+        for name in (*STATE, "camera"):
+            np.testing.assert_array_equal(np.stack([one[name] for one in seen]), logged.observations[name])
+        moved.append(np.ptp(logged.observations["block_position"], 0).max())
+    assert max(moved) > 20  # it is pushed
+
+
+def test_an_episode_of_its_environment_is_cut_where_the_block_goes_through_a_wall() -> None:
+    env = PushT()
+    cut = []
+    for seed in range(20):
+        seen, _ = env.reset(seed=seed)
+        for _ in range(60):  # through the block, and on
+            way = seen["block_position"] - seen["agent_position"]
+            target = np.clip(seen["block_position"] + 3 * way, 0, FIELD).astype(np.float32)
+            seen, reward, terminated, truncated, _ = env.step({"target": target})
+            assert (reward, terminated) == (0.0, False)
+            if truncated:
+                cut.append(seed)
+                break
+    assert 0 < len(cut) < 20

@@ -137,8 +137,8 @@ def historical_pairs(
     """Pairs as published figures are measured on: any start will do, one that is at its goal already too.
 
     Most of them come from the training data and replan after 25 steps (`evaluate(..., replan_every=25)`). A share of
-    the pairs is solved by standing still, so give the figure of `NoMoveActor` beside. Source: stable-worldmodel 0.1.1,
-    for whose figures the other defaults are.
+    the pairs is solved by standing still, so give that figure beside: `NoMoveActor` stands still where actions say how
+    far to go, not where they say where to. Source of the defaults: stable-worldmodel 0.1.1.
 
     Args:
         store: of episodes with reset seeds.
