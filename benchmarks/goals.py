@@ -592,7 +592,8 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         for row in rows:
             cells = [_cell([o for o in found if (o["row"], o["offset"]) == (row, offset)]) for offset in offsets]
             lines.append(f"| {row} | " + " | ".join(cells) + " |")
-        lines += ["", *_gains(TASKS[name], found, offsets), ""]
+        gains = _gains(TASKS[name], found, offsets)
+        lines += ["", *gains, *([""] if gains else [])]
     return "\n".join([*lines, *_historical(results)])
 
 
