@@ -30,40 +30,28 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from goal_tasks import TASKS, Task
 
-from worldline.contracts.episode import Arrays, History
 from worldline.contracts.planner import Planner
-from worldline.contracts.world import World
-from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
+from worldline.control.controller import Actor, NoMoveActor, RandomActor, WorldActor
 from worldline.control.goal_reaching import evaluate
-from worldline.control.pairs import Grouping, Pair, Reached, draw_pairs, historical_pairs
+from worldline.control.pairs import Pair, draw_pairs, historical_pairs
 from worldline.data.store import Store, is_store, open_store
-from worldline.engines.learned import Adaptation, LearnedEngine
-from worldline.engines.oracle import OracleEngine
-from worldline.labs.spaces import AnyEnv
-from worldline.labs.two_rooms import SIZE, TwoRooms
+from worldline.engines.learned import LearnedEngine
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
 from worldline.planners.guided import Guided
-from worldline.recipes.point_maze import MAX_MOVE, NEAR, Maze, PointMaze, Walker, point_maze
-from worldline.recipes.push_t import Pusher, PushT, push_t, record_push_t
-from worldline.recipes.reacher import NEAR as REACHED
-from worldline.recipes.reacher import Flail, Reacher, pull, reacher, turned
 from worldline.recipes.recipe import Recipe
-from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.understanding.statistics import cluster_rate
-from worldline.workflows.goals import GROUPS, StraightActor, Walls, films, reached, side
+from worldline.workflows.goals import films
 from worldline.workflows.learned import Learned
-from worldline.workflows.record import record
 from worldline.workflows.training import learn_world
 from worldline.worlds.local import LocalWorld
 
@@ -75,12 +63,6 @@ OFFSETS = (25, 50, 75, 100, 150)
 DRAWS = 10_000
 OLD_OFFSET = 25
 """Steps of the historical protocol."""
-PLACE, ANGLE = 20.0, np.pi / 9
-"""Of Push-T, px and rad."""
-PUSH_AHEAD = 25
-"""Steps of its plans; with fewer the block ends further from its goal (benchmarks/LOG.md)."""
-PUSHER = CrossEntropy(num_candidates=128, num_iterations=6)
-POSE_TOLERANCE = {"agent_position": 20.0, "block_position": 10.0, "block_angle": 0.2}
 PUBLISHED = CrossEntropy(num_candidates=300, num_iterations=30, num_elites=30)
 """The setting of the published planners (2603.19312): 9,000 sequences a plan."""
 PLANNER, FLAT, PLAIN = "planner", "planner, no landmarks", "planner, no landmarks, no distance head"
@@ -88,262 +70,6 @@ ADAPTIVE = "planner, adapting"
 GUIDED, FULL, INVERSE = "guided", "full search", "inverse head alone"
 RANDOM, NO_MOVE, STRAIGHT, BY_HAND = "random actions", "no move", "straight at the goal", "made by hand"
 Figures = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is learned from, and where goals are to be reached.
-
-    Args:
-        learn: records the logs at a path.
-        examine: records, at a path, the episodes that starts and goals come from.
-        make: the environment.
-        recipe: for the logs.
-        reached: whether an observation is near enough to a goal.
-        group: the label of a pair.
-        groups: those that are wanted.
-        shown: the signals of the goal that the planner is shown.
-        whole: those that its heads need.
-        by_hand: makes what acts by what nobody has learned: the true dynamics, the true map, or a tuned controller;
-            None where there is none.
-        told: the signals of the goal that it is shown.
-        by_hand_every: steps that are taken of each of its answers.
-        straight: acts as if nothing stood between; None where that is no way to act.
-        horizon: steps of a plan.
-        replan_every: steps that are taken of it.
-        adaptation: of one more row; None for none.
-        rest: stands still; None for the action 0.
-        plans: makes the planner's actor of a world; None for plans to the goal as it is shown.
-        loosely: as `reached`, for the historical protocol; None for the same.
-    """
-
-    learn: Callable[[Path], Store]
-    examine: Callable[[Path], Store]
-    make: Callable[[], AnyEnv]
-    recipe: Callable[[Store], Recipe]
-    reached: Reached
-    group: Grouping
-    groups: Sequence[str]
-    shown: Sequence[str]
-    whole: Sequence[str]
-    by_hand: Callable[[], Actor] | None
-    told: Sequence[str]
-    straight: Actor | None
-    horizon: int = 12
-    replan_every: int = 5
-    by_hand_every: int = 1
-    adaptation: Adaptation | None = None
-    rest: Actor | None = None
-    plans: Callable[[Learned], Actor] | None = None
-    loosely: Reached | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Go(Actor):
-    """Has the agent of Push-T go where it stands in the goal."""
-
-    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The same place `num_steps` times."""
-        del seed
-        return {"target": np.repeat(now.goals["agent_position"][:, None], num_steps, 1)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stay(Actor):
-    """Has it stay where it is."""
-
-    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The same place `num_steps` times."""
-        del seed
-        return {"target": np.repeat(now.history.observations["agent_position"][:, -1:], num_steps, 1)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pose(Actor):
-    """Has the world read the block's pose from the goal's picture, and plans to bring the block there.
-
-    Args:
-        world: to ask.
-    """
-
-    world: World
-
-    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The plans."""
-        rest = {"target": now.goals["agent_position"][:, None]}  # a step in which nothing is pushed
-        none = {"target": rest["target"][:, :0]}
-        goal = History(observations={name: value[:, None] for name, value in now.goals.items()}, actions=none)
-        seen = self.world.predict(goal, rest).signals
-        pose = {name: seen[name].mean[:, 0] for name in ("block_position", "block_angle")}
-        planner = WorldActor(world=self.world, horizon=PUSH_AHEAD, tolerance=POSE_TOLERANCE)
-        told = {"agent_position": now.goals["agent_position"], **pose}
-        return planner.act(replace(now, goals=told), num_steps=num_steps, seed=seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Walk(Actor):
-    """Goes straight at the next point on the way.
-
-    Args:
-        maze: knows the way.
-    """
-
-    maze: PointMaze
-
-    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """As `StraightActor`."""
-        here, there = now.history.observations["position"][:, -1].astype(float), now.goals["position"].astype(float)
-        points = np.stack([self.maze.towards(*both) for both in zip(here, there, strict=True)])
-        return StraightActor(longest=MAX_MOVE).act(
-            replace(now, goals={"position": points}), num_steps=num_steps, seed=seed
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pull(Actor):
-    """A spring and a brake, tuned by hand."""
-
-    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The same torque `num_steps` times."""
-        del seed
-        angles, velocity = (now.history.observations[name][:, -1].astype(float) for name in ("angles", "velocity"))
-        torque = pull(angles, velocity, now.goals["angles"].astype(float))
-        return {"torque": np.repeat(torque[:, None], num_steps, 1).astype(np.float32)}
-
-
-def rooms(walls: Walls, num_episodes: int, recipe: Callable[[Store], Recipe]) -> Task:
-    """Two Rooms."""
-    oracle = LocalWorld(
-        OracleEngine(lab=TwoRooms(walls)), None, CrossEntropy(num_candidates=16, num_iterations=2), num_proposals=1
-    )
-    return Task(
-        learn=lambda path: record(TwoRooms(walls), path, num_episodes=num_episodes, max_steps=60, seed=0),
-        examine=lambda path: record(TwoRooms(walls), path, num_episodes=100, max_steps=200, seed=100),
-        make=lambda: TwoRooms(walls),
-        recipe=recipe,
-        reached=reached,
-        group=side,
-        groups=GROUPS,
-        shown=("camera",),
-        whole=("camera",),
-        by_hand=lambda: WorldActor(world=oracle, horizon=12),
-        told=("camera", "position"),
-        straight=StraightActor(),
-        replan_every=1,
-        by_hand_every=12,
-        loosely=lambda seen, goal: bool(
-            np.linalg.norm(seen["position"] - goal["position"].astype(float)) < 16 / 224 * SIZE
-        ),
-    )
-
-
-def mazes(maze: Maze) -> Task:
-    """OGBench's point maze."""
-
-    def walks(path: Path, num_episodes: int, seed: int) -> Store:
-        with closing(PointMaze(maze)) as env:
-            return record(
-                env,
-                path,
-                policy=Walker(env),
-                num_episodes=num_episodes,
-                max_steps=400,
-                seed=seed,
-                schema=env.schema,
-            )
-
-    return Task(
-        learn=lambda path: walks(path, 300, 0),
-        examine=lambda path: walks(path, 100, 100),
-        make=lambda: PointMaze(maze),
-        recipe=point_maze,
-        reached=lambda seen, goal: bool(np.linalg.norm(seen["position"] - goal["position"].astype(float)) < NEAR),
-        group=lambda *_: "all",
-        groups=("all",),
-        shown=("position",),
-        whole=("position",),
-        by_hand=lambda: Walk(maze=PointMaze(maze)),
-        told=("position",),
-        straight=StraightActor(longest=MAX_MOVE),
-    )
-
-
-def arm() -> Task:
-    """The reacher of dm_control."""
-
-    def flailing(path: Path, num_episodes: int, seed: int) -> Store:
-        env = Reacher()
-        return record(env, path, policy=Flail(), num_episodes=num_episodes, max_steps=300, seed=seed, schema=env.schema)
-
-    def near(seen: Arrays, goal: Arrays) -> bool:
-        return bool((np.abs(turned(seen["angles"] - goal["angles"].astype(float))) < REACHED).all())
-
-    return Task(
-        learn=lambda path: flailing(path, 300, 0),
-        examine=lambda path: flailing(path, 100, 100),
-        make=Reacher,
-        recipe=reacher,
-        reached=near,
-        group=lambda *_: "all",
-        groups=("all",),
-        shown=("angles",),
-        whole=("angles", "velocity"),
-        by_hand=Pull,
-        told=("angles",),
-        straight=None,
-        horizon=25,
-    )
-
-
-def pushing() -> Task:
-    """Push-T."""
-
-    def angle(first: Arrays, second: Arrays) -> float:
-        return float(np.abs(turned(first["block_angle"].astype(float) - second["block_angle"]))[0])
-
-    def apart(first: Arrays, second: Arrays, *names: str) -> float:
-        return float(np.linalg.norm([first[name].astype(float) - second[name] for name in names]))
-
-    def near(seen: Arrays, goal: Arrays) -> bool:
-        return apart(seen, goal, "agent_position", "block_position") < PLACE and angle(seen, goal) < ANGLE
-
-    def moves(start: Arrays, goal: Arrays) -> str:
-        there = apart(start, goal, "block_position") < PLACE and angle(start, goal) < ANGLE
-        return "block stays" if there else "block moves"
-
-    def examine(path: Path) -> Store:
-        env = PushT()
-        return record(env, path, policy=Pusher(), num_episodes=200, max_steps=200, seed=100, schema=env.schema)
-
-    return Task(
-        learn=lambda path: record_push_t(path, num_episodes=400, seed=0),
-        examine=examine,
-        make=PushT,
-        recipe=push_t,
-        reached=near,
-        group=moves,
-        groups=("block moves",),
-        shown=("camera", "agent_position"),
-        whole=("camera", "agent_position"),
-        by_hand=None,
-        told=("agent_position",),
-        straight=Go(),
-        rest=Stay(),
-        plans=lambda learned: Pose(world=LocalWorld(learned.engine, learned.calibration, PUSHER, num_proposals=0)),
-    )
-
-
-TASKS = {
-    "two-rooms": rooms("fixed", 500, two_rooms),
-    "two-rooms-random": rooms("random", 1600, two_rooms_random),
-    "two-rooms-unseen": replace(
-        rooms("random", 0, two_rooms), learn=rooms("fixed", 500, two_rooms).learn, adaptation=Adaptation()
-    ),
-    "point-maze": mazes("medium"),
-    "point-maze-giant": mazes("giant"),
-    "reacher": arm(),
-    "push-t": pushing(),
-}
 
 
 def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
@@ -592,6 +318,12 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         for row in rows:
             cells = [_cell([o for o in found if (o["row"], o["offset"]) == (row, offset)]) for offset in offsets]
             lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        film = Path(str(FILM).format(name))
+        if film.exists():
+            lines += [
+                "",
+                f"Attempts of the planner at {offsets[0]} steps, as they went (animated): ![film](images/{film.name})",
+            ]
         gains = _gains(TASKS[name], found, offsets)
         lines += ["", *gains, *([""] if gains else [])]
     return "\n".join([*lines, *_historical(results)])
