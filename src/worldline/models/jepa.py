@@ -554,10 +554,12 @@ class Jepa(WorldModel, Adapts):
             base, share = memory.base, (memory.count / self.config.frameskip).to(known.dtype)
             change = self.predictor(torch.cat([base, memory.inputs.flatten(1), share[:, None]], -1))
         else:
-            hidden, last = self._hidden(belief, known)
-            change = last(hidden)
-            if belief.correction is not None and belief.correction.hidden.shape[1]:
-                change = change + belief.correction(hidden)
+            correction = belief.correction
+            if correction is None or not correction.hidden.shape[1]:
+                change = self.predictor(self._taken(belief, known))
+            else:
+                hidden, last = self._hidden(belief, known)
+                change = last(hidden) + correction(hidden)
             if isinstance(memory, Past) and self.linear is not None:
                 forecast, memory = self.linear(base[:, : self.num_exact], known, memory)
         change = pad(torch.as_tensor(change), (0, self.config.constant_size))
@@ -566,11 +568,15 @@ class Jepa(WorldModel, Adapts):
             change = torch.cat([exact * self.vectors.change + forecast, learned], -1)
         return Latent(latent=base + change, memory=memory, correction=belief.correction)
 
-    def _hidden(self, belief: Latent, known: Float[Tensor, "M I"]) -> tuple[Float[Tensor, "M width"], nn.Module]:
-        """What the last layer of a predictor without memory makes the change from, and that layer."""
-        assert isinstance(self.predictor, nn.Sequential)
+    def _taken(self, belief: Latent, known: Float[Tensor, "M I"]) -> Float[Tensor, "M taken"]:
+        """What a predictor without memory is given."""
         past = [belief.memory.flat().to(known.dtype)] if isinstance(belief.memory, Past) else []
-        return self.predictor[:-1](torch.cat([belief.latent, known, *past], -1)), self.predictor[-1]
+        return torch.cat([belief.latent, known, *past], -1)
+
+    def _hidden(self, belief: Latent, known: Float[Tensor, "M I"]) -> tuple[Float[Tensor, "M width"], nn.Module]:
+        """What its last layer makes the change from, and that layer."""
+        assert isinstance(self.predictor, nn.Sequential)
+        return self.predictor[:-1](self._taken(belief, known)), self.predictor[-1]
 
     def _as_output(self, change: Float[Tensor, "M D"]) -> Float[Tensor, "M out"]:
         """What the last layer would have to say for this change."""
