@@ -215,20 +215,17 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
 
 def measure_historical(name: str, seed: int, learned: Learned, store: Store) -> None:
     """The planner and standing still under the historical protocol."""
-    task, engine, recipe = TASKS[name], learned.engine, learned.recipe
-    context = engine.describe().context
+    task, context = TASKS[name], learned.engine.describe().context
     pairs = historical_pairs(store, range(len(store)), offset=OLD_OFFSET, context=context)
-    world = LocalWorld(engine, learned.calibration, recipe.planner, num_proposals=recipe.num_proposals)
-    planner: Actor = WorldActor(world=world, horizon=OLD_OFFSET, in_steps=task.shown == task.whole)
-    if task.plans is not None:
-        planner = task.plans(learned)
-    for row, actor in ((PLANNER, planner), (NO_MOVE, task.rest or NoMoveActor(schema=engine.schema))):
+    acting = actors(replace(task, horizon=OLD_OFFSET), learned, full=False)
+    for row in (PLANNER, NO_MOVE):
+        actor, shown, _ = acting[row]
         found = evaluate(
             actor,
             task.make,
             pairs,
             reached=task.loosely or task.reached,
-            goal_signals=task.shown,
+            goal_signals=shown,
             context=context,
             replan_every=OLD_OFFSET,
             seed=seed,
@@ -296,8 +293,8 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         "took. In brackets: 95 % Wilson interval, attempts in one episode being a cluster; then the worst training "
         "seed where there are several. Planners take as many steps of each plan as the file says (1 in Two Rooms, else "
         "5), the inverse head acts anew at every step. Where there is a map of landmarks, all that was learned goes by "
-        "it but for the rows without; without a distance head, what counts is how far the signal is from its goal at "
-        "the plan's end.",
+        "it but for the rows without; without a distance head, what counts is how far the signal is from its goal, at "
+        "each step of the plan.",
         "",
     ]
     for name in (name for name in TASKS if name in results):

@@ -22,7 +22,7 @@ from typing import Final, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, pad
+from torch.nn.functional import pad
 
 from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
@@ -30,11 +30,12 @@ from worldline.errors import ConfigError
 from worldline.nn.codes import code_size
 from worldline.nn.correction import Correction
 from worldline.nn.encoders import ImageEncoder, VectorEncoder
-from worldline.nn.gather import gather, share_mean
+from worldline.nn.gather import share_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.linear_forecast import LinearForecast, Past
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
+from worldline.nn.path_errors import bend, signal_error
 from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
 from worldline.nn.sigreg import sigreg
 from worldline.nn.targets import Targets
@@ -43,8 +44,6 @@ from worldline.nn.vicreg import covariance, variance
 
 RARE: Final = 0.01
 """Share of the training steps below which an observation with gaps is not shown to the encoder: it knows none."""
-PAUSE: Final = 1e-3
-"""Length of a change of the latent below which it has no direction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,7 +391,7 @@ class Jepa(WorldModel, Adapts):
         if self.vectors is not None and exact:
             flags = self.vectors.flags(window.observed)
             pair = latents[..., :exact], imagined[..., :exact]
-            found["signals"] = (config.signal_weight, _signal_error(*pair, flags, shown, self.vectors.change, warm))
+            found["signals"] = (config.signal_weight, signal_error(*pair, flags, shown, self.vectors.change, warm))
         if self.told is not None:
             both = self.told.error(latents, window) + self.told.error(imagined, window)
             found["targets"] = config.target_weight, both / 2
@@ -411,7 +410,7 @@ class Jepa(WorldModel, Adapts):
             return error
         pair = stored[..., : self.num_exact], imagined[..., : self.num_exact]
         known = whole[..., None].expand_as(pair[0])
-        signals = _signal_error(*pair, known, torch.ones_like(whole), self.vectors.change, 1)
+        signals = signal_error(*pair, known, torch.ones_like(whole), self.vectors.change, 1)
         return torch.as_tensor(error + self.config.signal_weight * signals)
 
     def _unroll(self, seen: _Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:
@@ -466,7 +465,7 @@ class Jepa(WorldModel, Adapts):
             apart = (shown[:, count:] & shown[:, :-count]).float()
             found["delta"] = config.delta_weight, share_mean(error.square().mean(-1), apart)
         if config.straightening_weight:
-            found["straightening"] = config.straightening_weight, _bend(moving, both)
+            found["straightening"] = config.straightening_weight, bend(moving, both)
         return found
 
     def _shown(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead inputs"]:
@@ -624,37 +623,3 @@ def _last_whole(complete: Bool[Tensor, "B H"]) -> int:
     """The last step from which on every entry of the batch has a complete observation, or the first of all."""
     steps = torch.arange(complete.shape[1], device=complete.device)
     return int(torch.where(complete, steps, 0).amax(1).min())
-
-
-def _signal_error(
-    scores: Float[Tensor, "B H size"],
-    imagined: Float[Tensor, "B T size"],
-    known: Bool[Tensor, "B H size"],
-    shown: Bool[Tensor, "B H"],
-    change: Float[Tensor, " size"],
-    warm: int,
-) -> Float[Tensor, ""]:
-    """Squared error of each component and step over that of standing still: slow signals count like fast ones.
-
-    Where a component was not known when the prediction set out, standing still is its mean, and what it scores is how
-    well the others tell it, pictures too.
-    """
-    scores, imagined = gather(scores), gather(imagined)
-    known, shown = gather(known.float()).bool(), gather(shown.float()).bool()
-    base = torch.arange(imagined.shape[1], device=scores.device).clamp(max=warm - 1)
-    parts = []
-    for told in (known[:, base], ~known[:, base] & shown[:, base, None]):
-        counted = known[:, 1:] & told
-        count = counted.sum(0).clamp(min=1)
-        error = ((imagined - scores[:, 1:]).square() * counted).sum(0) / count
-        standing_still = ((scores[:, base] - scores[:, 1:]).square() * counted).sum(0) / count
-        parts.append((error / (standing_still + change.square())).mean())
-    return torch.stack(parts).sum()
-
-
-def _bend(latents: Float[Tensor, "B H L"], both: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
-    """1 - cosine between successive changes, on average; a change of next to nothing has no direction."""
-    change = latents.diff(dim=1)
-    goes = both * (change.detach().norm(dim=-1) > PAUSE)
-    bend = 1 - cosine_similarity(change[:, :-1], change[:, 1:], dim=-1, eps=PAUSE)
-    return share_mean(bend, goes[:, :-1] * goes[:, 1:])
