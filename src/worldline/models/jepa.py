@@ -29,10 +29,10 @@ from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Lo
 from worldline.errors import ConfigError
 from worldline.nn.codes import code_size
 from worldline.nn.correction import Correction
-from worldline.nn.encoders import ImageEncoder, VectorEncoder
+from worldline.nn.encoders import ImageEncoder, Seen, VectorEncoder
 from worldline.nn.gather import share_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
-from worldline.nn.linear_forecast import LinearForecast, Past
+from worldline.nn.linear_forecast import LinearForecast, Past, leave_forecast
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
 from worldline.nn.path_errors import bend, signal_error
@@ -187,29 +187,6 @@ class Latent(Belief):
         return replace(replace(self, correction=None).select(index), correction=self.correction)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What observations show, before anything is filled in.
-
-    Args:
-        pictures: the cameras' part of what is learned; None without a camera.
-        scores: of the vectors, 0 where missing; None without any.
-        observed: per signal.
-    """
-
-    pictures: Float[Tensor, "*lead L"] | None
-    scores: Float[Tensor, "*lead size"] | None
-    observed: Mapping[str, Bool[Tensor, "*lead"]]
-
-    def at(self, step: int) -> _Seen:
-        """One step of [B, H]."""
-        return _Seen(
-            pictures=None if self.pictures is None else self.pictures[:, step],
-            scores=None if self.scores is None else self.scores[:, step],
-            observed={name: flags[:, step] for name, flags in self.observed.items()},
-        )
-
-
 class Jepa(WorldModel, Adapts):
     """The model. Without memory its belief is one latent: it knows nothing that the last observation does not show.
 
@@ -263,7 +240,7 @@ class Jepa(WorldModel, Adapts):
         )
         self.predictor = _predictor(config, self.num_inputs, 0 if self.linear is None else self.linear.num_flat)
         if self.linear is not None:
-            _leave_forecast(self.predictor, self.num_exact)
+            leave_forecast(self.predictor, self.num_exact)
         self.inverse, self.delta = self._action_decoders()
         self.targets = config.targets
         self.told = _targets(schema, config)
@@ -413,7 +390,7 @@ class Jepa(WorldModel, Adapts):
         signals = signal_error(*pair, known, torch.ones_like(whole), self.vectors.change, 1)
         return torch.as_tensor(error + self.config.signal_weight * signals)
 
-    def _unroll(self, seen: _Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:
+    def _unroll(self, seen: Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:
         """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on."""
         belief, path = self._begin(start), []
         for step in range(known.shape[1]):
@@ -471,7 +448,7 @@ class Jepa(WorldModel, Adapts):
     def _shown(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead inputs"]:
         return torch.stack([observed[name] for name in self.config.inputs], -1)
 
-    def _look(self, window: Window, start: int = 0) -> _Seen:
+    def _look(self, window: Window, start: int = 0) -> Seen:
         """What the observations from `start` on show, [B, H]."""
         values = {name: window.observations[name][:, start:] for name in self.config.inputs}
         observed = {name: window.observed[name][:, start:] for name in self.config.inputs}
@@ -480,13 +457,13 @@ class Jepa(WorldModel, Adapts):
             encoder(values[name].flatten(0, 1), observed[name].flatten()).unflatten(0, lead)
             for name, encoder in zip(self.cameras, self.images, strict=True)
         ]
-        return _Seen(
+        return Seen(
             pictures=torch.stack(pictures).sum(0) if pictures else None,
             scores=None if self.vectors is None else self.vectors.scores(values, observed),
             observed=observed,
         )
 
-    def _perceive(self, seen: _Seen, predicted: Float[Tensor, "*lead D"] | None = None) -> Float[Tensor, "*lead D"]:
+    def _perceive(self, seen: Seen, predicted: Float[Tensor, "*lead D"] | None = None) -> Float[Tensor, "*lead D"]:
         """The latent that observations stand for; what they lack is taken from the prediction where there is one."""
         learned, exact, gaps = seen.pictures, None, [seen.observed[name] for name in self.cameras]
         if self.vectors is not None:
@@ -521,7 +498,7 @@ class Jepa(WorldModel, Adapts):
         full = torch.full((len(latent),), config.frameskip, device=latent.device)
         return Latent(latent=latent, memory=Block(base=latent, inputs=inputs, count=full))
 
-    def _advance(self, belief: Latent, known: Float[Tensor, "B I"], seen: _Seen) -> Latent:
+    def _advance(self, belief: Latent, known: Float[Tensor, "B I"], seen: Seen) -> Latent:
         """The belief one step later, met by what was seen; a correction learns from it."""
         correction = belief.correction
         if correction is None:
@@ -532,7 +509,7 @@ class Jepa(WorldModel, Adapts):
         lacks = self._as_output(met.latent - learned.latent)
         return replace(met, correction=correction.add(hidden, lacks, whole))
 
-    def _meet(self, predicted: Latent, seen: _Seen) -> Latent:
+    def _meet(self, predicted: Latent, seen: Seen) -> Latent:
         """The predicted belief, corrected by what was seen."""
         latent, memory = self._perceive(seen, predicted.latent), predicted.memory
         if isinstance(memory, Block):  # what was seen is lost unless the next step sets out from it
@@ -596,15 +573,6 @@ def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:
         return RecurrentPredictor(**sizes, memory_size=config.memory_size, out=out)
     taken = num_inputs + num_past if config.frameskip == 1 else config.frameskip * num_inputs + 1
     return mlp([config.latent_size + taken, width, width, out])
-
-
-def _leave_forecast(predictor: nn.Module, num_exact: int) -> None:
-    """Has the predictor add nothing to the forecast of the first `num_exact` numbers at first."""
-    assert isinstance(predictor, nn.Sequential)
-    leave = predictor[-1]
-    assert isinstance(leave, nn.Linear)
-    nn.init.zeros_(leave.weight[:num_exact])
-    nn.init.zeros_(leave.bias[:num_exact])
 
 
 def _targets(schema: Schema, config: JepaConfig) -> Targets | None:

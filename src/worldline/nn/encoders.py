@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -168,3 +169,26 @@ class VectorEncoder(nn.Module):
             s.name: observations[s.name].where(observed[s.name], 0) for s in self.signals if s.kind is Kind.DISCRETE
         }
         return join_codes(self.signals, {**observations, **values})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What observations show, before anything is filled in.
+
+    Args:
+        pictures: the cameras' part of what is learned; None without a camera.
+        scores: of the vectors, 0 where missing; None without any.
+        observed: per signal.
+    """
+
+    pictures: Float[Tensor, "*lead L"] | None
+    scores: Float[Tensor, "*lead size"] | None
+    observed: Mapping[str, Bool[Tensor, "*lead"]]
+
+    def at(self, step: int) -> Seen:
+        """One step of [B, H]."""
+        return Seen(
+            pictures=None if self.pictures is None else self.pictures[:, step],
+            scores=None if self.scores is None else self.scores[:, step],
+            observed={name: flags[:, step] for name, flags in self.observed.items()},
+        )

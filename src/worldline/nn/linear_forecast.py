@@ -98,3 +98,12 @@ class LinearForecast(nn.Module):
             every = torch.einsum("bn,cns->bcs", row, self.weight)
             change = every[torch.arange(len(row), device=row.device), past.count]
         return change, Past(steps=steps[:, : self.history - 1], count=(past.count + 1).clamp(max=self.history - 1))
+
+
+def leave_forecast(predictor: nn.Module, num_exact: int) -> None:
+    """Has the predictor add nothing to the forecast of the first `num_exact` numbers at first."""
+    assert isinstance(predictor, nn.Sequential)
+    leave = predictor[-1]
+    assert isinstance(leave, nn.Linear)
+    nn.init.zeros_(leave.weight[:num_exact])
+    nn.init.zeros_(leave.bias[:num_exact])
