@@ -31,20 +31,23 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from goal_tasks import TASKS, Task
+from numpy.typing import NDArray
 
 from worldline.contracts.planner import Planner
-from worldline.control.controller import Actor, NoMoveActor, RandomActor, WorldActor
+from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
 from worldline.control.goal_reaching import evaluate
 from worldline.control.pairs import Pair, draw_pairs, historical_pairs
 from worldline.data.store import Store, is_store, open_store
 from worldline.engines.learned import LearnedEngine
+from worldline.nn.precision import has_bfloat16
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
 from worldline.planners.guided import Guided
@@ -66,13 +69,29 @@ OLD_OFFSET = 25
 PUBLISHED = CrossEntropy(num_candidates=300, num_iterations=30, num_elites=30)
 """The setting of the published planners (2603.19312): 9,000 sequences a plan."""
 PLANNER, FLAT, PLAIN = "planner", "planner, no landmarks", "planner, no landmarks, no distance head"
-ADAPTIVE = "planner, adapting"
+ADAPTIVE, EXACT = "planner, adapting", "planner, in float32"
 GUIDED, FULL, INVERSE = "guided", "full search", "inverse head alone"
 RANDOM, NO_MOVE, STRAIGHT, BY_HAND = "random actions", "no move", "straight at the goal", "made by hand"
 Figures = dict[str, Any]
 
 
-def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
+@dataclass(frozen=True, kw_only=True)
+class InFloat32(Actor):
+    """Acts without bfloat16 products, as on a processor that has none.
+
+    Args:
+        actor: that acts.
+    """
+
+    actor: Actor
+
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
+        """As it does."""
+        with patch("worldline.nn.precision.has_bfloat16", lambda: False):
+            return self.actor.act(now, num_steps=num_steps, seed=seed)
+
+
+def actors(task: Task, learned: Learned) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
     """Per row who acts, what it is shown of the goal, and how many steps of each answer are taken."""
     engine, recipe, schema = learned.engine, learned.recipe, learned.engine.schema
     shown, whole, often = task.shown, task.whole, task.replan_every
@@ -95,6 +114,7 @@ def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor
     }
     if task.plans is not None:
         rows[PLANNER] = (task.plans(learned), shown, often)
+    rows[EXACT] = (InFloat32(actor=rows[PLANNER][0]), shown, often)
     if engine.landmarks is not None:
         flat = replace(engine, landmarks=None)
         rows[FLAT] = (by(flat, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
@@ -113,23 +133,22 @@ def actors(task: Task, learned: Learned, full: bool) -> Mapping[str, tuple[Actor
     }
     if task.straight is not None:
         rows[STRAIGHT] = (task.straight, task.told, 1)
-    if full:
-        rows[FULL] = (by(engine, PUBLISHED, 0, task.horizon, shown), shown, often)
+    rows[FULL] = (by(engine, PUBLISHED, 0, task.horizon, shown), shown, often)
     return rows
 
 
-def names(task: Task, recipe: Recipe, full: bool) -> list[str]:
-    """The rows that `actors` has."""
+def names(task: Task, recipe: Recipe, asked: Sequence[str]) -> list[str]:
+    """The rows of `actors` that are asked for."""
     flat = recipe.heads.num_landmarks == 0
     left_out = {
+        EXACT: not has_bfloat16(),
         FLAT: flat,
         PLAIN: flat,
         ADAPTIVE: task.adaptation is None,
         BY_HAND: task.by_hand is None,
         STRAIGHT: task.straight is None,
-        FULL: not full,
     }
-    return [row for row in ROWS if not left_out.get(row, False)]
+    return [row for row in ROWS if row in asked and not left_out.get(row, False)]
 
 
 def pairs_of(task: Task, store: Store, offset: int, count: int, context: int) -> tuple[Pair, ...]:
@@ -157,9 +176,7 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
     recipe = task.recipe(store).with_seed(seed)
     recipe = replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
     missing = {
-        offset: [
-            row for row in names(task, recipe, offset in given.full) if not _is_there(name, seed, offset, row, given)
-        ]
+        offset: [row for row in names(task, recipe, given.rows) if not _is_there(name, seed, offset, row, given)]
         for offset in given.offsets
     }
     old = [one for one in _results().get(f"{name}, historical", ()) if one["seed"] == seed]
@@ -176,7 +193,7 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
     )
     for offset, rows in missing.items():
         pairs = pairs_of(task, exam, offset, given.pairs, longest)
-        acting = actors(task, learned, offset in given.full)
+        acting = actors(task, learned)
         for row in rows:
             actor, shown, often = acting[row]
             filmed = row == PLANNER and "camera" in shown and offset == OFFSETS[0] and seed == 0
@@ -217,7 +234,7 @@ def measure_historical(name: str, seed: int, learned: Learned, store: Store) -> 
     """The planner and standing still under the historical protocol."""
     task, context = TASKS[name], learned.engine.describe().context
     pairs = historical_pairs(store, range(len(store)), offset=OLD_OFFSET, context=context)
-    acting = actors(replace(task, horizon=OLD_OFFSET), learned, full=False)
+    acting = actors(replace(task, horizon=OLD_OFFSET), learned)
     for row in (PLANNER, NO_MOVE):
         actor, shown, _ = acting[row]
         found = evaluate(
@@ -347,7 +364,7 @@ def _historical(results: Mapping[str, Sequence[Figures]]) -> list[str]:
     return [*lines, ""]
 
 
-ROWS = (PLANNER, FLAT, PLAIN, ADAPTIVE, GUIDED, FULL, INVERSE, BY_HAND, STRAIGHT, RANDOM, NO_MOVE)
+ROWS = (PLANNER, EXACT, FLAT, PLAIN, ADAPTIVE, GUIDED, FULL, INVERSE, BY_HAND, STRAIGHT, RANDOM, NO_MOVE)
 
 
 def _cell(found: Sequence[Figures]) -> str:
@@ -364,6 +381,7 @@ def _gains(task: Task, found: Sequence[Figures], offsets: Sequence[int]) -> list
         (PLANNER, FLAT, "Landmarks change"),
         (PLANNER, PLAIN, "Landmarks, distance and inverse head together change"),
         (ADAPTIVE, PLANNER, "Adapting changes"),
+        (PLANNER, EXACT, "bfloat16, not float32, changes"),
     ]
     if task.shown == task.whole:  # else they are not asked the same
         compared.append((GUIDED, FULL, "`guided`, not full search, changes"))
@@ -384,13 +402,16 @@ def _gains(task: Task, found: Sequence[Figures], offsets: Sequence[int]) -> list
 
 def main() -> None:
     """Measures what is missing."""
+    usual = [row for row in ROWS if row not in (EXACT, FULL)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--offsets", nargs="*", type=int, default=list(OFFSETS))
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--full", nargs="*", type=int, default=[], help="offsets at which the full search plans too")
+    parser.add_argument(
+        "--rows", nargs="*", choices=ROWS, default=usual, help="default: all but full search and float32"
+    )
     parser.add_argument("--historical", action="store_true", help="measure by that protocol too")
     parser.add_argument("--logs", type=Path, help="folder of recorded logs, kept; default: a temporary one")
     given = parser.parse_args()
