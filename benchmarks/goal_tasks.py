@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, History
@@ -35,7 +36,9 @@ PLACE, ANGLE = 20.0, np.pi / 9
 """Of Push-T, px and rad."""
 PUSH_AHEAD = 25
 """Steps of its plans; with fewer the block ends further from its goal (benchmarks/LOG.md)."""
-PUSHER = CrossEntropy(num_candidates=128, num_iterations=6)
+PUSHER = CrossEntropy(num_candidates=64, num_iterations=3)
+NUM_PLAYS = 64
+"""Of the log, beside those drawn at random."""
 POSE_TOLERANCE = {"agent_position": 20.0, "block_position": 10.0, "block_angle": 0.2}
 
 
@@ -62,7 +65,7 @@ class Task:
         replan_every: steps that are taken of it.
         adaptation: of one more row; None for none.
         rest: stands still; None for the action 0.
-        plans: makes the planner's actor of a world; None for plans to the goal as it is shown.
+        plans: makes the planner's actor of a world and the log; None for plans to the goal as it is shown.
         loosely: as `reached`, for the historical protocol; None for the same.
     """
 
@@ -83,7 +86,7 @@ class Task:
     by_hand_every: int = 1
     adaptation: Adaptation | None = None
     rest: Actor | None = None
-    plans: Callable[[Learned], Actor] | None = None
+    plans: Callable[[Learned, Store], Actor] | None = None
     loosely: Reached | None = None
 
 
@@ -108,25 +111,73 @@ class Stay(Actor):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plays:
+    """What was done in the logs of Push-T, in pieces as long as a plan.
+
+    Args:
+        ends: how each began and how it ended, as `_alike` has it [N, 12].
+        targets: what was done [N, PUSH_AHEAD, 2].
+    """
+
+    ends: torch.Tensor
+    targets: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, store: Store, episodes: Sequence[int]) -> Plays:
+        """All of these episodes."""
+        ends, targets = [], []
+        for number in episodes:
+            length = int(store.num_steps[number])
+            poses = _alike({name: store.read(name, number, 0, length + 1) for name in POSE_TOLERANCE})
+            logged = store.read("target", number, 0, length)
+            ends.append(torch.cat([poses[:-PUSH_AHEAD], poses[PUSH_AHEAD:]], 1))
+            targets.append(np.stack([logged[at : at + PUSH_AHEAD] for at in range(length - PUSH_AHEAD + 1)]))
+        return cls(ends=torch.cat(ends), targets=np.concatenate(targets))
+
+    def between(self, starts: Arrays, goals: Arrays, count: int) -> Arrays:
+        """Those that began and ended most like this, for poses [W, ...]: targets [W, count, PUSH_AHEAD, 2]."""
+        wanted = torch.cat([_alike(starts), _alike(goals)], 1)
+        return {"target": self.targets[torch.cdist(wanted, self.ends).topk(count, largest=False).indices.numpy()]}
+
+
+def _alike(pose: Arrays) -> torch.Tensor:
+    """Poses [..., 2] and [..., 1] as [..., 6], in which what looks as different is as far apart."""
+    agent, block, angle = (torch.from_numpy(np.asarray(pose[name], np.float32)) for name in POSE_TOLERANCE)
+    return torch.cat([agent / 60, block / 40, angle.cos() / 0.5, angle.sin() / 0.5], -1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pose(Actor):
-    """Has the world read the block's pose from the goal's picture, and plans to bring the block there.
+    """Has the world read the block's pose from pictures, and plans to bring the block to that of the goal.
 
     Args:
         world: to ask.
+        plays: to start the search from.
     """
 
     world: World
+    plays: Plays
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """The plans."""
-        rest = {"target": now.goals["agent_position"][:, None]}  # a step in which nothing is pushed
-        none = {"target": rest["target"][:, :0]}
-        goal = History(observations={name: value[:, None] for name, value in now.goals.items()}, actions=none)
-        seen = self.world.predict(goal, rest).signals
-        pose = {name: seen[name].mean[:, 0] for name in ("block_position", "block_angle")}
-        planner = WorldActor(world=self.world, horizon=PUSH_AHEAD, tolerance=POSE_TOLERANCE)
-        told = {"agent_position": now.goals["agent_position"], **pose}
+        told = self._pose(now.goals)
+        here = self._pose({name: now.history.observations[name][:, -1] for name in now.goals})
+        planner = WorldActor(
+            world=self.world,
+            horizon=PUSH_AHEAD,
+            tolerance=POSE_TOLERANCE,
+            propose=lambda _: self.plays.between(here, told, NUM_PLAYS),
+        )
         return planner.act(replace(now, goals=told), num_steps=num_steps, seed=seed)
+
+    def _pose(self, seen: Arrays) -> Arrays:
+        """Of one observation: the agent's place as it is, the block's pose as it is after a step of standing still."""
+        rest = {"target": seen["agent_position"][:, None]}
+        none = {"target": rest["target"][:, :0]}
+        past = History(observations={name: value[:, None] for name, value in seen.items()}, actions=none)
+        signals = self.world.predict(past, rest).signals
+        read = {name: signals[name].mean[:, 0] for name in ("block_position", "block_angle")}
+        return {"agent_position": seen["agent_position"], **read}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +329,11 @@ def pushing() -> Task:
         told=("agent_position",),
         straight=Go(),
         rest=Stay(),
-        plans=lambda learned: Pose(world=LocalWorld(learned.engine, learned.calibration, PUSHER, num_proposals=0)),
+        replan_every=2,
+        plans=lambda learned, store: Pose(
+            world=LocalWorld(learned.engine, learned.calibration, PUSHER, num_proposals=0),
+            plays=Plays.of(store, learned.split.train),
+        ),
     )
 
 

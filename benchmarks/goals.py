@@ -91,7 +91,7 @@ class InFloat32(Actor):
             return self.actor.act(now, num_steps=num_steps, seed=seed)
 
 
-def actors(task: Task, learned: Learned) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
+def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
     """Per row who acts, what it is shown of the goal, and how many steps of each answer are taken."""
     engine, recipe, schema = learned.engine, learned.recipe, learned.engine.schema
     shown, whole, often = task.shown, task.whole, task.replan_every
@@ -113,7 +113,7 @@ def actors(task: Task, learned: Learned) -> Mapping[str, tuple[Actor, Sequence[s
         PLANNER: (by(engine, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
     }
     if task.plans is not None:
-        rows[PLANNER] = (task.plans(learned), shown, often)
+        rows[PLANNER] = (task.plans(learned, store), shown, often)
     rows[EXACT] = (InFloat32(actor=rows[PLANNER][0]), shown, often)
     if engine.landmarks is not None:
         flat = replace(engine, landmarks=None)
@@ -193,7 +193,7 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
     )
     for offset, rows in missing.items():
         pairs = pairs_of(task, exam, offset, given.pairs, longest)
-        acting = actors(task, learned)
+        acting = actors(task, learned, store)
         for row in rows:
             actor, shown, often = acting[row]
             filmed = row == PLANNER and "camera" in shown and offset == OFFSETS[0] and seed == 0
@@ -227,14 +227,15 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
                 Path(str(FILM).format(name)).write_bytes(films(found, pairs))
 
     if asked_old:
-        measure_historical(name, seed, learned, store if store.entry(0).seed is not None else exam)
+        measure_historical(name, seed, learned, store, exam)
 
 
-def measure_historical(name: str, seed: int, learned: Learned, store: Store) -> None:
+def measure_historical(name: str, seed: int, learned: Learned, store: Store, exam: Store) -> None:
     """The planner and standing still under the historical protocol."""
     task, context = TASKS[name], learned.engine.describe().context
-    pairs = historical_pairs(store, range(len(store)), offset=OLD_OFFSET, context=context)
-    acting = actors(replace(task, horizon=OLD_OFFSET), learned)
+    log = store if store.entry(0).seed is not None else exam
+    pairs = historical_pairs(log, range(len(log)), offset=OLD_OFFSET, context=context)
+    acting = actors(replace(task, horizon=OLD_OFFSET), learned, store)
     for row in (PLANNER, NO_MOVE):
         actor, shown, _ = acting[row]
         found = evaluate(
@@ -308,10 +309,11 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         "Written by `python benchmarks/goals.py` from `benchmarks/results/goals.json`; the file says what is asked and "
         "how. Strict protocol: held-out episodes, no pair reached at its start, at most twice as many steps as the log "
         "took. In brackets: 95 % Wilson interval, attempts in one episode being a cluster; then the worst training "
-        "seed where there are several. Planners take as many steps of each plan as the file says (1 in Two Rooms, else "
-        "5), the inverse head acts anew at every step. Where there is a map of landmarks, all that was learned goes by "
-        "it but for the rows without; without a distance head, what counts is how far the signal is from its goal, at "
-        "each step of the plan.",
+        "seed where there are several. Planners take as many steps of each plan as the file says (1 in Two Rooms, 2 in "
+        "Push-T, else 5), the inverse head acts anew at every step. Where there is a map of landmarks, all that was "
+        "learned goes by it but for the rows without; without a distance head, what counts is how far the signal is "
+        "from its goal, at each step of the plan. In Push-T the planner is asked for the pose that it reads from the "
+        "goal's picture, and starts its search from what was done in the log between poses most like these.",
         "",
     ]
     for name in (name for name in TASKS if name in results):

@@ -257,6 +257,25 @@ def test_a_world_proposes_what_is_left_prolonged_by_its_last_step(line_world: An
     assert world.seeds == [3, 4, 5]
 
 
+def test_a_world_starts_from_what_is_left_and_from_what_is_proposed_besides(line_world: Any) -> None:
+    world, left = line_world(), {"push": np.array([[[1.0]], [[2.0]]])}
+    logged = np.array([[[[5.0], [6.0]], [[7.0], [8.0]]]] * 2)  # [W, P, T, 1]
+    seen = list[Situation]()
+
+    def propose(now: Situation) -> Arrays:
+        seen.append(now)
+        return {"push": logged}
+
+    actor = WorldActor(world=world, horizon=2, propose=propose)
+    now = situation(2, 9.0, remaining=left)
+    actor.act(now, num_steps=1, seed=0)
+    actor.act(situation(2, 9.0), num_steps=1, seed=0)
+    assert seen[0] is now
+    assert world.proposals[0]["push"][0].tolist() == [[[1], [1]], [[5], [6]], [[7], [8]]]
+    assert world.proposals[0]["push"][1].tolist() == [[[2], [2]], [[5], [6]], [[7], [8]]]
+    assert world.proposals[1]["push"].tolist() == logged.tolist()
+
+
 def test_a_world_is_shown_its_own_signals_only(line_world: Any) -> None:
     world = line_world()
     shown = History(

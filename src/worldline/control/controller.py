@@ -67,6 +67,8 @@ class WorldActor(Actor):
         horizon: K, steps of a plan.
         warm_start: whether what is left of the last plan is proposed to the next search. Switch it off to measure
             the proposals of a world whose planner is `first_proposal`: they would never be looked at.
+        propose: gives more sequences to start from, such as what was done in the logs where it looked like this: per
+            action signal [W, P, K, *shape].
         tolerance: as in `Goal`.
         in_steps: as in `Goal`.
         costs: as in `Goal`; or what gives them for plans that set out at a step since the reset, such as a tariff of
@@ -78,6 +80,7 @@ class WorldActor(Actor):
     world: World
     horizon: int
     warm_start: bool = True
+    propose: Callable[[Situation], Arrays] | None = None
     tolerance: Mapping[str, float] = field(default_factory=dict)
     in_steps: bool = False
     costs: Sequence[Cost] | Callable[[int], Sequence[Cost]] = ()
@@ -110,7 +113,7 @@ class WorldActor(Actor):
             constraints=self.constraints,
             horizon=self.horizon,
             exogenous=self._ahead(now, schema),
-            proposals=_prolonged(now.remaining, self.horizon) if self.warm_start and now.remaining else None,
+            proposals=self._proposals(now),
             pending=None if now.pending is None else {s.name: now.pending[s.name] for s in schema.actions},
             budget_s=self.budget_s,
             seed=seed,
@@ -118,6 +121,12 @@ class WorldActor(Actor):
         if plan.status is PlanStatus.REFUSED:
             raise InputError(f"the world refused to plan: {plan.reason}")
         return dict(plan.actions)
+
+    def _proposals(self, now: Situation) -> Arrays | None:
+        """What is left of the last plan, then what else there is."""
+        found = [_prolonged(now.remaining, self.horizon)] if self.warm_start and now.remaining else []
+        found += [dict(self.propose(now))] if self.propose else []
+        return {name: np.concatenate([one[name] for one in found], 1) for name in found[0]} if found else None
 
     def _ahead(self, now: Situation, schema: Schema) -> Arrays | None:
         """As much of the forecast as a plan needs."""
