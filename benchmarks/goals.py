@@ -28,9 +28,10 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,13 +167,20 @@ def pairs_of(task: Task, store: Store, offset: int, count: int, context: int) ->
     )
 
 
+def kept(path: Path, make: Callable[[Path], Store]) -> Store:
+    """The recording at a path; made there where there is none, or only a part of one."""
+    if not is_store(path):
+        partial = path.with_name(f"{path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        make(partial)
+        partial.rename(path)
+    return open_store(path)
+
+
 def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> None:
     """One training, and every row that is missing at every offset."""
     task = TASKS[name]
-    store, exam = (
-        open_store(path) if is_store(path) else make(path)
-        for make, path in ((task.learn, folder / name), (task.examine, folder / f"{name}-exam"))
-    )
+    store, exam = kept(folder / name, task.learn), kept(folder / f"{name}-exam", task.examine)
     recipe = task.recipe(store).with_seed(seed)
     recipe = replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
     missing = {

@@ -279,7 +279,8 @@ class World(ABC):
             pending: per action signal [D, *shape], what was sent already and takes effect before the plan, where an
                 actuator lags behind by D steps. The cost is that of both together; None for nothing.
             budget_s: seconds after which the best so far is returned; None for no limit.
-            min_trust: smallest p-value of the present that is acted on, 0 to 1.
+            min_trust: smallest p-value of the present that is acted on, 0 to 1. Scored on n episodes, no p-value is
+                below 1 / (n + 1): a smaller one refuses nothing.
             seed: of every draw.
 
         Raises:
