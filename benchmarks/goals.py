@@ -68,7 +68,10 @@ DRAWS = 10_000
 OLD_OFFSET = 25
 """Steps of the historical protocol."""
 PUBLISHED = CrossEntropy(num_candidates=300, num_iterations=30, num_elites=30)
-"""The setting of the published planners (2603.19312): 9,000 sequences a plan."""
+"""The setting of the published planners (2603.19312)."""
+MANY = PUBLISHED.num_candidates * PUBLISHED.num_iterations
+FEW = 2 + Guided().num_candidates * Guided().num_iterations
+"""With the inverse head's proposal and what is left of the last plan."""
 PLANNER, FLAT, PLAIN = "planner", "planner, no landmarks", "planner, no landmarks, no distance head"
 ADAPTIVE, EXACT = "planner, adapting", "planner, in float32"
 GUIDED, FULL, INVERSE = "guided", "full search", "inverse head alone"
@@ -394,7 +397,7 @@ def _gains(task: Task, found: Sequence[Figures], offsets: Sequence[int]) -> list
         (PLANNER, EXACT, "bfloat16, not float32, changes"),
     ]
     if task.shown == task.whole:  # else they are not asked the same
-        compared.append((GUIDED, FULL, "`guided`, not full search, changes"))
+        compared.append((GUIDED, FULL, f"`guided` (at most {FEW} sequences a plan), not full search ({MANY}), changes"))
     lines = []
     for first, second, words in compared:
         told = []
