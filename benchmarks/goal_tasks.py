@@ -1,4 +1,4 @@
-"""What benchmarks/goals.py asks: the tasks, and who acts in them by what nobody has learned. Measures nothing."""
+"""What benchmarks/goals.py asks: the tasks, and who acts in them beside a recipe's own planner. Measures nothing."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class Plays:
 def _alike(pose: Arrays) -> torch.Tensor:
     """Poses [..., 2] and [..., 1] as [..., 6], in which what looks as different is as far apart."""
     agent, block, angle = (torch.from_numpy(np.asarray(pose[name], np.float32)) for name in POSE_TOLERANCE)
-    return torch.cat([agent / 60, block / 40, angle.cos() / 0.5, angle.sin() / 0.5], -1)
+    return torch.cat([agent / 60, block / 40, 2 * angle.cos(), 2 * angle.sin()], -1)
 
 
 @dataclass(frozen=True, kw_only=True)
