@@ -62,7 +62,15 @@ class LineWorld(World):
         self.seeds: list[int] = []
 
     def describe(self) -> Card:
-        return Card(name="line", engine="toy", schema=SCHEMA, predicts=("place",), context=1, deterministic=True)
+        return Card(
+            name="line",
+            engine="toy",
+            schema=SCHEMA,
+            inputs=("place",),
+            predicts=("place",),
+            context=1,
+            deterministic=True,
+        )
 
     def plan(
         self,

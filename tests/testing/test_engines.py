@@ -45,6 +45,7 @@ class Exact(Engine):
             name="exact",
             engine="exact",
             schema=self.toy.schema,
+            inputs=("position",),
             predicts=self.predicts,
             context=1,
             deterministic=self.deterministic,

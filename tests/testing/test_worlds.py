@@ -10,8 +10,10 @@ import pytest
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Episode, History
 from worldline.contracts.world import (
+    Abduction,
     Forecast,
     Goal,
+    Moment,
     Outlook,
     Plan,
     PlanStatus,
@@ -53,6 +55,13 @@ SIZES = NOISE * np.sqrt(np.cumsum(0.9 ** (2 * np.arange(HORIZON))))
 SCORES = np.abs(residual_paths() / SIZES[:, None]).max((1, 2))
 
 
+def surprise_of(p_values: np.ndarray) -> Surprise:
+    """The surprise where `position` is all there is."""
+    order = [int(step) for step in np.argsort(p_values, kind="stable")[:10] if p_values[step] <= 0.1]
+    moments = tuple(Moment(step=step, signals=("position",), p_value=float(p_values[step])) for step in order)
+    return Surprise(p_values={"position": p_values}, entities={}, steps=p_values, moments=moments)
+
+
 class Exact(World):
     """A correct world whose certainty is known in closed form. Faults override one of its methods."""
 
@@ -66,6 +75,7 @@ class Exact(World):
             name="exact",
             engine="exact",
             schema=self.toy.schema,
+            inputs=("position",),
             predicts=("position",),
             context=3,
             deterministic=True,
@@ -205,7 +215,7 @@ class Exact(World):
         return WhatIf(
             signals={"position": self.replayed(episode, at, actions)},
             factual={"position": self.replayed(episode, at, taken)},
-            abducted=True,
+            abduction=Abduction.FULL,
         )
 
     def replayed(self, episode, at, actions):
@@ -220,7 +230,7 @@ class Exact(World):
     def surprise(self, episode: Episode) -> Surprise:
         position, wind = episode.observations["position"].astype(float), episode.exogenous["wind"]
         left = position[1:] - self.toy.step(position[:-1], episode.actions["push"], wind)
-        return Surprise(p_values={"position": 1 - share_within(np.abs(left).max(1) / NOISE) ** 2})
+        return surprise_of(1 - share_within(np.abs(left).max(1) / NOISE) ** 2)
 
     def batched(self, history, actions, exogenous, *, plans=False):
         for arrays, name in ((history.observations, "position"), (actions, "push")):
@@ -333,17 +343,17 @@ class TrustAboveOne(Exact):
 
 class SurpriseConstant(Exact):
     def surprise(self, episode):
-        return Surprise(p_values={"position": np.full(episode.num_steps, 0.5)})
+        return surprise_of(np.full(episode.num_steps, 0.5))
 
 
 class SurpriseUncalibrated(Exact):
     def surprise(self, episode):
-        return Surprise(p_values={"position": super().surprise(episode).p_values["position"] ** 4})
+        return surprise_of(super().surprise(episode).p_values["position"] ** 4)
 
 
 class SurpriseOneStepLate(Exact):
     def surprise(self, episode):
-        return Surprise(p_values={"position": np.roll(super().surprise(episode).p_values["position"], 3)})
+        return surprise_of(np.roll(super().surprise(episode).p_values["position"], 3))
 
 
 class BatchMean(Exact):
@@ -463,7 +473,12 @@ class WhatIfForgetsTheDraws(Exact):
 
 
 class ClaimsAbduction(Exact):
-    abilities = ()
+    def replayed(self, episode, at, actions):
+        now, path = episode.observations["position"][at].astype(float), []
+        for step, push in enumerate(actions["push"]):
+            now = self.toy.step(now, push, episode.exogenous["wind"][at + step])
+            path.append(now)
+        return np.stack(path)
 
 
 class FakedDistance(Exact):

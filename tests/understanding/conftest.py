@@ -65,7 +65,15 @@ class Toy(World):
         self.imagine, self.half_width, self.asked = imagine, half_width, 0
 
     def describe(self) -> Card:
-        return Card(name="toy", engine="toy", schema=SCHEMA, predicts=("place",), context=1, deterministic=True)
+        return Card(
+            name="toy",
+            engine="toy",
+            schema=SCHEMA,
+            inputs=("place",),
+            predicts=("place",),
+            context=1,
+            deterministic=True,
+        )
 
     def predict(
         self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9

@@ -10,7 +10,7 @@ import pytest
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Novelty, Samples
 from worldline.contracts.episode import Episode, History
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world import Goal
+from worldline.contracts.world import Abduction, Goal
 from worldline.engines.simulator import SimulatorEngine
 from worldline.engines.trivial import Linear, Persistence
 from worldline.errors import ConfigError, InputError, UnsupportedError
@@ -108,8 +108,8 @@ class Dice(Engine, Novelty):
     def describe(self) -> Card:
         names = ("level", "view", "side")
         return Card(
-            name="dice", engine="dice", schema=self.schema, predicts=names, context=1, deterministic=False,
-            abilities=("novelty",),
+            name="dice", engine="dice", schema=self.schema, inputs=("level",), predicts=names, context=1,
+            deterministic=False, abilities=("novelty",),
         )  # fmt: skip
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
@@ -210,7 +210,8 @@ def test_what_if_is_the_twin_where_the_engine_can_abduct() -> None:
     taken, other = (rng.uniform(-1, 1, (n, 1)).astype(np.float32) for n in (9, 4))
     episode, twin = gusty(5, taken), gusty(5, np.concatenate([taken[:3], other]))
     found = world.what_if(episode, 3, {"push": other})
-    assert found.abducted
+    assert found.abduction is Abduction.FULL
+    assert not found.reason
     np.testing.assert_array_equal(found.signals["place"], twin.observations["place"][4:])
     np.testing.assert_array_equal(found.factual["place"], episode.observations["place"][4:8])
 
@@ -221,7 +222,7 @@ def test_what_if_uses_the_past_alone_where_the_engine_cannot_abduct(world: Local
     later[5:] += 9
     changed = replace(episode, observations={"position": later})
     first, second = (world.what_if(one, 4, PUSH) for one in (episode, changed))
-    assert not first.abducted
+    assert first.abduction is Abduction.NONE
     np.testing.assert_array_equal(first.signals["position"], second.signals["position"])
     same = world.what_if(episode, 4, {"push": episode.actions["push"][4:7]})
     np.testing.assert_array_equal(same.signals["position"], same.factual["position"])

@@ -294,7 +294,8 @@ class Steep(Engine, Differentiable):
 
     def describe(self) -> Card:
         return Card(
-            name="steep", engine="steep", schema=self.toy.schema, predicts=("position",), context=1,
+            name="steep", engine="steep", schema=self.toy.schema, inputs=("position",), predicts=("position",),
+            context=1,
             deterministic=self.samples == 1, abilities=("differentiable",),
         )  # fmt: skip
 

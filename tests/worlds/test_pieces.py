@@ -68,7 +68,13 @@ class Compass(Engine):
 
     def describe(self) -> Card:
         return Card(
-            name="compass", engine="toy", schema=self.schema, predicts=("heading",), context=1, deterministic=False
+            name="compass",
+            engine="toy",
+            schema=self.schema,
+            inputs=("heading",),
+            predicts=("heading",),
+            context=1,
+            deterministic=False,
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +22,21 @@ Noise = object
 
 
 @dataclass(frozen=True, kw_only=True)
+class CallCost:
+    """What a prediction costs, measured when the world was calibrated.
+
+    Args:
+        latency_s: seconds that one takes, the median.
+        price: what the provider charges for it, in `currency`; 0 where nobody does.
+        currency: ISO 4217, such as "USD"; empty where the price is 0.
+    """
+
+    latency_s: float
+    price: float = 0.0
+    currency: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """What stands behind a world, for people and programs.
 
@@ -28,20 +44,24 @@ class Card:
         name: of the engine or world.
         engine: its registered kind, such as "learned".
         schema: the signals that it speaks.
+        inputs: observation signals that `observe` takes; others are ignored.
         predicts: observation signals that `imagine` returns.
         context: observations that `observe` wants at least; fewer are accepted and cost accuracy.
         deterministic: whether samples of one future are all equal.
         abilities: names of the optional abilities, such as "abducts".
+        call: what a prediction costs; None where it was not measured.
         notes: short facts in words, such as the training data's hash.
     """
 
     name: str
     engine: str
     schema: Schema
+    inputs: tuple[str, ...]
     predicts: tuple[str, ...]
     context: int
     deterministic: bool
     abilities: tuple[str, ...] = ()
+    call: CallCost | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -186,3 +206,33 @@ class Novelty(ABC):
     @abstractmethod
     def novelty_ahead(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
         """The score of each state that `future` leads to, on the scale of `novelty`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """An engine on disk.
+
+    Args:
+        config: plain JSON values: what it was built with. No secret and no path of one machine.
+        arrays: what was fitted, by name.
+    """
+
+    config: Mapping[str, Any]
+    arrays: Arrays = field(default_factory=dict)
+
+
+class Storable(ABC):
+    """Optional: can be written into a bundle, and built again from it by its registered name."""
+
+    @abstractmethod
+    def to_parts(self) -> Parts:
+        """All that `from_parts` needs beside the schema."""
+
+    @classmethod
+    @abstractmethod
+    def from_parts(cls, schema: Schema, parts: Parts) -> Storable:
+        """The engine that `to_parts` wrote; parts are read as if from a stranger.
+
+        Raises:
+            DataError: they are not those of this engine, or contradict each other.
+        """

@@ -116,8 +116,9 @@ class Forecast:
         mean: [T, *shape].
         low: [T, *shape], lower edge of the joint band; None for images.
         high: [T, *shape], upper edge. The whole trajectory lies inside with probability `level`; None for images.
-        horizon: the last step at which the band is narrower than knowing nothing (the spread of the signal in
-            the calibration data), 0 to T. Also [W] in a batch.
+        horizon: the last step up to which held-out episodes were predicted with skill: with a smaller squared error
+            than both persistence and the mean of the signal, or one below a twentieth of its variance. 0 to T; 0
+            where not calibrated. Also [W] in a batch.
     """
 
     mean: NDArray[np.generic]
@@ -133,7 +134,9 @@ class Prediction:
     Args:
         signals: a forecast per predicted signal.
         level: the probability that the bands were calibrated for.
-        trust: p-value of the present under the calibration data, 0 to 1: small means unlike anything seen. Also [W].
+        trust: p-value of the history under the calibration data, 0 to 1: small means unlike anything seen. It judges
+            the present, and how well each step of the history follows from those before it: the more steps a history
+            has beyond `Card.context`, the more it tells. Also [W].
         calibrated: False where no calibration exists; bands are then None.
     """
 
@@ -190,31 +193,66 @@ class Plan:
     elapsed_s: float
 
 
+class Abduction(StrEnum):
+    """What was inferred from the whole episode before other actions were imagined."""
+
+    FULL = "full"
+    """Hidden causes and the noise of each step: the actions that were taken lead to what was logged."""
+    HIDDEN_CAUSE = "hidden_cause"
+    """What stays the same during the episode; the noise is drawn anew or left out."""
+    NONE = "none"
+    """Nothing: a prediction from the history up to the branch."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WhatIf:
     """How the episode would have gone under other actions, all else equal.
 
     Args:
         signals: per predicted signal [T, *shape].
-        factual: per predicted signal [T, *shape], what the engine says of the actions that were taken.
-        abducted: True where hidden causes and draws were inferred from the whole episode; False where only
-            the history up to the branch was used.
+        factual: per predicted signal [T, *shape], what the same reasoning says of the actions that were taken.
+        abduction: what "all else" covers.
+        reason: why it is not more than that; empty where it is full.
     """
 
     signals: Arrays
     factual: Arrays
-    abducted: bool
+    abduction: Abduction
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A step at which something unexpected happened.
+
+    Args:
+        step: from 0: the one that leads to observation `step` + 1.
+        signals: the predicted signals, the most unexpected first.
+        p_value: of the step.
+    """
+
+    step: int
+    signals: tuple[str, ...]
+    p_value: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surprise:
-    """How unexpected an episode was.
+    """How unexpected an episode was, as p-values: the share of calibration steps that were at least as surprising.
+
+    Each is 1 where the value is missing, as nothing contradicts it there.
 
     Args:
-        p_values: per predicted signal [T]: share of calibration steps that were at least as surprising.
+        p_values: per predicted signal [T].
+        entities: per entity of the schema that has a predicted signal [T], of all its signals together.
+        steps: [T], of all predicted signals together.
+        moments: the most surprising steps first; at most ten, none with a p-value above 0.1.
     """
 
     p_values: Mapping[str, NDArray[np.floating]]
+    entities: Mapping[str, NDArray[np.floating]]
+    steps: NDArray[np.floating]
+    moments: tuple[Moment, ...]
 
 
 class World(ABC):
@@ -289,8 +327,16 @@ class World(ABC):
 
     @abstractmethod
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """What would have followed observation `at` under `actions` [T, *shape], T at most what is left."""
+        """What would have followed observation `at` under `actions` [T, *shape], T at most what is left.
+
+        Raises:
+            InputError: `at` or the number of steps does not fit the episode.
+        """
 
     @abstractmethod
     def surprise(self, episode: Episode) -> Surprise:
-        """How unexpected each step of `episode` was, per signal, as calibrated p-values."""
+        """How unexpected each step of `episode` was, as calibrated p-values.
+
+        Raises:
+            UnsupportedError: the world is not calibrated.
+        """

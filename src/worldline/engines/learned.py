@@ -119,6 +119,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
             name=self.name,
             engine="learned",
             schema=self.schema,
+            inputs=self.inputs,
             predicts=tuple(signal.name for signal in self.readout.config.signals),
             context=max(self.model.context, 0 if self.adaptation is None else self.adaptation.num_steps + 1),
             deterministic=self.model.deterministic,

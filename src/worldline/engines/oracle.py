@@ -53,6 +53,7 @@ class OracleEngine(Engine, Abducts, Reaches):
             name="oracle",
             engine="oracle",
             schema=self.lab.schema,
+            inputs=tuple(signal.name for signal in self.signals),
             predicts=tuple(signal.name for signal in self.signals),
             context=1,
             deterministic=True,

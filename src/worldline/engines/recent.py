@@ -76,6 +76,7 @@ class RememberingEngine(Engine, ABC):
             name=self.kind,
             engine=self.kind,
             schema=self.schema,
+            inputs=names,
             predicts=names,
             context=self.context,
             deterministic=True,

@@ -83,6 +83,7 @@ class SimulatorEngine(Engine, Abducts):
             name=self.name,
             engine="simulator",
             schema=self.schema,
+            inputs=tuple(signal.name for signal in self.schema.observations),
             predicts=tuple(signal.name for signal in self.schema.observations),
             context=1,
             deterministic=True,

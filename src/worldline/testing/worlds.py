@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind
-from worldline.contracts.world import Constraint, Goal, Outlook, Plan, PlanStatus, Prediction, World
+from worldline.contracts.world import Abduction, Constraint, Goal, Outlook, Plan, PlanStatus, Prediction, World
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import Clause, as_float, difference, run
 from worldline.testing.confidence import bands_ordered, coverage, horizon_honest, surprise_tells, trust_tells
@@ -348,7 +348,10 @@ def what_if_factual(case: WorldCase) -> None:
     for episode in case.episodes[:3]:
         taken = {name: value[at : at + case.horizon] for name, value in episode.actions.items()}
         same = case.world.what_if(episode, at, taken)
-        WHAT_IF.holds(same.abducted == ("abducts" in case.card.abilities), f"abducted is {same.abducted}")
+        full = same.abduction is Abduction.FULL
+        WHAT_IF.holds(
+            full == (not same.reason), f"abduction is {same.abduction.value}, with the reason {same.reason!r}"
+        )
         names = set(case.card.predicts)
         WHAT_IF.holds(set(same.signals) == names, f"signals {sorted(same.signals)}, the card predicts {sorted(names)}")
         for name, value in same.signals.items():
@@ -356,6 +359,10 @@ def what_if_factual(case: WorldCase) -> None:
             WHAT_IF.holds(value.shape == due, f"{name!r} has shape {value.shape} where {due} is due")
         seen = "the actions that were taken do not lead to factual"
         WHAT_IF.all_equal(same.signals, same.factual, within=case.tolerance, seen=seen)
+        if full:
+            logged = {n: episode.observations[n][at + 1 : at + 1 + case.horizon] for n in case.card.predicts}
+            seen = "abduction is full, and the actions that were taken do not lead to what was logged"
+            WHAT_IF.all_equal(same.factual, logged, within=case.tolerance, seen=seen)
         half = case.horizon // 2
         turned = {n: np.concatenate([value[:half], value[half:][::-1] * 0]) for n, value in taken.items()}
         other = case.world.what_if(episode, at, turned)

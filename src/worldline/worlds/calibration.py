@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.engine import Engine, Novelty
 from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.schema import Kind
+from worldline.contracts.schema import Kind, Schema
 from worldline.errors import DataError, InputError
 from worldline.worlds.novelty import InputNovelty, fit_input_novelty
 from worldline.worlds.pieces import cut, errors
@@ -33,7 +33,7 @@ SCALE_WINDOWS = 256
 """Windows that the shape is drawn from, in all. They need not be independent."""
 
 _GRID = np.linspace(0, 1, 201)
-_PARTS = ("scale", "scores", "one_step", "climatology", "spread")
+_PARTS = ("scale", "scores", "one_step", "unit", "entities", "climatology", "spread")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +47,9 @@ class Calibration:
             scale among its components and first t + 1 steps.
         one_step: per predicted signal [K * k], sorted: of each window the largest error of its first step, over scale
             where there is one.
+        unit: per predicted signal [], what such an error is measured in where signals are taken together, above 0.
+        entities: per entity [K * k], sorted: of each window the largest `one_step` error over unit of its signals.
+        steps: [K * k], sorted: likewise of all predicted signals.
         climatology: per vector signal [201, *shape], quantiles of its values: what is known without any prediction.
         spread: per vector signal [*shape], standard deviation of its values.
         novelty: [K * k], sorted, of the windows' presents.
@@ -57,6 +60,9 @@ class Calibration:
     scale: Mapping[str, Floats]
     scores: Mapping[str, Floats]
     one_step: Mapping[str, Floats]
+    unit: Mapping[str, Floats]
+    entities: Mapping[str, Floats]
+    steps: Floats
     climatology: Mapping[str, Floats]
     spread: Mapping[str, Floats]
     novelty: Floats
@@ -69,7 +75,7 @@ class Calibration:
 
     def without_errors(self) -> Calibration:
         """What holds however it is predicted: trust in the present, and the spread of the signals."""
-        return replace(self, scale={}, scores={}, one_step={})
+        return replace(self, scale={}, scores={}, one_step={}, unit={}, entities={}, steps=np.zeros(0))
 
     @property
     def num_episodes(self) -> int:
@@ -124,9 +130,15 @@ class Calibration:
         """The p-value [W] of each novelty [W]: at most a with probability a, for a present like those calibrated on."""
         return _p_value(self.novelty, novelty, self.num_windows)
 
-    def surprise(self, signal: str, error: Floats) -> Floats:
-        """The p-value [W] of each one-step error [W, ...], as `pieces.errors` gives it."""
-        return _p_value(self.one_step[signal], _one_step(error, self.scale.get(signal)), self.num_windows)
+    def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
+        """The p-values [W] of one-step errors [W, ...] of every predicted signal, as `pieces.errors` gives them."""
+        scores = {name: _one_step(error, self.scale.get(name)) for name, error in errors.items()}
+        together = _together(schema, scores, self.unit)
+        return StepPValues(
+            signals={n: _p_value(self.one_step[n], score, self.num_windows) for n, score in scores.items()},
+            entities={n: _p_value(self.entities[n], score, self.num_windows) for n, score in together.entities.items()},
+            steps=_p_value(self.steps, together.steps, self.num_windows),
+        )
 
     def tolerance(self, signal: str) -> Floats:
         """The error [*shape] that counts as 1 in a goal: a standard deviation.
@@ -142,7 +154,8 @@ class Calibration:
         arrays: dict[str, NDArray[np.generic]] = {
             f"{part}/{name}": value for part in _PARTS for name, value in vars(self)[part].items()
         }
-        arrays |= {"novelty": self.novelty, "num_windows": np.asarray(self.num_windows, dtype=np.int64)}
+        arrays |= {"novelty": self.novelty, "steps": self.steps}
+        arrays |= {"num_windows": np.asarray(self.num_windows, dtype=np.int64)}
         if self.input_novelty is not None:
             arrays |= {f"input_novelty/{name}": value for name, value in vars(self.input_novelty).items()}
         return arrays
@@ -164,18 +177,36 @@ class Calibration:
                 whole[name] = value
         measure = groups["input_novelty"]
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "climatology", "spread"))
-        if whole.keys() != {"novelty", "num_windows"} or measure.keys() not in (set(), _MEASURE) or not same:
+        if whole.keys() != {"novelty", "num_windows", "steps"} or measure.keys() not in (set(), _MEASURE) or not same:
             raise DataError(f"arrays {sorted(arrays)} are no calibration", fix="Calibrate the world again.")
         return cls(
             num_windows=int(np.asarray(whole["num_windows"])),
             scale=groups["scale"],
             scores=groups["scores"],
             one_step=groups["one_step"],
+            unit=groups["unit"],
+            entities=groups["entities"],
+            steps=np.asarray(whole["steps"], dtype=np.float64),
             climatology=groups["climatology"],
             spread=groups["spread"],
             novelty=np.asarray(whole["novelty"], dtype=np.float64),
             input_novelty=InputNovelty(**measure) if measure else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepPValues:
+    """Of W steps; also the scores that lead to them.
+
+    Args:
+        signals: per predicted signal [W].
+        entities: per entity [W].
+        steps: [W].
+    """
+
+    signals: Mapping[str, Floats]
+    entities: Mapping[str, Floats]
+    steps: Floats
 
 
 _MEASURE = {"centre", "scale", "whitening"}
@@ -210,6 +241,7 @@ def calibrate(engine: Engine, episodes: Sequence[Episode], *, horizon: int, num_
     shape = cut(card.schema, shaping, length=length, horizon=horizon, truth=vectors)
     pieces = cut(card.schema, scoring, length=length, horizon=horizon, truth=vectors)
     first = cut(card.schema, scoring, length=length, horizon=1, truth=card.predicts)
+    shape_first = cut(card.schema, shaping, length=length, horizon=1, truth=card.predicts)
     values = {name: _values(usable, name) for name in vectors}
     spread = {name: value.std(0) for name, value in values.items()}
     scale = {
@@ -221,13 +253,22 @@ def calibrate(engine: Engine, episodes: Sequence[Episode], *, horizon: int, num_
     else:
         measure = fit_input_novelty(card.schema, shape.history)
         novelty = measure.measure(card.schema, pieces.history)
+    unit = {
+        name: _unit(_one_step(error[:, 0], scale.get(name)))
+        for name, error in errors(engine, shape_first, seed=seed).items()
+    }
+    one_step = {
+        name: _one_step(error[:, 0], scale.get(name)) for name, error in errors(engine, first, seed=seed).items()
+    }
+    together = _together(card.schema, one_step, unit)
     return Calibration(
         num_windows=num_windows,
         scale=scale,
         scores={n: _so_far(error, scale[n]) for n, error in errors(engine, pieces, seed=seed).items()},
-        one_step={
-            n: np.sort(_one_step(error[:, 0], scale.get(n))) for n, error in errors(engine, first, seed=seed).items()
-        },
+        one_step={name: np.sort(score) for name, score in one_step.items()},
+        unit=unit,
+        entities={name: np.sort(score) for name, score in together.entities.items()},
+        steps=np.sort(together.steps),
         climatology={name: np.quantile(value, _GRID, axis=0) for name, value in values.items()},
         spread=spread,
         novelty=np.sort(np.asarray(novelty, dtype=np.float64)),
@@ -268,6 +309,23 @@ def _one_step(error: Floats, scale: Floats | None) -> Floats:
     """The score [W] of one-step errors [W, ...]: the largest, over the first step of `scale` if there is one."""
     relative = error if scale is None else error / scale[0]
     return np.asarray(relative.reshape(len(error), -1).max(1))
+
+
+def _unit(score: Floats) -> Floats:
+    """What scores [W] are measured in: that which one in ten exceeds, or 1 where that is 0."""
+    usual = np.quantile(score, 0.9)
+    return np.asarray(usual if usual > 0 else 1.0)
+
+
+def _together(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, Floats]) -> StepPValues:
+    """The scores [W] of each entity and of all signals: the largest over unit."""
+    relative = {name: score / unit[name] for name, score in scores.items()}
+    entities: dict[str, Floats] = {}
+    for name, score in relative.items():
+        entity = schema[name].entity
+        if entity is not None:
+            entities[entity] = np.maximum(entities.get(entity, score), score)
+    return StepPValues(signals=relative, entities=entities, steps=np.maximum.reduce(list(relative.values())))
 
 
 def _values(episodes: Sequence[Episode], name: str) -> Floats:

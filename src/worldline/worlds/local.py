@@ -13,7 +13,18 @@ from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Futu
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.planner import Planner
 from worldline.contracts.schema import Kind, Signal
-from worldline.contracts.world import Constraint, Forecast, Goal, Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.contracts.world import (
+    Abduction,
+    Constraint,
+    Forecast,
+    Goal,
+    Plan,
+    Prediction,
+    Scores,
+    Surprise,
+    WhatIf,
+    World,
+)
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.worlds.calibration import Calibration
 from worldline.worlds.checking import (
@@ -28,6 +39,7 @@ from worldline.worlds.checking import (
 from worldline.worlds.objective import objective
 from worldline.worlds.pieces import cut, errors, mean_of, num_samples
 from worldline.worlds.planning import Search
+from worldline.worlds.surprising import surprise_of
 
 SEED = 0
 """Of the draws of every verb that takes no seed: asked twice, a world answers the same."""
@@ -172,33 +184,32 @@ class LocalWorld(World):
             actions={name: np.stack([taken[name], others[name]])[None] for name in taken},
             exogenous={name: value[None, at : at + num_steps] for name, value in checked.exogenous.items()},
         )
-        abducts = isinstance(self.engine, Abducts)
+        abduction, reason = Abduction.FULL, ""
         if isinstance(self.engine, Abducts):
             belief, noise = self.engine.abduct(checked, at)
         else:
             past = add_world_axis(checked.history(at, min(card.context, at + 1)))
             belief, noise = self.engine.observe(None, past, seed=SEED), None
+            abduction, reason = Abduction.NONE, f"{card.name} cannot abduct: only the history up to there was used"
         samples = self.engine.imagine(belief, future, num_samples=num_samples(card), noise=noise, seed=SEED).signals
         means = {name: _mean(card.schema[name], samples[name][0]) for name in card.predicts}
         return WhatIf(
             signals={name: mean[1] for name, mean in means.items()},
             factual={name: mean[0] for name, mean in means.items()},
-            abducted=abducts,
+            abduction=abduction,
+            reason=reason,
         )
 
     def surprise(self, episode: Episode) -> Surprise:
-        """See `World`. It is 1 where the next value is missing, as nothing contradicts it there.
-
-        Raises:
-            UnsupportedError: the world is not calibrated.
-        """
+        """See `World`."""
         if self.calibration is None or not self.calibration.tells_errors:
             raise UnsupportedError("surprise needs a calibration. Run `calibrate` on held-out episodes.")
         card = self.describe()
         checked = check_episode(card.schema, episode)
         if checked.num_steps < 1:
             raise InputError("the episode has one observation and no step. Surprise needs two observations.")
-        p_values: dict[str, list[NDArray[np.floating]]] = {name: [] for name in card.predicts}
+        parts: list[dict[str, NDArray[np.floating]]] = []
+        known: list[dict[str, NDArray[np.bool_]]] = []
         # Early steps have less behind them than `context`; each of these lengths is a batch of its own.
         short = [[at] for at in range(min(card.context - 1, checked.num_steps))]
         for batch in [*short, list(range(len(short), checked.num_steps))]:
@@ -207,10 +218,12 @@ class LocalWorld(World):
             places = [(checked, at) for at in batch]
             length = min(card.context, batch[0] + 1)
             pieces = cut(card.schema, places, length=length, horizon=1, truth=card.predicts)
-            for name, error in errors(self.engine, pieces, seed=SEED).items():
-                found = self.calibration.surprise(name, error[:, 0])
-                p_values[name].append(np.where(pieces.known[name][:, 0], found, 1.0))
-        return Surprise(p_values={name: np.concatenate(parts) for name, parts in p_values.items()})
+            found = errors(self.engine, pieces, seed=SEED)
+            parts.append({name: error[:, 0] for name, error in found.items()})
+            known.append({name: pieces.known[name][:, 0].astype(bool) for name in found})
+        every = {name: np.concatenate([part[name] for part in parts]) for name in card.predicts}
+        seen = {name: np.concatenate([part[name] for part in known]) for name in card.predicts}
+        return surprise_of(card.schema, self.calibration.surprise(card.schema, every), seen)
 
     def _exogenous(self, present: Present, exogenous: Arrays | None, horizon: int) -> Arrays:
         """Checked, per signal [W, T, *shape]."""
