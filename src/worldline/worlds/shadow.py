@@ -1,0 +1,306 @@
+"""Asks a candidate what the world that answers was asked, off the caller's path, and writes down how both did."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
+from time import perf_counter
+from typing import TypeVar, final
+
+import numpy as np
+
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.world import Goal, Prediction, World
+from worldline.worlds.comparison import ShadowRecord
+from worldline.worlds.outcomes import LEVEL, ask_again, judge
+
+MAX_FILE_BYTES = 2**22
+"""Of the records of one pair of versions, some ten thousand calls; after that the candidate is not asked any more."""
+
+_logger = logging.getLogger(__name__)
+_MAX_WORDS = 300
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Who is compared.
+
+    Args:
+        serving: the version that answers.
+        candidate: the one in its shadow.
+        bundle: of the candidate.
+        records: the file to write to.
+    """
+
+    serving: int
+    candidate: int
+    bundle: Path
+    records: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What was asked and answered.
+
+    Args:
+        pair: who is compared.
+        verb: of `World`.
+        world: that answered.
+        seconds: that it took.
+        again: asks the same of another world; holds copies of the arguments, since the caller may change its own.
+        history: what had happened before.
+    """
+
+    pair: Pair
+    verb: str
+    world: World
+    seconds: float
+    again: Callable[[World], object]
+    history: History
+
+
+@final
+class Shadow:
+    """One thread that asks candidates, and a queue of calls in front of it.
+
+    The thread begins with the first call. It ends with `close`, or when nobody holds this object any more.
+
+    Args:
+        open_bundle: gives the world in a bundle.
+        size: calls that may wait; further ones are left out, and counted.
+    """
+
+    def __init__(self, open_bundle: Callable[[Path], World], size: int) -> None:
+        self._state = _State(open_bundle=open_bundle, size=size)
+        self._thread: Thread | None = None
+        self._closed = False
+        # The queue takes from anywhere, also from a finalizer; the thread must not hold what the finalizer waits for.
+        self._finalizer = weakref.finalize(self, self._state.queue.put, None)
+        self._finalizer.atexit = False
+
+    def reserve(self, pair: Pair) -> bool:
+        """Whether there is room for one more call, which is then kept for `put`."""
+        return not self._closed and self._state.reserve(pair)
+
+    def put(self, call: Call) -> None:
+        """Has the candidate asked the same. To be called once after each `reserve` that said yes."""
+        with self._state.lock:
+            if self._closed:
+                return
+            self._state.queue.put(call)
+            # A process that was forked has the object but not its thread.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = Thread(target=_work, args=(self._state,), name="worldline-shadow", daemon=True)
+                self._thread.start()
+
+    def opened(self, bundle: Path) -> World | None:
+        """The candidate in this bundle, where it is open already."""
+        known = self._state.candidate
+        return known.world if known is not None and known.bundle == bundle else None
+
+    def forget(self) -> None:
+        """Lets go of the candidate."""
+        self._state.candidate = None
+
+    def flush(self) -> None:
+        """Waits until every call that was put so far is written down."""
+        reached = Event()
+        with self._state.lock:
+            if self._closed or self._thread is None or not self._thread.is_alive():
+                return
+            self._state.queue.put(reached)
+        reached.wait()
+
+    def close(self) -> None:
+        """Waits likewise, and takes no more calls."""
+        with self._state.lock:
+            self._closed = True
+        self._finalizer()
+        if self._thread is not None:
+            self._thread.join()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidate:
+    """A candidate, or why there is none."""
+
+    bundle: Path
+    world: World | None
+    error: str
+
+
+class _State:
+    """What the thread and the others share; the thread holds nothing else, so that it does not keep them alive."""
+
+    def __init__(self, open_bundle: Callable[[Path], World], size: int) -> None:
+        self.open_bundle, self.size = open_bundle, size
+        self.queue: SimpleQueue[Call | Event | None] = SimpleQueue()
+        self.lock = Lock()
+        self.candidate: _Candidate | None = None
+        self.full: Path | None = None
+        self._waiting, self._dropped = 0, 0
+
+    def reserve(self, pair: Pair) -> bool:
+        if self.full == pair.records:
+            return False
+        with self.lock:
+            if self._waiting >= self.size:
+                self._dropped += 1
+                return False
+            self._waiting += 1
+            return True
+
+    def done(self) -> None:
+        with self.lock:
+            self._waiting -= 1
+
+    def take_dropped(self) -> int:
+        with self.lock:
+            dropped, self._dropped = self._dropped, 0
+            return dropped
+
+
+def _work(state: _State) -> None:
+    """The thread."""
+    while (found := state.queue.get()) is not None:
+        if isinstance(found, Event):
+            found.set()
+            continue
+        failure = _attempt(partial(_ask, state, found))  # nothing may end the thread while calls wait
+        if isinstance(failure, BaseException):
+            _logger.warning("a shadowed call could not be written down: %s", _words(failure))
+        state.done()
+
+
+def _attempt(call: Callable[[], T]) -> T | BaseException:
+    """What the call returns, or what it raised: any error, since whoever asks must never notice."""
+    try:
+        return call()
+    except (Exception, SystemExit) as error:
+        _logger.debug("in shadow", exc_info=True)
+        return error
+
+
+def _ask(state: _State, call: Call) -> None:
+    """Asks the candidate, and writes down how it did."""
+    path = call.pair.records
+    if path.exists() and path.stat().st_size >= MAX_FILE_BYTES:
+        state.full = path
+        return
+    record = ShadowRecord(
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        verb=call.verb,
+        serving_s=call.seconds,
+        candidate_s=None,
+        dropped=state.take_dropped(),
+    )
+    candidate = _open(state, call.pair)
+    _append(
+        path,
+        replace(record, error=candidate.error) if candidate.world is None else _judged(record, call, candidate.world),
+    )
+
+
+def _open(state: _State, pair: Pair) -> _Candidate:
+    """The candidate; opened once, whether it can be or not."""
+    known = state.candidate
+    if known is not None and known.bundle == pair.bundle:
+        return known
+    opened = _attempt(lambda: state.open_bundle(pair.bundle))
+    if isinstance(opened, BaseException):
+        _logger.warning("version %d cannot be opened to run in shadow: %s", pair.candidate, _words(opened))
+        found = _Candidate(bundle=pair.bundle, world=None, error=_words(opened))
+    else:
+        found = _Candidate(bundle=pair.bundle, world=opened, error="")
+    state.candidate = found
+    return found
+
+
+def _judged(record: ShadowRecord, call: Call, candidate: World) -> ShadowRecord:
+    """The record with the candidate's time or error, and how both foretold the end of the history."""
+    started = perf_counter()
+    answer = _attempt(lambda: call.again(candidate))
+    seconds = perf_counter() - started
+    if isinstance(answer, BaseException):
+        return replace(record, error=_words(answer))
+    record = replace(record, candidate_s=seconds)
+    asked = _attempt(lambda: ask_again(call.history, call.world.describe(), candidate.describe()))
+    if isinstance(asked, BaseException):
+        return replace(record, unscored=_words(asked))
+
+    def foretold(world: World) -> Prediction:
+        return world.predict(asked.before, asked.actions, exogenous=asked.exogenous, level=LEVEL)
+
+    own = _attempt(lambda: foretold(call.world))
+    if isinstance(own, BaseException):
+        return replace(record, unscored=_words(own))
+    outcomes = _attempt(lambda: judge(asked, own, foretold(candidate)))
+    if isinstance(outcomes, BaseException):
+        return replace(record, candidate_s=None, error=_words(outcomes))
+    return replace(record, outcomes=outcomes, unscored="" if outcomes else "nothing was observed at its end")
+
+
+def _append(path: Path, record: ShadowRecord) -> None:
+    """Adds a line, in one piece, so that processes that write to the same file do not mix theirs."""
+    path.parent.mkdir(exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, json.dumps(asdict(record)).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:_MAX_WORDS]
+
+
+# Copies
+
+
+def copy_arrays(arrays: Arrays) -> Arrays:
+    """The same values, in arrays of their own."""
+    return {name: np.array(value) for name, value in arrays.items()}
+
+
+def copy_some(arrays: Arrays | None) -> Arrays | None:
+    """Likewise, or None."""
+    return None if arrays is None else copy_arrays(arrays)
+
+
+def copy_history(history: History) -> History:
+    """The same history, in arrays of its own."""
+    return History(
+        observations=copy_arrays(history.observations),
+        actions=copy_arrays(history.actions),
+        exogenous=copy_arrays(history.exogenous),
+        observed=copy_arrays(history.observed),
+    )
+
+
+def copy_episode(episode: Episode) -> Episode:
+    """The same episode, in arrays of its own."""
+    return replace(
+        episode,
+        observations=copy_arrays(episode.observations),
+        actions=copy_arrays(episode.actions),
+        exogenous=copy_arrays(episode.exogenous),
+        rewards=copy_arrays(episode.rewards),
+        observed=copy_arrays(episode.observed),
+        step_s=None if episode.step_s is None else episode.step_s.copy(),
+    )
+
+
+def copy_goal(goal: Goal) -> Goal:
+    """The same goal, its targets in arrays of their own. Its costs are the caller's: they are called, not copied."""
+    return replace(goal, targets=copy_arrays(goal.targets), tolerance=dict(goal.tolerance), costs=tuple(goal.costs))
