@@ -41,7 +41,7 @@ def check_name(kind: str, name: str) -> str:
     """
     if not _NAME.fullmatch(name) or (kind == "alias" and name.isdigit()):
         raise InputError(
-            f"{name[:120]!r} cannot be the name of a {kind}. Use letters, digits, '_', '-' and '.', begin with a "
+            f"{name[:120]!r} is not allowed as {kind} name. Use letters, digits, '_', '-' and '.', begin with a "
             "letter, digit or '_', and let an alias be no number."
         )
     return name

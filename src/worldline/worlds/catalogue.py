@@ -18,7 +18,7 @@ from worldline.contracts.planner import Planner
 from worldline.contracts.world import World
 from worldline.data.durable import sync_folder
 from worldline.engines.learned import Adaptation
-from worldline.errors import InputError, UnknownNameError
+from worldline.errors import InputError, UnknownNameError, WorldlineError
 from worldline.worlds.agreement import differences
 from worldline.worlds.aliases import Alias, Reference, Shelf, Turn, check_name
 from worldline.worlds.bundled import open_world
@@ -319,15 +319,23 @@ class Catalogue:
 
     def _check_agreement(self, shelf: Shelf, alias: str, now: Alias | None, bundle: Path) -> None:
         """Refuses a bundle that cannot be opened, or whose world an application of this alias would not know."""
-        card: Card = self.open_bundle(bundle).describe()
-        if now is None:
-            return
-        found = differences(self.open_bundle(shelf.path(now.now.version)).describe(), card)
+        card = self.open_bundle(bundle).describe()
+        known = None if now is None else self._card_in_use(shelf, now)
+        found = () if known is None else differences(known, card)
         if found:
             raise InputError(
-                f"{shelf.name}@{alias} stays with version {now.now.version}, because applications would notice the "
-                f"other one: {'; '.join(found)}. Learn it from logs with the same schema.json, or give it another alias."
+                f"{shelf.name}@{alias} stays as it is, because applications would notice the other version: "
+                f"{'; '.join(found)}. Learn it from logs with the same schema.json, or use another alias."
             )
+
+    def _card_in_use(self, shelf: Shelf, now: Alias) -> Card | None:
+        """What applications of this alias speak: that of the last version that can be opened, as they went on with it."""
+        for turn in (now.now, *reversed(now.earlier)):
+            try:
+                return self.open_bundle(shelf.path(turn.version)).describe()
+            except WorldlineError:
+                continue
+        return None
 
 
 def _pointed(known: Mapping[str, Alias], alias: str, version: int, reason: str) -> dict[str, Alias]:

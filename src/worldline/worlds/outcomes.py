@@ -180,5 +180,5 @@ class _View:
         """The share of the worlds, among those that were observed at all, whose path lies in its band."""
         if self.within is None:
             return None
-        held = np.where(kept[..., None], self.within, True).all((1, 2))
-        return float(np.mean(held[kept.any(1)]))
+        held: NDArray[np.bool_] = np.all(self.within | ~kept[..., None], axis=(1, 2), keepdims=True)
+        return float(held[kept.any(1)].mean())
