@@ -329,7 +329,7 @@ class Catalogue:
             )
 
     def _card_in_use(self, shelf: Shelf, now: Alias) -> Card | None:
-        """What applications of this alias speak: that of the last version that can be opened, as they went on with it."""
+        """What applications of this alias speak: they go on with the last version that could be opened."""
         for turn in (now.now, *reversed(now.earlier)):
             try:
                 return self.open_bundle(shelf.path(turn.version)).describe()
