@@ -270,13 +270,14 @@ def test_a_candidate_that_fails_is_never_noticed(
     blind = Catalogue(catalogue.folder, open_bundle=lambda path: catalogue.open_bundle(catalogue.resolve("toy@1")))
     blind.publish(toy_bundle(fails=fails), "toy")
     blind.shadow("toy", "prod", 4)
-    history = History(observations=EPISODE.observations, actions=EPISODE.actions)
-    first = world.predict(history, PUSHES).signals["position"].mean
-    world.flush()
-    np.testing.assert_array_equal(first, world.predict(history, PUSHES).signals["position"].mean)
-    world.flush()
-    found = catalogue.comparison("toy", "prod")
-    assert (found.num_calls, found.num_failed, found.verdict) == (2, 2, Verdict.WORSE)
+    for length in (6, 12):
+        history = EPISODE.history(12, length)
+        alone = catalogue.open_bundle(catalogue.resolve("toy@1")).predict(history, PUSHES)
+        found = world.predict(history, PUSHES)
+        np.testing.assert_array_equal(found.signals["position"].mean, alone.signals["position"].mean)
+        world.flush()
+    seen = catalogue.comparison("toy", "prod")
+    assert (seen.num_calls, seen.num_failed, seen.verdict) == (2, 2, Verdict.WORSE)
 
 
 def test_after_closing_it_still_answers_and_follows(catalogue: Catalogue, world: NamedWorld) -> None:

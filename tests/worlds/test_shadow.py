@@ -77,9 +77,7 @@ def test_the_caller_waits_for_nothing_and_what_finds_no_room_is_counted(
     assert sum(record.dropped for record in found) == 3
 
 
-@pytest.mark.parametrize(
-    ("fails", "said"), [("imagine", "RuntimeError: out of luck"), ("exit", "SystemExit: "), ("nan", "not finite")]
-)
+@pytest.mark.parametrize(("fails", "said"), [("imagine", "RuntimeError: out of luck"), ("exit", "SystemExit: ")])
 def test_a_candidate_that_fails_is_written_down_each_time(
     tmp_path: Path, toy_bundle: Write, open_toy: Open, fails: str, said: str
 ) -> None:
@@ -91,6 +89,15 @@ def test_a_candidate_that_fails_is_written_down_each_time(
     found = read_records(pair.records)
     assert len(found) == 2
     assert all(said in record.error and record.candidate_s is None and not record.outcomes for record in found)
+
+
+def test_a_candidate_that_predicts_no_number_has_failed(tmp_path: Path, toy_bundle: Write, open_toy: Open) -> None:
+    pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails="nan"), records=tmp_path / "shadow" / "a.jsonl")
+    shadowing = Shadow(open_toy, 4)
+    put(shadowing, pair, open_toy(toy_bundle(0.0)))
+    shadowing.close()
+    (record,) = read_records(pair.records)
+    assert "'position' is not finite" in record.error
 
 
 def test_a_candidate_that_cannot_be_opened_is_tried_once(
@@ -116,6 +123,16 @@ def test_a_call_that_shows_no_outcome_is_not_scored(pair: Pair, toy_bundle: Writ
     (record,) = read_records(pair.records)
     assert "1 observations where 2 are needed" in record.unscored
     assert record.candidate_s is not None
+
+
+def test_one_history_is_scored_once(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+    shadowing, world = Shadow(open_toy, 4), open_toy(toy_bundle(0.0))
+    for _ in range(2):
+        put(shadowing, pair, world)
+    shadowing.close()
+    first, second = read_records(pair.records)
+    assert first.outcomes
+    assert (second.outcomes, second.unscored, second.error) == ({}, "this history was scored already", "")
 
 
 def test_records_stop_at_a_size(pair: Pair, toy_bundle: Write, open_toy: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,10 +153,10 @@ def _print(name: str, found: Comparison) -> None:
             ("error, in units of how far signals move", number(found.serving_error), number(found.candidate_error)),
             (
                 "outcomes inside the 90 % band",
-                number(found.serving_coverage, 100, " %"),
-                number(found.candidate_coverage, 100, " %"),
+                number(found.serving_coverage, 100.0, " %"),
+                number(found.candidate_coverage, 100.0, " %"),
             ),
-            ("median time of a call", number(found.serving_s, 1000, " ms"), number(found.candidate_s, 1000, " ms")),
+            ("median time of a call", number(found.serving_s, 1000.0, " ms"), number(found.candidate_s, 1000.0, " ms")),
             ("calls", str(found.num_calls), str(found.num_calls)),
             ("of these scored", str(found.num_scored), str(found.num_scored)),
             ("of these failed", "0", str(found.num_failed)),

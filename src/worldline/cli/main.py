@@ -43,8 +43,6 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(record)
 app.command("import")(import_logs)
-for command in (check, show, export, learn, publish, worlds, alias, shadow, promote):
+for command in (check, show, export, learn, publish, worlds, alias, shadow, promote, conform, version):
     app.command()(command)
 app.command("rollback")(roll_back)
-for command in (conform, version):
-    app.command()(command)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +30,8 @@ MAX_FILE_BYTES = 2**22
 
 _logger = logging.getLogger(__name__)
 _MAX_WORDS = 300
+_REMEMBERED = 64
+"""Histories of which it is known that they were scored; more than there are threads that ask."""
 
 T = TypeVar("T")
 
@@ -149,6 +153,7 @@ class _State:
         self.lock = Lock()
         self.candidate: _Candidate | None = None
         self.full: Path | None = None
+        self.scored: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._waiting, self._dropped = 0, 0
 
     def reserve(self, pair: Pair) -> bool:
@@ -206,10 +211,12 @@ def _ask(state: _State, call: Call) -> None:
         dropped=state.take_dropped(),
     )
     candidate = _open(state, call.pair)
-    _append(
-        path,
-        replace(record, error=candidate.error) if candidate.world is None else _judged(record, call, candidate.world),
-    )
+    if candidate.world is None:
+        record = replace(record, error=candidate.error)
+    else:
+        record = _with_answer(record, call, candidate.world)
+        record = record if record.error else _with_outcomes(state, record, call, candidate.world)
+    _append(path, record)
 
 
 def _open(state: _State, pair: Pair) -> _Candidate:
@@ -227,28 +234,49 @@ def _open(state: _State, pair: Pair) -> _Candidate:
     return found
 
 
-def _judged(record: ShadowRecord, call: Call, candidate: World) -> ShadowRecord:
-    """The record with the candidate's time or error, and how both foretold the end of the history."""
+def _with_answer(record: ShadowRecord, call: Call, candidate: World) -> ShadowRecord:
+    """The record with the time that the candidate takes for the same call, or how it fails."""
     started = perf_counter()
-    answer = _attempt(lambda: call.again(candidate))
+    answer = _attempt(partial(call.again, candidate))
     seconds = perf_counter() - started
-    if isinstance(answer, BaseException):
-        return replace(record, error=_words(answer))
-    record = replace(record, candidate_s=seconds)
+    return (
+        replace(record, error=_words(answer))
+        if isinstance(answer, BaseException)
+        else replace(record, candidate_s=seconds)
+    )
+
+
+def _with_outcomes(state: _State, record: ShadowRecord, call: Call, candidate: World) -> ShadowRecord:
+    """The record with how both foretell the end of the history, or why that cannot be told."""
     asked = _attempt(lambda: ask_again(call.history, call.world.describe(), candidate.describe()))
     if isinstance(asked, BaseException):
         return replace(record, unscored=_words(asked))
+    # Many calls may be about one moment, such as a plan and what it would lead to: it counts once.
+    key = _key(call)
+    if key in state.scored:
+        return replace(record, unscored="this history was scored already")
+    state.scored.append(key)
 
     def foretold(world: World) -> Prediction:
         return world.predict(asked.before, asked.actions, exogenous=asked.exogenous, level=LEVEL)
 
-    own = _attempt(lambda: foretold(call.world))
+    own = _attempt(partial(foretold, call.world))
     if isinstance(own, BaseException):
         return replace(record, unscored=_words(own))
     outcomes = _attempt(lambda: judge(asked, own, foretold(candidate)))
     if isinstance(outcomes, BaseException):
         return replace(record, candidate_s=None, error=_words(outcomes))
     return replace(record, outcomes=outcomes, unscored="" if outcomes else "nothing was observed at its end")
+
+
+def _key(call: Call) -> bytes:
+    """The same for the same history and pair of versions."""
+    digest = hashlib.blake2b(str(call.pair.records).encode())
+    for group in (call.history.observations, call.history.actions, call.history.exogenous, call.history.observed):
+        for name, value in sorted(group.items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.digest()
 
 
 def _append(path: Path, record: ShadowRecord) -> None:
