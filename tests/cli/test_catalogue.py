@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,14 @@ from typer.testing import CliRunner
 from worldline.cli.main import app
 from worldline.engines.learned import Adaptation
 from worldline.testing.toys import Integrator
-from worldline.worlds.catalogue import open_named
+from worldline.worlds.bundled import open_world
+from worldline.worlds.catalogue import Catalogue, open_named
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.named import NamedWorld
 from worldline.worlds.outcomes import past_of
 
 RUN = CliRunner()
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "swap.md"
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +79,25 @@ def test_the_life_of_a_version(learned_bundle: Path, home: Path, tmp_path: Path)
     world.close()
     run("shadow", "toy@prod", "1")
     assert "nothing runs in its shadow" in run("shadow", "toy@prod", "none").output
+
+
+def test_the_page_runs_from_top_to_bottom(
+    learned_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("world", "newer"):
+        shutil.copytree(learned_bundle, name)
+    lines = re.findall(r"^    worldline (.*?)(?: +#.*)?$", PAGE.read_text(), re.MULTILINE)
+    assert len(lines) == 7
+    for line in lines:
+        shown = run(*shlex.split(line))
+        if line == "shadow greenhouse@prod 2":
+            with NamedWorld(Catalogue().shelf("greenhouse"), "prod", open_bundle=open_world, queue_size=200) as world:
+                for one in Integrator(noise=0.1, camera=False, wind=False).episodes(100, 6, seed=0):
+                    world.predict(past_of(one), {"push": np.zeros((2, 2), np.float32)})
+        if line == "shadow greenhouse@prod":
+            assert "no difference told" in shown.output
+    assert "greenhouse@prod stands for version 2" in run("alias", "greenhouse@prod", "2").output
 
 
 def test_open_named_takes_a_planner_and_an_adaptation(learned_bundle: Path) -> None:
