@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import gc
 import logging
+import subprocess
+import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -174,13 +178,76 @@ def test_after_closing_nothing_is_taken(pair: Pair, toy_bundle: Write, open_toy:
 def test_the_thread_ends_with_the_object(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
     shadowing = Shadow(open_toy, 4)
     put(shadowing, pair, open_toy(toy_bundle(0.0)))
-    thread = shadowing._thread
+    thread = shadowing._state.thread
     assert thread is not None
     assert thread.daemon
     del shadowing
     thread.join(60)
     assert not thread.is_alive()
     assert len(read_records(pair.records)) == 1
+
+
+def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_toy: Open, pair: Pair) -> None:
+    opening, may_open, opened = Event(), Event(), []
+
+    def slow(path: Path) -> World:
+        opened.append(path)
+        opening.set()
+        assert may_open.wait(60)
+        return open_toy(path)
+
+    world, shadowing = open_toy(toy_bundle(0.0)), Shadow(slow, 4)
+    for _ in range(3):
+        put(shadowing, pair, world)
+    assert opening.wait(60)
+    shadowing.forget()
+    may_open.set()
+    shadowing.flush()
+    assert shadowing.opened(pair.bundle) is None
+    assert (len(opened), len(read_records(pair.records))) == (1, 1)
+    assert put(shadowing, pair, world)  # there is room for all of them again
+    shadowing.close()
+    assert len(read_records(pair.records)) == 2
+
+
+def test_no_call_holds_the_world_that_answered_it(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+    shadowing, world = Shadow(open_toy, 4), open_toy(toy_bundle(0.0))
+    put(shadowing, pair, world)
+    shadowing.flush()
+    gone = weakref.ref(world)
+    del world
+    gc.collect()
+    assert gone() is None
+    shadowing.close()
+
+
+def test_a_process_ends_although_a_candidate_is_at_work(tmp_path: Path) -> None:
+    code = """
+import runpy, sys
+from pathlib import Path
+import numpy as np
+from worldline.contracts.episode import History
+from worldline.worlds.catalogue import Catalogue
+from worldline.worlds.named import NamedWorld
+
+toys, folder = runpy.run_path(sys.argv[1]), Path(sys.argv[2])
+def slow(path):
+    if path.name == "2":
+        for _ in range(20):
+            np.linalg.svd(np.random.default_rng(0).standard_normal((300, 300)))
+    return toys["open_toy"](path)
+catalogue = Catalogue(folder / "c", open_bundle=toys["open_toy"])
+catalogue.publish(toys["write_toy"](folder / "a"), "toy", alias="prod")
+catalogue.publish(toys["write_toy"](folder / "b"), "toy")
+catalogue.shadow("toy", "prod", 2)
+world = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=slow)
+for _ in range(9):
+    history = History(observations={"position": np.zeros((6, 2))}, actions={"push": np.zeros((5, 2))})
+    world.predict(history, {"push": np.zeros((2, 2))})
+"""
+    here = str(Path(__file__).with_name("conftest.py"))
+    done = subprocess.run([sys.executable, "-c", code, here, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_copies_share_nothing_that_can_change() -> None:

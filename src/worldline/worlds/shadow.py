@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from time import perf_counter
 from typing import TypeVar, final
+from weakref import WeakSet
 
 import numpy as np
 
@@ -29,6 +31,9 @@ MAX_FILE_BYTES = 2**22
 """Of the records of one pair of versions, some ten thousand calls; after that the candidate is not asked any more."""
 
 _logger = logging.getLogger(__name__)
+_EXIT_S = 10.0
+"""The most that the end of a process waits for a candidate."""
+
 _MAX_WORDS = 300
 _REMEMBERED = 64
 """Histories of which it is known that they were scored; more than there are threads that ask."""
@@ -78,7 +83,8 @@ class Call:
 class Shadow:
     """One thread that asks candidates, and a queue of calls in front of it.
 
-    The thread begins with the first call. It ends with `close`, or when nobody holds this object any more.
+    The thread begins with the first call. It ends with `close`, or when nobody holds this object any more. At the end
+    of the process, what waits is left out.
 
     Args:
         open_bundle: gives the world in a bundle.
@@ -87,7 +93,6 @@ class Shadow:
 
     def __init__(self, open_bundle: Callable[[Path], World], size: int) -> None:
         self._state = _State(open_bundle=open_bundle, size=size)
-        self._thread: Thread | None = None
         self._closed = False
         # The queue takes from anywhere, also from a finalizer; the thread must not hold what the finalizer waits for.
         self._finalizer = weakref.finalize(self, self._state.queue.put, None)
@@ -104,9 +109,8 @@ class Shadow:
                 return
             self._state.queue.put(call)
             # A process that was forked has the object but not its thread.
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = Thread(target=_work, args=(self._state,), name="worldline-shadow", daemon=True)
-                self._thread.start()
+            if self._state.thread is None or not self._state.thread.is_alive():
+                self._state.start()
 
     def opened(self, bundle: Path) -> World | None:
         """The candidate in this bundle, where it is open already."""
@@ -114,14 +118,14 @@ class Shadow:
         return known.world if known is not None and known.bundle == bundle else None
 
     def forget(self) -> None:
-        """Lets go of the candidate."""
-        self._state.candidate = None
+        """Lets go of the candidate, and of what waits for it."""
+        self._state.wanted = self._state.candidate = None
 
     def flush(self) -> None:
         """Waits until every call that was put so far is written down."""
         reached = Event()
         with self._state.lock:
-            if self._closed or self._thread is None or not self._thread.is_alive():
+            if self._closed or self._state.thread is None or not self._state.thread.is_alive():
                 return
             self._state.queue.put(reached)
         reached.wait()
@@ -131,8 +135,8 @@ class Shadow:
         with self._state.lock:
             self._closed = True
         self._finalizer()
-        if self._thread is not None:
-            self._thread.join()
+        if self._state.thread is not None:
+            self._state.thread.join()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,15 +155,24 @@ class _State:
         self.open_bundle, self.size = open_bundle, size
         self.queue: SimpleQueue[Call | Event | None] = SimpleQueue()
         self.lock = Lock()
+        self.thread: Thread | None = None
+        self.exiting = False
+        self.wanted: Path | None = None
         self.candidate: _Candidate | None = None
         self.full: Path | None = None
         self.scored: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._waiting, self._dropped = 0, 0
 
+    def start(self) -> None:
+        self.thread = Thread(target=_work, args=(self,), name="worldline-shadow", daemon=True)
+        self.thread.start()
+        _running.add(self)
+
     def reserve(self, pair: Pair) -> bool:
         if self.full == pair.records:
             return False
         with self.lock:
+            self.wanted = pair.bundle
             if self._waiting >= self.size:
                 self._dropped += 1
                 return False
@@ -178,14 +191,38 @@ class _State:
 
 def _work(state: _State) -> None:
     """The thread."""
-    while (found := state.queue.get()) is not None:
-        if isinstance(found, Event):
-            found.set()
-            continue
+    while _next(state):
+        pass
+
+
+def _next(state: _State) -> bool:
+    """Whether there is more to come after what came next. Nothing of a call is held while waiting for the one after."""
+    found = state.queue.get()
+    if found is None:
+        return False
+    if isinstance(found, Event):
+        found.set()
+        return True
+    if found.pair.bundle == state.wanted and not state.exiting:
         failure = _attempt(partial(_ask, state, found))  # nothing may end the thread while calls wait
         if isinstance(failure, BaseException):
             _logger.warning("a shadowed call could not be written down: %s", _words(failure))
-        state.done()
+    state.done()
+    return True
+
+
+_running: WeakSet[_State] = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Lets the call in progress end: cut off in the middle of compiled code, a thread may take the process along."""
+    for state in list(_running):
+        state.exiting = True
+        state.queue.put(None)
+    for state in list(_running):
+        if state.thread is not None:
+            state.thread.join(_EXIT_S)
 
 
 def _attempt(call: Callable[[], T]) -> T | BaseException:
@@ -230,7 +267,7 @@ def _open(state: _State, pair: Pair) -> _Candidate:
         found = _Candidate(bundle=pair.bundle, world=None, error=_words(opened))
     else:
         found = _Candidate(bundle=pair.bundle, world=opened, error="")
-    state.candidate = found
+    state.candidate = found if state.wanted == pair.bundle else None  # it may have been let go meanwhile
     return found
 
 
