@@ -373,7 +373,8 @@ def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_wi
     )
     floor = np.where(held.mean(0) < typical.mean(0), held, typical)
     better = floor - own
-    sure = better.mean(0) > SURE * better.std(0, ddof=1) / math.sqrt(len(better))
+    spread = better.std(0, ddof=1) if len(better) > 1 else math.inf  # one episode tells nothing of others
+    sure = better.mean(0) > SURE * spread / math.sqrt(len(better))
     good = np.flatnonzero(sure | (own.mean(0) <= 0.05))
     return np.asarray(good[-1] + 1 if len(good) else 0, dtype=np.float64)
 
