@@ -392,7 +392,7 @@ def _fits(hint: Any, tree: Any) -> bool:
     return type(tree) in (float, int) if kind is float else type(tree) is kind
 
 
-def _build(kind: type[Any], named: Mapping[str, Any], where: str) -> Any:
+def _build(kind: Any, named: Mapping[str, Any], where: str) -> Any:
     """The dataclass with these fields."""
     hints = _fields(kind)
     for name in named:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, Self, TypeVar, final
+from typing import Final, TypeVar, final
 
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
@@ -73,7 +73,7 @@ class RemoteWorld(World):
         self._lock = threading.Lock()
         self._card: Card | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RemoteWorld:
         return self
 
     def __exit__(
