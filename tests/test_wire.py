@@ -295,6 +295,18 @@ def test_narrow_numbers_go_as_wider_ones(narrow: str, wide: str) -> None:
     np.testing.assert_array_equal(found.actions["push"], value)
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(np.int64(2), "int64"), (np.float32(0.1), "float64"), (np.bool_(1), "bool")]
+)
+def test_a_scalar_in_the_place_of_an_array_becomes_one(value: Any, dtype: str) -> None:
+    sent = msgspec.msgpack.decode(encode_answer({"x": value}))["answer"]
+    again = decode_call("surprise", message(surprise={"episode": {"observations": sent, "actions": {}}}))
+    assert isinstance(again, SurpriseCall)
+    assert again.episode.observations["x"].shape == ()
+    assert again.episode.observations["x"].dtype == dtype
+    assert again.episode.observations["x"] == value
+
+
 @pytest.mark.parametrize("value", [np.zeros(1, "uint64"), np.zeros(1, complex), np.array(["a"]), np.array([None])])
 def test_other_arrays_are_refused_before_they_are_sent(value: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"predict\.actions\.push has dtype .* cannot be sent\. Convert it to float32"):
@@ -418,6 +430,8 @@ WRONG = [
     (message(surprise={"episode": {"observations": {1: array()}, "actions": {}}}), "1 is no name"),
     (message(surprise={"episode": {"observations": {}, "actions": {}, "seed": "x"}}), "a whole number or nothing is"),
     (message(surprise={"episode": {"observations": {}, "actions": {}, "seed": True}}), "and True came"),
+    (surprise(2**63), "uint64, which cannot be sent"),
+    (surprise("text"), "an array is due, and 'text' came"),
     (surprise([1.0]), r"observations\.x: an array is due, and list came"),
     (surprise(array(extra=1)), "no array came"),
     (surprise(array(dtype="object")), "no array came, which is a map of dtype"),

@@ -49,7 +49,7 @@ VERSION: Final = 1
 CONTENT_TYPE: Final = "application/msgpack"
 
 MOST_VALUES: Final = 200_000
-"""Values in one message, where an array of any size counts as six: what is built from a message stays in proportion."""
+"""Values in one message, where an array of any size is about ten: what is built stays in proportion to the bytes."""
 
 MOST_NESTED: Final = 32
 """Levels of lists and maps inside each other."""
@@ -380,7 +380,9 @@ def _fits(hint: Any, tree: Any) -> bool:
     if kind is Callable:
         name = tree.get("rule") if isinstance(tree, dict) else None
         return isinstance(name, str) and name in RULES
-    if kind in (np.ndarray, Mapping) or is_dataclass(kind):
+    if kind is np.ndarray:
+        return isinstance(tree, dict | bool | int | float)
+    if kind is Mapping or is_dataclass(kind):
         return isinstance(tree, dict)
     if kind in (tuple, Sequence):
         fixed = kind is tuple and inner[-1] is not ...
@@ -418,8 +420,10 @@ def _fields(kind: Any) -> Mapping[str, tuple[Any, bool]]:
     }
 
 
-def _unpack_array(scalar: type[np.generic], tree: Mapping[Any, Any], where: str) -> NDArray[Any]:
+def _unpack_array(scalar: type[np.generic], tree: Any, where: str) -> NDArray[Any]:
     """The array, once its size is known to be that of its bytes."""
+    if not isinstance(tree, dict):  # a NumPy scalar, as is what is taken from an array of discrete values
+        tree = _pack_array(np.asarray(tree), where)
     name, shape, data = (tree.get(key) for key in ("dtype", "shape", "data"))
     if len(tree) != 3 or name not in DTYPES or not isinstance(shape, list) or not isinstance(data, bytes):
         raise InputError(

@@ -32,7 +32,7 @@ from worldline.planners.cem import CrossEntropy
 from worldline.serve.http import serving
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
-from worldline.wire import CONTENT_TYPE, DescribeCall, encode_answer, encode_error
+from worldline.wire import CONTENT_TYPE, encode_answer, encode_error
 from worldline.worlds.calibration import calibrate
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.remote import RemoteWorld
@@ -190,6 +190,13 @@ def test_an_error_is_that_of_the_world_itself(
         ask(remote, history)
     assert type(there.value) is type(here.value)
     assert str(there.value) == str(here.value)
+
+
+def test_a_request_that_is_too_large_for_the_server_is_refused(world: LocalWorld, history: History) -> None:
+    with serving(world, limit_bytes=2000) as url, RemoteWorld(url) as remote:
+        with pytest.raises(InputError, match=r"more than 2000 bytes\. Send fewer worlds"):
+            remote.predict(history, {"push": np.zeros((3000, 2), np.float32)})
+        assert remote.predict(history, PUSH).calibrated
 
 
 class Scripted(World):
@@ -362,4 +369,3 @@ def test_connections_are_closed_with_the_world(world: LocalWorld) -> None:
         with RemoteWorld(url) as remote:
             remote.describe()
         remote.close()
-    assert DescribeCall.verb == "describe"

@@ -6,19 +6,18 @@ from typing import Annotated
 
 import typer
 
-from worldline.cli.options import Threads
+from worldline.cli.options import Threads, use_threads
 
 
 def serve(
     world: Annotated[str, typer.Argument(help="Anything that worldline.open takes.")],
-    host: Annotated[str, typer.Option(help="Interface to listen on; others than this machine's reach it too.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen on; with 0.0.0.0 other machines can ask too.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any that is free.")] = 8000,
     threads: Threads = None,
 ) -> None:
     """Let other processes ask a world, over HTTP."""
-    from worldline.cli.options import use_threads
     from worldline.serve import http
     from worldline.worlds.bundled import open_world
 
