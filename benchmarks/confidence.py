@@ -189,7 +189,7 @@ def coverage(world: LocalWorld, episodes: Sequence[Episode], horizon: int, rng: 
         low, high, truth = said[name].low, said[name].high, pieces.truth[name].astype(np.float64)
         assert low is not None
         assert high is not None
-        inside = ((low <= truth) & (truth <= high)).all((1, 2))
+        inside = np.asarray(((low <= truth) & (truth <= high)).all((1, 2)))
         chance = tails(int(inside.sum()), len(inside), LEVEL, world.calibration.num_episodes)
         band = [k for k in range(len(inside) + 1) if _two_sided(k, len(inside), world.calibration.num_episodes) > 0.05]
         rows.append(

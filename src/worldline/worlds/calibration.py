@@ -320,7 +320,7 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[History
     lengths = [length for length in LENGTHS if length <= num_steps]
     usual, novelty = (novelty_of(engine, measure, past, seed=seed) for past in pasts)
     strangeness = fit_strangeness(engine, shaping, usual, lengths)
-    strange = [strangeness.measure(engine, scoring, novelty, row) for row in range(len(lengths))]
+    strange = [strangeness.measure(engine, scoring, novelty, row) for row in range(len(strangeness.lengths))]
     return _Trust(strangeness=strangeness, strange=np.sort(np.stack(strange), axis=1), novelty=np.sort(novelty))
 
 

@@ -154,15 +154,15 @@ def fit_strangeness(engine: Engine, history: History, novelty: Floats, lengths: 
         engine: frozen.
         history: W worlds, the context and `lengths[-1]` steps more.
         novelty: [W], of the present.
-        lengths: the first few of `LENGTHS`.
+        lengths: the first few of `LENGTHS`; of those, it looks at steps only where two in a row were ever observed.
     """
-    if lengths[-1] == 0:
+    seen = watch(engine, history, lengths[-1]) if lengths[-1] else None
+    if seen is None or not seen.known.any():  # nothing can be learned of how steps follow
         nothing, one = np.zeros(0), np.ones((1, 5))
         plain = Strangeness(
             centre=nothing, whitening=np.zeros((0, 0)), drive_centre=nothing, drive_scale=nothing, usual=one, tail=one
         )
-        return _on_scale(plain, None, novelty, lengths)
-    seen = watch(engine, history, lengths[-1])
+        return _on_scale(plain, None, novelty, LENGTHS[:1])
     rows, drive = seen.errors[seen.known], seen.drive[seen.known]
     centre, scale = rows.mean(0), rows.std(0)
     # What is always foretold exactly says nothing of the scale on which an error matters, so any error is a large one.
