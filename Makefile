@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments." \
 		"On Debian and Ubuntu run: apt-get install python3-venv"; exit 1; }
 	"$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install -e '.[tables,video,lerobot,minari,features,track,envs,dev]'
+	$(BIN)/python -m pip install -e '.[tables,video,lerobot,minari,features,track,envs,serve,client,dev]'
 	@touch $@
 
 clean:

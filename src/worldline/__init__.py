@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worldline.workflows.record import record
     from worldline.workflows.recorder import Recorder
     from worldline.worlds.bundled import open_world as open
+    from worldline.worlds.session import Session
 
     __version__: str
 
@@ -30,6 +31,7 @@ __all__ = [
     "Recorder",
     "Role",
     "Schema",
+    "Session",
     "Signal",
     "Store",
     "World",
@@ -50,6 +52,7 @@ _HOMES = {
     "Recorder": "worldline.workflows.recorder:Recorder",
     "Role": "worldline.contracts.schema:Role",
     "Schema": "worldline.contracts.schema:Schema",
+    "Session": "worldline.worlds.session:Session",
     "Signal": "worldline.contracts.schema:Signal",
     "Store": "worldline.data.store:Store",
     "World": "worldline.contracts.world:World",

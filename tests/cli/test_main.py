@@ -18,7 +18,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.testing.toys import Integrator
 
 RUN = CliRunner()
-COMMANDS = ("demo", "record", "import", "check", "show", "export", "learn", "conform", "version")
+COMMANDS = ("demo", "record", "import", "check", "show", "export", "learn", "serve", "conform", "version")
 
 
 def test_help_lists_the_commands() -> None:

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"
 PAGE = HOWTO / "choose-a-family.md"
 PLANNING = HOWTO / "plan.md"
+TRUST = HOWTO / "trust.md"
 REFERENCE = ROOT / "tests" / "models" / "references" / "lewm" / "small"
 K = 3
 """Steps of a block in the reference of LeWM that is committed; the page has 5, as published."""
@@ -175,7 +176,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     temperature = Signal(name="temperature", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC")
     power = Signal(name="power", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="kW", low=(0.0,), high=(2.0,))
     store = Store.create(path / "store", Schema(signals=(temperature, power), step_s=600.0))
-    for _ in range(80):
+    for _ in range(140):
         taken, path_taken = draw.uniform(0, 2, (24, 1)).astype(np.float32), [draw.uniform(12, 25)]
         for step in taken[:, 0]:
             path_taken.append(path_taken[-1] + 0.1 * (12 - path_taken[-1]) + step + 0.05 * draw.standard_normal())
@@ -209,6 +210,20 @@ def test_the_page_on_planning_runs_and_does_what_it_says(room: Path, monkeypatch
     assert safe.high.max() <= 22.0 + 1e-4
     assert world.score(now, {"power": np.zeros((1, 12, 1))}, known["goal"]).cost.item() > 0
     assert world.plan(now, known["goal"], horizon=12).status.value == "converged"
+
+
+def test_the_page_on_trust_runs_and_does_what_it_says(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(room)
+    known: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", TRUST.read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(code, str(TRUST), "exec"), known)  # noqa: S102 (the page's code is what is tested)
+    assert known["temperature"].horizon == 8
+    assert known["found"].trust > 0.1
+    assert [moment.step for moment in known["surprise"].moments][:1] == [2]
+    assert known["session"].alarms == ()
+    weak = {"power": np.full((23, 1), 2.0)}  # as if the heater gave a quarter of what it is told
+    past = worldline.History(observations={"temperature": np.full((24, 1), 17.0)}, actions=weak)
+    assert known["world"].predict(past, {"power": np.zeros((1, 1))}, level=0.8).trust < 0.1
 
 
 def test_the_page_on_planning_names_every_planner() -> None:

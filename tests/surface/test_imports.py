@@ -20,6 +20,10 @@ HEAVY = {
     "typer",
     "pymunk",
     "safetensors",
+    "msgspec",
+    "httpx",
+    "fastapi",
+    "uvicorn",
 }
 
 
@@ -36,6 +40,22 @@ def test_importing_worldline_loads_nothing_heavy() -> None:
 
 def test_describing_data_loads_no_torch() -> None:
     assert "torch" not in modules_after("from worldline import Schema, Signal, Role, Kind, Episode, History")
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("worldline.wire", "msgspec", "client"),
+        ("worldline.worlds.remote", "httpx", "client"),
+        ("worldline.serve.http", "fastapi", "serve"),
+        ("worldline.serve.http", "uvicorn", "serve"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(module: str, package: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; import {module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    told = f"MissingExtraError: {package!r} is not installed. Run: pip install 'worldline[{extra}]'"
+    assert done.stderr.strip().splitlines()[-1].endswith(told)
 
 
 def test_the_error_tree_is_at_hand() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Episode, History
+from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import (
     Abduction,
     Forecast,
@@ -23,14 +24,18 @@ from worldline.contracts.world import (
     WhatIf,
     World,
 )
+from worldline.engines.trivial import Persistence
 from worldline.errors import InputError, UnsupportedError
+from worldline.planners.categorical import Categorical
 from worldline.testing import check_world
 from worldline.testing.clauses import breaches
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
-from worldline.testing.worlds import CLAUSES
+from worldline.testing.worlds import CLAUSES, scores_each_plan
+from worldline.worlds.local import LocalWorld
 
 NOISE, HORIZON = 0.3, 6
+TOLERANCE = {"place": 1.0}
 
 
 GRID = np.linspace(0, 9, 4001)
@@ -636,6 +641,53 @@ def test_an_uncalibrated_world_need_not_have_bands(episodes: Sequence[Episode], 
             raise UnsupportedError("nothing was calibrated.")
 
     check_world(Uncalibrated(), episodes, goal, horizon=HORIZON)
+
+
+def geared(*observations: Signal) -> tuple[LocalWorld, list[Episode]]:
+    """A world whose one input is a choice, so that no price and no bound can be written on an input; and its logs."""
+    gear = Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3)
+    rng, schema = np.random.default_rng(0), Schema(signals=(*observations, gear))
+    episodes = [
+        Episode(
+            observations={
+                one.name: rng.integers(0, 3, 13) if one.kind is Kind.DISCRETE else rng.normal(size=(13, 2)).astype("f4")
+                for one in observations
+            },
+            actions={"gear": rng.integers(0, 3, 12)},
+        )
+        for _ in range(6)
+    ]
+    return LocalWorld(Persistence.fit(episodes, schema), None, Categorical()), episodes
+
+
+PLACE = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,))
+LIGHT = Signal(name="light", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
+
+
+@pytest.mark.parametrize("observation", [PLACE, LIGHT])
+def test_a_world_without_a_vector_input_is_judged_by_what_it_has(observation: Signal) -> None:
+    world, episodes = geared(observation)
+    target = np.asarray(episodes[0].observations[observation.name][0])
+    goal = Goal(targets={observation.name: target}, tolerance=TOLERANCE if observation is PLACE else {})
+    check_world(world, episodes, goal)
+
+
+def test_constraints_on_what_is_predicted_are_not_to_be_forgotten() -> None:
+    class Forgetful(Exact):
+        def __init__(self, world: World) -> None:
+            self.world = world
+
+        def describe(self) -> Card:
+            return self.world.describe()
+
+        def score(self, *arguments, **rest):
+            found = self.world.score(*arguments, **rest)
+            return replace(found, violation=0 * found.violation)
+
+    world, episodes = geared(PLACE)
+    goal = Goal(targets={"place": np.zeros(2)}, tolerance=TOLERANCE)
+    with pytest.raises(AssertionError, match=r"world\.score. violation is not what the constraints say"):
+        scores_each_plan(WorldCase(world=Forgetful(world), episodes=episodes, goal=goal))
 
 
 def _seen_by_the_clauses(case: WorldCase, name: str) -> bool:

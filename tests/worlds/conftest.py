@@ -99,12 +99,14 @@ def fresh() -> list[Episode]:
 @pytest.fixture
 def history() -> History:
     """One world, at (1, -1) metres."""
-    position = np.array([[0.5, 0.5], [1.0, -1.0]], np.float32)
+    position = np.array([[1.0, -1.0], [0.9, -0.9]], np.float32) / np.float32(0.9)
     return History(observations={"position": position}, actions={"push": np.zeros((1, 2), np.float32)})
 
 
 @pytest.fixture
 def histories() -> History:
     """Three worlds, the last at (1, -1) metres."""
-    position = np.array([[[0, 0], [0, 2]], [[0, 0], [-1, 1]], [[0.5, 0.5], [1, -1]]], np.float32)
+    position = np.array([[[0, 2], [0, 1.8]], [[-1, 1], [-0.9, 0.9]], [[1, -1], [0.9, -0.9]]], np.float32) / np.float32(
+        0.9
+    )
     return History(observations={"position": position}, actions={"push": np.zeros((3, 1, 2), np.float32)})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worldline.contracts.episode import Episode
-from worldline.engines.trivial import Linear, Persistence
+from worldline.engines.trivial import ActionBlind, Linear, Persistence
 from worldline.errors import DataError, InputError
 from worldline.testing.chance import tails
 from worldline.testing.toys import Integrator
@@ -102,20 +102,26 @@ def test_an_exact_engine_has_bands_without_width() -> None:
         for episode in toy.episodes(40, 12, seed=0)
     ]
     calibration = calibrate(Persistence.fit(still, toy.schema), still, horizon=4, num_windows=1, seed=0)
-    half = calibration.half_width("position", 4, 0.9)
-    assert (half == 0).all()
-    assert calibration.horizon_of("position", half, 0.9) == 4
+    assert (calibration.half_width("position", 4, 0.9) == 0).all()
+    assert calibration.horizon_of("position", 4) == 4
     assert (calibration.tolerance("position") > 0).all()
 
 
-def test_the_horizon_ends_where_the_band_is_as_wide_as_all_values(calibration: Calibration) -> None:
-    low, high = np.quantile(
-        np.concatenate([e.observations["position"] for e in TOY.episodes(99, 12, seed=1)]), [0.05, 0.95]
-    )
-    nothing = (high - low) / 2 * np.ones((3, 2))
-    factor = np.array([0.5, 0.8, 1.3])[:, None]
-    assert calibration.horizon_of("position", nothing * factor, 0.9) == 2
-    assert calibration.horizon_of("position", nothing * 2, 0.9) == 0
+@pytest.mark.parametrize(("decay", "least", "most"), [(0.0, 0, 0), (0.5, 1, 3), (0.95, 8, 8)])
+def test_the_horizon_ends_where_skill_ends(decay: float, least: int, most: int) -> None:
+    # Nothing is known of the pushes to come, so what is foretold decays as fast as the world forgets its present.
+    toy = Integrator(decay=decay, noise=0.1, camera=False, wind=False)
+    engine = ActionBlind.fit(toy.episodes(60, 50, seed=0), toy.schema, context=1)
+    calibration = calibrate(engine, toy.episodes(200, 60, seed=1), horizon=8, num_windows=8, seed=0)
+    found = calibration.horizon_of("position", 8)
+    assert least <= found <= most
+    assert calibration.horizon_of("position", 3) == min(found, 3)
+
+
+def test_persistence_has_no_skill_beyond_itself() -> None:
+    engine = Persistence.fit(TOY.episodes(20, 20, seed=0), TOY.schema)
+    calibration = calibrate(engine, TOY.episodes(60, 20, seed=1), horizon=4, num_windows=2, seed=0)
+    assert calibration.horizon_of("position", 4) == 0
 
 
 def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> None:

@@ -93,7 +93,7 @@ def test_what_is_unlike_the_calibration_is_refused(world: LocalWorld, history: H
     goals = Goal(targets={"position": np.zeros((3, 2), np.float32)})
     plan = world.plan(replace(histories, observations={"position": position}), goals, horizon=2, min_trust=0.05)
     assert plan.status is PlanStatus.REFUSED
-    assert "the present of world 1" in plan.reason
+    assert "the history of world 1" in plan.reason
     assert plan.actions["push"].shape == (3, 0, 2)
 
 

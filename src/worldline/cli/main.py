@@ -16,6 +16,7 @@ from worldline.cli.export import export
 from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn
 from worldline.cli.record import record
+from worldline.cli.serve import serve
 from worldline.cli.show import show
 from worldline.cli.version import version
 from worldline.errors import WorldlineError
@@ -43,6 +44,6 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(record)
 app.command("import")(import_logs)
-for command in (check, show, export, learn, publish, worlds, alias, shadow, promote, conform, version):
+for command in (check, show, export, learn, publish, worlds, alias, shadow, promote, serve, conform, version):
     app.command()(command)
 app.command("rollback")(roll_back)

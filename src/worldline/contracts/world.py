@@ -116,9 +116,9 @@ class Forecast:
         mean: [T, *shape].
         low: [T, *shape], lower edge of the joint band; None for images.
         high: [T, *shape], upper edge. The whole trajectory lies inside with probability `level`; None for images.
-        horizon: the last step up to which held-out episodes were predicted with skill: with a smaller squared error
-            than both persistence and the mean of the signal, or one below a twentieth of its variance. 0 to T; 0
-            where not calibrated. Also [W] in a batch.
+        horizon: the last step at which held-out episodes were predicted with skill: with a smaller squared error than
+            both persistence and the mean of the signal, or one below a twentieth of its variance. 0 to T; 0 where
+            that was not told. Also [W] in a batch.
     """
 
     mean: NDArray[np.generic]

@@ -12,7 +12,7 @@ the exogenous signals: row t is the weather that acts during step t.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -82,7 +82,12 @@ def greenhouse(store: Store) -> Recipe:
 
 
 def record_greenhouse(
-    destination: Path | str, *, num_episodes: int, seed: int, progress: Callable[[int, int], None] | None = None
+    destination: Path | str,
+    *,
+    num_episodes: int,
+    seed: int,
+    changed: Mapping[str, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Store:
     """A new store with episodes of five days in steps of half an hour, spread evenly over the year's weather.
 
@@ -95,6 +100,7 @@ def record_greenhouse(
         destination: a new folder.
         num_episodes: at least 1. The first 8 visit every part of `greenhouse_split` in the right proportion.
         seed: of everything. An episode depends on it and on its own number only.
+        changed: as in `make_greenhouse`.
         progress: called with the number of episodes recorded and their total.
 
     Raises:
@@ -103,7 +109,7 @@ def record_greenhouse(
     """
     if num_episodes < 1:
         raise InputError(f"num_episodes is {num_episodes}. It must be at least 1.")
-    env = make_greenhouse()
+    env = make_greenhouse(changed)
     store = Store.create(destination, SCHEMA)
     for number in range(num_episodes):
         generator = np.random.default_rng([seed, number])
@@ -146,18 +152,27 @@ def greenhouse_split(store: Store) -> Split:
     )
 
 
-def make_greenhouse() -> Greenhouse:
+def make_greenhouse(changed: Mapping[str, float] | None = None) -> Greenhouse:
     """The environment: levels as actions, half-hour steps, five days.
+
+    Args:
+        changed: factors for constants of its physics by their names in the package, such as
+            {"heat_transfer_cover": 1.5} for a torn screen; None for the greenhouse as it is.
 
     Raises:
         MissingExtraError: lettuce-greenhouse-gym is not installed.
     """
     try:
         from lettuce_greenhouse_gym import ActionMode, EnvConfig, LettuceGreenhouseEnv
+        from lettuce_greenhouse_gym.model.parameters.providers import FixedParameterProvider
     except ImportError as error:
         raise MissingExtraError("lettuce_greenhouse_gym", "envs") from error
     config = EnvConfig(dt=STEP_S, episode_days=EPISODE_DAYS, action_mode=ActionMode.ABSOLUTE, terminal_at_harvest=False)
-    return LettuceGreenhouseEnv(config)
+    env = LettuceGreenhouseEnv(config)
+    if not changed:
+        return env
+    constants = env.parameters.override(**{name: env.parameters.get(name) * by for name, by in changed.items()})
+    return LettuceGreenhouseEnv(config, parameter_provider=FixedParameterProvider(constants))
 
 
 def _block(day: float) -> int:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind
-from worldline.contracts.world import Abduction, Constraint, Goal, Outlook, Plan, PlanStatus, Prediction, World
+from worldline.contracts.world import Abduction, Constraint, Goal, Plan, PlanStatus, Prediction, World
+from worldline.costs import AtMost, Price
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import Clause, as_float, difference, run
 from worldline.testing.confidence import bands_ordered, coverage, horizon_honest, surprise_tells, trust_tells
@@ -235,31 +237,33 @@ def scores_each_plan(case: WorldCase) -> None:
     cut = case.cut()
     here, plans = one_of(cut, 0), {name: value[0] for name, value in _plans(cut, case.seed).items()}
     num = len(next(iter(plans.values())))
-    constraints: list[Constraint] = [partial(_violated_by, number) for number in (0.0, 2.0)]
-    found = case.world.score(here.history, plans, case.goal, constraints, exogenous=here.exogenous)
+    rules, due = _rules(case, here, plans)
+    found = case.world.score(here.history, plans, case.goal, rules, exogenous=here.exogenous)
     SCORES.holds(found.cost.shape == (num,), f"cost has shape {found.cost.shape} for {num} plans")
-    SCORES.holds(found.violation.shape == (num, 2), f"violation has shape {found.violation.shape} for C = 2")
+    seen = f"violation has shape {found.violation.shape} for {num} plans and C = {len(rules)}"
+    SCORES.holds(found.violation.shape == (num, len(rules)), seen)
     SCORES.holds(bool(np.isfinite(found.cost).all()), "a cost is not finite")
-    due = np.broadcast_to([0.0, 2.0], (num, 2))
-    SCORES.equal(found.violation, due, within=1e-6, seen="violation is not what the constraints say")
+    seen, known = "violation is not what the constraints say", ~np.isnan(due)
+    SCORES.equal(np.where(known, found.violation, 0.0), np.where(known, due, 0.0), within=1e-6, seen=seen)
+    SCORES.holds(bool((found.violation[~known] > 0).all()), seen)
     turned = {name: value[::-1] for name, value in plans.items()}
-    other = case.world.score(here.history, turned, case.goal, constraints, exogenous=here.exogenous)
+    other = case.world.score(here.history, turned, case.goal, rules, exogenous=here.exogenous)
     seen = "another order of plans changes their costs"
     SCORES.equal(other.cost[::-1], found.cost, within=case.tolerance, seen=seen)
 
 
 def costs_add_up(case: WorldCase) -> None:
-    """What an action costs is added to the error to the targets, over the steps as the goal says."""
-    cut, card = case.cut(), case.card
-    here, plans = one_of(cut, 0), {name: value[0] for name, value in _plans(cut, case.seed).items()}
-    name = next((signal.name for signal in card.schema.actions), None)
-    if name is None:
-        return
-    taken = as_float(plans[name]).reshape(*plans[name].shape[:2], -1)[..., 0]
+    """What an input costs is added to the error to the targets, over the steps as the goal says.
 
-    def dear(outlook: Outlook) -> NDArray[np.floating]:
-        found = as_float(outlook.signals[name])
-        return np.asarray(found.reshape(*found.shape[:4], -1)[..., 0])
+    Not checked where no input is a vector: nothing else has a price that is known beforehand.
+    """
+    cut = case.cut()
+    here, plans = one_of(cut, 0), {name: value[0] for name, value in _plans(cut, case.seed).items()}
+    given = _given(case, here, plans)
+    if given is None:
+        return
+    name, values = given
+    taken, dear = values.sum(-1), Price(signal=name, price=1.0)
 
     def cost(goal: Goal) -> NDArray[np.floating]:
         return as_float(case.world.score(here.history, plans, goal, exogenous=here.exogenous).cost)
@@ -308,16 +312,20 @@ def plan_after_pending(case: WorldCase) -> None:
 
 
 def plan_constrained(case: WorldCase) -> None:
-    """With a constraint the status says whether it holds; one that cannot hold makes the plan infeasible."""
+    """With constraints the status says whether they hold; one that cannot hold makes the plan infeasible."""
     here = one_of(case.cut(), 0)
     free = _plan(case, here)
-    name = case.vectors[0] if case.vectors else None
-    constraints: list[Constraint] = [partial(_violated_by, 0.0)]
-    if name is not None:
-        reached = case.world.predict(here.history, free.actions, exogenous=here.exogenous).signals[name].mean
-        constraints.append(partial(_above, name, float(reached[-1].flat[0])))
-    _check_plan(case, here, _plan(case, here, constraints), constraints)
-    never: list[Constraint] = [partial(_violated_by, 1.0)]
+    rules, _ = _rules(case, here, {name: value[None] for name, value in free.actions.items()})
+    if not rules:
+        return
+    kept = [*rules[:1]]
+    for name in case.vectors[:1]:
+        reached = as_float(case.world.predict(here.history, free.actions, exogenous=here.exogenous).signals[name].mean)
+        # In the way of one component; the others are free.
+        bound = (float(reached[-1, 0]), *[math.inf] * (reached.shape[1] - 1))
+        kept.append(AtMost(signal=name, bound=bound))
+    _check_plan(case, here, _plan(case, here, kept), kept)
+    never = rules[1:]
     found = _plan(case, here, never)
     _check_plan(case, here, found, never)
     seen = f"status {found.status.value} under a constraint that cannot hold"
@@ -491,13 +499,37 @@ def _refused(case: WorldCase, what: str, here: One, due: Prediction | None) -> N
     )
 
 
-def _violated_by(amount: float, outlook: Outlook) -> NDArray[np.floating]:
-    """A constraint that every plan violates by `amount`."""
-    return np.full(np.broadcast_shapes(*(value.shape[:2] for value in outlook.signals.values())), amount)
+def _given(case: WorldCase, here: One, plans: Arrays) -> tuple[str, NDArray[np.floating]] | None:
+    """A vector input, an action rather than an exogenous one, and its values [N, T, size]; None where there is none."""
+    schema, num = case.card.schema, len(next(iter(plans.values())))
+    for signal in (*schema.actions, *schema.exogenous):
+        if signal.kind is Kind.VECTOR:
+            values = plans.get(signal.name)
+            if values is None and here.exogenous is not None:
+                values = np.stack([here.exogenous[signal.name]] * num)
+            if values is not None:
+                return signal.name, as_float(values)
+    return None
 
 
-def _above(name: str, limit: float, outlook: Outlook) -> NDArray[np.floating]:
-    """How far the first component of a signal ends above `limit`, [W, N]."""
-    last = outlook.signals[name][:, :, :, -1]
-    mean = as_float(last.reshape(*last.shape[:3], -1)[..., 0]).mean(-1)
-    return np.asarray(np.maximum(mean - limit, 0.0))
+def _rules(case: WorldCase, here: One, plans: Arrays) -> tuple[list[Constraint], NDArray[np.floating]]:
+    """One constraint that every plan keeps and one that none can, and the violations of `plans` [N, 2].
+
+    They are on a vector input, else on a predicted vector, where NaN stands for a violation that is not known
+    beforehand; none where the world has neither.
+    """
+    given, num = _given(case, here, plans), len(next(iter(plans.values())))
+    if given is not None:
+        name, values = given
+        low = case.card.schema[name].low
+        bound = min(low or (-np.inf,)) - 2.0
+        bound = bound if np.isfinite(bound) else float(values.min()) - 2.0
+        worst = values.max((1, 2)) - bound
+    elif case.vectors:
+        name, worst = case.vectors[0], np.full(num, np.nan)
+        seen = np.concatenate([as_float(episode.observations[name]) for episode in case.episodes])
+        bound = float(np.nanmin(seen) - 1e3 * (1 + np.ptp(seen[np.isfinite(seen)])))
+    else:
+        return [], np.zeros((num, 0))
+    rules: list[Constraint] = [AtMost(signal=name, bound=math.inf), AtMost(signal=name, bound=bound)]
+    return rules, np.stack([np.zeros(num), worst], 1)

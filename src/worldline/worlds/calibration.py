@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Engine, Novelty
-from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.schema import Kind, Schema
+from worldline.contracts.engine import Card, Engine, EngineBelief, Novelty
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.errors import DataError, InputError
 from worldline.worlds.novelty import InputNovelty, fit_input_novelty
-from worldline.worlds.pieces import cut, errors
+from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of
+from worldline.worlds.strangeness import LENGTHS, Strangeness, fit_strangeness, novelty_of
 
 Floats = NDArray[np.floating]
 
@@ -32,8 +33,10 @@ SCALE_SHARE = 4
 SCALE_WINDOWS = 256
 """Windows that the shape is drawn from, in all. They need not be independent."""
 
-_GRID = np.linspace(0, 1, 201)
-_PARTS = ("scale", "scores", "one_step", "unit", "entities", "climatology", "spread")
+SURE = 2.5
+"""Standard errors by which an error has to be smaller to count as skill: it is looked for at every step."""
+
+_PARTS = ("scale", "scores", "one_step", "unit", "entities", "skill", "spread")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,10 +53,12 @@ class Calibration:
         unit: per predicted signal [], what such an error is measured in where signals are taken together, above 0.
         entities: per entity [K * k], sorted: of each window the largest `one_step` error over unit of its signals.
         steps: [K * k], sorted: likewise of all predicted signals.
-        climatology: per vector signal [201, *shape], quantiles of its values: what is known without any prediction.
+        skill: per vector signal [], the last step at which its prediction has skill, see `Forecast.horizon`.
         spread: per vector signal [*shape], standard deviation of its values.
         novelty: [K * k], sorted, of the windows' presents.
         input_novelty: measures novelty where the engine does not; None where it does.
+        strangeness: measures how unlike the windows a history is, its steps too.
+        strange: [L, K * k], sorted along the last axis: of the windows, for each of `strangeness.lengths`.
     """
 
     num_windows: int
@@ -63,10 +68,12 @@ class Calibration:
     unit: Mapping[str, Floats]
     entities: Mapping[str, Floats]
     steps: Floats
-    climatology: Mapping[str, Floats]
+    skill: Mapping[str, Floats]
     spread: Mapping[str, Floats]
     novelty: Floats
     input_novelty: InputNovelty | None
+    strangeness: Strangeness
+    strange: Floats
 
     @property
     def tells_errors(self) -> bool:
@@ -114,21 +121,32 @@ class Calibration:
             )
         return np.asarray(self.scores[signal][num_steps - 1, rank - 1] * self.scale[signal][:num_steps])
 
-    def horizon_of(self, signal: str, half_width: Floats, level: float) -> int:
-        """The last step, from 1, at which the band is no wider than the central `level` of all values; 0 for none.
-
-        Args:
-            signal: its name.
-            half_width: [T, *shape], from `half_width`.
-            level: in (0, 1).
-        """
-        low, high = (_quantile(self.climatology[signal], (1 + sign * level) / 2) for sign in (-1, 1))
-        narrower = 2 * half_width.reshape(len(half_width), -1).sum(1) <= (high - low).sum() * (1 + 1e-6)
-        return int(np.flatnonzero(narrower)[-1]) + 1 if narrower.any() else 0
+    def horizon_of(self, signal: str, num_steps: int) -> int:
+        """The last of `num_steps` steps at which the prediction has skill; 0 for none."""
+        return min(int(self.skill[signal]), num_steps)
 
     def trust(self, novelty: Floats) -> Floats:
         """The p-value [W] of each novelty [W]: at most a with probability a, for a present like those calibrated on."""
         return _p_value(self.novelty, novelty, self.num_windows)
+
+    def trust_in(self, engine: Engine, belief: EngineBelief, history: History, *, seed: int) -> Floats:
+        """The p-value [W] of each history [W, H, *shape]: of its present, and of its steps beyond the context.
+
+        Args:
+            engine: the one that was calibrated.
+            belief: after the whole history.
+            history: W worlds. Where it lacks a vector that the calibration data hold, only the present is judged.
+            seed: of the engine's draws.
+        """
+        card = engine.describe()
+        novelty = novelty_of(engine, self.input_novelty, history, belief=belief, seed=seed)
+        length = next(iter(history.observations.values())).shape[1]
+        whole = all(s.name in history.observations for s in card.schema.observations if s.kind is Kind.VECTOR)
+        row = self.strangeness.row(max(length - card.context, 0)) if whole and self.tells_errors else 0
+        if row == 0:
+            return self.trust(novelty)
+        steps = tail_of(history, card.context + self.strangeness.lengths[row])
+        return _p_value(self.strange[row], self.strangeness.measure(engine, steps, novelty, row), self.num_windows)
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
         """The p-values [W] of one-step errors [W, ...] of every predicted signal, as `pieces.errors` gives them."""
@@ -154,10 +172,11 @@ class Calibration:
         arrays: dict[str, NDArray[np.generic]] = {
             f"{part}/{name}": value for part in _PARTS for name, value in vars(self)[part].items()
         }
-        arrays |= {"novelty": self.novelty, "steps": self.steps}
+        arrays |= {"novelty": self.novelty, "steps": self.steps, "strange": self.strange}
         arrays |= {"num_windows": np.asarray(self.num_windows, dtype=np.int64)}
         if self.input_novelty is not None:
             arrays |= {f"input_novelty/{name}": value for name, value in vars(self.input_novelty).items()}
+        arrays |= {f"strangeness/{name}": value for name, value in vars(self.strangeness).items()}
         return arrays
 
     @classmethod
@@ -167,7 +186,7 @@ class Calibration:
         Raises:
             DataError: an array is missing or is not one of its own.
         """
-        groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty")}
+        groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty", "strangeness")}
         whole = {}
         for name, value in arrays.items():
             part, _, signal = name.partition("/")
@@ -176,8 +195,10 @@ class Calibration:
             else:
                 whole[name] = value
         measure = groups["input_novelty"]
-        same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "climatology", "spread"))
-        if whole.keys() != {"novelty", "num_windows", "steps"} or measure.keys() not in (set(), _MEASURE) or not same:
+        same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
+        strangeness = groups["strangeness"]
+        complete = whole.keys() == _WHOLE and strangeness.keys() == _STRANGENESS
+        if not complete or measure.keys() not in (set(), _MEASURE) or not same:
             raise DataError(f"arrays {sorted(arrays)} are no calibration", fix="Calibrate the world again.")
         return cls(
             num_windows=int(np.asarray(whole["num_windows"])),
@@ -187,10 +208,12 @@ class Calibration:
             unit=groups["unit"],
             entities=groups["entities"],
             steps=np.asarray(whole["steps"], dtype=np.float64),
-            climatology=groups["climatology"],
+            skill=groups["skill"],
             spread=groups["spread"],
             novelty=np.asarray(whole["novelty"], dtype=np.float64),
             input_novelty=InputNovelty(**measure) if measure else None,
+            strangeness=Strangeness(**strangeness),
+            strange=np.asarray(whole["strange"], dtype=np.float64),
         )
 
 
@@ -210,9 +233,19 @@ class StepPValues:
 
 
 _MEASURE = {"centre", "scale", "whitening"}
+_STRANGENESS = {"centre", "whitening", "drive_centre", "drive_scale", "usual", "tail"}
+_WHOLE = {"novelty", "num_windows", "steps", "strange"}
 
 
-def calibrate(engine: Engine, episodes: Sequence[Episode], *, horizon: int, num_windows: int, seed: int) -> Calibration:
+def calibrate(
+    engine: Engine,
+    episodes: Sequence[Episode],
+    *,
+    horizon: int,
+    num_windows: int,
+    seed: int,
+    trust_steps: int = LENGTHS[-1],
+) -> Calibration:
     """The calibration of `engine` on episodes that it has not seen.
 
     Bands and p-values hold for presents that are observed as the windows are: with `Card.context` observations.
@@ -224,6 +257,8 @@ def calibrate(engine: Engine, episodes: Sequence[Episode], *, horizon: int, num_
         num_windows: k, windows from each episode at random places, at least 1. More make the result less a matter
             of chance, not the level more certain: K episodes support levels up to K / (K + 1).
         seed: of the windows and of the engine's draws.
+        trust_steps: the most steps of a history beyond the context that trust judges, each of which is predicted in
+            every window; 0 for the present alone, where predictions are dear.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
@@ -232,48 +267,116 @@ def calibrate(engine: Engine, episodes: Sequence[Episode], *, horizon: int, num_
     if horizon < 1 or num_windows < 1:
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
     card, rng = engine.describe(), np.random.default_rng(seed)
-    length, vectors = card.context, [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
-    usable = _long_enough(episodes, length, horizon)
+    vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
+    usable = _long_enough(episodes, card.context, horizon)
     order = [usable[i] for i in rng.permutation(len(usable))]
     num_scale = max(1, len(order) // SCALE_SHARE)
-    shaping = _places(order[:num_scale], length, horizon, max(num_windows, -(-SCALE_WINDOWS // num_scale)), rng)
-    scoring = _places(order[num_scale:], length, horizon, num_windows, rng)
-    shape = cut(card.schema, shaping, length=length, horizon=horizon, truth=vectors)
-    pieces = cut(card.schema, scoring, length=length, horizon=horizon, truth=vectors)
-    first = cut(card.schema, scoring, length=length, horizon=1, truth=card.predicts)
-    shape_first = cut(card.schema, shaping, length=length, horizon=1, truth=card.predicts)
+    both = (order[:num_scale], max(num_windows, -(-SCALE_WINDOWS // num_scale))), (order[num_scale:], num_windows)
+    shaping, scoring = (_places(part, card.context, horizon, count, rng) for part, count in both)
+    shape = cut(card.schema, shaping, length=card.context, horizon=horizon, truth=vectors)
+    pieces = cut(card.schema, scoring, length=card.context, horizon=horizon, truth=vectors)
     values = {name: _values(usable, name) for name in vectors}
     spread = {name: value.std(0) for name, value in values.items()}
     scale = {
         name: np.maximum(error.mean(0), 1e-3 * spread[name] + 1e-12)
         for name, error in errors(engine, shape, seed=seed).items()
     }
-    if isinstance(engine, Novelty):
-        measure, novelty = None, engine.novelty(engine.observe(None, pieces.history, seed=seed))
-    else:
-        measure = fit_input_novelty(card.schema, shape.history)
-        novelty = measure.measure(card.schema, pieces.history)
-    unit = {
-        name: _unit(_one_step(error[:, 0], scale.get(name)))
-        for name, error in errors(engine, shape_first, seed=seed).items()
-    }
-    one_step = {
-        name: _one_step(error[:, 0], scale.get(name)) for name, error in errors(engine, first, seed=seed).items()
-    }
+    found = errors(engine, pieces, seed=seed)
+    usual, one_step = (_first_scores(engine, card, places, scale, seed) for places in (shaping, scoring))
+    unit = {name: _unit(score) for name, score in usual.items()}
     together = _together(card.schema, one_step, unit)
+    measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
+    trust = _trust(engine, measure, [_pasts(card, part, count, trust_steps, order, rng) for part, count in both], seed)
     return Calibration(
         num_windows=num_windows,
         scale=scale,
-        scores={n: _so_far(error, scale[n]) for n, error in errors(engine, pieces, seed=seed).items()},
+        scores={name: _so_far(error, scale[name]) for name, error in found.items()},
         one_step={name: np.sort(score) for name, score in one_step.items()},
         unit=unit,
         entities={name: np.sort(score) for name, score in together.entities.items()},
         steps=np.sort(together.steps),
-        climatology={name: np.quantile(value, _GRID, axis=0) for name, value in values.items()},
+        skill={name: _skill(found[name], pieces, card.schema[name], values[name], num_windows) for name in vectors},
         spread=spread,
-        novelty=np.sort(np.asarray(novelty, dtype=np.float64)),
         input_novelty=measure,
+        strangeness=trust.strangeness,
+        strange=trust.strange,
+        novelty=trust.novelty,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Trust:
+    """The parts of a calibration that tell how far a history can be trusted."""
+
+    strangeness: Strangeness
+    strange: Floats
+    novelty: Floats
+
+
+def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[History], seed: int) -> _Trust:
+    """From the histories that set the shape, and those that set the p-values."""
+    shaping, scoring = pasts
+    num_steps = next(iter(shaping.observations.values())).shape[1] - engine.describe().context
+    lengths = [length for length in LENGTHS if length <= num_steps]
+    usual, novelty = (novelty_of(engine, measure, past, seed=seed) for past in pasts)
+    strangeness = fit_strangeness(engine, shaping, usual, lengths)
+    strange = [strangeness.measure(engine, scoring, novelty, row) for row in range(len(strangeness.lengths))]
+    return _Trust(strangeness=strangeness, strange=np.sort(np.stack(strange), axis=1), novelty=np.sort(novelty))
+
+
+def _pasts(
+    card: Card, part: Sequence[Episode], count: int, most: int, every: Sequence[Episode], rng: np.random.Generator
+) -> History:
+    """`count` histories of each episode: the context and as many steps more as all episodes allow, `most` at most."""
+    whole = all(s.name in every[0].observations for s in card.schema.observations if s.kind is Kind.VECTOR)
+    spare = min(episode.num_steps for episode in every) - card.context
+    told = any(card.schema[name].kind is Kind.VECTOR for name in card.predicts) and whole
+    num_steps = max(length for length in LENGTHS if length <= (min(spare, most) if told else 0) or length == 0)
+    length = card.context + num_steps
+    return cut(card.schema, _places(part, length, 1, count, rng), length=length, horizon=1, truth=()).history
+
+
+def _first_scores(
+    engine: Engine, card: Card, places: Sequence[tuple[Episode, int]], scale: Mapping[str, Floats], seed: int
+) -> dict[str, Floats]:
+    """Per predicted signal the score [W] of the first step after each place."""
+    pieces = cut(card.schema, places, length=card.context, horizon=1, truth=card.predicts)
+    found = errors(engine, pieces, seed=seed)
+    return {name: _one_step(error[:, 0], scale.get(name)) for name, error in found.items()}
+
+
+def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_windows: int) -> Floats:
+    """The last step [] at which a signal is predicted with skill, see `Forecast.horizon`.
+
+    Args:
+        error: [W, T, *shape] of the world.
+        pieces: that it was made on; `num_windows` from each episode, one episode after the other.
+        signal: which.
+        values: [n, *shape], every value in the log.
+        num_windows: k.
+    """
+    truth, known = pieces.truth[signal.name], pieces.known[signal.name].astype(bool)
+    variance = np.maximum(values.var(0), 1e-12 * (1 + np.abs(values).max()) ** 2)
+    mean = mean_of(signal, values[None])[0] if signal.period is not None else values.mean(0)
+    last = pieces.history.observations[signal.name][:, -1] if signal.name in pieces.history.observations else mean
+    seen = pieces.history.observed.get(signal.name)
+    last = np.where(np.ones(len(truth), bool)[:, None] if seen is None else seen[:, -1:].astype(bool), last, mean)
+
+    def loss(apart: Floats) -> Floats:
+        """Per episode and step the mean squared error over the variance."""
+        each = np.where(known, (apart**2 / variance).mean(-1), 0.0)
+        episodes, count = (x.reshape(-1, num_windows, x.shape[1]).sum(1) for x in (each, known.astype(float)))
+        return np.asarray(episodes / np.maximum(count, 1))
+
+    own, held, typical = (
+        loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
+    )
+    floor = np.where(held.mean(0) < typical.mean(0), held, typical)
+    better = floor - own
+    spread = better.std(0, ddof=1) if len(better) > 1 else math.inf  # one episode tells nothing of others
+    sure = better.mean(0) > SURE * spread / math.sqrt(len(better))
+    good = np.flatnonzero(sure | (own.mean(0) <= 0.05))
+    return np.asarray(good[-1] + 1 if len(good) else 0, dtype=np.float64)
 
 
 def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list[Episode]:
@@ -338,13 +441,6 @@ def _values(episodes: Sequence[Episode], name: str) -> Floats:
     if not len(values):
         raise DataError("it is never observed", fix="Leave it out of the schema, or add logs.", signal=name)
     return values
-
-
-def _quantile(climatology: Floats, share: float) -> Floats:
-    """The quantile [*shape] between the two nearest of the stored ones."""
-    position = share * (len(climatology) - 1)
-    below = min(int(position), len(climatology) - 2)
-    return np.asarray(climatology[below] + (position - below) * (climatology[below + 1] - climatology[below]))
 
 
 def _p_value(reference: Floats, score: Floats, num_windows: int) -> Floats:

@@ -242,15 +242,11 @@ class LocalWorld(World):
         return Future(actions=actions, exogenous=self._exogenous(present, exogenous, horizon))
 
     def _trust(self, belief: EngineBelief, present: Present) -> float | NDArray[np.floating]:
-        """The p-value of the present; NaN without a calibration."""
+        """The p-value of the history; NaN without a calibration."""
         if self.calibration is None:
             trust: NDArray[np.floating] = np.full(present.num_worlds, np.nan)
-        elif self.calibration.input_novelty is not None:
-            novelty = self.calibration.input_novelty.measure(self.describe().schema, present.history)
-            trust = self.calibration.trust(novelty)
         else:
-            assert isinstance(self.engine, Novelty)  # checked when built
-            trust = self.calibration.trust(self.engine.novelty(belief))
+            trust = self.calibration.trust_in(self.engine, belief, present.history, seed=SEED)
         return float(trust[0]) if present.single else trust
 
     def _forecast(self, signal: Signal, samples: NDArray[np.generic], present: Present, level: float) -> Forecast:
@@ -259,7 +255,7 @@ class LocalWorld(World):
         if self.calibration is not None and signal.name in self.calibration.scale:
             half = self.calibration.half_width(signal.name, mean.shape[1], level)
             low, high = mean.astype(np.float64) - half, mean.astype(np.float64) + half
-            horizon = self.calibration.horizon_of(signal.name, half, level)
+            horizon = self.calibration.horizon_of(signal.name, mean.shape[1])
         if not present.single:
             return Forecast(mean=mean, low=low, high=high, horizon=np.full(present.num_worlds, horizon))
         return Forecast(

@@ -77,6 +77,58 @@ def cut(
     )
 
 
+def tail_of(history: History, length: int) -> History:
+    """The last `length` observations [W, H, *shape] and the inputs between them, or all where there are fewer."""
+
+    def last(arrays: Arrays, count: int) -> Arrays:
+        return {name: value[:, max(value.shape[1] - count, 0) :] for name, value in arrays.items()}
+
+    return History(
+        observations=last(history.observations, length),
+        actions=last(history.actions, length - 1),
+        exogenous=last(history.exogenous, length - 1),
+        observed=last(history.observed, length),
+    )
+
+
+def unfold(card: Card, history: History, num_steps: int) -> Pieces:
+    """The last steps of W histories as W * num_steps pieces of one step each, those of a world in order of time.
+
+    Args:
+        card: says how long the past of a piece is, and that its truth is all that is predicted.
+        history: W worlds, at least `card.context + num_steps` observations.
+        num_steps: at least 1.
+    """
+    length = card.context
+    first = next(iter(history.observations.values())).shape[1] - num_steps - length
+
+    def sliced(arrays: Arrays, count: int, offset: int) -> dict[str, NDArray[np.generic]]:
+        """[W * num_steps, count, *shape]: of each piece what begins `offset` after its own beginning."""
+        index = first + offset + np.arange(num_steps)[:, None] + np.arange(count)
+        return {
+            name: value[:, index].reshape(len(value) * num_steps, count, *value.shape[2:])
+            for name, value in arrays.items()
+        }
+
+    names = [name for name in card.predicts if name in history.observations]
+    shape = next(iter(history.observations.values())).shape[:2]
+    known = {name: history.observed.get(name, np.ones(shape, bool)) for name in names}
+    return Pieces(
+        history=History(
+            observations=sliced(history.observations, length, 0),
+            actions=sliced(history.actions, length - 1, 0),
+            exogenous=sliced(history.exogenous, length - 1, 0),
+            observed=sliced(history.observed, length, 0),
+        ),
+        future=Future(
+            actions={name: value[:, None] for name, value in sliced(history.actions, 1, length - 1).items()},
+            exogenous=sliced(history.exogenous, 1, length - 1),
+        ),
+        truth=sliced({name: history.observations[name] for name in names}, 1, length),
+        known=sliced(known, 1, length),
+    )
+
+
 def num_samples(card: Card) -> int:
     """S: 1 for an engine that draws nothing."""
     return 1 if card.deterministic else NUM_SAMPLES
@@ -95,24 +147,35 @@ def mean_of(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.floating
     return np.asarray(np.mod(middle - low, signal.period) + low)
 
 
+def residuals(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np.floating]]:
+    """What came less what was expected [W, T, *shape] of each vector in `pieces.truth`; 0 where that is missing."""
+    return _compared(engine, pieces, seed, vectors_only=True)
+
+
 def errors(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np.floating]]:
     """How far the prediction was from each signal in `pieces.truth`; 0 where that is missing.
 
     Of a vector the absolute error of the mean [W, T, *shape], the shorter way round where it repeats; of an image its
     average over the pixels [W, T, 1]; of a discrete signal the share of samples that got it wrong [W, T, 1].
     """
+    return {name: np.abs(value) for name, value in _compared(engine, pieces, seed, vectors_only=False).items()}
+
+
+def _compared(engine: Engine, pieces: Pieces, seed: int, *, vectors_only: bool) -> dict[str, NDArray[np.floating]]:
     card = engine.describe()
     belief = engine.observe(None, pieces.history, seed=seed)
     samples = engine.imagine(belief, pieces.future, num_samples=num_samples(card), seed=seed).signals
     found: dict[str, NDArray[np.floating]] = {}
     for name, value in pieces.truth.items():
         signal, known = card.schema[name], pieces.known[name].astype(bool)
+        if vectors_only and signal.kind is not Kind.VECTOR:
+            continue
         truth = np.where(known.reshape(known.shape + (1,) * (value.ndim - 2)), value, 0)
         if signal.kind is Kind.DISCRETE:
             error = (samples[name][:, 0] != truth[:, None]).mean(1)[..., None]
         else:
-            error = np.abs(signal.difference(mean_of(signal, samples[name][:, 0]), truth))
+            error = signal.difference(truth.astype(np.float64), mean_of(signal, samples[name][:, 0]))
         if signal.kind is Kind.IMAGE:
-            error = error.mean((2, 3, 4))[..., None]
+            error = np.abs(error).mean((2, 3, 4))[..., None]
         found[name] = np.where(known[..., None], error, 0.0)
     return found

@@ -105,7 +105,7 @@ class Search:
             return ""
         where = f"of world {world} " if np.ndim(trust) else ""
         return (
-            f"the present {where}is unlike the calibration data: its p-value {values[world]:.3g} is below "
+            f"the history {where}is unlike the calibration data: its p-value {values[world]:.3g} is below "
             f"min_trust {self.min_trust}"
         )
 

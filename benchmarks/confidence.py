@@ -1,0 +1,405 @@
+"""Whether worlds know how far to be trusted: joint bands, p-values of surprise and trust, shifts of law, the alarm.
+
+Run: .venv/bin/python benchmarks/confidence.py [FOLDER] [--seeds 3] [--worlds gusty-puck wind greenhouse]
+Records into FOLDER (default: a temporary one), or uses what is there. Writes benchmarks/results/confidence.json.
+
+Worlds: gusty puck and wind (labs with noise and a hidden cause), each behind `linear` and a learned world of vectors;
+the greenhouse under real weather behind a learned one. Everything is calibrated and tested on episodes of their own.
+
+Bars: of fresh trajectories as many lie inside their joint 90 % band as the beta-binomial law allows (95 % of the time,
+Holm over all signals, worlds and seeds); p-values of surprise are uniform (Kolmogorov-Smirnov, Holm); at least 95 % of
+shifted histories are flagged at 5 % false alarms, though every signal stays inside the range of the training data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldline.contracts.engine import Engine
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Schema
+from worldline.control.intervals import wilson
+from worldline.data.store import Store, is_store, open_store
+from worldline.engines.trivial import Linear
+from worldline.labs.gusty_puck import GustyPuck
+from worldline.labs.lab import Lab
+from worldline.labs.wind import Wind
+from worldline.planners.cem import CrossEntropy
+from worldline.recipes.greenhouse import greenhouse, greenhouse_split, record_greenhouse
+from worldline.recipes.vectors import vectors
+from worldline.testing.chance import tails
+from worldline.workflows.record import record
+from worldline.workflows.training import learn_world
+from worldline.worlds.calibration import calibrate
+from worldline.worlds.local import LocalWorld
+from worldline.worlds.pieces import cut
+from worldline.worlds.session import Session
+from worldline.worlds.strangeness import LENGTHS
+
+LEVEL = 0.9
+RATE = 0.05
+"""Of false alarms."""
+RESULT = Path(__file__).parent / "results" / "confidence.json"
+Figures = dict[str, Any]
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A world to be learned, and what may change in it.
+
+    Args:
+        name: of it.
+        horizon: steps of the trajectories.
+        seen: steps of a history beyond the context that trust may judge.
+        logs: gives the store to learn from.
+        fresh: gives episodes to calibrate on and to test on, none of which was learned from.
+        shifts: per name, gives episodes of the changed world.
+    """
+
+    name: str
+    horizon: int
+    seen: int
+    logs: Callable[[], Store]
+    fresh: Callable[[], tuple[list[Episode], list[Episode]]]
+    shifts: Mapping[str, Callable[[], Store]]
+
+
+PUCK_SHIFTS: dict[str, Callable[[], Lab]] = {
+    "friction 3 to 4 (learned: 0.5 to 2)": lambda: GustyPuck(friction=(3.0, 4.0)),
+    "mass 0.8 kg (0.5)": lambda: GustyPuck(mass=0.8),
+    "spring 1.5 N/m (0.5)": lambda: GustyPuck(spring=1.5),
+    "gusts of 0.6 N (0.3)": lambda: GustyPuck(gust=0.6),
+}
+WIND_SHIFTS: dict[str, Callable[[], Lab]] = {"noise 1.0 m (0.5)": lambda: Wind(noise=1.0)}
+GREENHOUSE_SHIFTS = {
+    "cover loses 1.5 times the heat": {"heat_transfer_cover": 1.5},
+    "a vent ajar (leakage 0.75 mm/s)": {"leak": 100.0},
+    "half the transpiration": {"transp_coeff": 0.5},
+    "half the warmth of the sun": {"rad_heat_load": 0.5},
+}
+
+
+def lab_store(folder: Path, name: str, make: Callable[[], Lab], num_episodes: int, seed: int) -> Store:
+    path = folder / name
+    return (
+        open_store(path) if is_store(path) else record(make(), path, num_episodes=num_episodes, max_steps=60, seed=seed)
+    )
+
+
+def greenhouse_store(folder: Path, name: str, num_episodes: int, changed: Mapping[str, float] | None) -> Store:
+    path = folder / name
+    if is_store(path):
+        return open_store(path)
+    return record_greenhouse(path, num_episodes=num_episodes, seed=0 if changed is None else 1, changed=changed)
+
+
+def fresh_of_lab(folder: Path, name: str, make: Callable[[], Lab]) -> tuple[list[Episode], list[Episode]]:
+    episodes = every(lab_store(folder, f"{name}-fresh", make, 800, 1))
+    return episodes[:500], episodes[500:]
+
+
+def fresh_of_greenhouse(folder: Path) -> tuple[list[Episode], list[Episode]]:
+    store = greenhouse_store(folder, "greenhouse", 800, None)
+    split = greenhouse_split(store)
+    return [store.episode(number) for number in split.calibration], [store.episode(number) for number in split.held_out]
+
+
+def every(store: Store) -> list[Episode]:
+    return [store.episode(number) for number in range(len(store))]
+
+
+def cases(folder: Path) -> list[Case]:
+    def of_lab(name: str, make: Callable[[], Lab], shifts: Mapping[str, Callable[[], Lab]]) -> Case:
+        return Case(
+            name=name,
+            horizon=20,
+            seen=32,
+            logs=partial(lab_store, folder, name, make, 500, 0),
+            fresh=partial(fresh_of_lab, folder, name, make),
+            shifts={
+                shift: partial(lab_store, folder, f"{name}-shift{number}", other, 200, 2)
+                for number, (shift, other) in enumerate(shifts.items())
+            },
+        )
+
+    return [
+        of_lab("gusty-puck", GustyPuck, PUCK_SHIFTS),
+        of_lab("wind", Wind, WIND_SHIFTS),
+        Case(
+            name="greenhouse",
+            horizon=48,
+            seen=64,
+            logs=partial(greenhouse_store, folder, "greenhouse", 800, None),
+            fresh=partial(fresh_of_greenhouse, folder),
+            shifts={
+                shift: partial(greenhouse_store, folder, f"greenhouse-shift{number}", 100, changed)
+                for number, (shift, changed) in enumerate(GREENHOUSE_SHIFTS.items())
+            },
+        ),
+    ]
+
+
+def engines(case: Case, store: Store, seed: int, folder: Path) -> dict[str, Engine]:
+    """The linear one is the same for every seed, so it is there once."""
+    recipe = greenhouse(store) if case.name == "greenhouse" else vectors(store)
+    learned = learn_world(store, recipe.with_seed(seed), folder=folder / f"{case.name}-{seed}")
+    found: dict[str, Engine] = {"learned": learned.engine}
+    if seed == 0 and case.name != "greenhouse":
+        found["linear"] = Linear.fit(every(store), store.schema)
+    return found
+
+
+def histories(world: LocalWorld, episodes: Sequence[Episode], num_steps: int, rng: np.random.Generator) -> Floats:
+    """Trust [n] in a history of `num_steps` beyond the context, at a random place of each episode."""
+    card = world.describe()
+    length = card.context + num_steps
+    places = [(one, int(rng.integers(length - 1, one.num_steps))) for one in episodes]
+    pieces = cut(card.schema, places, length=length, horizon=1, truth=())
+    actions = {name: value[:, 0] for name, value in pieces.future.actions.items()}
+    found = world.predict(pieces.history, actions, exogenous=pieces.future.exogenous or None, level=0.5)
+    return np.asarray(found.trust)
+
+
+def coverage(world: LocalWorld, episodes: Sequence[Episode], horizon: int, rng: np.random.Generator) -> list[Figures]:
+    """One row for each signal: trajectories inside the joint band, one of each episode."""
+    card = world.describe()
+    assert world.calibration is not None
+    vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
+    places = [(one, int(rng.integers(card.context - 1, one.num_steps - horizon + 1))) for one in episodes]
+    pieces = cut(card.schema, places, length=card.context, horizon=horizon, truth=vectors)
+    actions = {name: value[:, 0] for name, value in pieces.future.actions.items()}
+    said = world.predict(pieces.history, actions, exogenous=pieces.future.exogenous or None, level=LEVEL).signals
+    rows = []
+    for name in vectors:
+        low, high, truth = said[name].low, said[name].high, pieces.truth[name].astype(np.float64)
+        assert low is not None
+        assert high is not None
+        inside = np.asarray(((low <= truth) & (truth <= high)).all((1, 2)))
+        chance = tails(int(inside.sum()), len(inside), LEVEL, world.calibration.num_episodes)
+        band = [k for k in range(len(inside) + 1) if _two_sided(k, len(inside), world.calibration.num_episodes) > 0.05]
+        rows.append(
+            {
+                "signal": name,
+                "inside": int(inside.sum()),
+                "of": len(inside),
+                "share": float(inside.mean()),
+                "law": [band[0] / len(inside), band[-1] / len(inside)],
+                "p": min(1.0, 2 * min(chance.low, chance.high)),
+                "horizon": int(np.max(said[name].horizon)),
+            }
+        )
+    return rows
+
+
+def _two_sided(count: int, trials: int, num_calibration: int) -> float:
+    chance = tails(count, trials, LEVEL, num_calibration)
+    return 2 * min(chance.low, chance.high)
+
+
+def surprises(world: LocalWorld, episodes: Sequence[Episode], rng: np.random.Generator) -> list[Figures]:
+    """Kolmogorov-Smirnov against uniform, one random step of each episode."""
+    assert world.calibration is not None
+    drawn: dict[str, list[float]] = {}
+    for one in episodes:
+        found = world.surprise(one)
+        step = int(rng.integers(world.describe().context - 1, one.num_steps))
+        named = {f"signal {n}": v for n, v in found.p_values.items()} | {
+            f"entity {n}": v for n, v in found.entities.items()
+        }
+        for name, value in {**named, "all": found.steps}.items():
+            drawn.setdefault(name, []).append(float(value[step]))
+    return [{"of": name, **uniform(np.array(p), world.calibration.num_episodes)} for name, p in drawn.items()]
+
+
+def uniform(p_values: Floats, num_calibration: int) -> Figures:
+    """How far p-values are from uniform: they are ranks among the calibration episodes, so both samples count."""
+    order, count = np.sort(p_values), len(p_values)
+    distance = max((np.arange(1, count + 1) / count - order).max(), (order - np.arange(count) / count).max())
+    size = count * num_calibration / (count + num_calibration)
+    scaled = (math.sqrt(size) + 0.12 + 0.11 / math.sqrt(size)) * max(distance - 1 / (num_calibration + 1), 0.0)
+    tail = 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * scaled * scaled) for k in range(1, 101))
+    return {"n": count, "distance": float(distance), "p": 1.0 if scaled < 0.2 else min(1.0, max(0.0, tail))}
+
+
+def inside_range(schema: Schema, train: Sequence[Episode], episodes: Sequence[Episode]) -> list[Episode]:
+    """The episodes of which no vector leaves the range that it has in the training data."""
+    kept = list(episodes)
+    for signal in (*schema.observations, *schema.actions, *schema.exogenous):
+        if signal.kind is not Kind.VECTOR:
+            continue
+        values = np.concatenate([_values(one, signal.name) for one in train])
+        low, high = values.min(0), values.max(0)
+        kept = [one for one in kept if ((low <= _values(one, signal.name)) & (_values(one, signal.name) <= high)).all()]
+    return kept
+
+
+def _values(episode: Episode, name: str) -> NDArray[np.generic]:
+    return {**episode.observations, **episode.actions, **episode.exogenous}[name]
+
+
+def shifted(case: Case, world: LocalWorld, store: Store, held_out: Sequence[Episode], seed: int) -> Figures:
+    """How often ordinary and shifted histories are flagged, for each number of steps that is looked at."""
+    train = every(store) if case.name != "greenhouse" else [store.episode(n) for n in greenhouse_split(store).train]
+    lengths = [steps for steps in LENGTHS if steps <= case.seen]
+    rng = np.random.default_rng(seed)
+
+    def row(episodes: Sequence[Episode]) -> dict[int, Figures]:
+        found = {}
+        for steps in lengths:
+            flags = histories(world, episodes, steps, rng) <= RATE
+            rate = wilson(int(flags.sum()), len(flags))
+            found[steps] = {"share": rate.value, "low": rate.low, "high": rate.high, "of": len(flags)}
+        return found
+
+    rows = {}
+    for name, logs in case.shifts.items():
+        changed = every(logs())
+        kept = inside_range(store.schema, train, changed)
+        rows[name] = {"inside_the_range": [len(kept), len(changed)], "flagged": row(kept) if kept else {}}
+    return {"ordinary": row(held_out), "shifts": rows}
+
+
+def alarms(world: LocalWorld, ordinary: Sequence[Episode], changed: Mapping[str, Callable[[], Store]]) -> Figures:
+    """Alarms of sessions that end where their episode ends: how often by mistake, and after how many steps."""
+
+    def play(one: Episode) -> Session:
+        session = Session(world, num_kept=world.describe().context + 4)
+        for step in range(one.num_steps + 1):
+            before = max(step - 1, 0)
+            session.observe(
+                {name: value[step] for name, value in one.observations.items()},
+                actions={name: value[before] for name, value in one.actions.items()} if step else None,
+                exogenous={name: value[before] for name, value in one.exogenous.items()} if step else None,
+            )
+        return session
+
+    calm = [play(one) for one in ordinary]
+    steps = sum(one.num_steps for one in ordinary)
+    found: Figures = {
+        "patience": calm[0].patience,
+        "ordinary": {"alarms": sum(len(s.alarms) for s in calm), "steps": steps},
+    }
+    for name, logs in changed.items():
+        sessions = [play(one) for one in every(logs())[:50]]
+        first = [session.alarms[0].step for session in sessions if session.alarms]
+        found[name] = {
+            "raised": len(first),
+            "of": len(sessions),
+            "median_steps": float(np.median(first)) if first else None,
+        }
+    return found
+
+
+def run(case: Case, seed: int, folder: Path) -> list[Figures]:
+    store = case.logs()
+    episodes, held_out = case.fresh()
+    rows = []
+    for name, engine in engines(case, store, seed, folder).items():
+        found = calibrate(engine, episodes, horizon=case.horizon, num_windows=4, seed=seed, trust_steps=case.seen)
+        world, rng = LocalWorld(engine, found, CrossEntropy()), np.random.default_rng(100 + seed)
+        rows.append(
+            {
+                "world": case.name,
+                "engine": name,
+                "seed": seed,
+                "calibration_episodes": found.num_episodes,
+                "coverage": coverage(world, held_out, case.horizon, rng),
+                "surprise": surprises(world, held_out, rng),
+                "trust_uniform": uniform(histories(world, held_out, case.seen, rng), found.num_episodes),
+                "trust": shifted(case, world, store, held_out, seed),
+                "alarm": alarms(world, held_out[:50], case.shifts),
+            }
+        )
+        show(rows[-1])
+    return rows
+
+
+def show(row: Figures) -> None:
+    print(
+        f"\n{row['world']} behind {row['engine']}, seed {row['seed']} ({row['calibration_episodes']} episodes set the widths)"
+    )
+    for one in row["coverage"]:
+        print(
+            f"  {one['signal']:<18} {one['share']:.1%} of {one['of']} inside (law {one['law'][0]:.1%} to {one['law'][1]:.1%})"
+        )
+    print("  surprise uniform: " + ", ".join(f"{one['of']} p {one['p']:.2f}" for one in row["surprise"]))
+    most = max(row["trust"]["ordinary"])
+    print(f"  flagged at {most} steps: ordinary {row['trust']['ordinary'][most]['share']:.1%}")
+    for name, one in row["trust"]["shifts"].items():
+        flagged = one["flagged"]
+        shares = ", ".join(f"{steps}: {rate['share']:.0%}" for steps, rate in flagged.items())
+        print(f"    {name} ({one['inside_the_range'][0]} of {one['inside_the_range'][1]} inside the range): {shares}")
+    print(f"  alarm: {row['alarm']}")
+
+
+def holm(rows: Sequence[Figures], part: str) -> Figures:
+    """Whether any of the tests of this part fails at 5 % over all of them."""
+    p_values = sorted(one["p"] for row in rows for one in row[part])
+    adjusted = [min(1.0, p * (len(p_values) - place)) for place, p in enumerate(p_values)]
+    return {"tests": len(p_values), "smallest_p": p_values[0], "after_holm": adjusted[0], "met": adjusted[0] > 0.05}
+
+
+def shift_bar(rows: Sequence[Figures]) -> Figures:
+    """Of all shifted histories at the longest length, and the least of any shift."""
+    found, false_alarms = [], []
+    for row in rows:
+        most = max(row["trust"]["ordinary"])
+        false_alarms.append(row["trust"]["ordinary"][most])
+        found += [one["flagged"][most] for one in row["trust"]["shifts"].values() if one["flagged"]]
+    hits, trials = sum(round(one["share"] * one["of"]) for one in found), sum(one["of"] for one in found)
+    wrong, calm = (sum(round(one["share"] * one["of"]) for one in false_alarms), sum(one["of"] for one in false_alarms))
+    rate, false = wilson(hits, trials), wilson(wrong, calm)
+    return {
+        "flagged": [rate.value, rate.low, rate.high],
+        "false_alarms": [false.value, false.low, false.high],
+        "least": min(one["share"] for one in found),
+        "met": rate.value >= 0.95,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="of the recordings; default: a temporary one")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings, with seeds 0, 1, ...")
+    parser.add_argument("--worlds", nargs="*", default=["gusty-puck", "wind", "greenhouse"])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [
+            row
+            for case in cases(folder)
+            if case.name in given.worlds
+            for seed in range(given.seeds)
+            for row in run(case, seed, Path(temporary))
+        ]
+    figures = {
+        "bars": {"coverage": holm(rows, "coverage"), "surprise": holm(rows, "surprise"), "shifts": shift_bar(rows)},
+        "device": f"CPU, {os.cpu_count()} cores, 1 thread used",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "runs": rows,
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures["bars"], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A world for other processes: the verbs over HTTP."""

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+
+import pytest
+from typer.testing import CliRunner
+
+from worldline.cli.main import app
+from worldline.contracts.engine import Card
+from worldline.engines.trivial import Linear
+from worldline.planners.cem import CrossEntropy
+from worldline.serve import http
+from worldline.testing.toys import Integrator
+from worldline.worlds import bundled
+from worldline.worlds.local import LocalWorld
+from worldline.worlds.remote import RemoteWorld
+
+TOY = Integrator(camera=False, wind=False)
+
+
+def test_a_world_is_served_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy())
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(bundled, "open_world", {"greenhouse@prod": world}.__getitem__)
+    cards, askers, listen = list[Card](), list[threading.Thread](), http.listen
+
+    def ask(url: str) -> None:
+        try:
+            with RemoteWorld(url) as remote:
+                cards.append(remote.describe())
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def heard(host: str, port: int) -> socket.socket:
+        listener = listen(host, port)
+        askers.append(threading.Thread(target=ask, args=(http.url_of(listener),)))
+        askers[0].start()
+        return listener
+
+    monkeypatch.setattr(http, "listen", heard)
+    shown = CliRunner().invoke(app, ["serve", "greenhouse@prod", "--port", "0", "--threads", "1"])
+    askers[0].join()
+    assert shown.exit_code == 0, shown.output
+    assert cards == [world.describe()]
+    assert "linear is served at http://127.0.0.1:" in shown.output
+
+
+def test_a_port_that_is_taken_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy())
+    monkeypatch.setattr(bundled, "open_world", lambda target: world)
+    with http.listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        shown = CliRunner().invoke(app, ["serve", "world", "--port", str(port), "--threads", "1"])
+    assert shown.exit_code == 1
+    assert f"worldline: cannot listen on 127.0.0.1, port {port}" in shown.stderr

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.contracts.episode import Episode, History
+from worldline.engines.trivial import Linear
+from worldline.planners.cem import CrossEntropy
+from worldline.testing.chance import tails
+from worldline.testing.toys import Integrator
+from worldline.worlds.calibration import calibrate
+from worldline.worlds.local import LocalWorld
+from worldline.worlds.pieces import cut
+from worldline.worlds.strangeness import LENGTHS
+
+TOY = Integrator(noise=0.2, camera=False, wind=False)
+NOW = 40
+PUSH = {"push": np.zeros((1, 2), np.float32)}
+
+
+@pytest.fixture(scope="module")
+def world() -> LocalWorld:
+    engine = Linear.fit(TOY.episodes(100, 50, seed=0), TOY.schema, context=1)
+    calibration = calibrate(engine, TOY.episodes(80, 60, seed=1), horizon=8, num_windows=4, seed=0)
+    return LocalWorld(engine, calibration, CrossEntropy())
+
+
+def history(episodes: Sequence[Episode], length: int) -> History:
+    """The last `length` observations up to `NOW` of each episode."""
+    return cut(TOY.schema, [(one, NOW) for one in episodes], length=length, horizon=1, truth=()).history
+
+
+def trust(world: LocalWorld, episodes: Sequence[Episode], length: int) -> np.ndarray:
+    pushes = {"push": np.zeros((len(episodes), 1, 2), np.float32)}
+    return np.asarray(world.predict(history(episodes, length), pushes).trust)
+
+
+def flagged(world: LocalWorld, toy: Integrator, length: int) -> float:
+    return float((trust(world, toy.episodes(200, 60, seed=3), length) <= 0.05).mean())
+
+
+@pytest.mark.parametrize("length", [1, 2, 6, 17, 33])
+def test_trust_is_a_p_value_whatever_the_length_of_the_history(world: LocalWorld, length: int) -> None:
+    assert world.calibration is not None
+    found = trust(world, TOY.episodes(400, 60, seed=2), length)
+    for share in (0.05, 0.2, 0.5):
+        chance = tails(int((found <= share).sum()), len(found), share, world.calibration.num_episodes)
+        assert min(chance.low, chance.high) > 1e-4
+
+
+@pytest.mark.parametrize("change", [{"decay": 0.7}, {"noise": 0.4}])
+def test_a_changed_law_is_flagged_though_every_signal_is_inside_its_range(
+    world: LocalWorld, change: dict[str, float]
+) -> None:
+    shifted = replace(TOY, **change)
+    ordinary = np.abs(np.concatenate([e.observations["position"] for e in TOY.episodes(80, 60, seed=1)])).max(0)
+    inside = [e for e in shifted.episodes(200, 60, seed=3) if (np.abs(e.observations["position"]) <= ordinary).all()]
+    assert len(inside) > 150
+    assert (trust(world, inside, 33) <= 0.05).mean() >= 0.9
+    assert flagged(world, shifted, 1) < 0.3  # the present alone tells next to nothing
+    lengths = [flagged(world, shifted, length) for length in (3, 9, 33)]
+    assert lengths == sorted(lengths)
+
+
+def test_a_gain_that_is_lost_is_flagged(world: LocalWorld) -> None:
+    episodes = TOY.episodes(100, 60, seed=4)
+    weak = [replace(one, actions={"push": np.clip(one.actions["push"] * 2, -1, 1)}) for one in episodes]
+    assert (trust(world, weak, 17) <= 0.05).mean() >= 0.95
+
+
+def test_steps_next_to_a_missing_value_count_for_nothing(world: LocalWorld) -> None:
+    past = history(TOY.episodes(1, 60, seed=5), 17)
+    seen = np.ones((1, 17), bool)
+    seen[0, 8] = False
+    wrong = past.observations["position"].copy()
+    wrong[0, 8] = np.nan
+    pushes = {"push": np.zeros((1, 1, 2), np.float32)}
+    found = [
+        world.predict(replace(past, observations={"position": value}, observed={"position": seen}), pushes).trust
+        for value in (past.observations["position"], wrong)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_short_episodes_leave_the_present_alone() -> None:
+    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=3)
+    calibration = calibrate(engine, TOY.episodes(40, 4, seed=1), horizon=1, num_windows=1, seed=0)
+    assert calibration.strangeness.lengths == LENGTHS[:2]
+    calibration = calibrate(engine, TOY.episodes(40, 60, seed=1), horizon=1, num_windows=1, seed=0, trust_steps=0)
+    assert calibration.strangeness.lengths == (0,)
+    found = LocalWorld(engine, calibration, CrossEntropy()).predict(
+        History(observations={"position": np.zeros((20, 2))}, actions={"push": np.ones((19, 2))}), PUSH
+    )
+    assert float(found.trust) > 0.2  # nobody looked at the steps, which are impossible
