@@ -13,6 +13,8 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from worldline.data.store import Store
     from worldline.recipes.recipe import Recipe
 
@@ -51,6 +53,34 @@ def tiny() -> Callable[[Store], Recipe]:
         )
 
     return recipe
+
+
+@pytest.fixture(scope="session")
+def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small world of the toy without wind and camera, written as `worldline learn` does; it was not trained."""
+    from worldline.engines.learned import LearnedEngine
+    from worldline.heads.familiarity import Familiarity, FamiliarityConfig
+    from worldline.heads.readout import Readout, ReadoutConfig
+    from worldline.models.jepa import Jepa, JepaConfig
+    from worldline.planners.cem import CrossEntropy
+    from worldline.testing.toys import Integrator
+    from worldline.worlds.bundled import save_world
+    from worldline.worlds.calibration import calibrate
+
+    toy = Integrator(noise=0.1, camera=False, wind=False)
+    config = JepaConfig(inputs=("position",), latent_size=8, encoder_width=16, predictor_width=16)
+    engine = LearnedEngine(
+        model=Jepa(schema=toy.schema, config=config).eval().requires_grad_(False),
+        schema=toy.schema,
+        inputs=("position",),
+        readout=Readout(ReadoutConfig(latent_size=8, signals=toy.schema.observations, width=16)).eval(),
+        familiarity=Familiarity(FamiliarityConfig(latent_size=8)).eval(),
+    )
+    calibration = calibrate(engine, toy.episodes(30, 12, seed=1), horizon=6, num_windows=1, seed=0)
+    folder = tmp_path_factory.mktemp("learned") / "world"
+    planner = CrossEntropy(num_candidates=8, num_iterations=2)
+    save_world(folder, engine, calibration, planner, num_proposals=0, model="jepa", run={}, report=None)
+    return folder
 
 
 # A shell starts its background jobs with interrupts ignored; the tests of Ctrl-C need them.

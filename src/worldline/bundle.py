@@ -195,7 +195,7 @@ def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
         folder = _previous(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such folder. Give the folder that holds {MANIFEST}.")
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     total = sum(entry.size for entry in manifest.files.values())
     if total > max_bytes:
         raise BundleError(f"{folder}: holds {total} bytes, more than {max_bytes}. Raise max_bytes if you trust it.")
@@ -240,7 +240,12 @@ def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
         raise _refusal(path, f"cannot be read ({error.strerror})") from error
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """The table of contents of the bundle at `folder`; none of the files that it lists was looked at.
+
+    Raises:
+        BundleError: there is none, or it is not as it must be.
+    """
     path = folder / MANIFEST
     with _opened(folder, MANIFEST) as file:
         text = file.read(MAX_MANIFEST_BYTES + 1)
@@ -359,7 +364,7 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         foreign = _present(folder, manifest) - {MANIFEST, *manifest.files}
     except BundleError as error:
         raise BundleError(

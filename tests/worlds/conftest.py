@@ -1,16 +1,78 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Episode, History
+from worldline.bundle import read_bundle, write_bundle
+from worldline.contracts.engine import Future
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.engines.recent import RememberingEngine
 from worldline.engines.trivial import Linear
+from worldline.errors import BundleError
 from worldline.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
 from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Biased(RememberingEngine):
+    """The toy without its noise, off by `bias` metres more with each step; or one that fails."""
+
+    bias: float
+    fails: str = ""
+
+    @property
+    def kind(self) -> str:
+        return f"biased by {self.bias}"
+
+    def rollout(self, past: Arrays, future: Future) -> Arrays:
+        if self.fails == "imagine":
+            raise RuntimeError("out of luck")
+        if self.fails == "exit":
+            raise SystemExit
+        push = future.actions["push"]
+        place, steps = np.repeat(past["position"][:, -1][:, None], push.shape[1], 1), []
+        for step in range(push.shape[2]):
+            place = TOY.step(place, push[:, :, step], np.zeros(2)) + self.bias
+            steps.append(place * np.nan if self.fails == "nan" else place)
+        return {"position": np.stack(steps, 2).astype(np.float32)}
+
+
+def open_toy(path: Path) -> LocalWorld:
+    """The world in a bundle that `toy_bundle` wrote."""
+    about = json.loads(read_bundle(path).text("toy.json"))
+    if about["fails"] == "open":
+        raise BundleError("no key fits")
+    engine = Biased(schema=TOY.schema, typical={"position": np.zeros(2, np.float32)}, context=1, **about)
+    return LocalWorld(engine, None, CrossEntropy(num_candidates=8, num_iterations=2))
+
+
+def write_toy(folder: Path, bias: float = 0.0, fails: str = "") -> Path:
+    write_bundle(folder, {"toy.json": json.dumps({"bias": bias, "fails": fails})}, model="toy", notes={})
+    return folder
+
+
+@pytest.fixture
+def toy_bundle(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a bundle that `open_toy` opens; its world is off by `bias`, or fails to "open", "imagine", ..."""
+
+    def write(bias: float = 0.0, fails: str = "") -> Path:
+        return write_toy(tmp_path / f"toy {bias} {fails}", bias, fails)
+
+    return write
+
+
+@pytest.fixture(name="open_toy")
+def open_toy_fixture() -> Callable[[Path], LocalWorld]:
+    return open_toy
 
 
 @pytest.fixture(scope="session")
