@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.contracts.episode import Arrays
+from worldline.errors import InputError, UnsupportedError
 
 Case = TypeVar("Case")
 
 Values = NDArray[np.generic] | Tensor | float | np.number
+
+Wanted = str | float | tuple[int, ...]
+"""What a message must say: a word, a number, or a shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,51 @@ class Clause:
         self.holds(set(first) == set(second), f"{seen} (names {sorted(first)} and {sorted(second)})")
         for name in first:
             self.equal(first[name], second[name], within=within, seen=f"{seen}, signal {name!r}")
+
+    def refuses(self, what: str, ask: Callable[[], object], *wanted: Wanted) -> None:
+        """Raises AssertionError unless `ask` raises InputError, and its message says all that is wanted.
+
+        Args:
+            what: is wrong with what is asked.
+            ask: asks it.
+            wanted: what the message must say, such as the signal's name, the shape that is due and the one that came.
+        """
+        try:
+            ask()
+        except InputError as refusal:
+            self.says(what, str(refusal), *wanted)
+            return
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            self.holds(False, f"{what}: {type(error).__name__} ({error}) where InputError is due")
+        self.holds(False, f"{what}, and no InputError")
+
+    def lacks(self, what: str, ask: Callable[[], object], *names: str) -> bool:
+        """Whether `ask` was refused with UnsupportedError.
+
+        Raises AssertionError where the refusal does not name what is missing, or does not say what provides it.
+
+        Args:
+            what: is asked.
+            ask: asks it.
+            names: of the ability, or of the head or the calibration that provides it; the message holds one of them,
+                and has a sentence after the one that says what is wrong.
+        """
+        try:
+            ask()
+        except UnsupportedError as refusal:
+            text = str(refusal)
+            named = any(_says(text, name) for name in names)
+            self.holds(named, f"{what}: the refusal {text!r} names none of {', '.join(names)}")
+            self.holds(
+                bool(re.search(r"[.:;] +\S", text)), f"{what}: the refusal {text!r} does not say what provides it"
+            )
+            return True
+        return False
+
+    def says(self, what: str, text: str, *wanted: Wanted) -> None:
+        """Raises AssertionError where the message `text` does not say all that is wanted."""
+        left_out = [each for each in wanted if not _says(text, each)]
+        self.holds(not left_out, f"{what}: the message {text!r} does not say {', '.join(map(str, left_out))}")
 
     @contextmanager
     def unchanged(self, *arguments: object) -> Iterator[None]:
@@ -147,7 +197,19 @@ def changed_place(before: object, after: object) -> str | None:
         return None if torch.equal(before.nan_to_num(), after.nan_to_num()) else ""
     if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
         return None if before.tobytes() == after.tobytes() else ""
+    if isinstance(before, float) and isinstance(after, float) and np.isnan(before) and np.isnan(after):
+        return None
     return None if before == after else ""
+
+
+def _says(text: str, wanted: Wanted) -> bool:
+    """Whether a message holds a word, whatever its case; a number; or every size of a shape."""
+    if isinstance(wanted, str):
+        return wanted.lower() in text.lower()
+    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text)]
+    if isinstance(wanted, tuple):
+        return all(size in numbers for size in wanted)
+    return any(abs(number - wanted) <= 1e-3 * max(1.0, abs(wanted)) for number in numbers)
 
 
 @contextmanager
