@@ -67,7 +67,7 @@ def inputs_honest(case: WorldCase) -> None:
             INPUTS.refuses(what, partial(_means, case, fewer), signal.name)
         elif len(here.history.observations) > 1:
             seen = f"without {signal.name!r}, which is no input by the card, something else is predicted"
-            INPUTS.all_equal(_means(case, fewer), due, within=0.0, seen=seen)
+            INPUTS.all_equal(INPUTS.accepts(seen, partial(_means, case, fewer)), due, within=0.0, seen=seen)
 
 
 def short_history(case: WorldCase) -> None:
@@ -75,11 +75,9 @@ def short_history(case: WorldCase) -> None:
     here = one_of(case.cut(), 0)
     for length in range(1, case.card.context):
         history = _last(here.history, length)
-        for name, mean in _means(case, replace(here, history=history)).items():
-            seen = (
-                f"{length} of the {case.card.context} observations of context, and the mean of {name!r} is not finite"
-            )
-            CONTEXT.holds(bool(np.isfinite(mean).all()), seen)
+        asked = f"{length} of the {case.card.context} observations of context"
+        for name, mean in CONTEXT.accepts(asked, partial(_means, case, replace(here, history=history))).items():
+            CONTEXT.holds(bool(np.isfinite(mean).all()), f"{asked}, and the mean of {name!r} is not finite")
 
 
 def without(history: History, name: str) -> History:

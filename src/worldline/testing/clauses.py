@@ -17,6 +17,7 @@ from worldline.contracts.episode import Arrays
 from worldline.errors import InputError, UnsupportedError
 
 Case = TypeVar("Case")
+Answer = TypeVar("Answer")
 
 Values = NDArray[np.generic] | Tensor | float | np.number
 
@@ -44,7 +45,7 @@ class Clause:
             seen: what was seen instead.
         """
         if not condition:
-            raise AssertionError(f"[{self.name}] {seen}. Look at: {self.look}.")
+            raise self._breach(seen)
 
     def equal(self, first: Values, second: Values, *, within: float, seen: str) -> None:
         """Raises AssertionError where two arrays differ; NaN differs from everything.
@@ -66,6 +67,18 @@ class Clause:
         for name in first:
             self.equal(first[name], second[name], within=within, seen=f"{seen}, signal {name!r}")
 
+    def accepts(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` gives; raises AssertionError where it raises InputError.
+
+        Args:
+            what: is asked, and must be answered.
+            ask: asks it.
+        """
+        try:
+            return ask()
+        except InputError as refusal:
+            raise self._breach(f"{what}: InputError ({refusal}) where an answer is due") from refusal
+
     def refuses(self, what: str, ask: Callable[[], object], *wanted: Wanted) -> None:
         """Raises AssertionError unless `ask` raises InputError, and its message says all that is wanted.
 
@@ -78,10 +91,10 @@ class Clause:
             ask()
         except InputError as refusal:
             self.says(what, str(refusal), *wanted)
-            return
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            self.holds(False, f"{what}: {type(error).__name__} ({error}) where InputError is due")
-        self.holds(False, f"{what}, and no InputError")
+            raise self._breach(f"{what}: {type(error).__name__} ({error}) where InputError is due") from error
+        else:
+            raise self._breach(f"{what}, and no InputError")
 
     def lacks(self, what: str, ask: Callable[[], object], *names: str) -> bool:
         """Whether `ask` was refused with UnsupportedError.
@@ -110,6 +123,9 @@ class Clause:
         """Raises AssertionError where the message `text` does not say all that is wanted."""
         left_out = [each for each in wanted if not _says(text, each)]
         self.holds(not left_out, f"{what}: the message {text!r} does not say {', '.join(map(str, left_out))}")
+
+    def _breach(self, seen: str) -> AssertionError:
+        return AssertionError(f"[{self.name}] {seen}. Look at: {self.look}.")
 
     @contextmanager
     def unchanged(self, *arguments: object) -> Iterator[None]:

@@ -112,10 +112,10 @@ def _ends(case: WorldCase, name: str) -> list[int]:
     return [int(first.argmin()), int(first.argmax())]
 
 
-def _between(case: WorldCase, name: str, chosen: list[int]) -> float:
-    """A bound that holds easily in the first of two worlds, and hardly in the second."""
-    first = _first(case, name)
-    return float(0.9 * first[chosen[0]] + 0.1 * first[chosen[1]])
+def _between(case: WorldCase, name: str, chosen: list[int]) -> tuple[float, ...]:
+    """A bound on the first component that holds easily in the first of two worlds, and hardly in the second."""
+    others = (np.inf,) * (case.card.schema[name].size - 1)
+    return (float(_first(case, name)[chosen].mean()), *others)
 
 
 def _first(case: WorldCase, name: str) -> np.ndarray:
