@@ -118,9 +118,9 @@ def test_an_answer_that_is_due() -> None:
 def test_what_is_lacking_must_be_named_with_what_provides_it() -> None:
     assert not CLAUSE.lacks("to fly", lambda: 1, "wings")
     assert CLAUSE.lacks("to fly", partial(refuse, UnsupportedError("it has no Wings. Fit some.")), "wings", "engine")
-    with pytest.raises(AssertionError, match="to fly: the refusal 'no. Never.' names none of wings, engine"):
+    with pytest.raises(AssertionError, match=r"to fly: the refusal 'no\. Never\.' names none of wings, engine"):
         CLAUSE.lacks("to fly", partial(refuse, UnsupportedError("no. Never.")), "wings", "engine")
-    with pytest.raises(AssertionError, match="'it has no wings.' does not say what provides it"):
+    with pytest.raises(AssertionError, match=r"'it has no wings\.' does not say what provides it"):
         CLAUSE.lacks("to fly", partial(refuse, UnsupportedError("it has no wings.")), "wings")
 
 

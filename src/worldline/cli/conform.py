@@ -12,7 +12,7 @@ import typer
 from worldline.registry import load
 
 if TYPE_CHECKING:
-    from worldline.testing.engines import EngineCase
+    from worldline.testing.engine_case import EngineCase
     from worldline.testing.models import ModelCase
 
 
@@ -102,7 +102,7 @@ def _engine(name: str) -> EngineCase:
     """
     from worldline.engines.recent import RememberingEngine
     from worldline.errors import UnsupportedError
-    from worldline.testing.engines import EngineCase
+    from worldline.testing.engine_case import EngineCase
     from worldline.testing.toys import Integrator
 
     family = load("engine", name)
