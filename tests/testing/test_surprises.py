@@ -145,7 +145,7 @@ def episodes() -> Sequence[Episode]:
             surprise_uniform,
             r"\[world.surprise_uniform\] .* p-values of 'position' on real steps are at most",
         ),
-        (MissingIsOrdinary, surprise_of_missing, r"\[world.surprise_missing\] 'position' is missing at observation 3"),
+        (MissingIsOrdinary, surprise_of_missing, r"\[world.surprise_missing\] 'position' is missing at observation 14"),
         (EntityForgetsGaps, surprise_of_missing, r"\[world.surprise_missing\] all of 'body' is missing"),
         (StepsForgetGaps, surprise_of_missing, r"\[world.surprise_missing\] all is missing"),
         (MomentsByTime, moments_in_order, r"\[world.moments\] the p-values of the moments are not in order"),

@@ -70,7 +70,8 @@ def surprise_of_missing(case: WorldCase) -> None:
     """Where an observation is missing the p-value is 1: of a signal, of an entity or step all of which is missing."""
     if not _calibrated(case):
         return
-    episode, at = case.episodes[0], case.length
+    episode = case.episodes[0]
+    at = episode.num_steps  # the last one: no step sets out from it, which is the business of another clause
     everything = {name: np.ones(episode.num_steps + 1, bool) for name in episode.observations}
     observed = {**everything, **{name: value.astype(bool) for name, value in episode.observed.items()}}
 
