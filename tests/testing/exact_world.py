@@ -162,11 +162,13 @@ class Exact(World):
         history, actions, exogenous, single = self.batched(history, actions, exogenous, plans=True)
         path = self.path(history, actions, exogenous).transpose(0, 2, 1, 3)
         signals = {**self.inputs(actions), "wind": exogenous[:, None, None], "position": self.samples(path)}
-        outlook = Outlook(signals=signals, present=self.present(history), trust=self.trust_ahead)
+        outlook = Outlook(
+            signals=signals, present=self.present(history), periods=self.periods(), trust=self.trust_ahead
+        )
         steps = np.zeros((1, 1, 1, path.shape[2]))
         if goal.targets:
             target = np.asarray(goal.targets["position"])[None] if single else goal.targets["position"]
-            error = (signals["position"] - target[:, None, None, None]) / self.tolerance(goal)
+            error = self.error(signals["position"], target[:, None, None, None]) / self.tolerance(goal)
             steps = np.square(error).mean(-1)
         steps = self.with_costs(steps, [cost(outlook) for cost in goal.costs])
         steps = np.broadcast_to(steps, (*actions.shape[:2], *steps.shape[2:])) * self.weights(goal, path.shape[2])
@@ -197,6 +199,12 @@ class Exact(World):
             if arrays[name].shape[1]:
                 now[name] = arrays[name][:, -1]
         return now
+
+    def periods(self):
+        return {signal.name: signal.period for signal in self.schema.signals if signal.period is not None}
+
+    def error(self, values, target):
+        return self.schema["position"].difference(values, target)
 
     def trust_ahead(self, least):
         raise UnsupportedError("exact measures no novelty of what it imagines. Leave out what asks for it.")

@@ -9,7 +9,13 @@ from tests.testing.exact_world import Drawing, Exact, residual_paths, toy_case, 
 
 from worldline.contracts.episode import Episode
 from worldline.contracts.world import Chance
-from worldline.testing.goals import chance_by_the_band, outlook_shows, tolerance_scales, worst_samples
+from worldline.testing.goals import (
+    chance_by_the_band,
+    outlook_shows,
+    periods_heeded,
+    tolerance_scales,
+    worst_samples,
+)
 from worldline.testing.world_case import WorldCase
 
 
@@ -54,6 +60,25 @@ class PresentOfTheFirstStep(Exact):
         return {**super().present(history), "push": history.actions["push"][:, 0]}
 
 
+class Turning(Exact):
+    """Its position repeats, further out than it ever gets."""
+
+    @property
+    def schema(self):
+        position, *others = super().schema.signals
+        return replace(super().schema, signals=(replace(position, period=50.0), *others))
+
+
+class TargetsTheLongWay(Turning):
+    def error(self, values, target):
+        return values - target
+
+
+class HidesPeriods(Turning):
+    def periods(self):
+        return {}
+
+
 class ChanceIgnored(Exact):
     def banded(self, outlook, constraint):
         return outlook
@@ -94,11 +119,11 @@ def episodes() -> Sequence[Episode]:
     return toy_episodes()
 
 
-CLAUSES = (tolerance_scales, outlook_shows, chance_by_the_band, worst_samples)
+CLAUSES = (tolerance_scales, outlook_shows, periods_heeded, chance_by_the_band, worst_samples)
 
 
 @pytest.mark.parametrize("clause", CLAUSES)
-@pytest.mark.parametrize("world", [Exact, Drawing])
+@pytest.mark.parametrize("world", [Exact, Drawing, Turning])
 def test_a_correct_world_passes(
     world: type[Exact], clause: Callable[[WorldCase], None], episodes: Sequence[Episode]
 ) -> None:
@@ -117,6 +142,8 @@ def test_a_correct_world_passes(
         (ForgetsThePresent, outlook_shows, r"\[world.outlook\] Change of action 'push'"),
         (PresentOfTheFirstStep, outlook_shows, r"\[world.outlook\] Change of action 'push'"),
         (ShowsSamplesBelowTheMean, outlook_shows, r"\[world.outlook\] At(Most|Least)\('position'.* on average breaks"),
+        (TargetsTheLongWay, periods_heeded, r"\[world.periods\] a target of 'position' that is 50 m further"),
+        (HidesPeriods, periods_heeded, r"\[world.periods\] a reference of 'position' that is 50 m further"),
         (ChanceIgnored, chance_by_the_band, r"\[world.chance\] 'position' at most .* with probability 0.8"),
         (ChanceOfAnotherLevel, chance_by_the_band, r"\[world.chance\] 'position' at most .* with probability 0.8"),
         (

@@ -320,7 +320,7 @@ def test_a_correct_world_passes(
         (AnyEpisode, episodes_fit, r"\[world.episodes\] what_if: no 'push' in the episode, and no InputError"),
         (SilentRefusal, refusals_name_what_lacks, r"\[world.lacking\] .* the refusal 'no.' names none of distance"),
         (RefusalWithoutRemedy, refusals_name_what_lacks, r"\[world.lacking\] .* does not say what provides it"),
-        (AnswersInSteps, refusals_name_what_lacks, r"\[world.lacking\] a goal on 'position' in steps was answered"),
+        (AnswersInSteps, refusals_name_what_lacks, r"\[world.lacking\] score towards 'position' in steps was answered"),
         (
             SurprisedWithoutCalibration,
             refusals_name_what_lacks,

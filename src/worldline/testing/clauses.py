@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
 from typing import TypeVar
 
 import numpy as np
@@ -167,6 +168,62 @@ def breaches(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]
             crash.add_note(f"while checking the clause {clause.__name__} of {subject}")
             raise
     return broken
+
+
+class Verdict(StrEnum):
+    """What became of a clause."""
+
+    HOLDS = "holds"
+    BROKEN = "BROKEN"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a check of a clause showed.
+
+    Args:
+        clause: its name, such as "no peek".
+        verdict: whether it holds; an error is neither.
+        text: what was seen, or what the error says; empty where it holds.
+    """
+
+    clause: str
+    verdict: Verdict
+    text: str = ""
+
+
+def outcomes(case: Case, clauses: Iterable[Callable[[Case], None]]) -> Iterator[Outcome]:
+    """What became of each clause; an error in one does not hide the others.
+
+    Args:
+        case: given to each clause.
+        clauses: as in `breaches`.
+    """
+    for clause in clauses:
+        name = clause.__name__.replace("_", " ")
+        with _Caught() as caught:
+            clause(case)
+        error = caught.error
+        if error is None:
+            yield Outcome(clause=name, verdict=Verdict.HOLDS)
+        elif isinstance(error, AssertionError):
+            yield Outcome(clause=name, verdict=Verdict.BROKEN, text=str(error))
+        else:
+            yield Outcome(clause=name, verdict=Verdict.ERROR, text=f"[{name}] {type(error).__name__}: {error}")
+
+
+class _Caught:
+    """Keeps whatever exception its block raises, which then goes on after it; interrupts pass."""
+
+    error: Exception | None = None
+
+    def __enter__(self) -> _Caught:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.error = error if isinstance(error, Exception) else None
+        return self.error is not None
 
 
 def as_float(values: Values) -> NDArray[np.float64]:

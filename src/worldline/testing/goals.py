@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Signal
 from worldline.contracts.world import Chance, Constraint, Cost, Goal
-from worldline.costs import AtLeast, AtMost, Change, Price
+from worldline.costs import AtLeast, AtMost, Change, Price, Track
 from worldline.testing.clauses import Clause, as_float
 from worldline.testing.world_case import One, WorldCase, logged_plans, one_of
 
@@ -20,6 +20,7 @@ TOLERANCE = Clause(
 )
 OUTLOOK = Clause(name="world.outlook", look="Outlook; what is predicted, the inputs, and the present, by their names")
 CHANCE = Clause(name="world.chance", look="Chance; the constraint holds for the whole joint band of its level")
+PERIODS = Clause(name="world.periods", look="Signal.period; targets and costs count the shorter way round")
 SAMPLES = Clause(
     name="world.samples",
     look="Goal.risk, quantile and Card.deterministic; the worst samples, which are all alike if so",
@@ -75,6 +76,24 @@ def outlook_shows(case: WorldCase) -> None:
             steps = signal.difference(values, np.concatenate([before, values[:, :-1]], 1))
             due = np.square(steps).mean(-1).sum(-1)
             _costs(case, here, plans, Change(signal=signal.name, tolerance=1.0), due, signal)
+
+
+def periods_heeded(case: WorldCase) -> None:
+    """Of a signal that repeats, a target or a reference a whole turn away costs the same."""
+    here, plans = _question(case)
+    for name in case.vectors:
+        signal = case.card.schema[name]
+        if signal.period is None:
+            continue
+        target = as_float(case.cut().truth[name][1, -1])
+        costs: list[NDArray[np.floating]] = []
+        for aim in (target, target + signal.period):
+            track = Track(signal=name, reference=np.tile(aim, (case.horizon, 1)), tolerance=1.0)
+            goals = Goal(targets={name: aim.astype(signal.dtype)}, tolerance={name: 1.0}), Goal(costs=(track,))
+            costs.append(np.stack([as_float(case.score_one(here, plans, goal).cost) for goal in goals]))
+        for number, word in enumerate(("target", "reference")):
+            seen = f"a {word} of {name!r} that is {signal.period:g} {signal.unit} further costs something else"
+            PERIODS.equal(costs[1][number], costs[0][number], within=case.tolerance, seen=seen)
 
 
 def chance_by_the_band(case: WorldCase) -> None:

@@ -138,20 +138,18 @@ def refusals_name_what_lacks(case: WorldCase) -> None:
     here = one_of(cut, 0)
     plans = {name: value[None] for name, value in here.actions.items()}
     for signal in card.schema.observations:
-        goal = Goal(targets={signal.name: cut.truth[signal.name][0, -1]})
-        ask = partial(case.score_one, here, plans, replace(goal, in_steps=True))
-        refused = LACKING.lacks(f"score towards {signal.name!r} in steps", ask, "distance", "reaches")
-        seen = f"a goal on {signal.name!r} in steps was answered, though the card has no 'reaches'"
-        LACKING.holds(refused or "reaches" in card.abilities, seen)
-        if signal.kind is Kind.IMAGE or signal.name not in card.predicts:
-            LACKING.lacks(
-                f"score towards {signal.name!r}", partial(case.score_one, here, plans, goal), "distance", "reaches"
-            )
+        goal = Goal(targets={signal.name: np.asarray(cut.truth[signal.name][0, -1])})
+        for verb, ask in (("score", partial(case.score_one, here, plans)), ("plan", partial(case.plan_one, here))):
+            what, heads = f"{verb} towards {signal.name!r}", ("distance", "reaches")
+            refused = LACKING.lacks(f"{what} in steps", partial(ask, replace(goal, in_steps=True)), *heads)
+            seen = f"{what} in steps was answered, though the card has no 'reaches'"
+            LACKING.holds(refused or "reaches" in card.abilities, seen)
+            if signal.kind is Kind.IMAGE or signal.name not in card.predicts:
+                LACKING.lacks(what, partial(ask, goal), *heads)
     refused = LACKING.lacks("surprise", partial(case.world.surprise, case.episodes[0]), "calibrat")
-    told = f"predictions are {'' if case.predict_one(here).calibrated else 'not '}calibrated"
-    LACKING.holds(
-        refused != case.predict_one(here).calibrated, f"surprise was {'refused' if refused else 'answered'}, and {told}"
-    )
+    calibrated = case.predict_one(here).calibrated
+    seen = f"surprise was {'refused' if refused else 'answered'}, and predictions are {'' if calibrated else 'not '}"
+    LACKING.holds(refused != calibrated, f"{seen}calibrated")
 
 
 def trust_ahead(case: WorldCase) -> None:

@@ -20,7 +20,7 @@ from worldline.testing.cards import card_honest, inputs_honest, short_history
 from worldline.testing.clauses import Clause, as_float, difference, run
 from worldline.testing.confidence import bands_ordered, coverage, surprise_tells, trust_heeds_steps, trust_tells
 from worldline.testing.cuts import Cut, aligned, alignment_errors, hide, some_hidden, splice, wider
-from worldline.testing.goals import chance_by_the_band, outlook_shows, tolerance_scales, worst_samples
+from worldline.testing.goals import chance_by_the_band, outlook_shows, periods_heeded, tolerance_scales, worst_samples
 from worldline.testing.hindsight import abduction_honest
 from worldline.testing.horizons import horizon_honest
 from worldline.testing.plans import plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
@@ -392,7 +392,7 @@ def refuses_what_it_lacks(case: WorldCase) -> None:
     for signal in card.schema.observations:
         if signal.kind is not Kind.IMAGE and signal.name in card.predicts:
             continue
-        goal = Goal(targets={signal.name: cut.truth[signal.name][-1, -1]})
+        goal = Goal(targets={signal.name: np.asarray(cut.truth[signal.name][-1, -1])})
         asks: Mapping[str, Callable[[], object]] = {
             "score": partial(case.world.score, here.history, plans, goal, exogenous=here.exogenous),
             "plan": partial(_plan, replace(case, goal=goal), here),
@@ -434,6 +434,7 @@ CLAUSES: tuple[Callable[[WorldCase], None], ...] = (
     costs_add_up,
     tolerance_scales,
     outlook_shows,
+    periods_heeded,
     chance_by_the_band,
     worst_samples,
     trust_ahead,
