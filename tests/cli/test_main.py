@@ -139,26 +139,6 @@ def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(
     assert told in shown.stderr
 
 
-@pytest.mark.parametrize(("kind", "name"), [("planner", "cem"), ("engine", "linear"), ("model", "jepa")])
-def test_conform(kind: str, name: str) -> None:
-    shown = RUN.invoke(app, ["conform", kind, name])
-    assert shown.exit_code == 0, shown.output
-    assert "holds" in shown.output
-    assert "BROKEN" not in shown.output
-
-
-def test_conform_says_what_is_broken() -> None:
-    # It does not search, on purpose.
-    shown = RUN.invoke(app, ["conform", "planner", "first_proposal"])
-    assert shown.exit_code == 1
-
-
-def test_conform_refuses_what_it_cannot_build() -> None:
-    shown = RUN.invoke(app, ["conform", "engine", "simulator"])
-    assert shown.exit_code == 1
-    assert "check_engine" in shown.stderr
-
-
 def test_free_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("os.getloadavg", lambda: (2.6, 0.0, 0.0))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from worldline.contracts.episode import History
+from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import Clause, changed_place, difference, run, snapshot
 
 CLAUSE = Clause(name="toy.rule", look="the rule book")
@@ -88,3 +90,40 @@ def test_run_lists_every_breach() -> None:
     with pytest.raises(AssertionError, match=r"(?s)^Toy breaks 2 clause\(s\).*this case.*this case"):
         run("Toy", 3, [broken, fine, broken])
     run("Toy", 3, [fine])
+
+
+def refuse(error: Exception) -> None:
+    raise error
+
+
+def test_a_refusal_must_say_what_is_wanted() -> None:
+    told = InputError("action 'push' has shape (3, 2). Give it shape (4, 2), not below -1.5.")
+    CLAUSE.refuses("a push", partial(refuse, told), "push", (4, 2), (3, 2), -1.5)
+    with pytest.raises(AssertionError, match=r"a push: the message .* does not say pull, \(5, 2\), 2.5"):
+        CLAUSE.refuses("a push", partial(refuse, told), "push", "pull", (5, 2), 2.5)
+    with pytest.raises(AssertionError, match=r"a push: KeyError \('push'\) where InputError is due"):
+        CLAUSE.refuses("a push", partial(refuse, KeyError("push")))
+    with pytest.raises(AssertionError, match="a push, and no InputError"):
+        CLAUSE.refuses("a push", lambda: None)
+    with pytest.raises(RuntimeError):
+        CLAUSE.refuses("a push", partial(refuse, RuntimeError("a crash is no breach")))
+
+
+def test_an_answer_that_is_due() -> None:
+    assert CLAUSE.accepts("a sum", lambda: 2) == 2
+    with pytest.raises(AssertionError, match=r"a sum: InputError \(no\) where an answer is due"):
+        CLAUSE.accepts("a sum", partial(refuse, InputError("no")))
+
+
+def test_what_is_lacking_must_be_named_with_what_provides_it() -> None:
+    assert not CLAUSE.lacks("to fly", lambda: 1, "wings")
+    assert CLAUSE.lacks("to fly", partial(refuse, UnsupportedError("it has no Wings. Fit some.")), "wings", "engine")
+    with pytest.raises(AssertionError, match=r"to fly: the refusal 'no\. Never\.' names none of wings, engine"):
+        CLAUSE.lacks("to fly", partial(refuse, UnsupportedError("no. Never.")), "wings", "engine")
+    with pytest.raises(AssertionError, match=r"'it has no wings\.' does not say what provides it"):
+        CLAUSE.lacks("to fly", partial(refuse, UnsupportedError("it has no wings.")), "wings")
+
+
+def test_nan_is_the_same_as_nan_in_snapshots() -> None:
+    assert changed_place({"trust": float("nan")}, {"trust": float("nan")}) is None
+    assert changed_place({"trust": float("nan")}, {"trust": 1.0}) == "trust"

@@ -5,153 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.testing.exact_engine import Able, Drawing, Exact
 
-from worldline.contracts.engine import (
-    Abducts,
-    Card,
-    Differentiable,
-    Engine,
-    EngineBelief,
-    Future,
-    Noise,
-    Novelty,
-    Reaches,
-    Samples,
-)
-from worldline.contracts.episode import Episode, History
-from worldline.errors import InputError, UnsupportedError
+from worldline.contracts.engine import Differentiable, Samples
+from worldline.contracts.episode import Episode
+from worldline.errors import InputError
 from worldline.testing import check_engine
 from worldline.testing.clauses import breaches
-from worldline.testing.engines import CLAUSES, EngineCase, check_timing
+from worldline.testing.engine_case import EngineCase
+from worldline.testing.engines import CLAUSES, check_timing
 from worldline.testing.toys import Integrator
-
-
-class Exact(Engine):
-    """The smallest correct engine: the integrator's own equations. Faults override one of its small methods."""
-
-    abilities: tuple[str, ...] = ()
-    predicts = ("position",)
-    noise = 0.0
-
-    def __init__(self) -> None:
-        self.toy = Integrator(noise=self.noise)
-
-    @property
-    def deterministic(self) -> bool:
-        return self.noise == 0
-
-    def describe(self) -> Card:
-        return Card(
-            name="exact",
-            engine="exact",
-            schema=self.toy.schema,
-            inputs=("position",),
-            predicts=self.predicts,
-            context=1,
-            deterministic=self.deterministic,
-            abilities=self.abilities,
-        )
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        self.check(steps.observations, "position", 3)
-        self.check(steps.actions, "push", 3)
-        self.check(steps.exogenous, "wind", 3)
-        position, observed = self.seen(steps)
-        fresh = belief is None
-        now = self.first(position[:, 0], observed[:, 0]) if fresh else self.opened(belief)
-        for step in range(int(fresh), position.shape[1]):
-            inputs = step - int(fresh)
-            moved = self.toy.step(now, steps.actions["push"][:, inputs], steps.exogenous["wind"][:, inputs])
-            now = self.merged(position[:, step], observed[:, step, None], moved)
-        return self.closed(now)
-
-    def imagine(
-        self,
-        belief: EngineBelief,
-        future: Future,
-        *,
-        num_samples: int,
-        noise: Noise | None = None,
-        seed: int,
-    ) -> Samples:
-        self.check(future.actions, "push", 4)
-        self.check(future.exogenous, "wind", 3)
-        push, wind = self.pushes(future), self.winds(future)
-        num_worlds, num_versions, horizon, _ = push.shape
-        num = 1 if self.deterministic else num_samples
-        now = self.opened(belief)[:, None, None]
-        draws = self.draws((num_worlds, num_versions, num, horizon, 2), seed) if noise is None else noise
-        path = []
-        for step in range(horizon):
-            now = self.toy.step(now, push[:, :, None, step], wind[:, :, None, step]) + draws[:, :, :, step]
-            path.append(now)
-        return Samples(signals={"position": self.result(np.stack(path, 3)).astype(np.float32)})
-
-    def check(self, arrays, name, ndim) -> None:
-        if name not in arrays or arrays[name].ndim != ndim or arrays[name].shape[-1] != 2:
-            raise InputError(f"{name!r} is missing or has the wrong shape. Add it.")
-
-    def seen(self, steps):
-        position = steps.observations["position"].astype(float)
-        return position, steps.observed.get("position", np.ones(position.shape[:2])).astype(bool)
-
-    def first(self, position, observed):
-        return np.where(observed[:, None], position, 0.0)
-
-    def merged(self, position, observed, moved):
-        return np.where(observed, position, moved)
-
-    def closed(self, now):
-        return now
-
-    def opened(self, belief):
-        return belief
-
-    def pushes(self, future):
-        return future.actions["push"]
-
-    def winds(self, future):
-        return future.exogenous["wind"][:, None]
-
-    def draws(self, shape, seed):
-        shape = (shape[0], 1, *shape[2:])
-        return self.noise * np.random.default_rng(seed).standard_normal(shape)
-
-    def result(self, path):
-        return path
-
-
-class Drawing(Exact):
-    noise = 0.1
-
-
-class Able(Drawing, Abducts, Novelty, Reaches):
-    abilities = ("abducts", "novelty", "reaches")
-
-    def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
-        position = episode.observations["position"].astype(float)
-        clean = self.toy.step(position[:-1], episode.actions["push"], episode.exogenous["wind"])
-        left = (position[1:] - clean)[None, None, None, at:]
-        return position[None, at], np.concatenate([left, np.zeros((1, 1, 1, 50, 2))], 3)
-
-    def novelty(self, belief):
-        return np.abs(self.opened(belief)).max(1)
-
-    def novelty_ahead(self, belief, future):
-        return np.abs(self.imagine(belief, future, num_samples=3, seed=0).signals["position"].mean(2)).max(-1)
-
-    def distance(self, belief, future, goal):
-        if "position" not in goal:
-            raise UnsupportedError("there is no distance head for the camera.")
-        path = self.imagine(belief, future, num_samples=3, seed=0).signals["position"].mean(2)
-        return np.abs(path - goal["position"][:, None, None]).max(-1)
-
-    def propose(self, belief, goal, horizon, *, num_proposals, pending=None, seed):
-        here = self.opened(belief)
-        if pending is not None:
-            here = here + pending["push"].sum(1)
-        way = np.clip(0.2 * (goal["position"] - here), -1, 1)[:, None, None]
-        return {"push": np.broadcast_to(way, (len(way), 1, horizon, 2))}
 
 
 class Peeking(Exact):
@@ -355,6 +218,27 @@ class ForgetsWhatIsPending(Able):
         return super().propose(*args, **rest)
 
 
+class AbductsFromTheStart(Able):
+    """Goes on from the first observation, wherever it was asked to branch."""
+
+    def abduct(self, episode, at):
+        belief, noise = super().abduct(episode, at)
+        return 0 * belief + episode.observations["position"][None, 0], noise
+
+
+class AbductsTheWrongDraws(Able):
+    def abduct(self, episode, at):
+        belief, noise = super().abduct(episode, at)
+        return belief, -noise
+
+
+class NoveltyReversed(Able):
+    """The more usual, the newer."""
+
+    def novelty(self, belief):
+        return -super().novelty(belief)
+
+
 class ConstantNovelty(Able):
     def novelty(self, belief):
         return np.full(len(belief), 0.8)
@@ -389,7 +273,7 @@ FAULTS = [
     (FalselyModest, "engine.deterministic"),
     (ListsAnAbility, "engine.abilities"),
     (HidesAnAbility, "engine.abilities"),
-    (MisspellsAnAbility, "engine.abilities"),
+    (MisspellsAnAbility, "engine.card"),
     (PredictsNothingReal, "engine.card"),
     (WrongPrecision, "engine.samples"),
     (NoSampleAxis, "engine.samples"),
@@ -398,6 +282,9 @@ FAULTS = [
     (KeyErrorOfThePast, "engine.input_errors"),
     (MissingMeansZero, "engine.input_errors"),
     (NoiseNotReplayed, "engine.abducts"),
+    (AbductsFromTheStart, "engine.abducts"),
+    (AbductsTheWrongDraws, "engine.abducts"),
+    (NoveltyReversed, "engine.novelty"),
     (FakedDistance, "engine.reaches"),
     (ProposesOutside, "engine.reaches"),
     (ProposesWhatIsPending, "engine.reaches"),

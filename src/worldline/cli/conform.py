@@ -2,68 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from enum import StrEnum
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worldline.cli.options import Json
+from worldline.errors import InputError
 from worldline.registry import load
 
 if TYPE_CHECKING:
-    from worldline.testing.engines import EngineCase
+    from worldline.testing.clauses import Outcome
+    from worldline.testing.engine_case import EngineCase
     from worldline.testing.models import ModelCase
 
 
 class Kind(StrEnum):
-    """What can be checked by name."""
+    """What can be checked."""
 
+    WORLD = "world"
     PLANNER = "planner"
     MODEL = "model"
     ENGINE = "engine"
 
 
 def conform(
-    kind: Annotated[Kind, typer.Argument(help="What it is.")],
-    name: Annotated[str, typer.Argument(help="Its registered name.")],
+    subject: Annotated[
+        str, typer.Argument(metavar="WORLD|KIND", help="A world as `worldline.open` takes it, or a kind of part.")
+    ],
+    second: Annotated[
+        str | None,
+        typer.Argument(metavar="LOGS|NAME", help="Held-out logs of the world, or the part's registered name."),
+    ] = None,
+    third: Annotated[Path | None, typer.Argument(metavar="LOGS", help="After `world WORLD` only.")] = None,
+    horizon: Annotated[int, typer.Option(min=2, help="Steps that a world predicts and plans.")] = 4,
+    episodes: Annotated[int, typer.Option(min=2, help="The most episodes that a world is tried on.")] = 100,
+    calibrated_on: Annotated[
+        int | None,
+        typer.Option(min=1, help="Episodes that set the widths of its bands.", show_default="what it says itself"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    json: Json = None,
 ) -> None:
-    """Check a registered part against its contract, clause by clause."""
-    from worldline.cli.output import print_table
+    """Check against its contract, clause by clause, a world with logs of it, or a registered part.
 
-    breaches: list[str] = []
-    rows: list[tuple[str, str]] = []
-    for clause, check in _checks(kind, name).items():
-        try:
-            check()
-        except AssertionError as breach:
-            breaches.append(str(breach))
-            rows.append((clause, "BROKEN"))
-        else:
-            rows.append((clause, "holds"))
-    print_table(f"{kind} {name}", ("clause", ""), rows)
-    for text in breaches:
-        print(text)
-    if breaches:
+    A world: `worldline conform WORLD LOGS`, or `conform world WORLD LOGS` where its name is that of a kind.
+    A part: `worldline conform planner|model|engine NAME`. The exit status is 1 where a clause does not hold.
+    """
+    from worldline.cli.output import check_json, print_table, write_json
+    from worldline.testing.clauses import Verdict
+
+    check_json(json)
+    kind, name, logs = _asked(subject, second, third)
+    if kind is Kind.WORLD:
+        found = list(_world(name, logs, horizon, episodes, calibrated_on, seed))
+    else:
+        found = list(_part(kind, name))
+    print_table(f"{kind} {name}", ("clause", ""), [(one.clause, one.verdict) for one in found])
+    for one in found:
+        if one.text:
+            print(one.text)
+    rows = [{"clause": one.clause, "verdict": str(one.verdict).lower(), "text": one.text} for one in found]
+    write_json(json, {"kind": str(kind), "name": name, "clauses": rows})
+    if any(one.verdict is not Verdict.HOLDS for one in found):
         raise typer.Exit(1)
 
 
-def _checks(kind: Kind, name: str) -> dict[str, Callable[[], None]]:
-    """Per clause of the contract what checks it; raises AssertionError where it is broken."""
+def _asked(subject: str, second: str | None, third: Path | None) -> tuple[Kind, str, Path | None]:
+    """The kind, the name, and where the logs are.
+
+    Raises:
+        InputError: something is missing, or there is too much.
+    """
+    if subject not in list(Kind):
+        if third is not None:
+            raise InputError(f"{third} is one argument too many after {subject} and {second}. Give WORLD and LOGS.")
+        return Kind.WORLD, subject, None if second is None else Path(second)
+    kind = Kind(subject)
+    if second is None:
+        raise InputError(
+            f"{subject} alone is a kind. Give the name of a part too, or ./{subject} for a world in that folder."
+        )
+    if kind is not Kind.WORLD and third is not None:
+        raise InputError(f"a {kind} is checked on a toy world, and {third} was given too. Leave it out.")
+    return kind, second, third
+
+
+def _world(
+    name: str, logs: Path | None, horizon: int, episodes: int, calibrated_on: int | None, seed: int
+) -> Iterator[Outcome]:
+    """What became of each clause of `World`.
+
+    Raises:
+        InputError: there are no logs.
+    """
+    import worldline
+    from worldline.testing.clauses import outcomes
+    from worldline.testing.logged_world import case_from_logs
+    from worldline.testing.worlds import CLAUSES
+
+    if logs is None:
+        raise InputError(
+            f"{name} is checked on logs: whether bands, trust and surprise keep their word shows only on episodes that "
+            f"it has not seen. Give held-out logs: worldline conform {name} LOGS."
+        )
+    case = case_from_logs(
+        worldline.open(name),
+        logs,
+        opened_from=name,
+        horizon=horizon,
+        num_episodes=episodes,
+        num_calibration=calibrated_on,
+        seed=seed,
+    )
+    print(f"{len(case.episodes)} episodes of {logs}, {horizon} steps ahead.")
+    return outcomes(case, CLAUSES)
+
+
+def _part(kind: Kind, name: str) -> Iterator[Outcome]:
+    """What became of each clause of the part's contract."""
     from worldline.testing import engines, models, planners
+    from worldline.testing.clauses import outcomes
 
     if kind is Kind.PLANNER:
-        planner = planners.PlannerCase(planner=load("planner", name)())
-        return {_words(clause): partial(clause, planner) for clause in planners.CLAUSES}
+        return outcomes(planners.PlannerCase(planner=load("planner", name)()), planners.CLAUSES)
     if kind is Kind.MODEL:
-        model = _model(name)
-        return {_words(clause): partial(clause, model) for clause in models.CLAUSES}
-    engine = _engine(name)
-    return {_words(clause): partial(clause, engine) for clause in engines.CLAUSES}
-
-
-def _words(clause: Callable[..., None]) -> str:
-    return clause.__name__.replace("_", " ")
+        return outcomes(_model(name), models.CLAUSES)
+    return outcomes(_engine(name), engines.CLAUSES)
 
 
 def _model(name: str) -> ModelCase:
@@ -102,7 +169,7 @@ def _engine(name: str) -> EngineCase:
     """
     from worldline.engines.recent import RememberingEngine
     from worldline.errors import UnsupportedError
-    from worldline.testing.engines import EngineCase
+    from worldline.testing.engine_case import EngineCase
     from worldline.testing.toys import Integrator
 
     family = load("engine", name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
 from typing import TypeVar
 
 import numpy as np
@@ -13,10 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.contracts.episode import Arrays
+from worldline.errors import InputError, UnsupportedError
 
 Case = TypeVar("Case")
+Answer = TypeVar("Answer")
 
 Values = NDArray[np.generic] | Tensor | float | np.number
+
+Wanted = str | float | tuple[int, ...]
+"""What a message must say: a word, a number, or a shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +46,7 @@ class Clause:
             seen: what was seen instead.
         """
         if not condition:
-            raise AssertionError(f"[{self.name}] {seen}. Look at: {self.look}.")
+            raise self._breach(seen)
 
     def equal(self, first: Values, second: Values, *, within: float, seen: str) -> None:
         """Raises AssertionError where two arrays differ; NaN differs from everything.
@@ -60,6 +67,66 @@ class Clause:
         self.holds(set(first) == set(second), f"{seen} (names {sorted(first)} and {sorted(second)})")
         for name in first:
             self.equal(first[name], second[name], within=within, seen=f"{seen}, signal {name!r}")
+
+    def accepts(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` gives; raises AssertionError where it raises InputError.
+
+        Args:
+            what: is asked, and must be answered.
+            ask: asks it.
+        """
+        try:
+            return ask()
+        except InputError as refusal:
+            raise self._breach(f"{what}: InputError ({refusal}) where an answer is due") from refusal
+
+    def refuses(self, what: str, ask: Callable[[], object], *wanted: Wanted) -> None:
+        """Raises AssertionError unless `ask` raises InputError, and its message says all that is wanted.
+
+        Args:
+            what: is wrong with what is asked.
+            ask: asks it.
+            wanted: what the message must say, such as the signal's name, the shape that is due and the one that came.
+        """
+        try:
+            ask()
+        except InputError as refusal:
+            self.says(what, str(refusal), *wanted)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._breach(f"{what}: {type(error).__name__} ({error}) where InputError is due") from error
+        else:
+            raise self._breach(f"{what}, and no InputError")
+
+    def lacks(self, what: str, ask: Callable[[], object], *names: str) -> bool:
+        """Whether `ask` was refused with UnsupportedError.
+
+        Raises AssertionError where the refusal does not name what is missing, or does not say what provides it.
+
+        Args:
+            what: is asked.
+            ask: asks it.
+            names: of the ability, or of the head or the calibration that provides it; the message holds one of them,
+                and has a sentence after the one that says what is wrong.
+        """
+        try:
+            ask()
+        except UnsupportedError as refusal:
+            text = str(refusal)
+            named = any(_says(text, name) for name in names)
+            self.holds(named, f"{what}: the refusal {text!r} names none of {', '.join(names)}")
+            self.holds(
+                bool(re.search(r"[.:;] +\S", text)), f"{what}: the refusal {text!r} does not say what provides it"
+            )
+            return True
+        return False
+
+    def says(self, what: str, text: str, *wanted: Wanted) -> None:
+        """Raises AssertionError where the message `text` does not say all that is wanted."""
+        left_out = [each for each in wanted if not _says(text, each)]
+        self.holds(not left_out, f"{what}: the message {text!r} does not say {', '.join(map(str, left_out))}")
+
+    def _breach(self, seen: str) -> AssertionError:
+        return AssertionError(f"[{self.name}] {seen}. Look at: {self.look}.")
 
     @contextmanager
     def unchanged(self, *arguments: object) -> Iterator[None]:
@@ -101,6 +168,62 @@ def breaches(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]
             crash.add_note(f"while checking the clause {clause.__name__} of {subject}")
             raise
     return broken
+
+
+class Verdict(StrEnum):
+    """What became of a clause."""
+
+    HOLDS = "holds"
+    BROKEN = "BROKEN"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a check of a clause showed.
+
+    Args:
+        clause: its name, such as "no peek".
+        verdict: whether it holds; an error is neither.
+        text: what was seen, or what the error says; empty where it holds.
+    """
+
+    clause: str
+    verdict: Verdict
+    text: str = ""
+
+
+def outcomes(case: Case, clauses: Iterable[Callable[[Case], None]]) -> Iterator[Outcome]:
+    """What became of each clause; an error in one does not hide the others.
+
+    Args:
+        case: given to each clause.
+        clauses: as in `breaches`.
+    """
+    for clause in clauses:
+        name = clause.__name__.replace("_", " ")
+        with _Caught() as caught:
+            clause(case)
+        error = caught.error
+        if error is None:
+            yield Outcome(clause=name, verdict=Verdict.HOLDS)
+        elif isinstance(error, AssertionError):
+            yield Outcome(clause=name, verdict=Verdict.BROKEN, text=str(error))
+        else:
+            yield Outcome(clause=name, verdict=Verdict.ERROR, text=f"[{name}] {type(error).__name__}: {error}")
+
+
+class _Caught:
+    """Keeps whatever exception its block raises, which then goes on after it; interrupts pass."""
+
+    error: Exception | None = None
+
+    def __enter__(self) -> _Caught:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.error = error if isinstance(error, Exception) else None
+        return self.error is not None
 
 
 def as_float(values: Values) -> NDArray[np.float64]:
@@ -147,7 +270,19 @@ def changed_place(before: object, after: object) -> str | None:
         return None if torch.equal(before.nan_to_num(), after.nan_to_num()) else ""
     if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
         return None if before.tobytes() == after.tobytes() else ""
+    if isinstance(before, float) and isinstance(after, float) and np.isnan(before) and np.isnan(after):
+        return None
     return None if before == after else ""
+
+
+def _says(text: str, wanted: Wanted) -> bool:
+    """Whether a message holds a word, whatever its case; a number; or every size of a shape."""
+    if isinstance(wanted, str):
+        return wanted.lower() in text.lower()
+    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text)]
+    if isinstance(wanted, tuple):
+        return all(size in numbers for size in wanted)
+    return any(abs(number - wanted) <= 1e-3 * max(1.0, abs(wanted)) for number in numbers)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Clauses on what a world says of its own certainty: bands, horizon, trust, surprise.
+"""Clauses on what a world says of its own certainty: bands, trust, surprise.
 
 These count over episodes; `WorldCase.alpha` is the chance that an honest world breaks one of them.
 """
@@ -16,8 +16,8 @@ from worldline.contracts.world import Forecast
 from worldline.errors import UnsupportedError
 from worldline.testing.chance import separation, tails
 from worldline.testing.clauses import Clause, as_float
-from worldline.testing.cuts import Cut, places
-from worldline.testing.world_case import WorldCase, corrupt
+from worldline.testing.cuts import Cut, places, random_cut
+from worldline.testing.world_case import WorldCase, corrupt, one_of
 
 LEVELS: Final = (0.5, 0.8, 0.95)
 """Levels that bands are asked for."""
@@ -25,12 +25,19 @@ LEVELS: Final = (0.5, 0.8, 0.95)
 EXACT: Final = 1e-3
 """A band narrower than this share of its signal's spread counts as no band: the world is exact."""
 
+STEPS_MORE: Final = 4
+"""Observations beyond the context of a history by whose steps trust is tried."""
+
+CLEAR: Final = 0.9
+"""From this share of pairs on, surprise tells broken steps from real ones beyond doubt."""
+
 BANDS = Clause(name="world.bands", look="Forecast.low and high; low <= mean <= high, and wider for a higher level")
 COVERAGE = Clause(
     name="world.coverage", look="Forecast.low and high; the whole trajectory is inside at the level's rate"
 )
-HORIZON = Clause(name="world.horizon", look="Forecast.horizon; up to it, and no further, bands tell more than nothing")
-TRUST = Clause(name="world.trust", look="Prediction.trust; a p-value, in [0, 1] and small for what was never seen")
+TRUST = Clause(
+    name="world.trust", look="Prediction.trust; a p-value, in [0, 1], small where present or steps are like none before"
+)
 SURPRISE = Clause(
     name="world.surprise", look="World.surprise; calibrated p-values [T], small where something odd happens"
 )
@@ -80,31 +87,6 @@ def coverage(case: WorldCase) -> None:
                 COVERAGE.holds(chance.high >= case.alpha, f"{seen}, too many (chance {chance.high:.2g})")
 
 
-def horizon_honest(case: WorldCase) -> None:
-    """Up to `horizon` the band is narrower than the spread of the signal, just after it is not (within a factor 2)."""
-    cut = case.cut()
-    prediction = case.predict(cut)
-    for name in case.card.predicts:
-        reached = np.asarray(prediction.signals[name].horizon)
-        seen = f"signal {name!r}: horizon {reached.tolist()} for T = {case.horizon} and W = {cut.num_worlds}"
-        HORIZON.holds(reached.shape == (cut.num_worlds,), seen)
-        HORIZON.holds(bool((reached >= 0).all() and (reached <= case.horizon).all()), seen)
-    if not prediction.calibrated:
-        return
-    for name in case.vectors:
-        forecast = prediction.signals[name]
-        low, high = _climate(case, name, prediction.level)
-        relative = (_width(forecast) / np.maximum(high - low, 1e-12)).mean(-1)  # [W, T]
-        reached = np.asarray(forecast.horizon)
-        within = np.arange(1, case.horizon + 1) <= reached[:, None]
-        widest = float(np.where(within, relative, 0.0).max())
-        seen = f"signal {name!r}: within its horizon the band is {widest:.3g} times as wide as knowing nothing"
-        HORIZON.holds(widest <= 2.0, seen)
-        after = relative[reached < case.horizon, reached[reached < case.horizon]]
-        seen = f"signal {name!r}: just after its horizon the band is far narrower than knowing nothing"
-        HORIZON.holds(not after.size or float(np.median(after)) >= 0.5, f"{seen} ({after[:3].tolist()})")
-
-
 def trust_tells(case: WorldCase) -> None:
     """Trust is a p-value: in [0, 1], seldom small on real histories, and smaller on corrupted ones."""
     cut = case.cut()
@@ -121,6 +103,31 @@ def trust_tells(case: WorldCase) -> None:
     told = separation(wild, real)
     seen = f"trust of corrupted histories is below that of real ones in {told:.0%} of pairs (0.5 tells nothing)"
     TRUST.holds(told >= 0.75, f"{seen}; means {wild.mean():.3g} and {real.mean():.3g}")
+
+
+def trust_heeds_steps(case: WorldCase) -> None:
+    """Trust is smaller where a step of the history does not follow from those before it, each value being usual.
+
+    Checked on histories longer than `Card.context`, where the world's own surprise tells such steps apart.
+    """
+    length = case.length + STEPS_MORE
+    at = length - STEPS_MORE + 1  # judged by its predecessors, and not what the present is seen by alone
+    long = [episode for episode in case.episodes if episode.num_steps >= length - 1 + case.horizon]
+    if len(long) < 2 or not case.predict(case.cut()).calibrated:
+        return
+    cut = random_cut(long, length=length, horizon=case.horizon, seed=case.seed)
+    changed = {name: value.copy() for name, value in cut.history.observations.items()}
+    for value in changed.values():
+        value[:, at] = np.roll(value[:, at], 1, axis=0)
+    broken = replace(cut, history=replace(cut.history, observations=changed))
+    told = separation(_least(case, broken, at), _least(case, cut, at))
+    if told < CLEAR:
+        return
+    real, odd = as_float(case.predict(cut).trust), as_float(case.predict(broken).trust)
+    _seldom_small(case, TRUST, real, "trust of long histories")
+    found = separation(odd, real)
+    seen = f"one observation of the history is that of another episode: surprise sees it in {told:.0%} of pairs, trust"
+    TRUST.holds(found >= 0.75, f"{seen} in {found:.0%} (50% tells nothing)")
 
 
 def surprise_tells(case: WorldCase) -> None:
@@ -142,6 +149,21 @@ def surprise_tells(case: WorldCase) -> None:
         told = separation(odd[:, column], real[:, column])
         seen = f"p-values of {name!r} where it jumps are below those of real steps in {told:.0%} of pairs"
         SURPRISE.holds(told >= 0.75, f"{seen} (0.5 tells nothing)")
+
+
+def _least(case: WorldCase, cut: Cut, at: int) -> NDArray[np.floating]:
+    """The p-value of the step that leads to observation `at` of each history, the least of its signals [W]."""
+    found = []
+    for world in range(cut.num_worlds):
+        history = one_of(cut, world).history
+        episode = Episode(
+            observations=history.observations,
+            actions=history.actions,
+            exogenous=history.exogenous,
+            observed=history.observed,
+        )
+        found.append(min(float(value[at - 1]) for value in _p_values(case, episode).values()))
+    return np.asarray(found)
 
 
 def _levels(case: WorldCase) -> list[float]:
@@ -212,9 +234,3 @@ def _values(case: WorldCase, name: str) -> NDArray[np.floating]:
 
 def _spread(case: WorldCase, name: str) -> NDArray[np.floating]:
     return np.asarray(np.nanstd(_values(case, name), axis=0))
-
-
-def _climate(case: WorldCase, name: str, level: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The central range of a signal, all that is known without a history."""
-    low, high = np.nanquantile(_values(case, name), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high

@@ -170,7 +170,7 @@ def alignment_errors(
         piece = cut(episodes, at, length=length, horizon=horizon)
         for shift, found in errors.items():
             moved = cut(episodes, [now + shift for now in at], length=length, horizon=horizon).actions
-            each = [_squared_error(piece, name, value) for name, value in answer(piece, moved).items()]
+            each = [squared_error(piece, name, value) for name, value in answer(piece, moved).items()]
             found.append(np.mean(each, axis=0))
     return {shift: np.concatenate(found) for shift, found in errors.items()}
 
@@ -191,7 +191,8 @@ def aligned(clause: Clause, errors: Mapping[int, NDArray[np.floating]]) -> None:
         clause.holds(float(gain.mean()) <= doubt, f"the error is {pair}")
 
 
-def _squared_error(piece: Cut, name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
+def squared_error(piece: Cut, name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
+    """The mean squared error [W] of predictions [W, T, *shape], in variances of the signal, where it is known."""
     truth, known = piece.truth[name].astype(np.float64), piece.known[name].astype(bool)
     scale = np.nanvar(truth[known], axis=0) + 1e-12
     error = np.square(value.astype(np.float64) - truth) / scale

@@ -9,7 +9,7 @@ import numpy as np
 
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.world import Goal, Prediction, World
+from worldline.contracts.world import Constraint, Goal, Plan, Prediction, Scores, World
 from worldline.errors import InputError
 from worldline.testing.clauses import as_float
 from worldline.testing.cuts import Cut, map_history, random_cut
@@ -67,6 +67,38 @@ class WorldCase:
         """What the world says of the W worlds in `cut` under the logged actions, or under `actions`."""
         return self.world.predict(cut.history, actions or cut.actions, exogenous=cut.exogenous or None, level=level)
 
+    def predict_one(self, here: One, *, level: float = 0.8) -> Prediction:
+        """What the world says of one world."""
+        return self.world.predict(here.history, here.actions, exogenous=here.exogenous, level=level)
+
+    def score_one(
+        self, here: One, plans: Arrays, goal: Goal | None = None, constraints: Sequence[Constraint] = ()
+    ) -> Scores:
+        """The scores of N plans [N, T, *shape] for one world, towards the case's goal or another."""
+        return self.world.score(here.history, plans, goal or self.goal, constraints, exogenous=here.exogenous)
+
+    def plan_one(
+        self,
+        here: One,
+        goal: Goal | None = None,
+        *,
+        proposals: Arrays | None = None,
+        budget_s: float | None = None,
+        min_trust: float = 0.0,
+        seed: int | None = None,
+    ) -> Plan:
+        """A plan for one world, as long as its exogenous inputs are known, towards the case's goal or another."""
+        return self.world.plan(
+            here.history,
+            goal or self.goal,
+            horizon=self.horizon,
+            exogenous=here.exogenous,
+            proposals=proposals,
+            budget_s=budget_s,
+            min_trust=min_trust,
+            seed=self.seed if seed is None else seed,
+        )
+
     def batch_goal(self, num_worlds: int) -> Goal:
         """The goal, the same for each of W worlds."""
         targets = {name: np.stack([value] * num_worlds) for name, value in self.goal.targets.items()}
@@ -99,6 +131,11 @@ def one_of(cut: Cut, world: int) -> One:
         actions=pick(cut.actions),
         exogenous=pick(cut.exogenous) or None,
     )
+
+
+def logged_plans(cut: Cut, world: int, num_plans: int, seed: int) -> Arrays:
+    """Plans [N, T, *shape] for one world of a cut: what was done there, then steps redrawn from the log."""
+    return {name: value[world] for name, value in cut.future(num_plans, seed).actions.items()}
 
 
 def corrupt(arrays: Arrays, seed: int) -> Arrays:

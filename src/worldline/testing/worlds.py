@@ -1,4 +1,4 @@
-"""Is this a `World`? Every clause of `contracts/world.py`, one function each; `confidence.py` has those on certainty.
+"""Is this a `World`? Every clause of `contracts/world.py`, one function each, in the files that `CLAUSES` names.
 
 `check_world(world, episodes, goal)` checks them all; `no_peek(WorldCase(world=world, ...))` checks one.
 """
@@ -18,12 +18,33 @@ from worldline.contracts.schema import Kind
 from worldline.contracts.world import Abduction, Constraint, Goal, Plan, PlanStatus, Prediction, World
 from worldline.costs import AtMost, Price
 from worldline.errors import InputError, UnsupportedError
+from worldline.testing.cards import card_honest, inputs_honest, short_history
 from worldline.testing.clauses import Clause, as_float, difference, run
-from worldline.testing.confidence import bands_ordered, coverage, horizon_honest, surprise_tells, trust_tells
+from worldline.testing.confidence import bands_ordered, coverage, surprise_tells, trust_heeds_steps, trust_tells
 from worldline.testing.cuts import Cut, aligned, alignment_errors, hide, some_hidden, splice, wider
+from worldline.testing.goals import chance_by_the_band, outlook_shows, periods_heeded, tolerance_scales, worst_samples
+from worldline.testing.hindsight import abduction_honest
+from worldline.testing.horizons import horizon_honest
+from worldline.testing.plans import plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
+from worldline.testing.refusals import (
+    bounds_kept,
+    episodes_fit,
+    exogenous_needed,
+    messages_tell,
+    ranges_kept,
+    refusals_name_what_lacks,
+    trust_ahead,
+)
+from worldline.testing.steadiness import same_from_eight_threads, same_whatever_came_between
+from worldline.testing.surprises import (
+    moments_in_order,
+    surprise_of_missing,
+    surprise_parts,
+    surprise_together,
+    surprise_uniform,
+)
 from worldline.testing.world_case import One, WorldCase, one_of
 
-CARD = Clause(name="world.card", look="World.describe; predicts names observation signals of the schema")
 SHAPES = Clause(name="world.prediction", look="Prediction and Forecast; a mean [T, *shape] and a band for each signal")
 BATCH = Clause(name="world.batch", look="the verbs; W worlds at once are W worlds one by one, without the leading axis")
 MASKS = Clause(name="world.masks", look="History.observed; where it is False the value, NaN too, must not matter")
@@ -79,15 +100,6 @@ def check_world(
         seed=seed,
     )
     run(type(world).__name__, case, CLAUSES)
-
-
-def card_honest(case: WorldCase) -> None:
-    """The card names predicted signals that exist, and does not change."""
-    card = case.card
-    known = {signal.name for signal in card.schema.observations}
-    CARD.holds(bool(card.predicts), "the card predicts nothing")
-    CARD.holds(set(card.predicts) <= known, f"predicts {card.predicts}, but the observations are {sorted(known)}")
-    CARD.holds(case.card == card, "describe gave two different cards")
 
 
 def prediction_shapes(case: WorldCase) -> None:
@@ -388,7 +400,7 @@ def refuses_what_it_lacks(case: WorldCase) -> None:
     for signal in card.schema.observations:
         if signal.kind is not Kind.IMAGE and signal.name in card.predicts:
             continue
-        goal = Goal(targets={signal.name: cut.truth[signal.name][-1, -1]})
+        goal = Goal(targets={signal.name: np.asarray(cut.truth[signal.name][-1, -1])})
         asks: Mapping[str, Callable[[], object]] = {
             "score": partial(case.world.score, here.history, plans, goal, exogenous=here.exogenous),
             "plan": partial(_plan, replace(case, goal=goal), here),
@@ -408,26 +420,53 @@ def refuses_what_it_lacks(case: WorldCase) -> None:
 
 CLAUSES: tuple[Callable[[WorldCase], None], ...] = (
     card_honest,
+    inputs_honest,
+    short_history,
     prediction_shapes,
     batch_is_loop,
     bands_ordered,
     coverage,
     horizon_honest,
     trust_tells,
+    trust_heeds_steps,
     masks_hide,
     no_peek,
     timing,
     arguments_unchanged,
     input_errors,
+    messages_tell,
+    bounds_kept,
+    exogenous_needed,
+    ranges_kept,
     scores_each_plan,
     costs_add_up,
+    tolerance_scales,
+    outlook_shows,
+    periods_heeded,
+    chance_by_the_band,
+    worst_samples,
+    trust_ahead,
+    trust_is_one,
     plan_honest,
     plan_after_pending,
     plan_constrained,
     plan_refuses,
+    plan_in_time,
+    plan_heeds_proposals,
+    plan_of_batch,
     what_if_factual,
+    abduction_honest,
     surprise_tells,
+    surprise_parts,
+    surprise_together,
+    surprise_uniform,
+    surprise_of_missing,
+    moments_in_order,
+    episodes_fit,
     refuses_what_it_lacks,
+    refusals_name_what_lacks,
+    same_from_eight_threads,
+    same_whatever_came_between,
 )
 """Every clause, in the order in which a report lists them."""
 

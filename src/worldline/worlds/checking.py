@@ -47,7 +47,8 @@ def check_history(schema: Schema, history: History) -> Present:
         InputError: names the signal, what is wrong, and what to do.
     """
     if not history.observations:
-        raise InputError("the history has no observations. Give at least one observation of each signal.")
+        names = ", ".join(signal.name for signal in schema.observations)
+        raise InputError(f"the history has no observations. Give at least one observation of each signal: {names}.")
     name, value = next(iter(history.observations.items()))
     signal, axes = _signal(schema.observations, name, "observation"), np.ndim(value)
     extra = axes - len(signal.shape)

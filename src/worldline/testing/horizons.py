@@ -1,0 +1,157 @@
+"""The clause on how far a world claims to see: `Forecast.horizon`, measured against knowing next to nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Episode
+from worldline.testing.clauses import Clause, as_float
+from worldline.testing.cuts import ROUNDS, Cut, random_cut
+from worldline.testing.world_case import WorldCase
+from worldline.worlds.pieces import mean_of
+
+Floats = NDArray[np.floating]
+
+GOOD: Final = 0.05
+"""A squared error below this share of the signal's variance is skill, whatever persistence does."""
+
+HORIZON = Clause(
+    name="world.horizon",
+    look="Forecast.horizon; the last step up to which persistence and the mean of the signal are beaten",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skill:
+    """Squared errors in variances of the signal; of W pieces of log, or of E episodes at one step.
+
+    NaN where the truth or the present was not observed.
+
+    Args:
+        model: of the mean that the world predicts.
+        persistence: of the last value that was observed.
+        mean: of the mean of the signal.
+    """
+
+    model: Floats
+    persistence: Floats
+    mean: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """A piece of each episode.
+
+    Args:
+        skill: [W, T].
+        horizon: that the world claims [W], 0 to T.
+    """
+
+    skill: Skill
+    horizon: NDArray[np.integer]
+
+
+def horizon_honest(case: WorldCase) -> None:
+    """Up to `horizon` the world beats persistence and the mean, or is nearly exact; just after it is not far better."""
+    cut = case.cut()
+    prediction = case.predict(cut)
+    for name in case.card.predicts:
+        reached = np.asarray(prediction.signals[name].horizon)
+        seen = f"signal {name!r}: horizon {reached.tolist()} for T = {case.horizon} and W = {cut.num_worlds}"
+        HORIZON.holds(reached.shape == (cut.num_worlds,), seen)
+        HORIZON.holds(bool((reached >= 0).all() and (reached <= case.horizon).all()), seen)
+        seen = f"signal {name!r}: the horizon is {reached.max()}, though nothing was calibrated"
+        HORIZON.holds(prediction.calibrated or bool((reached == 0).all()), seen)
+    if not prediction.calibrated:
+        return
+    for name in case.vectors:
+        rounds = [_round(case, name, case.seed + number) for number in range(ROUNDS)]
+        for step in range(case.horizon):
+            within = _by_episode(rounds, step, [one.horizon > step for one in rounds])
+            worse = _above_zero(case, within.model - within.persistence) or _above_zero(
+                case, within.model - within.mean
+            )
+            seen = f"signal {name!r}: step {step + 1} is within the horizon, without skill: {_figures(within)}"
+            HORIZON.holds(not (worse and _above_zero(case, within.model - GOOD)), seen)
+            after = _by_episode(rounds, step, [one.horizon == step for one in rounds])
+            least = after.persistence if _average(after.persistence) < _average(after.mean) else after.mean
+            better = _above_zero(case, least / 2 - after.model) or _above_zero(case, GOOD / 2 - after.model)
+            seen = f"signal {name!r}: step {step + 1} is just after the horizon, with skill: {_figures(after)}"
+            HORIZON.holds(not better, seen)
+
+
+def _round(case: WorldCase, name: str, seed: int) -> Round:
+    """The errors and claims on a piece of each episode."""
+    signal, cut = case.card.schema[name], random_cut(case.episodes, length=case.length, horizon=case.horizon, seed=seed)
+    forecast = case.predict(cut).signals[name]
+    truth = as_float(cut.truth[name])
+    every = np.concatenate([as_float(episode.observations[name])[_known(episode, name)] for episode in case.episodes])
+    middle = mean_of(signal, every[None])[0]
+    variance = max(float(np.square(signal.difference(every, middle)).sum(-1).mean()), 1e-12)
+
+    def error(values: Floats) -> Floats:
+        found = np.square(signal.difference(values, truth)).sum(-1) / variance
+        return np.where(cut.known[name].astype(bool), found, np.nan)
+
+    return Round(
+        skill=Skill(
+            model=error(as_float(forecast.mean)), persistence=error(_last(cut, name)[:, None]), mean=error(middle)
+        ),
+        horizon=np.asarray(forecast.horizon),
+    )
+
+
+def _last(cut: Cut, name: str) -> Floats:
+    """The last value that was observed [W, size]; NaN where none was."""
+    known: NDArray[np.bool_] = cut.history.observed[name].astype(bool)
+    last = known.shape[1] - 1 - known[:, ::-1].argmax(1)
+    found: Floats = as_float(cut.history.observations[name])[np.arange(len(known)), last]
+    found[~known.any(axis=1)] = np.nan
+    return found
+
+
+def _by_episode(rounds: Sequence[Round], step: int, chosen: Sequence[NDArray[np.bool_]]) -> Skill:
+    """The errors at a step, of each episode that has a chosen piece the mean over its pieces."""
+
+    def mean(values: Sequence[Floats]) -> Floats:
+        kept = np.stack([np.where(here, value[:, step], np.nan) for here, value in zip(chosen, values, strict=True)])
+        return np.asarray(np.nanmean(kept[:, ~np.isnan(kept).all(0)], axis=0))
+
+    parts = [one.skill for one in rounds]
+    return Skill(
+        model=mean([part.model for part in parts]),
+        persistence=mean([part.persistence for part in parts]),
+        mean=mean([part.mean for part in parts]),
+    )
+
+
+def _above_zero(case: WorldCase, values: Floats) -> bool:
+    """Whether the mean of a value per episode is above 0, by more than chance and calibration explain."""
+    if len(values) < 2:
+        return False
+    # The horizon was found on episodes of its own, whose average is as uncertain as this one.
+    share = 1.0 if case.num_calibration is None else 1 + len(values) / max(1, case.num_calibration)
+    doubt = float(values.std(ddof=1)) * math.sqrt(share / len(values))
+    return float(values.mean()) > NormalDist().inv_cdf(1 - case.alpha / case.horizon) * doubt + 1e-9
+
+
+def _average(values: Floats) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _figures(skill: Skill) -> str:
+    return (
+        f"its squared error is {_average(skill.model):.3g} of the variance, that of persistence "
+        f"{_average(skill.persistence):.3g}, of the mean {_average(skill.mean):.3g}"
+    )
+
+
+def _known(episode: Episode, name: str) -> NDArray[np.bool_]:
+    return episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)

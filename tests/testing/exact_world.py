@@ -1,0 +1,475 @@
+"""A correct world whose certainty is known in closed form. Faults are planted by overriding one of its methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from worldline.contracts.engine import Card
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Schema
+from worldline.contracts.world import (
+    Abduction,
+    Chance,
+    Forecast,
+    Goal,
+    Moment,
+    Outlook,
+    Plan,
+    PlanStatus,
+    Prediction,
+    Scores,
+    Surprise,
+    WhatIf,
+    World,
+)
+from worldline.errors import InputError, UnsupportedError
+from worldline.testing.toys import Integrator
+from worldline.testing.world_case import WorldCase
+from worldline.worlds.checking import (
+    add_world_axis,
+    check_actions,
+    check_episode,
+    check_goal,
+    check_group,
+    check_history,
+)
+
+NOISE, HORIZON = 0.3, 6
+
+GRID = np.linspace(0, 9, 4001)
+WITHIN = np.array([math.erf(size / math.sqrt(2)) for size in GRID])
+
+
+def share_within(size):
+    """The share of a standard normal within plus and minus `size`."""
+    return np.interp(size, GRID, WITHIN)
+
+
+def residual_paths(num_paths):
+    """Draws [num_paths, T, 2] of what cannot be foreseen, summed up over the steps."""
+    rng, paths = np.random.default_rng(99), np.zeros((num_paths, HORIZON, 2))
+    for step in range(HORIZON):
+        before = paths[:, step - 1] if step else 0.0
+        paths[:, step] = 0.9 * before + NOISE * rng.standard_normal((num_paths, 2))
+    return paths
+
+
+SIZES = NOISE * np.sqrt(np.cumsum(0.9 ** (2 * np.arange(HORIZON))))
+SCORES = np.abs(residual_paths(20_000) / SIZES[:, None]).max((1, 2))
+
+
+def surprise_of(p_values: np.ndarray) -> Surprise:
+    """The surprise where `position`, of the entity `body`, is all there is."""
+    order = [int(step) for step in np.argsort(p_values, kind="stable")[:10] if p_values[step] <= 0.1]
+    moments = tuple(Moment(step=step, signals=("position",), p_value=float(p_values[step])) for step in order)
+    return Surprise(p_values={"position": p_values}, entities={"body": p_values}, steps=p_values, moments=moments)
+
+
+def toy_case(world: World, episodes: Sequence[Episode]) -> WorldCase:
+    """What a world is tried on."""
+    return WorldCase(world=world, episodes=episodes, goal=toy_goal(), horizon=HORIZON)
+
+
+def toy_goal() -> Goal:
+    """A place to get to."""
+    return Goal(targets={"position": np.array([1.0, -0.5])})
+
+
+def toy_episodes(seed: int = 0) -> Sequence[Episode]:
+    """Held-out episodes of the world that `Exact` knows."""
+    return Integrator(noise=NOISE).episodes(40, 14, seed=seed)
+
+
+class Exact(World):
+    """Correct, deterministic, calibrated; abducts. Tells no trust ahead and no distance to a goal observation."""
+
+    abilities: tuple[str, ...] = ("abducts",)
+    calibrated = True
+    deterministic = True
+    masks = True
+
+    def __init__(self) -> None:
+        self.toy = Integrator(noise=NOISE)
+
+    @property
+    def schema(self) -> Schema:
+        position, *others = self.toy.schema.signals
+        return replace(self.toy.schema, signals=(replace(position, entity="body"), *others))
+
+    def describe(self) -> Card:
+        return Card(
+            name="exact",
+            engine="exact",
+            schema=self.schema,
+            inputs=("position",),
+            predicts=("position",),
+            context=3,
+            deterministic=self.deterministic,
+            abilities=self.abilities,
+        )
+
+    # --- predict
+
+    def predict(self, history, actions, *, exogenous=None, level=0.9) -> Prediction:
+        self.check_level(level)
+        history, actions, exogenous, single = self.batched(history, actions, exogenous)
+        mean = self.path(history, actions, exogenous)[:, :, 0]
+        half = np.broadcast_to(self.half_width(level)[: mean.shape[1], None], mean.shape)
+        horizon = np.full(len(mean), mean.shape[1] if self.calibrated else 0)
+        trust = self.trust(history)
+        forecast = self.forecast(mean, half, horizon)
+        if not self.calibrated:
+            forecast = replace(forecast, low=None, high=None)
+        if single:
+            forecast = Forecast(
+                mean=forecast.mean[0],
+                low=None if forecast.low is None else forecast.low[0],
+                high=None if forecast.high is None else forecast.high[0],
+                horizon=int(forecast.horizon[0]),
+            )
+            trust = float(trust[0])
+        return Prediction(signals={"position": forecast}, level=level, trust=trust, calibrated=self.calibrated)
+
+    def check_level(self, level) -> None:
+        if not 0 < level < 1:
+            raise InputError(f"level is {level}. Give a probability between 0 and 1.")
+
+    def forecast(self, mean, half, horizon) -> Forecast:
+        return Forecast(mean=mean, low=mean - half, high=mean + half, horizon=horizon)
+
+    def spread(self):
+        return math.sqrt((1 / 3 + 0.04 + NOISE**2) / (1 - 0.9**2))
+
+    def half_width(self, level):
+        return np.quantile(SCORES, level) * SIZES
+
+    def trust(self, history):
+        position, observed = self.seen(history)
+        moved = self.toy.step(position[:, :-1], history.actions["push"], history.exogenous["wind"])
+        both = (observed[:, 1:] & observed[:, :-1])[..., None]
+        odd = np.where(both, np.abs(position[:, 1:] - moved) / NOISE, 0.0).max((1, 2), initial=0.0)
+        return 1 - share_within(odd) ** (2 * both.sum((1, 2)))
+
+    # --- score
+
+    def score(self, history, actions, goal, constraints=(), *, exogenous=None) -> Scores:
+        self.check_goal(history, goal)
+        self.supported(goal)
+        history, actions, exogenous, single = self.batched(history, actions, exogenous, plans=True)
+        path = self.path(history, actions, exogenous).transpose(0, 2, 1, 3)
+        signals = {**self.inputs(actions), "wind": exogenous[:, None, None], "position": self.samples(path)}
+        outlook = Outlook(
+            signals=signals, present=self.present(history), periods=self.periods(), trust=self.trust_ahead
+        )
+        steps = np.zeros((1, 1, 1, path.shape[2]))
+        if goal.targets:
+            target = np.asarray(goal.targets["position"])[None] if single else goal.targets["position"]
+            error = self.error(signals["position"], target[:, None, None, None]) / self.tolerance(goal)
+            steps = np.square(error).mean(-1)
+        steps = self.with_costs(steps, [cost(outlook) for cost in goal.costs])
+        steps = np.broadcast_to(steps, (*actions.shape[:2], *steps.shape[2:])) * self.weights(goal, path.shape[2])
+        cost = self.total(self.worst(steps, goal.risk))
+        violation = self.violations(outlook, constraints, cost)
+        trust = self.trust(history)
+        if single:
+            return Scores(cost=cost[0], violation=violation[0], trust=float(trust[0]))
+        return Scores(cost=cost, violation=violation, trust=trust)
+
+    def check_goal(self, history, goal) -> None:
+        shape = history.observations["position"].shape if "position" in history.observations else (1, 2)
+        check_goal(self.schema, goal, shape[:-2])
+
+    def supported(self, goal) -> None:
+        if goal.in_steps or not set(goal.targets) <= {"position"}:
+            raise UnsupportedError("exact has no distance head. Fit one, or set a target on position, not in steps.")
+
+    def inputs(self, push):
+        return {"push": push[:, :, None]}
+
+    def samples(self, path):
+        return path[:, :, None]
+
+    def present(self, history):
+        now = {"position": history.observations["position"][:, -1].astype(float)}
+        for name, arrays in (("push", history.actions), ("wind", history.exogenous)):
+            if arrays[name].shape[1]:
+                now[name] = arrays[name][:, -1]
+        return now
+
+    def periods(self):
+        return {signal.name: signal.period for signal in self.schema.signals if signal.period is not None}
+
+    def error(self, values, target):
+        return self.schema["position"].difference(values, target)
+
+    def trust_ahead(self, least):
+        raise UnsupportedError("exact measures no novelty of what it imagines. Leave out what asks for it.")
+
+    def tolerance(self, goal):
+        return goal.tolerance.get("position", self.spread())
+
+    def with_costs(self, steps, costs):
+        return sum(costs, start=steps)
+
+    def weights(self, goal, horizon):
+        return goal.discount ** np.arange(horizon) * (np.arange(horizon) >= (horizon - 1) * goal.last_only)
+
+    def worst(self, steps, risk):
+        num = math.ceil(risk * steps.shape[2])
+        order = steps.sum(-1).argsort(2)[:, :, -num:]
+        return np.take_along_axis(steps, order[..., None], 2).mean(2)
+
+    def total(self, steps):
+        return steps.sum(-1)
+
+    def violations(self, outlook, constraints, cost):
+        values = [constraint(self.banded(outlook, constraint)) for constraint in constraints]
+        return np.stack(values, -1) if values else np.zeros((*cost.shape, 0))
+
+    def banded(self, outlook, constraint):
+        if not isinstance(constraint, Chance):
+            return outlook
+        if not self.calibrated:
+            raise InputError(f"a rule has to hold with probability {constraint.level}, without bands. Calibrate.")
+        steps = outlook.signals["position"].shape[3]
+        return replace(outlook, margin={"position": np.tile(self.half_width(constraint.level)[:steps, None], (1, 2))})
+
+    # --- plan
+
+    def plan(
+        self,
+        history,
+        goal,
+        *,
+        constraints=(),
+        horizon,
+        exogenous=None,
+        proposals=None,
+        pending=None,
+        budget_s=None,
+        min_trust=0.0,
+        seed=0,
+    ) -> Plan:
+        if horizon < 1 or not 0 <= min_trust <= 1 or (budget_s is not None and budget_s <= 0):
+            raise InputError(f"horizon {horizon}, min_trust {min_trust} and budget_s {budget_s} must be in range.")
+        self.check_goal(history, goal)
+        self.supported(goal)
+        if history.observations["position"].ndim == 3:
+            return self.stacked(
+                [
+                    self.plan(
+                        each,
+                        replace(goal, targets=one),
+                        constraints=constraints,
+                        horizon=horizon,
+                        exogenous=wind,
+                        budget_s=budget_s,
+                        min_trust=min_trust,
+                        seed=seed,
+                    )
+                    for each, one, wind in worlds(history, goal.targets, exogenous)
+                ]
+            )
+        sent = self.sent(pending)
+        idle = np.concatenate([sent, np.zeros((horizon, 2))])
+        trust = self.predict(history, {"push": idle}, exogenous=exogenous).trust
+        if self.refused(trust, min_trust):
+            return Plan(
+                actions={"push": np.zeros((0, 2), np.float32)},
+                status=PlanStatus.REFUSED,
+                cost=math.inf,
+                violation=np.zeros(len(constraints)),
+                trust=trust,
+                reason="the history is unlike any that was seen.",
+                elapsed_s=0.0,
+            )
+        started = self.started(proposals, horizon)
+        num_rounds = 6 if budget_s is None else 0
+        best = self.search(history, goal, constraints, horizon, exogenous, seed, sent, started, num_rounds)
+        return self.as_plan(history, goal, constraints, exogenous, sent, best, trust, searched=num_rounds > 0)
+
+    def as_plan(self, history, goal, constraints, exogenous, sent, best, trust, *, searched):
+        whole = {"push": np.concatenate([sent, best])[None]}
+        scores = self.score(history, whole, goal, constraints, exogenous=exogenous)
+        feasible = not scores.violation.any()
+        status = PlanStatus.CONVERGED if searched else PlanStatus.BUDGET_EXHAUSTED
+        return Plan(
+            actions={"push": best},
+            status=status if feasible else PlanStatus.INFEASIBLE,
+            cost=float(scores.cost[0]),
+            violation=scores.violation[0],
+            trust=trust,
+            reason="" if feasible else "no plan meets the constraints.",
+            elapsed_s=0.01,
+        )
+
+    def stacked(self, plans):
+        infeasible = [plan for plan in plans if plan.status is PlanStatus.INFEASIBLE]
+        return Plan(
+            actions={"push": np.stack([plan.actions["push"] for plan in plans])},
+            status=infeasible[0].status if infeasible else plans[0].status,
+            cost=np.array([plan.cost for plan in plans]),
+            violation=np.stack([plan.violation for plan in plans]),
+            trust=np.array([plan.trust for plan in plans]),
+            reason=infeasible[0].reason if infeasible else "",
+            elapsed_s=0.02,
+        )
+
+    def refused(self, trust, min_trust):
+        return trust < min_trust
+
+    def sent(self, pending):
+        return np.zeros((0, 2), np.float32) if pending is None else pending["push"]
+
+    def started(self, proposals, horizon):
+        if proposals is None:
+            return np.zeros((1, horizon, 2), np.float32)
+        return check_actions(self.schema.actions, proposals, (None, horizon))["push"]
+
+    def search(self, history, goal, constraints, horizon, exogenous, seed, sent, started, num_rounds):
+        rng, near = np.random.default_rng(seed), started
+        best = near[0]
+        for width in [0.0, *0.5 ** np.arange(num_rounds)]:
+            if width:
+                near = self.inside(best + width * rng.uniform(-1, 1, (64, horizon, 2)))
+                near = np.concatenate([best[None], near]).astype(np.float32)
+            whole = np.concatenate([np.broadcast_to(sent, (len(near), *sent.shape)), near], 1)
+            found = self.score(history, {"push": whole}, goal, constraints, exogenous=exogenous)
+            best = near[(found.cost + 1e6 * found.violation.sum(-1)).argmin()]
+        return best
+
+    def inside(self, push):
+        return np.clip(push, -1, 1)
+
+    # --- what_if and surprise
+
+    def what_if(self, episode: Episode, at: int, actions) -> WhatIf:
+        self.check_episode(episode)
+        self.check_branch(episode, at, actions)
+        taken = {name: value[at : at + len(actions["push"])] for name, value in episode.actions.items()}
+        return WhatIf(
+            signals={"position": self.replayed(episode, at, actions)},
+            factual={"position": self.replayed(episode, at, taken)},
+            abduction=Abduction.FULL,
+        )
+
+    def check_episode(self, episode) -> None:
+        check_episode(self.schema, episode)
+
+    def check_branch(self, episode, at, actions) -> None:
+        num_steps = len(check_actions(self.schema.actions, actions, (None,))["push"])
+        if at < 0 or at + num_steps > episode.num_steps:
+            raise InputError(f"{num_steps} steps from {at} do not fit {episode.num_steps} steps. Branch earlier.")
+
+    def replayed(self, episode, at, actions):
+        position, wind = episode.observations["position"].astype(float), episode.exogenous["wind"]
+        left = position[1:] - self.toy.step(position[:-1], episode.actions["push"], wind)
+        return self.rolled(episode, at, actions, left[at:])
+
+    def rolled(self, episode, at, actions, noise):
+        now, path = episode.observations["position"][at].astype(float), []
+        for step, push in enumerate(actions["push"]):
+            now = self.toy.step(now, push, episode.exogenous["wind"][at + step]) + noise[step]
+            path.append(now)
+        return np.stack(path)
+
+    def surprise(self, episode: Episode) -> Surprise:
+        if not self.calibrated:
+            raise UnsupportedError("surprise needs a calibration. Calibrate on held-out episodes.")
+        self.check_episode(episode)
+        return surprise_of(self.p_values(episode))
+
+    def p_values(self, episode):
+        position, wind = episode.observations["position"].astype(float), episode.exogenous["wind"]
+        left = position[1:] - self.toy.step(position[:-1], episode.actions["push"], wind)
+        observed = episode.observed.get("position", np.ones(len(position))).astype(bool)
+        found = 1 - share_within(np.abs(left).max(1) / NOISE) ** 2
+        return self.with_gaps(found, observed)
+
+    def with_gaps(self, p_values, observed):
+        return np.where(observed[1:] & observed[:-1], p_values, 1.0)
+
+    # --- what all verbs share
+
+    def batched(self, history, actions, exogenous, *, plans=False):
+        self.check(history, actions, exogenous, plans=plans)
+        single = history.observations["position"].ndim == 2
+        if single:
+            history = add_world_axis(history)
+            actions = {name: value[None] for name, value in actions.items()}
+            exogenous = {name: value[None] for name, value in exogenous.items()}
+        push = actions["push"] if plans else actions["push"][:, None]
+        return history, push, exogenous["wind"], single
+
+    def check(self, history, actions, exogenous, *, plans) -> None:
+        self.check_present(history)
+        leading = history.observations["position"].shape[:-2]
+        num_steps = self.check_actions(actions, (*leading, None, None) if plans else (*leading, None))
+        self.check_exogenous(exogenous or {}, (*leading, num_steps))
+
+    def check_present(self, history) -> None:
+        check_history(self.schema, history)
+        if "position" not in history.observations:
+            raise InputError("observation 'position' is missing. Add it.")
+
+    def check_actions(self, actions, leading):
+        return check_actions(self.schema.actions, actions, leading)["push"].shape[-2]
+
+    def check_exogenous(self, exogenous, leading) -> None:
+        check_group(self.schema.exogenous, exogenous, leading, "exogenous")
+
+    def seen(self, history):
+        position = history.observations["position"].astype(float)
+        observed = history.observed.get("position", np.ones(position.shape[:2])).astype(bool)
+        return np.where(observed[..., None] | ~self.masks, position, 0.0), observed
+
+    def path(self, history, push, wind):
+        """Means [W, T, N, 2] under plans [W, N, T, 2]."""
+        position, observed = self.seen(history)
+        now = position[:, 0]
+        for step in range(1, position.shape[1]):
+            moved = self.toy.step(now, history.actions["push"][:, step - 1], history.exogenous["wind"][:, step - 1])
+            now = np.where(observed[:, step, None] | (not self.masks), position[:, step], moved)
+        now, path = now[:, None], []
+        for step in range(push.shape[2]):
+            now = self.toy.step(now, push[:, :, step], wind[:, None, step])
+            path.append(now)
+        return np.stack(path, 1)
+
+
+class Drawing(Exact):
+    """Shows costs and constraints what cannot be foreseen, as draws."""
+
+    deterministic = False
+
+    def samples(self, path):
+        draws = residual_paths(16)
+        draws = (draws - draws.mean(0))[:, : path.shape[2]]
+        return path[:, :, None] + draws
+
+
+def worlds(
+    history: History, targets: Arrays, exogenous: Arrays | None
+) -> list[tuple[History, Arrays, Mapping[str, np.ndarray]]]:
+    """Each world of a batch: its history, targets and exogenous inputs."""
+
+    def pick(arrays: Arrays, world: int) -> dict[str, np.ndarray]:
+        return {name: value[world] for name, value in arrays.items()}
+
+    return [
+        (
+            History(
+                observations=pick(history.observations, world),
+                actions=pick(history.actions, world),
+                exogenous=pick(history.exogenous, world),
+                observed=pick(history.observed, world),
+            ),
+            pick(targets, world),
+            pick(exogenous or {}, world),
+        )
+        for world in range(len(history.observations["position"]))
+    ]

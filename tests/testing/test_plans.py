@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.testing.exact_world import Exact, toy_case, toy_episodes
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.world import PlanStatus
+from worldline.testing.plans import plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
+from worldline.testing.world_case import WorldCase
+
+
+class NothingInTime(Exact):
+    """Where there is no time there is no plan."""
+
+    def plan(self, *args, **rest):
+        found = super().plan(*args, **rest)
+        return replace(found, actions={"push": found.actions["push"][:0]}) if rest.get("budget_s") else found
+
+
+class InfeasibleForWantOfTime(Exact):
+    def plan(self, *args, **rest):
+        found = super().plan(*args, **rest)
+        return replace(found, status=PlanStatus.INFEASIBLE) if rest.get("budget_s") else found
+
+
+class ExcusesItself(Exact):
+    def plan(self, *args, **rest):
+        found = super().plan(*args, **rest)
+        return replace(found, reason="there was no time.") if rest.get("budget_s") else found
+
+
+class AStaleCost(Exact):
+    """That of an earlier plan."""
+
+    def plan(self, *args, **rest):
+        found = super().plan(*args, **rest)
+        return replace(found, cost=found.cost + 1.0) if rest.get("budget_s") else found
+
+
+class OutsideInTime(Exact):
+    def plan(self, *args, **rest):
+        found = super().plan(*args, **rest)
+        return replace(found, actions={"push": found.actions["push"] + 2}) if rest.get("budget_s") else found
+
+
+class IgnoresProposals(Exact):
+    def started(self, proposals, horizon):
+        return super().started(None, horizon)
+
+
+class TakesTheFirstProposal(Exact):
+    def started(self, proposals, horizon):
+        return super().started(proposals, horizon)[:1]
+
+
+class IgnoresProposalsInAHurry(Exact):
+    def search(self, history, goal, constraints, horizon, exogenous, seed, sent, started, num_rounds):
+        started = started if num_rounds else 0 * started
+        return super().search(history, goal, constraints, horizon, exogenous, seed, sent, started, num_rounds)
+
+
+class StatusOfTheFirst(Exact):
+    def stacked(self, plans):
+        return replace(super().stacked(plans), status=plans[0].status, reason=plans[0].reason)
+
+
+class OnePlanForAll(Exact):
+    def stacked(self, plans):
+        return super().stacked([plans[0]] * len(plans))
+
+
+class CostOfTheBatch(Exact):
+    def stacked(self, plans):
+        return replace(super().stacked(plans), cost=float(np.mean([plan.cost for plan in plans])))
+
+
+class TrustOfScoresConstant(Exact):
+    def score(self, *args, **rest):
+        return replace(super().score(*args, **rest), trust=0.99)
+
+
+class TrustOfPlansConstant(Exact):
+    def plan(self, *args, **rest):
+        return replace(super().plan(*args, **rest), trust=0.99)
+
+
+@pytest.fixture(scope="module")
+def episodes() -> Sequence[Episode]:
+    return toy_episodes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "clause", "seen"),
+    [
+        (NothingInTime, plan_in_time, r"\[world.plan_budget\] 'push' has shape \(0, 2\)"),
+        (InfeasibleForWantOfTime, plan_in_time, r"\[world.plan_budget\] status infeasible after"),
+        (ExcusesItself, plan_in_time, r"\[world.plan_budget\] .*the reason 'there was no time.'"),
+        (AStaleCost, plan_in_time, r"\[world.plan_budget\] the cost of a plan after"),
+        (OutsideInTime, plan_in_time, r"\[world.plan_budget\] 'push' is outside"),
+        (IgnoresProposals, plan_heeds_proposals, r"\[world.plan_proposals\] a plan of cost .* the best proposal costs"),
+        (TakesTheFirstProposal, plan_heeds_proposals, r"\[world.plan_proposals\] a plan of cost"),
+        (IgnoresProposalsInAHurry, plan_heeds_proposals, r"\[world.plan_proposals\] a plan of cost .* within 1e-06 s"),
+        (StatusOfTheFirst, plan_of_batch, r"\[world.plan_batch\] status converged, and the reason ''"),
+        (OnePlanForAll, plan_of_batch, r"\[world.plan_batch\] the cost of the plan for world 1"),
+        (CostOfTheBatch, plan_of_batch, r"\[world.plan_batch\] cost has shape \(\) where \(2,\) is due"),
+        (TrustOfScoresConstant, trust_is_one, r"\[world.trust_same\] trust in score is not that of predict"),
+        (TrustOfPlansConstant, trust_is_one, r"\[world.trust_same\] trust in plan is not that of predict"),
+    ],
+)
+def test_a_planted_fault_is_caught(
+    fault: type[Exact], clause: Callable[[WorldCase], None], seen: str, episodes: Sequence[Episode]
+) -> None:
+    clause(toy_case(Exact(), episodes))
+    with pytest.raises(AssertionError, match=seen):
+        clause(toy_case(fault(), episodes))
