@@ -331,11 +331,13 @@ def run(case: Case, seed: int, folder: Path) -> list[Figures]:
 
 def show(row: Figures) -> None:
     print(
-        f"\n{row['world']} behind {row['engine']}, seed {row['seed']} ({row['calibration_episodes']} episodes set the widths)"
+        f"\n{row['world']} behind {row['engine']}, seed {row['seed']} "
+        f"({row['calibration_episodes']} episodes set the widths)"
     )
     for one in row["coverage"]:
         print(
-            f"  {one['signal']:<18} {one['share']:.1%} of {one['of']} inside (law {one['law'][0]:.1%} to {one['law'][1]:.1%})"
+            f"  {one['signal']:<18} {one['share']:.1%} of {one['of']} inside "
+            f"(law {one['law'][0]:.1%} to {one['law'][1]:.1%})"
         )
     print("  surprise uniform: " + ", ".join(f"{one['of']} p {one['p']:.2f}" for one in row["surprise"]))
     most = max(row["trust"]["ordinary"])

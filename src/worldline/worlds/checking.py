@@ -197,6 +197,13 @@ def check_episode(schema: Schema, episode: Episode) -> Episode:
     Raises:
         InputError: names the signal, what is wrong, and what to do.
     """
+    for name, value in episode.observations.items():
+        signal = _signal(schema.observations, name, "observation")
+        if np.ndim(value) != 1 + len(signal.shape):
+            raise InputError(
+                f"observation {name!r} has shape {np.shape(value)}. Give one episode: [T+1, *shape] with *shape "
+                f"{signal.shape}."
+            )
     whole = History(
         observations=episode.observations,
         actions={s.name: episode.actions[s.name] for s in schema.actions if s.name in episode.actions},
@@ -204,8 +211,6 @@ def check_episode(schema: Schema, episode: Episode) -> Episode:
         observed=episode.observed,
     )
     present = check_history(schema, whole)
-    if not present.single:
-        raise InputError("the episode's arrays carry an axis too many. Give one episode, [T+1, *shape].")
     checked = {
         group: {name: value[0] for name, value in arrays.items()} for group, arrays in vars(present.history).items()
     }
