@@ -118,3 +118,7 @@ class CollapseError(WorldlineError, ArithmeticError):
 
 class BundleError(WorldlineError, ValueError):
     """A bundle is damaged, from another version, or not to be trusted."""
+
+
+class UnavailableError(WorldlineError, ConnectionError):
+    """A remote service or an endpoint cannot be reached, or answered badly."""
