@@ -173,7 +173,7 @@ class ChatServer:
         return {
             name: int(after[name])
             if "num_values" in signals[name]
-            else (after[name] + noise * rng.standard_normal(after[name].shape)).tolist()
+            else _inside(signals[name], after[name] + noise * rng.standard_normal(after[name].shape)).tolist()
             for name in question["predict"]
         }
 
@@ -198,6 +198,13 @@ def latest(values: np.ndarray) -> np.ndarray:
     """The last value [*shape] of a history [H, *shape] that was measured; 0 where none was."""
     known = np.flatnonzero(np.isfinite(values.reshape(len(values), -1)).all(1))
     return np.asarray(values[known[-1]] if len(known) else np.zeros(values.shape[1:]))
+
+
+def _inside(signal: Mapping[str, Any], value: np.ndarray) -> np.ndarray:
+    """`value` on the nearer bound where noise threw it out."""
+    low = [-np.inf if bound is None else bound for bound in signal.get("low", [-np.inf])]
+    high = [np.inf if bound is None else bound for bound in signal.get("high", [np.inf])]
+    return np.asarray(value if "period" in signal else np.clip(value, low, high))
 
 
 def _value(signal: Mapping[str, Any], told: object) -> np.ndarray:

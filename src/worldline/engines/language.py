@@ -255,13 +255,13 @@ class LanguageEngine(Engine, Storable):
         inputs = {**steps.actions, **steps.exogenous}
         after = 1 if not rows else 0  # from a fresh start the first input comes after the first observation
         for step in range(steps.observations[self.signals[0].name].shape[1]):
-            values = {signal.name: steps.observations[signal.name][world, step] for signal in self.signals}
+            values = {signal.name: steps.observations[signal.name][world, step, ...] for signal in self.signals}
             hidden = {name for name, mask in steps.observed.items() if not mask[world, step]}
             shown = self._observations(values, hidden)
             if not rows:
                 rows = ({"observations": shown},)
                 continue
-            taken = {signal.name: inputs[signal.name][world, step - after] for signal in self._driving}
+            taken = {signal.name: inputs[signal.name][world, step - after, ...] for signal in self._driving}
             rows = self._longer(rows, self._inputs(taken), shown)
         return rows
 
@@ -286,8 +286,8 @@ class LanguageEngine(Engine, Storable):
         return {signal.name: tell(signal, values[signal.name], digits=self.digits) for signal in self._driving}
 
     def _applied(self, future: Future, world: int, version: int, step: int) -> Row:
-        actions = {name: value[world, version, step] for name, value in future.actions.items()}
-        return self._inputs({**actions, **{name: value[world, step] for name, value in future.exogenous.items()}})
+        actions = {name: value[world, version, step, ...] for name, value in future.actions.items()}
+        return self._inputs({**actions, **{name: value[world, step, ...] for name, value in future.exogenous.items()}})
 
     def _request(self, rows: tuple[Row, ...], inputs: Row, seed: int) -> Request:
         question = {
