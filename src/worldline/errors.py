@@ -77,18 +77,17 @@ class UnknownNameError(WorldlineError, LookupError):
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known = sorted(known)
-        self._arguments = kind, name, known
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        self.kind, self.name, self.known = kind, name, tuple(sorted(known))
+        near = difflib.get_close_matches(name, self.known, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        listed = ", ".join(known) or "none"
+        listed = ", ".join(self.known) or "none"
         super().__init__(
             f"no {kind} is called {name!r}. {hint} Known: {listed}.".replace(". . ", ". ").replace("  ", " ")
         )
 
-    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str]]]:
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...]]]:
         """For worker processes, which send their errors home."""
-        return UnknownNameError, self._arguments
+        return UnknownNameError, (self.kind, self.name, self.known)
 
 
 class MissingExtraError(WorldlineError, ImportError):
@@ -101,11 +100,11 @@ class MissingExtraError(WorldlineError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package!r} is not installed. Run: pip install 'worldline[{extra}]'")
-        self._arguments = package, extra
+        self.package, self.extra = package, extra
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
         """For worker processes, which send their errors home."""
-        return MissingExtraError, self._arguments
+        return MissingExtraError, (self.package, self.extra)
 
 
 class UnsupportedError(WorldlineError, NotImplementedError):
@@ -121,4 +120,4 @@ class BundleError(WorldlineError, ValueError):
 
 
 class UnavailableError(WorldlineError, ConnectionError):
-    """A remote service or an endpoint cannot be reached, or answered badly."""
+    """A remote service cannot be reached or answered badly; the message says which, what came, and what to do."""
