@@ -35,6 +35,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "shooting": "worldline.planners.shooting:Shooting",
     },
     "engine": {
+        "language": "worldline.engines.language:LanguageEngine",
         "learned": "worldline.engines.learned:LearnedEngine",
         "simulator": "worldline.engines.simulator:SimulatorEngine",
         "persistence": "worldline.engines.trivial:Persistence",

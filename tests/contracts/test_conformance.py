@@ -81,6 +81,9 @@ ENGINES: dict[str, Callable[[], tuple[Engine, Sequence[Episode]]]] = {
 TRAINED = {"learned"}
 """Engines that need training; checked where they are trained."""
 
+SERVED = {"language"}
+"""Engines that need a server; checked where one runs, in tests/engines/test_language.py."""
+
 
 def jepa_of_vectors() -> tuple[WorldModel, Schema]:
     config = JepaConfig(inputs=("position",), latent_size=16, encoder_width=32, predictor_width=32, signal_weight=1.0)
@@ -135,7 +138,7 @@ def test_a_planner_that_does_not_search() -> None:
     assert breaches("FirstProposal", case, (bounds, deterministic)) == []
 
 
-@pytest.mark.parametrize("name", sorted(set(names("engine")) - TRAINED))
+@pytest.mark.parametrize("name", sorted(set(names("engine")) - TRAINED - SERVED))
 def test_engines(name: str) -> None:
     check_engine(*ENGINES[name]())
 

@@ -134,5 +134,5 @@ def test_an_episode_keeps_its_seed_and_ends() -> None:
     checked = check_episode(SCHEMA, episode)
     assert (checked.seed, checked.terminated, checked.num_steps) == (3, True, 4)
     assert list(checked.actions) == ["push"]
-    with pytest.raises(InputError, match="an axis too many"):
+    with pytest.raises(InputError, match="Give one episode"):
         check_episode(SCHEMA, Episode(**vars(good(3, 2))))

@@ -1,0 +1,83 @@
+"""JSON over HTTP: the one place of the language engine that needs httpx."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from worldline.errors import MissingExtraError, UnavailableError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What a server sent back.
+
+    Args:
+        status: the HTTP status.
+        text: the body.
+        retry_after_s: seconds that the server asks to wait; None where it does not say.
+    """
+
+    status: int
+    text: str
+    retry_after_s: float | None
+
+
+@final
+class Poster:
+    """Posts to one URL. Thread-safe; keeps its connections open while it lives. Redirects are not followed.
+
+    Args:
+        url: where to.
+        timeout_s: seconds without a byte after which a request is given up.
+        num_connections: at a time.
+        direct: whether proxies from the environment are passed by.
+
+    Raises:
+        MissingExtraError: httpx is not installed.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float, num_connections: int, direct: bool) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise MissingExtraError("httpx", "client") from error
+        self.url = url
+        limits = httpx.Limits(max_connections=num_connections, max_keepalive_connections=num_connections)
+        self._client = httpx.Client(timeout=timeout_s, limits=limits, trust_env=not direct)
+        weakref.finalize(self, self._client.close)
+
+    def post(self, body: Mapping[str, Any], *, key: str | None) -> Response:
+        """What the server says to `body`.
+
+        Args:
+            body: plain JSON values.
+            key: sent as a bearer token; None for none.
+
+        Raises:
+            UnavailableError: no answer came in time.
+        """
+        import httpx  # there, since this object is
+
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        try:
+            response = self._client.post(self.url, json=body, headers=headers)
+        except httpx.TransportError as error:
+            raise UnavailableError(f"{type(error).__name__}: {str(error) or 'no answer in time'}") from error
+        return Response(
+            status=response.status_code,
+            text=response.text,
+            retry_after_s=_seconds(response.headers.get("Retry-After", "")),
+        )
+
+
+def _seconds(text: str) -> float | None:
+    """The number in `text`, at least 0; None where it is none, such as a date."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -1,0 +1,154 @@
+"""What was asked of an endpoint and what it said, so that the same question gets the same answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, final
+
+from worldline.errors import DataError
+
+_OPENING = b'{"hash": "'
+"""How every line of a transcript begins, a line that was cut off when its writer died too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One question and the answer that was accepted.
+
+    Args:
+        hash: of the request; see `request_hash`.
+        request: the body that was posted; no header, so no key.
+        answer: the text that came.
+        input_tokens: that were charged, for refused answers on the way too; None where the endpoint did not say.
+        output_tokens: likewise.
+        seconds: from the question to the answer.
+    """
+
+    hash: str
+    request: Mapping[str, Any]
+    answer: str
+    input_tokens: int | None
+    output_tokens: int | None
+    seconds: float
+
+
+def request_hash(request: Mapping[str, Any]) -> str:
+    """64 hexadecimal digits that identify a request by its content, the model and the seed among it.
+
+    The address is not part of it: a transcript replays wherever the model is served.
+    """
+    text = json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@final
+class Transcript:
+    """Answers by the hash of their request: the last ones in memory, all of them in a file if there is one.
+
+    Thread-safe. Several processes may add to one file; each knows what was there when it first looked, and its own.
+
+    Args:
+        path: of JSON lines, one an `Exchange`; made where it is missing. None for memory alone.
+        num_remembered: answers kept in memory; the oldest are forgotten, or read from the file again.
+    """
+
+    def __init__(self, path: Path | str | None = None, *, num_remembered: int = 65_536) -> None:
+        self.path = None if path is None else Path(path)
+        self.num_remembered = num_remembered
+        self._answers: OrderedDict[str, str] = OrderedDict()
+        self._places: dict[str, int] | None = None  # of lines in the file; None until it was looked at
+        self._torn = False  # whether the file ends within a line
+        self._lock = Lock()
+
+    def get(self, key: str) -> str | None:
+        """The answer to the request with this hash; None where it was not asked.
+
+        Raises:
+            DataError: the file is no transcript, or the line was changed.
+        """
+        with self._lock:
+            if key in self._answers:
+                self._answers.move_to_end(key)
+                return self._answers[key]
+            answer = self._read(key)
+            if answer is not None:
+                self._remember(key, answer)
+            return answer
+
+    def add(self, exchange: Exchange) -> None:
+        """Keeps an answer.
+
+        Raises:
+            DataError: the file is no transcript.
+        """
+        with self._lock:
+            self._remember(exchange.hash, exchange.answer)
+            if self.path is None:
+                return
+            places = self._index(self.path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            line = json.dumps(asdict(exchange)).encode() + b"\n"
+            with self.path.open("ab") as file:
+                file.write(b"\n" + line if self._torn else line)
+                file.flush()
+                places.setdefault(exchange.hash, file.tell() - len(line))
+            self._torn = False
+
+    def _remember(self, key: str, answer: str) -> None:
+        self._answers[key] = answer
+        if len(self._answers) > self.num_remembered:
+            self._answers.popitem(last=False)
+
+    def _read(self, key: str) -> str | None:
+        """The answer from the file."""
+        if self.path is None or (place := self._index(self.path).get(key)) is None:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(place)
+            line = _line(file.readline())
+        if line is None or line["hash"] != key or request_hash(line["request"]) != key:
+            raise DataError(
+                f"the line at byte {place} is not what was written there",
+                fix="Take the transcript as it was written, or remove the line.",
+                file=self.path,
+            )
+        return str(line["answer"])
+
+    def _index(self, path: Path) -> dict[str, int]:
+        """Where each line begins, by hash; of two with the same hash the first counts."""
+        if self._places is not None:
+            return self._places
+        places: dict[str, int] = {}
+        if path.exists():
+            place = 0
+            with path.open("rb") as file:
+                for number, text in enumerate(file, start=1):
+                    line = _line(text)
+                    self._torn = not text.endswith(b"\n")
+                    if line is not None and not self._torn:
+                        places.setdefault(line["hash"], place)
+                    elif not text.startswith(_OPENING[: len(text.rstrip(b"\n"))]):
+                        raise DataError(
+                            f"line {number} is no line of a transcript",
+                            fix="Give the path of a transcript, or one where nothing lies yet.",
+                            file=path,
+                        )
+                    place += len(text)
+        self._places = places
+        return places
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    """A line of the file; None where it is none."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    good = isinstance(line, dict) and isinstance(line.get("hash"), str) and isinstance(line.get("answer"), str)
+    return line if good and isinstance(line.get("request"), dict) else None
