@@ -118,3 +118,7 @@ class CollapseError(WorldlineError, ArithmeticError):
 
 class BundleError(WorldlineError, ValueError):
     """A bundle is damaged, from another version, or not to be trusted."""
+
+
+class UnavailableError(WorldlineError, ConnectionError):
+    """A remote service cannot be reached or answered badly; the message says which, what came, and what to do."""
