@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from worldline.contracts.episode import Arrays
 
@@ -19,7 +19,7 @@ class Configured(ABC):
 
     @classmethod
     @abstractmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+    def from_settings(cls, settings: Mapping[str, Any]) -> Configured:
         """The lab that was built with these settings; they are read as if from a stranger.
 
         Raises:
