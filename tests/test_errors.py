@@ -17,6 +17,7 @@ BUILTINS = {
     "UnsupportedError": NotImplementedError,
     "CollapseError": ArithmeticError,
     "BundleError": ValueError,
+    "UnavailableError": ConnectionError,
 }
 
 

@@ -183,7 +183,7 @@ def write_bundle(
 
 def holds_bundle(folder: Path) -> bool:
     """Whether there is a bundle for `read_bundle` to read, sound or not."""
-    return any((place / MANIFEST).is_file() for place in (folder, _previous(folder)))
+    return ((folder if folder.exists() else _previous(folder)) / MANIFEST).is_file()
 
 
 def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:

@@ -120,9 +120,7 @@ def test_conforms(world: LocalWorld, still: LocalWorld, fresh: list[Episode]) ->
     assert both.tally()["persistence"] == 0
 
 
-def test_conforms_where_strange_histories_go_to_the_second(
-    world: LocalWorld, still: LocalWorld, fresh: list[Episode]
-) -> None:
+def test_conforms_where_the_first_is_gone(world: LocalWorld, still: LocalWorld, fresh: list[Episode]) -> None:
     assert still.calibration is not None
     gone = Odd(world, error=UnavailableError("nobody is there."))
     check_world(FallbackWorld([gone, still]), fresh[:60], GOAL, num_calibration=still.calibration.num_episodes)
