@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from worldline.errors import UnknownNameError
-from worldline.registry import BUILTIN, load, names
+from worldline.errors import UnknownNameError, UnsupportedError
+from worldline.registry import BUILTIN, load, name_of, names
 
 BUILTINS = [(kind, name) for kind, entries in BUILTIN.items() for name in entries]
 
@@ -59,3 +59,11 @@ def test_a_third_party_cannot_take_a_builtins_place(guest: Path) -> None:
     (guest / "guest-1.0.dist-info" / "entry_points.txt").write_text("[worldline.planners]\ncem = nowhere:Nothing\n")
     assert names("planner").count("cem") == 1
     assert load("planner", "cem").__module__ == "worldline.planners.cem"
+
+
+def test_a_class_is_found_by_its_name_and_its_name_by_the_class(guest: Path) -> None:
+    for kind, name in (("planner", "cem"), ("engine", "linear"), ("lab", "two-rooms"), ("model", "jepa")):
+        assert name_of(kind, load(kind, name)) == name
+    assert name_of("planner", load("planner", "guess")) == "guess"
+    with pytest.raises(UnsupportedError, match=r"Path is not registered as a planner.*worldline\.planners"):
+        name_of("planner", Path)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from worldline.workflows.learn import learn
     from worldline.workflows.record import record
     from worldline.workflows.recorder import Recorder
-    from worldline.worlds.bundled import open_world as open
+    from worldline.worlds.opening import open_target as open
     from worldline.worlds.session import Session
 
     __version__: str
@@ -57,7 +57,7 @@ _HOMES = {
     "Store": "worldline.data.store:Store",
     "World": "worldline.contracts.world:World",
     "learn": "worldline.workflows.learn:learn",
-    "open": "worldline.worlds.bundled:open_world",
+    "open": "worldline.worlds.opening:open_target",
     "open_store": "worldline.data.store:open_store",
     "record": "worldline.workflows.record:record",
 }

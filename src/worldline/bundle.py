@@ -1,4 +1,4 @@
-"""A bundle: the folder that holds a learned world. Safetensors, JSON and HTML; read as if from a stranger.
+"""A bundle: the folder that holds a world. Safetensors, JSON and HTML; read as if from a stranger.
 
 Nothing in a bundle is ever executed, and no code is imported because a file names it. What a file claims about
 itself (its size, its hash, the shapes in its header) is checked before anything of that size is allocated.
@@ -67,7 +67,8 @@ class Manifest:
         format: version of the layout.
         worldline: version of the package that wrote it.
         created: when, ISO 8601 with time zone.
-        model: registered name of the model; the reader looks it up in the registry.
+        model: registered name of the model, or of the engine where that is not a learned one; the reader looks it up in
+            the registry.
         files: every file except the manifest itself, by path relative to the bundle, with `/` between folders.
         notes: short facts in words.
     """
@@ -149,7 +150,7 @@ def write_bundle(
     Args:
         folder: absent, empty, or an earlier bundle with nothing else in it.
         contents: per relative name a text, bytes or named tensors; tensors go to names in `.safetensors` only.
-        model: registered name of the model.
+        model: as in `Manifest`.
         notes: short facts in words, kept in the manifest.
 
     Raises:
@@ -178,6 +179,11 @@ def write_bundle(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Bundle(folder=folder, manifest=manifest)
+
+
+def holds_bundle(folder: Path) -> bool:
+    """Whether there is a bundle for `read_bundle` to read, sound or not."""
+    return ((folder if folder.exists() else _previous(folder)) / MANIFEST).is_file()
 
 
 def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from worldline.errors import InputError, UnknownNameError
+from worldline.errors import InputError, UnknownNameError, UnsupportedError
 
 BUILTIN: dict[str, dict[str, str]] = {
     "model": {
@@ -38,6 +38,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "language": "worldline.engines.language:LanguageEngine",
         "learned": "worldline.engines.learned:LearnedEngine",
         "simulator": "worldline.engines.simulator:SimulatorEngine",
+        "oracle": "worldline.engines.oracle:OracleEngine",
         "persistence": "worldline.engines.trivial:Persistence",
         "constant_velocity": "worldline.engines.trivial:ConstantVelocity",
         "linear": "worldline.engines.trivial:Linear",
@@ -98,6 +99,26 @@ def load(kind: str, name: str) -> Any:
     if name not in names(kind):
         raise UnknownNameError(kind, name, names(kind))
     return entry_points(group=f"worldline.{kind}s", name=name)[name].load()
+
+
+def name_of(kind: str, part: type) -> str:
+    """The name that the class `part` is registered by; the other direction of `load`.
+
+    Raises:
+        UnsupportedError: it is not registered; says how that is done.
+    """
+    for name, address in BUILTIN.get(kind, {}).items():
+        if address == f"{part.__module__}:{part.__qualname__}":
+            return name
+    package = part.__module__.partition(".")[0]
+    for point in entry_points(group=f"worldline.{kind}s"):
+        # A package registers its own classes; no other package is imported to find out.
+        if point.module.partition(".")[0] == package and load(kind, point.name) is part:
+            return point.name
+    raise UnsupportedError(
+        f"{part.__qualname__} is not registered as a {kind}, so it cannot be found again by name. Register it as an "
+        f"entry point of the group worldline.{kind}s."
+    )
 
 
 def imported(kind: str, path: str) -> Any:

@@ -106,3 +106,10 @@ def test_a_branch_needs_the_state() -> None:
     )
     with pytest.raises(DataError, match="'position', step 4"):
         ENGINE.abduct(hidden, 4)
+
+
+def test_parts_give_the_same_lab_again() -> None:
+    again = OracleEngine.from_parts(LAB.schema, ENGINE.to_parts())
+    assert again.describe() == ENGINE.describe()
+    with pytest.raises(DataError, match="not those of the lab"):
+        OracleEngine.from_parts(TwoRooms(camera=True).schema, ENGINE.to_parts())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -164,3 +165,19 @@ def test_exogenous_signals_belong_to_the_environment() -> None:
     wind = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(1,))
     with pytest.raises(ConfigError, match="Leave wind out"):
         SimulatorEngine(make_environment=Gusts, schema=Schema(signals=(*SCHEMA.signals, wind)))
+
+
+def test_only_what_is_made_by_name_can_be_stored() -> None:
+    engine = SimulatorEngine.of_lab(TwoRooms(camera=False), name="rooms")
+    again = SimulatorEngine.from_parts(engine.schema, engine.to_parts())
+    assert again.describe() == engine.describe()
+    assert again.to_parts() == engine.to_parts()
+    for other in (ENGINE, replace(engine, locate=dict)):
+        with pytest.raises(UnsupportedError, match="cannot be stored"):
+            other.to_parts()
+
+
+def test_a_lab_made_by_name_conforms() -> None:
+    rng = np.random.default_rng(0)
+    lab = TwoRooms("random", camera=False)
+    check_engine(SimulatorEngine.of_lab(lab), [record_lab(lab, seed, rng) for seed in range(4)], horizon=3)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -149,3 +151,61 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         Linear.fit(TOY.episodes(2, 3, seed=0), TOY.schema, context=4)
     with pytest.raises(InputError, match="context 0"):
         Linear.fit(EPISODES, TOY.schema, context=0)
+
+
+MIXED = Schema(
+    signals=(
+        Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), precision="float64"),
+        Signal(name="lamp", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3),
+        Signal(name="lever", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=4),
+    )
+)
+
+
+def mixed(seed: int) -> Episode:
+    rng = np.random.default_rng(seed)
+    return Episode(
+        observations={"level": rng.normal(size=(31, 2)), "lamp": rng.integers(0, 3, 31)},
+        actions={"lever": rng.integers(0, 4, 30)},
+    )
+
+
+@pytest.mark.parametrize("kind", [Persistence, ConstantVelocity, Linear, ActionBlind])
+def test_parts_give_the_same_engine_again(kind: type[Persistence]) -> None:
+    for schema, episodes in ((TOY.schema, EPISODES), (MIXED, [mixed(0), mixed(1)])):
+        engine = kind.fit(episodes, schema)
+        again = kind.from_parts(schema, engine.to_parts())
+        assert again.describe() == engine.describe()
+        due, found = (imagine(one, episodes[0], 10, 5) for one in (engine, again))
+        for name, value in due.items():
+            np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("typical/lamp", np.array(3), r"outside \[0, 2\]"),
+        ("typical/lamp", np.array(1, np.int32), "int32"),
+        ("typical/level", np.zeros(2, np.float32), "float32"),
+        ("typical/level", np.array([0.0, np.inf]), "not finite"),
+        ("typical/lever", np.array(1), "'typical/lever' is unknown"),
+    ],
+)
+def test_parts_of_another_schema_are_refused(name: str, value: np.ndarray, message: str) -> None:
+    parts = Persistence.fit([mixed(0)], MIXED).to_parts()
+    with pytest.raises(DataError, match=message):
+        Persistence.from_parts(MIXED, replace(parts, arrays={**parts.arrays, name: value}))
+
+
+def test_a_configuration_that_cannot_work_is_refused() -> None:
+    parts = ConstantVelocity.fit([mixed(0)], MIXED).to_parts()
+    with pytest.raises(DataError, match="context is 1, and a velocity takes two"):
+        ConstantVelocity.from_parts(MIXED, replace(parts, config={"context": 1}))
+    with pytest.raises(DataError, match="not JSON serializable"):
+        ConstantVelocity.from_parts(MIXED, replace(parts, config={"context": object()}))
+    linear = Linear.fit(EPISODES, TOY.schema)
+    both = Schema(
+        signals=(*TOY.schema.signals, Signal(name="speed", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,)))
+    )
+    with pytest.raises(DataError, match="'centre' is float32"):
+        Linear.from_parts(both, linear.to_parts())

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.contracts.schema import Role
+from worldline.errors import ConfigError
 from worldline.labs.spaces import from_signals, to_signals
 from worldline.labs.two_rooms import (
     DOOR_HALF_HEIGHT,
@@ -322,3 +323,20 @@ def test_the_explorer_sees_both_rooms_and_respects_the_bounds() -> None:
             observation = lab.step(action)[0]
         crossings += (observation["position"][0] > 32) != side
     assert 8 <= crossings <= 32
+
+
+def test_a_lab_is_built_again_from_its_settings() -> None:
+    lab = TwoRooms("random", camera=False)
+    again = TwoRooms.from_settings(lab.settings)
+    assert (again.walls, again.camera) == ("random", False)
+    for wrong in ({"walls": "fixed"}, {"walls": "none", "camera": True}, {"walls": "fixed", "camera": 1}):
+        with pytest.raises(ConfigError, match="two-rooms"):
+            TwoRooms.from_settings(wrong)
+
+
+def test_it_is_reset_into_what_it_shows() -> None:
+    lab = TwoRooms("random", camera=False)
+    seen, _ = lab.reset(seed=3)
+    seen, *_ = lab.step({"move": np.array([2.0, -3.0], np.float32)})
+    again, _ = lab.reset(seed=8, options=dict(lab.locate(seen)))
+    assert all((again[name] == seen[name]).all() for name in seen)

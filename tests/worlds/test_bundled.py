@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from worldline.bundle import read_bundle
+from worldline.contracts.engine import CallCost, Engine, Parts
 from worldline.contracts.episode import Episode, History
 from worldline.contracts.schema import Kind, Role, Signal
 from worldline.contracts.world import Chance, Goal
 from worldline.costs import AtMost
 from worldline.engines.learned import Adaptation, LearnedEngine
-from worldline.errors import BundleError, InputError, UnknownNameError, UnsupportedError
+from worldline.engines.oracle import OracleEngine
+from worldline.engines.simulator import SimulatorEngine
+from worldline.engines.trivial import ActionBlind, ConstantVelocity, Linear, Persistence
+from worldline.errors import BundleError, DataError, InputError, UnknownNameError, UnsupportedError
 from worldline.heads.decoder import Decoder, DecoderConfig
 from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
@@ -25,6 +30,7 @@ from worldline.heads.inverse import Inverse, InverseConfig
 from worldline.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.heads.readout import Readout, ReadoutConfig
+from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.guided import Guided
@@ -36,6 +42,8 @@ from worldline.worlds.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
 SIZE = 8
+SEARCH = CrossEntropy(num_candidates=8, num_iterations=2)
+ROOMS = TwoRooms("random", camera=False)
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))
 Change = Callable[[Any], Any]
 
@@ -76,17 +84,9 @@ def learned_calibration() -> Calibration:
 @pytest.fixture
 def saved(tmp_path: Path, learned_calibration: Calibration) -> Path:
     folder = tmp_path / "world"
-    planner = CrossEntropy(num_candidates=8, num_iterations=2)
-    save_world(
-        folder,
-        learned_engine(),
-        learned_calibration,
-        planner,
-        num_proposals=3,
-        model="jepa",
-        run={"seed": 0},
-        report="<html></html>",
-    )
+    call = CallCost(latency_s=0.1 + 0.2)
+    world = LocalWorld(learned_engine(), learned_calibration, SEARCH, num_proposals=3, call=call)
+    save_world(folder, world, run={"seed": 0}, report="<html></html>")
     return folder
 
 
@@ -100,9 +100,8 @@ def tamper(folder: Path, name: str, change: Change) -> None:
 
 
 def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibration) -> None:
-    before = LocalWorld(learned_engine(), learned_calibration, CrossEntropy(num_candidates=8, num_iterations=2))
+    before = LocalWorld(learned_engine(), learned_calibration, SEARCH, call=CallCost(latency_s=0.1 + 0.2))
     after = open_world(saved)
-    assert isinstance(after, LocalWorld)
     assert after.num_proposals == 3
     assert after.describe() == before.describe()
     episode: Episode = TOY.episodes(1, 12, seed=5)[0]
@@ -119,8 +118,7 @@ def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibrat
 def test_another_planner_may_take_the_place_of_its_own(saved: Path) -> None:
     own = Guided(num_candidates=5)
     found = [open_world(saved, planner=planner) for planner in (None, "icem", own)]
-    planners = [world.planner for world in found if isinstance(world, LocalWorld)]
-    assert planners == [CrossEntropy(num_candidates=8, num_iterations=2), ImprovedCrossEntropy(), own]
+    assert [world.planner for world in found] == [SEARCH, ImprovedCrossEntropy(), own]
     with pytest.raises(UnknownNameError, match="'icem'"):
         open_world(saved, planner="icen")
 
@@ -166,10 +164,9 @@ def test_every_head_comes_back_with_its_weights(saved: Path) -> None:
 def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibration: Calibration) -> None:
     heads = ("distance_head", "inverse_head", "landmarks", "reward_head", "termination_head", "decoder")
     engine = replace(learned_engine(), **dict.fromkeys(heads))
-    save_world(
-        tmp_path / "w", engine, learned_calibration, CrossEntropy(), num_proposals=1, model="jepa", run={}, report=None
-    )
+    save_world(tmp_path / "w", LocalWorld(engine, learned_calibration, CrossEntropy()))
     opened = open_engine(read_bundle(tmp_path / "w"))
+    assert isinstance(opened, LearnedEngine)
     assert all(vars(opened)[name] is None for name in heads)
     assert "reaches" not in opened.describe().abilities
 
@@ -214,3 +211,218 @@ def test_a_name_that_is_not_registered_is_refused(saved: Path, change: Change, m
     tamper(saved, "manifest.json", change)
     with pytest.raises(UnknownNameError, match=message):
         open_world(saved)
+
+
+# Engines that are not learned
+
+
+def walk(seed: int) -> Episode:
+    rng = np.random.default_rng(seed)
+    moves = rng.uniform(-6, 6, (9, 2)).astype(np.float32)
+    seen = [ROOMS.reset(seed=seed)[0], *(ROOMS.step({"move": move})[0] for move in moves)]
+    return Episode(
+        observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
+        actions={"move": moves},
+        seed=seed,
+    )
+
+
+RICH = Integrator(noise=0.1)
+WALKS = [walk(seed) for seed in range(12)]
+STEPS = RICH.episodes(12, 9, seed=1)
+ENGINES: dict[str, tuple[Engine, list[Episode]]] = {
+    "persistence": (Persistence.fit(STEPS, RICH.schema), STEPS),
+    "constant_velocity": (ConstantVelocity.fit(STEPS, RICH.schema), STEPS),
+    "linear": (Linear.fit(STEPS, RICH.schema), STEPS),
+    "action_blind": (ActionBlind.fit(STEPS, RICH.schema), STEPS),
+    "oracle": (OracleEngine(lab=ROOMS), WALKS),
+    "simulator": (SimulatorEngine.of_lab(ROOMS, name="rooms"), WALKS),
+}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_world_over_any_storable_engine_comes_back_as_it_was(tmp_path: Path, kind: str) -> None:
+    engine, episodes = ENGINES[kind]
+    calibration = calibrate(engine, episodes, horizon=3, num_windows=2, seed=0)
+    before = LocalWorld(engine, calibration, SEARCH, num_proposals=5, call=CallCost(latency_s=0.25))
+    save_world(tmp_path / "w", before, run={"seed": 0})
+    after = open_world(tmp_path / "w")
+    assert type(after.engine) is type(engine)
+    assert after.describe() == before.describe()
+    assert (after.num_proposals, after.planner, after.call) == (5, SEARCH, CallCost(latency_s=0.25))
+    episode = episodes[0]
+    length = engine.describe().context
+    now, at = episode.history(length - 1, length), length - 1
+    ahead = {name: value[at : at + 3] for name, value in episode.actions.items()}
+    given = {name: value[at : at + 3] for name, value in episode.exogenous.items()} or None
+    first, second = (world.predict(now, ahead, exogenous=given, level=0.5) for world in (before, after))
+    assert first.trust == second.trust
+    for name, forecast in first.signals.items():
+        for part in ("mean", "low", "high", "horizon"):
+            np.testing.assert_array_equal(vars(forecast)[part], vars(second.signals[name])[part])
+    goal = Goal(targets={"position": episode.observations["position"][-1]})
+    plans = [world.plan(now, goal, horizon=3, exogenous=given).actions for world in (before, after)]
+    for name, value in plans[0].items():
+        np.testing.assert_array_equal(value, plans[1][name])
+
+
+def test_a_world_without_a_calibration_comes_back_without_one(tmp_path: Path) -> None:
+    save_world(tmp_path / "w", LocalWorld(ENGINES["linear"][0], None, SEARCH))
+    bundle = read_bundle(tmp_path / "w")
+    assert bundle.files == ("card.json", "engine.json", "engine.safetensors", "planner.json", "schema.json")
+    assert open_world(tmp_path / "w").calibration is None
+
+
+def test_a_simulator_that_is_reset_by_seed_stays_so(tmp_path: Path) -> None:
+    engine = replace(SimulatorEngine.of_lab(ROOMS), locate=None)
+    save_world(tmp_path / "w", LocalWorld(engine, None, SEARCH))
+    opened = open_world(tmp_path / "w")
+    assert isinstance(opened.engine, SimulatorEngine)
+    assert opened.engine.locate is None
+    taken = {"move": WALKS[0].actions["move"][4:]}
+    np.testing.assert_array_equal(
+        opened.what_if(WALKS[0], 4, taken).signals["position"], WALKS[0].observations["position"][5:]
+    )
+
+
+class Dreams(Engine):
+    """Cannot be stored."""
+
+    def describe(self) -> Any:
+        return ENGINES["linear"][0].describe()
+
+    def observe(self, belief: object, steps: History, *, seed: int) -> object:
+        raise NotImplementedError
+
+    def imagine(self, belief: object, future: object, *, num_samples: int, noise: object = None, seed: int) -> Any:
+        raise NotImplementedError
+
+
+class Own(CrossEntropy):
+    """A planner that nobody registered."""
+
+
+def test_what_cannot_be_stored_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    by_code = SimulatorEngine(make_environment=lambda: TwoRooms(camera=False), schema=ROOMS.schema)
+    adapted = replace(learned_engine(), adaptation=Adaptation())
+    linear = ENGINES["linear"][0]
+    for world, message in (
+        (LocalWorld(Dreams(), None, SEARCH), "Dreams is not Storable"),
+        (LocalWorld(by_code, None, SEARCH), "by code of its own, which cannot be stored"),
+        (LocalWorld(adapted, None, SEARCH), "an adaptation is not stored"),
+        (LocalWorld(linear, None, Own()), "Own is not registered as a planner"),
+    ):
+        with pytest.raises(UnsupportedError, match=message):
+            save_world(tmp_path / "w", world)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A sound bundle of a linear world."""
+    engine, episodes = ENGINES["linear"]
+    calibration = calibrate(engine, episodes, horizon=3, num_windows=1, seed=0)
+    save_world(tmp_path / "w", LocalWorld(engine, calibration, SEARCH))
+    return tmp_path / "w"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("engine.json", lambda found: {**found, "config": {"context": 4}}, "'weights' is float32"),
+        ("engine.json", lambda found: {**found, "config": {"context": 0}}, "context is 0"),
+        ("engine.json", lambda found: {**found, "config": {"context": 10**9}}, "context is 1000000000"),
+        ("engine.json", lambda found: {**found, "config": {"context": True}}, "valid integer"),
+        ("engine.json", lambda found: {**found, "config": {}}, "context"),
+        ("engine.json", lambda found: {**found, "config": {"context": 3, "more": 1}}, "'more'"),
+        ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest says 'linear'"),
+        ("card.json", lambda found: {**found, "inputs": ["camera"]}, "not the card of the engine"),
+        ("schema.json", lambda found: {**found, "signals": found["signals"][:2]}, "'centre' is float32"),
+    ],
+)
+def test_parts_that_contradict_each_other_are_refused(stored: Path, name: str, change: Change, message: str) -> None:
+    tamper(stored, name, change)
+    with pytest.raises(BundleError, match=message):
+        open_world(stored)
+
+
+def replace_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Other arrays in a file, with an entry in the manifest that fits them."""
+    save_file({key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}, folder / name)
+    content = (folder / name).read_bytes()
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    tamper(folder, "manifest.json", lambda found: {**found, "files": {**found["files"], name: entry}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": None}, "'weights' is missing"),
+        ({"more": np.zeros(1, np.float32)}, "'more' is unknown"),
+        ({"typical/position": None}, "no array of a typical value"),
+        ({"scale": np.zeros(6, np.float32)}, "'scale' has a value"),
+        ({"centre": np.full(6, np.nan, np.float32)}, "'centre' has a value that is not finite"),
+        ({"centre": np.zeros(6, np.int64)}, "'centre' is int64"),
+        ({"centre": np.zeros((6, 1), np.float32)}, r"'centre' is float32\[6, 1\]"),
+    ],
+)
+def test_arrays_that_are_not_those_of_the_engine_are_refused(
+    stored: Path, changes: Mapping[str, np.ndarray | None], message: str
+) -> None:
+    engine = ENGINES["linear"][0]
+    assert isinstance(engine, Linear)
+    arrays = {**engine.to_parts().arrays, **changes}
+    replace_arrays(stored, "engine.safetensors", {n: v for n, v in arrays.items() if v is not None})
+    with pytest.raises(BundleError, match=message):
+        open_world(stored)
+
+
+def test_a_calibration_of_other_signals_is_refused(stored: Path) -> None:
+    calibration = open_world(stored).calibration
+    assert calibration is not None
+    renamed = {name.replace("/position", "/place"): value for name, value in calibration.to_arrays().items()}
+    replace_arrays(stored, "calibration.safetensors", renamed)
+    with pytest.raises(BundleError, match=r"calibration.safetensors: not that of this engine"):
+        open_world(stored)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("linaer", "Did you mean 'linear'"), ("os:system", "no engine is called"), ("learned", "cannot be stored")],
+)
+def test_only_registered_engines_are_built(stored: Path, kind: str, message: str) -> None:
+    tamper(stored, "engine.json", lambda found: {**found, "kind": kind})
+    tamper(stored, "manifest.json", lambda found: {**found, "model": kind})
+    with pytest.raises((UnknownNameError, BundleError), match=message):
+        open_world(stored)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"lab": "os:system", "settings": {}}, "no lab is called"),
+        ({"lab": "two-rooms", "settings": {"walls": "none", "camera": False}}, "walls"),
+        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": False, "more": 1}}, "'more'"),
+        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": "no"}}, "camera"),
+        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": True}}, "signals are not those of the lab"),
+    ],
+)
+def test_only_registered_labs_are_built(tmp_path: Path, config: Mapping[str, Any], message: str) -> None:
+    save_world(tmp_path / "w", LocalWorld(OracleEngine(lab=ROOMS), None, SEARCH))
+    tamper(tmp_path / "w", "engine.json", lambda found: {**found, "config": config})
+    with pytest.raises((UnknownNameError, BundleError), match=message):
+        open_world(tmp_path / "w")
+
+
+def test_a_simulator_of_signals_that_its_lab_does_not_show_is_refused(tmp_path: Path) -> None:
+    engine = SimulatorEngine.of_lab(ROOMS)
+    parts, wider = engine.to_parts(), TwoRooms("random").schema
+    with pytest.raises(DataError, match="signal 'camera': the lab has no such signal"):
+        SimulatorEngine.from_parts(wider, parts)
+    with pytest.raises(DataError, match="'more' is unknown"):
+        SimulatorEngine.from_parts(engine.schema, Parts(config=parts.config, arrays={"more": np.zeros(1)}))
+
+
+def test_only_a_learned_world_adapts(stored: Path) -> None:
+    with pytest.raises(UnsupportedError, match="only a learned world adapts, and this one is 'linear'"):
+        open_world(stored, adaptation=Adaptation())

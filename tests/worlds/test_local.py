@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Novelty, Samples
+from worldline.contracts.engine import CallCost, Card, Engine, EngineBelief, Future, Noise, Novelty, Samples
 from worldline.contracts.episode import Episode, History
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import Abduction, Goal
@@ -28,6 +28,13 @@ GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
 def test_conforms(world: LocalWorld, fresh: list[Episode]) -> None:
     assert world.calibration is not None
     check_world(world, fresh[:60], GOAL, num_calibration=world.calibration.num_episodes)
+
+
+def test_the_card_says_what_a_call_costs(world: LocalWorld) -> None:
+    cost, own = CallCost(latency_s=0.5), CallCost(latency_s=2.0, price=0.01, currency="USD")
+    assert world.describe().call is None
+    assert replace(world, call=cost).describe() == replace(world.describe(), call=cost)
+    assert LocalWorld(Priced(own), None, CrossEntropy(), call=cost).describe().call == own
 
 
 def test_conforms_with_pictures_wind_and_gaps() -> None:
@@ -135,6 +142,16 @@ class Dice(Engine, Novelty):
                 "side": np.where(number < 2, 1, np.where(number < 5, 3, number % 3)),
             }
         )
+
+
+class Priced(Dice):
+    """Knows what it costs."""
+
+    def __init__(self, call: CallCost) -> None:
+        self.call = call
+
+    def describe(self) -> Card:
+        return replace(super().describe(), call=self.call)
 
 
 def dice(num_episodes: int, num_steps: int) -> list[Episode]:

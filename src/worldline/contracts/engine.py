@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Schema
+from worldline.errors import ConfigError
 
 EngineBelief = object
 """Opaque to everyone but the engine that made it. Immutable."""
@@ -34,6 +36,12 @@ class CallCost:
     latency_s: float
     price: float = 0.0
     currency: str = ""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.latency_s < math.inf and 0 <= self.price < math.inf):
+            raise ConfigError(f"latency_s {self.latency_s} and price {self.price} must be finite and at least 0.")
+        if self.price and not self.currency:
+            raise ConfigError(f"price is {self.price}, of no currency. Name one, such as 'USD'.")
 
 
 @dataclass(frozen=True, kw_only=True)

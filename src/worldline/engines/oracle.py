@@ -10,10 +10,22 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Future, Noise, Reaches, Samples
+from worldline.contracts.engine import (
+    Abducts,
+    Card,
+    Engine,
+    EngineBelief,
+    Future,
+    Noise,
+    Parts,
+    Reaches,
+    Samples,
+    Storable,
+)
 from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind, Signal
+from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.engines.stored import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.labs.lab import Lab
 
@@ -33,7 +45,7 @@ class Present:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OracleEngine(Engine, Abducts, Reaches):
+class OracleEngine(Engine, Abducts, Reaches, Storable):
     """Steps any number of worlds at once through `Lab.simulate`; predicts vector signals, draws no pictures.
 
     Args:
@@ -59,6 +71,27 @@ class OracleEngine(Engine, Abducts, Reaches):
             deterministic=True,
             abilities=("abducts", "reaches"),
         )
+
+    def to_parts(self) -> Parts:
+        """The lab's registered name and settings; see `Storable`.
+
+        Raises:
+            UnsupportedError: the lab is not registered, or does not tell its settings.
+        """
+        return Parts(config=vars(name_lab(self.lab)))
+
+    @classmethod
+    def from_parts(cls, schema: Schema, parts: Parts) -> OracleEngine:
+        """See `Storable`.
+
+        Raises:
+            UnknownNameError: no such lab is installed.
+        """
+        check_arrays(parts, {})
+        lab = build_lab(check_config(parts, LabName))
+        if lab.schema != schema:
+            raise DataError("the signals are not those of the lab", fix=FIX)
+        return cls(lab=lab)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Present:
         """The last state; what is missing there is simulated from what was seen before. See `Engine`."""

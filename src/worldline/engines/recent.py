@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
+from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Parts, Samples, Storable
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Schema, Signal
 from worldline.engines.checks import check_future, check_observations
-from worldline.errors import InputError
+from worldline.engines.stored import FIX, Due, check_arrays, check_config, due_of
+from worldline.errors import ConfigError, DataError, InputError
 
 Value = TypeVar("Value", bound=np.generic)
+
+MOST_CONTEXT: Final = 10_000
+"""Observations that an engine from a file may remember: each takes memory for every world."""
+
+_TYPICAL: Final = "typical/"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,8 +39,23 @@ class Recent:
     known: Arrays
 
 
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """How a `RememberingEngine` is configured.
+
+    Args:
+        context: observations remembered.
+    """
+
+    context: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.context <= MOST_CONTEXT:
+            raise ConfigError(f"context is {self.context}. Give a number from 1 to {MOST_CONTEXT}.")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RememberingEngine(Engine, ABC):
+class RememberingEngine(Engine, Storable, ABC):
     """Remembers the last few observations, predicts from nothing else, and is deterministic.
 
     Args:
@@ -82,6 +103,11 @@ class RememberingEngine(Engine, ABC):
             deterministic=True,
         )
 
+    def to_parts(self) -> Parts:
+        """What is remembered how long, and what is typical; see `Storable`."""
+        typical = {f"{_TYPICAL}{name}": value for name, value in self.typical.items()}
+        return Parts(config={"context": self.context}, arrays=typical)
+
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Recent:
         """The last `context` observations; see `Engine`."""
         del seed  # nothing is drawn
@@ -124,6 +150,45 @@ class RememberingEngine(Engine, ABC):
         imagined = self.rollout(past, future)
         dtypes = {signal.name: signal.dtype for signal in self.signals}
         return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in imagined.items()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Remembered:
+    """What a `RememberingEngine` is built from.
+
+    Args:
+        typical: as there.
+        context: as there.
+        fitted: the other arrays.
+    """
+
+    typical: Arrays
+    context: int
+    fitted: Mapping[str, NDArray[Any]]
+
+
+def read_memory(schema: Schema, parts: Parts, fitted: Mapping[str, Due] | None = None) -> Remembered:
+    """What `RememberingEngine.to_parts` wrote.
+
+    Args:
+        schema: of the world.
+        parts: read as if from a stranger.
+        fitted: what else there is among the arrays; default is nothing.
+
+    Raises:
+        DataError: they do not fit the schema or `fitted`.
+    """
+    context = check_config(parts, Memory).context
+    named = {signal.name: signal for signal in schema.observations if f"{_TYPICAL}{signal.name}" in parts.arrays}
+    if not named:
+        raise DataError("there is no array of a typical value of any observation signal", fix=FIX)
+    due = {f"{_TYPICAL}{name}": due_of(signal) for name, signal in named.items()}
+    arrays = check_arrays(parts, {**due, **(fitted or {})})
+    return Remembered(
+        typical={name: arrays[f"{_TYPICAL}{name}"] for name in named},
+        context=context,
+        fitted={name: arrays[name] for name in fitted or {}},
+    )
 
 
 def typical_values(episodes: Sequence[Episode], signals: Sequence[Signal]) -> Arrays:

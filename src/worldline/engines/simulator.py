@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Future, Noise, Samples
+from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Future, Noise, Parts, Samples, Storable
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Role, Schema
 from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.engines.stored import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
+from worldline.labs.abilities import Locates
+from worldline.labs.lab import Lab
 from worldline.labs.spaces import from_signals, to_signals
 
 Environment = gymnasium.Env[Any, Any]
@@ -51,8 +54,35 @@ class Replay:
 
 
 @final
+@dataclass(frozen=True, kw_only=True)
+class MakeLab:
+    """Makes a fresh lab like `lab`, which tells its settings; what a simulator that can be stored is built with."""
+
+    lab: Lab
+
+    def __call__(self) -> Environment:
+        """The fresh lab."""
+        return build_lab(name_lab(self.lab))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedLab:
+    """How a `SimulatorEngine` of a lab is configured.
+
+    Args:
+        lab: which.
+        located: whether it is reset into the state that it is shown.
+        name: on the card.
+    """
+
+    lab: LabName
+    located: bool
+    name: str
+
+
+@final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SimulatorEngine(Engine, Abducts):
+class SimulatorEngine(Engine, Abducts, Storable):
     """Replays an environment from its reset seed, for every world and version of the future anew.
 
     A history alone does not tell the seed: begin with `start`, or give `locate`. Where the environment terminates,
@@ -89,6 +119,53 @@ class SimulatorEngine(Engine, Abducts):
             deterministic=True,
             abilities=("abducts",),
         )
+
+    @classmethod
+    def of_lab(cls, lab: Lab, *, name: str = "simulator") -> SimulatorEngine:
+        """The engine that simulates `lab`, and that can be stored; located by its observations where the lab can be.
+
+        Args:
+            lab: registered, and built again from its settings for every replay.
+            name: on the card.
+
+        Raises:
+            UnsupportedError: it is not registered, or does not tell its settings.
+        """
+        name_lab(lab)
+        return cls(make_environment=MakeLab(lab=lab), schema=lab.schema, locate=_locator(lab), name=name)
+
+    def to_parts(self) -> Parts:
+        """The lab's registered name and settings; see `Storable`.
+
+        Raises:
+            UnsupportedError: the engine was not made by `of_lab`, so that nobody could make its environment again.
+        """
+        make = self.make_environment
+        if not isinstance(make, MakeLab) or self.locate not in (None, _locator(make.lab)):
+            raise UnsupportedError(
+                f"the simulator {self.name!r} makes its environment by code of its own, which cannot be stored. Build "
+                "it with SimulatorEngine.of_lab from a registered lab."
+            )
+        config = {"lab": vars(name_lab(make.lab)), "located": self.locate is not None, "name": self.name}
+        return Parts(config=config)
+
+    @classmethod
+    def from_parts(cls, schema: Schema, parts: Parts) -> SimulatorEngine:
+        """See `Storable`.
+
+        Raises:
+            UnknownNameError: no such lab is installed.
+        """
+        check_arrays(parts, {})
+        config = check_config(parts, SimulatedLab)
+        engine = cls.of_lab(build_lab(config.lab), name=config.name)
+        shown = {signal.name: (signal.role, signal.kind, signal.shape) for signal in engine.schema.signals}
+        for signal in schema.signals:
+            if shown.get(signal.name) != (signal.role, signal.kind, signal.shape):
+                raise DataError("the lab has no such signal", fix=FIX, signal=signal.name)
+        if config.located and engine.locate is None:
+            raise DataError(f"the lab {config.lab.lab!r} cannot be reset into what it shows", fix=FIX)
+        return replace(engine, schema=schema, locate=engine.locate if config.located else None)
 
     def start(self, seeds: Sequence[int], actions: Arrays) -> Replay:
         """The belief after W episodes began with these seeds and took these actions.
@@ -241,6 +318,10 @@ class SimulatorEngine(Engine, Abducts):
                             signal=signal.name,
                             step=step,
                         )
+
+
+def _locator(lab: Lab) -> Callable[[Arrays], Mapping[str, Any]] | None:
+    return lab.locate if isinstance(lab, Locates) else None
 
 
 def _world(arrays: Arrays, world: int) -> Arrays:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, final
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Future
+from worldline.contracts.engine import Future, Parts
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.schema import Kind, Schema, Signal
-from worldline.engines.recent import RememberingEngine, typical_values
+from worldline.engines.recent import Memory, RememberingEngine, read_memory, typical_values
+from worldline.engines.stored import FIX, Due, check_config
 from worldline.errors import DataError, InputError
 
 Floats = NDArray[np.floating]
@@ -30,6 +31,12 @@ class Persistence(RememberingEngine):
     def kind(self) -> str:
         """The registered name."""
         return "persistence"
+
+    @classmethod
+    def from_parts(cls, schema: Schema, parts: Parts) -> Persistence:
+        """See `Storable`."""
+        found = read_memory(schema, parts)
+        return cls(schema=schema, typical=found.typical, context=found.context)
 
     @classmethod
     def fit(cls, episodes: Sequence[Episode], schema: Schema) -> Persistence:
@@ -50,6 +57,14 @@ class ConstantVelocity(RememberingEngine):
     def kind(self) -> str:
         """The registered name."""
         return "constant_velocity"
+
+    @classmethod
+    def from_parts(cls, schema: Schema, parts: Parts) -> ConstantVelocity:
+        """See `Storable`."""
+        found = read_memory(schema, parts)
+        if found.context < 2:
+            raise DataError(f"context is {found.context}, and a velocity takes two observations", fix=FIX)
+        return cls(schema=schema, typical=found.typical, context=found.context)
 
     @classmethod
     def fit(cls, episodes: Sequence[Episode], schema: Schema) -> ConstantVelocity:
@@ -132,6 +147,36 @@ class Autoregression(RememberingEngine, ABC):
             centre=centre.astype(np.float32),
             scale=scale.astype(np.float32),
             weights=weights.astype(np.float32),
+        )
+
+    def to_parts(self) -> Parts:
+        """The regression, beside what is remembered; see `Storable`."""
+        parts = super().to_parts()
+        fitted = {"centre": self.centre, "scale": self.scale, "weights": self.weights}
+        return replace(parts, arrays={**parts.arrays, **fitted})
+
+    @classmethod
+    def from_parts(cls: type[Fitted], schema: Schema, parts: Parts) -> Fitted:
+        """See `Storable`."""
+        context = check_config(parts, Memory).context
+        size = sum(signal.size for signal in schema.observations if signal.kind is Kind.VECTOR)
+        num_inputs = sum(signal.size for signal in (*cls.actions_of(schema), *schema.exogenous))
+        fitted = {
+            "centre": Due(shape=(size + num_inputs,)),
+            "scale": Due(shape=(size + num_inputs,), least=float(np.finfo(np.float32).tiny)),
+            "weights": Due(shape=(context * size + num_inputs + 1, size)),
+        }
+        found = read_memory(schema, parts, fitted)
+        vectors = {signal.name for signal in schema.observations if signal.kind is Kind.VECTOR}
+        if found.typical.keys() != vectors:
+            raise DataError(f"it predicts {sorted(found.typical)}, not all vectors {sorted(vectors)}", fix=FIX)
+        return cls(
+            schema=schema,
+            typical=found.typical,
+            context=context,
+            centre=found.fitted["centre"],
+            scale=found.fitted["scale"],
+            weights=found.fitted["weights"],
         )
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:

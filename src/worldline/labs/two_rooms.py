@@ -6,15 +6,20 @@ collision), so a wall cannot be jumped however long the step.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Locates
 from worldline.labs.lab import Lab, Policy
 
 Floats = NDArray[np.floating]
@@ -38,7 +43,15 @@ _GAP: Final = DOOR_HALF_HEIGHT - DOT_RADIUS
 _SKIN: Final = 1e-3
 
 
-class TwoRooms(Lab):
+@dataclass(frozen=True, kw_only=True)
+class TwoRoomsSettings:
+    """The arguments of `TwoRooms`."""
+
+    walls: Literal["fixed", "random"]
+    camera: bool
+
+
+class TwoRooms(Lab, Configured, Locates):
     """The lab. Observations: `camera`, `position` [px], `wall` [px] (wall x, door y). Action: `move` [px].
 
     Args:
@@ -65,6 +78,21 @@ class TwoRooms(Lab):
         self._position: Floats = np.zeros(2)
         self._wall: Floats = np.array(FIXED_WALL)
         self._room = draw_walls(self._wall)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """`walls` and `camera`; see `Configured`."""
+        return {"walls": self.walls, "camera": self.camera}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> TwoRooms:
+        """See `Configured`."""
+        found = from_json(TwoRoomsSettings, json.dumps(settings), where="two-rooms")
+        return cls(found.walls, camera=found.camera)
+
+    def locate(self, observation: Arrays) -> Mapping[str, Any]:
+        """The dot and the wall where they are seen; see `Locates`."""
+        return {name: observation[name] for name in ("position", "wall")}
 
     @property
     def schema(self) -> Schema:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worldline.contracts.world import World
 from worldline.data.checks import Finding
 from worldline.data.splits import Split
 from worldline.engines.learned import LearnedEngine
 from worldline.recipes.recipe import Recipe
 from worldline.train.loop import Trained
 from worldline.worlds.calibration import Calibration
+from worldline.worlds.local import LocalWorld
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Learned:
     data_hash: str
     engine: LearnedEngine
     calibration: Calibration
-    world: World
+    world: LocalWorld
     split: Split
     trained: Trained
     heads_s: float

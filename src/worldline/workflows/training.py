@@ -29,6 +29,7 @@ from worldline.workflows.reporting import CONTEXT
 from worldline.workflows.stage import Stage, counted, tell
 from worldline.worlds.bundled import save_world
 from worldline.worlds.calibration import calibrate
+from worldline.worlds.latency import measure_call
 from worldline.worlds.local import LocalWorld
 
 
@@ -74,13 +75,14 @@ def learn_world(
     calibration = calibrate(
         engine, episodes, horizon=horizon, num_windows=recipe.num_windows, seed=recipe.training.seed
     )
+    call = measure_call(engine, episodes, horizon=horizon)
     tell(stage, "calibrate", 1)
     return Learned(
         recipe=recipe,
         data_hash=engine.notes["data"],
         engine=engine,
         calibration=calibration,
-        world=LocalWorld(engine, calibration, recipe.planner, num_proposals=recipe.num_proposals),
+        world=LocalWorld(engine, calibration, recipe.planner, num_proposals=recipe.num_proposals, call=call),
         split=split,
         trained=trained,
         heads_s=heads_s,
@@ -180,13 +182,4 @@ def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) 
 
 def save_learned(out: Path, learned: Learned, *, run: Mapping[str, Any], report: str) -> None:
     """Writes the bundle; an earlier one is replaced."""
-    save_world(
-        out,
-        learned.engine,
-        learned.calibration,
-        learned.recipe.planner,
-        num_proposals=learned.recipe.num_proposals,
-        model=learned.recipe.model,
-        run=run,
-        report=report,
-    )
+    save_world(out, learned.world, run=run, report=report)

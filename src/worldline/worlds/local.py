@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Future, Novelty
+from worldline.contracts.engine import Abducts, CallCost, Card, Engine, EngineBelief, Future, Novelty
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.planner import Planner
 from worldline.contracts.schema import Kind, Signal
@@ -55,12 +55,14 @@ class LocalWorld(World):
         calibration: of this engine; None leaves predictions without bands and trust NaN.
         planner: searches for plans.
         num_proposals: sequences asked of an engine that can propose; 0 asks for none.
+        call: what a prediction costs, from `measure_call`, where the engine's card does not say; None for not measured.
     """
 
     engine: Engine
     calibration: Calibration | None
     planner: Planner
     num_proposals: int = 32
+    call: CallCost | None = None
 
     def __post_init__(self) -> None:
         by_engine = self.calibration is not None and self.calibration.input_novelty is None
@@ -68,8 +70,9 @@ class LocalWorld(World):
             raise ConfigError("the calibration is that of an engine that measures novelty. Calibrate this engine.")
 
     def describe(self) -> Card:
-        """The engine's card."""
-        return self.engine.describe()
+        """The engine's card, with what a call costs."""
+        card = self.engine.describe()
+        return card if card.call is not None or self.call is None else replace(card, call=self.call)
 
     def predict(
         self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9

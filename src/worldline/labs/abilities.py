@@ -1,0 +1,39 @@
+"""What a lab may also be able to do; each ability is a class to inherit from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from worldline.contracts.episode import Arrays
+
+
+class Configured(ABC):
+    """Optional: can be built again from its settings, so that a world over the lab can be stored."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """What it was built with, as plain JSON values."""
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Configured:
+        """The lab that was built with these settings; they are read as if from a stranger.
+
+        Raises:
+            ConfigError: one is unknown, missing, or out of range.
+        """
+
+
+class Locates(ABC):
+    """Optional: can be reset into the state that an observation shows."""
+
+    @abstractmethod
+    def locate(self, observation: Arrays) -> Mapping[str, Any]:
+        """The options for which `reset` starts in the state of `observation`.
+
+        Args:
+            observation: per signal that the lab shows [*shape], complete.
+        """
