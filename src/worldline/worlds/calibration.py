@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,7 +233,7 @@ class StepPValues:
 
 
 _MEASURE = {"centre", "scale", "whitening"}
-_STRANGENESS = {"centre", "whitening", "drive_centre", "drive_scale", "usual", "tail"}
+_STRANGENESS = {field.name for field in fields(Strangeness)}
 _WHOLE = {"novelty", "num_windows", "steps", "strange"}
 
 

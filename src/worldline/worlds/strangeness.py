@@ -4,13 +4,16 @@ A world can change while every signal stays inside its range: a heater that give
 Then the steps of a history no longer follow from each other as they used to. What is looked at, of the last L steps:
 
     novelty   of the present
-    energy    mean over the steps of log(1 + |z|^2 / D), z being the whitened one-step errors of all predicted vectors
-    bias      L |mean z|^2: errors that lean one way
-    drive     (sum z x)^2 / sum x^2, x being the standardised present and inputs, of every pair of components: errors
-              that follow what was seen or done; the mean of them, and the largest
+    energy    mean over the steps of log(1 + |z|^2 / D), z being the whitened one-step errors of all predicted vectors;
+              too much of it, and too little
+    bias      L (mean z)^2, of each component: errors that lean one way
+    drive     (sum z x)^2 / (1 + sum x^2), x being the standardised present and inputs, of each pair of components:
+              errors that follow what was seen or done
+    effect    the mean of such drives over the components of a signal and of one in x, each over its usual size, with
+              errors that are standardised instead of whitened: how far one signal acts on another
 
 Each is put on one scale by its median and 95 % quantile in one part of the calibration episodes, and the largest
-counts. Its p-value is its rank among the other part, as in split conformal prediction, whatever the five are worth.
+counts. Its p-value is its rank among the other part, as in split conformal prediction, whatever they are worth.
 """
 
 from __future__ import annotations
@@ -43,17 +46,23 @@ class Strangeness:
 
     Args:
         centre: [D], mean one-step error.
-        whitening: [D, D]; what centred errors are multiplied by.
+        scale: [D], standard deviation of the errors, above 0.
+        whitening: [D, D]; what standardised errors are multiplied by.
         drive_centre: [F], mean of the present vectors and the inputs.
         drive_scale: [F], their standard deviations, above 0.
-        usual: [L, 5], of each statistic its median; rows are the first L of `LENGTHS`.
-        tail: [L, 5], how far its 95 % quantile lies above, above 0.
+        pairs: [G, D * F], which pairs of components a pair of signals has, as weights that add up to 1.
+        size: [L, D * F], usual size of the drives of standardised errors; rows are the first L of `LENGTHS`.
+        usual: [L, M], of each statistic its median.
+        tail: [L, M], how far its 95 % quantile lies above, above 0.
     """
 
     centre: Floats
+    scale: Floats
     whitening: Floats
     drive_centre: Floats
     drive_scale: Floats
+    pairs: Floats
+    size: Floats
     usual: Floats
     tail: Floats
 
@@ -77,26 +86,34 @@ class Strangeness:
         """
         steps = self.lengths[row]
         seen = None if steps == 0 else watch(engine, history, steps)
-        return self.score(self.statistics(seen, novelty, steps), row)
+        found = self.statistics(seen, novelty, row)
+        return np.asarray(((found - self.usual[row]) / self.tail[row]).max(1))
 
-    def score(self, statistics: Float[np.ndarray, "W 5"], row: int) -> Floats:
-        """The largest [W] of statistics, each on its scale."""
-        return np.asarray(((statistics - self.usual[row]) / self.tail[row]).max(1))
-
-    def statistics(self, seen: Watched | None, novelty: Floats, num_steps: int) -> Float[np.ndarray, "W 5"]:
-        """The five statistics of the last `num_steps` steps; without steps, those of errors are -inf."""
+    def statistics(self, seen: Watched | None, novelty: Floats, row: int) -> Float[np.ndarray, "W M"]:
+        """The statistics of the last `lengths[row]` steps; where there are none, all but novelty are -inf."""
+        num_steps, num = self.lengths[row], self.usual.shape[1]
         if seen is None or num_steps == 0:
-            return np.stack([novelty, *np.full((4, len(novelty)), -np.inf)], 1)
+            return np.concatenate([novelty[:, None], np.full((len(novelty), num - 1), -np.inf)], 1)
         known = seen.known[:, -num_steps:]
         count = np.maximum(known.sum(1), 1)
-        z = np.where(known[..., None], (seen.errors[:, -num_steps:] - self.centre) @ self.whitening, 0.0)
-        x = np.clip((seen.drive[:, -num_steps:] - self.drive_centre) / self.drive_scale, -4, 4)
-        x = np.where(known[..., None], x, 0.0)
+        e = np.where(known[..., None], (seen.errors[:, -num_steps:] - self.centre) / self.scale, 0.0)
+        z = e @ self.whitening
         energy = (np.log1p((z**2).mean(-1)) * known).sum(1) / count
-        bias = (z.sum(1) ** 2).mean(-1) / count
-        drive = np.einsum("wtd,wtf->wdf", z, x) ** 2 / (1 + (x**2).sum(1))[:, None]
-        squares = bias, drive.mean((1, 2)), drive.max((1, 2))
-        return np.stack([novelty, energy, *(np.log(square + 1e-9) for square in squares)], 1)
+        bias = z.sum(1) ** 2 / count[:, None]
+        x = np.where(known[..., None], self.standard(seen.drive[:, -num_steps:]), 0.0)
+        effect = (_drive(e, x) / self.size[row]) @ self.pairs.T
+        squares = np.log(np.concatenate([bias, _drive(z, x), effect], 1) + 1e-9)
+        return np.concatenate([np.stack([novelty, energy, -energy], 1), squares], 1)
+
+    def standard(self, drive: Floats) -> Floats:
+        """Standardised present and inputs, at most 4 deviations from their mean."""
+        return np.asarray(np.clip((drive - self.drive_centre) / self.drive_scale, -4, 4))
+
+
+def _drive(errors: Float[np.ndarray, "W T D"], x: Float[np.ndarray, "W T F"]) -> Float[np.ndarray, "W P"]:
+    """How errors follow x, of each pair of components."""
+    found = np.einsum("wtd,wtf->wdf", errors, x) ** 2 / (1 + (x**2).sum(1))[:, None]
+    return np.asarray(found.reshape(len(found), -1))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,11 +124,13 @@ class Watched:
         errors: [W, L, D], what came less what was expected, all predicted vectors side by side; 0 where not known.
         drive: [W, L, F], the vectors before the step and its inputs.
         known: [W, L], whether everything was observed before and after it.
+        sizes: of the signals that lie side by side in errors, and in drive.
     """
 
     errors: Floats
     drive: Floats
     known: NDArray[np.bool_]
+    sizes: tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def watch(engine: Engine, history: History, num_steps: int) -> Watched:
@@ -139,7 +158,12 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
         else:
             continue
         drive.append(value.astype(np.float64).reshape(*shape, -1))
-    return Watched(errors=np.concatenate(errors, -1), drive=np.concatenate(drive, -1), known=known.reshape(shape))
+    return Watched(
+        errors=np.concatenate(errors, -1),
+        drive=np.concatenate(drive, -1),
+        known=known.reshape(shape),
+        sizes=(tuple(one.shape[-1] for one in errors), tuple(one.shape[-1] for one in drive)),
+    )
 
 
 def vectors_of(card: Card) -> tuple[Signal, ...]:
@@ -158,11 +182,19 @@ def fit_strangeness(engine: Engine, history: History, novelty: Floats, lengths: 
     """
     seen = watch(engine, history, lengths[-1]) if lengths[-1] else None
     if seen is None or not seen.known.any():  # nothing can be learned of how steps follow
-        nothing, one = np.zeros(0), np.ones((1, 5))
+        nothing, one = np.zeros(0), np.ones((1, 1))
         plain = Strangeness(
-            centre=nothing, whitening=np.zeros((0, 0)), drive_centre=nothing, drive_scale=nothing, usual=one, tail=one
+            centre=nothing,
+            scale=nothing,
+            whitening=np.zeros((0, 0)),
+            drive_centre=nothing,
+            drive_scale=nothing,
+            pairs=np.zeros((0, 0)),
+            size=np.ones((1, 0)),
+            usual=one,
+            tail=one,
         )
-        return _on_scale(plain, None, novelty, LENGTHS[:1])
+        return _on_scale(plain, None, novelty)
     rows, drive = seen.errors[seen.known], seen.drive[seen.known]
     centre, scale = rows.mean(0), rows.std(0)
     # What is always foretold exactly says nothing of the scale on which an error matters, so any error is a large one.
@@ -170,23 +202,39 @@ def fit_strangeness(engine: Engine, history: History, novelty: Floats, lengths: 
     standard = (rows - centre) / scale
     covariance = (1 - _SHRINKAGE) * standard.T @ standard / len(rows) + _SHRINKAGE * np.eye(len(centre))
     variances, directions = np.linalg.eigh(covariance)
-    spread = drive.std(0)
+    spread, pairs = drive.std(0), _pairs(*seen.sizes)
+    num = 3 + len(centre) + pairs.shape[1] + len(pairs)
     fitted = Strangeness(
         centre=centre,
-        whitening=(directions / np.sqrt(variances)) / scale[:, None],
+        scale=scale,
+        whitening=directions / np.sqrt(variances),
         drive_centre=drive.mean(0),
         drive_scale=np.where(spread > 0, spread, 1.0),
-        usual=np.ones((len(lengths), 5)),
-        tail=np.ones((len(lengths), 5)),
+        pairs=pairs,
+        size=np.ones((len(lengths), pairs.shape[1])),
+        usual=np.ones((len(lengths), num)),
+        tail=np.ones((len(lengths), num)),
     )
-    return _on_scale(fitted, seen, novelty, lengths)
+    e = np.where(seen.known[..., None], (seen.errors - centre) / scale, 0.0)
+    x = np.where(seen.known[..., None], fitted.standard(seen.drive), 0.0)
+    sizes = [np.ones(pairs.shape[1]), *(_drive(e[:, -steps:], x[:, -steps:]).mean(0) for steps in lengths[1:])]
+    return _on_scale(replace(fitted, size=np.maximum(sizes, 1e-9)), seen, novelty)
 
 
-def _on_scale(fitted: Strangeness, seen: Watched | None, novelty: Floats, lengths: Sequence[int]) -> Strangeness:
+def _pairs(errors: Sequence[int], drive: Sequence[int]) -> Floats:
+    """As `Strangeness.pairs`, of signals with these sizes."""
+    of_error = np.repeat(np.arange(len(errors)), errors)[:, None]
+    of_drive = np.repeat(np.arange(len(drive)), drive)[None]
+    pair = (of_error * len(drive) + of_drive).ravel()
+    member = np.arange(len(errors) * len(drive))[:, None] == pair
+    return np.asarray(member / member.sum(1, keepdims=True))
+
+
+def _on_scale(fitted: Strangeness, seen: Watched | None, novelty: Floats) -> Strangeness:
     """With the median and the tail of each statistic."""
-    usual, tail = np.zeros((len(lengths), 5)), np.ones((len(lengths), 5))
-    for row, steps in enumerate(lengths):
-        found = fitted.statistics(seen, novelty, steps)
+    usual, tail = np.zeros_like(fitted.usual), np.ones_like(fitted.tail)
+    for row in range(len(usual)):
+        found = fitted.statistics(seen, novelty, row)
         told = np.isfinite(found).all(0)
         usual[row, told] = np.median(found[:, told], axis=0)
         above = np.quantile(found[:, told], 0.95, axis=0) - usual[row, told]
