@@ -15,7 +15,7 @@ from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Signal
 from worldline.engines.checks import check_future, check_inputs, check_observations
 from worldline.errors import DataError, InputError, UnsupportedError
-from worldline.labs.lab import Lab
+from worldline.labs.lab import SolvedLab
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,13 +34,13 @@ class Present:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OracleEngine(Engine, Abducts, Reaches):
-    """Steps any number of worlds at once through `Lab.simulate`; predicts vector signals, draws no pictures.
+    """Steps any number of worlds at once through `SolvedLab.simulate`; predicts vector signals, draws no pictures.
 
     Args:
-        lab: its vector observation signals together must be its whole state.
+        lab: one whose vector observation signals are its whole state.
     """
 
-    lab: Lab
+    lab: SolvedLab
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -100,7 +100,7 @@ class OracleEngine(Engine, Abducts, Reaches):
         return Samples(signals={s.name: path[s.name].reshape(shape + s.shape) for s in self.signals})
 
     def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
-        """The state at `at`; no draws, as a lab has none after its reset.
+        """The state at `at`; no draws, as such a lab has none after its reset.
 
         Raises:
             DataError: the state was not observed there.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Policy, SolvedLab
 
 Floats = NDArray[np.floating]
 
@@ -38,7 +38,7 @@ _GAP: Final = DOOR_HALF_HEIGHT - DOT_RADIUS
 _SKIN: Final = 1e-3
 
 
-class TwoRooms(Lab):
+class TwoRooms(SolvedLab):
     """The lab. Observations: `camera`, `position` [px], `wall` [px] (wall x, door y). Action: `move` [px].
 
     Args:
@@ -122,7 +122,7 @@ class TwoRooms(Lab):
         return Explorer()
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """True positions; see `Lab`."""
+        """True positions; see `SolvedLab`."""
         position, wall = start["position"].astype(float), start["wall"].astype(float)
         path = []
         for step in range(actions["move"].shape[1]):
@@ -132,14 +132,14 @@ class TwoRooms(Lab):
         return {"position": np.stack(path, 1).astype(np.float32), "wall": walls.astype(np.float32)}
 
     def steps_to_goal(self, observations: Arrays, goal: Arrays) -> Floats:
-        """Shortest path over the longest step along an axis; see `Lab`."""
+        """Shortest path over the longest step along an axis; see `SolvedLab`."""
         places = observations["position"], goal["position"], observations["wall"]
         waypoints = shortest_path(*(place.astype(float) for place in places))
         legs = np.abs(np.diff(waypoints, axis=1)).max(-1)
         return np.asarray(legs.sum(-1) / MAX_MOVE)
 
     def expert(self, observations: Arrays, goal: Arrays, num_steps: int) -> Arrays:
-        """Full moves along the shortest path; see `Lab`."""
+        """Full moves along the shortest path; see `SolvedLab`."""
         wall, target = observations["wall"].astype(float), goal["position"].astype(float)
         position, moves = observations["position"].astype(float), []
         for _ in range(num_steps):
