@@ -12,12 +12,14 @@ from worldline.contracts.episode import Episode, History
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import Abduction, Goal, WhatIf
 from worldline.engines.trivial import Linear, Persistence
+from worldline.errors import ConfigError
 from worldline.labs.gusty_puck import GustyPuck
 from worldline.labs.lab import NoisyLab
 from worldline.labs.wind import MOTOR_EFFECT, WIND_EFFECT, Wind
 from worldline.planners.cem import CrossEntropy
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
+from worldline.worlds.abduction import causes_of, twins
 from worldline.worlds.calibration import calibrate
 from worldline.worlds.local import LocalWorld
 
@@ -422,3 +424,54 @@ def test_within_an_episode_the_wind_confounds_nothing() -> None:
     observed = float(np.diff(told[0, :, 0, 0, 0])[0])
     assert observed < MOTOR_EFFECT + 0.5 * WIND_EFFECT * 0.6 < 0.6
     assert np.mean(found) == pytest.approx(MOTOR_EFFECT, abs=0.1)
+
+
+def test_how_episodes_differ_tells_the_noise_too() -> None:
+    """The second score of C4, from knowing the friction alone (0) to the twin (1); causes learned from other logs."""
+    lab, at, num_steps = GustyPuck(), 2, 40
+    engine = Linear.fit([played(lab, seed, 60) for seed in range(100)], lab.schema, context=1)
+    calibration = calibrate(
+        engine, [played(lab, seed, 60) for seed in range(200, 260)], horizon=4, num_windows=1, seed=0
+    )
+    assert calibration.causes is not None
+    world = LocalWorld(engine, calibration, CrossEntropy())
+    told, found = [], []
+    for seed in range(1000, 1020):
+        episode = played(lab, seed, num_steps)
+        others = played(lab, seed + 9000, num_steps).actions["push"][at:]
+        twin = played(lab, seed, num_steps, others, at).observations["puck_position"][at + 1 :]
+        start = {name: value[at : at + 1] for name, value in episode.observations.items()}
+        friction = {"friction": np.array([lab.hidden(seed)["friction"]])}
+        told.append((lab.expected(start, {"push": others[None]}, friction)["puck_position"][0] - twin) ** 2)
+        found.append((world.what_if(episode, at, {"push": others}).signals["puck_position"] - twin) ** 2)
+    assert np.mean(found) < 0.2 * np.mean(told)
+
+
+def test_an_episode_unlike_all_others_is_explained_by_itself() -> None:
+    """Its friction lies far from those that were learned from; it is found from this episode alone."""
+    lab, other = GustyPuck(), GustyPuck((4.0, 4.0))
+    engine = Linear.fit([played(lab, seed, 60) for seed in range(60)], lab.schema, context=1)
+    calibrated = calibrate(engine, [played(lab, n, 40) for n in range(200, 240)], horizon=4, num_windows=1, seed=0)
+    episode, pushed = played(other, 5, 60), played(other, 6, 40).actions["push"]
+    with_others, alone = (
+        LocalWorld(engine, calibration, CrossEntropy()).what_if(episode, 2, {"push": pushed}).signals["puck_velocity"]
+        for calibration in (calibrated, None)
+    )
+    assert calibrated.causes is not None
+    np.testing.assert_array_equal(with_others, alone)
+
+
+def test_causes_of_another_engine_are_refused(linear: Linear) -> None:
+    lab = GustyPuck()
+    engine = Linear.fit([played(lab, seed, 30) for seed in range(30)], lab.schema, context=1)
+    causes = causes_of(engine, [played(lab, n, 40) for n in range(200, 240)], seed=0)
+    assert causes is not None
+    with pytest.raises(ConfigError, match="Calibrate this engine"):
+        twins(linear, TOY.episodes(1, 12, seed=0)[0], 3, pushes(0, 2), causes=causes, seed=0)
+
+
+def test_an_engine_that_nothing_can_be_inferred_with_has_no_causes(linear: Linear) -> None:
+    toy = Integrator(noise=0.1)
+    engine = Persistence.fit(toy.episodes(4, 12, seed=0), toy.schema)
+    assert causes_of(engine, toy.episodes(40, 12, seed=1), seed=0) is None
+    assert causes_of(linear, TOY.episodes(10, 12, seed=1), seed=0) is None

@@ -5,7 +5,9 @@ An engine that can abduct is asked to. Of any other only its predictions of one 
 * the residual of step t is what was logged next minus what was predicted;
 * hidden causes, such as a friction or a wind nobody measured, are taken to stay the same during the episode and to show
   as a part of the residual that is linear in state and input. That part, the correction, is inferred from the whole
-  episode (`worlds/explaining.py`), and vanishes where the residuals show nothing of the kind;
+  episode: by how many episodes were found to differ when the world was calibrated (`worlds/causes.py`), so that one
+  cause is one number; for an episode unlike those, or without them, from the episode alone (`worlds/explaining.py`).
+  It vanishes where the residuals show nothing of the kind;
 * noise is the rest of each residual, and is taken to add to whatever is predicted;
 * the other actions are then followed step by step: predicted from what was imagined so far, plus the correction for
   where the other path is, plus the same noise as in the log; the sum is fed back as if it had been observed.
@@ -33,6 +35,8 @@ from worldline.contracts.engine import Abducts, Card, Engine, Future, Samples
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.schema import Kind, Signal
 from worldline.contracts.world import Abduction
+from worldline.errors import ConfigError
+from worldline.worlds.causes import FEWEST_EPISODES, HiddenCauses, fit_causes
 from worldline.worlds.checking import add_world_axis
 from worldline.worlds.explaining import explain
 from worldline.worlds.pieces import cut, mean_of, num_samples
@@ -63,7 +67,9 @@ class Twins:
     reason: str = ""
 
 
-def twins(engine: Engine, episode: Episode, at: int, actions: Arrays, *, seed: int) -> Twins:
+def twins(
+    engine: Engine, episode: Episode, at: int, actions: Arrays, *, causes: HiddenCauses | None = None, seed: int
+) -> Twins:
     """What follows observation `at` under the actions that were taken and under others, all else as equal as can be.
 
     Args:
@@ -72,7 +78,11 @@ def twins(engine: Engine, episode: Episode, at: int, actions: Arrays, *, seed: i
         episode: checked, see `check_episode`.
         at: of the last observation that both have in common.
         actions: per action signal [T, *shape], T at least 1 and at most what is left.
+        causes: from `causes_of` this engine; None to know of hidden causes only what this episode tells.
         seed: of every draw.
+
+    Raises:
+        ConfigError: `causes` are those of another engine.
     """
     card = engine.describe()
     num_steps = len(next(iter(actions.values())))
@@ -83,7 +93,15 @@ def twins(engine: Engine, episode: Episode, at: int, actions: Arrays, *, seed: i
         return _both(found, Abduction.FULL)
     obstacle = _obstacle(card)
     if not obstacle:
-        case = _Case(engine=engine, card=card, episode=_needed(card, episode), at=at, num_steps=num_steps, seed=seed)
+        case = _Case(
+            engine=engine,
+            card=card,
+            episode=_needed(card, episode),
+            at=at,
+            num_steps=num_steps,
+            causes=causes,
+            seed=seed,
+        )
         if not case.unknown:
             return Twins(taken=case.logged, others=case.follow(actions), abduction=Abduction.FULL)
         if case.num_known >= FEWEST_STEPS:
@@ -94,6 +112,28 @@ def twins(engine: Engine, episode: Episode, at: int, actions: Arrays, *, seed: i
     belief = engine.observe(None, add_world_axis(episode.history(at, min(card.context, at + 1))), seed=seed)
     found = engine.imagine(belief, _future(episode, at, actions), num_samples=num_samples(card), seed=seed)
     return _both(found, Abduction.NONE, f"only the history up to the branch was used: {obstacle}")
+
+
+def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> HiddenCauses | None:
+    """How episodes differ from what the engine expects; None where they are too few, or nothing can be inferred.
+
+    Asks the engine to predict each step of each episode.
+
+    Args:
+        engine: frozen; whatever is changed in it afterwards makes the result void.
+        episodes: in the schema's dtypes.
+        seed: of every draw.
+    """
+    card, tables = engine.describe(), []
+    if isinstance(engine, Abducts) or _obstacle(card) or len(episodes) < FEWEST_EPISODES:
+        return None
+    for episode in episodes:
+        whole = _Case(
+            engine=engine, card=card, episode=_needed(card, episode), at=0, num_steps=0, causes=None, seed=seed
+        )
+        if whole.held == whole.signals and whole.complete.sum() >= FEWEST_STEPS:
+            tables.append((whole.table[whole.complete], whole.joined[whole.complete]))
+    return fit_causes(tables)
 
 
 def _future(episode: Episode, at: int, actions: Arrays) -> Future:
@@ -161,6 +201,7 @@ class _Case:
         episode: from `_needed`.
         at: of the branch.
         num_steps: that are asked about.
+        causes: of the engine; None where they were not learned.
         seed: of every draw.
     """
 
@@ -169,6 +210,7 @@ class _Case:
     episode: Episode
     at: int
     num_steps: int
+    causes: HiddenCauses | None
     seed: int
 
     @property
@@ -246,18 +288,52 @@ class _Case:
         return found
 
     @cached_property
+    def table(self) -> Floats:
+        """The features [T, P] of every step."""
+        return self._features(self.episode, slice(0, self.episode.num_steps))
+
+    @property
+    def joined(self) -> Floats:
+        """The residuals [T, D], side by side."""
+        return np.concatenate([self.residuals[signal.name] for signal in self.held], 1)
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """The steps [T] at which all residuals are known, of an engine that has seen as much as it wants."""
+        known = np.logical_and.reduce([self.known[signal.name] for signal in self.held])
+        return np.asarray(known & self.settled)
+
+    @cached_property
+    def settled(self) -> NDArray[np.bool_]:
+        """The steps [T] that tell of hidden causes: with as much behind them as the engine wants, if these are enough.
+
+        With less behind it an engine errs in a way of its own.
+        """
+        late = np.arange(self.episode.num_steps) >= self.card.context - 1
+        told = np.logical_or.reduce(list(self.known.values())) & late
+        return late if told.sum() >= FEWEST_STEPS else np.ones_like(late)
+
+    @cached_property
     def weights(self) -> Mapping[str, Floats]:
-        """Per vector that the episode holds the correction [P, size], from every step whose residual is known."""
-        table = self._features(self.episode, slice(0, self.episode.num_steps))
-        # An engine that sees less than it wants errs in a way of its own.
-        settled = np.arange(self.episode.num_steps) >= self.card.context - 1
-        found = {}
+        """Per vector that the episode holds the correction [P, size], from every step whose residual is known.
+
+        By the size of each cause, where it is known how episodes differ and this one is like them; else by what this
+        episode shows of each signal.
+        """
+        if self.causes is not None and self.held == self.signals:
+            if self.causes.mean.shape != (self.table.shape[1], self.joined.shape[1]):
+                raise ConfigError(
+                    "the hidden causes of the calibration are those of another engine. Calibrate this engine."
+                )
+            found = self.causes.infer(self.table[self.complete], self.joined[self.complete])
+            if found is not None:
+                ends = np.cumsum([signal.size for signal in self.held])[:-1]
+                return {s.name: part for s, part in zip(self.held, np.split(found, ends, 1), strict=True)}
+        weights = {}
         for signal in self.held:
-            rows = self.known[signal.name]
-            if (rows & settled).sum() >= FEWEST_STEPS:
-                rows = rows & settled
-            found[signal.name] = explain(table[rows], self.residuals[signal.name][rows])
-        return found
+            rows = self.known[signal.name] & self.settled
+            weights[signal.name] = explain(self.table[rows], self.residuals[signal.name][rows])
+        return weights
 
     @cached_property
     def noise(self) -> Mapping[str, Floats]:
@@ -265,7 +341,7 @@ class _Case:
 
         Where an input is missing the paths part, and noise inferred after it is not that of the other path.
         """
-        table = self._features(self.episode, self.stretch)
+        table = self.table[self.stretch]
         taken = [self.known[name][self.stretch] for name in self.card.inputs]
         whole = np.logical_and.accumulate(np.logical_and.reduce(taken)) if taken else np.ones(self.num_steps, bool)
         return {
@@ -307,16 +383,18 @@ class _Case:
         return {name: np.stack(values, 1) for name, values in drawn.items()}
 
     def _batches(self) -> Sequence[list[int]]:
-        """The steps of the episode, those with as much behind them together.
+        """The steps whose residuals are needed, those with as much behind them together.
 
         Engines that draw may draw differently for each world of a batch: the steps that noise is inferred of go by
         themselves, as they do when other actions are followed, so that both see the same draws.
         """
-        steps, first = range(self.episode.num_steps), self.card.context - 1
-        drawn = range(0) if self.card.deterministic else steps[self.stretch]
-        alone = [[step] for step in steps if step < first or step in drawn]
-        together = [step for step in steps if step >= first and step not in drawn]
-        return [*alone, together] if together else alone
+        steps = range(self.episode.num_steps)
+        asked, first = steps[self.stretch], self.card.context - 1
+        alone = asked if not self.card.deterministic else range(0)
+        needed = [step for step in steps if self.settled[step] or step in asked]
+        together = [step for step in needed if step >= first and step not in alone]
+        single = [[step] for step in needed if step < first or step in alone]
+        return [*single, together] if together else single
 
     def _imagine(self, belief: object, future: Future) -> Arrays:
         """Samples of one step, per predicted signal [W, N, S, *shape]."""

@@ -21,6 +21,8 @@ from worldline.contracts.engine import Engine, Novelty
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.schema import Kind, Schema
 from worldline.errors import DataError, InputError
+from worldline.worlds.abduction import causes_of
+from worldline.worlds.causes import HiddenCauses
 from worldline.worlds.novelty import InputNovelty, fit_input_novelty
 from worldline.worlds.pieces import cut, errors
 
@@ -54,6 +56,7 @@ class Calibration:
         spread: per vector signal [*shape], standard deviation of its values.
         novelty: [K * k], sorted, of the windows' presents.
         input_novelty: measures novelty where the engine does not; None where it does.
+        causes: how episodes differ from what the engine expects, for `World.what_if`; None where nothing was found.
     """
 
     num_windows: int
@@ -67,6 +70,7 @@ class Calibration:
     spread: Mapping[str, Floats]
     novelty: Floats
     input_novelty: InputNovelty | None
+    causes: HiddenCauses | None = None
 
     @property
     def tells_errors(self) -> bool:
@@ -75,7 +79,7 @@ class Calibration:
 
     def without_errors(self) -> Calibration:
         """What holds however it is predicted: trust in the present, and the spread of the signals."""
-        return replace(self, scale={}, scores={}, one_step={}, unit={}, entities={}, steps=np.zeros(0))
+        return replace(self, scale={}, scores={}, one_step={}, unit={}, entities={}, steps=np.zeros(0), causes=None)
 
     @property
     def num_episodes(self) -> int:
@@ -158,6 +162,8 @@ class Calibration:
         arrays |= {"num_windows": np.asarray(self.num_windows, dtype=np.int64)}
         if self.input_novelty is not None:
             arrays |= {f"input_novelty/{name}": value for name, value in vars(self.input_novelty).items()}
+        if self.causes is not None:
+            arrays |= {f"causes/{name}": value for name, value in vars(self.causes).items()}
         return arrays
 
     @classmethod
@@ -167,7 +173,7 @@ class Calibration:
         Raises:
             DataError: an array is missing or is not one of its own.
         """
-        groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty")}
+        groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty", "causes")}
         whole = {}
         for name, value in arrays.items():
             part, _, signal = name.partition("/")
@@ -175,7 +181,7 @@ class Calibration:
                 groups[part][signal] = np.asarray(value, dtype=np.float64)
             else:
                 whole[name] = value
-        measure = groups["input_novelty"]
+        measure, causes = groups["input_novelty"], groups["causes"]
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "climatology", "spread"))
         if whole.keys() != {"novelty", "num_windows", "steps"} or measure.keys() not in (set(), _MEASURE) or not same:
             raise DataError(f"arrays {sorted(arrays)} are no calibration", fix="Calibrate the world again.")
@@ -191,6 +197,7 @@ class Calibration:
             spread=groups["spread"],
             novelty=np.asarray(whole["novelty"], dtype=np.float64),
             input_novelty=InputNovelty(**measure) if measure else None,
+            causes=HiddenCauses.from_arrays(causes) if causes else None,
         )
 
 
@@ -212,7 +219,15 @@ class StepPValues:
 _MEASURE = {"centre", "scale", "whitening"}
 
 
-def calibrate(engine: Engine, episodes: Sequence[Episode], *, horizon: int, num_windows: int, seed: int) -> Calibration:
+def calibrate(
+    engine: Engine,
+    episodes: Sequence[Episode],
+    *,
+    horizon: int,
+    num_windows: int,
+    seed: int,
+    with_causes: bool = True,
+) -> Calibration:
     """The calibration of `engine` on episodes that it has not seen.
 
     Bands and p-values hold for presents that are observed as the windows are: with `Card.context` observations.
@@ -224,6 +239,8 @@ def calibrate(engine: Engine, episodes: Sequence[Episode], *, horizon: int, num_
         num_windows: k, windows from each episode at random places, at least 1. More make the result less a matter
             of chance, not the level more certain: K episodes support levels up to K / (K + 1).
         seed: of the windows and of the engine's draws.
+        with_causes: whether to learn how episodes differ, for `World.what_if`. Asks for a prediction of every step of
+            every episode, which may be too much of an engine that is slow or has a price.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
@@ -273,6 +290,7 @@ def calibrate(engine: Engine, episodes: Sequence[Episode], *, horizon: int, num_
         spread=spread,
         novelty=np.sort(np.asarray(novelty, dtype=np.float64)),
         input_novelty=measure,
+        causes=causes_of(engine, usable, seed=seed) if with_causes else None,
     )
 
 

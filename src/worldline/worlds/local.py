@@ -178,7 +178,8 @@ class LocalWorld(World):
                 f"{num_steps} steps from observation {at} of an episode of {checked.num_steps} steps. "
                 "Branch earlier, or give fewer actions."
             )
-        found = twins(self.engine, checked, at, others, seed=SEED)
+        causes = None if self.calibration is None else self.calibration.causes
+        found = twins(self.engine, checked, at, others, causes=causes, seed=SEED)
         signals, factual = (
             {name: _mean(card.schema[name], samples[name][None])[0] for name in card.predicts}
             for samples in (found.others, found.taken)
