@@ -20,7 +20,7 @@ from worldline.planners.cem import CrossEntropy
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
 from worldline.worlds.abduction import causes_of, twins
-from worldline.worlds.calibration import calibrate
+from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.local import LocalWorld
 
 SEEDS = st.integers(0, 2**31)
@@ -468,6 +468,22 @@ def test_causes_of_another_engine_are_refused(linear: Linear) -> None:
     assert causes is not None
     with pytest.raises(ConfigError, match="Calibrate this engine"):
         twins(linear, TOY.episodes(1, 12, seed=0)[0], 3, pushes(0, 2), causes=causes, seed=0)
+
+
+def test_causes_are_stored_with_the_calibration_and_may_be_left_out() -> None:
+    lab = GustyPuck()
+    engine = Linear.fit([played(lab, seed, 30) for seed in range(30)], lab.schema, context=1)
+    held = [played(lab, seed, 40) for seed in range(200, 240)]
+    found = calibrate(engine, held, horizon=4, num_windows=1, seed=0)
+    again = Calibration.from_arrays(found.to_arrays())
+    assert found.causes is not None
+    assert again.causes is not None
+    for name, value in vars(found.causes).items():
+        np.testing.assert_array_equal(vars(again.causes)[name], value)
+    assert found.without_errors().causes is None
+    without_causes = calibrate(engine, held, horizon=4, num_windows=1, seed=0, with_causes=False)
+    assert without_causes.causes is None
+    assert Calibration.from_arrays(without_causes.to_arrays()).causes is None
 
 
 def test_an_engine_that_nothing_can_be_inferred_with_has_no_causes(linear: Linear) -> None:

@@ -28,7 +28,7 @@ Floats = NDArray[np.floating]
 
 MOST_CAUSES: Final = 4
 
-SURE: Final = 2.0
+SURE: Final = 1.0
 """Standard errors by which one more cause has to make held-out episodes more probable."""
 
 LARGEST_SIZE: Final = 3.0
