@@ -131,7 +131,7 @@ def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> Hidd
         whole = _Case(
             engine=engine, card=card, episode=_needed(card, episode), at=0, num_steps=0, causes=None, seed=seed
         )
-        if whole.held == whole.signals and whole.complete.sum() >= FEWEST_STEPS:
+        if whole.held and whole.held == whole.signals and whole.complete.sum() >= FEWEST_STEPS:
             tables.append((whole.table[whole.complete], whole.joined[whole.complete]))
     return fit_causes(tables)
 
