@@ -60,7 +60,9 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
     "lab": {
+        "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
+        "wind": "worldline.labs.wind:Wind",
     },
     "recipe": {
         "greenhouse": "worldline.recipes.greenhouse:greenhouse",

@@ -197,7 +197,11 @@ class Abduction(StrEnum):
     """What was inferred from the whole episode before other actions were imagined."""
 
     FULL = "full"
-    """Hidden causes and the noise of each step: the actions that were taken lead to what was logged."""
+    """Hidden causes and the noise of each step: the actions that were taken lead to what was logged.
+
+    Known where the engine replays the episode; else inferred, with causes that are linear in one step and noise that
+    adds to what is predicted (docs/design/abduction.md).
+    """
     HIDDEN_CAUSE = "hidden_cause"
     """What stays the same during the episode; the noise is drawn anew or left out."""
     NONE = "none"

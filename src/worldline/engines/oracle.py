@@ -27,7 +27,7 @@ from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.engines.checks import check_future, check_inputs, check_observations
 from worldline.engines.stored import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.errors import DataError, InputError, UnsupportedError
-from worldline.labs.lab import Lab
+from worldline.labs.lab import SolvedLab
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,13 +46,13 @@ class Present:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OracleEngine(Engine, Abducts, Reaches, Storable):
-    """Steps any number of worlds at once through `Lab.simulate`; predicts vector signals, draws no pictures.
+    """Steps any number of worlds at once through `SolvedLab.simulate`; predicts vector signals, draws no pictures.
 
     Args:
-        lab: its vector observation signals together must be its whole state.
+        lab: one whose vector observation signals are its whole state.
     """
 
-    lab: Lab
+    lab: SolvedLab
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -133,7 +133,7 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
         return Samples(signals={s.name: path[s.name].reshape(shape + s.shape) for s in self.signals})
 
     def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
-        """The state at `at`; no draws, as a lab has none after its reset.
+        """The state at `at`; no draws, as such a lab has none after its reset.
 
         Raises:
             DataError: the state was not observed there.

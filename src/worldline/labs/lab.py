@@ -29,7 +29,10 @@ class Policy(ABC):
 
 
 class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
-    """An environment that is deterministic once reset, so that a twin can be run with one thing changed."""
+    """An environment whose reset seed holds every draw of an episode, so that a twin can be run with one thing changed.
+
+    Where noise acts at each step it comes from a stream of its own, which actions do not touch.
+    """
 
     @property
     @abstractmethod
@@ -39,6 +42,13 @@ class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
     @abstractmethod
     def explorer(self) -> Policy:
         """A policy whose logs cover what the lab can do."""
+
+
+class SolvedLab(Lab):
+    """A lab without noise or hidden causes.
+
+    Its vector observations are its whole state, and it knows the shortest path to a goal.
+    """
 
     @abstractmethod
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
@@ -67,3 +77,24 @@ class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
     @abstractmethod
     def expert(self, observations: Arrays, goal: Arrays, num_steps: int) -> Arrays:
         """Action signals [M, num_steps, *shape] of a shortest path from each state to its goal."""
+
+
+class NoisyLab(Lab):
+    """A lab with a hidden cause, which stays the same during an episode, and with noise at each step."""
+
+    @abstractmethod
+    def hidden(self, seed: int) -> Mapping[str, float]:
+        """The hidden causes of the episode with this reset seed, by name. `reset` takes them as `options` too."""
+
+    @abstractmethod
+    def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, NDArray[np.floating]]) -> Arrays:
+        """What is expected of many action sequences where the hidden causes are known and the noise is not.
+
+        Args:
+            start: observation signals [M, *shape].
+            actions: action signals [M, T, *shape].
+            hidden: per hidden cause [M].
+
+        Returns:
+            Observation signals [M, T, *shape].
+        """

@@ -20,7 +20,7 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Locates
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Policy, SolvedLab
 
 Floats = NDArray[np.floating]
 
@@ -51,7 +51,7 @@ class TwoRoomsSettings:
     camera: bool
 
 
-class TwoRooms(Lab, Configured, Locates):
+class TwoRooms(SolvedLab, Configured, Locates):
     """The lab. Observations: `camera`, `position` [px], `wall` [px] (wall x, door y). Action: `move` [px].
 
     Args:
@@ -150,7 +150,7 @@ class TwoRooms(Lab, Configured, Locates):
         return Explorer()
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """True positions; see `Lab`."""
+        """True positions; see `SolvedLab`."""
         position, wall = start["position"].astype(float), start["wall"].astype(float)
         path = []
         for step in range(actions["move"].shape[1]):
@@ -160,14 +160,14 @@ class TwoRooms(Lab, Configured, Locates):
         return {"position": np.stack(path, 1).astype(np.float32), "wall": walls.astype(np.float32)}
 
     def steps_to_goal(self, observations: Arrays, goal: Arrays) -> Floats:
-        """Shortest path over the longest step along an axis; see `Lab`."""
+        """Shortest path over the longest step along an axis; see `SolvedLab`."""
         places = observations["position"], goal["position"], observations["wall"]
         waypoints = shortest_path(*(place.astype(float) for place in places))
         legs = np.abs(np.diff(waypoints, axis=1)).max(-1)
         return np.asarray(legs.sum(-1) / MAX_MOVE)
 
     def expert(self, observations: Arrays, goal: Arrays, num_steps: int) -> Arrays:
-        """Full moves along the shortest path; see `Lab`."""
+        """Full moves along the shortest path; see `SolvedLab`."""
         wall, target = observations["wall"].astype(float), goal["position"].astype(float)
         position, moves = observations["position"].astype(float), []
         for _ in range(num_steps):

@@ -21,6 +21,8 @@ from worldline.contracts.engine import Card, Engine, EngineBelief, Novelty
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.errors import DataError, InputError
+from worldline.worlds.abduction import causes_of
+from worldline.worlds.causes import HiddenCauses
 from worldline.worlds.novelty import InputNovelty, fit_input_novelty
 from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of
 from worldline.worlds.strangeness import LENGTHS, Strangeness, fit_strangeness, novelty_of
@@ -59,6 +61,7 @@ class Calibration:
         input_novelty: measures novelty where the engine does not; None where it does.
         strangeness: measures how unlike the windows a history is, its steps too.
         strange: [L, K * k], sorted along the last axis: of the windows, for each of `strangeness.lengths`.
+        causes: how episodes differ from what the engine expects, for `World.what_if`; None where nothing was found.
     """
 
     num_windows: int
@@ -74,6 +77,7 @@ class Calibration:
     input_novelty: InputNovelty | None
     strangeness: Strangeness
     strange: Floats
+    causes: HiddenCauses | None = None
 
     @property
     def tells_errors(self) -> bool:
@@ -82,7 +86,7 @@ class Calibration:
 
     def without_errors(self) -> Calibration:
         """What holds however it is predicted: trust in the present, and the spread of the signals."""
-        return replace(self, scale={}, scores={}, one_step={}, unit={}, entities={}, steps=np.zeros(0))
+        return replace(self, scale={}, scores={}, one_step={}, unit={}, entities={}, steps=np.zeros(0), causes=None)
 
     @property
     def num_episodes(self) -> int:
@@ -177,6 +181,8 @@ class Calibration:
         if self.input_novelty is not None:
             arrays |= {f"input_novelty/{name}": value for name, value in vars(self.input_novelty).items()}
         arrays |= {f"strangeness/{name}": value for name, value in vars(self.strangeness).items()}
+        if self.causes is not None:
+            arrays |= {f"causes/{name}": value for name, value in vars(self.causes).items()}
         return arrays
 
     @classmethod
@@ -186,7 +192,9 @@ class Calibration:
         Raises:
             DataError: an array is missing or is not one of its own.
         """
-        groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty", "strangeness")}
+        groups: dict[str, dict[str, Floats]] = {
+            part: {} for part in (*_PARTS, "input_novelty", "strangeness", "causes")
+        }
         whole = {}
         for name, value in arrays.items():
             part, _, signal = name.partition("/")
@@ -194,7 +202,7 @@ class Calibration:
                 groups[part][signal] = np.asarray(value, dtype=np.float64)
             else:
                 whole[name] = value
-        measure = groups["input_novelty"]
+        measure, causes = groups["input_novelty"], groups["causes"]
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
         strangeness = groups["strangeness"]
         complete = whole.keys() == _WHOLE and strangeness.keys() == _STRANGENESS
@@ -214,6 +222,7 @@ class Calibration:
             input_novelty=InputNovelty(**measure) if measure else None,
             strangeness=Strangeness(**strangeness),
             strange=np.asarray(whole["strange"], dtype=np.float64),
+            causes=HiddenCauses.from_arrays(causes) if causes else None,
         )
 
 
@@ -245,6 +254,7 @@ def calibrate(
     num_windows: int,
     seed: int,
     trust_steps: int = LENGTHS[-1],
+    with_causes: bool = True,
 ) -> Calibration:
     """The calibration of `engine` on episodes that it has not seen.
 
@@ -259,6 +269,8 @@ def calibrate(
         seed: of the windows and of the engine's draws.
         trust_steps: the most steps of a history beyond the context that trust judges, each of which is predicted in
             every window; 0 for the present alone, where predictions are dear.
+        with_causes: whether to learn how episodes differ, for `World.what_if`. Asks for a prediction of every step of
+            every episode, which may be too much of an engine that is slow or has a price.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
@@ -301,6 +313,7 @@ def calibrate(
         strangeness=trust.strangeness,
         strange=trust.strange,
         novelty=trust.novelty,
+        causes=causes_of(engine, usable, seed=seed) if with_causes else None,
     )
 
 

@@ -9,12 +9,11 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Abducts, CallCost, Card, Engine, EngineBelief, Future, Novelty
+from worldline.contracts.engine import CallCost, Card, Engine, EngineBelief, Future, Novelty
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.planner import Planner
 from worldline.contracts.schema import Kind, Signal
 from worldline.contracts.world import (
-    Abduction,
     Constraint,
     Forecast,
     Goal,
@@ -26,10 +25,10 @@ from worldline.contracts.world import (
     World,
 )
 from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.worlds.abduction import twins
 from worldline.worlds.calibration import Calibration
 from worldline.worlds.checking import (
     Present,
-    add_world_axis,
     check_actions,
     check_episode,
     check_goal,
@@ -182,26 +181,13 @@ class LocalWorld(World):
                 f"{num_steps} steps from observation {at} of an episode of {checked.num_steps} steps. "
                 "Branch earlier, or give fewer actions."
             )
-        taken = {name: value[at : at + num_steps] for name, value in checked.actions.items()}
-        future = Future(
-            actions={name: np.stack([taken[name], others[name]])[None] for name in taken},
-            exogenous={name: value[None, at : at + num_steps] for name, value in checked.exogenous.items()},
+        causes = None if self.calibration is None else self.calibration.causes
+        found = twins(self.engine, checked, at, others, causes=causes, seed=SEED)
+        signals, factual = (
+            {name: _mean(card.schema[name], samples[name][None])[0] for name in card.predicts}
+            for samples in (found.others, found.taken)
         )
-        abduction, reason = Abduction.FULL, ""
-        if isinstance(self.engine, Abducts):
-            belief, noise = self.engine.abduct(checked, at)
-        else:
-            past = add_world_axis(checked.history(at, min(card.context, at + 1)))
-            belief, noise = self.engine.observe(None, past, seed=SEED), None
-            abduction, reason = Abduction.NONE, f"{card.name} cannot abduct: only the history up to there was used"
-        samples = self.engine.imagine(belief, future, num_samples=num_samples(card), noise=noise, seed=SEED).signals
-        means = {name: _mean(card.schema[name], samples[name][0]) for name in card.predicts}
-        return WhatIf(
-            signals={name: mean[1] for name, mean in means.items()},
-            factual={name: mean[0] for name, mean in means.items()},
-            abduction=abduction,
-            reason=reason,
-        )
+        return WhatIf(signals=signals, factual=factual, abduction=found.abduction, reason=found.reason)
 
     def surprise(self, episode: Episode) -> Surprise:
         """See `World`."""

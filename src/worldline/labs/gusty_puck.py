@@ -1,0 +1,186 @@
+"""Gusty puck: a puck on a table that is pushed, slowed by friction, held by a weak spring and hit by gusts.
+
+    mass * acceleration = push + gust - mass * friction * velocity - spring * position
+
+in each of two components; position in m, velocity in m/s, push and gust in N, friction in 1/s. Push and gust stay the
+same during a step of 0.1 s, over which the equation is solved exactly. The spring brings the puck back to the middle,
+so that where it is has a spread of its own, however long the episode.
+
+Hidden: the friction, drawn for each episode, and the gusts, one independent Gaussian draw a step and component. Neither
+depends on what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from gymnasium.utils.seeding import np_random
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.lab import NoisyLab, Policy
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 0.1
+MAX_PUSH: Final = 1.0
+"""Along each axis, N; what is beyond is cut."""
+START_SPREAD: Final = (0.65, 0.55)
+"""Deviation of the first position, m, and velocity, m/s: about what the explorer's pushes keep up."""
+
+
+class GustyPuck(NoisyLab):
+    """The lab. Observations: `puck_position` [m], `puck_velocity` [m/s]. Action: `push` [N].
+
+    Args:
+        friction: smallest and largest, 1/s, above 0.
+        gust: deviation, N, at least 0.
+        mass: kg, above 0.
+        spring: N/m, above 0.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        friction: tuple[float, float] = (0.5, 2.0),
+        *,
+        gust: float = 0.1,
+        mass: float = 0.5,
+        spring: float = 0.5,
+    ) -> None:
+        if not 0 < friction[0] <= friction[1] or gust < 0 or not (mass > 0 and spring > 0):
+            raise InputError(
+                f"friction {friction} must be two rising numbers above 0, gust {gust} at least 0, mass {mass} and "
+                f"spring {spring} above 0."
+            )
+        self.friction, self.gust, self.mass, self.spring = friction, gust, mass, spring
+        box = gymnasium.spaces.Box
+        everywhere = box(-np.inf, np.inf, (2,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict({"puck_position": everywhere, "puck_velocity": everywhere})
+        self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (2,), np.float32)})
+        self._friction = friction[0]
+        self._position: Floats = np.zeros(2)
+        self._velocity: Floats = np.zeros(2)
+
+    @property
+    def schema(self) -> Schema:
+        """The three signals."""
+        seen, names = Role.OBSERVATION, ("x", "y")
+        edge = (MAX_PUSH, MAX_PUSH)
+        return Schema(
+            signals=(
+                Signal(name="puck_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
+                       components=names, entity="puck"),
+                Signal(name="puck_velocity", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m/s",
+                       components=names, entity="puck"),
+                Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N",
+                       low=(-MAX_PUSH, -MAX_PUSH), high=edge, components=names, entity="puck"),
+            ),
+            step_s=STEP_S,
+        )  # fmt: skip
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the friction, the start and every gust.
+            options: `friction` 1/s, `position` [2] m and `velocity` [2] m/s take the place of what was drawn; the
+                gusts stay those of the seed.
+        """
+        super().reset(seed=seed)
+        given = options or {}
+        self._friction = float(given.get("friction", self._draw_friction(self.np_random)))
+        position, velocity = self.np_random.standard_normal((2, 2)) * np.array(START_SPREAD)[:, None]
+        self._position = np.array(given.get("position", position), dtype=float)
+        self._velocity = np.array(given.get("velocity", velocity), dtype=float)
+        return self._observe(), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One push; no reward, no end."""
+        gust = self.gust * self.np_random.standard_normal(2)  # drawn whatever is done, and so the same in a twin
+        force = np.clip(np.asarray(action["push"], dtype=float), -MAX_PUSH, MAX_PUSH) + gust
+        self._position, self._velocity = self.move(self._position, self._velocity, force, self._friction)
+        return self._observe(), 0.0, False, False, {}
+
+    def move(
+        self, position: Floats, velocity: Floats, force: Floats, friction: Floats | float
+    ) -> tuple[Floats, Floats]:
+        """Position and velocity after one step.
+
+        Args:
+            position: [..., 2] m.
+            velocity: [..., 2] m/s.
+            force: [..., 2] N, of push and gust together.
+            friction: [...] 1/s.
+        """
+        friction = np.asarray(friction, dtype=float)[..., None]
+        stiffness = self.spring / self.mass
+        # x'' + friction x' + stiffness x = 0 around where the spring balances the force
+        rate = np.sqrt((friction**2 / 4 - stiffness).astype(complex))
+        rate = np.where(np.abs(rate) < 1e-6, 1e-6, rate)
+        fade = np.exp(-friction * STEP_S / 2)
+        even, odd = fade * np.cosh(rate * STEP_S).real, fade * (np.sinh(rate * STEP_S) / rate).real
+        rest = force / self.spring
+        away = position - rest
+        moved = (even + odd * friction / 2) * away + odd * velocity
+        speed = (even - odd * friction / 2) * velocity - odd * stiffness * away
+        return np.asarray(rest + moved), np.asarray(speed)
+
+    def explorer(self) -> Policy:
+        """Random pushes, each held for a while."""
+        return Explorer()
+
+    def hidden(self, seed: int) -> Mapping[str, float]:
+        """The friction of an episode, 1/s; see `NoisyLab`."""
+        return {"friction": self._draw_friction(np_random(seed)[0])}
+
+    def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, Floats]) -> Arrays:
+        """The path without gusts, whose mean is 0; see `NoisyLab`."""
+        position, velocity = start["puck_position"].astype(float), start["puck_velocity"].astype(float)
+        pushes = np.clip(actions["push"].astype(float), -MAX_PUSH, MAX_PUSH)
+        places, speeds = [], []
+        for step in range(pushes.shape[1]):
+            position, velocity = self.move(position, velocity, pushes[:, step], hidden["friction"])
+            places.append(position)
+            speeds.append(velocity)
+        return {
+            "puck_position": np.stack(places, 1).astype(np.float32),
+            "puck_velocity": np.stack(speeds, 1).astype(np.float32),
+        }
+
+    def _draw_friction(self, generator: np.random.Generator) -> float:
+        return float(generator.uniform(*self.friction))
+
+    def _observe(self) -> dict[str, Any]:
+        return {
+            "puck_position": self._position.astype(np.float32),
+            "puck_velocity": self._velocity.astype(np.float32),
+        }
+
+
+class Explorer(Policy):
+    """Pushes of any strength, each held for five steps on average, with a little of their own at each step."""
+
+    def __init__(self) -> None:
+        self._push: Floats = np.zeros(2)
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Draws the first push."""
+        self._push = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A push of at most `MAX_PUSH` along each axis, wherever the puck is."""
+        del observation
+        if generator.random() < 0.2:
+            self._push = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
+        push = self._push + 0.2 * generator.standard_normal(2)
+        return {"push": np.clip(push, -MAX_PUSH, MAX_PUSH).astype(np.float32)}

@@ -1,0 +1,151 @@
+"""Wind: a boat on a mooring, driven by its motor and by a wind that nobody logged.
+
+    position' = DECAY * position + motor - 1.5 * wind + noise
+
+position in m; motor, drift by the wind and noise in m a step (of 1 s). Whoever logged may have felt the wind and leaned
+against it: with confounding k the explorer's motor is `k * wind + sqrt(1 - k**2) * e`, with a standard Gaussian e at
+each step, cut at the motor's bounds. Who then regresses the drift, `position' - DECAY * position`, on the motor finds
+1 - 1.5 k where the truth is 1.
+
+Hidden: the wind, one standard Gaussian draw for each episode, and the noise, one a step. Neither depends on what is
+done. The observation *space* holds the wind, since the explorer has to feel it; the *schema* does not, so that no log
+holds it and no world is shown it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from gymnasium.utils.seeding import np_random
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.lab import NoisyLab, Policy
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 1.0
+DECAY: Final = 0.8
+"""Share of the position that the mooring leaves after a step."""
+MOTOR_EFFECT: Final = 1.0
+WIND_EFFECT: Final = -1.5
+MAX_MOTOR: Final = 4.0
+"""m a step, either way; what is beyond is cut."""
+
+
+class Wind(NoisyLab):
+    """The lab. Observation: `boat_position` [m]. Action: `motor` [m/s].
+
+    Args:
+        confounding: how much the explorer leans on the wind, from 0 to 1.
+        noise: deviation, m a step, at least 0.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(self, confounding: float = 0.0, *, noise: float = 0.5) -> None:
+        if not 0 <= confounding <= 1 or noise < 0:
+            raise InputError(f"confounding {confounding} must be in [0, 1], noise {noise} at least 0.")
+        self.confounding, self.noise = confounding, noise
+        box, anywhere = gymnasium.spaces.Box, (-np.inf, np.inf)
+        self.observation_space = gymnasium.spaces.Dict(
+            {"boat_position": box(*anywhere, (1,), np.float32), "wind": box(*anywhere, (1,), np.float32)}
+        )
+        self.action_space = gymnasium.spaces.Dict({"motor": box(-MAX_MOTOR, MAX_MOTOR, (1,), np.float32)})
+        self._wind = 0.0
+        self._position = 0.0
+
+    @property
+    def schema(self) -> Schema:
+        """The two signals that are logged; the wind is not one of them."""
+        low, high = (-MAX_MOTOR,), (MAX_MOTOR,)
+        return Schema(
+            signals=(
+                Signal(name="boat_position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m",
+                       entity="boat"),
+                Signal(name="motor", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s",
+                       low=low, high=high, entity="boat"),
+            ),
+            step_s=STEP_S,
+        )  # fmt: skip
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the wind, the start and all noise.
+            options: `wind` and `position` [m] take the place of what was drawn; the noise stays that of the seed.
+        """
+        super().reset(seed=seed)
+        given = options or {}
+        wind = self._draw_wind(self.np_random)
+        # As spread as noise and a motor of deviation 1 keep it; nothing of the wind shows yet.
+        start = self.np_random.normal(0, np.sqrt((MOTOR_EFFECT**2 + self.noise**2) / (1 - DECAY**2)))
+        self._wind, self._position = (float(given.get(n, v)) for n, v in (("wind", wind), ("position", start)))
+        return self._observe(), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One step of the motor; no reward, no end."""
+        noise = self.noise * self.np_random.standard_normal()  # drawn whatever is done, and so the same in a twin
+        motor = np.clip(np.asarray(action["motor"], dtype=float), -MAX_MOTOR, MAX_MOTOR)
+        self._position = float(_drift(np.array([self._position]), motor, np.array([self._wind]))[0] + noise)
+        return self._observe(), 0.0, False, False, {}
+
+    def explorer(self) -> Policy:
+        """Leans on the wind as far as `confounding` says."""
+        return Explorer(self.confounding)
+
+    def hidden(self, seed: int) -> Mapping[str, float]:
+        """The wind of an episode; see `NoisyLab`."""
+        return {"wind": self._draw_wind(np_random(seed)[0])}
+
+    def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, Floats]) -> Arrays:
+        """The path without noise, whose mean is 0; see `NoisyLab`."""
+        position, path = start["boat_position"].astype(float), []
+        motor = np.clip(actions["motor"].astype(float), -MAX_MOTOR, MAX_MOTOR)
+        for step in range(motor.shape[1]):
+            position = _drift(position, motor[:, step], hidden["wind"][:, None])
+            path.append(position)
+        return {"boat_position": np.stack(path, 1).astype(np.float32)}
+
+    def _draw_wind(self, generator: np.random.Generator) -> float:
+        return float(generator.standard_normal())
+
+    def _observe(self) -> dict[str, Any]:
+        return {
+            "boat_position": np.array([self._position], np.float32),
+            "wind": np.array([self._wind], np.float32),
+        }
+
+
+class Explorer(Policy):
+    """The motor of someone who feels the wind.
+
+    Args:
+        confounding: how much of the motor is the wind's, from 0 to 1.
+    """
+
+    def __init__(self, confounding: float) -> None:
+        self._confounding = confounding
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Nothing stays fixed but the wind."""
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A motor of deviation 1 over all episodes, cut at its bounds."""
+        own = np.sqrt(1 - self._confounding**2) * generator.standard_normal(1)
+        motor = self._confounding * np.asarray(observation["wind"], dtype=float) + own
+        return {"motor": np.clip(motor, -MAX_MOTOR, MAX_MOTOR).astype(np.float32)}
+
+
+def _drift(position: Floats, motor: Floats, wind: Floats) -> Floats:
+    """The next position without noise, m."""
+    return np.asarray(DECAY * position + MOTOR_EFFECT * motor + WIND_EFFECT * wind)
