@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from worldline.bundle import read_bundle, write_bundle
-from worldline.contracts.engine import Future
+from worldline.contracts.engine import Future, Parts
 from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Schema
 from worldline.engines.recent import RememberingEngine
 from worldline.engines.trivial import Linear
 from worldline.errors import BundleError
@@ -44,6 +45,10 @@ class Biased(RememberingEngine):
             place = TOY.step(place, push[:, :, step], np.zeros(2)) + self.bias
             steps.append(place * np.nan if self.fails == "nan" else place)
         return {"position": np.stack(steps, 2).astype(np.float32)}
+
+    @classmethod
+    def from_parts(cls, schema: Schema, parts: Parts) -> Biased:
+        raise NotImplementedError("see open_toy")
 
 
 def open_toy(path: Path) -> LocalWorld:

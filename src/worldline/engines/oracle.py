@@ -89,6 +89,8 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
         """
         check_arrays(parts, {})
         lab = build_lab(check_config(parts, LabName))
+        if not isinstance(lab, SolvedLab):
+            raise DataError(f"{type(lab).__name__} is no lab whose whole state is observed", fix=FIX)
         if lab.schema != schema:
             raise DataError("the signals are not those of the lab", fix=FIX)
         return cls(lab=lab)
