@@ -162,7 +162,7 @@ def test_a_plant_shows_and_takes_the_signals_of_the_logs():
         after = plant.step(asked)
         taken = np.concatenate([plant.taken[s.name] for s in SCHEMA.actions])
         due = env.measurement(env.integrator(state, taken, [value[0, 0] for value in weather.values()], constants))
-        np.testing.assert_allclose([after[s.name][0] for s in SCHEMA.observations], np.ravel(due), rtol=1e-4)
+        np.testing.assert_allclose([after[s.name][0] for s in SCHEMA.observations], np.asarray(due).ravel(), rtol=1e-4)
         if temperature <= 22:
             assert taken == pytest.approx([0.5, 1.0, 60.0])
 

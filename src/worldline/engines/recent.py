@@ -57,6 +57,11 @@ class RememberingEngine(Engine, ABC):
         """The signals that are predicted."""
         return tuple(signal for signal in self.schema.observations if signal.name in self.typical)
 
+    @property
+    def heeds_actions(self) -> bool:
+        """Whether `rollout` looks at the actions."""
+        return True
+
     @abstractmethod
     def rollout(self, past: Arrays, future: Future) -> Arrays:
         """What follows.
@@ -80,6 +85,7 @@ class RememberingEngine(Engine, ABC):
             predicts=names,
             context=self.context,
             deterministic=True,
+            heeds_actions=self.heeds_actions,
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Recent:

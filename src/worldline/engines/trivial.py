@@ -31,6 +31,11 @@ class Persistence(RememberingEngine):
         """The registered name."""
         return "persistence"
 
+    @property
+    def heeds_actions(self) -> bool:
+        """No."""
+        return False
+
     @classmethod
     def fit(cls, episodes: Sequence[Episode], schema: Schema) -> Persistence:
         """The engine; `episodes` serve only for what is typical where nothing was observed."""
@@ -50,6 +55,11 @@ class ConstantVelocity(RememberingEngine):
     def kind(self) -> str:
         """The registered name."""
         return "constant_velocity"
+
+    @property
+    def heeds_actions(self) -> bool:
+        """No."""
+        return False
 
     @classmethod
     def fit(cls, episodes: Sequence[Episode], schema: Schema) -> ConstantVelocity:
@@ -133,6 +143,11 @@ class Autoregression(RememberingEngine, ABC):
             scale=scale.astype(np.float32),
             weights=weights.astype(np.float32),
         )
+
+    @property
+    def heeds_actions(self) -> bool:
+        """Whether any are used."""
+        return bool(self.actions_of(self.schema))
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
         """The regression applied T times to its own output; see `RememberingEngine`."""
