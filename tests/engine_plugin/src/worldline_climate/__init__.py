@@ -1,0 +1,1 @@
+"""Engines for worldline that live in a package of their own."""
