@@ -15,13 +15,14 @@ import numpy as np
 
 import worldline
 from worldline.costs import Price, Within
+from worldline.errors import UnsupportedError
 from worldline.recipes.greenhouse import Plant
 
 Array = np.ndarray[Any, Any]
 HORIZON = 12  # steps of half an hour
 DAY, NIGHT = (18.0, 24.0), (13.0, 19.0)  # where the air should be, degC
+PRICES = Price(signal="heating", price=0.01), Price(signal="co2_supply", price=0.2)
 MIN_TRUST = 0.02
-CHEAP = Price(signal="heating", price=0.002), Price(signal="co2_supply", price=0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,23 +56,25 @@ class Foresight:
     def __init__(self, world: worldline.World, plant: Plant) -> None:
         self.world, self.card, self.refusals = world, world.describe(), 0
         if not self.card.heeds_actions:
-            lack = f"{self.card.name} does not heed actions, so it cannot plan. Open a world that does."
-            raise worldline.errors.UnsupportedError(lack)
-        self.history = worldline.History.begin(self.card.schema, {n: plant.now[n] for n in self.card.inputs})
-        self.acted: dict[str, Array] = {}
+            raise UnsupportedError(
+                f"{self.card.name} does not heed actions, so it cannot plan. Open a world that does."
+            )
+        self.history = worldline.History.begin(self.card.schema, {name: plant.now[name] for name in self.card.inputs})
+        self.acted, self.left = dict[str, Array](), dict[str, Array]()
 
     def __call__(self, plant: Plant, wanted: Array) -> dict[str, Array]:
         """What to do in the next half hour."""
-        weather, rule = plant.weather(HORIZON), thermostat(plant, wanted)
+        weather, rule, keep = plant.weather(HORIZON), thermostat(plant, wanted), self.card.context + 4
         if plant.taken:
-            keep = self.card.context + 4
             self.history = self.history.then(plant.taken, plant.now, exogenous=self.acted, keep=keep)
-        self.acted = {name: value[0] for name, value in weather.items()}
         comfort = Within(signal="air_temperature", low=wanted[:, :1], high=wanted[:, 1:], tolerance=0.5)
-        goal = worldline.Goal(costs=(comfort, *CHEAP))
-        held = {name: np.tile(value, (1, HORIZON, 1)) for name, value in rule.items()}  # a plan to better
-        plan = self.world.plan(self.history, goal, horizon=HORIZON, exogenous=weather, proposals=held)
-        if plan.trust < MIN_TRUST:  # never where the world is not calibrated: its trust is NaN
+        goal = worldline.Goal(costs=(comfort, *PRICES))
+        held = {name: np.tile(value, (HORIZON, 1)) for name, value in rule.items()}
+        starts = {name: np.stack([value, self.left.get(name, value)]) for name, value in held.items()}
+        plan = self.world.plan(self.history, goal, horizon=HORIZON, exogenous=weather, proposals=starts)
+        self.left = {name: np.append(value[1:], value[-1:], 0) for name, value in plan.actions.items()}
+        self.acted = {name: value[0] for name, value in weather.items()}
+        if plan.trust < MIN_TRUST:  # never where the world is not calibrated, whose trust is NaN
             self.refusals += 1
             return rule
         return {name: value[0] for name, value in plan.actions.items()}
@@ -86,7 +89,7 @@ def run(plant: Plant, controller: Callable[[Plant, Array], dict[str, Array]], nu
         course.append([plant.now["air_temperature"][0], *wanted[0], plant.taken["heating"][0]])
     air, low, high, heating = np.array(course, float).T
     excess = np.maximum(np.maximum(low - air, air - high), 0).mean()
-    return Climate(excess=float(excess), energy=float(heating.sum() / 2000), course=np.array(course))
+    return Climate(excess=float(excess), energy=float(heating.sum() / 2000), course=np.array(course, float))
 
 
 def main(argv: Sequence[str] | None = None) -> Result:
@@ -97,17 +100,17 @@ def main(argv: Sequence[str] | None = None) -> Result:
     parser.add_argument("--seed", type=int, default=0, help="of the day it begins, and of climate and crop then")
     parser.add_argument("--plot", help="file for a picture")
     given = parser.parse_args(argv)
-    day = float(np.random.default_rng(given.seed).integers(60, 110))
-    plants = [Plant(start_day=day, seed=given.seed) for _ in range(2)]
-    foresight, num_steps = Foresight(worldline.open(given.world), plants[0]), round(given.days * 48)
-    planned, ruled = run(plants[0], foresight, num_steps), run(plants[1], thermostat, num_steps)
+    day, num_steps = float(np.random.default_rng(given.seed).integers(60, 110)), round(given.days * 48)
+    first, second = (Plant(start_day=day, seed=given.seed) for _ in range(2))
+    foresight = Foresight(worldline.open(given.world), first)
+    planned, ruled = run(first, foresight, num_steps), run(second, thermostat, num_steps)
     for name, one in ((foresight.card.name, planned), ("thermostat", ruled)):
         print(f"{name:>16}: {one.excess:.2f} K out of range on average, {one.energy:.2f} kWh/m2 of heat")
-    print(f"The thermostat stood in {foresight.refusals} times of {num_steps}.")
+    print(f"The thermostat stood in for {foresight.refusals} of {num_steps} steps.")
     if given.plot:
         from pictures import draw_climate
 
-        draw_climate(given.plot, {f"planned with {foresight.card.name}": planned.course, "thermostat": ruled.course})
+        draw_climate(given.plot, {foresight.card.name: planned.course, "thermostat": ruled.course})
     return Result(planned=planned, ruled=ruled, refusals=foresight.refusals)
 
 

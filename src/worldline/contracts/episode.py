@@ -69,7 +69,7 @@ class History:
             missing = [name for name in held if name not in new]
             if missing:
                 raise InputError(f"{missing[0]!r} is missing: say what it was in this step.")
-            return {name: np.concatenate([value, np.asarray(new[name])[None]])[dropped:] for name, value in held.items()}
+            return {name: np.concatenate([old, np.asarray(new[name])[None]])[dropped:] for name, old in held.items()}
 
         return History(
             observations=longer(self.observations, observations),

@@ -12,7 +12,7 @@ the exogenous signals: row t is the weather that acts during step t.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -184,13 +184,13 @@ class Plant:
         self._env.reset(seed=0, options={"start_day": start_day})
         start = _random_state(np.random.default_rng(seed))
         self.now = self._named(self._env.restore(replace(self._env.snapshot(), x=start)))
-        self.taken: dict[str, NDArray[np.generic]] = {}
+        self.taken: dict[str, NDArray[np.float32]] = {}
 
-    def weather(self, num_steps: int) -> dict[str, NDArray[np.generic]]:
+    def weather(self, num_steps: int) -> dict[str, NDArray[np.float32]]:
         """Per exogenous signal [num_steps, 1] what will act in the steps to come: a forecast that is always right."""
         return _columns(self._env.weather_forecast(num_steps).T, Role.EXOGENOUS)
 
-    def step(self, controls: Arrays) -> dict[str, NDArray[np.generic]]:
+    def step(self, controls: Arrays) -> dict[str, NDArray[np.float32]]:
         """What is seen half an hour later.
 
         Args:
@@ -208,7 +208,7 @@ class Plant:
         self.taken = _row(_columns(self._env.control[None], Role.ACTION))
         return self.now
 
-    def _named(self, observation: Floats) -> dict[str, NDArray[np.generic]]:
+    def _named(self, observation: Floats) -> dict[str, NDArray[np.float32]]:
         shown = observation[dict(self._env.observation_layout)["observables"]]
         return _row(_columns(shown[None], Role.OBSERVATION))
 
@@ -256,11 +256,11 @@ def _safe(controls: Floats, air_temperature: float) -> Floats:
     return np.array([co2_supply, max(ventilation, warmth * MAX_CONTROLS[1] / 3), heating * (1 - warmth)])
 
 
-def _columns(table: Floats, role: Role) -> dict[str, NDArray[np.generic]]:
+def _columns(table: Floats, role: Role) -> dict[str, NDArray[np.float32]]:
     return {s.name: table[:, [i]].astype(np.float32) for i, s in enumerate(SCHEMA.of(role))}
 
 
-def _row(table: Arrays) -> dict[str, NDArray[np.generic]]:
+def _row(table: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """The only row of each column."""
     return {name: value[0] for name, value in table.items()}
 

@@ -132,7 +132,7 @@ class Nearest(RememberingEngine, Storable, Novelty):
                 raise _damaged(f"{name} is {found[name].dtype}{found[name].shape}, and finite floats {shape} are due")
         if type(number) is not int or not 1 <= number < rows:
             raise _damaged(f"num_neighbours is {number!r}, and there are {rows} steps")
-        kept = {name: value for name, value in typical.items() if value is not None and value.shape == schema[name].shape}
+        kept = {name: v for name, v in typical.items() if v is not None and v.shape == schema[name].shape}
         if kept.keys() != typical.keys() or not (found["scale"] > 0).all():
             raise _damaged("a typical value is missing, or a scale is not above 0")
         return cls(schema=schema, typical=kept, context=1, num_neighbours=number, **found)
