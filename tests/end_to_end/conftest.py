@@ -15,7 +15,7 @@ PLUGIN = Path(__file__).parents[1] / "engine_plugin"
 
 @pytest.fixture(scope="module")
 def engine_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that `worldline_climate` is installed in; it is on the path, and leaves no trace."""
+    """The folder that `worldline_nearest` is installed in; it is on the path, and leaves no trace."""
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(PLUGIN, folder / "source")
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index"]
@@ -25,5 +25,5 @@ def engine_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder / "site")
         yield folder / "site"
-    for name in [name for name in sys.modules if name.partition(".")[0] == "worldline_climate"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "worldline_nearest"]:
         del sys.modules[name]

@@ -1,1 +1,0 @@
-"""Engines for worldline that live in a package of their own."""
