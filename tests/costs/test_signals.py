@@ -29,6 +29,13 @@ def test_a_range_costs_nothing_inside() -> None:
     assert Within(signal="heat", low=-np.inf, high=26.0, tolerance=2.0)(outlook()).tolist() == [[[[0.0, 0.0, 4.0]]]]
 
 
+def test_a_range_may_change_over_time() -> None:
+    falling = np.array([[21.0], [20.0], [20.0], [0.0]])
+    assert Within(signal="heat", low=falling, high=26.0, tolerance=2.0)(outlook()).tolist() == [[[[0.25, 0.0, 4.0]]]]
+    night = np.array([[22.0], [22.0], [28.0]])
+    assert Within(signal="heat", low=falling, high=night, tolerance=1.0)(outlook()).tolist() == [[[[1.0, 4.0, 4.0]]]]
+
+
 def test_prices_of_what_is_done() -> None:
     assert Price(signal="valve", price=3.0)(outlook())[0, :, 0].tolist() == [[0.0, 1.5, 1.5], [3.0, 3.0, 0.0]]
     rising = Price(signal="valve", price=np.array([[1.0], [2.0], [4.0], [8.0]]))
@@ -68,6 +75,11 @@ def test_what_repeats_goes_the_shorter_way_round() -> None:
         (lambda: Track(signal="heat", reference=[[1.0]], tolerance=0.0), "tolerance is 0"),
         (lambda: Track(signal="heat", reference=[[np.nan]], tolerance=1.0), "'heat' holds NaN"),
         (lambda: Within(signal="heat", low=2.0, high=1.0, tolerance=1.0), "low 2.0 of 'heat'"),
+        (lambda: Within(signal="heat", low=np.ones(3), high=2.0, tolerance=1.0), r"shape \(3,\).*\[T, size\]"),
+        (
+            lambda: Within(signal="heat", low=np.array([[1.0], [3.0]]), high=2.0, tolerance=1.0),
+            "is not at most high 2.0",
+        ),
         (lambda: Price(signal="heat", price=np.inf), "price of 'heat' is inf"),
         (lambda: Price(signal="heat", price=np.ones(3)), r"shape \(3,\).*\[T, size\]"),
         (lambda: Change(signal="heat", tolerance=(1.0, -1.0)), "tolerance is"),
@@ -85,5 +97,7 @@ def test_what_does_not_fit_the_signal_is_refused() -> None:
         Track(signal="heat", reference=[[1.0], [1.0]], tolerance=1.0)(outlook())
     with pytest.raises(InputError, match=r"shape \(3, 2\).*1 components"):
         Price(signal="heat", price=np.zeros((3, 2)))(outlook())
+    with pytest.raises(InputError, match=r"shape \(2, 1\).*3 steps"):
+        Within(signal="heat", low=np.zeros((2, 1)), high=1.0, tolerance=1.0)(outlook())
     with pytest.raises(InputError, match="1 components"):
         Within(signal="heat", low=(0.0, 0.0), high=1.0, tolerance=1.0)(outlook())

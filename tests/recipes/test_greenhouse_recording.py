@@ -10,7 +10,7 @@ from worldline.contracts.schema import Role
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError, MissingExtraError
 from worldline.recipes import greenhouse
-from worldline.recipes.greenhouse import SCHEMA, greenhouse_split, make_greenhouse, record_greenhouse
+from worldline.recipes.greenhouse import SCHEMA, Plant, greenhouse_split, make_greenhouse, record_greenhouse
 
 package = pytest.importorskip("lettuce_greenhouse_gym")
 
@@ -141,3 +141,42 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match=r"worldline\[envs\]"):
         record_greenhouse(tmp_path / "store", num_episodes=1, seed=0)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_plant_shows_and_takes_the_signals_of_the_logs():
+    plant = Plant(start_day=100.0, seed=3)
+    other = Plant(start_day=100.0, seed=3)
+    assert plant.now == other.now
+    assert plant.now != Plant(start_day=100.0, seed=4).now
+    env = make_greenhouse()
+    units, constants = package.units, env.parameters.to_array()
+    for _ in range(4):
+        seen, weather = np.concatenate([plant.now[s.name] for s in SCHEMA.observations]), plant.weather(2)
+        assert [value.shape for value in weather.values()] == [(2, 1)] * 4
+        dry_weight, co2, temperature, humidity = seen
+        state = [
+            dry_weight, units.co2_ppm_to_density(temperature, co2), temperature,
+            units.rh_to_vapour_density(temperature, humidity),
+        ]  # fmt: skip
+        asked = {"co2_supply": np.array([0.5]), "ventilation": np.array([1.0]), "heating": np.array([60.0])}
+        after = plant.step(asked)
+        taken = np.concatenate([plant.taken[s.name] for s in SCHEMA.actions])
+        due = env.measurement(env.integrator(state, taken, [value[0, 0] for value in weather.values()], constants))
+        np.testing.assert_allclose([after[s.name][0] for s in SCHEMA.observations], np.asarray(due).ravel(), rtol=1e-4)
+        if temperature <= 22:
+            assert taken == pytest.approx([0.5, 1.0, 60.0])
+
+
+def test_a_warm_plant_throttles_its_heater_and_an_old_one_ends():
+    plant = Plant(start_day=180.0, seed=0)
+    full = {signal.name: np.array(signal.high) for signal in SCHEMA.actions}
+    shut = {**full, "ventilation": np.zeros(1)}
+    for _ in range(240):
+        plant.step(shut)
+    assert plant.now["air_temperature"] > 25
+    assert plant.taken["heating"] < 100
+    assert plant.taken["ventilation"] > 0
+    with pytest.raises(InputError, match="240 steps are over"):
+        plant.step(full)
+    with pytest.raises(InputError, match="'ventilation' is missing"):
+        Plant(start_day=180.0, seed=0).step({"co2_supply": np.zeros(1), "heating": np.zeros(1)})

@@ -38,6 +38,16 @@ class Early(Exact):
         return np.roll(future.actions["push"], -1, 2)
 
 
+class HeedsNothing(Exact):
+    def pushes(self, future):
+        return np.zeros_like(future.actions["push"])
+
+
+class SaysItHeedsNothing(Exact):
+    def describe(self) -> Card:
+        return replace(super().describe(), heeds_actions=False)
+
+
 class Shuffled(Exact):
     def result(self, path):
         return path[:, ::-1]
@@ -269,6 +279,8 @@ FAULTS = [
     (MutatesFuture, "engine.arguments"),
     (WorldsMean, "engine.worlds_independent"),
     (ForgetsOnObserve, "engine.observe_continues"),
+    (HeedsNothing, "engine.heeds_actions"),
+    (SaysItHeedsNothing, "engine.heeds_actions"),
     (LiesAboutDeterminism, "engine.deterministic"),
     (FalselyModest, "engine.deterministic"),
     (ListsAnAbility, "engine.abilities"),

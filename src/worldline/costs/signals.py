@@ -48,31 +48,39 @@ class Track:
         return np.asarray(((error / np.asarray(self.tolerance)) ** 2).mean(-1))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Within:
     """The squared excess over a range, the mean over components; nothing inside of it.
 
     Args:
         signal: a vector signal.
-        low: lower end; minus infinity for none.
-        high: upper end; infinity for none.
+        low: lower end: a number, one for each component, or [T, size] where it changes over time, from the first step
+            that is imagined on, be it pending or planned; minus infinity for none.
+        high: upper end, likewise; infinity for none.
         tolerance: the excess that costs 1 a step, above 0.
     """
 
     signal: str
-    low: PerComponent
-    high: PerComponent
+    low: PerComponent | NDArray[np.floating]
+    high: PerComponent | NDArray[np.floating]
     tolerance: PerComponent
 
     def __post_init__(self) -> None:
         _check("tolerance", self.tolerance)
-        if not np.all(np.asarray(self.low) <= np.asarray(self.high)):
+        for end in (self.low, self.high):
+            if isinstance(end, np.ndarray) and end.ndim != 2:
+                raise ConfigError(f"an end of {self.signal!r} has shape {end.shape}. One that changes is [T, size].")
+        lows, highs = np.asarray(self.low, dtype=float), np.asarray(self.high, dtype=float)
+        if lows.ndim == highs.ndim == 2:
+            lows, highs = lows[: len(highs)], highs[: len(lows)]
+        if not np.all(lows <= highs):
             raise ConfigError(f"low {self.low} of {self.signal!r} is not at most high {self.high}.")
 
     def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
-        values = components(outlook, self.signal, self.low, self.high, self.tolerance)
-        excess = np.maximum(np.maximum(np.asarray(self.low) - values, values - np.asarray(self.high)), 0.0)
+        values = components(outlook, self.signal, *_constant(self.low), *_constant(self.high), self.tolerance)
+        low, high = (_over_time("an end", self.signal, end, values) for end in (self.low, self.high))
+        excess = np.maximum(np.maximum(low - values, values - high), 0.0)
         return np.asarray(((excess / np.asarray(self.tolerance)) ** 2).mean(-1))
 
 
@@ -98,14 +106,8 @@ class Price:
 
     def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
-        given = self.price if isinstance(self.price, tuple) else 0.0
-        values, price = components(outlook, self.signal, given), np.asarray(self.price, dtype=float)
-        if price.ndim == 2:
-            if price.shape[1] != values.shape[-1] or len(price) < values.shape[3]:
-                due = f"[{values.shape[3]} steps or more, {values.shape[-1]} components]"
-                raise InputError(f"the price of {self.signal!r} has shape {price.shape}. {due} is wanted.")
-            price = price[: values.shape[3]]
-        return np.asarray((values * price).sum(-1))
+        values = components(outlook, self.signal, *_constant(self.price))
+        return np.asarray((values * _over_time("the price", self.signal, self.price, values)).sum(-1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +141,21 @@ class Change:
 def _check(name: str, value: PerComponent) -> None:
     if not np.all(np.asarray(value) > 0):
         raise ConfigError(f"{name} is {value}. It must be above 0.")
+
+
+def _constant(given: PerComponent | NDArray[np.floating]) -> tuple[PerComponent, ...]:
+    """What is the same at each step; nothing where it changes."""
+    return () if isinstance(given, np.ndarray) else (given,)
+
+
+def _over_time(
+    what: str, signal: str, given: PerComponent | NDArray[np.floating], values: Float[np.ndarray, "W N S T size"]
+) -> NDArray[np.floating]:
+    """What is given, as it is or [T, size] for the T steps of `values`."""
+    due = np.asarray(given, dtype=float)
+    if due.ndim < 2:
+        return due
+    if due.shape[1] != values.shape[-1] or len(due) < values.shape[3]:
+        wanted = f"[{values.shape[3]} steps or more, {values.shape[-1]} components]"
+        raise InputError(f"{what} of {signal!r} has shape {due.shape}. {wanted} is wanted.")
+    return due[: values.shape[3]]

@@ -78,6 +78,11 @@ class RememberingEngine(Engine, Storable, ABC):
         """The signals that are predicted."""
         return tuple(signal for signal in self.schema.observations if signal.name in self.typical)
 
+    @property
+    def heeds_actions(self) -> bool:
+        """Whether `rollout` looks at the actions."""
+        return True
+
     @abstractmethod
     def rollout(self, past: Arrays, future: Future) -> Arrays:
         """What follows.
@@ -101,6 +106,7 @@ class RememberingEngine(Engine, Storable, ABC):
             predicts=names,
             context=self.context,
             deterministic=True,
+            heeds_actions=self.heeds_actions,
         )
 
     def to_parts(self) -> Parts:

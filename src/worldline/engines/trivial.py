@@ -32,6 +32,11 @@ class Persistence(RememberingEngine):
         """The registered name."""
         return "persistence"
 
+    @property
+    def heeds_actions(self) -> bool:
+        """No."""
+        return False
+
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> Persistence:
         """See `Storable`."""
@@ -57,6 +62,11 @@ class ConstantVelocity(RememberingEngine):
     def kind(self) -> str:
         """The registered name."""
         return "constant_velocity"
+
+    @property
+    def heeds_actions(self) -> bool:
+        """No."""
+        return False
 
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> ConstantVelocity:
@@ -178,6 +188,11 @@ class Autoregression(RememberingEngine, ABC):
             scale=found.fitted["scale"],
             weights=found.fitted["weights"],
         )
+
+    @property
+    def heeds_actions(self) -> bool:
+        """Whether any are used."""
+        return bool(self.actions_of(self.schema))
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
         """The regression applied T times to its own output; see `RememberingEngine`."""

@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Episode
+from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.splits import Split
 from worldline.data.store import Store
@@ -175,6 +175,59 @@ def make_greenhouse(changed: Mapping[str, float] | None = None) -> Greenhouse:
     return LettuceGreenhouseEnv(config, parameter_provider=FixedParameterProvider(constants))
 
 
+@final
+class Plant:
+    """The greenhouse by its signals: seedlings or a crop of any age, under the weather from a day on.
+
+    Like the greenhouse of the logs it throttles the heater and opens the vents a little where it is warm.
+
+    Args:
+        start_day: day of the year, 1.0 being 1 January, 0:00; from `FIRST_DAY` to 328.
+        seed: of climate and crop at the start.
+
+    Attributes:
+        now: per observation signal [1], what is seen.
+        taken: per action signal [1], what was done in the last step, which is not always what was asked for; empty
+            before the first.
+
+    Raises:
+        MissingExtraError: lettuce-greenhouse-gym is not installed.
+    """
+
+    def __init__(self, *, start_day: float, seed: int) -> None:
+        self._env = make_greenhouse()
+        self._env.reset(seed=0, options={"start_day": start_day})
+        start = _random_state(np.random.default_rng(seed))
+        self.now = self._named(self._env.restore(replace(self._env.snapshot(), x=start)))
+        self.taken: dict[str, NDArray[np.float32]] = {}
+
+    def weather(self, num_steps: int) -> dict[str, NDArray[np.float32]]:
+        """Per exogenous signal [num_steps, 1] what will act in the steps to come: a forecast that is always right."""
+        return _columns(self._env.weather_forecast(num_steps).T, Role.EXOGENOUS)
+
+    def step(self, controls: Arrays) -> dict[str, NDArray[np.float32]]:
+        """What is seen half an hour later.
+
+        Args:
+            controls: per action signal [1], inside its bounds.
+
+        Raises:
+            InputError: a control is missing, or the five days are over.
+        """
+        missing = [signal.name for signal in SCHEMA.actions if signal.name not in controls]
+        if missing or self._env.snapshot().step_index >= NUM_STEPS:
+            raise InputError(f"{missing[0]!r} is missing." if missing else f"{NUM_STEPS} steps are over. Plant anew.")
+        wanted = np.concatenate([np.asarray(controls[signal.name], float) for signal in SCHEMA.actions])
+        allowed = _safe(np.clip(wanted, 0, MAX_CONTROLS), air_temperature=float(self.now["air_temperature"][0]))
+        self.now = self._named(self._env.step(self._env.encode_control(allowed))[0])
+        self.taken = _row(_columns(self._env.control[None], Role.ACTION))
+        return self.now
+
+    def _named(self, observation: Floats) -> dict[str, NDArray[np.float32]]:
+        shown = observation[dict(self._env.observation_layout)["observables"]]
+        return _row(_columns(shown[None], Role.OBSERVATION))
+
+
 def _block(day: float) -> int:
     return int((day - FIRST_DAY) // BLOCK_DAYS)
 
@@ -218,8 +271,13 @@ def _safe(controls: Floats, air_temperature: float) -> Floats:
     return np.array([co2_supply, max(ventilation, warmth * MAX_CONTROLS[1] / 3), heating * (1 - warmth)])
 
 
-def _columns(table: Floats, role: Role) -> dict[str, NDArray[np.generic]]:
+def _columns(table: Floats, role: Role) -> dict[str, NDArray[np.float32]]:
     return {s.name: table[:, [i]].astype(np.float32) for i, s in enumerate(SCHEMA.of(role))}
+
+
+def _row(table: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """The only row of each column."""
+    return {name: value[0] for name, value in table.items()}
 
 
 def _random_state(generator: np.random.Generator) -> NDArray[np.float64]:

@@ -41,6 +41,7 @@ CARD = Clause(name="engine.card", look="Engine.describe; predicts and context ar
 ABILITY = Clause(name="engine.abilities", look="Card.abilities; exactly the optional classes that the engine is of")
 SAMPLES = Clause(name="engine.samples", look="Engine.imagine; each predicted signal is [W, N, S, T, *shape], finite")
 CLAIM = Clause(name="engine.deterministic", look="Card.deterministic; whether samples of one future are all equal")
+HEEDS = Clause(name="engine.heeds_actions", look="Card.heeds_actions; whether other actions lead to other signals")
 SEEDED = Clause(name="engine.seeds", look="the seed arguments; equal seeds give equal draws, and nothing else is drawn")
 VERSIONS = Clause(name="engine.versions_independent", look="Engine.imagine; the same draws for all N, each on its own")
 PEEK = Clause(name="engine.no_peek", look="Engine.imagine; [..., k, ...] may depend on inputs 0 to k only")
@@ -150,6 +151,14 @@ def deterministic_claim(case: EngineCase) -> None:
         return
     spread = max(difference(value, np.broadcast_to(value[:, :, :1], value.shape)) for value in first.values())
     CLAIM.holds(max(spread, differs) > 0, "the card does not say deterministic, but all samples of all seeds are equal")
+
+
+def heeds_actions(case: EngineCase) -> None:
+    """Other actions lead to something else if and only if the card says so."""
+    cut, claim = case.cut(), case.card.heeds_actions
+    found = case.imagine(case.observe(cut.history), case.futures(cut)[0])
+    differs = max(difference(value, np.broadcast_to(value[:, :1], value.shape)) for value in found.values())
+    HEEDS.holds((differs > 0) == claim, f"the card says {claim}, and other actions change signals by {differs:.3g}")
 
 
 def seeds_reproduce(case: EngineCase) -> None:
@@ -430,6 +439,7 @@ CLAUSES: tuple[Callable[[EngineCase], None], ...] = (
     abilities_honest,
     samples_shape,
     deterministic_claim,
+    heeds_actions,
     seeds_reproduce,
     versions_independent,
     no_peek,

@@ -1,0 +1,143 @@
+"""The examples run on every backing that has what they need, and are told by the others what is lacking."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.end_to_end.backings import BACKINGS, BLIND, Workshop, greenhouse_workshop, two_rooms_workshop
+
+import worldline
+from worldline.errors import UnsupportedError
+from worldline.registry import names
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def example() -> Iterator[Callable[[str], Any]]:
+    """Imports an example, as if started in its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+
+        def get(name: str) -> ModuleType:
+            return __import__(name)
+
+        yield get
+    for name in ("thermostat", "navigate", "pictures"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def two_rooms(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path) -> Iterator[Workshop]:
+    yield from opening(two_rooms_workshop(tmp_path_factory.mktemp("two-rooms")))
+
+
+@pytest.fixture(scope="module")
+def plants(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path) -> Iterator[Workshop]:
+    pytest.importorskip("lettuce_greenhouse_gym")
+    yield from opening(greenhouse_workshop(tmp_path_factory.mktemp("greenhouse")))
+
+
+def opening(workshop: Workshop) -> Iterator[Workshop]:
+    """Until bundles hold every engine, what `worldline.open` does not know is looked up in the workshop."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worldline, "open", workshop.open)
+        yield workshop
+
+
+@pytest.mark.parametrize("backing", BACKINGS["two-rooms"])
+def test_navigate_arrives_with_every_world_that_heeds_actions(
+    two_rooms: Workshop, example: Callable[[str], Any], backing: str
+) -> None:
+    navigate, name = example("navigate"), two_rooms.name(backing)
+    if backing in BLIND:
+        with pytest.raises(UnsupportedError, match=f"{backing} does not heed actions"):
+            navigate.main([name])
+        return
+    result = navigate.main([name])
+    assert result.arrived
+    assert result.num_steps <= 30
+    assert result.path.shape == (result.num_steps + 1, 2)
+
+
+@pytest.mark.parametrize("backing", [name for name in BACKINGS["two-rooms"] if name not in BLIND])
+def test_navigate_leaves_the_way_to_worlds_that_know_how_far_it_is(
+    two_rooms: Workshop, example: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, backing: str
+) -> None:
+    navigate, name = example("navigate"), two_rooms.name(backing)
+    monkeypatch.setattr(navigate, "MAX_STEPS", 10)
+    card = worldline.open(name).describe()
+    if "reaches" not in card.abilities:
+        with pytest.raises(UnsupportedError, match=f"{card.name} has no distance head"):
+            navigate.main([name, "--direct"])
+        return
+    result = navigate.main([name, "--direct"])
+    assert result.arrived or backing == "learned"  # a few seconds of training do not tell distances
+
+
+@pytest.mark.parametrize("backing", BACKINGS["greenhouse"])
+def test_the_thermostat_is_bettered_by_every_world_that_heeds_actions(
+    plants: Workshop, example: Callable[[str], Any], backing: str
+) -> None:
+    thermostat, name = example("thermostat"), plants.name(backing)
+    if backing in BLIND:
+        with pytest.raises(UnsupportedError, match=f"{backing} does not heed actions"):
+            thermostat.main([name])
+        return
+    result = thermostat.main([name, "--days", "0.5"])
+    assert result.planned.excess < 0.7 * result.ruled.excess
+    assert result.refusals == 0
+    assert result.planned.course.shape == result.ruled.course.shape == (24, 4)
+
+
+def test_without_trust_the_thermostat_takes_over(
+    plants: Workshop, example: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thermostat = example("thermostat")
+    monkeypatch.setattr(thermostat, "MIN_TRUST", 1.1)  # more than there can be
+    for backing, due in (("linear", 12), ("uncalibrated", 0)):
+        result = thermostat.main([plants.name(backing), "--days", "0.25"])
+        assert result.refusals == due
+        assert np.array_equal(result.planned.course, result.ruled.course) == bool(due)
+
+
+def test_they_run_as_scripts(two_rooms: Workshop, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "navigate.py"), two_rooms.name("learned")]
+    command += ["--plot", str(tmp_path / "it.png")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Arrived after" in done.stdout
+    assert (tmp_path / "it.png").read_bytes().startswith(PNG)
+
+
+def test_the_thermostat_draws(plants: Workshop, example: Callable[[str], Any], tmp_path: Path) -> None:
+    example("thermostat").main([plants.name("linear"), "--days", "0.1", "--plot", str(tmp_path / "it.png")])
+    assert (tmp_path / "it.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("name", ["navigate", "thermostat"])
+def test_they_know_nothing_of_what_stands_behind(name: str) -> None:
+    code = (EXAMPLES / f"{name}.py").read_text()
+    imported = set[str]()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom):
+            imported.add(str(node.module))
+        elif isinstance(node, ast.Import):
+            imported.update(one.name for one in node.names)
+    ours = {module for module in imported if module.partition(".")[0] not in sys.stdlib_module_names}
+    environment = {"navigate": "worldline.labs.two_rooms", "thermostat": "worldline.recipes.greenhouse"}[name]
+    assert ours <= {"numpy", "pictures", "worldline", "worldline.costs", "worldline.errors", environment}
+    assert len(code.splitlines()) < 120
+
+
+def test_every_engine_is_a_backing(engine_plugin: Path) -> None:
+    assert {*names("engine")} <= BACKINGS["two-rooms"].keys()

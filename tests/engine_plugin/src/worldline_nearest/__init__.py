@@ -1,0 +1,1 @@
+"""An engine for worldline that lives in a package of its own."""

@@ -1,0 +1,198 @@
+"""The worlds of docs/worlds.md, small and untrained: what they can do does not depend on how well they do it.
+
+`python -m tests.surface.worlds_shown` writes the page anew.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldline.contracts.engine import Engine
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Schema
+from worldline.contracts.world import World
+from worldline.contracts.world_model import WorldModel
+from worldline.data.windows import WindowBatch
+from worldline.engines.learned import LearnedEngine
+from worldline.engines.oracle import OracleEngine
+from worldline.engines.simulator import SimulatorEngine
+from worldline.heads.distance import Distance, DistanceConfig
+from worldline.heads.familiarity import Familiarity, FamiliarityConfig
+from worldline.heads.readout import Readout, ReadoutConfig
+from worldline.labs.two_rooms import TwoRooms
+from worldline.planners.cem import CrossEntropy
+from worldline.registry import load, names
+from worldline.testing.toys import Integrator
+from worldline.train.batches import to_window
+from worldline.understanding.worlds_table import Abilities, ask, worlds_table
+from worldline.worlds.calibration import calibrate
+from worldline.worlds.local import LocalWorld
+
+Shown = tuple[World, Episode]
+PAGE = Path(__file__).parents[2] / "docs" / "worlds.md"
+INTRODUCTION = """# What each world can do
+
+An application speaks to a `World` and does not know what stands behind it. Where a world lacks an ability, it says so
+and names what provides it. This table was found by asking each of them (`python -m tests.surface.worlds_shown`), all
+calibrated and planning with `cem`; the learned ones have a distance head, which recipes fit where nothing acts from
+outside.
+
+* **Goals in steps**: whether `Goal(in_steps=True)` and goal pictures are measured.
+* **Gradient planners**: whether `gradient` and `lagrangian` can follow a slope.
+* **What if**: what `WhatIf.abduction` says of an episode.
+* **Trust by**: what the p-value judges, the model's own belief or the last observation.
+
+"""
+SIZES: dict[str, dict[str, Any]] = {
+    "jepa": {"latent_size": 8, "encoder_width": 16, "predictor_width": 16, "num_slices": 8},
+    "ensemble": {"num_members": 2, "width": 16},
+    "token": {"num_bins": 24, "width": 16, "depth": 1, "num_heads": 2, "context_steps": 4},
+    "rssm": {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "width": 16, "context": 3},
+    "lewm": {
+        "latent_size": 16, "depth": 1, "num_heads": 2, "projector_width": 16, "predictor_depth": 1,
+        "predictor_heads": 2, "head_size": 8, "predictor_width": 16, "num_slices": 8, "patch": 16,
+    },
+    "features": {"width": 16, "num_heads": 2, "depth": 1, "grid": 2, "components": 6, "image_side": 32},
+}  # fmt: skip
+OF_IMAGES = ("features", "lewm")
+TOY = Integrator(noise=0.1, wind=False)
+
+
+def toy_schema() -> Schema:
+    """The toy seen by a camera of 32 by 32 pixels and 3 colours."""
+    signals = tuple(replace(s, shape=(32, 32, 3)) if s.kind is Kind.IMAGE else s for s in TOY.schema.signals)
+    return replace(TOY.schema, signals=signals)
+
+
+@cache
+def toy_episodes() -> Sequence[Episode]:
+    def large(episode: Episode) -> Episode:
+        camera = episode.observations["camera"].repeat(4, 1).repeat(4, 2).repeat(3, 3)
+        return replace(episode, observations={**episode.observations, "camera": camera})
+
+    return [large(episode) for episode in TOY.episodes(12, 14, seed=0)]
+
+
+@cache
+def lab_episodes() -> Sequence[Episode]:
+    lab, draw, logged = TwoRooms(), np.random.default_rng(0), []
+    for seed in range(6):
+        seen = [lab.reset(seed=seed)[0]]
+        moves = draw.uniform(-6, 6, (6, 2)).astype(np.float32)
+        seen += [lab.step({"move": move})[0] for move in moves]
+        observations = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
+        logged.append(Episode(observations=observations, actions={"move": moves}, seed=seed))
+    return logged
+
+
+def model(family: str, inputs: tuple[str, ...]) -> WorldModel:
+    """An untrained model of the toy."""
+    kind = load("model", family)
+    if family == "features":
+        from tests.models.encoder_folders import dinov2  # skips where its libraries are not installed
+
+        from worldline.models.features import Features, features_config
+
+        with tempfile.TemporaryDirectory() as folder:
+            dinov2().save_pretrained(folder)
+            known = replace(features_config(inputs=inputs, folder=folder), **SIZES[family])
+            made: WorldModel = Features.from_folder(schema=toy_schema(), config=known)
+    else:
+        made = kind(schema=toy_schema(), config=kind.Config(inputs=inputs, **SIZES[family]))
+    episodes = toy_episodes()
+    batch = WindowBatch(
+        observations={k: np.stack([e.observations[k] for e in episodes]) for k in ("position", "camera")},
+        observed={k: np.ones((len(episodes), 15), bool) for k in ("position", "camera")},
+        actions={"push": np.stack([e.actions["push"] for e in episodes])},
+        exogenous={},
+        rewards={},
+        terminated=np.zeros((len(episodes), 14), bool),
+        step_s=np.full((len(episodes), 14), TOY.schema.step_s, np.float32),
+        starts=np.stack([np.arange(len(episodes)), np.zeros(len(episodes), int)], 1),
+    )
+    made.fit_normaliser(to_window(batch, toy_schema()))
+    return made.eval().requires_grad_(False)
+
+
+def learned(family: str) -> Engine:
+    """The model with untrained heads."""
+    inputs = ("camera",) if family in OF_IMAGES else ("position",)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = model(family, inputs)
+        past = toy_episodes()[0].history(9, 10)
+        bare = LearnedEngine(
+            model=net,
+            schema=toy_schema(),
+            inputs=inputs,
+            readout=Readout(ReadoutConfig(latent_size=1, signals=())),
+            familiarity=Familiarity(FamiliarityConfig(latent_size=1)),
+        )
+        one = {name: value[None] for name, value in past.observations.items()}
+        belief = bare.observe(
+            None, replace(past, observations=one, actions={"push": past.actions["push"][None]}), seed=0
+        )
+        size = belief.features().shape[-1]
+        shown = len(range(size)[net.present])
+        readout = Readout(ReadoutConfig(latent_size=size, signals=toy_schema().observations[:1], width=8))
+        familiarity = Familiarity(FamiliarityConfig(latent_size=size))
+        familiarity.fit(torch.randn(4 * size + 8, size))
+        return replace(
+            bare,
+            readout=readout.eval(),
+            familiarity=familiarity,
+            distance_head=Distance(DistanceConfig(latent_size=shown, width=8, size=8)).eval(),
+        )
+
+
+def fitted(engine: str) -> Engine:
+    made: Engine = load("engine", engine).fit(toy_episodes(), toy_schema())
+    return made
+
+
+def simulator() -> Engine:
+    return SimulatorEngine(make_environment=TwoRooms, schema=TwoRooms().schema, locate=lambda observation: observation)
+
+
+def over(make: Callable[[], Engine], episodes: Callable[[], Sequence[Episode]]) -> Callable[[], Shown]:
+    """A calibrated world over an engine."""
+
+    def shown() -> Shown:
+        engine = make()
+        calibration = calibrate(engine, episodes(), horizon=2, num_windows=2, seed=0)
+        planner = CrossEntropy(num_candidates=8, num_iterations=1)
+        return LocalWorld(engine, calibration, planner, num_proposals=0), episodes()[0]
+
+    return shown
+
+
+SHOWN: dict[str, Callable[[], Shown]] = {
+    **{f"learned, `{family}`": over(partial(learned, family), toy_episodes) for family in names("model")},
+    "`simulator`": over(simulator, lab_episodes),
+    "`oracle`": over(lambda: OracleEngine(lab=TwoRooms()), lab_episodes),
+    "`linear`": over(partial(fitted, "linear"), toy_episodes),
+    "`action_blind`": over(partial(fitted, "action_blind"), toy_episodes),
+    "`constant_velocity`": over(partial(fitted, "constant_velocity"), toy_episodes),
+    "`persistence`": over(partial(fitted, "persistence"), toy_episodes),
+}
+"""Per row of the table what makes the world, and an episode of it. A world more is a line here."""
+
+
+def rows() -> list[Abilities]:
+    return [ask(name, *make()) for name, make in SHOWN.items()]
+
+
+def page() -> str:
+    return INTRODUCTION + worlds_table(rows())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
