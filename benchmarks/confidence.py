@@ -83,9 +83,9 @@ PUCK_SHIFTS: dict[str, Callable[[], Lab]] = {
     "friction 3 to 4 (learned: 0.5 to 2)": lambda: GustyPuck(friction=(3.0, 4.0)),
     "mass 0.8 kg (0.5)": lambda: GustyPuck(mass=0.8),
     "spring 1.5 N/m (0.5)": lambda: GustyPuck(spring=1.5),
-    "gusts of 0.6 N (0.3)": lambda: GustyPuck(gust=0.6),
+    "gusts of 0.2 N (0.1)": lambda: GustyPuck(gust=0.2),
 }
-WIND_SHIFTS: dict[str, Callable[[], Lab]] = {"noise 1.0 m (0.5)": lambda: Wind(noise=1.0)}
+WIND_SHIFTS: dict[str, Callable[[], Lab]] = {"noise 1.0 m a step (0.5)": lambda: Wind(noise=1.0)}
 GREENHOUSE_SHIFTS = {
     "cover loses 1.5 times the heat": {"heat_transfer_cover": 1.5},
     "a vent ajar (leakage 0.75 mm/s)": {"leak": 100.0},

@@ -6,11 +6,12 @@ Then the steps of a history no longer follow from each other as they used to. Wh
     novelty   of the present
     energy    mean over the steps of log(1 + |z|^2 / D), z being the whitened one-step errors of all predicted vectors;
               too much of it, and too little
-    bias      L (mean z)^2, of each component: errors that lean one way
-    drive     (sum z x)^2 / (1 + sum x^2), x being the standardised present and inputs, of each pair of components:
+    lean      sum z / sqrt(L), of each component: errors that lean one way
+    drive     sum z x / sqrt(1 + sum x^2), x being the standardised present and inputs, of each pair of components:
               errors that follow what was seen or done
-    effect    the mean of such drives over the components of a signal and of one in x, each over its usual size, with
-              errors that are standardised instead of whitened: how far one signal acts on another
+    pattern   how unusual the coefficients of a ridge regression of z on x and 1 are together: hidden causes that
+              differ between episodes make some of them large in ordinary times too, always in the same proportions
+    left      energy that this regression leaves; too much of it, and too little
 
 Each is put on one scale by its median and 95 % quantile in one part of the calibration episodes, and the largest
 counts. Its p-value is its rank among the other part, as in split conformal prediction, whatever they are worth.
@@ -37,6 +38,9 @@ Floats = NDArray[np.floating]
 LENGTHS: Final = (0, 1, 2, 4, 8, 16, 32, 64)
 """How many steps can be looked at."""
 
+MOST_PAIRS: Final = 150
+"""Leans and drives whose pattern can be learned from some hundred windows."""
+
 _SHRINKAGE: Final = 0.1
 
 
@@ -50,8 +54,9 @@ class Strangeness:
         whitening: [D, D]; what standardised errors are multiplied by.
         drive_centre: [F], mean of the present vectors and the inputs.
         drive_scale: [F], their standard deviations, above 0.
-        pairs: [G, D * F], which pairs of components a pair of signals has, as weights that add up to 1.
-        size: [L, D * F], usual size of the drives of standardised errors; rows are the first L of `LENGTHS`.
+        centres: [L, P], mean coefficients of the regression; rows are the first L of `LENGTHS`.
+        pattern: [L, P, P], what centred coefficients are multiplied by for their pattern. [L, 0, 0] where there are
+            more than `MOST_PAIRS`, and no pattern is looked at.
         usual: [L, M], of each statistic its median.
         tail: [L, M], how far its 95 % quantile lies above, above 0.
     """
@@ -61,8 +66,8 @@ class Strangeness:
     whitening: Floats
     drive_centre: Floats
     drive_scale: Floats
-    pairs: Floats
-    size: Floats
+    centres: Floats
+    pattern: Floats
     usual: Floats
     tail: Floats
 
@@ -94,26 +99,46 @@ class Strangeness:
         num_steps, num = self.lengths[row], self.usual.shape[1]
         if seen is None or num_steps == 0:
             return np.concatenate([novelty[:, None], np.full((len(novelty), num - 1), -np.inf)], 1)
-        known = seen.known[:, -num_steps:]
-        count = np.maximum(known.sum(1), 1)
-        e = np.where(known[..., None], (seen.errors[:, -num_steps:] - self.centre) / self.scale, 0.0)
-        z = e @ self.whitening
-        energy = (np.log1p((z**2).mean(-1)) * known).sum(1) / count
-        bias = z.sum(1) ** 2 / count[:, None]
-        x = np.where(known[..., None], self.standard(seen.drive[:, -num_steps:]), 0.0)
-        effect = (_drive(e, x) / self.size[row]) @ self.pairs.T
-        squares = np.log(np.concatenate([bias, _drive(z, x), effect], 1) + 1e-9)
-        return np.concatenate([np.stack([novelty, energy, -energy], 1), squares], 1)
+        z, x, known = self._standard(seen, num_steps)
+        of_all = _energy(z, known)
+        fit = _regression(z, x, known)
+        left = _energy(z - np.einsum("wtf,wfd->wtd", _with_one(x, known), fit), known)
+        squares = [np.log(_signed(z, x, known) ** 2 + 1e-9)]
+        if self.pattern.shape[1]:
+            apart = (fit.reshape(len(fit), -1) - self.centres[row]) @ self.pattern[row]
+            squares.append(np.log((apart**2).mean(1, keepdims=True) + 1e-9))
+        return np.concatenate([np.stack([novelty, of_all, -of_all, left, -left], 1), *squares], 1)
 
-    def standard(self, drive: Floats) -> Floats:
-        """Standardised present and inputs, at most 4 deviations from their mean."""
-        return np.asarray(np.clip((drive - self.drive_centre) / self.drive_scale, -4, 4))
+    def _standard(self, seen: Watched, num_steps: int) -> tuple[Floats, Floats, Floats]:
+        """Whitened errors [W, L, D], standardised drive [W, L, F], at most 4 deviations from its mean, and known."""
+        known = seen.known[:, -num_steps:].astype(np.float64)
+        z = ((seen.errors[:, -num_steps:] - self.centre) / self.scale) @ self.whitening
+        x = np.clip((seen.drive[:, -num_steps:] - self.drive_centre) / self.drive_scale, -4, 4)
+        mask = known[..., None] > 0
+        return np.where(mask, z, 0.0), np.where(mask, x, 0.0), known
 
 
-def _drive(errors: Float[np.ndarray, "W T D"], x: Float[np.ndarray, "W T F"]) -> Float[np.ndarray, "W P"]:
-    """How errors follow x, of each pair of components."""
-    found = np.einsum("wtd,wtf->wdf", errors, x) ** 2 / (1 + (x**2).sum(1))[:, None]
-    return np.asarray(found.reshape(len(found), -1))
+def _energy(z: Float[np.ndarray, "W T D"], known: Float[np.ndarray, "W T"]) -> Float[np.ndarray, "W"]:
+    """As `energy` above."""
+    return np.asarray((np.log1p((z**2).mean(-1)) * known).sum(1) / np.maximum(known.sum(1), 1))
+
+
+def _with_one(x: Float[np.ndarray, "W T F"], known: Float[np.ndarray, "W T"]) -> Float[np.ndarray, "W T G"]:
+    return np.concatenate([x, known[..., None]], -1)
+
+
+def _regression(z: Floats, x: Floats, known: Floats) -> Float[np.ndarray, "W G D"]:
+    """Coefficients of z on x and 1, pulled to 0 as if by one step of deviation 1."""
+    wide = _with_one(x, known)
+    gram = np.einsum("wtf,wtg->wfg", wide, wide) + np.eye(wide.shape[-1])
+    return np.asarray(np.linalg.solve(gram, np.einsum("wtf,wtd->wfd", wide, z)))
+
+
+def _signed(z: Floats, x: Floats, known: Floats) -> Float[np.ndarray, "W P"]:
+    """Lean and drive of W stretches."""
+    lean = z.sum(1) / np.sqrt(np.maximum(known.sum(1), 1))[:, None]
+    drive = np.einsum("wtd,wtf->wdf", z, x) / np.sqrt(1 + (x**2).sum(1))[:, None]
+    return np.concatenate([lean, drive.reshape(len(drive), -1)], 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,13 +149,11 @@ class Watched:
         errors: [W, L, D], what came less what was expected, all predicted vectors side by side; 0 where not known.
         drive: [W, L, F], the vectors before the step and its inputs.
         known: [W, L], whether everything was observed before and after it.
-        sizes: of the signals that lie side by side in errors, and in drive.
     """
 
     errors: Floats
     drive: Floats
     known: NDArray[np.bool_]
-    sizes: tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def watch(engine: Engine, history: History, num_steps: int) -> Watched:
@@ -162,7 +185,6 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
         errors=np.concatenate(errors, -1),
         drive=np.concatenate(drive, -1),
         known=known.reshape(shape),
-        sizes=(tuple(one.shape[-1] for one in errors), tuple(one.shape[-1] for one in drive)),
     )
 
 
@@ -189,8 +211,8 @@ def fit_strangeness(engine: Engine, history: History, novelty: Floats, lengths: 
             whitening=np.zeros((0, 0)),
             drive_centre=nothing,
             drive_scale=nothing,
-            pairs=np.zeros((0, 0)),
-            size=np.ones((1, 0)),
+            centres=np.zeros((1, 0)),
+            pattern=np.zeros((1, 0, 0)),
             usual=one,
             tail=one,
         )
@@ -202,32 +224,37 @@ def fit_strangeness(engine: Engine, history: History, novelty: Floats, lengths: 
     standard = (rows - centre) / scale
     covariance = (1 - _SHRINKAGE) * standard.T @ standard / len(rows) + _SHRINKAGE * np.eye(len(centre))
     variances, directions = np.linalg.eigh(covariance)
-    spread, pairs = drive.std(0), _pairs(*seen.sizes)
-    num = 3 + len(centre) + pairs.shape[1] + len(pairs)
+    spread, num = drive.std(0), len(centre) * (1 + drive.shape[-1])
+    statistics = np.ones((len(lengths), 5 + num + (num <= MOST_PAIRS)))
     fitted = Strangeness(
         centre=centre,
         scale=scale,
         whitening=directions / np.sqrt(variances),
         drive_centre=drive.mean(0),
         drive_scale=np.where(spread > 0, spread, 1.0),
-        pairs=pairs,
-        size=np.ones((len(lengths), pairs.shape[1])),
-        usual=np.ones((len(lengths), num)),
-        tail=np.ones((len(lengths), num)),
+        centres=np.zeros((len(lengths), num)),
+        pattern=np.zeros((len(lengths), 0, 0)),
+        usual=statistics,
+        tail=statistics,
     )
-    e = np.where(seen.known[..., None], (seen.errors - centre) / scale, 0.0)
-    x = np.where(seen.known[..., None], fitted.standard(seen.drive), 0.0)
-    sizes = [np.ones(pairs.shape[1]), *(_drive(e[:, -steps:], x[:, -steps:]).mean(0) for steps in lengths[1:])]
-    return _on_scale(replace(fitted, size=np.maximum(sizes, 1e-9)), seen, novelty)
+    if num <= MOST_PAIRS:
+        fits = [_regression(*fitted._standard(seen, steps)).reshape(len(novelty), -1) for steps in lengths[1:]]
+        fitted = replace(
+            fitted,
+            centres=np.stack([np.zeros(num), *(fit.mean(0) for fit in fits)]),
+            pattern=np.stack([np.eye(num), *(_whitening(fit - fit.mean(0)) for fit in fits)]),
+        )
+    return _on_scale(fitted, seen, novelty)
 
 
-def _pairs(errors: Sequence[int], drive: Sequence[int]) -> Floats:
-    """As `Strangeness.pairs`, of signals with these sizes."""
-    of_error = np.repeat(np.arange(len(errors)), errors)[:, None]
-    of_drive = np.repeat(np.arange(len(drive)), drive)[None]
-    pair = (of_error * len(drive) + of_drive).ravel()
-    member = np.arange(len(errors) * len(drive))[:, None] == pair
-    return np.asarray(member / member.sum(1, keepdims=True))
+def _whitening(rows: Floats) -> Floats:
+    """What rows [n, P] are multiplied by to be uncorrelated and of deviation 1; shrunk towards their own deviations."""
+    scale = np.maximum(rows.std(0), 1e-9)
+    standard = rows / scale
+    shrinkage = 0.01 + 0.25 * min(1.0, len(scale) / len(rows))
+    covariance = (1 - shrinkage) * standard.T @ standard / len(rows) + shrinkage * np.eye(len(scale))
+    variances, directions = np.linalg.eigh(covariance)
+    return np.asarray((directions / np.sqrt(variances)) / scale[:, None])
 
 
 def _on_scale(fitted: Strangeness, seen: Watched | None, novelty: Floats) -> Strangeness:
