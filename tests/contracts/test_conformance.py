@@ -15,6 +15,7 @@ from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.schema import Schema
 from worldline.contracts.world import Goal
 from worldline.contracts.world_model import Inputs, Window, WorldModel
+from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.registry import load, names
 from worldline.testing import check_engine, check_model, check_planner, check_world
@@ -69,11 +70,25 @@ def simulator() -> tuple[Engine, Sequence[Episode]]:
     return engine, [Walk.episode(seed) for seed in range(12)]
 
 
+def oracle() -> tuple[Engine, Sequence[Episode]]:
+    """The lab, and episodes of it."""
+    lab = TwoRooms(camera=False)
+    episodes = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        seen, moves = [lab.reset(seed=seed)[0]], rng.uniform(-6, 6, (12, 2)).astype(np.float32)
+        seen += [lab.step({"move": move})[0] for move in moves]
+        places = {name: np.stack([one[name] for one in seen]) for name in ("position", "wall")}
+        episodes.append(Episode(observations=places, actions={"move": moves}, seed=seed))
+    return load("engine", "oracle")(lab=lab), episodes
+
+
 ENGINES: dict[str, Callable[[], tuple[Engine, Sequence[Episode]]]] = {
     "action_blind": lambda: fitted("action_blind"),
     "constant_velocity": lambda: fitted("constant_velocity"),
     "linear": lambda: fitted("linear"),
     "persistence": lambda: fitted("persistence"),
+    "oracle": oracle,
     "simulator": simulator,
 }
 """Per name, what builds the engine and episodes of a world that it knows."""

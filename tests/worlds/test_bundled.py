@@ -329,12 +329,12 @@ def stored(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("engine.json", lambda found: {**found, "config": {"context": 4}}, "'weights' is float32"),
-        ("engine.json", lambda found: {**found, "config": {"context": 0}}, "context is 0"),
-        ("engine.json", lambda found: {**found, "config": {"context": 10**9}}, "context is 1000000000"),
-        ("engine.json", lambda found: {**found, "config": {"context": True}}, "valid integer"),
+        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 4}}, "'weights' is float32"),
+        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 0}}, "context is 0"),
+        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 10**9}}, "context is 1000000000"),
+        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": True}}, "valid integer"),
         ("engine.json", lambda found: {**found, "config": {}}, "context"),
-        ("engine.json", lambda found: {**found, "config": {"context": 3, "more": 1}}, "'more'"),
+        ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),
         ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest says 'linear'"),
         ("card.json", lambda found: {**found, "inputs": ["camera"]}, "not the card of the engine"),
         ("schema.json", lambda found: {**found, "signals": found["signals"][:2]}, "'centre' is float32"),

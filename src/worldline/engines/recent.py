@@ -45,9 +45,11 @@ class Memory:
 
     Args:
         context: observations remembered.
+        predicts: the signals that are predicted.
     """
 
     context: int
+    predicts: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not 1 <= self.context <= MOST_CONTEXT:
@@ -112,7 +114,7 @@ class RememberingEngine(Engine, Storable, ABC):
     def to_parts(self) -> Parts:
         """What is remembered how long, and what is typical; see `Storable`."""
         typical = {f"{_TYPICAL}{name}": value for name, value in self.typical.items()}
-        return Parts(config={"context": self.context}, arrays=typical)
+        return Parts(config={"context": self.context, "predicts": list(self.typical)}, arrays=typical)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Recent:
         """The last `context` observations; see `Engine`."""
@@ -184,15 +186,15 @@ def read_memory(schema: Schema, parts: Parts, fitted: Mapping[str, Due] | None =
     Raises:
         DataError: they do not fit the schema or `fitted`.
     """
-    context = check_config(parts, Memory).context
-    named = {signal.name: signal for signal in schema.observations if f"{_TYPICAL}{signal.name}" in parts.arrays}
-    if not named:
-        raise DataError("there is no array of a typical value of any observation signal", fix=FIX)
+    memory = check_config(parts, Memory)
+    named = {signal.name: signal for signal in schema.observations if signal.name in memory.predicts}
+    if not named or len(named) != len(memory.predicts):
+        raise DataError(f"it predicts {list(memory.predicts)}, which are no observation signals", fix=FIX)
     due = {f"{_TYPICAL}{name}": due_of(signal) for name, signal in named.items()}
     arrays = check_arrays(parts, {**due, **(fitted or {})})
     return Remembered(
         typical={name: arrays[f"{_TYPICAL}{name}"] for name in named},
-        context=context,
+        context=memory.context,
         fitted={name: arrays[name] for name in fitted or {}},
     )
 

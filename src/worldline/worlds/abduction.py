@@ -91,8 +91,8 @@ def twins(
         future = _future(episode, at, actions)
         found = engine.imagine(belief, future, num_samples=num_samples(card), noise=noise, seed=seed)
         return _both(found, Abduction.FULL)
-    obstacle = _obstacle(card)
-    if not obstacle:
+    hindrance = obstacle(card)
+    if not hindrance:
         case = _Case(
             engine=engine,
             card=card,
@@ -108,10 +108,10 @@ def twins(
             taken, others = (case.follow(one) for one in (case.taken, actions))
             return Twins(taken=taken, others=others, abduction=Abduction.HIDDEN_CAUSE, reason=case.unknown)
         few = f"of {case.num_known} complete steps; a hidden cause takes {FEWEST_STEPS}"
-        obstacle = f"{case.unknown}, and there is no telling hidden causes {few}"
+        hindrance = f"{case.unknown}, and there is no telling hidden causes {few}"
     belief = engine.observe(None, add_world_axis(episode.history(at, min(card.context, at + 1))), seed=seed)
     found = engine.imagine(belief, _future(episode, at, actions), num_samples=num_samples(card), seed=seed)
-    return _both(found, Abduction.NONE, f"only the history up to the branch was used: {obstacle}")
+    return _both(found, Abduction.NONE, f"only the history up to the branch was used: {hindrance}")
 
 
 def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> HiddenCauses | None:
@@ -125,7 +125,7 @@ def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> Hidd
         seed: of every draw.
     """
     card, tables = engine.describe(), []
-    if isinstance(engine, Abducts) or _obstacle(card) or len(episodes) < FEWEST_EPISODES:
+    if isinstance(engine, Abducts) or obstacle(card) or len(episodes) < FEWEST_EPISODES:
         return None
     for episode in episodes:
         whole = _Case(
@@ -150,7 +150,7 @@ def _both(found: Samples, abduction: Abduction, reason: str = "") -> Twins:
     return Twins(taken=taken, others=others, abduction=abduction, reason=reason)
 
 
-def _obstacle(card: Card) -> str:
+def obstacle(card: Card) -> str:
     """Why nothing can be inferred with an engine like this, and what would help; empty where it can."""
     fix = "A simulator that replays the episode can do more, or a world that takes only vectors that it predicts"
     for name in card.inputs:

@@ -369,7 +369,7 @@ def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_wi
         num_windows: k.
     """
     truth, known = pieces.truth[signal.name], pieces.known[signal.name].astype(bool)
-    variance = np.maximum(values.var(0), 1e-12 * (1 + np.abs(values).max()) ** 2)
+    variance = max(float(values.var(0).sum()), 1e-12 * (1 + float(np.abs(values).max())) ** 2)
     mean = mean_of(signal, values[None])[0] if signal.period is not None else values.mean(0)
     last = pieces.history.observations[signal.name][:, -1] if signal.name in pieces.history.observations else mean
     seen = pieces.history.observed.get(signal.name)
@@ -377,7 +377,7 @@ def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_wi
 
     def loss(apart: Floats) -> Floats:
         """Per episode and step the mean squared error over the variance."""
-        each = np.where(known, (apart**2 / variance).mean(-1), 0.0)
+        each = np.where(known, (apart**2).sum(-1) / variance, 0.0)
         episodes, count = (x.reshape(-1, num_windows, x.shape[1]).sum(1) for x in (each, known.astype(float)))
         return np.asarray(episodes / np.maximum(count, 1))
 

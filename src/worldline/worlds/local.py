@@ -25,7 +25,7 @@ from worldline.contracts.world import (
     World,
 )
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.worlds.abduction import twins
+from worldline.worlds.abduction import obstacle, twins
 from worldline.worlds.calibration import Calibration
 from worldline.worlds.checking import (
     Present,
@@ -69,9 +69,10 @@ class LocalWorld(World):
             raise ConfigError("the calibration is that of an engine that measures novelty. Calibrate this engine.")
 
     def describe(self) -> Card:
-        """The engine's card, with what a call costs."""
+        """The engine's card, with what a call costs, and 'abducts' where this world can do it over the engine."""
         card = self.engine.describe()
-        return card if card.call is not None or self.call is None else replace(card, call=self.call)
+        abducts = () if "abducts" in card.abilities or obstacle(card) else ("abducts",)
+        return replace(card, call=card.call or self.call, abilities=(*card.abilities, *abducts))
 
     def predict(
         self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9

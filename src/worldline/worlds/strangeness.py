@@ -1,16 +1,19 @@
 """How unlike the calibration data a history is: its present, and how each step follows from those before it.
 
 A world can change while every signal stays inside its range: a heater that gives half, a puck that slides further.
-Then the steps of a history no longer follow from each other as they used to. What is looked at, of the last L steps:
+Then the steps of a history no longer follow from each other as they used to. Two sets of one-step errors tell: the
+world's own, and those of a linear regression of the change on what was seen and done, fitted to the calibration data,
+since a world may be off in other ways in every episode and still hide a change. Of the last L steps is looked at:
 
     novelty   of the present
-    energy    mean over the steps of log(1 + |z|^2 / D), z being the whitened one-step errors of all predicted vectors;
-              too much of it, and too little
+    energy    mean over the steps of log(1 + |z|^2 / D), z being the errors of all predicted vectors, whitened; too
+              much of it, and too little
     lean      sum z / sqrt(L), of each component: errors that lean one way
     drive     sum z x / sqrt(1 + sum x^2), x being the standardised present and inputs, of each pair of components:
               errors that follow what was seen or done
     pattern   how unusual the coefficients of a ridge regression of z on x and 1 are together: hidden causes that
-              differ between episodes make some of them large in ordinary times too, always in the same proportions
+              differ between episodes make some of them large in ordinary times too, always in the same proportions.
+              In the directions in which they vary independently: the mean square, and the largest
     left      energy that this regression leaves; too much of it, and too little
 
 Each is put on one scale by its median and 95 % quantile in one part of the calibration episodes, and the largest
@@ -42,6 +45,7 @@ MOST_PAIRS: Final = 150
 """Leans and drives whose pattern can be learned from some hundred windows."""
 
 _SHRINKAGE: Final = 0.1
+_CLIP: Final = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,18 +53,20 @@ class Strangeness:
     """Fitted by `fit_strangeness`.
 
     Args:
-        centre: [D], mean one-step error.
-        scale: [D], standard deviation of the errors, above 0.
-        whitening: [D, D]; what standardised errors are multiplied by.
+        law: [F + 1, D], the regression of the change on standardised drive and 1.
+        centre: [2, D], median one-step error, of the world and of the regression.
+        scale: [2, D], half of what two thirds of the errors span, above 0.
+        whitening: [2, D, D]; what standardised errors, at most 4, are multiplied by.
         drive_centre: [F], mean of the present vectors and the inputs.
         drive_scale: [F], their standard deviations, above 0.
-        centres: [L, P], mean coefficients of the regression; rows are the first L of `LENGTHS`.
-        pattern: [L, P, P], what centred coefficients are multiplied by for their pattern. [L, 0, 0] where there are
-            more than `MOST_PAIRS`, and no pattern is looked at.
+        centres: [2, L, P], mean coefficients of the windows' regressions; L are the first of `LENGTHS`.
+        pattern: [2, L, P, P], what centred coefficients are multiplied by for their pattern. [2, L, 0, 0] where there
+            are more than `MOST_PAIRS`, and no pattern is looked at.
         usual: [L, M], of each statistic its median.
         tail: [L, M], how far its 95 % quantile lies above, above 0.
     """
 
+    law: Floats
     centre: Floats
     scale: Floats
     whitening: Floats
@@ -99,23 +105,35 @@ class Strangeness:
         num_steps, num = self.lengths[row], self.usual.shape[1]
         if seen is None or num_steps == 0:
             return np.concatenate([novelty[:, None], np.full((len(novelty), num - 1), -np.inf)], 1)
-        z, x, known = self._standard(seen, num_steps)
-        of_all = _energy(z, known)
-        fit = _regression(z, x, known)
-        left = _energy(z - np.einsum("wtf,wfd->wtd", _with_one(x, known), fit), known)
-        squares = [np.log(_signed(z, x, known) ** 2 + 1e-9)]
-        if self.pattern.shape[1]:
-            apart = (fit.reshape(len(fit), -1) - self.centres[row]) @ self.pattern[row]
-            squares.append(np.log((apart**2).mean(1, keepdims=True) + 1e-9))
-        return np.concatenate([np.stack([novelty, of_all, -of_all, left, -left], 1), *squares], 1)
+        x, known = self._drive(seen, num_steps)
+        found = [novelty[:, None]]
+        for kind, z in enumerate(self._errors(seen, num_steps)):
+            fit = _regression(z, x, known)
+            left = z - np.einsum("wtf,wfd->wtd", _with_one(x, known), fit)
+            for energy in (_energy(z, known), _energy(left, known)):
+                found += [energy[:, None], -energy[:, None]]
+            found.append(np.log(_signed(z, x, known) ** 2 + 1e-9))
+            if self.pattern.shape[-1]:
+                apart = (fit.reshape(len(fit), -1) - self.centres[kind, row]) @ self.pattern[kind, row]
+                found += [np.log(most(apart**2, axis=1, keepdims=True) + 1e-9) for most in (np.mean, np.max)]
+        return np.concatenate(found, 1)
 
-    def _standard(self, seen: Watched, num_steps: int) -> tuple[Floats, Floats, Floats]:
-        """Whitened errors [W, L, D], standardised drive [W, L, F], at most 4 deviations from its mean, and known."""
+    def _drive(self, seen: Watched, num_steps: int) -> tuple[Floats, Floats]:
+        """Standardised drive [W, L, F], at most 4 deviations from its mean, and known, both as numbers."""
         known = seen.known[:, -num_steps:].astype(np.float64)
-        z = ((seen.errors[:, -num_steps:] - self.centre) / self.scale) @ self.whitening
-        x = np.clip((seen.drive[:, -num_steps:] - self.drive_centre) / self.drive_scale, -4, 4)
-        mask = known[..., None] > 0
-        return np.where(mask, z, 0.0), np.where(mask, x, 0.0), known
+        drive = (seen.drive[:, -num_steps:] - self.drive_centre) / self.drive_scale
+        return np.where(known[..., None] > 0, np.clip(drive, -_CLIP, _CLIP), 0.0), known
+
+    def _errors(self, seen: Watched, num_steps: int) -> list[Floats]:
+        """The world's errors, and those of the regression, whitened [W, L, D]."""
+        drive = (seen.drive[:, -num_steps:] - self.drive_centre) / self.drive_scale
+        lawless = seen.change[:, -num_steps:] - drive @ self.law[:-1] - self.law[-1]
+        both = zip((seen.errors[:, -num_steps:], lawless), self.centre, self.scale, self.whitening, strict=True)
+        known = seen.known[:, -num_steps:, None]
+        return [
+            np.where(known, np.clip((errors - centre) / scale, -_CLIP, _CLIP) @ whitening, 0.0)
+            for errors, centre, scale, whitening in both
+        ]
 
 
 def _energy(z: Float[np.ndarray, "W T D"], known: Float[np.ndarray, "W T"]) -> Float[np.ndarray, "W"]:
@@ -147,11 +165,13 @@ class Watched:
 
     Args:
         errors: [W, L, D], what came less what was expected, all predicted vectors side by side; 0 where not known.
+        change: [W, L, D], what came less what was there before.
         drive: [W, L, F], the vectors before the step and its inputs.
         known: [W, L], whether everything was observed before and after it.
     """
 
     errors: Floats
+    change: Floats
     drive: Floats
     known: NDArray[np.bool_]
 
@@ -166,6 +186,10 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
     shape = (num_worlds, num_steps)
     errors = [found[signal.name][:, 0].reshape(*shape, -1) for signal in vectors]
     known = np.logical_and.reduce([pieces.known[signal.name].astype(bool)[:, 0] for signal in vectors])
+    change = [
+        signal.difference(pieces.truth[signal.name][:, 0], pieces.history.observations[signal.name][:, -1])
+        for signal in vectors
+    ]
     drive: list[Floats] = []
     for signal in (*card.schema.observations, *card.schema.actions, *card.schema.exogenous):
         if signal.kind is not Kind.VECTOR:
@@ -183,6 +207,7 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
         drive.append(value.astype(np.float64).reshape(*shape, -1))
     return Watched(
         errors=np.concatenate(errors, -1),
+        change=np.concatenate(change, -1).astype(np.float64).reshape(*shape, -1),
         drive=np.concatenate(drive, -1),
         known=known.reshape(shape),
     )
@@ -206,51 +231,72 @@ def fit_strangeness(engine: Engine, history: History, novelty: Floats, lengths: 
     if seen is None or not seen.known.any():  # nothing can be learned of how steps follow
         nothing, one = np.zeros(0), np.ones((1, 1))
         plain = Strangeness(
-            centre=nothing,
-            scale=nothing,
-            whitening=np.zeros((0, 0)),
+            law=np.zeros((1, 0)),
+            centre=np.zeros((2, 0)),
+            scale=np.zeros((2, 0)),
+            whitening=np.zeros((2, 0, 0)),
             drive_centre=nothing,
             drive_scale=nothing,
-            centres=np.zeros((1, 0)),
-            pattern=np.zeros((1, 0, 0)),
+            centres=np.zeros((2, 1, 0)),
+            pattern=np.zeros((2, 1, 0, 0)),
             usual=one,
             tail=one,
         )
         return _on_scale(plain, None, novelty)
-    rows, drive = seen.errors[seen.known], seen.drive[seen.known]
-    centre, scale = rows.mean(0), rows.std(0)
-    # What is always foretold exactly says nothing of the scale on which an error matters, so any error is a large one.
-    scale = np.where(scale > 0, scale, 1e-6)
-    standard = (rows - centre) / scale
-    covariance = (1 - _SHRINKAGE) * standard.T @ standard / len(rows) + _SHRINKAGE * np.eye(len(centre))
-    variances, directions = np.linalg.eigh(covariance)
-    spread, num = drive.std(0), len(centre) * (1 + drive.shape[-1])
-    statistics = np.ones((len(lengths), 5 + num + (num <= MOST_PAIRS)))
+    drive, change = seen.drive[seen.known], seen.change[seen.known]
+    spread = np.where(drive.std(0) > 0, drive.std(0), 1.0)
+    wide = np.concatenate([(drive - drive.mean(0)) / spread, np.ones((len(drive), 1))], 1)
+    law = np.linalg.solve(wide.T @ wide + np.eye(wide.shape[1]), wide.T @ change)
+    scaled = [_scaling(rows) for rows in (seen.errors[seen.known], change - wide @ law)]
+    num = change.shape[1] * wide.shape[1]
+    statistics = np.ones((len(lengths), 1 + 2 * (4 + num + 2 * (num <= MOST_PAIRS))))
     fitted = Strangeness(
-        centre=centre,
-        scale=scale,
-        whitening=directions / np.sqrt(variances),
+        law=law,
+        centre=np.stack([one.centre for one in scaled]),
+        scale=np.stack([one.scale for one in scaled]),
+        whitening=np.stack([one.whitening for one in scaled]),
         drive_centre=drive.mean(0),
-        drive_scale=np.where(spread > 0, spread, 1.0),
-        centres=np.zeros((len(lengths), num)),
-        pattern=np.zeros((len(lengths), 0, 0)),
+        drive_scale=spread,
+        centres=np.zeros((2, len(lengths), num)),
+        pattern=np.zeros((2, len(lengths), 0, 0)),
         usual=statistics,
         tail=statistics,
     )
     if num <= MOST_PAIRS:
-        fits = [_regression(*fitted._standard(seen, steps)).reshape(len(novelty), -1) for steps in lengths[1:]]
-        fitted = replace(
-            fitted,
-            centres=np.stack([np.zeros(num), *(fit.mean(0) for fit in fits)]),
-            pattern=np.stack([np.eye(num), *(_whitening(fit - fit.mean(0)) for fit in fits)]),
-        )
+        fits = np.zeros((2, len(lengths), len(novelty), num))
+        for row, steps in list(enumerate(lengths))[1:]:
+            for kind, z in enumerate(fitted._errors(seen, steps)):
+                fits[kind, row] = _regression(z, *fitted._drive(seen, steps)).reshape(len(novelty), -1)
+        centres = fits.mean(2)
+        pattern = [[_whitening(fit - fit.mean(0)) for fit in of_kind] for of_kind in fits]
+        fitted = replace(fitted, centres=centres, pattern=np.array(pattern))
     return _on_scale(fitted, seen, novelty)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Scaling:
+    """As in `Strangeness`, of one kind of errors."""
+
+    centre: Floats
+    scale: Floats
+    whitening: Floats
+
+
+def _scaling(rows: Float[np.ndarray, "n D"]) -> _Scaling:
+    """By quantiles: a model that is far off where it saw little must not set the scale of what it knows well."""
+    low, centre, high = np.quantile(rows, [0.16, 0.5, 0.84], axis=0)
+    # What is always foretold exactly says nothing of the scale on which an error matters, so any error is a large one.
+    scale = np.where(high > low, (high - low) / 2, 1e-6)
+    standard = np.clip((rows - centre) / scale, -_CLIP, _CLIP)
+    covariance = (1 - _SHRINKAGE) * standard.T @ standard / len(rows) + _SHRINKAGE * np.eye(len(centre))
+    variances, directions = np.linalg.eigh(covariance)
+    return _Scaling(centre=centre, scale=scale, whitening=directions / np.sqrt(variances))
 
 
 def _whitening(rows: Floats) -> Floats:
     """What rows [n, P] are multiplied by to be uncorrelated and of deviation 1; shrunk towards their own deviations."""
-    scale = np.maximum(rows.std(0), 1e-9)
-    standard = rows / scale
+    scale = np.maximum(np.quantile(np.abs(rows), 0.68, axis=0), 1e-9)
+    standard = np.clip(rows / scale, -_CLIP, _CLIP)
     shrinkage = 0.01 + 0.25 * min(1.0, len(scale) / len(rows))
     covariance = (1 - shrinkage) * standard.T @ standard / len(rows) + shrinkage * np.eye(len(scale))
     variances, directions = np.linalg.eigh(covariance)
