@@ -146,7 +146,7 @@ class Able(Drawing, Abducts, Novelty, Reaches):
         path = self.imagine(belief, future, num_samples=3, seed=0).signals["position"].mean(2)
         return np.abs(path - goal["position"][:, None, None]).max(-1)
 
-    def propose(self, belief, goal, horizon, *, num_proposals, pending=None, seed):
+    def propose(self, belief, goal, horizon, *, num_proposals, pending=None, budget_s=None, seed):
         here = self.opened(belief)
         if pending is not None:
             here = here + pending["push"].sum(1)
@@ -350,6 +350,14 @@ class ProposesWhatIsPending(Able):
         return {"push": found if pending is None else np.concatenate([pending["push"][:, None], found], 2)}
 
 
+class CutsSequencesShort(Able):
+    """Where there is no time for whole sequences, it gives their first steps."""
+
+    def propose(self, *args, budget_s=None, **rest):
+        found = super().propose(*args, **rest)["push"]
+        return {"push": found if budget_s is None else found[:, :, :1]}
+
+
 class ForgetsWhatIsPending(Able):
     def propose(self, *args, pending=None, **rest):
         return super().propose(*args, **rest)
@@ -400,6 +408,7 @@ FAULTS = [
     (NoiseNotReplayed, "engine.abducts"),
     (FakedDistance, "engine.reaches"),
     (ProposesOutside, "engine.reaches"),
+    (CutsSequencesShort, "engine.reaches"),
     (ProposesWhatIsPending, "engine.reaches"),
     (ForgetsWhatIsPending, "engine.reaches"),
     (SlopesOfTheNextStepOnly, "engine.slopes"),

@@ -110,7 +110,6 @@ def test_a_budget_ends_the_search(world: LocalWorld, history: History) -> None:
     endless = replace(world, planner=CrossEntropy(num_iterations=10**9))
     plan = endless.plan(history, NEAR, horizon=3, budget_s=0.05)
     assert plan.status is PlanStatus.BUDGET_EXHAUSTED
-    assert 0.05 <= plan.elapsed_s < 5
     assert plan.actions["push"].shape == (3, 2)
 
 

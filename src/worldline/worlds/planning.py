@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,6 +22,11 @@ from worldline.worlds.checking import Present, check_actions
 from worldline.worlds.objective import Objective
 
 Trust = float | NDArray[np.floating]
+
+PROPOSING: Final = 0.5
+"""The most of what is left of a budget that the engine's proposals may take: without a search they are worth less."""
+CLOSING: Final = 0.02
+"""The part of a budget that is kept for what follows the search."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,6 +168,7 @@ class Search:
             )
 
         starts = [] if proposals is None else [self._join(proposals)]
+        left_s = self._left_s()
         if aim.reaches is not None and num_proposals:
             suggested = aim.reaches.propose(
                 aim.belief,
@@ -169,11 +176,11 @@ class Search:
                 self.horizon,
                 num_proposals=num_proposals,
                 pending=pending or None,
+                budget_s=None if left_s is None else PROPOSING * left_s,
                 seed=self.seed,
             )
             starts.append(self._join(suggested))
         starts = [start for start in starts if start.shape[1]]
-        left_s = None if self.budget_s is None else max(0.0, self.budget_s - (time.monotonic() - self.started_s))
         planned = planner.plan(
             cost,
             self.space,
@@ -181,9 +188,15 @@ class Search:
             horizon=self.horizon,
             proposals=torch.cat(starts, 1) if starts else None,
             generator=torch.Generator().manual_seed(self.seed),
-            deadline_s=left_s,
+            deadline_s=self._left_s(),
         )
         return self._plan(planned, present, trust)
+
+    def _left_s(self) -> float | None:
+        """What is left of the budget for proposals and search; None for no limit."""
+        if self.budget_s is None:
+            return None
+        return max(0.0, (1 - CLOSING) * self.budget_s - (time.monotonic() - self.started_s))
 
     def _plan(self, planned: PlannedActions, present: Present, trust: Trust) -> Plan:
         violation = planned.violation.numpy()
