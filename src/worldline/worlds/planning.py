@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -155,18 +156,6 @@ class Search:
             else self.space.low.new_zeros(present.num_worlds, 1, 0, len(self.space.low))
         )
 
-        def cost(actions: Float[Tensor, "B N T A"]) -> CostValue:
-            whole = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
-            judged = aim.judge(self._split(whole.detach().numpy()), sloped=whole.requires_grad)
-            total = torch.from_numpy(judged.cost.astype(np.float32))
-            if judged.slope is not None:
-                slope = self._join(judged.slope).nan_to_num(0.0, 0.0, 0.0)
-                total = total + (slope * (whole - whole.detach())).sum((-2, -1))  # adds 0, of known slope
-            return CostValue(
-                cost=total,
-                violation=torch.from_numpy(judged.violation.astype(np.float32)),
-            )
-
         starts = [] if proposals is None else [self._join(proposals)]
         left_s = self._left_s()
         if aim.reaches is not None and num_proposals:
@@ -182,7 +171,7 @@ class Search:
             starts.append(self._join(suggested))
         starts = [start for start in starts if start.shape[1]]
         planned = planner.plan(
-            cost,
+            partial(self._cost, aim, first),
             self.space,
             batch=present.num_worlds,
             horizon=self.horizon,
@@ -191,6 +180,16 @@ class Search:
             deadline_s=self._left_s(),
         )
         return self._plan(planned, present, trust)
+
+    def _cost(self, aim: Objective, first: Float[Tensor, "B 1 D A"], actions: Float[Tensor, "B N T A"]) -> CostValue:
+        """What `actions` cost after what is pending."""
+        whole = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
+        judged = aim.judge(self._split(whole.detach().numpy()), sloped=whole.requires_grad)
+        total = torch.from_numpy(judged.cost.astype(np.float32))
+        if judged.slope is not None:
+            slope = self._join(judged.slope).nan_to_num(0.0, 0.0, 0.0)
+            total = total + (slope * (whole - whole.detach())).sum((-2, -1))  # adds 0, of known slope
+        return CostValue(cost=total, violation=torch.from_numpy(judged.violation.astype(np.float32)))
 
     def _left_s(self) -> float | None:
         """What is left of the budget for proposals and search; None for no limit."""
