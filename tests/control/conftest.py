@@ -60,6 +60,7 @@ class LineWorld(World):
         self.asked: list[tuple[Goal, Sequence[Constraint]]] = []
         self.pending: list[Arrays | None] = []
         self.seeds: list[int] = []
+        self.budgets: list[float | None] = []
 
     def describe(self) -> Card:
         return Card(
@@ -91,6 +92,7 @@ class LineWorld(World):
         self.asked.append((goal, constraints))
         self.pending.append(pending)
         self.seeds.append(seed)
+        self.budgets.append(budget_s)
         away = goal.targets["place"] - history.observations["place"][:, -1]
         pushes = []
         for _ in range(horizon):

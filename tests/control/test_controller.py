@@ -10,6 +10,7 @@ from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import PlanStatus
 from worldline.control.controller import (
+    NUM_ROUNDS,
     Actor,
     NoMoveActor,
     RandomActor,
@@ -238,6 +239,74 @@ def test_what_is_on_its_way_stays_with_its_world(schema: Schema) -> None:
     sent = actor.pending[-1]
     assert sent is not None
     assert sent["push"][:, 0, 0].tolist() == [3.0, 1.0]
+
+
+class Slow(Script):
+    """The n-th answer takes `times[n]` seconds of the clock that it is itself."""
+
+    def __init__(self, length: int, *times: float) -> None:
+        super().__init__(length)
+        self.times, self.now_s = times, 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def act(self, now: Situation, *, num_steps: int, seed: int) -> Any:
+        self.now_s += self.times[len(self.asked)]
+        return super().act(now, num_steps=num_steps, seed=seed)
+
+
+def test_what_is_left_of_the_answer_before_stands_in_for_one_that_comes_too_late(schema: Schema) -> None:
+    actor = Slow(3, 9.0, 1.0, 9.0, 9.0, 9.0)
+    controller = ReplanningController(actor, schema, context=9, replan_every=1, seed=0, clock=actor)
+    controller.reset(goals(3.0))
+    taken, fresh = list[float](), list[bool]()
+    for _ in range(5):
+        action = controller.act({"place": np.zeros((1, 1), np.float32)}, budget_s=0.5, deadline_s=1.0)
+        taken.append(float(action["push"][0, 0]))
+        fresh.append(controller.fresh)
+    # At first there is none before it; 20 to 22 are then used up, and the fifth has to be waited for.
+    assert taken == [10, 20, 21, 22, 50]
+    assert fresh == [True, True, False, False, True]
+    assert [each.late for each in controller.rounds] == [False, False, True, True, False]
+    assert [each.elapsed_s for each in controller.rounds] == [9, 1, 9, 9, 9]
+    assert actor.asked[-1].history.actions["push"][0, :, 0].tolist() == [10, 20, 21, 22]  # those that were taken
+    left = [now.remaining and now.remaining["push"][0, :, 0].tolist() for now in actor.asked]
+    assert left == [None, [11, 12], [21, 22], [22], None]
+    assert {now.budget_s for now in actor.asked} == {0.5}
+
+
+def test_an_answer_that_is_taken_in_turn_is_fresh_once(schema: Schema) -> None:
+    actor = Slow(4, 1.0, 9.0, 9.0)
+    controller = ReplanningController(actor, schema, context=1, replan_every=3, seed=0, clock=actor)
+    controller.reset(goals(3.0))
+    taken, fresh = list[float](), list[bool]()
+    for _ in range(6):
+        action = controller.act({"place": np.zeros((1, 1), np.float32)}, deadline_s=1.0)
+        taken.append(float(action["push"][0, 0]))
+        fresh.append(controller.fresh)
+    assert taken == [10, 11, 12, 20, 21, 22]  # of the first one step is left, and three are needed
+    assert fresh == [True, False, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "due"), [(None, None, None), (None, 2.0, 2.0), (1.0, None, 1.0), (3.0, 2.0, 2.0), (1.0, 2.0, 1.0)]
+)
+def test_a_world_plans_within_both_budgets(line_world: Any, own: Any, asked: Any, due: Any) -> None:
+    world = line_world()
+    now = replace(situation(1, 9.0), budget_s=asked)
+    WorldActor(world=world, horizon=1, budget_s=own).act(now, num_steps=1, seed=0)
+    assert world.budgets == [due]
+
+
+def test_a_controller_remembers_so_many_rounds_and_no_more(schema: Schema) -> None:
+    controller = ReplanningController(Script(1), schema, context=1, replan_every=1, seed=0)
+    controller.reset(goals(3.0))
+    assert controller.rounds.maxlen == NUM_ROUNDS
+    drive(controller, 3)
+    first = controller.rounds
+    controller.reset(goals(3.0))
+    assert (len(first), len(controller.rounds)) == (3, 0)
 
 
 @pytest.mark.parametrize("wrong", [{"context": 0}, {"replan_every": 0}, {"repeat": 0}, {"delay": -1}])

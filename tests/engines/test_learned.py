@@ -205,6 +205,21 @@ def test_proposals_set_out_from_where_pending_actions_lead() -> None:
     assert not np.allclose(found, engine.propose(belief, goal, 3, num_proposals=1, seed=0)["push"])
 
 
+def test_proposals_that_would_come_too_late_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of five steps takes a second."""
+    engine = untrained(CALM.schema, ("position",), goals=True)
+    assert engine.inverse_head is not None
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    goal, steps = {"position": np.ones((3, 2), np.float32)}, list[int]()
+    engine.inverse_head.register_forward_hook(lambda *_: steps.append(1))
+    monkeypatch.setattr("worldline.engines.learned.time.monotonic", lambda: float(len(steps)))
+    for budget_s, due, taken in ((5.0, 1, 5), (4.5, 0, 1), (0.5, 0, 1), (None, 1, 5)):
+        steps.clear()
+        found = engine.propose(belief, goal, 5, num_proposals=1, budget_s=budget_s, seed=0)["push"]
+        assert found.shape == (3, due, 5, 2)
+        assert len(steps) == taken  # it gives up as soon as it can tell
+
+
 def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
     engine = untrained(CALM.schema, ("position",), goals=True)
     assert engine.inverse_head is not None

@@ -133,7 +133,7 @@ class Able(Drawing, Abducts, Novelty, Reaches):
         path = self.imagine(belief, future, num_samples=3, seed=0).signals["position"].mean(2)
         return np.abs(path - goal["position"][:, None, None]).max(-1)
 
-    def propose(self, belief, goal, horizon, *, num_proposals, pending=None, seed):
+    def propose(self, belief, goal, horizon, *, num_proposals, pending=None, budget_s=None, seed):
         here = self.opened(belief)
         if pending is not None:
             here = here + pending["push"].sum(1)

@@ -223,6 +223,14 @@ class ProposesWhatIsPending(Able):
         return {"push": found if pending is None else np.concatenate([pending["push"][:, None], found], 2)}
 
 
+class CutsSequencesShort(Able):
+    """Where there is no time for whole sequences, it gives their first steps."""
+
+    def propose(self, *args, budget_s=None, **rest):
+        found = super().propose(*args, **rest)["push"]
+        return {"push": found if budget_s is None else found[:, :, :1]}
+
+
 class ForgetsWhatIsPending(Able):
     def propose(self, *args, pending=None, **rest):
         return super().propose(*args, **rest)
@@ -299,6 +307,7 @@ FAULTS = [
     (NoveltyReversed, "engine.novelty"),
     (FakedDistance, "engine.reaches"),
     (ProposesOutside, "engine.reaches"),
+    (CutsSequencesShort, "engine.reaches"),
     (ProposesWhatIsPending, "engine.reaches"),
     (ForgetsWhatIsPending, "engine.reaches"),
     (SlopesOfTheNextStepOnly, "engine.slopes"),

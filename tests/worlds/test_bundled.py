@@ -331,7 +331,11 @@ def stored(tmp_path: Path) -> Path:
     [
         ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 4}}, "'weights' is float32"),
         ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 0}}, "context is 0"),
-        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 10**9}}, "context is 1000000000"),
+        (
+            "engine.json",
+            lambda found: {**found, "config": {**found["config"], "context": 10**9}},
+            "context is 1000000000",
+        ),
         ("engine.json", lambda found: {**found, "config": {**found["config"], "context": True}}, "valid integer"),
         ("engine.json", lambda found: {**found, "config": {}}, "context"),
         ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),

@@ -91,6 +91,7 @@ class Seeing(Engine, Reaches):
         *,
         num_proposals: int,
         pending: Arrays | None = None,
+        budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, np.ndarray]:
         towards = np.sign(self.place(goal)).astype(np.float32)

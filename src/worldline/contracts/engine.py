@@ -192,9 +192,10 @@ class Reaches(ABC):
         *,
         num_proposals: int,
         pending: Arrays | None = None,
+        budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
-        """Per action signal [W, P, T, *shape]: sequences to start a search from; P may be smaller than asked.
+        """Per action signal [W, P, T, *shape]: sequences to start a search from; P may be smaller than asked, also 0.
 
         Args:
             belief: from `observe`, W worlds.
@@ -202,6 +203,7 @@ class Reaches(ABC):
             horizon: T, steps of each sequence.
             num_proposals: P.
             pending: per action signal [W, D, *shape], taken before the sequences begin; None for nothing.
+            budget_s: seconds in which to answer: a sequence that would come later is left out; None for no limit.
             seed: of every draw.
         """
 

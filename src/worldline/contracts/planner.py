@@ -86,7 +86,8 @@ class Planner(ABC):
             horizon: T, steps.
             proposals: P sequences to start from; the result is never worse than the best of them.
             generator: for every draw.
-            deadline_s: seconds after which the best so far is returned; None for no limit.
+            deadline_s: seconds in which the best so far is returned: what would take longer is not begun, but for a
+                first few sequences and the proposals; None for no limit.
         """
 
 

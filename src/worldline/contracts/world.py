@@ -320,7 +320,8 @@ class World(ABC):
                 shifted; the plan is never worse than the best of them.
             pending: per action signal [D, *shape], what was sent already and takes effect before the plan, where an
                 actuator lags behind by D steps. The cost is that of both together; None for nothing.
-            budget_s: seconds after which the best so far is returned; None for no limit.
+            budget_s: seconds in which the best plan so far is returned, counted from the call: what would take longer
+                is not begun, but for a first few sequences and `proposals`; None for no limit.
             min_trust: smallest p-value of the present that is acted on, 0 to 1. Scored on n episodes, no p-value is
                 below 1 / (n + 1): a smaller one refuses nothing.
             seed: of every draw.

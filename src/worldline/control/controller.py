@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from worldline.contracts.world import Constraint, Cost, Goal, PlanStatus, World
 from worldline.errors import ConfigError, InputError
 
 Floats = NDArray[np.floating]
+
+NUM_ROUNDS: Final = 10_000
+"""Calls of an actor that a controller remembers, so that one that runs for days stays as small as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class Situation:
         forecast: per exogenous signal what will act from outside, [W, D + T, *shape], the longer the better; None
             where nothing does.
         step: steps since the controller was reset.
+        budget_s: seconds in which the answer is wanted; None for no limit.
     """
 
     history: History
@@ -41,6 +45,7 @@ class Situation:
     pending: Arrays | None = None
     forecast: Arrays | None = None
     step: int = 0
+    budget_s: float | None = None
 
 
 class Actor(ABC):
@@ -74,7 +79,8 @@ class WorldActor(Actor):
         costs: as in `Goal`; or what gives them for plans that set out at a step since the reset, such as a tariff of
             which the hours that are over are cut off.
         constraints: as in `World.plan`.
-        budget_s: seconds for the plans of all W worlds together, as in `World.plan`; None for no limit.
+        budget_s: seconds for the plans of all W worlds together, as in `World.plan`; None for no limit but that of
+            the situation.
     """
 
     world: World
@@ -115,7 +121,7 @@ class WorldActor(Actor):
             exogenous=self._ahead(now, schema),
             proposals=self._proposals(now),
             pending=None if now.pending is None else {s.name: now.pending[s.name] for s in schema.actions},
-            budget_s=self.budget_s,
+            budget_s=min((each for each in (self.budget_s, now.budget_s) if each is not None), default=None),
             seed=seed,
         )
         if plan.status is PlanStatus.REFUSED:
@@ -197,10 +203,13 @@ class Round:
     Args:
         num_worlds: W.
         elapsed_s: how long it took for all of them.
+        late: whether that was longer than the answer was waited for, so that what was left of the answer before took
+            its place.
     """
 
     num_worlds: int
     elapsed_s: float
+    late: bool = False
 
 
 @final
@@ -217,9 +226,11 @@ class ReplanningController:
         delay: steps of the actor after which an action takes effect, at least 0. The actor is told which are on their
             way, at first those of no move; in the history an action stands where it took effect.
         seed: of every draw.
+        clock: gives seconds that only go forward.
 
     Attributes:
-        rounds: each call of the actor since the last reset.
+        rounds: the last calls of the actor since the last reset.
+        fresh: whether the last action is part of an answer to what was shown last.
     """
 
     def __init__(
@@ -232,6 +243,7 @@ class ReplanningController:
         repeat: int = 1,
         delay: int = 0,
         seed: int,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if context < 1 or replan_every < 1 or repeat < 1 or delay < 0:
             raise ConfigError(
@@ -240,7 +252,8 @@ class ReplanningController:
             )
         self.actor, self.schema, self.seed = actor, schema, seed
         self.context, self.replan_every, self.repeat, self.delay = context, replan_every, repeat, delay
-        self.rounds: list[Round] = []
+        self.rounds: deque[Round] = deque(maxlen=NUM_ROUNDS)
+        self.fresh, self._clock, self._num_asked = False, clock, 0
         self._goals: Arrays = {}
         self._observations: deque[Arrays] = deque(maxlen=context)
         self._actions: deque[Arrays] = deque(maxlen=context - 1)
@@ -257,8 +270,9 @@ class ReplanningController:
             past: what is known of the time before the first `act`: as many actions as observations, the last of
                 which leads to what `act` is shown first. None for nothing.
         """
-        self._goals, self._answer, self.rounds = goals, None, []
-        self._num_taken, self._num_sent = 0, 0
+        self._goals, self._answer, self.fresh = goals, None, False
+        self._num_taken, self._num_sent, self._num_asked = 0, 0, 0
+        self.rounds = deque(maxlen=NUM_ROUNDS)  # another one: whoever holds the last keeps it as it was
         for queue in (self._observations, self._actions, self._exogenous, self._pending):
             queue.clear()
         if past is None:
@@ -269,7 +283,13 @@ class ReplanningController:
             self._exogenous.append(_at(past.exogenous, step))
 
     def act(
-        self, observations: Arrays, *, exogenous: Arrays | None = None, forecast: Arrays | None = None
+        self,
+        observations: Arrays,
+        *,
+        exogenous: Arrays | None = None,
+        forecast: Arrays | None = None,
+        budget_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> dict[str, NDArray[np.generic]]:
         """The next action [W, *shape] of each action signal.
 
@@ -278,10 +298,14 @@ class ReplanningController:
             exogenous: what acted from outside since the observation that was shown before, per exogenous signal
                 [W, *shape]; left out at the first one, where `context` is 1, and where the schema has none.
             forecast: as in `Situation`.
+            budget_s: seconds in which the actor should answer; None for no limit.
+            deadline_s: seconds after which its answer is of no use: then the steps that are left of the answer before
+                are taken, where there are as many as it takes, and `fresh` is False. None to wait for it.
 
         Raises:
             InputError: an exogenous signal is missing.
         """
+        called_s, self.fresh = self._clock(), False
         if self._answer is not None and self._num_sent < self.repeat:
             self._num_sent += 1
             return _at(self._answer, self._num_taken - 1)
@@ -295,7 +319,8 @@ class ReplanningController:
         while len(self._pending) < self.delay:
             self._pending.append(_at(_idle(self.schema, len(next(iter(observations.values()))), 1), 0))
         if self._answer is None or self._num_taken == self.replan_every:
-            self._answer, self._num_taken = self._ask(forecast), 0
+            ends_s = None if deadline_s is None else called_s + deadline_s
+            self._answer, self._num_taken = self._ask(forecast, budget_s, ends_s), 0
         action = _at(self._answer, self._num_taken)
         self._num_taken, self._num_sent = self._num_taken + 1, 1
         self._actions.append(self._pending[0] if self.delay else action)
@@ -311,7 +336,7 @@ class ReplanningController:
         self._pending = deque((_select(each, worlds) for each in self._pending), self.delay)
         self._answer = None if self._answer is None else _select(self._answer, worlds)
 
-    def _ask(self, forecast: Arrays | None) -> Arrays:
+    def _ask(self, forecast: Arrays | None, budget_s: float | None, ends_s: float | None) -> Arrays:
         left = None if self._answer is None else {k: v[:, self._num_taken :] for k, v in self._answer.items()}
         now = Situation(
             history=self._history(),
@@ -319,13 +344,18 @@ class ReplanningController:
             remaining=left if left and all(value.shape[1] for value in left.values()) else None,
             pending=_stacked(self._pending) if self._pending else None,
             forecast=forecast,
-            step=len(self.rounds) * self.replan_every,
+            step=self._num_asked * self.replan_every,
+            budget_s=budget_s,
         )
-        started = time.perf_counter()
-        seed = int(np.random.SeedSequence([self.seed, len(self.rounds)]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.seed, self._num_asked]).generate_state(1)[0])
+        started_s = self._clock()
         answer = self.actor.act(now, num_steps=self.replan_every, seed=seed)
-        self.rounds.append(Round(num_worlds=_num_worlds(now), elapsed_s=time.perf_counter() - started))
-        return answer
+        ended_s, self._num_asked = self._clock(), self._num_asked + 1
+        enough = left is not None and all(value.shape[1] >= self.replan_every for value in left.values())
+        late = enough and ends_s is not None and ended_s > ends_s
+        self.rounds.append(Round(num_worlds=_num_worlds(now), elapsed_s=ended_s - started_s, late=late))
+        self.fresh = not late
+        return left if late and left is not None else answer
 
     def _history(self) -> History:
         observations = _stacked(self._observations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar, final
@@ -253,24 +254,30 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         *,
         num_proposals: int,
         pending: Arrays | None = None,
+        budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
         """What the inverse head does, imagined step by step: P is 1, or 0 without that head; see `Reaches`.
 
         The head is told how many steps of the horizon are left. Exogenous inputs are not part of a goal, so it serves
-        worlds without them only.
+        worlds without them only. P is 0 too where the steps so far show that the last one would come after `budget_s`.
         """
         del num_proposals
+        ends_s = math.inf if budget_s is None else time.monotonic() + budget_s
         held, generator = _belief(belief), torch.Generator().manual_seed(seed)
         wanted = self._aim(held, goal).latent
+        size = sum(signal.size for signal in self.schema.actions)
+        none = split_actions(torch.zeros(len(wanted), 0, horizon, size), self.schema)
         if self.inverse_head is None or self.schema.exogenous:
-            size = sum(signal.size for signal in self.schema.actions)
-            return split_actions(torch.zeros(len(wanted), 0, horizon, size), self.schema)
+            return none
         if pending is not None:
             sent = to_inputs({name: value[:, None] for name, value in pending.items()}, {}, self.schema)
             held = self.model.rollout(held, sent, generator=generator).final
-        actions = []
+        actions, started_s = list[Tensor](), time.monotonic()
         for step in range(horizon):
+            now_s = time.monotonic()
+            if now_s + (horizon - step) * (now_s - started_s) / max(step, 1) > ends_s:
+                return none
             left = torch.full((len(wanted),), horizon - step)
             now = held.features().mean(1)[:, self.model.present]
             action = self.inverse_head(now, wanted, left)[:, None, None]

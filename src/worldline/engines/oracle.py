@@ -175,10 +175,11 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
         *,
         num_proposals: int,
         pending: Arrays | None = None,
+        budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
-        """The expert's actions, P = 1; see `Reaches`."""
-        del num_proposals, seed  # there is one expert, and it draws nothing
+        """The expert's actions, P = 1; see `Reaches`. They take no time worth a budget."""
+        del num_proposals, budget_s, seed  # there is one expert, and it draws nothing
         state = self._state(belief)
         if pending is not None:
             state = {name: path[:, -1] for name, path in self.lab.simulate(state, pending).items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from worldline.contracts.planner import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.errors import ConfigError, UnsupportedError
+from worldline.planners.pace import Pace
 from worldline.planners.population import check, inside, ranked
 
 
@@ -56,7 +56,7 @@ class Gradient(Planner):
             InputError: see `population.check` and `Population.best`.
             UnsupportedError: an action is discrete, or the cost cannot be differentiated in the actions.
         """
-        started = time.monotonic()
+        pace = Pace(deadline_s, first=self.num_restarts + (0 if proposals is None else proposals.shape[1]))
         check(space, proposals, batch=batch, horizon=horizon)
         width = space.high - space.low
         shape = (1, self.num_restarts, horizon, len(width))
@@ -69,7 +69,7 @@ class Gradient(Planner):
         optimizer = torch.optim.Adam([moved], lr=self.learning_rate)
         best, num_evaluated, converged = None, 0, True
         for number in range(self.num_iterations + 1):
-            if best is not None and deadline_s is not None and time.monotonic() - started >= deadline_s:
+            if pace.next(start.shape[1]) < start.shape[1]:
                 converged = False
                 break
             value, slope = _descent(cost, actions)

@@ -12,6 +12,7 @@ from torch import Tensor
 from worldline.contracts.planner import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.errors import ConfigError
 from worldline.planners.cem import CrossEntropy
+from worldline.planners.pace import HEADROOM
 from worldline.planners.population import check, inside, ranked
 
 
@@ -73,10 +74,11 @@ class AugmentedLagrangian(Planner):
             first = torch.cat([proposals.to(first), first], 1)
         first = inside(space, first)
         priced = _Priced(cost, first, self.penalty)
+        probes_s = time.monotonic() - started
         starts, converged = priced.best.actions, True
         for number in range(self.num_rounds):
             left_s = None if deadline_s is None else deadline_s - (time.monotonic() - started)
-            if left_s is not None and left_s <= 0:
+            if left_s is not None and left_s <= HEADROOM * probes_s:  # a round costs a first few, however late it is
                 converged = False
                 break
             found = self.search.plan(

@@ -4,44 +4,72 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Generator
-from typing import ClassVar
+from collections.abc import Callable, Generator
+from typing import ClassVar, Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.planners.pace import Pace
 from worldline.planners.population import Population, check, costed, inside
 
 Candidates = Generator[Tensor, Population, None]
 """An algorithm: it yields sequences [B, N, T, A], is told what they cost, best first, and returns when it is done."""
 
 
+FIRST: Final = 16
+"""Sequences that are costed before a deadline however short it is; in a batch they take hardly longer than one."""
+
+
 def search(
-    candidates: Candidates, cost: CostFunction, space: ActionSpace, *, deadline_s: float | None
+    candidates: Candidates,
+    cost: CostFunction,
+    space: ActionSpace,
+    *,
+    deadline_s: float | None,
+    num_proposals: int = 0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> PlannedActions:
-    """The best of all sequences that `candidates` yields; see `Planner`. The first are costed however short the time.
+    """The best of all sequences that `candidates` yields, or of those that can be costed before the deadline.
+
+    Without a deadline each population is costed in one call. With one, it is costed in as many as it takes to know
+    how much fits: what would end too late is not begun.
+
+    Args:
+        candidates: the algorithm.
+        cost: see `Planner`.
+        space: likewise.
+        deadline_s: likewise.
+        num_proposals: at the front of the first population: they are costed however short the time, and so are as many
+            as make them `FIRST`.
+        clock: gives seconds that only go forward.
 
     Raises:
         InputError: see `Population.best`.
     """
-    started = time.monotonic()
-    best, num_evaluated, converged = None, 0, True
-    actions: Float[Tensor, "B N T A"] = next(candidates)
+    pace = Pace(deadline_s, first=max(FIRST, num_proposals), clock=clock)
+    best: Population | None = None
+    num_evaluated, actions = 0, next(candidates)
     while True:
-        found = costed(cost, space, actions)
-        num_evaluated += actions.shape[1]
-        best = found.first(1) if best is None else best.merge(found).first(1)
+        found, left = None, actions
+        while left.shape[1] and (count := pace.next(left.shape[1])):
+            part = costed(cost, space, left[:, :count])
+            num_evaluated += count
+            found = part if found is None else found.merge(part)
+            left = left[:, count:]
+        if found is not None:
+            best = found.first(1) if best is None else best.merge(found).first(1)
+        if found is None or left.shape[1]:
+            candidates.close()
+            break
         try:
             actions = candidates.send(found)
         except StopIteration:
             break
-        if deadline_s is not None and time.monotonic() - started >= deadline_s:
-            candidates.close()
-            converged = False
-            break
-    return best.best(num_evaluated=num_evaluated, converged=converged)
+    assert best is not None
+    return best.best(num_evaluated=num_evaluated, converged=found is not None and not left.shape[1])
 
 
 class PopulationPlanner(Planner):
@@ -73,7 +101,7 @@ class PopulationPlanner(Planner):
         generator: torch.Generator,
         deadline_s: float | None = None,
     ) -> PlannedActions:
-        """The best sequence found; see `Planner`. The first population is costed however short the deadline.
+        """The best sequence found; see `Planner`. The proposals are costed however short the deadline; see `search`.
 
         Raises:
             InputError: see `population.check` and `Population.best`.
@@ -82,4 +110,5 @@ class PopulationPlanner(Planner):
         check(space, proposals, batch=batch, horizon=horizon, choices=self.chooses)
         none = space.low.new_zeros(batch, 0, horizon, len(space.low))
         given = none if proposals is None else inside(space, proposals.to(none))
-        return search(self.candidates(space, given, generator), cost, space, deadline_s=deadline_s)
+        candidates = self.candidates(space, given, generator)
+        return search(candidates, cost, space, deadline_s=deadline_s, num_proposals=given.shape[1])

@@ -532,6 +532,7 @@ def _check_proposals(case: EngineCase, engine: Reaches, belief: EngineBelief, go
     REACHES.all_equal(found[0], found[1], within=0.0, seen="equal seeds gave two different sets of proposals")
     sent = {name: value[:, :2] for name, value in case.cut().actions.items()}
     found[1] = engine.propose(belief, goal, case.horizon, num_proposals=5, pending=sent, seed=case.seed)
+    found.append(engine.propose(belief, goal, case.horizon, num_proposals=5, budget_s=1e-9, seed=case.seed))
     vectors = [s.name for s in case.card.schema.actions if s.kind is Kind.VECTOR and found[0][s.name].size]
     same = [np.array_equal(found[0][name], found[1][name]) for name in vectors]
     REACHES.holds(not same or not all(same), "proposals do not heed what is pending")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,6 +23,11 @@ from worldline.worlds.checking import Present, check_actions
 from worldline.worlds.objective import Objective
 
 Trust = float | NDArray[np.floating]
+
+PROPOSING: Final = 0.5
+"""The most of what is left of a budget that the engine's proposals may take: without a search they are worth less."""
+CLOSING: Final = 0.02
+"""The part of a budget that is kept for what follows the search."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,19 +156,8 @@ class Search:
             else self.space.low.new_zeros(present.num_worlds, 1, 0, len(self.space.low))
         )
 
-        def cost(actions: Float[Tensor, "B N T A"]) -> CostValue:
-            whole = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
-            judged = aim.judge(self._split(whole.detach().numpy()), sloped=whole.requires_grad)
-            total = torch.from_numpy(judged.cost.astype(np.float32))
-            if judged.slope is not None:
-                slope = self._join(judged.slope).nan_to_num(0.0, 0.0, 0.0)
-                total = total + (slope * (whole - whole.detach())).sum((-2, -1))  # adds 0, of known slope
-            return CostValue(
-                cost=total,
-                violation=torch.from_numpy(judged.violation.astype(np.float32)),
-            )
-
         starts = [] if proposals is None else [self._join(proposals)]
+        left_s = self._left_s()
         if aim.reaches is not None and num_proposals:
             suggested = aim.reaches.propose(
                 aim.belief,
@@ -169,21 +165,37 @@ class Search:
                 self.horizon,
                 num_proposals=num_proposals,
                 pending=pending or None,
+                budget_s=None if left_s is None else PROPOSING * left_s,
                 seed=self.seed,
             )
             starts.append(self._join(suggested))
         starts = [start for start in starts if start.shape[1]]
-        left_s = None if self.budget_s is None else max(0.0, self.budget_s - (time.monotonic() - self.started_s))
         planned = planner.plan(
-            cost,
+            partial(self._cost, aim, first),
             self.space,
             batch=present.num_worlds,
             horizon=self.horizon,
             proposals=torch.cat(starts, 1) if starts else None,
             generator=torch.Generator().manual_seed(self.seed),
-            deadline_s=left_s,
+            deadline_s=self._left_s(),
         )
         return self._plan(planned, present, trust)
+
+    def _cost(self, aim: Objective, first: Float[Tensor, "B 1 D A"], actions: Float[Tensor, "B N T A"]) -> CostValue:
+        """What `actions` cost after what is pending."""
+        whole = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
+        judged = aim.judge(self._split(whole.detach().numpy()), sloped=whole.requires_grad)
+        total = torch.from_numpy(judged.cost.astype(np.float32))
+        if judged.slope is not None:
+            slope = self._join(judged.slope).nan_to_num(0.0, 0.0, 0.0)
+            total = total + (slope * (whole - whole.detach())).sum((-2, -1))  # adds 0, of known slope
+        return CostValue(cost=total, violation=torch.from_numpy(judged.violation.astype(np.float32)))
+
+    def _left_s(self) -> float | None:
+        """What is left of the budget for proposals and search; None for no limit."""
+        if self.budget_s is None:
+            return None
+        return max(0.0, (1 - CLOSING) * self.budget_s - (time.monotonic() - self.started_s))
 
     def _plan(self, planned: PlannedActions, present: Present, trust: Trust) -> Plan:
         violation = planned.violation.numpy()
