@@ -363,7 +363,7 @@ def replace_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) ->
     [
         ({"weights": None}, "'weights' is missing"),
         ({"more": np.zeros(1, np.float32)}, "'more' is unknown"),
-        ({"typical/position": None}, "no array of a typical value"),
+        ({"typical/position": None}, "'typical/position' is missing"),
         ({"scale": np.zeros(6, np.float32)}, "'scale' has a value"),
         ({"centre": np.full(6, np.nan, np.float32)}, "'centre' has a value that is not finite"),
         ({"centre": np.zeros(6, np.int64)}, "'centre' is int64"),
