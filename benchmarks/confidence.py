@@ -28,8 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from worldline.labs.gusty_puck import GustyPuck
-from worldline.labs.wind import Wind
 
 from worldline.contracts.engine import Engine
 from worldline.contracts.episode import Episode
@@ -37,7 +35,9 @@ from worldline.contracts.schema import Kind, Schema
 from worldline.control.intervals import wilson
 from worldline.data.store import Store, is_store, open_store
 from worldline.engines.trivial import Linear
+from worldline.labs.gusty_puck import GustyPuck
 from worldline.labs.lab import Lab
+from worldline.labs.wind import Wind
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.greenhouse import greenhouse, greenhouse_split, record_greenhouse
 from worldline.recipes.vectors import vectors

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from worldline.registry import names
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PNG = b"\x89PNG"
+Surroundings = tuple[ExitStack, pytest.MonkeyPatch]
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +39,21 @@ def example() -> Iterator[Callable[[str], Any]]:
 
 
 @pytest.fixture(scope="module")
-def two_rooms(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path) -> Iterator[Workshop]:
-    yield from opening(two_rooms_workshop(tmp_path_factory.mktemp("two-rooms")))
+def surroundings() -> Iterator[Surroundings]:
+    """Servers and environment variables, until the tests are over."""
+    with ExitStack() as running, pytest.MonkeyPatch.context() as patch:
+        yield running, patch
 
 
 @pytest.fixture(scope="module")
-def plants(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path) -> Iterator[Workshop]:
+def two_rooms(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path, surroundings: Surroundings) -> Workshop:
+    return two_rooms_workshop(tmp_path_factory.mktemp("two-rooms"), *surroundings)
+
+
+@pytest.fixture(scope="module")
+def plants(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path, surroundings: Surroundings) -> Workshop:
     pytest.importorskip("lettuce_greenhouse_gym")
-    yield from opening(greenhouse_workshop(tmp_path_factory.mktemp("greenhouse")))
-
-
-def opening(workshop: Workshop) -> Iterator[Workshop]:
-    """Until bundles hold every engine, what `worldline.open` does not know is looked up in the workshop."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worldline, "open", workshop.open)
-        yield workshop
+    return greenhouse_workshop(tmp_path_factory.mktemp("greenhouse"), *surroundings)
 
 
 @pytest.mark.parametrize("backing", BACKINGS["two-rooms"])
@@ -136,7 +138,7 @@ def test_they_know_nothing_of_what_stands_behind(name: str) -> None:
     ours = {module for module in imported if module.partition(".")[0] not in sys.stdlib_module_names}
     environment = {"navigate": "worldline.labs.two_rooms", "thermostat": "worldline.recipes.greenhouse"}[name]
     assert ours <= {"numpy", "pictures", "worldline", "worldline.costs", "worldline.errors", environment}
-    assert len(code.splitlines()) < 120
+    assert len(code.splitlines()) < 130
 
 
 def test_every_engine_is_a_backing(engine_plugin: Path) -> None:
