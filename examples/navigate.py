@@ -67,7 +67,7 @@ def navigate(
             break
         near = worldline.Goal(targets={"position": legs[0]}, tolerance={"position": NEAR})
         aim = worldline.Goal(targets={name: goal[name] for name in card.inputs}, in_steps=True) if direct else near
-        plan = world.plan(session.history, aim, horizon=HORIZON, proposals=left)
+        plan = world.plan(session.history, aim, horizon=HORIZON, proposals=left, seed=len(path))
         moves = plan.actions["move"]
         left = {"move": np.append(moves[1:], moves[-1:], 0)[None]}  # a start for the next search
         seen = rooms.step({"move": moves[0]})[0]

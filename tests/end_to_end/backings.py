@@ -26,7 +26,7 @@ from worldline.engines.simulator import SimulatorEngine
 from worldline.engines.trivial import Linear
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planners.cem import CrossEntropy
-from worldline.planners.shooting import Shooting
+from worldline.planners.predictive_sampling import PredictiveSampling
 from worldline.recipes.greenhouse import greenhouse, record_greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
@@ -35,14 +35,14 @@ from worldline.serve.http import serving
 from worldline.workflows.learn import Options, learn_logs
 from worldline.worlds.bundled import save_world
 from worldline.worlds.calibration import calibrate
-from worldline.worlds.catalogue import HOME, Catalogue
+from worldline.worlds.catalogue import Catalogue
 from worldline.worlds.fallback import FallbackWorld
 from worldline.worlds.local import LocalWorld
 
 PLANNER = CrossEntropy(num_candidates=64, num_iterations=3)
 FEW = CrossEntropy(num_candidates=32, num_iterations=2)
 """For engines that step an environment for every candidate."""
-VERY_FEW = Shooting(num_candidates=16)
+VERY_FEW = PredictiveSampling(num_candidates=6, num_iterations=2)
 """For engines that send a request for every step of a candidate."""
 
 
@@ -52,7 +52,7 @@ class Workshop:
 
     Args:
         kind: "greenhouse" or "two-rooms".
-        folder: for bundles, and for a catalogue.
+        folder: for bundles.
         store: the logs; the last quarter is for calibration.
         recipe: learns from the logs in seconds.
         horizon: that bands are calibrated for.
@@ -79,11 +79,6 @@ class Workshop:
     @cached_property
     def held_out(self) -> Sequence[Episode]:
         return [self.store.episode(number) for number in range(3 * len(self.store) // 4, len(self.store))]
-
-    @cached_property
-    def catalogue(self) -> Catalogue:
-        """The one that names are looked up in."""
-        return Catalogue(self.folder / "catalogue")
 
     def name(self, backing: str) -> str:
         """The name that opens a backing, which is made when it is first asked for."""
@@ -161,9 +156,8 @@ def remote(workshop: Workshop) -> str:
 
 def named(workshop: Workshop) -> str:
     """An alias, which is moved from the first version to the second in one of the tests."""
-    workshop.patch.setenv(HOME, str(workshop.catalogue.folder))
-    workshop.catalogue.publish(workshop.name("linear"), workshop.kind, alias="prod")
-    workshop.catalogue.publish(workshop.name("nearest"), workshop.kind)
+    Catalogue().publish(workshop.name("linear"), workshop.kind, alias="prod")
+    Catalogue().publish(workshop.name("nearest"), workshop.kind)
     return f"{workshop.kind}@prod"
 
 
