@@ -26,7 +26,7 @@ from worldline.engines.simulator import SimulatorEngine
 from worldline.engines.trivial import Linear
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planners.cem import CrossEntropy
-from worldline.planners.predictive_sampling import PredictiveSampling
+from worldline.planners.shooting import Shooting
 from worldline.recipes.greenhouse import greenhouse, record_greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
@@ -42,7 +42,10 @@ from worldline.worlds.local import LocalWorld
 PLANNER = CrossEntropy(num_candidates=64, num_iterations=3)
 FEW = CrossEntropy(num_candidates=32, num_iterations=2)
 """For engines that step an environment for every candidate."""
-VERY_FEW = PredictiveSampling(num_candidates=6, num_iterations=2)
+VERY_FEW: dict[str, Planner] = {
+    "greenhouse": CrossEntropy(num_candidates=6, num_iterations=1, num_elites=2),
+    "two-rooms": Shooting(num_candidates=6),
+}
 """For engines that send a request for every step of a candidate."""
 
 
@@ -145,7 +148,7 @@ def language(workshop: Workshop) -> str:
         engine, workshop.held_out[:4], horizon=2, num_windows=2, seed=0, trust_steps=0, with_causes=False
     )
     folder = workshop.folder / f"{workshop.kind}-language"
-    save_world(folder, LocalWorld(replace(engine, call=engine.measured()), calibration, VERY_FEW))
+    save_world(folder, LocalWorld(replace(engine, call=engine.measured()), calibration, VERY_FEW[workshop.kind]))
     return str(folder)
 
 

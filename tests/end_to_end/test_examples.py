@@ -75,7 +75,7 @@ def test_navigate_arrives_with_every_world_that_heeds_actions(
         return
     result = navigate.main([name])
     assert result.arrived
-    assert result.num_steps <= 30
+    assert result.num_steps <= 40
     assert result.path.shape == (result.num_steps + 1, 2)
 
 
@@ -103,7 +103,7 @@ def test_the_thermostat_is_bettered_by_every_world_that_heeds_actions(
         with pytest.raises(UnsupportedError, match=f"{backing} does not heed actions"):
             thermostat.main([name])
         return
-    num_steps = 12 if backing == "language" else 24
+    num_steps = 8 if backing == "language" else 24
     result = thermostat.main([name, "--days", str(num_steps / 48)])
     assert result.planned.excess < 0.7 * result.ruled.excess
     assert result.refusals == result.alarms == 0
@@ -127,7 +127,7 @@ def test_a_version_that_takes_over_in_mid_run_goes_on(
     result = navigate.navigate(world, *navigate.draw_task(0, "fixed"), direct=False)
     Catalogue().point("two-rooms", "prod", 1)
     assert result.arrived
-    assert versions == [1] * 4 + [2] * (result.num_steps - 4)
+    assert versions == [1] * 5 + [2] * (result.num_steps - 5)
 
 
 def test_where_a_server_goes_down_in_mid_run_the_next_world_goes_on(
