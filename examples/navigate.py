@@ -57,7 +57,8 @@ def navigate(
     if not card.heeds_actions:
         raise UnsupportedError(f"{card.name} does not heed actions, so it cannot plan. Open a world that does.")
     legs = [goal["position"]] if direct else waypoints(start, goal)
-    history = worldline.History.begin(card.schema, {name: start[name] for name in card.inputs})
+    session = worldline.Session(world, num_kept=card.context + 2, level=0.5)
+    session.observe({name: start[name] for name in card.inputs})
     path, left = [start["position"]], None
     while len(path) <= MAX_STEPS:
         if np.linalg.norm(path[-1] - legs[0]) < NEAR:
@@ -66,11 +67,11 @@ def navigate(
             break
         near = worldline.Goal(targets={"position": legs[0]}, tolerance={"position": NEAR})
         aim = worldline.Goal(targets={name: goal[name] for name in card.inputs}, in_steps=True) if direct else near
-        plan = world.plan(history, aim, horizon=HORIZON, proposals=left)
+        plan = world.plan(session.history, aim, horizon=HORIZON, proposals=left, seed=len(path))
         moves = plan.actions["move"]
         left = {"move": np.append(moves[1:], moves[-1:], 0)[None]}  # a start for the next search
         seen = rooms.step({"move": moves[0]})[0]
-        history = history.then({"move": moves[0]}, seen, keep=card.context)
+        session.observe({name: seen[name] for name in card.inputs}, actions={"move": moves[0]})
         path.append(seen["position"])
     return Result(arrived=not legs, num_steps=len(path) - 1, path=np.array(path))
 

@@ -68,9 +68,19 @@ def draw_rooms(file: str, wall: Array, goal: Array, path: Array, title: str) -> 
     for place, alpha in ((path[0], 0.35), (path[-1], 1.0)):
         axes.add_patch(Circle(tuple(place), DOT_RADIUS, color="#d64038", alpha=alpha, linewidth=0, zorder=3))
     halo = [withStroke(linewidth=3, foreground=PANEL)]  # the way may lead through the words
-    for place, word, colour in ((path[0], "start", SOFT), (goal, "goal", CURVES[1])):
-        below = DOT_RADIUS + 4.5 if place[1] < SIZE - 10 else -DOT_RADIUS - 2.5
-        axes.text(place[0], place[1] + below, word, ha="center", color=colour, fontsize=9, path_effects=halo, zorder=4)
+    for place, beside, word, colour in ((path[0], path[1:2], "start", SOFT), (goal, path[-2:-1], "goal", CURVES[1])):
+        room = place[1] < SIZE - 10, place[1] > 10
+        below = room[0] and not (room[1] and (beside[:, 1] > place[1]).any())
+        axes.text(
+            place[0],
+            place[1] + (DOT_RADIUS + 4.5 if below else -DOT_RADIUS - 2.5),
+            word,
+            ha="center",
+            color=colour,
+            fontsize=9,
+            path_effects=halo,
+            zorder=4,
+        )
     axes.set(xlim=(0, SIZE), ylim=(SIZE, 0), aspect="equal", xticks=[], yticks=[])
     axes.set_title(title, loc="left", color=INK, fontsize=10, pad=9)
     for spine in axes.spines.values():

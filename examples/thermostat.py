@@ -1,7 +1,7 @@
 """Keeps a greenhouse warm by day and by night, with any world: `python examples/thermostat.py WORLD --plot it.png`.
 
 Each half hour it asks the world for the best next six hours under the weather to come, and does the first step of them.
-Where the world does not trust what it sees, a plain thermostat takes over.
+Where the world does not trust what it sees, a plain thermostat takes over; where it is surprised too often, it says so.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ class Climate:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """By the world's plans, by the thermostat alone, and the steps for which it stood in for the plans."""
+    """By the world's plans, by the thermostat alone, for how many steps it stood in, and how often there was alarm."""
 
     planned: Climate
     ruled: Climate
     refusals: int
+    alarms: int
 
 
 def thermostat(plant: Plant, wanted: Array) -> dict[str, Array]:
@@ -53,25 +54,27 @@ def thermostat(plant: Plant, wanted: Array) -> dict[str, Array]:
 class Foresight:
     """Plans with a world, of which it knows what `describe` and the verbs say."""
 
-    def __init__(self, world: worldline.World, plant: Plant) -> None:
-        self.world, self.card, self.refusals = world, world.describe(), 0
+    def __init__(self, world: worldline.World) -> None:
+        self.card, self.refusals = world.describe(), 0
         if not self.card.heeds_actions:
             raise UnsupportedError(
                 f"{self.card.name} does not heed actions, so it cannot plan. Open a world that does."
             )
-        self.history = worldline.History.begin(self.card.schema, {name: plant.now[name] for name in self.card.inputs})
+        # What it has seen. Bands of half the outcomes, which are enough to watch it, take few logs to calibrate.
+        self.session = worldline.Session(world, num_kept=self.card.context + 4, level=0.5)
         self.acted, self.left = dict[str, Array](), dict[str, Array]()
 
     def __call__(self, plant: Plant, wanted: Array) -> dict[str, Array]:
         """What to do in the next half hour."""
-        weather, rule, keep = plant.weather(HORIZON), thermostat(plant, wanted), self.card.context + 4
-        if plant.taken:
-            self.history = self.history.then(plant.taken, plant.now, exogenous=self.acted, keep=keep)
+        weather, rule = plant.weather(HORIZON), thermostat(plant, wanted)
+        seen = {name: plant.now[name] for name in self.card.inputs}
+        self.session.observe(seen, actions=plant.taken, exogenous=self.acted)
         comfort = Within(signal="air_temperature", low=wanted[:, :1], high=wanted[:, 1:], tolerance=0.5)
         goal = worldline.Goal(costs=(comfort, *PRICES))
         held = {name: np.tile(value, (HORIZON, 1)) for name, value in rule.items()}
         starts = {name: np.stack([value, self.left.get(name, value)]) for name, value in held.items()}
-        plan = self.world.plan(self.history, goal, horizon=HORIZON, exogenous=weather, proposals=starts)
+        world, history = self.session.world, self.session.history
+        plan = world.plan(history, goal, horizon=HORIZON, exogenous=weather, proposals=starts)
         self.left = {name: np.append(value[1:], value[-1:], 0) for name, value in plan.actions.items()}
         self.acted = {name: value[0] for name, value in weather.items()}
         if plan.trust < MIN_TRUST:  # never where the world is not calibrated, whose trust is NaN
@@ -102,16 +105,18 @@ def main(argv: Sequence[str] | None = None) -> Result:
     given = parser.parse_args(argv)
     day, num_steps = float(np.random.default_rng(given.seed).integers(60, 110)), round(given.days * 48)
     first, second = (Plant(start_day=day, seed=given.seed) for _ in range(2))
-    foresight = Foresight(worldline.open(given.world), first)
+    foresight = Foresight(worldline.open(given.world))
     planned, ruled = run(first, foresight, num_steps), run(second, thermostat, num_steps)
     for name, one in ((foresight.card.name, planned), ("thermostat", ruled)):
         print(f"{name:>16}: {one.excess:.2f} K out of range on average, {one.energy:.2f} kWh/m2 of heat")
     print(f"The thermostat stood in for {foresight.refusals} of {num_steps} steps.")
+    for alarm in foresight.session.alarms:
+        print(f"From step {alarm.since} to {alarm.step} the greenhouse was not as the world knows it.")
     if given.plot:
         from pictures import draw_climate
 
         draw_climate(given.plot, {foresight.card.name: planned.course, "thermostat": ruled.course})
-    return Result(planned=planned, ruled=ruled, refusals=foresight.refusals)
+    return Result(planned=planned, ruled=ruled, refusals=foresight.refusals, alarms=len(foresight.session.alarms))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.contracts.episode import Episode, History
-from worldline.errors import InputError
-from worldline.testing.toys import Integrator
+from worldline.contracts.episode import Episode
 
 
 def episode(num_steps: int) -> Episode:
@@ -36,39 +34,6 @@ def test_a_history_ends_where_asked_and_keeps_the_convention(data: st.DataObject
     assert np.array_equal(history.actions["u"][:, 0], times[:-1])
     assert np.array_equal(history.exogenous["w"][:, 0], times[:-1])
     assert np.array_equal(history.observed["x"], times % 2 == 0)
-
-
-@given(st.integers(1, 6), st.integers(0, 5))
-def test_a_history_that_grows_step_by_step_is_that_of_the_episode(keep: int, num_steps: int) -> None:
-    toy = Integrator()
-    (whole,) = toy.episodes(1, 5, seed=0)
-    rows = [{name: value[t] for name, value in whole.observations.items()} for t in range(6)]
-    history = History.begin(toy.schema, rows[0])
-    for t in range(num_steps):
-        taken, wind = ({k: v[t] for k, v in arrays.items()} for arrays in (whole.actions, whole.exogenous))
-        history = history.then(taken, rows[t + 1], exogenous=wind, keep=keep)
-    due = whole.history(num_steps, min(keep, num_steps + 1))
-    for part in ("observations", "actions", "exogenous"):
-        grown, logged = vars(history)[part], vars(due)[part]
-        assert grown.keys() == logged.keys()
-        for name, value in logged.items():
-            assert np.array_equal(grown[name], value)
-            assert grown[name].dtype == value.dtype
-
-
-def test_a_history_that_grows_holds_the_signals_that_it_began_with() -> None:
-    toy = Integrator(wind=False)
-    (whole,) = toy.episodes(1, 2, seed=0)
-    history = History.begin(toy.schema, {"position": whole.observations["position"][0]})
-    masked = History(
-        observations=history.observations, actions=history.actions, observed={"position": np.zeros(1, bool)}
-    )
-    row = {name: value[1] for name, value in whole.observations.items()}
-    grown = masked.then({"push": whole.actions["push"][0]}, row)
-    assert grown.observations.keys() == {"position"}
-    assert grown.observed["position"].tolist() == [False, True]
-    with pytest.raises(InputError, match="'push' is missing"):
-        history.then({}, row)
 
 
 def test_an_episode_cannot_be_changed() -> None:

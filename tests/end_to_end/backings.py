@@ -1,36 +1,52 @@
-"""Every backing of the two worlds of the examples, made quickly: a name, and what makes the name that is opened."""
+"""Every backing of the two worlds of the examples, made quickly: each is a name that `worldline.open` takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pytest
+from tests.engines.chat_server import ChatServer, Dynamics, Values, latest
 
-from worldline.contracts.engine import Engine
-from worldline.contracts.episode import Episode
+import worldline
+from worldline.contracts.engine import Engine, Future
+from worldline.contracts.episode import Episode, History
 from worldline.contracts.planner import Planner
 from worldline.contracts.world import World
 from worldline.data.store import Store
+from worldline.engines.chat import Chat
+from worldline.engines.endpoint import HOSTS_VARIABLE, Endpoint
+from worldline.engines.language import LanguageEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
+from worldline.engines.trivial import Linear
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planners.cem import CrossEntropy
+from worldline.planners.shooting import Shooting
 from worldline.recipes.greenhouse import greenhouse, record_greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
+from worldline.serve.http import serving
 from worldline.workflows.learn import Options, learn_logs
-from worldline.worlds.bundled import open_world
+from worldline.worlds.bundled import save_world
 from worldline.worlds.calibration import calibrate
+from worldline.worlds.catalogue import Catalogue
+from worldline.worlds.fallback import FallbackWorld
 from worldline.worlds.local import LocalWorld
 
 PLANNER = CrossEntropy(num_candidates=64, num_iterations=3)
 FEW = CrossEntropy(num_candidates=32, num_iterations=2)
 """For engines that step an environment for every candidate."""
+VERY_FEW: dict[str, Planner] = {
+    "greenhouse": CrossEntropy(num_candidates=6, num_iterations=1, num_elites=2),
+    "two-rooms": Shooting(num_candidates=6),
+}
+"""For engines that send a request for every step of a candidate."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +59,9 @@ class Workshop:
         store: the logs; the last quarter is for calibration.
         recipe: learns from the logs in seconds.
         horizon: that bands are calibrated for.
-        shelf: worlds that are held in this process, by the name that opens them.
+        dynamics: from the logs, what an ideal text model would know of the world.
+        running: servers, until the tests are over.
+        patch: the environment, likewise.
         made: the names of the backings that were made.
     """
 
@@ -52,7 +70,9 @@ class Workshop:
     store: Store
     recipe: Callable[[Store], Recipe]
     horizon: int
-    shelf: dict[str, World] = field(default_factory=dict)
+    dynamics: Callable[[Workshop], Dynamics]
+    running: ExitStack
+    patch: pytest.MonkeyPatch
     made: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -69,30 +89,35 @@ class Workshop:
             self.made[backing] = BACKINGS[self.kind][backing](self)
         return self.made[backing]
 
-    def keep(self, name: str, engine: Engine, *, planner: Planner = PLANNER, calibrated: bool = True) -> str:
-        """The name that opens a world over this engine. The one place to change once bundles hold any engine."""
+    def fit(self, engine: str) -> Engine:
+        """The engine of this name, fitted to the logs."""
+        made: Engine = load("engine", engine).fit(self.fitting, self.store.schema)
+        return made
+
+    def save(self, name: str, engine: Engine, *, planner: Planner = PLANNER, calibrated: bool = True) -> str:
+        """The folder of the bundle of a world over this engine."""
         calibration = None
         if calibrated:
             calibration = calibrate(engine, self.held_out, horizon=self.horizon, num_windows=8, seed=0)
-        self.shelf[f"{self.kind}/{name}"] = LocalWorld(engine, calibration, planner)
-        return f"{self.kind}/{name}"
+        folder = self.folder / f"{self.kind}-{name}"
+        save_world(folder, LocalWorld(engine, calibration, planner))
+        return str(folder)
 
-    def open(self, name: str) -> World:
-        """What the tests put in the place of `worldline.open`."""
-        return self.shelf[name] if name in self.shelf else open_world(name)
+    def serve(self, world: World) -> str:
+        """The URL of the world, until the tests are over."""
+        return self.running.enter_context(serving(world))
 
 
-def fitted(engine: str, **settings: Any) -> Callable[[Workshop], str]:
-    """An engine that is fitted to logs, by its registered name."""
+def fitted(engine: str) -> Callable[[Workshop], str]:
+    """A bundle of an engine that is fitted to logs, by its registered name."""
 
     def make(workshop: Workshop) -> str:
-        return workshop.keep(engine, load("engine", engine).fit(workshop.fitting, workshop.store.schema, **settings))
+        return workshop.save(engine, workshop.fit(engine))
 
     return make
 
 
 def learned(workshop: Workshop) -> str:
-    """A bundle."""
     bundle = workshop.folder / f"{workshop.kind}-learned"
     learn_logs(workshop.store.path, bundle, Options(recipe=workshop.recipe))
     return str(bundle)
@@ -100,21 +125,81 @@ def learned(workshop: Workshop) -> str:
 
 def uncalibrated(workshop: Workshop) -> str:
     """No bands, and trust NaN."""
-    engine = load("engine", "linear").fit(workshop.fitting, workshop.store.schema)
-    return workshop.keep("uncalibrated", engine, calibrated=False)
+    return workshop.save("uncalibrated", workshop.fit("linear"), calibrated=False)
 
 
 def oracle(workshop: Workshop) -> str:
-    return workshop.keep("oracle", OracleEngine(lab=TwoRooms(camera=False)))
+    return workshop.save("oracle", OracleEngine(lab=TwoRooms(camera=False)))
 
 
 def simulator(workshop: Workshop) -> str:
     """Resets the lab into what is seen."""
-    lab = TwoRooms(camera=False)
-    engine = SimulatorEngine(
-        make_environment=lambda: TwoRooms(camera=False), schema=lab.schema, locate=lambda observation: observation
+    engine = SimulatorEngine.of_lab(TwoRooms(camera=False))
+    return workshop.save("simulator", engine, planner=FEW, calibrated=False)
+
+
+def language(workshop: Workshop) -> str:
+    """A bundle that names a chat endpoint, which the user lists."""
+    server = workshop.running.enter_context(ChatServer(workshop.dynamics(workshop)))
+    endpoint = Endpoint(base_url=server.base_url, model="tiny", temperature=0.0)
+    workshop.patch.setenv(HOSTS_VARIABLE, endpoint.origin, prepend=" ")
+    engine = LanguageEngine(schema=workshop.store.schema, chat=Chat(endpoint), context=1)
+    calibration = calibrate(
+        engine, workshop.held_out[:4], horizon=2, num_windows=2, seed=0, trust_steps=0, with_causes=False
     )
-    return workshop.keep("simulator", engine, planner=FEW, calibrated=False)
+    folder = workshop.folder / f"{workshop.kind}-language"
+    save_world(folder, LocalWorld(replace(engine, call=engine.measured()), calibration, VERY_FEW[workshop.kind]))
+    return str(folder)
+
+
+def remote(workshop: Workshop) -> str:
+    """A URL."""
+    return workshop.serve(worldline.open(workshop.name("linear")))
+
+
+def named(workshop: Workshop) -> str:
+    """An alias, which is moved from the first version to the second in one of the tests."""
+    Catalogue().publish(workshop.name("linear"), workshop.kind, alias="prod")
+    Catalogue().publish(workshop.name("nearest"), workshop.kind)
+    return f"{workshop.kind}@prod"
+
+
+def fallback(workshop: Workshop) -> str:
+    """A URL behind which one of another URL is asked, then a text model, then what is trivial."""
+    order = [worldline.open(workshop.name(one)) for one in ("remote", "language", "persistence")]
+    return workshop.serve(FallbackWorld(order))
+
+
+def affine(workshop: Workshop) -> Dynamics:
+    """The linear trend of the logs, a step at a time."""
+    engine = Linear.fit(workshop.fitting, workshop.store.schema, context=1)
+
+    def after(history: Values, actions: Values, exogenous: Values) -> Values:
+        now = {name: latest(values)[None, None].astype(np.float32) for name, values in history.items()}
+        none = {name: np.zeros((1, 0, *value.shape), np.float32) for name, value in {**actions, **exogenous}.items()}
+        past = History(
+            observations=now,
+            actions={name: none[name] for name in actions},
+            exogenous={name: none[name] for name in exogenous},
+        )
+        future = Future(
+            actions={name: value[None, None, None].astype(np.float32) for name, value in actions.items()},
+            exogenous={name: value[None, None].astype(np.float32) for name, value in exogenous.items()},
+        )
+        seen = engine.imagine(engine.observe(None, past, seed=0), future, num_samples=1, seed=0).signals
+        return {name: value[0, 0, 0, 0].astype(float) for name, value in seen.items()}
+
+    return after
+
+
+def moves(workshop: Workshop) -> Dynamics:
+    """A dot that goes where it is moved, and a wall that stays."""
+    del workshop  # it knows
+
+    def after(history: Values, actions: Values, exogenous: Values) -> Values:
+        return {"position": latest(history["position"]) + actions["move"], "wall": latest(history["wall"])}
+
+    return after
 
 
 BLIND = ("action_blind", "persistence", "constant_velocity")
@@ -127,6 +212,10 @@ EVERYWHERE: dict[str, Callable[[Workshop], str]] = {
     "action_blind": fitted("action_blind"),
     "persistence": fitted("persistence"),
     "constant_velocity": fitted("constant_velocity"),
+    "language": language,
+    "remote": remote,
+    "named": named,
+    "fallback": fallback,
 }
 BACKINGS: dict[str, dict[str, Callable[[Workshop], str]]] = {
     "greenhouse": EVERYWHERE,
@@ -135,17 +224,26 @@ BACKINGS: dict[str, dict[str, Callable[[Workshop], str]]] = {
 """Per world and backing what makes it and gives the name to pass to `worldline.open`. A backing more is a line here."""
 
 
-def greenhouse_workshop(folder: Path) -> Workshop:
+def greenhouse_workshop(folder: Path, running: ExitStack, patch: pytest.MonkeyPatch) -> Workshop:
     def recipe(store: Store) -> Recipe:
         known = greenhouse(store)
         training = replace(known.training, num_updates=120, num_checks=1, window=5)
         return replace(known, training=training, horizon=12, num_windows=4, planner=PLANNER)
 
     store = record_greenhouse(folder / "greenhouse", num_episodes=16, seed=0)
-    return Workshop(kind="greenhouse", folder=folder, store=store, recipe=recipe, horizon=12)
+    return Workshop(
+        kind="greenhouse",
+        folder=folder,
+        store=store,
+        recipe=recipe,
+        horizon=12,
+        dynamics=affine,
+        running=running,
+        patch=patch,
+    )
 
 
-def two_rooms_workshop(folder: Path) -> Workshop:
+def two_rooms_workshop(folder: Path, running: ExitStack, patch: pytest.MonkeyPatch) -> Workshop:
     def recipe(store: Store) -> Recipe:
         known = vectors(store)
         training = replace(known.training, num_updates=120, num_checks=1, window=5)
@@ -156,7 +254,16 @@ def two_rooms_workshop(folder: Path) -> Workshop:
     store = Store.create(folder / "two-rooms", lab.schema)
     for seed in range(120):
         store.append(wander(lab, seed, num_steps=30))
-    return Workshop(kind="two-rooms", folder=folder, store=store, recipe=recipe, horizon=6)
+    return Workshop(
+        kind="two-rooms",
+        folder=folder,
+        store=store,
+        recipe=recipe,
+        horizon=6,
+        dynamics=moves,
+        running=running,
+        patch=patch,
+    )
 
 
 def wander(lab: TwoRooms, seed: int, num_steps: int) -> Episode:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import worldline
 from worldline.contracts.engine import Parts, Storable
 from worldline.contracts.episode import Episode, History
 from worldline.contracts.world import Goal
+from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 from worldline.planners.cem import CrossEntropy
 from worldline.registry import load, names
 from worldline.testing import check_engine, check_world
 from worldline.testing.toys import Integrator
+from worldline.testing.worlds import CLAUSES
+from worldline.worlds.bundled import save_world
 from worldline.worlds.calibration import calibrate
 from worldline.worlds.local import LocalWorld
 
@@ -39,11 +47,39 @@ def test_it_is_an_engine(engine: Any, episodes: Sequence[Episode]) -> None:
     check_engine(engine, episodes)
 
 
-def test_it_makes_a_world(engine: Any, episodes: Sequence[Episode]) -> None:
+@pytest.fixture(scope="module")
+def bundle(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibrated world over it."""
     calibration = calibrate(engine, TOY.episodes(120, 14, seed=3), horizon=4, num_windows=4, seed=0)
-    world = LocalWorld(engine, calibration, CrossEntropy(num_candidates=32, num_iterations=2))
+    folder = tmp_path_factory.mktemp("nearest") / "world"
+    save_world(folder, LocalWorld(engine, calibration, CrossEntropy(num_candidates=32, num_iterations=2)))
+    return folder
+
+
+def test_its_bundle_keeps_every_promise_of_a_world(bundle: Path, episodes: Sequence[Episode]) -> None:
+    world = worldline.open(bundle)
+    assert isinstance(world, LocalWorld)
+    assert world.engine.describe().engine == "nearest"
+    assert world.calibration is not None
     goal = Goal(targets={"position": np.array([1.0, -1.0], np.float32)})
-    check_world(world, episodes, goal, num_calibration=calibration.num_episodes)
+    check_world(world, episodes, goal, num_calibration=world.calibration.num_episodes)
+
+
+def test_its_bundle_conforms_in_a_process_of_its_own(
+    bundle: Path, engine_plugin: Path, episodes: Sequence[Episode], tmp_path: Path
+) -> None:
+    logs = Store.create(tmp_path / "logs", TOY.schema)
+    for episode in episodes:
+        logs.append(episode)
+    command = [sys.executable, "-W", "error", "-c", "from worldline.cli.main import app; app()"]
+    command += ["conform", str(bundle), str(logs.path), "--json", str(tmp_path / "found.json")]
+    path = os.pathsep.join([str(engine_plugin), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    clauses = json.loads((tmp_path / "found.json").read_text())["clauses"]
+    assert {one["verdict"] for one in clauses} == {"holds"}
+    assert len(clauses) == len(CLAUSES)
 
 
 def test_it_knows_where_the_trend_does_not_hold(engine: Any) -> None:

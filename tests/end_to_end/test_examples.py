@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,11 +17,18 @@ import pytest
 from tests.end_to_end.backings import BACKINGS, BLIND, Workshop, greenhouse_workshop, two_rooms_workshop
 
 import worldline
+from worldline.contracts.episode import Arrays
 from worldline.errors import UnsupportedError
+from worldline.labs.two_rooms import TwoRooms
 from worldline.registry import names
+from worldline.serve.http import serving
+from worldline.worlds.catalogue import HOME, Catalogue
+from worldline.worlds.fallback import FallbackWorld
+from worldline.worlds.named import NamedWorld
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PNG = b"\x89PNG"
+Surroundings = tuple[ExitStack, pytest.MonkeyPatch]
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +46,22 @@ def example() -> Iterator[Callable[[str], Any]]:
 
 
 @pytest.fixture(scope="module")
-def two_rooms(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path) -> Iterator[Workshop]:
-    yield from opening(two_rooms_workshop(tmp_path_factory.mktemp("two-rooms")))
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+    """Servers and environment variables, among them the place of the catalogue, until the tests are over."""
+    with ExitStack() as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HOME, str(tmp_path_factory.mktemp("home")))
+        yield running, patch
 
 
 @pytest.fixture(scope="module")
-def plants(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path) -> Iterator[Workshop]:
+def two_rooms(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path, surroundings: Surroundings) -> Workshop:
+    return two_rooms_workshop(tmp_path_factory.mktemp("two-rooms"), *surroundings)
+
+
+@pytest.fixture(scope="module")
+def plants(tmp_path_factory: pytest.TempPathFactory, engine_plugin: Path, surroundings: Surroundings) -> Workshop:
     pytest.importorskip("lettuce_greenhouse_gym")
-    yield from opening(greenhouse_workshop(tmp_path_factory.mktemp("greenhouse")))
-
-
-def opening(workshop: Workshop) -> Iterator[Workshop]:
-    """Until bundles hold every engine, what `worldline.open` does not know is looked up in the workshop."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worldline, "open", workshop.open)
-        yield workshop
+    return greenhouse_workshop(tmp_path_factory.mktemp("greenhouse"), *surroundings)
 
 
 @pytest.mark.parametrize("backing", BACKINGS["two-rooms"])
@@ -65,7 +75,7 @@ def test_navigate_arrives_with_every_world_that_heeds_actions(
         return
     result = navigate.main([name])
     assert result.arrived
-    assert result.num_steps <= 30
+    assert result.num_steps <= 40
     assert result.path.shape == (result.num_steps + 1, 2)
 
 
@@ -75,9 +85,9 @@ def test_navigate_leaves_the_way_to_worlds_that_know_how_far_it_is(
 ) -> None:
     navigate, name = example("navigate"), two_rooms.name(backing)
     monkeypatch.setattr(navigate, "MAX_STEPS", 10)
-    card = worldline.open(name).describe()
-    if "reaches" not in card.abilities:
-        with pytest.raises(UnsupportedError, match=f"{card.name} has no distance head"):
+    abilities = worldline.open(name).describe().abilities
+    if "reaches" not in abilities:
+        with pytest.raises(UnsupportedError, match="has no distance head"):
             navigate.main([name, "--direct"])
         return
     result = navigate.main([name, "--direct"])
@@ -93,10 +103,59 @@ def test_the_thermostat_is_bettered_by_every_world_that_heeds_actions(
         with pytest.raises(UnsupportedError, match=f"{backing} does not heed actions"):
             thermostat.main([name])
         return
-    result = thermostat.main([name, "--days", "0.5"])
+    num_steps = 8 if backing == "language" else 24
+    result = thermostat.main([name, "--days", str(num_steps / 48)])
     assert result.planned.excess < 0.7 * result.ruled.excess
-    assert result.refusals == 0
-    assert result.planned.course.shape == result.ruled.course.shape == (24, 4)
+    assert result.refusals == result.alarms == 0
+    assert result.planned.course.shape == result.ruled.course.shape == (num_steps, 4)
+
+
+def test_a_version_that_takes_over_in_mid_run_goes_on(
+    two_rooms: Workshop, example: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    navigate, name = example("navigate"), two_rooms.name("named")
+    world = worldline.open(name)
+    assert isinstance(world, NamedWorld)
+    versions = []
+
+    def move(number: int) -> None:
+        versions.append(world.version)
+        if number == 4:
+            Catalogue().point("two-rooms", "prod", 2)
+
+    during(monkeypatch, move)
+    result = navigate.navigate(world, *navigate.draw_task(0, "fixed"), direct=False)
+    Catalogue().point("two-rooms", "prod", 1)
+    assert result.arrived
+    assert versions == [1] * 5 + [2] * (result.num_steps - 5)
+
+
+def test_where_a_server_goes_down_in_mid_run_the_next_world_goes_on(
+    two_rooms: Workshop, example: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    navigate = example("navigate")
+    with ExitStack() as first:
+        url = first.enter_context(serving(worldline.open(two_rooms.name("linear"))))
+        order = [worldline.open(name) for name in (url, two_rooms.name("language"), two_rooms.name("persistence"))]
+        world = FallbackWorld(order)
+        during(monkeypatch, lambda number: first.close() if number == 4 else None)
+        with serving(world) as name:
+            result = navigate.main([name])
+    assert result.arrived
+    assert world.tally()["linear"] > 4
+    assert world.tally()["language"] >= result.num_steps - 4
+    assert world.tally()["persistence"] == 0
+
+
+def during(patch: pytest.MonkeyPatch, then: Callable[[int], None]) -> None:
+    """Does something before each step in the rooms; `then` is told its number, from 0."""
+    step, count = TwoRooms.step, itertools.count()
+
+    def counted(rooms: TwoRooms, actions: Arrays) -> Any:
+        then(next(count))
+        return step(rooms, actions)
+
+    patch.setattr(TwoRooms, "step", counted)
 
 
 def test_without_trust_the_thermostat_takes_over(
@@ -136,7 +195,7 @@ def test_they_know_nothing_of_what_stands_behind(name: str) -> None:
     ours = {module for module in imported if module.partition(".")[0] not in sys.stdlib_module_names}
     environment = {"navigate": "worldline.labs.two_rooms", "thermostat": "worldline.recipes.greenhouse"}[name]
     assert ours <= {"numpy", "pictures", "worldline", "worldline.costs", "worldline.errors", environment}
-    assert len(code.splitlines()) < 120
+    assert len(code.splitlines()) < 130
 
 
 def test_every_engine_is_a_backing(engine_plugin: Path) -> None:

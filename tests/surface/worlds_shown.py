@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.engines.chat_server import ChatServer, latest
 
 from worldline.contracts.engine import Engine
 from worldline.contracts.episode import Episode
@@ -21,6 +23,9 @@ from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world import World
 from worldline.contracts.world_model import WorldModel
 from worldline.data.windows import WindowBatch
+from worldline.engines.chat import Chat
+from worldline.engines.endpoint import Endpoint
+from worldline.engines.language import LanguageEngine
 from worldline.engines.learned import LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
@@ -30,11 +35,16 @@ from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planners.cem import CrossEntropy
 from worldline.registry import load, names
+from worldline.serve.http import serving
 from worldline.testing.toys import Integrator
 from worldline.train.batches import to_window
 from worldline.understanding.worlds_table import Abilities, ask, worlds_table
+from worldline.worlds.bundled import save_world
 from worldline.worlds.calibration import calibrate
+from worldline.worlds.catalogue import Catalogue, open_named
+from worldline.worlds.fallback import FallbackWorld
 from worldline.worlds.local import LocalWorld
+from worldline.worlds.remote import RemoteWorld
 
 Shown = tuple[World, Episode]
 PAGE = Path(__file__).parents[2] / "docs" / "worlds.md"
@@ -43,7 +53,7 @@ INTRODUCTION = """# What each world can do
 An application speaks to a `World` and does not know what stands behind it. Where a world lacks an ability, it says so
 and names what provides it. This table was found by asking each of them (`python -m tests.surface.worlds_shown`), all
 calibrated and planning with `cem`; the learned ones have a distance head, which recipes fit where nothing acts from
-outside.
+outside. A world that is served or named can do what stands behind it can, and a fallback what any of its worlds can.
 
 * **Goals in steps**: whether `Goal(in_steps=True)` and goal pictures are measured.
 * **Gradient planners**: whether `gradient` and `lagrangian` can follow a slope.
@@ -64,6 +74,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 OF_IMAGES = ("features", "lewm")
 TOY = Integrator(noise=0.1, wind=False)
+PLANNER = CrossEntropy(num_candidates=8, num_iterations=1)
 
 
 def toy_schema() -> Schema:
@@ -162,32 +173,67 @@ def simulator() -> Engine:
     return SimulatorEngine(make_environment=TwoRooms, schema=TwoRooms().schema, locate=lambda observation: observation)
 
 
-def over(make: Callable[[], Engine], episodes: Callable[[], Sequence[Episode]]) -> Callable[[], Shown]:
+def over(make: Callable[[], Engine], episodes: Callable[[], Sequence[Episode]]) -> Callable[[ExitStack], Shown]:
     """A calibrated world over an engine."""
 
-    def shown() -> Shown:
+    def shown(running: ExitStack) -> Shown:
+        del running
         engine = make()
         calibration = calibrate(engine, episodes(), horizon=2, num_windows=2, seed=0)
-        planner = CrossEntropy(num_candidates=8, num_iterations=1)
-        return LocalWorld(engine, calibration, planner, num_proposals=0), episodes()[0]
+        return LocalWorld(engine, calibration, PLANNER, num_proposals=0), episodes()[0]
 
     return shown
 
 
-SHOWN: dict[str, Callable[[], Shown]] = {
+def language(running: ExitStack) -> Shown:
+    """A text model that says that all stays as it is."""
+    server = running.enter_context(ChatServer(lambda history, *_: {"position": latest(history["position"])}))
+    endpoint = Endpoint(base_url=server.base_url, model="tiny", temperature=0.0, num_retries=0)
+    engine = LanguageEngine(schema=toy_schema(), chat=Chat(endpoint), context=2)
+    calibration = calibrate(engine, toy_episodes(), horizon=2, num_windows=2, seed=0, trust_steps=0, with_causes=False)
+    return LocalWorld(engine, calibration, PLANNER, num_proposals=0), toy_episodes()[0]
+
+
+def remote(running: ExitStack) -> Shown:
+    world, episode = LINEAR(running)
+    return RemoteWorld(running.enter_context(serving(world))), episode
+
+
+def named(running: ExitStack) -> Shown:
+    world, episode = LINEAR(running)
+    assert isinstance(world, LocalWorld)
+    home = Path(running.enter_context(tempfile.TemporaryDirectory()))
+    catalogue = Catalogue(home / "catalogue")
+    save_world(home / "bundle", world)
+    catalogue.publish(home / "bundle", "toy", alias="prod")
+    return open_named("toy@prod", catalogue=catalogue), episode
+
+
+def fallback(running: ExitStack) -> Shown:
+    made = [make(running) for make in (LINEAR, language, PERSISTENCE)]
+    return FallbackWorld([world for world, _ in made]), made[0][1]
+
+
+LINEAR, PERSISTENCE = (over(partial(fitted, name), toy_episodes) for name in ("linear", "persistence"))
+SHOWN: dict[str, Callable[[ExitStack], Shown]] = {
     **{f"learned, `{family}`": over(partial(learned, family), toy_episodes) for family in names("model")},
     "`simulator`": over(simulator, lab_episodes),
     "`oracle`": over(lambda: OracleEngine(lab=TwoRooms()), lab_episodes),
-    "`linear`": over(partial(fitted, "linear"), toy_episodes),
+    "`language`": language,
+    "`linear`": LINEAR,
     "`action_blind`": over(partial(fitted, "action_blind"), toy_episodes),
     "`constant_velocity`": over(partial(fitted, "constant_velocity"), toy_episodes),
-    "`persistence`": over(partial(fitted, "persistence"), toy_episodes),
+    "`persistence`": PERSISTENCE,
+    "remote, of `linear`": remote,
+    "named, of `linear`": named,
+    "fallback: `linear`, `language`, `persistence`": fallback,
 }
-"""Per row of the table what makes the world, and an episode of it. A world more is a line here."""
+"""Per row of the table what makes the world, there while servers run, and an episode of it. A world more is a line."""
 
 
 def rows() -> list[Abilities]:
-    return [ask(name, *make()) for name, make in SHOWN.items()]
+    with ExitStack() as running:
+        return [ask(name, *make(running)) for name, make in SHOWN.items()]
 
 
 def page() -> str:

@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.schema import Schema
-from worldline.errors import InputError
-
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
@@ -33,50 +30,6 @@ class History:
     actions: Arrays
     exogenous: Arrays = field(default_factory=dict)
     observed: Arrays = field(default_factory=dict)
-
-    @classmethod
-    def begin(cls, schema: Schema, observations: Arrays) -> History:
-        """What is known of one world when it is seen for the first time.
-
-        Args:
-            schema: of the world.
-            observations: per signal [*shape], of the signals that the history is to hold.
-        """
-        return cls(
-            observations={name: np.asarray(value)[None] for name, value in observations.items()},
-            actions={signal.name: np.zeros((0, *signal.shape), signal.dtype) for signal in schema.actions},
-            exogenous={signal.name: np.zeros((0, *signal.shape), signal.dtype) for signal in schema.exogenous},
-        )
-
-    def then(
-        self, actions: Arrays, observations: Arrays, *, exogenous: Arrays | None = None, keep: int | None = None
-    ) -> History:
-        """What is known of one world a step later, where all was observed.
-
-        Args:
-            actions: per signal [*shape], what was done.
-            observations: per signal [*shape], what it led to; signals that this history does not hold are left out.
-            exogenous: per signal [*shape], what acted meanwhile; None where the schema has none.
-            keep: observations that are kept, the last ones, at least 1; None for all.
-
-        Raises:
-            InputError: a signal of this history is missing.
-        """
-        length = next(iter(self.observations.values())).shape[0] + 1
-        dropped = 0 if keep is None else max(0, length - keep)
-
-        def longer(held: Arrays, new: Arrays) -> Arrays:
-            missing = [name for name in held if name not in new]
-            if missing:
-                raise InputError(f"{missing[0]!r} is missing: say what it was in this step.")
-            return {name: np.concatenate([old, np.asarray(new[name])[None]])[dropped:] for name, old in held.items()}
-
-        return History(
-            observations=longer(self.observations, observations),
-            actions=longer(self.actions, actions),
-            exogenous=longer(self.exogenous, exogenous or {}),
-            observed=longer(self.observed, {name: np.asarray(True) for name in self.observed}),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

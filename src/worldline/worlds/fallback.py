@@ -80,7 +80,7 @@ class FallbackWorld(World):
         self._lock, self._counts = threading.Lock(), Counter(dict.fromkeys(self._names, 0))
 
     def describe(self) -> Card:
-        """The schema of the first world, the signals that all predict, and the abilities that any has.
+        """The schema of the first world, the signals that all predict, and what any of them is able to.
 
         Whoever has an ability answers where it is needed; the notes say who that is, in which order they are asked,
         and what a call of each costs. `call` is that of the first.
@@ -374,6 +374,7 @@ def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
         predicts=predicts,
         context=max(card.context for card in cards),
         deterministic=all(card.deterministic for card in cards),
+        heeds_actions=any(card.heeds_actions for card in cards),
         abilities=tuple(abilities),
         call=first.call,
         notes={
