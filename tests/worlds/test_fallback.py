@@ -252,7 +252,7 @@ def test_the_card_says_what_all_can_and_who_is_asked(world: LocalWorld, still: L
     found = FallbackWorld([Odd(world, dear), still]).describe()
     assert (found.engine, found.schema, found.predicts, found.context) == ("fallback", card.schema, ("position",), 3)
     assert found.call == dear.call
-    assert found.abilities == ("reaches",)
+    assert found.abilities == ("abducts", "reaches")
     assert found.notes == {
         "order": "linear, persistence",
         "call of linear": "0.5 s, 0.02 USD",

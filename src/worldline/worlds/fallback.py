@@ -337,12 +337,13 @@ class FallbackWorld(World):
 
 
 def _together(failures: Sequence[Failure]) -> UnsupportedError | UnavailableError:
-    """The error of the first, with the reasons of the others."""
+    """The reasons of all: unavailable where nobody could be asked, else unsupported."""
     first, *others = failures
     if not others:
         return first.error
     reasons = "; ".join(f"{failure.name}: {str(failure.error).rstrip('.')}" for failure in failures)
-    kind = UnavailableError if isinstance(first.error, UnavailableError) else UnsupportedError
+    gone = all(isinstance(failure.error, UnavailableError) for failure in failures)
+    kind = UnavailableError if gone else UnsupportedError
     return kind(f"no world answers. {reasons}.")
 
 
