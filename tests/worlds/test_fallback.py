@@ -153,13 +153,16 @@ def test_the_next_answers_where_the_first_cannot(
     assert both.tally() == {"linear": 0, "persistence": 5}
 
 
-def test_where_all_fail_the_error_is_the_firsts_with_every_reason(
-    world: LocalWorld, still: LocalWorld, history: History
-) -> None:
+def test_where_all_fail_every_reason_is_told(world: LocalWorld, still: LocalWorld, history: History) -> None:
     gone, unable = UnavailableError("no answer from example:80."), UnsupportedError("it lacks a head.")
-    for first, second in ((gone, unable), (unable, gone)):
+    away = UnavailableError("no answer from example:81.")
+    for first, second, due in (
+        (gone, unable, UnsupportedError),
+        (unable, gone, UnsupportedError),
+        (gone, away, UnavailableError),
+    ):
         both = FallbackWorld([Odd(world, error=first), Odd(still, error=second)])
-        with pytest.raises(type(first), match=r"linear: .*; persistence: .*") as caught:
+        with pytest.raises(due, match=r"linear: .*; persistence: .*") as caught:
             both.predict(history, PUSH)
         assert caught.value.__cause__ is first
         assert all(str(error).rstrip(".") in str(caught.value) for error in (first, second))
@@ -258,6 +261,7 @@ def test_the_card_says_what_all_can_and_who_is_asked(world: LocalWorld, still: L
         "call of linear": "0.5 s, 0.02 USD",
         "call of persistence": "not measured",
         "who reaches": "linear",
+        "who abducts": "persistence",
     }
     twins = FallbackWorld([world, world])
     assert set(twins.tally()) == {"linear (1)", "linear (2)"}

@@ -99,7 +99,7 @@ class FallbackWorld(World):
 
         Raises:
             UnsupportedError: no world can, or none trusts the history; tells the reason of each.
-            UnavailableError: likewise, and the first could not be reached.
+            UnavailableError: likewise, and none could be reached.
         """
 
         def ask(number: int, rows: Mask | None) -> Prediction:
@@ -159,7 +159,7 @@ class FallbackWorld(World):
 
         Raises:
             UnsupportedError: no world can; tells the reason of each.
-            UnavailableError: likewise, and the first could not be reached.
+            UnavailableError: likewise, and none could be reached.
         """
         started_s = time.monotonic()
         refusals: list[Plan] = []
@@ -167,7 +167,7 @@ class FallbackWorld(World):
         def ask(number: int) -> Plan:
             self._check_goal(number, goal)
             left_s = budget_s
-            if budget_s is not None and number:  # a budget that is no budget is for the first to refuse
+            if budget_s is not None and budget_s > 0:  # one that is no budget is for a world to refuse
                 left_s = max(1e-3, budget_s - (time.monotonic() - started_s))
             found = self._worlds[number].plan(
                 self._known(number, history),
