@@ -58,7 +58,7 @@ outside. A world that is served or named can do what stands behind it can, and a
 * **Goals in steps**: whether `Goal(in_steps=True)` and goal pictures are measured.
 * **Gradient planners**: whether `gradient` and `lagrangian` can follow a slope.
 * **What if**: what `WhatIf.abduction` says of an episode.
-* **Trust by**: what the p-value judges, the model's own belief or the last observation.
+* **Trust by**: what the p-value judges beside how steps follow, the model's own belief or the last observation.
 
 """
 SIZES: dict[str, dict[str, Any]] = {
