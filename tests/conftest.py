@@ -66,6 +66,7 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from worldline.testing.toys import Integrator
     from worldline.worlds.bundled import save_world
     from worldline.worlds.calibration import calibrate
+    from worldline.worlds.local import LocalWorld
 
     toy = Integrator(noise=0.1, camera=False, wind=False)
     config = JepaConfig(inputs=("position",), latent_size=8, encoder_width=16, predictor_width=16)
@@ -79,7 +80,7 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     calibration = calibrate(engine, toy.episodes(30, 12, seed=1), horizon=6, num_windows=1, seed=0)
     folder = tmp_path_factory.mktemp("learned") / "world"
     planner = CrossEntropy(num_candidates=8, num_iterations=2)
-    save_world(folder, engine, calibration, planner, num_proposals=0, model="jepa", run={}, report=None)
+    save_world(folder, LocalWorld(engine, calibration, planner, num_proposals=0), run={})
     return folder
 
 

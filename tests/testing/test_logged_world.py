@@ -90,7 +90,7 @@ def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_
     calibration = calibrate(engine, TOY.episodes(12, 14, seed=2), horizon=4, num_windows=1, seed=0)
     run = {"split": {"held_out": [2, 7]}}
     folder = tmp_path / "world"
-    save_world(folder, engine, calibration, CrossEntropy(), num_proposals=4, model="jepa", run=run, report=None)
+    save_world(folder, LocalWorld(engine, calibration, CrossEntropy(), num_proposals=4), run=run)
     case = case_of(open_world(folder), logs, opened_from=str(folder))
     every = TOY.episodes(9, 14, seed=3)
     for found, due in zip(case.episodes, (every[2], every[7]), strict=True):
