@@ -103,7 +103,7 @@ def test_the_thermostat_is_bettered_by_every_world_that_heeds_actions(
         with pytest.raises(UnsupportedError, match=f"{backing} does not heed actions"):
             thermostat.main([name])
         return
-    num_steps = 8 if backing == "language" else 24
+    num_steps = 8 if backing == "language" else 16
     result = thermostat.main([name, "--days", str(num_steps / 48)])
     assert result.planned.excess < 0.7 * result.ruled.excess
     assert result.refusals == result.alarms == 0
