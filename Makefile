@@ -6,16 +6,18 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 	if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	then command -v $$candidate; break; fi; done)
 BIN := .venv/bin
+# Two processes, each with whole files, so that what a file sets up is set up once.
+SPREAD := -n 2 --dist loadfile
 INSTALLED := .venv/installed-from-pyproject
 
 demo: $(INSTALLED)
 	$(BIN)/worldline demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "slow or not slow"
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check

@@ -75,8 +75,10 @@ def pushes(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_it_is_an_engine(temperature: float, server: ChatServer) -> None:
-    check_engine(engine_of(server, temperature=temperature), TOY.episodes(4, 12, seed=2), horizon=3, num_samples=2)
+def test_it_is_an_engine(temperature: float, server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of(server, temperature=temperature)
+    monkeypatch.setenv(HOSTS_VARIABLE, engine.chat.endpoint.origin)
+    check_engine(engine, TOY.episodes(4, 12, seed=2), horizon=3, num_samples=2)
 
 
 def test_a_calibrated_world_over_it_keeps_the_contract(server: ChatServer) -> None:

@@ -53,7 +53,10 @@ def objects_after(asked: list[Callable[[], object]], num_rounds: int) -> int:
 
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_calls_leave_nothing_behind(name: str) -> None:
-    assert left_by(tiny(name)) == Left(objects=0, arrays=0)
+    found = left_by(tiny(name))
+    # Fewer is no leak: what earlier tests left may go meanwhile.
+    assert found.objects <= 0
+    assert found.arrays <= 0
 
 
 class Keeps(Engine):
