@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tests.testing.exact_world import Drawing, Exact, toy_case, toy_episodes
 
 from worldline.contracts.episode import Episode
-from worldline.testing.steadiness import NUM_THREADS, same_from_eight_threads, same_whatever_came_between
+from worldline.testing.steadiness import NUM_THREADS, any_layout, same_from_eight_threads, same_whatever_came_between
 
 
 class SharedBuffer(Exact):
@@ -86,6 +87,28 @@ class RecalibratesOnWhatItIsAsked(Exact):
         return replace(found, p_values={"position": found.steps * self.seen_so_far})
 
 
+class TorchTakesAll(Exact):
+    """Which torch does not."""
+
+    def inputs(self, push):
+        return super().inputs(torch.from_numpy(push).numpy())
+
+
+class TakesForwardViewsOnly(Exact):
+    """And sees nothing in others."""
+
+    def path(self, history, push, wind):
+        return super().path(history, push if min(push.strides) >= 0 else 0 * push, wind)
+
+
+class WritesBesideTheValues(Exact):
+    """Puts them back, but may not write at all."""
+
+    def seen(self, history):
+        history.observations["position"][:] = history.observations["position"]
+        return super().seen(history)
+
+
 @pytest.fixture(scope="module")
 def episodes() -> Sequence[Episode]:
     return toy_episodes()
@@ -95,6 +118,20 @@ def episodes() -> Sequence[Episode]:
 def test_a_correct_world_passes(world: type[Exact], episodes: Sequence[Episode]) -> None:
     same_from_eight_threads(toy_case(world(), episodes))
     same_whatever_came_between(toy_case(world(), episodes))
+    any_layout(toy_case(world(), episodes))
+
+
+@pytest.mark.parametrize(
+    ("fault", "seen"),
+    [
+        (TorchTakesAll, r"score of views and read-only arrays: ValueError \(At least one stride"),
+        (TakesForwardViewsOnly, "predict of views and read-only arrays is not that of their copies"),
+        (WritesBesideTheValues, "predict of views and read-only arrays: ValueError"),
+    ],
+)
+def test_what_takes_only_some_arrays_is_caught(fault: type[Exact], seen: str, episodes: Sequence[Episode]) -> None:
+    with pytest.raises(AssertionError, match=rf"\[world.layout\] {seen}"):
+        any_layout(toy_case(fault(), episodes))
 
 
 @pytest.mark.parametrize(

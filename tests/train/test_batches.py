@@ -50,6 +50,13 @@ def test_without_exogenous_signals_there_is_none_and_an_unknown_step_lasts_a_sec
     assert torch.equal(inputs.step_s, torch.ones(2, 4))
 
 
+def test_inputs_may_be_views_that_run_backwards_and_read_only() -> None:
+    turn = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
+    view = turn[:, ::-1].copy()[:, ::-1]
+    view.flags.writeable = False
+    assert to_inputs({"turn": view}, {}, Schema(signals=(TURN,))).actions.tolist() == turn.tolist()
+
+
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 3), st.integers(0, 5), st.integers(0, 1000))
 def test_splitting_undoes_joining(sizes: list[int], num: int, horizon: int, seed: int) -> None:
     schema = Schema(

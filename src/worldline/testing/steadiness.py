@@ -9,16 +9,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from worldline.contracts.episode import Arrays
 from worldline.contracts.world import Plan
 from worldline.errors import WorldlineError
 from worldline.testing.clauses import Clause, changed_place, snapshot
-from worldline.testing.world_case import WorldCase, logged_plans, one_of
+from worldline.testing.cuts import map_history
+from worldline.testing.world_case import One, WorldCase, logged_plans, one_of
 
 NUM_THREADS: Final = 8
 
 THREADS = Clause(
     name="world.threads",
     look="the verbs; threads that ask one world at once share nothing that changes, such as a buffer",
+)
+LAYOUT = Clause(
+    name="world.layout", look="the verbs; NumPy arrays in any layout of memory, read-only ones too, are taken"
 )
 REPEATABLE = Clause(
     name="world.repeatable", look="the verbs; an answer depends on the question alone, not on what was asked before it"
@@ -52,6 +57,39 @@ def same_whatever_came_between(case: WorldCase) -> None:
         place = changed_place(first[name], _answer(asks[name]))
         seen = f"{name.split()[0]} was asked the same again after other questions, and {place} differs"
         REPEATABLE.holds(place is None, seen)
+
+
+def any_layout(case: WorldCase) -> None:
+    """Arrays that may not be written to, and views that run backwards, are answered as their copies are."""
+    cut = case.cut()
+    here = one_of(cut, 0)
+    plans = logged_plans(cut, 0, 4, case.seed)
+    odd = One(
+        history=map_history(here.history, _backwards),
+        actions=_backwards(here.actions),
+        exogenous=None if here.exogenous is None else _backwards(here.exogenous),
+    )
+    asks: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "predict": (partial(case.predict_one, here), partial(case.predict_one, odd)),
+        "score": (partial(case.score_one, here, plans), partial(case.score_one, odd, _backwards(plans))),
+    }
+    for verb, (plain, other) in asks.items():
+        try:
+            place = changed_place(snapshot(plain()), snapshot(other()))
+        except (TypeError, ValueError) as error:
+            LAYOUT.holds(False, f"{verb} of views and read-only arrays: {type(error).__name__} ({error})")
+            return
+        LAYOUT.holds(
+            place is None, f"{verb} of views and read-only arrays is not that of their copies: {place} differs"
+        )
+
+
+def _backwards(arrays: Arrays) -> Arrays:
+    """The same values, in views that run backwards in memory and may not be written to."""
+    found = {name: value[::-1].copy()[::-1] for name, value in arrays.items()}
+    for value in found.values():
+        value.flags.writeable = False
+    return found
 
 
 def _questions(case: WorldCase, number: int, *, plans: bool) -> dict[str, Callable[[], object]]:

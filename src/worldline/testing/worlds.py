@@ -35,7 +35,7 @@ from worldline.testing.refusals import (
     refusals_name_what_lacks,
     trust_ahead,
 )
-from worldline.testing.steadiness import same_from_eight_threads, same_whatever_came_between
+from worldline.testing.steadiness import any_layout, same_from_eight_threads, same_whatever_came_between
 from worldline.testing.surprises import (
     moments_in_order,
     surprise_of_missing,
@@ -467,6 +467,7 @@ CLAUSES: tuple[Callable[[WorldCase], None], ...] = (
     refusals_name_what_lacks,
     same_from_eight_threads,
     same_whatever_came_between,
+    any_layout,
 )
 """Every clause, in the order in which a report lists them."""
 

@@ -49,7 +49,8 @@ def window_signals(schema: Schema, inputs: Sequence[str]) -> list[str]:
 
 def to_tensor(values: NDArray[np.generic]) -> Tensor:
     """The values of an observation signal as models take them: float64 as float32, all else as it is."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    # Torch takes neither views that run backwards nor, without a warning, arrays that may not be written to.
+    tensor = torch.from_numpy(np.require(values, requirements=("C", "W")))
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
@@ -73,7 +74,7 @@ def to_inputs(
 
 
 def _join(signals: Sequence[Signal], values: Mapping[str, NDArray[np.generic]]) -> Tensor | None:
-    parts = [_flat(signal, torch.from_numpy(values[signal.name])) for signal in signals]
+    parts = [_flat(signal, to_tensor(values[signal.name])) for signal in signals]
     return torch.cat(parts, -1) if parts else None
 
 
