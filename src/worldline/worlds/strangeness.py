@@ -54,9 +54,9 @@ class Strangeness:
 
     Args:
         law: [F + 1, D], the regression of the change on standardised drive and 1.
-        centre: [2, D], median one-step error, of the world and of the regression.
-        scale: [2, D], half of what two thirds of the errors span, above 0.
-        whitening: [2, D, D]; what standardised errors, at most 4, are multiplied by.
+        centre: [2, D], mean one-step error, of the world and of the regression.
+        scale: [2, D], their standard deviations, above 0.
+        whitening: [2, D, D]; what standardised errors are multiplied by.
         drive_centre: [F], mean of the present vectors and the inputs.
         drive_scale: [F], their standard deviations, above 0.
         centres: [2, L, P], mean coefficients of the windows' regressions; L are the first of `LENGTHS`.
@@ -131,8 +131,7 @@ class Strangeness:
         both = zip((seen.errors[:, -num_steps:], lawless), self.centre, self.scale, self.whitening, strict=True)
         known = seen.known[:, -num_steps:, None]
         return [
-            np.where(known, np.clip((errors - centre) / scale, -_CLIP, _CLIP) @ whitening, 0.0)
-            for errors, centre, scale, whitening in both
+            np.where(known, ((errors - centre) / scale) @ whitening, 0.0) for errors, centre, scale, whitening in both
         ]
 
 
@@ -283,11 +282,11 @@ class _Scaling:
 
 
 def _scaling(rows: Float[np.ndarray, "n D"]) -> _Scaling:
-    """By quantiles: a model that is far off where it saw little must not set the scale of what it knows well."""
-    low, centre, high = np.quantile(rows, [0.16, 0.5, 0.84], axis=0)
+    """From one-step errors, each a row."""
+    centre, scale = rows.mean(0), rows.std(0)
     # What is always foretold exactly says nothing of the scale on which an error matters, so any error is a large one.
-    scale = np.where(high > low, (high - low) / 2, 1e-6)
-    standard = np.clip((rows - centre) / scale, -_CLIP, _CLIP)
+    scale = np.where(scale > 0, scale, 1e-6)
+    standard = (rows - centre) / scale
     covariance = (1 - _SHRINKAGE) * standard.T @ standard / len(rows) + _SHRINKAGE * np.eye(len(centre))
     variances, directions = np.linalg.eigh(covariance)
     return _Scaling(centre=centre, scale=scale, whitening=directions / np.sqrt(variances))
@@ -295,8 +294,8 @@ def _scaling(rows: Float[np.ndarray, "n D"]) -> _Scaling:
 
 def _whitening(rows: Floats) -> Floats:
     """What rows [n, P] are multiplied by to be uncorrelated and of deviation 1; shrunk towards their own deviations."""
-    scale = np.maximum(np.quantile(np.abs(rows), 0.68, axis=0), 1e-9)
-    standard = np.clip(rows / scale, -_CLIP, _CLIP)
+    scale = np.maximum(rows.std(0), 1e-9)
+    standard = rows / scale
     shrinkage = 0.01 + 0.25 * min(1.0, len(scale) / len(rows))
     covariance = (1 - shrinkage) * standard.T @ standard / len(rows) + shrinkage * np.eye(len(scale))
     variances, directions = np.linalg.eigh(covariance)
