@@ -24,7 +24,11 @@ def _free_cores() -> int:
     return max(1, (os.cpu_count() or 1) - round(os.getloadavg()[0]))
 
 
-torch.set_num_threads(min(torch.get_num_threads(), _free_cores()))
+# Of several test processes each takes its share: two threads of each on two cores are far slower than one.
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, min(torch.get_num_threads(), _free_cores()) // _PROCESSES))
+if _PROCESSES > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for what tests start
 # Time limits for an example say more about the neighbours on the machine than about the code.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
