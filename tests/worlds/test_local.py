@@ -288,3 +288,12 @@ def test_surprise_counts_the_early_steps_too() -> None:
         assert world.surprise(toy.episodes(1, num_steps, seed=3)[0]).p_values["position"].shape == (num_steps,)
     with pytest.raises(InputError, match="no step"):
         world.surprise(Episode(observations={"position": np.zeros((1, 2))}, actions={"push": np.zeros((0, 2))}))
+
+
+def test_what_is_predicted_and_not_shown_surprises_nobody() -> None:
+    world = LocalWorld(Dice(), calibrate(Dice(), dice(40, 5), horizon=2, num_windows=1, seed=0), CrossEntropy())
+    episode = dice(1, 4)[0]
+    found = world.surprise(replace(episode, observations={"level": episode.observations["level"]}))
+    assert (found.p_values["view"] == 1).all()
+    assert (found.p_values["side"] == 1).all()
+    np.testing.assert_array_equal(found.p_values["level"], world.surprise(episode).p_values["level"])

@@ -198,6 +198,7 @@ class LocalWorld(World):
         checked = check_episode(card.schema, episode)
         if checked.num_steps < 1:
             raise InputError("the episode has one observation and no step. Surprise needs two observations.")
+        shown = [name for name in card.predicts if name in checked.observations]
         parts: list[dict[str, NDArray[np.floating]]] = []
         known: list[dict[str, NDArray[np.bool_]]] = []
         # Early steps have less behind them than `context`; each of these lengths is a batch of its own.
@@ -207,12 +208,14 @@ class LocalWorld(World):
                 continue
             places = [(checked, at) for at in batch]
             length = min(card.context, batch[0] + 1)
-            pieces = cut(card.schema, places, length=length, horizon=1, truth=card.predicts)
+            pieces = cut(card.schema, places, length=length, horizon=1, truth=shown)
             found = errors(self.engine, pieces, seed=SEED)
             parts.append({name: error[:, 0] for name, error in found.items()})
             known.append({name: pieces.known[name][:, 0].astype(bool) for name in found})
-        every = {name: np.concatenate([part[name] for part in parts]) for name in card.predicts}
-        seen = {name: np.concatenate([part[name] for part in known]) for name in card.predicts}
+        nothing = dict.fromkeys(card.predicts, np.zeros((checked.num_steps, 1)))
+        every = nothing | {name: np.concatenate([part[name] for part in parts]) for name in shown}
+        unknown = dict.fromkeys(card.predicts, np.zeros(checked.num_steps, bool))
+        seen = unknown | {name: np.concatenate([part[name] for part in known]) for name in shown}
         return surprise_of(card.schema, self.calibration.surprise(card.schema, every), seen)
 
     def _exogenous(self, present: Present, exogenous: Arrays | None, horizon: int) -> Arrays:
