@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from worldline.contracts.engine import Card, Samples
 from worldline.contracts.episode import Episode
 from worldline.engines.trivial import ActionBlind, Linear, Persistence
 from worldline.errors import DataError, InputError
@@ -154,3 +156,19 @@ def test_the_seed_decides(engine: Linear) -> None:
     )
     np.testing.assert_array_equal(first, same)
     assert (first != other).any()
+
+
+def test_a_world_that_predicts_nothing_is_calibrated_for_its_trust() -> None:
+    class Silent(Persistence):
+        def describe(self) -> Card:
+            return replace(super().describe(), predicts=())
+
+        def imagine(self, *arguments: Any, **rest: Any) -> Samples:
+            return Samples(signals={})
+
+    engine = Silent.fit(TOY.episodes(5, 9, seed=0), TOY.schema)
+    silent = Silent(schema=engine.schema, typical=engine.typical, context=1)
+    calibration = calibrate(silent, TOY.episodes(30, 9, seed=1), horizon=2, num_windows=1, seed=0)
+    assert not calibration.tells_errors
+    again = Calibration.from_arrays(calibration.to_arrays())
+    assert again.trust(np.array([1e9]))[0] == pytest.approx(1 / (calibration.num_episodes + 1))

@@ -441,7 +441,9 @@ def _together(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, F
         entity = schema[name].entity
         if entity is not None:
             entities[entity] = np.maximum(entities.get(entity, score), score)
-    return StepPValues(signals=relative, entities=entities, steps=np.maximum.reduce(list(relative.values())))
+    # A world of pictures alone may predict nothing, and is calibrated for its trust.
+    steps = np.maximum.reduce(list(relative.values())) if relative else np.zeros(0)
+    return StepPValues(signals=relative, entities=entities, steps=steps)
 
 
 def _values(episodes: Sequence[Episode], name: str) -> Floats:
