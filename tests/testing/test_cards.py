@@ -12,6 +12,7 @@ from worldline.contracts.engine import CallCost
 from worldline.contracts.episode import Episode
 from worldline.errors import InputError
 from worldline.testing.cards import card_honest, inputs_honest, short_history
+from worldline.testing.clauses import breaches
 from worldline.testing.world_case import WorldCase
 
 
@@ -102,7 +103,8 @@ def episodes() -> Sequence[Episode]:
     ],
 )
 def test_an_honest_card_passes(call: CallCost | None, episodes: Sequence[Episode]) -> None:
-    card_honest(toy_case(with_card(call=call, abilities=("abducts", "novelty")), episodes))
+    case = toy_case(with_card(call=call, abilities=("abducts", "novelty")), episodes)
+    assert breaches("honest", case, [card_honest]) == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests.testing.exact_world import Exact, share_within, toy_case, toy_episodes
 
+from worldline.testing.clauses import breaches
 from worldline.testing.confidence import trust_heeds_steps
 
 
@@ -34,11 +35,11 @@ class Surprised(TrustOfThePresent):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_trust_in_steps_passes(seed: int) -> None:
-    trust_heeds_steps(toy_case(Exact(), toy_episodes(seed)))
+    assert breaches("exact", toy_case(Exact(), toy_episodes(seed)), [trust_heeds_steps]) == []
 
 
 def test_what_surprise_cannot_tell_is_not_asked_of_trust() -> None:
-    trust_heeds_steps(toy_case(Surprised(), toy_episodes()))
+    assert breaches("surprised", toy_case(Surprised(), toy_episodes()), [trust_heeds_steps]) == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from tests.testing.exact_world import HORIZON, Exact, toy_case, toy_episodes
 
 from worldline.contracts.episode import Episode
+from worldline.testing.clauses import breaches
 from worldline.testing.horizons import horizon_honest
 
 
@@ -81,7 +82,7 @@ def episodes() -> Sequence[Episode]:
 @pytest.mark.parametrize("world", [Exact, BlindAfterTwo, PersistentWithoutHorizon])
 @pytest.mark.parametrize("seed", range(5))
 def test_an_honest_horizon_passes(world: Callable[[], Exact], seed: int) -> None:
-    horizon_honest(toy_case(world(), toy_episodes(seed)))
+    assert breaches("honest", toy_case(world(), toy_episodes(seed)), [horizon_honest]) == []
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_a_nearly_exact_prediction_is_skill_though_persistence_is_better() -> No
         def path(self, history, push, wind):
             return super().path(history, push, wind) + 0.1
 
-    horizon_honest(toy_case(NearlyStill(), calm))
+    assert breaches("nearly still", toy_case(NearlyStill(), calm), [horizon_honest]) == []
 
 
 def test_missing_values_do_not_count(episodes: Sequence[Episode]) -> None:
