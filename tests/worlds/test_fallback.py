@@ -301,16 +301,16 @@ def test_worlds_that_do_not_speak_the_same_are_refused(world: LocalWorld, still:
     card = still.describe()
     wrong: list[tuple[Card, str]] = [
         (replace(card, predicts=()), "no signal is predicted by all"),
-        (replace(card, schema=replace(card.schema, step_s=0.2)), r"steps 0.2 s, 'linear' 0.1 s"),
-        (replace(card, schema=Integrator(camera=False).schema), "the exogenous 'wind' belongs to only one"),
+        (replace(card, schema=replace(card.schema, step_s=0.2)), "a step takes 0.2 s, not 0.1 s"),
+        (replace(card, schema=Integrator(camera=False).schema), "the exogenous signal 'wind' is new"),
         (
             other_signal(card, "push", lambda push: replace(push, high=(2.0, 2.0))),
-            r"'push' has high \(2.0, 2.0\) in 'persistence'",
+            r"'persistence' cannot .*: high of 'push' is \(2.0, 2.0\)",
         ),
-        (other_signal(card, "push", lambda push: replace(push, name="shove")), "the action 'push' belongs to only one"),
+        (other_signal(card, "push", lambda push: replace(push, name="shove")), "the action signal 'push' is gone"),
         (
             other_signal(card, "position", lambda place: replace(place, unit="ft")),
-            "'position' has unit ft in 'persistence' and m in 'linear'",
+            "'persistence' cannot stand behind 'linear': unit of 'position' is ft, not m",
         ),
     ]
     for odd, message in wrong:

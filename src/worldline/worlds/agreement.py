@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from worldline.contracts.engine import Card
-from worldline.contracts.schema import Role, Signal
+from worldline.contracts.schema import Role, Schema
 
 _SAME = ("kind", "shape", "unit", "num_values", "components", "entity", "period")
 _SAME_OF_ACTIONS = (*_SAME, "low", "high")
@@ -23,14 +25,8 @@ def differences(before: Card, after: Card) -> tuple[str, ...]:
         before: the world that answers now.
         after: the one to take its place.
     """
-    found = []
-    steps = before.schema.step_s, after.schema.step_s
-    if None not in steps and steps[0] != steps[1]:
-        found.append(f"a step takes {steps[1]} s, not {steps[0]} s")
-    for role in (Role.ACTION, Role.EXOGENOUS):
-        old, new = ({signal.name for signal in card.schema.of(role)} for card in (before, after))
-        found += [f"the {role} signal {name!r} is gone" for name in sorted(old - new)]
-        found += [f"the {role} signal {name!r} is new, and nobody gives it" for name in sorted(new - old)]
+    spoken = {*before.inputs, *before.predicts} & {*after.inputs, *after.predicts}
+    found = list(clashes(before.schema, after.schema, spoken))
     found += [f"{name!r} is no longer predicted" for name in before.predicts if name not in after.predicts]
     found += [
         f"{name!r} has to be observed, and was not asked for" for name in after.inputs if name not in before.inputs
@@ -38,21 +34,35 @@ def differences(before: Card, after: Card) -> tuple[str, ...]:
     found += [
         f"the ability {name!r} is gone" for name in _NEEDED if name in before.abilities and name not in after.abilities
     ]
-    for signal in after.schema.signals:
-        found += _changes(before, after, signal)
     return tuple(found)
 
 
-def _changes(before: Card, after: Card, signal: Signal) -> list[str]:
-    """What changed in a signal that both speak."""
-    spoken = (*before.inputs, *before.predicts) if signal.role is Role.OBSERVATION else None
-    known = [one for one in before.schema.of(signal.role) if one.name == signal.name]
-    if not known or signal.role is Role.REWARD or (spoken is not None and signal.name not in spoken):
-        return []
-    if signal.role is Role.OBSERVATION and signal.name not in (*after.inputs, *after.predicts):
-        return []
-    fields = _SAME_OF_ACTIONS if signal.role is Role.ACTION else _SAME
-    old, new = vars(known[0]), vars(signal)
-    return [
-        f"{field} of {signal.name!r} is {new[field]}, not {old[field]}" for field in fields if new[field] != old[field]
-    ]
+def clashes(before: Schema, after: Schema, observations: Collection[str]) -> tuple[str, ...]:
+    """Where two schemas differ in the time of a step, in actions and exogenous signals, or in what is observed.
+
+    Args:
+        before: of the world that answers now.
+        after: of the other.
+        observations: the names that matter; those that only one of them has do not.
+    """
+    found = []
+    if None not in (before.step_s, after.step_s) and before.step_s != after.step_s:
+        found.append(f"a step takes {after.step_s} s, not {before.step_s} s")
+    for role in (Role.ACTION, Role.EXOGENOUS):
+        old, new = ({signal.name for signal in schema.of(role)} for schema in (before, after))
+        found += [f"the {role} signal {name!r} is gone" for name in sorted(old - new)]
+        found += [f"the {role} signal {name!r} is new, and nobody gives it" for name in sorted(new - old)]
+    for signal in after.signals:
+        known = [one for one in before.of(signal.role) if one.name == signal.name]
+        if not known or signal.role is Role.REWARD:
+            continue
+        if signal.role is Role.OBSERVATION and signal.name not in observations:
+            continue
+        fields = _SAME_OF_ACTIONS if signal.role is Role.ACTION else _SAME
+        was, now = vars(known[0]), vars(signal)
+        found += [
+            f"{field} of {signal.name!r} is {now[field]}, not {was[field]}"
+            for field in fields
+            if now[field] != was[field]
+        ]
+    return tuple(found)

@@ -7,14 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldline.contracts.engine import CallCost, Card
 from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Role
 from worldline.contracts.world import (
     Constraint,
     Goal,
@@ -27,14 +26,12 @@ from worldline.contracts.world import (
     World,
 )
 from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
+from worldline.worlds.agreement import clashes
 
 Answer = TypeVar("Answer")
 Judged = TypeVar("Judged", Prediction, Scores)
 Value = TypeVar("Value")
 Mask = NDArray[np.bool_]
-
-_SAME: Final = ("role", "kind", "shape", "unit", "num_values", "period", "entity")
-"""What two worlds have to agree on in a signal that both know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,28 +391,12 @@ def _price(call: CallCost | None) -> str:
 
 def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
     """Refuses a world that does not speak the signals of the first."""
-    fix = f"Build {name!r} on the schema of {first_name!r}."
-    if None not in (first.schema.step_s, card.schema.step_s) and first.schema.step_s != card.schema.step_s:
-        raise ConfigError(f"{name!r} steps {card.schema.step_s} s, {first_name!r} {first.schema.step_s} s. {fix}")
-    for role, theirs, ours in (
-        ("action", card.schema.actions, first.schema.actions),
-        ("exogenous", card.schema.exogenous, first.schema.exogenous),
-    ):
-        odd = {signal.name for signal in theirs} ^ {signal.name for signal in ours}
-        if odd:
-            raise ConfigError(f"the {role} {min(odd)!r} belongs to only one of {name!r} and {first_name!r}. {fix}")
-    ours_by_name = {signal.name: signal for signal in first.schema.signals}
-    for signal in card.schema.signals:
-        known = ours_by_name.get(signal.name)
-        if known is None and signal.name in card.inputs:
-            raise ConfigError(f"{name!r} takes {signal.name!r}, which {first_name!r} does not know. {fix}")
-        fields = (*_SAME, *(("low", "high") if signal.role is Role.ACTION else ()))
-        for field in fields if known is not None else ():
-            theirs_is, ours_is = vars(signal)[field], vars(known)[field]
-            if theirs_is != ours_is:
-                raise ConfigError(
-                    f"{signal.name!r} has {field} {theirs_is} in {name!r} and {ours_is} in {first_name!r}. {fix}"
-                )
+    names = {signal.name for signal in first.schema.observations}
+    found = clashes(first.schema, card.schema, names)
+    found += tuple(f"it takes {n!r}, which {first_name!r} does not know" for n in card.inputs if n not in names)
+    if found:
+        fix = f"Build it on the schema of {first_name!r}."
+        raise ConfigError(f"{name!r} cannot stand behind {first_name!r}: {'; '.join(found)}. {fix}")
 
 
 def _rows(arrays: Arrays, rows: Mask | None) -> Arrays:

@@ -14,6 +14,7 @@ from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Signal
 from worldline.contracts.world import Forecast, Prediction, World
 from worldline.errors import ConfigError, InputError
+from worldline.worlds.agreement import differences
 from worldline.worlds.checking import check_history
 
 Floats = NDArray[np.floating]
@@ -144,12 +145,9 @@ class Session:
             InputError: it takes or predicts other signals than the application has been using.
         """
         old, new = self.world.describe(), world.describe()
-        for name in (*old.predicts, *(s.name for s in (*old.schema.actions, *old.schema.exogenous))):
-            one = next((signal for signal in new.schema.signals if signal.name == name), None)
-            if one is None or (name in old.predicts and name not in new.predicts) or not _alike(one, old.schema[name]):
-                raise InputError(
-                    f"{new.name} cannot take the place of {old.name}: {name!r} is {one}. It has to be alike."
-                )
+        found = differences(old, new)
+        if found:
+            raise InputError(f"{new.name} cannot take the place of {old.name}: {'; '.join(found)}.")
         if self.num_kept <= new.context + self.horizon:
             raise InputError(f"{new.name} wants {new.context} observations, and {self.num_kept} are kept. Keep more.")
         self.world, self._widening, self._evidence, self._since = world, {}, 1.0, self._num_seen
@@ -249,15 +247,3 @@ def _widened(forecast: Forecast, width: float) -> Forecast:
         return forecast
     mean = forecast.mean.astype(np.float64)
     return replace(forecast, low=mean + width * (forecast.low - mean), high=mean + width * (forecast.high - mean))
-
-
-def _alike(one: Signal, other: Signal) -> bool:
-    """Whether an application can tell two signals apart."""
-    return (one.role, one.kind, one.shape, one.unit, one.num_values, one.period) == (
-        other.role,
-        other.kind,
-        other.shape,
-        other.unit,
-        other.num_values,
-        other.period,
-    )
