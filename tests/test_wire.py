@@ -195,6 +195,7 @@ SCHEMAS = later(
     signals=st.lists(SIGNALS, max_size=4, unique_by=lambda signal: signal.name).map(tuple),
     step_s=st.none() | st.floats(0.1, 9),
 )
+AMOUNTS = st.floats(0, allow_infinity=False)
 NAME_LISTS = st.lists(NAMES, max_size=3).map(tuple)
 CARDS = later(
     Card,
@@ -206,7 +207,9 @@ CARDS = later(
     context=COUNTS,
     deterministic=st.booleans(),
     abilities=NAME_LISTS,
-    call=st.none() | later(CallCost, latency_s=NUMBERS, price=NUMBERS, currency=NAMES),
+    call=st.none()
+    | later(CallCost, latency_s=AMOUNTS)
+    | later(CallCost, latency_s=AMOUNTS, price=AMOUNTS, currency=st.sampled_from(("USD", "EUR"))),
     notes=st.dictionaries(NAMES, NAMES, max_size=3),
 )
 TRUST = NUMBERS | FLOATS
