@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 
 import worldline
-from worldline.errors import UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
 
 Array = np.ndarray[Any, Any]
@@ -54,8 +53,6 @@ def navigate(
 ) -> Result:
     """Plans a few steps ahead, takes the first of them, and plans anew."""
     card = world.describe()
-    if not card.heeds_actions:
-        raise UnsupportedError(f"{card.name} does not heed actions, so it cannot plan. Open a world that does.")
     legs = [goal["position"]] if direct else waypoints(start, goal)
     session = worldline.Session(world, num_kept=card.context + 2, level=0.5)
     session.observe({name: start[name] for name in card.inputs})

@@ -15,7 +15,6 @@ import numpy as np
 
 import worldline
 from worldline.costs import Price, Within
-from worldline.errors import UnsupportedError
 from worldline.recipes.greenhouse import Plant
 
 Array = np.ndarray[Any, Any]
@@ -56,10 +55,6 @@ class Foresight:
 
     def __init__(self, world: worldline.World) -> None:
         self.card, self.refusals = world.describe(), 0
-        if not self.card.heeds_actions:
-            raise UnsupportedError(
-                f"{self.card.name} does not heed actions, so it cannot plan. Open a world that does."
-            )
         # What it has seen. Bands of half the outcomes, which are enough to watch it, take few logs to calibrate.
         self.session = worldline.Session(world, num_kept=self.card.context + 4, level=0.5)
         self.acted, self.left = dict[str, Array](), dict[str, Array]()

@@ -9,7 +9,8 @@ from tests.testing.exact_world import Exact, toy_case, toy_episodes
 
 from worldline.contracts.episode import Episode
 from worldline.contracts.world import PlanStatus
-from worldline.testing.plans import plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
+from worldline.errors import UnsupportedError
+from worldline.testing.plans import plan_counts, plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
 from worldline.testing.world_case import WorldCase
 
 
@@ -88,6 +89,18 @@ class TrustOfPlansConstant(Exact):
         return replace(super().plan(*args, **rest), trust=0.99)
 
 
+class PlansWithoutHeeding(Exact):
+    """It says that actions do not count, and plans all the same."""
+
+    def describe(self):
+        return replace(super().describe(), heeds_actions=False)
+
+
+class RefusesForNoReason(PlansWithoutHeeding):
+    def plan(self, *args, **rest):
+        raise UnsupportedError("not today. Come again.")
+
+
 @pytest.fixture(scope="module")
 def episodes() -> Sequence[Episode]:
     return toy_episodes()
@@ -107,6 +120,8 @@ def episodes() -> Sequence[Episode]:
         (StatusOfTheFirst, plan_of_batch, r"\[world.plan_batch\] status converged, and the reason ''"),
         (OnePlanForAll, plan_of_batch, r"\[world.plan_batch\] the cost of the plan for world 1"),
         (CostOfTheBatch, plan_of_batch, r"\[world.plan_batch\] cost has shape \(\) where \(2,\) is due"),
+        (PlansWithoutHeeding, plan_counts, r"\[world.plan_counts\] a plan was given"),
+        (RefusesForNoReason, plan_counts, r"\[world.plan_counts\] a plan: the refusal 'not today.*' names none of"),
         (TrustOfScoresConstant, trust_is_one, r"\[world.trust_same\] trust in score is not that of predict"),
         (TrustOfPlansConstant, trust_is_one, r"\[world.trust_same\] trust in plan is not that of predict"),
     ],

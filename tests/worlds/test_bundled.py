@@ -260,6 +260,8 @@ def test_a_world_over_any_storable_engine_comes_back_as_it_was(tmp_path: Path, k
     for name, forecast in first.signals.items():
         for part in ("mean", "low", "high", "horizon"):
             np.testing.assert_array_equal(vars(forecast)[part], vars(second.signals[name])[part])
+    if not before.describe().heeds_actions:
+        return
     goal = Goal(targets={"position": episode.observations["position"][-1]})
     plans = [world.plan(now, goal, horizon=3, exogenous=given).actions for world in (before, after)]
     for name, value in plans[0].items():

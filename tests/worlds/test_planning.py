@@ -12,11 +12,13 @@ from worldline.contracts.planner import PlannedActions
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import Goal, PlanStatus
 from worldline.costs import AtMost
-from worldline.engines.trivial import Linear
+from worldline.engines.trivial import Linear, Persistence
 from worldline.errors import InputError, UnsupportedError
 from worldline.planners.categorical import Categorical
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.first_proposal import FirstProposal
+from worldline.testing.toys import Integrator
+from worldline.worlds.fallback import FallbackWorld
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.planning import CLOSING, PROPOSING
 
@@ -248,3 +250,16 @@ def test_in_a_batch_each_world_has_its_own_pending_actions(world: LocalWorld, hi
         goal, mine = Goal(targets={"position": targets[number]}), {"push": sent["push"][number]}
         alone = world.plan(one, goal, horizon=3, pending=mine)
         np.testing.assert_allclose(together.actions["push"][number], alone.actions["push"], atol=1e-5)
+
+
+def test_a_world_that_heeds_no_actions_is_not_planned_with(world: LocalWorld, history: History) -> None:
+    toy = Integrator(noise=0.1, camera=False, wind=False)
+    still = LocalWorld(Persistence.fit(toy.episodes(4, 12, seed=0), toy.schema), None, CrossEntropy())
+    goal = replace(NEAR, tolerance={"position": 1.0})
+    with pytest.raises(UnsupportedError, match=r"persistence does not heed actions.*Plan with a world that does"):
+        still.plan(history, goal, horizon=3)
+    with pytest.raises(InputError, match="horizon 0"):
+        still.plan(history, goal, horizon=0)
+    assert (
+        FallbackWorld([still, world]).plan(history, goal, horizon=3).cost == world.plan(history, goal, horizon=3).cost
+    )

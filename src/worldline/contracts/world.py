@@ -327,7 +327,7 @@ class World(ABC):
             seed: of every draw.
 
         Raises:
-            UnsupportedError: as in `score`.
+            UnsupportedError: as in `score`; or the world heeds no actions.
         """
 
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from worldline.contracts.episode import Arrays
@@ -19,12 +21,18 @@ TRUST_SAME = Clause(
     name="world.trust_same", look="Scores.trust and Plan.trust; what Prediction.trust is of the history"
 )
 
+PLAN_COUNTS = Clause(
+    name="world.plan_counts", look="Card.heeds_actions and World.plan; where every plan is as good, none is given"
+)
+
 TINY_S = 1e-6
 """A budget in which nothing can be searched."""
 
 
 def plan_in_time(case: WorldCase) -> None:
     """Where there is no time to search there still is a whole plan, whose status says how the search ended."""
+    if not case.card.heeds_actions:
+        return
     here = one_of(case.cut(), 0)
     found = case.plan_one(here, budget_s=TINY_S)
     ended = (PlanStatus.CONVERGED, PlanStatus.BUDGET_EXHAUSTED)
@@ -43,6 +51,8 @@ def plan_in_time(case: WorldCase) -> None:
 
 def plan_heeds_proposals(case: WorldCase) -> None:
     """A plan is no dearer than the best proposal, with and without the time to search."""
+    if not case.card.heeds_actions:
+        return
     cut = case.cut()
     for world in range(min(2, cut.num_worlds)):
         here = one_of(cut, world)
@@ -60,6 +70,8 @@ def plan_heeds_proposals(case: WorldCase) -> None:
 
 def plan_of_batch(case: WorldCase) -> None:
     """Plans of W worlds come with a leading axis, cost what they cost alone, and one status tells of the worst."""
+    if not case.card.heeds_actions:
+        return
     cut = case.cut()
     name = case.vectors[0] if case.vectors else None
     chosen = [0, 1] if name is None else _ends(case, name)
@@ -91,11 +103,19 @@ def trust_is_one(case: WorldCase) -> None:
     here = one_of(case.cut(), 0)
     due = case.predict_one(here).trust
     told = {"score": case.score_one(here, {name: value[None] for name, value in here.actions.items()}).trust}
-    if case.card.deterministic:
+    if case.card.deterministic and case.card.heeds_actions:
         told["plan"] = case.plan_one(here).trust
     for verb, trust in told.items():
         both = [np.nan_to_num(as_float(value), nan=-1.0) for value in (trust, due)]
         TRUST_SAME.equal(both[0], both[1], within=case.tolerance, seen=f"trust in {verb} is not that of predict")
+
+
+def plan_counts(case: WorldCase) -> None:
+    """A world that heeds no actions refuses to plan, and says so: it could give any plan, and be none the worse."""
+    if case.card.heeds_actions:
+        return
+    refused = PLAN_COUNTS.lacks("a plan", partial(case.plan_one, one_of(case.cut(), 0)), "heed actions")
+    PLAN_COUNTS.holds(refused, "a plan was given, though the card says that actions are not heeded")
 
 
 def _check_status(found: Plan) -> None:

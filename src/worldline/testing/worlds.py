@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -25,7 +26,7 @@ from worldline.testing.cuts import Cut, aligned, alignment_errors, hide, some_hi
 from worldline.testing.goals import chance_by_the_band, outlook_shows, periods_heeded, tolerance_scales, worst_samples
 from worldline.testing.hindsight import abduction_honest
 from worldline.testing.horizons import horizon_honest
-from worldline.testing.plans import plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
+from worldline.testing.plans import plan_counts, plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
 from worldline.testing.refusals import (
     bounds_kept,
     episodes_fit,
@@ -207,12 +208,10 @@ def arguments_unchanged(case: WorldCase) -> None:
     with ARGUMENTS.unchanged(cut, plans, here, episode, goal, taken, case.goal):
         case.predict(cut)
         case.world.score(cut.history, plans, goal, exogenous=cut.exogenous or None)
-        _plan(case, here)
         case.world.what_if(episode, at, taken)
-        try:
-            case.world.surprise(episode)
-        except UnsupportedError:  # what it lacks is the business of another clause
-            return
+        for ask in (partial(_plan, case, here), partial(case.world.surprise, episode)):
+            with suppress(UnsupportedError):  # what it lacks is the business of another clause
+                ask()
 
 
 def input_errors(case: WorldCase) -> None:
@@ -293,6 +292,8 @@ def costs_add_up(case: WorldCase) -> None:
 
 def plan_honest(case: WorldCase) -> None:
     """A plan is inside the bounds, costs what it says, is no dearer than the log, and the same for the same seed."""
+    if not case.card.heeds_actions:
+        return
     cut = case.cut()
     for world in (0, cut.num_worlds - 1):
         here = one_of(cut, world)
@@ -308,7 +309,7 @@ def plan_honest(case: WorldCase) -> None:
 
 def plan_after_pending(case: WorldCase) -> None:
     """What is on its way is part of the path: the plan follows it, and its cost is that of both."""
-    if case.horizon < 2:
+    if case.horizon < 2 or not case.card.heeds_actions:
         return
     here = one_of(case.cut(), 0)
     sent = {name: value[:1] for name, value in here.actions.items()}
@@ -325,6 +326,8 @@ def plan_after_pending(case: WorldCase) -> None:
 
 def plan_constrained(case: WorldCase) -> None:
     """With constraints the status says whether they hold; one that cannot hold makes the plan infeasible."""
+    if not case.card.heeds_actions:
+        return
     here = one_of(case.cut(), 0)
     free = _plan(case, here)
     rules, _ = _rules(case, here, {name: value[None] for name, value in free.actions.items()})
@@ -346,6 +349,8 @@ def plan_constrained(case: WorldCase) -> None:
 
 def plan_refuses(case: WorldCase) -> None:
     """Below `min_trust` a plan is refused, with a reason and no actions; at or above it it is not."""
+    if not case.card.heeds_actions:
+        return
     cut = case.cut()
     trust = as_float(case.predict(cut).trust)
     here = one_of(cut, int(trust.argmin()))
@@ -453,6 +458,7 @@ CLAUSES: tuple[Callable[[WorldCase], None], ...] = (
     plan_refuses,
     plan_in_time,
     plan_heeds_proposals,
+    plan_counts,
     plan_of_batch,
     what_if_factual,
     abduction_honest,

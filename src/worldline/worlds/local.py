@@ -145,9 +145,11 @@ class LocalWorld(World):
 
         Raises:
             InputError: an action signal has no finite bounds, or an argument does not fit.
-            UnsupportedError: as in `score`; or an action signal is discrete and the planner searches numbers only.
+            UnsupportedError: as in `score`; or the world heeds no actions; or an action signal is discrete and the
+                planner searches numbers only.
         """
-        schema = self.describe().schema
+        card = self.describe()
+        schema = card.schema
         search = Search.begin(schema, horizon=horizon, budget_s=budget_s, min_trust=min_trust, seed=seed)
         present = check_history(schema, history)
         targets = check_goal(schema, goal, present.leading)
@@ -164,6 +166,11 @@ class LocalWorld(World):
         doubt = search.doubt(trust)
         if doubt:
             return search.refused(doubt, present, trust, len(constraints))
+        if not card.heeds_actions:
+            raise UnsupportedError(
+                f"{card.name} does not heed actions, so to it every plan is as good as another. Plan with a world that "
+                "does: a learned one, a simulator or a language model."
+            )
         return search.run(self.planner, aim, present, trust, started, self.num_proposals, sent)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
