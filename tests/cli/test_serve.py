@@ -4,27 +4,39 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import worldline
 from worldline.cli.main import app
 from worldline.contracts.engine import Card
 from worldline.engines.trivial import Linear
 from worldline.planners.cem import CrossEntropy
 from worldline.serve import http
 from worldline.testing.toys import Integrator
-from worldline.worlds import bundled
+from worldline.worlds.bundled import save_world
+from worldline.worlds.catalogue import Catalogue
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.remote import RemoteWorld
 
 TOY = Integrator(camera=False, wind=False)
 
 
-def test_a_world_is_served_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy())
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A world in a folder, which is `toy@prod` too."""
+    monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(bundled, "open_world", {"greenhouse@prod": world}.__getitem__)
+    world = LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy())
+    save_world(tmp_path / "toy", world)
+    Catalogue().publish(tmp_path / "toy", "toy", alias="prod")
+    return tmp_path / "toy"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_world_is_served_until_ctrl_c(bundle: Path, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
     cards, askers, listen = list[Card](), list[threading.Thread](), http.listen
 
     def ask(url: str) -> None:
@@ -41,18 +53,16 @@ def test_a_world_is_served_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None
         return listener
 
     monkeypatch.setattr(http, "listen", heard)
-    shown = CliRunner().invoke(app, ["serve", "greenhouse@prod", "--port", "0", "--threads", "1"])
+    shown = CliRunner().invoke(app, ["serve", "toy@prod" if named else str(bundle), "--port", "0", "--threads", "1"])
     askers[0].join()
     assert shown.exit_code == 0, shown.output
-    assert cards == [world.describe()]
+    assert cards == [worldline.open(bundle).describe()]
     assert "linear is served at http://127.0.0.1:" in shown.output
 
 
-def test_a_port_that_is_taken_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy())
-    monkeypatch.setattr(bundled, "open_world", lambda target: world)
+def test_a_port_that_is_taken_is_one_line(bundle: Path) -> None:
     with http.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        shown = CliRunner().invoke(app, ["serve", "world", "--port", str(port), "--threads", "1"])
+        shown = CliRunner().invoke(app, ["serve", str(bundle), "--port", str(port), "--threads", "1"])
     assert shown.exit_code == 1
     assert f"worldline: cannot listen on 127.0.0.1, port {port}" in shown.stderr

@@ -19,10 +19,10 @@ def serve(
 ) -> None:
     """Let other processes ask a world, over HTTP."""
     from worldline.serve import http
-    from worldline.worlds.bundled import open_world
+    from worldline.worlds.opening import open_target
 
     use_threads(threads)
-    opened = open_world(world)
+    opened = open_target(world)
     name, listener = opened.describe().name, http.listen(host, port)
     url = http.url_of(listener)
     print(f"{name} is served at {url}. Open it with worldline.open({url!r}); stop with Ctrl-C.", flush=True)
