@@ -223,11 +223,14 @@ def _verdict(
     interval: Interval | None,
 ) -> tuple[Verdict, str]:
     if failed:
-        return Verdict.WORSE, f"it failed on {len(failed)} of {len(records)} calls, last with: {failed[-1].error}"
+        return (
+            Verdict.WORSE,
+            f"it failed on {len(failed)} of {len(records)} calls, last with: {failed[-1].error.rstrip('.')}",
+        )
     if interval is None:
         told = f"{len(apart)} scored calls of {len(records)}, where {MIN_SCORED} are needed"
         why = next((record.unscored for record in reversed(records) if record.unscored), "")
-        return Verdict.TOO_FEW, f"{told}; the last one that was not scored: {why}" if why else told
+        return Verdict.TOO_FEW, f"{told}; the last one that was not scored: {why.rstrip('.')}" if why else told
     figures = f"{apart.mean():+.4g} (95 % interval {interval.low:+.4g} to {interval.high:+.4g}, {len(apart)} calls)"
     said = f"its error less that of the version that answers is {figures}, in units of how far signals move"
     if interval.high < 0:
