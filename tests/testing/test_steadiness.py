@@ -10,6 +10,7 @@ import torch
 from tests.testing.exact_world import Drawing, Exact, toy_case, toy_episodes
 
 from worldline.contracts.episode import Episode
+from worldline.testing.clauses import breaches
 from worldline.testing.steadiness import NUM_THREADS, any_layout, same_from_eight_threads, same_whatever_came_between
 
 
@@ -116,9 +117,8 @@ def episodes() -> Sequence[Episode]:
 
 @pytest.mark.parametrize("world", [Exact, Drawing])
 def test_a_correct_world_passes(world: type[Exact], episodes: Sequence[Episode]) -> None:
-    same_from_eight_threads(toy_case(world(), episodes))
-    same_whatever_came_between(toy_case(world(), episodes))
-    any_layout(toy_case(world(), episodes))
+    clauses = [same_from_eight_threads, same_whatever_came_between, any_layout]
+    assert breaches("correct", toy_case(world(), episodes), clauses) == []
 
 
 @pytest.mark.parametrize(
