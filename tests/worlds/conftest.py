@@ -46,9 +46,12 @@ class Biased(RememberingEngine):
             steps.append(place * np.nan if self.fails == "nan" else place)
         return {"position": np.stack(steps, 2).astype(np.float32)}
 
+    def to_parts(self) -> Parts:
+        return Parts(config={"bias": self.bias, "fails": self.fails})
+
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> Biased:
-        raise NotImplementedError("see open_toy")
+        return cls(schema=schema, typical={"position": np.zeros(2, np.float32)}, context=1, **parts.config)
 
 
 def open_toy(path: Path) -> LocalWorld:
@@ -56,7 +59,7 @@ def open_toy(path: Path) -> LocalWorld:
     about = json.loads(read_bundle(path).text("toy.json"))
     if about["fails"] == "open":
         raise BundleError("no key fits")
-    engine = Biased(schema=TOY.schema, typical={"position": np.zeros(2, np.float32)}, context=1, **about)
+    engine = Biased.from_parts(TOY.schema, Parts(config=about))
     return LocalWorld(engine, None, CrossEntropy(num_candidates=8, num_iterations=2))
 
 

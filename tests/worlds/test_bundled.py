@@ -288,16 +288,16 @@ def test_a_simulator_that_is_reset_by_seed_stays_so(tmp_path: Path) -> None:
 
 
 class Dreams(Engine):
-    """Cannot be stored."""
+    """Cannot be stored, though what it leaves all to can."""
 
     def describe(self) -> Any:
         return ENGINES["linear"][0].describe()
 
     def observe(self, belief: object, steps: History, *, seed: int) -> object:
-        raise NotImplementedError
+        return ENGINES["linear"][0].observe(belief, steps, seed=seed)
 
-    def imagine(self, belief: object, future: object, *, num_samples: int, noise: object = None, seed: int) -> Any:
-        raise NotImplementedError
+    def imagine(self, belief: object, future: Any, *, num_samples: int, noise: object = None, seed: int) -> Any:
+        return ENGINES["linear"][0].imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
 
 
 class Own(CrossEntropy):

@@ -81,6 +81,7 @@ class WorldCase:
         self,
         here: One,
         goal: Goal | None = None,
+        constraints: Sequence[Constraint] = (),
         *,
         proposals: Arrays | None = None,
         budget_s: float | None = None,
@@ -91,6 +92,7 @@ class WorldCase:
         return self.world.plan(
             here.history,
             goal or self.goal,
+            constraints=constraints,
             horizon=self.horizon,
             exogenous=here.exogenous,
             proposals=proposals,

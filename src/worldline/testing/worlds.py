@@ -209,7 +209,7 @@ def arguments_unchanged(case: WorldCase) -> None:
         case.predict(cut)
         case.world.score(cut.history, plans, goal, exogenous=cut.exogenous or None)
         case.world.what_if(episode, at, taken)
-        for ask in (partial(_plan, case, here), partial(case.world.surprise, episode)):
+        for ask in (partial(case.plan_one, here), partial(case.world.surprise, episode)):
             with suppress(UnsupportedError):  # what it lacks is the business of another clause
                 ask()
 
@@ -297,13 +297,13 @@ def plan_honest(case: WorldCase) -> None:
     cut = case.cut()
     for world in (0, cut.num_worlds - 1):
         here = one_of(cut, world)
-        found = _plan(case, here)
+        found = case.plan_one(here)
         _check_plan(case, here, found, ())
         logged = {name: value[world] for name, value in _plans(cut, case.seed).items()}
         costs = case.world.score(here.history, logged, case.goal, exogenous=here.exogenous).cost
         seen = f"a plan of cost {float(found.cost):.4g}, where sequences from the log cost {costs.mean():.4g}"
         PLAN_WORTH.holds(float(found.cost) <= costs.mean() * (1 + case.tolerance) + 1e-9, seen)
-        again = _plan(case, here)
+        again = case.plan_one(here)
         PLAN_COST.all_equal(again.actions, found.actions, within=0.0, seen="equal seeds gave two different plans")
 
 
@@ -329,7 +329,7 @@ def plan_constrained(case: WorldCase) -> None:
     if not case.card.heeds_actions:
         return
     here = one_of(case.cut(), 0)
-    free = _plan(case, here)
+    free = case.plan_one(here)
     rules, _ = _rules(case, here, {name: value[None] for name, value in free.actions.items()})
     if not rules:
         return
@@ -339,9 +339,9 @@ def plan_constrained(case: WorldCase) -> None:
         # In the way of one component; the others are free.
         bound = (float(reached[-1, 0]), *[math.inf] * (reached.shape[1] - 1))
         kept.append(AtMost(signal=name, bound=bound))
-    _check_plan(case, here, _plan(case, here, kept), kept)
+    _check_plan(case, here, case.plan_one(here, constraints=kept), kept)
     never = rules[1:]
-    found = _plan(case, here, never)
+    found = case.plan_one(here, constraints=never)
     _check_plan(case, here, found, never)
     seen = f"status {found.status.value} under a constraint that cannot hold"
     PLAN_STATUS.holds(found.status is PlanStatus.INFEASIBLE, seen)
@@ -357,13 +357,13 @@ def plan_refuses(case: WorldCase) -> None:
     least = float(trust.min())
     if np.isnan(least) or least >= 1.0:
         return
-    found = _plan(case, here, min_trust=(least + 1) / 2)
+    found = case.plan_one(here, min_trust=(least + 1) / 2)
     seen = f"status {found.status.value} where trust is {least:.3g} and {(least + 1) / 2:.3g} was asked for"
     REFUSAL.holds(found.status is PlanStatus.REFUSED, seen)
     REFUSAL.holds(bool(found.reason), "refused without a reason")
     lengths = {name: len(value) for name, value in found.actions.items()}
     REFUSAL.holds(not any(lengths.values()), f"refused, and yet there are actions of length {lengths}")
-    allowed = _plan(case, here, min_trust=least / 2)
+    allowed = case.plan_one(here, min_trust=least / 2)
     REFUSAL.holds(allowed.status is not PlanStatus.REFUSED, f"refused though trust {least:.3g} is above min_trust")
 
 
@@ -408,7 +408,7 @@ def refuses_what_it_lacks(case: WorldCase) -> None:
         goal = Goal(targets={signal.name: np.asarray(cut.truth[signal.name][-1, -1])})
         asks: Mapping[str, Callable[[], object]] = {
             "score": partial(case.world.score, here.history, plans, goal, exogenous=here.exogenous),
-            "plan": partial(_plan, replace(case, goal=goal), here),
+            "plan": partial(case.plan_one, here, goal),
         }
         for verb, ask in asks.items():
             try:
@@ -490,18 +490,6 @@ def _plans(cut: Cut, seed: int) -> Arrays:
 def _score(case: WorldCase, cut: Cut, plans: Arrays) -> NDArray[np.floating]:
     goal = case.batch_goal(cut.num_worlds)
     return case.world.score(cut.history, plans, goal, exogenous=cut.exogenous or None).cost
-
-
-def _plan(case: WorldCase, here: One, constraints: Sequence[Constraint] = (), min_trust: float = 0.0) -> Plan:
-    return case.world.plan(
-        here.history,
-        case.goal,
-        constraints=constraints,
-        horizon=case.horizon,
-        exogenous=here.exogenous,
-        min_trust=min_trust,
-        seed=case.seed,
-    )
 
 
 def _check_plan(case: WorldCase, here: One, found: Plan, constraints: Sequence[Constraint]) -> None:
