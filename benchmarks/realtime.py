@@ -10,8 +10,8 @@ first of them; a new goal is given every 40 steps, and counts as reached where t
 thread. The environment moves and is drawn at the start of a period, before the picture is in hand. The deadline is the
 end of the period: of the 50 ms a plan has what the environment, and the operating system by waking late, left of them.
 
-The planner is cem with 20 populations, some 150 ms, so that every plan is cut short: it is the best so far that is
-acted on. A kept deadline with a plan of an earlier picture does not count as kept. What has deadlines needs the
+The planner is cem with 20 populations, some 150 to 230 ms, so that every plan is cut short: it is the best so far that
+is acted on. A kept deadline with a plan of an earlier picture does not count as kept. What has deadlines needs the
 processor when it wants it, so the loop runs with a priority (--nice; below 0 takes root, and is else left out). Rows to
 compare with, 500 steps each:
   normal priority   the same loop beside whatever else runs

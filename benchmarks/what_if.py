@@ -1,4 +1,4 @@
-"""How well worlds answer what would have happened under other actions, on twins of the gusty puck (C4 of the exam).
+"""How well worlds answer what would have happened under other actions, on twins of the gusty puck.
 
 Run: .venv/bin/python benchmarks/what_if.py [--seeds 3] [--scenes 400]
 Writes benchmarks/results/what_if.json. Takes some minutes.

@@ -368,7 +368,7 @@ def test_what_stands_in_the_way_is_named(engine: Dial, why: str) -> None:
 
 
 def test_on_the_gusty_puck_it_is_nearly_as_good_as_knowing_the_friction() -> None:
-    """C4 of the exam in small: hidden cause from the best that ignores the factual (0) to knowing the friction (1)."""
+    """Hidden cause from the best that ignores the factual (0) to knowing the friction (1)."""
     lab, at, num_steps = GustyPuck(), 2, 60
     world = open_over(Linear.fit([played(lab, seed, 60) for seed in range(100)], lab.schema, context=1))
     losses: dict[str, list[float]] = {name: [] for name in ("ignorant", "told", "what if", "copied")}
@@ -400,7 +400,7 @@ def test_on_the_gusty_puck_it_is_nearly_as_good_as_knowing_the_friction() -> Non
 
 
 def test_within_an_episode_the_wind_confounds_nothing() -> None:
-    """C2 of the exam: from a confounded log a regression has the wrong slope; the episode itself tells the right one.
+    """From a confounded log a regression has the wrong slope; the episode itself tells the right one.
 
     The engine sees no history, so that nothing but the abduction can tell the wind.
     """
@@ -427,7 +427,7 @@ def test_within_an_episode_the_wind_confounds_nothing() -> None:
 
 
 def test_how_episodes_differ_tells_the_noise_too() -> None:
-    """The second score of C4, from knowing the friction alone (0) to the twin (1); causes learned from other logs."""
+    """Noise, from knowing the friction alone (0) to the twin (1); causes learned from other logs."""
     lab, at, num_steps = GustyPuck(), 2, 40
     engine = Linear.fit([played(lab, seed, 60) for seed in range(100)], lab.schema, context=1)
     calibration = calibrate(
