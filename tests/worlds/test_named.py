@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, current_thread
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from worldline.contracts.episode import History
 from worldline.contracts.world import Goal, Outlook, World
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.toys import Integrator
+from worldline.worlds.aliases import Shelf, Stamp
 from worldline.worlds.catalogue import Catalogue
 from worldline.worlds.comparison import Verdict, read_records
 from worldline.worlds.local import LocalWorld
@@ -168,6 +169,38 @@ def test_others_go_on_while_one_opens_the_new_version(catalogue: Catalogue, open
     may_open.set()
     thread.join()
     assert (found, told(world)) == ([2.0], 2.0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
+    catalogue: Catalogue, open_toy: Open, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    looked, swapped, opened, stamp = Event(), Event(), list[str](), Shelf.stamp
+
+    def once(path: Path) -> World:
+        if fails and path.name in opened:
+            raise OSError("no memory left")
+        opened.append(path.name)
+        return open_toy(path)
+
+    def wait(shelf: Shelf) -> Stamp | None:
+        found = stamp(shelf)
+        if current_thread() is late and not looked.is_set():
+            looked.set()
+            assert swapped.wait(60)
+        return found
+
+    world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=once), []
+    late = Thread(target=lambda: found.append(told(world)))
+    monkeypatch.setattr(Shelf, "stamp", wait)
+    assert told(world) == 1.0
+    catalogue.point("toy", "prod", 2)
+    late.start()
+    assert looked.wait(60)
+    assert told(world) == 2.0
+    swapped.set()
+    late.join()
+    assert (found, told(world), opened) == ([2.0], 2.0, ["1", "2"])
 
 
 def test_eight_threads_never_see_a_mixture(catalogue: Catalogue, world: NamedWorld) -> None:

@@ -186,12 +186,12 @@ class NamedWorld(World):
         if serving is not None and serving.stamp == self._shelf.stamp():
             return serving
         if serving is None:
-            with self._lock:
-                return self._serving or self._follow(None)
-        if not self._lock.acquire(blocking=False):
+            self._lock.acquire()
+        elif not self._lock.acquire(blocking=False):
             return serving  # another thread is opening the new one
         try:
-            return self._follow(serving)
+            latest = self._serving  # another thread may have followed since
+            return self._follow(serving) if latest is None or latest is serving else latest
         finally:
             self._lock.release()
 
