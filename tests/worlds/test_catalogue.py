@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -128,6 +129,33 @@ def test_a_number_is_given_once(catalogue: Catalogue, toy_bundle: Write) -> None
     assert catalogue.publish(toy_bundle(2.0), "toy").number == 3
     with pytest.raises(UnknownNameError, match="'2'"):
         catalogue.resolve("toy@prod")
+
+
+@pytest.mark.parametrize("named", ["alias", "shadow", "nothing"])
+def test_a_number_is_given_once_whatever_named_it(catalogue: Catalogue, toy_bundle: Write, named: str) -> None:
+    published(catalogue, toy_bundle, 0.0, 1.0)
+    if named == "alias":
+        catalogue.point("toy", "prod", 2)
+        catalogue.roll_back("toy", "prod")
+    elif named == "shadow":
+        catalogue.shadow("toy", "prod", 2)
+    shutil.rmtree(catalogue.resolve("toy@2"))
+    catalogue.shadow("toy", "prod", None)
+    assert catalogue.publish(toy_bundle(2.0), "toy").number == 3
+    assert catalogue.publish(toy_bundle(3.0), "toy", alias="prod").number == 4
+
+
+def test_a_running_world_never_takes_a_new_version_for_one_that_is_gone(
+    catalogue: Catalogue, toy_bundle: Write, open_toy: Open
+) -> None:
+    published(catalogue, toy_bundle, 0.0, 1.0)
+    catalogue.point("toy", "prod", 2)
+    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy) as world:
+        assert world.describe().name == "biased by 1.0"
+        catalogue.roll_back("toy", "prod")
+        shutil.rmtree(catalogue.resolve("toy@2"))
+        catalogue.publish(toy_bundle(2.0), "toy", alias="prod")
+        assert (world.version, world.describe().name) == (3, "biased by 2.0")
 
 
 def test_an_alias_is_moved_and_rolled_back(catalogue: Catalogue, toy_bundle: Write) -> None:

@@ -131,18 +131,16 @@ class Catalogue:
             read_bundle(fresh)
             with shelf.locked():
                 known = shelf.aliases()
-                number = max([0, *shelf.numbers(), *_mentioned(known)]) + 1
-                changed = None
+                number = shelf.published() + 1
                 if alias is not None:
                     self._check_agreement(shelf, alias, known.get(alias), fresh)
-                    changed = _pointed(known, alias, number, "published")
+                    known = _pointed(known, alias, number, "published")
                 fresh.rename(shelf.path(number))
                 sync_folder(shelf.folder)
-                if changed is not None:
-                    shelf.write(changed)
+                shelf.write(known)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-        return self._version(shelf, number, shelf.aliases())
+        return self._version(shelf, number, known)
 
     def names(self) -> tuple[str, ...]:
         """The worlds that have a version, sorted."""
@@ -353,11 +351,6 @@ def _comparison(shelf: Shelf, alias: str, now: Alias) -> Comparison:
         raise InputError(f"nothing runs in the shadow of {shelf.name}@{alias}. Name a version to run there.")
     records = read_records(shelf.records(alias, now.now.version, now.shadow))
     return compare(records, serving=now.now.version, candidate=now.shadow)
-
-
-def _mentioned(known: Mapping[str, Alias]) -> list[int]:
-    """Versions that an alias ever stood for: their numbers are not given again, even where their folder is gone."""
-    return [turn.version for alias in known.values() for turn in (*alias.earlier, alias.now)]
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
