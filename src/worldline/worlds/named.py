@@ -223,15 +223,14 @@ class NamedWorld(World):
         else:
             world = self._shadow.opened(bundle) or self._open_bundle(bundle)
         pair = None
-        if alias.shadow is None:
-            self._shadow.forget()
-        else:
+        if alias.shadow is not None:
             pair = Pair(
                 serving=version,
                 candidate=alias.shadow,
                 bundle=self._shelf.path(alias.shadow),
                 records=self._shelf.records(self._alias, version, alias.shadow),
             )
+        self._shadow.want(None if pair is None else pair.bundle)
         return _Serving(version=version, world=world, pair=pair, stamp=stamp)
 
 
