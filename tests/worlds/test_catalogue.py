@@ -21,12 +21,11 @@ from worldline.worlds.catalogue import Catalogue, default_folder, open_named
 from worldline.worlds.comparison import Verdict
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.named import NamedWorld
-from worldline.worlds.outcomes import past_of
 
 Write = Callable[..., Path]
 Open = Callable[[Path], LocalWorld]
 PUSHES = {"push": np.zeros((2, 2), np.float32)}
-HISTORIES = [past_of(one) for one in Integrator(noise=0.1, camera=False, wind=False).episodes(120, 6, seed=5)]
+HISTORIES = [one.history(6, 7) for one in Integrator(noise=0.1, camera=False, wind=False).episodes(120, 6, seed=5)]
 
 
 @pytest.fixture
@@ -317,11 +316,14 @@ def test_processes_that_publish_lose_nothing(catalogue: Catalogue, toy_bundle: W
         read_bundle(one.path)
 
 
-def test_open_named_refuses_what_it_cannot_open(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_open_named_refuses_what_it_cannot_open(
+    catalogue: Catalogue, toy_bundle: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLDLINE_HOME", str(catalogue.folder))
     published(catalogue, toy_bundle, 0.0)
     with pytest.raises(InputError, match="NAME@ALIAS"):
-        open_named("toy", catalogue=catalogue)
+        open_named("toy")
     with pytest.raises(UnknownNameError):
-        open_named("toy@canary", catalogue=catalogue)
+        open_named("toy@canary")
     with pytest.raises(BundleError):  # a toy is no bundle that `worldline.open` knows
-        open_named("toy@prod", catalogue=catalogue)
+        open_named("toy@prod")

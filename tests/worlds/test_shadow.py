@@ -18,11 +18,10 @@ from worldline.testing.toys import Integrator
 from worldline.worlds import shadow
 from worldline.worlds.comparison import read_records
 from worldline.worlds.local import LocalWorld
-from worldline.worlds.outcomes import past_of
 from worldline.worlds.shadow import Call, Pair, Shadow, copy_episode, copy_goal, copy_history
 
 EPISODE = Integrator(noise=0.1, camera=False, wind=False).episodes(1, 9, seed=0)[0]
-HISTORY = past_of(EPISODE)
+HISTORY = EPISODE.history(EPISODE.num_steps, EPISODE.num_steps + 1)
 PUSHES = {"push": np.zeros((3, 2), np.float32)}
 Write = Callable[..., Path]
 Open = Callable[[Path], LocalWorld]

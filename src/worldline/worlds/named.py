@@ -14,7 +14,6 @@ from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.world import Constraint, Goal, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.worlds.aliases import Shelf, Stamp
-from worldline.worlds.outcomes import past_of
 from worldline.worlds.shadow import (
     Call,
     Pair,
@@ -165,7 +164,7 @@ class NamedWorld(World):
         answer = call.world.what_if(episode, at, actions)
         if call.shadowed():
             past, steps = copy_episode(episode), copy_arrays(actions)
-            call.again(past_of(past), lambda world: world.what_if(past, at, steps))
+            call.again(past.history(past.num_steps, past.num_steps + 1), lambda world: world.what_if(past, at, steps))
         return answer
 
     def surprise(self, episode: Episode) -> Surprise:
@@ -174,7 +173,7 @@ class NamedWorld(World):
         answer = call.world.surprise(episode)
         if call.shadowed():
             past = copy_episode(episode)
-            call.again(past_of(past), lambda world: world.surprise(past))
+            call.again(past.history(past.num_steps, past.num_steps + 1), lambda world: world.surprise(past))
         return answer
 
     def _begin(self, verb: str) -> _Begun:
