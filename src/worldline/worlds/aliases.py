@@ -229,6 +229,16 @@ class Shelf:
             raise UnknownNameError(f"alias of {self.name!r}", name, known)
         return known[name]
 
+    def resolve(self, reference: Reference) -> Path:
+        """The bundle that a reference to this name stands for now.
+
+        Raises:
+            UnknownNameError: there is no such version or alias.
+        """
+        number = reference.version if reference.alias is None else self.alias(reference.alias).now.version
+        assert number is not None  # where no alias is named, a version is
+        return self.path(self.check_version(number))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else writes meanwhile, in this process or another."""
