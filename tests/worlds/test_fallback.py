@@ -199,7 +199,9 @@ def test_a_strange_history_goes_to_the_next(world: LocalWorld, still: LocalWorld
 
 
 @pytest.mark.parametrize(("own", "asked"), [(0.05, 0.0), (0.0, 0.05), (0.02, 0.05)])
-def test_a_plan_that_is_refused_is_left_to_the_next(world: LocalWorld, history: History, own: float, asked: float) -> None:
+def test_a_plan_that_is_refused_is_left_to_the_next(
+    world: LocalWorld, history: History, own: float, asked: float
+) -> None:
     far = [
         replace(one, observations={"position": one.observations["position"] * 60})
         for one in TOY.episodes(132, 12, seed=1)
