@@ -18,7 +18,6 @@ from worldline.worlds.bundled import open_world
 from worldline.worlds.catalogue import Catalogue, open_named
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.named import NamedWorld
-from worldline.worlds.outcomes import past_of
 
 RUN = CliRunner()
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "swap.md"
@@ -60,7 +59,7 @@ def test_the_life_of_a_version(learned_bundle: Path, home: Path, tmp_path: Path)
     world = open_named("toy@prod")
     assert isinstance(world, NamedWorld)
     for one in Integrator(noise=0.1, camera=False, wind=False).episodes(4, 6, seed=0):
-        world.predict(past_of(one), {"push": np.zeros((2, 2), np.float32)})
+        world.predict(one.history(6, 7), {"push": np.zeros((2, 2), np.float32)})
     world.flush()
     shown = run("shadow", "toy@prod", "--json", figures)
     assert "too few: 4 scored calls of 4, where 100 are needed" in shown.output
@@ -94,7 +93,7 @@ def test_the_page_runs_from_top_to_bottom(
         if line == "shadow greenhouse@prod 2":
             with NamedWorld(Catalogue().shelf("greenhouse"), "prod", open_bundle=open_world, queue_size=200) as world:
                 for one in Integrator(noise=0.1, camera=False, wind=False).episodes(100, 6, seed=0):
-                    world.predict(past_of(one), {"push": np.zeros((2, 2), np.float32)})
+                    world.predict(one.history(6, 7), {"push": np.zeros((2, 2), np.float32)})
         if line == "shadow greenhouse@prod":
             assert "no difference told" in shown.output
     assert "greenhouse@prod stands for version 2" in run("alias", "greenhouse@prod", "2").output

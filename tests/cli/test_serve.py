@@ -28,7 +28,6 @@ TOY = Integrator(camera=False, wind=False)
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A world in a folder, which is `toy@prod` too."""
     monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     world = LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy())
     save_world(tmp_path / "toy", world)
     Catalogue().publish(tmp_path / "toy", "toy", alias="prod")

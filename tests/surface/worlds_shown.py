@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ from worldline.train.batches import to_window
 from worldline.understanding.worlds_table import Abilities, ask, worlds_table
 from worldline.worlds.bundled import save_world
 from worldline.worlds.calibration import calibrate
-from worldline.worlds.catalogue import Catalogue, open_named
+from worldline.worlds.catalogue import HOME, Catalogue, open_named
 from worldline.worlds.fallback import FallbackWorld
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.remote import RemoteWorld
@@ -203,10 +205,10 @@ def named(running: ExitStack) -> Shown:
     world, episode = LINEAR(running)
     assert isinstance(world, LocalWorld)
     home = Path(running.enter_context(tempfile.TemporaryDirectory()))
-    catalogue = Catalogue(home / "catalogue")
+    running.enter_context(patch.dict(os.environ, {HOME: str(home / "catalogue")}))
     save_world(home / "bundle", world)
-    catalogue.publish(home / "bundle", "toy", alias="prod")
-    return open_named("toy@prod", catalogue=catalogue), episode
+    Catalogue().publish(home / "bundle", "toy", alias="prod")
+    return open_named("toy@prod"), episode
 
 
 def fallback(running: ExitStack) -> Shown:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from worldline.config import to_json
 from worldline.errors import ConfigError, InputError, UnknownNameError
 from worldline.worlds import aliases
-from worldline.worlds.aliases import Alias, Reference, Shelf, Turn, check_name
+from worldline.worlds.aliases import Alias, Aliases, Reference, Shelf, Turn, check_name
 
 NOW = Turn(version=2, since="2026-01-01T00:00:00+00:00", reason="pointed")
 
@@ -63,6 +64,16 @@ def test_what_is_written_is_read(shelf: Shelf) -> None:
     assert [path.name for path in shelf.folder.iterdir() if "partial" in path.name] == []
 
 
+def test_a_file_of_before_the_count_is_read_and_counted_on(shelf: Shelf) -> None:
+    gone = Alias(now=Turn(version=12, since="then", reason="pointed"), earlier=(NOW,), shadow=14)
+    old = json.loads(to_json(Aliases(aliases={"prod": gone})))
+    del old["published"]
+    (shelf.folder / aliases.ALIASES).write_text(json.dumps(old))
+    assert (shelf.aliases(), shelf.published()) == ({"prod": gone}, 14)
+    shelf.write({"prod": Alias(now=NOW)})
+    assert (shelf.aliases(), shelf.published()) == ({"prod": Alias(now=NOW)}, 14)
+
+
 def test_a_change_always_shows_in_the_stamp(shelf: Shelf) -> None:
     stamps = set()
     for _ in range(50):  # within one tick of the file system's clock
@@ -92,6 +103,7 @@ def test_without_a_file_there_is_no_stamp(shelf: Shelf) -> None:
         (json.dumps({"format": 1, "aliases": {"p": {"now": {**vars(NOW), "version": "2"}}}}), "version"),
         (json.dumps({"format": 1, "aliases": {"p": {"now": vars(NOW), "shadow": -1}}}), "count from 1"),
         (json.dumps({"format": 1, "aliases": {"p": {"now": vars(NOW), "shaddow": 1}}}), "shaddow"),
+        (json.dumps({"format": 1, "aliases": {}, "published": -1}), "published"),
     ],
 )
 def test_a_damaged_file_is_refused(shelf: Shelf, content: str, message: str) -> None:

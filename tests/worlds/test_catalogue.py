@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,12 +21,11 @@ from worldline.worlds.catalogue import Catalogue, default_folder, open_named
 from worldline.worlds.comparison import Verdict
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.named import NamedWorld
-from worldline.worlds.outcomes import past_of
 
 Write = Callable[..., Path]
 Open = Callable[[Path], LocalWorld]
 PUSHES = {"push": np.zeros((2, 2), np.float32)}
-HISTORIES = [past_of(one) for one in Integrator(noise=0.1, camera=False, wind=False).episodes(120, 6, seed=5)]
+HISTORIES = [one.history(6, 7) for one in Integrator(noise=0.1, camera=False, wind=False).episodes(120, 6, seed=5)]
 
 
 @pytest.fixture
@@ -128,6 +128,33 @@ def test_a_number_is_given_once(catalogue: Catalogue, toy_bundle: Write) -> None
     assert catalogue.publish(toy_bundle(2.0), "toy").number == 3
     with pytest.raises(UnknownNameError, match="'2'"):
         catalogue.resolve("toy@prod")
+
+
+@pytest.mark.parametrize("named", ["alias", "shadow", "nothing"])
+def test_a_number_is_given_once_whatever_named_it(catalogue: Catalogue, toy_bundle: Write, named: str) -> None:
+    published(catalogue, toy_bundle, 0.0, 1.0)
+    if named == "alias":
+        catalogue.point("toy", "prod", 2)
+        catalogue.roll_back("toy", "prod")
+    elif named == "shadow":
+        catalogue.shadow("toy", "prod", 2)
+    shutil.rmtree(catalogue.resolve("toy@2"))
+    catalogue.shadow("toy", "prod", None)
+    assert catalogue.publish(toy_bundle(2.0), "toy").number == 3
+    assert catalogue.publish(toy_bundle(3.0), "toy", alias="prod").number == 4
+
+
+def test_a_running_world_never_takes_a_new_version_for_one_that_is_gone(
+    catalogue: Catalogue, toy_bundle: Write, open_toy: Open
+) -> None:
+    published(catalogue, toy_bundle, 0.0, 1.0)
+    catalogue.point("toy", "prod", 2)
+    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy) as world:
+        assert world.describe().name == "biased by 1.0"
+        catalogue.roll_back("toy", "prod")
+        shutil.rmtree(catalogue.resolve("toy@2"))
+        catalogue.publish(toy_bundle(2.0), "toy", alias="prod")
+        assert (world.version, world.describe().name) == (3, "biased by 2.0")
 
 
 def test_an_alias_is_moved_and_rolled_back(catalogue: Catalogue, toy_bundle: Write) -> None:
@@ -289,11 +316,14 @@ def test_processes_that_publish_lose_nothing(catalogue: Catalogue, toy_bundle: W
         read_bundle(one.path)
 
 
-def test_open_named_refuses_what_it_cannot_open(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_open_named_refuses_what_it_cannot_open(
+    catalogue: Catalogue, toy_bundle: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLDLINE_HOME", str(catalogue.folder))
     published(catalogue, toy_bundle, 0.0)
     with pytest.raises(InputError, match="NAME@ALIAS"):
-        open_named("toy", catalogue=catalogue)
+        open_named("toy")
     with pytest.raises(UnknownNameError):
-        open_named("toy@canary", catalogue=catalogue)
+        open_named("toy@canary")
     with pytest.raises(BundleError):  # a toy is no bundle that `worldline.open` knows
-        open_named("toy@prod", catalogue=catalogue)
+        open_named("toy@prod")

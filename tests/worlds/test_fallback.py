@@ -195,8 +195,28 @@ def test_a_strange_history_goes_to_the_next(world: LocalWorld, still: LocalWorld
     assert "linear: " in plan.reason
     assert "persistence: " in plan.reason
     assert both.predict(history, PUSH).trust == world.predict(history, PUSH).trust
-    assert both.plan(history, GOAL, horizon=2, min_trust=1.0).status is PlanStatus.REFUSED  # on the caller's request
-    assert both.tally() == {"linear": 2, "persistence": 0}
+    assert both.tally() == {"linear": 1, "persistence": 0}
+
+
+@pytest.mark.parametrize(("own", "asked"), [(0.05, 0.0), (0.0, 0.05), (0.02, 0.05)])
+def test_a_plan_that_is_refused_is_left_to_the_next(
+    world: LocalWorld, history: History, own: float, asked: float
+) -> None:
+    far = [
+        replace(one, observations={"position": one.observations["position"] * 60})
+        for one in TOY.episodes(132, 12, seed=1)
+    ]
+    wide = LocalWorld(world.engine, calibrate(world.engine, far, horizon=8, num_windows=1, seed=0), SEARCH)
+    strange = replace(history, observations={"position": np.full((2, 2), 50.0, np.float32)})
+    both = FallbackWorld([world, wide], min_trust=own)
+    found, due = (one.plan(strange, GOAL, horizon=2, min_trust=asked) for one in (both, wide))
+    assert (found.status, found.cost, found.trust) == (due.status, due.cost, due.trust)
+    assert both.tally() == {"linear (1)": 0, "linear (2)": 1}
+    none = both.plan(strange, GOAL, horizon=2, min_trust=1.0)
+    assert (none.status, none.trust) == (PlanStatus.REFUSED, world.predict(strange, PUSH).trust)
+    assert "linear (1): " in none.reason
+    assert "linear (2): " in none.reason
+    assert both.tally() == {"linear (1)": 0, "linear (2)": 1}
 
 
 class Believing(Odd):

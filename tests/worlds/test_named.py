@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, current_thread
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from worldline.contracts.episode import History
 from worldline.contracts.world import Goal, Outlook, World
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.toys import Integrator
+from worldline.worlds.aliases import Shelf, Stamp
 from worldline.worlds.catalogue import Catalogue
 from worldline.worlds.comparison import Verdict, read_records
 from worldline.worlds.local import LocalWorld
@@ -170,6 +171,38 @@ def test_others_go_on_while_one_opens_the_new_version(catalogue: Catalogue, open
     assert (found, told(world)) == ([2.0], 2.0)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
+    catalogue: Catalogue, open_toy: Open, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    looked, swapped, opened, stamp = Event(), Event(), list[str](), Shelf.stamp
+
+    def once(path: Path) -> World:
+        if fails and path.name in opened:
+            raise OSError("no memory left")
+        opened.append(path.name)
+        return open_toy(path)
+
+    def wait(shelf: Shelf) -> Stamp | None:
+        found = stamp(shelf)
+        if current_thread() is late and not looked.is_set():
+            looked.set()
+            assert swapped.wait(60)
+        return found
+
+    world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=once), []
+    late = Thread(target=lambda: found.append(told(world)))
+    monkeypatch.setattr(Shelf, "stamp", wait)
+    assert told(world) == 1.0
+    catalogue.point("toy", "prod", 2)
+    late.start()
+    assert looked.wait(60)
+    assert told(world) == 2.0
+    swapped.set()
+    late.join()
+    assert (found, told(world), opened) == ([2.0], 2.0, ["1", "2"])
+
+
 def test_eight_threads_never_see_a_mixture(catalogue: Catalogue, world: NamedWorld) -> None:
     def ask(_: int) -> set[tuple[float, ...]]:
         mine = set()
@@ -205,6 +238,35 @@ def test_what_ran_in_shadow_is_open_already(catalogue: Catalogue, open_toy: Open
         catalogue.promote("toy", "prod", despite=True)
         assert told(world) == 2.0
     assert opened == ["1", "2"]
+
+
+def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(
+    catalogue: Catalogue, open_toy: Open
+) -> None:
+    opened, begun, may_go_on = list[str](), Event(), Event()
+
+    def count(path: Path) -> World:
+        opened.append(path.name)
+        return open_toy(path)
+
+    def slow(outlook: Outlook) -> np.ndarray:
+        begun.set()
+        assert may_go_on.wait(60)
+        return outlook.signals["position"][..., 0]
+
+    catalogue.shadow("toy", "prod", 2)
+    plans = {"push": np.zeros((1, 1, 2), np.float32)}
+    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=count) as world:
+        late = Thread(target=lambda: world.score(STILL, plans, Goal(costs=[slow])))
+        late.start()
+        assert begun.wait(60)
+        catalogue.shadow("toy", "prod", None)
+        assert told(world) == 1.0
+        may_go_on.set()
+        late.join()
+        world.flush()
+        assert opened == ["1"]
+        assert world._shadow.opened(catalogue.resolve("toy@2")) is None
 
 
 def test_shadow_writes_down_every_verb_and_changes_no_answer(

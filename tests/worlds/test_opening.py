@@ -1,38 +1,30 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import numpy as np
 import pytest
 
 import worldline
+from worldline.contracts.episode import History
+from worldline.contracts.world import Goal
 from worldline.engines.learned import Adaptation
-from worldline.errors import BundleError, InputError, UnsupportedError
+from worldline.errors import BundleError, InputError, UnknownNameError, UnsupportedError
 from worldline.planners.icem import ImprovedCrossEntropy
 from worldline.worlds.bundled import save_world
+from worldline.worlds.catalogue import Catalogue
 from worldline.worlds.local import LocalWorld
+from worldline.worlds.named import NamedWorld
 from worldline.worlds.opening import open_target
+from worldline.worlds.remote import RemoteWorld
 
 
-@pytest.fixture
-def asked(world: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """What the catalogue and the client were asked for; both stand aside and give `world`."""
-    calls: list[tuple[object, ...]] = []
-
-    def open_named(target: str, *, planner: object = None, adaptation: object = None) -> LocalWorld:
-        calls.append((target, planner, adaptation))
-        return world
-
-    def connect(url: str) -> LocalWorld:
-        calls.append((url,))
-        return world
-
-    catalogue, remote = ModuleType("worldline.worlds.catalogue"), ModuleType("worldline.worlds.remote")
-    vars(catalogue)["open_named"], vars(remote)["RemoteWorld"] = open_named, connect
-    for module in (catalogue, remote):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    return calls
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an empty catalogue; relative paths begin in `tmp_path`."""
+    monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
 
 
 def test_open_is_this(world: LocalWorld) -> None:
@@ -55,31 +47,46 @@ def test_a_bundle_whose_writer_was_killed_between_two_renames_is_opened(tmp_path
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "HTTPS://example/w@prod"])
-def test_a_url_is_a_served_world(url: str, world: LocalWorld, asked: list[tuple[object, ...]]) -> None:
-    assert open_target(url) is world
-    assert asked == [(url,)]
+def test_a_url_is_a_served_world(url: str) -> None:
+    assert isinstance(open_target(url), RemoteWorld)  # which asks nothing before it is asked
     with pytest.raises(InputError, match="planner and adaptation cannot be given to"):
         open_target(url, planner="cem", adaptation=Adaptation())
-    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [("greenhouse@prod", NamedWorld), ("greenhouse@1", LocalWorld)])
+def test_a_name_is_in_the_catalogue(name: str, kind: type, tmp_path: Path, world: LocalWorld) -> None:
+    save_world(tmp_path / "w", world)
+    Catalogue().publish("w", "greenhouse", alias="prod")
+    opened = open_target(name)
+    assert type(opened) is kind
+    assert opened.describe() == world.describe()
+    with pytest.raises(UnsupportedError, match="only a learned world adapts"):
+        open_target(name, adaptation=Adaptation())
+    with pytest.raises(UnknownNameError, match="'cme'"):
+        open_target(name, planner="cme")
+
+
+def test_a_planner_reaches_a_named_world(tmp_path: Path, world: LocalWorld, history: History) -> None:
+    save_world(tmp_path / "w", world)
+    Catalogue().publish("w", "greenhouse", alias="prod")
+    opened = open_target("greenhouse@1", planner="icem")
+    assert isinstance(opened, LocalWorld)
+    assert opened.planner == ImprovedCrossEntropy()
+    goal = Goal(targets={"position": np.zeros(2, np.float32)})
+    own, same, asked = (
+        one.plan(history, goal, horizon=2).actions["push"]
+        for one in (world, opened, open_target("greenhouse@prod", planner="icem"))
+    )
+    np.testing.assert_array_equal(asked, same)
+    assert not np.array_equal(asked, own)
 
 
 @pytest.mark.parametrize("name", ["greenhouse@prod", "greenhouse@3"])
-def test_a_name_is_in_the_catalogue(
-    name: str,
-    tmp_path: Path,
-    world: LocalWorld,
-    asked: list[tuple[object, ...]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    how = Adaptation()
-    assert open_target(name, planner="cem", adaptation=how) is world
-    assert asked == [(name, "cem", how)]
-    save_world(tmp_path / name, world)  # a folder of that name goes first
-    assert open_target(name) is not world
-    assert len(asked) == 1
-    with pytest.raises(UnsupportedError, match="only a learned world adapts"):
-        open_target(name, adaptation=how)
+def test_a_folder_goes_before_a_name(name: str, tmp_path: Path, world: LocalWorld) -> None:
+    with pytest.raises(UnknownNameError, match="no world is called 'greenhouse'"):
+        open_target(name)
+    save_world(tmp_path / name, world)
+    assert open_target(name).describe() == world.describe()
 
 
 @pytest.mark.parametrize(
@@ -93,15 +100,7 @@ def test_a_name_is_in_the_catalogue(
         (".", "'.' exists, but is no bundle"),
     ],
 )
-def test_anything_else_is_told_the_three_forms(
-    target: str | Path,
-    problem: str,
-    tmp_path: Path,
-    asked: list[tuple[object, ...]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_anything_else_is_told_the_three_forms(target: str | Path, problem: str, tmp_path: Path) -> None:
     (tmp_path / "notes@2").write_text("a file")
     with pytest.raises(BundleError, match=rf"{problem}.*manifest\.json.*http://host:port.*greenhouse@prod"):
         open_target(target)
-    assert not asked

@@ -13,7 +13,7 @@ from worldline.contracts.world import Forecast, Prediction
 from worldline.errors import InputError
 from worldline.testing.toys import Integrator
 from worldline.worlds.local import LocalWorld
-from worldline.worlds.outcomes import LEVEL, Asked, ask_again, judge, past_of
+from worldline.worlds.outcomes import LEVEL, Asked, ask_again, judge
 
 TOY = Integrator(noise=0.0, camera=False, wind=False)
 
@@ -36,9 +36,13 @@ def episode() -> Episode:
     return TOY.episodes(1, 9, seed=0)[0]
 
 
+def whole(one: Episode) -> History:
+    return one.history(one.num_steps, one.num_steps + 1)
+
+
 def test_the_last_four_steps_are_asked_again(exact: LocalWorld) -> None:
     card, one = exact.describe(), episode()
-    asked = ask_again(past_of(one), card, card)
+    asked = ask_again(whole(one), card, card)
     np.testing.assert_array_equal(asked.before.observations["position"], one.observations["position"][:6])
     np.testing.assert_array_equal(asked.before.actions["push"], one.actions["push"][:5])
     np.testing.assert_array_equal(asked.actions["push"], one.actions["push"][5:])
@@ -47,15 +51,15 @@ def test_the_last_four_steps_are_asked_again(exact: LocalWorld) -> None:
 
 def test_the_larger_context_is_kept_in_front(exact: LocalWorld) -> None:
     card = exact.describe()
-    asked = ask_again(past_of(episode()), card, replace(card, context=8))
+    asked = ask_again(whole(episode()), card, replace(card, context=8))
     assert len(asked.before.observations["position"]) == 8
     assert len(asked.actions["push"]) == 2
     with pytest.raises(InputError, match=r"10 observations where 11 are needed\. Give histories of 14"):
-        ask_again(past_of(episode()), card, replace(card, context=10))
+        ask_again(whole(episode()), card, replace(card, context=10))
 
 
 def test_errors_are_those_that_are_known(exact: LocalWorld, biased: LocalWorld) -> None:
-    asked = ask_again(past_of(episode()), exact.describe(), biased.describe())
+    asked = ask_again(whole(episode()), exact.describe(), biased.describe())
     found = judge(asked, foretold(exact, asked), foretold(biased, asked))["position"]
     off, total = 0.0, 0.0
     for _ in range(4):
@@ -76,7 +80,7 @@ def test_a_batch_is_the_mean_of_its_worlds(exact: LocalWorld, biased: LocalWorld
     )
     changes = []
     for one in episodes:
-        asked = ask_again(past_of(one), exact.describe(), biased.describe())
+        asked = ask_again(whole(one), exact.describe(), biased.describe())
         changes.append(judge(asked, foretold(exact, asked), foretold(biased, asked))["position"].change)
     asked = ask_again(together, exact.describe(), biased.describe())
     assert judge(asked, foretold(exact, asked), foretold(biased, asked))["position"].change == pytest.approx(
@@ -103,7 +107,7 @@ def test_what_was_not_observed_does_not_count(exact: LocalWorld, biased: LocalWo
 def test_bands_hold_what_they_promise(world: LocalWorld, fresh: list[Episode]) -> None:
     card, inside = world.describe(), []
     for one in fresh[:200]:
-        asked = ask_again(past_of(one), card, card)
+        asked = ask_again(whole(one), card, card)
         answer = foretold(world, asked)
         found = judge(asked, answer, answer)["position"]
         assert found.inside_serving == found.inside_candidate
@@ -137,7 +141,7 @@ def test_a_candidate_that_predicts_no_number_has_failed(
     exact: LocalWorld, toy_bundle: Callable[..., Path], open_toy: Callable[[Path], LocalWorld]
 ) -> None:
     broken = open_toy(toy_bundle(fails="nan"))
-    asked = ask_again(past_of(episode()), exact.describe(), broken.describe())
+    asked = ask_again(whole(episode()), exact.describe(), broken.describe())
     with pytest.raises(InputError, match="'position' is not finite"):
         judge(asked, foretold(exact, asked), foretold(broken, asked))
     assert judge(asked, foretold(broken, asked), foretold(exact, asked)) == {}
@@ -146,4 +150,4 @@ def test_a_candidate_that_predicts_no_number_has_failed(
 def test_a_signal_that_both_predict_has_to_be_there(exact: LocalWorld) -> None:
     card = exact.describe()
     with pytest.raises(InputError, match="no vector that both predict"):
-        ask_again(past_of(episode()), card, replace(card, predicts=()))
+        ask_again(whole(episode()), card, replace(card, predicts=()))

@@ -42,14 +42,6 @@ PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
 GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _directly() -> Iterator[None]:
-    """No proxy between a test and its own machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        yield
-
-
 @pytest.fixture(scope="module")
 def remote(world: LocalWorld) -> Iterator[RemoteWorld]:
     with serving(world) as url, RemoteWorld(url) as found:
@@ -279,6 +271,17 @@ def test_a_server_that_is_gone_is_named(world: LocalWorld, history: History) -> 
         with pytest.raises(UnavailableError, match=f"{url}/v1/predict cannot be reached.*worldline serve"):
             remote.predict(history, PUSH)
     assert issubclass(UnavailableError, ConnectionError)
+
+
+def test_no_proxy_stands_between_a_machine_and_itself(world: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    with serving(world) as url:
+        for own in (url, url.replace("127.0.0.1", "LocalHost")):
+            with RemoteWorld(own) as remote:
+                assert remote.describe() == world.describe()
 
 
 def test_a_server_that_takes_too_long_is_named(world: LocalWorld) -> None:

@@ -18,11 +18,10 @@ from worldline.testing.toys import Integrator
 from worldline.worlds import shadow
 from worldline.worlds.comparison import read_records
 from worldline.worlds.local import LocalWorld
-from worldline.worlds.outcomes import past_of
 from worldline.worlds.shadow import Call, Pair, Shadow, copy_episode, copy_goal, copy_history
 
 EPISODE = Integrator(noise=0.1, camera=False, wind=False).episodes(1, 9, seed=0)[0]
-HISTORY = past_of(EPISODE)
+HISTORY = EPISODE.history(EPISODE.num_steps, EPISODE.num_steps + 1)
 PUSHES = {"push": np.zeros((3, 2), np.float32)}
 Write = Callable[..., Path]
 Open = Callable[[Path], LocalWorld]
@@ -37,6 +36,12 @@ def ask(world: World) -> object:
     return world.predict(HISTORY, PUSHES)
 
 
+def wanting(pair: Pair, open_bundle: Callable[[Path], World], size: int) -> Shadow:
+    found = Shadow(open_bundle, size)
+    found.want(pair.bundle)
+    return found
+
+
 def put(shadowing: Shadow, pair: Pair, world: World, again: Callable[[World], object] = ask) -> bool:
     if not shadowing.reserve(pair):
         return False
@@ -45,7 +50,7 @@ def put(shadowing: Shadow, pair: Pair, world: World, again: Callable[[World], ob
 
 
 def test_a_call_is_asked_again_and_written_down(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing = Shadow(open_toy, 4)
+    shadowing = wanting(pair, open_toy, 4)
     assert put(shadowing, pair, open_toy(toy_bundle(0.0)))
     shadowing.flush()
     (record,) = read_records(pair.records)
@@ -53,7 +58,7 @@ def test_a_call_is_asked_again_and_written_down(pair: Pair, toy_bundle: Write, o
     assert record.candidate_s is not None
     assert record.outcomes["position"].candidate > record.outcomes["position"].serving + 0.2
     assert shadowing.opened(pair.bundle) is not None
-    shadowing.forget()
+    shadowing.want(None)
     assert shadowing.opened(pair.bundle) is None
     shadowing.close()
 
@@ -68,7 +73,7 @@ def test_the_caller_waits_for_nothing_and_what_finds_no_room_is_counted(
         assert may_open.wait(60)
         return open_toy(path)
 
-    world, shadowing = open_toy(toy_bundle(0.0)), Shadow(slow, 2)
+    world, shadowing = open_toy(toy_bundle(0.0)), wanting(pair, slow, 2)
     assert put(shadowing, pair, world)
     assert opening.wait(60)
     assert [put(shadowing, pair, world) for _ in range(4)] == [True, False, False, False]
@@ -86,7 +91,7 @@ def test_a_candidate_that_fails_is_written_down_each_time(
     tmp_path: Path, toy_bundle: Write, open_toy: Open, fails: str, said: str
 ) -> None:
     pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails=fails), records=tmp_path / "shadow" / "a.jsonl")
-    shadowing = Shadow(open_toy, 4)
+    shadowing = wanting(pair, open_toy, 4)
     for _ in range(2):
         put(shadowing, pair, open_toy(toy_bundle(0.0)))
     shadowing.close()
@@ -97,7 +102,7 @@ def test_a_candidate_that_fails_is_written_down_each_time(
 
 def test_a_candidate_that_predicts_no_number_has_failed(tmp_path: Path, toy_bundle: Write, open_toy: Open) -> None:
     pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails="nan"), records=tmp_path / "shadow" / "a.jsonl")
-    shadowing = Shadow(open_toy, 4)
+    shadowing = wanting(pair, open_toy, 4)
     put(shadowing, pair, open_toy(toy_bundle(0.0)))
     shadowing.close()
     (record,) = read_records(pair.records)
@@ -108,7 +113,7 @@ def test_a_candidate_that_cannot_be_opened_is_tried_once(
     tmp_path: Path, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails="open"), records=tmp_path / "shadow" / "a.jsonl")
-    shadowing, world = Shadow(open_toy, 4), open_toy(toy_bundle(0.0))
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             put(shadowing, pair, world)
@@ -119,7 +124,7 @@ def test_a_candidate_that_cannot_be_opened_is_tried_once(
 
 
 def test_a_call_that_shows_no_outcome_is_not_scored(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing = Shadow(open_toy, 4)
+    shadowing = wanting(pair, open_toy, 4)
     shadowing.reserve(pair)
     now = History(observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2))})
     shadowing.put(Call(pair=pair, verb="plan", world=open_toy(toy_bundle(0.0)), seconds=0.1, again=ask, history=now))
@@ -130,7 +135,7 @@ def test_a_call_that_shows_no_outcome_is_not_scored(pair: Pair, toy_bundle: Writ
 
 
 def test_one_history_is_scored_once(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing, world = Shadow(open_toy, 4), open_toy(toy_bundle(0.0))
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     for _ in range(2):
         put(shadowing, pair, world)
     shadowing.close()
@@ -141,7 +146,7 @@ def test_one_history_is_scored_once(pair: Pair, toy_bundle: Write, open_toy: Ope
 
 def test_records_stop_at_a_size(pair: Pair, toy_bundle: Write, open_toy: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadow, "MAX_FILE_BYTES", 500)
-    shadowing, world, asked = Shadow(open_toy, 16), open_toy(toy_bundle(0.0)), []
+    shadowing, world, asked = wanting(pair, open_toy, 16), open_toy(toy_bundle(0.0)), []
     for _ in range(8):
         put(shadowing, pair, world, asked.append)
     shadowing.flush()
@@ -149,13 +154,16 @@ def test_records_stop_at_a_size(pair: Pair, toy_bundle: Write, open_toy: Open, m
     assert 500 <= size < 1500
     assert len(asked) == len(read_records(pair.records)) < 8
     assert not put(shadowing, pair, world)  # from now on nothing is copied either
+    pair.records.unlink()
+    assert put(shadowing, pair, world, asked.append)  # the comparison begins anew
     shadowing.close()
+    assert len(read_records(pair.records)) == 1
 
 
 def test_a_disk_that_is_full_ends_nothing(
     pair: Pair, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shadowing, world = Shadow(open_toy, 4), open_toy(toy_bundle(0.0))
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     pair.records.parent.write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
         put(shadowing, pair, world)
@@ -168,7 +176,7 @@ def test_a_disk_that_is_full_ends_nothing(
 
 
 def test_after_closing_nothing_is_taken(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing, world = Shadow(open_toy, 4), open_toy(toy_bundle(0.0))
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     shadowing.close()
     assert not put(shadowing, pair, world)
     shadowing.flush()
@@ -176,7 +184,7 @@ def test_after_closing_nothing_is_taken(pair: Pair, toy_bundle: Write, open_toy:
 
 
 def test_the_thread_ends_with_the_object(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing = Shadow(open_toy, 4)
+    shadowing = wanting(pair, open_toy, 4)
     put(shadowing, pair, open_toy(toy_bundle(0.0)))
     thread = shadowing._state.thread
     assert thread is not None
@@ -196,22 +204,24 @@ def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_
         assert may_open.wait(60)
         return open_toy(path)
 
-    world, shadowing = open_toy(toy_bundle(0.0)), Shadow(slow, 4)
+    world, shadowing = open_toy(toy_bundle(0.0)), wanting(pair, slow, 4)
     for _ in range(3):
         put(shadowing, pair, world)
     assert opening.wait(60)
-    shadowing.forget()
+    shadowing.want(None)
     may_open.set()
     shadowing.flush()
     assert shadowing.opened(pair.bundle) is None
     assert (len(opened), len(read_records(pair.records))) == (1, 1)
+    assert not put(shadowing, pair, world)
+    shadowing.want(pair.bundle)
     assert put(shadowing, pair, world)  # there is room for all of them again
     shadowing.close()
     assert len(read_records(pair.records)) == 2
 
 
 def test_no_call_holds_the_world_that_answered_it(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing, world = Shadow(open_toy, 4), open_toy(toy_bundle(0.0))
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     put(shadowing, pair, world)
     shadowing.flush()
     gone = weakref.ref(world)

@@ -26,7 +26,8 @@ HOSTS_VARIABLE = "WORLDLINE_LANGUAGE_HOSTS"
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _PORTS = {"http": 80, "https": 443}
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Hosts that are this machine: no proxy stands before them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class Endpoint:
     @property
     def is_loopback(self) -> bool:
         """Whether it is on this machine."""
-        return urlsplit(self.base_url).hostname in _LOOPBACK
+        return urlsplit(self.base_url).hostname in LOOPBACK
 
     @property
     def has_price(self) -> bool:

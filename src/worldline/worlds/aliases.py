@@ -125,16 +125,20 @@ class Aliases:
     Args:
         format: version of the layout.
         aliases: by name.
+        published: the largest number that a version was ever given, as far as known; 0 for none.
     """
 
     format: int = FORMAT
     aliases: Mapping[str, Alias] = field(default_factory=dict)
+    published: int = 0
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ConfigError(f"format {self.format}, but this version of worldline reads {FORMAT}. Upgrade worldline.")
         for name in self.aliases:
             check_name("alias", name)
+        if self.published < 0:
+            raise ConfigError(f"published is {self.published}; versions count from 1.")
 
 
 @final
@@ -190,15 +194,29 @@ class Shelf:
         Raises:
             ConfigError: the file is damaged or of another version.
         """
+        return self._read().aliases
+
+    def published(self) -> int:
+        """The largest number that a version was ever given, also where its folder is gone; 0 for none.
+
+        Raises:
+            ConfigError: as in `aliases`.
+        """
+        known = self._read()
+        turns = [turn.version for alias in known.aliases.values() for turn in (*alias.earlier, alias.now)]
+        shadows = [alias.shadow or 0 for alias in known.aliases.values()]
+        return max([known.published, *self.numbers(), *turns, *shadows])
+
+    def _read(self) -> Aliases:
         path = self.folder / ALIASES
         try:
             with path.open("rb") as file:
                 text = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
-            return {}
+            return Aliases()
         if len(text) > MAX_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes. Restore it from a copy.")
-        return from_json(Aliases, text, where=path).aliases
+        return from_json(Aliases, text, where=path)
 
     def alias(self, name: str) -> Alias:
         """The alias of this name.
@@ -211,6 +229,16 @@ class Shelf:
             raise UnknownNameError(f"alias of {self.name!r}", name, known)
         return known[name]
 
+    def resolve(self, reference: Reference) -> Path:
+        """The bundle that a reference to this name stands for now.
+
+        Raises:
+            UnknownNameError: there is no such version or alias.
+        """
+        number = reference.version if reference.alias is None else self.alias(reference.alias).now.version
+        assert number is not None  # where no alias is named, a version is
+        return self.path(self.check_version(number))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else writes meanwhile, in this process or another."""
@@ -221,8 +249,9 @@ class Shelf:
     def write(self, aliases: Mapping[str, Alias]) -> None:
         """Replaces `aliases.json` whole; it is on disk when this returns. To be called while `locked`."""
         path, fresh, before = self.folder / ALIASES, self.folder / f".{ALIASES}.partial", self.stamp()
+        text = to_json(Aliases(aliases=aliases, published=self.published()))
         with fresh.open("w") as file:
-            file.write(to_json(Aliases(aliases=aliases)))
+            file.write(text)
             file.flush()
             # Clocks of file systems are coarse and inodes are used again, so two changes could look like none.
             if before is not None and os.fstat(file.fileno()).st_mtime_ns <= before[0]:

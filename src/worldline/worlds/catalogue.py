@@ -66,27 +66,26 @@ def open_named(
     *,
     planner: Planner | str | None = None,
     adaptation: Adaptation | None = None,
-    catalogue: Catalogue | None = None,
 ) -> World:
     """The world that `name@alias` stands for, also when that changes (see `NamedWorld`); or that of `name@3`, for good.
+
+    It is looked for in the catalogue in `default_folder()`.
 
     Args:
         reference: `name@alias` or `name@number`.
         planner: as in `open_world`.
         adaptation: likewise.
-        catalogue: that it is in; None for the one in the default folder.
 
     Raises:
         InputError: it is no such reference.
         UnknownNameError: no such world, alias or version.
         BundleError: the version cannot be opened.
     """
-    catalogue = Catalogue() if catalogue is None else catalogue
     found = Reference.parse(reference)
     open_bundle = partial(open_world, planner=planner, adaptation=adaptation)
-    shelf = catalogue.shelf(found.name)
+    shelf = Catalogue().shelf(found.name)
     if found.alias is None:
-        return open_bundle(catalogue.resolve(reference))
+        return open_bundle(shelf.resolve(found))
     world = NamedWorld(shelf, found.alias, open_bundle=open_bundle)
     world.describe()  # so that what cannot be opened says so here
     return world
@@ -100,7 +99,7 @@ class Catalogue:
     Several processes may use it at once. Writing takes a lock, reading none.
 
     Args:
-        folder: where it lies; made when the first world is published. None for `default_folder`.
+        folder: where it lies; made when the first world is published; left out, `default_folder()`.
         open_bundle: gives the world in a bundle.
     """
 
@@ -131,18 +130,16 @@ class Catalogue:
             read_bundle(fresh)
             with shelf.locked():
                 known = shelf.aliases()
-                number = max([0, *shelf.numbers(), *_mentioned(known)]) + 1
-                changed = None
+                number = shelf.published() + 1
                 if alias is not None:
                     self._check_agreement(shelf, alias, known.get(alias), fresh)
-                    changed = _pointed(known, alias, number, "published")
+                    known = _pointed(known, alias, number, "published")
                 fresh.rename(shelf.path(number))
                 sync_folder(shelf.folder)
-                if changed is not None:
-                    shelf.write(changed)
+                shelf.write(known)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-        return self._version(shelf, number, shelf.aliases())
+        return self._version(shelf, number, known)
 
     def names(self) -> tuple[str, ...]:
         """The worlds that have a version, sorted."""
@@ -168,10 +165,7 @@ class Catalogue:
             UnknownNameError: there is no such world, alias or version.
         """
         found = Reference.parse(reference)
-        shelf = self.shelf(found.name)
-        number = found.version if found.alias is None else shelf.alias(found.alias).now.version
-        assert number is not None  # where no alias is named, a version is
-        return shelf.path(shelf.check_version(number))
+        return self.shelf(found.name).resolve(found)
 
     def alias(self, name: str, alias: str) -> Alias:
         """What the alias stands for, stood for before, and what runs in its shadow.
@@ -353,11 +347,6 @@ def _comparison(shelf: Shelf, alias: str, now: Alias) -> Comparison:
         raise InputError(f"nothing runs in the shadow of {shelf.name}@{alias}. Name a version to run there.")
     records = read_records(shelf.records(alias, now.now.version, now.shadow))
     return compare(records, serving=now.now.version, candidate=now.shadow)
-
-
-def _mentioned(known: Mapping[str, Alias]) -> list[int]:
-    """Versions that an alias ever stood for: their numbers are not given again, even where their folder is gone."""
-    return [turn.version for alias in known.values() for turn in (*alias.earlier, alias.now)]
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:

@@ -178,7 +178,7 @@ class FallbackWorld(World):
                 min_trust=max(min_trust, self._min_trust),
                 seed=seed,
             )
-            if found.status is PlanStatus.REFUSED and not self._trusts(found.trust).all():
+            if found.status is PlanStatus.REFUSED:
                 refusals.append(found)
                 raise UnsupportedError(found.reason)
             return found

@@ -14,7 +14,6 @@ from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.world import Constraint, Goal, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.worlds.aliases import Shelf, Stamp
-from worldline.worlds.outcomes import past_of
 from worldline.worlds.shadow import (
     Call,
     Pair,
@@ -165,7 +164,7 @@ class NamedWorld(World):
         answer = call.world.what_if(episode, at, actions)
         if call.shadowed():
             past, steps = copy_episode(episode), copy_arrays(actions)
-            call.again(past_of(past), lambda world: world.what_if(past, at, steps))
+            call.again(past.history(past.num_steps, past.num_steps + 1), lambda world: world.what_if(past, at, steps))
         return answer
 
     def surprise(self, episode: Episode) -> Surprise:
@@ -174,7 +173,7 @@ class NamedWorld(World):
         answer = call.world.surprise(episode)
         if call.shadowed():
             past = copy_episode(episode)
-            call.again(past_of(past), lambda world: world.surprise(past))
+            call.again(past.history(past.num_steps, past.num_steps + 1), lambda world: world.surprise(past))
         return answer
 
     def _begin(self, verb: str) -> _Begun:
@@ -186,12 +185,12 @@ class NamedWorld(World):
         if serving is not None and serving.stamp == self._shelf.stamp():
             return serving
         if serving is None:
-            with self._lock:
-                return self._serving or self._follow(None)
-        if not self._lock.acquire(blocking=False):
+            self._lock.acquire()
+        elif not self._lock.acquire(blocking=False):
             return serving  # another thread is opening the new one
         try:
-            return self._follow(serving)
+            latest = self._serving  # another thread may have followed since
+            return self._follow(serving) if latest is None or latest is serving else latest
         finally:
             self._lock.release()
 
@@ -223,15 +222,14 @@ class NamedWorld(World):
         else:
             world = self._shadow.opened(bundle) or self._open_bundle(bundle)
         pair = None
-        if alias.shadow is None:
-            self._shadow.forget()
-        else:
+        if alias.shadow is not None:
             pair = Pair(
                 serving=version,
                 candidate=alias.shadow,
                 bundle=self._shelf.path(alias.shadow),
                 records=self._shelf.records(self._alias, version, alias.shadow),
             )
+        self._shadow.want(None if pair is None else pair.bundle)
         return _Serving(version=version, world=world, pair=pair, stamp=stamp)
 
 

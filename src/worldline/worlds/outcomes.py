@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.engine import Card
-from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Kind, Signal
 from worldline.contracts.world import Forecast, Prediction
 from worldline.errors import InputError
@@ -66,16 +66,6 @@ class Asked:
     observed: Mapping[str, NDArray[np.bool_]]
     signals: tuple[Signal, ...]
     batch: bool
-
-
-def past_of(episode: Episode) -> History:
-    """All of an episode, as the history at its end."""
-    return History(
-        observations=episode.observations,
-        actions=episode.actions,
-        exogenous=episode.exogenous,
-        observed=episode.observed,
-    )
 
 
 def ask_again(history: History, serving: Card, candidate: Card) -> Asked:

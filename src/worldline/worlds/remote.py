@@ -13,6 +13,7 @@ from typing import Final, TypeVar, final
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.world import Constraint, Goal, Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.engines.endpoint import LOOPBACK
 from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
 from worldline.wire import (
     CONTENT_TYPE,
@@ -50,7 +51,7 @@ class RemoteWorld(World):
     in time, or answers something else.
 
     Args:
-        url: such as "http://127.0.0.1:8000".
+        url: such as "http://127.0.0.1:8000". Proxies of the environment are passed by where it is on this machine.
         timeout_s: how long to wait for the connection, and for the server to send anything, above 0; in `plan` its
             `budget_s` comes on top.
         limit_bytes: the largest answer that is taken.
@@ -68,7 +69,8 @@ class RemoteWorld(World):
         self._timeout_s, self._limit_bytes = timeout_s, limit_bytes
         # Answers are taken as they are sent, so that none unfolds into more than the limit.
         headers = {"accept": CONTENT_TYPE, "accept-encoding": "identity", "content-type": CONTENT_TYPE}
-        self._client = httpx.Client(headers=headers, limits=httpx.Limits(keepalive_expiry=_IDLE_S))
+        limits, direct = httpx.Limits(keepalive_expiry=_IDLE_S), self._url.host in LOOPBACK
+        self._client = httpx.Client(headers=headers, limits=limits, trust_env=not direct)
         self._close = weakref.finalize(self, self._client.close)
         self._lock = threading.Lock()
         self._card: Card | None = None

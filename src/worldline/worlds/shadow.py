@@ -99,7 +99,7 @@ class Shadow:
         self._finalizer.atexit = False
 
     def reserve(self, pair: Pair) -> bool:
-        """Whether there is room for one more call, which is then kept for `put`."""
+        """Whether the candidate is wanted and has room for one more call, which is then kept for `put`."""
         return not self._closed and self._state.reserve(pair)
 
     def put(self, call: Call) -> None:
@@ -117,9 +117,12 @@ class Shadow:
         known = self._state.candidate
         return known.world if known is not None and known.bundle == bundle else None
 
-    def forget(self) -> None:
-        """Lets go of the candidate, and of what waits for it."""
-        self._state.wanted = self._state.candidate = None
+    def want(self, bundle: Path | None) -> None:
+        """Says which candidate is asked from now on, None for none; lets go of any other, and of what waits for it."""
+        with self._state.lock:
+            self._state.wanted = bundle
+            if self._state.candidate is not None and self._state.candidate.bundle != bundle:
+                self._state.candidate = None
 
     def flush(self) -> None:
         """Waits until every call that was put so far is written down."""
@@ -169,10 +172,11 @@ class _State:
         _running.add(self)
 
     def reserve(self, pair: Pair) -> bool:
-        if self.full == pair.records:
+        if self.full == pair.records and _is_full(pair.records):
             return False
         with self.lock:
-            self.wanted = pair.bundle
+            if self.wanted != pair.bundle:  # the call began before the shadow ended
+                return False
             if self._waiting >= self.size:
                 self._dropped += 1
                 return False
@@ -237,7 +241,7 @@ def _attempt(call: Callable[[], T]) -> T | BaseException:
 def _ask(state: _State, call: Call) -> None:
     """Asks the candidate, and writes down how it did."""
     path = call.pair.records
-    if path.exists() and path.stat().st_size >= MAX_FILE_BYTES:
+    if _is_full(path):
         state.full = path
         return
     record = ShadowRecord(
@@ -256,6 +260,14 @@ def _ask(state: _State, call: Call) -> None:
     _append(path, record)
 
 
+def _is_full(path: Path) -> bool:
+    """Whether no more is written there; a file that is removed begins anew."""
+    try:
+        return path.stat().st_size >= MAX_FILE_BYTES
+    except OSError:
+        return False
+
+
 def _open(state: _State, pair: Pair) -> _Candidate:
     """The candidate; opened once, whether it can be or not."""
     known = state.candidate
@@ -267,7 +279,8 @@ def _open(state: _State, pair: Pair) -> _Candidate:
         found = _Candidate(bundle=pair.bundle, world=None, error=_words(opened))
     else:
         found = _Candidate(bundle=pair.bundle, world=opened, error="")
-    state.candidate = found if state.wanted == pair.bundle else None  # it may have been let go meanwhile
+    with state.lock:
+        state.candidate = found if state.wanted == pair.bundle else None  # it may have been let go meanwhile
     return found
 
 
