@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -104,7 +104,7 @@ class WorldCase:
     def batch_goal(self, num_worlds: int) -> Goal:
         """The goal, the same for each of W worlds."""
         targets = {name: np.stack([value] * num_worlds) for name, value in self.goal.targets.items()}
-        return Goal(targets=targets, tolerance=self.goal.tolerance)
+        return replace(self.goal, targets=targets)
 
 
 @dataclass(frozen=True, kw_only=True)

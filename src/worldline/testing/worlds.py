@@ -280,9 +280,9 @@ def costs_add_up(case: WorldCase) -> None:
         return as_float(case.world.score(here.history, plans, goal, exogenous=here.exogenous).cost)
 
     half, steps = 0.5 ** np.arange(taken.shape[1]), taken.sum(1)
-    only = Goal(targets={}, costs=(dear,))
+    plain, only = replace(case.goal, discount=1.0, last_only=False), Goal(targets={}, costs=(dear,))
     for goal, due, seen in (
-        (replace(case.goal, costs=(dear,)), cost(case.goal) + steps, "targets and a cost do not add up"),
+        (replace(plain, costs=(*plain.costs, dear)), cost(plain) + steps, "targets and a cost do not add up"),
         (replace(only, costs=(dear, dear)), 2 * steps, "two costs do not add up"),
         (replace(only, discount=0.5), (taken * half).sum(1), "discount does not halve each step"),
         (replace(only, last_only=True), taken[:, -1], "last_only does not count the last step alone"),
