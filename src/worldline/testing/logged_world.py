@@ -56,8 +56,10 @@ def case_from_logs(
     need = max(card.context, 2) - 1 + horizon + MARGIN
     kept: list[Episode] = []
     for episode in _read(card, logs, opened_from):
-        if episode.num_steps >= need and len(kept) < num_episodes:
+        if episode.num_steps >= need:
             kept.append(_only(episode, card.schema))
+        if len(kept) >= num_episodes:
+            break
     if len(kept) < 2:
         raise DataError(
             f"{len(kept)} episodes have the {need} steps that the checks need ({max(card.context, 2)} observations, "
