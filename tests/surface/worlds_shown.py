@@ -38,7 +38,7 @@ from worldline.registry import load, names
 from worldline.serve.http import serving
 from worldline.testing.toys import Integrator
 from worldline.train.batches import to_window
-from worldline.understanding.worlds_table import Abilities, ask, worlds_table
+from tests.surface.worlds_table import Abilities, ask, worlds_table
 from worldline.worlds.bundled import save_world
 from worldline.worlds.calibration import calibrate
 from worldline.worlds.catalogue import Catalogue, open_named
