@@ -302,7 +302,7 @@ def plan_honest(case: WorldCase) -> None:
         logged = {name: value[world] for name, value in _plans(cut, case.seed).items()}
         costs = case.world.score(here.history, logged, case.goal, exogenous=here.exogenous).cost
         seen = f"a plan of cost {float(found.cost):.4g}, where sequences from the log cost {costs.mean():.4g}"
-        PLAN_WORTH.holds(float(found.cost) <= costs.mean() * (1 + case.tolerance) + 1e-9, seen)
+        PLAN_WORTH.holds(float(found.cost) <= costs.mean() + case.tolerance * abs(costs.mean()) + 1e-9, seen)
         again = case.plan_one(here)
         PLAN_COST.all_equal(again.actions, found.actions, within=0.0, seen="equal seeds gave two different plans")
 
