@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from tests.engines.chat_server import ChatServer, latest
+from tests.surface.worlds_table import Abilities, ask, worlds_table
 
 from worldline.contracts.engine import Engine
 from worldline.contracts.episode import Episode
@@ -38,7 +39,6 @@ from worldline.registry import load, names
 from worldline.serve.http import serving
 from worldline.testing.toys import Integrator
 from worldline.train.batches import to_window
-from tests.surface.worlds_table import Abilities, ask, worlds_table
 from worldline.worlds.bundled import save_world
 from worldline.worlds.calibration import calibrate
 from worldline.worlds.catalogue import Catalogue, open_named
