@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
@@ -153,3 +154,14 @@ def corrupt(arrays: Arrays, seed: int) -> Arrays:
         else:
             wild[name] = value.copy()
     return wild
+
+
+def jump(episode: Episode, at: Iterable[int], names: tuple[str, ...], seed: int) -> Episode:
+    """The episode with some observations of these signals unlike any."""
+    wild, steps = corrupt({name: episode.observations[name] for name in names}, seed), list(at)
+    mixed: dict[str, NDArray[np.generic]] = {}
+    for name in names:
+        mixed[name] = episode.observations[name].copy()
+        mixed[name][steps] = wild[name][steps]
+    jumped: Arrays = {**episode.observations, **mixed}
+    return replace(episode, observations=jumped)
