@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,14 @@ import worldline
 from worldline.cli.main import app
 from worldline.contracts.world import World
 from worldline.data.store import Store
+from worldline.engines.learned import LearnedEngine
+from worldline.planners.cem import CrossEntropy
+from worldline.testing.toys import Integrator
+from worldline.testing.world_case import WorldCase
 from worldline.testing.worlds import CLAUSES
+from worldline.worlds.bundled import open_world, save_world
+from worldline.worlds.catalogue import Catalogue
+from worldline.worlds.local import LocalWorld
 
 RUN = CliRunner(env={"COLUMNS": "200"})
 
@@ -73,14 +81,44 @@ def test_it_refuses_what_it_cannot_build() -> None:
 @pytest.mark.parametrize("first", [[], ["world"]])
 def test_a_world_that_conforms(first: list[str], logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, figures = open_as(Exact(), monkeypatch), tmp_path / "figures.json"
-    shown = RUN.invoke(app, ["conform", *first, "toy@prod", str(logs), "--horizon", "6", "--json", str(figures)])
+    shown = RUN.invoke(app, ["conform", *first, "worlds/toy", str(logs), "--horizon", "6", "--json", str(figures)])
     assert shown.exit_code == 0, shown.output
-    assert asked == ["toy@prod"]
+    assert asked == ["worlds/toy"]
     assert "40 episodes of" in shown.output
     found = json.loads(figures.read_text())
-    assert (found["kind"], found["name"]) == ("world", "toy@prod")
+    assert (found["kind"], found["name"]) == ("world", "worlds/toy")
     assert [row["clause"] for row in found["clauses"]] == [clause.__name__.replace("_", " ") for clause in CLAUSES]
     assert {row["verdict"] for row in found["clauses"]} == {"holds"}
+
+
+@pytest.mark.parametrize("name", ["toy@prod", "toy@1"])
+def test_a_world_of_the_catalogue_is_checked_as_its_bundle_is(
+    name: str, learned_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = Integrator(noise=0.1, camera=False, wind=False)
+    store = Store.create(tmp_path / "logs", toy.schema)
+    for episode in toy.episodes(9, 14, seed=3):
+        store.append(episode)
+    bare = open_world(learned_bundle)
+    assert isinstance(bare, LocalWorld)
+    assert isinstance(bare.engine, LearnedEngine)
+    engine = replace(bare.engine, notes={"data": store.content_hash()})
+    learned = LocalWorld(engine, bare.calibration, CrossEntropy(), num_proposals=0)
+    save_world(tmp_path / "world", learned, run={"split": {"held_out": [2, 7]}})
+    monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
+    Catalogue().publish(tmp_path / "world", "toy", alias="prod")
+    cases: list[WorldCase] = []
+
+    def noted(case: WorldCase) -> None:
+        cases.append(case)
+
+    monkeypatch.setattr("worldline.testing.worlds.CLAUSES", (noted,))
+    shown = RUN.invoke(app, ["conform", name, str(store.path)])
+    assert shown.exit_code == 0, shown.output
+    assert "2 episodes of" in shown.output
+    (case,) = cases
+    assert bare.calibration is not None
+    assert case.num_calibration == bare.calibration.num_episodes
 
 
 def test_a_breach_of_a_world_is_shown_with_where_to_look(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,9 @@ class Fault(StrEnum):
     BUSY = "429 with Retry-After"
     BROKEN = "500"
     KEY = "401, repeating the key"
+    KEY_ESCAPED = "401, repeating the key with JSON escapes"
+    KEY_ANSWERED = "the right answer, and the key with JSON escapes"
+    GARBLED = "a body that is not the gzip that it says"
     NOT_JSON = "a body that is no JSON"
     NO_CHOICE = "a completion without a choice"
     SILENT = "a completion without content"
@@ -131,14 +134,22 @@ class ChatServer:
             return 500, "out of order", {}
         if fault is Fault.KEY:
             return 401, f"who is {authorization}?", {}
+        if fault is Fault.KEY_ESCAPED:
+            return 401, _escaped(json.dumps({"error": f"who is {authorization}?"})), {}
+        if fault is Fault.GARBLED:
+            return 200, "no gzip", {"Content-Encoding": "gzip"}
         if fault is Fault.NOT_JSON:
             return 200, "<html>welcome</html>", {}
         if "response_format" in body and not self.takes_format:
             return 400, '{"error": {"message": "response_format is not supported"}}', {}
         usage = {"usage": {"prompt_tokens": 100, "completion_tokens": 20}} if self.tells_usage else {}
         content = None if fault is Fault.SILENT else self._content(fault, body)
+        if fault is Fault.KEY_ANSWERED:
+            told = json.dumps({**self.answer(body), "said": authorization, "again": authorization})
+            content = told.replace("/", "\\/", 1)  # within the text, one of the two is escaped as well
         choices = [] if fault is Fault.NO_CHOICE else [{"message": {"role": "assistant", "content": content}}]
-        return 200, json.dumps({"object": "chat.completion", "choices": choices, **usage}), {}
+        text = json.dumps({"object": "chat.completion", "choices": choices, **usage})
+        return 200, _escaped(text) if fault is Fault.KEY_ANSWERED else text, {}
 
     def _content(self, fault: Fault | None, body: dict[str, Any]) -> str:
         if fault is Fault.WORDS:
@@ -198,6 +209,11 @@ def latest(values: np.ndarray) -> np.ndarray:
     """The last value [*shape] of a history [H, *shape] that was measured; 0 where none was."""
     known = np.flatnonzero(np.isfinite(values.reshape(len(values), -1)).all(1))
     return np.asarray(values[known[-1]] if len(known) else np.zeros(values.shape[1:]))
+
+
+def _escaped(text: str) -> str:
+    """JSON that says the same, as encoders write it that do not trust slashes and signs."""
+    return text.replace("/", "\\/").replace("+", "\\u002B")
 
 
 def _inside(signal: Mapping[str, Any], value: np.ndarray) -> np.ndarray:

@@ -134,6 +134,16 @@ def test_what_is_no_completion_is_refused(server: ChatServer, waits: list[float]
     assert len(server.seen) == 1
 
 
+def test_a_body_that_cannot_be_unpacked_is_asked_for_again(server: ChatServer, waits: list[float]) -> None:
+    chat = chat_of(server, waits, endpoint={"num_retries": 1})
+    server.next(Fault.GARBLED)
+    assert chat.answers([ask(chat)], read) == [2.0]
+    assert waits == [1.0]
+    server.always(Fault.GARBLED)
+    with pytest.raises(UnavailableError, match=r"2 tries.*DecodingError"):
+        chat.answers([ask(chat, 2.0)], read)
+
+
 def test_a_server_that_takes_no_response_format_gets_none(waits: list[float]) -> None:
     with ChatServer(doubled, takes_format=False) as server:
         chat = chat_of(server, waits)
@@ -167,6 +177,27 @@ def test_the_key_goes_into_the_header_and_nowhere_else(
     monkeypatch.setenv("MY_KEY", "another-key")
     chat.answers([ask(chat, 2.0)], read)
     assert server.seen[-1].authorization == "Bearer another-key"
+
+
+def test_a_key_that_comes_back_with_json_escapes_is_blotted_out(
+    server: ChatServer, waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-ab/cd+efgh")
+    path, heard = tmp_path / "t.jsonl", []
+    chat = chat_of(server, waits, endpoint={"api_key_env": "MY_KEY"}, transcript=path)
+
+    def hear(text: str) -> float:
+        heard.append(text)
+        return read(text)
+
+    server.next(Fault.KEY_ANSWERED, Fault.KEY_ESCAPED)
+    assert chat.answers([ask(chat)], hear) == [2.0]
+    with pytest.raises(UnavailableError, match=r"status 401: .*who is Bearer \*\*\*") as refusal:
+        chat.answers([ask(chat, 2.0)], read)
+    assert json.loads(heard[0]) == {"x": [2.0], "said": "Bearer ***", "again": "Bearer ***"}
+    for text in (*heard, str(refusal.value), path.read_text()):
+        assert "sk-ab" not in text
+        assert "efgh" not in text
 
 
 def test_an_endpoint_from_a_bundle_is_asked_only_where_it_is_listed(

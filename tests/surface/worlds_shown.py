@@ -18,6 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from tests.engines.chat_server import ChatServer, latest
+from tests.surface.worlds_table import Abilities, ask, worlds_table
 
 from worldline.contracts.engine import Engine
 from worldline.contracts.episode import Episode
@@ -40,7 +41,6 @@ from worldline.registry import load, names
 from worldline.serve.http import serving
 from worldline.testing.toys import Integrator
 from worldline.train.batches import to_window
-from worldline.understanding.worlds_table import Abilities, ask, worlds_table
 from worldline.worlds.bundled import save_world
 from worldline.worlds.calibration import calibrate
 from worldline.worlds.catalogue import HOME, Catalogue, open_named

@@ -66,6 +66,18 @@ def test_episodes_and_a_goal_of_the_logs(tmp_path: Path) -> None:
     assert case.goal.tolerance["position"] == pytest.approx(float(spread))
 
 
+def test_no_more_is_read_than_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs, read, episode = stored(tmp_path / "logs", list(toy_episodes())), [], Store.episode
+
+    def counted(store: Store, number: int) -> Episode:
+        read.append(number)
+        return episode(store, number)
+
+    monkeypatch.setattr(Store, "episode", counted)
+    assert len(case_of(Exact(), logs, num_episodes=3).episodes) == 3
+    assert read == [0, 1, 2]
+
+
 def test_a_world_in_this_process_says_what_it_was_calibrated_on(tmp_path: Path) -> None:
     engine = Linear.fit(TOY.episodes(20, 14, seed=1), TOY.schema)
     calibration = calibrate(engine, TOY.episodes(40, 14, seed=2), horizon=4, num_windows=1, seed=0)

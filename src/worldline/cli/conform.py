@@ -108,10 +108,11 @@ def _world(
             f"{name} is checked on logs: whether bands, trust and surprise keep their word shows only on episodes that "
             f"it has not seen. Give held-out logs: worldline conform {name} LOGS."
         )
+    opened_from = _bundle(name)
     case = case_from_logs(
-        worldline.open(name),
+        worldline.open(opened_from),
         logs,
-        opened_from=name,
+        opened_from=opened_from,
         horizon=horizon,
         num_episodes=episodes,
         num_calibration=calibrated_on,
@@ -119,6 +120,15 @@ def _world(
     )
     print(f"{len(case.episodes)} episodes of {logs}, {horizon} steps ahead.")
     return outcomes(case, CLAUSES)
+
+
+def _bundle(name: str) -> str:
+    """The bundle that a name of the catalogue stands for now, which tells what was held out; other names stay."""
+    from worldline.worlds.catalogue import Catalogue
+
+    if "@" not in name or "/" in name or Path(name).exists():
+        return name
+    return str(Catalogue().resolve(name))
 
 
 def _part(kind: Kind, name: str) -> Iterator[Outcome]:

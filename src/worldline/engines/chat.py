@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -319,8 +320,14 @@ class Chat:
 
 
 def _without(key: str | None, text: str) -> str:
-    """`text` with the key blotted out, should a server repeat it; a word too short for a secret stays."""
-    return text if key is None or len(key) < 8 else text.replace(key, "***")
+    """`text` with the key blotted out, should a server repeat it; a word too short for a secret stays.
+
+    Escaped too, as JSON may have any letter, and JSON within JSON: no key is left when the text is decoded.
+    """
+    if key is None or len(key) < 8:
+        return text
+    letters = (rf"(?:\\{{0,4}}{re.escape(one)}|\\{{1,4}}u(?i:{ord(one):04x}))" for one in key)
+    return re.sub("".join(letters), "***", text)
 
 
 def _again(request: Request, text: str, problem: str) -> Request:

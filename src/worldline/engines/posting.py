@@ -58,14 +58,14 @@ class Poster:
             key: sent as a bearer token; None for none.
 
         Raises:
-            UnavailableError: no answer came in time.
+            UnavailableError: no answer came in time, or none that can be unpacked.
         """
         import httpx  # there, since this object is
 
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         try:
             response = self._client.post(self.url, json=body, headers=headers)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise UnavailableError(f"{type(error).__name__}: {str(error) or 'no answer in time'}") from error
         return Response(
             status=response.status_code,

@@ -13,6 +13,7 @@ from worldline.contracts.engine import Abducts, CallCost, Card, Differentiable, 
 from worldline.contracts.episode import Arrays, History
 from worldline.testing.clauses import Clause
 from worldline.testing.world_case import One, WorldCase, one_of
+from worldline.worlds.pieces import tail_of
 
 ABILITIES: Final[dict[str, type]] = {
     "abducts": Abducts,
@@ -71,11 +72,11 @@ def inputs_honest(case: WorldCase) -> None:
 
 def short_history(case: WorldCase) -> None:
     """A history shorter than `Card.context`, down to a single observation, is accepted."""
-    here = one_of(case.cut(), 0)
+    cut = case.cut()
     for length in range(1, case.card.context):
-        history = _last(here.history, length)
+        here = one_of(replace(cut, history=tail_of(cut.history, length)), 0)
         asked = f"{length} of the {case.card.context} observations of context"
-        for name, mean in CONTEXT.accepts(asked, partial(_means, case, replace(here, history=history))).items():
+        for name, mean in CONTEXT.accepts(asked, partial(_means, case, here)).items():
             CONTEXT.holds(bool(np.isfinite(mean).all()), f"{asked}, and the mean of {name!r} is not finite")
 
 
@@ -94,19 +95,4 @@ def _check_call(clause: Clause, call: CallCost) -> None:
 
 
 def _means(case: WorldCase, here: One) -> Arrays:
-    found = case.world.predict(here.history, here.actions, exogenous=here.exogenous, level=0.8)
-    return {name: forecast.mean for name, forecast in found.signals.items()}
-
-
-def _last(history: History, length: int) -> History:
-    """The last `length` observations of one world, and what lies between them."""
-
-    def tail(arrays: Arrays, number: int) -> Arrays:
-        return {name: value[len(value) - number :] for name, value in arrays.items()}
-
-    return History(
-        observations=tail(history.observations, length),
-        actions=tail(history.actions, length - 1),
-        exogenous=tail(history.exogenous, length - 1),
-        observed=tail(history.observed, length),
-    )
+    return {name: forecast.mean for name, forecast in case.predict_one(here).signals.items()}

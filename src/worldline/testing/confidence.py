@@ -16,8 +16,8 @@ from worldline.contracts.world import Forecast
 from worldline.errors import UnsupportedError
 from worldline.testing.chance import separation, tails
 from worldline.testing.clauses import Clause, as_float
-from worldline.testing.cuts import Cut, places, random_cut
-from worldline.testing.world_case import WorldCase, corrupt, one_of
+from worldline.testing.cuts import Cut, observed_of, places, random_cut
+from worldline.testing.world_case import WorldCase, corrupt, jump, one_of
 
 LEVELS: Final = (0.5, 0.8, 0.95)
 """Levels that bands are asked for."""
@@ -102,7 +102,7 @@ def trust_tells(case: WorldCase) -> None:
         TRUST.holds(bool(fine.all()), f"trust of {name} histories outside 0 to 1")
     if not prediction.calibrated:
         return
-    _seldom_small(case, TRUST, real, "trust of real histories")
+    seldom_small(case, TRUST, real, "trust of real histories")
     told = separation(wild, real)
     seen = f"trust of corrupted histories is below that of real ones in {told:.0%} of pairs (0.5 tells nothing)"
     TRUST.holds(told >= 0.75, f"{seen}; means {wild.mean():.3g} and {real.mean():.3g}")
@@ -128,7 +128,7 @@ def trust_heeds_steps(case: WorldCase) -> None:
     if told < CLEAR:
         return
     real, odd = as_float(case.predict(cut).trust), as_float(case.predict(broken).trust)
-    _seldom_small(case, TRUST, real, "trust of long histories")
+    seldom_small(case, TRUST, real, "trust of long histories")
     found = separation(odd, real)
     seen = f"one observation of the history is that of another episode: surprise sees it in {told:.0%} of pairs, trust"
     TRUST.holds(found >= 0.75, f"{seen} in {found:.0%} (50% tells nothing)")
@@ -146,10 +146,10 @@ def surprise_tells(case: WorldCase) -> None:
             calibrated = case.predict(case.cut()).calibrated
             SURPRISE.holds(not calibrated, "UnsupportedError, though the world says that it is calibrated")
             return
-        after = _p_values(case, _jump(episode, now + 1, case.seed + number))
+        after = _p_values(case, jump(episode, [now + 1], tuple(episode.observations), case.seed + number))
         real[number], odd[number] = [before[n][now] for n in names], [after[n][now] for n in names]
     for column, name in enumerate(names):
-        _seldom_small(case, SURPRISE, real[:, column], f"p-values of {name!r} on real steps")
+        seldom_small(case, SURPRISE, real[:, column], f"p-values of {name!r} on real steps")
         told = separation(odd[:, column], real[:, column])
         seen = f"p-values of {name!r} where it jumps are below those of real steps in {told:.0%} of pairs"
         SURPRISE.holds(told >= 0.75, f"{seen} (0.5 tells nothing)")
@@ -188,21 +188,11 @@ def _p_values(case: WorldCase, episode: Episode) -> Arrays:
     return found
 
 
-def _seldom_small(case: WorldCase, clause: Clause, values: NDArray[np.floating], what: str) -> None:
+def seldom_small(case: WorldCase, clause: Clause, values: NDArray[np.floating], what: str) -> None:
     """Raises AssertionError where more p-values are at most 0.1 than chance allows."""
     count = int((values <= 0.1).sum())
     chance = tails(count, len(values), 0.1, case.num_calibration).high
     clause.holds(chance >= case.alpha, f"{count} of {len(values)} {what} are at most 0.1 (chance {chance:.2g})")
-
-
-def _jump(episode: Episode, at: int, seed: int) -> Episode:
-    """The episode with one observation that is unlike any."""
-    wild = corrupt(episode.observations, seed)
-    mixed = {}
-    for name, value in episode.observations.items():
-        mixed[name] = value.copy()
-        mixed[name][at] = wild[name][at]
-    return replace(episode, observations=mixed)
 
 
 def _edges(forecast: Forecast) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
@@ -231,8 +221,7 @@ def _values(case: WorldCase, name: str) -> NDArray[np.floating]:
     rows = []
     for episode in case.episodes:
         value = as_float(episode.observations[name])
-        known = episode.observed.get(name, np.ones(len(value), bool)).astype(bool)
-        rows.append(np.where(known[:, None], value, np.nan))
+        rows.append(np.where(observed_of(episode, name)[:, None], value, np.nan))
     return np.concatenate(rows)
 
 

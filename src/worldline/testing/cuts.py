@@ -261,6 +261,11 @@ def hide(history: History, hidden: NDArray[np.bool_], values: str) -> History:
     return replace(history, observations=observations, observed=observed)
 
 
+def observed_of(episode: Episode, name: str) -> NDArray[np.bool_]:
+    """Where an observation signal was observed [T + 1]."""
+    return episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)
+
+
 def _with_masks(episode: Episode) -> Episode:
     """`episode` with a mask for every observation signal."""
     everything = {name: np.ones(len(value), bool) for name, value in episode.observations.items()}

@@ -65,6 +65,10 @@ class EngineCase:
         """The belief after `history`, always with the same draws."""
         return self.engine.observe(belief, history, seed=self.seed)
 
+    def answer(self, history: History, future: Future) -> Arrays:
+        """What is imagined after `history`, always with the same draws."""
+        return self.imagine(self.observe(history), future)
+
     def imagine(self, belief: EngineBelief, future: Future) -> Arrays:
         """The imagined signals, always with the same draws."""
         return self.engine.imagine(belief, future, num_samples=self.num_samples, seed=self.seed).signals

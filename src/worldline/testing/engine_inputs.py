@@ -12,8 +12,9 @@ from worldline.contracts.engine import Future
 from worldline.contracts.episode import Arrays, History
 from worldline.testing.cards import without
 from worldline.testing.clauses import Clause
-from worldline.testing.cuts import map_history, wider
+from worldline.testing.cuts import wider
 from worldline.testing.engine_case import EngineCase
+from worldline.worlds.pieces import tail_of
 
 INPUTS = Clause(name="engine.inputs", look="Card.inputs; what is listed is needed, and nothing else is looked at")
 CONTEXT = Clause(name="engine.context", look="Card.context; fewer observations are accepted, and cost accuracy only")
@@ -27,9 +28,9 @@ def inputs_honest(case: EngineCase) -> None:
     """Leaving out a signal that is no input changes nothing that is imagined; leaving out an input is refused."""
     cut = case.cut()
     history, future = cut.history, case.futures(cut)[0]
-    due = _answer(case, history, future)
+    due = case.answer(history, future)
     for name in history.observations:
-        ask = partial(_answer, case, without(history, name), future)
+        ask = partial(case.answer, without(history, name), future)
         if name in case.card.inputs:
             INPUTS.refuses(f"the history lacks {name!r}, which the card lists as an input", ask, name)
         elif len(history.observations) > 1:
@@ -43,7 +44,7 @@ def fewer_observations(case: EngineCase) -> None:
     future = case.futures(cut)[0]
     for length in range(1, case.card.context):
         asked = f"{length} of the {case.card.context} observations of context"
-        for name, value in CONTEXT.accepts(asked, partial(_answer, case, _last(cut.history, length), future)).items():
+        for name, value in CONTEXT.accepts(asked, partial(case.answer, tail_of(cut.history, length), future)).items():
             CONTEXT.holds(bool(np.isfinite(value).all()), f"{asked}, and {name!r} is not finite")
 
 
@@ -74,21 +75,7 @@ def messages_tell(case: EngineCase) -> None:
     for place, arrays, names, put in asks:
         for name in names:
             fewer = {other: value for other, value in arrays.items() if other != name}
-            MESSAGES.refuses(f"no {name!r} in the {place}", partial(_answer, case, *put(fewer)), name)
+            MESSAGES.refuses(f"no {name!r} in the {place}", partial(case.answer, *put(fewer)), name)
             wide, due = wider(arrays[name], schema[name]), schema[name].shape
             what = f"{name!r} misshapen in the {place}"
-            MESSAGES.refuses(what, partial(_answer, case, *put({**arrays, name: wide})), name, due, wide.shape)
-
-
-def _answer(case: EngineCase, history: History, future: Future) -> Arrays:
-    return case.imagine(case.observe(history), future)
-
-
-def _last(history: History, length: int) -> History:
-    """The last `length` observations of W worlds, and what lies between them."""
-
-    def tail(arrays: Arrays, number: int) -> Arrays:
-        return {name: value[:, value.shape[1] - number :] for name, value in arrays.items()}
-
-    kept = map_history(history, lambda arrays: tail(arrays, length))
-    return replace(kept, actions=tail(history.actions, length - 1), exogenous=tail(history.exogenous, length - 1))
+            MESSAGES.refuses(what, partial(case.answer, *put({**arrays, name: wide})), name, due, wide.shape)

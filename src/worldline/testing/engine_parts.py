@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 
 from worldline.contracts.engine import Engine, Parts, Storable
@@ -41,11 +42,8 @@ def parts_restore(case: EngineCase) -> None:
     PARTS.holds(again.describe() == case.card, "the engine that was built again has another card")
     cut = case.cut()
     future = case.futures(cut)[0]
-    other = EngineCase(
-        engine=again, episodes=case.episodes, horizon=case.horizon, num_samples=case.num_samples, seed=case.seed
-    )
-    due = case.imagine(case.observe(cut.history), future)
-    found = other.imagine(other.observe(cut.history), future)
+    due = case.answer(cut.history, future)
+    found = replace(case, engine=again).answer(cut.history, future)
     PARTS.all_equal(found, due, within=0.0, seen="the engine that was built again imagines something else")
     wrong = {f"without the array {name!r}": _without(parts, name) for name in parts.arrays}
     wrong["of another engine"] = Parts(config={"nonsense": 1}, arrays={})

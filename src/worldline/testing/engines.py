@@ -288,20 +288,20 @@ def input_errors(case: EngineCase) -> None:
             observations=_without(history.observations, name),
             observed=_without(history.observed, name),
         )
-        _refused(case, f"no {name!r} in the history", partial(_answer, case, fewer, future), due)
+        _refused(case, f"no {name!r} in the history", partial(case.answer, fewer, future), due)
         double = {**history.observations, name: wider(history.observations[name], case.card.schema[name])}
         broken = replace(history, observations=double)
-        _refused(case, f"{name!r} of another shape", partial(_answer, case, broken, future), due)
+        _refused(case, f"{name!r} of another shape", partial(case.answer, broken, future), due)
     for name in future.actions:
         less = replace(history, actions=_without(history.actions, name))
-        _refused(case, f"no {name!r} in the history", partial(_answer, case, less, future), due)
+        _refused(case, f"no {name!r} in the history", partial(case.answer, less, future), due)
         short = replace(future, actions=_without(future.actions, name))
-        _refused(case, f"no {name!r} in the future", partial(_answer, case, history, short), due)
+        _refused(case, f"no {name!r} in the future", partial(case.answer, history, short), due)
     for name in future.exogenous:
         calm = replace(history, exogenous=_without(history.exogenous, name))
-        _refused(case, f"no {name!r} in the history", partial(_answer, case, calm, future), due)
+        _refused(case, f"no {name!r} in the history", partial(case.answer, calm, future), due)
         bare = replace(future, exogenous=_without(future.exogenous, name))
-        _refused(case, f"no {name!r} in the future", partial(_answer, case, history, bare), due)
+        _refused(case, f"no {name!r} in the future", partial(case.answer, history, bare), due)
 
 
 def timing(case: EngineCase) -> None:
@@ -484,10 +484,6 @@ def _split(history: History) -> tuple[History, History]:
 
 def _without(arrays: Arrays, name: str) -> Arrays:
     return {other: value for other, value in arrays.items() if other != name}
-
-
-def _answer(case: EngineCase, history: History, future: Future) -> Arrays:
-    return case.imagine(case.observe(history), future)
 
 
 def _refused(case: EngineCase, what: str, ask: Callable[[], Arrays], due: Arrays | None) -> None:

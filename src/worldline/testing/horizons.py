@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Episode
+from worldline.contracts.world import Forecast
 from worldline.testing.clauses import Clause, as_float
-from worldline.testing.cuts import ROUNDS, Cut, random_cut
+from worldline.testing.cuts import ROUNDS, Cut, observed_of
 from worldline.testing.world_case import WorldCase
 from worldline.worlds.pieces import mean_of
 
@@ -69,10 +69,12 @@ def horizon_honest(case: WorldCase) -> None:
         HORIZON.holds(bool((reached >= 0).all() and (reached <= case.horizon).all()), seen)
         seen = f"signal {name!r}: the horizon is {reached.max()}, though nothing was calibrated"
         HORIZON.holds(prediction.calibrated or bool((reached == 0).all()), seen)
-    if not prediction.calibrated:
+    if not prediction.calibrated or not case.vectors:
         return
+    more = [replace(case, seed=case.seed + number).cut() for number in range(1, ROUNDS)]
+    asked = [(cut, prediction), *((each, case.predict(each)) for each in more)]
     for name in case.vectors:
-        rounds = [_round(case, name, case.seed + number) for number in range(ROUNDS)]
+        rounds = [_round(case, name, each, said.signals[name]) for each, said in asked]
         for step in range(case.horizon):
             within = _by_episode(rounds, step, [one.horizon > step for one in rounds])
             worse = _above_zero(case, within.model - within.persistence) or _above_zero(
@@ -87,12 +89,12 @@ def horizon_honest(case: WorldCase) -> None:
             HORIZON.holds(not better, seen)
 
 
-def _round(case: WorldCase, name: str, seed: int) -> Round:
+def _round(case: WorldCase, name: str, cut: Cut, forecast: Forecast) -> Round:
     """The errors and claims on a piece of each episode."""
-    signal, cut = case.card.schema[name], random_cut(case.episodes, length=case.length, horizon=case.horizon, seed=seed)
-    forecast = case.predict(cut).signals[name]
-    truth = as_float(cut.truth[name])
-    every = np.concatenate([as_float(episode.observations[name])[_known(episode, name)] for episode in case.episodes])
+    signal, truth = case.card.schema[name], as_float(cut.truth[name])
+    every = np.concatenate(
+        [as_float(episode.observations[name])[observed_of(episode, name)] for episode in case.episodes]
+    )
     middle = mean_of(signal, every[None])[0]
     variance = max(float(np.square(signal.difference(every, middle)).sum(-1).mean()), 1e-12)
 
@@ -151,7 +153,3 @@ def _figures(skill: Skill) -> str:
         f"its squared error is {_average(skill.model):.3g} of the variance, that of persistence "
         f"{_average(skill.persistence):.3g}, of the mean {_average(skill.mean):.3g}"
     )
-
-
-def _known(episode: Episode, name: str) -> NDArray[np.bool_]:
-    return episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)

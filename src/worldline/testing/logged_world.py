@@ -18,6 +18,7 @@ from worldline.data.opening import open_logs
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import DataError, InputError
 from worldline.testing.clauses import as_float
+from worldline.testing.cuts import observed_of
 from worldline.testing.world_case import WorldCase
 from worldline.worlds.local import LocalWorld
 
@@ -56,8 +57,10 @@ def case_from_logs(
     need = max(card.context, 2) - 1 + horizon + MARGIN
     kept: list[Episode] = []
     for episode in _read(card, logs, opened_from):
-        if episode.num_steps >= need and len(kept) < num_episodes:
+        if episode.num_steps >= need:
             kept.append(_only(episode, card.schema))
+        if len(kept) >= num_episodes:
+            break
     if len(kept) < 2:
         raise DataError(
             f"{len(kept)} episodes have the {need} steps that the checks need ({max(card.context, 2)} observations, "
@@ -90,9 +93,9 @@ def logged_goal(card: Card, episodes: Sequence[Episode], horizon: int) -> Goal:
             if card.schema[name].kind is not kind or (kind is Kind.IMAGE and "reaches" not in card.abilities):
                 continue
             values = np.concatenate(
-                [as_float(episode.observations[name])[_known(episode, name)] for episode in episodes]
+                [as_float(episode.observations[name])[observed_of(episode, name)] for episode in episodes]
             )
-            later = [episode.observations[name][horizon] for episode in episodes if _known(episode, name)[horizon]]
+            later = [episode.observations[name][horizon] for episode in episodes if observed_of(episode, name)[horizon]]
             if not later:
                 continue
             spread = float(values.std(0).max()) if kind is Kind.VECTOR else 0.0
@@ -165,7 +168,3 @@ def _only(episode: Episode, schema: Schema) -> Episode:
         observed=pick(episode.observed, Role.OBSERVATION),
         rewards={},
     )
-
-
-def _known(episode: Episode, name: str) -> np.ndarray:
-    return episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.world import Surprise
 from worldline.testing.chance import separation, tails
 from worldline.testing.clauses import Clause
+from worldline.testing.confidence import seldom_small
 from worldline.testing.cuts import places
-from worldline.testing.world_case import WorldCase, corrupt
+from worldline.testing.world_case import WorldCase, jump
 
 MOST_MOMENTS, LARGEST_P_VALUE = 10, 0.1
 
@@ -64,7 +64,7 @@ def moments_in_order(case: WorldCase) -> None:
     for number, episode in enumerate(case.episodes[:10]):
         for seen in (
             episode,
-            _jump(episode, range(1, episode.num_steps + 1, 2), tuple(case.vectors), case.seed + number),
+            jump(episode, range(1, episode.num_steps + 1, 2), tuple(case.vectors), case.seed + number),
         ):
             _check_moments(case, case.world.surprise(seen))
 
@@ -109,15 +109,12 @@ def surprise_together(case: WorldCase) -> None:
     for number, (episode, now) in enumerate(zip(some, at, strict=True)):
         before = _together(case.world.surprise(episode))
         for name, names in parts.items():
-            jumped = _jump(episode, [now + 1], names[:1], case.seed + number)
+            jumped = jump(episode, [now + 1], names[:1], case.seed + number)
             real[name].append(float(before[name][now]))
             odd[name].append(float(_together(case.world.surprise(jumped))[name][now]))
     for name in parts:
         values = np.asarray(real[name])
-        count = int((values <= 0.1).sum())
-        chance = tails(count, len(values), 0.1, case.num_calibration).high
-        seen = f"{count} of {len(values)} p-values of {name} on real steps are at most 0.1 (chance {chance:.2g})"
-        TOGETHER.holds(chance >= case.alpha, seen)
+        seldom_small(case, TOGETHER, values, f"p-values of {name} on real steps")
         told = separation(np.asarray(odd[name]), values)
         seen = f"p-values of {name} where a signal of it jumps are below those of real steps in {told:.0%} of pairs"
         TOGETHER.holds(told >= 0.75, f"{seen} (50% tells nothing)")
@@ -183,14 +180,3 @@ def _check_moments(case: WorldCase, found: Surprise) -> None:
         each = [float(found.p_values[name][moment.step]) for name in moment.signals]
         seen = f"the signals of the moment at step {moment.step} are not the most unexpected first: {each}"
         MOMENTS.holds(each == sorted(each), seen)
-
-
-def _jump(episode: Episode, at: Iterable[int], names: tuple[str, ...], seed: int) -> Episode:
-    """The episode with some observations of these signals unlike any."""
-    wild, steps = corrupt({name: episode.observations[name] for name in names}, seed), list(at)
-    mixed: dict[str, NDArray[np.generic]] = {}
-    for name in names:
-        mixed[name] = episode.observations[name].copy()
-        mixed[name][steps] = wild[name][steps]
-    jumped: Arrays = {**episode.observations, **mixed}
-    return replace(episode, observations=jumped)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
@@ -104,7 +105,7 @@ class WorldCase:
     def batch_goal(self, num_worlds: int) -> Goal:
         """The goal, the same for each of W worlds."""
         targets = {name: np.stack([value] * num_worlds) for name, value in self.goal.targets.items()}
-        return Goal(targets=targets, tolerance=self.goal.tolerance)
+        return replace(self.goal, targets=targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,3 +154,14 @@ def corrupt(arrays: Arrays, seed: int) -> Arrays:
         else:
             wild[name] = value.copy()
     return wild
+
+
+def jump(episode: Episode, at: Iterable[int], names: tuple[str, ...], seed: int) -> Episode:
+    """The episode with some observations of these signals unlike any."""
+    wild, steps = corrupt({name: episode.observations[name] for name in names}, seed), list(at)
+    mixed: dict[str, NDArray[np.generic]] = {}
+    for name in names:
+        mixed[name] = episode.observations[name].copy()
+        mixed[name][steps] = wild[name][steps]
+    jumped: Arrays = {**episode.observations, **mixed}
+    return replace(episode, observations=jumped)

@@ -3,12 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.surface.worlds_table import Abilities, ask, worlds_table
 
 from worldline.contracts.engine import CallCost, Card
 from worldline.engines.trivial import Linear, Persistence
 from worldline.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
-from worldline.understanding.worlds_table import Abilities, ask, worlds_table
 from worldline.worlds.calibration import calibrate
 from worldline.worlds.local import LocalWorld
 

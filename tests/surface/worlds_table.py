@@ -107,7 +107,7 @@ def _word(able: bool) -> str:
 
 
 def _goals(world: World, card: Card, episode: Episode, now: History, ahead: Arrays | None) -> str:
-    """Whether it plans towards a vector; a world that heeds no actions plans, and nothing comes of it."""
+    """Whether it plans towards a vector; a world that heeds no actions is not asked, since it refuses."""
     vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
     if not vectors or not card.heeds_actions:
         return _NO if card.heeds_actions else "heeds no actions"

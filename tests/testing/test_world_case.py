@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.testing.exact_world import Drawing, Exact, toy_case, toy_episodes, toy_goal
+
+from worldline.costs import Price
+from worldline.testing.clauses import breaches
+from worldline.testing.plans import plan_heeds_proposals, plan_of_batch
+from worldline.testing.world_case import WorldCase
+from worldline.testing.worlds import batch_is_loop, costs_add_up, plan_honest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"discount": 0.5}, {"last_only": True}, {"risk": 0.25}, {"costs": (Price(signal="push", price=1.0),)}],
+    ids=str,
+)
+@pytest.mark.parametrize("clause", [batch_is_loop, plan_of_batch, costs_add_up, plan_honest, plan_heeds_proposals])
+def test_a_goal_may_say_how_costs_add_up(clause: Callable[[WorldCase], None], change: dict[str, Any]) -> None:
+    world = Drawing() if "risk" in change else Exact()
+    case = replace(toy_case(world, toy_episodes()[:6]), goal=replace(toy_goal(), **change))
+    assert breaches("an honest world", case, [clause]) == []
