@@ -125,10 +125,9 @@ def _world(
 def _bundle(name: str) -> str:
     """The bundle that a name of the catalogue stands for now, which tells what was held out; other names stay."""
     from worldline.worlds.catalogue import Catalogue
+    from worldline.worlds.opening import is_reference
 
-    if "@" not in name or "/" in name or Path(name).exists():
-        return name
-    return str(Catalogue().resolve(name))
+    return str(Catalogue().resolve(name)) if is_reference(name) else name
 
 
 def _part(kind: Kind, name: str) -> Iterator[Outcome]:

@@ -45,7 +45,7 @@ def open_target(
     folder = Path(target)
     if holds_bundle(folder):
         return open_world(folder, planner=planner, adaptation=adaptation)
-    if isinstance(target, str) and not folder.exists() and "@" in target and "/" not in target:
+    if isinstance(target, str) and is_reference(target):
         from worldline.worlds.catalogue import open_named
 
         return open_named(target, planner=planner, adaptation=adaptation)
@@ -54,3 +54,8 @@ def open_target(
         f"{str(target)!r} {problem}. Give the folder of a bundle (one with a manifest.json), the URL of a served "
         "world (http://host:port), or a name in the catalogue (greenhouse@prod, greenhouse@3)."
     )
+
+
+def is_reference(target: str) -> bool:
+    """Whether a world of this name is looked for in the catalogue, as `greenhouse@prod` is where no folder has it."""
+    return "@" in target and "/" not in target and not Path(target).exists()
