@@ -361,6 +361,8 @@ def _first_scores(
 def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_windows: int) -> Floats:
     """The last step [] at which a signal is predicted with skill, see `Forecast.horizon`.
 
+    Episodes that did not observe it at a step say nothing of that step.
+
     Args:
         error: [W, T, *shape] of the world.
         pieces: that it was made on; `num_windows` from each episode, one episode after the other.
@@ -375,20 +377,24 @@ def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_wi
     seen = pieces.history.observed.get(signal.name)
     last = np.where(np.ones(len(truth), bool)[:, None] if seen is None else seen[:, -1:].astype(bool), last, mean)
 
+    count = known.reshape(-1, num_windows, known.shape[1]).sum(1)
+    told = (count > 0).sum(0)
+    enough = told >= min(2, len(count))
+
     def loss(apart: Floats) -> Floats:
-        """Per episode and step the mean squared error over the variance."""
-        each = np.where(known, (apart**2).sum(-1) / variance, 0.0)
-        episodes, count = (x.reshape(-1, num_windows, x.shape[1]).sum(1) for x in (each, known.astype(float)))
-        return np.asarray(episodes / np.maximum(count, 1))
+        """Per episode and step the mean squared error over the variance; NaN where nothing was observed."""
+        each = np.where(known, (apart**2).sum(-1) / variance, 0.0).reshape(-1, num_windows, known.shape[1]).sum(1)
+        return np.where(enough, each / np.where(count > 0, count, np.nan), 0.0)
 
     own, held, typical = (
         loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
     )
-    floor = np.where(held.mean(0) < typical.mean(0), held, typical)
+    floor = np.where(np.nanmean(held, 0) < np.nanmean(typical, 0), held, typical)
     better = floor - own
-    spread = better.std(0, ddof=1) if len(better) > 1 else math.inf  # one episode tells nothing of others
-    sure = better.mean(0) > SURE * spread / math.sqrt(len(better))
-    good = np.flatnonzero(sure | (own.mean(0) <= 0.05))
+    # One episode tells nothing of others.
+    spread = np.nanstd(better, axis=0, ddof=1) if len(better) > 1 else math.inf
+    sure = np.nanmean(better, 0) > SURE * spread / np.sqrt(np.maximum(told, 1))
+    good = np.flatnonzero(enough & (sure | (np.nanmean(own, 0) <= 0.05)))
     return np.asarray(good[-1] + 1 if len(good) else 0, dtype=np.float64)
 
 
