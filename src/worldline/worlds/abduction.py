@@ -183,12 +183,13 @@ def _seen(episode: Episode, name: str) -> NDArray[np.bool_]:
 
 
 def _filled(values: NDArray[np.generic], seen: NDArray[np.bool_]) -> NDArray[np.generic]:
-    """`values` with each gap filled by the nearest value that was seen."""
+    """`values` with each gap filled by the nearest value that was seen, of two the earlier."""
     if seen.all() or not seen.any():
         return values
-    places = np.flatnonzero(seen)
-    nearest = np.abs(np.arange(len(values))[:, None] - places).argmin(1)
-    return np.asarray(values[places[nearest]])
+    places, at = np.flatnonzero(seen), np.arange(len(values))
+    later = np.searchsorted(places, at).clip(max=len(places) - 1)
+    before, after = places[np.maximum(later - 1, 0)], places[later]
+    return np.asarray(values[np.where(np.abs(at - before) <= np.abs(after - at), before, after)])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
