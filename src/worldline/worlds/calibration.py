@@ -24,7 +24,7 @@ from worldline.errors import DataError, InputError
 from worldline.worlds.abduction import causes_of
 from worldline.worlds.causes import HiddenCauses
 from worldline.worlds.novelty import InputNovelty, fit_input_novelty
-from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of
+from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of, worlds_of
 from worldline.worlds.strangeness import LENGTHS, Strangeness, fit_strangeness, novelty_of
 
 Floats = NDArray[np.floating]
@@ -61,6 +61,7 @@ class Calibration:
         input_novelty: measures novelty where the engine does not; None where it does.
         strangeness: measures how unlike the windows a history is, its steps too.
         strange: [L, K * k], sorted along the last axis: of the windows, for each of `strangeness.lengths`.
+        complete: whether nothing was missing in the windows that `strange` was measured on.
         causes: how episodes differ from what the engine expects, for `World.what_if`; None where nothing was found.
     """
 
@@ -77,6 +78,7 @@ class Calibration:
     input_novelty: InputNovelty | None
     strangeness: Strangeness
     strange: Floats
+    complete: bool
     causes: HiddenCauses | None = None
 
     @property
@@ -136,6 +138,9 @@ class Calibration:
     def trust_in(self, engine: Engine, belief: EngineBelief, history: History, *, seed: int) -> Floats:
         """The p-value [W] of each history [W, H, *shape]: of its present, and of its steps beyond the context.
 
+        Where nothing was missing in the calibration data, a history is judged from its last gap on. Where they had gaps
+        themselves it is judged as a whole: its p-value then holds for histories with gaps like theirs.
+
         Args:
             engine: the one that was calibrated.
             belief: after the whole history.
@@ -146,11 +151,17 @@ class Calibration:
         novelty = novelty_of(engine, self.input_novelty, history, belief=belief, seed=seed)
         length = next(iter(history.observations.values())).shape[1]
         whole = all(s.name in history.observations for s in card.schema.observations if s.kind is Kind.VECTOR)
-        row = self.strangeness.row(max(length - card.context, 0)) if whole and self.tells_errors else 0
-        if row == 0:
+        if not whole or not self.tells_errors:
             return self.trust(novelty)
-        steps = tail_of(history, card.context + self.strangeness.lengths[row])
-        return _p_value(self.strange[row], self.strangeness.measure(engine, steps, novelty, row), self.num_windows)
+        lengths = _since_gap(history) if self.complete else np.full(len(novelty), length)
+        rows = self.strangeness.row(np.maximum(lengths - card.context, 0))
+        trust = self.trust(novelty)
+        for row in np.unique(rows[rows > 0]):
+            those = rows == row
+            steps = tail_of(worlds_of(history, those), card.context + self.strangeness.lengths[row])
+            strange = self.strangeness.measure(engine, steps, novelty[those], int(row))
+            trust[those] = _p_value(self.strange[row], strange, self.num_windows)
+        return trust
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
         """The p-values [W] of one-step errors [W, ...] of every predicted signal, as `pieces.errors` gives them."""
@@ -177,7 +188,7 @@ class Calibration:
             f"{part}/{name}": value for part in _PARTS for name, value in vars(self)[part].items()
         }
         arrays |= {"novelty": self.novelty, "steps": self.steps, "strange": self.strange}
-        arrays |= {"num_windows": np.asarray(self.num_windows, dtype=np.int64)}
+        arrays |= {"num_windows": np.asarray(self.num_windows, dtype=np.int64), "complete": np.asarray(self.complete)}
         if self.input_novelty is not None:
             arrays |= {f"input_novelty/{name}": value for name, value in vars(self.input_novelty).items()}
         arrays |= {f"strangeness/{name}": value for name, value in vars(self.strangeness).items()}
@@ -222,6 +233,7 @@ class Calibration:
             input_novelty=InputNovelty(**measure) if measure else None,
             strangeness=Strangeness(**strangeness),
             strange=np.asarray(whole["strange"], dtype=np.float64),
+            complete=bool(whole["complete"]),
             causes=HiddenCauses.from_arrays(causes) if causes else None,
         )
 
@@ -243,7 +255,7 @@ class StepPValues:
 
 _MEASURE = {"centre", "scale", "whitening"}
 _STRANGENESS = {field.name for field in fields(Strangeness)}
-_WHOLE = {"novelty", "num_windows", "steps", "strange"}
+_WHOLE = {"complete", "novelty", "num_windows", "steps", "strange"}
 
 
 def calibrate(
@@ -313,6 +325,7 @@ def calibrate(
         strangeness=trust.strangeness,
         strange=trust.strange,
         novelty=trust.novelty,
+        complete=trust.complete,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
     )
 
@@ -324,6 +337,7 @@ class _Trust:
     strangeness: Strangeness
     strange: Floats
     novelty: Floats
+    complete: bool
 
 
 def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[History], seed: int) -> _Trust:
@@ -334,7 +348,12 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[History
     usual, novelty = (novelty_of(engine, measure, past, seed=seed) for past in pasts)
     strangeness = fit_strangeness(engine, shaping, usual, lengths)
     strange = [strangeness.measure(engine, scoring, novelty, row) for row in range(len(strangeness.lengths))]
-    return _Trust(strangeness=strangeness, strange=np.sort(np.stack(strange), axis=1), novelty=np.sort(novelty))
+    return _Trust(
+        strangeness=strangeness,
+        strange=np.sort(np.stack(strange), axis=1),
+        novelty=np.sort(novelty),
+        complete=all(seen.all() for past in pasts for seen in past.observed.values()),
+    )
 
 
 def _pasts(
@@ -450,6 +469,13 @@ def _together(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, F
     # A world of pictures alone may predict nothing, and is calibrated for its trust.
     steps = np.maximum.reduce(list(relative.values())) if relative else np.zeros(0)
     return StepPValues(signals=relative, entities=entities, steps=steps)
+
+
+def _since_gap(history: History) -> NDArray[np.integer]:
+    """How many observations [W] lie behind the last at which something was missing; all where nothing was."""
+    shape = next(iter(history.observations.values())).shape[:2]
+    seen = np.logical_and.reduce([np.ones(shape, bool), *(mask.astype(bool) for mask in history.observed.values())])
+    return np.asarray(np.logical_and.accumulate(seen[:, ::-1], axis=1).sum(1))
 
 
 def _values(episodes: Sequence[Episode], name: str) -> Floats:

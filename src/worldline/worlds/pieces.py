@@ -91,6 +91,20 @@ def tail_of(history: History, length: int) -> History:
     )
 
 
+def worlds_of(history: History, those: NDArray[np.bool_]) -> History:
+    """The histories of some of W worlds."""
+
+    def kept(arrays: Arrays) -> Arrays:
+        return {name: value[those] for name, value in arrays.items()}
+
+    return History(
+        observations=kept(history.observations),
+        actions=kept(history.actions),
+        exogenous=kept(history.exogenous),
+        observed=kept(history.observed),
+    )
+
+
 def unfold(card: Card, history: History, num_steps: int) -> Pieces:
     """The last steps of W histories as W * num_steps pieces of one step each, those of a world in order of time.
 

@@ -82,9 +82,9 @@ class Strangeness:
         """Numbers of steps that it can look at."""
         return LENGTHS[: len(self.usual)]
 
-    def row(self, num_steps: int) -> int:
-        """Which of `lengths` is the largest that so many steps allow."""
-        return int(np.searchsorted(self.lengths, num_steps, side="right")) - 1
+    def row(self, num_steps: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Which of `lengths` is the largest that so many steps [W] allow, [W]."""
+        return np.asarray(np.searchsorted(self.lengths, num_steps, side="right") - 1)
 
     def measure(self, engine: Engine, history: History, novelty: Floats, row: int) -> Floats:
         """The strangeness [W] of histories that hold the context and `lengths[row]` steps more.
