@@ -145,7 +145,7 @@ class Calibration:
             engine: the one that was calibrated.
             belief: after the whole history.
             history: W worlds. Where it lacks a vector that the calibration data hold, only the present is judged.
-            seed: of the engine's draws.
+            seed: of what the engine draws for the present; for the steps before it that is always drawn with seed 0.
         """
         card = engine.describe()
         novelty = novelty_of(engine, self.input_novelty, history, belief=belief, seed=seed)
@@ -278,7 +278,8 @@ def calibrate(
         horizon: T, the longest prediction that will have a band, at least 1.
         num_windows: k, windows from each episode at random places, at least 1. More make the result less a matter
             of chance, not the level more certain: K episodes support levels up to K / (K + 1).
-        seed: of the windows and of the engine's draws.
+        seed: of the windows and of the engine's draws, but for those of the steps that trust judges: as when a world is
+            asked for its trust, their seed is 0.
         trust_steps: the most steps of a history beyond the context that trust judges, each of which is predicted in
             every window; 0 for the present alone, where predictions are dear.
         with_causes: whether to learn how episodes differ, for `World.what_if`. Asks for a prediction of every step of

@@ -176,7 +176,10 @@ class Watched:
 
 
 def watch(engine: Engine, history: History, num_steps: int) -> Watched:
-    """What happened in the last `num_steps` steps of histories that hold so many beyond the context."""
+    """What happened in the last `num_steps` steps of histories that hold so many beyond the context.
+
+    The engine's draws are always those of seed 0, so that calibration and use see the same.
+    """
     card = engine.describe()
     vectors = vectors_of(card)
     pieces = unfold(card, history, num_steps)
