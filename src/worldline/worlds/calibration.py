@@ -24,7 +24,7 @@ from worldline.errors import DataError, InputError
 from worldline.worlds.abduction import causes_of
 from worldline.worlds.causes import HiddenCauses
 from worldline.worlds.novelty import InputNovelty, fit_input_novelty
-from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of, worlds_of
+from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of, vectors_of, worlds_of
 from worldline.worlds.strangeness import LENGTHS, Strangeness, fit_strangeness, novelty_of
 
 Floats = NDArray[np.floating]
@@ -292,7 +292,7 @@ def calibrate(
     if horizon < 1 or num_windows < 1:
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
     card, rng = engine.describe(), np.random.default_rng(seed)
-    vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
+    vectors = [signal.name for signal in vectors_of(card)]
     usable = _long_enough(episodes, card.context, horizon)
     order = [usable[i] for i in rng.permutation(len(usable))]
     num_scale = max(1, len(order) // SCALE_SHARE)
@@ -363,7 +363,7 @@ def _pasts(
     """`count` histories of each episode: the context and as many steps more as all episodes allow, `most` at most."""
     whole = all(s.name in every[0].observations for s in card.schema.observations if s.kind is Kind.VECTOR)
     spare = min(episode.num_steps for episode in every) - card.context
-    told = any(card.schema[name].kind is Kind.VECTOR for name in card.predicts) and whole
+    told = bool(vectors_of(card)) and whole
     num_steps = max(length for length in LENGTHS if length <= (min(spare, most) if told else 0) or length == 0)
     length = card.context + num_steps
     return cut(card.schema, _places(part, length, 1, count, rng), length=length, horizon=1, truth=()).history

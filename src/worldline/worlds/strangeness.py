@@ -30,11 +30,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Novelty
+from worldline.contracts.engine import Engine, EngineBelief, Novelty
 from worldline.contracts.episode import History
-from worldline.contracts.schema import Kind, Signal
+from worldline.contracts.schema import Kind
 from worldline.worlds.novelty import InputNovelty
-from worldline.worlds.pieces import residuals, tail_of, unfold
+from worldline.worlds.pieces import residuals, tail_of, unfold, vectors_of
 
 Floats = NDArray[np.floating]
 
@@ -213,11 +213,6 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
         drive=np.concatenate(drive, -1),
         known=known.reshape(shape),
     )
-
-
-def vectors_of(card: Card) -> tuple[Signal, ...]:
-    """The predicted vectors."""
-    return tuple(card.schema[name] for name in card.predicts if card.schema[name].kind is Kind.VECTOR)
 
 
 def fit_strangeness(engine: Engine, history: History, novelty: Floats, lengths: Sequence[int]) -> Strangeness:
