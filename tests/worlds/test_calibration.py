@@ -156,9 +156,12 @@ def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> Non
     np.testing.assert_array_equal(found.steps, due.steps)
     assert again.input_novelty is not None
     arrays = calibration.to_arrays()
-    del arrays["spread/position"]
-    with pytest.raises(DataError, match="no calibration"):
-        Calibration.from_arrays(arrays)
+    for wrong in (
+        {name: value for name, value in arrays.items() if name != "spread/position"},
+        arrays | {"strange": np.concatenate([calibration.novelty[None], calibration.strange])},  # as it once was
+    ):
+        with pytest.raises(DataError, match="no calibration"):
+            Calibration.from_arrays(wrong)
 
 
 def test_too_few_or_short_episodes_are_refused(engine: Linear) -> None:

@@ -60,7 +60,8 @@ class Calibration:
         novelty: [K * k], sorted, of the windows' presents.
         input_novelty: measures novelty where the engine does not; None where it does.
         strangeness: measures how unlike the windows a history is, its steps too.
-        strange: [L, K * k], sorted along the last axis: of the windows, for each of `strangeness.lengths`.
+        strange: [L - 1, K * k], sorted along the last axis: of the windows, for each of `strangeness.lengths` but 0, of
+            which `novelty` tells.
         complete: whether nothing was missing in the windows that `strange` was measured on.
         causes: how episodes differ from what the engine expects, for `World.what_if`; None where nothing was found.
     """
@@ -160,7 +161,7 @@ class Calibration:
             those = rows == row
             steps = tail_of(worlds_of(history, those), card.context + self.strangeness.lengths[row])
             strange = self.strangeness.measure(engine, steps, novelty[those], int(row))
-            trust[those] = _p_value(self.strange[row], strange, self.num_windows)
+            trust[those] = _p_value(self.strange[row - 1], strange, self.num_windows)
         return trust
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
@@ -217,6 +218,7 @@ class Calibration:
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
         strangeness = groups["strangeness"]
         complete = whole.keys() == _WHOLE and strangeness.keys() == _STRANGENESS
+        complete = complete and len(whole["strange"]) == len(strangeness["usual"]) - 1
         if not complete or measure.keys() not in (set(), _MEASURE) or not same:
             raise DataError(f"arrays {sorted(arrays)} are no calibration", fix="Calibrate the world again.")
         return cls(
@@ -348,10 +350,12 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[History
     lengths = [length for length in LENGTHS if length <= num_steps]
     usual, novelty = (novelty_of(engine, measure, past, seed=seed) for past in pasts)
     strangeness = fit_strangeness(engine, shaping, usual, lengths)
-    strange = [strangeness.measure(engine, scoring, novelty, row) for row in range(len(strangeness.lengths))]
+    strange = np.zeros((len(strangeness.lengths) - 1, len(novelty)))
+    for row in range(len(strange)):
+        strange[row] = np.sort(strangeness.measure(engine, scoring, novelty, row + 1))
     return _Trust(
         strangeness=strangeness,
-        strange=np.sort(np.stack(strange), axis=1),
+        strange=strange,
         novelty=np.sort(novelty),
         complete=all(seen.all() for past in pasts for seen in past.observed.values()),
     )
