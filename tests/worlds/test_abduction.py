@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from worldline.labs.wind import MOTOR_EFFECT, WIND_EFFECT, Wind
 from worldline.planners.cem import CrossEntropy
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
-from worldline.worlds.abduction import causes_of, twins
+from worldline.worlds.abduction import _filled, causes_of, twins
 from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.local import LocalWorld
 
@@ -232,6 +233,25 @@ def test_values_missing_before_the_branch_or_after_the_question_cost_nothing(lin
     taken = {"push": episode.actions["push"][4:9]}
     same = open_over(linear).what_if(without(episode, "position", 2, 3, 20, 21), 4, taken)
     np.testing.assert_allclose(same.signals["position"], episode.observations["position"][5:10], atol=1e-5)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_a_gap_is_filled_with_the_nearest_value_and_of_two_with_the_earlier(seen: list[bool]) -> None:
+    values, places = np.arange(len(seen), dtype=np.float32)[:, None], np.flatnonzero(seen)
+    found = _filled(values, np.array(seen))
+    due = [min(places, key=lambda place: (abs(place - at), place)) if len(places) else at for at in range(len(seen))]
+    np.testing.assert_array_equal(found[:, 0], due)
+
+
+def test_filling_a_gap_in_a_long_log_takes_little_memory() -> None:
+    seen = np.arange(20_000) != 7
+    tracemalloc.start()
+    try:
+        _filled(np.zeros((len(seen), 1), np.float32), seen)
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(seen)
+    finally:
+        tracemalloc.stop()
 
 
 def test_too_few_known_steps_tell_nothing(linear: Linear) -> None:

@@ -120,6 +120,25 @@ def test_the_horizon_ends_where_skill_ends(decay: float, least: int, most: int) 
     assert calibration.horizon_of("position", 3) == min(found, 3)
 
 
+def test_what_was_not_observed_is_no_error_of_nought() -> None:
+    """Pushes do next to nothing, so nobody foretells better than the mean, however seldom a value is observed."""
+    toy = Integrator(decay=0.0, noise=1.0, camera=False, wind=False)
+    engine = Persistence.fit(toy.episodes(20, 20, seed=0), toy.schema)
+    rng = np.random.default_rng(0)
+    sparse = [replace(e, observed={"position": rng.random(21) < 0.03}) for e in toy.episodes(120, 20, seed=1)]
+    calibration = calibrate(engine, sparse, horizon=6, num_windows=1, seed=0, with_causes=False)
+    assert calibration.horizon_of("position", 6) == 0
+
+
+def test_a_step_that_is_never_observed_is_foretold_without_skill() -> None:
+    toy = Integrator(decay=0.95, noise=0.01, camera=False, wind=False)
+    engine = Linear.fit(toy.episodes(60, 20, seed=0), toy.schema, context=1)
+    early = np.arange(9) < 5
+    episodes = [replace(e, observed={"position": early}) for e in toy.episodes(40, 8, seed=1)]
+    calibration = calibrate(engine, episodes, horizon=8, num_windows=1, seed=0, trust_steps=0)
+    assert calibration.horizon_of("position", 8) == 4
+
+
 def test_persistence_has_no_skill_beyond_itself() -> None:
     engine = Persistence.fit(TOY.episodes(20, 20, seed=0), TOY.schema)
     calibration = calibrate(engine, TOY.episodes(60, 20, seed=1), horizon=4, num_windows=2, seed=0)
@@ -137,9 +156,12 @@ def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> Non
     np.testing.assert_array_equal(found.steps, due.steps)
     assert again.input_novelty is not None
     arrays = calibration.to_arrays()
-    del arrays["spread/position"]
-    with pytest.raises(DataError, match="no calibration"):
-        Calibration.from_arrays(arrays)
+    for wrong in (
+        {name: value for name, value in arrays.items() if name != "spread/position"},
+        arrays | {"strange": np.concatenate([calibration.novelty[None], calibration.strange])},  # as it once was
+    ):
+        with pytest.raises(DataError, match="no calibration"):
+            Calibration.from_arrays(wrong)
 
 
 def test_too_few_or_short_episodes_are_refused(engine: Linear) -> None:

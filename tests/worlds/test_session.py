@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Episode
+from worldline.contracts.episode import Episode, History
 from worldline.contracts.schema import Schema
+from worldline.contracts.world import Prediction, Surprise
 from worldline.engines.trivial import Linear
-from worldline.errors import ConfigError, InputError
+from worldline.errors import ConfigError, InputError, WorldlineError
 from worldline.planners.cem import CrossEntropy
 from worldline.testing.chance import tails
 from worldline.testing.toys import Integrator
@@ -27,6 +29,16 @@ def long_calibration(engine: Linear) -> Calibration:
 @pytest.fixture
 def quick(engine: Linear, long_calibration: Calibration) -> LocalWorld:
     return LocalWorld(engine, long_calibration, CrossEntropy())
+
+
+def follow(session: Session, episode: Episode, seen: np.ndarray) -> None:
+    """Every step of the episode, of which only some observations [T + 1] are seen."""
+    for step in range(episode.num_steps + 1):
+        session.observe(
+            {"position": episode.observations["position"][step]},
+            actions={"push": episode.actions["push"][step - 1]} if step else None,
+            observed={"position": bool(seen[step])},
+        )
 
 
 def play(session: Session, episode: Episode) -> np.ndarray:
@@ -86,6 +98,60 @@ def test_a_change_of_law_raises_an_alarm_and_ordinary_times_do_not(quick: LocalW
     assert late
     assert late[0].step <= 80
     assert 35 <= late[0].since < late[0].step
+
+
+@pytest.mark.parametrize("change", [{"decay": 0.5}, {"noise": 0.3}])
+def test_what_was_not_seen_is_evidence_of_nothing(quick: LocalWorld, change: dict[str, float]) -> None:
+    """Every third pair of observations is seen, so that one outcome in six is foretold from what was there."""
+
+    def alarmed(toy: Integrator, seed: int) -> bool:
+        session = Session(quick, num_kept=8, patience=1000.0)
+        follow(session, toy.episodes(1, 120, seed=seed)[0], np.arange(121) % 6 < 2)
+        return bool(session.alarms)
+
+    assert sum(alarmed(TOY, seed) for seed in range(4)) <= 1
+    assert all(alarmed(replace(TOY, **change), seed) for seed in range(4))
+
+
+def test_a_present_that_was_not_seen_foretells_nothing_to_be_surprised_at(quick: LocalWorld) -> None:
+    session = Session(quick, num_kept=8, patience=1000.0)
+    follow(session, TOY.episodes(1, 120, seed=0)[0], np.arange(121) % 3 == 0)
+    assert not session.alarms
+
+
+def test_a_step_on_which_the_world_fails_is_not_taken_in(quick: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, episode = Session(quick, num_kept=8), TOY.episodes(1, 12, seed=6)[0]
+    play(session, episode)
+    before, widening = session.history, session.widening
+    here, push = {"position": np.zeros(2, np.float32)}, {"push": np.zeros(2, np.float32)}
+
+    def fails(world: LocalWorld, episode: Episode) -> Surprise:
+        raise WorldlineError("out of luck")
+
+    with monkeypatch.context() as once:
+        once.setattr(LocalWorld, "surprise", fails)
+        with pytest.raises(WorldlineError, match="out of luck"):
+            session.observe(here, actions=push)
+    assert session.widening == widening
+    np.testing.assert_array_equal(session.history.observations["position"], before.observations["position"])
+    session.observe(here, actions=push)
+    assert session.widening != widening
+
+
+def test_nothing_is_asked_before_there_is_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    longer = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=3)
+    world = LocalWorld(
+        longer, calibrate(longer, TOY.episodes(40, 20, seed=1), horizon=2, num_windows=1, seed=0), CrossEntropy()
+    )
+    asked, predict = list[int](), LocalWorld.predict
+
+    def counted(self: LocalWorld, history: History, *arguments: Any, **rest: Any) -> Prediction:
+        asked.append(history.observations["position"].shape[0])
+        return predict(self, history, *arguments, **rest)
+
+    monkeypatch.setattr(LocalWorld, "predict", counted)
+    follow(Session(world, num_kept=8), TOY.episodes(1, 4, seed=6)[0], np.ones(5, bool))
+    assert asked == [3, 4]
 
 
 def test_a_session_sees_what_was_kept_and_nothing_else(quick: LocalWorld) -> None:

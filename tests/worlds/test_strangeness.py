@@ -11,7 +11,7 @@ from worldline.engines.trivial import Linear
 from worldline.planners.cem import CrossEntropy
 from worldline.testing.chance import tails
 from worldline.testing.toys import Integrator
-from worldline.worlds.calibration import calibrate
+from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.pieces import cut
 from worldline.worlds.strangeness import LENGTHS
@@ -36,6 +36,16 @@ def history(episodes: Sequence[Episode], length: int) -> History:
 def trust(world: LocalWorld, episodes: Sequence[Episode], length: int) -> np.ndarray:
     pushes = {"push": np.zeros((len(episodes), 1, 2), np.float32)}
     return np.asarray(world.predict(history(episodes, length), pushes).trust)
+
+
+def gappy(episodes: Sequence[Episode], share: float) -> list[Episode]:
+    """The episodes with about such a share of their observations missing, but for that at `NOW`."""
+    rng, gappy = np.random.default_rng(0), list[Episode]()
+    for one in episodes:
+        seen = rng.random(one.num_steps + 1) >= share
+        seen[NOW] = True
+        gappy.append(replace(one, observed={"position": seen}))
+    return gappy
 
 
 def flagged(world: LocalWorld, toy: Integrator, length: int) -> float:
@@ -83,6 +93,38 @@ def test_steps_next_to_a_missing_value_count_for_nothing(world: LocalWorld) -> N
         for value in (past.observations["position"], wrong)
     ]
     np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_what_is_missing_is_not_strange(world: LocalWorld, share: float) -> None:
+    assert world.calibration is not None
+    found = trust(world, gappy(TOY.episodes(400, 60, seed=6), share), 33)
+    chance = tails(int((found <= 0.05).sum()), len(found), 0.05, world.calibration.num_episodes)
+    assert chance.high > 1e-4
+
+
+def test_a_history_is_judged_from_its_last_gap_on(world: LocalWorld) -> None:
+    """Worlds of a batch have their gaps in different places; each is judged as if it began behind its own."""
+    odd = replace(TOY, decay=0.7).episodes(4, 60, seed=3)
+    past, lengths = history(odd, 33), (33, 17, 6, 1)
+    seen = np.arange(33) >= 33 - np.array(lengths)[:, None]
+    pushes = {"push": np.zeros((4, 1, 2), np.float32)}
+    found = np.asarray(world.predict(replace(past, observed={"position": seen}), pushes).trust)
+    due = [trust(world, [one], length)[0] for one, length in zip(odd, lengths, strict=True)]
+    np.testing.assert_array_equal(found, due)
+    assert found[0] <= 0.05
+
+
+def test_calibration_data_with_gaps_are_compared_with_as_a_whole() -> None:
+    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=1)
+    logs = gappy(TOY.episodes(80, 60, seed=1), 0.3)
+    calibration = calibrate(engine, logs, horizon=8, num_windows=4, seed=0)
+    assert not calibration.complete
+    again = LocalWorld(engine, Calibration.from_arrays(calibration.to_arrays()), CrossEntropy())
+    found = trust(again, gappy(TOY.episodes(400, 60, seed=6), 0.3), 33)
+    assert tails(int((found <= 0.05).sum()), len(found), 0.05, calibration.num_episodes).high > 1e-4
+    changed = trust(again, gappy(replace(TOY, decay=0.7).episodes(100, 60, seed=3), 0.3), 33)
+    assert (changed <= 0.05).mean() >= 0.5
 
 
 def test_short_episodes_leave_the_present_alone() -> None:

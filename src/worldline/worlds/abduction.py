@@ -39,7 +39,7 @@ from worldline.errors import ConfigError
 from worldline.worlds.causes import FEWEST_EPISODES, HiddenCauses, fit_causes
 from worldline.worlds.checking import add_world_axis
 from worldline.worlds.explaining import explain
-from worldline.worlds.pieces import cut, mean_of, num_samples
+from worldline.worlds.pieces import cut, mean_of, num_samples, residuals, vectors_of
 
 Floats = NDArray[np.floating]
 
@@ -183,12 +183,13 @@ def _seen(episode: Episode, name: str) -> NDArray[np.bool_]:
 
 
 def _filled(values: NDArray[np.generic], seen: NDArray[np.bool_]) -> NDArray[np.generic]:
-    """`values` with each gap filled by the nearest value that was seen."""
+    """`values` with each gap filled by the nearest value that was seen, of two the earlier."""
     if seen.all() or not seen.any():
         return values
-    places = np.flatnonzero(seen)
-    nearest = np.abs(np.arange(len(values))[:, None] - places).argmin(1)
-    return np.asarray(values[places[nearest]])
+    places, at = np.flatnonzero(seen), np.arange(len(values))
+    later = np.searchsorted(places, at).clip(max=len(places) - 1)
+    before, after = places[np.maximum(later - 1, 0)], places[later]
+    return np.asarray(values[np.where(np.abs(at - before) <= np.abs(after - at), before, after)])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -216,7 +217,7 @@ class _Case:
     @property
     def signals(self) -> tuple[Signal, ...]:
         """The vectors that are predicted."""
-        return tuple(self.card.schema[n] for n in self.card.predicts if self.card.schema[n].kind is Kind.VECTOR)
+        return vectors_of(self.card)
 
     @property
     def held(self) -> tuple[Signal, ...]:
@@ -279,12 +280,8 @@ class _Case:
                 horizon=1,
                 truth=[signal.name for signal in self.held],
             )
-            belief = self.engine.observe(None, pieces.history, seed=self.seed)
-            samples = self._imagine(belief, pieces.future)
-            for signal in self.held:
-                middle = _middle(signal, samples[signal.name][:, 0])
-                truth = pieces.truth[signal.name][:, 0].astype(np.float64)
-                found[signal.name][steps] = signal.difference(truth, middle)
+            for name, value in residuals(self.engine, pieces, seed=self.seed).items():
+                found[name][steps] = value[:, 0]
         return found
 
     @cached_property
@@ -373,7 +370,7 @@ class _Case:
             for name in self.card.predicts:
                 drawn[name].append(samples[name][0, 0])
             for signal in self.signals:
-                value = _middle(signal, samples[signal.name][:, 0])[0]
+                value = mean_of(signal, samples[signal.name][:, 0, :, None])[0, 0]
                 if signal in self.held:
                     value = value + row @ self.weights[signal.name] + self.noise[signal.name][number]
                     path[signal.name][step + 1] = self._possible(signal, value, step + 1)
@@ -423,13 +420,6 @@ class _Case:
         low = np.full(signal.shape, -np.inf) if signal.low is None else np.minimum(signal.low, log.min(0))
         high = np.full(signal.shape, np.inf) if signal.high is None else np.maximum(signal.high, log.max(0))
         return np.clip(value, low, high)
-
-
-def _middle(signal: Signal, samples: NDArray[np.generic]) -> Floats:
-    """The mean [W, size] of samples [W, S, size]."""
-    if samples.shape[1] == 1:
-        return samples[:, 0].astype(np.float64)
-    return mean_of(signal, samples[:, :, None])[:, 0]
 
 
 def _columns(signal: Signal, values: NDArray[np.generic]) -> list[Floats]:

@@ -24,7 +24,7 @@ from worldline.errors import DataError, InputError
 from worldline.worlds.abduction import causes_of
 from worldline.worlds.causes import HiddenCauses
 from worldline.worlds.novelty import InputNovelty, fit_input_novelty
-from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of
+from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of, vectors_of, worlds_of
 from worldline.worlds.strangeness import LENGTHS, Strangeness, fit_strangeness, novelty_of
 
 Floats = NDArray[np.floating]
@@ -60,7 +60,9 @@ class Calibration:
         novelty: [K * k], sorted, of the windows' presents.
         input_novelty: measures novelty where the engine does not; None where it does.
         strangeness: measures how unlike the windows a history is, its steps too.
-        strange: [L, K * k], sorted along the last axis: of the windows, for each of `strangeness.lengths`.
+        strange: [L - 1, K * k], sorted along the last axis: of the windows, for each of `strangeness.lengths` but 0, of
+            which `novelty` tells.
+        complete: whether nothing was missing in the windows that `strange` was measured on.
         causes: how episodes differ from what the engine expects, for `World.what_if`; None where nothing was found.
     """
 
@@ -77,6 +79,7 @@ class Calibration:
     input_novelty: InputNovelty | None
     strangeness: Strangeness
     strange: Floats
+    complete: bool
     causes: HiddenCauses | None = None
 
     @property
@@ -136,21 +139,30 @@ class Calibration:
     def trust_in(self, engine: Engine, belief: EngineBelief, history: History, *, seed: int) -> Floats:
         """The p-value [W] of each history [W, H, *shape]: of its present, and of its steps beyond the context.
 
+        Where nothing was missing in the calibration data, a history is judged from its last gap on. Where they had gaps
+        themselves it is judged as a whole: its p-value then holds for histories with gaps like theirs.
+
         Args:
             engine: the one that was calibrated.
             belief: after the whole history.
             history: W worlds. Where it lacks a vector that the calibration data hold, only the present is judged.
-            seed: of the engine's draws.
+            seed: of what the engine draws for the present; for the steps before it that is always drawn with seed 0.
         """
         card = engine.describe()
         novelty = novelty_of(engine, self.input_novelty, history, belief=belief, seed=seed)
         length = next(iter(history.observations.values())).shape[1]
         whole = all(s.name in history.observations for s in card.schema.observations if s.kind is Kind.VECTOR)
-        row = self.strangeness.row(max(length - card.context, 0)) if whole and self.tells_errors else 0
-        if row == 0:
+        if not whole or not self.tells_errors:
             return self.trust(novelty)
-        steps = tail_of(history, card.context + self.strangeness.lengths[row])
-        return _p_value(self.strange[row], self.strangeness.measure(engine, steps, novelty, row), self.num_windows)
+        lengths = _since_gap(history) if self.complete else np.full(len(novelty), length)
+        rows = self.strangeness.row(np.maximum(lengths - card.context, 0))
+        trust = self.trust(novelty)
+        for row in np.unique(rows[rows > 0]):
+            those = rows == row
+            steps = tail_of(worlds_of(history, those), card.context + self.strangeness.lengths[row])
+            strange = self.strangeness.measure(engine, steps, novelty[those], int(row))
+            trust[those] = _p_value(self.strange[row - 1], strange, self.num_windows)
+        return trust
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
         """The p-values [W] of one-step errors [W, ...] of every predicted signal, as `pieces.errors` gives them."""
@@ -177,7 +189,7 @@ class Calibration:
             f"{part}/{name}": value for part in _PARTS for name, value in vars(self)[part].items()
         }
         arrays |= {"novelty": self.novelty, "steps": self.steps, "strange": self.strange}
-        arrays |= {"num_windows": np.asarray(self.num_windows, dtype=np.int64)}
+        arrays |= {"num_windows": np.asarray(self.num_windows, dtype=np.int64), "complete": np.asarray(self.complete)}
         if self.input_novelty is not None:
             arrays |= {f"input_novelty/{name}": value for name, value in vars(self.input_novelty).items()}
         arrays |= {f"strangeness/{name}": value for name, value in vars(self.strangeness).items()}
@@ -206,6 +218,7 @@ class Calibration:
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
         strangeness = groups["strangeness"]
         complete = whole.keys() == _WHOLE and strangeness.keys() == _STRANGENESS
+        complete = complete and len(whole["strange"]) == len(strangeness["usual"]) - 1
         if not complete or measure.keys() not in (set(), _MEASURE) or not same:
             raise DataError(f"arrays {sorted(arrays)} are no calibration", fix="Calibrate the world again.")
         return cls(
@@ -222,6 +235,7 @@ class Calibration:
             input_novelty=InputNovelty(**measure) if measure else None,
             strangeness=Strangeness(**strangeness),
             strange=np.asarray(whole["strange"], dtype=np.float64),
+            complete=bool(whole["complete"]),
             causes=HiddenCauses.from_arrays(causes) if causes else None,
         )
 
@@ -243,7 +257,7 @@ class StepPValues:
 
 _MEASURE = {"centre", "scale", "whitening"}
 _STRANGENESS = {field.name for field in fields(Strangeness)}
-_WHOLE = {"novelty", "num_windows", "steps", "strange"}
+_WHOLE = {"complete", "novelty", "num_windows", "steps", "strange"}
 
 
 def calibrate(
@@ -266,7 +280,8 @@ def calibrate(
         horizon: T, the longest prediction that will have a band, at least 1.
         num_windows: k, windows from each episode at random places, at least 1. More make the result less a matter
             of chance, not the level more certain: K episodes support levels up to K / (K + 1).
-        seed: of the windows and of the engine's draws.
+        seed: of the windows and of the engine's draws, but for those of the steps that trust judges: as when a world is
+            asked for its trust, their seed is 0.
         trust_steps: the most steps of a history beyond the context that trust judges, each of which is predicted in
             every window; 0 for the present alone, where predictions are dear.
         with_causes: whether to learn how episodes differ, for `World.what_if`. Asks for a prediction of every step of
@@ -279,7 +294,7 @@ def calibrate(
     if horizon < 1 or num_windows < 1:
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
     card, rng = engine.describe(), np.random.default_rng(seed)
-    vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
+    vectors = [signal.name for signal in vectors_of(card)]
     usable = _long_enough(episodes, card.context, horizon)
     order = [usable[i] for i in rng.permutation(len(usable))]
     num_scale = max(1, len(order) // SCALE_SHARE)
@@ -313,6 +328,7 @@ def calibrate(
         strangeness=trust.strangeness,
         strange=trust.strange,
         novelty=trust.novelty,
+        complete=trust.complete,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
     )
 
@@ -324,6 +340,7 @@ class _Trust:
     strangeness: Strangeness
     strange: Floats
     novelty: Floats
+    complete: bool
 
 
 def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[History], seed: int) -> _Trust:
@@ -333,8 +350,15 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[History
     lengths = [length for length in LENGTHS if length <= num_steps]
     usual, novelty = (novelty_of(engine, measure, past, seed=seed) for past in pasts)
     strangeness = fit_strangeness(engine, shaping, usual, lengths)
-    strange = [strangeness.measure(engine, scoring, novelty, row) for row in range(len(strangeness.lengths))]
-    return _Trust(strangeness=strangeness, strange=np.sort(np.stack(strange), axis=1), novelty=np.sort(novelty))
+    strange = np.zeros((len(strangeness.lengths) - 1, len(novelty)))
+    for row in range(len(strange)):
+        strange[row] = np.sort(strangeness.measure(engine, scoring, novelty, row + 1))
+    return _Trust(
+        strangeness=strangeness,
+        strange=strange,
+        novelty=np.sort(novelty),
+        complete=all(seen.all() for past in pasts for seen in past.observed.values()),
+    )
 
 
 def _pasts(
@@ -343,7 +367,7 @@ def _pasts(
     """`count` histories of each episode: the context and as many steps more as all episodes allow, `most` at most."""
     whole = all(s.name in every[0].observations for s in card.schema.observations if s.kind is Kind.VECTOR)
     spare = min(episode.num_steps for episode in every) - card.context
-    told = any(card.schema[name].kind is Kind.VECTOR for name in card.predicts) and whole
+    told = bool(vectors_of(card)) and whole
     num_steps = max(length for length in LENGTHS if length <= (min(spare, most) if told else 0) or length == 0)
     length = card.context + num_steps
     return cut(card.schema, _places(part, length, 1, count, rng), length=length, horizon=1, truth=()).history
@@ -361,6 +385,8 @@ def _first_scores(
 def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_windows: int) -> Floats:
     """The last step [] at which a signal is predicted with skill, see `Forecast.horizon`.
 
+    Episodes that did not observe it at a step say nothing of that step.
+
     Args:
         error: [W, T, *shape] of the world.
         pieces: that it was made on; `num_windows` from each episode, one episode after the other.
@@ -375,20 +401,24 @@ def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_wi
     seen = pieces.history.observed.get(signal.name)
     last = np.where(np.ones(len(truth), bool)[:, None] if seen is None else seen[:, -1:].astype(bool), last, mean)
 
+    count = known.reshape(-1, num_windows, known.shape[1]).sum(1)
+    told = (count > 0).sum(0)
+    enough = told >= min(2, len(count))
+
     def loss(apart: Floats) -> Floats:
-        """Per episode and step the mean squared error over the variance."""
-        each = np.where(known, (apart**2).sum(-1) / variance, 0.0)
-        episodes, count = (x.reshape(-1, num_windows, x.shape[1]).sum(1) for x in (each, known.astype(float)))
-        return np.asarray(episodes / np.maximum(count, 1))
+        """Per episode and step the mean squared error over the variance; NaN where nothing was observed."""
+        each = np.where(known, (apart**2).sum(-1) / variance, 0.0).reshape(-1, num_windows, known.shape[1]).sum(1)
+        return np.where(enough, each / np.where(count > 0, count, np.nan), 0.0)
 
     own, held, typical = (
         loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
     )
-    floor = np.where(held.mean(0) < typical.mean(0), held, typical)
+    floor = np.where(np.nanmean(held, 0) < np.nanmean(typical, 0), held, typical)
     better = floor - own
-    spread = better.std(0, ddof=1) if len(better) > 1 else math.inf  # one episode tells nothing of others
-    sure = better.mean(0) > SURE * spread / math.sqrt(len(better))
-    good = np.flatnonzero(sure | (own.mean(0) <= 0.05))
+    # One episode tells nothing of others.
+    spread = np.nanstd(better, axis=0, ddof=1) if len(better) > 1 else math.inf
+    sure = np.nanmean(better, 0) > SURE * spread / np.sqrt(np.maximum(told, 1))
+    good = np.flatnonzero(enough & (sure | (np.nanmean(own, 0) <= 0.05)))
     return np.asarray(good[-1] + 1 if len(good) else 0, dtype=np.float64)
 
 
@@ -444,6 +474,13 @@ def _together(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, F
     # A world of pictures alone may predict nothing, and is calibrated for its trust.
     steps = np.maximum.reduce(list(relative.values())) if relative else np.zeros(0)
     return StepPValues(signals=relative, entities=entities, steps=steps)
+
+
+def _since_gap(history: History) -> NDArray[np.integer]:
+    """How many observations [W] lie behind the last at which something was missing; all where nothing was."""
+    shape = next(iter(history.observations.values())).shape[:2]
+    seen = np.logical_and.reduce([np.ones(shape, bool), *(mask.astype(bool) for mask in history.observed.values())])
+    return np.asarray(np.logical_and.accumulate(seen[:, ::-1], axis=1).sum(1))
 
 
 def _values(episodes: Sequence[Episode], name: str) -> Floats:

@@ -91,11 +91,30 @@ def tail_of(history: History, length: int) -> History:
     )
 
 
+def vectors_of(card: Card) -> tuple[Signal, ...]:
+    """The predicted vectors."""
+    return tuple(card.schema[name] for name in card.predicts if card.schema[name].kind is Kind.VECTOR)
+
+
+def worlds_of(history: History, those: NDArray[np.bool_]) -> History:
+    """The histories of some of W worlds."""
+
+    def kept(arrays: Arrays) -> Arrays:
+        return {name: value[those] for name, value in arrays.items()}
+
+    return History(
+        observations=kept(history.observations),
+        actions=kept(history.actions),
+        exogenous=kept(history.exogenous),
+        observed=kept(history.observed),
+    )
+
+
 def unfold(card: Card, history: History, num_steps: int) -> Pieces:
     """The last steps of W histories as W * num_steps pieces of one step each, those of a world in order of time.
 
     Args:
-        card: says how long the past of a piece is, and that its truth is all that is predicted.
+        card: says how long the past of a piece is, and that its truth are the predicted vectors.
         history: W worlds, at least `card.context + num_steps` observations.
         num_steps: at least 1.
     """
@@ -110,7 +129,7 @@ def unfold(card: Card, history: History, num_steps: int) -> Pieces:
             for name, value in arrays.items()
         }
 
-    names = [name for name in card.predicts if name in history.observations]
+    names = [signal.name for signal in vectors_of(card) if signal.name in history.observations]
     shape = next(iter(history.observations.values())).shape[:2]
     known = {name: history.observed.get(name, np.ones(shape, bool)) for name in names}
     return Pieces(
@@ -148,8 +167,8 @@ def mean_of(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.floating
 
 
 def residuals(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np.floating]]:
-    """What came less what was expected [W, T, *shape] of each vector in `pieces.truth`; 0 where that is missing."""
-    return _compared(engine, pieces, seed, vectors_only=True)
+    """What came less what was expected [W, T, *shape] of each of `pieces.truth`, all vectors; 0 where missing."""
+    return _compared(engine, pieces, seed)
 
 
 def errors(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np.floating]]:
@@ -158,18 +177,16 @@ def errors(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, NDArray[np
     Of a vector the absolute error of the mean [W, T, *shape], the shorter way round where it repeats; of an image its
     average over the pixels [W, T, 1]; of a discrete signal the share of samples that got it wrong [W, T, 1].
     """
-    return {name: np.abs(value) for name, value in _compared(engine, pieces, seed, vectors_only=False).items()}
+    return {name: np.abs(value) for name, value in _compared(engine, pieces, seed).items()}
 
 
-def _compared(engine: Engine, pieces: Pieces, seed: int, *, vectors_only: bool) -> dict[str, NDArray[np.floating]]:
+def _compared(engine: Engine, pieces: Pieces, seed: int) -> dict[str, NDArray[np.floating]]:
     card = engine.describe()
     belief = engine.observe(None, pieces.history, seed=seed)
     samples = engine.imagine(belief, pieces.future, num_samples=num_samples(card), seed=seed).signals
     found: dict[str, NDArray[np.floating]] = {}
     for name, value in pieces.truth.items():
         signal, known = card.schema[name], pieces.known[name].astype(bool)
-        if vectors_only and signal.kind is not Kind.VECTOR:
-            continue
         truth = np.where(known.reshape(known.shape + (1,) * (value.ndim - 2)), value, 0)
         if signal.kind is Kind.DISCRETE:
             error = (samples[name][:, 0] != truth[:, None]).mean(1)[..., None]

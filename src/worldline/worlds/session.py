@@ -10,6 +10,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Signal
 from worldline.contracts.world import Forecast, Prediction, World
@@ -181,6 +182,8 @@ class Session:
     def _compare(self, episode: Episode) -> None:
         """Holds the last trajectory against its band, and the last step against what is usual."""
         card, now = self.world.describe(), episode.num_steps
+        if now < card.context:
+            return
         steps = min(self.horizon, now)
         said = self.world.predict(
             episode.history(now - steps, now - steps + 1),
@@ -188,18 +191,34 @@ class Session:
             exogenous={name: value[now - steps :] for name, value in episode.exogenous.items()} or None,
             level=self.level,
         )
-        if not said.calibrated or now < card.context:
+        if not said.calibrated:
             return
+        # Everything is asked before anything changes: a step on which the world fails is not taken in.
+        p_value = self._surprise(card, episode)
         if steps == self.horizon:
             for name, forecast in said.signals.items():
                 self._adjust(card.schema[name], forecast, episode)
-        recent = _episode(episode.history(now, card.context + 1))
+        if p_value is None:
+            return
         if self._evidence <= 1:
             self._evidence, self._since = 1.0, self._num_seen
-        self._evidence *= _bet(float(self.world.surprise(recent).steps[-1]))
+        self._evidence *= _bet(p_value)
         if self._evidence >= self.patience:
             self._alarms.append(Alarm(step=self._num_seen, since=self._since))
             self._evidence = 1.0
+
+    def _surprise(self, card: Card, episode: Episode) -> float | None:
+        """The p-value of the last step; None where it is evidence of nothing.
+
+        That is where nothing that is predicted was seen after it, and where nothing at all was seen before it: what is
+        foretold then is no better than a guess, and p-values are not those of guesses.
+        """
+        before = [seen[-2] for seen in episode.observed.values()]
+        after = [episode.observed[name][-1] for name in card.predicts if name in episode.observed]
+        if not (any(before) and any(after)):
+            return None
+        recent = _episode(episode.history(episode.num_steps, card.context + 1))
+        return float(self.world.surprise(recent).steps[-1])
 
     def _adjust(self, signal: Signal, forecast: Forecast, episode: Episode) -> None:
         """The width of one signal's band, now that the outcome of its forecast is known."""

@@ -30,11 +30,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Novelty
+from worldline.contracts.engine import Engine, EngineBelief, Novelty
 from worldline.contracts.episode import History
-from worldline.contracts.schema import Kind, Signal
+from worldline.contracts.schema import Kind
 from worldline.worlds.novelty import InputNovelty
-from worldline.worlds.pieces import residuals, tail_of, unfold
+from worldline.worlds.pieces import residuals, tail_of, unfold, vectors_of
 
 Floats = NDArray[np.floating]
 
@@ -82,9 +82,9 @@ class Strangeness:
         """Numbers of steps that it can look at."""
         return LENGTHS[: len(self.usual)]
 
-    def row(self, num_steps: int) -> int:
-        """Which of `lengths` is the largest that so many steps allow."""
-        return int(np.searchsorted(self.lengths, num_steps, side="right")) - 1
+    def row(self, num_steps: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Which of `lengths` is the largest that so many steps [W] allow, [W]."""
+        return np.asarray(np.searchsorted(self.lengths, num_steps, side="right") - 1)
 
     def measure(self, engine: Engine, history: History, novelty: Floats, row: int) -> Floats:
         """The strangeness [W] of histories that hold the context and `lengths[row]` steps more.
@@ -176,7 +176,10 @@ class Watched:
 
 
 def watch(engine: Engine, history: History, num_steps: int) -> Watched:
-    """What happened in the last `num_steps` steps of histories that hold so many beyond the context."""
+    """What happened in the last `num_steps` steps of histories that hold so many beyond the context.
+
+    The engine's draws are always those of seed 0, so that calibration and use see the same.
+    """
     card = engine.describe()
     vectors = vectors_of(card)
     pieces = unfold(card, history, num_steps)
@@ -210,11 +213,6 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
         drive=np.concatenate(drive, -1),
         known=known.reshape(shape),
     )
-
-
-def vectors_of(card: Card) -> tuple[Signal, ...]:
-    """The predicted vectors."""
-    return tuple(card.schema[name] for name in card.predicts if card.schema[name].kind is Kind.VECTOR)
 
 
 def fit_strangeness(engine: Engine, history: History, novelty: Floats, lengths: Sequence[int]) -> Strangeness:
