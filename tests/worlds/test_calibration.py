@@ -130,6 +130,55 @@ def test_what_was_not_observed_is_no_error_of_nought() -> None:
     assert calibration.horizon_of("position", 6) == 0
 
 
+SELDOM = 0.3
+
+
+@pytest.fixture(scope="module")
+def sparse(engine: Linear) -> Calibration:
+    """Of episodes of which three observations in ten were made, and the present."""
+    return calibrate(
+        engine, [seldom(e, n) for n, e in enumerate(TOY.episodes(400, 8, seed=1))], horizon=4, num_windows=1, seed=0
+    )
+
+
+def seldom(episode: Episode, seed: int) -> Episode:
+    seen = np.random.default_rng(seed).random(episode.num_steps + 1) < SELDOM
+    return replace(episode, observed={"position": seen})
+
+
+def test_bands_cover_what_is_observed_though_it_seldom_is(engine: Linear, sparse: Calibration) -> None:
+    rng, inside, of = np.random.default_rng(0), 0, 0
+    half = sparse.half_width("position", 1, 0.8)
+    for number, episode in enumerate(TOY.episodes(900, 8, seed=2)):
+        shown = seldom(episode, 10_000 + number)
+        place = (shown, int(rng.integers(0, 8)))
+        pieces = cut(TOY.schema, [place], length=1, horizon=1, truth=["position"])
+        if pieces.known["position"].all():
+            error = errors(engine, pieces, seed=0)["position"]
+            inside, of = inside + bool((error <= half).all()), of + 1
+    chance = tails(inside, of, 0.8, int(SELDOM * sparse.num_episodes))
+    assert of > 200
+    assert min(chance.low, chance.high) > RARE, f"{inside} of {of}"
+
+
+def test_what_is_seldom_observed_is_not_surprising_for_that(engine: Linear, sparse: Calibration) -> None:
+    shown = [seldom(episode, 20_000 + n) for n, episode in enumerate(TOY.episodes(300, 8, seed=3))]
+    pieces = cut(TOY.schema, [(one, 4) for one in shown], length=1, horizon=1, truth=["position"])
+    found = sparse.surprise(TOY.schema, {n: e[:, 0] for n, e in errors(engine, pieces, seed=0).items()})
+    known = pieces.known["position"][:, 0].astype(bool)
+    for p_values in (found.signals["position"], found.steps):
+        assert tails(int((p_values[known] > 0.2).sum()), int(known.sum()), 0.8, 90).low > RARE
+
+
+def test_what_was_never_observed_has_no_finite_band_and_surprises_nobody(engine: Linear) -> None:
+    blind = [replace(e, observed={"position": np.arange(9) < 1}) for e in TOY.episodes(40, 8, seed=1)]
+    blind = [replace(e, observed={"position": np.arange(9) < (5 if n < 3 else 1)}) for n, e in enumerate(blind)]
+    calibration = calibrate(engine, blind, horizon=4, num_windows=1, seed=0, trust_steps=0)
+    assert np.isinf(calibration.half_width("position", 4, 0.8)).all()
+    again = Calibration.from_arrays(calibration.to_arrays())
+    assert again.surprise(TOY.schema, {"position": np.full((1, 2), 9.0)}).signals["position"][0] > 0.2
+
+
 def test_a_step_that_is_never_observed_is_foretold_without_skill() -> None:
     toy = Integrator(decay=0.95, noise=0.01, camera=False, wind=False)
     engine = Linear.fit(toy.episodes(60, 20, seed=0), toy.schema, context=1)

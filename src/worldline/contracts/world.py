@@ -114,7 +114,8 @@ class Forecast:
 
     Args:
         mean: [T, *shape].
-        low: [T, *shape], lower edge of the joint band; None for images.
+        low: [T, *shape], lower edge of the joint band; None for images. Infinite where the signal was observed too
+            seldom in the calibration data for the level.
         high: [T, *shape], upper edge. The whole trajectory lies inside with probability `level`; None for images.
         horizon: the last step at which held-out episodes were predicted with skill: with a smaller squared error than
             both persistence and the mean of the signal, or one below a twentieth of its variance. 0 to T; 0 where

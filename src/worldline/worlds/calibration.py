@@ -49,12 +49,12 @@ class Calibration:
         num_windows: k, windows taken from each episode.
         scale: per predicted vector signal [T, *shape], mean absolute error of each step, above 0.
         scores: per vector signal [T, K * k], sorted along the last axis: of each window the largest error over
-            scale among its components and first t + 1 steps.
-        one_step: per predicted signal [K * k], sorted: of each window the largest error of its first step, over scale
-            where there is one.
+            scale among its components and first t + 1 steps; NaN, at the end, for a window in which none was observed.
+        one_step: per predicted signal [n], sorted: of each window in which its first step was observed the largest
+            error of that, over scale where there is one; n is at most K * k.
         unit: per predicted signal [], what such an error is measured in where signals are taken together, above 0.
-        entities: per entity [K * k], sorted: of each window the largest `one_step` error over unit of its signals.
-        steps: [K * k], sorted: likewise of all predicted signals.
+        entities: per entity [n], sorted: of each window the largest `one_step` error over unit of its signals.
+        steps: [n], sorted: likewise of all predicted signals.
         skill: per vector signal [], the last step at which its prediction has skill, see `Forecast.horizon`.
         spread: per vector signal [*shape], standard deviation of its values.
         novelty: [K * k], sorted, of the windows' presents.
@@ -104,6 +104,8 @@ class Calibration:
     def half_width(self, signal: str, num_steps: int, level: float) -> Floats:
         """Half of the joint band's width [num_steps, *shape]: the whole stretch lies inside with probability `level`.
 
+        Infinite where the signal was observed in too few of the windows to tell.
+
         Args:
             signal: its name.
             num_steps: in [1, horizon].
@@ -126,7 +128,10 @@ class Calibration:
                 f"level {level} needs at least {_with_scale(needed)} calibration episodes; there are "
                 f"{_with_scale(self.num_episodes)} of the length that is needed. Log more, or lower the level."
             )
-        return np.asarray(self.scores[signal][num_steps - 1, rank - 1] * self.scale[signal][:num_steps])
+        scores, scale = self.scores[signal][num_steps - 1], self.scale[signal][:num_steps]
+        seen = np.count_nonzero(np.isfinite(scores))
+        rank = math.ceil(level * (seen + self.num_windows) - 1e-9)
+        return np.asarray(scores[rank - 1] * scale if rank <= seen else np.full_like(scale, np.inf))
 
     def horizon_of(self, signal: str, num_steps: int) -> int:
         """The last of `num_steps` steps at which the prediction has skill; 0 for none."""
@@ -305,7 +310,7 @@ def calibrate(
     values = {name: _values(usable, name) for name in vectors}
     spread = {name: value.std(0) for name, value in values.items()}
     scale = {
-        name: np.maximum(error.mean(0), 1e-3 * spread[name] + 1e-12)
+        name: np.maximum(_usual(error, shape.known[name].astype(bool)), 1e-3 * spread[name] + 1e-12)
         for name, error in errors(engine, shape, seed=seed).items()
     }
     found = errors(engine, pieces, seed=seed)
@@ -317,11 +322,11 @@ def calibrate(
     return Calibration(
         num_windows=num_windows,
         scale=scale,
-        scores={name: _so_far(error, scale[name]) for name, error in found.items()},
-        one_step={name: np.sort(score) for name, score in one_step.items()},
+        scores={name: _so_far(error, scale[name], pieces.known[name].astype(bool)) for name, error in found.items()},
+        one_step={name: _sorted(score) for name, score in one_step.items()},
         unit=unit,
-        entities={name: np.sort(score) for name, score in together.entities.items()},
-        steps=np.sort(together.steps),
+        entities={name: _sorted(score) for name, score in together.entities.items()},
+        steps=_sorted(together.steps),
         skill={name: _skill(found[name], pieces, card.schema[name], values[name], num_windows) for name in vectors},
         spread=spread,
         input_novelty=measure,
@@ -376,10 +381,13 @@ def _pasts(
 def _first_scores(
     engine: Engine, card: Card, places: Sequence[tuple[Episode, int]], scale: Mapping[str, Floats], seed: int
 ) -> dict[str, Floats]:
-    """Per predicted signal the score [W] of the first step after each place."""
+    """Per predicted signal the score [W] of the first step after each place; NaN where it was not observed."""
     pieces = cut(card.schema, places, length=card.context, horizon=1, truth=card.predicts)
     found = errors(engine, pieces, seed=seed)
-    return {name: _one_step(error[:, 0], scale.get(name)) for name, error in found.items()}
+    return {
+        name: np.where(pieces.known[name][:, 0].astype(bool), _one_step(error[:, 0], scale.get(name)), np.nan)
+        for name, error in found.items()
+    }
 
 
 def _skill(error: Floats, pieces: Pieces, signal: Signal, values: Floats, num_windows: int) -> Floats:
@@ -446,9 +454,25 @@ def _places(
     ]
 
 
-def _so_far(error: Floats, scale: Floats) -> Floats:
-    """The scores [T, W] of errors [W, T, *shape], the largest over scale up to each step, sorted over W."""
-    return np.sort(np.maximum.accumulate((error / scale).max(-1), axis=1).T, axis=1)
+def _usual(error: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The mean error [T, n] of errors [W, T, n] that are `known` [W, T], 0 where not; of all steps where none is."""
+    count = known.sum(0)[:, None]
+    whole = error.sum((0, 1)) / max(1, known.sum())
+    return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), whole))
+
+
+def _so_far(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The scores [T, W] of errors [W, T, *shape], the largest over scale up to each step, sorted over W.
+
+    NaN where nothing was `known` [W, T] up to that step; errors of what was not are 0.
+    """
+    largest = np.maximum.accumulate((error / scale).max(-1), axis=1)
+    return np.sort(np.where(np.logical_or.accumulate(known, axis=1), largest, np.nan).T, axis=1)
+
+
+def _sorted(score: Floats) -> Floats:
+    """The scores that there are."""
+    return np.sort(score[np.isfinite(score)])
 
 
 def _one_step(error: Floats, scale: Floats | None) -> Floats:
@@ -458,21 +482,22 @@ def _one_step(error: Floats, scale: Floats | None) -> Floats:
 
 
 def _unit(score: Floats) -> Floats:
-    """What scores [W] are measured in: that which one in ten exceeds, or 1 where that is 0."""
-    usual = np.quantile(score, 0.9)
+    """What scores [W] are measured in: that which one in ten exceeds, or 1 where that is 0 or there is none."""
+    seen = _sorted(score)
+    usual = np.quantile(seen, 0.9) if len(seen) else 0.0
     return np.asarray(usual if usual > 0 else 1.0)
 
 
 def _together(schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, Floats]) -> StepPValues:
-    """The scores [W] of each entity and of all signals: the largest over unit."""
+    """The scores [W] of each entity and of all signals: the largest over unit of those that are no NaN."""
     relative = {name: score / unit[name] for name, score in scores.items()}
     entities: dict[str, Floats] = {}
     for name, score in relative.items():
         entity = schema[name].entity
         if entity is not None:
-            entities[entity] = np.maximum(entities.get(entity, score), score)
+            entities[entity] = np.fmax(entities.get(entity, score), score)
     # A world of pictures alone may predict nothing, and is calibrated for its trust.
-    steps = np.maximum.reduce(list(relative.values())) if relative else np.zeros(0)
+    steps = np.fmax.reduce(list(relative.values())) if relative else np.zeros(0)
     return StepPValues(signals=relative, entities=entities, steps=steps)
 
 
@@ -498,7 +523,7 @@ def _values(episodes: Sequence[Episode], name: str) -> Floats:
 def _p_value(reference: Floats, score: Floats, num_windows: int) -> Floats:
     """Share of episodes, this one among them, whose windows scored as high; `reference` is sorted."""
     higher = len(reference) - np.searchsorted(reference, score, side="left")
-    return np.asarray((1 + higher / num_windows) / (1 + len(reference) // num_windows))
+    return np.asarray((1 + higher / num_windows) / (1 + len(reference) / num_windows))
 
 
 def _with_scale(num_scoring: int) -> int:
