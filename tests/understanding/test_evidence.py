@@ -86,3 +86,11 @@ def test_sample_forecasts_name_components_and_hold_what_happened(
     assert found.step_s == 300.0
     plain = sample_forecasts(worlds["exact"](), episodes, index=4, context=3, horizon=5, level=0.8)
     assert plain.samples[0].low is None
+
+
+def test_a_band_without_an_end_is_not_drawn(
+    episodes: list[Episode], worlds: Mapping[str, Callable[..., World]]
+) -> None:
+    endless = worlds["exact"](lambda level: float("inf"))
+    found = sample_forecasts(endless, episodes, index=4, context=3, horizon=5, level=0.8)
+    assert [(one.low, one.high) for one in found.samples] == [(None, None), (None, None)]

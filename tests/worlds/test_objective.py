@@ -433,6 +433,19 @@ def test_a_rule_that_is_planned_with_a_chance_is_kept_that_often(world: LocalWor
     assert broken[1] <= 0.1
 
 
+def test_a_chance_of_what_was_hardly_observed_is_refused() -> None:
+    toy = Integrator(camera=False, wind=False, noise=0.1)
+    logs, linear = toy.episodes(40, 12, seed=1), Linear.fit(toy.episodes(20, 12, seed=0), toy.schema, context=1)
+    logs = [replace(one, observed={"position": np.arange(13) < (9 if n < 3 else 1)}) for n, one in enumerate(logs)]
+    seldom = calibrate(linear, logs, horizon=4, num_windows=1, seed=0, trust_steps=0)
+    world, episode = LocalWorld(linear, seldom, CrossEntropy(num_candidates=16, num_iterations=2)), logs[0]
+    rule = AtMost(signal="position", bound=9.0)
+    goal = Goal(targets={"position": np.zeros(2)})
+    with pytest.raises(InputError, match=r"constraint 0 .* probability 0.8, .* observed in too few"):
+        world.plan(episode.history(3, 1), goal, constraints=[Chance(constraint=rule, level=0.8)], horizon=4)
+    assert world.plan(episode.history(3, 1), goal, constraints=[rule], horizon=4).reason == ""
+
+
 def test_a_plan_stays_where_the_world_knows_its_way(linear: Linear) -> None:
     """The goal lies outside of all that was seen; so does the shortest way of not getting there, but for the rule."""
     engine = Homesick(linear)

@@ -361,11 +361,16 @@ def sample_forecasts(
                     past=_floats(past[:, k]),
                     real=_floats(cases.truth[name][0, :, k]),
                     mean=_floats(forecast.mean[0, :, k]),
-                    low=None if forecast.low is None else _floats(forecast.low[0, :, k]),
-                    high=None if forecast.high is None else _floats(forecast.high[0, :, k]),
+                    low=_edge(forecast.low, k),
+                    high=_edge(forecast.high, k),
                 )
             )
     return Forecasts(samples=tuple(samples), level=level, step_s=schema.step_s)
+
+
+def _edge(band: NDArray[np.floating] | None, component: int) -> tuple[float, ...] | None:
+    """An edge of the first case's band [W, T, size]; None where there is none to draw."""
+    return None if band is None or not np.isfinite(band).all() else _floats(band[0, :, component])
 
 
 def _floats(values: NDArray[np.generic]) -> tuple[float, ...]:

@@ -125,6 +125,11 @@ class Objective:
             raise InputError(
                 f"constraint {number} gave shape {found.shape}. It must give a violation [W, N], here {size[:2]}."
             )
+        if isinstance(constraint, Chance) and np.isinf(found).any():
+            raise InputError(
+                f"constraint {number} has to hold with probability {constraint.level}, and a signal that it looks at "
+                "was observed in too few of the calibration windows to tell. Log more of it, or lower the level."
+            )
         if (found < 0).any():
             raise InputError(
                 f"constraint {number} gave a violation of {found.min():.4g}. It must be 0 where the constraint holds: "
