@@ -111,6 +111,10 @@ class UnsupportedError(WorldlineError, NotImplementedError):
     """The world or engine lacks the ability that was asked for; nothing was faked."""
 
 
+class UnreadableError(UnsupportedError):
+    """A world does not tell the signals that it is asked for, nor can they be read from what it tells."""
+
+
 class CollapseError(WorldlineError, ArithmeticError):
     """Training was stopped because the latents collapsed; the message is the diagnosis."""
 

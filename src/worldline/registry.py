@@ -59,6 +59,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "minari": "worldline.data.formats.minari.logs:export_minari",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
+    "test": {},
     "lab": {
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",

@@ -1,0 +1,1 @@
+"""The sixteen tests of understanding, one file each, and how they are scored."""

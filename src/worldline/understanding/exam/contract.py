@@ -1,0 +1,132 @@
+"""What a test of the exam writes: scenes with their truth, questions to a world, references, and a grade.
+
+A test is given worlds and knows them by the `World` contract alone. What it generates, what a world answers and what
+the references say are plain arrays, so that they can be stored, and graded again with the same result.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar
+
+from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.evaluation import Grade
+from worldline.contracts.world import World
+from worldline.labs.lab import Lab
+from worldline.understanding.exam.exhibit import Exhibit
+
+
+class Section(StrEnum):
+    """What a test asks about."""
+
+    CAUSE = "cause"
+    PHYSICS = "physics"
+    TIME = "time"
+    CONFIDENCE = "confidence"
+
+
+class Pool(StrEnum):
+    """Which generators a test draws from. They differ in geometry and parameters."""
+
+    DEVELOPMENT = "development"
+    """Models may be improved on these."""
+    REPORT = "report"
+    """For the figures that are published, once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curriculum:
+    """Logs that a sitter learns one world from. Curricula of the same name are the same: they are learned from once.
+
+    Args:
+        name: such as "pusher-block".
+        make_lab: makes the lab whose `explorer` acts.
+        num_episodes: recorded.
+        num_steps: of each.
+        num_calibration: how many of them are kept for calibration; None for the recipe's own share.
+    """
+
+    name: str
+    make_lab: Callable[[], Lab]
+    num_episodes: int
+    num_steps: int
+    num_calibration: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class References:
+    """Answers to the same scenes that a score is made from, or that examine the test itself; as `ExamTest.ask` gives.
+
+    Args:
+        floor: of the best trivial model, which scores 0; empty where the score has a floor of its own.
+        ceiling: of what scores 1: the truth, or the best estimate from what a world is given; empty likewise.
+        oracle: of a world that knows the law, asked as any world is wherever a simulator can be.
+        must_fail: of models that do not understand, by name.
+        floor_name: which trivial model was best on the pilot's scenes.
+    """
+
+    floor: Arrays = field(default_factory=dict)
+    ceiling: Arrays = field(default_factory=dict)
+    oracle: Arrays
+    must_fail: Mapping[str, Arrays]
+    floor_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamTest(ABC):
+    """One of the sixteen. The fields that each adds are its sizes.
+
+    Args:
+        pool: of the generators.
+        pixels: whether worlds see a 64 x 64 picture in the place of the vectors.
+    """
+
+    code: ClassVar[str]
+    """Such as "C1"."""
+    section: ClassVar[Section]
+    title: ClassVar[str]
+    claim: ClassVar[str]
+    """What a world that passes has understood, in one plain sentence."""
+    declared_ceiling: ClassVar[float] = 1.0
+    """What the oracle reaches by design; the test holds where its lower end is at least 0.9 of it."""
+
+    pool: Pool = Pool.REPORT
+    pixels: bool = False
+
+    @abstractmethod
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """The logs to learn from, one world each."""
+
+    @abstractmethod
+    def generate(self, seed: int) -> Arrays:
+        """Scenes [E, ...]: what is shown, what is asked, and the truth. The same bits for the same seed."""
+
+    @abstractmethod
+    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """What the worlds, by the name of their curriculum, say of the scenes: all that grading needs, [E, ...].
+
+        Raises:
+            UnreadableError: a world does not tell the signals that are asked for.
+            UnsupportedError: a world lacks a verb that is needed.
+        """
+
+    @abstractmethod
+    def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
+        """Floor, ceiling, oracle and models that must fail.
+
+        Args:
+            scenes: from `generate`.
+            pilot: scenes of another seed, on which the floor is chosen.
+            logs: per curriculum the episodes that were learned from, for trivial models that are fitted.
+        """
+
+    @abstractmethod
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """The scores of these answers: a function of arrays alone. Empty conditions are met."""
+
+    @abstractmethod
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        """The picture of this test: what was true, what was answered, and the references beside it."""

@@ -1,0 +1,55 @@
+"""The exam examines itself: every run grades the oracle and the models that must fail, of every test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.evaluation import Grade
+from worldline.understanding.exam.contract import ExamTest, References
+from worldline.understanding.exam.verdicts import flaws
+
+PILOT: Final = 1_000_003
+"""Added to a seed for the scenes on which the floor is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examined:
+    """A test that is ready to grade worlds, or void.
+
+    Args:
+        scenes: that worlds are asked about.
+        references: to them.
+        oracle: its grade.
+        must_fail: grades by name.
+        flaws: why the test is void; empty where it holds.
+    """
+
+    scenes: Arrays
+    references: References
+    oracle: Grade
+    must_fail: Mapping[str, Grade]
+    flaws: tuple[str, ...]
+
+
+def examine(test: ExamTest, seed: int, logs: Mapping[str, Sequence[Episode]]) -> Examined:
+    """Generates a test's scenes and grades its references.
+
+    Args:
+        test: which.
+        seed: of the scenes; the floor is chosen on those of another seed.
+        logs: per curriculum the episodes that worlds learn from.
+    """
+    scenes, pilot = test.generate(seed), test.generate(seed + PILOT)
+    references = test.references(scenes, pilot, logs)
+    oracle = test.grade(scenes, references.oracle, references)
+    must_fail = {name: test.grade(scenes, one, references) for name, one in references.must_fail.items()}
+    return Examined(
+        scenes=scenes,
+        references=references,
+        oracle=oracle,
+        must_fail=must_fail,
+        flaws=flaws(oracle, must_fail, test.declared_ceiling),
+    )

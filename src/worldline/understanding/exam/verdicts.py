@@ -1,0 +1,113 @@
+"""From grades to verdicts: one a test and training seed, and none where the test itself does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
+from worldline.errors import InputError
+
+PASS_ABOVE: Final = 0.5
+ORACLE_SHARE: Final = 0.9
+"""Of the declared ceiling, which the oracle's lower end has to reach."""
+BREAKS_AT: Final = 0.25
+"""Score of a model that must fail at which the test is void, however wide its interval."""
+ALPHA: Final = 0.05
+
+_WORST_FIRST: Final = (
+    Verdict.VOID,
+    Verdict.ERROR,
+    Verdict.FAIL,
+    Verdict.UNREADABLE,
+    Verdict.UNSUPPORTED,
+    Verdict.NOT_MEASURED,
+    Verdict.NOT_IDENTIFIABLE,
+    Verdict.INCONCLUSIVE,
+    Verdict.PARTIAL,
+    Verdict.PASS,
+)
+
+
+def weakest(grade: Grade) -> Cell | None:
+    """The scored cell with the smallest lower end: what a test says is never better than its worst part."""
+    scored = [cell for cell in grade.cells if cell.score is not None]
+    return min(scored, key=lambda cell: _score(cell).low) if scored else None
+
+
+def verdict_of(grade: Grade) -> Verdict:
+    """PASS, PARTIAL, FAIL or INCONCLUSIVE, from the scores and conditions; a bug fails whatever the scores."""
+    scores = [cell.score for cell in grade.cells if cell.score is not None]
+    undefined = [cell for cell in grade.cells if cell.score is None and not cell.note.startswith("gated")]
+    worse = [cell for cell in grade.cells if cell.score is None and cell.note.endswith("worse")]
+    if grade.bugs or any(score.high <= 0 for score in scores):
+        return Verdict.FAIL
+    if not scores or undefined:
+        return Verdict.INCONCLUSIVE
+    met = all(condition.met for condition in grade.conditions) and not worse
+    if met and all(score.low > PASS_ABOVE for score in scores):
+        return Verdict.PASS
+    return Verdict.PARTIAL if all(score.low > 0 for score in scores) else Verdict.INCONCLUSIVE
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The one that is reported of several training seeds.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not verdicts:
+        raise InputError("no verdicts were given; at least one training seed has to be graded.")
+    return min(verdicts, key=_WORST_FIRST.index)
+
+
+def flaws(oracle: Grade, must_fail: Mapping[str, Grade], declared_ceiling: float) -> tuple[str, ...]:
+    """Why a test is void: its oracle does not reach the ceiling, or a model that must fail does not. Empty if it holds.
+
+    Args:
+        oracle: its grade.
+        must_fail: grades of the models that must fail.
+        declared_ceiling: what the oracle reaches by design.
+    """
+    found = []
+    best = weakest(oracle)
+    due = ORACLE_SHARE * declared_ceiling
+    if best is None:
+        found.append("no part of it is scored")
+    elif (low := _score(best).low) < due:
+        found.append(f"the oracle reaches {low:.2f} in {best.name}, {due:.2f} is due")
+    found += [f"the oracle does not meet: {one.name} ({one.found})" for one in oracle.conditions if not one.met]
+    found += [f"the oracle has a bug: {bug}" for bug in oracle.bugs]
+    for name, grade in must_fail.items():
+        row = weakest(grade)
+        if row is None or grade.bugs or any(not one.met for one in grade.conditions):
+            continue  # it fails by what is asked beside the score
+        score = _score(row)
+        if score.surely > 0 or score.value >= BREAKS_AT:
+            found.append(f"{name} must fail and scores {score.value:.2f} (above {score.surely:.2f}) in {row.name}")
+    return tuple(found)
+
+
+def p_value(grade: Grade) -> float:
+    """The chance of such a grade where the true one is no PASS: that of the weakest part; 1 where it is none."""
+    if verdict_of(grade) is not Verdict.PASS:
+        return 1.0
+    return max(cell.score.p_half for cell in grade.cells if cell.score is not None)
+
+
+def holm(p_values: Mapping[str, float], alpha: float = ALPHA) -> tuple[str, ...]:
+    """The names whose p-values hold when all are looked at together, sorted; wrong about any with chance `alpha`.
+
+    Source: Holm (1979), the sequentially rejective procedure.
+    """
+    kept: list[str] = []
+    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        if p_values[name] > alpha / (len(p_values) - place):
+            break
+        kept.append(name)
+    return tuple(sorted(kept))
+
+
+def _score(cell: Cell) -> Score:
+    assert cell.score is not None  # for the type checker
+    return cell.score
