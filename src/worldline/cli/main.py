@@ -12,6 +12,7 @@ from worldline.cli.catalogue import alias, promote, publish, roll_back, shadow, 
 from worldline.cli.check import check
 from worldline.cli.conform import conform
 from worldline.cli.demo import demo
+from worldline.cli.exam import compare, exam, regrade
 from worldline.cli.export import export
 from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn
@@ -44,6 +45,22 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(record)
 app.command("import")(import_logs)
-for command in (check, show, export, learn, publish, worlds, alias, shadow, promote, serve, conform, version):
+for command in (
+    check,
+    show,
+    export,
+    learn,
+    exam,
+    regrade,
+    compare,
+    publish,
+    worlds,
+    alias,
+    shadow,
+    promote,
+    serve,
+    conform,
+    version,
+):
     app.command()(command)
 app.command("rollback")(roll_back)

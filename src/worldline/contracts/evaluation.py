@@ -39,6 +39,8 @@ class Score:
         high: upper end at 95 %.
         surely: lower end at 99.9 %: what is above 0 here breaks a test, if the model must fail.
         p_half: chance of such a score where the true one is at most a half, by the bootstrap.
+        draws: of the bootstrap, the same scenes in each draw for every model: what two scores are compared by. They are
+            not stored.
     """
 
     value: float
@@ -46,6 +48,7 @@ class Score:
     high: float
     surely: float
     p_half: float
+    draws: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

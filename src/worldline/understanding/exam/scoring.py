@@ -54,6 +54,7 @@ def score(statistic: Statistic, num_scenes: int, *, seed: int = 0) -> Score | No
         high=_rounded(max(high, value)),
         surely=_rounded(min(surely, value)),
         p_half=_rounded((1 + int((draws <= HALF).sum())) / (1 + len(draws))),
+        draws=tuple(draws.tolist()),
     )
 
 

@@ -1,0 +1,153 @@
+"""`worldline exam`, `worldline regrade` and `worldline compare`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Json, Threads, free_cores, use_threads
+
+if TYPE_CHECKING:
+    from worldline.understanding.exam.results import TestResult
+    from worldline.workflows.sitters import Sitter
+
+
+def exam(
+    sitter: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe by name or module:name; or persistence, constant_velocity, linear, action_blind.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder: report, figures, logs, worlds and answers.")] = Path("exam"),
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Family of models, of as many parameters; token-blind is told no actions.", show_default="the recipe's"
+        ),
+    ] = None,
+    tests: Annotated[
+        str | None, typer.Option(help="Codes of the tests, such as C1,P2.", show_default="all sixteen")
+    ] = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Worlds see pictures instead of vectors.")] = False,
+    development: Annotated[
+        bool, typer.Option("--development", help="The generators that models may be improved on.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings; the worst verdict counts.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of logs and scenes: a fresh one for each report.")] = 0,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Train a recipe on each lab's logs, and grade what it understood against twins."""
+    from worldline.cli.output import check_json, write_json
+    from worldline.cli.progress import progress_bars
+    from worldline.understanding.exam.contract import Pool
+    from worldline.workflows.exam import ExamOptions
+    from worldline.workflows.exam import exam as run
+
+    check_json(json)
+    if ":" in sitter:
+        sys.path.append(str(Path.cwd()))  # a user's recipe lies where the user is; what is installed goes first
+    options = ExamOptions(
+        codes=tuple(code.strip() for code in tests.split(",")) if tests else (),
+        pool=Pool.DEVELOPMENT if development else Pool.REPORT,
+        pixels=pixels,
+        seed=seed,
+        num_seeds=seeds,
+        num_processes=threads or free_cores(),
+    )
+    use_threads(1)  # processes share the cores, not threads
+    with progress_bars() as stage:
+        result = run(_sitter(sitter, model), out, options, command=_command(), stage=stage)
+    _print(result.tests, result.passed)
+    write_json(json, {"sitter": result.sitter, "passed": list(result.passed), "tests": _figures(result.tests)})
+    print(f"Answers: {out}")
+    if result.failed_to_grade:
+        raise typer.Exit(1)
+
+
+def regrade(folder: Annotated[Path, typer.Argument(help="Of an exam.")]) -> None:
+    """Grade an exam's stored answers again. The exit status is 1 where a figure differs."""
+    from worldline.understanding.exam.results import ExamResult, without_draws
+    from worldline.workflows.exam import read_exam
+    from worldline.workflows.exam import regrade as run
+
+    before = read_exam(folder).result
+    again = tuple(without_draws(one) for one in run(folder))
+    _print(again, ExamResult(sitter=before.sitter, facts={}, command="", tests=again).passed)
+    different = [one.code for one, other in zip(again, before.tests, strict=True) if one != other]
+    print(f"Different from {folder}: {', '.join(different)}" if different else f"The same as in {folder}, to the bit.")
+    if different:
+        raise typer.Exit(1)
+
+
+def compare(
+    ours: Annotated[Path, typer.Argument(metavar="A", help="Folder of an exam.")],
+    theirs: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one, with the same seed and pool.")],
+    json: Json = None,
+) -> None:
+    """How much higher A scores than B, paired by scene, with 95 % intervals."""
+    from dataclasses import asdict
+
+    from worldline.cli.output import check_json, print_table, write_json
+    from worldline.workflows.exam import compare as run
+    from worldline.workflows.exam import read_exam
+
+    check_json(json)
+    found = run(ours, theirs)
+    names = [read_exam(folder).result.sitter for folder in (ours, theirs)]
+    print_table(
+        f"{names[0]} minus {names[1]}",
+        ("test", "part", "difference", "95 %"),
+        [(one.code, one.cell, f"{one.value:+.3f}", f"{one.low:+.3f} to {one.high:+.3f}") for one in found],
+    )
+    write_json(json, {"ours": names[0], "theirs": names[1], "differences": [asdict(one) for one in found]})
+
+
+def _sitter(name: str, model: str | None) -> Sitter:
+    """Raises `InputError` where a family is given to what has none."""
+    from worldline.errors import InputError
+    from worldline.workflows.sitters import TRIVIAL, RecipeSitter, TrivialSitter
+
+    if name not in TRIVIAL:
+        return RecipeSitter(recipe=name, family=model)
+    if model is not None:
+        raise InputError(f"--model {model} is given, and {name} is no recipe. Leave it out, or give a recipe.")
+    return TrivialSitter(name=name)
+
+
+def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
+    """One row a test: its verdict and its weakest part."""
+    from worldline.cli.output import print_table
+    from worldline.understanding.exam.verdicts import weakest
+
+    rows = []
+    for one in tests:
+        cells = [weakest(seed.grade) for seed in one.seeds if seed.grade is not None]
+        scored = [(cell.score, cell.name) for cell in cells if cell is not None and cell.score is not None]
+        score, name = min(scored, key=lambda pair: pair[0].low) if scored else (None, "")
+        interval = "" if score is None else f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
+        reason = next((seed.reason for seed in one.seeds if seed.reason), "")
+        rows.append((one.code, one.title, str(one.verdict), interval, name or reason[:60]))
+    print_table("Understanding", ("", "test", "verdict", "weakest part", ""), rows)
+    print(f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests).")
+
+
+def _figures(tests: Sequence[TestResult]) -> list[dict[str, object]]:
+    """What `--json` writes of each test."""
+    import json
+
+    from worldline.config import to_json
+
+    return [json.loads(to_json(one)) for one in tests]
+
+
+def _command() -> str:
+    """As it was typed, but for where things are."""
+    return shlex.join(["worldline", *sys.argv[1:]])

@@ -1,0 +1,397 @@
+"""The exam: learn a world from each lab's logs, ask all of them what the tests ask, and grade what they say.
+
+Everything that was asked and answered stays in the folder of the exam, so that it can be graded again (`regrade`) and
+compared with another exam (`compare`) without learning anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, fields, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from worldline.config import from_json, to_json
+from worldline.contracts.episode import Arrays
+from worldline.contracts.evaluation import Verdict
+from worldline.data.store import Store, open_store
+from worldline.errors import CollapseError, ConfigError, DataError, InputError, UnreadableError, UnsupportedError
+from worldline.registry import load, names
+from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool, References
+from worldline.understanding.exam.examining import Examined, examine
+from worldline.understanding.exam.results import (
+    Difference,
+    ExamResult,
+    SeedGrade,
+    TestResult,
+    broken,
+    differences,
+    result,
+    without_draws,
+)
+from worldline.understanding.exam.verdicts import flaws
+from worldline.workflows.manifest import device, versions
+from worldline.workflows.record import record
+from worldline.workflows.sitters import Sitter
+from worldline.workflows.stage import Stage
+from worldline.worlds.bundled import open_world, save_world
+
+RESULT: Final = "exam.json"
+LOG_SEED: Final = 500_000
+"""Added to the exam's seed for the logs, so that no scene begins as a logged episode did."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamOptions:
+    """What is asked of whom.
+
+    Args:
+        codes: of the tests; empty for all.
+        pool: of the generators.
+        pixels: whether worlds see pictures instead of vectors.
+        seed: of logs and scenes; a fresh one for every report.
+        num_seeds: trainings, from 0 on.
+        num_processes: that learn and ask side by side, each with one thread.
+        sizes: fields of the tests to set, such as num_scenes, for a quick look; tests without the field stay.
+    """
+
+    codes: tuple[str, ...] = ()
+    pool: Pool = Pool.REPORT
+    pixels: bool = False
+    seed: int = 0
+    num_seeds: int = 1
+    num_processes: int = 1
+    sizes: Mapping[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_seeds", "num_processes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}. It must be at least 0.")
+        for code in self.codes:
+            load("test", code)
+
+    def tests(self) -> list[ExamTest]:
+        """The tests, in the order of their codes."""
+        return [
+            _sized(load("test", code)(pool=self.pool, pixels=self.pixels), self.sizes or {}) for code in self._codes
+        ]
+
+    @property
+    def _codes(self) -> list[str]:
+        order = {letter: place for place, letter in enumerate("CPTU")}
+        return sorted(self.codes or names("test"), key=lambda code: (order.get(code[:1], 9), code))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What it takes to grade the answers in a folder again.
+
+    Args:
+        options: of the exam.
+        result: that was found.
+    """
+
+    options: ExamOptions
+    result: ExamResult
+
+
+def exam(
+    sitter: Sitter, folder: Path, options: ExamOptions, *, command: str = "", stage: Stage | None = None
+) -> ExamResult:
+    """Trains the sitter on each lab's logs, and grades it.
+
+    Args:
+        sitter: who learns.
+        folder: a new or empty one; gets logs, worlds, answers and `exam.json`.
+        options: what is asked.
+        command: that repeats it.
+        stage: told about progress.
+
+    Raises:
+        InputError: the folder holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} holds something already. Choose a new folder for the exam.")
+    begin, tests, seeds = time.monotonic(), options.tests(), range(options.num_seeds)
+    curricula = {one.name: one for test in tests for one in test.curricula()}
+    _record(folder, curricula, options.seed, stage)
+    with _workers(options.num_processes) as pool:
+        tasks = {
+            (name, seed): pool.submit(_learn, sitter, _logs(folder, name), one.num_calibration, seed, folder)
+            for seed in seeds
+            for name, one in curricula.items()
+        }
+        learned = {key: _or_reason(key[1], one) for key, one in _finished(tasks, "learn", stage)}
+        reasons = {key: one for key, one in learned.items() if isinstance(one, SeedGrade)}
+        asked: dict[str, Future[TestResult]] = {
+            test.code: pool.submit(_sit, test, options.seed, tuple(seeds), _lacking(test, reasons), folder)
+            for test in tests
+        }
+        ended = _finished(asked, "ask and grade", stage)
+        found = dict(ended)
+    graded = tuple(_or_broken(test, seeds, found[test.code]) for test in tests)
+    facts = _facts(options, [one for one in learned.values() if isinstance(one, dict)], time.monotonic() - begin)
+    examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
+    (folder / RESULT).write_text(to_json(Stored(options=options, result=examined)) + "\n")
+    return examined
+
+
+def read_exam(folder: Path) -> Stored:
+    """What an exam left in its folder.
+
+    Raises:
+        InputError: there is no exam.
+        ConfigError: it cannot be read.
+    """
+    path = folder / RESULT
+    if not path.exists():
+        raise InputError(
+            f"{folder} holds no exam: there is no {RESULT}. Run one: worldline exam RECIPE --out {folder}."
+        )
+    return from_json(Stored, path.read_text(), where=path)
+
+
+def regrade(folder: Path) -> tuple[TestResult, ...]:
+    """The results of the stored answers, graded anew: those of `exam.json` but for the draws that are not stored.
+
+    Raises:
+        InputError: there is no exam.
+        DataError: answers are missing or damaged.
+    """
+    stored = read_exam(folder)
+    before = {one.code: one for one in stored.result.tests}
+    return tuple(
+        before[test.code] if not _place(folder, test.code).exists() else _regraded(test, folder, before[test.code])
+        for test in stored.options.tests()
+    )
+
+
+def compare(ours: Path, theirs: Path) -> tuple[Difference, ...]:
+    """How much higher the first exam's sitter scores than the second's, in every part that both were graded in.
+
+    Raises:
+        InputError: a folder holds no exam, no test is in both, or they were asked about other scenes.
+    """
+    left, right = ({one.code: one for one in regrade(folder)} for folder in (ours, theirs))
+    both = [code for code in left if code in right]
+    if not both:
+        raise InputError(f"{ours} and {theirs} have no test in common. Run the same --tests.")
+    return tuple(
+        one
+        for code in both
+        if left[code].seeds[0].grade is not None and right[code].seeds[0].grade is not None
+        for one in differences(left[code], right[code])
+    )
+
+
+def _record(folder: Path, curricula: Mapping[str, Curriculum], seed: int, stage: Stage | None) -> None:
+    """The logs of every curriculum."""
+    for number, (name, one) in enumerate(curricula.items()):
+        if stage is not None:
+            stage("record", number, len(curricula))
+        lab = one.make_lab()
+        record(lab, _logs(folder, name), num_episodes=one.num_episodes, max_steps=one.num_steps, seed=seed + LOG_SEED)
+        lab.close()
+    if stage is not None:
+        stage("record", len(curricula), len(curricula))
+
+
+def _learn(
+    sitter: Sitter, logs: Path, num_calibration: int | None, seed: int, folder: Path
+) -> dict[str, str] | SeedGrade:
+    """Saves the world, and gives what is to be known of it; or why there is none. In a process of its own."""
+    store, out = open_store(logs), _world(folder, logs.name, seed)
+    work = out.with_name(f"{out.name}.partial")
+    try:
+        sat = sitter.learn(store, seed=seed, num_calibration=num_calibration, folder=work)
+        save_world(out, sat.world)
+    except UnsupportedError as error:
+        return SeedGrade(seed=seed, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))
+    except (CollapseError, DataError, InputError) as error:
+        return SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=f"learning from {logs.name}: {error}")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return dict(sat.facts)
+
+
+def _sit(
+    test: ExamTest, seed: int, trainings: Sequence[int], lacking: Mapping[int, SeedGrade], folder: Path
+) -> TestResult:
+    """Examines the test, asks the worlds of every training, keeps what they say, and grades it. In its own process."""
+    begin = time.monotonic()
+    stores = {one.name: open_store(_logs(folder, one.name)) for one in test.curricula()}
+    examined = examine(test, seed, {name: _episodes(store) for name, store in stores.items()})
+    place = _place(folder, test.code)
+    _keep_examined(place, examined)
+    answers: dict[int, Arrays | SeedGrade] = {}
+    for training in trainings:
+        answers[training] = given = lacking.get(training) or _answers(test, training, examined.scenes, folder)
+        if not isinstance(given, SeedGrade):
+            _keep(place / f"answers-{training}.npz", given)
+    return without_draws(result(test, examined, answers, time.monotonic() - begin))
+
+
+def _answers(test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
+    """What the worlds of a training say, or why they do not."""
+    try:
+        worlds = {one.name: open_world(_world(folder, one.name, training)) for one in test.curricula()}
+        return test.ask(worlds, scenes)
+    except UnreadableError as error:
+        return SeedGrade(seed=training, verdict=Verdict.UNREADABLE, grade=None, reason=str(error))
+    except UnsupportedError as error:
+        return SeedGrade(seed=training, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))
+
+
+def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
+    """The result of the stored answers."""
+    place = _place(folder, test.code)
+    examined = _kept_examined(test, place)
+    answers = {
+        one.seed: _kept(path) if (path := place / f"answers-{one.seed}.npz").exists() else one for one in before.seeds
+    }
+    return result(test, examined, answers, before.elapsed_s)
+
+
+def _keep_examined(place: Path, examined: Examined) -> None:
+    references = examined.references
+    parts = {"floor": references.floor, "ceiling": references.ceiling, "oracle": references.oracle}
+    parts |= {f"must_fail/{name}": one for name, one in references.must_fail.items()}
+    _keep(place / "scenes.npz", examined.scenes)
+    named = {f"{part}/{name}": value for part, one in parts.items() for name, value in one.items()}
+    _keep(place / "references.npz", {**named, "floor_name": np.array(references.floor_name)})
+
+
+def _kept_examined(test: ExamTest, place: Path) -> Examined:
+    """What `_keep_examined` wrote, graded again."""
+    scenes, arrays = _kept(place / "scenes.npz"), _kept(place / "references.npz")
+    floor_name = str(arrays.pop("floor_name"))
+    parts: dict[str, dict[str, Any]] = {"floor": {}, "ceiling": {}, "oracle": {}}
+    for key, value in arrays.items():
+        part, _, name = key.rpartition("/")
+        parts.setdefault(part, {})[name] = value
+    named = {part.removeprefix("must_fail/"): one for part, one in parts.items() if part.startswith("must_fail/")}
+    references = References(
+        floor=parts["floor"],
+        ceiling=parts["ceiling"],
+        oracle=parts["oracle"],
+        must_fail=named,
+        floor_name=floor_name,
+    )
+    oracle = test.grade(scenes, references.oracle, references)
+    must_fail = {name: test.grade(scenes, one, references) for name, one in named.items()}
+    return Examined(
+        scenes=scenes,
+        references=references,
+        oracle=oracle,
+        must_fail=must_fail,
+        flaws=flaws(oracle, must_fail, test.declared_ceiling),
+    )
+
+
+def _keep(path: Path, arrays: Arrays) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Raises `DataError` where the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError) as error:
+        raise DataError(f"the answers cannot be read ({error})", fix="Run the exam again.", file=path) from error
+
+
+def _workers(count: int) -> Executor:
+    """Processes of one thread each; one alone is this one."""
+    if count == 1:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _finished(
+    tasks: Mapping[Key, Future[Value]], name: str, stage: Stage | None
+) -> Iterator[tuple[Key, Value | BaseException]]:
+    """What each task gave, or the error that it ended with."""
+    keys = {task: key for key, task in tasks.items()}
+    if stage is not None:
+        stage(name, 0, len(tasks))
+    for done, task in enumerate(as_completed(keys), start=1):
+        if stage is not None:
+            stage(name, done, len(tasks))
+        error = task.exception()
+        yield keys[task], (task.result() if error is None else error)
+
+
+def _lacking(test: ExamTest, reasons: Mapping[tuple[str, int], SeedGrade]) -> dict[int, SeedGrade]:
+    """Per training that misses a world that the test asks, why."""
+    needed = {one.name for one in test.curricula()}
+    return {seed: reason for (name, seed), reason in reasons.items() if name in needed}
+
+
+def _or_reason(seed: int, found: dict[str, str] | SeedGrade | BaseException) -> dict[str, str] | SeedGrade:
+    if not isinstance(found, BaseException):
+        return found
+    reason = f"learning broke: {type(found).__name__}: {found}"
+    return SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=reason)
+
+
+def _or_broken(test: ExamTest, seeds: Sequence[int], found: TestResult | BaseException) -> TestResult:
+    if isinstance(found, TestResult):
+        return found
+    return broken(test, seeds, f"{type(found).__name__}: {found}")
+
+
+def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]], elapsed_s: float) -> dict[str, str]:
+    """The small print."""
+    kinds = {name: sorted({one[name] for one in learned if name in one}) for name in ("parameters", "updates")}
+    known = {name.capitalize(): ", ".join(values) for name, values in kinds.items() if values}
+    return {
+        "Seen": "pictures" if options.pixels else "vectors",
+        "Generators": f"{options.pool}, seed {options.seed}",
+        "Trainings": f"{options.num_seeds}, seeds 0 to {options.num_seeds - 1}",
+        **known,
+        "Machine": f"{device()}, {options.num_processes} of {os.cpu_count()} cores, one thread each",
+        "Wall time": f"{elapsed_s:.0f} s",
+        "Versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
+    }
+
+
+def _sized(test: ExamTest, sizes: Mapping[str, int]) -> ExamTest:
+    known = {one.name for one in fields(test)}
+    changed: dict[str, Any] = {name: value for name, value in sizes.items() if name in known}
+    return replace(test, **changed)
+
+
+def _episodes(store: Store) -> list[Any]:
+    return [store.episode(number) for number in range(len(store))]
+
+
+def _logs(folder: Path, curriculum: str) -> Path:
+    return folder / "logs" / curriculum
+
+
+def _world(folder: Path, curriculum: str, seed: int) -> Path:
+    return folder / "worlds" / f"{curriculum}-{seed}"
+
+
+def _place(folder: Path, code: str) -> Path:
+    return folder / "answers" / code

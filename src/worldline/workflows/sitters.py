@@ -1,0 +1,166 @@
+"""Who sits the exam: a recipe, with any family of models, or a trivial model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+import torch
+
+from worldline.contracts.engine import Engine
+from worldline.data.splits import Split, split_store
+from worldline.data.store import Store
+from worldline.errors import InputError
+from worldline.planners.cem import CrossEntropy
+from worldline.recipes.families import resized, with_family
+from worldline.recipes.recipe import Recipe
+from worldline.registry import imported, load
+from worldline.workflows.training import build_model, learn_world
+from worldline.worlds.calibration import calibrate
+from worldline.worlds.local import LocalWorld
+
+BLIND: Final = "token-blind"
+"""The family "token" that is told no actions: it only watches."""
+TRIVIAL: Final = ("persistence", "constant_velocity", "linear", "action_blind")
+
+CALIBRATED_STEPS: Final = 48
+"""Steps that the bands of a trivial model reach at most."""
+
+_SIZES: Final = tuple(2.0 ** (step / 4) for step in range(-12, 13))
+"""Widths, relative to the family's own, among which the number of parameters is matched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sat:
+    """A world that sits, and what is to be known of it.
+
+    Args:
+        world: to ask.
+        facts: small print, such as its number of parameters.
+    """
+
+    world: LocalWorld
+    facts: Mapping[str, str]
+
+
+class Sitter(ABC):
+    """Learns one world from each log; can be sent to another process."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it is called in a report."""
+
+    @abstractmethod
+    def learn(self, store: Store, *, seed: int, num_calibration: int | None, folder: Path) -> Sat:
+        """The world learned from a store.
+
+        Args:
+            store: of a curriculum.
+            seed: of initial weights and batches.
+            num_calibration: episodes kept for calibration, the last ones; None for the sitter's own share.
+            folder: for what the training needs to write.
+        """
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RecipeSitter(Sitter):
+    """A recipe, with its own family or another one of as many parameters.
+
+    Args:
+        recipe: a registered name, or "module:name".
+        family: registered name of a family of models, or "token-blind"; None for the recipe's own.
+    """
+
+    recipe: str
+    family: str | None = None
+
+    def __post_init__(self) -> None:
+        imported("recipe", self.recipe) if ":" in self.recipe else load("recipe", self.recipe)
+        if self.family is not None and self.family != BLIND:
+            load("model", self.family)
+
+    @property
+    def title(self) -> str:
+        """Such as "vectors", or "vectors, token"."""
+        return self.recipe if self.family is None else f"{self.recipe}, {self.family}"
+
+    def learn(self, store: Store, *, seed: int, num_calibration: int | None, folder: Path) -> Sat:
+        """See `Sitter`; heads that only plans need are left out."""
+        recipe = self._recipe(store).with_seed(seed)
+        recipe = replace(recipe, heads=replace(recipe.heads, goals=False))
+        if num_calibration is not None:
+            recipe = replace(recipe, split=lambda of: kept_last(of, num_calibration))
+        learned = learn_world(store, recipe, folder=folder)
+        count = sum(one.numel() for one in learned.engine.model.parameters())
+        facts = {"parameters": f"{count:,}", "updates": f"{recipe.training.num_updates:,}"}
+        return Sat(world=learned.world, facts=facts)
+
+    def _recipe(self, store: Store) -> Recipe:
+        """The recipe for this store; another family gets the width at which it has as many parameters."""
+        given: Recipe = (imported("recipe", self.recipe) if ":" in self.recipe else load("recipe", self.recipe))(store)
+        if self.family is None or self.family == given.model:
+            return given
+        changed = with_family(given, store, self.family.removesuffix("-blind"))
+        if self.family == BLIND:
+            changed = replace(changed, model_config=replace(changed.model_config, actions=False))
+        due = _num_parameters(store, given)
+        sizes = [resized(changed, size) for size in _SIZES]
+        return min(sizes, key=lambda one: abs(np.log(_num_parameters(store, one) / due)))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrivialSitter(Sitter):
+    """One of the engines that a learned one has to beat, fitted and calibrated on the same logs.
+
+    Args:
+        name: its registered name.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in TRIVIAL:
+            raise InputError(f"{self.name!r} is no trivial model. Choose one of {', '.join(TRIVIAL)}.")
+
+    @property
+    def title(self) -> str:
+        """Such as "constant velocity"."""
+        return self.name.replace("_", " ")
+
+    def learn(self, store: Store, *, seed: int, num_calibration: int | None, folder: Path) -> Sat:
+        """See `Sitter`."""
+        del folder
+        split = split_store(store) if num_calibration is None else kept_last(store, num_calibration)
+        train, held = ([store.episode(number) for number in part] for part in (split.train, split.calibration))
+        engine: Engine = load("engine", self.name).fit(train, store.schema)
+        horizon = max(1, min(CALIBRATED_STEPS, int(store.num_steps.min()) - engine.describe().context + 1))
+        calibration = calibrate(engine, held, horizon=horizon, num_windows=8, seed=seed)
+        return Sat(world=LocalWorld(engine, calibration, CrossEntropy()), facts={})
+
+
+def kept_last(store: Store, num_calibration: int) -> Split:
+    """A split whose last `num_calibration` episodes calibrate; of the others a tenth validates, two are held out."""
+    others = np.random.default_rng(0).permutation(len(store) - num_calibration).tolist()
+    if len(others) < 4:
+        raise InputError(f"{len(store)} episodes, {num_calibration} of them for calibration: four must be left.")
+    cut = 2 + max(1, len(others) // 10)
+    return Split(
+        train=tuple(sorted(others[cut:])),
+        validation=tuple(sorted(others[2:cut])),
+        calibration=tuple(range(len(store) - num_calibration, len(store))),
+        held_out=tuple(sorted(others[:2])),
+        rule=f"the last {num_calibration} episodes for calibration",
+    )
+
+
+def _num_parameters(store: Store, recipe: Recipe) -> int:
+    """Of an untrained model."""
+    with torch.random.fork_rng(devices=[]):
+        return sum(one.numel() for one in build_model(store, recipe.split(store), recipe).parameters())

@@ -1,0 +1,198 @@
+"""The exam from end to end, on a toy test whose right answers are known."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldline import registry
+from worldline.config import to_json
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.evaluation import Grade, Verdict
+from worldline.contracts.world import World
+from worldline.errors import DataError, InputError
+from worldline.labs.playing import replay, stacked
+from worldline.labs.wind import Wind
+from worldline.understanding.exam.asking import history_of, means, only, packed_history
+from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
+from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
+from worldline.understanding.exam.results import without_draws
+from worldline.understanding.exam.scoring import skill_cell
+from worldline.workflows.exam import ExamOptions, compare, exam, read_exam, regrade
+from worldline.workflows.sitters import TrivialSitter
+
+STEPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steering(ExamTest):
+    """How far a motor takes a boat beyond where it would drift."""
+
+    code = "C9"
+    section = Section.CAUSE
+    title = "Steering"
+    claim = "it knows what the motor does"
+    signal: str = "boat_position"
+    tempting: bool = False
+    num_scenes: int = 60
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        return (Curriculum(name="boat", make_lab=lambda: Wind(0.0), num_episodes=50, num_steps=20, num_calibration=20),)
+
+    def generate(self, seed: int) -> Arrays:
+        lab, rng = Wind(0.0), np.random.default_rng(seed)
+        motors = rng.uniform(-2, 2, (self.num_scenes, STEPS, 1)).astype(np.float32)
+        seeds = [seed * 1000 + number for number in range(self.num_scenes)]
+        pushed = stacked([replay(lab, one, {"motor": motor}) for one, motor in zip(seeds, motors, strict=True)])
+        still = stacked([replay(lab, one, {"motor": np.zeros((STEPS, 1), np.float32)}) for one in seeds])
+        start = {name: value[:, :1] for name, value in pushed.observations.items()}
+        past = {"motor": np.zeros((self.num_scenes, 0, 1), np.float32)}
+        return {
+            **packed_history(History(observations=start, actions=past)),
+            "motor": motors,
+            "effect": pushed.observations["boat_position"][:, 1:] - still.observations["boat_position"][:, 1:],
+        }
+
+    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        world, history = only(worlds), history_of(scenes)
+        moved, held = (
+            means(world, history, {"motor": motor}, signals=(self.signal,))[self.signal]
+            for motor in (scenes["motor"], np.zeros_like(scenes["motor"]))
+        )
+        return {"effect": moved - held}
+
+    def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
+        assert len(logs["boat"]) == 50
+        assert not np.array_equal(pilot["motor"], scenes["motor"])
+        share = 0.6 if self.tempting else 0.0
+        return References(
+            oracle={"effect": scenes["effect"]}, must_fail={"blind": {"effect": share * scenes["effect"]}}
+        )
+
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        size = (scenes["effect"].astype(float) ** 2).sum((1, 2))
+        error = ((scenes["effect"].astype(float) - answers["effect"]) ** 2).sum((1, 2))
+        return Grade(cells=(skill_cell("boat", error, size),))
+
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        steps = tuple(float(step) for step in range(STEPS))
+        line = Line(name="this world", x=steps, y=tuple(map(float, answers["effect"][0, :, 0])))
+        return Exhibit(caption="It moves.", panels=(Panel(title="Boat", x_label="step", y_label="m", lines=(line,)),))
+
+
+class Breaking(Steering):
+    """Breaks when it asks."""
+
+    code = "C8"
+
+    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        raise ZeroDivisionError("planted")
+
+
+Sit = Callable[..., Path]
+
+
+@pytest.fixture
+def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
+    """Runs an exam of toy tests and gives its folder."""
+    known: dict[str, Callable[..., ExamTest]] = {}
+    monkeypatch.setattr("worldline.workflows.exam.load", lambda kind, code: known[code])
+    monkeypatch.setattr("worldline.workflows.exam.names", lambda kind: list(known))
+    assert "test" in registry.BUILTIN
+
+    def run(name: str, sitter: str, seed: int = 3, **tests: ExamTest) -> Path:
+        known.clear()
+        for code, one in tests.items():
+            known[code] = lambda pool, pixels, one=one: replace(one, pool=pool, pixels=pixels)
+        exam(TrivialSitter(name=sitter), tmp_path / name, ExamOptions(seed=seed), command="worldline exam")
+        return tmp_path / name
+
+    return run
+
+
+def verdicts(folder: Path) -> list[Verdict]:
+    return [one.verdict for one in read_exam(folder).result.tests]
+
+
+def test_who_knows_what_the_motor_does_passes_and_who_does_not_fails(sit: Sit) -> None:
+    assert verdicts(sit("linear", "linear", C9=Steering())) == [Verdict.PASS]
+    assert read_exam(sit("linear2", "linear", C9=Steering())).result.passed == ("C9",)
+    assert verdicts(sit("still", "persistence", C9=Steering())) == [Verdict.FAIL]
+
+
+def test_the_same_exam_has_the_same_result(sit: Sit) -> None:
+    first, again, other = (sit(name, "linear", seed, C9=Steering()) for name, seed in (("a", 3), ("b", 3), ("c", 4)))
+    results = [replace(read_exam(one).result.tests[0], elapsed_s=0.0) for one in (first, again, other)]
+    assert results[0] == results[1]
+    assert results[0].scenes != results[2].scenes
+
+
+def test_stored_answers_are_graded_again_with_the_same_result(sit: Sit) -> None:
+    folder = sit("linear", "linear", C9=Steering())
+    again = tuple(without_draws(one) for one in regrade(folder))
+    assert to_json(again[0]) == to_json(read_exam(folder).result.tests[0])
+
+
+def test_answers_that_were_changed_are_graded_otherwise_and_damaged_ones_are_refused(sit: Sit) -> None:
+    folder = sit("linear", "linear", C9=Steering())
+    path = folder / "answers" / "C9" / "answers-0.npz"
+    with np.load(path) as arrays:
+        effect = arrays["effect"]
+    np.savez(path, effect=0 * effect)
+    assert regrade(folder)[0].verdict is Verdict.FAIL
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"answers-0\.npz"):
+        regrade(folder)
+
+
+def test_a_crash_in_one_test_is_an_error_there_and_leaves_the_others_graded(sit: Sit) -> None:
+    folder = sit("linear", "linear", C9=Steering(), C8=Breaking())
+    assert sorted(verdicts(folder)) == [Verdict.ERROR, Verdict.PASS]
+    broken = next(one for one in read_exam(folder).result.tests if one.verdict is Verdict.ERROR)
+    assert "ZeroDivisionError: planted" in broken.seeds[0].reason
+    assert broken.seeds[0].grade is None
+    assert read_exam(folder).result.failed_to_grade == (broken.code,)
+
+
+def test_a_signal_that_is_not_predicted_is_unreadable_with_the_reason(sit: Sit) -> None:
+    folder = sit("linear", "linear", C9=Steering(signal="depth"))
+    (found,) = read_exam(folder).result.tests
+    assert found.verdict is Verdict.UNREADABLE
+    assert "depth" in found.seeds[0].reason
+
+
+def test_a_test_that_a_model_passes_which_must_fail_is_void_and_prints_no_grade(sit: Sit) -> None:
+    (found,) = read_exam(sit("linear", "linear", C9=Steering(tempting=True))).result.tests
+    assert found.verdict is Verdict.VOID
+    assert found.seeds[0].grade is None
+    assert "blind must fail" in found.seeds[0].reason
+
+
+def test_two_exams_are_compared_scene_by_scene(sit: Sit) -> None:
+    ours, theirs = sit("linear", "linear", C9=Steering()), sit("blind", "action_blind", C9=Steering())
+    (found,) = compare(ours, theirs)
+    assert found.low > 0.8
+    assert found.high < 1.1
+    (same,) = compare(ours, ours)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_exams_of_other_scenes_are_not_compared(sit: Sit) -> None:
+    ours, theirs = sit("linear", "linear", 3, C9=Steering()), sit("other", "linear", 4, C9=Steering())
+    with pytest.raises(InputError, match="other scenes"):
+        compare(ours, theirs)
+
+
+def test_a_folder_that_holds_something_is_left_alone(sit: Sit, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="holds something"):
+        sit("full", "linear", C9=Steering())
+    assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
+
+
+def test_a_folder_without_an_exam_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no exam"):
+        read_exam(tmp_path)
