@@ -48,7 +48,7 @@ def exam(
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
     from worldline.understanding.exam.contract import Pool
-    from worldline.workflows.exam import ExamOptions
+    from worldline.workflows.exam import REPORT, ExamOptions
     from worldline.workflows.exam import exam as run
 
     check_json(json)
@@ -67,7 +67,7 @@ def exam(
         result = run(_sitter(sitter, model), out, options, command=_command(), stage=stage)
     _print(result.tests, result.passed)
     write_json(json, {"sitter": result.sitter, "passed": list(result.passed), "tests": _figures(result.tests)})
-    print(f"Answers: {out}")
+    print(f"Report: {out / REPORT}")
     if result.failed_to_grade:
         raise typer.Exit(1)
 

@@ -28,10 +28,11 @@ class Line:
     Args:
         label: for the legend.
         style: a class of the style sheet: "world", "real", or "other0" to "other5".
-        x: increasing.
+        x: increasing, unless the chart is a map.
         y: one for each; NaN leaves a gap.
         low: lower edge of a band around it; empty for none.
         high: upper edge.
+        points: whether they are dots, and not joined.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Line:
     y: Sequence[Number]
     low: Sequence[Number] = ()
     high: Sequence[Number] = ()
+    points: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class LineChart:
         now: where a vertical line marks the present; None for none.
         log: whether the y axis is logarithmic; values must then be positive.
         zero: whether the y axis must start at 0.
+        equal: whether it is a map: both axes have one scale, and there is no table of its numbers.
     """
 
     title: str
@@ -67,6 +70,7 @@ class LineChart:
     now: Number | None = None
     log: bool = False
     zero: bool = False
+    equal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +150,10 @@ def log_ticks(low: Number, high: Number) -> list[float]:
 
 def line_chart(chart: LineChart) -> Html:
     """The chart with its legend and its numbers."""
-    x_low, x_high = min(line.x[0] for line in chart.lines), max(line.x[-1] for line in chart.lines)
+    x_low, x_high = min(min(line.x) for line in chart.lines), max(max(line.x) for line in chart.lines)
     ticks = _y_ticks(chart)
+    if chart.equal:
+        (x_low, x_high), ticks = _one_scale((x_low, x_high), (ticks[0], ticks[-1]))
     flip = math.log10 if chart.log else float
 
     def across(x: Number) -> Number:
@@ -161,14 +167,16 @@ def line_chart(chart: LineChart) -> Html:
     drawn += [_rule("level", 0, down(height), _GRID, down(height)) for _, height in chart.levels]
     drawn += [] if chart.now is None else [_rule("level", across(chart.now), 0, across(chart.now), _GRID)]
     drawn += [_band(line, across, down) for line in chart.lines if line.low]
-    drawn += [_path(line.style, _pieces(line.x, line.y, across, down)) for line in chart.lines]
+    drawn += [_path(line, _pieces(line.x, line.y, across, down)) for line in chart.lines]
     labels = [_place("y-tick", "top", down(tick), tick_text(tick)) for tick in ticks]
     labels += [_place("x-tick", "left", across(tick), tick_text(tick)) for tick in x_ticks]
     labels += [_place("level-label", "top", down(height), text) for text, height in chart.levels]
-    plot = tag("div", {"class": "plot", "role": "img", "aria-label": chart.alt}, tag("svg", _SVG, *drawn), *labels)
+    kind = "plot map" if chart.equal else "plot"
+    plot = tag("div", {"class": kind, "role": "img", "aria-label": chart.alt}, tag("svg", _SVG, *drawn), *labels)
     axis = tag("div", {"class": "y-label"}, chart.y_label)
     under = tag("div", {"class": "x-label"}, chart.x_label)
-    return _figure(chart.title, [_legend(chart), axis, plot, under, _line_numbers(chart)], "chart")
+    folded = Html("") if chart.equal else _line_numbers(chart)
+    return _figure(chart.title, [_legend(chart), axis, plot, under, folded], "chart")
 
 
 def interval_chart(chart: IntervalChart) -> Html:
@@ -203,6 +211,17 @@ def interval_chart(chart: IntervalChart) -> Html:
 def _figure(title: str, parts: Iterable[str], kind: str) -> Html:
     """A figure with its title."""
     return tag("figure", {"class": kind}, tag("figcaption", {}, title), *parts)
+
+
+def _one_scale(x: tuple[Number, Number], y: tuple[Number, Number]) -> tuple[tuple[Number, Number], list[float]]:
+    """The ends of the x axis and the ticks of the y axis, as long as each other, around the middles of both."""
+    ticks = nice_ticks(*y, 5)
+    size = max(x[1] - x[0], ticks[-1] - ticks[0])
+    while ticks[-1] - ticks[0] < size * (1 - 1e-9):
+        step = ticks[1] - ticks[0]
+        ticks = [ticks[0] - step, *ticks] if len(ticks) % 2 else [*ticks, ticks[-1] + step]
+    size, middle = ticks[-1] - ticks[0], (x[0] + x[1]) / 2
+    return (middle - size / 2, middle + size / 2), ticks
 
 
 def _y_ticks(chart: LineChart) -> list[float]:
@@ -262,10 +281,11 @@ def _pieces(
     return [run for run in runs if run]
 
 
-def _path(style: str, runs: Iterable[list[str]]) -> Html:
+def _path(line: Line, runs: Iterable[list[str]]) -> Html:
     """A curve through the points; a lone point is a dot."""
+    runs = [[point] for run in runs for point in run] if line.points else runs
     moves = "".join("M" + "L".join(run if len(run) > 1 else run * 2) for run in runs)
-    return tag("path", {"class": f"line {style}", "d": moves})
+    return tag("path", {"class": f"{'points' if line.points else 'line'} {line.style}", "d": moves})
 
 
 def _band(line: Line, across: Callable[[Number], Number], down: Callable[[Number], Number]) -> Html:

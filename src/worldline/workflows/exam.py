@@ -26,6 +26,7 @@ from worldline.errors import CollapseError, ConfigError, DataError, InputError, 
 from worldline.registry import load, names
 from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool, References
 from worldline.understanding.exam.examining import Examined, examine
+from worldline.understanding.exam.report import render
 from worldline.understanding.exam.results import (
     Difference,
     ExamResult,
@@ -43,7 +44,7 @@ from worldline.workflows.sitters import Sitter
 from worldline.workflows.stage import Stage
 from worldline.worlds.bundled import open_world, save_world
 
-RESULT: Final = "exam.json"
+RESULT, REPORT = "exam.json", "report.html"
 LOG_SEED: Final = 500_000
 """Added to the exam's seed for the logs, so that no scene begins as a logged episode did."""
 
@@ -114,7 +115,7 @@ def exam(
 
     Args:
         sitter: who learns.
-        folder: a new or empty one; gets logs, worlds, answers and `exam.json`.
+        folder: a new or empty one; gets logs, worlds, answers, `exam.json` and `report.html`.
         options: what is asked.
         command: that repeats it.
         stage: told about progress.
@@ -145,6 +146,7 @@ def exam(
     facts = _facts(options, [one for one in learned.values() if isinstance(one, dict)], time.monotonic() - begin)
     examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
     (folder / RESULT).write_text(to_json(Stored(options=options, result=examined)) + "\n")
+    (folder / REPORT).write_text(render(examined), encoding="utf-8")
     return examined
 
 

@@ -1,0 +1,268 @@
+"""The report of an exam: a card that is read in a minute, and below it a page for each test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
+from worldline.understanding.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
+from worldline.understanding.exam.contract import Section
+from worldline.understanding.exam.exhibit import Exhibit, Panel
+from worldline.understanding.exam.results import ExamResult, TestResult, section_weakest
+from worldline.understanding.exam.verdicts import weakest
+from worldline.understanding.markup import Html, join, table, tag
+from worldline.understanding.page import chapter, facts, page
+from worldline.understanding.wording import listing, number, plural
+
+_TONES: Final = {
+    Verdict.PASS: "good",
+    Verdict.PARTIAL: "unclear",
+    Verdict.INCONCLUSIVE: "unclear",
+    Verdict.FAIL: "bad",
+    Verdict.ERROR: "bad",
+}
+_DOTS: Final = {"good": "world", "unclear": "peer", "bad": "missed"}
+_TITLES: Final = {
+    Section.CAUSE: "Cause and effect",
+    Section.PHYSICS: "Physical constraints",
+    Section.TIME: "Time",
+    Section.CONFIDENCE: "Confidence",
+}
+_MEANINGS: Final = {
+    Verdict.VOID: "The test itself did not hold in this run, so no grade is given.",
+    Verdict.ERROR: "The test broke. That is neither a pass nor a fail.",
+    Verdict.UNREADABLE: "What the test needs cannot be read from this world.",
+    Verdict.UNSUPPORTED: "This world lacks what the test asks for.",
+    Verdict.NOT_MEASURED: "This was not measured.",
+    Verdict.NOT_IDENTIFIABLE: "The logs do not tell this, whatever the model.",
+    Verdict.INCONCLUSIVE: "The interval includes both a pass and a fail.",
+}
+_AXIS: Final = (-0.5, 0.0, 0.5, 1.0)
+_LEAST: Final = -0.5
+"""Scores below it are drawn at the edge."""
+
+
+def render(result: ExamResult) -> str:
+    """The page: UTF-8, self-contained, the same bytes for the same result."""
+    return page(
+        f"{result.sitter}: what it understands",
+        _top(result),
+        *(_section(result, section) for section in _sections(result.tests)),
+        chapter("The small print", facts(list(result.facts.items())), *_notes(result)),
+        style="exam.css",
+    )
+
+
+def _top(result: ExamResult) -> Html:
+    """Title, the count, and the card."""
+    passed, total = len(result.passed), len(result.tests)
+    count = tag("p", {"class": f"big {'' if passed else 'bad'}".strip()}, f"{passed} of {total}")
+    small = tag("p", {"class": "small"}, "tests passed by every training, told apart from chance over all tests (Holm)")
+    card = tag("div", {"class": "card"}, *(_card_row(result.tests, section) for section in _sections(result.tests)))
+    lede = tag("p", {"class": "lede"}, _lede(result))
+    hero = tag("section", {"class": "hero"}, tag("div", {"class": "figure"}, count, small), card, lede)
+    return tag("header", {}, tag("h1", {}, f"What {result.sitter} understands of its worlds"), hero)
+
+
+def _lede(result: ExamResult) -> str:
+    """The sentence that a busy person takes away."""
+    passed = [one for one in result.tests if one.code in result.passed]
+    failed = [one for one in result.tests if one.verdict is Verdict.FAIL]
+    parts = []
+    if passed:
+        parts.append(f"It passes {listing([one.title for one in passed])}.")
+    if failed:
+        parts.append(f"It fails {listing([one.title for one in failed])}.")
+    void = [one for one in result.tests if one.verdict is Verdict.VOID]
+    if void:
+        parts.append(f"{plural(len(void), 'test')} did not hold in this run and gave no grade.")
+    return " ".join(parts) or "Nothing could be told in this run."
+
+
+def _sections(tests: Sequence[TestResult]) -> list[Section]:
+    """The sections that were examined, the weakest lower bound first."""
+
+    def low(section: Section) -> float:
+        found = section_weakest(tests, section)
+        return -math.inf if found is None else found[1].low
+
+    return sorted({one.section for one in tests}, key=lambda section: (low(section), section))
+
+
+def _card_row(tests: Sequence[TestResult], section: Section) -> Html:
+    """A section: its weakest lower bound, and a chip for each test."""
+    found = section_weakest(tests, section)
+    bound = "not graded" if found is None else f"at least {_plain(found[1].low)}"
+    where = "" if found is None else f" in {found[0].code}"
+    chips = [
+        tag("a", {"class": f"chip {_tone(one.verdict)}", "href": f"#{one.code}"}, one.code, _verdict(one.verdict))
+        for one in tests
+        if one.section is section
+    ]
+    return tag(
+        "div",
+        {"class": "section-row"},
+        tag("p", {"class": "section-title"}, _TITLES[section], tag("span", {}, f"{bound}{where}")),
+        tag("div", {"class": "chips"}, *chips),
+    )
+
+
+def _section(result: ExamResult, section: Section) -> Html:
+    """A chapter with a page for each of its tests."""
+    tests = [one for one in result.tests if one.section is section]
+    return chapter(_TITLES[section], *(_test(one, result.command) for one in tests))
+
+
+def _test(one: TestResult, command: str) -> Html:
+    """A test: what was asked, what came of it, the picture, and what examined the test itself."""
+    finding = tag(
+        "p",
+        {"class": "finding"},
+        tag("span", {"class": "code"}, one.code),
+        f"{one.title}. ",
+        tag("span", {"class": f"verdict {_tone(one.verdict)}"}, str(one.verdict)),
+    )
+    claim = tag("p", {"class": "note"}, f"Passing means that {one.claim}.")
+    parts = [finding, claim, *_reasons(one)]
+    if one.exhibit is not None:
+        parts.append(_exhibit(one.exhibit))
+    parts += _scores(one)
+    parts += [_conditions(one)] if any(seed.grade and seed.grade.conditions for seed in one.seeds) else []
+    parts.append(_reproduce(one, command))
+    return tag("article", {"class": "block", "id": one.code}, *parts)
+
+
+def _reasons(one: TestResult) -> list[Html]:
+    """Why there is no grade, and what is wrong with the world whatever its score."""
+    meaning = _MEANINGS.get(one.verdict)
+    texts = list(dict.fromkeys(seed.reason for seed in one.seeds if seed.reason))
+    texts += [f"{cell.name}: {cell.note}" for cell in _cells(one) if cell.score is None]
+    texts += [f"A bug: {bug}" for seed in one.seeds if seed.grade for bug in seed.grade.bugs]
+    lines = ([meaning] if meaning else []) + list(dict.fromkeys(texts))
+    return [tag("p", {"class": "note reason"}, text) for text in lines]
+
+
+def _exhibit(exhibit: Exhibit) -> Html:
+    """The picture of a test."""
+    names = list(dict.fromkeys(line.name for panel in exhibit.panels for line in panel.lines))
+    others = [name for name in names if name not in ("truth", "this world")]
+    styles = {name: f"other{place % 6}" for place, name in enumerate(others)} | {"truth": "real", "this world": "world"}
+    charts = [_panel(panel, styles) for panel in exhibit.panels]
+    size = "alone" if len(charts) == 1 else "three" if len(charts) % 3 == 0 else ""
+    caption = tag("p", {"class": "note"}, exhibit.caption)
+    return join([tag("div", {"class": f"gallery {size}".strip()}, *charts), caption])
+
+
+def _panel(panel: Panel, styles: dict[str, str]) -> Html:
+    order = {"this world": 2, "truth": 1}
+    lines = sorted(panel.lines, key=lambda line: order.get(line.name, 0))
+    return line_chart(
+        LineChart(
+            title=panel.title,
+            alt=f"{panel.title}: {panel.y_label} over {panel.x_label}",
+            x_label=panel.x_label,
+            y_label=panel.y_label,
+            lines=[
+                Line(
+                    label=line.name,
+                    style=styles[line.name],
+                    x=line.x,
+                    y=line.y,
+                    low=line.low,
+                    high=line.high,
+                    points=line.points,
+                )
+                for line in lines
+            ],
+            equal=panel.equal,
+        )
+    )
+
+
+def _scores(one: TestResult) -> list[Html]:
+    """Every part of the test for every training, then the oracle and what must fail at their weakest."""
+    rows: list[Dot] = []
+    many = len([seed for seed in one.seeds if seed.grade is not None]) > 1
+    for seed in one.seeds:
+        for cell in () if seed.grade is None else seed.grade.cells:
+            if cell.score is not None:
+                name = f"{cell.name}, training {seed.seed}" if many else cell.name
+                rows.append(_dot(name, cell.score, _DOTS.get(_tone(seed.verdict), "world")))
+    references = [("the oracle", one.oracle, "ceiling")] if one.oracle else []
+    references += [(f"must fail: {name}", grade, "floor") for name, grade in one.must_fail.items()]
+    for name, grade, style in references:
+        found = weakest(grade)
+        if found is not None and found.score is not None:
+            unmet = [condition.name for condition in grade.conditions if not condition.met]
+            rows.append(_dot(f"{name}{', not meeting a condition' if unmet else ''}", found.score, style))
+    if not rows:
+        return []
+    floor = f"0 is the best trivial model ({one.floor})" if one.floor else "0 is the test's own floor"
+    chart = IntervalChart(
+        title=f"Score: {floor}, 1 the best that can be known",
+        alt=f"Scores of {one.title} with 95 % intervals over scenes",
+        rows=rows,
+        ticks=_AXIS,
+        show=_plain,
+        zero=True,
+        head=("part", "score"),
+    )
+    return [tag("div", {"class": "scores"}, interval_chart(chart))]
+
+
+def _dot(name: str, score: Score, style: str) -> Dot:
+    text = f"{_plain(score.value)} ({_plain(score.low)} to {_plain(score.high)})"
+    low, high = max(score.low, _LEAST), min(max(score.high, _LEAST), 1.0)
+    return Dot(label=name, value=max(score.value, _LEAST), low=low, high=high, text=text, style=style)
+
+
+def _plain(value: float) -> str:
+    """A score: two decimals, a real minus."""
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
+
+
+def _conditions(one: TestResult) -> Html:
+    """What is asked beside the score."""
+    rows = [
+        [condition.name, str(seed.seed), condition.found, "met" if condition.met else "NOT met"]
+        for seed in one.seeds
+        if seed.grade is not None
+        for condition in seed.grade.conditions
+    ]
+    return table(("condition", "training", "found", ""), rows, caption="Asked beside the score")
+
+
+def _reproduce(one: TestResult, command: str) -> Html:
+    """How to get the same figures."""
+    text = f"Scenes {one.scenes[:12] or 'none'}, asked and graded in {number(one.elapsed_s, 2)} s. "
+    again = [tag("code", {}, command)] if command else []
+    return tag("p", {"class": "note"}, text, *again)
+
+
+def _notes(result: ExamResult) -> list[Html]:
+    """How to read it."""
+    texts = (
+        "A score is 0 for the best trivial model and 1 for the best that can be known from the same information. "
+        "Intervals are 95 % bootstraps over whole scenes (2,000 draws). PASS needs every part above 0.5 with its whole "
+        "interval and every condition met; the worst training counts.",
+        "Every run also grades an oracle, which has to reach the ceiling, and models that do not understand, which "
+        "have to fail. Where either does not happen the test is VOID: it says nothing, and no grade is printed.",
+        "There is no total. A section is as good as its weakest lower bound.",
+    )
+    again = [tag("p", {"class": "note"}, "Repeat: ", tag("code", {}, result.command))] if result.command else []
+    return [*again, *(tag("p", {"class": "note"}, text) for text in texts)]
+
+
+def _cells(one: TestResult) -> list[Cell]:
+    grades: list[Grade] = [seed.grade for seed in one.seeds if seed.grade is not None]
+    return [cell for grade in grades for cell in grade.cells]
+
+
+def _tone(verdict: Verdict) -> str:
+    return _TONES.get(verdict, "none")
+
+
+def _verdict(verdict: Verdict) -> Html:
+    return tag("span", {}, str(verdict).lower())

@@ -1,0 +1,120 @@
+"""The report of an exam, on a result that is made up."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from worldline.contracts.evaluation import Cell, Condition, Grade, Score, Verdict
+from worldline.understanding.exam.contract import Section
+from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
+from worldline.understanding.exam.report import render
+from worldline.understanding.exam.results import ExamResult, SeedGrade, TestResult
+
+
+def cell(name: str, value: float, half: float = 0.05) -> Cell:
+    score = Score(value=value, low=value - half, high=value + half, surely=value - 2 * half, p_half=0.0005)
+    return Cell(name=name, score=score, raw={"loss": 0.1})
+
+
+GAIN = Condition(name="gain in [0.8, 1.2]", met=True, found="0.97")
+EXHIBIT = Exhibit(
+    caption="The block is pushed to the left or the right.",
+    panels=(
+        Panel(
+            title="Where the block goes",
+            x_label="x [m]",
+            y_label="y [m]",
+            equal=True,
+            lines=(
+                Line(name="truth", x=(0.0, 0.1, 0.05), y=(0.0, 0.2, 0.4)),
+                Line(name="this world", x=(0.0, 0.12, 0.06), y=(0.0, 0.2, 0.38)),
+                Line(name="blind", x=(0.0,), y=(0.0,), points=True),
+            ),
+        ),
+        Panel(
+            title="Error",
+            x_label="step",
+            y_label="m",
+            lines=(Line(name="this world", x=(1.0, 2.0), y=(0.1, 0.2), low=(0.0, 0.1), high=(0.2, 0.3)),),
+        ),
+    ),
+)
+
+
+def outcome(code: str, verdict: Verdict, section: Section, *cells: Cell, reason: str = "") -> TestResult:
+    grade = Grade(cells=cells, conditions=(GAIN,)) if cells else None
+    return TestResult(
+        code=code,
+        section=section,
+        title=f"Title of {code}",
+        claim="it knows what the motor does",
+        verdict=verdict,
+        seeds=(SeedGrade(seed=0, verdict=verdict, grade=grade, reason=reason),),
+        oracle=Grade(cells=(cell("all", 1.0, 0.0),)),
+        must_fail={"action-blind": Grade(cells=(cell("all", 0.0),))},
+        flaws=(),
+        floor="persistence",
+        scenes="0123456789abcdef",
+        elapsed_s=3.2,
+        exhibit=EXHIBIT if cells else None,
+    )
+
+
+RESULT = ExamResult(
+    sitter="vectors",
+    facts={"Machine": "CPU"},
+    command="worldline exam vectors --seed 7",
+    tests=(
+        outcome("C1", Verdict.PASS, Section.CAUSE, cell("pusher", 0.97), cell("block", 0.81)),
+        outcome("C2", Verdict.FAIL, Section.CAUSE, cell("history", -0.2)),
+        outcome("P1", Verdict.VOID, Section.PHYSICS, reason="copy must fail and scores 0.40"),
+        outcome("T1", Verdict.PARTIAL, Section.TIME, cell("pendulum", 0.4)),
+        outcome("U1", Verdict.ERROR, Section.CONFIDENCE, reason="ZeroDivisionError: planted"),
+    ),
+)
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.partition("</style>")[2]))
+
+
+def test_the_card_says_how_many_are_passed_and_the_weakest_bound_of_each_section() -> None:
+    text = text_of(render(RESULT))
+    assert "1 of 5" in text
+    assert "Cause and effect at least −0.25 in C2" in text
+    assert "Time at least 0.35 in T1" in text
+    assert "It passes Title of C1. It fails Title of C2. 1 test did not hold" in text
+
+
+def test_the_weakest_section_comes_first_and_what_was_not_graded_before_it() -> None:
+    chapters = re.findall(r"<h2>([^<]+)</h2>", render(RESULT))
+    assert chapters == ["Confidence", "Physical constraints", "Cause and effect", "Time", "The small print"]
+
+
+def test_a_test_shows_its_picture_its_parts_and_what_examined_it() -> None:
+    page = render(RESULT)
+    block = text_of("</style>" + page.partition('id="C1"')[2].partition("</article>")[0])
+    for shown in (
+        "pusher", "block", "0.81 (0.76 to 0.86)", "the oracle", "must fail: action-blind", "gain in [0.8, 1.2]",
+        "The block is pushed", "0123456789ab", "worldline exam vectors --seed 7", "persistence",
+    ):  # fmt: skip
+        assert shown in block, shown
+
+
+@pytest.mark.parametrize(("code", "reason"), [("P1", "copy must fail"), ("U1", "ZeroDivisionError: planted")])
+def test_a_test_without_a_grade_says_why_and_prints_none(code: str, reason: str) -> None:
+    block = render(RESULT).partition(f'id="{code}"')[2].partition("</article>")[0]
+    assert reason in block
+    assert "gain in" not in block
+
+
+def test_it_takes_nothing_from_outside_and_escapes_what_it_is_given(tmp_path: Path) -> None:
+    page = render(replace(RESULT, sitter="<script>alert(1)</script>"))
+    assert "<script" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+
+
+def test_the_same_result_gives_the_same_bytes() -> None:
+    assert render(RESULT) == render(RESULT)
