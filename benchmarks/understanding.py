@@ -41,10 +41,10 @@ SITTERS: Mapping[str, Sitter] = {
 }
 INTRODUCTION = """# What each family understands
 
-Written by `python benchmarks/understanding.py` from `benchmarks/results/understanding.json`. Every family learns from the
-same logs with as many parameters and updates, and answers the same scenes, three trainings each; the worst training
-counts. Each cell is the verdict, the score of the test's weakest part and, in brackets, its 95 % interval over scenes: 0
-is the best trivial model, 1 the best that can be known. [What the tests ask](howto/understand.md).
+Written by `python benchmarks/understanding.py` from `benchmarks/results/understanding.json`. Every family learns from
+the same logs with as many parameters and updates, and answers the same scenes, three trainings each; the worst training
+counts. Each cell is the verdict, the score of the test's weakest part and, in brackets, its 95 % interval over scenes:
+0 is the best trivial model, 1 the best that can be known. [What the tests ask](howto/understand.md).
 
 """
 
