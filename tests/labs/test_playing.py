@@ -1,0 +1,53 @@
+"""Episodes of a lab, and their twins."""
+
+import numpy as np
+
+from worldline.labs.gusty_puck import GustyPuck
+from worldline.labs.playing import explore, replay, stacked
+from worldline.labs.two_rooms import TwoRooms
+
+
+def test_an_episode_replayed_under_its_own_actions_is_the_same_to_the_bit() -> None:
+    lab = GustyPuck()
+    taken = explore(lab, 5, 20)
+    again = replay(GustyPuck(), 5, taken.actions)
+    for name, value in taken.observations.items():
+        assert np.array_equal(value, again.observations[name])
+
+
+def test_a_twin_is_the_same_up_to_the_branch_and_keeps_its_noise() -> None:
+    lab = GustyPuck()
+    taken = explore(lab, 5, 20)
+    others = taken.actions["push"].copy()
+    others[8:] = 0.0
+    twin, twin_again = replay(lab, 5, {"push": others}), replay(GustyPuck(), 5, {"push": others})
+    before, after = slice(0, 9), slice(9, None)
+    for name, value in taken.observations.items():
+        assert np.array_equal(value[before], twin.observations[name][before])
+        assert not np.array_equal(value[after], twin.observations[name][after])
+        assert np.array_equal(twin.observations[name], twin_again.observations[name])
+
+
+def test_an_option_takes_the_place_of_what_the_seed_draws_and_of_nothing_else() -> None:
+    lab = GustyPuck(friction=(0.5, 2.0))
+    taken = explore(lab, 5, 6)
+    same = replay(lab, 5, taken.actions, {"friction": lab.hidden(5)["friction"]})
+    other = replay(lab, 5, taken.actions, {"friction": 2.0})
+    for name in taken.observations:
+        assert np.array_equal(taken.observations[name], same.observations[name])
+        assert np.array_equal(taken.observations[name][0], other.observations[name][0])
+        assert not np.array_equal(taken.observations[name][1:], other.observations[name][1:])
+
+
+def test_an_episode_ends_where_the_lab_ends_it_and_pictures_keep_their_type() -> None:
+    found = explore(TwoRooms(), 0, 3)
+    assert found.num_steps == 3
+    assert found.observations["camera"].dtype == np.uint8
+
+
+def test_stacked_episodes_lead_with_the_scene() -> None:
+    lab = GustyPuck()
+    episodes = [explore(lab, seed, 4) for seed in range(3)]
+    both = stacked(episodes)
+    assert both.observations["puck_position"].shape == (3, 5, 2)
+    assert np.array_equal(both.actions["push"][1], episodes[1].actions["push"])
