@@ -196,7 +196,9 @@ class Fleet(NoisyLab, Configured):
         before, own, noise = self.np_random.standard_normal((3, len(BOATS)))
         # As if the boats had been sailing before.
         winds = np.where(STEADY, steady, before)
-        drifts = self.move(leaning(winds, own), winds) + self.noise * noise
+        drilled = DRILLED & (self.np_random.random() < DRILL_SHARE)
+        motors = np.where(drilled, self.np_random.uniform(-MAX_MOTOR, MAX_MOTOR, len(BOATS)), leaning(winds, own))
+        drifts = self.move(motors, winds) + self.noise * noise
         self._drifts = np.array([float(given.get(boat.drift, x)) for boat, x in zip(BOATS, drifts, strict=True)])
         self._winds = np.array(known)
         self._turn()
