@@ -15,11 +15,11 @@ from worldline.understanding.exam.bank import MarginalMean, as_world
 from worldline.understanding.exam.confounded_log import BLIND, SCORED, ConfoundedLog
 from worldline.understanding.exam.contract import Pool
 from worldline.understanding.exam.examining import Examined, examine
-from worldline.understanding.exam.sailing import CURRICULUM, Sailor
+from worldline.understanding.exam.sailing import CURRICULUM
 from worldline.understanding.exam.verdicts import verdict_of, weakest
 
 
-def logs_of(test: ConfoundedLog, num_episodes: int = 200) -> dict[str, list[Episode]]:
+def logs_of(test: ConfoundedLog, num_episodes: int = 100) -> dict[str, list[Episode]]:
     made = test.curricula()[0]
     lab = made.make_lab()
     return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
@@ -27,7 +27,7 @@ def logs_of(test: ConfoundedLog, num_episodes: int = 200) -> dict[str, list[Epis
 
 @pytest.fixture(scope="module", params=list(Pool))
 def test_and_logs(request: pytest.FixtureRequest) -> tuple[ConfoundedLog, dict[str, list[Episode]]]:
-    test = ConfoundedLog(pool=request.param, num_scenes=250)
+    test = ConfoundedLog(pool=request.param, num_scenes=150, num_steps=10)
     return test, logs_of(test)
 
 
@@ -99,12 +99,6 @@ def test_it_notices_what_is_wrong(
     plain[..., 0] *= 0.7  # the boat that nobody leaned
     assert low_of(of(plain)) > 0.9
     assert verdict_of(of(plain)) is Verdict.PARTIAL
-    late = {k: v for k, v in scenes.items() if not k.startswith("do.")} | {
-        "do.motors": np.roll(scenes["do.motors"], 1, axis=1)
-    }
-    lab = test.curricula()[0].make_lab()
-    shifted = test.ask({CURRICULUM: as_world(Sailor.lawful(lab, 17))}, late)  # type: ignore[arg-type]
-    assert verdict_of(test.grade(scenes, shifted, examined.references)) is not Verdict.PASS
 
 
 def test_stored_answers_are_graded_alike(
@@ -113,8 +107,15 @@ def test_stored_answers_are_graded_alike(
     test = test_and_logs[0]
     copied = {name: value.copy() for name, value in examined.references.oracle.items()}
     assert test.grade(examined.scenes, copied, examined.references) == examined.oracle
-    again = test.generate(0)
-    assert all(np.array_equal(value, again[name]) for name, value in examined.scenes.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", list(Pool))
+def test_it_holds_at_full_size(pool: Pool) -> None:
+    test = ConfoundedLog(pool=pool)
+    logs = logs_of(test, 400)
+    for seed in (2, 3):
+        assert examine(test, seed, logs).flaws == ()
 
 
 def test_what_cannot_be_read_is_said() -> None:
@@ -127,8 +128,7 @@ def test_what_cannot_be_read_is_said() -> None:
 def test_the_exhibit_shows_every_line(
     examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]
 ) -> None:
-    shown = test_and_logs[0].exhibit(examined.scenes, examined.must_fail and examined.references.oracle,
-                                     examined.references)  # fmt: skip
+    shown = test_and_logs[0].exhibit(examined.scenes, examined.references.oracle, examined.references)
     assert len(shown.panels) == len(SCORED)
     for panel in shown.panels:
         assert {line.name for line in panel.lines} >= {"truth", "this world", "slope of the log"}

@@ -13,7 +13,7 @@ from worldline.labs.playing import explore, stacked
 from worldline.understanding.exam.asking import history_of
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Pool
-from worldline.understanding.exam.sailing import DRIFTS, Sailor, asked, curriculum, fleet, scenes_of
+from worldline.understanding.exam.sailing import DRIFTS, Sailor, _shown, asked, curriculum, fleet, scenes_of
 
 LAB = Fleet()
 
@@ -46,10 +46,7 @@ def test_the_wind_of_the_history_blows_on_where_it_is_steady() -> None:
     found = scenes()
     history = history_of(found)
     past = np.stack(
-        [
-            (history.observations[boat.drift][:, 1:, 0] - history.actions[boat.motor][..., 0]).mean(1)
-            for boat in BOATS
-        ],
+        [(history.observations[boat.drift][:, 1:, 0] - history.actions[boat.motor][..., 0]).mean(1) for boat in BOATS],
         -1,
     )
     for group in ("seen", "do"):
@@ -112,17 +109,13 @@ def test_a_sailor_that_sees_step_by_step_believes_the_same(seed: int, split: int
 def test_worlds_see_the_flag_of_the_group_and_no_vectors_where_they_see_pictures() -> None:
     lab = Fleet(pictures=True)
     found = scenes_of(lab, 0, num_scenes=3, num_motors=1, num_steps=2, reach=MAX_MOTOR)
-    from worldline.understanding.exam.sailing import _shown  # what a world is shown is all that it may know
-
     for group, flag, frame in (("do", 1.0, "flag.up"), ("seen", 0.0, "flag.down")):
         vectors, pictures = _shown(found, group, pixels=False), _shown(found, group, pixels=True)
         assert set(vectors.observations) == {*DRIFTS, "drill"}
         assert (vectors.observations["drill"][:, -1] == flag).all()
         assert set(pictures.observations) == {"camera"}
         np.testing.assert_array_equal(pictures.observations["camera"][:, -1], found[frame])
-        np.testing.assert_array_equal(
-            pictures.observations["camera"][:, 0], found["history.observations.camera"][:, 0]
-        )
+        np.testing.assert_array_equal(pictures.observations["camera"][:, 0], found["history.observations.camera"][:, 0])
 
 
 def test_bands_are_asked_of_worlds_that_give_them() -> None:

@@ -1,4 +1,4 @@
-"""C2, confounded log: what does the motor do, where whoever logged steered against a wind that nobody logged?
+"""C2, confounded log: what does the motor do, where whoever logged leaned on a wind that nobody logged?
 
 Asked: the next drift of every boat of the lab `fleet`, after a history long enough to show a steady wind, for motors
 drawn at random. The slope of what is predicted in the motor, within scenes, is b_hat; that of the scenes' own logged
@@ -11,8 +11,8 @@ adjusted for what can be known reaches on the same log.
 
 Deviations from the plan, and why:
 
-* The boats of the three arms sail in one log, so that one world is trained. Where no history may tell the wind, there is
-  a new wind at each step: then none can, however much a world remembers.
+* The boats of the three arms sail in one log, so that one world is trained. Where no history may tell the wind, there
+  is a new wind at each step: then none can, however much a world remembers.
 * The third arm, gusty boats without drills, cannot be told from the logs, and is not asked here but in U2.
 * b_obs is measured in the scenes and drawn again with them. With the closed form, a model without a past, which on its
   finite log finds a slope a little to one side of it, would score surely above 0 half of the time.
@@ -160,8 +160,8 @@ class ConfoundedLog(ExamTest):
                 )
             )
         return Exhibit(
-            caption="What a motor that is set at random is said to do. Whoever logged steered against the wind, so that "
-            "in the log the motor seems to do little, or the opposite.",
+            caption="What a motor that is set at random is said to do. Whoever logged felt the wind and leaned on it, "
+            "so that in the log the motor seems to do something else.",
             panels=tuple(panels),
         )
 

@@ -117,7 +117,9 @@ def asked(world: World, scenes: Arrays, *, pixels: bool, groups: Sequence[str], 
         for edge in ("low", "high"):
             edges = [[getattr(part[name], edge) for name in DRIFTS] for part in parts]
             if any(one is None for part in edges for one in part):
-                raise UnsupportedError(f"{world.describe().name} gives no bands, and the test needs them. Calibrate it.")
+                raise UnsupportedError(
+                    f"{world.describe().name} gives no bands, and the test needs them. Calibrate it."
+                )
             found[f"{group}.{edge}"] = np.stack([np.stack([one[:, 0, 0] for one in part], -1) for part in edges], 1)
     return found
 
@@ -258,4 +260,3 @@ def _shown(scenes: Arrays, group: str, *, pixels: bool) -> History:
         seen.pop(CAMERA.name, None)
         seen["drill"][:, -1] = float(up)
     return History(observations=seen, actions=history.actions)
-

@@ -1,8 +1,8 @@
 """C3, spurious channel: is it the lamp that heats, or the levers that it announces?
 
-Asked: the next heat of the three stations of the lab `lamp`, whose lamps announce in 80, 95 and 99 steps of a hundred of
-the log what the levers will do. Each scene is asked four times, with the lamp as it may be and the levers as they may
-be, so that either is flipped alone. Score of each station: 1 - w, with w = |lamp effect| / (|lamp effect| + |action
+Asked: the next heat of the three stations of the lab `lamp`, whose lamps announce in 80, 95 and 99 steps of a hundred
+of the log what the levers will do. Each scene is asked four times, with the lamp as it may be and the levers as they
+may be, so that either is flipped alone. Score of each station: 1 - w, with w = |lamp effect| / (|lamp effect| + |action
 effect|). The lamp's effect is the mean size of what flipping it changes, so that nothing cancels; the action's is the
 mean change, so that only what goes one way counts. Which combination comes first is drawn for each scene and station:
 who takes one station's levers for another's finds no effect.
@@ -82,9 +82,7 @@ class SpuriousChannel(ExamTest):
         def make_lab() -> Lamp:
             return lamp_of(self.pool, pictures=self.pixels)
 
-        return (
-            Curriculum(name=CURRICULUM, make_lab=make_lab, num_episodes=NUM_EPISODES, num_steps=EPISODE_STEPS),
-        )
+        return (Curriculum(name=CURRICULUM, make_lab=make_lab, num_episodes=NUM_EPISODES, num_steps=EPISODE_STEPS),)
 
     def generate(self, seed: int) -> Arrays:
         """The history; `lamps` [E, 2, K], `levers` [E, 2, K, 2], and the truth [E, 2, K] for either levers."""
