@@ -98,7 +98,7 @@ class SpuriousChannel(ExamTest):
         found: dict[str, NDArray[np.generic]] = {
             "lamps": lamps.astype(np.float32),
             "levers": levers,
-            "truth": lab.move(heats[:, None], levers.astype(float)),
+            "truth": lab.move(np.repeat(heats[:, None], 2, 1), levers.astype(float)),
         }
         if self.pixels:
             shown = zip(heats, lamps, strict=True)
