@@ -175,8 +175,14 @@ def _infinite(answers: Arrays) -> Arrays:
 
 def _inside(scenes: Arrays, answers: Arrays, group: str) -> Floats:
     """Whether what happened is in the band [E, K, B]."""
-    drifts = scenes[f"{group}.drifts"]
-    return ((answers[f"{group}.low"] <= drifts) & (drifts <= answers[f"{group}.high"])).astype(float)
+    drifts, low, high = _three(scenes, answers, group)
+    return np.asarray((low <= drifts) & (drifts <= high), dtype=float)
+
+
+def _three(scenes: Arrays, answers: Arrays, group: str) -> tuple[Floats, Floats, Floats]:
+    """What happened, and the edges of the band [E, K, B], m."""
+    drifts = scenes[f"{group}.drifts"].astype(float)
+    return drifts, answers[f"{group}.low"].astype(float), answers[f"{group}.high"].astype(float)
 
 
 def _width(answers: Arrays) -> Floats:
@@ -186,7 +192,7 @@ def _width(answers: Arrays) -> Floats:
 
 def _median_width(answers: Arrays, boat: int) -> float:
     """Infinite ones are told as such a large number that they can be stored."""
-    return float(min(np.median(_width(answers)[..., boat]), 1e6))
+    return min(float(np.median(_width(answers)[..., boat])), 1e6)
 
 
 def _kept(seen: Floats, do: Floats) -> Statistic:
@@ -225,7 +231,7 @@ def _conditions(scenes: Arrays, answers: Arrays, references: References, seen: F
 
 def _left(scenes: Arrays, answers: Arrays) -> Floats:
     """The mean absolute error of the n narrowest bands, n = 1, 2, ...; among equal widths that of all of them."""
-    error = np.abs(answers["do.mean"] - scenes["do.drifts"])[..., list(SCORED)].ravel()
+    error = np.abs(answers["do.mean"].astype(float) - scenes["do.drifts"].astype(float))[..., list(SCORED)].ravel()
     _, group = np.unique(_width(answers)[..., list(SCORED)].ravel(), return_inverse=True)
     usual = np.bincount(group, error) / np.bincount(group)
     ordered = usual[np.sort(group)]
