@@ -59,9 +59,15 @@ BUILTIN: dict[str, dict[str, str]] = {
         "minari": "worldline.data.formats.minari.logs:export_minari",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
-    "test": {},
+    "test": {
+        "C2": "worldline.understanding.exam.confounded_log:ConfoundedLog",
+        "C3": "worldline.understanding.exam.spurious_channel:SpuriousChannel",
+        "U2": "worldline.understanding.exam.abstention:Abstention",
+    },
     "lab": {
+        "fleet": "worldline.labs.fleet:Fleet",
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
+        "lamp": "worldline.labs.lamp:Lamp",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
         "wind": "worldline.labs.wind:Wind",
     },

@@ -1,0 +1,278 @@
+"""U2, coverage under intervention, and abstention: do intervals still hold when an action is set, not chosen?
+
+Asked: the 90 % bands of `World.predict` for the next drift of every boat of the lab `fleet`, once for motors as the
+explorer, who felt the wind, would have chosen them, and once for motors drawn at random between their bounds. Score of
+each boat: 1 - |coverage(observed) - coverage(do)| / 0.63, where 0.63 is how far a regression that is calibrated on the
+confounded log falls (0.91 to 0.28). Boats with a steady wind and with drills can be told from the logs; a gusty one
+cannot, and the right answer for it is a wide band, or an infinite one: to abstain. It is a part like the others.
+
+Beside the score, since it can be had otherwise:
+
+* the bands hold at least 85 % of what is observed: bands that never hold would cover both alike;
+* where the logs do tell, the median width is at most three times that of the adjusted regression: infinite bands cover
+  both alike too;
+* who leaves out the widest bands first errs less in what is left: the area under risk-coverage, of the absolute error
+  over all boats, is at most 0.9 of that of leaving out at random. Equal widths are left out at random.
+
+Must fail: the history-free regression with bands that are calibrated on the log; infinite bands.
+
+Deviations from the plan, and why:
+
+* The boats of all arms sail in one log, see C2. Motors at random are spread to their bounds, as drills are, so that the
+  history-free regression falls by as much as planned.
+* Nothing is asked of `trust`: it judges the history, which is the same whether an action was chosen or set. A world
+  abstains by its bands, which may depend on the actions. Those that are equally wide whatever is done, as split
+  conformal ones are, hold under intervention only around a mean that is itself right under intervention.
+* Widths are not compared for gusty boats, where a world is right to give infinite ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.evaluation import Condition, Grade
+from worldline.contracts.world import World
+from worldline.labs.fleet import BOATS, MAX_MOTOR, Weather
+from worldline.understanding.exam.asking import only
+from worldline.understanding.exam.bank import as_world
+from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
+from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
+from worldline.understanding.exam.sailing import CURRICULUM, GROUPS, Sailor, asked, curriculum, fleet, scenes_of
+from worldline.understanding.exam.scoring import Statistic, cell, rounded
+from worldline.understanding.statistics import ratio
+from worldline.worlds.calibration import calibrate
+
+Floats = NDArray[np.floating]
+
+FALL: Final = 0.63
+"""By how much the coverage of the history-free regression falls from observed to random motors (k = 0.9)."""
+HOLDS: Final = 0.85
+WIDEST: Final = 3.0
+RANDOM_SHARE: Final = 0.9
+SCORED: Final = tuple(number for number, boat in enumerate(BOATS) if boat.confounding)
+TOLD: Final = tuple(number for number in SCORED if BOATS[number].weather is not Weather.GUSTY)
+BLIND: Final = "calibrated on the confounded log"
+INFINITE: Final = "infinite bands"
+NUM_WINDOWS: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstention(ExamTest):
+    """The test.
+
+    Args:
+        num_scenes: E.
+        num_motors: K, asked in each scene, of either group.
+        num_steps: of the history.
+    """
+
+    code: ClassVar[str] = "U2"
+    section: ClassVar[Section] = Section.CONFIDENCE
+    title: ClassVar[str] = "Coverage under intervention"
+    claim: ClassVar[str] = "Its intervals hold for actions that are set, not only for those that were chosen."
+
+    num_scenes: int = 400
+    num_motors: int = 4
+    num_steps: int = 16
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """The fleet; see `ExamTest`."""
+        return (curriculum(self.pool, pixels=self.pixels),)
+
+    def generate(self, seed: int) -> Arrays:
+        """See `sailing.scenes_of`."""
+        return scenes_of(
+            fleet(self.pool, pictures=self.pixels),
+            seed,
+            num_scenes=self.num_scenes,
+            num_motors=self.num_motors,
+            num_steps=self.num_steps,
+            reach=MAX_MOTOR,
+        )
+
+    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """Means and 90 % bands [E, K, B] of both groups; see `ExamTest`."""
+        return asked(only(worlds), scenes, pixels=self.pixels, groups=GROUPS, bands=True)
+
+    def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
+        """The score needs no floor; the ceiling is the adjusted regression, whose widths others are compared with."""
+        del pilot
+        lab, episodes = fleet(self.pool), logs[CURRICULUM]
+        seen, context = replace(self, pixels=False), self.num_steps + 1
+
+        def answers(engine: Sailor) -> Arrays:
+            found = calibrate(engine, episodes, horizon=1, num_windows=NUM_WINDOWS, seed=0, trust_steps=0,
+                              with_causes=False)  # fmt: skip
+            return seen.ask({CURRICULUM: as_world(engine, found)}, scenes)
+
+        oracle = answers(Sailor.lawful(lab, context))
+        return References(
+            ceiling=answers(Sailor.adjusted(episodes, lab.schema, context)),
+            oracle=oracle,
+            must_fail={BLIND: answers(Sailor.blind(episodes, lab.schema)), INFINITE: _infinite(oracle)},
+        )
+
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """A cell for each confounded boat; see the module."""
+        inside = {group: _inside(scenes, answers, group) for group in GROUPS}
+        num_scenes = len(inside["do"])
+        cells = []
+        for boat in SCORED:
+            seen, do = (inside[group][..., boat].mean(1) for group in GROUPS)
+            raw = rounded(
+                coverage_observed=seen.mean(),
+                coverage_do=do.mean(),
+                median_width=_median_width(answers, boat),
+                adjusted_width=_median_width(references.ceiling, boat),
+            )
+            cells.append(cell(BOATS[boat].name, _kept(seen, do), num_scenes, raw=raw))
+        return Grade(cells=tuple(cells), conditions=_conditions(scenes, answers, references, inside["seen"]))
+
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        """Coverage of both groups, bands over motors of a boat of each kind, and risk-coverage."""
+        blind = references.must_fail[BLIND]
+        places = tuple(float(place) for place in range(len(SCORED)))
+        worlds = {"this world": answers, BLIND: blind, "knows the law": references.oracle}
+        lines = [Line(name="truth", x=(places[0], places[-1]), y=(0.9, 0.9))]
+        for name, one in worlds.items():
+            share = _inside(scenes, one, "do")[..., list(SCORED)].mean((0, 1))
+            lines.append(Line(name=name, x=places, y=tuple(map(float, share)), points=True))
+        kinds = ", ".join(BOATS[boat].name for boat in SCORED)
+        coverage = Panel(
+            title="How much of what follows random motors is inside",
+            x_label=kinds,
+            y_label="coverage of the 90 % band",
+            lines=tuple(lines),
+        )
+        curves = [
+            Line(name=name, x=tuple(np.linspace(0.05, 1, 20).tolist()), y=tuple(_risk(scenes, one)))
+            for name, one in worlds.items()
+        ]
+        risk = Panel(
+            title="What is left when the widest bands are left out",
+            x_label="share of the questions that are answered",
+            y_label="mean absolute error (m)",
+            lines=tuple(curves),
+        )
+        return Exhibit(
+            caption="Bands that were calibrated on what people chose to do, and what becomes of them when the motor is "
+            "set at random. For the gusty boats the logs cannot tell: a wide band is the right answer.",
+            panels=(coverage, *(_bands(scenes, answers, blind, boat) for boat in (2, 4, 6)), risk),
+        )
+
+
+def _infinite(answers: Arrays) -> Arrays:
+    """The same means, never wrong about the rest."""
+    bands = {f"{group}.{edge}": sign * np.inf for group in GROUPS for edge, sign in (("low", -1), ("high", 1))}
+    return {name: np.full(value.shape, bands[name]) if name in bands else value for name, value in answers.items()}
+
+
+def _inside(scenes: Arrays, answers: Arrays, group: str) -> Floats:
+    """Whether what happened is in the band [E, K, B]."""
+    drifts, low, high = _three(scenes, answers, group)
+    return np.asarray((low <= drifts) & (drifts <= high), dtype=float)
+
+
+def _three(scenes: Arrays, answers: Arrays, group: str) -> tuple[Floats, Floats, Floats]:
+    """What happened, and the edges of the band [E, K, B], m."""
+    drifts = scenes[f"{group}.drifts"].astype(float)
+    return drifts, answers[f"{group}.low"].astype(float), answers[f"{group}.high"].astype(float)
+
+
+def _width(answers: Arrays) -> Floats:
+    """Of the bands for random motors [E, K, B], m; rounded, so that a mean's rounding makes no order."""
+    return np.asarray(np.round(answers["do.high"].astype(float) - answers["do.low"].astype(float), 4))
+
+
+def _median_width(answers: Arrays, boat: int) -> float:
+    """Infinite ones are told as such a large number that they can be stored."""
+    return min(float(np.median(_width(answers)[..., boat])), 1e6)
+
+
+def _kept(seen: Floats, do: Floats) -> Statistic:
+    """1 - |coverage(observed) - coverage(do)| / 0.63, of shares [E] of each scene."""
+
+    def statistic(weights: Floats) -> Floats:
+        return 1 - np.abs(ratio(weights @ (seen - do), weights.sum(-1))) / FALL
+
+    return statistic
+
+
+def _conditions(scenes: Arrays, answers: Arrays, references: References, seen: Floats) -> tuple[Condition, ...]:
+    share = {boat: float(seen[..., boat].mean()) for boat in SCORED}
+    least = min(SCORED, key=lambda boat: share[boat])
+    wide = {boat: _median_width(answers, boat) / max(_median_width(references.ceiling, boat), 1e-9) for boat in TOLD}
+    widest = max(TOLD, key=lambda boat: wide[boat])
+    area = _area(scenes, answers)
+    return (
+        Condition(
+            name=f"the bands hold at least {HOLDS} of what is observed",
+            met=share[least] >= HOLDS,
+            found=f"{share[least]:.2f} for {BOATS[least].name}",
+        ),
+        Condition(
+            name=f"where the logs tell, the median width is at most {WIDEST} times the adjusted regression's",
+            met=wide[widest] <= WIDEST,
+            found=f"{wide[widest]:.2f} for {BOATS[widest].name}",
+        ),
+        Condition(
+            name=f"area under risk-coverage at most {RANDOM_SHARE} of that of random abstention",
+            met=area <= RANDOM_SHARE,
+            found=f"{area:.2f}",
+        ),
+    )
+
+
+def _left(scenes: Arrays, answers: Arrays) -> Floats:
+    """The mean absolute error of the n narrowest bands, n = 1, 2, ...; among equal widths that of all of them."""
+    error = np.abs(answers["do.mean"].astype(float) - scenes["do.drifts"].astype(float))[..., list(SCORED)].ravel()
+    _, group = np.unique(_width(answers)[..., list(SCORED)].ravel(), return_inverse=True)
+    usual = np.bincount(group, error) / np.bincount(group)
+    ordered = usual[np.sort(group)]
+    return np.asarray(np.cumsum(ordered) / np.arange(1, len(ordered) + 1))
+
+
+def _area(scenes: Arrays, answers: Arrays) -> float:
+    """Under risk-coverage, as a share of that of random abstention, which is the mean error throughout."""
+    left = _left(scenes, answers)
+    return float(left.mean() / max(left[-1], 1e-12))
+
+
+def _risk(scenes: Arrays, answers: Arrays) -> list[float]:
+    """At twenty shares of the questions."""
+    left = _left(scenes, answers)
+    return [float(left[int(np.ceil(share * len(left))) - 1]) for share in np.linspace(0.05, 1, 20)]
+
+
+def _bands(scenes: Arrays, answers: Arrays, blind: Arrays, boat: int) -> Panel:
+    """What happened at random motors less the level of the scene, and the bands around it."""
+    first = slice(0, 60)
+    motors = scenes["do.motors"][first, 0, boat].astype(float)
+    order = np.argsort(motors)
+
+    def line(name: str, one: Arrays) -> Line:
+        low, high = (
+            np.clip(one[f"do.{edge}"][first, 0, boat].astype(float), -15, 15)[order] for edge in ("low", "high")
+        )
+        return Line(
+            name=name,
+            x=tuple(motors[order].tolist()),
+            y=tuple(one["do.mean"][first, 0, boat].astype(float)[order].tolist()),
+            low=tuple(low.tolist()),
+            high=tuple(high.tolist()),
+        )
+
+    drifts = scenes["do.drifts"][first, 0, boat].astype(float)[order]
+    truth = Line(name="truth", x=tuple(motors[order].tolist()), y=tuple(drifts.tolist()), points=True)
+    return Panel(
+        title=BOATS[boat].name.replace("_", ", k = 0."),
+        x_label="motor, set at random (m/s)",
+        y_label="next drift (m)",
+        lines=(line(BLIND, blind), line("this world", answers), truth),
+    )

@@ -1,0 +1,323 @@
+"""C3, spurious channel: is it the lamp that heats, or the levers that it announces?
+
+Asked: the next heat of the three stations of the lab `lamp`, whose lamps announce in 80, 95 and 99 steps of a hundred
+of the log what the levers will do. Each scene is asked four times, with the lamp as it may be and the levers as they
+may be, so that either is flipped alone. Score of each station: 1 - w, with w = |lamp effect| / (|lamp effect| + |action
+effect|). The lamp's effect is the mean size of what flipping it changes, so that nothing cancels; the action's is the
+mean change, so that only what goes one way counts. Which combination comes first is drawn for each scene and station:
+who takes one station's levers for another's finds no effect.
+
+Beside the score: the action's effect is at least half of the true one. Must fail: a model that reads the lamp only; and
+a plain empirical-risk model, the least squares of the trivial bank on all signals. Where that one scores a half or more
+the lamp tempts nobody, and the station is not scored.
+
+Deviations from the plan, and why: an effect of the levers the wrong way round counts against a world, as it would else
+score as high as the right one. With an action that shows its effect plainly, least squares gets it right from any
+log, and no lamp tempts. Here the action is two levers, whose effect is that of their product: it is in the log for
+anyone who looks at them together, as they decide every step, and is still harder to find than one bright number that
+comes first and is right in 99 steps of a hundred. Least squares on the signals as they are cannot express it at all;
+least squares that is given the product too still leans on the lamp (see `benchmarks/LOG.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final, final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.evaluation import Cell, Condition, Grade
+from worldline.contracts.schema import Schema
+from worldline.contracts.world import World
+from worldline.engines.checks import check_future, check_observations
+from worldline.engines.trivial import Linear
+from worldline.errors import InputError
+from worldline.labs.drawing import CAMERA
+from worldline.labs.lamp import KEEP, STATIONS, Lamp, levers_for, together
+from worldline.labs.playing import explore, stacked
+from worldline.understanding.exam.asking import history_of, means, only, packed_history
+from worldline.understanding.exam.bank import as_world
+from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool, References, Section
+from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
+from worldline.understanding.exam.scoring import HALF, Statistic, cell, rounded
+from worldline.understanding.statistics import ratio
+
+Floats = NDArray[np.floating]
+
+CURRICULUM: Final = "lamp"
+NUM_EPISODES: Final = 400
+EPISODE_STEPS: Final = 40
+HEATS: Final = tuple(station.heat for station in STATIONS)
+LEAST_EFFECT: Final = 0.5
+"""Share of the true effect of the action, that a PASS needs."""
+LAMP_ONLY: Final = "lamp only"
+PLAIN: Final = "least squares"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpuriousChannel(ExamTest):
+    """The test.
+
+    Args:
+        num_scenes: E, each asked in four versions.
+        num_steps: of the history.
+    """
+
+    code: ClassVar[str] = "C3"
+    section: ClassVar[Section] = Section.CAUSE
+    title: ClassVar[str] = "Spurious channel"
+    claim: ClassVar[str] = "It knows that the lamp only announces what the levers do."
+
+    num_scenes: int = 100
+    num_steps: int = 8
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """The three stations; see `ExamTest`."""
+
+        def make_lab() -> Lamp:
+            return lamp_of(self.pool, pictures=self.pixels)
+
+        return (Curriculum(name=CURRICULUM, make_lab=make_lab, num_episodes=NUM_EPISODES, num_steps=EPISODE_STEPS),)
+
+    def generate(self, seed: int) -> Arrays:
+        """The history; `lamps` [E, 2, K], `levers` [E, 2, K, 2], and the truth [E, 2, K] for either levers."""
+        lab, rng = lamp_of(self.pool, pictures=self.pixels), np.random.default_rng([3, seed])
+        seeds = [int(one) for one in rng.integers(2**31, size=self.num_scenes)]
+        past = stacked([explore(lab, one, self.num_steps) for one in seeds])
+        shape = (self.num_scenes, len(STATIONS))
+        lit, joined = (rng.random(shape) < HALF for _ in range(2))
+        lamps = np.stack([lit, ~lit], 1)
+        first = levers_for(joined, rng)
+        levers = np.stack([first, first * np.array([1.0, -1.0])], 1).astype(np.float32)
+        heats = np.concatenate([past.observations[name][:, -1] for name in HEATS], -1).astype(float)
+        found: dict[str, NDArray[np.generic]] = {
+            "lamps": lamps.astype(np.float32),
+            "levers": levers,
+            "truth": lab.move(np.repeat(heats[:, None], 2, 1), levers.astype(float)),
+        }
+        if self.pixels:
+            shown = zip(heats, lamps, strict=True)
+            found["frames"] = np.stack([np.stack([lab.picture(heat, lit) for lit in two]) for heat, two in shown])
+        return {**packed_history(History(observations=past.observations, actions=past.actions)), **found}
+
+    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """The mean `heats` [E, 2, 2, K] after either lamp and either levers; see `ExamTest`."""
+        world, parts = only(worlds), []
+        for lamp in range(2):
+            history = _shown(scenes, lamp, pixels=self.pixels)
+            for way in range(2):
+                levers = scenes["levers"][:, way]
+                actions = {station.levers: levers[:, None, number] for number, station in enumerate(STATIONS)}
+                found = means(world, history, actions, signals=HEATS)
+                parts.append(np.stack([found[name][:, 0, 0] for name in HEATS], -1))
+        every = np.stack(parts, 1)
+        return {"heats": every.reshape(len(every), 2, 2, len(STATIONS))}
+
+    def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
+        """The floor is the plain empirical-risk model, which has to be tempted; the ceiling is the truth."""
+        del pilot
+        lab, episodes = lamp_of(self.pool), logs[CURRICULUM]
+        seen = replace(self, pixels=False)  # they read the vectors, whatever worlds see
+
+        def answers(engine: Engine) -> Arrays:
+            return seen.ask({CURRICULUM: as_world(engine)}, scenes)
+
+        plain = answers(Linear.fit(episodes, lab.schema, context=1))
+        return References(
+            floor=plain,
+            ceiling={"heats": np.repeat(scenes["truth"][:, None], 2, 1)},
+            oracle=answers(Stoker.lawful(lab)),
+            must_fail={LAMP_ONLY: answers(Stoker.by_lamp(episodes, lab.schema)), PLAIN: plain},
+            floor_name=PLAIN,
+        )
+
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """A cell for each station, and the gate of each; see the module."""
+        cells, conditions = [], []
+        for number, station in enumerate(STATIONS):
+            found, tempted = (_effects(scenes, one, number) for one in (answers, references.floor))
+            plain = float(_action_share(tempted)(np.ones((1, len(tempted.lamp))))[0])
+            raw = rounded(lamp_effect=found.lamp.mean(), action_effect=found.action.mean(),
+                          true_effect=found.true.mean(), least_squares=plain)  # fmt: skip
+            if plain >= HALF:
+                note = f"gated: the lamp tempts nobody, least squares scores {plain:.2f}"
+                cells.append(Cell(name=station.name, score=None, raw=raw, note=note))
+                continue
+            cells.append(cell(station.name, _action_share(found), len(found.lamp), raw=raw))
+            share = float(found.action.mean() / found.true.mean())
+            conditions.append(
+                Condition(
+                    name=f"{station.name}: the levers have at least {LEAST_EFFECT} of their true effect",
+                    met=share >= LEAST_EFFECT,
+                    found=f"{share:.2f}",
+                )
+            )
+        return Grade(cells=tuple(cells), conditions=tuple(conditions))
+
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        """What flipping the levers, or the lamp, is said to change at each station."""
+        shown = {
+            "truth": references.ceiling,
+            "this world": answers,
+            PLAIN: references.floor,
+            LAMP_ONLY: references.must_fail[LAMP_ONLY],
+        }
+        places = tuple(100 * station.follows for station in STATIONS)
+        lines: dict[str, list[Line]] = {"levers": [], "lamp": []}
+        for name, one in shown.items():
+            effects = [_effects(scenes, one, number) for number in range(len(STATIONS))]
+            sizes = {"levers": [found.action for found in effects], "lamp": [found.lamp for found in effects]}
+            for what, each in sizes.items():
+                spread = [1.96 * float(size.std()) / np.sqrt(len(size)) for size in each]
+                middle = [float(size.mean()) for size in each]
+                lines[what].append(
+                    Line(
+                        name=name,
+                        x=places,
+                        y=tuple(middle),
+                        low=tuple(y - s for y, s in zip(middle, spread, strict=True)),
+                        high=tuple(y + s for y, s in zip(middle, spread, strict=True)),
+                    )
+                )
+        titles = {"levers": "The levers are flipped, the lamp stays", "lamp": "The lamp is flipped, the levers stay"}
+        return Exhibit(
+            caption="The more reliably a lamp announces what the levers will do, the more it tempts. It heats nothing.",
+            panels=tuple(
+                Panel(
+                    title=titles[what],
+                    x_label="steps of the log in which the lamp was right (%)",
+                    y_label="change of the predicted heat (degC)",
+                    lines=tuple(each),
+                )
+                for what, each in lines.items()
+            ),
+        )
+
+
+def lamp_of(pool: Pool, *, pictures: bool = False) -> Lamp:
+    """The lab of a pool: for development the levers cool where they point the same way."""
+    return Lamp(pictures=pictures) if pool is Pool.REPORT else Lamp(effect=-1.5, noise=0.15, pictures=pictures)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stoker(Engine):
+    """Says: keep * heat + effect, with the sign of what the levers do, or of what the lamp last showed.
+
+    Args:
+        schema: of the logs.
+        keep: [K], share of the heat that is left after a step.
+        effect: [K], degC.
+        heeds_lamp: whether it looks at the lamp, and not at the levers.
+    """
+
+    schema: Schema
+    keep: Float[np.ndarray, "K"]
+    effect: Float[np.ndarray, "K"]
+    heeds_lamp: bool
+
+    @classmethod
+    def lawful(cls, lab: Lamp) -> Stoker:
+        """Who knows the law, but not the noise."""
+        every = np.ones(len(STATIONS))
+        return cls(schema=lab.schema, keep=KEEP * every, effect=lab.effect * every, heeds_lamp=False)
+
+    @classmethod
+    def by_lamp(cls, episodes: Sequence[Episode], schema: Schema) -> Stoker:
+        """Heat regressed on the heat before and the lamp."""
+        every = stacked(list(episodes)).observations
+        fitted = []
+        for station in STATIONS:
+            heat, lamp = every[station.heat].astype(float), every[station.lamp].astype(float)
+            table = np.stack([heat[:, :-1].ravel(), 2 * lamp[:, :-1].ravel() - 1], 1)
+            fitted.append(np.linalg.lstsq(table, heat[:, 1:].ravel(), rcond=None)[0])
+        keep, effect = np.stack(fitted, 1)
+        return cls(schema=schema, keep=keep, effect=effect, heeds_lamp=True)
+
+    def describe(self) -> Card:
+        """What this engine is."""
+        return Card(
+            name="stoker",
+            engine="stoker",
+            schema=self.schema,
+            inputs=(*HEATS, *(station.lamp for station in STATIONS)),
+            predicts=HEATS,
+            context=1,
+            deterministic=True,
+            heeds_actions=not self.heeds_lamp,
+        )
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:
+        """The last heats and lamps; see `Engine`."""
+        del belief, seed  # it is all in what is seen now
+        names = self.describe().inputs
+        check_observations(steps, [self.schema[name] for name in names])
+        return {name: steps.observations[name][:, -1].astype(float) for name in names}
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        """One sample, S = 1; see `Engine`."""
+        del num_samples, noise, seed  # deterministic
+        size = check_future(future, self.schema)
+        if not isinstance(belief, Mapping):
+            raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        heats = np.concatenate([belief[name] for name in HEATS], -1)[:, None]
+        lit = np.concatenate([belief[station.lamp] for station in STATIONS], -1)[:, None] > HALF
+        path = []
+        for step in range(size.horizon):
+            levers = np.stack([future.actions[station.levers][:, :, step] for station in STATIONS], -2)
+            sign = np.where(lit if self.heeds_lamp else together(levers.astype(float)), 1.0, -1.0)
+            heats = self.keep * heats + self.effect * sign
+            path.append(np.broadcast_to(heats, (size.num_worlds, size.num_versions, len(STATIONS))))
+        every = np.stack(path, 2).astype(np.float32)[:, :, None]
+        return Samples(signals={name: every[..., [number]] for number, name in enumerate(HEATS)})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Effects:
+    """Of a station: what flipping changes in each scene [E], degC. The lamp's is a size, the levers' has a sign."""
+
+    lamp: Floats
+    action: Floats
+    true: Floats
+
+
+def _effects(scenes: Arrays, answers: Arrays, station: int) -> _Effects:
+    heats, truth = answers["heats"][..., station].astype(float), scenes["truth"][..., station].astype(float)
+    # From apart to together, whichever came first.
+    sign = np.where(together(scenes["levers"][:, 0, station].astype(float)), 1.0, -1.0)
+    change = (heats[:, :, 0] - heats[:, :, 1]).mean(1)
+    return _Effects(
+        lamp=np.abs(heats[:, 0] - heats[:, 1]).mean(1), action=sign * change, true=sign * (truth[:, 0] - truth[:, 1])
+    )
+
+
+def _action_share(found: _Effects) -> Statistic:
+    """1 - w, below 0 where the levers do the opposite of the truth; undefined where nothing changes anything."""
+    parts = np.stack([found.lamp, found.action * np.sign(found.true)], 1)
+
+    def statistic(weights: Floats) -> Floats:
+        lamp, action = np.moveaxis(weights @ parts, -1, 0)
+        return ratio(action, lamp + np.abs(action))
+
+    return statistic
+
+
+def _shown(scenes: Arrays, lamp: int, *, pixels: bool) -> History:
+    """The history with the first or the second lamps."""
+    history = history_of(scenes)
+    seen = {name: value.copy() for name, value in history.observations.items()}
+    if pixels:
+        seen = {CAMERA.name: seen[CAMERA.name]}
+        seen[CAMERA.name][:, -1] = scenes["frames"][:, lamp]
+    else:
+        seen.pop(CAMERA.name, None)
+        for number, station in enumerate(STATIONS):
+            seen[station.lamp][:, -1, 0] = scenes["lamps"][:, lamp, number]
+    return History(observations=seen, actions=history.actions)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.evaluation import Grade, Verdict
+from worldline.errors import UnreadableError
+from worldline.labs.fleet import BOATS
+from worldline.labs.gusty_puck import GustyPuck
+from worldline.labs.playing import explore
+from worldline.understanding.exam.bank import MarginalMean, as_world
+from worldline.understanding.exam.confounded_log import BLIND, SCORED, ConfoundedLog
+from worldline.understanding.exam.contract import Pool
+from worldline.understanding.exam.examining import Examined, examine
+from worldline.understanding.exam.sailing import CURRICULUM
+from worldline.understanding.exam.verdicts import verdict_of, weakest
+
+
+def logs_of(test: ConfoundedLog, num_episodes: int = 100) -> dict[str, list[Episode]]:
+    made = test.curricula()[0]
+    lab = made.make_lab()
+    return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
+
+
+@pytest.fixture(scope="module", params=list(Pool))
+def test_and_logs(request: pytest.FixtureRequest) -> tuple[ConfoundedLog, dict[str, list[Episode]]]:
+    test = ConfoundedLog(pool=request.param, num_scenes=150, num_steps=10)
+    return test, logs_of(test)
+
+
+@pytest.fixture(scope="module")
+def examined(test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> Examined:
+    return examine(test_and_logs[0], 0, test_and_logs[1])
+
+
+def changed(answers: Mapping[str, np.ndarray], means: np.ndarray) -> dict[str, np.ndarray]:
+    return {**answers, "do.mean": means}
+
+
+def low_of(grade: Grade) -> float:
+    cell = weakest(grade)
+    assert cell is not None
+    assert cell.score is not None
+    return cell.score.low
+
+
+def test_it_holds(examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+    test, logs = test_and_logs
+    assert examined.flaws == ()
+    assert examine(test, 1, logs).flaws == ()
+    assert verdict_of(examined.oracle) is Verdict.PASS
+    assert verdict_of(examined.must_fail[BLIND]) in (Verdict.FAIL, Verdict.INCONCLUSIVE)
+    adjusted = test.grade(examined.scenes, examined.references.ceiling, examined.references)
+    assert low_of(adjusted) > 0.85
+
+
+def test_the_slope_of_the_log_is_the_one_in_closed_form(examined: Examined) -> None:
+    for cell in examined.oracle.cells:
+        assert cell.raw["b_obs"] == pytest.approx(cell.raw["b_obs_closed_form"], abs=0.25)
+        assert cell.raw["b_hat"] == pytest.approx(cell.raw["b"], abs=1e-4)
+
+
+def test_half_of_the_way_is_a_half(
+    examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]
+) -> None:
+    test, scenes = test_and_logs[0], examined.scenes
+    for boat, cell in zip(SCORED, examined.oracle.cells, strict=True):
+        slope = (cell.raw["b"] + cell.raw["b_obs"]) / 2
+        means = examined.references.oracle["do.mean"].copy()
+        means[..., boat] = slope * scenes["do.motors"][..., boat]
+        grade = test.grade(scenes, changed(examined.references.oracle, means), examined.references)
+        found = next(one.score for one in grade.cells if one.name == BOATS[boat].name)
+        assert found is not None
+        assert found.value == pytest.approx(0.5, abs=1e-3)
+
+
+def test_it_notices_what_is_wrong(
+    examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]
+) -> None:
+    test, scenes, good = test_and_logs[0], examined.scenes, examined.references.oracle
+
+    def of(means: np.ndarray) -> Grade:
+        return test.grade(scenes, changed(good, means), examined.references)
+
+    means = good["do.mean"]
+    for wrong in (
+        np.roll(means, 1, axis=1),  # another action of the scene
+        np.roll(means, 1, axis=0),  # another scene
+        np.roll(means, 1, axis=2),  # another boat
+        np.zeros_like(means),
+        -means,
+    ):
+        assert low_of(of(wrong)) < 0.3
+        assert verdict_of(of(wrong)) is not Verdict.PASS
+    plain = means.copy()
+    plain[..., 0] *= 0.7  # the boat that nobody leaned
+    assert low_of(of(plain)) > 0.9
+    assert verdict_of(of(plain)) is Verdict.PARTIAL
+
+
+def test_stored_answers_are_graded_alike(
+    examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]
+) -> None:
+    test = test_and_logs[0]
+    copied = {name: value.copy() for name, value in examined.references.oracle.items()}
+    assert test.grade(examined.scenes, copied, examined.references) == examined.oracle
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", list(Pool))
+def test_it_holds_at_full_size(pool: Pool) -> None:
+    test = ConfoundedLog(pool=pool)
+    logs = logs_of(test, 400)
+    for seed in (2, 3):
+        assert examine(test, seed, logs).flaws == ()
+
+
+def test_what_cannot_be_read_is_said() -> None:
+    puck, test = GustyPuck().schema, ConfoundedLog(num_scenes=10, num_steps=2)
+    world = as_world(MarginalMean(schema=puck, mean={"puck_position": np.zeros(2)}))
+    with pytest.raises(UnreadableError, match="steady_00_drift"):
+        test.ask({CURRICULUM: world}, test.generate(0))
+
+
+def test_the_exhibit_shows_every_line(
+    examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]
+) -> None:
+    shown = test_and_logs[0].exhibit(examined.scenes, examined.references.oracle, examined.references)
+    assert len(shown.panels) == len(SCORED)
+    for panel in shown.panels:
+        assert {line.name for line in panel.lines} >= {"truth", "this world", "slope of the log"}
+
+
+def test_pictures_are_asked_likewise() -> None:
+    test = ConfoundedLog(pixels=True, num_scenes=10, num_steps=2)
+    references = test.references(test.generate(0), {}, logs_of(ConfoundedLog(), 4))
+    assert references.oracle["do.mean"].shape == (10, 4, len(BOATS))

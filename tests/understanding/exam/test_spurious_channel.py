@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.contracts.engine import Future
+from worldline.contracts.episode import Episode
+from worldline.contracts.evaluation import Grade, Verdict
+from worldline.errors import InputError, UnreadableError
+from worldline.labs.gusty_puck import GustyPuck
+from worldline.labs.lamp import STATIONS, together
+from worldline.labs.playing import explore
+from worldline.understanding.exam.bank import MarginalMean, as_world
+from worldline.understanding.exam.contract import Pool
+from worldline.understanding.exam.examining import Examined, examine
+from worldline.understanding.exam.spurious_channel import CURRICULUM, LAMP_ONLY, PLAIN, SpuriousChannel, Stoker, lamp_of
+from worldline.understanding.exam.verdicts import verdict_of, weakest
+
+
+def logs_of(test: SpuriousChannel, num_episodes: int) -> dict[str, list[Episode]]:
+    made = test.curricula()[0]
+    lab = made.make_lab()
+    return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
+
+
+@pytest.fixture(scope="module", params=list(Pool))
+def test(request: pytest.FixtureRequest) -> SpuriousChannel:
+    return SpuriousChannel(pool=request.param)
+
+
+@pytest.fixture(scope="module")
+def logs(test: SpuriousChannel) -> dict[str, list[Episode]]:
+    return logs_of(test, 150)
+
+
+@pytest.fixture(scope="module")
+def examined(test: SpuriousChannel, logs: dict[str, list[Episode]]) -> Examined:
+    return examine(test, 0, logs)
+
+
+def low_of(grade: Grade) -> float:
+    cell = weakest(grade)
+    assert cell is not None
+    assert cell.score is not None
+    return cell.score.low
+
+
+def test_it_holds(test: SpuriousChannel, logs: dict[str, list[Episode]], examined: Examined) -> None:
+    for found in (examined, examine(test, 1, logs)):
+        assert found.flaws == ()
+        assert low_of(found.oracle) > 0.999
+        assert verdict_of(found.oracle) is Verdict.PASS
+        assert verdict_of(found.must_fail[LAMP_ONLY]) is Verdict.FAIL
+        assert verdict_of(found.must_fail[PLAIN]) is not Verdict.PASS
+        assert max(cell.raw["least_squares"] for cell in found.oracle.cells) < 0.1
+
+
+def test_scenes_flip_one_thing_at_a_time(test: SpuriousChannel, examined: Examined) -> None:
+    scenes = examined.scenes
+    again = test.generate(0)
+    assert all(np.array_equal(value, again[name]) for name, value in scenes.items())
+    np.testing.assert_array_equal(scenes["lamps"][:, 0], 1 - scenes["lamps"][:, 1])
+    first, second = (together(scenes["levers"][:, way].astype(float)) for way in range(2))
+    np.testing.assert_array_equal(first, ~second)
+    np.testing.assert_array_equal(np.abs(scenes["levers"][:, 0]), np.abs(scenes["levers"][:, 1]))
+    lab = lamp_of(test.pool)
+    np.testing.assert_allclose(np.abs(scenes["truth"][:, 0] - scenes["truth"][:, 1]), 2 * abs(lab.effect), atol=1e-9)
+    for number, station in enumerate(STATIONS):  # and nothing goes together that was not announced
+        assert abs(np.corrcoef(scenes["lamps"][:, 0, number], first[:, number])[0, 1]) < 0.35
+        assert scenes[f"history.observations.{station.heat}"].shape == (100, 9, 1)
+
+
+def test_a_mixture_scores_its_share(test: SpuriousChannel, examined: Examined) -> None:
+    """A quarter of the lamp's effect beside three quarters of the levers'."""
+    scenes = examined.scenes
+    lab = lamp_of(test.pool)
+    sign = np.where(together(scenes["levers"].astype(float)), 1.0, -1.0)[:, None]
+    lit = (2 * scenes["lamps"] - 1)[:, :, None]
+    for lamp in (0.0, 0.25, 0.6, 1.0):
+        grade = test.grade(scenes, {"heats": lab.effect * ((1 - lamp) * sign + lamp * lit)}, examined.references)
+        for cell in grade.cells:
+            assert cell.score is not None
+            assert cell.score.value == pytest.approx(1 - lamp, abs=1e-6)
+        assert all(one.met for one in grade.conditions) == (lamp <= 0.5)
+
+
+def test_it_notices_what_is_wrong(test: SpuriousChannel, examined: Examined) -> None:
+    scenes, good = examined.scenes, examined.references.oracle["heats"]
+
+    def of(heats: np.ndarray) -> Grade:
+        return test.grade(scenes, {"heats": heats}, examined.references)
+
+    assert verdict_of(of(good)) is Verdict.PASS
+    for wrong in (
+        np.roll(good, 1, axis=0),  # another scene
+        np.roll(good, 1, axis=3),  # another station
+        good[:, :, ::-1],  # the other levers
+        good.swapaxes(1, 2),  # the lamp for the levers
+        np.zeros_like(good),
+    ):
+        assert verdict_of(of(wrong)) is not Verdict.PASS
+    assert verdict_of(of(-good)) is Verdict.FAIL
+    weak = good.mean((1, 2), keepdims=True) + 0.4 * (good - good.mean((1, 2), keepdims=True))
+    assert low_of(of(weak)) > 0.999  # all of it is the levers', and it is too little
+    assert verdict_of(of(weak)) is Verdict.PARTIAL
+
+
+def test_a_lamp_that_tempts_nobody_is_not_scored(test: SpuriousChannel, examined: Examined) -> None:
+    references = replace(examined.references, floor=examined.references.oracle)
+    grade = test.grade(examined.scenes, examined.references.oracle, references)
+    assert all(cell.score is None and cell.note.startswith("gated") for cell in grade.cells)
+    assert verdict_of(grade) is Verdict.INCONCLUSIVE
+
+
+def test_stored_answers_are_graded_alike(test: SpuriousChannel, examined: Examined) -> None:
+    copied = {name: value.copy() for name, value in examined.references.oracle.items()}
+    assert test.grade(examined.scenes, copied, examined.references) == examined.oracle
+
+
+def test_the_stoker_is_the_lab(test: SpuriousChannel) -> None:
+    lab = lamp_of(test.pool)
+    stoker, episodes = Stoker.lawful(lab), [explore(lab, seed, 4) for seed in range(3)]
+    start = {n: np.stack([one.observations[n][0] for one in episodes]) for n in episodes[0].observations}
+    levers = {s.levers: np.stack([one.actions[s.levers] for one in episodes]) for s in STATIONS}
+    found = stoker.imagine(start, Future(actions={k: v[:, None] for k, v in levers.items()}), num_samples=1, seed=0)
+    for name, due in lab.simulate(start, levers).items():
+        np.testing.assert_allclose(found.signals[name][:, 0, 0], due, atol=1e-5)
+    with pytest.raises(InputError, match="belief is a str"):
+        stoker.imagine("nothing", Future(actions={k: v[:, None] for k, v in levers.items()}), num_samples=1, seed=0)
+
+
+def test_what_cannot_be_read_is_said(test: SpuriousChannel, examined: Examined) -> None:
+    world = as_world(MarginalMean(schema=GustyPuck().schema, mean={"puck_position": np.zeros(2)}))
+    with pytest.raises(UnreadableError, match="station_80_heat"):
+        test.ask({CURRICULUM: world}, examined.scenes)
+
+
+def test_pictures_show_the_lamp_that_is_asked_about() -> None:
+    test = SpuriousChannel(pixels=True, num_scenes=10, num_steps=2)
+    scenes = test.generate(0)
+    assert scenes["frames"].shape == (10, 2, 64, 64, 3)
+    assert (scenes["frames"][:, 0] != scenes["frames"][:, 1]).any((1, 2, 3)).all()
+    found = test.references(scenes, {}, logs_of(SpuriousChannel(), 4))
+    assert verdict_of(test.grade(scenes, found.oracle, found)) is Verdict.PASS
+
+
+def test_the_exhibit_shows_both_effects(test: SpuriousChannel, examined: Examined) -> None:
+    shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
+    assert [len(panel.lines) for panel in shown.panels] == [4, 4]
+    lamp = next(line for line in shown.panels[1].lines if line.name == "this world")
+    assert lamp.y == (0.0, 0.0, 0.0)
