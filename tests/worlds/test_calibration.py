@@ -11,7 +11,7 @@ from worldline.contracts.engine import Card, Samples
 from worldline.contracts.episode import Episode
 from worldline.engines.trivial import ActionBlind, Linear, Persistence
 from worldline.errors import DataError, InputError
-from worldline.testing.chance import tails
+from worldline.understanding.chance import tails
 from worldline.testing.toys import Integrator
 from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.pieces import cut, errors

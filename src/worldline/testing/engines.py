@@ -18,7 +18,7 @@ from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.cards import ABILITIES, check_card
-from worldline.testing.chance import separation
+from worldline.understanding.chance import separation
 from worldline.testing.clauses import Clause, difference, run
 from worldline.testing.cuts import (
     Cut,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.world import Surprise
-from worldline.testing.chance import separation, tails
+from worldline.understanding.chance import separation, tails
 from worldline.testing.clauses import Clause
 from worldline.testing.confidence import seldom_small
 from worldline.testing.cuts import places
