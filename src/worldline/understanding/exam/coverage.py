@@ -288,22 +288,19 @@ def _coverage(counts: Mapping[str, int], num_scenes: int) -> Condition:
     )
 
 
-def _directions() -> Float[np.ndarray, "S 2"]:
-    """Points spread evenly over the edge of the square [-1, 1]^2, in an order that goes with no radius."""
-    along = 8 * (np.arange(NUM_PATHS) + 0.5) / NUM_PATHS
-    side, place = np.divmod(along, 2)
-    place = place - 1
-    sides = [np.stack([place, 0 * place - 1], 1), np.stack([0 * place + 1, place], 1)]
-    sides += [-sides[0], -sides[1]]
-    edge = np.select([side[:, None] == number for number in range(4)], sides)
-    return np.asarray(np.random.default_rng(0).permutation(edge))
+def _shapes() -> Float[np.ndarray, "S T 2"]:
+    """Random walks over their deviation at each step, each with its mirror image, that reach 1 or -1 and no further."""
+    steps = np.random.default_rng(0).standard_normal((NUM_PATHS // 2, AHEAD, 2)).cumsum(1)
+    walks = steps / np.sqrt(np.arange(1, AHEAD + 1))[:, None]
+    walks /= np.abs(walks).max((1, 2), keepdims=True)
+    return np.asarray(np.stack([walks, -walks], 1).reshape(NUM_PATHS, AHEAD, 2))
 
 
 def _ensemble(answers: Arrays, name: str) -> Float[np.ndarray, "E S T 2"]:
     """The paths that a mean and its bands stand for; see the module."""
     mean = answers[f"mean.{name}"].astype(float)[:, None]
     above, below = answers[f"high.{name}"] - mean, mean - answers[f"low.{name}"]
-    shares = (np.arange(NUM_PATHS) + 0.5) / NUM_PATHS
+    shares = np.repeat((np.arange(NUM_PATHS // 2) + 0.5) / (NUM_PATHS // 2), 2)  # one for a walk and its mirror image
     place = np.searchsorted(LEVELS[:-1], shares)  # the last stretch is drawn on beyond its end
     ends = np.array([0.0, *LEVELS])
     part = ((shares - ends[place]) / (ends[place + 1] - ends[place]))[:, None, None]
@@ -312,7 +309,7 @@ def _ensemble(answers: Arrays, name: str) -> Float[np.ndarray, "E S T 2"]:
         every = np.concatenate([np.zeros_like(edge[:, :1]), edge], 1)
         return np.asarray(every[:, place] + part * (every[:, place + 1] - every[:, place]))
 
-    w = _directions()[:, None]
+    w = _shapes()
     return np.asarray(mean + np.where(w > 0, w * reached(above), w * reached(below)))
 
 
