@@ -59,7 +59,11 @@ BUILTIN: dict[str, dict[str, str]] = {
         "minari": "worldline.data.formats.minari.logs:export_minari",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
-    "test": {},
+    "test": {
+        "C4": "worldline.understanding.exam.counterfactual:Counterfactual",
+        "U1": "worldline.understanding.exam.coverage:JointCoverage",
+        "U3": "worldline.understanding.exam.lost:KnowsWhenLost",
+    },
     "lab": {
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",

@@ -45,6 +45,10 @@ START_SPREAD: Final = (0.65, 0.55)
 TABLE: Final = 2.4
 """Half of what the picture shows, m; the explorer goes no further in 99 of 100 episodes."""
 PUCK_RADIUS: Final = 0.2
+RENEWED: Final = 0.2
+"""Chance of each step that the explorer chooses another push."""
+TREMOR: Final = 0.2
+"""Deviation of each of its pushes, N."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +263,16 @@ class Explorer(Policy):
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
         """A push of at most `MAX_PUSH` along each axis, wherever the puck is."""
         del observation
-        if generator.random() < 0.2:
+        if generator.random() < RENEWED:
             self._push = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
-        push = self._push + 0.2 * generator.standard_normal(2)
+        push = self._push + TREMOR * generator.standard_normal(2)
         return {"push": np.clip(push, -MAX_PUSH, MAX_PUSH).astype(np.float32)}
+
+
+def explored(num_episodes: int, num_steps: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    """Pushes [M, T, 2] of the explorer in many episodes at once: distributed as its own, from other draws."""
+    shape = num_episodes, num_steps, 2
+    fresh, renewed = generator.uniform(-MAX_PUSH, MAX_PUSH, shape), generator.random(shape[:2]) < RENEWED
+    chosen = np.maximum.accumulate(np.where(renewed, np.arange(num_steps), 0), axis=1)
+    held = np.take_along_axis(fresh, chosen[..., None], axis=1)
+    return np.clip(held + TREMOR * generator.standard_normal(shape), -MAX_PUSH, MAX_PUSH).astype(np.float32)

@@ -218,4 +218,3 @@ def _expected(lab: GustyPuck, scenes: Arrays, frictions: Floats) -> dict[str, Fl
         for name, value in lab.expected(start, {"push": scenes["others"]}, {"friction": friction}).items():
             total[name] = total.get(name, np.zeros(value.shape)) + value / len(frictions)
     return total
-

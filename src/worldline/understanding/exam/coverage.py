@@ -195,9 +195,7 @@ class JointCoverage(ExamTest):
         scene = int(np.argsort(np.linalg.norm(truth[:, -1] - truth[:, 0], axis=-1))[-10])
         lines = [Line(name="truth", x=steps, y=tuple(truth[scene, :, 0].tolist()))]
         for row, one in rows.items():
-            low, mean, high = (
-                one[f"{part}.puck_position"][scene].astype(float) for part in ("low", "mean", "high")
-            )
+            low, mean, high = (one[f"{part}.puck_position"][scene].astype(float) for part in ("low", "mean", "high"))
             lines.append(
                 Line(
                     name=row,
@@ -225,7 +223,9 @@ def _asked(world: World, scenes: Arrays, lab: GustyPuck) -> dict[str, NDArray[np
     for name in SIGNALS:
         lows, highs = [one[name].low for one in asked], [one[name].high for one in asked]
         if any(edge is None for edge in (*lows, *highs)):
-            raise UnsupportedError(f"{world.describe().name} gives no band of {name}. Calibrate it on held-out episodes.")
+            raise UnsupportedError(
+                f"{world.describe().name} gives no band of {name}. Calibrate it on held-out episodes."
+            )
         found[f"mean.{name}"] = asked[0][name].mean.astype(np.float64)
         found[f"low.{name}"] = np.stack([edge for edge in lows if edge is not None], 1)
         found[f"high.{name}"] = np.stack([edge for edge in highs if edge is not None], 1)
@@ -254,9 +254,7 @@ def _own_logs(lab: GustyPuck, num_episodes: int) -> list[Episode]:
 
 
 def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> Calibration:
-    return calibrate(
-        engine, episodes, horizon=AHEAD, num_windows=WINDOWS, seed=0, trust_steps=0, with_causes=False
-    )
+    return calibrate(engine, episodes, horizon=AHEAD, num_windows=WINDOWS, seed=0, trust_steps=0, with_causes=False)
 
 
 def _of_each_step(calibration: Calibration) -> Calibration:
@@ -322,7 +320,9 @@ def _energies(answers: Arrays, scenes: Arrays, name: str) -> Float[np.ndarray, "
 
 def _law_energy(scenes: Arrays, name: str) -> Float[np.ndarray, "E"]:
     """That of the true law: its paths are draws, so that a pair is one of two different ones."""
-    return _energy(scenes[f"law.{name}"].astype(float), scenes[f"truth.{name}"].astype(float), NUM_PATHS * (NUM_PATHS - 1))
+    return _energy(
+        scenes[f"law.{name}"].astype(float), scenes[f"truth.{name}"].astype(float), NUM_PATHS * (NUM_PATHS - 1)
+    )
 
 
 def _energy(paths_: Float[np.ndarray, "E S T C"], truth: Float[np.ndarray, "E T C"], num_pairs: int) -> Floats:

@@ -16,11 +16,15 @@ against one of them the luck of its gusts, which nobody can foresee, would drown
 Two cells:
 
 * harmful from harmless: 2 AUROC - 1 of the uncertainty, over all levels.
-* ranks errors: Spearman's correlation of uncertainty and error within a level, the mean over the levels.
+* ranks errors: Spearman's correlation of uncertainty and error within a level, the mean over the levels; as a share of
+  the correlation that is reached by who is told whether the law has changed, with this world's own errors. Where that
+  is below 0.2 the cell is undefined: such errors are as large where the law has stayed.
 
-Deviations: a level holds both halves. Within harmful scenes of one severity alone, trust would have to rank what it
-calls impossible by how impossible it is, and a p-value has a smallest; within harmless ones errors are equal but for
-chance. Gravity is the tilt of the table; texture is left out: vectors have none, and a picture of another colour is
+Deviations: a level holds both halves. Among harmful scenes of one severity alone the oracle's correlation was -0.1 to
+0.1, that of a learned world 0.0 to 0.2: trust would have to rank what it calls impossible by how impossible it is, and
+a p-value has a smallest; among harmless ones errors are equal but for chance. For the same reason the correlation with
+both is at most about 0.75, so that it is taken as a share. The mildest shifts that were tried (a mass of 1.15 times, a
+tilt of 0.06 N) were seen by no model, the oracle among them, and were left out. Gravity is the tilt of the table; texture is left out: vectors have none, and a picture of another colour is
 harmful to a world of pictures though the law is the same.
 
 Must fail: input novelty, of the whole history, and as the trust of a world that judges the present alone; a constant.
@@ -42,7 +46,15 @@ from worldline.contracts.evaluation import Grade
 from worldline.contracts.world import World
 from worldline.errors import UnsupportedError
 from worldline.labs.gusty_puck import MAX_PUSH, GustyPuck
-from worldline.understanding.exam.asking import BATCH, check_readable, history_of, only, packed, packed_history, unpacked
+from worldline.understanding.exam.asking import (
+    BATCH,
+    check_readable,
+    history_of,
+    only,
+    packed,
+    packed_history,
+    unpacked,
+)
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
@@ -76,16 +88,18 @@ CANDIDATES: Final = 4
 LEAST_STRENGTH: Final = 0.2
 MOST_STRENGTH: Final = 1.8
 """How strongly a harmless puck is set going and pushed, as a share of what is usual."""
+LEAST_POSSIBLE: Final = 0.2
+"""Rank correlation of the error with whether the law has changed, below which there is nothing to rank by."""
 USUAL: Final = 400
 """Episodes that say what is usual as an input."""
 
 KINDS: Final = ("friction", "mass", "spring", "gust", "tilt", "speed")
 SEVERITY: Final[Mapping[str, tuple[float, ...]]] = {
     "friction": (1.2, 1.4, 1.7, 2.1, 2.6),
-    "mass": (1.15, 1.3, 1.5, 1.8, 2.3),
-    "spring": (1.3, 1.6, 2.0, 2.6, 3.5),
-    "gust": (1.25, 1.5, 1.8, 2.3, 3.0),
-    "tilt": (0.06, 0.1, 0.15, 0.22, 0.3),
+    "mass": (1.3, 1.5, 1.8, 2.2, 2.8),
+    "spring": (1.5, 1.9, 2.4, 3.0, 4.0),
+    "gust": (1.3, 1.5, 1.8, 2.3, 3.0),
+    "tilt": (0.1, 0.17, 0.25, 0.37, 0.5),
     "speed": (1.08, 1.15, 1.25, 1.4, 1.6),
 }
 """By level: of the tilt the force in N, else what the setting is multiplied by; of the friction its upper end."""
@@ -107,6 +121,9 @@ class KnowsWhenLost(ExamTest):
         "It notices that the world no longer follows the law that it has learned, and is not alarmed by what is merely "
         "unusual."
     )
+
+    declared_ceiling: ClassVar[float] = 0.85
+    """In ranking errors: the mildest shifts are not always seen in 40 steps, even by who knows the law."""
 
     num_each: int = 100
 
@@ -171,7 +188,7 @@ class KnowsWhenLost(ExamTest):
         return Grade(
             cells=(
                 cell("harmful from harmless", auroc(doubt, harmful), len(doubt)),
-                cell("ranks errors", _spearman(doubt, error, level), len(doubt)),
+                cell("ranks errors", _ranking(doubt, error, harmful, level), len(doubt)),
             )
         )
 
@@ -345,9 +362,7 @@ def _asked(world: World, scenes: Arrays, lab: GustyPuck) -> dict[str, NDArray[np
     trust = np.concatenate([np.atleast_1d(part.trust) for part in parts])
     if np.isnan(trust).any():
         raise UnsupportedError(f"{world.describe().name} tells no trust. Calibrate it on held-out episodes.")
-    means = {
-        name: np.concatenate([part.signals[name].mean for part in parts]).astype(np.float64) for name in SIGNALS
-    }
+    means = {name: np.concatenate([part.signals[name].mean for part in parts]).astype(np.float64) for name in SIGNALS}
     return {**packed("mean", means), "trust": trust}
 
 
@@ -357,7 +372,20 @@ def _doubt(answers: Arrays) -> Float[np.ndarray, "E"]:
 
 def _error(scenes: Arrays, answers: Arrays) -> Float[np.ndarray, "E"]:
     """The squared error of each scene, the mean over its twins."""
-    return squared_error({name: value[:, None] for name, value in unpacked(answers, "mean").items()}, unpacked(scenes, "truth"))
+    return squared_error(
+        {name: value[:, None] for name, value in unpacked(answers, "mean").items()}, unpacked(scenes, "truth")
+    )
+
+
+def _ranking(doubt: Floats, error: Floats, harmful: Bool[np.ndarray, "E"], level: Int[np.ndarray, "E"]) -> Statistic:
+    """The correlation of doubt and error as a share of that of the truth and error; NaN where that is too small."""
+    own, told = _spearman(doubt, error, level), _spearman(harmful.astype(float), error, level)
+
+    def statistic(weights: Floats) -> Floats:
+        possible = told(weights)
+        return ratio(own(weights), np.where(possible >= LEAST_POSSIBLE, possible, 0.0))
+
+    return statistic
 
 
 def _spearman(first: Floats, second: Floats, group: Int[np.ndarray, "E"]) -> Statistic:

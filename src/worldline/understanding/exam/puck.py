@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, History
-from worldline.labs.gusty_puck import START_SPREAD, GustyPuck
+from worldline.labs.gusty_puck import START_SPREAD, GustyPuck, explored
 from worldline.understanding.exam.contract import Curriculum, Pool
 
 Floats = NDArray[np.floating]
@@ -80,15 +80,10 @@ class Draws:
 
 def draw(lab: GustyPuck, num_scenes: int, num_steps: int, generator: np.random.Generator) -> Draws:
     """Episodes that are distributed as those that the lab's explorer records."""
-    policy, pushes = lab.explorer(), np.zeros((num_scenes, num_steps, 2), np.float32)
-    for scene in range(num_scenes):
-        policy.reset(generator)
-        for step in range(num_steps):
-            pushes[scene, step] = policy.act({}, generator)["push"]
     start = {name: spread * generator.standard_normal((num_scenes, 2)) for name, spread in SPREAD.items()}
     return Draws(
         start=start,
-        pushes=pushes,
+        pushes=explored(num_scenes, num_steps, generator),
         friction=generator.uniform(*lab.friction, num_scenes),
         gusts=generator.standard_normal((num_scenes, num_steps, 2)),
     )
