@@ -5,7 +5,7 @@ pushes, from the third on, would have led to; the lab, run again from the episod
 in units of each signal's spread, the mean over steps and signals. Two cells:
 
 * hidden cause: 0 is the best that ignores the episode, the path that is expected from the branch with any friction that
-  the lab may draw and no gusts; 1 is the path that is expected with this friction. Who also infers the gusts is above 1.
+  the lab may draw and no gusts; 1 is the path that is expected with this friction. Who infers the gusts too is above 1.
 * noise: 0 is the path that is expected with this friction; 1 is the twin.
 
 Must fail: the episode itself as the answer; a good world that is shown an episode of the same start and pushes with the
@@ -216,5 +216,5 @@ def _expected(lab: GustyPuck, scenes: Arrays, frictions: Floats) -> dict[str, Fl
     for row in frictions:
         friction = np.broadcast_to(row, scenes["friction"].shape)
         for name, value in lab.expected(start, {"push": scenes["others"]}, {"friction": friction}).items():
-            total[name] = total.get(name, np.zeros(value.shape)) + value / len(frictions)
+            total[name] = total.get(name, np.zeros(value.shape)) + value.astype(float) / len(frictions)
     return total

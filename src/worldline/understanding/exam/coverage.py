@@ -12,17 +12,18 @@ each at a place drawn as calibration draws its windows.
 
 A world gives bands and no samples, so the forecast that is scored is made from what it gives, of every world in the
 same way. Its 64 paths are `mean + w * h(u)`: h(u) is the distance to the edge of the band that is reached with
-probability u, between the levels in a straight line, u runs evenly over (0, 1), and w, the same at all steps, is drawn
-evenly from the edge of the square [-1, 1]^2 of the components: a path lies on the edge of one band from beginning to
-end. That is what a joint band says (a share u of paths inside the band of level u) together with errors that keep their
-side, as those of pushed things do.
+probability u, between the levels in a straight line, u runs evenly over (0, 1), and w are random walks over their
+deviation, each divided by its largest absolute value over steps and components: a path touches the edge of one band
+once and is inside elsewhere. That is what a joint band says (a share u of paths inside the band of level u), with errors
+that add up from step to step.
 
 The samples of the true law are paths of the lab with fresh gusts and the friction known: position and velocity are two
 equations in the gust and the friction of a step, so a history of 16 observations tells the friction to three digits.
 
 The oracle knows the law, infers the friction from the velocities and is calibrated as any world, by 2,000 episodes of
-its own, so that the chance of calibration does not void the test. It reaches less than 1: its bands are as wide for any
-friction, and its paths are not curved as gusts curve them. `declared_ceiling` is what was measured.
+its own, so that the chance of calibration does not void the test. It reaches 0.98: its bands are as wide for any
+friction, and its paths are not curved as gusts curve them. With w drawn once for a whole path it reached 0.97, and
+narrower bands, which do not hold, 0.98; random walks put the bands that hold first.
 
 Must fail: bands that hold 90 % at each step by itself, around the oracle's means (they miss joint coverage);
 persistence with calibrated bands; the climatology, which is the mean of the logs with calibrated bands.
@@ -45,8 +46,8 @@ from worldline.contracts.world import World
 from worldline.errors import UnsupportedError
 from worldline.labs.gusty_puck import GustyPuck
 from worldline.understanding.chance import tails
-from worldline.understanding.exam.asking import forecasts, history_of, only, packed, packed_history, unpacked
-from worldline.understanding.exam.bank import as_world, engines, best_of
+from worldline.understanding.exam.asking import forecasts, history_of, only, packed, packed_history
+from worldline.understanding.exam.bank import as_world, best_of, engines
 from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
 from worldline.understanding.exam.knowing_puck import KnowingPuck
@@ -62,7 +63,7 @@ from worldline.understanding.exam.puck import (
     seen_history,
     window,
 )
-from worldline.understanding.exam.scoring import rounded, skill_cell
+from worldline.understanding.exam.scoring import skill_cell
 from worldline.understanding.exam.verdicts import ALPHA, holm
 from worldline.worlds.calibration import Calibration, calibrate
 
@@ -92,7 +93,6 @@ class JointCoverage(ExamTest):
     section: ClassVar[Section] = Section.CONFIDENCE
     title: ClassVar[str] = "Joint coverage and sharpness"
     claim: ClassVar[str] = "It says how wrong it may be over the whole course of things, and no more than that."
-    declared_ceiling: ClassVar[float] = 0.9
 
     num_scenes: int = 300
     num_own: int = 2000
@@ -159,8 +159,8 @@ class JointCoverage(ExamTest):
                 name,
                 _energies(answers, scenes, name),
                 _energies(references.floor, scenes, name),
-                references.ceiling[f"energy.{name}"],
-                marginal=references.floor[f"marginal.{name}"],
+                references.ceiling[f"energy.{name}"].astype(float),
+                marginal=references.floor[f"marginal.{name}"].astype(float),
             )
             for name in SIGNALS
         )

@@ -1,4 +1,4 @@
-"""The gusty puck as one who knows its law sees it: the friction is inferred from the history, gusts are not foretold."""
+"""The gusty puck for who knows its law: the friction is inferred from the history, gusts are not foretold."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class KnowingPuck(Engine):
         if not all(mask.all() for mask in steps.observed.values()):
             raise InputError("an observation is missing, and this engine weighs complete histories only.")
         path = {name: steps.observations[name].astype(float) for name in SIGNALS}
-        evidence = np.zeros((num_worlds, NUM_FRICTIONS))
+        evidence: Floats = np.zeros((num_worlds, NUM_FRICTIONS))
         if belief is not None:
             before = _weighed(belief)
             path = {name: np.concatenate([before.state[name][:, None], value], 1) for name, value in path.items()}
@@ -106,7 +106,7 @@ class KnowingPuck(Engine):
         weights = np.exp(known.evidence - known.evidence.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
         lead = (size.num_worlds, size.num_versions, NUM_FRICTIONS, 2)
-        position, velocity = (np.broadcast_to(known.state[name][:, None, None], lead) for name in SIGNALS)
+        position, velocity = (np.broadcast_to(known.state[name][:, None, None].astype(float), lead) for name in SIGNALS)
         path: dict[str, list[Floats]] = {name: [] for name in SIGNALS}
         for step in range(size.horizon):
             force = self._force(future.actions["push"][:, :, step].astype(float))[:, :, None]
@@ -125,7 +125,7 @@ class KnowingPuck(Engine):
         nothing = np.zeros((NUM_FRICTIONS, 2))
         by_one = self.lab.move(nothing, nothing, nothing + 1, self.frictions)[1]
         deviation = self.lab.gust * by_one
-        off = (path["puck_velocity"][:, 1:, None] - due) / deviation
+        off = (path["puck_velocity"][:, 1:, None].astype(float) - due) / deviation
         return np.asarray(-(0.5 * off**2 + np.log(deviation)).sum((1, 3)))
 
 

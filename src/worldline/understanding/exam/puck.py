@@ -30,8 +30,8 @@ POOLS: Final[Mapping[Pool, Mapping[str, Any]]] = {
 }
 """Settings of the lab; in both its signals are about as spread as `SPREAD`.
 
-Friction differs more than by the lab's own default, with which knowing it would be worth 4 % of the marginal loss of C4:
-less than the share below which a cell is not scored. Here it is worth 10 %.
+Friction differs more than by the lab's own default, with which knowing it would be worth 4 % of the marginal loss of
+C4: less than the share below which a cell is not scored. Here it is worth 10 %.
 """
 
 
