@@ -14,7 +14,7 @@ A world gives bands and no samples, so the forecast that is scored is made from 
 same way. Its 64 paths are `mean + w * h(u)`: h(u) is the distance to the edge of the band that is reached with
 probability u, between the levels in a straight line, u runs evenly over (0, 1), and w are random walks over their
 deviation, each divided by its largest absolute value over steps and components: a path touches the edge of one band
-once and is inside elsewhere. That is what a joint band says (a share u of paths inside the band of level u), with errors
+once and is inside elsewhere. That is what a joint band says, a share u of paths inside the band of level u, with errors
 that add up from step to step.
 
 The samples of the true law are paths of the lab with fresh gusts and the friction known: position and velocity are two
