@@ -239,7 +239,7 @@ def test_it_is_built_again_from_its_settings() -> None:
     again = GustyPuck.from_settings(lab.settings)
     assert again.settings == lab.settings
     np.testing.assert_array_equal(run(again, 1, pushes_of(1, 5)), run(lab, 1, pushes_of(1, 5)))
-    with pytest.raises(ConfigError, match="unknown|speeed"):
+    with pytest.raises(ConfigError, match="speeed"):
         GustyPuck.from_settings({**lab.settings, "speeed": 1.0})
 
 

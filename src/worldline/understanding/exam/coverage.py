@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.engine import Engine
 from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.evaluation import Condition, Grade
+from worldline.contracts.evaluation import Cell, Condition, Grade
 from worldline.contracts.world import World
 from worldline.errors import UnsupportedError
 from worldline.labs.gusty_puck import GustyPuck
@@ -154,16 +154,7 @@ class JointCoverage(ExamTest):
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
         """A cell for each signal, and the coverage of both; see `ExamTest`."""
-        cells = tuple(
-            skill_cell(
-                name,
-                _energies(answers, scenes, name),
-                _energies(references.floor, scenes, name),
-                references.ceiling[f"energy.{name}"].astype(float),
-                marginal=references.floor[f"marginal.{name}"].astype(float),
-            )
-            for name in SIGNALS
-        )
+        cells = tuple(_cell(name, scenes, answers, references) for name in SIGNALS)
         counts = {name: int(_inside(answers, scenes, name)[:, GATED].sum()) for name in SIGNALS}
         return Grade(cells=cells, conditions=(_coverage(counts, len(scenes["friction"])),))
 
@@ -213,6 +204,19 @@ class JointCoverage(ExamTest):
             "they say, and the better world's is narrower.",
             panels=tuple(panels),
         )
+
+
+def _cell(name: str, scenes: Arrays, answers: Arrays, references: References) -> Cell:
+    """The score of a signal."""
+    if not all(np.isfinite(answers[f"{edge}.{name}"].astype(float)).all() for edge in ("low", "high")):
+        return Cell(name=name, score=None, note="undefined: a band has no end")
+    return skill_cell(
+        name,
+        _energies(answers, scenes, name),
+        _energies(references.floor, scenes, name),
+        references.ceiling[f"energy.{name}"].astype(float),
+        marginal=references.floor[f"marginal.{name}"].astype(float),
+    )
 
 
 def _asked(world: World, scenes: Arrays, lab: GustyPuck) -> dict[str, NDArray[np.generic]]:
@@ -312,9 +316,7 @@ def _ensemble(answers: Arrays, name: str) -> Float[np.ndarray, "E S T 2"]:
 
 
 def _energies(answers: Arrays, scenes: Arrays, name: str) -> Float[np.ndarray, "E"]:
-    """The energy score of the paths that an answer stands for; infinite where a band is."""
-    if not (np.isfinite(answers[f"low.{name}"]).all() and np.isfinite(answers[f"high.{name}"]).all()):
-        return np.full(len(scenes["friction"]), np.inf)
+    """The energy score of the paths that an answer stands for."""
     return _energy(_ensemble(answers, name), scenes[f"truth.{name}"].astype(float), NUM_PATHS**2)
 
 
