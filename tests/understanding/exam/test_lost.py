@@ -23,20 +23,13 @@ def test_the_oracle_holds_and_what_must_fail_does(pool: Pool, seed: int) -> None
     assert examine(KnowsWhenLost(pool=pool), seed, {"logs": logs}).flaws == ()
 
 
-def test_harmless_scenes_are_as_unusual_and_follow_the_law() -> None:
-    test, lab = KnowsWhenLost(num_each=18), puck(Pool.REPORT)
+def test_harmless_scenes_are_as_unusual_as_the_harmful_ones() -> None:
+    test = KnowsWhenLost(num_each=18)
     scenes = test.generate(0)
     np.testing.assert_array_equal(test.generate(0)["novelty"], scenes["novelty"])
     harmful = scenes["kind"] >= 0
     np.testing.assert_allclose(scenes["novelty"][harmful], scenes["novelty"][~harmful], rtol=0.3)
     assert abs(np.log(scenes["novelty"][harmful] / scenes["novelty"][~harmful])).mean() < 0.03
-    due = lab.move(
-        scenes["history.observations.puck_position"][:, 0].astype(float),
-        scenes["history.observations.puck_velocity"][:, 0].astype(float),
-        scenes["history.actions.push"][:, 0].astype(float),
-        1.5,
-    )
-    assert np.isfinite(due[0]).all()
     tilted = scenes["kind"] == lost.KINDS.index("tilt")
     last = scenes["level"] == lost.NUM_LEVELS - 1
     mean = np.abs(scenes["history.observations.puck_position"].mean(1)).max(-1)
