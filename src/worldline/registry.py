@@ -63,6 +63,9 @@ BUILTIN: dict[str, dict[str, str]] = {
         "C2": "worldline.understanding.exam.confounded_log:ConfoundedLog",
         "C3": "worldline.understanding.exam.spurious_channel:SpuriousChannel",
         "U2": "worldline.understanding.exam.abstention:Abstention",
+        "C4": "worldline.understanding.exam.counterfactual:Counterfactual",
+        "U1": "worldline.understanding.exam.coverage:JointCoverage",
+        "U3": "worldline.understanding.exam.lost:KnowsWhenLost",
     },
     "lab": {
         "fleet": "worldline.labs.fleet:Fleet",

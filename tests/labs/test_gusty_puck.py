@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import worldline
 from worldline.engines.simulator import SimulatorEngine
-from worldline.errors import InputError
-from worldline.labs.gusty_puck import MAX_PUSH, START_SPREAD, STEP_S, GustyPuck
+from worldline.errors import ConfigError, InputError
+from worldline.labs.gusty_puck import MAX_PUSH, START_SPREAD, STEP_S, TABLE, Explorer, GustyPuck, explored
 from worldline.planners.cem import CrossEntropy
 from worldline.worlds.local import LocalWorld
 
@@ -173,7 +173,14 @@ def test_a_simulator_of_it_answers_what_if_with_the_twin(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "settings",
-    [{"friction": (0.0, 1.0)}, {"friction": (2.0, 1.0)}, {"gust": -0.1}, {"mass": 0.0}, {"spring": 0.0}],
+    [
+        {"friction": (0.0, 1.0)},
+        {"friction": (2.0, 1.0)},
+        {"gust": -0.1},
+        {"mass": 0.0},
+        {"spring": 0.0},
+        {"speed": 0.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(InputError, match="must be"):
@@ -183,3 +190,65 @@ def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
 @pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
     check_env(GustyPuck(), skip_render_check=True)
+
+
+def test_many_pucks_at_once_are_each_as_one_alone() -> None:
+    lab, num_steps = GustyPuck(tilt=(0.2, -0.1), speed=1.3), 15
+    gusts, starts, alone, frictions = [], [], [], []
+    for seed in range(4):
+        path = run(lab, seed, pushes_of(seed, num_steps))
+        lab.reset(seed=seed)
+        gusts.append([lab.gust * lab.np_random.standard_normal(2) for _ in range(num_steps)])
+        starts.append(path[0])
+        alone.append(path[1:])
+        frictions.append(lab.hidden(seed)["friction"])
+    start = {name: np.array(starts)[:, number] for number, name in enumerate(("puck_position", "puck_velocity"))}
+    pushes = np.stack([pushes_of(seed, num_steps) for seed in range(4)])
+    found = lab.simulate(start, {"push": pushes}, np.array(frictions), np.array(gusts))
+    np.testing.assert_allclose(found["puck_position"], np.array(alone)[:, :, 0], atol=1e-5)
+    np.testing.assert_allclose(found["puck_velocity"], np.array(alone)[:, :, 1], atol=1e-5)
+
+
+def test_a_tilted_table_moves_the_place_of_rest() -> None:
+    lab = GustyPuck(gust=0.0, tilt=(0.2, -0.1), spring=0.5)
+    path = run(lab, 0, np.zeros((300, 2)), friction=1.5)
+    np.testing.assert_allclose(path[-1], [[0.4, -0.2], [0.0, 0.0]], atol=1e-4)
+
+
+def test_twice_the_speed_of_time_is_two_steps_in_one() -> None:
+    pushes, start = pushes_of(1, 10), {"position": [0.5, 0.1], "velocity": [0.2, -0.6], "friction": 1.0}
+    fast = run(GustyPuck(gust=0.0, speed=2.0), 0, pushes, **start)
+    slow = run(GustyPuck(gust=0.0), 0, np.repeat(pushes, 2, 0), **start)
+    np.testing.assert_allclose(fast, slow[::2], atol=1e-6)
+
+
+def test_pictures_show_where_the_puck_is() -> None:
+    lab = GustyPuck(pictures=True)
+    for x, y in ((0.5, -1.0), (-1.7, 1.2)):
+        picture = lab.reset(seed=0, options={"position": [x, y]})[0]["camera"].astype(float)
+        blue = np.clip(picture[..., 2] - picture[..., 0] - 40, 0, None)
+        centre = [(blue.sum(axis) * (np.arange(64) + 0.5)).sum() / blue.sum() for axis in (0, 1)]
+        found = np.array([centre[0], 64 - centre[1]]) / 64 * 2 * TABLE - TABLE
+        np.testing.assert_allclose(found, [x, y], atol=0.04)
+    plain = run(GustyPuck(), 3, pushes_of(3, 5))
+    np.testing.assert_array_equal(run(lab, 3, pushes_of(3, 5)), plain)
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = GustyPuck((0.4, 3.0), gust=0.2, mass=0.6, spring=0.7, tilt=(0.1, 0.0), speed=1.5, pictures=True)
+    again = GustyPuck.from_settings(lab.settings)
+    assert again.settings == lab.settings
+    np.testing.assert_array_equal(run(again, 1, pushes_of(1, 5)), run(lab, 1, pushes_of(1, 5)))
+    with pytest.raises(ConfigError, match="speeed"):
+        GustyPuck.from_settings({**lab.settings, "speeed": 1.0})
+
+
+def test_pushes_of_many_episodes_are_distributed_as_the_explorer_s() -> None:
+    many, policy, rng = explored(400, 30, np.random.default_rng(0)), Explorer(), np.random.default_rng(1)
+    single = []
+    for _ in range(400):
+        policy.reset(rng)
+        single.append([policy.act({}, rng)["push"] for _ in range(30)])
+    for found, due in zip(*([one.std((0, 1)), (one[:, 5:] * one[:, :-5]).mean((0, 1))]
+                            for one in (many, np.array(single))), strict=True):  # fmt: skip
+        np.testing.assert_allclose(found, due, atol=0.03)

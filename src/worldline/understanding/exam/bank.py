@@ -25,7 +25,12 @@ CONTEXT = 3
 
 def bank(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
     """The trivial models, by name, fitted on `episodes`: none of them has learned what an action does."""
-    engines: dict[str, Engine] = {
+    return {name: as_world(engine) for name, engine in engines(episodes, schema).items()}
+
+
+def engines(episodes: Sequence[Episode], schema: Schema) -> dict[str, Engine]:
+    """What stands behind the worlds of `bank`, for tests that calibrate them."""
+    found: dict[str, Engine] = {
         "persistence": Persistence.fit(episodes, schema),
         "constant velocity": ConstantVelocity.fit(episodes, schema),
         "action-blind": ActionBlind.fit(episodes, schema, context=CONTEXT),
@@ -35,8 +40,8 @@ def bank(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
         ),
     }
     if schema.actions:
-        engines["shuffled action"] = ShuffledActions(inner=Linear.fit(episodes, schema, context=CONTEXT))
-    return {name: as_world(engine) for name, engine in engines.items()}
+        found["shuffled action"] = ShuffledActions(inner=Linear.fit(episodes, schema, context=CONTEXT))
+    return found
 
 
 def as_world(engine: Engine, calibration: Calibration | None = None) -> World:

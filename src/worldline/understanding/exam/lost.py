@@ -1,0 +1,414 @@
+"""U3: whether a world knows when it is lost: when the law is no longer the one that it has learned.
+
+A puck is pushed in gusts. A world sees 41 observations (4 s) and predicts the next 10 steps, in scenes of five levels.
+In half of a level's scenes the law has changed, the more the higher the level: a friction beyond the range of the logs,
+another mass, another spring, stronger gusts, a tilted table, faster time, in turn. The other half is harmless:
+the law is that of the logs, and what differs is how strongly the puck is set going and pushed, weaker or stronger than
+in the logs. Each harmless scene is chosen for a harmful one so that their histories are equally unusual as inputs: the
+mean squared Mahalanobis distance of position, velocity and push is the same in both. So who only tells what is seldom
+seen is at chance.
+
+Uncertainty is 1 - `Prediction.trust`, what the contract gives: the p-value of the history, its steps included. The
+width of the band is no part of it, as a band is calibrated on ordinary scenes and as wide in any. The error is the
+world's own, squared in units of each signal's spread, its mean over eight twins with this scene's law and fresh gusts:
+against one of them the luck of its gusts, which nobody can foresee, would drown what can be ranked.
+
+Two cells:
+
+* harmful from harmless: 2 AUROC - 1 of the uncertainty, over all levels.
+* ranks errors: Spearman's correlation of uncertainty and error within a level, the mean over the levels; as a share of
+  the correlation that is reached by who is told whether the law has changed, with this world's own errors. Where that
+  is below 0.2 the cell is undefined: such errors are as large where the law has stayed.
+
+Deviations: a level holds both halves. Among harmful scenes of one severity alone the oracle's correlation was -0.1 to
+0.1, that of a learned world 0.0 to 0.2: trust would have to rank what it calls impossible by how impossible it is, and
+a p-value has a smallest; among harmless ones errors are equal but for chance. For the same reason the correlation with
+both is at most about 0.75, so that it is taken as a share. The mildest shifts that were tried (a mass of 1.15 times, a
+tilt of 0.06 N) were seen by no model, the oracle among them, and were left out. Gravity is the tilt of the table;
+texture is left out: vectors have none, and a picture of another colour is harmful to a world of pictures though the law
+is the same.
+
+Must fail: input novelty, of the whole history, and as the trust of a world that judges the present alone; a constant.
+The oracle knows the law of the logs, and is calibrated as any world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, final
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.evaluation import Grade
+from worldline.contracts.world import World
+from worldline.errors import UnsupportedError
+from worldline.labs.gusty_puck import MAX_PUSH, GustyPuck
+from worldline.understanding.exam.asking import (
+    BATCH,
+    check_readable,
+    history_of,
+    only,
+    packed,
+    packed_history,
+    unpacked,
+)
+from worldline.understanding.exam.bank import as_world
+from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
+from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
+from worldline.understanding.exam.knowing_puck import KnowingPuck
+from worldline.understanding.exam.puck import (
+    NUM_CALIBRATION,
+    SIGNALS,
+    Draws,
+    curriculum,
+    draw,
+    paths,
+    puck,
+    seen_history,
+    squared_error,
+)
+from worldline.understanding.exam.scoring import Statistic, auroc, cell
+from worldline.understanding.statistics import ratio
+from worldline.worlds.calibration import calibrate
+from worldline.worlds.pieces import worlds_of
+
+Floats = NDArray[np.floating]
+
+SEEN: Final = 41
+AHEAD: Final = 10
+BEFORE: Final = 5
+"""Steps of an episode that are not shown."""
+NUM_TWINS: Final = 8
+NUM_LEVELS: Final = 5
+CANDIDATES: Final = 4
+"""Harmless scenes that are drawn for each that is chosen."""
+LEAST_STRENGTH: Final = 0.2
+MOST_STRENGTH: Final = 1.8
+"""How strongly a harmless puck is set going and pushed, as a share of what is usual."""
+LEAST_POSSIBLE: Final = 0.2
+"""Rank correlation of the error with whether the law has changed, below which there is nothing to rank by."""
+USUAL: Final = 400
+"""Episodes that say what is usual as an input."""
+
+KINDS: Final = ("friction", "mass", "spring", "gust", "tilt", "speed")
+SEVERITY: Final[Mapping[str, tuple[float, ...]]] = {
+    "friction": (1.2, 1.4, 1.7, 2.1, 2.6),
+    "mass": (1.3, 1.5, 1.8, 2.2, 2.8),
+    "spring": (1.5, 1.9, 2.4, 3.0, 4.0),
+    "gust": (1.3, 1.5, 1.8, 2.3, 3.0),
+    "tilt": (0.1, 0.17, 0.25, 0.37, 0.5),
+    "speed": (1.08, 1.15, 1.25, 1.4, 1.6),
+}
+"""By level: of the tilt the force in N, else what the setting is multiplied by; of the friction its upper end."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class KnowsWhenLost(ExamTest):
+    """The test.
+
+    Args:
+        num_each: harmful scenes of each level, and as many harmless ones.
+    """
+
+    code: ClassVar[str] = "U3"
+    section: ClassVar[Section] = Section.CONFIDENCE
+    title: ClassVar[str] = "It knows when it is lost"
+    claim: ClassVar[str] = (
+        "It notices that the world no longer follows the law that it has learned, and is not alarmed by what is merely "
+        "unusual."
+    )
+
+    declared_ceiling: ClassVar[float] = 0.85
+    """In ranking errors: the mildest shifts are not always seen in 40 steps, even by who knows the law."""
+
+    num_each: int = 100
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """See `ExamTest`."""
+        return (curriculum(self.pool, pixels=self.pixels),)
+
+    def generate(self, seed: int) -> Arrays:
+        """Scenes of each level, the harmful ones first, the harmless ones in the same order; see `ExamTest`."""
+        rng, lab = np.random.default_rng([7, seed]), puck(self.pool)
+        usual = _Usual.of(lab)
+        num = NUM_LEVELS * self.num_each
+        level, kind = np.repeat(np.arange(NUM_LEVELS), self.num_each), np.arange(num) % len(KINDS)
+        harmful = _shifted(self.pool, level, kind, rng)
+        calm = _harmless(lab, usual, usual.novelty(_history(harmful)), rng)
+        scenes = {name: np.concatenate([value, calm[name]]) for name, value in harmful.items()}
+        return {
+            **scenes,
+            "level": np.tile(level, 2),
+            "kind": np.concatenate([kind, np.full(num, -1)]),
+            "novelty": usual.novelty(_history(scenes)),
+        }
+
+    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """Means and trust; see `ExamTest`.
+
+        Raises:
+            UnsupportedError: the world tells no trust.
+        """
+        return _asked(only(worlds), scenes, puck(self.pool, pictures=self.pixels))
+
+    def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
+        """See `ExamTest`; chance is the floor, so there is none to choose."""
+        del pilot
+        lab, episodes = puck(self.pool), next(iter(logs.values()))
+        held = episodes[-min(NUM_CALIBRATION, len(episodes)) :]
+        engine = KnowingPuck(lab=lab)
+
+        def knowing(trust_steps: int) -> dict[str, NDArray[np.generic]]:
+            calibration = calibrate(
+                engine, held, horizon=AHEAD, num_windows=4, seed=0, trust_steps=trust_steps, with_causes=False
+            )
+            return _asked(as_world(engine, calibration), scenes, lab)
+
+        oracle = knowing(32)
+        usual = _Usual.of_logs(episodes)
+        novelty = usual.novelty(_history(scenes))
+        return References(
+            oracle=oracle,
+            must_fail={
+                "input novelty": {**oracle, "trust": 1 / (1 + novelty)},
+                "novelty of the present": knowing(0),
+                "a constant": {**oracle, "trust": np.full(len(novelty), 0.5)},
+            },
+            floor_name="chance",
+        )
+
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """The two cells; see `ExamTest`. Chance is their floor, so no reference is needed."""
+        del references
+        doubt, error, harmful = _doubt(answers), _error(scenes, answers), scenes["kind"].astype(int) >= 0
+        level = scenes["level"].astype(int)
+        return Grade(
+            cells=(
+                cell("harmful from harmless", auroc(doubt, harmful), len(doubt)),
+                cell("ranks errors", _ranking(doubt, error, harmful, level), len(doubt)),
+            )
+        )
+
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        """Trust over the levels, and error against trust; see `ExamTest`."""
+        harmful, level = scenes["kind"].astype(int) >= 0, scenes["level"].astype(int)
+        steps = tuple(float(one + 1) for one in range(NUM_LEVELS))
+        panels = []
+        for name, one in (("this world", answers), ("input novelty", references.must_fail["input novelty"])):
+            lines = []
+            for group, rows in (("harmful", harmful), ("harmless", ~harmful)):
+                parts = [one["trust"][rows & (level == number)].astype(float) for number in range(NUM_LEVELS)]
+                low, middle, high = (
+                    tuple(float(np.quantile(part, share)) for part in parts) for share in (0.25, 0.5, 0.75)
+                )
+                lines.append(Line(name=group, x=steps, y=middle, low=low, high=high))
+            panels.append(
+                Panel(title=f"Trust: {name}", x_label="severity of the shift", y_label="trust", lines=tuple(lines))
+            )
+        doubt, error = _doubt(answers), _error(scenes, answers)
+        points = tuple(
+            Line(
+                name=group,
+                x=tuple(doubt[rows].tolist()),
+                y=tuple(np.log10(np.maximum(error[rows], 1e-12)).tolist()),
+                points=True,
+            )
+            for group, rows in (("harmful", harmful), ("harmless", ~harmful))
+        )
+        panels.append(Panel(title="Error and doubt", x_label="1 - trust", y_label="log10 of the error", lines=points))
+        return Exhibit(
+            caption="Harmful scenes follow another law; harmless ones follow the law of the logs and are as unusual as "
+            "inputs. Trust has to fall in the first and stay in the second; bands hold half of the scenes.",
+            panels=tuple(panels),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Usual:
+    """How inputs are spread in ordinary episodes.
+
+    Args:
+        centre: [6], of position, velocity and push.
+        inverse: [6, 6], of their covariance.
+    """
+
+    centre: Floats
+    inverse: Floats
+
+    @classmethod
+    def of(cls, lab: GustyPuck) -> _Usual:
+        """Of a lab."""
+        draws = draw(lab, USUAL, SEEN + BEFORE, np.random.default_rng(8))
+        return cls._of_rows(_rows({n: v[:, :-1] for n, v in paths(lab, draws).items()}, draws.pushes))
+
+    @classmethod
+    def of_logs(cls, episodes: Sequence[Episode]) -> _Usual:
+        """Of episodes."""
+        rows = [
+            _rows({name: one.observations[name][None, :-1] for name in SIGNALS}, one.actions["push"][None])
+            for one in episodes
+        ]
+        return cls._of_rows(np.concatenate(rows, 1))
+
+    @classmethod
+    def _of_rows(cls, rows: Floats) -> _Usual:
+        flat = rows.reshape(-1, rows.shape[-1])
+        return cls(centre=flat.mean(0), inverse=np.linalg.inv(np.cov(flat.T)))
+
+    def novelty(self, history: History) -> Float[np.ndarray, "E"]:
+        """The mean squared Mahalanobis distance of the inputs of each history."""
+        rows = _rows({name: history.observations[name][:, :-1] for name in SIGNALS}, history.actions["push"])
+        away = rows - self.centre
+        return np.asarray(np.einsum("etf,fg,etg->et", away, self.inverse, away).mean(1))
+
+
+def _rows(observations: Arrays, pushes: NDArray[np.generic]) -> Float[np.ndarray, "E T 6"]:
+    return np.concatenate([*(observations[name] for name in SIGNALS), pushes], -1, dtype=np.float64)
+
+
+def _history(scenes: Arrays) -> History:
+    return history_of(scenes)
+
+
+def _shifted(pool: Any, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"], rng: np.random.Generator) -> Arrays:
+    """Scenes of changed labs, one for each level and kind."""
+    lab = puck(pool)
+    draws = draw(lab, len(level), BEFORE + SEEN - 1 + AHEAD, rng)
+    parts: list[tuple[NDArray[np.integer], Arrays]] = []
+    for severity in range(NUM_LEVELS):
+        for number, name in enumerate(KINDS):
+            rows = np.flatnonzero((level == severity) & (kind == number))
+            if len(rows):
+                changed = _changed(pool, name, SEVERITY[name][severity], rng)
+                some = draws.at(rows)
+                if name == "friction":
+                    some = _with_friction(some, changed.friction[1])
+                parts.append((rows, _scenes(changed, some, rng)))
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    return {name: np.concatenate([one[name] for _, one in parts])[order] for name in parts[0][1]}
+
+
+def _changed(pool: Any, name: str, size: float, rng: np.random.Generator) -> GustyPuck:
+    """The lab of a pool with one setting changed."""
+    lab = puck(pool)
+    if name == "tilt":
+        turn = rng.uniform(0, 2 * np.pi)
+        return puck(pool, tilt=(float(size * np.cos(turn)), float(size * np.sin(turn))))
+    if name == "friction":
+        return puck(pool, friction=(lab.friction[1], size * lab.friction[1]))
+    settings: dict[str, Any] = {name: size * float(getattr(lab, name))}
+    return puck(pool, **settings)
+
+
+def _with_friction(draws: Draws, friction: float) -> Draws:
+    return Draws(
+        start=draws.start,
+        pushes=draws.pushes,
+        friction=np.full(len(draws.friction), friction),
+        gusts=draws.gusts,
+    )
+
+
+def _harmless(lab: GustyPuck, usual: _Usual, wanted: Floats, rng: np.random.Generator) -> Arrays:
+    """Scenes of the unchanged lab, each with an input novelty near that which is wanted [E]; none twice."""
+    num = CANDIDATES * len(wanted)
+    strength = rng.uniform(LEAST_STRENGTH, MOST_STRENGTH, (num, 1))
+    drawn = draw(lab, num, BEFORE + SEEN - 1 + AHEAD, rng)
+    candidates = _scenes(
+        lab,
+        Draws(
+            start={name: strength * value.astype(float) for name, value in drawn.start.items()},
+            pushes=np.clip(strength[..., None] * drawn.pushes, -MAX_PUSH, MAX_PUSH).astype(np.float32),
+            friction=drawn.friction,
+            gusts=drawn.gusts,
+        ),
+        rng,
+    )
+    offered = usual.novelty(_history(candidates))
+    chosen = np.zeros(len(wanted), int)
+    for place in np.argsort(-wanted):  # the most unusual first: those have the fewest candidates
+        chosen[place] = np.argmin(np.abs(offered - wanted[place]))
+        offered[chosen[place]] = np.inf
+    return {name: value[chosen] for name, value in candidates.items()}
+
+
+def _scenes(lab: GustyPuck, draws: Draws, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+    """Histories, the next pushes, and twins of what may come [E, S, T, 2]."""
+    last = BEFORE + SEEN - 1
+    path = paths(lab, draws)
+    history = History(
+        observations={name: value[:, BEFORE : last + 1] for name, value in path.items()},
+        actions={"push": draws.pushes[:, BEFORE:last]},
+    )
+    future = draws.pushes[:, last:]
+    start = {name: np.repeat(value[:, last], NUM_TWINS, 0) for name, value in path.items()}
+    pushes = np.repeat(future, NUM_TWINS, 0)
+    gusts = lab.gust * rng.standard_normal(pushes.shape)
+    twins = lab.simulate(start, {"push": pushes}, np.repeat(draws.friction, NUM_TWINS), gusts)
+    truth = {name: value.reshape(-1, NUM_TWINS, *value.shape[1:]) for name, value in twins.items()}
+    return {**packed_history(history), "future": future, **packed("truth", truth)}
+
+
+def _asked(world: World, scenes: Arrays, lab: GustyPuck) -> dict[str, NDArray[np.generic]]:
+    """Means and trust of a world, asked in batches."""
+    check_readable(world, SIGNALS)
+    history, num = history_of(scenes), len(scenes["future"])
+    parts = []
+    for first in range(0, num, BATCH):
+        rows = np.arange(num) // BATCH == first // BATCH
+        parts.append(world.predict(seen_history(worlds_of(history, rows), lab), {"push": scenes["future"][rows]}))
+    trust = np.concatenate([np.atleast_1d(part.trust) for part in parts])
+    if np.isnan(trust).any():
+        raise UnsupportedError(f"{world.describe().name} tells no trust. Calibrate it on held-out episodes.")
+    means = {name: np.concatenate([part.signals[name].mean for part in parts]).astype(np.float64) for name in SIGNALS}
+    return {**packed("mean", means), "trust": trust}
+
+
+def _doubt(answers: Arrays) -> Float[np.ndarray, "E"]:
+    return np.asarray(1 - answers["trust"].astype(float))
+
+
+def _error(scenes: Arrays, answers: Arrays) -> Float[np.ndarray, "E"]:
+    """The squared error of each scene, the mean over its twins."""
+    return squared_error(
+        {name: value[:, None] for name, value in unpacked(answers, "mean").items()}, unpacked(scenes, "truth")
+    )
+
+
+def _ranking(doubt: Floats, error: Floats, harmful: Bool[np.ndarray, "E"], level: Int[np.ndarray, "E"]) -> Statistic:
+    """The correlation of doubt and error as a share of that of the truth and error; NaN where that is too small."""
+    own, told = _spearman(doubt, error, level), _spearman(harmful.astype(float), error, level)
+
+    def statistic(weights: Floats) -> Floats:
+        possible = told(weights)
+        return ratio(own(weights), np.where(possible >= LEAST_POSSIBLE, possible, 0.0))
+
+    return statistic
+
+
+def _spearman(first: Floats, second: Floats, group: Int[np.ndarray, "E"]) -> Statistic:
+    """Spearman's rank correlation within each group, the mean over the groups; 0 where one of the two is constant."""
+    members = [np.flatnonzero(group == number) for number in np.unique(group)]
+
+    def statistic(weights: Floats) -> Floats:
+        found = []
+        for rows in members:
+            w = weights[:, rows]
+            a, b = (_ranks(values[rows], w) for values in (first, second))
+            a, b = (one - ratio((w * one).sum(-1), w.sum(-1))[:, None] for one in (a, b))
+            size = np.sqrt((w * a**2).sum(-1) * (w * b**2).sum(-1))
+            found.append(np.where(size > 0, ratio((w * a * b).sum(-1), size), 0.0))
+        return np.asarray(np.mean(found, axis=0))
+
+    return statistic
+
+
+def _ranks(values: Float[np.ndarray, "E"], weights: Float[np.ndarray, "D E"]) -> Float[np.ndarray, "D E"]:
+    """The rank of each value where each counts as often as it was drawn; ties share theirs."""
+    below = (values[:, None] < values[None]) + 0.5 * (values[:, None] == values[None])
+    return np.asarray(weights @ below)
