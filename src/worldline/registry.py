@@ -62,6 +62,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "test": {},
     "lab": {
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
+        "pusher-block": "worldline.labs.pusher_block:PusherBlock",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
         "wind": "worldline.labs.wind:Wind",
     },
