@@ -59,7 +59,10 @@ BUILTIN: dict[str, dict[str, str]] = {
         "minari": "worldline.data.formats.minari.logs:export_minari",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
-    "test": {},
+    "test": {
+        "C1": "worldline.understanding.exam.twin_effect:TwinEffect",
+        "C5": "worldline.understanding.exam.influence:Influence",
+    },
     "lab": {
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
         "pusher-block": "worldline.labs.pusher_block:PusherBlock",
