@@ -52,8 +52,8 @@ STATE: Final = ("pusher_position", "block_position", "block_angle")
 
 _PARTS: Final = 4
 _PASSES: Final = 6
-_TOUCH: Final = 1e-9
-"""Overlap that counts as none, m. The update of who overlaps less is exactly nothing, alone or in a batch."""
+_TOUCH: Final = 1e-7
+"""Overlap that counts as none, m: who overlaps less is not moved at all, be it alone or in a batch."""
 _SIDES: Final = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
 
 
@@ -240,21 +240,24 @@ class PusherBlock(Lab, Configured, Locates):
 
     def _settled(self, bodies: _Bodies) -> _Bodies:
         """Without overlap: pusher and walls in turn push the block, and at last it stops the pusher."""
-        pusher, now = bodies.pusher, bodies
+        now = bodies
         for _ in range(_PASSES):
             depth, normal, lever = self._overlap(now)
-            depth = np.where(depth > _TOUCH, depth, 0.0)
-            now = self._pushed(now, depth[:, None], normal[:, None], lever[:, None])
+            sunk = np.where(depth > _TOUCH, depth, 0.0)
+            now = self._pushed(now, sunk[:, None], normal[:, None], lever[:, None])
             walls = self._behind_walls(now)
-            if not (depth.any() or walls[0].any()):
+            if walls is not None:
+                now = self._pushed(now, *walls)
+            if not sunk.any() and (walls is None or not walls[0].any()):
                 break
-            now = self._pushed(now, *walls)
-        sunk, inward, _ = self._behind_walls(now)
-        block = now.block + (sunk[..., None] * inward).max(1) + (sunk[..., None] * inward).min(1)
-        depth, normal, _ = self._overlap(_Bodies(pusher=pusher, block=block, angle=now.angle))
+        walls = self._behind_walls(now)
+        if walls is not None:
+            back = walls[0][..., None] * walls[1]
+            now = _Bodies(pusher=now.pusher, block=now.block + back.max(1) + back.min(1), angle=now.angle)
+        depth, normal, _ = self._overlap(now)
         reach = ROOM - self.pusher_radius
-        stopped = np.clip(pusher - np.where(depth > _TOUCH, depth, 0.0)[:, None] * normal, -reach, reach)
-        return _Bodies(pusher=stopped, block=block, angle=now.angle)
+        stopped = np.clip(now.pusher - np.where(depth > _TOUCH, depth, 0.0)[:, None] * normal, -reach, reach)
+        return _Bodies(pusher=stopped, block=now.block, angle=now.angle)
 
     def _pushed(self, bodies: _Bodies, depth: Floats, normal: Floats, lever: Floats) -> _Bodies:
         """The law of the module for K contacts at once: depth [M, K], normal and lever [M, K, 2]."""
@@ -279,8 +282,13 @@ class PusherBlock(Lab, Configured, Locates):
         normal = towards / np.sqrt((towards**2).sum(-1))[:, None]
         return self.pusher_radius - distance, normal, lever
 
-    def _behind_walls(self, bodies: _Bodies) -> tuple[Floats, Floats, Floats]:
-        """Of 4 corners at the 2 walls next to each: how deep [M, 8], the wall's push and the lever [M, 8, 2]."""
+    def _behind_walls(self, bodies: _Bodies) -> tuple[Floats, Floats, Floats] | None:
+        """Of 4 corners at the 2 walls next to each: how deep [M, 8], the wall's push and the lever [M, 8, 2].
+
+        None where no block is near a wall.
+        """
+        if np.abs(bodies.block).max() < ROOM - np.sqrt(2) * self.block_half:
+            return None
         cos, sin = np.cos(bodies.angle)[:, None], np.sin(bodies.angle)[:, None]
         corner = self.block_half * _SIDES
         lever = np.stack([cos * corner[:, 0] - sin * corner[:, 1], sin * corner[:, 0] + cos * corner[:, 1]], -1)
