@@ -92,7 +92,9 @@ def test_nothing_overlaps_and_nothing_leaves_the_table(seed: int, half: float, r
 def test_the_block_moves_only_when_it_is_touched(seed: int) -> None:
     lab = PusherBlock()
     path = replay(lab, seed, {"velocity": towards_block(lab, seed, 30)}).observations
-    moved = np.abs(np.diff(path["block_position"], axis=0)).max(-1) + np.abs(np.diff(path["block_angle"], axis=0)).max(-1)
+    moved = np.abs(np.diff(path["block_position"], axis=0)).max(-1) + np.abs(np.diff(path["block_angle"], axis=0)).max(
+        -1
+    )
     assert (moved[lab.gap(path)[1:] > 1e-3] == 0).all()
     assert (moved > 0).any()
 

@@ -131,7 +131,9 @@ class Influence(ExamTest):
         flat = np.where(fits, apart, np.inf).reshape(due, -1)
         best, found = flat.argmin(1), np.flatnonzero(np.isfinite(flat.min(1)))
         ours, theirs = best // CANDIDATES, best % CANDIDATES
-        rows = np.stack([np.arange(due) * CANDIDATES + ours, np.arange(due) * CANDIDATES + theirs], 1)[found].reshape(-1)
+        rows = np.stack([np.arange(due) * CANDIDATES + ours, np.arange(due) * CANDIDATES + theirs], 1)[found].reshape(
+            -1
+        )
         kept, sequences = begun.some(rows), actions[rows]
         if len(found) == due:
             return kept, sequences
@@ -191,7 +193,7 @@ class Influence(ExamTest):
             lines=tuple(_curve(name, one, influenced) for name, one in sides.items()),
             equal=True,
         )
-        edges = np.linspace(0.0, float(max(np.quantile(size, 0.98), EPSILON)), NUM_BINS + 1)
+        edges = np.linspace(0.0, max(float(np.quantile(size, 0.98)), EPSILON), NUM_BINS + 1)
         counts = Panel(
             title="The effect on the block that this world predicts",
             x_label="effect [m]",
@@ -223,7 +225,7 @@ class Influence(ExamTest):
 
 def leaks(scenes: Arrays, answers: Arrays) -> tuple[str, ...]:
     """What changed before the action that was changed, one line for each signal; empty where nothing did."""
-    found, since = [], scenes["changed_since"]
+    found, since = [], scenes["changed_since"].astype(int)
     for name in STATE:
         first, changed = (answers[f"{group}.{name}"].astype(float) for group in ("first", "changed"))
         before = np.arange(first.shape[1])[None] < since[:, None]
@@ -294,11 +296,12 @@ def _pair(branches: Arrays) -> tuple[Arrays, Arrays]:
 
 def _nearness(oracle: Arrays, scenes: Arrays) -> Arrays:
     """The right pusher, and a block that moves by the difference of the actions, the more the nearer it is."""
-    moved = np.cumsum(scenes["actions.second"] - scenes["actions.first"], 1) * STEP_S
-    share = np.exp(-np.maximum(scenes["gap"], 0) / NEAR)[:, None, None]
+    first, second = (scenes[f"actions.{group}"].astype(float) for group in ("first", "second"))
+    moved = np.cumsum(second - first, 1) * STEP_S
+    share = np.exp(-np.maximum(scenes["gap"].astype(float), 0) / NEAR)[:, None, None]
     still = {n: np.repeat(scenes[f"history.observations.{n}"][:, -1:], moved.shape[1], 1) for n in STATE[1:]}
     block = {f"{group}.{name}": value for group in ("first", "second", "changed") for name, value in still.items()}
-    block["second.block_position"] = still["block_position"] + share * moved
+    block["second.block_position"] = still["block_position"].astype(float) + share * moved
     return {**oracle, **block}
 
 

@@ -106,7 +106,7 @@ def motions(heading: Floats, num_steps: int, rng: np.random.Generator) -> NDArra
     drift = rng.normal(0, DRIFT, (len(heading), num_steps))
     angle = heading[:, None] + np.cumsum(drift, 1)
     speed = rng.uniform(0.2, 1.0, (len(heading), 1)) * MAX_SPEED
-    return (speed[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1)).astype(np.float32)
+    return np.asarray(speed[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1), dtype=np.float32)
 
 
 def history_before(lab: PusherBlock, begun: Beginnings) -> History:
@@ -122,9 +122,7 @@ def hidden_vectors(history: History) -> History:
     vectors = [name for name in history.observations if name != "camera"]
     empty = {name: np.zeros_like(history.observations[name]) for name in vectors}
     unseen = {name: np.zeros(history.observations[name].shape[:2], bool) for name in vectors}
-    return History(
-        observations={**history.observations, **empty}, actions=history.actions, observed=unseen
-    )
+    return History(observations={**history.observations, **empty}, actions=history.actions, observed=unseen)
 
 
 def branch_answers(world: World, history: History, velocity: Floats) -> dict[str, Floats]:
@@ -148,7 +146,7 @@ def true_branches(lab: PusherBlock, state: Arrays, velocity: Floats) -> dict[str
     num_scenes, num_branches, num_steps, _ = velocity.shape
     start = {name: np.repeat(value, num_branches, 0) for name, value in state.items()}
     path = lab.simulate(start, {"velocity": velocity.reshape(-1, num_steps, 2)})
-    return {name: np.asarray(v).reshape(num_scenes, num_branches, num_steps, 2) for name, v in path.items()}
+    return {name: v.astype(np.float32).reshape(num_scenes, num_branches, num_steps, 2) for name, v in path.items()}
 
 
 def block_distance(lab: PusherBlock, first: Arrays, second: Arrays) -> Floats:
@@ -204,7 +202,7 @@ class Pushing(Engine):
         """What the lab does; see `Engine`."""
         del num_samples, noise, seed
         assert isinstance(belief, Mapping)  # what `observe` gave
-        path = true_branches(self.lab, belief, future.actions["velocity"])
+        path = true_branches(self.lab, belief, future.actions["velocity"].astype(np.float32))
         held = {n: np.broadcast_to(belief[n][:, None, None], path[n].shape) for n in self.still}
         return Samples(signals={name: value[:, :, None] for name, value in {**path, **held}.items()})
 

@@ -29,8 +29,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.engine import Engine
+from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Cell, Condition, Grade
 from worldline.contracts.world import World
 from worldline.engines.trivial import ActionBlind
@@ -60,6 +60,8 @@ PARTS: Final = {"pusher": "pusher_position", "block": "block_position", "block's
 GAIN: Final = (0.8, 1.2)
 LEAST_EFFECT: Final = 0.01
 """Root mean square distance of a branch from the mean branch, m, of pusher and block in every scene."""
+FEWEST_DRAWN: Final = 64
+"""Candidates at a time: a few that are left to be found are not worth a batch each."""
 _STREAM: Final = 101
 
 
@@ -109,14 +111,15 @@ class TwinEffect(ExamTest):
         """`due` anchors of this kind, with their branches [E, B, T, 2], in batches."""
         lab, found = make_lab(self.pool), []
         while due:
-            begun = beginnings(lab, 8 * due, rng)
+            begun = beginnings(lab, max(8 * due, FEWEST_DRAWN), rng)
             begun = begun.some(np.flatnonzero(begun.touching == touching)[: 2 * due])
             velocity = self._branches(begun, rng)
             truth = true_branches(lab, begun.state, velocity)
             sizes = [np.sqrt((_apart(truth[f"{n}_position"]) ** 2).sum(-1).mean((1, 2))) for n in ("pusher", "block")]
             rows = np.flatnonzero(np.min(sizes, 0) >= LEAST_EFFECT)[:due]
-            found.append((begun.some(rows), velocity[rows]))
-            due -= len(rows)
+            if len(rows):
+                found.append((begun.some(rows), velocity[rows]))
+                due -= len(rows)
         return found
 
     def _branches(self, begun: Beginnings, rng: np.random.Generator) -> Floats:
