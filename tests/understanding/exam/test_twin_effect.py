@@ -19,7 +19,7 @@ from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Pool, References
 from worldline.understanding.exam.examining import Examined, examine
 from worldline.understanding.exam.pushing import HISTORY, Pushing, hidden_vectors, make_lab
-from worldline.understanding.exam.twin_effect import LEAST_EFFECT, PARTS, TwinEffect, effect_of
+from worldline.understanding.exam.twin_effect import LEAST_EFFECT, PARTS, TwinEffect, effect_of, place_of
 from worldline.understanding.exam.verdicts import verdict_of, weakest
 
 SMALL = TwinEffect(num_scenes=20, num_branches=4, num_steps=12)
@@ -83,10 +83,20 @@ def test_reference_points(small: Examined, times: float, due: float) -> None:
         assert found == pytest.approx(dict.fromkeys(PARTS, due), abs=1e-5)
 
 
+def test_the_places_of_the_block_are_those_of_its_corners(small: Examined) -> None:
+    truth, half = unpacked(small.scenes, "truth"), make_lab(Pool.REPORT).block_half
+    angle, middle = (truth[f"block_{name}"].astype(float) for name in ("angle", "position"))
+    across = np.stack([-angle[..., 1], angle[..., 0]], -1)
+    corners = np.stack([middle + half * (one * angle + other * across) for one in (-1, 1) for other in (-1, 1)])
+    apart = ((corners[:, :, 0] - corners[:, :, 1]) ** 2).sum(-1).mean(0)
+    found = place_of("block", truth, half)
+    np.testing.assert_allclose(((found[:, 0] - found[:, 1]) ** 2).sum(-1), apart, atol=1e-12)
+
+
 def test_half_the_effect_is_no_pass(small: Examined) -> None:
     grade = SMALL.grade(small.scenes, own(small.scenes, 0.5), NOTHING)
     assert verdict_of(grade) is Verdict.PARTIAL
-    assert [one.found for one in grade.conditions] == ["0.50"] * 3
+    assert [one.found for one in grade.conditions] == ["0.50"] * 2
     assert verdict_of(SMALL.grade(small.scenes, own(small.scenes, 0.9), NOTHING)) is Verdict.PASS
 
 
@@ -106,7 +116,7 @@ def test_the_small_test_holds(small: Examined) -> None:
     assert values(SMALL, small.scenes, small.references.oracle) == dict.fromkeys(PARTS, 1.0)
     must_fail = {name: values(SMALL, small.scenes, said) for name, said in small.references.must_fail.items()}
     assert must_fail["action-blind"] == pytest.approx(dict.fromkeys(PARTS, 0.0), abs=1e-6)
-    assert must_fail["block never moves"] == {"pusher": 1.0, "block": 0.0, "block's turn": 0.0}
+    assert must_fail["block never moves"] == {"pusher": 1.0, "block": 0.0}
     assert max(must_fail["shuffled action"].values()) < -0.1
     assert all(verdict_of(grade) is Verdict.FAIL for grade in small.must_fail.values())
 

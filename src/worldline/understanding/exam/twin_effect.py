@@ -6,9 +6,10 @@ steps. For each part of the scene the differences between branches are compared 
     1 - sum |dy' - dy|^2 / sum |dy|^2     over all pairs of branches, steps and scenes,
 
 which is 0 for who thinks that actions change nothing, 1 for the lab, 0.75 for half the true effect, -3 for its
-opposite. A common error of all branches is not held against a world. Three cells: where the pusher is, where the block
-is, how the block is turned; the weakest counts. A PASS needs the gain, sum <dy', dy> / sum |dy|^2, of each in
-[0.8, 1.2] as well.
+opposite. A common error of all branches is not held against a world. Two cells, one for each entity: the pusher's
+place, and the places of the block's corners, which tell where it is and how it is turned in the same unit; the weakest
+counts. A PASS needs the gain, sum <dy', dy> / sum |dy|^2, of each in [0.8, 1.2] as well. What a world says of the turn
+by itself is printed beside the block's score; with a cell of its own, it was the hardest part for every model.
 
 Must fail: a regression that does not see actions; the lab with a block that never moves (its pusher is right); the lab
 that is told the actions of another branch.
@@ -56,7 +57,7 @@ from worldline.understanding.exam.scoring import Statistic, cell, rounded, skill
 
 Floats = NDArray[np.floating]
 
-PARTS: Final = {"pusher": "pusher_position", "block": "block_position", "block's turn": "block_angle"}
+PARTS: Final = ("pusher", "block")
 GAIN: Final = (0.8, 1.2)
 LEAST_EFFECT: Final = 0.01
 """Root mean square distance of a branch from the mean branch, m, of pusher and block in every scene."""
@@ -159,10 +160,12 @@ class TwinEffect(ExamTest):
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
         """A cell and a gain for each part; see `ExamTest`."""
         del references  # floor and ceiling are no effect and the true one
+        half = make_lab(self.pool).block_half
         truth, cells, conditions = unpacked(scenes, "truth"), [], []
-        for part, name in PARTS.items():
-            found = effect_of(answers[name], truth[name])
-            cells.append(found.cell(part))
+        turn = effect_of(answers["block_angle"], truth["block_angle"])
+        for part in PARTS:
+            found = effect_of(place_of(part, answers, half), place_of(part, truth, half))
+            cells.append(found.cell(part, **({"turn": turn.score} if part == "block" else {})))
             low, high = GAIN
             conditions.append(
                 Condition(
@@ -228,10 +231,29 @@ class Effect:
         """1 for the true effect, 0 for none."""
         return skill(self.error, self.size, np.zeros_like(self.size))
 
-    def cell(self, name: str) -> Cell:
-        """The score, with its raw figures."""
-        raw = rounded(loss=self.error.mean(), floor=self.size.mean(), gain=self.gain)
+    @property
+    def score(self) -> float:
+        """The statistic over all scenes."""
+        return float(self.statistic(np.ones((1, len(self.size))))[0])
+
+    def cell(self, name: str, **beside: float) -> Cell:
+        """The score, with its raw figures and others."""
+        raw = rounded(loss=self.error.mean(), floor=self.size.mean(), gain=self.gain, **beside)
         return cell(name, self.statistic, len(self.size), raw=raw)
+
+
+def place_of(part: str, signals: Arrays, half: float) -> Floats:
+    """Where an entity is [E, B, T, n], m.
+
+    Args:
+        part: "pusher" or "block".
+        signals: of the lab [E, B, T, 2].
+        half: half the block's side, m. Squared distances are the mean ones of its four corners.
+    """
+    position = signals[f"{part}_position"].astype(np.float64)
+    if part == "pusher":
+        return position
+    return np.concatenate([position, np.sqrt(2) * half * signals["block_angle"].astype(np.float64)], -1)
 
 
 def effect_of(said: NDArray[np.generic], truth: NDArray[np.generic]) -> Effect:
