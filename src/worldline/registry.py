@@ -59,9 +59,14 @@ BUILTIN: dict[str, dict[str, str]] = {
         "minari": "worldline.data.formats.minari.logs:export_minari",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
-    "test": {},
+    "test": {
+        "P1": "worldline.understanding.exam.violation:ViolationOfExpectation",
+        "T4": "worldline.understanding.exam.arrow:Arrow",
+    },
     "lab": {
+        "clips": "worldline.labs.clips:Clips",
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
+        "occluder": "worldline.labs.occluder:Occluder",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
         "wind": "worldline.labs.wind:Wind",
     },
