@@ -73,9 +73,7 @@ class Clips(Lab, Configured):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own type)
 
-    def __init__(
-        self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False
-    ) -> None:
+    def __init__(self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False) -> None:
         if not (drag >= 0 and 0 < bounce <= 1 and noise >= 0):
             raise InputError(f"drag {drag} and noise {noise} must be at least 0, bounce {bounce} in (0, 1].")
         self.drag, self.bounce, self.noise, self.pictures = drag, bounce, noise, pictures
@@ -201,7 +199,7 @@ class Clips(Lab, Configured):
         return Explorer()
 
     def _observe(self) -> dict[str, Any]:
-        found: dict[str, Any] = {n: v for n, v in shown(self.noisy(self._state, self.np_random)).items()}
+        found: dict[str, Any] = dict(shown(self.noisy(self._state, self.np_random)))
         return {CAMERA.name: self.render(), **found} if self.pictures else found
 
 

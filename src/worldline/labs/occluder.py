@@ -5,8 +5,8 @@ In one step of 0.1 s, position in m and velocity in m/s, semi-implicit Euler:
     rolling   vx' = vx + 0.1 * push, kept within `SPEEDS`;  x' = x + 0.1 * vx'
     falling   vx' = vx;  vy' = vy - 0.1 * 9.81;  x' = x + 0.1 * vx';  y' = y + 0.1 * vy'
 
-It rolls while y = 0, and falls from the step on that takes it past the edge of a pit. What it meets is of clay: there it
-stays for good, its velocity 0. That is the inner wall in the middle of the stage, if there is one; the bottom of the
+It rolls while y = 0, and falls from the step on that takes it past the edge of a pit. What it meets is of clay: there
+it stays for good, its velocity 0. That is the inner wall in the middle of the stage, if there is one; the bottom of the
 pit; a barrier whose door is lower than the ball; and the end of the stage. Its colour never changes; how bright it
 looks does: half of the stage, right of the middle, lies in the shade, which leaves the share `shade` of it.
 
@@ -34,7 +34,7 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured
-from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, SIZE, YELLOW, Colour, Picture
+from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
 from worldline.labs.lab import Lab, Policy
 
 Floats = NDArray[np.floating]
@@ -56,6 +56,9 @@ BARRIER: Final = 2.2
 """Where the barrier stands, m."""
 END: Final = 3.0
 """Where the stage ends, m."""
+LEFT_END: Final = -1.8
+"""Of the picture, m."""
+SHADE: Final[Colour] = (216, 214, 210)
 MAX_GAP: Final = 0.5
 """The highest door, m."""
 
@@ -255,18 +258,16 @@ class Occluder(Lab, Configured):
         wall, floor, gap, screen, seen, brightness = (
             float(state[name][0]) for name in ("wall", "floor", "gap", "screen", "ball_seen", "ball_brightness")
         )
-        picture = Picture(-1.8, END)
-        low, high, ground = -1.8, END, -RADIUS
+        picture, ground = Picture(LEFT_END, END), -RADIUS
         self._draw_stage(picture, floor, gap)
         if wall > 0.5:
             picture.box(0.0, ground + 0.25, 0.06, 0.25, GREEN)
         hangs = ground + 0.45 if screen > 0.5 else 1.75
-        picture.line(0.0, hangs, 0.0, high, 0.05, INK)
+        picture.line(0.0, hangs, 0.0, END, 0.05, INK)
         picture.box(0.0, hangs, self.half_screen, 0.45, YELLOW)
         if seen > 0.5:
             bright: Colour = (int(255 * min(brightness, 1.0)), 30, 30)
             picture.disc(x, y, RADIUS, bright)
-        del low
         return picture.pixels()
 
     def render(self) -> NDArray[np.uint8]:
@@ -281,10 +282,10 @@ class Occluder(Lab, Configured):
         """Ground, pit, shade and barrier."""
         ground, depth = -RADIUS, self.depth
         middle = (EDGE + BARRIER) / 2
-        picture.box((END + 0.0) / 2, 1.5, END / 2, 1.5 + RADIUS, (216, 214, 210))  # the shade
+        picture.box(END / 2, END / 2, END / 2, END / 2 + RADIUS, SHADE)
         picture.box(0.0, ground - 1.0, 4.0, 1.0, GREY)
         if floor < 0.5:
-            picture.box(middle, ground - depth / 2, middle - EDGE, depth / 2, (250, 248, 244))
+            picture.box(middle, ground - depth / 2, middle - EDGE, depth / 2, PAPER)
         else:
             picture.box(middle, ground - 0.06, middle - EDGE, 0.06, BLUE)
         picture.box(BARRIER, ground + gap + 1.0, 0.06, 1.0, INK)

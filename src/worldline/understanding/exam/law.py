@@ -83,9 +83,7 @@ class LawEngine(Engine):
         start = {name: np.repeat(value, lead[1], 0) for name, value in state.items()}
         actions = {name: value.reshape(-1, *value.shape[2:]) for name, value in future.actions.items()}
         found = self.law(start, actions)
-        return Samples(
-            signals={n: v.reshape(*lead[:2], 1, *v.shape[1:]).astype(np.float32) for n, v in found.items()}
-        )
+        return Samples(signals={n: v.reshape(*lead[:2], 1, *v.shape[1:]).astype(np.float32) for n, v in found.items()})
 
 
 @final
