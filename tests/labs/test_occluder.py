@@ -13,7 +13,7 @@ from worldline.labs.occluder import BARRIER, EDGE, END, GRAVITY, MAX_PUSH, RADIU
 from worldline.labs.playing import explore, replay, stacked
 
 SEEDS = st.integers(0, 2**31)
-CLEAR = {"x": -1.5, "speed": 1.2, "wall": 0, "floor": 1, "gap": 0.5, "colour": 0.8}
+CLEAR = {"x": -1.47, "speed": 1.2, "wall": 0, "floor": 1, "gap": 0.5, "colour": 0.8}
 
 
 def still(num_steps: int) -> dict[str, np.ndarray]:
@@ -31,7 +31,7 @@ def whole(lab: Occluder, num_steps: int = 40, **options: float) -> dict[str, np.
     return {name: np.concatenate([start[name], path[name][0]]) for name in path}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(SEEDS, SEEDS)
 def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
     lab = Occluder(pictures=True)
@@ -45,7 +45,7 @@ def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
 
 def test_it_rolls_straight_on_until_the_end() -> None:
     path = whole(Occluder())
-    due = np.minimum(-1.5 + 1.2 * STEP_S * np.arange(41), END - RADIUS)
+    due = np.minimum(-1.47 + 1.2 * STEP_S * np.arange(41), END - RADIUS)
     np.testing.assert_allclose(path["ball_position"][:, 0], due, atol=1e-5)
     assert (path["ball_position"][:, 1] == 0).all()
     assert (path["ball_velocity"][-1] == 0).all()
@@ -141,14 +141,14 @@ def test_simulated_paths_are_those_of_the_environment() -> None:
 
 
 def test_logs_show_each_thing_happen_and_not_happen() -> None:
-    logs = stacked([explore(Occluder(), seed, 30) for seed in range(120)])
+    logs = stacked([explore(Occluder(), seed, 30) for seed in range(80)])
     x, y = logs.observations["ball_position"][..., 0], logs.observations["ball_position"][..., 1]
     came_back = (np.diff(logs.observations["ball_seen"][..., 0], axis=1) > 0).any(1)
     stayed = (logs.observations["ball_seen"][:, -1, 0] == 0) & (logs.observations["wall"][:, 0, 0] == 1)
     barred = np.abs(x[:, -1] - (BARRIER - RADIUS)) < 1e-5
     for happened in (came_back, stayed, barred, y.min(1) < -0.3, x.max(1) > BARRIER + 0.3):
-        assert 10 < happened.sum() < 80
-    assert logs.observed["wall"].shape == (120, 31)
+        assert 5 < happened.sum() < 60
+    assert logs.observed["wall"].shape == (80, 31)
     assert 0.03 < logs.actions["push"].std() < 0.4
 
 

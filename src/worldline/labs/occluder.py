@@ -262,9 +262,9 @@ class Occluder(Lab, Configured):
         self._draw_stage(picture, floor, gap)
         if wall > 0.5:
             picture.box(0.0, ground + 0.25, 0.06, 0.25, GREEN)
-        hangs = ground + 0.45 if screen > 0.5 else 1.75
+        hangs = ground + 0.42 if screen > 0.5 else 1.75
         picture.line(0.0, hangs, 0.0, END, 0.05, INK)
-        picture.box(0.0, hangs, self.half_screen, 0.45, YELLOW)
+        picture.box(0.0, hangs, self.half_screen, 0.5, YELLOW)
         if seen > 0.5:
             bright: Colour = (int(255 * min(brightness, 1.0)), 30, 30)
             picture.disc(x, y, RADIUS, bright)

@@ -20,13 +20,13 @@ from worldline.understanding.exam.examining import Examined, examine
 from worldline.understanding.exam.verdicts import verdict_of
 
 NOTHING = References(oracle={}, must_fail={})
-SMALL = Arrow(num_pairs=40)
+SMALL = Arrow(num_pairs=24)
 
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
     return {
-        one.name: [explore(one.make_lab(), seed, one.num_steps) for seed in range(60)]
+        one.name: [explore(one.make_lab(), seed, one.num_steps) for seed in range(40)]
         for one in Arrow(pool=pool).curricula()
     }
 
@@ -123,6 +123,6 @@ def test_the_exhibit_shows_each_clip_in_both_directions() -> None:
     exhibit = SMALL.exhibit(small().scenes, small().references.oracle, small().references)
     assert len(exhibit.panels) == 4
     drag = {line.name: line for line in exhibit.panels[0].lines}
-    assert len(drag["this world"].x) == 40
+    assert len(drag["this world"].x) == 24
     assert np.mean(np.array(drag["this world"].y) > np.array(drag["this world"].x)) > 0.95
     assert drag["persistence"].y == pytest.approx(drag["persistence"].x)

@@ -28,7 +28,7 @@ NOTHING = References(oracle={}, must_fail={})
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
     (only,) = ViolationOfExpectation(pool=pool).curricula()
     lab = only.make_lab()
-    return {only.name: [explore(lab, seed, only.num_steps) for seed in range(150)]}
+    return {only.name: [explore(lab, seed, only.num_steps) for seed in range(60)]}
 
 
 @cache
@@ -45,7 +45,7 @@ def test_the_oracle_holds_and_whoever_must_fail_fails(pool: Pool, seed: int) -> 
     assert all(cell.score is not None and cell.score.low == 1 for cell in found.oracle.cells)
     for name, grade in found.must_fail.items():
         assert verdict_of(grade) is Verdict.FAIL, name
-        if name != "untrained networks":  # which has a quarter of the quadruplets in some part, by luck
+        if name not in ("untrained networks", "association"):  # these are right in some part; see the module
             scores = [cell.score.value for cell in grade.cells if cell.score is not None]
             assert max(scores) <= 0.1, (name, scores)
 

@@ -180,7 +180,7 @@ def _vectors(schema: Schema) -> tuple[Signal, ...]:
 def _observed(episode: Episode, signal: Signal) -> Floats:
     """The values [n, D] of a signal that were observed."""
     value = episode.observations[signal.name].astype(float)
-    return value[np.asarray(episode.observed.get(signal.name, np.ones(len(value), bool)), dtype=bool)]
+    return np.asarray(value[np.asarray(episode.observed.get(signal.name, np.ones(len(value), bool)), dtype=bool)])
 
 
 def _state(belief: EngineBelief) -> Arrays:
