@@ -219,7 +219,8 @@ class Occluder(Lab, Configured):
 
     def hidden(self, states: Arrays) -> dict[str, NDArray[np.bool_]]:
         """Per signal that the screen can hide, where it does, [...] of states [..., *shape]."""
-        ball, screen = states["ball_seen"][..., 0] < 0.5, states["screen"][..., 0] > 0.5
+        ball = states["ball_seen"][..., 0].astype(float) < 0.5
+        screen = states["screen"][..., 0].astype(float) > 0.5
         return {"ball_position": ball, "ball_velocity": ball, "ball_brightness": ball, "wall": screen}
 
     def advance(self, state: Mapping[str, Floats], push: Floats) -> dict[str, Floats]:
@@ -250,7 +251,7 @@ class Occluder(Lab, Configured):
 
     def colour(self, state: Arrays) -> Floats:
         """The ball's own brightness [M, 1], as it looks in the light."""
-        return np.asarray(state["ball_brightness"] / self._light(np.asarray(state["ball_position"], dtype=float)))
+        return np.asarray(state["ball_brightness"].astype(float) / self._light(state["ball_position"].astype(float)))
 
     def draw(self, state: Arrays) -> UInt8[np.ndarray, "64 64 3"]:
         """The picture of one state [*shape]."""

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Episode
+from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
+from worldline.contracts.episode import Episode, History
 from worldline.contracts.evaluation import Verdict
 from worldline.contracts.schema import Schema
 from worldline.engines.trivial import Persistence
@@ -19,7 +19,7 @@ from worldline.understanding.exam.contract import Pool, References
 from worldline.understanding.exam.examining import Examined, examine
 from worldline.understanding.exam.law import LawEngine, Untrained
 from worldline.understanding.exam.verdicts import verdict_of
-from worldline.understanding.exam.violation import HORIZON, PARTS, ViolationOfExpectation
+from worldline.understanding.exam.violation import HORIZON, PARTS, SIGNALS, ViolationOfExpectation
 
 NOTHING = References(oracle={}, must_fail={})
 
@@ -147,15 +147,39 @@ def test_untrained_networks_are_told_apart_by_their_seed() -> None:
     assert not np.array_equal(asked[0]["support.predicted"], asked[2]["support.predicted"])
 
 
-def test_pictures_can_be_asked_about() -> None:
-    """A world that takes pictures gets them, in the place of the vectors."""
-    test = replace(ViolationOfExpectation(num_quadruplets=10), pixels=True)
-    scenes, lab = test.generate(0), test.curricula()[0].make_lab()
-    assert isinstance(lab, Occluder)
-    flat = {n.removeprefix("support.history.observations."): v for n, v in scenes.items() if "support.history.obs" in n}
-    drawn = lab.draw({name: value[0, 0, 0] for name, value in flat.items()})
-    assert drawn.shape == (64, 64, 3)
-    assert "camera" in [signal.name for signal in lab.schema.observations]
+class Looks(Engine):
+    """Keeps what it is shown, and predicts 0."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema, self.shown = schema, list[History]()
+
+    def describe(self) -> Card:
+        return Card(
+            name="looks", engine="looks", schema=self.schema, inputs=("camera",), predicts=SIGNALS, context=1,
+            deterministic=True,
+        )  # fmt: skip
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        self.shown.append(steps)
+        return None
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        lead = next(iter(future.actions.values())).shape[:3]
+        shapes = {name: (*lead[:2], 1, lead[2], *self.schema[name].shape) for name in SIGNALS}
+        return Samples(signals={name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+
+
+def test_who_sees_pictures_gets_them_and_no_vectors() -> None:
+    test = ViolationOfExpectation(num_quadruplets=10, pixels=True)
+    engine = Looks(test.curricula()[0].make_lab().schema)
+    answers = test.ask({"it": as_world(engine)}, test.generate(0))
+    assert answers["support.surprise"].shape == (10, 2, 2, HORIZON)
+    assert [set(history.observations) for history in engine.shown] == [{"camera"}] * 4
+    permanence = engine.shown[0].observations["camera"].astype(int).reshape(10, 2, 9, 64, 64, 3)
+    assert (np.abs(permanence[:, 0, 0] - permanence[:, 1, 0]).sum((1, 2, 3)) > 1000).all()  # the wall is seen
+    np.testing.assert_array_equal(permanence[:, 0, -1], permanence[:, 1, -1])  # and then it is not
 
 
 def test_the_exhibit_shows_surprise_where_the_impossible_happens() -> None:

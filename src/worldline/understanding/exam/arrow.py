@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final, final
 
 import numpy as np
@@ -83,7 +84,7 @@ class Arrow(ExamTest):
         return tuple(
             Curriculum(
                 name=self._name(table),
-                make_lab=lambda table=table: self._lab(table),
+                make_lab=partial(self._lab, table),
                 num_episodes=self.num_episodes,
                 num_steps=self.num_steps,
             )
@@ -186,7 +187,8 @@ class Arrow(ExamTest):
 
 def backwards(clips: Arrays) -> dict[str, NDArray[np.generic]]:
     """Clips [E, T + 1, 2] in the reverse order, with their velocities reversed."""
-    return {n: (-v if n.endswith("velocity") else v)[:, ::-1] for n, v in clips.items()}
+    signs = {name: np.float32(-1 if name.endswith("velocity") else 1) for name in clips}
+    return {name: signs[name] * value[:, ::-1].astype(np.float32) for name, value in clips.items()}
 
 
 def _surprise(world: World, clips: Arrays, number: int, pictures: NDArray[np.generic] | None) -> Float[np.ndarray, "T"]:
@@ -212,7 +214,7 @@ def _hits(answers: Arrays, table: str) -> Float[np.ndarray, "E"]:
     apart = np.round(backward[:, ::-1] - forward, DECIMALS)
     error = apart.std(1, ddof=1) / np.sqrt(apart.shape[1])
     told = np.abs(apart.mean(1)) > SURE * error
-    return np.where(told, (1 + np.sign(apart.mean(1))) / 2, HALF)
+    return np.asarray(np.where(told, (1 + np.sign(apart.mean(1))) / 2, HALF))
 
 
 def _arrow(with_drag: Float[np.ndarray, "E"], without: Float[np.ndarray, "E"]) -> Statistic:

@@ -298,7 +298,7 @@ def _flat(history: History) -> History:
 def _truth(scenes: Arrays, part: Part) -> tuple[Float[np.ndarray, "E 2 T"], Bool[np.ndarray, "E T"]]:
     """The outcome that is possible in each context, and where both outcomes are observed."""
     found = unpacked(scenes, f"{part.name}.truth")
-    return found["outcome"].astype(float), found["known"].astype(bool).all(1)
+    return found["outcome"].astype(float), np.asarray(found["known"].astype(bool).all(1))
 
 
 def _judged(part: Part, scenes: Arrays, predicted: Float[np.ndarray, "E 2 T"]) -> dict[str, NDArray[np.generic]]:
