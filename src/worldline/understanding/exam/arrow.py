@@ -220,7 +220,7 @@ def _hits(answers: Arrays, table: str) -> Float[np.ndarray, "E"]:
 def _arrow(with_drag: Float[np.ndarray, "E"], without: Float[np.ndarray, "E"]) -> Statistic:
     def statistic(weights: Floats) -> Floats:
         diss, rev = (ratio(weights @ hits, weights.sum(-1)) for hits in (with_drag, without))
-        return (2 * diss - 1) - 2 * np.abs(rev - HALF)
+        return np.asarray((2 * diss - 1) - 2 * np.abs(rev - HALF))
 
     return statistic
 
