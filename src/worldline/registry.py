@@ -74,6 +74,13 @@ BUILTIN: dict[str, dict[str, str]] = {
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
         "lamp": "worldline.labs.lamp:Lamp",
         "pusher-block": "worldline.labs.pusher_block:PusherBlock",
+        "P1": "worldline.understanding.exam.violation:ViolationOfExpectation",
+        "T4": "worldline.understanding.exam.arrow:Arrow",
+    },
+    "lab": {
+        "clips": "worldline.labs.clips:Clips",
+        "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
+        "occluder": "worldline.labs.occluder:Occluder",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
         "wind": "worldline.labs.wind:Wind",
     },

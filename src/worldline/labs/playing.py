@@ -1,4 +1,7 @@
-"""Episodes of a lab: by its explorer, or under given actions. The same seed has the same hidden causes and noise."""
+"""Episodes of a lab: by its explorer, or under given actions. The same seed has the same hidden causes and noise.
+
+A vector that a lab shows as NaN is one that it hides: it is logged as 0, and not observed.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.schema import Kind
 from worldline.labs.lab import Lab
 
 
@@ -50,14 +55,24 @@ def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | No
 
 def stacked(episodes: list[Episode]) -> Episode:
     """Episodes of one length as arrays [E, ...], for batches of scenes; the seed is lost."""
+    names = list(dict.fromkeys(name for one in episodes for name in one.observed))
     return Episode(
         observations={n: np.stack([one.observations[n] for one in episodes]) for n in episodes[0].observations},
         actions={n: np.stack([one.actions[n] for one in episodes]) for n in episodes[0].actions},
         exogenous={n: np.stack([one.exogenous[n] for one in episodes]) for n in episodes[0].exogenous},
-        observed={n: np.stack([one.observed[n] for one in episodes]) for n in episodes[0].observed},
+        observed={name: np.stack([_mask(one, name) for one in episodes]) for name in names},
     )
+
+
+def _mask(episode: Episode, name: str) -> NDArray[np.bool_]:
+    return np.asarray(episode.observed.get(name, np.ones(episode.num_steps + 1, bool)), dtype=bool)
 
 
 def _episode(lab: Lab, seen: list[dict[str, Any]], actions: Arrays, seed: int) -> Episode:
     shown = {s.name: np.stack([np.asarray(one[s.name], s.dtype) for one in seen]) for s in lab.schema.observations}
-    return Episode(observations=shown, actions=dict(actions), seed=seed)
+    vectors = [signal.name for signal in lab.schema.observations if signal.kind is Kind.VECTOR]
+    seen_at = {name: np.isfinite(shown[name]).all(-1) for name in vectors}
+    gaps = {name: mask for name, mask in seen_at.items() if not mask.all()}
+    for name, mask in gaps.items():
+        shown[name] = np.where(mask[:, None], shown[name], np.zeros((), shown[name].dtype))
+    return Episode(observations=shown, actions=dict(actions), observed=gaps, seed=seed)
