@@ -1,11 +1,12 @@
-<<<<<<< HEAD
 """Episodes of a lab, and their twins."""
 
 import numpy as np
 
 from worldline.labs.gusty_puck import GustyPuck
+from worldline.labs.occluder import Occluder
 from worldline.labs.playing import explore, replay, stacked
 from worldline.labs.two_rooms import TwoRooms
+from worldline.labs.wind import Wind
 
 
 def test_an_episode_replayed_under_its_own_actions_is_the_same_to_the_bit() -> None:
@@ -52,14 +53,6 @@ def test_stacked_episodes_lead_with_the_scene() -> None:
     both = stacked(episodes)
     assert both.observations["puck_position"].shape == (3, 5, 2)
     assert np.array_equal(both.actions["push"][1], episodes[1].actions["push"])
-=======
-from __future__ import annotations
-
-import numpy as np
-
-from worldline.labs.occluder import Occluder
-from worldline.labs.playing import explore, replay, stacked
-from worldline.labs.wind import Wind
 
 
 def test_what_a_lab_hides_is_logged_as_not_observed() -> None:
@@ -82,4 +75,3 @@ def test_episodes_are_stacked_with_the_gaps_of_each() -> None:
     both = stacked([seen, hidden])
     np.testing.assert_array_equal(both.observed["wall"], [np.ones(11, bool), hidden.observed["wall"]])
     assert both.observations["ball_position"].shape == (2, 11, 2)
->>>>>>> 62d33ba5bd1eeee2bb7345fdb24448f315f578e6
