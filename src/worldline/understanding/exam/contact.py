@@ -1,6 +1,6 @@
 """P3, contact and constraint: who foresees a second contact has foreseen what the first one led to.
 
-Asked: 300 rollouts of 40 steps of discs on a tilting table with a rim and a pen (worldline.labs.containers), rich in
+Asked: 300 rollouts of 30 steps of discs on a tilting table with a rim and a pen (worldline.labs.containers), rich in
 contacts: at least three each, one of them of two discs. Scored: contacts found from the predicted positions by the
 same rule as from the true ones (`touching`), the second and later ones of every disc alone, within two frames:
 
@@ -64,7 +64,7 @@ class ContactAndConstraint(ExamTest):
     claim: ClassVar[str] = "It knows that solid things bounce off each other, and what follows from that."
 
     num_scenes: int = 300
-    num_steps: int = 40
+    num_steps: int = 30
     num_episodes: int = 600
 
     def curricula(self) -> tuple[Curriculum, ...]:
@@ -186,7 +186,7 @@ class ContactAndConstraint(ExamTest):
     def _lab(self) -> Containers:
         if self.pool is Pool.REPORT:
             return Containers(pictures=self.pixels)
-        return Containers(size=1.7, radius=0.22, pen=(0.95, 0.5), restitution=0.9, pictures=self.pixels)
+        return Containers(size=2.1, radius=0.28, pen=(1.2, 0.5), restitution=0.9, pictures=self.pixels)
 
     def _table(self) -> Table:
         lab = self._lab()
