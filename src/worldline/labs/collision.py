@@ -204,8 +204,11 @@ class Collision(Lab, Configured, Locates):
         left_speed, right_speed, rest = left_speed - change, right_speed + change, STEP_S - until
         return [left + rest * left_speed, left_speed, right + rest * right_speed, right_speed]
 
+    def drawn(self, observation: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture of what the vectors [*shape] say."""
+        return self.picture(*(float(observation[name][0]) for name in ("left_position", "right_position")))
+
     def _observe(self) -> dict[str, Any]:
         if not self.pictures:
             return dict(self._state)
-        left, right = (float(self._state[name][0]) for name in ("left_position", "right_position"))
-        return {"camera": self.picture(left, right), **self._state}
+        return {"camera": self.drawn(self._state), **self._state}

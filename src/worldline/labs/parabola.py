@@ -184,11 +184,14 @@ class Parabola(Lab, Configured, Locates):
         drawn.disc(float(position[0]), float(position[1]), BALL_RADIUS, RED)
         return drawn.pixels()
 
+    def drawn(self, observation: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture of what the vectors [*shape] say."""
+        return self.picture(observation["ball_position"].astype(float), float(observation["gravity"][0]))
+
     def _observe(self) -> dict[str, Any]:
         if not self.pictures:
             return dict(self._state)
-        place = self._state["ball_position"].astype(float)
-        return {"camera": self.picture(place, float(self._state["gravity"][0])), **self._state}
+        return {"camera": self.drawn(self._state), **self._state}
 
 
 class SteadyExplorer(Policy):
