@@ -59,9 +59,15 @@ BUILTIN: dict[str, dict[str, str]] = {
         "minari": "worldline.data.formats.minari.logs:export_minari",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
-    "test": {},
+    "test": {
+        "P3": "worldline.understanding.exam.contact:ContactAndConstraint",
+        "P4": "worldline.understanding.exam.beyond_range:BeyondRange",
+    },
     "lab": {
+        "collision": "worldline.labs.collision:Collision",
+        "containers": "worldline.labs.containers:Containers",
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
+        "parabola": "worldline.labs.parabola:Parabola",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
         "wind": "worldline.labs.wind:Wind",
     },

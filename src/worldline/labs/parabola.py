@@ -128,7 +128,9 @@ class Parabola(Lab, Configured, Locates):
                 drawn.
         """
         super().reset(seed=seed)
-        speed, gravity = (self.np_random.uniform(*band) for band in self.throws[self.np_random.integers(len(self.throws))])
+        speed, gravity = (
+            self.np_random.uniform(*band) for band in self.throws[self.np_random.integers(len(self.throws))]
+        )
         drawn = {
             "ball_position": [self.np_random.uniform(*START_X), self.np_random.uniform(*START_Y)],
             "ball_velocity": [speed, 0.0],

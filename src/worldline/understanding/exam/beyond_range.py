@@ -164,8 +164,8 @@ class BeyondRange(ExamTest):
             _meeting_panel(scenes, told),
         )
         caption = (
-            "How wrong predicted velocities are over the speed at the start, whose range in the logs is marked; and two "
-            "cases that are faster than any that was logged. A law holds beyond the marks; a copy does not."
+            "How wrong predicted velocities are over the speed at the start, whose range in the logs is marked; and "
+            "two cases that are faster than any that was logged. A law holds beyond the marks; a copy does not."
         )
         return Exhibit(caption=caption, panels=panels)
 
@@ -185,7 +185,9 @@ class BeyondRange(ExamTest):
 
     def _throws(self, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         """Starts of throws, of each cell in turn."""
-        speed, gravity = (np.concatenate(one) for one in zip(*(self._drawn(rng, b) for b in THROWS.values()), strict=True))
+        speed, gravity = (
+            np.concatenate(one) for one in zip(*(self._drawn(rng, b) for b in THROWS.values()), strict=True)
+        )
         place = np.stack([rng.uniform(*ASKED_X, len(speed)), rng.uniform(*ASKED_Y, len(speed))], -1)
         made = {
             "ball_position": place,
@@ -276,9 +278,7 @@ def _cells(kind: str, scenes: Arrays, answers: Arrays, floor: Arrays) -> list[Ce
     members = {name: scenes[f"{kind}.cell"] == number for number, name in enumerate(CELLS[kind])}
     found = []
     for name, of_cell in members.items():
-        made = skill_cell(
-            f"{kind} {name}", loss[of_cell], trivial[of_cell], marginal=_marginal(kind, scenes, of_cell)
-        )
+        made = skill_cell(f"{kind} {name}", loss[of_cell], trivial[of_cell], marginal=_marginal(kind, scenes, of_cell))
         figures = {"velocity_error": slip[of_cell].mean()}
         usual = slip[members["inside"]].mean()
         if name == "outside" and usual > LEAST_ERROR:
@@ -340,14 +340,19 @@ def _speed_panel(kind: str, scenes: Arrays, told: Mapping[str, Arrays]) -> Panel
     marks = (*SLOW, float("nan"), *FAST)
     lines.append(Line(name="range of the logs", x=marks, y=tuple(0.0 * mark for mark in marks)))
     what = "speed of the throw" if kind == "parabola" else "mean speed of the two balls"
-    return Panel(title=f"{kind.title()}: error", x_label=f"{what} [m/s]", y_label="velocity error [m/s]", lines=tuple(lines))
+    return Panel(
+        title=f"{kind.title()}: error", x_label=f"{what} [m/s]", y_label="velocity error [m/s]", lines=tuple(lines)
+    )
 
 
 def _throw_panel(scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:
     """The path of a throw outside."""
     scene = int(np.flatnonzero(scenes["parabola.cell"] == CELLS["parabola"].index("outside"))[0])
     shown = history_of(scenes, "parabola.history").observations["ball_position"][scene]
-    paths = {"truth": scenes["parabola.truth.ball_position"], **{n: a["parabola.ball_position"] for n, a in told.items()}}
+    paths = {
+        "truth": scenes["parabola.truth.ball_position"],
+        **{n: a["parabola.ball_position"] for n, a in told.items()},
+    }
     lines = []
     for name, path in paths.items():
         places = np.concatenate([shown, path[scene]]).astype(float)

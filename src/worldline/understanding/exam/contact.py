@@ -93,7 +93,11 @@ class ContactAndConstraint(ExamTest):
             shown["camera"] = _pictures(lab, shown)
         history = History(observations=shown, actions={"tilt": tilt[:, : HISTORY - 1]})
         truth = {name: found[name][:, HISTORY:] for name in _positions(lab)}
-        return {**packed_history(history), **packed("actions", {"tilt": tilt[:, HISTORY - 1 :]}), **packed("truth", truth)}
+        return {
+            **packed_history(history),
+            **packed("actions", {"tilt": tilt[:, HISTORY - 1 :]}),
+            **packed("truth", truth),
+        }
 
     def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Where the discs will be [E, T, 2]; see `ExamTest`."""
@@ -191,9 +195,7 @@ class ContactAndConstraint(ExamTest):
     def _table(self) -> Table:
         lab = self._lab()
         wall = ((lab.pen[0], 0.0), (lab.pen[0], lab.pen[1]))
-        return Table(
-            size=lab.size, radius=lab.radius, wall=wall, half_width=WALL_HALF_WIDTH, num_discs=lab.num_discs
-        )
+        return Table(size=lab.size, radius=lab.radius, wall=wall, half_width=WALL_HALF_WIDTH, num_discs=lab.num_discs)
 
     def _rich(self, lab: Containers, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         """Observations [n, HISTORY + T, 2] and tilts [n, HISTORY - 1 + T, 2] of rollouts with enough contacts."""
