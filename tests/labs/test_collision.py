@@ -57,11 +57,16 @@ def test_simulating_many_at_once_is_stepping_each() -> None:
 def test_the_logs_leave_out_a_gap_what_is_faster_and_a_combination() -> None:
     lab = Collision()
     episodes = [explore(lab, seed, 30) for seed in range(150)]
-    left, right = (np.array([one.observations[f"{ball}_velocity"] for one in episodes])[..., 0] for ball in ("left", "right"))
-    bands = [np.array([[low <= abs(v) <= high for low, high in (SLOW, FAST)] for v in one[:, 0]]) for one in (left, right)]
+    left, right = (
+        np.array([one.observations[f"{ball}_velocity"] for one in episodes])[..., 0] for ball in ("left", "right")
+    )
+    bands = [
+        np.array([[low <= abs(v) <= high for low, high in (SLOW, FAST)] for v in one[:, 0]]) for one in (left, right)
+    ]
     assert all((one.sum(1) == 1).all() for one in bands)
     fast_left, fast_right = bands[0][:, 1], bands[1][:, 1]
-    assert (fast_left & fast_right).sum() > 30 and (~fast_left & fast_right).sum() > 30
+    assert (fast_left & fast_right).sum() > 30
+    assert (~fast_left & fast_right).sum() > 30
     assert not (fast_left & ~fast_right).any()
     assert max(np.abs(left).max(), np.abs(right).max()) < 4.5
     met = (left[:, 0] > 0) & (left[:, -1] < left[:, 0] - 0.5)
@@ -84,13 +89,15 @@ def test_pictures_show_both_balls() -> None:
     lab = Collision(pictures=True)
     picture = lab.reset(seed=0, options={"left_position": [-5.0], "right_position": [6.0]})[0]["camera"].astype(int)
     left, right = (picture[32, int((FIELD + x) / (2 * FIELD) * 64)] for x in (-5.0, 6.0))
-    assert left[0] > 150 > left[2] and right[2] > 120 > right[0]
+    assert left[0] > 150 > left[2]
+    assert right[2] > 120 > right[0]
 
 
 def test_it_is_built_again_from_its_settings() -> None:
     lab = Collision(USUAL[:2], radius=0.4, restitution=0.7, pictures=True)
     again = Collision.from_settings(lab.settings)
-    assert again.settings == lab.settings and again.meetings == lab.meetings
+    assert again.settings == lab.settings
+    assert again.meetings == lab.meetings
 
 
 @pytest.mark.parametrize("given", [{"meetings": ()}, {"radius": 0.0}, {"restitution": 1.5}])

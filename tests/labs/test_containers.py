@@ -135,7 +135,8 @@ def test_discs_start_apart_and_clear_of_everything() -> None:
     for _ in range(200):
         place, speed = lab.draw_start(rng)
         assert np.hypot(*(place[0] - place[1])) > 2 * lab.radius
-        assert (lab.radius <= place).all() and (place <= lab.size - lab.radius).all()
+        assert (lab.radius <= place).all()
+        assert (place <= lab.size - lab.radius).all()
         beside = np.abs(place[:, 0] - lab.pen[0]) > lab.radius + WALL_HALF_WIDTH
         assert (beside | (place[:, 1] > lab.pen[1])).all()
         assert ((np.hypot(*speed.T) >= 0.4) & (np.hypot(*speed.T) <= 1.0)).all()
@@ -196,7 +197,8 @@ def test_pictures_show_discs_and_pen() -> None:
 
     assert at(0.4, 0.4)[0] > 180 > at(0.4, 0.4)[2]  # red
     assert at(1.5, 1.5)[2] > 140 > at(1.5, 1.5)[0]  # blue
-    assert at(*lab.pen)[0] < 150 and at(lab.pen[0], 0.3).max() < 100
+    assert at(*lab.pen)[0] < 150
+    assert at(lab.pen[0], 0.3).max() < 100
     assert at(1.0, 1.0).min() > 200
 
 
@@ -211,7 +213,14 @@ def test_it_is_built_again_from_its_settings_and_simulated_from_what_it_shows() 
 
 @pytest.mark.parametrize(
     "given",
-    [{"num_discs": 0}, {"num_discs": 9}, {"restitution": 0.0}, {"radius": -1.0}, {"stiffness": 0.0}, {"pen": (0.1, 0.5)}],
+    [
+        {"num_discs": 0},
+        {"num_discs": 9},
+        {"restitution": 0.0},
+        {"radius": -1.0},
+        {"stiffness": 0.0},
+        {"pen": (0.1, 0.5)},
+    ],
 )
 def test_settings_out_of_range_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(InputError):

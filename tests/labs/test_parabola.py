@@ -17,7 +17,9 @@ def lifts(seed: int, num_steps: int) -> np.ndarray:
 
 @settings(max_examples=30)
 @given(st.floats(-3, 3), st.floats(0.5, 6), st.floats(0, 5), st.floats(0, 0.9))
-def test_under_a_steady_lift_the_path_is_the_parabola(lift: float, speed: float, gravity: float, buoyancy: float) -> None:
+def test_under_a_steady_lift_the_path_is_the_parabola(
+    lift: float, speed: float, gravity: float, buoyancy: float
+) -> None:
     lab, num_steps = Parabola(buoyancy=buoyancy), 20
     options = {"ball_position": [1.0, 2.0], "ball_velocity": [speed, 0.5], "gravity": [gravity]}
     episode = replay(lab, 0, {"lift": np.full((num_steps, 1), lift, np.float32)}, options)
@@ -47,11 +49,15 @@ def test_the_logs_leave_out_a_gap_what_is_faster_and_a_combination() -> None:
     speed = np.array([one.observations["ball_velocity"][:, 0] for one in episodes])
     gravity = np.array([one.observations["gravity"][0, 0] for one in episodes])
     slow, fast = (((low <= speed) & (speed <= high)).all(1) for low, high in (SLOW, FAST))
-    assert (slow ^ fast).all() and slow.sum() > 70 and fast.sum() > 30
+    assert (slow ^ fast).all()
+    assert slow.sum() > 70
+    assert fast.sum() > 30
     strong = gravity >= STRONG[0]
-    assert (slow & strong).sum() > 30 and not (fast & strong).any()
+    assert (slow & strong).sum() > 30
+    assert not (fast & strong).any()
     place = np.array([one.observations["ball_position"] for one in episodes])
-    assert place[..., 0].min() > -FIELD and place[..., 0].max() < FIELD
+    assert place[..., 0].min() > -FIELD
+    assert place[..., 0].max() < FIELD
     lift = np.array([one.actions["lift"] for one in episodes])
     assert 0.4 * MAX_LIFT < lift.std() < 0.7 * MAX_LIFT
 
@@ -69,7 +75,8 @@ def test_options_change_one_thing_and_lifts_beyond_the_bounds_are_cut() -> None:
 def test_pictures_show_the_ball_and_gravity() -> None:
     lab = Parabola(pictures=True)
     weak, strong = (
-        lab.reset(seed=0, options={"ball_position": [3.0, 4.0], "gravity": [g]})[0]["camera"].astype(int) for g in (1, 4)
+        lab.reset(seed=0, options={"ball_position": [3.0, 4.0], "gravity": [g]})[0]["camera"].astype(int)
+        for g in (1, 4)
     )
     row, column = int((FIELD - 4.0) / (2 * FIELD) * 64), int((FIELD + 3.0) / (2 * FIELD) * 64)
     assert weak[row, column, 0] > 180 > weak[row, column, 2]
@@ -80,7 +87,8 @@ def test_pictures_show_the_ball_and_gravity() -> None:
 def test_it_is_built_again_from_its_settings() -> None:
     lab = Parabola(USUAL[:1], buoyancy=0.2, pictures=True)
     again = Parabola.from_settings(lab.settings)
-    assert again.settings == lab.settings and again.throws == lab.throws
+    assert again.settings == lab.settings
+    assert again.throws == lab.throws
 
 
 @pytest.mark.parametrize("given", [{"throws": ()}, {"throws": (((2.0, 1.0), SLOW),)}, {"buoyancy": 1.0}])

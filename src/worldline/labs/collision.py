@@ -178,7 +178,7 @@ class Collision(Lab, Configured, Locates):
         pushes = np.clip(actions["push"].astype(float), -MAX_PUSH, MAX_PUSH)
         path = []
         for step in range(pushes.shape[1]):
-            state = [value.astype(np.float32).astype(float) for value in self._move(*state, pushes[:, step])]
+            state = [value.astype(np.float32).astype(float) for value in self._move(state, pushes[:, step])]
             path.append(state)
         return {
             name: np.stack([state[number] for state in path], 1).astype(np.float32)
@@ -193,7 +193,9 @@ class Collision(Lab, Configured, Locates):
         drawn.disc(right, 0.0, self.radius, BLUE)
         return drawn.pixels()
 
-    def _move(self, left: Floats, left_speed: Floats, right: Floats, right_speed: Floats, push: Floats) -> list[Floats]:
+    def _move(self, state: list[Floats], push: Floats) -> list[Floats]:
+        """The four signals after one step."""
+        left, left_speed, right, right_speed = state
         left_speed = left_speed + STEP_S * push
         closing = left_speed - right_speed
         gap = np.maximum(right - left - 2 * self.radius, 0.0)

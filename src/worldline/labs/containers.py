@@ -273,7 +273,8 @@ class Containers(Lab, Configured, Locates):
     def _to_wall(self, position: Floats) -> Floats:
         """From the nearest point of the pen's wall to each place [..., 2]."""
         x, height = self.pen
-        return position - np.stack([np.full(position.shape[:-1], x), np.clip(position[..., 1], 0.0, height)], -1)
+        nearest = np.stack([np.full(position.shape[:-1], x), np.clip(position[..., 1], 0.0, height)], -1)
+        return np.asarray(position - nearest)
 
     def _may_touch(self, position: Floats, velocity: Floats) -> bool:
         """Whether any disc may touch anything before the step ends; where none does, nothing need be looked at."""
@@ -300,12 +301,12 @@ class Containers(Lab, Configured, Locates):
         """The push [..., 2] on what is `away` from something and moves, where it is nearer than `reach`."""
         distance = np.maximum(np.hypot(away[..., 0], away[..., 1]), 1e-9)[..., None]
         normal = away / distance
-        return normal * self._spring(reach - distance, -(velocity * normal).sum(-1, keepdims=True))
+        return np.asarray(normal * self._spring(reach - distance, -(velocity * normal).sum(-1, keepdims=True)))
 
     def _spring(self, overlap: Floats, growing: Floats) -> Floats:
         """The push of a spring with a damper, which does not pull; 0 where nothing overlaps."""
         push = self.stiffness * overlap + self._damping * growing
-        return np.where(overlap > 0, np.maximum(push, 0.0), 0.0)
+        return np.asarray(np.where(overlap > 0, np.maximum(push, 0.0), 0.0))
 
 
 class Explorer(Policy):

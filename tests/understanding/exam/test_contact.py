@@ -34,7 +34,8 @@ def examined() -> Examined:
 
 def score(examined: Examined, answers: Arrays) -> float:
     found = weakest(ContactAndConstraint().grade(examined.scenes, answers, examined.references))
-    assert found is not None and found.score is not None
+    assert found is not None
+    assert found.score is not None
     return found.score.value
 
 
@@ -49,9 +50,11 @@ def test_the_oracle_passes_and_its_figures_are_those_of_the_design(examined: Exa
     assert examined.flaws == ()
     assert verdict_of(examined.oracle) == "PASS"
     raw = examined.oracle.cells[0].raw
-    assert raw["f1"] == 1 and raw["penetration"] == raw["wrong_counts"] == 0
+    assert raw["f1"] == 1
+    assert raw["penetration"] == raw["wrong_counts"] == 0
     assert 0.35 < raw["f1_floor"] < 0.55
-    assert raw["contacts_a_rollout"] > 4 and raw["later_contacts_a_rollout"] > 2
+    assert raw["contacts_a_rollout"] > 4
+    assert raw["later_contacts_a_rollout"] > 2
     assert all(verdict_of(grade) == "FAIL" for grade in examined.must_fail.values())
 
 
@@ -67,7 +70,7 @@ def test_faults_are_noticed(examined: Examined) -> None:
     late = {name: np.roll(value, 4, axis=1) for name, value in truth.items()}
     swapped = dict(zip(truth, reversed(truth.values()), strict=True))
     other = {name: value[np.random.default_rng(0).permutation(len(value))] for name, value in truth.items()}
-    merged = {name: truth["disc_0_position"] for name in truth}
+    merged = dict.fromkeys(truth, truth["disc_0_position"])
     noisy = {n: v + 0.1 * np.random.default_rng(1).standard_normal(v.shape) for n, v in truth.items()}
     for answers in (late, swapped, other, merged, noisy):
         assert score(examined, answers) < 0.5
@@ -128,7 +131,9 @@ def test_the_same_predicates_hold_plans(examined: Examined) -> None:
     edge, discs = (lab.radius, lab.size - lab.radius), [f"disc_{disc}_position" for disc in range(2)]
     reach = lab.radius + WALL_HALF_WIDTH
     wall = [KeepClear(signal=name, start=(lab.pen[0], 0.0), end=lab.pen, distance=reach) for name in discs]
-    rims = [AtLeast(signal=name, bound=edge[0]) for name in discs] + [AtMost(signal=name, bound=edge[1]) for name in discs]
+    rims = [AtLeast(signal=name, bound=edge[0]) for name in discs] + [
+        AtMost(signal=name, bound=edge[1]) for name in discs
+    ]
     apart = KeepApart(first=discs[0], second=discs[1], distance=2 * lab.radius)
     rules, table = [*wall, *rims, apart], test._table()
 
@@ -142,7 +147,9 @@ def test_the_same_predicates_hold_plans(examined: Examined) -> None:
         world = as_world(Lawful(schema=lab.schema, law=law))
         goal = Goal(targets={discs[0]: np.ones((300, 2), np.float32)}, tolerance={discs[0]: 1.0})
         found = world.score(history, plans, goal, rules).violation.max(-1)
-        means = {name: value.mean for name, value in world.predict(history, {"tilt": plans["tilt"][:, 0]}).signals.items()}
+        means = {
+            name: value.mean for name, value in world.predict(history, {"tilt": plans["tilt"][:, 0]}).signals.items()
+        }
         due = depth(np.stack([means[name] for name in discs], 2).astype(float), table).max(1)
         np.testing.assert_allclose(found[:, 0], due, atol=1e-5)
         worst[law] = found.mean()

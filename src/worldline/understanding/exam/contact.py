@@ -143,7 +143,7 @@ class ContactAndConstraint(ExamTest):
         def statistic(weights: Floats) -> Floats:
             best = _f1(theirs.hits, theirs.missed, theirs.false, weights)
             gained = ratio(_f1(mine.hits, mine.missed, mine.false, weights) - best, 1 - best)
-            return gained - weights @ (deep + wrong) / weights.sum(-1)
+            return np.asarray(gained - weights @ (deep + wrong) / weights.sum(-1))
 
         ones = np.ones((1, num_scenes))
         raw = rounded(

@@ -108,13 +108,12 @@ def gaps(position: Float[np.ndarray, "E T D 2"], table: Table) -> Gaps:
 def contacts(position: Float[np.ndarray, "E T D 2"], table: Table) -> Bool[np.ndarray, "E T K"]:
     """Where contacts are; none in the first two and last two frames, and none where a position is not finite."""
     seen = gaps(position, table)
-    found = np.zeros(seen.gap.shape, bool)
-    before, now, after = (seen.gap[:, first : first + found.shape[1] - 4] for first in (1, 2, 3))
+    before, now, after = seen.gap[:, 1:-3], seen.gap[:, 2:-2], seen.gap[:, 3:-1]
     motion = np.diff(seen.place, axis=1)
     turned = ((motion[:, 3:] - motion[:, :-3]) * seen.normal[:, 2:-2]).sum(-1)
     lowest = (now <= before) & (now < after)
-    found[:, 2:-2] = lowest & (now <= NEAR * table.radius) & (turned >= LEAST_KICK)
-    return found
+    inner = lowest & (now <= NEAR * table.radius) & (turned >= LEAST_KICK)
+    return np.pad(inner, ((0, 0), (2, 2), (0, 0)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
