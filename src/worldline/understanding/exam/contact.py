@@ -11,8 +11,8 @@ tenth of a radius; and with a disc that is gone or two that are one (`touching.m
 is told by are those of the constraints `KeepApart` and `KeepClear`, `AtLeast` and `AtMost`, so plans can be held to
 them.
 
-The discs are of rubber and the rollouts 30 steps, with five contacts each. Deviation: with hard discs and 40 steps, nine
-contacts each, the same recipe on as many logs scored 0.03 in the pilot, too little to tell worlds apart.
+The discs are of rubber and the rollouts 30 steps, with five contacts each. Deviation: with hard discs and 40 steps,
+nine contacts each, a learned world scored 0.03 in the pilot, too little to tell worlds apart.
 
 Floor: every disc in the box alone, by the simulator itself; it knows rim and pen, and no other disc. Ceiling: all
 contacts. Must fail: the floor's own discs, which run through each other (0 less their penetration); discs that stay;
