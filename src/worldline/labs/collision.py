@@ -1,0 +1,216 @@
+"""Collision: two balls of equal mass on a track run into each other, while the left one is pushed a little.
+
+In each step of 0.05 s the push first changes the left ball's velocity by `push * 0.05 s`; then both move straight on.
+Where they meet, at the exact time, the velocity of one relative to the other is reversed, times the restitution, and
+momentum is kept. Position in m, velocity in m/s, push in m/s2. Nothing is hidden, and nothing is drawn but the start.
+The state is kept in float32, as it is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.contracts.episode import Arrays
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Locates
+from worldline.labs.drawing import BLUE, CAMERA, GREY, RED, SIZE, Picture
+from worldline.labs.lab import Lab, Policy
+from worldline.labs.parabola import FAST, SLOW, Band, SteadyExplorer
+
+Floats = NDArray[np.floating]
+Meetings = tuple[tuple[Band, Band], ...]
+"""Each a band of speeds of the left ball and one of the right ball, m/s, that go together."""
+
+STEP_S: Final = 0.05
+MAX_PUSH: Final = 0.3
+"""m/s2, either way; what is beyond is cut. Too little to carry a ball from one band of speeds into another."""
+USUAL: Final[Meetings] = ((SLOW, SLOW), (SLOW, FAST), (FAST, FAST))
+"""What runs into each other unless told otherwise: a fast left ball never meets a slow one."""
+MEETING_PLACE: Final[Band] = (-6.0, 6.0)
+MEETING_TIME: Final[Band] = (0.05, 1.2)
+"""After the start, s."""
+FIELD: Final = 12.0
+"""Half the edge of the picture, m."""
+
+_NAMES: Final = ("left_position", "left_velocity", "right_position", "right_velocity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollisionSettings:
+    """The arguments of `Collision`."""
+
+    meetings: Meetings
+    radius: float
+    restitution: float
+    pictures: bool
+
+
+class Collision(Lab, Configured, Locates):
+    """The lab. Observations: `left_position` [m], `left_velocity` [m/s], the same of `right`. Action: `push` [m/s2].
+
+    Args:
+        meetings: bands of the two speeds that go together, each as likely as the others.
+        radius: of both balls, m.
+        restitution: share of the relative speed that a contact leaves, above 0, at most 1.
+        pictures: whether to draw `camera`.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        meetings: Meetings = USUAL,
+        *,
+        radius: float = 0.6,
+        restitution: float = 0.9,
+        pictures: bool = False,
+    ) -> None:
+        bands = [band for meeting in meetings for band in meeting]
+        if not bands or any(not 0 < low <= high for low, high in bands) or radius <= 0 or not 0 < restitution <= 1:
+            raise InputError(
+                f"meetings {meetings} must be bands of rising numbers above 0, radius {radius} above 0, restitution "
+                f"{restitution} in (0, 1]."
+            )
+        self.meetings, self.radius, self.restitution, self.pictures = meetings, radius, restitution, pictures
+        box = gymnasium.spaces.Box
+        spaces: dict[str, gymnasium.Space[Any]] = {name: box(-np.inf, np.inf, (1,), np.float32) for name in _NAMES}
+        if pictures:
+            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (1,), np.float32)})
+        self._state: dict[str, NDArray[np.generic]] = {}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All arguments; see `Configured`."""
+        meetings = [[list(band) for band in meeting] for meeting in self.meetings]
+        return {
+            "meetings": meetings,
+            "radius": self.radius,
+            "restitution": self.restitution,
+            "pictures": self.pictures,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Collision:
+        """See `Configured`."""
+        found = from_json(CollisionSettings, json.dumps(settings), where="collision")
+        return cls(found.meetings, radius=found.radius, restitution=found.restitution, pictures=found.pictures)
+
+    @property
+    def schema(self) -> Schema:
+        """Five signals; `camera` only where it is drawn."""
+        vectors = [
+            Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,),
+                   unit="m" if name.endswith("position") else "m/s", entity=f"{name.partition('_')[0]} ball")
+            for name in _NAMES
+        ]  # fmt: skip
+        push = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s2",
+                      low=(-MAX_PUSH,), high=(MAX_PUSH,), entity="left ball")  # fmt: skip
+        return Schema(signals=(*((CAMERA,) if self.pictures else ()), *vectors, push), step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the start, the only draw.
+            options: the four observation signals [1], each in the place of what was drawn.
+        """
+        super().reset(seed=seed)
+        draw = self.np_random.uniform
+        left, right = (draw(*band) for band in self.meetings[self.np_random.integers(len(self.meetings))])
+        place, time = np.array([draw(*MEETING_PLACE)]), np.array([draw(*MEETING_TIME)])
+        drawn = self.approach(np.array([left]), np.array([right]), place, time)
+        given = options or {}
+        self._state = {name: np.array(given.get(name, drawn[name][0]), np.float32) for name in _NAMES}
+        return self._observe(), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One push; no reward, no end."""
+        start = {name: value[None] for name, value in self._state.items()}
+        push = np.asarray(action["push"], dtype=float).reshape(1, 1, 1)
+        self._state = {name: value[0, 0] for name, value in self.simulate(start, {"push": push}).items()}
+        return self._observe(), 0.0, False, False, {}
+
+    def locate(self, observation: Arrays) -> Mapping[str, Any]:
+        """The balls where they are seen; see `Locates`."""
+        return {name: observation[name] for name in _NAMES}
+
+    def explorer(self) -> Policy:
+        """A steady push, changed now and then."""
+        return SteadyExplorer("push", MAX_PUSH)
+
+    def approach(self, left: Floats, right: Floats, place: Floats, time: Floats) -> dict[str, NDArray[np.float32]]:
+        """Starts [M, 1] from which balls at these speeds touch at a place after a time, if they are not pushed.
+
+        Args:
+            left: [M] speed of the left ball to the right, m/s.
+            right: [M] speed of the right ball to the left, m/s.
+            place: [M] where they touch, m.
+            time: [M] when, s.
+        """
+        made = (place - self.radius - left * time, left, place + self.radius + right * time, -right)
+        return {name: value[:, None].astype(np.float32) for name, value in zip(_NAMES, made, strict=True)}
+
+    def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
+        """The true consequence of many action sequences at once, leaving this environment as it is.
+
+        Args:
+            start: observation signals [M, *shape].
+            actions: action signals [M, T, *shape].
+
+        Returns:
+            Vector observation signals [M, T, *shape].
+        """
+        state = [start[name].astype(float) for name in _NAMES]
+        pushes = np.clip(actions["push"].astype(float), -MAX_PUSH, MAX_PUSH)
+        path = []
+        for step in range(pushes.shape[1]):
+            state = [value.astype(np.float32).astype(float) for value in self._move(state, pushes[:, step])]
+            path.append(state)
+        return {
+            name: np.stack([state[number] for state in path], 1).astype(np.float32)
+            for number, name in enumerate(_NAMES)
+        }
+
+    def picture(self, left: float, right: float) -> NDArray[np.uint8]:
+        """The track with the balls at these places, m."""
+        drawn = Picture(-FIELD, FIELD)
+        drawn.line(-FIELD, -self.radius - 0.3, FIELD, -self.radius - 0.3, 0.6, GREY)
+        drawn.disc(left, 0.0, self.radius, RED)
+        drawn.disc(right, 0.0, self.radius, BLUE)
+        return drawn.pixels()
+
+    def _move(self, state: list[Floats], push: Floats) -> list[Floats]:
+        """The four signals after one step."""
+        left, left_speed, right, right_speed = state
+        left_speed = left_speed + STEP_S * push
+        closing = left_speed - right_speed
+        gap = np.maximum(right - left - 2 * self.radius, 0.0)
+        meet = (closing > 0) & (gap <= closing * STEP_S)
+        until = np.where(meet, gap / np.where(meet, closing, 1.0), STEP_S)
+        change = np.where(meet, (1 + self.restitution) / 2 * closing, 0.0)
+        left, right = left + until * left_speed, right + until * right_speed
+        left_speed, right_speed, rest = left_speed - change, right_speed + change, STEP_S - until
+        return [left + rest * left_speed, left_speed, right + rest * right_speed, right_speed]
+
+    def drawn(self, observation: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture of what the vectors [*shape] say."""
+        return self.picture(*(float(observation[name][0]) for name in ("left_position", "right_position")))
+
+    def _observe(self) -> dict[str, Any]:
+        if not self.pictures:
+            return dict(self._state)
+        return {"camera": self.drawn(self._state), **self._state}

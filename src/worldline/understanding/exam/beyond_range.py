@@ -1,0 +1,375 @@
+"""P4, law beyond the training range: who knows the law needs no case like the one that is asked.
+
+Asked: 20 steps (1 s) of a thrown ball (worldline.labs.parabola) and of two balls that run into each other
+(worldline.labs.collision), from four observations. The logs hold speeds from 1 to 2 and from 3 to 4 m/s, and not all
+of their combinations with a second factor (gravity, or the speed of the other ball). 200 scenes each:
+
+* inside: speeds and combinations that the logs hold;
+* gap: speeds from 2.3 to 2.7 m/s, of both balls;
+* outside, the headline: speeds from 4.5 to 6 m/s, of both balls;
+* unseen: fast throws under strong gravity; a fast left ball that meets a slow right one.
+
+Each is a cell, so the weakest decides: a world that holds outside and not in the gap has not found the law either. The
+loss is the squared error of positions, m2, summed over balls and averaged over steps; the ceiling is 0. Raw figures
+give the mean error of velocities as 2411.02385 does, and how many times larger it is outside: there 0.427 / 0.012.
+
+Only speed leaves the range of the logs. Logs start over a wider field than is asked about, and the field is as long as
+outside speeds need; balls touch within the distances that logs begin with; and what is asked is short. Throws are flat
+and to the right, pushed up and down alone, so that their horizontal speed stays in its band; colliding balls have
+equal masses, so that no logged contact makes a ball faster than 4 m/s.
+
+Floor: the best of the bank for each cell, chosen on the pilot; outside, copying is a candidate too. Deviation: against
+the bank alone a copy of the nearest case scores 0.44 to 0.48 on colliding balls outside, as nothing in the bank
+rebounds. Uniform motion, balls that part at 1 to 6 m/s, is gated, as its floor is exact.
+
+Actions: a steady lift or push, which changes as the question begins. Without an action that matters, the action-blind
+regression of the bank is exact for the parabola, and nothing is left to score.
+
+Must fail: copying the nearest training case, moved to where the ball is; and the law at the nearest training speed,
+which is what a perfect copy would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.evaluation import Cell, Grade
+from worldline.contracts.world import World
+from worldline.labs.collision import Collision
+from worldline.labs.parabola import FAST, SLOW, STEP_S, STRONG, USUAL, WEAK, Band, Parabola
+from worldline.understanding.exam.asking import history_of, means, packed, packed_history, unpacked
+from worldline.understanding.exam.bank import as_world, bank, best_of
+from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool, References, Section
+from worldline.understanding.exam.copying import NearestCase
+from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
+from worldline.understanding.exam.lawful import Law, Lawful
+from worldline.understanding.exam.scoring import Floats, rounded, skill_cell
+
+HISTORY: Final = 4
+"""Observations that are shown."""
+GAP: Final[Band] = (2.3, 2.7)
+OUTSIDE: Final[Band] = (4.5, 6.0)
+PARTING: Final[Band] = (1.0, 6.0)
+FASTEST_LOGGED: Final = 4.0
+"""m/s, of every ball and along every axis."""
+PUBLISHED: Final = 0.427 / 0.012
+"""Times that the error of a video model is larger outside. Source: arXiv 2411.02385, section 3."""
+LEAST_ERROR: Final = 1e-4
+"""m/s, below which an error is one of rounding, and no ratio to it means anything."""
+BIN: Final = 0.5
+"""m/s, in which the exhibit averages."""
+ASKED_X: Final[Band] = (-8.0, -3.0)
+ASKED_Y: Final[Band] = (2.0, 6.0)
+ASKED_PLACE: Final[Band] = (-2.0, 2.0)
+ASKED_TIME: Final[Band] = (0.35, 0.8)
+"""Where balls would touch, m, and when after the first observation, s."""
+COPY: Final = "nearest training case"
+CLIPPED: Final = "law at the nearest training speed"
+
+THROWS: Final = {
+    "inside": USUAL,
+    "gap": ((GAP, WEAK), (GAP, STRONG)),
+    "outside": ((OUTSIDE, WEAK),),
+    "unseen": ((FAST, STRONG),),
+}
+MEETINGS: Final = {
+    "inside": ((SLOW, SLOW), (SLOW, FAST), (FAST, FAST)),
+    "gap": ((GAP, GAP),),
+    "outside": ((OUTSIDE, OUTSIDE),),
+    "unseen": ((FAST, SLOW),),
+}
+UNIFORM: Final = "uniform"
+CELLS: Final = {"parabola": tuple(THROWS), "collision": (*MEETINGS, UNIFORM)}
+POSITIONS: Final = {"parabola": ("ball_position",), "collision": ("left_position", "right_position")}
+SPEEDS: Final = {"parabola": ("ball_velocity",), "collision": ("left_velocity", "right_velocity")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeyondRange(ExamTest):
+    """See the module.
+
+    Args:
+        num_scenes: of each cell.
+        num_steps: T that are asked for.
+        num_episodes: of each of the two logs.
+    """
+
+    code: ClassVar[str] = "P4"
+    section: ClassVar[Section] = Section.PHYSICS
+    title: ClassVar[str] = "Law beyond the training range"
+    claim: ClassVar[str] = "It has found a law that holds for speeds it was never shown."
+
+    num_scenes: int = 200
+    num_steps: int = 20
+    num_episodes: int = 500
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """Logs of throws and of meetings, a world each; see `ExamTest`."""
+        made = {"parabola": self._parabola, "collision": self._collision}
+        return tuple(
+            Curriculum(name=self._world_of(kind), make_lab=make, num_episodes=self.num_episodes, num_steps=30)
+            for kind, make in made.items()
+        )
+
+    def generate(self, seed: int) -> Arrays:
+        """Per kind of motion the scenes of all its cells, one after the other; see `ExamTest`."""
+        rng = np.random.default_rng([4, seed])
+        starts = {"parabola": self._throws(rng), "collision": self._meetings(rng)}
+        return {name: value for kind in CELLS for name, value in self._played(kind, starts[kind], rng).items()}
+
+    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """Where the balls will be; see `ExamTest`."""
+        answers: dict[str, NDArray[np.generic]] = {}
+        for kind in CELLS:
+            answers |= self._asked(kind, worlds[self._world_of(kind)], scenes)
+        return answers
+
+    def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
+        """See the module."""
+        oracle: dict[str, NDArray[np.generic]] = {}
+        floor: dict[str, NDArray[np.generic]] = {}
+        fail: dict[str, dict[str, NDArray[np.generic]]] = {COPY: {}, CLIPPED: {}}
+        chosen = []
+        for kind in CELLS:
+            lab, episodes = self._lab(kind), logs[self._world_of(kind)]
+            copy = as_world(NearestCase(schema=lab.schema, episodes=episodes, places=POSITIONS[kind]))
+            trivial = {**bank(episodes, lab.schema), COPY: copy}
+            here, there = (
+                {name: self._asked(kind, world, one) for name, world in trivial.items()} for one in (scenes, pilot)
+            )
+            names = [_best(kind, cell, there, pilot) for cell in CELLS[kind]]
+            floor |= _assembled(kind, names, here, scenes)
+            chosen += [f"{kind} {cell}: {name}" for cell, name in zip(CELLS[kind], names, strict=True)]
+            fail[COPY] |= here[COPY]
+            fail[CLIPPED] |= self._asked(kind, as_world(Lawful(schema=lab.schema, law=_clipped(kind, lab))), scenes)
+            oracle |= self._asked(kind, as_world(Lawful(schema=lab.schema, law=lab.simulate)), scenes)
+        return References(floor=floor, oracle=oracle, must_fail=fail, floor_name="; ".join(chosen))
+
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """See the module."""
+        return Grade(cells=tuple(cell for kind in CELLS for cell in _cells(kind, scenes, answers, references.floor)))
+
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        """Errors over speed, and paths outside."""
+        told = {COPY: references.must_fail[COPY], "this world": answers}
+        panels = (
+            *(_speed_panel(kind, scenes, told) for kind in CELLS),
+            _throw_panel(scenes, told),
+            _meeting_panel(scenes, told),
+        )
+        caption = (
+            "How wrong predicted velocities are over the speed at the start, whose range in the logs is marked; and "
+            "two cases that are faster than any that was logged. A law holds beyond the marks; a copy does not."
+        )
+        return Exhibit(caption=caption, panels=panels)
+
+    def _world_of(self, kind: str) -> str:
+        return f"{kind}-{self.pool}" + ("-pictures" if self.pixels else "")
+
+    def _parabola(self) -> Parabola:
+        return Parabola(buoyancy=0.0 if self.pool is Pool.REPORT else 0.25, pictures=self.pixels)
+
+    def _collision(self) -> Collision:
+        if self.pool is Pool.REPORT:
+            return Collision(pictures=self.pixels)
+        return Collision(radius=0.8, restitution=0.75, pictures=self.pixels)
+
+    def _lab(self, kind: str) -> Parabola | Collision:
+        return self._parabola() if kind == "parabola" else self._collision()
+
+    def _throws(self, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+        """Starts of throws, of each cell in turn."""
+        speed, gravity = (
+            np.concatenate(one) for one in zip(*(self._drawn(rng, b) for b in THROWS.values()), strict=True)
+        )
+        place = np.stack([rng.uniform(*ASKED_X, len(speed)), rng.uniform(*ASKED_Y, len(speed))], -1)
+        made = {
+            "ball_position": place,
+            "ball_velocity": np.stack([speed, np.zeros_like(speed)], -1),
+            "gravity": gravity[:, None],
+        }
+        return {name: value.astype(np.float32) for name, value in made.items()}
+
+    def _meetings(self, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+        """Starts of meetings, of each cell in turn; those of uniform motion met a while ago."""
+        pairs = [self._drawn(rng, bands) for bands in MEETINGS.values()]
+        parting = [-speed for speed in self._drawn(rng, ((PARTING, PARTING),))]
+        left, right = (np.concatenate(one) for one in zip(*pairs, parting, strict=True))
+        time = rng.uniform(*ASKED_TIME, len(left))
+        time = np.where(left < 0, -ASKED_TIME[0], time)
+        found = self._collision().approach(left, right, rng.uniform(*ASKED_PLACE, len(left)), time)
+        return dict(found)
+
+    def _drawn(self, rng: np.random.Generator, bands: tuple[tuple[Band, Band], ...]) -> list[Floats]:
+        """Two numbers of each scene of a cell, from one of its pairs of bands."""
+        chosen = np.array(bands)[rng.integers(len(bands), size=self.num_scenes)]
+        return [rng.uniform(chosen[:, part, 0], chosen[:, part, 1]) for part in range(2)]
+
+    def _played(self, kind: str, starts: Arrays, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+        """History, actions, truth and cells of one kind of motion, by its name."""
+        lab = self._lab(kind)
+        (action,) = lab.schema.actions
+        steady = rng.uniform(-1, 1, (self.num_scenes * len(CELLS[kind]), 2, 1, 1)) * np.asarray(action.high)
+        if CELLS[kind][-1] == UNIFORM:
+            steady[-self.num_scenes :] = 0.0  # or it would not be uniform
+        before, after = np.repeat(steady[:, 0], HISTORY - 1, 1), np.repeat(steady[:, 1], self.num_steps, 1)
+        actions = np.concatenate([before, after], 1).astype(np.float32)
+        path = lab.simulate(starts, {action.name: actions})
+        seen = {name: np.concatenate([starts[name][:, None], path[name]], 1) for name in path}
+        shown: dict[str, NDArray[np.generic]] = {name: value[:, :HISTORY] for name, value in seen.items()}
+        if self.pixels:
+            shown["camera"] = _pictures(lab, shown)
+        history = History(observations=shown, actions={action.name: actions[:, : HISTORY - 1]})
+        return {
+            **packed_history(history, f"{kind}.history"),
+            **packed(f"{kind}.actions", {action.name: actions[:, HISTORY - 1 :]}),
+            **packed(f"{kind}.truth", {name: seen[name][:, HISTORY:] for name in POSITIONS[kind]}),
+            f"{kind}.cell": np.repeat(np.arange(len(CELLS[kind])), self.num_scenes),
+        }
+
+    def _asked(self, kind: str, world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
+        """What a world says of one kind of motion, by its name."""
+        history, actions = history_of(scenes, f"{kind}.history"), unpacked(scenes, f"{kind}.actions")
+        return packed(kind, means(world, history, actions, signals=POSITIONS[kind]))
+
+
+def _clipped(kind: str, lab: Parabola | Collision) -> Law:
+    """The law of a lab, for who takes what is too fast to be as fast as the fastest that was logged."""
+
+    def law(start: Arrays, actions: Arrays) -> Arrays:
+        near = dict(start)
+        for name in SPEEDS[kind]:
+            # A ball falls as fast as it does; it is the speed along the throw that logs bound.
+            speed = start[name].copy()
+            speed[:, 0] = np.clip(speed[:, 0], -FASTEST_LOGGED, FASTEST_LOGGED)
+            near[name] = speed
+        return lab.simulate(near, actions)
+
+    return law
+
+
+def _best(kind: str, cell: str, answers: Mapping[str, Arrays], pilot: Arrays) -> str:
+    """The trivial model that is best in one cell of the pilot; copying is one outside alone."""
+    of_cell = pilot[f"{kind}.cell"] == CELLS[kind].index(cell)
+    allowed = {name: one for name, one in answers.items() if name != COPY or cell == "outside"}
+    return best_of(allowed, lambda one: _loss(kind, pilot, one)[of_cell])
+
+
+def _assembled(
+    kind: str, names: Sequence[str], answers: Mapping[str, Arrays], scenes: Arrays
+) -> dict[str, NDArray[np.generic]]:
+    """Answers whose every cell is that of the model named for it."""
+    cells = scenes[f"{kind}.cell"]
+    return {
+        signal: np.stack([answers[names[int(cell)]][signal][scene] for scene, cell in enumerate(cells)])
+        for signal in (f"{kind}.{name}" for name in POSITIONS[kind])
+    }
+
+
+def _cells(kind: str, scenes: Arrays, answers: Arrays, floor: Arrays) -> list[Cell]:
+    """The cells of one kind of motion."""
+    loss, trivial, slip = _loss(kind, scenes, answers), _loss(kind, scenes, floor), _slip(kind, scenes, answers)
+    members = {name: scenes[f"{kind}.cell"] == number for number, name in enumerate(CELLS[kind])}
+    found = []
+    for name, of_cell in members.items():
+        made = skill_cell(f"{kind} {name}", loss[of_cell], trivial[of_cell], marginal=_marginal(kind, scenes, of_cell))
+        figures = {"velocity_error": slip[of_cell].mean()}
+        usual = slip[members["inside"]].mean()
+        if name == "outside" and usual > LEAST_ERROR:
+            figures |= {"times_inside": slip[of_cell].mean() / usual, "times_inside_published": np.float64(PUBLISHED)}
+        found.append(replace(made, raw={**made.raw, **rounded(**figures)}))
+    return found
+
+
+def _moved(kind: str, scenes: Arrays, arrays: Arrays) -> Floats:
+    """How far balls are from where they were last seen [E, T, size], m; all of one kind side by side."""
+    last = history_of(scenes, f"{kind}.history").observations
+    parts = [arrays[name].astype(float) - last[name][:, -1:].astype(float) for name in POSITIONS[kind]]
+    return np.concatenate(parts, -1)
+
+
+def _loss(kind: str, scenes: Arrays, answers: Arrays) -> Floats:
+    """Squared error of positions [E], m2, summed over balls and averaged over steps."""
+    truth = _moved(kind, scenes, unpacked(scenes, f"{kind}.truth"))
+    return np.asarray(((_moved(kind, scenes, unpacked(answers, kind)) - truth) ** 2).sum(-1).mean(-1))
+
+
+def _marginal(kind: str, scenes: Arrays, of_cell: NDArray[np.bool_]) -> float:
+    """The loss of predicting the mean motion of a cell."""
+    moved = _moved(kind, scenes, unpacked(scenes, f"{kind}.truth"))[of_cell]
+    return float(moved.var(0).sum(-1).mean())
+
+
+def _slip(kind: str, scenes: Arrays, answers: Arrays) -> Floats:
+    """Mean absolute error of velocities [E], m/s, as they follow from positions."""
+    rates = [
+        np.diff(_moved(kind, scenes, one), axis=1, prepend=0.0) / STEP_S
+        for one in (unpacked(answers, kind), unpacked(scenes, f"{kind}.truth"))
+    ]
+    return np.asarray(np.abs(rates[0] - rates[1]).mean((1, 2)))
+
+
+def _pictures(lab: Parabola | Collision, shown: Arrays) -> NDArray[np.uint8]:
+    """[E, H, 64, 64, 3] of observations [E, H, *shape]."""
+    num_scenes, length = next(iter(shown.values())).shape[:2]
+    return np.stack(
+        [
+            [lab.drawn({name: value[scene, step] for name, value in shown.items()}) for step in range(length)]
+            for scene in range(num_scenes)
+        ]
+    )
+
+
+def _speed_panel(kind: str, scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:
+    """Errors of velocity over the speed at the start."""
+    history = history_of(scenes, f"{kind}.history").observations
+    speed = np.mean([np.abs(history[name][:, 0, 0].astype(float)) for name in SPEEDS[kind]], axis=0)
+    counted = scenes[f"{kind}.cell"] != len(MEETINGS)  # all but uniform motion
+    lines = []
+    for name, answers in told.items():
+        slip = _slip(kind, scenes, answers)
+        which = [counted & (speed >= low) & (speed < low + BIN) for low in np.arange(1.0, 6.0, BIN)]
+        middle = tuple(float(speed[one].mean()) for one in which if one.any())
+        lines.append(Line(name=name, x=middle, y=tuple(float(slip[one].mean()) for one in which if one.any())))
+    marks = (*SLOW, float("nan"), *FAST)
+    lines.append(Line(name="range of the logs", x=marks, y=tuple(0.0 * mark for mark in marks)))
+    what = "speed of the throw" if kind == "parabola" else "mean speed of the two balls"
+    return Panel(
+        title=f"{kind.title()}: error", x_label=f"{what} [m/s]", y_label="velocity error [m/s]", lines=tuple(lines)
+    )
+
+
+def _throw_panel(scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:
+    """The path of a throw outside."""
+    scene = int(np.flatnonzero(scenes["parabola.cell"] == CELLS["parabola"].index("outside"))[0])
+    shown = history_of(scenes, "parabola.history").observations["ball_position"][scene]
+    paths = {
+        "truth": scenes["parabola.truth.ball_position"],
+        **{n: a["parabola.ball_position"] for n, a in told.items()},
+    }
+    lines = []
+    for name, path in paths.items():
+        places = np.concatenate([shown, path[scene]]).astype(float)
+        lines.append(Line(name=name, x=tuple(places[:, 0].tolist()), y=tuple(places[:, 1].tolist())))
+    return Panel(title="A throw outside", x_label="x [m]", y_label="y [m]", lines=tuple(lines), equal=True)
+
+
+def _meeting_panel(scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:
+    """The places of two balls that meet outside, over time."""
+    scene = int(np.flatnonzero(scenes["collision.cell"] == CELLS["collision"].index("outside"))[0])
+    history = history_of(scenes, "collision.history").observations
+    lines = []
+    for signal in POSITIONS["collision"]:
+        shown = history[signal][scene, :, 0]
+        paths = {"truth": scenes[f"collision.truth.{signal}"], **{n: a[f"collision.{signal}"] for n, a in told.items()}}
+        for name, path in paths.items():
+            places = np.concatenate([shown, path[scene, :, 0]]).astype(float)
+            time = STEP_S * (np.arange(len(places)) - HISTORY + 1)
+            lines.append(Line(name=name, x=tuple(time.tolist()), y=tuple(places.tolist())))
+    return Panel(title="A meeting outside", x_label="time [s]", y_label="position [m]", lines=tuple(lines))

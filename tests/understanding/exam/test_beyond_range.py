@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.contracts.episode import Arrays, Episode
+from worldline.errors import UnreadableError
+from worldline.labs.collision import Collision
+from worldline.labs.parabola import FAST, SLOW, STRONG, Parabola
+from worldline.labs.playing import explore
+from worldline.understanding.exam.asking import history_of
+from worldline.understanding.exam.bank import as_world
+from worldline.understanding.exam.beyond_range import (
+    CELLS,
+    CLIPPED,
+    COPY,
+    HISTORY,
+    MEETINGS,
+    POSITIONS,
+    PUBLISHED,
+    UNIFORM,
+    BeyondRange,
+)
+from worldline.understanding.exam.contract import Pool
+from worldline.understanding.exam.examining import Examined, examine
+from worldline.understanding.exam.lawful import Lawful
+from worldline.understanding.exam.verdicts import verdict_of
+
+NUM_EPISODES = 150
+
+
+def logs_of(test: BeyondRange) -> dict[str, list[Episode]]:
+    return {one.name: [explore(one.make_lab(), seed, 30) for seed in range(NUM_EPISODES)] for one in test.curricula()}
+
+
+@pytest.fixture(scope="module")
+def examined() -> Examined:
+    test = BeyondRange()
+    return examine(test, 0, logs_of(test))
+
+
+def scores(examined: Examined, answers: Arrays) -> dict[str, float]:
+    grade = BeyondRange().grade(examined.scenes, answers, examined.references)
+    return {cell.name: cell.score.value for cell in grade.cells if cell.score is not None}
+
+
+def law_of(lab: Parabola | Collision, change: Callable[[Arrays], Arrays]) -> Lawful:
+    """The law, for who is told other actions."""
+    return Lawful(schema=lab.schema, law=lambda start, actions: lab.simulate(start, change(actions)))
+
+
+@pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.DEVELOPMENT, 1), (Pool.REPORT, 1)])
+def test_it_holds(pool: Pool, seed: int) -> None:
+    test = BeyondRange(pool=pool, num_scenes=60)
+    assert examine(test, seed, logs_of(test)).flaws == ()
+
+
+def test_the_oracle_passes_and_what_copies_fails_outside_alone(examined: Examined) -> None:
+    assert examined.flaws == ()
+    assert verdict_of(examined.oracle) == "PASS"
+    copy, clipped = ({c.name: c for c in examined.must_fail[name].cells} for name in (COPY, CLIPPED))
+    for kind in CELLS:
+        inside, outside = copy[f"{kind} inside"], copy[f"{kind} outside"]
+        assert inside.score is not None
+        assert inside.score.value > 0.6
+        assert outside.score is not None
+        assert outside.score.value < 0.1
+        assert outside.raw["times_inside"] > 3
+        assert outside.raw["times_inside_published"] == pytest.approx(PUBLISHED, abs=1e-5)
+        exact, cut = clipped[f"{kind} unseen"], clipped[f"{kind} outside"]
+        assert exact.score is not None
+        assert exact.score.value > 0.999
+        assert cut.score is not None
+        assert cut.score.value < 0.35
+    assert all(verdict_of(grade) == "FAIL" for grade in examined.must_fail.values())
+    assert "collision outside: nearest training case" in examined.references.floor_name
+
+
+def test_uniform_motion_is_a_gate(examined: Examined) -> None:
+    name = f"collision {UNIFORM}"
+    right, wrong = (
+        next(cell for cell in grade.cells if cell.name == name)
+        for grade in (examined.oracle, examined.must_fail[CLIPPED])
+    )
+    assert right.score is wrong.score is None
+    assert right.note.startswith("gated")
+    assert not right.note.endswith("worse")
+    assert wrong.note.endswith("worse")
+
+
+def test_faults_are_noticed(examined: Examined) -> None:
+    truth = examined.references.oracle
+    late = {name: np.concatenate([value[:, :1], value[:, :-1]], 1) for name, value in truth.items()}
+    swapped = {**truth, "collision.left_position": truth["collision.right_position"]}
+    other = {name: value[np.random.default_rng(0).permutation(len(value))] for name, value in truth.items()}
+    for answers in (late, swapped, other):
+        assert min(scores(examined, answers).values()) < 0.9
+    assert min(scores(examined, other).values()) < 0
+    assert min(scores(examined, late)[f"parabola {cell}"] for cell in CELLS["parabola"]) < 0.7
+
+
+def test_wrong_actions_are_noticed(examined: Examined) -> None:
+    test = BeyondRange()
+    labs = {one.name: one.make_lab() for one in test.curricula()}
+    for change, due in (
+        (lambda a: {n: -v for n, v in a.items()}, 0.0),
+        (lambda a: {n: 0 * v for n, v in a.items()}, 0.8),
+    ):
+        worlds = {name: as_world(law_of(lab, change)) for name, lab in labs.items()}
+        found = scores(examined, test.ask(worlds, examined.scenes))
+        assert max(found[f"parabola {cell}"] for cell in CELLS["parabola"]) < due
+
+
+def test_scenes_are_where_they_say_and_stay_in_the_field_of_the_logs(examined: Examined) -> None:
+    scenes, logs = examined.scenes, logs_of(BeyondRange())
+    throw = history_of(scenes, "parabola.history").observations
+    number = scenes["parabola.cell"]
+    speed, gravity = throw["ball_velocity"][:, 0, 0], throw["gravity"][:, 0, 0]
+    outside, unseen = (number == CELLS["parabola"].index(name) for name in ("outside", "unseen"))
+    assert speed[outside].min() >= 4.5
+    assert speed[outside].max() <= 6
+    assert (speed[unseen] >= FAST[0]).all()
+    assert (gravity[unseen] >= STRONG[0]).all()
+    meeting = history_of(scenes, "collision.history").observations
+    left, right = meeting["left_velocity"][:, 0, 0], -meeting["right_velocity"][:, 0, 0]
+    unseen = scenes["collision.cell"] == CELLS["collision"].index("unseen")
+    assert (left[unseen] >= FAST[0]).all()
+    assert (right[unseen] <= SLOW[1]).all()
+    for kind, names in POSITIONS.items():
+        logged = logs[f"{kind}-report"]
+        for name in names:
+            seen = np.concatenate([one.observations[name] for one in logged])
+            asked = scenes[f"{kind}.truth.{name}"]
+            asked = asked[scenes[f"{kind}.cell"] < len(MEETINGS)]
+            assert (asked.min((0, 1)) >= seen.min(0) - 0.5).all()
+            assert (asked.max((0, 1)) <= seen.max(0) + 0.5).all()
+
+
+def test_balls_meet_while_they_are_asked_about(examined: Examined) -> None:
+    scenes = examined.scenes
+    start = history_of(scenes, "collision.history").observations
+    met = scenes["collision.cell"] < len(MEETINGS)
+    turned = np.diff(scenes["collision.truth.left_position"][:, -2:, 0], axis=1)[:, 0] / 0.05
+    assert (np.abs(turned - start["left_velocity"][:, 0, 0])[met] > 1.0).all()
+    apart = start["right_position"][:, -1, 0] - start["left_position"][:, -1, 0]
+    assert (apart[met] > 1.2).all()
+
+
+def test_it_is_the_same_for_the_same_seed_and_graded_alike(examined: Examined) -> None:
+    again = BeyondRange().generate(0)
+    assert all(np.array_equal(again[name], value) for name, value in examined.scenes.items())
+    for name, value in examined.references.oracle.items():
+        kind, _, signal = name.partition(".")
+        np.testing.assert_allclose(value, again[f"{kind}.truth.{signal}"], atol=1e-5)
+    stored = {name: value.copy() for name, value in examined.references.oracle.items()}
+    assert BeyondRange().grade(again, stored, examined.references) == examined.oracle
+
+
+def test_a_world_without_positions_is_unreadable() -> None:
+    test = BeyondRange(num_scenes=10)
+    worlds = {}
+    for one in test.curricula():
+        lab = one.make_lab()
+        kept = tuple(signal for signal in lab.schema.signals if not signal.name.endswith("position"))
+        worlds[one.name] = as_world(Lawful(schema=replace(lab.schema, signals=kept), law=lab.simulate))
+    with pytest.raises(UnreadableError, match="ball_position"):
+        test.ask(worlds, test.generate(0))
+
+
+def test_a_picture_of_it_marks_the_range_of_the_logs(examined: Examined) -> None:
+    shown = BeyondRange().exhibit(examined.scenes, examined.references.oracle, examined.references)
+    names = [{line.name for line in panel.lines} for panel in shown.panels]
+    assert names[:2] == [{COPY, "this world", "range of the logs"}] * 2
+    assert names[2:] == [{COPY, "this world", "truth"}] * 2
+    copied = next(line for line in shown.panels[0].lines if line.name == COPY)
+    assert copied.x[-1] > 5
+    assert copied.y[-1] > 3 * copied.y[0]
+
+
+def test_with_pictures_the_history_shows_what_the_vectors_say() -> None:
+    test = BeyondRange(pixels=True, num_scenes=10)
+    scenes = test.generate(0)
+    for one in test.curricula():
+        lab, kind = one.make_lab(), one.name.partition("-")[0]
+        history = history_of(scenes, f"{kind}.history").observations
+        assert history["camera"].shape[1:] == (HISTORY, 64, 64, 3)
+        given = {name: value[3, 2] for name, value in history.items()}
+        shown = lab.reset(seed=0, options={n: v for n, v in given.items() if n != "camera"})[0]["camera"]
+        np.testing.assert_array_equal(shown, given["camera"])
