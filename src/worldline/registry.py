@@ -59,9 +59,15 @@ BUILTIN: dict[str, dict[str, str]] = {
         "minari": "worldline.data.formats.minari.logs:export_minari",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
-    "test": {},
+    "test": {
+        "P2": "worldline.understanding.exam.energy:WorkAndEnergy",
+        "T1": "worldline.understanding.exam.horizon:TrustedHorizon",
+    },
     "lab": {
+        "elastic-pucks": "worldline.labs.elastic_pucks:ElasticPucks",
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
+        "pendulum": "worldline.labs.pendulum:Pendulum",
+        "two-bodies": "worldline.labs.two_bodies:TwoBodies",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
         "wind": "worldline.labs.wind:Wind",
     },
