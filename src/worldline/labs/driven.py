@@ -59,8 +59,9 @@ class Driven(Lab, Configured, Locates):
         if pictures:
             shown["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(shown)
+        edges = {one.name: tuple(edge.astype(np.float32) for edge in bounds(one)) for one in pushes}
         self.action_space = gymnasium.spaces.Dict(
-            {one.name: box(*(edge.astype(np.float32) for edge in bounds(one)), dtype=np.float32) for one in pushes}
+            {name: box(low, high, dtype=np.float32) for name, (low, high) in edges.items()}
         )
         self._state: Floats = np.zeros((1, sum(one.size for one in moving)))
         self._damping: Floats = np.zeros(1)
