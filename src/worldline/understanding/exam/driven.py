@@ -106,7 +106,7 @@ def present(scenes: Arrays, system: str) -> dict[str, NDArray[np.generic]]:
 
 def damped_by(scenes: Arrays, system: str, damping: float) -> NDArray[np.bool_]:
     """Which scenes [E] have this damping."""
-    return np.isclose(present(scenes, system)["damping"][:, 0].astype(float), damping)
+    return np.asarray(np.isclose(present(scenes, system)["damping"][:, 0].astype(float), damping))
 
 
 @final
