@@ -29,9 +29,7 @@ every_lab = pytest.mark.parametrize("name", LABS)
 
 def pushes_of(lab: Driven, seed: int, num: int, num_steps: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return {
-        one.name: rng.uniform(*bounds(one), (num, num_steps, *one.shape)).astype(np.float32) for one in lab.pushes
-    }
+    return {one.name: rng.uniform(*bounds(one), (num, num_steps, *one.shape)).astype(np.float32) for one in lab.pushes}
 
 
 def starts_of(lab: Driven, seed: int, num: int, damping: float) -> dict[str, np.ndarray]:
@@ -89,7 +87,7 @@ def test_it_goes_on_from_any_observation(name: str, seed: int, at: int) -> None:
         np.testing.assert_allclose(value[0], episode.observations[signal][at + 1 :], atol=1e-5)
     located = lab.locate({signal: value[at] for signal, value in episode.observations.items()})
     twin = replay(lab, 0, {signal: value[at:] for signal, value in episode.actions.items()}, located)
-    for signal, value in path.items():
+    for signal in path:
         np.testing.assert_array_equal(twin.observations[signal], episode.observations[signal][at:])
 
 

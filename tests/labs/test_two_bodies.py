@@ -72,9 +72,7 @@ def test_both_are_drawn_where_they_are() -> None:
         np.testing.assert_allclose([x, y], place, atol=0.08)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"masses": (0.0, 1.0)}, {"strength": -1.0}, {"softening": 0.0}, {"trap": -1.0}]
-)
+@pytest.mark.parametrize("settings", [{"masses": (0.0, 1.0)}, {"strength": -1.0}, {"softening": 0.0}, {"trap": -1.0}])
 def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(InputError, match="must be"):
         TwoBodies(**settings)

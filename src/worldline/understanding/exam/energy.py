@@ -160,7 +160,7 @@ class WorkAndEnergy(ExamTest):
         return lab_of(system, self.pool, pixels=self.pixels)
 
 
-def energies(lab: Driven, scenes: Arrays, path: Arrays, system: str) -> Float[np.ndarray, "E T+1"]:
+def energies(lab: Driven, scenes: Arrays, path: Arrays, system: str) -> Float[np.ndarray, "E steps"]:
     """Energy of the last observation that was shown, which is true, and of each step of a path after it, J.
 
     Args:
