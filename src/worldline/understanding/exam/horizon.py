@@ -172,7 +172,8 @@ class TrustedHorizon(ExamTest):
         scored = np.flatnonzero(floor[:, :last].mean(0) > GATE)
         raw = {
             **rounded(loss=loss[:, :last].mean(), floor=floor[:, :last].mean()),
-            **rounded(horizon=last, num_scored=len(scored), last_with_skill=_last_with_skill(loss, floor)),
+            **rounded(horizon=float(last), num_scored=float(len(scored))),
+            **rounded(last_with_skill=float(_last_with_skill(loss, floor))),
         }
         name = f"{system}, damping {damping:g}"
         if not len(scored):
