@@ -43,7 +43,7 @@ from worldline.labs.wind import Wind
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.greenhouse import greenhouse, greenhouse_split, record_greenhouse
 from worldline.recipes.vectors import vectors
-from worldline.testing.chance import tails
+from worldline.understanding.chance import tails
 from worldline.workflows.record import record
 from worldline.workflows.training import learn_world
 from worldline.worlds.calibration import calibrate

@@ -42,7 +42,7 @@ from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.greenhouse import SCHEMA, greenhouse, make_greenhouse, record_greenhouse
 from worldline.recipes.two_rooms import two_rooms
-from worldline.testing.chance import tails
+from worldline.understanding.chance import tails
 from worldline.workflows.goals import OFFSET, reached
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record

@@ -11,8 +11,8 @@ from worldline.contracts.engine import Card, Samples
 from worldline.contracts.episode import Episode
 from worldline.engines.trivial import ActionBlind, Linear, Persistence
 from worldline.errors import DataError, InputError
-from worldline.testing.chance import tails
 from worldline.testing.toys import Integrator
+from worldline.understanding.chance import tails
 from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.pieces import cut, errors
 

@@ -12,8 +12,8 @@ from worldline.contracts.world import Prediction, Surprise
 from worldline.engines.trivial import Linear
 from worldline.errors import ConfigError, InputError, WorldlineError
 from worldline.planners.cem import CrossEntropy
-from worldline.testing.chance import tails
 from worldline.testing.toys import Integrator
+from worldline.understanding.chance import tails
 from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.session import Session

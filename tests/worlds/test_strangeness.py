@@ -9,8 +9,8 @@ import pytest
 from worldline.contracts.episode import Episode, History
 from worldline.engines.trivial import Linear
 from worldline.planners.cem import CrossEntropy
-from worldline.testing.chance import tails
 from worldline.testing.toys import Integrator
+from worldline.understanding.chance import tails
 from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.pieces import cut

@@ -18,7 +18,6 @@ from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.cards import ABILITIES, check_card
-from worldline.testing.chance import separation
 from worldline.testing.clauses import Clause, difference, run
 from worldline.testing.cuts import (
     Cut,
@@ -36,6 +35,7 @@ from worldline.testing.engine_case import EngineCase
 from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_tell
 from worldline.testing.engine_parts import parts_restore
 from worldline.testing.world_case import corrupt
+from worldline.understanding.chance import separation
 
 CARD = Clause(name="engine.card", look="Engine.describe; predicts and context are what imagine and observe do")
 ABILITY = Clause(name="engine.abilities", look="Card.abilities; exactly the optional classes that the engine is of")

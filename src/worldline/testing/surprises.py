@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.world import Surprise
-from worldline.testing.chance import separation, tails
 from worldline.testing.clauses import Clause
 from worldline.testing.confidence import seldom_small
 from worldline.testing.cuts import places
 from worldline.testing.world_case import WorldCase, jump
+from worldline.understanding.chance import separation, tails
 
 MOST_MOMENTS, LARGEST_P_VALUE = 10, 0.1
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from worldline.errors import InputError
-from worldline.testing.chance import separation, tails
+from worldline.understanding.chance import separation, tails
 
 
 def test_tails_of_a_fair_coin() -> None:
