@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from worldline.cli.audit import audit
 from worldline.cli.catalogue import alias, promote, publish, roll_back, shadow, worlds
 from worldline.cli.check import check
 from worldline.cli.conform import conform
@@ -44,6 +45,6 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(record)
 app.command("import")(import_logs)
-for command in (check, show, export, learn, publish, worlds, alias, shadow, promote, serve, conform, version):
+for command in (check, show, export, learn, publish, worlds, alias, shadow, promote, serve, conform, audit, version):
     app.command()(command)
 app.command("rollback")(roll_back)
