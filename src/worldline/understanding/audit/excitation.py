@@ -114,8 +114,7 @@ def _share(left: Floats, centred: Floats, rows: Rows, weights: Floats) -> Estima
     sums = cluster_sums(np.stack([left**2, centred**2], 1), rows.episode, rows.num_episodes)
     draws = weights @ sums
     value = min(1.0, float(sums[:, 0].sum() / sums[:, 1].sum()))
-    one = curve(np.array([value]), np.minimum(1.0, ratio(draws[:, 0], draws[:, 1]))[:, None]).at(1)
-    return one
+    return curve(np.array([value]), np.minimum(1.0, ratio(draws[:, 0], draws[:, 1]))[:, None]).at(1)
 
 
 def placebos(

@@ -18,7 +18,6 @@ from worldline.understanding.audit.evidence import JointCoverage, LeakCheck, Ran
 from worldline.understanding.cases import Cases, cut, forecasts, spread
 from worldline.understanding.chance import tails
 from worldline.understanding.diagnostics import Diagnostics
-from worldline.understanding.statistics import Floats
 
 EXACT: Final = 1e-5
 """Relative difference that is rounding."""

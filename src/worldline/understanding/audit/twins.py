@@ -23,7 +23,7 @@ from worldline.contracts.world import World
 from worldline.errors import DataError
 from worldline.understanding.audit.evidence import TwinTest
 from worldline.understanding.exam.asking import means
-from worldline.understanding.exam.scoring import score, skill_cell
+from worldline.understanding.exam.scoring import skill_cell
 from worldline.understanding.exam.verdicts import verdict_of
 from worldline.understanding.statistics import Floats, ratio
 
@@ -209,8 +209,7 @@ def twin_effect(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade
             for k, part in enumerate((told - true, true, told * true))
         )
         cells.append(skill_cell(signal.name, loss, floor, marginal=floor))
-        found = score(lambda w, a=inner, b=floor: ratio(w @ a, w @ b), len(loss))
-        gain = float("nan") if found is None else found.value
+        gain = float(ratio(inner.sum(keepdims=True), floor.sum(keepdims=True))[0])
         conditions.append(
             Condition(
                 name=f"gain of {signal.name} in [{GAIN[0]}, {GAIN[1]}]",

@@ -165,8 +165,8 @@ def _unidentified(found: Measured) -> list[str]:
     if dull:
         names = [f"{label(one.action)} ({number(one.left.value, 2)})" for one in dull]
         said.append(
-            f"Do not plan with {listing(names)}: the logs leave no more than that share of it to chance, so its effects "
-            "are NOT IDENTIFIABLE. Forecasts hold as long as actions are chosen as they were."
+            f"Do not plan with {listing(names)}: the logs leave no more than that share of it to chance, so its "
+            "effects are NOT IDENTIFIABLE. Forecasts hold as long as actions are chosen as they were."
         )
     if hidden:
         said.append(
