@@ -9,12 +9,14 @@ from worldline.contracts.evaluation import Verdict
 from worldline.understanding.audit.effect_picture import effect_picture
 from worldline.understanding.audit.evidence import Effect, Measured, Told
 from worldline.understanding.audit.excitation import ENOUGH, MATERIAL
-from worldline.understanding.audit.verdict import judged, usable
+from worldline.understanding.audit.verdict import beaten, does, judged, usable
 from worldline.understanding.blocks import SHARES, block, note
 from worldline.understanding.charts import Dot, IntervalChart, interval_chart, nice_ticks, zero_ticks
 from worldline.understanding.findings import Finding
 from worldline.understanding.markup import Html, numbers, table, tag
+from worldline.understanding.statistics import Estimate
 from worldline.understanding.wording import (
+    MINUTE_S,
     label,
     listing,
     number,
@@ -37,6 +39,12 @@ _TOLD: Final[dict[Told, tuple[str, str]]] = {
     "unclear": ("soft", "the logs are too few"),
     "not identifiable": ("unclear", "NOT IDENTIFIABLE"),
 }
+_HELD: Final = {"holds": ("good", "✓ holds"), "narrow": ("bad", "✗ too narrow"), "wide": ("unclear", "≈ too wide")}
+_TRUSTED: Final = (
+    "Trusted: at every step up to there its error is below persistence's and, where actions help a linear model, below "
+    "that of a linear model without actions, beyond chance; and a linear model with actions is not clearly better. "
+    "Where a comparison errs by next to nothing, it need only not be worse."
+)
 _WORST: Final[tuple[Told, ...]] = ("not identifiable", "opposite", "apart", "agrees", "unclear", "none")
 
 
@@ -50,10 +58,10 @@ def effects_block(found: Measured) -> Html:
     head = tag("div", {"class": "lags"}, *(tag("span", {}, str(lag)) for lag in lags))
     rows = [_effect_row(group, found) for group in groups[:MOST_ROWS]]
     titles = ["a deviation of … on …", head, "the world", "the logs", "largest after", "compared"]
-    one_step = "a step" if step_s is None else f"a step ({span(1, step_s)})" if step_s >= 60 else "a step"
+    each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
-        "One deviation of an action, for one step, and what follows after so many steps: the world in teal, the logs as "
-        f"a dashed line in their band. Later actions are held. Steps count from 1, {one_step} each."
+        "One deviation of an action, for one step, and what follows after so many steps"
+        f"{each}: the world as a line with intervals, the logs dashed in a band. Later actions are held."
     )
     body = tag("div", {"class": "effects"}, table(titles, rows, caption=caption))
     left = len(groups) - MOST_ROWS
@@ -76,11 +84,17 @@ def _effect_row(group: Sequence[Effect], found: Measured) -> list[str]:
     return [
         title,
         effect_picture(group),
-        quantity(largest.world.value, largest.unit),
-        "–" if unknown or largest.logs is None else quantity(largest.logs.value, largest.unit),
+        _with_interval(largest.world, largest.unit),
+        "–" if unknown or largest.logs is None else _with_interval(largest.logs, largest.unit),
         plural(largest.lag, "step"),
         tag("span", {"class": f"told verdict {style}"}, words),
     ]
+
+
+def _with_interval(found: Estimate, unit: str) -> Html:
+    """A figure, and its interval below it."""
+    interval = f"{number(found.low)} to {number(found.high)}"
+    return tag("span", {}, quantity(found.value, unit), tag("small", {}, interval))
 
 
 def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Html:
@@ -121,12 +135,12 @@ def horizon_block(found: Measured) -> Html:
     rows = [
         Dot(
             label=label(one.signal), value=one.steps, low=0, high=one.steps,
-            text=span(one.steps, step_s) + (f", then {label(one.stops)}" if one.stops else ", to the end"),
+            text=span(one.steps, step_s) + (f"; then {does(one.stops)}" if one.stops else ", to the end"),
             style="world" if one.steps == one.of else "floor" if one.steps else "missed",
         )
         for one in found.trusted
     ]  # fmt: skip
-    title = "Steps up to which it beats everything trivial"
+    title = "Steps up to which it is to be trusted"
     said = "; ".join(f"{row.label}: {row.text}" for row in rows)
     ticks = [mark for mark in nice_ticks(0, end, 5) if mark <= end] if end > 1 else [0, 1]
     ticks = ticks if ticks[-1] == end else [*ticks, end]
@@ -136,11 +150,13 @@ def horizon_block(found: Measured) -> Html:
     good = [label(one.signal) for one in usable(found)]
     bad = [label(one.signal) for one in found.trusted if not one.steps]
     if not good:
-        return block(Finding(text="Something trivial does as well, on every signal.", verdict="bad"), _chart(chart))
+        return block(Finding(text="It is to be trusted on no signal.", verdict="bad"), _chart(chart), note(_TRUSTED))
     shortest = min(one.steps for one in usable(found))
     text = f"It is to be trusted on {listing(good)} for {span(shortest, step_s)} at least."
-    text += f" On {listing(bad)} something trivial does as well." if bad else ""
-    return block(Finding(text=text, verdict="unclear" if bad or shortest < end else "good"), _chart(chart))
+    text += f" On {listing(bad)} it is not." if bad else f" There it predicts {beaten(found, found.trusted[0].signal)}."
+    return block(
+        Finding(text=text, verdict="unclear" if bad or shortest < end else "good"), _chart(chart), note(_TRUSTED)
+    )
 
 
 def _chart(chart: IntervalChart) -> Html:
@@ -182,10 +198,8 @@ def joint_block(found: Measured) -> Html:
             number(one.too_many, 2),
             tag(
                 "span",
-                {
-                    "class": f"verdict {'good' if one.verdict == 'holds' else 'bad' if one.verdict == 'narrow' else 'unclear'}"
-                },
-                {"holds": "✓ holds", "narrow": "✗ too narrow", "wide": "≈ too wide"}[one.verdict],
+                {"class": f"verdict {_HELD[one.verdict][0]}"},
+                _HELD[one.verdict][1],
             ),
         ]
         for one in found.coverage

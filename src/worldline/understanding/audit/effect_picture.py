@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from worldline.understanding.audit.effects import MATERIAL
 from worldline.understanding.audit.evidence import Effect
 from worldline.understanding.markup import Html, tag
 from worldline.understanding.wording import number, pretty_unit
@@ -19,7 +20,8 @@ def effect_picture(effects: Sequence[Effect]) -> Html:
     Args:
         effects: of one action on one signal, by lag.
     """
-    ends = [0.0]
+    least = MATERIAL * effects[0].spread  # next to nothing must look like it
+    ends = [-least, least]
     for one in effects:
         ends += [one.world.low, one.world.high]
         ends += [] if one.logs is None else [one.logs.low, one.logs.high]

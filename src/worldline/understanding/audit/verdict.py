@@ -16,6 +16,7 @@ FAR_OFF: Final = 0.2
 FEW_EPISODES: Final = 20
 MOST: Final = 0.5
 """Share of the effects that logs can tell from which on a world that gets them wrong is unfit."""
+LINE: Final = "linear"
 NO_TWINS: Final = "Cause and effect were not tested against twins: logs alone never show that."
 
 
@@ -84,9 +85,8 @@ def _broken(found: Measured) -> list[str]:
 def _worthless(found: Measured) -> list[str]:
     if usable(found) or not found.trusted:
         return []
-    stops = listing(list(dict.fromkeys(label(one.stops) for one in found.trusted if one.stops)))
-    end = span(found.diagnostics.horizon, found.diagnostics.step_s)
-    return [f"On no signal does it predict better than {stops}, at any distance up to {end}."]
+    stops = listing(list(dict.fromkeys(does(one.stops) for one in found.trusted)))
+    return [f"It is to be trusted on no signal: {stops}, from the first step."]
 
 
 def _unheeded(found: Measured) -> list[str]:
@@ -112,6 +112,18 @@ def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
     return min((one for one in gaps if one.signal is None), key=lambda one: one.increase.high, default=None)
 
 
+def beaten(found: Measured, signal: str) -> str:
+    """What is beaten on a signal, in words, where it is trusted: a line need only not be better."""
+    rivals = list(dict.fromkeys(one.against for one in found.diagnostics.skills if one.signal == signal))
+    lesser = [label(name) for name in rivals if name != LINE]
+    return f"better than {listing(lesser)}" + (", and a linear model does no better" if LINE in rivals else "")
+
+
+def does(name: str) -> str:
+    """What ends trust in the world: a line that does better, or something trivial that does as well."""
+    return "a linear model does better" if name == LINE else f"{label(name)} does as well"
+
+
 def _enough(found: Measured) -> bool:
     return any(one.enough for one in found.excitation)
 
@@ -135,11 +147,12 @@ def _horizons(found: Measured) -> list[str]:
     short = [one for one in usable(found) if one.steps < one.of]
     for steps in sorted({one.steps for one in short}):
         names = [label(one.signal) for one in short if one.steps == steps]
-        stops = listing(list(dict.fromkeys(label(one.stops) for one in short if one.steps == steps)))
-        said.append(f"Predict {listing(names)} no further than {span(steps, step_s)}: beyond, {stops} does as well.")
+        stops = listing(list(dict.fromkeys(does(one.stops) for one in short if one.steps == steps)))
+        said.append(f"Predict {listing(names)} no further than {span(steps, step_s)}: beyond, {stops}.")
     if useless and usable(found):
         names = [label(one.signal) for one in useless]
-        said.append(f"Do not use what it says of {listing(names)}: something trivial does as well.")
+        stops = listing(list(dict.fromkeys(does(one.stops) for one in useless)))
+        said.append(f"Do not use what it says of {listing(names)}: {stops}, from the first step.")
     return said
 
 
@@ -230,12 +243,8 @@ def _good(found: Measured) -> list[str]:
     best = sorted(usable(found), key=lambda one: -one.steps)
     if best:
         names = [label(one.signal) for one in best if one.steps == best[0].steps]
-        rivals = listing(list(dict.fromkeys(label(one.against) for one in found.diagnostics.skills)))
         said.append(
-            f"It predicts {listing(names)} up to {span(best[0].steps, step_s)} ahead; no further trust is due where "
-            f"{rivals} do as well."
-            if best[0].steps < best[0].of
-            else f"It predicts {listing(names)} better than anything trivial ({rivals}) at every step up to "
+            f"It predicts {listing(names)} {beaten(found, best[0].signal)} at every step up to "
             f"{span(best[0].steps, step_s)}."
         )
     weakest = weakest_gap(found.diagnostics.gaps)
