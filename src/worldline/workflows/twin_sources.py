@@ -11,7 +11,7 @@ import numpy as np
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.schema import Role, Schema
 from worldline.errors import UnreadableError, UnsupportedError
-from worldline.labs.spaces import from_signals, schema_of, to_signals
+from worldline.labs.spaces import Layout, schema_of
 from worldline.recipes.greenhouse import EPISODE_DAYS, FIRST_DAY, NUM_STEPS, SCHEMA, Plant
 from worldline.understanding.audit.twins import TwinSource
 from worldline.workflows.record import make
@@ -70,14 +70,15 @@ class EnvironmentTwins(TwinSource):
     def run(self, seed: int, actions: Arrays) -> Episode:
         """See `TwinSource`; after an end the last observation is held."""
         with closing(make(self.name)) as environment:
-            raw, over = environment.reset(seed=seed)[0], False
-            seen = [to_signals(raw, environment.observation_space, Role.OBSERVATION)]
+            shows = Layout(environment.observation_space, Role.OBSERVATION)
+            takes = Layout(environment.action_space, Role.ACTION)
+            shown, over = shows.read(environment.reset(seed=seed)[0]), False
+            seen = [shown]
             for step in range(len(next(iter(actions.values())))):
                 if not over:
                     one = {name: np.asarray(value[step]) for name, value in actions.items()}
-                    action = from_signals(one, environment.action_space, Role.ACTION)
-                    raw, _, over, _, _ = environment.step(action)
-                    shown = to_signals(raw, environment.observation_space, Role.OBSERVATION)
+                    raw, _, over, _, _ = environment.step(takes.write(one))
+                    shown = shows.read(raw)
                 seen.append(shown)
         return Episode(
             observations={name: np.stack([one[name] for one in seen]) for name in seen[0]}, actions=dict(actions)

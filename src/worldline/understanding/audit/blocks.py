@@ -254,7 +254,7 @@ def placebo_block(found: Measured) -> Html:
         for one in ranked
     ]  # fmt: skip
     ends = max(0.2, *(max(abs(row.low), abs(row.high)) for row in rows))
-    title = "Correlation of the last error with the next action's unforeseen part"
+    title = "Correlation of the last error with the next action, beyond what was just seen"
     said = "; ".join(f"{row.label} {row.text}" for row in rows)
     chart = IntervalChart(
         title=title, alt=f"{title}: {said}", rows=rows, ticks=zero_ticks([-ends], [ends]), show=tick, zero=True,
@@ -262,15 +262,15 @@ def placebo_block(found: Measured) -> Html:
     )  # fmt: skip
     there = listing(sorted({label(one.action) for one in found.placebo if one.found}))
     text = (
-        f"Its errors foretell {there}: something that is not logged drives both, or actions are logged late."
+        f"Its errors foretell {there}: a controller with a memory acts on both, or something that is not logged."
         if there
-        else "Its errors say nothing of actions that come after them, as it should be."
+        else "Its errors say nothing of the actions that come after them, as it should be."
     )
     most = max(found.placebo, key=lambda one: abs(one.raw.value))
     small = (
-        "A placebo: an action cannot cause an error that came before it. What a controller's answer to what it sees "
-        f"explains is taken out first (with it, correlations reach {number(abs(most.raw.value), 2)}). Counted if sure "
-        f"among all pairs and at least {MATERIAL}."
+        "A placebo: an action cannot cause an error that came before it. What the last observation and action explain "
+        f"of it is taken out first (with that, correlations reach {number(abs(most.raw.value), 2)}). Counted if sure "
+        f"among all pairs and at least {MATERIAL}. A cause that is drawn anew at every step does not show here."
     )
     return block(Finding(text=text, verdict="bad" if there else "good"), _chart(chart), note(small))
 

@@ -54,8 +54,8 @@ class Placebo:
         action: signal and component.
         signal: signal and component whose error is meant.
         raw: correlation as it is; a controller that answers to what it sees makes one.
-        value: correlation with what of the action does not follow from the history, which nothing that is logged
-            explains: 0 unless something hidden drives both, or actions are logged late.
+        value: correlation with what of the action the last observation and action do not explain: 0 unless actions
+            follow from something with a memory, a controller's or a hidden cause's.
         found: whether it is there beyond chance, all pairs considered.
     """
 

@@ -1,8 +1,9 @@
 """What of the actions does not follow from the history: only from that can effects be told.
 
-The same part serves as a placebo. A controller answers to what it sees, so errors of a world and later actions go
-together for good reasons. What of an action does not follow from anything logged must know nothing of the error that
-the world made one step before it, unless something hidden drives both, or the log has its actions late.
+The placebo looks at the error of a world and the action that comes after it, which cannot have caused it. A controller
+answers to what it sees, and a lever is held for a while, so both go together for good reasons: what the last
+observation and the last action explain is taken out. What is left comes from something with a memory: a controller's,
+or a hidden cause of both. Logs cannot tell which; nor do they show a hidden cause that is drawn anew at every step.
 """
 
 from __future__ import annotations
@@ -39,17 +40,15 @@ class Innovations:
         rows: that were looked at, thinned where there are many.
         linear: [n, m] left by a linear regression on the history.
         bent: [n, m] left by one that can bend.
+        least: [n, m] of each component what the better of both leaves.
+        unexplained: [n, m] the same where the last observation, the last action and the inputs alone are known.
     """
 
     rows: Rows
     linear: Floats
     bent: Floats
-
-    @property
-    def least(self) -> Floats:
-        """[n, m] of each component the residual of the better regression."""
-        better = (self.bent**2).mean(0) < (self.linear**2).mean(0)
-        return np.where(better, self.bent, self.linear)
+    least: Floats
+    unexplained: Floats
 
 
 def innovations(rows: Rows, *, seed: int) -> Innovations:
@@ -64,11 +63,24 @@ def innovations(rows: Rows, *, seed: int) -> Innovations:
         chosen = np.zeros(len(rows.episode), bool)
         chosen[draw.permutation(len(chosen))[:MOST_ROWS]] = True
         rows = rows.of(chosen)
-    history = np.clip(scaled(clipped(rows.history)), -6, 6)
-    groups = np.unique(rows.episode, return_inverse=True)[1]
-    fold = folds(groups, draw)
-    bending = np.concatenate([history, waves(history, min(150, len(history) // 10), draw)], 1)
-    return Innovations(rows=rows, linear=_left(history, rows.action, fold), bent=_left(bending, rows.action, fold))
+    fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
+    linear, bent = _both(rows.history, rows.action, fold, draw)
+    present = _both(rows.present, rows.action, fold, draw)
+    return Innovations(rows=rows, linear=linear, bent=bent, least=_better(linear, bent), unexplained=_better(*present))
+
+
+def _both(
+    known: Floats, target: Floats, fold: Int[np.ndarray, "n"], draw: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """What a linear regression leaves, and one that can bend."""
+    table = np.clip(scaled(clipped(known)), -6, 6)
+    bending = np.concatenate([table, waves(table, min(150, len(table) // 10), draw)], 1)
+    return _left(table, target, fold), _left(bending, target, fold)
+
+
+def _better(one: Floats, other: Floats) -> Floats:
+    """Of each component the smaller residuals."""
+    return np.where((other**2).mean(0) < (one**2).mean(0), other, one)
 
 
 def _left(table: Floats, target: Floats, fold: Int[np.ndarray, "n"]) -> Floats:
@@ -154,8 +166,8 @@ def placebos(
     for a, action in enumerate(names[0]):
         for s, signal in enumerate(names[1]):
             raw = _correlation(error[:, s], rows.action[theirs, a], cluster, weights, 0.05)
-            own = _correlation(error[:, s], found.least[theirs, a], cluster, weights, 0.05)
-            sure = _correlation(error[:, s], found.least[theirs, a], cluster, weights, ALPHA / count)
+            own = _correlation(error[:, s], found.unexplained[theirs, a], cluster, weights, 0.05)
+            sure = _correlation(error[:, s], found.unexplained[theirs, a], cluster, weights, ALPHA / count)
             there = (sure.low > 0 or sure.high < 0) and abs(own.value) >= MATERIAL
             told.append(Placebo(action=action, signal=signal, raw=raw, value=own, found=bool(there)))
     return tuple(told)

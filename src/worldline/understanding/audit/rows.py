@@ -53,6 +53,12 @@ class Rows:
         flat = (one.reshape(len(one), -1) for one in (self.states, self.before, self.inputs))
         return np.concatenate([part.astype(float) for part in flat], 1)
 
+    @property
+    def present(self) -> Floats:
+        """[n, P] the last observation, the last action and the inputs: what a controller without a memory acts on."""
+        parts = (self.states[:, -1], self.before[:, -1], self.inputs)
+        return np.concatenate([part.astype(float) for part in parts], 1)
+
     def of(self, chosen: Bool[np.ndarray, "n"]) -> Rows:
         """The chosen rows."""
         arrays = ("states", "before", "action", "inputs", "after", "episode", "step", "randomised")

@@ -29,7 +29,7 @@ def decide(found: Measured) -> Decision:
     known = cause_of(found) is Verdict.PASS
     against = [*_broken(found), *_worthless(found), *_unheeded(found), *_failed(found)]
     limits = [*_horizons(found), *_bands(found), *([] if known else _unidentified(found))]
-    limits += [] if _unheeded(found) else _apart(found)
+    limits += [] if known or _unheeded(found) else _apart(found)
     limits += [*_regions(found), *_few(found)]
     wanted = tuple(dict.fromkeys([*_data(found, known), *found.data.advice]))
     if against:
@@ -183,8 +183,8 @@ def _unidentified(found: Measured) -> list[str]:
         )
     if hidden:
         said.append(
-            f"Do not take the effects of {listing([label(one) for one in hidden])} for causes: its errors foretell "
-            "the next action, so that something hidden drives both, or actions are logged late."
+            f"Do not take the effects of {listing([label(one) for one in hidden])} for causes: errors of the world "
+            "foretell the next action, as they do where something that is not logged drives both: NOT IDENTIFIABLE."
         )
     return said
 
@@ -202,7 +202,7 @@ def _apart(found: Measured) -> list[str]:
             how = f"{quantity(worst.world.value, worst.unit)} where the logs show none"
         when = span(worst.lag, found.diagnostics.step_s)
         said.append(f"Mind the effect of {label(pair[0])} on {label(pair[1])}: after {when} the world says {how}.")
-    return said[:4]
+    return said
 
 
 def _regions(found: Measured) -> list[str]:
