@@ -57,7 +57,7 @@ def effects_block(found: Measured) -> Html:
     lags = [one.lag for one in groups[0]]
     head = tag("div", {"class": "lags"}, *(tag("span", {}, str(lag)) for lag in lags))
     rows = [_effect_row(group, found) for group in groups[:MOST_ROWS]]
-    titles = ["a deviation of … on …", head, "the world", "the logs", "largest after", "compared"]
+    titles = ["a deviation of … on …", head, "the world", "the logs", "compared"]
     each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
         "One deviation of an action, for one step, and what follows after so many steps"
@@ -79,14 +79,18 @@ def _effect_row(group: Sequence[Effect], found: Measured) -> list[str]:
     told = min((one.told for one in group), key=_WORST.index)
     style, words = _TOLD[told]
     change = quantity(largest.change, found.units.get(largest.action, "1"))
-    title = tag("span", {}, f"{label(largest.action)} → {label(largest.signal)}", tag("small", {}, f"{change} more"))
+    title = tag(
+        "span",
+        {},
+        f"{label(largest.action)} → {label(largest.signal)}",
+        tag("small", {}, f"{change} more; largest after {plural(largest.lag, 'step')}"),
+    )
     unknown = largest.logs is None or told == "not identifiable"
     return [
         title,
         effect_picture(group),
         _with_interval(largest.world, largest.unit),
         "–" if unknown or largest.logs is None else _with_interval(largest.logs, largest.unit),
-        plural(largest.lag, "step"),
         tag("span", {"class": f"told verdict {style}"}, words),
     ]
 
@@ -153,7 +157,11 @@ def horizon_block(found: Measured) -> Html:
         return block(Finding(text="It is to be trusted on no signal.", verdict="bad"), _chart(chart), note(_TRUSTED))
     shortest = min(one.steps for one in usable(found))
     text = f"It is to be trusted on {listing(good)} for {span(shortest, step_s)} at least."
-    text += f" On {listing(bad)} it is not." if bad else f" There it predicts {beaten(found, found.trusted[0].signal)}."
+    text += (
+        f" On {listing(bad)} it is not."
+        if bad
+        else f" There it predicts {beaten(found, found.trusted[0].signal).rstrip(',')}."
+    )
     return block(
         Finding(text=text, verdict="unclear" if bad or shortest < end else "good"), _chart(chart), note(_TRUSTED)
     )
@@ -170,9 +178,10 @@ def leak_block(found: Measured) -> Html:
         text = f"It looks into the future: {label(leak.signal)} changes by {percent(leak.worst)} with later actions."
         return block(Finding(text=text, verdict="bad"))
     text = (
-        f"It does not look into the future: of {plural(leak.num_checked, 'value')} none changes with actions that come "
-        f"later, by more than {number(leak.worst)} of its signal's largest value."
+        f"It does not look into the future: of {plural(leak.num_checked, 'predicted value')} none changes with actions "
+        "that come later"
     )
+    text += f", but for rounding ({number(leak.worst, 2)} of the largest)." if leak.worst else "."
     return block(Finding(text=text, verdict="good"))
 
 

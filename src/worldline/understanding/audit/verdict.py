@@ -114,9 +114,12 @@ def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
 
 def beaten(found: Measured, signal: str) -> str:
     """What is beaten on a signal, in words, where it is trusted: a line need only not be better."""
-    rivals = list(dict.fromkeys(one.against for one in found.diagnostics.skills if one.signal == signal))
-    lesser = [label(name) for name in rivals if name != LINE]
-    return f"better than {listing(lesser)}" + (", and a linear model does no better" if LINE in rivals else "")
+    told = found.diagnostics
+    curves = {one.against: one.skill for one in told.skills if one.signal == signal}
+    if LINE in curves and all(curves[LINE].at(step).low > 0 for step in told.horizons):
+        return f"better than {listing([label(name) for name in curves])}"
+    lesser = f"better than {listing([label(name) for name in curves if name != LINE])}"
+    return f"{lesser}, and no worse than a linear model," if LINE in curves else lesser
 
 
 def does(name: str) -> str:
