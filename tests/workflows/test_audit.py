@@ -68,6 +68,7 @@ def test_a_world_that_peeks_is_not_deployed_though_its_figures_are_good(tmp_path
     assert measured(found).leak.signal == "place"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("narrow", "advice"), [(0.35, Advice.NO), (0.66, Advice.LIMITS)])
 def test_bands_that_are_too_narrow_are_found_out(tmp_path: Path, narrow: float, advice: Advice) -> None:
     found = audit(world(Cart(), narrow=narrow), write(tmp_path / "logs", count=150))
@@ -104,6 +105,7 @@ def test_a_world_that_says_the_same_of_everything_has_collapsed(tmp_path: Path) 
     assert found.decision.advice is Advice.NO
 
 
+@pytest.mark.slow
 def test_flagged_randomised_steps_make_the_effects_of_a_thermostat_identifiable(tmp_path: Path) -> None:
     schema = Cart().describe().schema
     flag = Signal(name="randomised", role=Role.EXOGENOUS, kind=Kind.DISCRETE, shape=(), num_values=2)
@@ -178,6 +180,7 @@ def test_another_environment_than_that_of_the_logs_is_unreadable(tmp_path: Path)
     assert "the environment wind has" in found.decision.reasons[0]
 
 
+@pytest.mark.slow
 def test_twins_of_a_lab_grade_cause(tmp_path: Path) -> None:
     lab = GustyPuck()
     fits = [explore(lab, seed, 30) for seed in range(900, 940)]

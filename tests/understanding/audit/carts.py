@@ -96,13 +96,14 @@ class Cart(Engine):
 
 def world(engine: Cart, push: Push = at_random, *, narrow: float = 1.0, hidden: float = 0.0) -> LocalWorld:
     """The engine with bands calibrated on 60 episodes, and then made narrower."""
-    fitted = calibrate(engine, carts(5000, 60, push, hidden=hidden), horizon=HORIZON, num_windows=4, seed=0)
+    episodes = carts(5000, 60, push, hidden=hidden)
+    fitted = calibrate(engine, episodes, horizon=HORIZON, num_windows=2, seed=0, trust_steps=1, with_causes=False)
     scores = {name: narrow * value for name, value in fitted.scores.items()}
     calibration: Calibration = replace(fitted, scores=scores)
     return LocalWorld(engine, calibration, CrossEntropy())
 
 
-def write(folder: Path, push: Push = at_random, *, hidden: float = 0.0, count: int = 60) -> Path:
+def write(folder: Path, push: Push = at_random, *, hidden: float = 0.0, count: int = 45) -> Path:
     """A store of carts."""
     store = Store.create(folder, SCHEMA)
     for episode in carts(0, count, push, hidden=hidden):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -85,7 +84,7 @@ def test_every_verdict_has_a_card(advice: Advice) -> None:
         help=("more data",),
         cause=Verdict.FAIL,
     )
-    text = read(replace(made(Cart(), twins=False), decision=decision, measured=None))
+    text = read(Audit(world="<cart>", logs="a & b", decision=decision, measured=None, facts={}))
     assert text.count("reason") == 3
     assert "more data" in text
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests.understanding.audit.carts import SCHEMA, Cart, CartTwins, carts, world
 
+from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Verdict
 from worldline.understanding.audit.twins import branches, pulses, twin_tests
 
@@ -31,7 +32,7 @@ def test_a_step_late_in_the_actions_is_noticed() -> None:
     """The answers of a world that takes each action for the one after it."""
 
     class Late(CartTwins):
-        def run(self, seed, actions):  # type: ignore[no-untyped-def]
+        def run(self, seed: int, actions: Arrays) -> Episode:
             episode = super().run(seed, actions)
             return type(episode)(
                 observations=episode.observations,

@@ -13,6 +13,7 @@ from worldline.understanding.audit.verdict import beaten, does, judged, usable
 from worldline.understanding.blocks import SHARES, block, note
 from worldline.understanding.charts import Dot, IntervalChart, interval_chart, nice_ticks, zero_ticks
 from worldline.understanding.findings import Finding
+from worldline.understanding.findings import Verdict as Direction
 from worldline.understanding.markup import Html, numbers, table, tag
 from worldline.understanding.statistics import Estimate
 from worldline.understanding.wording import (
@@ -129,7 +130,7 @@ def _effects_finding(found: Measured) -> Finding:
     wrong = sum(one.told == "opposite" for one in seen)
     text = f"{right} of {plural(len(seen), 'effect')} that the logs show are as the world says"
     text += f"; {wrong} go the other way." if wrong else "."
-    verdict = "bad" if wrong else "good" if right == len(seen) and not dull else "unclear"
+    verdict: Direction = "bad" if wrong else "good" if right == len(seen) and not dull else "unclear"
     return Finding(text=text + cannot, verdict=verdict)
 
 
@@ -327,7 +328,7 @@ def twins_block(found: Measured) -> Html:
         small += [f"{test.name}: {one.name}: {one.found}." for one in test.grade.conditions if not one.met]
     verdicts = [f"{test.name} ({test.title}): {test.verdict.value}" for test in found.twins]
     worst = {test.verdict for test in found.twins}
-    verdict = "bad" if Verdict.FAIL in worst else "good" if worst == {Verdict.PASS} else "unclear"
+    verdict: Direction = "bad" if Verdict.FAIL in worst else "good" if worst == {Verdict.PASS} else "unclear"
     parts = [*map(note, small)]
     if rows:
         low = min(0.0, max(-1.0, *(row.low for row in rows))) if len(rows) > 1 else 0.0

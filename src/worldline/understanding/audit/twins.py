@@ -31,6 +31,8 @@ NUM_ANCHORS: Final = 40
 NUM_BRANCHES: Final = 3
 """Beside the first, which repeats what was logged."""
 GAIN: Final = (0.8, 1.2)
+PEAK: Final = 0.95
+"""Of the largest true response, that has to be there where the world has its largest."""
 PREFIX: Final = 5
 """Steps before the branch, beyond the context."""
 
@@ -248,12 +250,13 @@ def pulse_response(twins: Twins, asked: Arrays, signals: Sequence[Signal], lags:
         loss = ((told - true)[:, steps] ** 2).sum((1, 2))
         floor = (true[:, steps] ** 2).sum((1, 2))
         cells.append(skill_cell(signal.name, loss, floor, marginal=floor))
-        peaks = [np.abs(one).sum(-1).mean(0).argmax() + 1 for one in (told, true)]
+        sizes = [np.abs(one).sum(-1).mean(0) for one in (told, true)]
+        peaks = [int(one.argmax()) for one in sizes]
         conditions.append(
             Condition(
-                name=f"the response of {signal.name} is largest where it is, by a fifth of its lag",
-                met=abs(int(peaks[0]) - int(peaks[1])) <= max(1, int(peaks[1]) // 5),
-                found=f"after {peaks[0]} steps, in truth after {peaks[1]}",
+                name=f"the response of {signal.name} is largest where the true one is, or within {PEAK} of it",
+                met=bool(sizes[1][peaks[0]] >= PEAK * sizes[1][peaks[1]]),
+                found=f"after {peaks[0] + 1} steps, in truth after {peaks[1] + 1}",
             )
         )
     return Grade(cells=tuple(cells), conditions=tuple(conditions))
