@@ -17,6 +17,7 @@ FEW_EPISODES: Final = 20
 MOST: Final = 0.5
 """Share of the effects that logs can tell from which on a world that gets them wrong is unfit."""
 LINE: Final = "linear"
+_RIVALS: Final = {"action_blind": "an action-blind copy", LINE: "a linear model"}
 NO_TWINS: Final = "Cause and effect were not tested against twins: logs alone never show that."
 
 
@@ -117,14 +118,14 @@ def beaten(found: Measured, signal: str) -> str:
     told = found.diagnostics
     curves = {one.against: one.skill for one in told.skills if one.signal == signal}
     if LINE in curves and all(curves[LINE].at(step).low > 0 for step in told.horizons):
-        return f"better than {listing([label(name) for name in curves])}"
-    lesser = f"better than {listing([label(name) for name in curves if name != LINE])}"
+        return f"better than {listing([_RIVALS.get(name, label(name)) for name in curves])}"
+    lesser = f"better than {listing([_RIVALS.get(name, label(name)) for name in curves if name != LINE])}"
     return f"{lesser}, and no worse than a linear model," if LINE in curves else lesser
 
 
 def does(name: str) -> str:
     """What ends trust in the world: a line that does better, or something trivial that does as well."""
-    return "a linear model does better" if name == LINE else f"{label(name)} does as well"
+    return "a linear model does better" if name == LINE else f"{_RIVALS.get(name, label(name))} does as well"
 
 
 def _enough(found: Measured) -> bool:
@@ -204,7 +205,10 @@ def _apart(found: Measured) -> list[str]:
         if worst.logs.low * worst.logs.high <= 0:
             how = f"{quantity(worst.world.value, worst.unit)} where the logs show none"
         when = span(worst.lag, found.diagnostics.step_s)
-        said.append(f"Mind the effect of {label(pair[0])} on {label(pair[1])}: after {when} the world says {how}.")
+        said.append(
+            f"Mind the effect of {label(pair[0])} on {label(pair[1])}: after {when} the world says {how}. The logs "
+            "are fitted by a line: where the effect depends on the state, both may be right."
+        )
     return said
 
 
