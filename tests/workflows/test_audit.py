@@ -69,7 +69,7 @@ def test_a_world_that_peeks_is_not_deployed_though_its_figures_are_good(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("narrow", "advice"), [(0.35, Advice.NO), (0.66, Advice.LIMITS)])
+@pytest.mark.parametrize(("narrow", "advice"), [(0.35, Advice.NO), (0.76, Advice.LIMITS)])
 def test_bands_that_are_too_narrow_are_found_out(tmp_path: Path, narrow: float, advice: Advice) -> None:
     found = audit(world(Cart(), narrow=narrow), write(tmp_path / "logs", count=150))
     assert found.decision.advice is advice, found.decision
