@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from worldline.cli.audit import audit
 from worldline.cli.catalogue import alias, promote, publish, roll_back, shadow, worlds
 from worldline.cli.check import check
 from worldline.cli.conform import conform

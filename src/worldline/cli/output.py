@@ -22,14 +22,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console().print(table)
 
 
-def check_json(path: Path | None) -> None:
+def check_json(path: Path | None, option: str = "--json") -> None:
     """Refuses a place that cannot be written to, before anything was measured.
 
     Raises:
         InputError: its folder does not exist, or it is a folder itself.
     """
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise InputError(f"--json {path}: no file can be written there. Give a file in a folder that exists.")
+        raise InputError(f"{option} {path}: no file can be written there. Give a file in a folder that exists.")
 
 
 def write_json(path: Path | None, figures: Mapping[str, object]) -> None:

@@ -1,0 +1,201 @@
+"""Everything that an audit measures, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.contracts.world import World
+from worldline.data.quality.coverage import survey
+from worldline.data.quality.tracks import MAX_STEPS, names_of
+from worldline.engines.recent import typical_values
+from worldline.engines.trivial import ActionBlind, Linear, Persistence
+from worldline.errors import DataError
+from worldline.understanding.audit.effects import Change, changes, effects_table, log_effects, world_effects
+from worldline.understanding.audit.evidence import Effect, Excitation, Measured, Placebo
+from worldline.understanding.audit.excitation import FEWEST_RANDOMISED, excitations, innovations, placebos
+from worldline.understanding.audit.measures import (
+    joint_coverage,
+    leak_check,
+    one_step_errors,
+    rank_of,
+    trusted_horizons,
+    vectors,
+)
+from worldline.understanding.audit.rows import LAGS, Rows, action_names, rows_of, tracks_of
+from worldline.understanding.audit.twins import TwinSource, twin_tests
+from worldline.understanding.cases import Cases, cut
+from worldline.understanding.diagnostics import diagnose
+from worldline.understanding.exam.bank import as_world
+from worldline.understanding.statistics import Floats
+
+PER_EPISODE: Final = 4
+NUM_ERRORS: Final = 4000
+"""One-step errors for the placebo, of all episodes together."""
+EFFECT_LAGS: Final = (1, 2, 5, 10, 20, 50)
+LEVEL: Final = 0.9
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Material:
+    """The logs of an audit, with the signals of the world alone.
+
+    Args:
+        graded: episodes that the world has not seen, at least two.
+        fitted: other episodes, that comparisons are fitted on.
+        flags: per episode of `graded` and then of `fitted`, [T] whether its actions were drawn at random; None where
+            the logs do not say.
+        context: H, observations that the world is given, at least 3.
+        horizon: T, steps that it is asked for.
+        horizons: steps to report, each from 1 to T.
+        num_calibration: episodes that set the widths of the bands; None where that is not known.
+    """
+
+    graded: Sequence[Episode]
+    fitted: Sequence[Episode]
+    flags: Sequence[Floats | None]
+    context: int
+    horizon: int
+    horizons: tuple[int, ...]
+    num_calibration: int | None
+
+
+def measure(world: World, material: Material, *, banded: bool, source: TwinSource | None, seed: int) -> Measured:
+    """All figures of an audit.
+
+    Args:
+        world: under audit; acts on at least one action and predicts at least one vector.
+        material: the logs.
+        banded: whether the world has bands.
+        source: of twins; None without an environment.
+        seed: of every draw.
+
+    Raises:
+        DataError: no stretch of the logs is complete, or episodes are too short for twins.
+    """
+    schema = world.describe().schema
+    found = diagnose(
+        world,
+        material.graded,
+        comparisons=comparisons(material.fitted, schema),
+        context=material.context,
+        horizon=material.horizon,
+        horizons=material.horizons,
+        per_episode=PER_EPISODE,
+        levels=(0.5, 0.8, LEVEL) if banded else (),
+        seed=seed,
+    )
+    cases = cut(material.graded, context=material.context, horizon=material.horizon, per_episode=PER_EPISODE)
+    signals = vectors(world, cases)
+    numbers = Schema(signals=tuple(s for s in schema.signals if s.kind is not Kind.IMAGE), step_s=schema.step_s)
+    tracks = tracks_of(_enough(material), numbers)
+    rows = rows_of(tracks, material.flags[: len(tracks)])
+    history = _history(world, material, rows, signals, seed)
+    return Measured(
+        diagnostics=found,
+        trusted=trusted_horizons(found, {s.name: _spread(cases, s.name) for s in signals}),
+        excitation=history[0],
+        placebo=history[1],
+        leak=leak_check(world, cases),
+        coverage=joint_coverage(
+            world, cases, signals, level=LEVEL, num_calibration=material.num_calibration, seed=seed
+        ),
+        rank=rank_of(world, cases, signals),
+        data=survey(tracks, numbers, seed),
+        effects=_effects(world, cases, rows, signals, history, material.horizon, seed),
+        randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
+        twins=()
+        if source is None
+        else twin_tests(
+            world,
+            source,
+            [*material.graded, *material.fitted],
+            context=material.context,
+            horizon=min(material.horizon, 20),
+            lags=_lags(min(material.horizon, 20)),
+            seed=seed,
+        ),
+        units=_units(schema),
+    )
+
+
+def comparisons(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
+    """What a world has to beat, fitted on episodes of vectors; without regressions where no stretch is complete."""
+    signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
+    typical = typical_values(episodes, signals)
+    found: dict[str, World] = {"persistence": as_world(Persistence(schema=schema, typical=typical, context=1))}
+    for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
+        with suppress(DataError):
+            found[name] = as_world(family.fit(episodes, schema, context=LAGS))
+    return found
+
+
+def _enough(material: Material) -> list[Episode]:
+    """The graded episodes, and so many others that regressions take seconds."""
+    kept, steps = list(material.graded), sum(one.num_steps for one in material.graded)
+    for one in material.fitted:
+        if steps >= MAX_STEPS:
+            break
+        kept.append(one)
+        steps += one.num_steps
+    return kept
+
+
+def _history(
+    world: World, material: Material, rows: Rows, signals: Sequence[Signal], seed: int
+) -> tuple[tuple[Excitation, ...], tuple[Placebo, ...]]:
+    """What the actions follow from, and whether errors foretell them."""
+    schema = world.describe().schema
+    left, names = innovations(rows, seed=seed), action_names(schema)
+    each = max(1, NUM_ERRORS // len(material.graded))
+    errors = one_step_errors(world, material.graded, signals, context=material.context, per_episode=each)
+    parts = [part for signal in signals for part in names_of(signal)]
+    return excitations(left, names, seed=seed), placebos(left, *errors, (names, parts), seed=seed)
+
+
+def _effects(
+    world: World,
+    cases: Cases,
+    rows: Rows,
+    signals: Sequence[Signal],
+    history: tuple[Sequence[Excitation], Sequence[Placebo]],
+    horizon: int,
+    seed: int,
+) -> tuple[Effect, ...]:
+    """The effects table; from steps that are flagged as randomised where there are enough."""
+    schema = world.describe().schema
+    changed: Sequence[Change] = changes(schema, rows)
+    flagged = int(rows.randomised.sum()) >= FEWEST_RANDOMISED
+    used = rows.of(rows.randomised) if flagged else rows
+    hidden = set() if flagged else {one.action for one in history[1] if one.found}
+    return effects_table(
+        schema,
+        changed,
+        world_effects(world, cases, changed, signals),
+        log_effects(used, changed, horizon, seed=seed),
+        rows,
+        cases,
+        lags=_lags(horizon),
+        identifiable={one.action: one.enough and one.action not in hidden for one in history[0]},
+        seed=seed,
+    )
+
+
+def _lags(horizon: int) -> tuple[int, ...]:
+    return tuple(lag for lag in EFFECT_LAGS if lag <= horizon)
+
+
+def _spread(cases: Cases, name: str) -> float:
+    known = cases.truth[name].astype(float)[cases.known[name]]
+    return float(np.sqrt(known.var(0).mean())) if len(known) else 0.0
+
+
+def _units(schema: Schema) -> Mapping[str, str]:
+    signals = [one for role in (Role.OBSERVATION, Role.ACTION) for one in schema.of(role)]
+    return {name: one.unit for one in signals if one.kind is not Kind.IMAGE for name in names_of(one)}

@@ -1,0 +1,191 @@
+"""What of the actions does not follow from the history: only from that can effects be told.
+
+The placebo looks at the error of a world and the action that comes after it, which cannot have caused it. A controller
+answers to what it sees, and a lever is held for a while, so both go together for good reasons: what the last
+observation and the last action explain is taken out. What is left comes from something with a memory: a controller's,
+or a hidden cause of both. Logs cannot tell which; nor do they show a hidden cause that is drawn anew at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
+from worldline.understanding.audit.evidence import Excitation, Placebo
+from worldline.understanding.audit.rows import Rows
+from worldline.understanding.statistics import Estimate, Floats, cluster_sums, curve, draw_clusters, ratio
+
+ENOUGH: Final = 0.05
+"""Share of an action's variance that has to be left, or its effects are not identifiable."""
+FEWEST_RANDOMISED: Final = 200
+"""Flagged steps from which effects can be told whatever the others are."""
+MOST_ROWS: Final = 12_000
+RIDGE: Final = 1e-3
+MATERIAL: Final = 0.1
+"""Correlation below which a placebo finding is of no weight."""
+ALPHA: Final = 0.01
+"""Chance of any false finding among all pairs."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Innovations:
+    """What regressions leave of the actions, each row predicted from other episodes.
+
+    Args:
+        rows: that were looked at, thinned where there are many.
+        linear: [n, m] left by a linear regression on the history.
+        bent: [n, m] left by one that can bend.
+        least: [n, m] of each component what the better of both leaves.
+        unexplained: [n, m] the same where the last observation, the last action and the inputs alone are known.
+    """
+
+    rows: Rows
+    linear: Floats
+    bent: Floats
+    least: Floats
+    unexplained: Floats
+
+
+def innovations(rows: Rows, *, seed: int) -> Innovations:
+    """What of each action does not follow from the history.
+
+    Args:
+        rows: of the logs.
+        seed: of the folds and of the regression that can bend.
+    """
+    draw = np.random.default_rng([seed, 11])
+    if len(rows.episode) > MOST_ROWS:
+        chosen = np.zeros(len(rows.episode), bool)
+        chosen[draw.permutation(len(chosen))[:MOST_ROWS]] = True
+        rows = rows.of(chosen)
+    fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
+    linear, bent = _both(rows.history, rows.action, fold, draw)
+    present = _both(rows.present, rows.action, fold, draw)
+    return Innovations(rows=rows, linear=linear, bent=bent, least=_better(linear, bent), unexplained=_better(*present))
+
+
+def _both(
+    known: Floats, target: Floats, fold: Int[np.ndarray, "n"], draw: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """What a linear regression leaves, and one that can bend."""
+    table = np.clip(scaled(clipped(known)), -6, 6)
+    bending = np.concatenate([table, waves(table, min(150, len(table) // 10), draw)], 1)
+    return _left(table, target, fold), _left(bending, target, fold)
+
+
+def _better(one: Floats, other: Floats) -> Floats:
+    """Of each component the smaller residuals."""
+    return np.where((other**2).mean(0) < (one**2).mean(0), other, one)
+
+
+def _left(table: Floats, target: Floats, fold: Int[np.ndarray, "n"]) -> Floats:
+    """Residuals of guesses that stay within what was logged."""
+    every = np.arange(table.shape[1]), np.arange(target.shape[1])
+    guess = target - HeldOut(table, target, fold).residual(*every, RIDGE)
+    return np.asarray(target - np.clip(guess, target.min(0), target.max(0)))
+
+
+def excitations(found: Innovations, names: Sequence[str], *, seed: int) -> tuple[Excitation, ...]:
+    """1 - R^2 of each component of the actions, with its interval over episodes.
+
+    Args:
+        found: from `innovations`.
+        names: of the components.
+        seed: of the bootstrap.
+    """
+    rows, least = found.rows, found.least
+    weights = draw_clusters(rows.num_episodes, seed)
+    flagged = int(rows.randomised.sum()) >= FEWEST_RANDOMISED
+    told = []
+    for k, name in enumerate(names):
+        centred = rows.action[:, k] - rows.action[:, k].mean()
+        shares = [_share(left[:, k], centred, rows, weights) for left in (found.linear, found.bent, least)]
+        random = rows.action[rows.randomised, k]
+        varies = flagged and float(random.var()) >= ENOUGH * float(centred.var()) > 0
+        told.append(
+            Excitation(
+                action=name,
+                linear=shares[0].value,
+                bent=shares[1].value,
+                left=shares[2],
+                enough=bool(varies or shares[2].value >= ENOUGH),
+            )
+        )
+    return tuple(told)
+
+
+def _share(left: Floats, centred: Floats, rows: Rows, weights: Floats) -> Estimate:
+    """Mean square that is left over the variance, at most 1; 0 for an action that never changes."""
+    if not (centred**2).sum() > 0:
+        return Estimate(value=0.0, low=0.0, high=0.0)
+    sums = cluster_sums(np.stack([left**2, centred**2], 1), rows.episode, rows.num_episodes)
+    draws = weights @ sums
+    value = min(1.0, float(sums[:, 0].sum() / sums[:, 1].sum()))
+    return curve(np.array([value]), np.minimum(1.0, ratio(draws[:, 0], draws[:, 1]))[:, None]).at(1)
+
+
+def placebos(
+    found: Innovations,
+    errors: Float[np.ndarray, "k d"],
+    episode: Int[np.ndarray, "k"],
+    step: Int[np.ndarray, "k"],
+    names: tuple[Sequence[str], Sequence[str]],
+    *,
+    seed: int,
+) -> tuple[Placebo, ...]:
+    """Correlations of the error of observation t with the action taken there, t.
+
+    Args:
+        found: from `innovations`.
+        errors: of one step of the world; NaN where it is not known.
+        episode: of each error, as in the rows.
+        step: the index t of the observation that the error is of: the action t is the next one.
+        names: of the components of actions and errors.
+        seed: of the bootstrap.
+    """
+    rows = found.rows
+    place = {key: k for k, key in enumerate(zip(rows.episode.tolist(), rows.step.tolist(), strict=True))}
+    known = np.isfinite(errors).all(1)
+    pairs = [
+        (k, place[key])
+        for k, key in enumerate(zip(episode.tolist(), step.tolist(), strict=True))
+        if key in place and known[k]
+    ]
+    if len(pairs) < 20:
+        return ()
+    mine, theirs = (np.array(column) for column in zip(*pairs, strict=True))
+    error, cluster = errors[mine], np.unique(episode[mine], return_inverse=True)[1]
+    weights = draw_clusters(int(cluster.max()) + 1, seed)
+    count = error.shape[1] * rows.action.shape[1]
+    told = []
+    for a, action in enumerate(names[0]):
+        for s, signal in enumerate(names[1]):
+            raw = _correlation(error[:, s], rows.action[theirs, a], cluster, weights, 0.05)
+            own = _correlation(error[:, s], found.unexplained[theirs, a], cluster, weights, 0.05)
+            sure = _correlation(error[:, s], found.unexplained[theirs, a], cluster, weights, ALPHA / count)
+            there = (sure.low > 0 or sure.high < 0) and abs(own.value) >= MATERIAL
+            told.append(Placebo(action=action, signal=signal, raw=raw, value=own, found=bool(there)))
+    return tuple(told)
+
+
+def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], weights: Floats, alpha: float) -> Estimate:
+    """With its interval over episodes; 0 where one of them does not vary."""
+    one, other = one - one.mean(), other - other.mean()
+    products = np.stack([one * other, one**2, other**2, one, other, np.ones_like(one)], 1)
+    sums = cluster_sums(products, cluster, weights.shape[1])
+    value, draws = float(_pearson(sums.sum(0, keepdims=True))[0]), _pearson(weights @ sums)
+    low, high = np.quantile(draws, (alpha / 2, 1 - alpha / 2))
+    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
+
+
+def _pearson(sums: Floats) -> Floats:
+    """[draws] from sums [draws, 6] of products, squares, values and count."""
+    both, one, other, x, y, n = np.moveaxis(sums, -1, 0)
+    mean_x, mean_y = ratio(x, n), ratio(y, n)
+    power = (one - mean_x * x) * (other - mean_y * y)
+    return np.nan_to_num(ratio(both - mean_x * y, np.sqrt(np.maximum(power, 0.0))))

@@ -1,0 +1,245 @@
+"""What an audit asks a world beside its diagnosis: leaks, trusted horizons, exact coverage, rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Kind, Signal
+from worldline.contracts.world import Forecast, Prediction, World
+from worldline.control.intervals import wilson
+from worldline.understanding.audit.evidence import JointCoverage, LeakCheck, Rank, Trusted
+from worldline.understanding.cases import Cases, cut, forecasts, spread
+from worldline.understanding.chance import tails
+from worldline.understanding.diagnostics import Diagnostics
+
+EXACT: Final = 1e-5
+"""Relative difference that is rounding."""
+NUM_LEAK: Final = 32
+GATE: Final = 0.05
+"""Of a signal's variance: an error below it is nothing to beat; it must only not be exceeded by as much."""
+RARE: Final = 0.005
+"""Chance of a count of trajectories at which a promise is broken, shared by the signals."""
+COLLAPSED: Final = 0.05
+BLIND: Final = "action_blind"
+
+
+def leak_check(world: World, cases: Cases) -> LeakCheck:
+    """Whether predictions up to a step change with the actions after it, for some steps of the horizon.
+
+    Args:
+        world: under audit.
+        cases: at least two windows; the first 32 are taken.
+    """
+    few = _first(cases, NUM_LEAK)
+    horizon = next(iter(few.actions.values())).shape[1]
+    base = _predict(world, few, few.actions)
+    count, worst, where = 0, 0.0, ""
+    for step in sorted({1, horizon // 2, horizon - 1} - {0, horizon}):
+        other = _predict(world, few, {k: _otherwise(v, step) for k, v in few.actions.items()})
+        for name, one in base.signals.items():
+            for before, after in _told(one, other.signals[name]):
+                early, late = (part[:, :step].astype(float) for part in (before, after))
+                scale = float(np.abs(early[np.isfinite(early)]).max(initial=0.0)) or 1.0
+                apart = np.nan_to_num(np.abs(np.where(early == late, 0.0, late - early))) / scale
+                count += apart.size
+                if float(apart.max()) > worst:
+                    worst, where = float(apart.max()), name
+    return LeakCheck(num_checked=count, worst=worst, signal=where, leaks=worst > EXACT)
+
+
+def _told(one: Forecast, other: Forecast) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:
+    """Means and edges of two forecasts, in pairs."""
+    pairs = [(one.mean, other.mean), (one.low, other.low), (one.high, other.high)]
+    return [(before, after) for before, after in pairs if before is not None and after is not None]
+
+
+def _otherwise(values: NDArray[np.generic], step: int) -> NDArray[np.generic]:
+    """From `step` on the actions of another window, backwards in time, so that held ones differ too."""
+    changed = values.copy()
+    changed[:, step:] = np.roll(values, 1, axis=0)[:, step:][:, ::-1]
+    return changed
+
+
+def _first(cases: Cases, count: int) -> Cases:
+    """The first windows."""
+    past = cases.history
+    return replace(
+        cases,
+        history=History(
+            observations=_rows(past.observations, count),
+            actions=_rows(past.actions, count),
+            exogenous=_rows(past.exogenous, count),
+            observed=_rows(past.observed, count),
+        ),
+        actions=_rows(cases.actions, count),
+        exogenous=_rows(cases.exogenous, count),
+        truth=_rows(cases.truth, count),
+        known={name: value[:count] for name, value in cases.known.items()},
+        episode=cases.episode[:count],
+    )
+
+
+def _rows(arrays: Arrays, count: int) -> dict[str, NDArray[np.generic]]:
+    return {name: value[:count] for name, value in arrays.items()}
+
+
+def _predict(world: World, cases: Cases, actions: Arrays) -> Prediction:
+    return world.predict(cases.history, actions, exogenous=dict(cases.exogenous) or None)
+
+
+def trusted_horizons(found: Diagnostics, deviation: Mapping[str, float]) -> tuple[Trusted, ...]:
+    """Per signal the last step up to which the world beats what is trivial, at every step.
+
+    It has to beat persistence, and the action-blind copy where knowing the actions helps a line; it must not be shown
+    to be worse than the line itself, which nothing beats where the law is linear. Where a comparison errs by less than
+    a twentieth of the signal's variance there is nothing to beat, and it must only not do better.
+
+    Args:
+        found: of the graded episodes, with comparisons.
+        deviation: of each signal.
+    """
+    rmse = {(one.world, one.signal): np.array(one.rmse.value) for one in found.errors}
+    told = []
+    for signal in dict.fromkeys(one.signal for one in found.errors if not one.world):
+        last, stops = found.horizon, ""
+        small = np.sqrt(GATE) * deviation.get(signal, 0.0)
+        for one in (one for one in found.skills if one.signal == signal):
+            theirs, high = rmse[one.against, signal], np.array(one.skill.high)
+            nothing = (theirs < small) | (one.against == "linear")
+            if one.against == BLIND and ("linear", signal) in rmse:
+                nothing |= rmse["linear", signal] > (1 - GATE) * theirs
+            fine = np.where(nothing, high >= -GATE, np.array(one.skill.low) > 0)
+            steps = int(np.argmin(fine)) if not fine.all() else found.horizon
+            if steps < last:
+                last, stops = steps, one.against
+        told.append(Trusted(signal=signal, steps=last, of=found.horizon, stops=stops))
+    return tuple(told)
+
+
+def joint_coverage(
+    world: World, cases: Cases, signals: Sequence[Signal], *, level: float, num_calibration: int | None, seed: int
+) -> tuple[JointCoverage, ...]:
+    """How many whole trajectories lie inside the band, one window an episode, so that the law of the count is exact.
+
+    Args:
+        world: under audit.
+        cases: windows of episodes.
+        signals: vector observations that the world predicts.
+        level: of the band.
+        num_calibration: episodes that set the widths; None where that is not known, and the level is taken as exact.
+        seed: which window of each episode.
+    """
+    draw = np.random.default_rng([seed, 13])
+    kept = np.array([int(draw.choice(np.flatnonzero(cases.episode == one))) for one in np.unique(cases.episode)])
+    predicted = forecasts(world, cases, cases.actions, level=level)
+    alpha, told = RARE / max(len(signals), 1), []
+    for signal in signals:
+        low, high = predicted[signal.name].low, predicted[signal.name].high
+        if low is None or high is None:
+            continue
+        middle = (low + high) / 2
+        truth = middle + signal.difference(cases.truth[signal.name].astype(float), middle)
+        truth = np.where(np.isfinite(middle), truth, 0.0)  # a band without an end holds everything
+        outside = ((truth < low) | (truth > high)).any(-1) & cases.known[signal.name]
+        inside = ~np.asarray(outside.any(-1))[kept]
+        count, trials = int(inside.sum()), len(kept)
+        chance = tails(count, trials, level, num_calibration)
+        told.append(
+            JointCoverage(
+                signal=signal.name,
+                level=level,
+                inside=wilson(count, trials),
+                too_few=chance.low,
+                too_many=chance.high,
+                verdict="narrow" if chance.low < alpha else "wide" if chance.high < alpha else "holds",
+            )
+        )
+    return tuple(told)
+
+
+def rank_of(world: World, cases: Cases, signals: Sequence[Signal]) -> Rank:
+    """In how many directions what is predicted varies over windows, beside what happened.
+
+    Args:
+        world: under audit.
+        cases: windows.
+        signals: vector observations that the world predicts.
+    """
+    predicted, tables = forecasts(world, cases, cases.actions, level=0.9), []
+    for source in ("predicted", "real"):
+        parts = []
+        for signal in signals:
+            known = cases.known[signal.name][..., None]
+            truth = np.where(known, cases.truth[signal.name].astype(float), 0.0)
+            mean = np.where(known, predicted[signal.name].mean.astype(float), 0.0)
+            deviation = truth.std((0, 1))
+            one = mean if source == "predicted" else truth
+            parts.append((one / np.where(deviation > 0, deviation, 1.0))[:, 0])
+        tables.append(np.concatenate(parts, 1))
+    share = float(tables[0].var(0).sum() / max(float(tables[1].var(0).sum()), 1e-12))
+    return Rank(
+        predicted=participation(tables[0]),
+        real=participation(tables[1]),
+        num_components=tables[0].shape[1],
+        spread=share,
+        collapsed=share < COLLAPSED,
+    )
+
+
+def participation(table: Float[np.ndarray, "n d"]) -> float:
+    """Participation ratio of the variances along the principal axes; 0 where nothing varies.
+
+    Source: Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement", section 2.
+    """
+    covariance = np.atleast_2d(np.cov(table.T))
+    squares = float((covariance**2).sum())
+    return float(np.trace(covariance) ** 2 / squares) if squares > 1e-20 else 0.0
+
+
+def one_step_errors(
+    world: World, episodes: Sequence[Episode], signals: Sequence[Signal], *, context: int, per_episode: int
+) -> tuple[Float[np.ndarray, "k d"], Int[np.ndarray, "k"], Int[np.ndarray, "k"]]:
+    """What was observed less what was expected one step before it, with its episode and observation index.
+
+    Args:
+        world: under audit.
+        episodes: graded; those that are too short are left out.
+        signals: vector observations that the world predicts.
+        context: observations given.
+        per_episode: windows from each.
+    """
+    long = [number for number, one in enumerate(episodes) if one.num_steps >= context]
+    cases = cut([episodes[number] for number in long], context=context, horizon=1, per_episode=per_episode)
+    predicted, parts = forecasts(world, cases, cases.actions, level=0.9), []
+    for signal in signals:
+        mean = predicted[signal.name].mean[:, 0].astype(float)
+        error = signal.difference(cases.truth[signal.name][:, 0].astype(float), mean)
+        parts.append(np.where(cases.known[signal.name][:, :1], error, np.nan))
+    places = [_presents(episodes[number], context, per_episode) for number in long]
+    return (
+        np.concatenate(parts, 1),
+        np.array(long)[cases.episode],
+        np.concatenate(places) + 1,
+    )
+
+
+def _presents(episode: Episode, context: int, per_episode: int) -> Int[np.ndarray, "k"]:
+    """The index of the present in each window, as `cut` spreads them."""
+    return np.array(spread(episode.num_steps, context, 1, per_episode))
+
+
+def vectors(world: World, cases: Cases) -> list[Signal]:
+    """The vector observations that the world predicts and the windows hold."""
+    card = world.describe()
+    return [
+        s
+        for s in card.schema.observations
+        if s.kind is Kind.VECTOR and s.name in card.predicts and s.name in cases.truth
+    ]

@@ -1,0 +1,297 @@
+"""From figures to advice: a function of what was measured alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from worldline.contracts.evaluation import Verdict
+from worldline.understanding.audit.evidence import Advice, Decision, Effect, Measured, Trusted
+from worldline.understanding.diagnostics import Gap
+from worldline.understanding.findings import NEGLIGIBLE
+from worldline.understanding.wording import label, listing, number, percent, plural, quantity, round_percent, span
+
+FAR_OFF: Final = 0.2
+"""Of the promised share: bands that hold so much less make a world unfit, since it promises what it does not know."""
+FEW_EPISODES: Final = 20
+MOST: Final = 0.5
+"""Share of the effects that logs can tell from which on a world that gets them wrong is unfit."""
+LINE: Final = "linear"
+_RIVALS: Final = {"action_blind": "an action-blind copy", LINE: "a linear model"}
+NO_TWINS: Final = "Cause and effect were not tested against twins: logs alone never show that."
+
+
+def decide(found: Measured) -> Decision:
+    """What may be done with the world, why, within which limits, and what data would help.
+
+    Args:
+        found: all that was measured.
+    """
+    known = cause_of(found) is Verdict.PASS
+    against = [*_broken(found), *_worthless(found), *_unheeded(found), *_failed(found)]
+    limits = [*_horizons(found), *_bands(found), *([] if known else _unidentified(found))]
+    limits += [] if known or _unheeded(found) else _apart(found)
+    limits += [*_regions(found), *_few(found)]
+    wanted = tuple(dict.fromkeys([*_data(found, known), *found.data.advice]))
+    if against:
+        return Decision(
+            advice=Advice.NO, reasons=tuple(against), limits=tuple(limits), help=wanted, cause=cause_of(found)
+        )
+    advice = Advice.LIMITS if limits else Advice.DEPLOY
+    return Decision(
+        advice=advice, reasons=tuple(_good(found)), limits=tuple(limits), help=wanted, cause=cause_of(found)
+    )
+
+
+def cause_of(found: Measured) -> Verdict:
+    """The verdict of the test of cause where there are twins; never one from logs alone."""
+    return next((one.verdict for one in found.twins if one.name == "C1"), Verdict.NOT_MEASURED)
+
+
+def usable(found: Measured) -> list[Trusted]:
+    """The signals that are predicted better than by anything trivial for at least one step."""
+    return [one for one in found.trusted if one.steps > 0]
+
+
+def judged(found: Measured) -> list[Effect]:
+    """The effects that the logs can tell."""
+    return [one for one in found.effects if one.told in ("agrees", "apart", "opposite")]
+
+
+# What makes a world unfit.
+
+
+def _broken(found: Measured) -> list[str]:
+    leak = found.leak
+    said = []
+    if leak.leaks:
+        said.append(
+            f"It looks into the future: what it predicts of {label(leak.signal)} changes by {percent(leak.worst)} with "
+            "actions that come later. That is a bug, and every figure below is flattered by it."
+        )
+    if found.rank.collapsed:
+        said.append(
+            f"It says nearly the same whatever it was shown: its predictions vary {percent(found.rank.spread)} as much "
+            "as what happened."
+        )
+    for one in found.coverage:
+        if one.verdict == "narrow" and one.inside.high < one.level - FAR_OFF:
+            said.append(
+                f"It claims more than it knows: its {round_percent(one.level)} band of {label(one.signal)} held "
+                f"{one.inside.successes} of {one.inside.trials} trajectories."
+            )
+    return said
+
+
+def _worthless(found: Measured) -> list[str]:
+    if usable(found) or not found.trusted:
+        return []
+    stops = listing(list(dict.fromkeys(does(one.stops) for one in found.trusted)))
+    return [f"It is to be trusted on no signal: {stops}, from the first step."]
+
+
+def _unheeded(found: Measured) -> list[str]:
+    """Whether it heeds no actions, or those effects that the logs show are mostly wrong in it."""
+    said, weakest = [], weakest_gap(found.diagnostics.gaps)
+    seen = judged(found)
+    if weakest is not None and weakest.increase.high < NEGLIGIBLE and (seen or _enough(found)):
+        done = "set to zero" if weakest.change == "zeroed" else "swapped with another episode's"
+        grown = percent(weakest.increase.value, signed=True)
+        said.append(f"It does not listen to its actions: with actions {done} its error changes by {grown}.")
+    wrong = [one for one in seen if one.told == "opposite"]
+    if wrong and len(wrong) >= max(2, MOST / 2 * len(seen)):
+        one = wrong[0]
+        said.append(
+            f"It gets the direction of effects wrong: in {len(wrong)} of {plural(len(seen), 'effect')} that the logs "
+            f"show, such as {label(one.action)} on {label(one.signal)}, it says the opposite."
+        )
+    return said
+
+
+def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
+    """The change of the actions, over all signals, that matters least to the world's error."""
+    return min((one for one in gaps if one.signal is None), key=lambda one: one.increase.high, default=None)
+
+
+def beaten(found: Measured, signal: str) -> str:
+    """What is beaten on a signal, in words, where it is trusted: a line need only not be better."""
+    told = found.diagnostics
+    curves = {one.against: one.skill for one in told.skills if one.signal == signal}
+    if LINE in curves and all(curves[LINE].at(step).low > 0 for step in told.horizons):
+        return f"better than {listing([_RIVALS.get(name, label(name)) for name in curves])}"
+    lesser = f"better than {listing([_RIVALS.get(name, label(name)) for name in curves if name != LINE])}"
+    return f"{lesser}, and no worse than a linear model," if LINE in curves else lesser
+
+
+def does(name: str) -> str:
+    """What ends trust in the world: a line that does better, or something trivial that does as well."""
+    return "a linear model does better" if name == LINE else f"{_RIVALS.get(name, label(name))} does as well"
+
+
+def _enough(found: Measured) -> bool:
+    return any(one.enough for one in found.excitation)
+
+
+def _failed(found: Measured) -> list[str]:
+    return [
+        f"Against twins it fails {one.name} ({one.title})."
+        for one in found.twins
+        if one.verdict is Verdict.FAIL and one.name in ("C1", "T1")
+    ]
+
+
+# Within which limits it may be used.
+
+
+def _horizons(found: Measured) -> list[str]:
+    """Signals that are not to be used, and how far the others reach."""
+    step_s = found.diagnostics.step_s
+    useless = [one for one in found.trusted if not one.steps]
+    said = []
+    short = [one for one in usable(found) if one.steps < one.of]
+    for steps in sorted({one.steps for one in short}):
+        names = [label(one.signal) for one in short if one.steps == steps]
+        stops = listing(list(dict.fromkeys(does(one.stops) for one in short if one.steps == steps)))
+        said.append(f"Predict {listing(names)} no further than {span(steps, step_s)}: beyond, {stops}.")
+    if useless and usable(found):
+        names = [label(one.signal) for one in useless]
+        stops = listing(list(dict.fromkeys(does(one.stops) for one in useless)))
+        said.append(f"Do not use what it says of {listing(names)}: {stops}, from the first step.")
+    return said
+
+
+def _bands(found: Measured) -> list[str]:
+    if not found.coverage:
+        return ["It has no bands: do not act on how sure it is, and do not plan with chances."]
+    said = []
+    for one in found.coverage:
+        count = f"{one.inside.successes} of {one.inside.trials}"
+        if one.verdict == "narrow":
+            said.append(
+                f"Do not rely on the bands of {label(one.signal)} before they are calibrated anew: the "
+                f"{round_percent(one.level)} band held {count} trajectories."
+            )
+    return said
+
+
+def _unidentified(found: Measured) -> list[str]:
+    """Actions whose effects these logs cannot tell."""
+    dull = [one for one in found.excitation if not one.enough]
+    hidden = sorted({one.action for one in found.placebo if one.found})
+    said = []
+    if dull:
+        names = [f"{label(one.action)} ({number(one.left.value, 2)})" for one in dull]
+        said.append(
+            f"Do not plan with {listing(names)}: the logs leave no more than that share of it to chance, so its "
+            "effects are NOT IDENTIFIABLE. Forecasts hold as long as actions are chosen as they were."
+        )
+    if hidden:
+        said.append(
+            f"Do not take the effects of {listing([label(one) for one in hidden])} for causes: errors of the world "
+            "foretell the next action, as they do where something that is not logged drives both: NOT IDENTIFIABLE."
+        )
+    return said
+
+
+def _apart(found: Measured) -> list[str]:
+    """Effects that differ from what the logs tell, by action and signal."""
+    said = []
+    seen = judged(found)
+    for pair in dict.fromkeys((one.action, one.signal) for one in seen if one.told != "agrees"):
+        wrong = [one for one in seen if (one.action, one.signal) == pair and one.told != "agrees"]
+        worst = max(wrong, key=lambda one: abs(one.world.value - (one.logs.value if one.logs else 0.0)) / one.spread)
+        assert worst.logs is not None  # for the type checker
+        how = f"{number(worst.world.value / worst.logs.value, 2)} times what the logs say"
+        if worst.logs.low * worst.logs.high <= 0:
+            how = f"{quantity(worst.world.value, worst.unit)} where the logs show none"
+        when = span(worst.lag, found.diagnostics.step_s)
+        said.append(
+            f"Mind the effect of {label(pair[0])} on {label(pair[1])}: after {when} the world says {how}. The logs "
+            "are fitted by a line: where the effect depends on the state, both may be right."
+        )
+    return said
+
+
+def _regions(found: Measured) -> list[str]:
+    """Parts of an action's range that were never logged."""
+    said = []
+    for one in found.data.actions:
+        if one.low is None or one.high is None or one.never or one.low >= one.high or one.least == one.greatest:
+            continue
+        span_ = one.high - one.low
+        if (one.least - one.low) / span_ >= 0.2 or (one.high - one.greatest) / span_ >= 0.2:
+            said.append(
+                f"Keep {label(one.name)} between {number(one.least)} and {number(one.greatest)}: of the range from "
+                f"{number(one.low)} to {number(one.high)} nothing else was logged."
+            )
+        elif one.used < 0.8:
+            said.append(f"Of the range of {label(one.name)} only {percent(one.used)} was ever used in the logs.")
+    said += [
+        f"Do not choose {', '.join(map(str, one.never))} for {label(one.name)}: it was never logged."
+        for one in found.data.actions
+        if one.never
+    ]
+    return said
+
+
+def _few(found: Measured) -> list[str]:
+    count = found.diagnostics.num_episodes
+    if count >= FEW_EPISODES:
+        return []
+    return [f"Only {plural(count, 'episode')} could be graded: watch it closely at first, and audit again."]
+
+
+# What speaks for it, and what would help.
+
+
+def _good(found: Measured) -> list[str]:
+    """The reasons for a world that may be used."""
+    step_s, said = found.diagnostics.step_s, []
+    best = sorted(usable(found), key=lambda one: -one.steps)
+    if best:
+        names = [label(one.signal) for one in best if one.steps == best[0].steps]
+        said.append(
+            f"It predicts {listing(names)} {beaten(found, best[0].signal)} at every step up to "
+            f"{span(best[0].steps, step_s)}."
+        )
+    weakest = weakest_gap(found.diagnostics.gaps)
+    if weakest is not None and weakest.increase.low > 0:
+        said.append(
+            f"It listens to its actions: with others its error grows by at least {percent(weakest.increase.value)}."
+        )
+    seen = judged(found)
+    if seen:
+        right = sum(one.told == "agrees" for one in seen)
+        said.append(f"{right} of {plural(len(seen), 'effect')} that the logs can tell are as the world says.")
+    holds = [one for one in found.coverage if one.verdict != "narrow"]
+    if holds:
+        worst = min(holds, key=lambda one: one.inside.value)
+        said.append(
+            f"Its bands hold: at {round_percent(worst.level)} at least {worst.inside.successes} of "
+            f"{plural(worst.inside.trials, 'trajectory')} of each signal lay inside."
+        )
+    said.append(f"No prediction depends on later actions ({plural(found.leak.num_checked, 'value')} compared).")
+    return said
+
+
+def _data(found: Measured, known: bool) -> Iterable[str]:
+    """What to log."""
+    if not known:
+        for one in found.excitation:
+            if not one.enough:
+                yield (
+                    f"Randomise {label(one.action)} in 10\u00a0% of steps, and flag them in a signal 'randomised': its "
+                    f"excitation is {number(one.left.value, 2)}, {number(0.05)} is needed."
+                )
+    for action in sorted({one.action for one in found.placebo if one.found}):
+        yield (
+            f"Log what {label(action)} was chosen by, or draw it at random in 10\u00a0% of steps and flag them in a "
+            "signal 'randomised'; check the clocks with `worldline check`."
+        )
+    if found.diagnostics.num_episodes < FEW_EPISODES:
+        yield f"More held-out episodes: {FEW_EPISODES} at least, 100 for sharp intervals."
+    narrow = [label(one.signal) for one in found.coverage if one.verdict == "narrow"]
+    if narrow:
+        yield f"Fresh episodes to calibrate the bands of {listing(narrow)} on, logged as the world will be used."
+    if not found.twins:
+        yield "A resettable environment (--env ID), or an experiment with twins: only those test cause and effect."

@@ -1,0 +1,182 @@
+"""A trained world on its owner's logs: what may be done with it, why, and what data would help."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from worldline.contracts.evaluation import Verdict
+from worldline.contracts.schema import Kind
+from worldline.contracts.world import World
+from worldline.errors import DataError, UnreadableError, UnsupportedError
+from worldline.understanding.audit.auditing import LEVEL, Material, measure
+from worldline.understanding.audit.evidence import Advice, Audit, Decision
+from worldline.understanding.audit.rows import LAGS
+from worldline.understanding.audit.verdict import decide
+from worldline.understanding.wording import plural
+from worldline.workflows.held_out import Seen, chosen, read_episodes
+from worldline.workflows.reporting import reported_steps, supports
+from worldline.workflows.stage import Stage, tell
+from worldline.workflows.twin_sources import twin_source
+from worldline.worlds.catalogue import Catalogue
+from worldline.worlds.local import LocalWorld
+from worldline.worlds.opening import is_reference, open_target
+
+MOST_GRADED: Final = 200
+FAR: Final = 20
+"""Steps that a world is asked for which does not say how far its bands reach."""
+LONGEST: Final = 50
+
+
+def audit(
+    target: Path | str | World,
+    logs: Path | str,
+    *,
+    environment: str | None = None,
+    seed: int = 0,
+    stage: Stage | None = None,
+) -> Audit:
+    """What held-out logs say of a world.
+
+    Args:
+        target: what `worldline.open` takes, or a world.
+        logs: a store, or logs in any format that an importer knows. Where they are the store that the world was
+            learned from, it is graded on the episodes that were held out.
+        environment: name of a lab or Gymnasium environment that does the same again from a seed, or "greenhouse";
+            None for no twins.
+        seed: of every draw.
+        stage: called with the name of a stage, what is done and what there is to do.
+
+    Raises:
+        BundleError: there is no such world.
+        DataError: the logs cannot be read, or hold too few long episodes.
+        UnknownNameError: there is no such environment.
+    """
+    logs, opened_from = Path(logs), "" if isinstance(target, World) else str(target)
+    if is_reference(opened_from):
+        opened_from = str(Catalogue().resolve(opened_from))
+    world = target if isinstance(target, World) else open_target(opened_from)
+    title = Path(opened_from).resolve().name if opened_from else world.describe().name
+    try:
+        return _audit(world, title, logs, opened_from, environment, seed, stage)
+    except UnreadableError as error:
+        return refused(Advice.UNREADABLE, title, logs, str(error))
+    except UnsupportedError as error:
+        return refused(Advice.UNSUPPORTED, title, logs, str(error))
+
+
+def refused(advice: Advice, title: str, logs: Path, reason: str) -> Audit:
+    """The audit of a world that cannot be asked about these logs."""
+    cause = Verdict.UNREADABLE if advice is Advice.UNREADABLE else Verdict.UNSUPPORTED
+    decision = Decision(advice=advice, reasons=(reason,), limits=(), help=(), cause=cause)
+    return Audit(world=title, logs=logs.name, decision=decision, measured=None, facts={})
+
+
+def _audit(
+    world: World, title: str, logs: Path, opened_from: str, environment: str | None, seed: int, stage: Stage | None
+) -> Audit:
+    card = world.describe()
+    _check_world(world)
+    source = None if environment is None else twin_source(environment, card.schema)
+    tell(stage, "read", 0)
+    seen = list(read_episodes(card, logs, opened_from))
+    tell(stage, "read", 1)
+    world, num_calibration = _banded(world)
+    material = _material(world, seen, num_calibration, seed)
+    tell(stage, "audit", 0)
+    banded = _has_bands(world, material)
+    found = measure(world, material, banded=banded, source=source, seed=seed)
+    tell(stage, "audit", 1)
+    parts = "held out when it was learned" if any(one.part for one in seen) else "not known to the world, it is assumed"
+    facts = {
+        "World": f"{card.name} ({card.engine}) from {opened_from or 'this process'}",
+        "Logs": f"{logs.name}: {plural(len(seen), 'episode')}, of which {len(material.graded)} graded ({parts}) and "
+        f"{len(material.fitted)} for the fits of the comparisons",
+        "Asked": f"{material.context} observations given, {plural(material.horizon, 'step')} ahead",
+        "Bands": "none"
+        if not banded
+        else f"widths set by {num_calibration} episodes"
+        if num_calibration
+        else "by how many episodes is not known: levels are taken as exact",
+        "Twins": environment or "none: no environment was given",
+        "Seed": str(seed),
+        "Logs, fingerprint": _fingerprint(material),
+    }
+    return Audit(world=title, logs=logs.name, decision=decide(found), measured=found, facts=facts)
+
+
+def _check_world(world: World) -> None:
+    """Refuses worlds of which an audit could say nothing.
+
+    Raises:
+        UnreadableError: it predicts no vector.
+        UnsupportedError: it takes no actions.
+    """
+    card = world.describe()
+    if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
+        raise UnreadableError(
+            f"{card.name} predicts {', '.join(card.predicts) or 'nothing'}, no signal of numbers. Fit a readout: learn "
+            "it from logs that hold a vector beside the pictures."
+        )
+    if not card.schema.actions:
+        raise UnsupportedError(f"{card.name} takes no actions, and an audit asks what actions do. Log them.")
+
+
+def _banded(world: World) -> tuple[World, int | None]:
+    """The world, without bands where too few episodes set their widths; and how many did."""
+    if not isinstance(world, LocalWorld) or world.calibration is None:
+        return world, None
+    if not supports(world.calibration, LEVEL):
+        return LocalWorld(world.engine, None, world.planner), None
+    return world, world.calibration.num_episodes
+
+
+def _material(world: World, seen: list[Seen], num_calibration: int | None, seed: int) -> Material:
+    card = world.describe()
+    context = max(LAGS, card.context)
+    reach = FAR
+    if isinstance(world, LocalWorld) and world.calibration is not None:
+        reach = world.calibration.horizon or FAR
+    lengths = sorted((one.episode.num_steps for one in seen if one.part in ("", "held_out")), reverse=True)
+    middle = lengths[len(lengths) // 2] if lengths else 0
+    horizon = min(reach, LONGEST, middle - context + 1)
+    if horizon < 2:
+        raise DataError(
+            f"half of the episodes that the world has not seen have fewer than {context + 2} steps",
+            fix="Give longer episodes.",
+        )
+    graded, fitted = chosen(seen, need=context - 1 + horizon, most=MOST_GRADED, seed=seed)
+    return Material(
+        graded=[one.episode for one in graded],
+        fitted=[one.episode for one in fitted],
+        flags=[one.flag for one in (*graded, *fitted)],
+        context=context,
+        horizon=horizon,
+        horizons=reported_steps(horizon, card.schema.step_s),
+        num_calibration=num_calibration,
+    )
+
+
+def _has_bands(world: World, material: Material) -> bool:
+    """Whether predictions come with bands."""
+    one, at = material.graded[0], material.context - 1
+    during = slice(at, at + 1)
+    prediction = world.predict(
+        one.history(at, material.context),
+        {name: value[during] for name, value in one.actions.items()},
+        exogenous={name: value[during] for name, value in one.exogenous.items()} or None,
+        level=LEVEL,
+    )
+    return prediction.calibrated
+
+
+def _fingerprint(material: Material) -> str:
+    """Of the graded episodes' observations, so that an audit tells what it was of."""
+    digest = hashlib.sha256()
+    for one in material.graded:
+        for name in sorted(one.observations):
+            digest.update(np.ascontiguousarray(one.observations[name]).tobytes())
+    return f"sha256 {digest.hexdigest()[:12]}…"

@@ -1,0 +1,165 @@
+"""Episodes of a world from any logs: those that it was not learned from, as far as that is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.bundle import read_bundle
+from worldline.contracts.engine import Card
+from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.schema import Kind, Role, Schema
+from worldline.data.opening import open_logs
+from worldline.data.store import Store, is_store, open_store
+from worldline.errors import DataError, UnreadableError
+from worldline.understanding.audit.rows import FLAGS
+
+KEPT: Final = ("", "train", "held_out")
+"""Parts that an audit has a use for: what calibrated a world tells nothing more of its bands."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """One logged episode, with the signals of the world alone.
+
+    Args:
+        episode: that fits the world.
+        flag: [T] whether its actions were drawn at random; None where the logs do not say.
+        part: "train", "held_out" or another part of the split that the world was learned with; empty where the logs
+            are others.
+    """
+
+    episode: Episode
+    flag: NDArray[np.floating] | None
+    part: str
+
+
+def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
+    """The episodes of logs, each with what it was for when the world was learned; pictures only of what may be graded.
+
+    Args:
+        card: of the world.
+        logs: in any format that an importer knows.
+        opened_from: what the world was opened from; a bundle's folder tells what was held out.
+
+    Raises:
+        UnreadableError: the logs lack a signal of the world, or hold it in another shape.
+        DataError: the logs cannot be read.
+    """
+    if is_store(logs):
+        store = open_store(logs)
+        check_signals(store.schema, card.schema, logs)
+        parts = _parts(card, store, opened_from)
+        for number in range(len(store)):
+            part = parts.get(number, "")
+            if part in KEPT:
+                yield _seen(store.episode(number), card.schema, part)
+        return
+    found = open_logs(logs)
+    check_signals(found.schema, card.schema, logs)
+    for logged in found.read():
+        if logged.episode is not None:
+            yield _seen(logged.episode, card.schema, "")
+
+
+def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
+    """Per episode its part, where the world was learned from this store; else empty."""
+    if card.notes.get("data") != store.content_hash() or not Path(opened_from).is_dir():
+        return {}
+    bundle = read_bundle(Path(opened_from))
+    if "run.json" not in bundle.files:
+        return {}
+    split = json.loads(bundle.text("run.json")).get("split", {})
+    return {int(number): name for name, numbers in split.items() if isinstance(numbers, list) for number in numbers}
+
+
+def check_signals(given: Schema, due: Schema, logs: Path) -> None:
+    """Refuses logs that lack a signal of the world, or hold it in another shape.
+
+    Raises:
+        UnreadableError: says which signal, and what is in the logs.
+    """
+    known = {signal.name: signal for signal in given.signals}
+    for signal in due.signals:
+        if signal.role is Role.REWARD:
+            continue
+        found = known.get(signal.name)
+        if found is None:
+            raise UnreadableError(
+                f"the world speaks of {signal.name!r}, which is not in {logs} ({', '.join(sorted(known))}). Give logs "
+                "of this world, or name its signals alike in schema.json."
+            )
+        if (found.role, found.kind, found.shape) != (signal.role, signal.kind, signal.shape):
+            raise UnreadableError(
+                f"{signal.name!r} is {found.role} {found.kind} {found.shape} in {logs}, and the world takes "
+                f"{signal.role} {signal.kind} {signal.shape}. Give logs of this world, or import them in its sizes."
+            )
+        if "?" not in (found.unit, signal.unit) and found.unit != signal.unit:
+            raise UnreadableError(
+                f"{signal.name!r} is in {found.unit} in {logs}, and the world takes {signal.unit}. Convert the logs, "
+                "or correct the unit in schema.json."
+            )
+
+
+def _seen(episode: Episode, schema: Schema, part: str) -> Seen:
+    def pick(arrays: Arrays, role: Role) -> Arrays:
+        names = [one.name for one in schema.of(role) if one.kind is not Kind.IMAGE or part != "train"]
+        return {name: arrays[name] for name in names if name in arrays}
+
+    only = replace(
+        episode,
+        observations=pick(episode.observations, Role.OBSERVATION),
+        actions=pick(episode.actions, Role.ACTION),
+        exogenous=pick(episode.exogenous, Role.EXOGENOUS),
+        observed=pick(episode.observed, Role.OBSERVATION),
+        rewards={},
+    )
+    return Seen(episode=only, flag=_flag(episode), part=part)
+
+
+def _flag(episode: Episode) -> NDArray[np.floating] | None:
+    """What the logs say of randomised steps."""
+    for arrays in (episode.exogenous, episode.actions, episode.observations):
+        for name in FLAGS:
+            if name in arrays:
+                values = arrays[name].reshape(len(arrays[name]), -1)[: episode.num_steps, 0]
+                return values.astype(float)
+    return None
+
+
+def chosen(seen: Sequence[Seen], *, need: int, most: int, seed: int) -> tuple[list[Seen], list[Seen]]:
+    """Which episodes are graded, and which the comparisons are fitted on.
+
+    Of the store that the world was learned from, those that were held out and those that were trained on. Of other
+    logs a third, at random, is for the fits, so that nothing is graded on what it was fitted to.
+
+    Args:
+        seen: all episodes.
+        need: steps that a graded one has to have.
+        most: graded episodes at most.
+        seed: of the draw.
+
+    Raises:
+        DataError: there are fewer than two to grade, or none to fit on.
+    """
+    if any(one.part for one in seen):
+        graded = [one for one in seen if one.part == "held_out"]
+        fitted = [one for one in seen if one.part == "train"]
+    else:
+        order = np.random.default_rng([seed, 23]).permutation(len(seen))
+        cut = max(1, len(seen) // 3)
+        fitted, graded = [seen[k] for k in sorted(order[:cut])], [seen[k] for k in sorted(order[cut:])]
+    long = [one for one in graded if one.episode.num_steps >= need][:most]
+    if len(long) < 2 or not fitted:
+        raise DataError(
+            f"{len(long)} of {len(graded)} episodes that the world has not seen have the {need} steps that are needed, "
+            "and two are needed at least",
+            fix="Give more or longer episodes.",
+        )
+    return long, fitted

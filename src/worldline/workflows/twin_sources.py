@@ -1,0 +1,111 @@
+"""Environments that do the same again from a seed, for the audit's twins."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+
+from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.schema import Role, Schema
+from worldline.errors import UnreadableError, UnsupportedError
+from worldline.labs.spaces import Layout, schema_of
+from worldline.recipes.greenhouse import EPISODE_DAYS, FIRST_DAY, NUM_STEPS, SCHEMA, Plant
+from worldline.understanding.audit.twins import TwinSource
+from worldline.workflows.record import make
+
+GREENHOUSE: Final = "greenhouse"
+"""The greenhouse of the recipe, by its signals and not by what its package shows."""
+_LAST_DAY: Final = 328.0
+
+
+def twin_source(name: str, due: Schema) -> TwinSource:
+    """The environment of this name.
+
+    Args:
+        name: of a lab or a Gymnasium environment, or "greenhouse".
+        due: the signals of the world.
+
+    Raises:
+        UnknownNameError: there is no such environment.
+        UnreadableError: it lacks an action of the world, or shows nothing that the world predicts.
+        UnsupportedError: the world takes exogenous signals, which the environment does not show.
+    """
+    source: TwinSource = GreenhouseTwins() if name == GREENHOUSE else EnvironmentTwins(name=name)
+    given = {one.name: one for one in source.schema.signals}
+    for signal in (*due.actions, *due.observations):
+        found = given.get(signal.name)
+        if found is None or (found.role, found.kind, found.shape) != (signal.role, signal.kind, signal.shape):
+            raise UnreadableError(
+                f"the environment {name} has {', '.join(sorted(given))}, and the world speaks of {signal.name!r} "
+                f"({signal.role} {signal.kind} {signal.shape}). Give the environment that the logs are of."
+            )
+    lacking = [one.name for one in due.exogenous if one.name not in given]
+    if lacking:
+        raise UnsupportedError(
+            f"the environment {name} does not show {', '.join(lacking)}, which the world takes. Audit without --env."
+        )
+    return source
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentTwins(TwinSource):
+    """A lab or Gymnasium environment, replayed from its reset seed.
+
+    Args:
+        name: of it.
+    """
+
+    name: str
+
+    @property
+    def schema(self) -> Schema:
+        """The signals of its spaces."""
+        with closing(make(self.name)) as environment:
+            return schema_of(environment)
+
+    def run(self, seed: int, actions: Arrays) -> Episode:
+        """See `TwinSource`; after an end the last observation is held."""
+        with closing(make(self.name)) as environment:
+            shows = Layout(environment.observation_space, Role.OBSERVATION)
+            takes = Layout(environment.action_space, Role.ACTION)
+            shown, over = shows.read(environment.reset(seed=seed)[0]), False
+            seen = [shown]
+            for step in range(len(next(iter(actions.values())))):
+                if not over:
+                    one = {name: np.asarray(value[step]) for name, value in actions.items()}
+                    raw, _, over, _, _ = environment.step(takes.write(one))
+                    shown = shows.read(raw)
+                seen.append(shown)
+        return Episode(
+            observations={name: np.stack([one[name] for one in seen]) for name in seen[0]}, actions=dict(actions)
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GreenhouseTwins(TwinSource):
+    """The greenhouse of the recipe: climate and crop from a seed, on a day of the year that the seed draws."""
+
+    @property
+    def schema(self) -> Schema:
+        """Of the recipe's logs."""
+        return SCHEMA
+
+    def run(self, seed: int, actions: Arrays) -> Episode:
+        """See `TwinSource`; controls are throttled as those of the logs are, so what was executed may differ."""
+        day = float(np.random.default_rng([seed, 29]).uniform(FIRST_DAY, _LAST_DAY - EPISODE_DAYS))
+        plant = Plant(start_day=day, seed=seed)
+        steps = min(len(next(iter(actions.values()))), NUM_STEPS)
+        weather, seen, taken = plant.weather(steps), [plant.now], []
+        for step in range(steps):
+            seen.append(plant.step({name: value[step] for name, value in actions.items()}))
+            taken.append(plant.taken)
+        return Episode(
+            observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
+            actions={name: np.stack([one[name] for one in taken]) for name in taken[0]},
+            exogenous=weather,
+        )

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+import worldline
+from worldline.cli.main import app
+from worldline.data.store import Store
+from worldline.engines.trivial import Linear, Persistence
+from worldline.labs.wind import Wind
+from worldline.understanding.exam.bank import as_world
+from worldline.worlds.bundled import save_world
+from worldline.worlds.local import LocalWorld
+
+RUN = CliRunner()
+
+
+def bundle(folder: Path, family: type[Linear] | type[Persistence], store: Store) -> str:
+    made = as_world(family.fit([store.episode(n) for n in range(len(store))], Wind().schema))
+    assert isinstance(made, LocalWorld)
+    save_world(folder, made)
+    return str(folder)
+
+
+def test_the_command_says_what_to_do_and_writes_page_and_figures(tmp_path: Path) -> None:
+    logs = worldline.record("wind", tmp_path / "logs", num_episodes=24, max_steps=25, seed=1)
+    right = bundle(tmp_path / "linear", Linear, logs)
+    page, figures = tmp_path / "audit.html", tmp_path / "audit.json"
+    shown = RUN.invoke(app, ["audit", right, str(logs.path), "--out", str(page), "--json", str(figures)])
+    assert shown.exit_code == 0, (shown.output, shown.exception)
+    assert "linear on logs: deploy with limits" in shown.output
+    assert "no bands" in shown.output
+    assert page.read_text().startswith("<!doctype html>")
+    told = json.loads(figures.read_text())
+    assert told["decision"]["advice"] == "deploy with limits"
+    assert told["decision"]["cause"] == "NOT MEASURED"
+    assert {one["action"] for one in told["measured"]["effects"]} == {"motor"}
+    wrong = RUN.invoke(app, ["audit", bundle(tmp_path / "persistence", Persistence, logs), str(logs.path)])
+    assert wrong.exit_code == 1
+    assert "do not deploy" in wrong.output
+
+
+def test_other_logs_are_unreadable(tmp_path: Path) -> None:
+    logs = worldline.record("wind", tmp_path / "logs", num_episodes=4, max_steps=8, seed=1)
+    other = worldline.record("gusty-puck", tmp_path / "other", num_episodes=4, max_steps=8, seed=1)
+    shown = RUN.invoke(app, ["audit", bundle(tmp_path / "linear", Linear, logs), str(other.path)])
+    assert shown.exit_code == 1
+    assert "UNREADABLE" in shown.output
+    assert "boat_position" in shown.output
+
+
+def test_what_cannot_be_written_is_said_first(tmp_path: Path) -> None:
+    shown = RUN.invoke(app, ["audit", "nowhere", "nothing", "--out", str(tmp_path / "no" / "page.html")])
+    assert shown.exit_code == 1
+    assert "--out" in str(shown.output) + str(shown.exception)

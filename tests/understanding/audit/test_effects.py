@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.understanding.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, thermostat, world
+
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.understanding.audit.effects import changes, effects_table, log_effects, world_effects
+from worldline.understanding.audit.evidence import Effect
+from worldline.understanding.audit.rows import rows_of, tracks_of
+from worldline.understanding.cases import cut
+
+EPISODES = carts(0, 60)
+ROWS = rows_of(tracks_of(EPISODES, SCHEMA), [None] * len(EPISODES))
+CASES = cut(EPISODES, context=3, horizon=6, per_episode=2)
+
+
+def table(engine: Cart, *, identifiable: bool = True) -> tuple[Effect, ...]:
+    changed = changes(SCHEMA, ROWS)
+    found = world_effects(world(engine), CASES, changed, SCHEMA.observations)
+    logged = log_effects(ROWS, changed, 6, seed=0)
+    return effects_table(
+        SCHEMA, changed, found, logged, ROWS, CASES, lags=(1, 2, 5), identifiable={"push": identifiable}, seed=0
+    )
+
+
+def test_the_logs_tell_the_law() -> None:
+    changed = changes(SCHEMA, ROWS)
+    found = log_effects(ROWS, changed, 6, seed=0)
+    assert found is not None
+    due = changed[0].size * GAIN * DECAY ** np.arange(6)
+    np.testing.assert_allclose(found[0, 0, :, 0], due, atol=0.06)
+    low, high = np.quantile(found[1:, 0, 0, 0], (0.025, 0.975))
+    assert low < due[0] < high
+    assert high - low < 0.05
+
+
+def test_adjusting_for_what_was_seen_undoes_what_a_controller_does_to_a_naive_slope() -> None:
+    """A push that leans against the place goes with its change; given the place the slope is the gain."""
+
+    def leaning(place: float, draw: np.random.Generator) -> float:
+        return float(np.clip(-0.8 * place + 0.5 * draw.normal(), -3, 3))
+
+    episodes = carts(0, 60, leaning)
+    rows = rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
+    naive = np.polyfit(rows.action[:, 0], rows.after[:, 0], 1)[0]
+    changed = changes(SCHEMA, rows)
+    found = log_effects(rows, changed, 2, seed=0)
+    assert found is not None
+    assert found[0, 0, 0, 0] / changed[0].size == pytest.approx(GAIN, abs=0.06)
+    assert abs(naive - GAIN) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("gain", "told"), [(1.0, "agrees"), (0.75, "agrees"), (0.4, "apart"), (2.0, "apart"), (-1.0, "opposite")]
+)
+def test_a_world_is_compared_with_the_logs(gain: float, told: str) -> None:
+    found = table(Cart(gain=gain))
+    assert {one.told for one in found} == {told}
+    assert [one.lag for one in found] == [1, 2, 5]
+    np.testing.assert_allclose(
+        [one.world.value for one in found], found[0].change * gain * DECAY ** np.array([0, 1, 4]), rtol=1e-4
+    )
+
+
+def test_what_cannot_be_identified_is_not_compared() -> None:
+    assert {one.told for one in table(Cart(), identifiable=False)} == {"not identifiable"}
+
+
+def test_pushes_at_their_bounds_are_changed_the_other_way() -> None:
+    cases = cut(
+        [carts(number, 1, lambda place, draw: 3.0)[0] for number in range(4)], context=3, horizon=2, per_episode=1
+    )
+    found = world_effects(world(Cart()), cases, changes(SCHEMA, ROWS), SCHEMA.observations)
+    np.testing.assert_allclose(found["place"][0, :, 0, 0], changes(SCHEMA, ROWS)[0].size, rtol=1e-4)
+
+
+def test_each_value_of_a_choice_is_a_change() -> None:
+    signal = Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3)
+    schema = Schema(signals=(SCHEMA["place"], signal), step_s=1.0)
+    episodes = [
+        type(one)(
+            observations=one.observations,
+            actions={"gear": np.random.default_rng(n).integers(0, 3, one.num_steps)},
+        )
+        for n, one in enumerate(carts(0, 4, thermostat))
+    ]
+    rows = rows_of(tracks_of(episodes, schema), [None] * 4)
+    assert [one.name for one in changes(schema, rows)] == ["gear=0", "gear=1"]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.understanding.audit.carts import SCHEMA, Cart, Push, at_random, carts, thermostat, world
+
+from worldline.contracts.episode import Episode
+from worldline.errors import DataError
+from worldline.understanding.audit.evidence import Placebo
+from worldline.understanding.audit.excitation import excitations, innovations, placebos
+from worldline.understanding.audit.measures import one_step_errors
+from worldline.understanding.audit.rows import Rows, action_names, rows_of, state_columns, state_names, tracks_of
+
+
+def rows(episodes: list[Episode]) -> Rows:
+    return rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
+
+
+def placebo(engine: Cart, episodes: list[Episode]) -> Placebo:
+    left = innovations(rows(episodes), seed=0)
+    errors = one_step_errors(world(engine), episodes, SCHEMA.observations, context=3, per_episode=40)
+    return placebos(left, *errors, (action_names(SCHEMA), state_names(SCHEMA)), seed=0)[0]
+
+
+def noisy(place: float, draw: np.random.Generator) -> float:
+    """Half of its variance follows from what is seen."""
+    return float(np.clip(-0.5 * np.tanh(place) * 2 + draw.normal(), -3, 3))
+
+
+def test_rows_are_what_was_known_done_and_came_of_it() -> None:
+    episode = carts(0, 1)[0]
+    found = rows([episode])
+    assert len(found.episode) == 28
+    assert found.step[0] == 2
+    np.testing.assert_array_equal(found.states[0, :, 0], episode.observations["place"][:3, 0].astype(float))
+    np.testing.assert_array_equal(found.before[0, :, 0], episode.actions["push"][:2, 0].astype(float))
+    assert found.action[0, 0] == episode.actions["push"][2, 0]
+    assert found.after[0, 0] == episode.observations["place"][3, 0]
+    assert state_columns(SCHEMA, "place") == slice(0, 1)
+    with pytest.raises(DataError):
+        state_columns(SCHEMA, "push")
+
+
+def test_incomplete_stretches_are_left_out() -> None:
+    episode = carts(0, 1)[0]
+    mask = np.ones(31, bool)
+    mask[10] = False
+    holed = Episode(observations=episode.observations, actions=episode.actions, observed={"place": mask})
+    assert set(range(2, 30)) - set(rows([holed]).step.tolist()) == {9, 10, 11, 12}
+    with pytest.raises(DataError, match="no stretch"):
+        rows([Episode(observations={"place": np.zeros((3, 1))}, actions={"push": np.zeros((2, 1))})])
+
+
+@pytest.mark.parametrize(("push", "low", "high"), [(at_random, 0.95, 1.0), (thermostat, 0.0, 0.01), (noisy, 0.4, 0.9)])
+def test_excitation_is_what_the_history_leaves(push: Push, low: float, high: float) -> None:
+    found = excitations(innovations(rows(carts(0, 40, push)), seed=0), ["push"], seed=0)[0]
+    assert low <= found.left.value <= high
+    assert found.left.low <= found.left.value <= found.left.high
+    assert found.enough == (found.left.value >= 0.05)
+
+
+def test_only_a_bend_tells_that_a_thermostat_follows_what_it_sees() -> None:
+    found = excitations(innovations(rows(carts(0, 40, thermostat)), seed=0), ["push"], seed=0)[0]
+    assert found.bent < found.linear / 4
+
+
+def test_an_action_that_never_changes_tells_nothing() -> None:
+    found = excitations(innovations(rows(carts(0, 20, lambda place, draw: 1.0)), seed=0), ["push"], seed=0)[0]
+    assert found.left.value == 0.0
+    assert not found.enough
+
+
+def test_the_placebo_hears_a_hidden_cause_and_not_a_controller() -> None:
+    hidden = placebo(Cart(), carts(0, 60, hidden=0.7))
+    assert hidden.found
+    assert hidden.value.high < 0
+    controlled = placebo(Cart(), carts(0, 60, noisy))
+    assert controlled.raw.high < -0.05
+    assert not controlled.found
+    assert not placebo(Cart(), carts(0, 60)).found
+
+
+def test_the_placebo_hears_actions_that_were_logged_late() -> None:
+    late = [
+        Episode(
+            observations={"place": one.observations["place"][1:]}, actions={"push": np.roll(one.actions["push"], 1)[1:]}
+        )
+        for one in carts(0, 60)
+    ]
+    # The action that led to an observation stands one step after it, where the next one should be.
+    assert placebo(Cart(), late).found

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.understanding.audit.carts import SCHEMA, Cart, carts, world
+
+from worldline.understanding.audit.auditing import comparisons
+from worldline.understanding.audit.measures import joint_coverage, leak_check, participation, rank_of, trusted_horizons
+from worldline.understanding.cases import cut
+from worldline.understanding.diagnostics import diagnose
+
+EPISODES = carts(0, 60)
+CASES = cut(EPISODES, context=3, horizon=6, per_episode=2)
+
+
+@pytest.mark.parametrize(("peeks", "leaks"), [(0.0, False), (1e-7, False), (1e-3, True)])
+def test_a_peek_is_found_and_rounding_is_not(peeks: float, leaks: bool) -> None:
+    found = leak_check(world(Cart(peeks=peeks)), CASES)
+    assert found.leaks is leaks
+    assert found.num_checked > 0
+
+
+@pytest.mark.parametrize(("engine", "steps"), [(Cart(), 6), (Cart(gain=0.0), 0), (Cart(decay=1.0, gain=-1.0), 0)])
+def test_trust_goes_as_far_as_the_trivial_is_beaten(engine: Cart, steps: int) -> None:
+    found = diagnose(
+        world(engine),
+        EPISODES,
+        comparisons=comparisons(carts(100, 40), SCHEMA),
+        context=3,
+        horizon=6,
+        horizons=(1, 6),
+        per_episode=2,
+        levels=(0.9,),
+        seed=0,
+    )
+    trusted = trusted_horizons(found, {"place": float(CASES.truth["place"].std())})[0]
+    assert trusted.steps == steps
+    assert (trusted.stops == "") == (steps == 6)
+
+
+def test_coverage_counts_one_window_an_episode() -> None:
+    held = joint_coverage(world(Cart()), CASES, SCHEMA.observations, level=0.9, num_calibration=60, seed=0)[0]
+    assert held.inside.trials == 60
+    assert held.verdict == "holds"
+    narrow = joint_coverage(
+        world(Cart(), narrow=0.5), CASES, SCHEMA.observations, level=0.9, num_calibration=60, seed=0
+    )[0]
+    assert narrow.verdict == "narrow"
+    wide = joint_coverage(world(Cart(), narrow=4.0), CASES, SCHEMA.observations, level=0.5, num_calibration=60, seed=0)[
+        0
+    ]
+    assert wide.verdict == "wide"
+
+
+def test_rank_is_that_of_what_is_predicted() -> None:
+    assert not rank_of(world(Cart()), CASES, SCHEMA.observations).collapsed
+    constant = rank_of(world(Cart(constant=1.0)), CASES, SCHEMA.observations)
+    assert constant.collapsed
+    assert constant.predicted == 0.0
+    draw = np.random.default_rng(0)
+    assert participation(draw.normal(size=(4000, 3))) == pytest.approx(3.0, abs=0.05)
+    assert participation(np.repeat(draw.normal(size=(100, 1)), 3, 1)) == pytest.approx(1.0)

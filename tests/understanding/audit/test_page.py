@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+from tests.understanding.audit.carts import SCHEMA, Cart, CartTwins, carts, thermostat, world
+
+from worldline.contracts.evaluation import Verdict
+from worldline.understanding.audit.auditing import Material, measure
+from worldline.understanding.audit.evidence import Advice, Audit, Decision
+from worldline.understanding.audit.page import render_audit
+from worldline.understanding.audit.verdict import NO_TWINS, decide
+
+
+class Balanced(HTMLParser):
+    """Every element is closed where it should be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img", "input", "br", "col"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def made(engine: Cart, *, twins: bool, controlled: bool = False) -> Audit:
+    episodes = carts(0, 40, thermostat) if controlled else carts(0, 40)
+    material = Material(
+        graded=episodes[:26],
+        fitted=episodes[26:],
+        flags=[None] * 40,
+        context=3,
+        horizon=6,
+        horizons=(1, 6),
+        num_calibration=60,
+    )
+    found = measure(world(engine), material, banded=True, source=CartTwins() if twins else None, seed=0)
+    return Audit(
+        world="<cart>", logs="a & b", decision=decide(found), measured=found, facts={"World": "cart from <nowhere>"}
+    )
+
+
+def read(audit: Audit) -> str:
+    page, reader = render_audit(audit), Balanced()
+    reader.feed(page)
+    assert reader.open == []
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<cart>" not in page
+    return reader.text
+
+
+def test_the_page_says_what_to_do_and_shows_everything() -> None:
+    text = read(made(Cart(), twins=True))
+    for part in ("Deploy", "Why", "What its actions do", "Against twins", "How far to trust it", "How sure it is"):
+        assert part in text
+    assert "push → place" in text
+    assert "✓ as the logs say" in text
+    assert "Cause and effect, against twins in a replayed environment: PASS" in text
+
+
+def test_without_twins_cause_is_never_passed() -> None:
+    audit = made(Cart(), twins=False, controlled=True)
+    assert audit.decision.cause is Verdict.NOT_MEASURED
+    text = read(audit)
+    assert NO_TWINS in text
+    assert "Against twins" not in text
+    assert "NOT IDENTIFIABLE" in text
+
+
+@pytest.mark.parametrize("advice", list(Advice))
+def test_every_verdict_has_a_card(advice: Advice) -> None:
+    decision = Decision(
+        advice=advice,
+        reasons=tuple(f"reason {k}" for k in range(9)),
+        limits=(),
+        help=("more data",),
+        cause=Verdict.FAIL,
+    )
+    text = read(Audit(world="<cart>", logs="a & b", decision=decision, measured=None, facts={}))
+    assert text.count("reason") == 3
+    assert "more data" in text
+
+
+def test_the_same_audit_is_the_same_page() -> None:
+    assert render_audit(made(Cart(), twins=True)) == render_audit(made(Cart(), twins=True))
+    assert SCHEMA.step_s == 1.0
