@@ -51,6 +51,7 @@ for command in (
     show,
     export,
     learn,
+    audit,
     exam,
     regrade,
     compare,
