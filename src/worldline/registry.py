@@ -59,9 +59,14 @@ BUILTIN: dict[str, dict[str, str]] = {
         "minari": "worldline.data.formats.minari.logs:export_minari",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
-    "test": {},
+    "test": {
+        "T2": "worldline.understanding.exam.occlusion:GoesOnUnseen",
+        "T3": "worldline.understanding.exam.delay:DelayedEffect",
+    },
     "lab": {
+        "delayed-actuator": "worldline.labs.delayed_actuator:DelayedActuator",
         "gusty-puck": "worldline.labs.gusty_puck:GustyPuck",
+        "hidden-mover": "worldline.labs.hidden_mover:HiddenMover",
         "two-rooms": "worldline.labs.two_rooms:TwoRooms",
         "wind": "worldline.labs.wind:Wind",
     },

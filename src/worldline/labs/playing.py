@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode
+from worldline.labs.abilities import Hides
 from worldline.labs.lab import Lab
 
 
@@ -60,4 +62,17 @@ def stacked(episodes: list[Episode]) -> Episode:
 
 def _episode(lab: Lab, seen: list[dict[str, Any]], actions: Arrays, seed: int) -> Episode:
     shown = {s.name: np.stack([np.asarray(one[s.name], s.dtype) for one in seen]) for s in lab.schema.observations}
-    return Episode(observations=shown, actions=dict(actions), seed=seed)
+    return Episode(observations=shown, actions=dict(actions), observed=seen_in(lab, seen), seed=seed)
+
+
+def seen_in(lab: Any, observations: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:
+    """Of each signal that the lab hides at times, at which of the observations it was seen; empty for other labs.
+
+    Args:
+        lab: or any other environment.
+        observations: as it gave them.
+    """
+    if not isinstance(lab, Hides):
+        return {}
+    each = [lab.seen(one) for one in observations]
+    return {name: np.array([bool(one[name]) for one in each]) for name in each[0]}
