@@ -39,7 +39,7 @@ GAIN: Final = 6.0
 LAGS: Final = (0, 2, 5, 10, 20)
 NAMES: Final = ("a", "b", "c", "d", "e")
 """Of the tanks; they tell nothing of the lags."""
-HOTTEST: Final = 80.0
+HOTTEST: Final = 45.0
 """degC at the top of a drawn thermometer."""
 OPENS: Final = 0.06
 """Chance a step that the explorer opens a valve that is shut."""
@@ -174,7 +174,8 @@ class DelayedActuator(Lab, Configured):
             valves: [5], 0 to 1.
         """
         picture = Picture(0.0, 1.0)
-        for tank, place in enumerate((np.arange(len(NAMES)) + 0.5) / len(NAMES)):
+        for tank in range(len(NAMES)):
+            place = (tank + 0.5) / len(NAMES)
             picture.box(place, 0.58, 0.07, 0.38, INK)
             picture.box(place, 0.58, 0.05, 0.36, PAPER)
             height = 0.36 * float(np.clip((temperatures[tank] - AMBIENT) / (HOTTEST - AMBIENT), 0.01, 1))
@@ -210,13 +211,13 @@ class Explorer(Policy):
         return {"valves": self._valves.astype(np.float32)}
 
 
-def use_valves(generator: np.random.Generator, num_steps: int) -> Floats:
-    """What the explorer does in some steps [num_steps, 5]."""
-    valves, path = np.zeros(len(NAMES)), []
+def use_valves(generator: np.random.Generator, num_steps: int, lead: tuple[int, ...] = ()) -> Floats:
+    """What the explorer does in some steps [*lead, num_steps, 5], all valves shut before."""
+    valves, path = np.zeros((*lead, len(NAMES))), []
     for _ in range(num_steps):
         valves = _turned(valves, generator)
         path.append(valves)
-    return np.stack(path)
+    return np.stack(path, -2)
 
 
 def _turned(valves: Floats, generator: np.random.Generator) -> Floats:

@@ -220,14 +220,14 @@ class HiddenMover(Lab, Configured, Hides):
         """
         rim = self.half_side + RADIUS
         picture = Picture(-1.15 * rim, 1.15 * rim, GREY)
-        picture.box(0, 0, 1.06 * rim, 1.06 * rim, INK)
-        picture.box(0, 0, rim, rim, PAPER)
+        picture.box(0.0, 0.0, 1.06 * rim, 1.06 * rim, INK)
+        picture.box(0.0, 0.0, rim, rim, PAPER)
         if not lid_down:
-            picture.disc(position[0], position[1], RADIUS, RED)
+            picture.disc(float(position[0]), float(position[1]), RADIUS, RED)
             return picture.pixels()
-        picture.box(0, 0, rim, rim, BLUE)
-        for slat in np.linspace(-0.75, 0.75, 4) * rim:  # a lid, not an empty sea
-            picture.box(0, slat, 0.92 * rim, 0.02 * rim, INK)
+        picture.box(0.0, 0.0, rim, rim, BLUE)
+        for slat in (-0.75 * rim, -0.25 * rim, 0.25 * rim, 0.75 * rim):  # a lid, not an empty sea
+            picture.box(0.0, slat, 0.92 * rim, 0.02 * rim, INK)
         return picture.pixels()
 
     def _observe(self) -> dict[str, Any]:
