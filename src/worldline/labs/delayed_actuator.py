@@ -154,9 +154,9 @@ class DelayedActuator(Lab, Configured):
         Returns:
             `temperatures` [M, T, 5], in float64.
         """
-        excess, longest = start["temperatures"].astype(float) - AMBIENT, max(self.lags)
-        before = start["before"].astype(float)
-        pipe, path = before[:, before.shape[1] - longest :], []
+        excess: Floats = start["temperatures"].astype(float) - AMBIENT
+        before: Floats = start["before"].astype(float)
+        pipe, path = before[:, before.shape[1] - max(self.lags) :], list[Floats]()
         for valves in np.moveaxis(actions["valves"].astype(float), 1, 0):
             excess, pipe = self.move(excess, pipe, valves)
             path.append(excess + AMBIENT)
@@ -213,7 +213,8 @@ class Explorer(Policy):
 
 def use_valves(generator: np.random.Generator, num_steps: int, lead: tuple[int, ...] = ()) -> Floats:
     """What the explorer does in some steps [*lead, num_steps, 5], all valves shut before."""
-    valves, path = np.zeros((*lead, len(NAMES))), []
+    valves: Floats = np.zeros((*lead, len(NAMES)))
+    path = list[Floats]()
     for _ in range(num_steps):
         valves = _turned(valves, generator)
         path.append(valves)

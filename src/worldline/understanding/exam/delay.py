@@ -135,9 +135,9 @@ class DelayedEffect(ExamTest):
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
         """A cell for each lag and place of the pulse, a condition for each lag; see `ExamTest`."""
         del references  # the floor is no response
-        due, said = (found["pulse"].astype(float) - found["none"] for found in (_truth(scenes), answers))
+        due, said = _response(_truth(scenes)), _response(answers)
         loss, floor = ((said - due) ** 2).sum((1, 2)), (due**2).sum((1, 2))
-        hits = _peaks(due, said, scenes["tank"])
+        hits = _peaks(due, said, scenes["tank"].astype(int))
         cells, conditions = list[Cell](), list[Condition]()
         for lag in LAGS:
             of_lag = scenes["lag"] == lag
@@ -162,10 +162,7 @@ class DelayedEffect(ExamTest):
         for lag, way in shown:
             scene = int(np.flatnonzero((scenes["lag"] == lag) & (scenes["on_its_way"] == way))[0])
             tank, back = int(scenes["tank"][scene]), int(scenes["back"][scene])
-            lines = [
-                _line(name, found["pulse"][scene, :, tank] - found["none"][scene, :, tank])
-                for name, found in told.items()
-            ]
+            lines = [_line(name, _response(found)[scene, :, tank]) for name, found in told.items()]
             title = f"Pulse {back} steps ago, lag {lag}" if way else f"Pulse now, lag {lag}"
             panels.append(Panel(title=title, x_label="step", y_label="difference [degC]", lines=tuple(lines)))
         caption = (
@@ -255,6 +252,11 @@ def _truth(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
     return {twin: scenes[f"truth.{twin}"] for twin in TWINS}
 
 
+def _response(found: Arrays) -> Floats:
+    """By how much the pulse changes each temperature [E, T, 5]."""
+    return np.asarray(found["pulse"].astype(float) - found["none"].astype(float))
+
+
 def _scene(lab: DelayedActuator, twin: str, done: Float[np.ndarray, "E N 5"]) -> dict[str, NDArray[np.generic]]:
     """The history, the next actions and the truth of one twin, which did `done` from long before on."""
     settled = {
@@ -294,7 +296,7 @@ def _peaks(due: Float[np.ndarray, "E T 5"], said: Float[np.ndarray, "E T 5"], ta
     scenes = np.arange(len(due))
     true, told = due[scenes, :, tank], said[scenes, :, tank]
     answered = told.max(1) >= RESPONSE * true.max(1)
-    return ((true.argmax(1) == told.argmax(1)) & answered).astype(float)
+    return np.asarray((true.argmax(1) == told.argmax(1)) & answered, dtype=float)
 
 
 def _line(name: str, values: Floats) -> Line:

@@ -99,7 +99,9 @@ class GoesOnUnseen(ExamTest):
         gap = np.concatenate([np.repeat(GAPS, self.num_scenes), np.resize(GAPS, self.num_scenes)])
         seen = np.arange(HISTORY)[None] < HISTORY - gap[:, None]
         shown = np.where(seen[..., None], path[:, :HISTORY], 0).astype(np.float32)
-        frames = {SIGNAL: shown, **({"camera": _pictures(lab, path, seen)} if self.pixels else {})}
+        frames: dict[str, NDArray[np.generic]] = {SIGNAL: shown}
+        if self.pixels:
+            frames["camera"] = _pictures(lab, path, seen)
         history = History(observations=frames, actions={"push": push[:, :-1]}, observed={SIGNAL: seen})
         drawn = np.isin(np.arange(len(gap)), [num * self.num_scenes for num in range(len(GAPS))])
         scenes = {"next.push": push[:, -1:], "truth.path": path, "gap": gap, "still": still, "drawn": drawn}
@@ -146,15 +148,14 @@ class GoesOnUnseen(ExamTest):
         """A cell and a slope for each length, and a cell that is gated; see `ExamTest`."""
         path = scenes["truth.path"].astype(float)
         come_out, last = path[:, -1], _last_seen(scenes)
-        loss, floor = (
-            ((found["position"].astype(float) - come_out) ** 2).sum(1) for found in (answers, references.floor)
-        )
+        told = answers["position"].astype(float)
+        loss, floor = (((one - come_out) ** 2).sum(1) for one in (told, references.floor["position"].astype(float)))
         spread = ((come_out - come_out.mean(0)) ** 2).sum(1)
         cells, conditions = list[Cell](), list[Condition]()
         for gap in GAPS:
             rows = _moving(scenes, gap)
             cells.append(skill_cell(f"hidden {gap} frames", loss[rows], floor[rows], marginal=spread[rows]))
-            due, said = come_out[rows] - last[rows], answers["position"][rows] - last[rows]
+            due, said = come_out[rows] - last[rows], told[rows] - last[rows]
             slope = rounded(slope=(due * said).sum() / (due**2).sum())["slope"]
             name = f"hidden {gap} frames: slope of predicted on true progress in [{SLOPES[0]}, {SLOPES[1]}]"
             conditions.append(Condition(name=name, met=SLOPES[0] <= slope <= SLOPES[1], found=f"{slope:.2f}"))
