@@ -1,0 +1,45 @@
+"""Logs whose last observation does not show what comes: `worldline learn LOGS --recipe memory --out world/`.
+
+For worlds of vectors in which something was done and has not shown yet, in which speeds are no signal, or in which
+signals go unobserved for a while. As `vectors`, but each step is predicted from up to 24 steps before it, by a linear
+forecast that is solved for and a network that learns what the forecast misses.
+
+Measured by the exam's T2 and T3 on development scenes: see benchmarks/LOG.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from worldline.data.store import Store
+from worldline.models.jepa import JepaConfig
+from worldline.recipes.recipe import Recipe
+from worldline.recipes.vectors import vectors
+
+LONGEST_HISTORY: Final = 24
+"""Steps; what acts later than that is not seen to act."""
+LONGEST_WINDOW: Final = 2 * LONGEST_HISTORY + 1
+
+
+def memory(store: Store) -> Recipe:
+    """All vector observations go in, with what was observed and done before them, and all are predicted.
+
+    Neither distance nor inverse is fitted: an observation is not the whole state, and so no goal to be reached for.
+    Histories are up to 24 steps long, or half of what four episodes in five allow.
+
+    Raises:
+        InputError: the logs hold no vector observation.
+    """
+    plain = vectors(store)
+    assert isinstance(plain.model_config, JepaConfig)  # for the type checker
+    window = min(LONGEST_WINDOW, max(2, int(np.quantile(store.num_steps, 0.2))) + 1)
+    return replace(
+        plain,
+        name="memory",
+        model_config=replace(plain.model_config, linear_history=max(1, min(LONGEST_HISTORY, window // 2))),
+        training=replace(plain.training, window=window, batch_size=64, num_updates=800),
+        heads=replace(plain.heads, goals=False),
+    )
