@@ -72,3 +72,29 @@ def test_the_past_can_be_laid_out_flat_and_taken_up_again() -> None:
         assert past.flat().shape == (5, net.num_flat)
         _, past = net(values[:, step], push[:, step], past)
     assert past.steps[:, :, 0].tolist() == values[:, [2, 1], 0].tolist()  # the nearest first
+
+
+def test_few_values_leave_rows_between_gaps_to_solve_for_late_inputs() -> None:
+    """What was done acts four steps later, and every third value is missing: no stretch of five is whole."""
+    generator = torch.Generator().manual_seed(0)
+    push, values = torch.randn(32, 20, 1, generator=generator), torch.zeros(32, 21, 1)
+    for step in range(20):
+        values[:, step + 1] = 0.7 * values[:, step] + (push[:, step - 4] if step >= 4 else 0.0)
+    observed = (torch.arange(21) % 3 != 0).expand(32, 21)
+    seen = values.where(observed[..., None], 1e3)
+    whole, few = (LinearForecast(size=1, num_inputs=1, history=6, values=number) for number in (0, 1))
+    for net in (whole, few):
+        net.fit(seen, push, observed)
+    rows = few.weight[5, :-1].unflatten(0, (6, 2))[..., 0]  # of the nearest step first: value, input
+    due = torch.zeros(6, 2)
+    due[0, 0], due[4, 1] = -0.3, 1.0
+    torch.testing.assert_close(rows, due, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(whole.weight[5, 9], torch.ones(1), atol=0.5)
+
+
+def test_as_many_values_as_steps_are_all_of_them() -> None:
+    values, push = oscillator(64, 8)
+    nets = [LinearForecast(size=1, num_inputs=1, history=3, values=number) for number in (0, 3, 9)]
+    for net in nets:
+        net.fit(values, push, torch.ones(64, 9, dtype=torch.bool))
+        assert torch.equal(net.weight, nets[0].weight)

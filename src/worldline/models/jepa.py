@@ -87,6 +87,9 @@ class JepaConfig:
         linear_history: h, steps that a linear forecast of the vectors that are part of the latent is made from, solved
             for before training. The predictor sees them too and learns what the forecast misses, so that a world
             which is linear in part is exact there. 0 for none; needs signal_weight, memory "none" and frameskip 1.
+        linear_values: observations that the linear forecast is made from, the last ones, beside the inputs of all
+            `linear_history` steps; 0 for as many as those. A few suffice where what comes late is what was done, and
+            the forecast is then solved for between gaps that a whole history would not fit between.
         targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
             real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.
         target_weight: of their error, a linear map away from the latent.
@@ -116,6 +119,7 @@ class JepaConfig:
     num_heads: int = 4
     frameskip: int = 1
     linear_history: int = 0
+    linear_values: int = 0
     targets: tuple[str, ...] = ()
     target_weight: float = 1.0
 
@@ -129,7 +133,7 @@ class JepaConfig:
         weights = (
             "sigreg", "signal", "variance", "covariance", "similarity", "inverse", "delta", "straightening", "target",
         )  # fmt: skip
-        for name in (*(f"{weight}_weight" for weight in weights), "constant_size", "linear_history"):
+        for name in (*(f"{weight}_weight" for weight in weights), "constant_size", "linear_history", "linear_values"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
         if self.memory not in ("none", "transformer", "gru"):
@@ -234,7 +238,12 @@ class Jepa(WorldModel, Adapts):
         if config.linear_history and not self.num_exact:
             raise ConfigError("linear_history forecasts vectors, and the inputs hold none. Set it to 0.")
         self.linear = (
-            LinearForecast(size=self.num_exact, num_inputs=self.num_inputs, history=config.linear_history)
+            LinearForecast(
+                size=self.num_exact,
+                num_inputs=self.num_inputs,
+                history=config.linear_history,
+                values=config.linear_values,
+            )
             if config.linear_history
             else None
         )

@@ -40,13 +40,15 @@ class LinearForecast(nn.Module):
         size: values.
         num_inputs: of a step.
         history: h, at least 1.
+        values: of the last h values those that it is made from, beside all h inputs; 0 for all.
     """
 
     weight: Tensor
 
-    def __init__(self, *, size: int, num_inputs: int, history: int) -> None:
+    def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0) -> None:
         super().__init__()
         self.size, self.both, self.history = size, size + num_inputs, history
+        self.values = min(values or history, history)
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one for each count
 
     @property
@@ -68,7 +70,7 @@ class LinearForecast(nn.Module):
     def fit(
         self, values: Float[Tensor, "B H size"], known: Float[Tensor, "B T inputs"], observed: Bool[Tensor, "B H"]
     ) -> None:
-        """Least squares over all stretches of which everything was observed; what has none forecasts no change."""
+        """Least squares over all stretches of which every value it needs was observed; without any, no change."""
         both = torch.cat([values[:, :-1], known], -1).double()
         change = values.diff(dim=1).double()
         for count in range(1, self.history + 1):
@@ -77,15 +79,24 @@ class LinearForecast(nn.Module):
                 break
             nearest_first = [both[:, count - 1 - back :][:, :num] for back in range(count)]
             rows = torch.cat([*nearest_first, torch.ones_like(both[:, :num, :1])], -1)
-            whole = torch.stack([observed[:, place:][:, :num] for place in range(count + 1)]).all(0)
-            seen, due = rows[whole], change[:, count - 1 :][whole]
+            used = min(count, self.values)
+            whole = torch.stack([observed[:, place:][:, :num] for place in range(count - used, count + 1)]).all(0)
+            taken = self._taken(count)
+            seen, due = rows[whole][:, taken], change[:, count - 1 :][whole]
             if len(seen) <= seen.shape[1]:
                 break
             products = seen.T @ seen
             ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
-            found = torch.linalg.solve(products + ridge, seen.T @ due).float()
+            found = torch.zeros(rows.shape[-1], self.size)
+            found[taken] = torch.linalg.solve(products + ridge, seen.T @ due).float()
             # Longer pasts go on with what the longest that could be solved for says.
             self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
+
+    def _taken(self, count: int) -> Bool[Tensor, " row"]:
+        """Which numbers of a row of `count` steps the forecast is made from."""
+        steps = torch.ones(count, self.both, dtype=torch.bool)
+        steps[self.values :, : self.size] = False
+        return torch.cat([steps.flatten(), torch.ones(1, dtype=torch.bool)])
 
     def forward(
         self, values: Float[Tensor, "B size"], known: Float[Tensor, "B inputs"], past: Past

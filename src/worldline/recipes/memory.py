@@ -21,14 +21,16 @@ from worldline.recipes.vectors import vectors
 
 LONGEST_HISTORY: Final = 24
 """Steps; what acts later than that is not seen to act."""
-LONGEST_WINDOW: Final = 2 * LONGEST_HISTORY + 1
+LONGEST_WINDOW: Final = 33
+NUM_VALUES: Final = 3
+"""Observations that the forecast is made from, beside what was done; two tell a speed, three that it turned."""
 
 
 def memory(store: Store) -> Recipe:
     """All vector observations go in, with what was observed and done before them, and all are predicted.
 
     Neither distance nor inverse is fitted: an observation is not the whole state, and so no goal to be reached for.
-    Histories are up to 24 steps long, or half of what four episodes in five allow.
+    Histories are up to 24 steps long, or what four episodes in five allow.
 
     Raises:
         InputError: the logs hold no vector observation.
@@ -39,7 +41,9 @@ def memory(store: Store) -> Recipe:
     return replace(
         plain,
         name="memory",
-        model_config=replace(plain.model_config, linear_history=max(1, min(LONGEST_HISTORY, window // 2))),
-        training=replace(plain.training, window=window, batch_size=64, num_updates=800),
+        model_config=replace(
+            plain.model_config, linear_history=min(LONGEST_HISTORY, window - 1), linear_values=NUM_VALUES
+        ),
+        training=replace(plain.training, window=window, batch_size=64, num_updates=700, learning_rate=2e-3),
         heads=replace(plain.heads, goals=False),
     )
