@@ -98,3 +98,21 @@ def test_as_many_values_as_steps_are_all_of_them() -> None:
     for net in nets:
         net.fit(values, push, torch.ones(64, 9, dtype=torch.bool))
         assert torch.equal(net.weight, nets[0].weight)
+
+
+def test_a_leap_to_what_is_seen_is_no_speed() -> None:
+    """Guesses in a gap are moved by what the last of them lacked; what was seen, and other values, are not."""
+    net = LinearForecast(size=2, num_inputs=1, history=5)
+    past, now = net.begin(1, torch.device("cpu")), torch.tensor([[1.0, 5.0]])
+    for _ in range(4):
+        _, past = net(now, torch.zeros(1, 1), past)
+        now = now + 1.0
+        seen = torch.tensor([[now[0, 0].item() < 3.0, True]])  # the first value for the last time at 2
+        past = past.meet(torch.zeros(1, 2), seen)
+    assert past.guessed.tolist() == [[3, 0]]
+    assert past.steps[0, :, 0].tolist() == [4.0, 3.0, 2.0, 1.0]
+    met = past.meet(torch.full((1, 2), 0.5), torch.ones(1, 2, dtype=torch.bool))
+    assert met.steps[0, :, 0].tolist() == [4.5, 3.5, 2.0, 1.0]
+    assert met.steps[0, :, 1].tolist() == past.steps[0, :, 1].tolist()
+    assert met.guessed.tolist() == [[0, 0]]
+    assert met.select(torch.tensor([0, 0])).guessed.shape == (2, 2)

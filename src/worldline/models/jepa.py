@@ -289,7 +289,7 @@ class Jepa(WorldModel, Adapts):
         remembers = self.config.memory != "none" or self.linear is not None
         start = 0 if remembers else _last_whole(self._shown(window.observed).all(-1))
         seen, known = self._look(window, start), self._inputs(window.past)[:, 0, start:]
-        belief = self._begin(self._perceive(seen.at(0)))
+        belief = self._begin(self._perceive(seen.at(0)), seen.at(0))
         for step in range(known.shape[1]):
             belief = self._advance(belief, known[:, step], seen.at(step + 1))
         return belief
@@ -324,7 +324,7 @@ class Jepa(WorldModel, Adapts):
         """As `encode`, with the predictor's last layer corrected by the window (docs/design/adaptation.md)."""
         del generator
         seen, known = self._look(window), self._inputs(window.past)[:, 0]
-        belief = self._begin(self._perceive(seen.at(0)))
+        belief = self._begin(self._perceive(seen.at(0)), seen.at(0))
         none = belief.latent.new_zeros(len(belief.latent), 0, 0)
         whole = self._shown(window.observed)[:, 0].all(-1)
         belief = replace(
@@ -401,7 +401,7 @@ class Jepa(WorldModel, Adapts):
 
     def _unroll(self, seen: Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:
         """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on."""
-        belief, path = self._begin(start), []
+        belief, path = self._begin(start, seen.at(0)), []
         for step in range(known.shape[1]):
             belief = self._step(belief, known[:, step])
             path.append(belief.latent)
@@ -494,11 +494,14 @@ class Jepa(WorldModel, Adapts):
     def _places(self) -> list[int]:
         return [place for place, name in enumerate(self.config.inputs) if name not in self.cameras]
 
-    def _begin(self, latent: Float[Tensor, "B D"]) -> Latent:
-        """The belief of a latent with nothing before it."""
+    def _begin(self, latent: Float[Tensor, "B D"], seen: Seen | None = None) -> Latent:
+        """The belief of a latent with nothing before it; where it was not `seen` it is a guess."""
         config = self.config
         if self.linear is not None:
-            return Latent(latent=latent, memory=self.linear.begin(len(latent), latent.device))
+            past = self.linear.begin(len(latent), latent.device)
+            if seen is not None and self.vectors is not None:
+                past = replace(past, guessed=(~self.vectors.flags(seen.observed)).long())
+            return Latent(latent=latent, memory=past)
         if config.memory == "gru":
             return Latent(latent=latent, memory=Hidden(state=latent.new_zeros(len(latent), config.memory_size)))
         if config.frameskip == 1:
@@ -523,6 +526,9 @@ class Jepa(WorldModel, Adapts):
         latent, memory = self._perceive(seen, predicted.latent), predicted.memory
         if isinstance(memory, Block):  # what was seen is lost unless the next step sets out from it
             memory = memory.end(self._shown(seen.observed).any(-1))
+        if isinstance(memory, Past) and self.vectors is not None:
+            lacks = (latent - predicted.latent)[:, : self.num_exact]
+            memory = memory.meet(lacks, self.vectors.flags(seen.observed))
         return replace(predicted, latent=latent, memory=memory)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,18 +19,35 @@ class Past:
     Args:
         steps: values and inputs of each side by side, 0 where there was none.
         count: how many there were, at most h - 1.
+        guessed: of each value how many of the latest, the present one among them, were predicted and not seen.
     """
 
     steps: Float[Tensor, "B before both"]
     count: Int[Tensor, " B"]
+    guessed: Int[Tensor, "B size"]
 
     def select(self, index: Tensor) -> Past:
         """The past of the batch entries in `index`."""
-        return Past(steps=self.steps[index], count=self.count[index])
+        return Past(steps=self.steps[index], count=self.count[index], guessed=self.guessed[index])
 
     def flat(self) -> Float[Tensor, "B numbers"]:
-        """Everything side by side, the count last."""
+        """Everything side by side, the count last; what was guessed counts as seen."""
         return torch.cat([self.steps.flatten(1), self.count[:, None].to(self.steps.dtype)], -1)
+
+    def meet(self, lacks: Float[Tensor, "B size"], seen: Bool[Tensor, "B size"]) -> Past:
+        """The past of what is seen now: guesses since it was last seen were as far off as the present one.
+
+        Else the leap from the last guess to what is seen would pass for a speed.
+
+        Args:
+            lacks: what is seen less what was predicted; where not seen anything.
+            seen: which values are.
+        """
+        size, before = seen.shape[1], torch.arange(self.steps.shape[1], device=seen.device)
+        off = seen[:, None] & (before[:, None] < self.guessed[:, None] - 1)
+        values = self.steps[..., :size] + torch.where(off, lacks[:, None].to(self.steps.dtype), 0.0)
+        steps = torch.cat([values, self.steps[..., size:]], -1)
+        return replace(self, steps=steps, guessed=self.guessed.masked_fill(seen, 0))
 
 
 class LinearForecast(nn.Module):
@@ -57,14 +74,16 @@ class LinearForecast(nn.Module):
         return (self.history - 1) * self.both + 1
 
     def begin(self, batch: int, device: torch.device) -> Past:
-        """No past."""
+        """No past, and a present that was seen."""
         steps = torch.zeros(batch, self.history - 1, self.both, device=device)
-        return Past(steps=steps, count=torch.zeros(batch, dtype=torch.long, device=device))
+        zeros = torch.zeros(batch, self.size, dtype=torch.long, device=device)
+        return Past(steps=steps, count=zeros[:, 0], guessed=zeros)
 
     def past(self, flat: Float[Tensor, "B numbers"]) -> Past:
         """The past that `Past.flat` gave."""
         steps = flat[:, :-1].unflatten(1, (self.history - 1, self.both))
-        return Past(steps=steps, count=flat[:, -1].round().long())
+        zeros = torch.zeros(len(flat), self.size, dtype=torch.long, device=flat.device)
+        return Past(steps=steps, count=flat[:, -1].round().long(), guessed=zeros)
 
     @torch.no_grad()
     def fit(
@@ -108,7 +127,8 @@ class LinearForecast(nn.Module):
             row = torch.cat([steps.flatten(1), torch.ones_like(now[:, 0, :1])], -1)
             every = torch.einsum("bn,cns->bcs", row, self.weight)
             change = every[torch.arange(len(row), device=row.device), past.count]
-        return change, Past(steps=steps[:, : self.history - 1], count=(past.count + 1).clamp(max=self.history - 1))
+        count = (past.count + 1).clamp(max=self.history - 1)
+        return change, Past(steps=steps[:, : self.history - 1], count=count, guessed=past.guessed + 1)
 
 
 def leave_forecast(predictor: nn.Module, num_exact: int) -> None:
