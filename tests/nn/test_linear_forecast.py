@@ -116,3 +116,32 @@ def test_a_leap_to_what_is_seen_is_no_speed() -> None:
     assert met.steps[0, :, 1].tolist() == past.steps[0, :, 1].tolist()
     assert met.guessed.tolist() == [[0, 0]]
     assert met.select(torch.tensor([0, 0])).guessed.shape == (2, 2)
+
+
+def test_without_the_steps_that_it_misses_most_it_is_exact_between_contacts() -> None:
+    """A pushed puck that walls throw back: one law inside, which least squares over everything does not find."""
+    generator = torch.Generator().manual_seed(0)
+    push, values = 0.1 * torch.randn(64, 40, 1, generator=generator), torch.zeros(64, 41, 1)
+    speed = 0.3 * torch.randn(64, 1, generator=generator)
+    for step in range(40):
+        speed = 0.9 * speed + push[:, step]
+        values[:, step + 1] = values[:, step] + speed
+        beyond = values[:, step + 1].abs() > 1
+        values[:, step + 1] = torch.where(beyond, values[:, step + 1].sign() * 2, 0) + torch.where(
+            beyond, -values[:, step + 1], values[:, step + 1]
+        )
+        speed = torch.where(beyond, -speed, speed)
+    whole, trimmed = (LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.4))
+    for net in (whole, trimmed):
+        net.fit(values, push, torch.ones(64, 41, dtype=torch.bool))
+    due = torch.tensor([0.9, 1.0, -0.9, 0.0, 0.0])
+    torch.testing.assert_close(trimmed.weight[1, :, 0], due, rtol=1e-3, atol=1e-3)
+    assert (whole.weight[1, :, 0] - due).abs().max() > 0.05
+
+
+def test_trimming_leaves_a_linear_world_as_it_is() -> None:
+    values, push = oscillator(64, 8)
+    nets = [LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.3)]
+    for net in nets:
+        net.fit(values, push, torch.ones(64, 9, dtype=torch.bool))
+    torch.testing.assert_close(nets[1].weight[1], nets[0].weight[1], rtol=1e-3, atol=1e-3)

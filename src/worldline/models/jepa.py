@@ -90,6 +90,8 @@ class JepaConfig:
         linear_values: observations that the linear forecast is made from, the last ones, beside the inputs of all
             `linear_history` steps; 0 for as many as those. A few suffice where what comes late is what was done, and
             the forecast is then solved for between gaps that a whole history would not fit between.
+        linear_trim: share of the steps, those that the linear forecast misses most, that it is not solved for: contacts
+            between which it is exact, and of which it would else make a soft spring. 0 to below 0.5.
         targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
             real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.
         target_weight: of their error, a linear map away from the latent.
@@ -120,6 +122,7 @@ class JepaConfig:
     frameskip: int = 1
     linear_history: int = 0
     linear_values: int = 0
+    linear_trim: float = 0.0
     targets: tuple[str, ...] = ()
     target_weight: float = 1.0
 
@@ -136,6 +139,8 @@ class JepaConfig:
         for name in (*(f"{weight}_weight" for weight in weights), "constant_size", "linear_history", "linear_values"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
+        if not 0 <= self.linear_trim < 0.5:
+            raise ConfigError(f"linear_trim is {self.linear_trim}. It must be at least 0 and below 0.5.")
         if self.memory not in ("none", "transformer", "gru"):
             raise ConfigError(f"memory is {self.memory!r}. Choose none, transformer or gru.")
         if self.memory == "transformer" and self.predictor_width % (2 * self.num_heads):
@@ -243,6 +248,7 @@ class Jepa(WorldModel, Adapts):
                 num_inputs=self.num_inputs,
                 history=config.linear_history,
                 values=config.linear_values,
+                trim=config.linear_trim,
             )
             if config.linear_history
             else None

@@ -12,6 +12,10 @@ RIDGE = 1e-9
 """Penalty on the squared weights, relative; for inputs that never change."""
 
 
+CONCENTRATIONS = 10
+"""How often the steps that are missed most are told anew."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Past:
     """The steps before the present one, the nearest first.
@@ -58,14 +62,15 @@ class LinearForecast(nn.Module):
         num_inputs: of a step.
         history: h, at least 1.
         values: of the last h values those that it is made from, beside all h inputs; 0 for all.
+        trim: share of the steps, those that it misses most, that it is not solved for, 0 to below 1.
     """
 
     weight: Tensor
 
-    def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0) -> None:
+    def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
         super().__init__()
         self.size, self.both, self.history = size, size + num_inputs, history
-        self.values = min(values or history, history)
+        self.values, self.trim = min(values or history, history), trim
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one for each count
 
     @property
@@ -104,10 +109,8 @@ class LinearForecast(nn.Module):
             seen, due = rows[whole][:, taken], change[:, count - 1 :][whole]
             if len(seen) <= seen.shape[1]:
                 break
-            products = seen.T @ seen
-            ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
             found = torch.zeros(rows.shape[-1], self.size)
-            found[taken] = torch.linalg.solve(products + ridge, seen.T @ due).float()
+            found[taken] = _solved(seen, due, self.trim).float()
             # Longer pasts go on with what the longest that could be solved for says.
             self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
 
@@ -129,6 +132,30 @@ class LinearForecast(nn.Module):
             change = every[torch.arange(len(row), device=row.device), past.count]
         count = (past.count + 1).clamp(max=self.history - 1)
         return change, Past(steps=steps[:, : self.history - 1], count=count, guessed=past.guessed + 1)
+
+
+def _solved(
+    seen: Float[Tensor, "n numbers"], due: Float[Tensor, "n size"], trim: float
+) -> Float[Tensor, "numbers size"]:
+    """Least squares; with `trim`, each value again and again without the steps that were missed most.
+
+    Source: Rousseeuw and Van Driessen (2006), the concentration steps of least trimmed squares.
+    """
+    found = _least_squares(seen, due)
+    kept = len(seen) - round(trim * len(seen))
+    if kept == len(seen) or kept <= seen.shape[1]:
+        return found
+    for _ in range(CONCENTRATIONS):
+        nearest = (due - seen @ found).abs().argsort(0)[:kept]
+        parts = [_least_squares(seen[rows], due[rows, n : n + 1]) for n, rows in enumerate(nearest.T)]
+        found = torch.cat(parts, 1)
+    return found
+
+
+def _least_squares(seen: Float[Tensor, "n numbers"], due: Float[Tensor, "n size"]) -> Float[Tensor, "numbers size"]:
+    products = seen.T @ seen
+    ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
+    return torch.linalg.solve(products + ridge, seen.T @ due)
 
 
 def leave_forecast(predictor: nn.Module, num_exact: int) -> None:

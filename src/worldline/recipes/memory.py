@@ -21,6 +21,8 @@ from worldline.recipes.vectors import vectors
 
 LONGEST_HISTORY: Final = 24
 """Steps; what acts later than that is not seen to act."""
+TRIM: Final = 0.2
+"""Share of the steps that may be no part of what is linear, such as those around a contact."""
 LONGEST_WINDOW: Final = 33
 NUM_VALUES: Final = 3
 """Observations that the forecast is made from, beside what was done; two tell a speed, three that it turned."""
@@ -42,8 +44,14 @@ def memory(store: Store) -> Recipe:
         plain,
         name="memory",
         model_config=replace(
-            plain.model_config, linear_history=min(LONGEST_HISTORY, window - 1), linear_values=NUM_VALUES
+            plain.model_config,
+            linear_history=min(LONGEST_HISTORY, window - 1),
+            linear_values=NUM_VALUES,
+            linear_trim=TRIM,
         ),
-        training=replace(plain.training, window=window, batch_size=64, num_updates=700, learning_rate=2e-3),
+        # The last step, since actions that show late cannot be decoded from what they lead to, by which others are chosen.
+        training=replace(
+            plain.training, window=window, batch_size=64, num_updates=800, learning_rate=4e-3, choose="last"
+        ),
         heads=replace(plain.heads, goals=False),
     )
