@@ -49,7 +49,7 @@ def memory(store: Store) -> Recipe:
             linear_values=NUM_VALUES,
             linear_trim=TRIM,
         ),
-        # The last step, since actions that show late cannot be decoded from what they lead to, by which others are chosen.
+        # The last: what shows late cannot be decoded from the step it was done in, by which others are chosen.
         training=replace(
             plain.training, window=window, batch_size=64, num_updates=800, learning_rate=4e-3, choose="last"
         ),
