@@ -155,7 +155,7 @@ def _solved(
 def _least_squares(seen: Float[Tensor, "n numbers"], due: Float[Tensor, "n size"]) -> Float[Tensor, "numbers size"]:
     products = seen.T @ seen
     ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
-    return torch.linalg.solve(products + ridge, seen.T @ due)
+    return torch.as_tensor(torch.linalg.solve(products + ridge, seen.T @ due))
 
 
 def leave_forecast(predictor: nn.Module, num_exact: int) -> None:
