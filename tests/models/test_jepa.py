@@ -113,7 +113,7 @@ def hide(on: Window, name: str, entry: int, step: int) -> Window:
         (("position",), {"frameskip": 3}),
         (("camera", "heat"), {"frameskip": 2, "signal_weight": 1.0, "timed": True}),
         (("position", "heat"), {"linear_history": 1, "signal_weight": 1.0}),
-        (("camera", "position"), {"linear_history": 3, "signal_weight": 1.0, "constant_size": 2}),
+        (("camera", "position"), {"linear_history": 3, "linear_values": 2, "signal_weight": 1.0, "constant_size": 2}),
         (("camera",), {"targets": ("position", "lamp", "heading")}),
         (("position",), {"linear_history": 2, "signal_weight": 1.0, "targets": ("heat",)}),
     ],
@@ -213,6 +213,32 @@ def test_a_forecast_is_judged_by_the_learned_part_and_by_the_vectors_against_sta
     stored[0, 2] = 1e3
     half[0, 1] = -1e3
     assert float(net.forecast_error(stored, half, whole)) == pytest.approx(2.0 * 0.25, rel=1e-3)
+
+
+@pytest.mark.parametrize("hidden", [(4, 5, 6), (0, 1, 2)])
+def test_after_a_gap_it_goes_on_from_what_is_seen_at_the_speed_that_it_had(hidden: tuple[int, ...]) -> None:
+    """Even where that is not where it was expected, or nothing had been seen before."""
+    net = model("position", signal_weight=1.0, linear_history=4, linear_values=2, exogenous=False).eval()
+    learnt, shown = window(exogenous=False, batch=64, length=12), window(exogenous=False, batch=8, length=10)
+
+    def gliding(seen: Window, length: int) -> Window:
+        start, speed = seen.observations["position"][:, :1], seen.observations["position"][:, 1:2]
+        return replace(seen, observations={"position": start + 0.1 * speed * torch.arange(length)[:, None]})
+
+    learnt, shown = gliding(learnt, 12), gliding(shown, 10)
+    learnt = replace(learnt, observed={"position": torch.ones(64, 12, dtype=torch.bool)})
+    net.fit_normaliser(learnt)
+    seen = torch.ones(8, 10, dtype=torch.bool)
+    seen[:, list(hidden)] = False
+    path = shown.observations["position"]
+    leap = torch.where(torch.arange(10)[:, None] > hidden[-1], 3.0, 0.0)
+    last = 8 if hidden[0] else 10  # one frame after the gap is enough where the speed was known before it
+    given = replace(shown, observations={"position": path + leap}, observed={"position": seen}).first(last)
+    belief = net.encode(given, generator=seeded())
+    step = shown.past.steps(slice(last - 1, last)) if last < 10 else shown.past.steps(slice(8, 9))
+    told = net.rollout(belief, step, generator=seeded()).features[:, 0, 0, 0, :2]
+    change = (told - belief.latent[:, :2]) * net.vectors.normaliser.deviation[:2]
+    torch.testing.assert_close(change, path[:, 1] - path[:, 0], rtol=0.02, atol=0.02)
 
 
 def test_with_a_signal_weight_the_vectors_are_the_first_numbers_of_the_latent() -> None:
@@ -331,6 +357,8 @@ def test_equal_seeds_give_equal_losses_whatever_the_global_state() -> None:
         ({"channels": -1}, "channels is -1"),
         ({"num_slices": 0}, "num_slices is 0"),
         ({"sigreg_weight": -1.0}, "sigreg_weight is -1"),
+        ({"linear_values": -1}, "linear_values is -1"),
+        ({"linear_trim": 0.5}, "linear_trim is 0.5"),
         ({"signal_weight": -0.1}, "signal_weight is -0.1"),
         ({"straightening_weight": -1.0}, "straightening_weight is -1"),
         ({"delta_steps": 0}, "delta_steps is 0"),

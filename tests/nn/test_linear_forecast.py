@@ -72,3 +72,76 @@ def test_the_past_can_be_laid_out_flat_and_taken_up_again() -> None:
         assert past.flat().shape == (5, net.num_flat)
         _, past = net(values[:, step], push[:, step], past)
     assert past.steps[:, :, 0].tolist() == values[:, [2, 1], 0].tolist()  # the nearest first
+
+
+def test_few_values_leave_rows_between_gaps_to_solve_for_late_inputs() -> None:
+    """What was done acts four steps later, and every third value is missing: no stretch of five is whole."""
+    generator = torch.Generator().manual_seed(0)
+    push, values = torch.randn(32, 20, 1, generator=generator), torch.zeros(32, 21, 1)
+    for step in range(20):
+        values[:, step + 1] = 0.7 * values[:, step] + (push[:, step - 4] if step >= 4 else 0.0)
+    observed = (torch.arange(21) % 3 != 0).expand(32, 21)
+    seen = values.where(observed[..., None], 1e3)
+    whole, few = (LinearForecast(size=1, num_inputs=1, history=6, values=number) for number in (0, 1))
+    for net in (whole, few):
+        net.fit(seen, push, observed)
+    rows = few.weight[5, :-1].unflatten(0, (6, 2))[..., 0]  # of the nearest step first: value, input
+    due = torch.zeros(6, 2)
+    due[0, 0], due[4, 1] = -0.3, 1.0
+    torch.testing.assert_close(rows, due, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(whole.weight[5, 9], torch.ones(1), atol=0.5)
+
+
+def test_as_many_values_as_steps_are_all_of_them() -> None:
+    values, push = oscillator(64, 8)
+    nets = [LinearForecast(size=1, num_inputs=1, history=3, values=number) for number in (0, 3, 9)]
+    for net in nets:
+        net.fit(values, push, torch.ones(64, 9, dtype=torch.bool))
+        assert torch.equal(net.weight, nets[0].weight)
+
+
+def test_a_leap_to_what_is_seen_is_no_speed() -> None:
+    """Guesses in a gap are moved by what the last of them lacked; what was seen, and other values, are not."""
+    net = LinearForecast(size=2, num_inputs=1, history=5)
+    past, now = net.begin(1, torch.device("cpu")), torch.tensor([[1.0, 5.0]])
+    for _ in range(4):
+        _, past = net(now, torch.zeros(1, 1), past)
+        now = now + 1.0
+        seen = torch.tensor([[now[0, 0].item() < 3.0, True]])  # the first value for the last time at 2
+        past = past.meet(torch.zeros(1, 2), seen)
+    assert past.guessed.tolist() == [[3, 0]]
+    assert past.steps[0, :, 0].tolist() == [4.0, 3.0, 2.0, 1.0]
+    met = past.meet(torch.full((1, 2), 0.5), torch.ones(1, 2, dtype=torch.bool))
+    assert met.steps[0, :, 0].tolist() == [4.5, 3.5, 2.0, 1.0]
+    assert met.steps[0, :, 1].tolist() == past.steps[0, :, 1].tolist()
+    assert met.guessed.tolist() == [[0, 0]]
+    assert met.select(torch.tensor([0, 0])).guessed.shape == (2, 2)
+
+
+def test_without_the_steps_that_it_misses_most_it_is_exact_between_contacts() -> None:
+    """A pushed puck that walls throw back: one law inside, which least squares over everything does not find."""
+    generator = torch.Generator().manual_seed(0)
+    push, values = 0.1 * torch.randn(64, 40, 1, generator=generator), torch.zeros(64, 41, 1)
+    speed = 0.3 * torch.randn(64, 1, generator=generator)
+    for step in range(40):
+        speed = 0.9 * speed + push[:, step]
+        values[:, step + 1] = values[:, step] + speed
+        beyond = values[:, step + 1].abs() > 1
+        values[:, step + 1] = torch.where(beyond, values[:, step + 1].sign() * 2, 0) + torch.where(
+            beyond, -values[:, step + 1], values[:, step + 1]
+        )
+        speed = torch.where(beyond, -speed, speed)
+    whole, trimmed = (LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.4))
+    for net in (whole, trimmed):
+        net.fit(values, push, torch.ones(64, 41, dtype=torch.bool))
+    due = torch.tensor([0.9, 1.0, -0.9, 0.0, 0.0])
+    torch.testing.assert_close(trimmed.weight[1, :, 0], due, rtol=1e-3, atol=1e-3)
+    assert (whole.weight[1, :, 0] - due).abs().max() > 0.05
+
+
+def test_trimming_leaves_a_linear_world_as_it_is() -> None:
+    values, push = oscillator(64, 8)
+    nets = [LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.3)]
+    for net in nets:
+        net.fit(values, push, torch.ones(64, 9, dtype=torch.bool))
+    torch.testing.assert_close(nets[1].weight[1], nets[0].weight[1], rtol=1e-3, atol=1e-3)

@@ -37,3 +37,15 @@ class Locates(ABC):
         Args:
             observation: per signal that the lab shows [*shape], complete.
         """
+
+
+class Hides(ABC):
+    """Optional: there are steps at which a signal cannot be seen. What it holds then must not matter to anyone."""
+
+    @abstractmethod
+    def seen(self, observation: Mapping[str, Any]) -> Mapping[str, bool]:
+        """Of each signal that is hidden at times, whether it is seen in this observation; every other one is.
+
+        Args:
+            observation: as `reset` and `step` give it, with what is in no schema.
+        """

@@ -11,8 +11,8 @@ pit; a barrier whose door is lower than the ball; and the end of the stage. Its 
 looks does: half of the stage, right of the middle, lies in the shade, which leaves the share `shade` of it.
 
 A screen hangs above the middle. It comes down when the ball gets there and stays down, and hides the wall, if there is
-one, for the rest of the episode, and the ball while its centre is behind the screen. What is hidden is shown as NaN,
-which `labs.playing` logs as not observed.
+one, for the rest of the episode, and the ball while its centre is behind the screen. What is hidden is shown as 0, and
+logged as not observed.
 
 There is no noise, and nothing is hidden but what stands or rolls behind the screen: it was in sight before.
 """
@@ -33,7 +33,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured
+from worldline.labs.abilities import Configured, Hides
 from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
 from worldline.labs.lab import Lab, Policy
 
@@ -73,7 +73,7 @@ class OccluderSettings:
     pictures: bool
 
 
-class Occluder(Lab, Configured):
+class Occluder(Lab, Configured, Hides):
     """The lab. Every signal is a vector; see the module for what hides some of them.
 
     Observations: `ball_position` [m], `ball_velocity` [m/s] and `ball_brightness`, hidden with the ball; `ball_seen`,
@@ -223,6 +223,11 @@ class Occluder(Lab, Configured):
         screen = states["screen"][..., 0].astype(float) > 0.5
         return {"ball_position": ball, "ball_velocity": ball, "ball_brightness": ball, "wall": screen}
 
+    def seen(self, observation: Mapping[str, Any]) -> Mapping[str, bool]:
+        """The ball is not behind the screen, nor is the wall; see `Hides`."""
+        flags = {name: np.asarray(observation[name])[None] for name in ("ball_seen", "screen")}
+        return {name: not bool(hidden[0]) for name, hidden in self.hidden(flags).items()}
+
     def advance(self, state: Mapping[str, Floats], push: Floats) -> dict[str, Floats]:
         """The states [M, *shape] one step later; see the module.
 
@@ -309,7 +314,7 @@ class Occluder(Lab, Configured):
     def _observe(self) -> dict[str, Any]:
         hidden = self.hidden(self._state)
         shown: dict[str, Any] = {
-            name: np.where(name in hidden and bool(hidden[name][0]), np.nan, value[0]).astype(np.float32)
+            name: np.where(name in hidden and bool(hidden[name][0]), 0.0, value[0]).astype(np.float32)
             for name, value in self._state.items()
         }
         return {CAMERA.name: self.render(), **shown} if self.pictures else shown

@@ -1,18 +1,18 @@
 """Episodes of a lab: by its explorer, or under given actions. The same seed has the same hidden causes and noise.
 
-A vector that a lab shows as NaN is one that it hides: it is logged as 0, and not observed.
+What a lab hides (`Hides`) is logged as not observed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.schema import Kind
+from worldline.labs.abilities import Hides
 from worldline.labs.lab import Lab
 
 
@@ -70,9 +70,17 @@ def _mask(episode: Episode, name: str) -> NDArray[np.bool_]:
 
 def _episode(lab: Lab, seen: list[dict[str, Any]], actions: Arrays, seed: int) -> Episode:
     shown = {s.name: np.stack([np.asarray(one[s.name], s.dtype) for one in seen]) for s in lab.schema.observations}
-    vectors = [signal.name for signal in lab.schema.observations if signal.kind is Kind.VECTOR]
-    seen_at = {name: np.isfinite(shown[name]).all(-1) for name in vectors}
-    gaps = {name: mask for name, mask in seen_at.items() if not mask.all()}
-    for name, mask in gaps.items():
-        shown[name] = np.where(mask[:, None], shown[name], np.zeros((), shown[name].dtype))
-    return Episode(observations=shown, actions=dict(actions), observed=gaps, seed=seed)
+    return Episode(observations=shown, actions=dict(actions), observed=seen_in(lab, seen), seed=seed)
+
+
+def seen_in(lab: Any, observations: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:
+    """Of each signal that the lab hides at times, at which of the observations it was seen; empty for other labs.
+
+    Args:
+        lab: or any other environment.
+        observations: as it gave them.
+    """
+    if not isinstance(lab, Hides):
+        return {}
+    each = [lab.seen(one) for one in observations]
+    return {name: np.array([bool(one[name]) for one in each]) for name in each[0]}

@@ -87,6 +87,11 @@ class JepaConfig:
         linear_history: h, steps that a linear forecast of the vectors that are part of the latent is made from, solved
             for before training. The predictor sees them too and learns what the forecast misses, so that a world
             which is linear in part is exact there. 0 for none; needs signal_weight, memory "none" and frameskip 1.
+        linear_values: observations that the linear forecast is made from, the last ones, beside the inputs of all
+            `linear_history` steps; 0 for as many as those. A few suffice where what comes late is what was done, and
+            the forecast is then solved for between gaps that a whole history would not fit between.
+        linear_trim: share of the steps, those that the linear forecast misses most, that it is not solved for: contacts
+            between which it is exact, and of which it would else make a soft spring. 0 to below 0.5.
         targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
             real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.
         target_weight: of their error, a linear map away from the latent.
@@ -116,6 +121,8 @@ class JepaConfig:
     num_heads: int = 4
     frameskip: int = 1
     linear_history: int = 0
+    linear_values: int = 0
+    linear_trim: float = 0.0
     targets: tuple[str, ...] = ()
     target_weight: float = 1.0
 
@@ -129,9 +136,11 @@ class JepaConfig:
         weights = (
             "sigreg", "signal", "variance", "covariance", "similarity", "inverse", "delta", "straightening", "target",
         )  # fmt: skip
-        for name in (*(f"{weight}_weight" for weight in weights), "constant_size", "linear_history"):
+        for name in (*(f"{weight}_weight" for weight in weights), "constant_size", "linear_history", "linear_values"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
+        if not 0 <= self.linear_trim < 0.5:
+            raise ConfigError(f"linear_trim is {self.linear_trim}. It must be at least 0 and below 0.5.")
         if self.memory not in ("none", "transformer", "gru"):
             raise ConfigError(f"memory is {self.memory!r}. Choose none, transformer or gru.")
         if self.memory == "transformer" and self.predictor_width % (2 * self.num_heads):
@@ -234,7 +243,13 @@ class Jepa(WorldModel, Adapts):
         if config.linear_history and not self.num_exact:
             raise ConfigError("linear_history forecasts vectors, and the inputs hold none. Set it to 0.")
         self.linear = (
-            LinearForecast(size=self.num_exact, num_inputs=self.num_inputs, history=config.linear_history)
+            LinearForecast(
+                size=self.num_exact,
+                num_inputs=self.num_inputs,
+                history=config.linear_history,
+                values=config.linear_values,
+                trim=config.linear_trim,
+            )
             if config.linear_history
             else None
         )
@@ -280,7 +295,7 @@ class Jepa(WorldModel, Adapts):
         remembers = self.config.memory != "none" or self.linear is not None
         start = 0 if remembers else _last_whole(self._shown(window.observed).all(-1))
         seen, known = self._look(window, start), self._inputs(window.past)[:, 0, start:]
-        belief = self._begin(self._perceive(seen.at(0)))
+        belief = self._begin(self._perceive(seen.at(0)), seen.at(0))
         for step in range(known.shape[1]):
             belief = self._advance(belief, known[:, step], seen.at(step + 1))
         return belief
@@ -315,7 +330,7 @@ class Jepa(WorldModel, Adapts):
         """As `encode`, with the predictor's last layer corrected by the window (docs/design/adaptation.md)."""
         del generator
         seen, known = self._look(window), self._inputs(window.past)[:, 0]
-        belief = self._begin(self._perceive(seen.at(0)))
+        belief = self._begin(self._perceive(seen.at(0)), seen.at(0))
         none = belief.latent.new_zeros(len(belief.latent), 0, 0)
         whole = self._shown(window.observed)[:, 0].all(-1)
         belief = replace(
@@ -392,7 +407,7 @@ class Jepa(WorldModel, Adapts):
 
     def _unroll(self, seen: Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:
         """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on."""
-        belief, path = self._begin(start), []
+        belief, path = self._begin(start, seen.at(0)), []
         for step in range(known.shape[1]):
             belief = self._step(belief, known[:, step])
             path.append(belief.latent)
@@ -485,11 +500,14 @@ class Jepa(WorldModel, Adapts):
     def _places(self) -> list[int]:
         return [place for place, name in enumerate(self.config.inputs) if name not in self.cameras]
 
-    def _begin(self, latent: Float[Tensor, "B D"]) -> Latent:
-        """The belief of a latent with nothing before it."""
+    def _begin(self, latent: Float[Tensor, "B D"], seen: Seen | None = None) -> Latent:
+        """The belief of a latent with nothing before it; where it was not `seen` it is a guess."""
         config = self.config
         if self.linear is not None:
-            return Latent(latent=latent, memory=self.linear.begin(len(latent), latent.device))
+            past = self.linear.begin(len(latent), latent.device)
+            if seen is not None and self.vectors is not None:
+                past = replace(past, guessed=(~self.vectors.flags(seen.observed)).long())
+            return Latent(latent=latent, memory=past)
         if config.memory == "gru":
             return Latent(latent=latent, memory=Hidden(state=latent.new_zeros(len(latent), config.memory_size)))
         if config.frameskip == 1:
@@ -514,6 +532,9 @@ class Jepa(WorldModel, Adapts):
         latent, memory = self._perceive(seen, predicted.latent), predicted.memory
         if isinstance(memory, Block):  # what was seen is lost unless the next step sets out from it
             memory = memory.end(self._shown(seen.observed).any(-1))
+        if isinstance(memory, Past) and self.vectors is not None:
+            lacks = (latent - predicted.latent)[:, : self.num_exact]
+            memory = memory.meet(lacks, self.vectors.flags(seen.observed))
         return replace(predicted, latent=latent, memory=memory)
 
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:

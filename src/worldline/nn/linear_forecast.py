@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,10 @@ RIDGE = 1e-9
 """Penalty on the squared weights, relative; for inputs that never change."""
 
 
+CONCENTRATIONS = 10
+"""How often the steps that are missed most are told anew."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Past:
     """The steps before the present one, the nearest first.
@@ -19,18 +23,35 @@ class Past:
     Args:
         steps: values and inputs of each side by side, 0 where there was none.
         count: how many there were, at most h - 1.
+        guessed: of each value how many of the latest, the present one among them, were predicted and not seen.
     """
 
     steps: Float[Tensor, "B before both"]
     count: Int[Tensor, " B"]
+    guessed: Int[Tensor, "B size"]
 
     def select(self, index: Tensor) -> Past:
         """The past of the batch entries in `index`."""
-        return Past(steps=self.steps[index], count=self.count[index])
+        return Past(steps=self.steps[index], count=self.count[index], guessed=self.guessed[index])
 
     def flat(self) -> Float[Tensor, "B numbers"]:
-        """Everything side by side, the count last."""
+        """Everything side by side, the count last; what was guessed counts as seen."""
         return torch.cat([self.steps.flatten(1), self.count[:, None].to(self.steps.dtype)], -1)
+
+    def meet(self, lacks: Float[Tensor, "B size"], seen: Bool[Tensor, "B size"]) -> Past:
+        """The past of what is seen now: guesses since it was last seen were as far off as the present one.
+
+        Else the leap from the last guess to what is seen would pass for a speed.
+
+        Args:
+            lacks: what is seen less what was predicted; where not seen anything.
+            seen: which values are.
+        """
+        size, before = seen.shape[1], torch.arange(self.steps.shape[1], device=seen.device)
+        off = seen[:, None] & (before[:, None] < self.guessed[:, None] - 1)
+        values = self.steps[..., :size] + torch.where(off, lacks[:, None].to(self.steps.dtype), 0.0)
+        steps = torch.cat([values, self.steps[..., size:]], -1)
+        return replace(self, steps=steps, guessed=self.guessed.masked_fill(seen, 0))
 
 
 class LinearForecast(nn.Module):
@@ -40,13 +61,16 @@ class LinearForecast(nn.Module):
         size: values.
         num_inputs: of a step.
         history: h, at least 1.
+        values: of the last h values those that it is made from, beside all h inputs; 0 for all.
+        trim: share of the steps, those that it misses most, that it is not solved for, 0 to below 1.
     """
 
     weight: Tensor
 
-    def __init__(self, *, size: int, num_inputs: int, history: int) -> None:
+    def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
         super().__init__()
         self.size, self.both, self.history = size, size + num_inputs, history
+        self.values, self.trim = min(values or history, history), trim
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one for each count
 
     @property
@@ -55,20 +79,22 @@ class LinearForecast(nn.Module):
         return (self.history - 1) * self.both + 1
 
     def begin(self, batch: int, device: torch.device) -> Past:
-        """No past."""
+        """No past, and a present that was seen."""
         steps = torch.zeros(batch, self.history - 1, self.both, device=device)
-        return Past(steps=steps, count=torch.zeros(batch, dtype=torch.long, device=device))
+        zeros = torch.zeros(batch, self.size, dtype=torch.long, device=device)
+        return Past(steps=steps, count=zeros[:, 0], guessed=zeros)
 
     def past(self, flat: Float[Tensor, "B numbers"]) -> Past:
         """The past that `Past.flat` gave."""
         steps = flat[:, :-1].unflatten(1, (self.history - 1, self.both))
-        return Past(steps=steps, count=flat[:, -1].round().long())
+        zeros = torch.zeros(len(flat), self.size, dtype=torch.long, device=flat.device)
+        return Past(steps=steps, count=flat[:, -1].round().long(), guessed=zeros)
 
     @torch.no_grad()
     def fit(
         self, values: Float[Tensor, "B H size"], known: Float[Tensor, "B T inputs"], observed: Bool[Tensor, "B H"]
     ) -> None:
-        """Least squares over all stretches of which everything was observed; what has none forecasts no change."""
+        """Least squares over all stretches of which every value it needs was observed; without any, no change."""
         both = torch.cat([values[:, :-1], known], -1).double()
         change = values.diff(dim=1).double()
         for count in range(1, self.history + 1):
@@ -77,15 +103,22 @@ class LinearForecast(nn.Module):
                 break
             nearest_first = [both[:, count - 1 - back :][:, :num] for back in range(count)]
             rows = torch.cat([*nearest_first, torch.ones_like(both[:, :num, :1])], -1)
-            whole = torch.stack([observed[:, place:][:, :num] for place in range(count + 1)]).all(0)
-            seen, due = rows[whole], change[:, count - 1 :][whole]
+            used = min(count, self.values)
+            whole = torch.stack([observed[:, place:][:, :num] for place in range(count - used, count + 1)]).all(0)
+            taken = self._taken(count)
+            seen, due = rows[whole][:, taken], change[:, count - 1 :][whole]
             if len(seen) <= seen.shape[1]:
                 break
-            products = seen.T @ seen
-            ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
-            found = torch.linalg.solve(products + ridge, seen.T @ due).float()
+            found = torch.zeros(rows.shape[-1], self.size)
+            found[taken] = _solved(seen, due, self.trim).float()
             # Longer pasts go on with what the longest that could be solved for says.
             self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
+
+    def _taken(self, count: int) -> Bool[Tensor, " row"]:
+        """Which numbers of a row of `count` steps the forecast is made from."""
+        steps = torch.ones(count, self.both, dtype=torch.bool)
+        steps[self.values :, : self.size] = False
+        return torch.cat([steps.flatten(), torch.ones(1, dtype=torch.bool)])
 
     def forward(
         self, values: Float[Tensor, "B size"], known: Float[Tensor, "B inputs"], past: Past
@@ -97,7 +130,32 @@ class LinearForecast(nn.Module):
             row = torch.cat([steps.flatten(1), torch.ones_like(now[:, 0, :1])], -1)
             every = torch.einsum("bn,cns->bcs", row, self.weight)
             change = every[torch.arange(len(row), device=row.device), past.count]
-        return change, Past(steps=steps[:, : self.history - 1], count=(past.count + 1).clamp(max=self.history - 1))
+        count = (past.count + 1).clamp(max=self.history - 1)
+        return change, Past(steps=steps[:, : self.history - 1], count=count, guessed=past.guessed + 1)
+
+
+def _solved(
+    seen: Float[Tensor, "n numbers"], due: Float[Tensor, "n size"], trim: float
+) -> Float[Tensor, "numbers size"]:
+    """Least squares; with `trim`, each value again and again without the steps that were missed most.
+
+    Source: Rousseeuw and Van Driessen (2006), the concentration steps of least trimmed squares.
+    """
+    found = _least_squares(seen, due)
+    kept = len(seen) - round(trim * len(seen))
+    if kept == len(seen) or kept <= seen.shape[1]:
+        return found
+    for _ in range(CONCENTRATIONS):
+        nearest = (due - seen @ found).abs().argsort(0)[:kept]
+        parts = [_least_squares(seen[rows], due[rows, n : n + 1]) for n, rows in enumerate(nearest.T)]
+        found = torch.cat(parts, 1)
+    return found
+
+
+def _least_squares(seen: Float[Tensor, "n numbers"], due: Float[Tensor, "n size"]) -> Float[Tensor, "numbers size"]:
+    products = seen.T @ seen
+    ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.double)
+    return torch.as_tensor(torch.linalg.solve(products + ridge, seen.T @ due))
 
 
 def leave_forecast(predictor: nn.Module, num_exact: int) -> None:

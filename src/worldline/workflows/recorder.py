@@ -17,6 +17,7 @@ from worldline.data.conversion import convert, to_episode
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import InputError
 from worldline.labs.lab import Lab
+from worldline.labs.playing import seen_in
 from worldline.labs.spaces import AnyEnv, Layout, schema_of
 
 Array = NDArray[np.generic]
@@ -48,7 +49,7 @@ class Transcript:
     """
 
     def __init__(self, environment: AnyEnv, schema: Schema) -> None:
-        self._schema = schema
+        self._schema, self._lab = schema, environment.unwrapped
         self._observations = Layout(environment.observation_space, Role.OBSERVATION)
         self._actions = Layout(environment.action_space, Role.ACTION)
         self._rounded = {
@@ -123,6 +124,7 @@ class Transcript:
                 if known and name in known[0]
             },
             self._schema,
+            observed=seen_in(self._lab, self._rows[Role.OBSERVATION]),
             terminated=terminated,
             truncated=truncated or not terminated,
             seed=self._seed,

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.store import Store
+from worldline.errors import InputError
+from worldline.recipes.memory import memory
+from worldline.registry import load
+from worldline.workflows.training import learn_world
+
+HEAT = Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="K")
+CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
+VALVE = Signal(name="valve", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,))
+SCHEMA = Schema(signals=(HEAT, VALVE))
+LAG = 6
+
+
+def episode(generator: np.random.Generator, num_steps: int) -> Episode:
+    """What the valve does shows six steps later."""
+    valve, heat = generator.uniform(-1, 1, (num_steps, 1)), np.zeros((num_steps + 1, 1))
+    for t in range(num_steps):
+        heat[t + 1] = 0.7 * heat[t] + (valve[t - LAG] if t >= LAG else 0)
+    seen = np.ones(num_steps + 1, bool)
+    seen[20:26] = False
+    return Episode(
+        observations={"heat": np.where(seen[:, None], heat, 0).astype(np.float32)},
+        actions={"valve": valve.astype(np.float32)},
+        observed={"heat": seen},
+        truncated=True,
+    )
+
+
+def logs(path: Path, num_episodes: int, num_steps: int) -> Store:
+    made, generator = Store.create(path, SCHEMA), np.random.default_rng(0)
+    for _ in range(num_episodes):
+        made.append(episode(generator, num_steps))
+    return made
+
+
+@pytest.mark.parametrize(("num_steps", "window", "history"), [(100, 33, 24), (20, 21, 20), (2, 3, 2)])
+def test_histories_are_as_long_as_the_episodes_allow(tmp_path: Path, num_steps: int, window: int, history: int) -> None:
+    recipe = memory(short(tmp_path / "store", num_steps))
+    assert (recipe.training.window, recipe.model_config.linear_history) == (window, history)
+    assert not recipe.heads.goals
+
+
+def short(path: Path, num_steps: int) -> Store:
+    made = Store.create(path, SCHEMA)
+    for _ in range(2):
+        zeros = np.zeros((num_steps + 1, 1), np.float32)
+        made.append(Episode(observations={"heat": zeros}, actions={"valve": zeros[1:]}, truncated=True))
+    return made
+
+
+def test_it_is_registered_and_needs_a_vector(tmp_path: Path) -> None:
+    assert load("recipe", "memory") is memory
+    with pytest.raises(InputError, match="needs a vector observation"):
+        memory(Store.create(tmp_path / "store", Schema(signals=(CAMERA, VALVE))))
+
+
+def test_what_was_done_before_shows_in_time_even_where_nothing_is_seen(tmp_path: Path) -> None:
+    recipe = memory(logs(tmp_path / "store", 50, 45))
+    training = replace(recipe.training, num_updates=20, batch_size=16, num_checks=2, num_validation=16)
+    store = logs(tmp_path / "again", 50, 45)
+    recipe = replace(recipe, training=training, horizon=10, num_windows=2)
+    world = learn_world(store, recipe, folder=tmp_path / "run").world
+    one = store.episode(3)
+    history, nothing = one.history(25, 26), {"valve": np.zeros((10, 1), np.float32)}
+    done = history.actions["valve"].copy()
+    done[22] = 1.0 - done[22]  # under the gap, and on its way
+    others = replace(history, actions={"valve": done})
+    apart = [world.predict(past, nothing, level=0.5).signals["heat"].mean[:, 0] for past in (history, others)]
+    due = np.where(np.arange(10) >= 3, 0.7 ** (np.arange(10) - 3.0), 0) * (1 - 2 * history.actions["valve"][22, 0])
+    np.testing.assert_allclose(apart[1] - apart[0], due, atol=0.15 * np.abs(due).max())
