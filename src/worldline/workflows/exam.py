@@ -40,7 +40,7 @@ from worldline.understanding.exam.results import (
 from worldline.understanding.exam.verdicts import flaws
 from worldline.workflows.manifest import device, versions
 from worldline.workflows.record import record
-from worldline.workflows.sitters import Sitter
+from worldline.workflows.sitters import Sitter, Terms
 from worldline.workflows.stage import Stage
 from worldline.worlds.bundled import open_world, save_world
 
@@ -130,7 +130,14 @@ def exam(
     _record(folder, curricula, options.seed, stage)
     with _workers(options.num_processes) as pool:
         tasks = {
-            (name, seed): pool.submit(_learn, sitter, _logs(folder, name), one.num_calibration, seed, folder)
+            (name, seed): pool.submit(
+                _learn,
+                sitter,
+                _logs(folder, name),
+                Terms(num_calibration=one.num_calibration, horizon=one.horizon),
+                seed,
+                folder,
+            )
             for seed in seeds
             for name, one in curricula.items()
         }
@@ -210,14 +217,12 @@ def _record(folder: Path, curricula: Mapping[str, Curriculum], seed: int, stage:
         stage("record", len(curricula), len(curricula))
 
 
-def _learn(
-    sitter: Sitter, logs: Path, num_calibration: int | None, seed: int, folder: Path
-) -> dict[str, str] | SeedGrade:
+def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) -> dict[str, str] | SeedGrade:
     """Saves the world, and gives what is to be known of it; or why there is none. In a process of its own."""
     store, out = open_store(logs), _world(folder, logs.name, seed)
     work = out.with_name(f"{out.name}.partial")
     try:
-        sat = sitter.learn(store, seed=seed, num_calibration=num_calibration, folder=work)
+        sat = sitter.learn(store, seed=seed, terms=terms, folder=work)
         save_world(out, sat.world)
     except UnsupportedError as error:
         return SeedGrade(seed=seed, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))

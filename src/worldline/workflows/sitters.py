@@ -47,6 +47,19 @@ class Sat:
     facts: Mapping[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a curriculum asks beside its logs.
+
+    Args:
+        num_calibration: episodes kept for calibration, the last ones; None for the sitter's own share.
+        horizon: steps that bands are calibrated for; None for the sitter's own.
+    """
+
+    num_calibration: int | None = None
+    horizon: int | None = None
+
+
 class Sitter(ABC):
     """Learns one world from each log; can be sent to another process."""
 
@@ -56,13 +69,13 @@ class Sitter(ABC):
         """What it is called in a report."""
 
     @abstractmethod
-    def learn(self, store: Store, *, seed: int, num_calibration: int | None, folder: Path) -> Sat:
+    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
         """The world learned from a store.
 
         Args:
             store: of a curriculum.
             seed: of initial weights and batches.
-            num_calibration: episodes kept for calibration, the last ones; None for the sitter's own share.
+            terms: what the curriculum asks.
             folder: for what the training needs to write.
         """
 
@@ -90,15 +103,16 @@ class RecipeSitter(Sitter):
         """Such as "vectors", or "vectors, token"."""
         return self.recipe if self.family is None else f"{self.recipe}, {self.family}"
 
-    def learn(self, store: Store, *, seed: int, num_calibration: int | None, folder: Path) -> Sat:
+    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
         """See `Sitter`; heads that only plans need are left out."""
         recipe = self._recipe(store).with_seed(seed)
         recipe = replace(recipe, heads=replace(recipe.heads, goals=False))
-        if num_calibration is not None:
-            recipe = replace(recipe, split=lambda of: kept_last(of, num_calibration))
+        recipe = replace(recipe, horizon=terms.horizon or recipe.horizon)
+        if (count := terms.num_calibration) is not None:
+            recipe = replace(recipe, split=lambda of: kept_last(of, count))
         learned = learn_world(store, recipe, folder=folder)
-        count = sum(one.numel() for one in learned.engine.model.parameters())
-        facts = {"parameters": f"{count:,}", "updates": f"{recipe.training.num_updates:,}"}
+        size = sum(one.numel() for one in learned.engine.model.parameters())
+        facts = {"parameters": f"{size:,}", "updates": f"{recipe.training.num_updates:,}"}
         return Sat(world=learned.world, facts=facts)
 
     def _recipe(self, store: Store) -> Recipe:
@@ -134,13 +148,15 @@ class TrivialSitter(Sitter):
         """Such as "constant velocity"."""
         return self.name.replace("_", " ")
 
-    def learn(self, store: Store, *, seed: int, num_calibration: int | None, folder: Path) -> Sat:
+    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
         """See `Sitter`."""
         del folder
-        split = split_store(store) if num_calibration is None else kept_last(store, num_calibration)
+        count = terms.num_calibration
+        split = split_store(store) if count is None else kept_last(store, count)
         train, held = ([store.episode(number) for number in part] for part in (split.train, split.calibration))
         engine: Engine = load("engine", self.name).fit(train, store.schema)
-        horizon = max(1, min(CALIBRATED_STEPS, int(store.num_steps.min()) - engine.describe().context + 1))
+        due = terms.horizon or CALIBRATED_STEPS
+        horizon = max(1, min(due, int(store.num_steps.min()) - engine.describe().context + 1))
         calibration = calibrate(engine, held, horizon=horizon, num_windows=8, seed=seed)
         return Sat(world=LocalWorld(engine, calibration, CrossEntropy()), facts={})
 

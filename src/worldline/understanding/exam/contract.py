@@ -47,6 +47,7 @@ class Curriculum:
         num_episodes: recorded.
         num_steps: of each.
         num_calibration: how many of them are kept for calibration; None for the recipe's own share.
+        horizon: steps that are asked about at most, and that bands are calibrated for; None for the recipe's own.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Curriculum:
     num_episodes: int
     num_steps: int
     num_calibration: int | None = None
+    horizon: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -37,6 +37,8 @@ LABS: Final[Mapping[Pool, Mapping[str, Callable[..., Driven]]]] = {
 SYSTEMS: Final = tuple(LABS[Pool.REPORT])
 NUM_EPISODES: Final = 400
 NUM_STEPS: Final = 110
+HORIZON: Final = 100
+"""Steps that T1 asks about."""
 """Of an episode of the logs: longer than any rollout that is asked for, so that what is asked was seen."""
 CONTEXT: Final = 4
 """Observations that worlds are shown. One tells the state; more are for those that look back."""
@@ -55,6 +57,7 @@ def curricula_of(pool: Pool, *, pixels: bool) -> tuple[Curriculum, ...]:
             make_lab=partial(lab_of, system, pool, pixels=pixels),
             num_episodes=NUM_EPISODES,
             num_steps=NUM_STEPS,
+            horizon=HORIZON,
         )
         for system in SYSTEMS
     )
