@@ -37,9 +37,9 @@ LABS: Final[Mapping[Pool, Mapping[str, Callable[..., Driven]]]] = {
 SYSTEMS: Final = tuple(LABS[Pool.REPORT])
 NUM_EPISODES: Final = 400
 NUM_STEPS: Final = 110
+"""Of an episode of the logs: longer than any rollout that is asked for, so that what is asked was seen."""
 HORIZON: Final = 100
 """Steps that T1 asks about."""
-"""Of an episode of the logs: longer than any rollout that is asked for, so that what is asked was seen."""
 CONTEXT: Final = 4
 """Observations that worlds are shown. One tells the state; more are for those that look back."""
 
