@@ -91,6 +91,18 @@ class Breaking(Steering):
         raise ZeroDivisionError("planted")
 
 
+class Unlogged(Steering):
+    """Has a lab that breaks."""
+
+    code = "C7"
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        def breaks() -> Wind:
+            raise ZeroDivisionError("no lab")
+
+        return (replace(super().curricula()[0], name="unlogged", make_lab=breaks),)
+
+
 Sit = Callable[..., Path]
 
 
@@ -148,12 +160,13 @@ def test_answers_that_were_changed_are_graded_otherwise_and_damaged_ones_are_ref
 
 
 def test_a_crash_in_one_test_is_an_error_there_and_leaves_the_others_graded(sit: Sit) -> None:
-    folder = sit("linear", "linear", C9=Steering(), C8=Breaking())
-    assert sorted(verdicts(folder)) == [Verdict.ERROR, Verdict.PASS]
-    broken = next(one for one in read_exam(folder).result.tests if one.verdict is Verdict.ERROR)
+    folder = sit("linear", "linear", C9=Steering(), C8=Breaking(), C7=Unlogged())
+    assert verdicts(folder) == [Verdict.ERROR, Verdict.ERROR, Verdict.PASS]
+    unlogged, broken, _ = read_exam(folder).result.tests
+    assert "recording unlogged: no lab" in unlogged.seeds[0].reason
     assert "ZeroDivisionError: planted" in broken.seeds[0].reason
     assert broken.seeds[0].grade is None
-    assert read_exam(folder).result.failed_to_grade == (broken.code,)
+    assert read_exam(folder).result.failed_to_grade == ("C7", "C8")
 
 
 def test_a_signal_that_is_not_predicted_is_unreadable_with_the_reason(sit: Sit) -> None:

@@ -29,7 +29,7 @@ from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Lo
 from worldline.errors import ConfigError
 from worldline.nn.codes import code_size
 from worldline.nn.correction import Correction
-from worldline.nn.encoders import ImageEncoder, Seen, VectorEncoder
+from worldline.nn.encoders import ImageEncoder, Seen, VectorEncoder, last_whole
 from worldline.nn.gather import share_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.linear_forecast import LinearForecast, Past, leave_forecast
@@ -129,8 +129,8 @@ class JepaConfig:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("inputs is empty. Name at least one observation signal for the encoder.")
-        sizes = ("latent_size", "channels", "encoder_width", "predictor_width", "num_slices", "delta_steps")
-        for name in (*sizes, "context", "memory_size", "depth", "num_heads", "frameskip"):
+        sizes = ("latent_size", "channels", "encoder_width", "predictor_width", "num_slices", "delta_steps", "context")
+        for name in (*sizes, "memory_size", "depth", "num_heads", "frameskip"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
         weights = (
@@ -229,11 +229,11 @@ class Jepa(WorldModel, Adapts):
             )
         images = [signal for signal in signals if signal.kind is Kind.IMAGE]
         self.cameras = tuple(signal.name for signal in images)  # a module cannot be called `arm.front`
-        width = config.encoder_width
         self.images = nn.ModuleList(
-            ImageEncoder(signal, channels=config.channels, width=width, out=num_learned) for signal in images
+            ImageEncoder(signal, channels=config.channels, width=config.encoder_width, out=num_learned)
+            for signal in images
         )
-        self.vectors = VectorEncoder(vectors, width=width, out=num_learned) if vectors else None
+        self.vectors = VectorEncoder(vectors, width=config.encoder_width, out=num_learned) if vectors else None
         self.register_buffer("partial", torch.zeros(()))  # share of the training steps that were seen in part
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
@@ -258,7 +258,8 @@ class Jepa(WorldModel, Adapts):
             leave_forecast(self.predictor, self.num_exact)
         self.inverse, self.delta = self._action_decoders()
         self.targets = config.targets
-        self.told = _targets(schema, config)
+        told = tuple(schema[name] for name in self.targets)
+        self.told = Targets(told, config.latent_size) if told else None
 
     def _action_decoders(self) -> tuple[nn.Sequential | None, nn.Sequential | None]:
         config, width = self.config, self.config.predictor_width
@@ -293,7 +294,7 @@ class Jepa(WorldModel, Adapts):
         """The latent of the last observation; what is missing there is what the steps before lead to."""
         del generator
         remembers = self.config.memory != "none" or self.linear is not None
-        start = 0 if remembers else _last_whole(self._shown(window.observed).all(-1))
+        start = 0 if remembers else last_whole(self._shown(window.observed).all(-1))
         seen, known = self._look(window, start), self._inputs(window.past)[:, 0, start:]
         belief = self._begin(self._perceive(seen.at(0)), seen.at(0))
         for step in range(known.shape[1]):
@@ -596,19 +597,6 @@ def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:
     return mlp([config.latent_size + taken, width, width, out])
 
 
-def _targets(schema: Schema, config: JepaConfig) -> Targets | None:
-    signals = tuple(schema[name] for name in config.targets)
-    if any(signal.kind is Kind.IMAGE for signal in signals):
-        raise ConfigError(f"targets {config.targets} hold an image. Name vector or discrete signals.")
-    return Targets(signals, config.latent_size) if signals else None
-
-
 def _mine(belief: Belief) -> Latent:
     assert isinstance(belief, Latent), f"a {type(belief).__name__} is no belief of this model"
     return belief
-
-
-def _last_whole(complete: Bool[Tensor, "B H"]) -> int:
-    """The last step from which on every entry of the batch has a complete observation, or the first of all."""
-    steps = torch.arange(complete.shape[1], device=complete.device)
-    return int(torch.where(complete, steps, 0).amax(1).min())

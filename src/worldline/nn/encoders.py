@@ -192,3 +192,9 @@ class Seen:
             scores=None if self.scores is None else self.scores[:, step],
             observed={name: flags[:, step] for name, flags in self.observed.items()},
         )
+
+
+def last_whole(complete: Bool[Tensor, "B H"]) -> int:
+    """The last step from which on every entry of the batch has a complete observation, or the first of all."""
+    steps = torch.arange(complete.shape[1], device=complete.device)
+    return int(torch.where(complete, steps, 0).amax(1).min())

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldline.contracts.schema import Signal
+from worldline.contracts.schema import Kind, Signal
 from worldline.contracts.world_model import Window
+from worldline.errors import ConfigError
 from worldline.nn.gather import share_mean
 from worldline.nn.scores import Scores
 
@@ -18,10 +19,16 @@ class Targets(nn.Module):
     Args:
         signals: vector or discrete, at least one.
         latent_size: D.
+
+    Raises:
+        ConfigError: one of the signals is an image.
     """
 
     def __init__(self, signals: tuple[Signal, ...], latent_size: int) -> None:
         super().__init__()
+        if any(signal.kind is Kind.IMAGE for signal in signals):
+            names = ", ".join(signal.name for signal in signals)
+            raise ConfigError(f"targets {names} hold an image. Name vector or discrete signals.")
         self.scores = Scores(signals)
         self.read = nn.Linear(latent_size, len(self.scores.owner))
 

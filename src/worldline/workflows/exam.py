@@ -24,7 +24,7 @@ from worldline.contracts.evaluation import Verdict
 from worldline.data.store import Store, open_store
 from worldline.errors import CollapseError, ConfigError, DataError, InputError, UnreadableError, UnsupportedError
 from worldline.registry import load, names
-from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool, References
+from worldline.understanding.exam.contract import ExamTest, Pool, References
 from worldline.understanding.exam.examining import Examined, examine
 from worldline.understanding.exam.report import render
 from worldline.understanding.exam.results import (
@@ -127,8 +127,10 @@ def exam(
         raise InputError(f"{folder} holds something already. Choose a new folder for the exam.")
     begin, tests, seeds = time.monotonic(), options.tests(), range(options.num_seeds)
     curricula = {one.name: one for test in tests for one in test.curricula()}
-    _record(folder, curricula, options.seed, stage)
+    owners = {one.name: test for test in reversed(tests) for one in test.curricula()}
     with _workers(options.num_processes) as pool:
+        logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in curricula}
+        lost = {name: error for name, error in _finished(logged, "record", stage) if error is not None}
         tasks = {
             (name, seed): pool.submit(
                 _learn,
@@ -140,16 +142,18 @@ def exam(
             )
             for seed in seeds
             for name, one in curricula.items()
+            if name not in lost
         }
         learned = {key: _or_reason(key[1], one) for key, one in _finished(tasks, "learn", stage)}
         reasons = {key: one for key, one in learned.items() if isinstance(one, SeedGrade)}
         asked: dict[str, Future[TestResult]] = {
             test.code: pool.submit(_sit, test, options.seed, tuple(seeds), _lacking(test, reasons), folder)
             for test in tests
+            if not any(one.name in lost for one in test.curricula())
         }
         ended = _finished(asked, "ask and grade", stage)
         found = dict(ended)
-    graded = tuple(_or_broken(test, seeds, found[test.code]) for test in tests)
+    graded = tuple(_or_broken(test, seeds, found, lost) for test in tests)
     facts = _facts(options, [one for one in learned.values() if isinstance(one, dict)], time.monotonic() - begin)
     examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
     (folder / RESULT).write_text(to_json(Stored(options=options, result=examined)) + "\n")
@@ -205,16 +209,12 @@ def compare(ours: Path, theirs: Path) -> tuple[Difference, ...]:
     )
 
 
-def _record(folder: Path, curricula: Mapping[str, Curriculum], seed: int, stage: Stage | None) -> None:
-    """The logs of every curriculum."""
-    for number, (name, one) in enumerate(curricula.items()):
-        if stage is not None:
-            stage("record", number, len(curricula))
-        lab = one.make_lab()
-        record(lab, _logs(folder, name), num_episodes=one.num_episodes, max_steps=one.num_steps, seed=seed + LOG_SEED)
-        lab.close()
-    if stage is not None:
-        stage("record", len(curricula), len(curricula))
+def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
+    """The logs of a curriculum. In a process of its own."""
+    one = next(one for one in test.curricula() if one.name == name)
+    lab, episodes = one.make_lab(), (one.num_episodes, one.num_steps)
+    record(lab, _logs(folder, name), num_episodes=episodes[0], max_steps=episodes[1], seed=seed + LOG_SEED)
+    lab.close()
 
 
 def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) -> dict[str, str] | SeedGrade:
@@ -361,10 +361,18 @@ def _or_reason(seed: int, found: dict[str, str] | SeedGrade | BaseException) -> 
     return SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=reason)
 
 
-def _or_broken(test: ExamTest, seeds: Sequence[int], found: TestResult | BaseException) -> TestResult:
-    if isinstance(found, TestResult):
-        return found
-    return broken(test, seeds, f"{type(found).__name__}: {found}")
+def _or_broken(
+    test: ExamTest,
+    seeds: Sequence[int],
+    found: Mapping[str, TestResult | BaseException],
+    lost: Mapping[str, BaseException],
+) -> TestResult:
+    """What came of a test, or what broke: asking and grading it, or recording its logs."""
+    if test.code in found:
+        one = found[test.code]
+        return one if isinstance(one, TestResult) else broken(test, seeds, f"{type(one).__name__}: {one}")
+    reasons = [f"recording {one.name}: {lost[one.name]}" for one in test.curricula() if one.name in lost]
+    return broken(test, seeds, "; ".join(reasons))
 
 
 def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]], elapsed_s: float) -> dict[str, str]:
