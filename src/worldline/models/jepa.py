@@ -88,10 +88,9 @@ class JepaConfig:
             for before training. The predictor sees them too and learns what the forecast misses, so that a world
             which is linear in part is exact there. 0 for none; needs signal_weight, memory "none" and frameskip 1.
         linear_values: observations that the linear forecast is made from, the last ones, beside the inputs of all
-            `linear_history` steps; 0 for as many as those. A few suffice where what comes late is what was done, and
-            the forecast is then solved for between gaps that a whole history would not fit between.
-        linear_trim: share of the steps, those that the linear forecast misses most, that it is not solved for: contacts
-            between which it is exact, and of which it would else make a soft spring. 0 to below 0.5.
+            `linear_history` steps; 0 for as many as those. A few suffice where only what was done shows late.
+        linear_trim: share of the steps, those that the linear forecast misses most, such as contacts, that it is not
+            solved for. 0 to below 0.5.
         targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
             real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.
         target_weight: of their error, a linear map away from the latent.
