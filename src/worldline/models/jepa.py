@@ -241,17 +241,15 @@ class Jepa(WorldModel, Adapts):
         self.num_inputs = self.num_actions + len(self.exogenous.mean) + int(config.timed)
         if config.linear_history and not self.num_exact:
             raise ConfigError("linear_history forecasts vectors, and the inputs hold none. Set it to 0.")
-        self.linear = (
-            LinearForecast(
+        self.linear: LinearForecast | None = None
+        if config.linear_history:
+            self.linear = LinearForecast(
                 size=self.num_exact,
                 num_inputs=self.num_inputs,
                 history=config.linear_history,
                 values=config.linear_values,
                 trim=config.linear_trim,
             )
-            if config.linear_history
-            else None
-        )
         self.predictor = _predictor(config, self.num_inputs, 0 if self.linear is None else self.linear.num_flat)
         if self.linear is not None:
             leave_forecast(self.predictor, self.num_exact)
