@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -64,6 +65,16 @@ def test_the_page_says_what_to_do_and_shows_everything() -> None:
     assert "push → place" in text
     assert "✓ as the logs say" in text
     assert "Cause and effect, against twins in a replayed environment: PASS" in text
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PARTIAL, Verdict.FAIL, Verdict.INCONCLUSIVE])
+def test_a_pulse_that_twins_answer_otherwise_is_a_limit(verdict: Verdict) -> None:
+    found = made(Cart(), twins=True).measured
+    assert decide(found).advice is Advice.DEPLOY
+    twins = tuple(replace(one, verdict=verdict) if one.name == "T3" else one for one in found.twins)
+    decision = decide(replace(found, twins=twins))
+    assert decision.advice is Advice.LIMITS
+    assert any(f"T3 is {verdict}, weakest in" in limit for limit in decision.limits)
 
 
 def test_without_twins_cause_is_never_passed() -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from worldline.contracts.evaluation import Verdict
-from worldline.understanding.audit.evidence import Advice, Decision, Effect, Measured, Trusted
+from worldline.understanding.audit.evidence import Advice, Decision, Effect, Measured, Trusted, TwinTest
 from worldline.understanding.diagnostics import Gap
+from worldline.understanding.exam.verdicts import weakest
 from worldline.understanding.findings import NEGLIGIBLE
 from worldline.understanding.wording import label, listing, number, percent, plural, quantity, round_percent, span
 
@@ -31,7 +32,7 @@ def decide(found: Measured) -> Decision:
     against = [*_broken(found), *_worthless(found), *_unheeded(found), *_failed(found)]
     limits = [*_horizons(found), *_bands(found), *([] if known else _unidentified(found))]
     limits += [] if known or _unheeded(found) else _apart(found)
-    limits += [*_regions(found), *_few(found)]
+    limits += [*_unproven(found), *_regions(found), *_few(found)]
     wanted = tuple(dict.fromkeys([*_data(found, known), *found.data.advice]))
     if against:
         return Decision(
@@ -133,11 +134,11 @@ def _enough(found: Measured) -> bool:
 
 
 def _failed(found: Measured) -> list[str]:
-    return [
-        f"Against twins it fails {one.name} ({one.title})."
-        for one in found.twins
-        if one.verdict is Verdict.FAIL and one.name in ("C1", "T1")
-    ]
+    return [f"Against twins it fails {one.name} ({one.title})." for one in _failed_tests(found)]
+
+
+def _failed_tests(found: Measured) -> list[TwinTest]:
+    return [one for one in found.twins if one.verdict is Verdict.FAIL and one.name in ("C1", "T1")]
 
 
 # Within which limits it may be used.
@@ -210,6 +211,17 @@ def _apart(found: Measured) -> list[str]:
             "are fitted by a line: where the effect depends on the state, both may be right."
         )
     return said
+
+
+def _unproven(found: Measured) -> list[str]:
+    """Tests against twins that are not passed, and whose failing alone does not speak against the world."""
+    fatal = _failed_tests(found)
+    return [
+        f"Do not rely on {one.title} where it counts: against twins {one.name} is {one.verdict}"
+        + (f", weakest in {cell.name}." if (cell := weakest(one.grade)) else ".")
+        for one in found.twins
+        if one.verdict is not Verdict.PASS and one not in fatal
+    ]
 
 
 def _regions(found: Measured) -> list[str]:
