@@ -43,7 +43,7 @@ def logs(path: Path, num_episodes: int, num_steps: int) -> Store:
     return made
 
 
-@pytest.mark.parametrize(("num_steps", "window", "history"), [(100, 33, 24), (20, 21, 20), (2, 3, 2)])
+@pytest.mark.parametrize(("num_steps", "window", "history"), [(100, 17, 24), (20, 17, 6), (2, 3, 1)])
 def test_histories_are_as_long_as_the_episodes_allow(tmp_path: Path, num_steps: int, window: int, history: int) -> None:
     recipe = memory(short(tmp_path / "store", num_steps))
     assert (recipe.training.window, recipe.model_config.linear_history) == (window, history)

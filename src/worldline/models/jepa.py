@@ -250,7 +250,7 @@ class Jepa(WorldModel, Adapts):
                 values=config.linear_values,
                 trim=config.linear_trim,
             )
-        self.predictor = _predictor(config, self.num_inputs, 0 if self.linear is None else self.linear.num_flat)
+        self.predictor = _predictor(config, self.num_inputs, 0 if self.linear is None else self.linear.num_shown)
         if self.linear is not None:
             leave_forecast(self.predictor, self.num_exact)
         self.inverse, self.delta = self._action_decoders()
@@ -521,7 +521,7 @@ class Jepa(WorldModel, Adapts):
             return self._meet(self._step(belief, known), seen)
         learned, whole = self._step(replace(belief, correction=None), known), self._shown(seen.observed).all(-1)
         met = self._meet(learned if whole.all() else self._step(belief, known), seen)
-        hidden, _ = self._hidden(belief, known.to(belief.latent.dtype))
+        hidden, _ = self._hidden(self._taken(belief, known.to(belief.latent.dtype))[0])
         lacks = self._as_output(met.latent - learned.latent)
         return replace(met, correction=correction.add(hidden, lacks, whole))
 
@@ -549,29 +549,31 @@ class Jepa(WorldModel, Adapts):
             base, share = memory.base, (memory.count / self.config.frameskip).to(known.dtype)
             change = self.predictor(torch.cat([base, memory.inputs.flatten(1), share[:, None]], -1))
         else:
+            taken, forecast, memory = self._taken(belief, known)
             correction = belief.correction
             if correction is None or not correction.hidden.shape[1]:
-                change = self.predictor(self._taken(belief, known))
+                change = self.predictor(taken)
             else:
-                hidden, last = self._hidden(belief, known)
+                hidden, last = self._hidden(taken)
                 change = last(hidden) + correction(hidden)
-            if isinstance(memory, Past) and self.linear is not None:
-                forecast, memory = self.linear(base[:, : self.num_exact], known, memory)
         change = pad(torch.as_tensor(change), (0, self.config.constant_size))
         if self.vectors is not None and self.num_exact:
             exact, learned = change.split([self.num_exact, change.shape[-1] - self.num_exact], -1)
             change = torch.cat([exact * self.vectors.change + forecast, learned], -1)
         return Latent(latent=base + change, memory=memory, correction=belief.correction)
 
-    def _taken(self, belief: Latent, known: Float[Tensor, "M I"]) -> Float[Tensor, "M taken"]:
-        """What a predictor without memory is given."""
-        past = [belief.memory.flat().to(known.dtype)] if isinstance(belief.memory, Past) else []
-        return torch.cat([belief.latent, known, *past], -1)
+    def _taken(self, belief: Latent, known: Tensor) -> tuple[Tensor, Tensor | float, Past | None]:
+        """What a predictor without memory is given [M, taken], the linear forecast, and the past of the next step."""
+        parts, forecast, memory = [belief.latent, known], 0.0, None
+        if isinstance(belief.memory, Past) and self.linear is not None and self.vectors is not None:
+            forecast, memory = self.linear(belief.latent[:, : self.num_exact], known, belief.memory)
+            parts.append(self.linear.shown(belief.memory, forecast / self.vectors.change).to(known.dtype))
+        return torch.cat(parts, -1), forecast, memory
 
-    def _hidden(self, belief: Latent, known: Float[Tensor, "M I"]) -> tuple[Float[Tensor, "M width"], nn.Module]:
+    def _hidden(self, taken: Float[Tensor, "M taken"]) -> tuple[Float[Tensor, "M width"], nn.Module]:
         """What its last layer makes the change from, and that layer."""
         assert isinstance(self.predictor, nn.Sequential)
-        return self.predictor[:-1](self._taken(belief, known)), self.predictor[-1]
+        return self.predictor[:-1](taken), self.predictor[-1]
 
     def _as_output(self, change: Float[Tensor, "M D"]) -> Float[Tensor, "M out"]:
         """What the last layer would have to say for this change."""

@@ -78,6 +78,26 @@ class LinearForecast(nn.Module):
         """Numbers that `Past.flat` gives."""
         return (self.history - 1) * self.both + 1
 
+    @property
+    def num_shown(self) -> int:
+        """Numbers that `shown` gives."""
+        return self.num_flat if self.values == self.history else (self.values - 1) * self.both + self.size
+
+    def shown(self, past: Past, forecast: Float[Tensor, "B size"]) -> Float[Tensor, "B shown"]:
+        """What a network that learns what the forecast misses is given beside the present.
+
+        All of the past; or, where few of the values are used, the steps of these and the forecast, which stands for
+        whatever lies further back: a network that is shown every old input finds nothing in minutes. How many steps
+        there were is not told, as in training there are fewer than in use.
+
+        Args:
+            past: before the present.
+            forecast: of the present, in units that suit a network.
+        """
+        if self.values == self.history:
+            return past.flat()
+        return torch.cat([past.steps[:, : self.values - 1].flatten(1), forecast.to(past.steps.dtype)], -1)
+
     def begin(self, batch: int, device: torch.device) -> Past:
         """No past, and a present that was seen."""
         steps = torch.zeros(batch, self.history - 1, self.both, device=device)
@@ -128,8 +148,12 @@ class LinearForecast(nn.Module):
             now = torch.cat([values, known], -1).float()[:, None]
             steps = torch.cat([now, past.steps.float()], 1)
             row = torch.cat([steps.flatten(1), torch.ones_like(now[:, 0, :1])], -1)
-            every = torch.einsum("bn,cns->bcs", row, self.weight)
-            change = every[torch.arange(len(row), device=row.device), past.count]
+            first = past.count[0]
+            if (past.count == first).all():
+                change = row @ self.weight[first]
+            else:
+                every = torch.einsum("bn,cns->bcs", row, self.weight)
+                change = every[torch.arange(len(row), device=row.device), past.count]
         count = (past.count + 1).clamp(max=self.history - 1)
         return change, Past(steps=steps[:, : self.history - 1], count=count, guessed=past.guessed + 1)
 

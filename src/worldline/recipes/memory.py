@@ -24,7 +24,7 @@ LONGEST_HISTORY: Final = 24
 """Steps; what acts later than that is not seen to act."""
 TRIM: Final = 0.2
 """Share of the steps that may be no part of what is linear, such as those around a contact."""
-LONGEST_WINDOW: Final = 33
+LONGEST_WINDOW: Final = 17
 NUM_VALUES: Final = 3
 """Observations that the forecast is made from, beside what was done; two tell a speed, three that it turned."""
 
@@ -40,19 +40,19 @@ def memory(store: Store) -> Recipe:
     """
     plain = vectors(store)
     assert isinstance(plain.model_config, JepaConfig)  # for the type checker
-    window = min(LONGEST_WINDOW, max(2, int(np.quantile(store.num_steps, 0.2))) + 1)
+    num_steps = int(np.quantile(store.num_steps, 0.2))
+    window = min(LONGEST_WINDOW, max(2, num_steps) + 1)
     return replace(
         plain,
         name="memory",
         model_config=replace(
             plain.model_config,
-            linear_history=min(LONGEST_HISTORY, window - 1),
+            # A third of an episode, so that two are left to predict.
+            linear_history=max(1, min(LONGEST_HISTORY, num_steps // 3)),
             linear_values=NUM_VALUES,
             linear_trim=TRIM,
         ),
         # The last: what shows late cannot be decoded from the step it was done in, by which others are chosen.
-        training=replace(
-            plain.training, window=window, batch_size=64, num_updates=800, learning_rate=4e-3, choose="last"
-        ),
+        training=replace(plain.training, window=window, choose="last"),
         heads=replace(plain.heads, goals=False),
     )

@@ -156,7 +156,9 @@ def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
     if recipe.pretrained is not None:
         recipe.pretrained(model)
     names = window_signals(store.schema, (*recipe.model_config.inputs, *model.targets))
-    windows = Windows(store, recipe.training.window, split.train, names)
+    # Twice the context, where episodes are so long: a linear forecast is solved for over stretches of its own length.
+    length = max(recipe.training.window, min(2 * model.context, int(np.quantile(store.num_steps, 0.2)) + 1))
+    windows = Windows(store, length, split.train, names)
     model.fit_normaliser(to_window(windows.sample(512, np.random.default_rng(0)), store.schema))
     return model
 

@@ -43,6 +43,9 @@ from worldline.worlds.pieces import cut, mean_of, num_samples, residuals, vector
 
 Floats = NDArray[np.floating]
 
+AS_GOOD: Final = 1.1
+"""Variance of the noise that a line may leave, as a share of what the engine's predictions leave."""
+
 FEWEST_STEPS: Final = 8
 """Steps with a known residual, below which nothing can be told apart from noise."""
 
@@ -99,6 +102,7 @@ def twins(
             episode=_needed(card, episode),
             at=at,
             num_steps=num_steps,
+            still=causes is not None and causes.still,
             causes=causes,
             seed=seed,
         )
@@ -117,23 +121,45 @@ def twins(
 def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> HiddenCauses | None:
     """How episodes differ from what the engine expects; None where they are too few, or nothing can be inferred.
 
-    Asks the engine to predict each step of each episode.
+    Asks the engine to predict each step of each episode. Where a line in state and inputs, that differs between
+    episodes by the causes, leaves about as little noise as the engine does, it is the law that other actions are
+    followed by: it carries a cause over exactly, and what a network errs by adds up from step to step.
 
     Args:
         engine: frozen; whatever is changed in it afterwards makes the result void.
         episodes: in the schema's dtypes.
         seed: of every draw.
     """
-    card, tables = engine.describe(), []
+    card = engine.describe()
     if isinstance(engine, Abducts) or obstacle(card) or len(episodes) < FEWEST_EPISODES:
         return None
+    tables, lines = (_tables(engine, card, episodes, still, seed) for still in (False, True))
+    found, line = fit_causes(tables), fit_causes(lines)
+    if line is None or any(card.schema[name].kind is not Kind.VECTOR for name in card.predicts):
+        return found
+    left = np.diag(found.noise) if found else np.mean(np.concatenate([rest for _, rest in tables]) ** 2, 0)
+    return replace(line, still=True) if (np.diag(line.noise) <= AS_GOOD * left).all() else found
+
+
+def _tables(
+    engine: Engine, card: Card, episodes: Sequence[Episode], still: bool, seed: int
+) -> list[tuple[Floats, Floats]]:
+    """Features [n, P] and residuals [n, D] of each episode that is complete enough."""
+    found = []
     for episode in episodes:
         whole = _Case(
-            engine=engine, card=card, episode=_needed(card, episode), at=0, num_steps=0, causes=None, seed=seed
+            engine=engine,
+            card=card,
+            episode=_needed(card, episode),
+            at=0,
+            num_steps=0,
+            still=still,
+            causes=None,
+            seed=seed,
         )
         if whole.held and whole.held == whole.signals and whole.complete.sum() >= FEWEST_STEPS:
-            tables.append((whole.table[whole.complete], whole.joined[whole.complete]))
-    return fit_causes(tables)
+            found.append((whole.table[whole.complete], whole.joined[whole.complete]))
+    return found
 
 
 def _future(episode: Episode, at: int, actions: Arrays) -> Future:
@@ -202,6 +228,7 @@ class _Case:
         episode: from `_needed`.
         at: of the branch.
         num_steps: that are asked about.
+        still: whether residuals are those of standing still, all of the law being in the causes.
         causes: of the engine; None where they were not learned.
         seed: of every draw.
     """
@@ -211,6 +238,7 @@ class _Case:
     episode: Episode
     at: int
     num_steps: int
+    still: bool
     causes: HiddenCauses | None
     seed: int
 
@@ -271,6 +299,9 @@ class _Case:
     @cached_property
     def residuals(self) -> Mapping[str, Floats]:
         """Per vector that the episode holds [T, size]: by how much each step came out above its prediction."""
+        if self.still:
+            changes = {s.name: self._change(s) for s in self.held}
+            return {name: np.where(self.known[name][:, None], value, 0.0) for name, value in changes.items()}
         found = {s.name: np.zeros((self.episode.num_steps, s.size)) for s in self.held}
         for steps in self._batches():
             pieces = cut(
@@ -306,7 +337,7 @@ class _Case:
 
         With less behind it an engine errs in a way of its own.
         """
-        late = np.arange(self.episode.num_steps) >= self.card.context - 1
+        late = np.arange(self.episode.num_steps) >= (0 if self.still else self.card.context - 1)
         told = np.logical_or.reduce(list(self.known.values())) & late
         return late if told.sum() >= FEWEST_STEPS else np.ones_like(late)
 
@@ -362,10 +393,9 @@ class _Case:
         drawn: dict[str, list[NDArray[np.generic]]] = {name: [] for name in self.card.predicts}
         for number in range(self.num_steps):
             step = self.at + number
-            length = min(self.card.context, step + 1)
-            pieces = cut(self.card.schema, [(twin, step)], length=length, horizon=1, truth=())
-            belief = self.engine.observe(None, pieces.history, seed=self.seed)
-            samples = self._imagine(belief, pieces.future)
+            samples = {s.name: path[s.name][None, None, None, step] for s in self.held}
+            if not self.still:
+                samples = dict(self._expected(twin, step))
             row = self._features(twin, slice(step, step + 1))[0]
             for name in self.card.predicts:
                 drawn[name].append(samples[name][0, 0])
@@ -378,6 +408,17 @@ class _Case:
                     value = path[signal.name][step + 1]
                 drawn[signal.name][-1] = value[None].astype(signal.dtype)
         return {name: np.stack(values, 1) for name, values in drawn.items()}
+
+    def _expected(self, twin: Episode, step: int) -> Arrays:
+        """What the engine says of one step of a path, per predicted signal [1, 1, S, *shape]."""
+        length = min(self.card.context, step + 1)
+        pieces = cut(self.card.schema, [(twin, step)], length=length, horizon=1, truth=())
+        return self._imagine(self.engine.observe(None, pieces.history, seed=self.seed), pieces.future)
+
+    def _change(self, signal: Signal) -> Floats:
+        """By how much a vector changes in each step [T, size]."""
+        value = self.episode.observations[signal.name].astype(np.float64)
+        return np.asarray(signal.difference(value[1:], value[:-1]))
 
     def _batches(self) -> Sequence[list[int]]:
         """The steps whose residuals are needed, those with as much behind them together.

@@ -199,7 +199,7 @@ class Calibration:
             arrays |= {f"input_novelty/{name}": value for name, value in vars(self.input_novelty).items()}
         arrays |= {f"strangeness/{name}": value for name, value in vars(self.strangeness).items()}
         if self.causes is not None:
-            arrays |= {f"causes/{name}": value for name, value in vars(self.causes).items()}
+            arrays |= {f"causes/{name}": value for name, value in self.causes.to_arrays().items()}
         return arrays
 
     @classmethod

@@ -50,11 +50,13 @@ class HiddenCauses:
         mean: [P, D], the part of the residuals that all episodes have in common, per unit of each feature.
         directions: [R, P, D], what a cause of size 1 adds to it.
         noise: [D, D], covariance of what is left, invertible.
+        still: whether the residuals are those of standing still, and not of an engine's predictions.
     """
 
     mean: Floats
     directions: Floats
     noise: Floats
+    still: bool = False
 
     def infer(self, features: Float[np.ndarray, "n P"], residuals: Float[np.ndarray, "n D"]) -> Floats | None:
         """The weights [P, D] that are expected of one episode, the mean where it is empty; None where it is unlike all.
@@ -66,6 +68,10 @@ class HiddenCauses:
             return None
         return np.asarray(self.mean + np.tensordot(sizes, self.directions, 1))
 
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What `from_arrays` takes."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> HiddenCauses:
         """The causes whose fields are `arrays`.
@@ -73,11 +79,11 @@ class HiddenCauses:
         Raises:
             DataError: they are not those of any.
         """
-        if arrays.keys() == {"mean", "directions", "noise"}:
+        if arrays.keys() == {"mean", "directions", "noise", "still"} and arrays["still"].shape == ():
             mean, directions, noise = (np.asarray(arrays[n], dtype=np.float64) for n in ("mean", "directions", "noise"))
             square = mean.ndim == 2 and noise.shape == (mean.shape[1],) * 2
             if square and directions.ndim == 3 and len(directions) and directions.shape[1:] == mean.shape:
-                return cls(mean=mean, directions=directions, noise=noise)
+                return cls(mean=mean, directions=directions, noise=noise, still=bool(arrays["still"]))
         shapes = {name: value.shape for name, value in arrays.items()}
         raise DataError(f"arrays {shapes} are no hidden causes", fix="Calibrate the world again.")
 

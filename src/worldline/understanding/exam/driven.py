@@ -36,7 +36,7 @@ LABS: Final[Mapping[Pool, Mapping[str, Callable[..., Driven]]]] = {
 }
 SYSTEMS: Final = tuple(LABS[Pool.REPORT])
 NUM_EPISODES: Final = 400
-NUM_STEPS: Final = 110
+NUM_STEPS: Final = 126
 """Of an episode of the logs: longer than any rollout that is asked for, so that what is asked was seen."""
 HORIZON: Final = 100
 """Steps that T1 asks about."""
