@@ -286,7 +286,7 @@ class Occluder(Lab, Configured, Hides):
         )
         picture = Picture(LEFT_END, END)
         self._draw_stage(picture, pit, door)
-        if wall != 0:
+        if wall != 0 and screen < 0.5:  # whose smooth edge would let some of it through
             picture.box(0.0, (LEVEL if wall == UPPER else 0.0) - RADIUS + 0.25, 0.06, 0.25, GREEN)
         half = (_TOP + RADIUS) / 2
         hangs = -RADIUS if screen > 0.5 else _TOP - RADIUS
