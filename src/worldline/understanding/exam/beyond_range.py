@@ -33,7 +33,7 @@ which is what a perfect copy would be. Both are good inside.
 
 What pilots changed. Hard balls, whose velocities jump from one frame to the next, cannot be learned: a learned world
 had 0.42 inside, where a copy has 0.93. Rubber balls touch for 8 to 10 frames. The bank knows no rebound, so that a
-copy, which rebounds too slowly, had 0.5 to 0.8 outside while balls met early; where they meet 0.5 to 0.9 s after the
+copy, which rebounds too slowly, had 0.3 to 0.8 outside while balls met early; where they meet 0.5 to 0.9 s after the
 first observation, being too slow before the contact costs as much as the rebound gains.
 
 Actions: a steady lift or push, which changes as the question begins. Without an action that matters, the action-blind
