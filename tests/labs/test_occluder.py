@@ -9,11 +9,25 @@ from hypothesis import strategies as st
 from worldline.contracts.episode import Episode
 from worldline.engines.stored import build_lab, name_lab
 from worldline.errors import InputError
-from worldline.labs.occluder import BARRIER, EDGE, END, GRAVITY, MAX_PUSH, RADIUS, SPEEDS, STEP_S, Occluder
+from worldline.labs.occluder import (
+    BARRIER,
+    EDGE,
+    END,
+    GRAVITY,
+    LEVEL,
+    MAX_DEPTH,
+    MAX_PUSH,
+    RADIUS,
+    SPEEDS,
+    STEP_S,
+    Occluder,
+)
 from worldline.labs.playing import explore, replay, stacked
 
 SEEDS = st.integers(0, 2**31)
-CLEAR = {"x": -1.47, "speed": 1.2, "wall": 0, "floor": 1, "gap": 0.5, "colour": 0.8}
+RAILS = st.sampled_from([1, -1])
+CLEAR = {"rail": -1, "x": -1.47, "speed": 1.2, "wall": 1, "pit": 1, "door": 0.0, "colour": 0.8}
+"""The lower rail, with all that stops a ball on the upper one."""
 
 
 def still(num_steps: int) -> dict[str, np.ndarray]:
@@ -52,35 +66,36 @@ def test_it_rolls_straight_on_until_the_end() -> None:
 
 
 def test_without_a_floor_it_falls_as_things_fall() -> None:
-    lab = Occluder(depth=1.0)
-    path = whole(lab, x=EDGE - 0.05, floor=0)
+    lab = Occluder(depth=MAX_DEPTH)
     fallen = np.arange(1, 5)
-    np.testing.assert_allclose(
-        path["ball_position"][1:5, 1], np.maximum(-GRAVITY * STEP_S**2 * fallen * (fallen + 1) / 2, -1.0), atol=1e-5
-    )
-    np.testing.assert_allclose(path["ball_position"][-1, 1], -1.0)
+    due = np.maximum(-GRAVITY * STEP_S**2 * fallen * (fallen + 1) / 2, -MAX_DEPTH)
+    for rail, level in ((-1, 0.0), (1, LEVEL)):
+        path = whole(lab, x=EDGE - 0.05, rail=rail, pit=rail)
+        np.testing.assert_allclose(path["ball_position"][1:5, 1], level + due, atol=1e-5)
+        np.testing.assert_allclose(path["ball_position"][-1, 1], level - MAX_DEPTH)
     assert (path["ball_velocity"][-1] == 0).all()
     assert path["ball_position"][-1, 0] < BARRIER - RADIUS
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.floats(-1.6, -0.45), st.floats(0.8, 1.6), st.floats(0.0, 0.5), st.booleans(), st.booleans(), SEEDS)
+@given(st.floats(-1.6, -0.45), st.floats(0.8, 1.6), st.floats(-0.1, LEVEL + 0.1), RAILS, RAILS, RAILS, SEEDS)
 def test_nothing_passes_through_what_blocks_it(
-    x: float, speed: float, gap: float, wall: bool, floor: bool, seed: int
+    x: float, speed: float, door: float, rail: int, wall: int, pit: int, seed: int
 ) -> None:
-    lab = Occluder()
-    options = {"x": x, "speed": speed, "gap": gap, "wall": float(wall), "floor": float(floor), "colour": 0.5}
-    start = lab.start(**{name: np.array([[value]]) for name, value in options.items()})
+    """What is on the other rail never matters."""
+    lab, level = Occluder(), LEVEL if rail == 1 else 0.0
+    options = {"rail": rail, "x": x, "speed": speed, "door": door, "wall": wall, "pit": pit, "colour": 0.5}
+    start = lab.start(**{name: np.array([[float(value)]]) for name, value in options.items()})
     push = np.random.default_rng(seed).uniform(-MAX_PUSH, MAX_PUSH, (1, 60, 1))
     path = lab.simulate(start, {"push": push})
     far, low = path["ball_position"][0].max(0)[0], path["ball_position"][0].min(0)[1]
-    due = -RADIUS if wall else BARRIER - RADIUS if gap < 2 * RADIUS else END - RADIUS
-    if wall or floor:
+    due = -RADIUS if wall == rail else BARRIER - RADIUS if abs(door - level) > RADIUS else END - RADIUS
+    if wall == rail or pit != rail:
         np.testing.assert_allclose(far, due, atol=1e-5)
-        assert low == 0
+        assert low == level
     else:
         assert EDGE < far < BARRIER - RADIUS
-        np.testing.assert_allclose(low, -lab.depth, atol=1e-6)
+        np.testing.assert_allclose(low, level - lab.depth, atol=1e-6)
     moving = path["ball_velocity"][0, :, 0]
     assert ((moving == 0) | ((moving >= SPEEDS[0] - 1e-6) & (moving <= SPEEDS[1] + 1e-6))).all()
     assert (np.diff(moving == 0).astype(int) >= 0).all()  # once at rest, for good
@@ -105,7 +120,7 @@ def test_the_screen_hides_the_ball_and_keeps_hiding_the_wall() -> None:
     np.testing.assert_array_equal(seen.observed["wall"], ~down)
     np.testing.assert_array_equal(seen.observations["ball_seen"][:, 0], ~behind)
     np.testing.assert_array_equal(seen.observations["screen"][:, 0], down)
-    assert "floor" not in seen.observed
+    assert "pit" not in seen.observed
     assert (seen.observations["ball_position"][behind] == 0).all()
     np.testing.assert_allclose(
         seen.observations["ball_position"][~behind], path["ball_position"][~behind], rtol=0, atol=1e-6
@@ -114,12 +129,12 @@ def test_the_screen_hides_the_ball_and_keeps_hiding_the_wall() -> None:
 
 def test_a_twin_differs_by_what_was_changed_alone() -> None:
     lab = Occluder()
-    without, with_wall = play(lab=lab), play(lab=lab, wall=1)
+    without, with_wall = play(lab=lab), play(lab=lab, wall=-1)
     down = int(np.argmax(without.observations["screen"][:, 0]))
     for name, value in without.observations.items():
         if name != "wall":
             np.testing.assert_array_equal(value[: down + 1], with_wall.observations[name][: down + 1])
-    assert (with_wall.observations["wall"][:down] == 1).all()
+    assert (with_wall.observations["wall"][:down] == -1).all()
     assert without.observations["ball_seen"][-1] == 1
     assert (with_wall.observations["ball_seen"][down:] == 0).all()
     np.testing.assert_array_equal(
@@ -144,9 +159,17 @@ def test_logs_show_each_thing_happen_and_not_happen() -> None:
     logs = stacked([explore(Occluder(), seed, 30) for seed in range(80)])
     x, y = logs.observations["ball_position"][..., 0], logs.observations["ball_position"][..., 1]
     came_back = (np.diff(logs.observations["ball_seen"][..., 0], axis=1) > 0).any(1)
-    stayed = (logs.observations["ball_seen"][:, -1, 0] == 0) & (logs.observations["wall"][:, 0, 0] == 1)
+    stayed = (logs.observations["ball_seen"][:, -1, 0] == 0) & (
+        logs.observations["wall"][:, 0, 0] == np.where(y[:, 0] > 0, 1, -1)
+    )
     barred = np.abs(x[:, -1] - (BARRIER - RADIUS)) < 1e-5
-    for happened in (came_back, stayed, barred, y.min(1) < -0.3, x.max(1) > BARRIER + 0.3):
+    for happened in (
+        came_back,
+        stayed,
+        barred,
+        (y.max(1) - y[:, -1] > 0.3) & (logs.observations["ball_seen"][:, -1, 0] == 1),
+        x.max(1) > BARRIER + 0.3,
+    ):
         assert 5 < happened.sum() < 60
     assert logs.observed["wall"].shape == (80, 31)
     assert 0.03 < logs.actions["push"].std() < 0.4
@@ -154,12 +177,12 @@ def test_logs_show_each_thing_happen_and_not_happen() -> None:
 
 def test_pictures_show_what_is_seen_and_hide_what_is_not() -> None:
     lab = Occluder(pictures=True)
-    clear, wall = (play(12, lab=lab, wall=value).observations["camera"].astype(int) for value in (0, 1))
+    clear, wall = (play(12, lab=lab, wall=value).observations["camera"].astype(int) for value in (1, -1))
     down = int(np.argmax(play(12).observations["screen"][:, 0]))
     assert np.abs(clear[0] - wall[0]).sum() > 1000
     np.testing.assert_array_equal(clear[down : down + 2], wall[down : down + 2])  # nothing of ball or wall is left
     assert np.abs(clear[down - 1] - clear[down]).sum() > 1000
-    for name, value in {"floor": 0, "gap": 0.0, "colour": 0.3, "x": -1.2}.items():
+    for name, value in {"rail": 1, "pit": -1, "door": LEVEL, "colour": 0.3, "x": -1.2}.items():
         other = play(0, lab=lab, **{name: value}).observations["camera"].astype(int)
         assert np.abs(other[0] - clear[0]).sum() > 500, name
     np.testing.assert_array_equal(lab.render().shape, (64, 64, 3))

@@ -57,7 +57,7 @@ def test_stacked_episodes_lead_with_the_scene() -> None:
 
 def test_what_a_lab_hides_is_logged_as_not_observed() -> None:
     lab = Occluder()
-    options = {"x": -0.5, "speed": 1.0, "wall": 1, "floor": 1, "gap": 0.5, "colour": 0.5}
+    options = {"rail": 1, "x": -0.5, "speed": 1.0, "wall": 1, "pit": -1, "door": 0.0, "colour": 0.5}
     episode = replay(lab, 0, {"push": np.zeros((10, 1), np.float32)}, options)
     assert all(np.isfinite(value).all() for value in episode.observations.values())
     assert set(episode.observed) == {"ball_position", "ball_velocity", "ball_brightness", "wall"}
@@ -69,7 +69,7 @@ def test_what_a_lab_hides_is_logged_as_not_observed() -> None:
 def test_episodes_are_stacked_with_the_gaps_of_each() -> None:
     lab = Occluder()
     push = {"push": np.zeros((10, 1), np.float32)}
-    common = {"speed": 1.0, "wall": 0, "floor": 1, "gap": 0.5, "colour": 0.5}
+    common = {"rail": 1, "speed": 1.0, "wall": -1, "pit": -1, "door": 0.0, "colour": 0.5}
     hidden, seen = (replay(lab, 0, push, {**common, "x": x}) for x in (-0.5, 1.2))
     assert all(mask.all() for mask in seen.observed.values())
     both = stacked([seen, hidden])

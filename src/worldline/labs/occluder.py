@@ -1,18 +1,22 @@
-"""Occluder: a ball rolls from left to right past a screen, a pit and a barrier, each of which may let it pass or not.
+"""Occluder: a ball rolls on one of two rails past a screen, a pit and a barrier, each of which may let it pass or not.
+
+The rails lie one above the other, `LEVEL` apart, and everything that may stop a ball is on one of them: an inner wall
+in the middle of the stage, a pit, and the door in a barrier across both. So none of them means anything by itself. What
+it does depends on the rail that the ball is on.
 
 In one step of 0.1 s, position in m and velocity in m/s, semi-implicit Euler:
 
     rolling   vx' = vx + 0.1 * push, kept within `SPEEDS`;  x' = x + 0.1 * vx'
     falling   vx' = vx;  vy' = vy - 0.1 * 9.81;  x' = x + 0.1 * vx';  y' = y + 0.1 * vy'
 
-It rolls while y = 0, and falls from the step on that takes it past the edge of a pit. What it meets is of clay: there
-it stays for good, its velocity 0. That is the inner wall in the middle of the stage, if there is one; the bottom of the
-pit; a barrier whose door is lower than the ball; and the end of the stage. Its colour never changes; how bright it
-looks does: half of the stage, right of the middle, lies in the shade, which leaves the share `shade` of it.
+It rolls while y is that of its rail, and falls from the step on that takes it past the edge of a pit. What it meets is
+of clay: there it stays for good, its velocity 0. That is the wall on its rail; the bottom of the pit; the barrier where
+its door, twice as high as the ball, is not at the ball; and the end of the stage. Its colour never changes; how bright
+it looks does: half of the stage, right of the middle, lies in the shade, which leaves the share `shade` of it.
 
-A screen hangs above the middle. It comes down when the ball gets there and stays down, and hides the wall, if there is
-one, for the rest of the episode, and the ball while its centre is behind the screen. What is hidden is shown as 0, and
-logged as not observed.
+A screen hangs above the middle. It comes down when the ball gets there and stays down, and hides the wall for the rest
+of the episode, and the ball while its centre is behind the screen. What is hidden is shown as 0, and logged as not
+observed.
 
 There is no noise, and nothing is hidden but what stands or rolls behind the screen: it was in sight before.
 """
@@ -34,7 +38,7 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Hides
-from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
+from worldline.labs.drawing import CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
 from worldline.labs.lab import Lab, Policy
 
 Floats = NDArray[np.floating]
@@ -42,6 +46,10 @@ Floats = NDArray[np.floating]
 STEP_S: Final = 0.1
 GRAVITY: Final = 9.81
 RADIUS: Final = 0.13
+LEVEL: Final = 1.25
+"""Of a ball on the upper rail, m, above one on the lower; the same number in float32."""
+UPPER: Final = 1.0
+LOWER: Final = -1.0
 MAX_PUSH: Final = 0.5
 """m/s², either way; what is beyond is cut."""
 SPEEDS: Final = (0.5, 2.0)
@@ -59,8 +67,13 @@ END: Final = 3.0
 LEFT_END: Final = -1.8
 """Of the picture, m."""
 SHADE: Final[Colour] = (216, 214, 210)
-MAX_GAP: Final = 0.5
-"""The highest door, m."""
+DOOR_PLAY: Final = 0.1
+"""How far the middle of the door may be from that of a ball on the rail that it serves, m."""
+DOOR: Final = 2 * RADIUS
+"""Half of its height, m."""
+MAX_DEPTH: Final = 0.7
+_TOP: Final = 1.9
+"""Of barrier and screen, m above a ball on the lower rail."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +90,14 @@ class Occluder(Lab, Configured, Hides):
     """The lab. Every signal is a vector; see the module for what hides some of them.
 
     Observations: `ball_position` [m], `ball_velocity` [m/s] and `ball_brightness`, hidden with the ball; `ball_seen`,
-    1 while the ball is in sight and 0 while not; `wall`, 1 where there is one, hidden by the screen; `floor`, 1 where
-    the pit is covered; `gap` [m], height of the door; `screen`, 1 once it is down. Action: `push` [m/s²].
+    1 while the ball is in sight and 0 while not; `wall`, 1 where it is on the upper rail and -1 where on the lower,
+    hidden by the screen; `pit`, likewise, never hidden; `door` [m], where its middle is, 0 at a ball on the lower
+    rail; `screen`, 1 once it is down. Action: `push` [m/s²].
 
     Args:
         half_screen: half the width of the screen, m, from 0.2 to 0.4.
         shade: share of the light in the shade, from 0.2 to 1.
-        depth: of the pit, m, above 0 and at most 1.
+        depth: of the pit, m, above 0 and at most `MAX_DEPTH`.
         pictures: whether to draw the camera's picture.
 
     Raises:
@@ -95,9 +109,10 @@ class Occluder(Lab, Configured, Hides):
     def __init__(
         self, *, half_screen: float = 0.3, shade: float = 0.45, depth: float = 0.6, pictures: bool = False
     ) -> None:
-        if not (0.2 <= half_screen <= 0.4 and 0.2 <= shade <= 1 and 0 < depth <= 1):
+        if not (0.2 <= half_screen <= 0.4 and 0.2 <= shade <= 1 and 0 < depth <= MAX_DEPTH):
             raise InputError(
-                f"half_screen {half_screen} must be in [0.2, 0.4], shade {shade} in [0.2, 1], depth {depth} in (0, 1]."
+                f"half_screen {half_screen} must be in [0.2, 0.4], shade {shade} in [0.2, 1], depth {depth} in "
+                f"(0, {MAX_DEPTH}]."
             )
         self.half_screen, self.shade, self.depth, self.pictures = half_screen, shade, depth, pictures
         self.render_mode = "rgb_array"
@@ -145,8 +160,8 @@ class Occluder(Lab, Configured, Hides):
             one("ball_brightness", 1, "1", "ball"),
             one("ball_seen", 1, "1", "ball"),
             one("wall", 1, "1", "stage"),
-            one("floor", 1, "1", "stage"),
-            one("gap", 1, "m", "stage"),
+            one("pit", 1, "1", "stage"),
+            one("door", 1, "m", "stage"),
             one("screen", 1, "1", "stage"),
             Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s^2",
                    low=(-MAX_PUSH,), high=(MAX_PUSH,), entity="ball"),
@@ -160,20 +175,22 @@ class Occluder(Lab, Configured, Hides):
 
         Args:
             seed: of all that is drawn.
-            options: `x` [m], `speed` [m/s], `colour`, `wall`, `floor`, `gap` [m] take the place of what was drawn.
+            options: `rail` (1 or -1), `x` [m], `speed` [m/s], `colour`, `wall`, `pit`, `door` [m] take the place of
+                what was drawn.
         """
         super().reset(seed=seed)
         draw = self.np_random.uniform
-        wall, floor = (float(self.np_random.random() < 0.5) for _ in range(2))
-        right = RIGHT_START if floor else (RIGHT_START[0], EDGE - RADIUS)
+        rail, wall, pit, way = (float(self.np_random.choice([LOWER, UPPER])) for _ in range(4))
+        right = (RIGHT_START[0], EDGE - RADIUS) if pit == rail else RIGHT_START
         starts = {"left": draw(*LEFT_START), "right": draw(*right)}
         drawn = {
+            "rail": rail,
             "x": starts["left" if self.np_random.random() < 0.6 else "right"],
             "speed": draw(*STARTS),
             "colour": draw(0.3, 1.0),
             "wall": wall,
-            "floor": floor,
-            "gap": draw(0.0, MAX_GAP),
+            "pit": pit,
+            "door": (LEVEL if way == UPPER else 0.0) + draw(-DOOR_PLAY, DOOR_PLAY),
         }
         given = {name: np.array([[float((options or {}).get(name, value))]]) for name, value in drawn.items()}
         self._state = self.start(**given)
@@ -185,17 +202,17 @@ class Occluder(Lab, Configured, Hides):
         return self._observe(), 0.0, False, False, {}
 
     def start(
-        self, *, x: Floats, speed: Floats, colour: Floats, wall: Floats, floor: Floats, gap: Floats
+        self, *, rail: Floats, x: Floats, speed: Floats, colour: Floats, wall: Floats, pit: Floats, door: Floats
     ) -> dict[str, Floats]:
-        """The states of M balls on the floor, as `simulate` takes them, from arrays [M, 1]."""
+        """The states of M balls on their rails, as `simulate` takes them, from arrays [M, 1]."""
         zero = np.zeros_like(x)
         return self._show(
             {
-                "ball_position": np.concatenate([x, zero], 1),
+                "ball_position": np.concatenate([x, np.where(rail > 0, LEVEL, 0.0)], 1),
                 "ball_velocity": np.concatenate([speed, zero], 1),
                 "wall": wall,
-                "floor": floor,
-                "gap": gap,
+                "pit": pit,
+                "door": door,
                 "screen": zero,
             },
             colour,
@@ -237,20 +254,23 @@ class Occluder(Lab, Configured, Hides):
         """
         (x, y), (vx, vy) = state["ball_position"].T, state["ball_velocity"].T
         held = (vx == 0) & (vy == 0)
-        rolls = (y == 0) & ~held
+        level = np.where(y > LEVEL - MAX_DEPTH - RADIUS, LEVEL, 0.0)
+        rail = np.where(level > 0, UPPER, LOWER)
+        rolls = (y == level) & ~held
         pushed = np.clip(vx + STEP_S * np.clip(push[:, 0], -MAX_PUSH, MAX_PUSH), *SPEEDS)
         vx = np.where(rolls, pushed, vx)
         ahead = x + STEP_S * vx
-        falls = ~held & ((y < 0) | ((state["floor"][:, 0] < 0.5) & (ahead > EDGE) & (x <= EDGE)))
+        falls = ~held & ((y < level) | ((state["pit"][:, 0] == rail) & (ahead > EDGE) & (x <= EDGE)))
         vy = np.where(falls, vy - STEP_S * GRAVITY, 0.0)
         below = np.where(falls, y + STEP_S * vy, y)
         stop = np.full_like(x, END - RADIUS)
-        for place, blocks in ((BARRIER, state["gap"][:, 0] < 2 * RADIUS), (0.0, state["wall"][:, 0] > 0.5)):
+        barred = np.abs(state["door"][:, 0] - level) > DOOR - RADIUS
+        for place, blocks in ((BARRIER, barred), (0.0, state["wall"][:, 0] == rail)):
             stop = np.where(blocks & (x <= place - RADIUS), place - RADIUS, stop)
-        met = held | (~falls & (ahead >= stop)) | (falls & (below <= -self.depth))
+        met = held | (~falls & (ahead >= stop)) | (falls & (below <= level - self.depth))
         after = dict(state)
         after["ball_position"] = np.stack([np.where(falls, ahead, np.minimum(ahead, stop)), below], 1)
-        after["ball_position"][:, 1] = np.maximum(below, -self.depth)
+        after["ball_position"][:, 1] = np.maximum(below, level - self.depth)
         after["ball_velocity"] = np.where(met[:, None], 0.0, np.stack([vx, vy], 1))
         return self._show(after, self.colour(state))
 
@@ -261,16 +281,17 @@ class Occluder(Lab, Configured, Hides):
     def draw(self, state: Arrays) -> UInt8[np.ndarray, "64 64 3"]:
         """The picture of one state [*shape]."""
         x, y = (float(value) for value in state["ball_position"])
-        wall, floor, gap, screen, seen, brightness = (
-            float(state[name][0]) for name in ("wall", "floor", "gap", "screen", "ball_seen", "ball_brightness")
+        wall, pit, door, screen, seen, brightness = (
+            float(state[name][0]) for name in ("wall", "pit", "door", "screen", "ball_seen", "ball_brightness")
         )
-        picture, ground = Picture(LEFT_END, END), -RADIUS
-        self._draw_stage(picture, floor, gap)
-        if wall > 0.5:
-            picture.box(0.0, ground + 0.25, 0.06, 0.25, GREEN)
-        hangs = ground + 0.42 if screen > 0.5 else 1.75
-        picture.line(0.0, hangs, 0.0, END, 0.05, INK)
-        picture.box(0.0, hangs, self.half_screen, 0.5, YELLOW)
+        picture = Picture(LEFT_END, END)
+        self._draw_stage(picture, pit, door)
+        if wall != 0 and screen < 0.5:  # whose smooth edge would let some of it through
+            picture.box(0.0, (LEVEL if wall == UPPER else 0.0) - RADIUS + 0.25, 0.06, 0.25, GREEN)
+        half = (_TOP + RADIUS) / 2
+        hangs = -RADIUS if screen > 0.5 else _TOP - RADIUS
+        picture.line(0.0, hangs + half, 0.0, END, 0.05, INK)
+        picture.box(0.0, hangs + half, self.half_screen, half, YELLOW)
         if seen > 0.5:
             bright: Colour = (int(255 * min(brightness, 1.0)), 30, 30)
             picture.disc(x, y, RADIUS, bright)
@@ -284,17 +305,17 @@ class Occluder(Lab, Configured, Hides):
         """Leaves the ball alone in every second episode on average, and pushes it a little in the others."""
         return Explorer()
 
-    def _draw_stage(self, picture: Picture, floor: float, gap: float) -> None:
-        """Ground, pit, shade and barrier."""
-        ground, depth = -RADIUS, self.depth
-        middle = (EDGE + BARRIER) / 2
+    def _draw_stage(self, picture: Picture, pit: float, door: float) -> None:
+        """Rails, pit, shade and barrier."""
+        middle, thick = (EDGE + BARRIER) / 2, MAX_DEPTH / 2 + 0.03
         picture.box(END / 2, END / 2, END / 2, END / 2 + RADIUS, SHADE)
-        picture.box(0.0, ground - 1.0, 4.0, 1.0, GREY)
-        if floor < 0.5:
-            picture.box(middle, ground - depth / 2, middle - EDGE, depth / 2, PAPER)
-        else:
-            picture.box(middle, ground - 0.06, middle - EDGE, 0.06, BLUE)
-        picture.box(BARRIER, ground + gap + 1.0, 0.06, 1.0, INK)
+        for rail, level in ((UPPER, LEVEL), (LOWER, 0.0)):
+            picture.box(0.0, level - RADIUS - thick, 4.0, thick, GREY)
+            if pit == rail:
+                picture.box(middle, level - RADIUS - self.depth / 2, middle - EDGE, self.depth / 2, PAPER)
+        for low, high in ((-RADIUS, door - DOOR), (door + DOOR, _TOP)):
+            if high > low:
+                picture.box(BARRIER, (low + high) / 2, 0.06, (high - low) / 2, INK)
 
     def _light(self, position: Floats) -> Floats:
         """The share of the light [M, 1] at positions [M, 2]."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worldline.contracts.episode import Episode
-from worldline.contracts.evaluation import Verdict
+from worldline.contracts.evaluation import Cell, Verdict
 from worldline.contracts.schema import Schema
 from worldline.engines.trivial import Persistence
 from worldline.errors import InputError, UnreadableError, UnsupportedError
@@ -99,6 +99,24 @@ def test_wrong_answers_are_noticed() -> None:
     assert score(shuffled) < score(good)
     level = {name: np.ones_like(value) for name, value in good.items()}
     assert score(level) == 0
+
+
+def test_not_telling_gains_nothing() -> None:
+    """Where there is an arrow it costs half of a hit; where there is none it is the right answer, and no more."""
+    good, scenes = small().references.oracle, small().scenes
+    level = {name: np.ones_like(value) for name, value in good.items()}
+
+    def graded(told: str) -> Cell:
+        mixed = {name: value if name.startswith(told) else level[name] for name, value in good.items()}
+        return SMALL.grade(scenes, mixed, NOTHING).cells[0]
+
+    silent, mute = graded("dissipative"), graded("frictionless")
+    assert silent.score is not None
+    assert silent.score.value == pytest.approx(2 * silent.raw["acc_dissipative"] - 1, abs=1e-6)
+    assert mute.score is not None
+    assert mute.score.value <= 0
+    assert 0.25 < mute.raw["forced_acc_frictionless"] < 0.75
+    assert silent.raw["forced_acc_dissipative"] >= silent.raw["acc_dissipative"]
 
 
 def test_stored_answers_get_the_same_grade() -> None:

@@ -45,14 +45,14 @@ def test_the_oracle_holds_and_whoever_must_fail_fails(pool: Pool, seed: int) -> 
     assert all(cell.score is not None and cell.score.low == 1 for cell in found.oracle.cells)
     for name, grade in found.must_fail.items():
         assert verdict_of(grade) is Verdict.FAIL, name
-        if name not in ("untrained networks", "association"):  # these are right in some part; see the module
-            scores = [cell.score.value for cell in grade.cells if cell.score is not None]
-            assert max(scores) <= 0.1, (name, scores)
+        scores = [cell.score.value for cell in grade.cells if cell.score is not None]
+        most = 0.3 if name == "untrained networks" else 0.2 if name == "association" else 0.01
+        assert max(scores) <= most, (name, scores)
 
 
 def test_a_quadruplet_has_one_past_and_two_outcomes() -> None:
     scenes = ViolationOfExpectation().generate(3)
-    cues = {"permanence": "wall", "solidity": "gap", "support": "floor", "immutability": "ball_brightness"}
+    cues = {"permanence": "wall", "solidity": "door", "support": "pit", "immutability": "ball_brightness"}
     for part in PARTS:
         for name, value in scenes.items():
             if name.startswith(f"{part.name}.history.") and not name.endswith(cues[part.name]):
