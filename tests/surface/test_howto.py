@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,7 @@ from worldline.data.store import Store
 from worldline.models.rssm import RssmConfig
 from worldline.recipes import families, pixels, vectors
 from worldline.recipes.recipe import Recipe
-from worldline.registry import names
+from worldline.registry import BUILTIN, names
 from worldline.train import loop
 from worldline.train.updates import TrainingConfig
 from worldline.workflows.training import train_model
@@ -36,6 +37,7 @@ HOWTO = ROOT / "docs" / "howto"
 PAGE = HOWTO / "choose-a-family.md"
 PLANNING = HOWTO / "plan.md"
 TRUST = HOWTO / "trust.md"
+UNDERSTANDING = HOWTO / "understand.md"
 REFERENCE = ROOT / "tests" / "models" / "references" / "lewm" / "small"
 K = 3
 """Steps of a block in the reference of LeWM that is committed; the page has 5, as published."""
@@ -230,3 +232,24 @@ def test_the_page_on_trust_runs_and_does_what_it_says(room: Path, monkeypatch: p
 def test_the_page_on_planning_names_every_planner() -> None:
     table = PLANNING.read_text().split("## Which planner")[1]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(names("planner"))
+
+
+def test_the_page_on_understanding_has_a_test_that_holds(tmp_path: Path) -> None:
+    code = re.findall(r"^```python\n(.*?)^```", UNDERSTANDING.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "page.py").write_text("\n".join(code))
+    known = runpy.run_path(str(tmp_path / "page.py"))
+    test, found = known["test"], known["found"]
+    assert found.flaws == ()
+    assert found.oracle.cells[0].score.low > 0.99
+    late = {"ball_position": np.roll(found.references.oracle["ball_position"], 1, axis=1)}
+    assert test.grade(found.scenes, late, found.references).cells[0].score.low < 0.9
+    assert test.exhibit(found.scenes, late, found.references).panels
+
+
+def test_the_page_on_understanding_names_every_test_and_no_option_that_is_not_there() -> None:
+    text = UNDERSTANDING.read_text()
+    listed = re.findall(r"^\| \*\*([A-Z]\d)\*\*", text, re.MULTILINE)
+    assert sorted(listed) == sorted(BUILTIN["test"])
+    offered = CliRunner().invoke(app, ["exam", "--help"], env={"COLUMNS": "200"}).output
+    for option in set(re.findall(r"(?<![\w-])--[a-z]+", text)):
+        assert option in offered, option
