@@ -228,7 +228,8 @@ def _held(
             test.code: pool.submit(_sit, sitter, test, options.seed, tuple(seeds), _lacking(test, reasons), folder)
             for test in tests
         }
-        found = dict(_finished(asked, "ask and grade", stage))
+        ended = _finished(asked, "ask and grade", stage)
+        found = dict(ended)
     return [one for one in learned.values() if not isinstance(one, SeedGrade)], found
 
 

@@ -36,6 +36,15 @@ CONTEXT: Final = 64
 MAX_TOKENS: Final = 8192
 """Of an answer: models may think before they say a number."""
 TIMEOUT_S: Final = 300.0
+NO_ENDPOINT: Final = (
+    "No endpoint was given, so nothing was asked. Give --endpoint and --endpoint-model, or --transcript with the answers "
+    "of another exam."
+)
+NO_CALIBRATION: Final = (
+    "It needs bands, trust or surprise, which only a calibration gives. To calibrate a text model asks more than all "
+    "tests together, and is not paid for."
+)
+NO_PICTURES: Final = "A text model is shown no pictures. Leave out --pixels."
 REPLAYED: Final = "http://localhost"
 """Stands for the address of an endpoint that is not asked."""
 
@@ -120,26 +129,11 @@ class LanguageSitter(Sitter):
     def declines(self, test: ExamTest) -> SeedGrade | None:
         """All tests where there is nothing to ask; else those that need a calibration, or pictures; see `Sitter`."""
         if self._endpoint is None:
-            verdict, reason = (
-                Verdict.NOT_MEASURED,
-                (
-                    "No endpoint was given, so nothing was asked. Give --endpoint and --endpoint-model, or --transcript "
-                    "with the answers of another exam."
-                ),
-            )
-        elif test.calibrated:
-            verdict, reason = (
-                Verdict.UNSUPPORTED,
-                (
-                    "It needs bands, trust or surprise, which only a calibration gives. To calibrate a text model asks "
-                    "more than all tests together, and is not paid for."
-                ),
-            )
-        elif test.pixels:
-            verdict, reason = Verdict.UNSUPPORTED, "A text model is shown no pictures. Leave out --pixels."
-        else:
-            return None
-        return SeedGrade(seed=0, verdict=verdict, grade=None, reason=reason)
+            return SeedGrade(seed=0, verdict=Verdict.NOT_MEASURED, grade=None, reason=NO_ENDPOINT)
+        if test.calibrated or test.pixels:
+            reason = NO_CALIBRATION if test.calibrated else NO_PICTURES
+            return SeedGrade(seed=0, verdict=Verdict.UNSUPPORTED, grade=None, reason=reason)
+        return None
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -148,12 +142,13 @@ class LanguageSitter(Sitter):
             return {"Model": "none was asked"}
         endpoint, spent = self.chat.endpoint, self.chat.spent
         where = "replayed from a transcript" if self.chat.replay_only else f"at {endpoint.origin}"
+        told = f"temperature {endpoint.temperature:g}, told {CONTEXT} observations at most"
         most = "" if self.max_requests is None else f", of at most {self.max_requests:,}"
         untold = f"; not told for {spent.num_untold:,} answers" if spent.num_untold else ""
         cost = f"{spent.price:.4g} {endpoint.currency}" if endpoint.has_price else "not known, as no prices were given"
         cap = "" if self.max_price is None else f", of at most {self.max_price:g} {endpoint.currency}"
         return {
-            "Model": f"{endpoint.model} {where}, temperature {endpoint.temperature:g}, told {CONTEXT} observations at most",
+            "Model": f"{endpoint.model} {where}, {told}",
             "Prompt": f"{PROMPT_HASH}, which is worldline.engines.prompt.PROMPT and in each line of {TRANSCRIPT}",
             "Requests": f"{spent.num_requests:,} sent{most}",
             "Tokens": f"{spent.input_tokens:,} in, {spent.output_tokens:,} out{untold}",
