@@ -37,8 +37,8 @@ MAX_TOKENS: Final = 8192
 """Of an answer: models may think before they say a number."""
 TIMEOUT_S: Final = 300.0
 NO_ENDPOINT: Final = (
-    "No endpoint was given, so nothing was asked. Give --endpoint and --endpoint-model, or --transcript with the answers "
-    "of another exam."
+    "No endpoint was given, so nothing was asked. Give --endpoint and --endpoint-model, or --transcript with the "
+    "answers of another exam."
 )
 NO_CALIBRATION: Final = (
     "It needs bands, trust or surprise, which only a calibration gives. To calibrate a text model asks more than all "
