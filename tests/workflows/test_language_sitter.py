@@ -30,7 +30,7 @@ from worldline.workflows.exam import REPORT, RESULT, ExamOptions, exam, read_exa
 from worldline.workflows.language_sitter import TRANSCRIPT, LanguageSitter, endpoint_of
 from worldline.workflows.record import record
 
-SCENES = 12
+SCENES = 10
 QUESTIONS = SCENES * 2 * STEPS  # with the motor and without
 CALIBRATED = {"T4": {"num_pairs": 10}, "U1": {"num_scenes": 10}, "U2": {"num_scenes": 10}, "U3": {"num_each": 10}}
 
