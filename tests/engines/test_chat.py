@@ -305,3 +305,39 @@ def test_a_price_that_is_not_known_is_not_made_up(waits: list[float]) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="at least"):
         Chat(Endpoint(base_url="http://localhost:1", model="m"), **settings)
+
+
+PRICES = {"price_per_million_input_tokens": 100.0, "price_per_million_output_tokens": 500.0, "currency": "USD"}
+
+
+def test_nothing_is_sent_beyond_what_it_may_cost_and_refused_answers_count(
+    server: ChatServer, waits: list[float]
+) -> None:
+    chat = chat_of(server, waits, endpoint=PRICES, num_concurrent=1, max_price=0.05)  # 0.02 for an answer
+    server.next(Fault.WORDS)
+    assert chat.answers([ask(chat, 1.0)], read) == [2.0]
+    assert chat.spent.price == pytest.approx(0.04)
+    assert chat.answers([ask(chat, 2.0)], read) == [4.0]
+    with pytest.raises(UnavailableError, match=r"max_price is 0\.05 USD, and 0\.06 USD were spent"):
+        chat.answers([ask(chat, 3.0)], read)
+    assert chat.answers([ask(chat, 1.0)], read) == [2.0]  # known answers still come
+    spent = chat.spent
+    assert (spent.num_requests, spent.input_tokens, spent.output_tokens, spent.num_untold) == (3, 300, 60, 0)
+    assert len(server.seen) == 3
+
+
+def test_a_cost_that_is_not_told_stops_what_may_cost_so_much_only(waits: list[float]) -> None:
+    with ChatServer(doubled, tells_usage=False) as server:
+        chat = chat_of(server, waits, endpoint=PRICES, num_concurrent=1, max_price=1.0)
+        chat.answers([ask(chat, 1.0)], read)
+        with pytest.raises(UnavailableError, match="does not tell its tokens"):
+            chat.answers([ask(chat, 2.0)], read)
+        assert chat.spent.num_untold == 1
+
+
+@pytest.mark.parametrize(("prices", "most"), [({}, 1.0), (PRICES, 0.0)])
+def test_a_cost_needs_prices_and_has_to_be_positive(
+    server: ChatServer, waits: list[float], prices: Mapping[str, Any], most: float
+) -> None:
+    with pytest.raises(ConfigError, match="max_price"):
+        chat_of(server, waits, endpoint=prices, max_price=most)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worldline.engines.transcript import Exchange, Transcript, request_hash
+from worldline.engines.transcript import Exchange, Transcript, exchanges, request_hash
 from worldline.errors import DataError
 
 
@@ -38,6 +38,15 @@ def test_what_was_added_is_found_here_and_after_reopening(tmp_path: Path) -> Non
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(lines) == 5
     assert lines[0] == vars(exchange(0))
+
+
+def test_a_transcript_is_read_in_order_without_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    for number in range(3):
+        Transcript(path).add(exchange(number))
+    assert list(exchanges(path)) == [exchange(number) for number in range(3)]
+    path.write_bytes(path.read_bytes()[:-9])
+    assert list(exchanges(path)) == [exchange(number) for number in range(2)]
 
 
 def test_memory_is_bounded_and_the_file_is_not(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from worldline.understanding.exam.results import TestResult
     from worldline.workflows.sitters import Sitter
 
+TEXT: Final = "A text model"
+
 
 def exam(
     sitter: Annotated[
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="A recipe by name or module:name; or persistence, constant_velocity, linear, action_blind.",
+            help="A recipe by name or module:name; persistence, constant_velocity, linear, action_blind; or language.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="A new folder: report, figures, logs, worlds and answers.")] = Path("exam"),
@@ -41,6 +44,24 @@ def exam(
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings; the worst verdict counts.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of logs and scenes: a fresh one for each report.")] = 0,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Chat endpoint, up to /chat/completions.", rich_help_panel=TEXT)
+    ] = None,
+    endpoint_model: Annotated[str | None, typer.Option(help="The endpoint's model.", rich_help_panel=TEXT)] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the endpoint's key.", rich_help_panel=TEXT)
+    ] = None,
+    transcript: Annotated[
+        Path | None,
+        typer.Option(
+            help="Answers of another exam, or its folder. Alone, it is all that is asked.", rich_help_panel=TEXT
+        ),
+    ] = None,
+    max_requests: Annotated[int, typer.Option(min=0, help="Sent in all.", rich_help_panel=TEXT)] = 25_000,
+    prices: Annotated[
+        str | None, typer.Option(help="Of a million tokens in and out, such as 2.5,10,USD.", rich_help_panel=TEXT)
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Spent in all, by these prices.", rich_help_panel=TEXT)] = None,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
@@ -54,6 +75,15 @@ def exam(
     check_json(json)
     if ":" in sitter:
         sys.path.append(str(Path.cwd()))  # a user's recipe lies where the user is; what is installed goes first
+    asked = _Endpoint(
+        url=endpoint,
+        model=endpoint_model,
+        api_key_env=api_key_env,
+        transcript=transcript,
+        max_requests=max_requests,
+        prices=prices,
+        max_cost=max_cost,
+    )
     options = ExamOptions(
         codes=tuple(code.strip() for code in tests.split(",")) if tests else (),
         pool=Pool.DEVELOPMENT if development else Pool.REPORT,
@@ -64,7 +94,7 @@ def exam(
     )
     use_threads(1)  # processes share the cores, not threads
     with progress_bars() as stage:
-        result = run(_sitter(sitter, model), out, options, command=_command(), stage=stage)
+        result = run(_sitter(sitter, model, asked), out, options, command=_command(), stage=stage)
     _print(result.tests, result.passed)
     write_json(json, {"sitter": result.sitter, "passed": list(result.passed), "tests": _figures(result.tests)})
     print(f"Report: {out / REPORT}")
@@ -110,16 +140,61 @@ def compare(
     write_json(json, {"ours": names[0], "theirs": names[1], "differences": [asdict(one) for one in found]})
 
 
-def _sitter(name: str, model: str | None) -> Sitter:
-    """Raises `InputError` where a family is given to what has none."""
+@dataclass(frozen=True, kw_only=True)
+class _Endpoint:
+    """The options of a text model, as they were given."""
+
+    url: str | None
+    model: str | None
+    api_key_env: str | None
+    transcript: Path | None
+    max_requests: int
+    prices: str | None
+    max_cost: float | None
+
+
+def _sitter(name: str, model: str | None, asked: _Endpoint) -> Sitter:
+    """Raises `InputError` where a family or an endpoint is given to what has none."""
     from worldline.errors import InputError
+    from worldline.workflows.language_sitter import NAME
     from worldline.workflows.sitters import TRIVIAL, RecipeSitter, TrivialSitter
 
-    if name not in TRIVIAL:
-        return RecipeSitter(recipe=name, family=model)
-    if model is not None:
+    if model is not None and name in (*TRIVIAL, NAME):
         raise InputError(f"--model {model} is given, and {name} is no recipe. Leave it out, or give a recipe.")
-    return TrivialSitter(name=name)
+    if name == NAME:
+        return _language(asked)
+    if any(one is not None for one in (asked.url, asked.model, asked.api_key_env, asked.transcript, asked.prices)):
+        raise InputError(f"an endpoint, its prices or a transcript are given, and {name} asks none. Examine {NAME}.")
+    return TrivialSitter(name=name) if name in TRIVIAL else RecipeSitter(recipe=name, family=model)
+
+
+def _language(asked: _Endpoint) -> Sitter:
+    from worldline.errors import InputError
+    from worldline.workflows.language_sitter import LanguageSitter, endpoint_of
+
+    if (asked.url is None) != (asked.model is None):
+        raise InputError("--endpoint and --endpoint-model go together. Give both, or a --transcript alone.")
+    endpoint = None
+    if asked.url is not None and asked.model is not None:
+        prices = None if asked.prices is None else _prices(asked.prices)
+        endpoint = endpoint_of(asked.url, asked.model, api_key_env=asked.api_key_env, prices=prices)
+    elif asked.prices is not None or asked.max_cost is not None or asked.api_key_env is not None:
+        raise InputError("a key, prices or a cost are given, and no --endpoint to ask. Give one, or leave them out.")
+    return LanguageSitter(
+        endpoint=endpoint, transcript=asked.transcript, max_requests=asked.max_requests, max_price=asked.max_cost
+    )
+
+
+def _prices(text: str) -> tuple[float, float, str]:
+    from worldline.errors import InputError
+
+    try:
+        price_in, price_out, currency = text.split(",")
+        return float(price_in), float(price_out), currency.strip()
+    except ValueError as error:
+        raise InputError(
+            f"--prices is {text!r}. Give those of a million tokens in and out, and the currency, such as 2.5,10,USD."
+        ) from error
 
 
 def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:

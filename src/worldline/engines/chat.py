@@ -61,6 +61,25 @@ class _Completion:
 _COMPLETION = TypeAdapter(_Completion)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What was sent so far, and what the endpoint said that it took, refused answers too.
+
+    Args:
+        num_requests: sent, repeated ones too.
+        input_tokens: charged.
+        output_tokens: likewise.
+        num_untold: completions whose tokens the endpoint did not tell; they are in neither sum.
+        price: of the tokens, in the endpoint's currency; 0 where they have none.
+    """
+
+    num_requests: int
+    input_tokens: int
+    output_tokens: int
+    num_untold: int
+    price: float
+
+
 @final
 class Chat:
     """A chat endpoint that gives the same answer to the same question. Thread-safe.
@@ -71,6 +90,8 @@ class Chat:
         replay_only: whether nothing is asked at all: what the transcript lacks is refused.
         num_concurrent: requests at a time, at least 1.
         max_requests: that are sent in all, repeated ones too; None for no limit.
+        max_price: that tokens may cost in all, in the endpoint's currency; None for no limit. Nothing more is sent once
+            it is reached; the up to `num_concurrent` requests that are under way then are paid for as well.
         num_remembered: answers kept in memory. Without a transcript those beyond it are asked for again.
         listed_only: whether the endpoint is asked only where the user listed it; see `endpoint.py`.
         wait: sleeps for so many seconds.
@@ -87,6 +108,7 @@ class Chat:
         replay_only: bool = False,
         num_concurrent: int = 8,
         max_requests: int | None = None,
+        max_price: float | None = None,
         num_remembered: int = 65_536,
         listed_only: bool = False,
         wait: Callable[[float], None] = time.sleep,
@@ -96,11 +118,17 @@ class Chat:
                 f"num_concurrent {num_concurrent} and num_remembered {num_remembered} must be at least 1, max_requests "
                 f"{max_requests} at least 0."
             )
+        if max_price is not None and not (max_price > 0 and endpoint.has_price):
+            raise ConfigError(
+                f"max_price is {max_price}, and tokens {'have prices' if endpoint.has_price else 'have none'}. Give a "
+                "positive number, and the endpoint's prices."
+            )
         self.endpoint = endpoint
         self.transcript = Transcript(transcript, num_remembered=num_remembered)
         self.replay_only = replay_only
         self.num_concurrent = num_concurrent
         self.max_requests = max_requests
+        self.max_price = max_price
         self.listed_only = listed_only
         self._wait = wait
         self._lock = Lock()
@@ -110,11 +138,18 @@ class Chat:
         self._num_requests = 0
         self._seconds: deque[float] = deque(maxlen=_NUM_MEASURED)
         self._tokens = [0, 0, 0]  # answers that tell theirs; tokens in; tokens out
+        self._charged = [0, 0, 0]  # completions, refused ones too, that do not tell theirs; tokens in; tokens out
 
     @property
     def num_requests(self) -> int:
         """Requests that were sent so far, repeated ones too."""
         return self._num_requests
+
+    @property
+    def spent(self) -> Spent:
+        """What was sent and charged so far."""
+        with self._lock:
+            return self._spent()
 
     def measured(self) -> CallCost | None:
         """What an answer took and cost, over those that the endpoint gave to this object; None where it gave none.
@@ -132,8 +167,7 @@ class Chat:
             return CallCost(latency_s=median(seconds))
         if not num:
             raise UnsupportedError(f"{self._who} does not tell its tokens, so the price is not known. Set no prices.")
-        rates = self.endpoint.price_per_million_input_tokens, self.endpoint.price_per_million_output_tokens
-        price = (tokens_in * rates[0] + tokens_out * rates[1]) / 1e6 / num
+        price = self.endpoint.price_of(tokens_in, tokens_out) / num
         return CallCost(latency_s=median(seconds), price=price, currency=self.endpoint.currency)
 
     def request(self, messages: Sequence[tuple[str, str]], *, schema: Mapping[str, Any], seed: int) -> Request:
@@ -271,9 +305,14 @@ class Chat:
         if status != 200:
             raise UnavailableError(f"{self._who} refused the request with status {status}: {text[:300]}")
         try:
-            return _COMPLETION.validate_json(text)
+            completion = _COMPLETION.validate_json(text)
         except ValidationError as error:
             raise UnavailableError(f"{self._who} sent no chat completion: {text[:300]!r}. Check base_url.") from error
+        usage = completion.usage
+        charged = (1, 0, 0) if usage is None else (0, usage.prompt_tokens, usage.completion_tokens)
+        with self._lock:
+            self._charged = [had + more for had, more in zip(self._charged, charged, strict=True)]
+        return completion
 
     def _send(self, request: Request) -> tuple[int, str]:
         """Status and body of the response, the key blotted out; repeated while the server is busy or not there."""
@@ -305,7 +344,33 @@ class Chat:
                     f"max_requests is {self.max_requests}, and so many were sent to {self._who}. Raise it, or ask "
                     "less: each step of each sample of each version is a request."
                 )
+            if self.max_price is not None:
+                self._check_price(self.max_price)
             self._num_requests += 1
+
+    def _check_price(self, most: float) -> None:
+        spent, currency = self._spent(), self.endpoint.currency
+        if spent.num_untold:
+            raise UnavailableError(
+                f"max_price is {most:g} {currency}, and {self._who} does not tell its tokens, so what it costs is not "
+                "known. Set max_requests in its place."
+            )
+        if spent.price >= most:
+            raise UnavailableError(
+                f"max_price is {most:g} {currency}, and {spent.price:.4g} {currency} were spent on {self._who}. Raise "
+                "it, or ask less."
+            )
+
+    def _spent(self) -> Spent:
+        """Within the lock."""
+        num_untold, tokens_in, tokens_out = self._charged
+        return Spent(
+            num_requests=self._num_requests,
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
+            num_untold=num_untold,
+            price=self.endpoint.price_of(tokens_in, tokens_out),
+        )
 
     def _connected(self) -> Poster:
         with self._lock:

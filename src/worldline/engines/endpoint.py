@@ -99,6 +99,11 @@ class Endpoint:
         """Whether a token costs anything."""
         return self.price_per_million_input_tokens + self.price_per_million_output_tokens > 0
 
+    def price_of(self, input_tokens: int, output_tokens: int) -> float:
+        """What so many tokens cost, in `currency`."""
+        rates = self.price_per_million_input_tokens, self.price_per_million_output_tokens
+        return (input_tokens * rates[0] + output_tokens * rates[1]) / 1e6
+
 
 def origin_of(url: str) -> str:
     """Scheme, host and port of a URL, such as "https://api.example.com:443".

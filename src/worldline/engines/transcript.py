@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
@@ -45,6 +45,21 @@ def request_hash(request: Mapping[str, Any]) -> str:
     """
     text = json.dumps(request, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def exchanges(path: Path) -> Iterator[Exchange]:
+    """What the file holds, in the order in which it was asked; a line that was cut off is passed over."""
+    with path.open("rb") as file:
+        for text in file:
+            if (line := _line(text)) is not None:
+                yield Exchange(
+                    hash=line["hash"],
+                    request=line["request"],
+                    answer=line["answer"],
+                    input_tokens=line.get("input_tokens"),
+                    output_tokens=line.get("output_tokens"),
+                    seconds=line.get("seconds", 0.0),
+                )
 
 
 @final

@@ -22,7 +22,15 @@ from worldline.config import from_json, to_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.evaluation import Verdict
 from worldline.data.store import Store, open_store
-from worldline.errors import CollapseError, ConfigError, DataError, InputError, UnreadableError, UnsupportedError
+from worldline.errors import (
+    CollapseError,
+    ConfigError,
+    DataError,
+    InputError,
+    UnavailableError,
+    UnreadableError,
+    UnsupportedError,
+)
 from worldline.registry import load, names
 from worldline.understanding.exam.contract import ExamTest, Pool, References
 from worldline.understanding.exam.examining import Examined, examine
@@ -35,6 +43,7 @@ from worldline.understanding.exam.results import (
     broken,
     differences,
     result,
+    unasked,
     without_draws,
 )
 from worldline.understanding.exam.verdicts import flaws
@@ -42,7 +51,7 @@ from worldline.workflows.manifest import device, versions
 from worldline.workflows.record import record
 from worldline.workflows.sitters import Sitter, Terms
 from worldline.workflows.stage import Stage
-from worldline.worlds.bundled import open_world, save_world
+from worldline.worlds.bundled import save_world
 
 RESULT, REPORT = "exam.json", "report.html"
 LOG_SEED: Final = 500_000
@@ -64,6 +73,7 @@ class ExamOptions:
         num_seeds: trainings, from 0 on.
         num_processes: that learn and ask side by side, each with one thread.
         sizes: fields of the tests to set, such as num_scenes, for a quick look; tests without the field stay.
+        paid: whether tests begin with the sizes that they have for who pays for each question.
     """
 
     codes: tuple[str, ...] = ()
@@ -73,6 +83,7 @@ class ExamOptions:
     num_seeds: int = 1
     num_processes: int = 1
     sizes: Mapping[str, int] | None = None
+    paid: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_seeds", "num_processes"):
@@ -85,9 +96,8 @@ class ExamOptions:
 
     def tests(self) -> list[ExamTest]:
         """The tests, in the order of their codes."""
-        return [
-            _sized(load("test", code)(pool=self.pool, pixels=self.pixels), self.sizes or {}) for code in self._codes
-        ]
+        every: list[ExamTest] = [load("test", code)(pool=self.pool, pixels=self.pixels) for code in self._codes]
+        return [_sized(test, {**(test.paid if self.paid else {}), **(self.sizes or {})}) for test in every]
 
     @property
     def _codes(self) -> list[str]:
@@ -125,37 +135,19 @@ def exam(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} holds something already. Choose a new folder for the exam.")
-    begin, tests, seeds = time.monotonic(), options.tests(), range(options.num_seeds)
-    curricula = {one.name: one for test in tests for one in test.curricula()}
-    owners = {one.name: test for test in reversed(tests) for one in test.curricula()}
-    with _workers(options.num_processes) as pool:
-        logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in curricula}
-        lost = {name: error for name, error in _finished(logged, "record", stage) if error is not None}
-        tasks = {
-            (name, seed): pool.submit(
-                _learn,
-                sitter,
-                _logs(folder, name),
-                Terms(num_calibration=one.num_calibration, horizon=one.horizon),
-                seed,
-                folder,
-            )
-            for seed in seeds
-            for name, one in curricula.items()
-            if name not in lost
-        }
-        learned = {key: _or_reason(key[1], one) for key, one in _finished(tasks, "learn", stage)}
-        reasons = {key: one for key, one in learned.items() if isinstance(one, SeedGrade)}
-        asked: dict[str, Future[TestResult]] = {
-            test.code: pool.submit(_sit, test, options.seed, tuple(seeds), _lacking(test, reasons), folder)
-            for test in tests
-            if not any(one.name in lost for one in test.curricula())
-        }
-        ended = _finished(asked, "ask and grade", stage)
-        found = dict(ended)
-    graded = tuple(_or_broken(test, seeds, found, lost) for test in tests)
-    facts = _facts(options, [one for one in learned.values() if isinstance(one, dict)], time.monotonic() - begin)
+    sitter, options, begin = sitter.seated(folder), replace(options, paid=sitter.pays), time.monotonic()
+    tests, seeds = options.tests(), range(options.num_seeds)
+    declined = {test.code: why for test in tests if (why := sitter.declines(test)) is not None}
+    learned, found = _held(sitter, folder, options, [test for test in tests if test.code not in declined], stage)
+    graded = tuple(
+        unasked(test, seeds, why.verdict, why.reason)
+        if (why := declined.get(test.code)) is not None
+        else found[test.code]
+        for test in tests
+    )
+    facts = {**_facts(options, learned, time.monotonic() - begin), **sitter.facts}
     examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULT).write_text(to_json(Stored(options=options, result=examined)) + "\n")
     (folder / REPORT).write_text(render(examined), encoding="utf-8")
     return examined
@@ -209,6 +201,43 @@ def compare(ours: Path, theirs: Path) -> tuple[Difference, ...]:
     )
 
 
+def _held(
+    sitter: Sitter, folder: Path, options: ExamOptions, tests: Sequence[ExamTest], stage: Stage | None
+) -> tuple[list[Mapping[str, str]], dict[str, TestResult]]:
+    """What is to be known of the worlds that were learned, and by code what came of each test."""
+    if not tests:
+        return [], {}
+    seeds, curricula = range(options.num_seeds), {one.name: one for test in tests for one in test.curricula()}
+    owners = {one.name: test for test in reversed(tests) for one in test.curricula()}
+    with _workers(1 if sitter.pays else options.num_processes) as pool:
+        logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in curricula}
+        lost = {name: error for name, error in _finished(logged, "record", stage) if error is not None}
+        tasks = {
+            (name, seed): pool.submit(
+                _learn,
+                sitter,
+                _logs(folder, name),
+                Terms(num_calibration=one.num_calibration, horizon=one.horizon),
+                seed,
+                folder,
+            )
+            for seed in seeds
+            for name, one in curricula.items()
+            if name not in lost
+        }
+        learned = {key: _or_reason(key[1], one) for key, one in _finished(tasks, "learn", stage)}
+        reasons = {key: one for key, one in learned.items() if isinstance(one, SeedGrade)}
+        asked: dict[str, Future[TestResult]] = {
+            test.code: pool.submit(_sit, sitter, test, options.seed, tuple(seeds), _lacking(test, reasons), folder)
+            for test in tests
+            if not any(one.name in lost for one in test.curricula())
+        }
+        ended = _finished(asked, "ask and grade", stage)
+        found = dict(ended)
+    known = [one for one in learned.values() if not isinstance(one, SeedGrade)]
+    return known, {test.code: _or_broken(test, seeds, found, lost) for test in tests}
+
+
 def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
     """The logs of a curriculum. In a process of its own."""
     one = next(one for one in test.curricula() if one.name == name)
@@ -223,7 +252,8 @@ def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) ->
     work = out.with_name(f"{out.name}.partial")
     try:
         sat = sitter.learn(store, seed=seed, terms=terms, folder=work)
-        save_world(out, sat.world)
+        if sat.world is not None:
+            save_world(out, sat.world)
     except UnsupportedError as error:
         return SeedGrade(seed=seed, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))
     except (CollapseError, DataError, InputError) as error:
@@ -234,7 +264,12 @@ def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) ->
 
 
 def _sit(
-    test: ExamTest, seed: int, trainings: Sequence[int], lacking: Mapping[int, SeedGrade], folder: Path
+    sitter: Sitter,
+    test: ExamTest,
+    seed: int,
+    trainings: Sequence[int],
+    lacking: Mapping[int, SeedGrade],
+    folder: Path,
 ) -> TestResult:
     """Examines the test, asks the worlds of every training, keeps what they say, and grades it. In its own process."""
     begin = time.monotonic()
@@ -244,21 +279,26 @@ def _sit(
     _keep_examined(place, examined)
     answers: dict[int, Arrays | SeedGrade] = {}
     for training in trainings:
-        answers[training] = given = lacking.get(training) or _answers(test, training, examined.scenes, folder)
+        answers[training] = given = lacking.get(training) or _answers(sitter, test, training, examined.scenes, folder)
         if not isinstance(given, SeedGrade):
             _keep(place / f"answers-{training}.npz", given)
     return without_draws(result(test, examined, answers, time.monotonic() - begin))
 
 
-def _answers(test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
+def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
     """What the worlds of a training say, or why they do not."""
     try:
-        worlds = {one.name: open_world(_world(folder, one.name, training)) for one in test.curricula()}
+        worlds = {
+            one.name: sitter.open(_world(folder, one.name, training), open_store(_logs(folder, one.name)))
+            for one in test.curricula()
+        }
         return test.ask(worlds, scenes)
     except UnreadableError as error:
         return SeedGrade(seed=training, verdict=Verdict.UNREADABLE, grade=None, reason=str(error))
     except UnsupportedError as error:
         return SeedGrade(seed=training, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))
+    except UnavailableError as error:
+        return SeedGrade(seed=training, verdict=Verdict.NOT_MEASURED, grade=None, reason=str(error))
 
 
 def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
@@ -382,12 +422,27 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]], elapsed_s
     return {
         "Seen": "pictures" if options.pixels else "vectors",
         "Generators": f"{options.pool}, seed {options.seed}",
+        **({"Sizes": sizes} if (sizes := _sizes(options)) else {}),
         "Trainings": f"{options.num_seeds}, seeds 0 to {options.num_seeds - 1}",
         **known,
         "Machine": f"{device()}, {options.num_processes} of {os.cpu_count()} cores, one thread each",
         "Wall time": f"{elapsed_s:.0f} s",
         "Versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
     }
+
+
+def _sizes(options: ExamOptions) -> str:
+    """The sizes of the tests that are not as they are in a full exam."""
+    full = {one.code: one for one in replace(options, paid=False, sizes=None).tests()}
+    changed = {
+        test.code: [
+            f"{one.name} {getattr(test, one.name)} of {getattr(full[test.code], one.name)}"
+            for one in fields(test)
+            if getattr(test, one.name) != getattr(full[test.code], one.name)
+        ]
+        for test in options.tests()
+    }
+    return "; ".join(f"{code}: {', '.join(names)}" for code, names in changed.items() if names)
 
 
 def _sized(test: ExamTest, sizes: Mapping[str, int]) -> ExamTest:

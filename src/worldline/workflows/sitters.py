@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from worldline.contracts.engine import Engine
+from worldline.contracts.world import World
 from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
 from worldline.errors import InputError
@@ -19,7 +20,10 @@ from worldline.planners.cem import CrossEntropy
 from worldline.recipes.families import resized, with_family
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
+from worldline.understanding.exam.contract import ExamTest
+from worldline.understanding.exam.results import SeedGrade
 from worldline.workflows.training import build_model, learn_world
+from worldline.worlds.bundled import open_world
 from worldline.worlds.calibration import calibrate
 from worldline.worlds.local import LocalWorld
 
@@ -39,11 +43,11 @@ class Sat:
     """A world that sits, and what is to be known of it.
 
     Args:
-        world: to ask.
+        world: to ask, which the exam keeps; None where the sitter opens one that need not be kept.
         facts: small print, such as its number of parameters.
     """
 
-    world: LocalWorld
+    world: LocalWorld | None
     facts: Mapping[str, str]
 
 
@@ -78,6 +82,36 @@ class Sitter(ABC):
             terms: what the curriculum asks.
             folder: for what the training needs to write.
         """
+
+    def open(self, folder: Path, store: Store) -> World:
+        """The world that `learn` gave.
+
+        Args:
+            folder: that the exam kept it in.
+            store: that it was learned from.
+        """
+        del store
+        return open_world(folder)
+
+    @property
+    def pays(self) -> bool:
+        """Whether it pays for each question: tests then take the sizes they have for that, and one process asks."""
+        return False
+
+    def seated(self, folder: Path) -> Sitter:
+        """This sitter in one exam, of which it may keep in `folder` what has to be kept."""
+        del folder
+        return self
+
+    def declines(self, test: ExamTest) -> SeedGrade | None:
+        """Why a test is not asked of it; None where it is."""
+        del test
+        return None
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Small print, as it is when everything was asked."""
+        return {}
 
 
 @final

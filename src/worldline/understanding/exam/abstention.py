@@ -76,6 +76,7 @@ class Abstention(ExamTest):
     section: ClassVar[Section] = Section.CONFIDENCE
     title: ClassVar[str] = "Coverage under intervention"
     claim: ClassVar[str] = "Its intervals hold for actions that are set, not only for those that were chosen."
+    calibrated: ClassVar[bool] = True
 
     num_scenes: int = 400
     num_motors: int = 4

@@ -76,6 +76,7 @@ class Arrow(ExamTest):
     declared_ceiling: ClassVar[float] = 0.95
     """Of 200 clips without an arrow some look as if they had one; see `SURE`."""
     claim: ClassVar[str] = "It knows that what loses energy does not gain it again, and which way a clip runs by that."
+    calibrated: ClassVar[bool] = True
 
     num_pairs: int = 200
     num_steps: int = 30

@@ -120,6 +120,7 @@ class BeyondRange(ExamTest):
     section: ClassVar[Section] = Section.PHYSICS
     title: ClassVar[str] = "Law beyond the training range"
     claim: ClassVar[str] = "It has found a law that holds for speeds it was never shown."
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 10}
 
     num_scenes: int = 200
     num_steps: int = 20

@@ -66,6 +66,7 @@ class ConfoundedLog(ExamTest):
     title: ClassVar[str] = "Confounded log"
     claim: ClassVar[str] = "It tells what an action does from why somebody took it."
     declared_ceiling: ClassVar[float] = 0.98
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 40, "num_motors": 2}
 
     num_scenes: int = 400
     num_motors: int = 4

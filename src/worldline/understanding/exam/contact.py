@@ -65,6 +65,7 @@ class ContactAndConstraint(ExamTest):
     section: ClassVar[Section] = Section.PHYSICS
     title: ClassVar[str] = "Contact and constraint"
     claim: ClassVar[str] = "It knows that solid things bounce off each other, and what follows from that."
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
     num_scenes: int = 300
     num_steps: int = 30

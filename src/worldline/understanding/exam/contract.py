@@ -94,6 +94,11 @@ class ExamTest(ABC):
     """What a world that passes has understood, in one plain sentence."""
     declared_ceiling: ClassVar[float] = 1.0
     """What the oracle reaches by design; the test holds where its lower end is at least 0.9 of it."""
+    calibrated: ClassVar[bool] = False
+    """Whether it asks for what only a calibration gives: bands, trust or surprise."""
+    paid: ClassVar[Mapping[str, int]] = {}
+    """The fields, its sizes, that are smaller for a sitter that pays for each question: about twenty scenes, ten in
+    each part at least."""
 
     pool: Pool = Pool.REPORT
     pixels: bool = False

@@ -67,6 +67,7 @@ class Counterfactual(ExamTest):
         "It infers from one course of events what was hidden in it, and carries that over to what else could have been "
         "done."
     )
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
     num_scenes: int = 400
     num_steps: int = 40

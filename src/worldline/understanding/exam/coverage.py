@@ -93,6 +93,7 @@ class JointCoverage(ExamTest):
     section: ClassVar[Section] = Section.CONFIDENCE
     title: ClassVar[str] = "Joint coverage and sharpness"
     claim: ClassVar[str] = "It says how wrong it may be over the whole course of things, and no more than that."
+    calibrated: ClassVar[bool] = True
 
     num_scenes: int = 300
     num_own: int = 2000

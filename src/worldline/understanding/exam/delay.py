@@ -74,6 +74,7 @@ class DelayedEffect(ExamTest):
     section: ClassVar[Section] = Section.TIME
     title: ClassVar[str] = "Delayed effect"
     claim: ClassVar[str] = "It knows when what was done will show, up to twenty steps later."
+    paid: ClassVar[Mapping[str, int]] = {"num_pulses": 10}
 
     num_pulses: int = 100
     num_episodes: int = 300

@@ -65,6 +65,7 @@ class WorkAndEnergy(ExamTest):
     section: ClassVar[Section] = Section.PHYSICS
     title: ClassVar[str] = "Work and energy"
     claim: ClassVar[str] = "Energy changes by the work that is done and by what the medium takes, and by nothing else."
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 30}
 
     num_scenes: int = 300
     num_steps: int = 40

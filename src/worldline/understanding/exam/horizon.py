@@ -73,6 +73,7 @@ class TrustedHorizon(ExamTest):
     section: ClassVar[Section] = Section.TIME
     title: ClassVar[str] = "Trusted horizon"
     claim: ClassVar[str] = "What is predicted is of use for as long as the law itself lets anything be foretold."
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 30, "num_steps": 40}
 
     num_scenes: int = 300
     num_steps: int = 100

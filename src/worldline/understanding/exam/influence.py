@@ -84,6 +84,7 @@ class Influence(ExamTest):
     section: ClassVar[Section] = Section.CAUSE
     title: ClassVar[str] = "Influence and no leak"
     claim: ClassVar[str] = "It knows when an action matters to a thing, and that none changes what was before it."
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
     num_scenes: int = 400
     num_steps: int = 20

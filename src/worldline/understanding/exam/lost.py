@@ -122,6 +122,7 @@ class KnowsWhenLost(ExamTest):
         "It notices that the world no longer follows the law that it has learned, and is not alarmed by what is merely "
         "unusual."
     )
+    calibrated: ClassVar[bool] = True
 
     declared_ceiling: ClassVar[float] = 0.85
     """In ranking errors: the mildest shifts are not always seen in 40 steps, even by who knows the law."""

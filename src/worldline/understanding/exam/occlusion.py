@@ -71,6 +71,7 @@ class GoesOnUnseen(ExamTest):
     section: ClassVar[Section] = Section.TIME
     title: ClassVar[str] = "It goes on while unseen"
     claim: ClassVar[str] = "What moves goes on moving while nobody sees it, and comes out where it should."
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
     num_scenes: int = 100
     num_episodes: int = 300

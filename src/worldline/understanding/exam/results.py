@@ -149,13 +149,18 @@ def result(
 
 def broken(test: ExamTest, seeds: Sequence[int], reason: str) -> TestResult:
     """The result of a test that could not be generated or graded: an error, and neither a fail nor a pass."""
-    rows = tuple(SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=reason) for seed in seeds)
+    return unasked(test, seeds, Verdict.ERROR, reason)
+
+
+def unasked(test: ExamTest, seeds: Sequence[int], verdict: Verdict, reason: str) -> TestResult:
+    """The result of a test that was not asked, with this verdict for every training."""
+    rows = tuple(SeedGrade(seed=seed, verdict=verdict, grade=None, reason=reason) for seed in seeds)
     return TestResult(
         code=test.code,
         section=test.section,
         title=test.title,
         claim=test.claim,
-        verdict=Verdict.ERROR,
+        verdict=verdict,
         seeds=rows,
         oracle=None,
         must_fail={},

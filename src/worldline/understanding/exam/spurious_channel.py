@@ -72,6 +72,7 @@ class SpuriousChannel(ExamTest):
     section: ClassVar[Section] = Section.CAUSE
     title: ClassVar[str] = "Spurious channel"
     claim: ClassVar[str] = "It knows that the lamp only announces what the levers do."
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
     num_scenes: int = 100
     num_steps: int = 8

@@ -80,6 +80,7 @@ class TwinEffect(ExamTest):
     section: ClassVar[Section] = Section.CAUSE
     title: ClassVar[str] = "Twin effect"
     claim: ClassVar[str] = "It knows what an action changes, also for a thing that is moved by way of another."
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20, "num_branches": 2}
 
     num_scenes: int = 200
     num_branches: int = 8

@@ -130,6 +130,7 @@ class ViolationOfExpectation(ExamTest):
         "It expects things to stay there unseen, not to pass through each other, to fall without support and to keep "
         "their colour."
     )
+    paid: ClassVar[Mapping[str, int]] = {"num_quadruplets": 20}
 
     num_quadruplets: int = 100
     num_episodes: int = 500

@@ -1,0 +1,210 @@
+"""A text model sits the exam: told the histories and the schema, and nothing of the logs.
+
+Nothing is learned. Each question costs, so tests take the sizes that they have for that (`ExamTest.paid`), what is sent
+is capped, and every answer stays in a transcript in the exam's folder, from which an exam can be held again without an
+endpoint. Calibration asks more than all tests together and is not paid for: tests of bands, trust and surprise are
+UNSUPPORTED. What could not be asked is NOT MEASURED.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, final
+
+from worldline.contracts.evaluation import Verdict
+from worldline.contracts.world import World
+from worldline.data.store import Store
+from worldline.engines.chat import Chat
+from worldline.engines.endpoint import Endpoint, key_in
+from worldline.engines.language import LanguageEngine
+from worldline.engines.prompt import PROMPT_HASH
+from worldline.engines.transcript import exchanges
+from worldline.errors import InputError
+from worldline.planners.shooting import Shooting
+from worldline.understanding.exam.contract import ExamTest
+from worldline.understanding.exam.results import SeedGrade
+from worldline.workflows.sitters import Sat, Sitter, Terms
+from worldline.worlds.local import LocalWorld
+
+NAME: Final = "language"
+TRANSCRIPT: Final = "transcript.jsonl"
+CONTEXT: Final = 64
+"""Observations that are told: all that any test shows."""
+MAX_TOKENS: Final = 8192
+"""Of an answer: models may think before they say a number."""
+TIMEOUT_S: Final = 300.0
+NO_ENDPOINT: Final = (
+    "No endpoint was given, so nothing was asked. Give --endpoint and --endpoint-model, or --transcript with the "
+    "answers of another exam."
+)
+NO_CALIBRATION: Final = (
+    "It needs bands, trust or surprise, which only a calibration gives. To calibrate a text model asks more than all "
+    "tests together, and is not paid for."
+)
+NO_PICTURES: Final = "A text model is shown no pictures. Leave out --pixels."
+REPLAYED: Final = "http://localhost"
+"""Stands for the address of an endpoint that is not asked."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LanguageSitter(Sitter):
+    """A text model behind a chat endpoint.
+
+    Args:
+        endpoint: that is asked; None to take every answer from the transcript.
+        transcript: of another exam, or the folder of that exam; None to begin with none. It is copied.
+        max_requests: that are sent in all; None for no limit.
+        max_price: that they may cost, in the endpoint's currency; None for no limit.
+        chat: that this exam asks; from `seated`.
+
+    Raises:
+        ConfigError: the endpoint's key is not there.
+        InputError: the transcript is not there or empty.
+    """
+
+    endpoint: Endpoint | None = None
+    transcript: Path | None = None
+    max_requests: int | None = None
+    max_price: float | None = None
+    chat: Chat | None = None
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None and self.endpoint.api_key_env is not None:
+            key_in(self.endpoint.api_key_env)
+        if self.transcript is not None:
+            file = _file(self.transcript)
+            if not file.is_file() or next(exchanges(file), None) is None:
+                raise InputError(f"{file} holds no answers of a text model. Give a transcript, or an exam's folder.")
+
+    @property
+    def title(self) -> str:
+        """Such as "language, my-model"."""
+        endpoint = self._endpoint
+        return NAME if endpoint is None else f"{NAME}, {endpoint.model}"
+
+    def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
+        """Nothing is learned; see `Sitter`."""
+        del store, seed, terms, folder
+        return Sat(world=None, facts={})
+
+    def open(self, folder: Path, store: Store) -> World:
+        """The text model over this schema, with no calibration; see `Sitter`.
+
+        Raises:
+            InputError: the sitter is not seated.
+        """
+        del folder
+        if self.chat is None:
+            raise InputError("the sitter has no chat. Take the one that `seated` gives.")
+        engine = LanguageEngine(schema=store.schema, chat=self.chat, context=CONTEXT)
+        return LocalWorld(engine, None, Shooting(num_candidates=8))
+
+    @property
+    def pays(self) -> bool:
+        """See `Sitter`."""
+        return True
+
+    def seated(self, folder: Path) -> LanguageSitter:
+        """With a chat that keeps its transcript in `folder`; see `Sitter`."""
+        endpoint = self._endpoint
+        if endpoint is None:
+            return self
+        kept = folder / TRANSCRIPT
+        if self.transcript is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(_file(self.transcript), kept)
+        chat = Chat(
+            endpoint,
+            transcript=kept,
+            replay_only=self.endpoint is None,
+            max_requests=self.max_requests,
+            max_price=self.max_price,
+        )
+        return replace(self, chat=chat)
+
+    def declines(self, test: ExamTest) -> SeedGrade | None:
+        """All tests where there is nothing to ask; else those that need a calibration, or pictures; see `Sitter`."""
+        if self._endpoint is None:
+            return SeedGrade(seed=0, verdict=Verdict.NOT_MEASURED, grade=None, reason=NO_ENDPOINT)
+        if test.calibrated or test.pixels:
+            reason = NO_CALIBRATION if test.calibrated else NO_PICTURES
+            return SeedGrade(seed=0, verdict=Verdict.UNSUPPORTED, grade=None, reason=reason)
+        return None
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Model, prompt, and what was sent and charged; see `Sitter`."""
+        if self.chat is None:
+            return {"Model": "none was asked"}
+        endpoint, spent = self.chat.endpoint, self.chat.spent
+        where = "replayed from a transcript" if self.chat.replay_only else f"at {endpoint.origin}"
+        told = f"temperature {endpoint.temperature:g}, told {CONTEXT} observations at most"
+        most = "" if self.max_requests is None else f", of at most {self.max_requests:,}"
+        untold = f"; not told for {spent.num_untold:,} answers" if spent.num_untold else ""
+        cost = f"{spent.price:.4g} {endpoint.currency}" if endpoint.has_price else "not known, as no prices were given"
+        cap = "" if self.max_price is None else f", of at most {self.max_price:g} {endpoint.currency}"
+        return {
+            "Model": f"{endpoint.model} {where}, {told}",
+            "Prompt": f"{PROMPT_HASH}, which is worldline.engines.prompt.PROMPT and in each line of {TRANSCRIPT}",
+            "Requests": f"{spent.num_requests:,} sent{most}",
+            "Tokens": f"{spent.input_tokens:,} in, {spent.output_tokens:,} out{untold}",
+            "Cost": f"{cost}{cap}",
+            "Transcript": _told(self.chat.transcript.path),
+        }
+
+    @property
+    def _endpoint(self) -> Endpoint | None:
+        """What is asked, or what was, by the transcript's first line."""
+        if self.endpoint is not None or self.transcript is None:
+            return self.endpoint
+        request = next(exchanges(_file(self.transcript))).request
+        return Endpoint(
+            base_url=REPLAYED,
+            model=str(request["model"]),
+            temperature=float(request["temperature"]),
+            max_tokens=request.get("max_tokens"),
+        )
+
+
+def endpoint_of(url: str, model: str, *, api_key_env: str | None, prices: tuple[float, float, str] | None) -> Endpoint:
+    """An endpoint as an exam asks it: for what is to be expected, in one request a step.
+
+    Args:
+        url: up to `/chat/completions`.
+        model: the name that the server knows it by.
+        api_key_env: the environment variable that holds the key; None where none is due.
+        prices: of a million tokens in and out, and the currency; None where nothing is charged.
+    """
+    price_in, price_out, currency = prices or (0.0, 0.0, "")
+    return Endpoint(
+        base_url=url,
+        model=model,
+        api_key_env=api_key_env,
+        temperature=0.0,
+        max_tokens=MAX_TOKENS,
+        timeout_s=TIMEOUT_S,
+        price_per_million_input_tokens=price_in,
+        price_per_million_output_tokens=price_out,
+        currency=currency,
+    )
+
+
+def _file(transcript: Path) -> Path:
+    """That of an exam, or the file itself."""
+    return transcript / TRANSCRIPT if transcript.is_dir() else transcript
+
+
+def _told(path: Path | None) -> str:
+    """What the transcript holds, and what it took."""
+    if path is None or not path.exists():
+        return "no answers"
+    num, tokens_in, tokens_out = 0, 0, 0
+    for one in exchanges(path):
+        num += 1
+        tokens_in += one.input_tokens or 0
+        tokens_out += one.output_tokens or 0
+    return f"{num:,} answers in {path.name}, which took {tokens_in:,} tokens in and {tokens_out:,} out"

@@ -1,0 +1,246 @@
+"""A text model sits the exam: a chat server on this machine that knows the law, or holds on to what it last saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from tests.engines.chat_server import ChatServer, Fault, Values, latest
+from tests.workflows.test_exam import STEPS, Steering
+from typer.testing import CliRunner
+
+from worldline.cli.main import app
+from worldline.config import to_json
+from worldline.contracts.episode import Arrays
+from worldline.contracts.evaluation import Verdict
+from worldline.data.store import open_store
+from worldline.engines.endpoint import Endpoint
+from worldline.engines.prompt import PROMPT_HASH
+from worldline.engines.trivial import Persistence
+from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.labs.wind import DECAY, Wind
+from worldline.registry import load, names
+from worldline.understanding.exam.bank import as_world
+from worldline.understanding.exam.contract import ExamTest
+from worldline.understanding.exam.results import ExamResult, without_draws
+from worldline.workflows.exam import REPORT, RESULT, ExamOptions, exam, read_exam, regrade
+from worldline.workflows.language_sitter import TRANSCRIPT, LanguageSitter, endpoint_of
+from worldline.workflows.record import record
+
+SCENES = 10
+QUESTIONS = SCENES * 2 * STEPS  # with the motor and without
+CALIBRATED = {"T4": {"num_pairs": 10}, "U1": {"num_scenes": 10}, "U2": {"num_scenes": 10}, "U3": {"num_each": 10}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dear(Steering):
+    """Asks a few scenes of who pays for it."""
+
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": SCENES}
+
+
+class Later(Dear):
+    """Other scenes, asked after the first ones."""
+
+    code = "P9"
+
+    def generate(self, seed: int) -> Arrays:
+        return super().generate(seed + 50)
+
+
+class Banded(Dear):
+    """Needs bands."""
+
+    code = "U9"
+    calibrated = True
+
+
+def lawful(history: Values, actions: Values, exogenous: Values) -> Values:
+    return {"boat_position": DECAY * latest(history["boat_position"]) + actions["motor"]}
+
+
+def still(history: Values, actions: Values, exogenous: Values) -> Values:
+    return {"boat_position": latest(history["boat_position"])}
+
+
+Sit = Callable[..., ExamResult]
+
+
+@pytest.fixture
+def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
+    """Runs an exam of toy tests."""
+    known: dict[str, type[ExamTest]] = {one.code: one for one in (Dear, Later, Banded)}
+    monkeypatch.setattr("worldline.workflows.exam.load", lambda kind, code: known[code])
+    monkeypatch.setattr("worldline.workflows.exam.names", lambda kind: list(known))
+
+    def run(name: str, sitter: LanguageSitter, *codes: str) -> ExamResult:
+        return exam(sitter, tmp_path / name, ExamOptions(codes=codes, seed=3))
+
+    return run
+
+
+def sitter(server: ChatServer, **settings: object) -> LanguageSitter:
+    endpoint = endpoint_of(server.base_url, "toy", api_key_env=None, prices=(10.0, 50.0, "USD"))
+    return replace(LanguageSitter(endpoint=endpoint), **settings)
+
+
+def verdicts(found: ExamResult) -> dict[str, Verdict]:
+    return {one.code: one.verdict for one in found.tests}
+
+
+def reason(found: ExamResult, code: str) -> str:
+    return next(one.seeds[0].reason for one in found.tests if one.code == code)
+
+
+def test_who_knows_the_law_passes_and_who_holds_on_to_the_present_fails(sit: Sit) -> None:
+    with ChatServer(lawful) as server:
+        assert verdicts(sit("law", sitter(server), "C9")) == {"C9": Verdict.PASS}
+    with ChatServer(still) as server:
+        assert verdicts(sit("still", sitter(server), "C9")) == {"C9": Verdict.FAIL}
+
+
+def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path) -> None:
+    with ChatServer(lawful) as server:
+        found = sit("law", sitter(server, max_requests=500, max_price=2.0), "C9")
+        assert len(server.seen) == QUESTIONS
+    facts = found.facts
+    assert found.sitter == "language, toy"
+    assert facts["Sizes"] == f"C9: num_scenes {SCENES} of 60"
+    assert facts["Model"].startswith("toy at http://127.0.0.1:")
+    assert facts["Prompt"].startswith(PROMPT_HASH)
+    assert facts["Requests"] == f"{QUESTIONS} sent, of at most 500"
+    assert facts["Tokens"] == f"{100 * QUESTIONS:,} in, {20 * QUESTIONS:,} out"
+    assert facts["Cost"] == f"{QUESTIONS * (100 * 10 + 20 * 50) / 1e6:.4g} USD, of at most 2 USD"
+    report = (tmp_path / "law" / REPORT).read_text()
+    assert facts["Tokens"] in report
+    assert facts["Cost"] in report
+
+
+def test_tests_of_bands_are_unsupported_and_nothing_is_asked_for_them(sit: Sit, tmp_path: Path) -> None:
+    with ChatServer(lawful) as server:
+        found = sit("bands", sitter(server), "U9")
+        assert verdicts(found) == {"U9": Verdict.UNSUPPORTED}
+        assert "calibration" in reason(found, "U9")
+        assert not server.seen
+    assert not (tmp_path / "bands" / "logs").exists()
+
+
+def test_an_exam_is_held_again_from_its_transcript_without_an_endpoint(sit: Sit, tmp_path: Path) -> None:
+    with ChatServer(lawful) as server:
+        first = sit("first", sitter(server), "C9")
+    for name, given in (("file", tmp_path / "first" / TRANSCRIPT), ("folder", tmp_path / "first")):
+        again = sit(name, LanguageSitter(transcript=given), "C9")
+        assert to_json(replace(again.tests[0], elapsed_s=0.0)) == to_json(replace(first.tests[0], elapsed_s=0.0))
+        assert again.facts["Requests"] == "0 sent"
+        assert again.facts["Transcript"] == first.facts["Transcript"]
+        assert "replayed" in again.facts["Model"]
+        assert (tmp_path / name / TRANSCRIPT).read_bytes() == (tmp_path / "first" / TRANSCRIPT).read_bytes()
+
+
+def test_what_a_transcript_lacks_is_not_measured(sit: Sit, tmp_path: Path) -> None:
+    with ChatServer(lawful) as server:
+        sit("first", sitter(server), "C9")
+    found = sit("again", LanguageSitter(transcript=tmp_path / "first"), "C9", "P9")
+    assert verdicts(found) == {"C9": Verdict.PASS, "P9": Verdict.NOT_MEASURED}
+    assert "not in the transcript" in reason(found, "P9")
+
+
+@pytest.mark.parametrize(
+    ("cap", "said"), [({"max_requests": QUESTIONS + 20}, "max_requests"), ({"max_price": 0.21}, "max_price")]
+)
+def test_beyond_the_cap_tests_are_not_measured_and_an_exam_after_it_goes_on(
+    sit: Sit, tmp_path: Path, cap: dict[str, float], said: str
+) -> None:
+    with ChatServer(lawful) as server:
+        found = sit("capped", sitter(server, **cap), "C9", "P9")
+        assert verdicts(found) == {"C9": Verdict.PASS, "P9": Verdict.NOT_MEASURED}
+        assert said in reason(found, "P9")
+        assert found.failed_to_grade == ()
+        assert QUESTIONS < len(server.seen) < 2 * QUESTIONS
+        whole = sit("whole", sitter(server, transcript=tmp_path / "capped"), "C9", "P9")
+        assert verdicts(whole) == {"C9": Verdict.PASS, "P9": Verdict.PASS}
+        assert len(server.seen) == 2 * QUESTIONS
+
+
+def test_answers_that_are_no_good_are_not_measured(sit: Sit) -> None:
+    with ChatServer(lawful) as server:
+        server.always(Fault.WORDS)
+        found = sit("words", sitter(server), "C9")
+    assert verdicts(found) == {"C9": Verdict.NOT_MEASURED}
+    assert "no good answer" in reason(found, "C9")
+
+
+def test_stored_answers_are_graded_again_with_the_same_result(sit: Sit, tmp_path: Path) -> None:
+    with ChatServer(lawful) as server:
+        sit("law", sitter(server), "C9", "U9")
+    again = tuple(without_draws(one) for one in regrade(tmp_path / "law"))
+    assert to_json(again) == to_json(read_exam(tmp_path / "law").result.tests)
+
+
+def test_without_an_endpoint_all_sixteen_are_not_measured(tmp_path: Path) -> None:
+    out = tmp_path / "exam"
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(
+        app, ["exam", "language", "--out", str(out), "--json", str(tmp_path / "figures.json")]
+    )
+    assert done.exit_code == 0, done.output
+    found = read_exam(out).result
+    assert set(verdicts(found).values()) == {Verdict.NOT_MEASURED}
+    assert len(found.tests) == 16
+    assert "No endpoint was given" in reason(found, "C1")
+    assert sorted(one.name for one in out.iterdir()) == [RESULT, REPORT]
+    assert "not measured" in (out / REPORT).read_text()
+    assert "NOT MEASURED" in (tmp_path / "figures.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("language", "--endpoint", "http://localhost:1/v1"), "--endpoint-model"),
+        (("language", "--max-cost", "3"), "--endpoint"),
+        (("language", "--model", "token"), "no recipe"),
+        (("language", "--transcript", "nowhere.jsonl"), "no answers"),
+        (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--prices", "3"), "--prices"),
+        (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--max-cost", "3"), "prices"),
+        (("persistence", "--endpoint-model", "m"), "asks none"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_before_anything_is_done(
+    tmp_path: Path, given: tuple[str, ...], said: str
+) -> None:
+    done = CliRunner().invoke(app, ["exam", *given, "--out", str(tmp_path / "exam")])
+    assert done.exit_code == 1
+    assert said in done.output
+    assert not (tmp_path / "exam").exists()
+
+
+def test_a_key_that_is_not_there_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        LanguageSitter(endpoint=Endpoint(base_url="http://localhost:1/v1", model="m", api_key_env="NO_SUCH_KEY"))
+
+
+def test_a_sitter_that_is_not_seated_opens_nothing(tmp_path: Path) -> None:
+    record(Wind(), tmp_path / "logs", num_episodes=1, max_steps=2, seed=0)
+    with pytest.raises(InputError, match="seated"):
+        LanguageSitter().open(tmp_path, open_store(tmp_path / "logs"))
+
+
+@pytest.mark.parametrize("code", names("test"))
+def test_paid_sizes_are_smaller_ones_of_the_test_and_only_tests_of_bands_need_a_calibration(code: str) -> None:
+    full: ExamTest = load("test", code)()
+    assert full.calibrated == (code in CALIBRATED)
+    assert bool(full.paid) != full.calibrated
+    sizes = {one.name: getattr(full, one.name) for one in fields(full)}
+    assert all(10 <= size < sizes[name] or name in ("num_branches", "num_motors") for name, size in full.paid.items())
+
+
+@pytest.mark.parametrize("code", sorted(CALIBRATED))
+def test_a_world_without_a_calibration_is_unsupported_there(code: str) -> None:
+    test: ExamTest = replace(load("test", code)(), **CALIBRATED[code])
+    schemas = {one.name: one.make_lab().schema for one in test.curricula()}
+    worlds = {name: as_world(Persistence.fit([], schema)) for name, schema in schemas.items()}
+    with pytest.raises(UnsupportedError):
+        test.ask(worlds, test.generate(0))
