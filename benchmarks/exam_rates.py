@@ -148,6 +148,8 @@ def nulls(runs: int, rng: Rng) -> list[Figures]:
                 "true 0: low above 0": rate(sum(one.low > 0 for one in at_zero), runs),
                 "true 0: breaks a test": rate(sum(one.surely > 0 or one.value >= BREAKS_AT for one in at_zero), runs),
                 "true 0.5: PASS": rate(sum(low > PASS_ABOVE for low in lows), runs),
+                "true 0.5: PASS at 1 % a side": rate(sum(_low(one, 0.01) > PASS_ABOVE for one in at_half), runs),
+                "true 0.5: PASS at 0.5 % a side": rate(sum(_low(one, 0.005) > PASS_ABOVE for one in at_half), runs),
                 "true 0.5: PASS by BCa": rate(sum(bca_low(one, num) > PASS_ABOVE for one in at_half), runs),
             }
             if len(at_half[0].parts):
@@ -202,6 +204,11 @@ def exams(runs: int, rng: Rng) -> list[Figures]:
             together += any(one in bad for one in holm(p_values))
         rows.append({"exams": name, "any PASS": rate(alone, runs), "any by Holm": rate(together, runs)})
     return rows
+
+
+def _low(drawn: Drawn, share: float) -> float:
+    """The lower end by percentiles, as the exam's, with `share` of the draws below it."""
+    return float(np.quantile(_score(drawn).draws, share, method="inverted_cdf"))
 
 
 def _score(drawn: Drawn) -> Score:

@@ -36,7 +36,7 @@ from worldline.understanding.exam.violation import ViolationOfExpectation
 Figures = dict[str, Any]
 Floor = Callable[[Examined, Rng], Arrays]
 
-LOG_SETS: Final = 4
+LOG_SETS: Final = 2
 """Logs that the models that must fail are fitted on; seeds take turns."""
 LOG_SEED: Final = 500_000
 NOISE: Final = 0.1
@@ -121,10 +121,7 @@ def graded(case: Case, examined: Examined, rng: Rng) -> dict[str, Grade]:
         return found
     floor, oracle = case.floor(examined, rng), examined.references.oracle
     asked = {"floor": floor, "floor with noise": noisy(floor, oracle, rng), "half": half(oracle, floor, rng)}
-    grades = {
-        name: case.test.grade(examined.scenes, one, examined.references)
-        for name, one in asked.items()
-    }
+    grades = {name: case.test.grade(examined.scenes, one, examined.references) for name, one in asked.items()}
     return {**found, **grades}
 
 
