@@ -1,7 +1,7 @@
 """Whether the exam can be believed: how often its verdicts are wrong, and how its metrics stand to published ones.
 
 Run: .venv/bin/python benchmarks/exam_harness.py [--part synthetic|real|published] [--runs 200]
-Writes benchmarks/results/exam_harness.json, or the part of it. About ten minutes on one idle thread.
+Writes benchmarks/results/exam_harness.json, or the part of it. Minutes for each part, on one idle thread.
 
 Parts, each told in its own file beside this one:
 
