@@ -124,12 +124,13 @@ def inferred_friction(scenes: Arrays, test: Counterfactual) -> Floats:
     """Of each scene [E]: the friction under which the steps of the episode surprise least, on a grid."""
     lab, seen = puck(test.pool), unpacked(scenes, "factual")
     start = {name: seen[name][:, :-1].reshape(-1, 2) for name in SIGNALS}
+    speed = seen["puck_velocity"][:, 1:].astype(float)
     pushes = {"push": scenes["taken"].reshape(-1, 1, 2)}
     grid, misses = np.linspace(*lab.friction, FRICTIONS), []
     for friction in grid:
         told = lab.expected(start, pushes, {"friction": np.full(len(pushes["push"]), friction)})["puck_velocity"]
-        apart = told[:, 0].reshape(seen["puck_velocity"][:, 1:].shape) - seen["puck_velocity"][:, 1:]
-        misses.append((apart.astype(float) ** 2).sum((1, 2)))
+        apart = told[:, 0].astype(float).reshape(speed.shape) - speed
+        misses.append((apart**2).sum((1, 2)))
     return np.asarray(grid[np.argmin(misses, axis=0)])
 
 
@@ -157,7 +158,7 @@ def copying(seed: int, num_scenes: int, logs: Mapping[str, Sequence[Episode]]) -
         "scenes": num_scenes,
         "mean squared error of places [m2]": {name: float(one.mean()) for name, one in errors.items()},
         "friction inferred, mean miss [1/s]": float(
-            np.abs(inferred_friction(scenes, test) - scenes["friction"]).mean()
+            np.abs(inferred_friction(scenes, test) - scenes["friction"].astype(float)).mean()
         ),
         "pairs": pairs,
         "met": all(one["met"] for one in pairs),
@@ -265,7 +266,7 @@ def as_calibrated(num_episodes: int, runs: int, rng: Rng) -> list[Figures]:
                 counts[name] = int((rng.standard_normal(NUM_TESTED) <= edge).sum())
             spread += list(counts.values())
             unmet += not met(counts)
-        row = {"episodes": num_episodes, "correlation within an episode": alike}
+        row: Figures = {"episodes": num_episodes, "correlation within an episode": alike}
         row |= {"mean": float(np.mean(spread)), "deviation": float(np.std(spread)), "not met": rate(unmet, runs)}
         rows.append(row)
     return rows

@@ -175,7 +175,7 @@ def oracles(runs: int, rng: Rng) -> list[Figures]:
                 voids["oracle"] += bool(flaws(oracle, {}, 1.0))
                 found = flaws(oracle, fails, 1.0)
                 voids["must fail"] += any("must fail" in one for one in found)
-            row = {"floor over ceiling": apart, "scenes": num}
+            row: Figures = {"floor over ceiling": apart, "scenes": num}
             row |= {f"VOID by {name}": rate(count, runs) for name, count in voids.items()}
             row["oracle: PASS"] = rate(sum(one is Verdict.PASS for one in verdicts), runs)
             rows.append(row)
