@@ -1,0 +1,158 @@
+"""Whether the exam can be believed: how often its verdicts are wrong, and how its metrics stand to published ones.
+
+Run: .venv/bin/python benchmarks/exam_harness.py [--part synthetic|real|published] [--runs 200]
+Writes benchmarks/results/exam_harness.json, or the part of it. Minutes for each part, on one idle thread.
+
+Parts, each told in its own file beside this one:
+
+* synthetic (exam_rates.py): false PASS and false VOID of cells whose true score is known, and of whole exams.
+* real (exam_seeds.py): the same on tests of the exam, over seeds of their scenes.
+* published (exam_published.py): P1's surprises by the metric of IntPhys, C4 beside CoPhy's copying baselines, and the
+  beta-binomial law by which U1 judges counts.
+
+Bars, `met` in the result. A PASS of a model at the boundary, 0.5, in at most 2.5 % of cells (the Wilson interval must
+reach down to it), by kind of cell; any false pass in at most 5 % of exams by Holm; no PASS of a model that knows
+nothing; a good test void in at most 2.5 % of exams; the published metric stands to ours as it must, in every row;
+copying is beaten as published; and counts of exact split conformal prediction follow the law (p above 0.01).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+import exam_published
+import exam_rates
+import exam_seeds
+import numpy as np
+
+from worldline.understanding.exam import scoring
+from worldline.understanding.exam.counterfactual import Counterfactual
+from worldline.understanding.exam.puck import NUM_CALIBRATION
+from worldline.understanding.exam.violation import ViolationOfExpectation
+
+RESULT: Final = Path(__file__).parent / "results" / "exam_harness.json"
+DUE_CELL: Final = 0.025
+DUE_EXAM: Final = 0.05
+DUE_P: Final = 0.01
+SURE: Final = 5.0
+"""Floor over ceiling from which an oracle's cell is large enough to hold; those of the exam's labs are 10 and more."""
+NUM_LAW: Final = 2000
+SETS_SEEDS: Final = (60_001, 60_002, 60_003)
+TWIN_SEED: Final = 60_004
+NUM_TWINS: Final = 400
+OWN: Final = 2000
+"""Episodes that U1's oracle is calibrated on."""
+EXAMS: Final = ("all at 0.5, one cell a test", "half at 1 and half at 0.5, one cell a test")
+Figures = dict[str, Any]
+
+
+def synthetic(runs: int) -> Figures:
+    rng = np.random.default_rng(1)
+    found: Figures = {"cells": exam_rates.nulls(2 * runs, rng), "oracles": exam_rates.oracles(runs, rng)}
+    found["exams"] = exam_rates.exams(runs, rng)
+    found["met"] = {
+        "false PASS of a cell, by kind": {
+            kind: all(one["true 0.5: PASS"]["low"] <= DUE_CELL for one in found["cells"] if one["kind"] == kind)
+            for kind in exam_rates.KINDS
+        },
+        "false PASS at 0": all(one["true 0: PASS"]["count"] == 0 for one in found["cells"]),
+        "false VOID": all(
+            one[f"VOID by {why}"]["low"] <= DUE_CELL
+            for one in found["oracles"]
+            for why in ("oracle", "must fail")
+            if one["floor over ceiling"] >= SURE
+        ),
+        "false pass of an exam by Holm": {
+            one["exams"]: one["any by Holm"]["low"] <= DUE_EXAM for one in found["exams"]
+        },
+    }
+    return found
+
+
+def real(runs: int) -> Figures:
+    rows = []
+    for case in exam_seeds.CASES:
+        rows.append(exam_seeds.measure(case, runs))
+        show(rows[-1])
+    nobody = [row for one in rows for name, row in one["models"].items() if name not in ("oracle", "half")]
+    halves = {one["test"]: one["models"]["half"] for one in rows if "half" in one["models"]}
+    met = {
+        "VOID": all(one["VOID"]["low"] <= DUE_CELL for one in rows),
+        "false PASS of who must fail and of floors": all(one["PASS"]["count"] == 0 for one in nobody),
+        "false PASS of cells at 0.5": {code: one["cells above 0.5"]["low"] <= DUE_CELL for code, one in halves.items()},
+        "false PASS of tests at 0.5": all(one["PASS"]["low"] <= DUE_CELL for one in halves.values()),
+    }
+    return {"tests": rows, "met": met}
+
+
+def published(runs: int) -> Figures:
+    rng = np.random.default_rng(3)
+    constructed = exam_published.constructed(rng)
+    show(constructed)
+    logs = exam_seeds.logs_of(ViolationOfExpectation(), 0)
+    sets = exam_published.matched_sets(SETS_SEEDS, logs)
+    show(sets)
+    law = exam_published.split_conformal(NUM_LAW, rng)
+    show(law)
+    as_used = [row for num in (NUM_CALIBRATION, OWN) for row in exam_published.as_calibrated(num, 5 * runs, rng)]
+    show(as_used)
+    copying = exam_published.copying(TWIN_SEED, NUM_TWINS, exam_seeds.logs_of(Counterfactual(), 0))
+    show(copying)
+    met = {
+        "matched sets": all(one["holds"] for one in constructed.values())
+        and all(one["holds"] for parts in sets.values() for one in parts.values()),
+        "copying": copying["met"],
+        "law": all(p > DUE_P for p in law["p-values"].values())
+        and law["in the band"]["low"] <= law["in the band by the law"] <= law["in the band"]["high"],
+        "condition of U1": all(one["not met"]["low"] <= DUE_EXAM for one in as_used),
+    }
+    return {
+        "matched sets, constructed": constructed,
+        "matched sets of P1": sets,
+        "copying on C4": copying,
+        "split conformal": law,
+        "as calibrated": as_used,
+        "met": met,
+    }
+
+
+def show(figures: Any) -> None:
+    print(json.dumps(figures), flush=True)
+
+
+PARTS: Final[dict[str, Callable[[int], Figures]]] = {"synthetic": synthetic, "real": real, "published": published}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=tuple(PARTS), help="all without it")
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args()
+    figures: Figures = json.loads(given.out.read_text()) if given.out.exists() else {}
+    # The same draws as ever, made once: they take nine tenths of the time.
+    with patch.object(scoring, "draw_clusters", exam_rates.kept_draws):
+        for name in (given.part,) if given.part else tuple(PARTS):
+            begin = time.perf_counter()
+            found = PARTS[name](given.runs)
+            figures[name] = {"runs": given.runs, "seconds": round(time.perf_counter() - begin, 1), **found}
+            show(found["met"])
+    figures |= {
+        "device": f"CPU, {os.cpu_count()} cores, 1 thread used",
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    given.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
