@@ -33,7 +33,7 @@ class Steering(ExamTest):
     code = "C9"
     section = Section.CAUSE
     title = "Steering"
-    claim = "it knows what the motor does"
+    claim = "It knows what the motor does."
     signal: str = "boat_position"
     tempting: bool = False
     num_scenes: int = 60

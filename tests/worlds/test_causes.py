@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -131,9 +133,16 @@ def test_a_feature_that_never_varies_or_comes_twice_is_borne() -> None:
 def test_arrays_and_back() -> None:
     found = fit_causes(episodes(0, 40, FRICTION[None], noise=0.5)[0])
     assert found is not None
-    again = HiddenCauses.from_arrays(vars(found))
-    for name, value in vars(found).items():
-        np.testing.assert_array_equal(vars(again)[name], value)
-    for wrong in ({"mean": found.mean}, {**vars(found), "noise": np.eye(2)}, {**vars(found), "directions": found.mean}):
+    for one in (found, replace(found, still=True)):
+        again = HiddenCauses.from_arrays(one.to_arrays())
+        for name, value in vars(one).items():
+            np.testing.assert_array_equal(vars(again)[name], value)
+    kept = found.to_arrays()
+    for wrong in (
+        {"mean": found.mean},
+        {**kept, "noise": np.eye(2)},
+        {**kept, "directions": found.mean},
+        {**kept, "still": np.zeros(2, bool)},
+    ):
         with pytest.raises(DataError, match="are no hidden causes"):
             HiddenCauses.from_arrays(wrong)

@@ -243,13 +243,8 @@ class Jepa(WorldModel, Adapts):
             raise ConfigError("linear_history forecasts vectors, and the inputs hold none. Set it to 0.")
         self.linear: LinearForecast | None = None
         if config.linear_history:
-            self.linear = LinearForecast(
-                size=self.num_exact,
-                num_inputs=self.num_inputs,
-                history=config.linear_history,
-                values=config.linear_values,
-                trim=config.linear_trim,
-            )
+            sizes = {"size": self.num_exact, "num_inputs": self.num_inputs, "history": config.linear_history}
+            self.linear = LinearForecast(**sizes, values=config.linear_values, trim=config.linear_trim)
         self.predictor = _predictor(config, self.num_inputs, 0 if self.linear is None else self.linear.num_shown)
         if self.linear is not None:
             leave_forecast(self.predictor, self.num_exact)
@@ -559,7 +554,7 @@ class Jepa(WorldModel, Adapts):
         change = pad(torch.as_tensor(change), (0, self.config.constant_size))
         if self.vectors is not None and self.num_exact:
             exact, learned = change.split([self.num_exact, change.shape[-1] - self.num_exact], -1)
-            change = torch.cat([exact * self.vectors.change + forecast, learned], -1)
+            change = torch.cat([exact * self._unit(self.vectors) + forecast, learned], -1)
         return Latent(latent=base + change, memory=memory, correction=belief.correction)
 
     def _taken(self, belief: Latent, known: Tensor) -> tuple[Tensor, Tensor | float, Past | None]:
@@ -575,12 +570,16 @@ class Jepa(WorldModel, Adapts):
         assert isinstance(self.predictor, nn.Sequential)
         return self.predictor[:-1](taken), self.predictor[-1]
 
+    def _unit(self, vectors: VectorEncoder) -> Float[Tensor, " exact"]:
+        """What the predictor's changes of vectors are measured in."""
+        return vectors.change if self.linear is None else self.linear.unit(vectors.change)
+
     def _as_output(self, change: Float[Tensor, "M D"]) -> Float[Tensor, "M out"]:
         """What the last layer would have to say for this change."""
         change = change[:, : change.shape[1] - self.config.constant_size]
         if self.vectors is None or not self.num_exact:
             return change
-        return torch.cat([change[:, : self.num_exact] / self.vectors.change, change[:, self.num_exact :]], -1)
+        return torch.cat([change[:, : self.num_exact] / self._unit(self.vectors), change[:, self.num_exact :]], -1)
 
 
 def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:

@@ -12,6 +12,8 @@ RIDGE = 1e-9
 """Penalty on the squared weights, relative; for inputs that never change."""
 
 
+LEAST = 1e-5
+"""Share of a step's change that a network beside the forecast can always express."""
 CONCENTRATIONS = 10
 """How often the steps that are missed most are told anew."""
 
@@ -66,12 +68,15 @@ class LinearForecast(nn.Module):
     """
 
     weight: Tensor
+    missed: Tensor
+    """[size], root mean square of what the forecast from the longest past misses, all steps counted."""
 
     def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
         super().__init__()
         self.size, self.both, self.history = size, size + num_inputs, history
         self.values, self.trim = min(values or history, history), trim
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one for each count
+        self.register_buffer("missed", torch.ones(size))
 
     @property
     def num_flat(self) -> int:
@@ -97,6 +102,19 @@ class LinearForecast(nn.Module):
         if self.values == self.history:
             return past.flat()
         return torch.cat([past.steps[:, : self.values - 1].flatten(1), forecast.to(past.steps.dtype)], -1)
+
+    def unit(self, change: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
+        """What a network that learns what the forecast misses is to measure it in.
+
+        The change of a step; or, where few of the values are used, what is missed. Where that is next to nothing the
+        network can add next to nothing: it would only blur the law.
+
+        Args:
+            change: of each value in a step, root mean square.
+        """
+        if self.values == self.history:
+            return change
+        return torch.minimum(change, self.missed.maximum(LEAST * change))
 
     def begin(self, batch: int, device: torch.device) -> Past:
         """No past, and a present that was seen."""
@@ -133,6 +151,7 @@ class LinearForecast(nn.Module):
             found[taken] = _solved(seen, due, self.trim).float()
             # Longer pasts go on with what the longest that could be solved for says.
             self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
+            self.missed.copy_((due - seen @ found[taken].double()).square().mean(0).sqrt())
 
     def _taken(self, count: int) -> Bool[Tensor, " row"]:
         """Which numbers of a row of `count` steps the forecast is made from."""

@@ -234,7 +234,7 @@ def _held(
         }
         ended = _finished(asked, "ask and grade", stage)
         found = dict(ended)
-    known = [one for one in learned.values() if not isinstance(one, SeedGrade)]
+    known: list[Mapping[str, str]] = [one for one in learned.values() if not isinstance(one, SeedGrade)]
     return known, {test.code: _or_broken(test, seeds, found, lost) for test in tests}
 
 

@@ -106,6 +106,8 @@ def twins(
             causes=causes,
             seed=seed,
         )
+        if case.still and case.inferred is None:  # a line of its own would have to be found in this episode alone
+            case = replace(case, still=False, causes=None)
         if not case.unknown:
             return Twins(taken=case.logged, others=case.follow(actions), abduction=Abduction.FULL)
         if case.num_known >= FEWEST_STEPS:
@@ -342,21 +344,30 @@ class _Case:
         return late if told.sum() >= FEWEST_STEPS else np.ones_like(late)
 
     @cached_property
+    def inferred(self) -> Floats | None:
+        """The correction [P, D] by the size of each cause; None where that cannot be told.
+
+        Raises:
+            ConfigError: the causes are those of another engine.
+        """
+        if self.causes is None or self.held != self.signals:
+            return None
+        if self.causes.mean.shape != (self.table.shape[1], self.joined.shape[1]):
+            raise ConfigError(
+                "the hidden causes of the calibration are those of another engine. Calibrate this engine."
+            )
+        return self.causes.infer(self.table[self.complete], self.joined[self.complete])
+
+    @cached_property
     def weights(self) -> Mapping[str, Floats]:
         """Per vector that the episode holds the correction [P, size], from every step whose residual is known.
 
         By the size of each cause, where it is known how episodes differ and this one is like them; else by what this
         episode shows of each signal.
         """
-        if self.causes is not None and self.held == self.signals:
-            if self.causes.mean.shape != (self.table.shape[1], self.joined.shape[1]):
-                raise ConfigError(
-                    "the hidden causes of the calibration are those of another engine. Calibrate this engine."
-                )
-            found = self.causes.infer(self.table[self.complete], self.joined[self.complete])
-            if found is not None:
-                ends = np.cumsum([signal.size for signal in self.held])[:-1]
-                return {s.name: part for s, part in zip(self.held, np.split(found, ends, 1), strict=True)}
+        if self.inferred is not None:
+            ends = np.cumsum([signal.size for signal in self.held])[:-1]
+            return {s.name: part for s, part in zip(self.held, np.split(self.inferred, ends, 1), strict=True)}
         weights = {}
         for signal in self.held:
             rows = self.known[signal.name] & self.settled

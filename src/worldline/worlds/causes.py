@@ -31,8 +31,9 @@ MOST_CAUSES: Final = 4
 SURE: Final = 1.0
 """Standard errors by which one more cause has to make held-out episodes more probable."""
 
-LARGEST_SIZE: Final = 3.0
-"""Of a cause, in deviations over the episodes that were fitted; beyond it an episode is like none of them."""
+LARGEST_SIZE: Final = 4.0
+"""Of a cause, in deviations over the episodes that were fitted; beyond it an episode is like none of them. What acts
+along a bend takes two directions, in one of which its ends lie a little beyond 3."""
 
 FEWEST_EPISODES: Final = 16
 """Half of them are fitted and half choose the number of causes; fewer tell nothing of how episodes differ."""

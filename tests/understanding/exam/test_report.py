@@ -49,7 +49,7 @@ def outcome(code: str, verdict: Verdict, section: Section, *cells: Cell, reason:
         code=code,
         section=section,
         title=f"Title of {code}",
-        claim="it knows what the motor does",
+        claim="It knows what the motor does.",
         verdict=verdict,
         seeds=(SeedGrade(seed=0, verdict=verdict, grade=grade, reason=reason),),
         oracle=Grade(cells=(cell("all", 1.0, 0.0),)),

@@ -124,7 +124,7 @@ def _test(one: TestResult, command: str) -> Html:
         f"{one.title}. ",
         tag("span", {"class": f"verdict {_tone(one.verdict)}"}, str(one.verdict)),
     )
-    claim = tag("p", {"class": "note"}, f"Passing means that {one.claim}.")
+    claim = tag("p", {"class": "note"}, f"To pass means: {one.claim}")
     parts = [finding, claim, *_reasons(one)]
     if one.exhibit is not None:
         parts.append(_exhibit(one.exhibit))

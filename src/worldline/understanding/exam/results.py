@@ -200,7 +200,7 @@ def differences(ours: TestResult, theirs: TestResult) -> tuple[Difference, ...]:
     if (ours.code, ours.scenes) != (theirs.code, theirs.scenes):
         raise InputError(
             f"{ours.code} was asked about other scenes in the two exams ({ours.scenes[:12]} and {theirs.scenes[:12]}), "
-            "so nothing can be paired. Run both with the same --seed, --pool and version."
+            "so nothing can be paired. Run both with the same --seed, generators and version."
         )
     pairs = zip(_cells(ours), _cells(theirs), strict=True) if _names(ours) == _names(theirs) else ()
     return tuple(
