@@ -31,6 +31,7 @@ EXHIBIT = Exhibit(
                 Line(name="truth", x=(0.0, 0.1, 0.05), y=(0.0, 0.2, 0.4)),
                 Line(name="this world", x=(0.0, 0.12, 0.06), y=(0.0, 0.2, 0.38)),
                 Line(name="blind", x=(0.0,), y=(0.0,), points=True),
+                Line(name="marks that there are none of", x=(), y=(), points=True),
             ),
         ),
         Panel(
@@ -39,6 +40,7 @@ EXHIBIT = Exhibit(
             y_label="m",
             lines=(Line(name="this world", x=(1.0, 2.0), y=(0.1, 0.2), low=(0.0, 0.1), high=(0.2, 0.3)),),
         ),
+        Panel(title="Nothing happened", x_label="step", y_label="m", lines=(Line(name="truth", x=(), y=()),)),
     ),
 )
 
@@ -101,6 +103,11 @@ def test_a_test_shows_its_picture_its_parts_and_what_examined_it() -> None:
         "The block is pushed", "0123456789ab", "worldline exam vectors --seed 7", "persistence",
     ):  # fmt: skip
         assert shown in block, shown
+
+
+def test_what_has_no_points_is_not_drawn() -> None:
+    assert "marks that there are none of" not in render(RESULT)
+    assert "Nothing happened" not in render(RESULT)
 
 
 @pytest.mark.parametrize(("code", "reason"), [("P1", "copy must fail"), ("U1", "ZeroDivisionError: planted")])

@@ -149,7 +149,7 @@ def _exhibit(exhibit: Exhibit) -> Html:
     names = list(dict.fromkeys(line.name for panel in exhibit.panels for line in panel.lines))
     others = [name for name in names if name not in ("truth", "this world")]
     styles = {name: f"other{place % 6}" for place, name in enumerate(others)} | {"truth": "real", "this world": "world"}
-    charts = [_panel(panel, styles) for panel in exhibit.panels]
+    charts = [_panel(panel, styles) for panel in exhibit.panels if any(line.x for line in panel.lines)]
     size = "alone" if len(charts) == 1 else "three" if len(charts) % 3 == 0 else ""
     caption = tag("p", {"class": "note"}, exhibit.caption)
     return join([tag("div", {"class": f"gallery {size}".strip()}, *charts), caption])
@@ -157,7 +157,8 @@ def _exhibit(exhibit: Exhibit) -> Html:
 
 def _panel(panel: Panel, styles: dict[str, str]) -> Html:
     order = {"this world": 2, "truth": 1}
-    lines = sorted(panel.lines, key=lambda line: order.get(line.name, 0))
+    drawn = [line for line in panel.lines if line.x]  # where nothing happened, as with contacts, there is no point
+    lines = sorted(drawn, key=lambda line: order.get(line.name, 0))
     return line_chart(
         LineChart(
             title=panel.title,
