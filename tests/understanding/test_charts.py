@@ -131,3 +131,9 @@ def test_figures_beyond_the_axis_stay_on_it(value: float) -> None:
     row = Dot(label="r", value=value, low=value, high=value, text="", style="floor")
     html = interval_chart(IntervalChart(title="t", alt="a", rows=[row], ticks=[0.0, 1.0], show=percent))
     assert all(0 <= x <= 1000 for x, _ in points(html, "dot floor"))
+
+
+def test_lines_of_one_name_are_one_entry_of_the_legend() -> None:
+    lines = [Line(label=name, style="world", x=(0, 1), y=(0, 1)) for name in ("a", "b", "a")]
+    drawn = str(line_chart(LineChart(title="t", alt="t", x_label="x", y_label="y", lines=lines)))
+    assert drawn.count('class="key"') == 2

@@ -243,7 +243,7 @@ def _legend(chart: LineChart) -> Html:
     key = [_rule("", 0, 500, _GRID, 500)]
     entries = [
         tag("span", {"class": "key"}, tag("svg", {**_SVG, "class": f"line {line.style}"}, *key), line.label)
-        for line in reversed(chart.lines)
+        for line in {line.label: line for line in chart.lines[::-1]}.values()
     ]
     return tag("div", {"class": "legend", "aria-hidden": "true"}, *entries)
 
