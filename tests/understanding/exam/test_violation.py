@@ -17,7 +17,7 @@ from worldline.labs.playing import explore
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Pool, References
 from worldline.understanding.exam.examining import Examined, examine
-from worldline.understanding.exam.law import LawEngine, Untrained
+from worldline.understanding.exam.lawful import Lawful, Untrained
 from worldline.understanding.exam.verdicts import verdict_of
 from worldline.understanding.exam.violation import HORIZON, PARTS, SIGNALS, ViolationOfExpectation
 
@@ -114,7 +114,7 @@ def test_who_forgets_what_was_seen_before_the_screen_fails_there() -> None:
         name: value[:, :, -1:] if ".history.observ" in name else value[:, :, :0] if ".actions." in name else value
         for name, value in scenes.items()
     }
-    world = as_world(LawEngine(schema=lab.schema, law=lab.simulate))
+    world = as_world(Lawful(schema=lab.schema, law=lab.simulate))
     grade = test.grade(scenes, test.ask({"it": world}, short), NOTHING)
     values = {cell.name: cell.score.value for cell in grade.cells if cell.score is not None}
     assert values["permanence, pairs"] <= 0

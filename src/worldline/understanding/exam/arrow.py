@@ -44,7 +44,7 @@ from worldline.understanding.exam.asking import check_readable, packed, unpacked
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
-from worldline.understanding.exam.law import LawEngine
+from worldline.understanding.exam.lawful import Lawful
 from worldline.understanding.exam.scoring import HALF, Floats, Statistic, cell, rounded
 from worldline.understanding.statistics import ratio
 from worldline.worlds.calibration import calibrate
@@ -122,7 +122,7 @@ class Arrow(ExamTest):
         straight: dict[str, World] = {}
         for table in TABLES:
             episodes = logs[self._name(table)]
-            law = LawEngine(schema=schema, law=self._lab(table).simulate)
+            law = Lawful(schema=schema, law=self._lab(table).simulate)
             oracle[table] = _calibrated(law, episodes)
             still[table] = _calibrated(Persistence.fit(episodes, schema), episodes)
             straight[table] = _calibrated(ConstantVelocity.fit(episodes, schema), episodes)

@@ -68,7 +68,7 @@ from worldline.understanding.exam.asking import (
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
-from worldline.understanding.exam.law import LawEngine, Untrained
+from worldline.understanding.exam.lawful import Lawful, Untrained
 from worldline.understanding.exam.scoring import accuracy, cell, rounded
 
 Floats = NDArray[np.floating]
@@ -191,7 +191,7 @@ class ViolationOfExpectation(ExamTest):
             self._ask(as_world(Untrained.fit(episodes, schema, seed=seed)), scenes) for seed in range(NUM_NETWORKS)
         ]
         return References(
-            oracle=self._ask(as_world(LawEngine(schema=schema, law=lab.simulate)), scenes),
+            oracle=self._ask(as_world(Lawful(schema=schema, law=lab.simulate)), scenes),
             must_fail={
                 **{name: self._ask(world, scenes) for name, world in must_fail.items()},
                 "untrained networks": _in_turn(untrained),
