@@ -15,6 +15,7 @@ BUILTINS = {
     "UnknownNameError": LookupError,
     "MissingExtraError": ImportError,
     "UnsupportedError": NotImplementedError,
+    "UnreadableError": NotImplementedError,
     "CollapseError": ArithmeticError,
     "BundleError": ValueError,
     "UnavailableError": ConnectionError,

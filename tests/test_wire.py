@@ -31,7 +31,19 @@ from worldline.contracts.world import (
     Surprise,
     WhatIf,
 )
-from worldline.costs import AtLeast, AtMost, Change, Familiar, KeepOut, Price, Track, Unfamiliar, Within
+from worldline.costs import (
+    AtLeast,
+    AtMost,
+    Change,
+    Familiar,
+    KeepApart,
+    KeepClear,
+    KeepOut,
+    Price,
+    Track,
+    Unfamiliar,
+    Within,
+)
 from worldline.errors import (
     BundleError,
     CollapseError,
@@ -146,6 +158,8 @@ PLAIN_RULES = st.one_of(
     later(AtMost, signal=NAMES, bound=PER_COMPONENT | st.just(math.inf), quantile=st.floats(0, 1)),
     later(AtLeast, signal=NAMES, bound=PER_COMPONENT | st.just(-math.inf), quantile=st.floats(0, 1)),
     later(KeepOut, low=st.just({"x": -math.inf, "y": (1.0, 2.0)}), high=st.just({"x": 3.0, "y": 4.0})),
+    later(KeepApart, first=NAMES, second=NAMES, distance=st.floats(0.01, 9), quantile=st.floats(0, 1)),
+    later(KeepClear, signal=NAMES, start=st.just((0.0, 1.0)), end=st.just((2.0, 3.0)), distance=st.floats(0.01, 9)),
     later(Familiar, trust=st.floats(0.01, 1)),
 )
 CONSTRAINTS = PLAIN_RULES | later(Chance, constraint=PLAIN_RULES, level=st.floats(0.1, 0.9))

@@ -24,7 +24,19 @@ from numpy.typing import NDArray
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.world import Chance, Constraint, Goal, Plan, Prediction, Scores, Surprise, WhatIf, World
-from worldline.costs import AtLeast, AtMost, Change, Familiar, KeepOut, Price, Track, Unfamiliar, Within
+from worldline.costs import (
+    AtLeast,
+    AtMost,
+    Change,
+    Familiar,
+    KeepApart,
+    KeepClear,
+    KeepOut,
+    Price,
+    Track,
+    Unfamiliar,
+    Within,
+)
 from worldline.errors import (
     BundleError,
     CollapseError,
@@ -59,7 +71,20 @@ DTYPES: Final = ("float32", "float64", "uint8", "int64", "bool")
 
 RULES: Final[Mapping[str, type[Any]]] = {
     kind.__name__: kind
-    for kind in (AtLeast, AtMost, Chance, Change, Familiar, KeepOut, Price, Track, Unfamiliar, Within)
+    for kind in (
+        AtLeast,
+        AtMost,
+        Chance,
+        Change,
+        Familiar,
+        KeepApart,
+        KeepClear,
+        KeepOut,
+        Price,
+        Track,
+        Unfamiliar,
+        Within,
+    )
 }
 """The costs and constraints that can be sent."""
 

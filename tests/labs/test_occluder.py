@@ -86,7 +86,7 @@ def test_nothing_passes_through_what_blocks_it(
     lab, level = Occluder(), LEVEL if rail == 1 else 0.0
     options = {"rail": rail, "x": x, "speed": speed, "door": door, "wall": wall, "pit": pit, "colour": 0.5}
     start = lab.start(**{name: np.array([[float(value)]]) for name, value in options.items()})
-    push = np.random.default_rng(seed).uniform(-MAX_PUSH, MAX_PUSH, (1, 60, 1))
+    push = np.random.default_rng(seed).uniform(-MAX_PUSH, MAX_PUSH, (1, 90, 1))
     path = lab.simulate(start, {"push": push})
     far, low = path["ball_position"][0].max(0)[0], path["ball_position"][0].min(0)[1]
     due = -RADIUS if wall == rail else BARRIER - RADIUS if abs(door - level) > RADIUS else END - RADIUS
