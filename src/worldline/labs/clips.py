@@ -71,8 +71,6 @@ class Clips(Lab, Configured):
         InputError: a setting is out of its range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own type)
-
     def __init__(self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False) -> None:
         if not (drag >= 0 and 0 < bounce <= 1 and noise >= 0):
             raise InputError(f"drag {drag} and noise {noise} must be at least 0, bounce {bounce} in (0, 1].")

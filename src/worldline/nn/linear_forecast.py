@@ -12,8 +12,6 @@ RIDGE = 1e-9
 """Penalty on the squared weights, relative; for inputs that never change."""
 
 
-FARTHEST = 4.0
-"""How many of the largest steps that were logged a forecast may take at once."""
 LEAST = 1e-5
 """Share of a step's change that a network beside the forecast can always express."""
 CONCENTRATIONS = 10
@@ -72,8 +70,6 @@ class LinearForecast(nn.Module):
     weight: Tensor
     missed: Tensor
     """[size], root mean square of what the forecast from the longest past misses, all steps counted."""
-    largest: Tensor
-    """[size], change in one step that was logged; a line that is fed its own forecasts may else run away."""
 
     def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
         super().__init__()
@@ -81,7 +77,6 @@ class LinearForecast(nn.Module):
         self.values, self.trim = min(values or history, history), trim
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one for each count
         self.register_buffer("missed", torch.ones(size))
-        self.register_buffer("largest", torch.full((size,), torch.inf))
 
     @property
     def num_flat(self) -> int:
@@ -140,9 +135,6 @@ class LinearForecast(nn.Module):
         """Least squares over all stretches of which every value it needs was observed; without any, no change."""
         both = torch.cat([values[:, :-1], known], -1).double()
         change = values.diff(dim=1).double()
-        pairs = (observed[:, 1:] & observed[:, :-1])[..., None]
-        if pairs.any():
-            self.largest.copy_(torch.where(pairs, change.abs(), 0.0).amax((0, 1)))
         for count in range(1, self.history + 1):
             num = both.shape[1] - count + 1
             if num < 1:
@@ -181,7 +173,6 @@ class LinearForecast(nn.Module):
             else:
                 every = torch.einsum("bn,cns->bcs", row, self.weight)
                 change = every[torch.arange(len(row), device=row.device), past.count]
-            change = change.clamp(-FARTHEST * self.largest, FARTHEST * self.largest)
         count = (past.count + 1).clamp(max=self.history - 1)
         return change, Past(steps=steps[:, : self.history - 1], count=count, guessed=past.guessed + 1)
 

@@ -117,10 +117,10 @@ def forecasts(world: World, cases: Cases, actions: Arrays, *, level: float) -> d
         for name, forecast in prediction.signals.items():
             if forecast.mean.ndim == 3:
                 found.setdefault(name, []).append(forecast)
-    return {name: _joined(parts) for name, parts in found.items()}
+    return {name: joined(parts) for name, parts in found.items()}
 
 
-def _joined(parts: Sequence[Forecast]) -> Forecast:
+def joined(parts: Sequence[Forecast]) -> Forecast:
     """The batches one after the other; no band where any of them has none."""
     lows = [part.low for part in parts if part.low is not None]
     highs = [part.high for part in parts if part.high is not None]

@@ -26,14 +26,14 @@ def logs_of(test: ConfoundedLog, num_episodes: int = 100) -> dict[str, list[Epis
 
 
 @pytest.fixture(scope="module", params=list(Pool))
-def test_and_logs(request: pytest.FixtureRequest) -> tuple[ConfoundedLog, dict[str, list[Episode]]]:
+def piloted(request: pytest.FixtureRequest) -> tuple[ConfoundedLog, dict[str, list[Episode]]]:
     test = ConfoundedLog(pool=request.param, num_scenes=150, num_steps=10)
     return test, logs_of(test)
 
 
 @pytest.fixture(scope="module")
-def examined(test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> Examined:
-    return examine(test_and_logs[0], 0, test_and_logs[1])
+def examined(piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> Examined:
+    return examine(piloted[0], 0, piloted[1])
 
 
 def changed(answers: Mapping[str, np.ndarray], means: np.ndarray) -> dict[str, np.ndarray]:
@@ -47,8 +47,8 @@ def low_of(grade: Grade) -> float:
     return cell.score.low
 
 
-def test_it_holds(examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
-    test, logs = test_and_logs
+def test_it_holds(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+    test, logs = piloted
     assert examined.flaws == ()
     assert examine(test, 1, logs).flaws == ()
     assert verdict_of(examined.oracle) is Verdict.PASS
@@ -63,10 +63,8 @@ def test_the_slope_of_the_log_is_the_one_in_closed_form(examined: Examined) -> N
         assert cell.raw["b_hat"] == pytest.approx(cell.raw["b"], abs=1e-4)
 
 
-def test_half_of_the_way_is_a_half(
-    examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]
-) -> None:
-    test, scenes = test_and_logs[0], examined.scenes
+def test_half_of_the_way_is_a_half(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+    test, scenes = piloted[0], examined.scenes
     for boat, cell in zip(SCORED, examined.oracle.cells, strict=True):
         slope = (cell.raw["b"] + cell.raw["b_obs"]) / 2
         means = examined.references.oracle["do.mean"].copy()
@@ -77,10 +75,8 @@ def test_half_of_the_way_is_a_half(
         assert found.value == pytest.approx(0.5, abs=1e-3)
 
 
-def test_it_notices_what_is_wrong(
-    examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]
-) -> None:
-    test, scenes, good = test_and_logs[0], examined.scenes, examined.references.oracle
+def test_it_notices_what_is_wrong(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+    test, scenes, good = piloted[0], examined.scenes, examined.references.oracle
 
     def of(means: np.ndarray) -> Grade:
         return test.grade(scenes, changed(good, means), examined.references)
@@ -102,9 +98,9 @@ def test_it_notices_what_is_wrong(
 
 
 def test_stored_answers_are_graded_alike(
-    examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]
+    examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
 ) -> None:
-    test = test_and_logs[0]
+    test = piloted[0]
     copied = {name: value.copy() for name, value in examined.references.oracle.items()}
     assert test.grade(examined.scenes, copied, examined.references) == examined.oracle
 
@@ -126,9 +122,9 @@ def test_what_cannot_be_read_is_said() -> None:
 
 
 def test_the_exhibit_shows_every_line(
-    examined: Examined, test_and_logs: tuple[ConfoundedLog, dict[str, list[Episode]]]
+    examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
 ) -> None:
-    shown = test_and_logs[0].exhibit(examined.scenes, examined.references.oracle, examined.references)
+    shown = piloted[0].exhibit(examined.scenes, examined.references.oracle, examined.references)
     assert len(shown.panels) == len(SCORED)
     for panel in shown.panels:
         assert {line.name for line in panel.lines} >= {"truth", "this world", "slope of the log"}

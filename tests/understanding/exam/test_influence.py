@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
 import numpy as np
 import pytest
+from tests.understanding.exam.altered import Altered
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
-from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.engine import Engine
+from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Grade, Score, Verdict
 from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
@@ -23,28 +21,6 @@ from worldline.understanding.exam.verdicts import verdict_of
 
 SMALL = Influence(num_scenes=40, num_steps=12)
 NOTHING = References(oracle={}, must_fail={})
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Peeking(Engine):
-    """The lab that takes actions `early` steps before they are taken, or tells only some signals."""
-
-    inner: Pushing
-    early: int = 0
-    tells: Sequence[str] = STATE
-
-    def describe(self) -> Card:
-        return replace(self.inner.describe(), predicts=tuple(self.tells))
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return self.inner.observe(belief, steps, seed=seed)
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        shifted = Future(actions={name: np.roll(value, -self.early, 2) for name, value in future.actions.items()})
-        found = self.inner.imagine(belief, shifted, num_samples=num_samples, noise=noise, seed=seed).signals
-        return Samples(signals={name: found[name] for name in self.tells})
 
 
 def logs_of(test: Influence, num: int = 12) -> dict[str, list[Episode]]:
@@ -127,7 +103,7 @@ def test_changed_sequences_change_from_a_step_on(small: Examined) -> None:
 
 
 def test_a_peek_at_the_next_action_is_a_bug(small: Examined) -> None:
-    said = asked(SMALL, Peeking(inner=Pushing(lab=make_lab(Pool.REPORT)), early=1), small.scenes)
+    said = asked(SMALL, Altered(inner=Pushing(lab=make_lab(Pool.REPORT)), by=-1), small.scenes)
     grade = SMALL.grade(small.scenes, said, NOTHING)
     assert any("pusher_position" in bug for bug in grade.bugs)
     assert verdict_of(grade) is Verdict.FAIL
@@ -170,7 +146,7 @@ def test_without_a_twin_effect_it_is_no_pass(small: Examined) -> None:
 
 
 def test_a_world_that_does_not_tell_of_the_block_is_unreadable(small: Examined) -> None:
-    blind = Peeking(inner=Pushing(lab=make_lab(Pool.REPORT)), tells=("pusher_position",))
+    blind = Altered(inner=Pushing(lab=make_lab(Pool.REPORT)), tells=("pusher_position",))
     with pytest.raises(UnreadableError, match="block_position"):
         asked(SMALL, blind, small.scenes)
 

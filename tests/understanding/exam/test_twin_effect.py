@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.understanding.exam.altered import Altered
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
-from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.engine import Engine
+from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Verdict
 from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
@@ -24,28 +22,6 @@ from worldline.understanding.exam.verdicts import verdict_of, weakest
 
 SMALL = TwinEffect(num_scenes=20, num_branches=4, num_steps=12)
 NOTHING = References(oracle={}, must_fail={})
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Altered(Engine):
-    """The lab that takes actions `by` steps late (early where below 0), or tells only some signals."""
-
-    inner: Pushing
-    by: int = 0
-    tells: Sequence[str] = STATE
-
-    def describe(self) -> Card:
-        return replace(self.inner.describe(), predicts=tuple(self.tells))
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return self.inner.observe(belief, steps, seed=seed)
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        shifted = Future(actions={name: np.roll(value, self.by, 2) for name, value in future.actions.items()})
-        found = self.inner.imagine(belief, shifted, num_samples=num_samples, noise=noise, seed=seed).signals
-        return Samples(signals={name: found[name] for name in self.tells})
 
 
 def logs_of(test: TwinEffect, num: int = 12) -> dict[str, list[Episode]]:

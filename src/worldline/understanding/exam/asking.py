@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.world import Forecast, World
 from worldline.errors import InputError, UnreadableError
+from worldline.understanding.cases import joined
 
 BATCH: Final = 256
 """Worlds asked at once; bounds memory, changes no figure."""
@@ -84,7 +85,7 @@ def forecasts(
         )
         given = None if exogenous is None else _rows(exogenous, rows)
         parts.append(world.predict(past, _rows(actions, rows), exogenous=given, level=level).signals)
-    return {name: _joined([part[name] for part in parts]) for name in signals}
+    return {name: joined([part[name] for part in parts]) for name in signals}
 
 
 def means(
@@ -143,15 +144,3 @@ def only(worlds: Mapping[str, World]) -> World:
 
 def _rows(arrays: Arrays, rows: slice) -> dict[str, Array]:
     return {name: value[rows] for name, value in arrays.items()}
-
-
-def _joined(parts: Sequence[Forecast]) -> Forecast:
-    lows = [part.low for part in parts if part.low is not None]
-    highs = [part.high for part in parts if part.high is not None]
-    banded = len(lows) == len(highs) == len(parts)
-    return Forecast(
-        mean=np.concatenate([part.mean for part in parts]),
-        low=np.concatenate(lows) if banded else None,
-        high=np.concatenate(highs) if banded else None,
-        horizon=np.concatenate([np.atleast_1d(part.horizon) for part in parts]),
-    )
