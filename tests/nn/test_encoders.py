@@ -120,6 +120,17 @@ def test_what_is_missing_does_not_matter_but_for_its_flag() -> None:
     assert not torch.allclose(made.of_scores(made.scores(seen, observed), torch.ones_like(flags)), made(seen, observed))
 
 
+def test_a_change_that_nobody_saw_happen_has_a_size() -> None:
+    """A position that leaps once, behind a screen three steps wide, and stands still wherever it is seen."""
+    made, observed = vectors(POSITION), {"position": torch.ones(8, 9, dtype=torch.bool)}
+    seen = torch.zeros(8, 9, 2)
+    seen[:, 5:] = 1.0
+    observed["position"][:, 3:5] = False
+    made.fit({"position": seen.masked_fill(~observed["position"][..., None], torch.nan)}, observed)
+    leap = 1 / made.normaliser.deviation
+    torch.testing.assert_close(made.change, (leap.square() / 3 / 6).sqrt())  # six changes were seen, one over 3 steps
+
+
 def test_each_signal_is_fitted_where_it_was_observed() -> None:
     """A slow sensor takes nothing from a fast one."""
     made, whole, seen, observed = vectors(), vectors(), values(), everything()

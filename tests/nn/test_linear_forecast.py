@@ -21,7 +21,7 @@ def oscillator(batch: int, steps: int, seed: int = 0) -> tuple[torch.Tensor, tor
 def test_a_linear_world_is_foretold_exactly_from_two_steps() -> None:
     values, push = oscillator(64, 8)
     net = LinearForecast(size=1, num_inputs=1, history=2)
-    net.fit(values, push, torch.ones(64, 9, dtype=torch.bool))
+    net.fit(values, push, torch.ones(64, 9, 1, dtype=torch.bool))
     values, push = oscillator(8, 20, seed=1)
     past, now = net.begin(8, values.device), values[:, 0]
     for step in range(20):
@@ -34,7 +34,7 @@ def test_a_linear_world_is_foretold_exactly_from_two_steps() -> None:
 def test_with_one_step_known_the_best_guess_from_one_is_given() -> None:
     values, push = oscillator(4000, 4)
     net = LinearForecast(size=1, num_inputs=1, history=3)
-    net.fit(values, push, torch.ones(4000, 5, dtype=torch.bool))
+    net.fit(values, push, torch.ones(4000, 5, 1, dtype=torch.bool))
     change, past = net(values[:, 0], push[:, 0], net.begin(4000, values.device))
     rows = torch.cat([values[:, :-1], push, torch.ones_like(push)], -1).flatten(0, 1).double()
     due = torch.linalg.lstsq(rows, values.diff(dim=1).flatten(0, 1).double()).solution
@@ -45,10 +45,10 @@ def test_with_one_step_known_the_best_guess_from_one_is_given() -> None:
 
 def test_stretches_with_gaps_do_not_count() -> None:
     values, push = oscillator(64, 8)
-    observed = torch.rand(64, 9, generator=torch.Generator().manual_seed(0)) > 0.2
+    observed = torch.rand(64, 9, 1, generator=torch.Generator().manual_seed(0)) > 0.2
     net, other = (LinearForecast(size=1, num_inputs=1, history=2) for _ in range(2))
     net.fit(values, push, observed)
-    other.fit(values.where(observed[..., None], 1e3), push, observed)
+    other.fit(values.where(observed, 1e3), push, observed)
     assert torch.equal(net.weight, other.weight)
     assert net.weight.any()
 
@@ -56,7 +56,7 @@ def test_stretches_with_gaps_do_not_count() -> None:
 def test_where_nothing_is_known_no_change_is_foretold() -> None:
     values, push = oscillator(4, 3)
     net = LinearForecast(size=1, num_inputs=1, history=2)
-    net.fit(values, push, torch.zeros(4, 4, dtype=torch.bool))
+    net.fit(values, push, torch.zeros(4, 4, 1, dtype=torch.bool))
     change, _ = net(values[:, 0], push[:, 0], net.begin(4, values.device))
     assert not change.any()
 
@@ -84,7 +84,7 @@ def test_few_values_leave_rows_between_gaps_to_solve_for_late_inputs() -> None:
     seen = values.where(observed[..., None], 1e3)
     whole, few = (LinearForecast(size=1, num_inputs=1, history=6, values=number) for number in (0, 1))
     for net in (whole, few):
-        net.fit(seen, push, observed)
+        net.fit(seen, push, observed[..., None])
     rows = few.weight[5, :-1].unflatten(0, (6, 2))[..., 0]  # of the nearest step first: value, input
     due = torch.zeros(6, 2)
     due[0, 0], due[4, 1] = -0.3, 1.0
@@ -96,7 +96,7 @@ def test_as_many_values_as_steps_are_all_of_them() -> None:
     values, push = oscillator(64, 8)
     nets = [LinearForecast(size=1, num_inputs=1, history=3, values=number) for number in (0, 3, 9)]
     for net in nets:
-        net.fit(values, push, torch.ones(64, 9, dtype=torch.bool))
+        net.fit(values, push, torch.ones(64, 9, 1, dtype=torch.bool))
         assert torch.equal(net.weight, nets[0].weight)
 
 
@@ -133,7 +133,7 @@ def test_without_the_steps_that_it_misses_most_it_is_exact_between_contacts() ->
         speed = torch.where(beyond, -speed, speed)
     whole, trimmed = (LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.4))
     for net in (whole, trimmed):
-        net.fit(values, push, torch.ones(64, 41, dtype=torch.bool))
+        net.fit(values, push, torch.ones(64, 41, 1, dtype=torch.bool))
     due = torch.tensor([0.9, 1.0, -0.9, 0.0, 0.0])
     torch.testing.assert_close(trimmed.weight[1, :, 0], due, rtol=1e-3, atol=1e-3)
     assert (whole.weight[1, :, 0] - due).abs().max() > 0.05
@@ -143,13 +143,13 @@ def test_trimming_leaves_a_linear_world_as_it_is() -> None:
     values, push = oscillator(64, 8)
     nets = [LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.3)]
     for net in nets:
-        net.fit(values, push, torch.ones(64, 9, dtype=torch.bool))
+        net.fit(values, push, torch.ones(64, 9, 1, dtype=torch.bool))
     torch.testing.assert_close(nets[1].weight[1], nets[0].weight[1], rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_missed_is_measured_and_the_network_measures_in_it() -> None:
     values, push = oscillator(256, 8)
-    everything = torch.ones(256, 9, dtype=torch.bool)
+    everything = torch.ones(256, 9, 1, dtype=torch.bool)
     exact = LinearForecast(size=1, num_inputs=1, history=3, values=2)
     exact.fit(values, push, everything)
     noise = 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
@@ -163,3 +163,18 @@ def test_what_is_missed_is_measured_and_the_network_measures_in_it() -> None:
     whole = LinearForecast(size=1, num_inputs=1, history=2)
     whole.fit(values, push, everything)
     torch.testing.assert_close(whole.unit(change), change)
+
+
+def test_what_changes_only_while_not_all_is_observed_is_missed() -> None:
+    """A lamp that is switched where nobody looks: every stretch that was all observed shows it constant."""
+    values, push = torch.zeros(64, 9, 2), torch.zeros(64, 8, 1)
+    values[:32, 5:, 0], values[32:, :5, 0] = 1.0, 1.0
+    values[..., 1] = torch.randn(64, 9, generator=torch.Generator().manual_seed(0))
+    observed = torch.ones(64, 9, 2, dtype=torch.bool)
+    observed[:, 4] = False
+    net = LinearForecast(size=2, num_inputs=1, history=1)
+    net.fit(values, push, observed)
+    torch.testing.assert_close(net.missed[0], torch.tensor(1 / 7).sqrt(), rtol=1e-3, atol=1e-3)  # once in seven changes
+    whole = LinearForecast(size=2, num_inputs=1, history=1)
+    whole.fit(values[:, :4], push[:, :3], observed[:, :4])
+    assert whole.missed[0] < 1e-6

@@ -278,9 +278,8 @@ class Jepa(WorldModel, Adapts):
         if self.told is not None:
             self.told.fit(window)
         if self.linear is not None and self.vectors is not None:
-            vectors = self._shown(window.observed)[..., self._places()].all(-1)
             scores = self.vectors.scores(window.observations, window.observed)
-            self.linear.fit(scores, self._inputs(window.past)[:, 0], vectors)
+            self.linear.fit(scores, self._inputs(window.past)[:, 0], self.vectors.flags(window.observed))
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; what is missing there is what the steps before lead to."""

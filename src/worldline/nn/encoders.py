@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from worldline.contracts.schema import Kind, Signal
 from worldline.errors import ConfigError
 from worldline.nn.batch_norm import BatchNorm
+from worldline.nn.changes import changes
 from worldline.nn.codes import code_size, join_codes
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
@@ -113,8 +114,8 @@ class VectorEncoder(nn.Module):
     def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:
         """Takes means, deviations and sizes of changes from values [B, H, *shape]; each signal where it was observed.
 
-        What was observed less than twice keeps the scale that it has. The change of a signal that is never observed
-        at two steps in a row is that over the shortest gap, divided by the gap's root as if it wandered at random.
+        What was observed less than twice keeps the scale that it has. A change over a gap is divided by the gap's root,
+        as if the signal wandered at random; what changes only while it is unseen has its scale from there.
         """
         codes = self._codes(observations, observed)
         place = 0
@@ -126,13 +127,11 @@ class VectorEncoder(nn.Module):
             own = Normaliser(code_size(signal)).to(codes.device)
             own.fit(codes[..., here][seen])
             self.normaliser.mean[here], self.normaliser.deviation[here] = own.mean, own.deviation
-            for gap in range(1, seen.shape[1]):
-                twice = seen[:, gap:] & seen[:, :-gap]
-                if twice.any():
-                    scores = own(codes[..., here])
-                    size = (scores[:, gap:] - scores[:, :-gap])[twice].square().mean(0).sqrt() / gap**0.5
-                    self.change[here] = size.clamp(min=FINEST)
-                    break
+            scores = own(codes[..., here])
+            change, gap = changes(scores, seen[..., None].expand_as(scores))
+            if (count := (gap[..., 0] > 0).sum()):
+                size = ((change.square() / gap.clamp(min=1)).sum((0, 1)) / count).sqrt()
+                self.change[here] = size.clamp(min=FINEST)
 
     def flags(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead size"]:
         """Which numbers of the codes were observed."""

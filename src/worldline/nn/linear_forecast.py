@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from worldline.nn.changes import changes
+
 RIDGE = 1e-9
 """Penalty on the squared weights, relative; for inputs that never change."""
 
@@ -69,7 +71,8 @@ class LinearForecast(nn.Module):
 
     weight: Tensor
     missed: Tensor
-    """[size], root mean square of what the forecast from the longest past misses, all steps counted."""
+    """[size], root mean square of what the forecast from the longest past misses; where a stretch was not all
+    observed, it misses all of a change."""
 
     def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
         super().__init__()
@@ -130,11 +133,15 @@ class LinearForecast(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, values: Float[Tensor, "B H size"], known: Float[Tensor, "B T inputs"], observed: Bool[Tensor, "B H"]
+        self,
+        values: Float[Tensor, "B H size"],
+        known: Float[Tensor, "B T inputs"],
+        observed: Bool[Tensor, "B H size"],
     ) -> None:
         """Least squares over all stretches of which every value it needs was observed; without any, no change."""
         both = torch.cat([values[:, :-1], known], -1).double()
-        change = values.diff(dim=1).double()
+        change, all_observed = values.diff(dim=1).double(), observed.all(-1)
+        unseen, gap = changes(values.double(), observed)
         for count in range(1, self.history + 1):
             num = both.shape[1] - count + 1
             if num < 1:
@@ -142,7 +149,7 @@ class LinearForecast(nn.Module):
             nearest_first = [both[:, count - 1 - back :][:, :num] for back in range(count)]
             rows = torch.cat([*nearest_first, torch.ones_like(both[:, :num, :1])], -1)
             used = min(count, self.values)
-            whole = torch.stack([observed[:, place:][:, :num] for place in range(count - used, count + 1)]).all(0)
+            whole = torch.stack([all_observed[:, place:][:, :num] for place in range(count - used, count + 1)]).all(0)
             taken = self._taken(count)
             seen, due = rows[whole][:, taken], change[:, count - 1 :][whole]
             if len(seen) <= seen.shape[1]:
@@ -151,7 +158,10 @@ class LinearForecast(nn.Module):
             found[taken] = _solved(seen, due, self.trim).float()
             # Longer pasts go on with what the longest that could be solved for says.
             self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
-            self.missed.copy_((due - seen @ found[taken].double()).square().mean(0).sqrt())
+            off = unseen[:, count - 1 :].clone()
+            off[whole] = due - seen @ found[taken].double()
+            told = gap[:, count - 1 :] > 0
+            self.missed.copy_((off.square().sum((0, 1)) / told.sum((0, 1)).clamp(min=1)).sqrt())
 
     def _taken(self, count: int) -> Bool[Tensor, " row"]:
         """Which numbers of a row of `count` steps the forecast is made from."""

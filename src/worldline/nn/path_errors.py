@@ -28,20 +28,22 @@ def signal_error(
 ) -> Float[Tensor, ""]:
     """Squared error of each component and step over that of standing still: slow signals count like fast ones.
 
-    Where a component was not known when the prediction set out, standing still is its mean, and what it scores is how
-    well the others tell it, pictures too.
+    Where a component was not known when the prediction set out, standing still is its mean, which is off by 1 on
+    average, and what it scores is how well the others tell it, pictures too. Not by how much in this batch: at most
+    steps only few come into sight, and those may happen to be near their mean.
     """
     scores, imagined = gather(scores), gather(imagined)
     known, shown = gather(known.float()).bool(), gather(shown.float()).bool()
     base = torch.arange(imagined.shape[1], device=scores.device).clamp(max=warm - 1)
-    parts = []
-    for told in (known[:, base], ~known[:, base] & shown[:, base, None]):
+
+    def mean(squared: Float[Tensor, "B T size"], told: Bool[Tensor, "B T size"]) -> Float[Tensor, "T size"]:
         counted = known[:, 1:] & told
-        count = counted.sum(0).clamp(min=1)
-        error = ((imagined - scores[:, 1:]).square() * counted).sum(0) / count
-        standing_still = ((scores[:, base] - scores[:, 1:]).square() * counted).sum(0) / count
-        parts.append((error / (standing_still + change.square())).mean())
-    return torch.stack(parts).sum()
+        return (squared * counted).sum(0) / counted.sum(0).clamp(min=1)
+
+    error, standing_still = (imagined - scores[:, 1:]).square(), (scores[:, base] - scores[:, 1:]).square()
+    told, untold = known[:, base], ~known[:, base] & shown[:, base, None]
+    relative = mean(error, told) / (mean(standing_still, told) + change.square())
+    return (relative + mean(error, untold)).mean()
 
 
 def bend(latents: Float[Tensor, "B H L"], both: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
