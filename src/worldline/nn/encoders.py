@@ -129,7 +129,7 @@ class VectorEncoder(nn.Module):
             self.normaliser.mean[here], self.normaliser.deviation[here] = own.mean, own.deviation
             scores = own(codes[..., here])
             change, gap = changes(scores, seen[..., None].expand_as(scores))
-            if (count := (gap[..., 0] > 0).sum()):
+            if count := (gap[..., 0] > 0).sum():
                 size = ((change.square() / gap.clamp(min=1)).sum((0, 1)) / count).sqrt()
                 self.change[here] = size.clamp(min=FINEST)
 
@@ -159,6 +159,11 @@ class VectorEncoder(nn.Module):
         lead = scores.shape[:-1]  # a batch normalisation in there takes one batch axis
         flat = torch.cat([scores, known.to(scores.dtype)], -1).reshape(lead.numel(), -1)
         return torch.as_tensor(self.layers(flat)).reshape(*lead, -1)
+
+    def lengths(self, scores: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead signals"]:
+        """The squared length of each signal's code, in the unit of what was logged."""
+        squares = (scores.float() * self.normaliser.deviation + self.normaliser.mean).square()
+        return torch.stack([one.sum(-1) for one in squares.split([code_size(s) for s in self.signals], -1)], -1)
 
     def _codes(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]

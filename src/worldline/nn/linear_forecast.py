@@ -73,6 +73,8 @@ class LinearForecast(nn.Module):
     missed: Tensor
     """[size], root mean square of what the forecast from the longest past misses; where a stretch was not all
     observed, it misses all of a change."""
+    misses: list[Tensor]
+    """Likewise of the forecast from one step, from two, and so on, as `fit` found them."""
 
     def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
         super().__init__()
@@ -80,6 +82,7 @@ class LinearForecast(nn.Module):
         self.values, self.trim = min(values or history, history), trim
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one for each count
         self.register_buffer("missed", torch.ones(size))
+        self.misses: list[Tensor] = []
 
     @property
     def num_flat(self) -> int:
@@ -142,6 +145,7 @@ class LinearForecast(nn.Module):
         both = torch.cat([values[:, :-1], known], -1).double()
         change, all_observed = values.diff(dim=1).double(), observed.all(-1)
         unseen, gap = changes(values.double(), observed)
+        self.misses = []
         for count in range(1, self.history + 1):
             num = both.shape[1] - count + 1
             if num < 1:
@@ -162,6 +166,18 @@ class LinearForecast(nn.Module):
             off[whole] = due - seen @ found[taken].double()
             told = gap[:, count - 1 :] > 0
             self.missed.copy_((off.square().sum((0, 1)) / told.sum((0, 1)).clamp(min=1)).sqrt())
+            self.misses.append(self.missed.clone())
+
+    def enough(self, change: Float[Tensor, " size"], slack: float) -> int:
+        """The fewest steps from which the forecast misses hardly more of any value than from the most; at least 1.
+
+        Args:
+            change: of each value in a step, root mean square.
+            slack: share that it may miss more.
+        """
+        due = [(1 + slack) * self.misses[-1].maximum(LEAST * change)] if self.misses else []
+        fit = (count for least in due for count, one in enumerate(self.misses, start=1) if (one <= least).all())
+        return next(fit, 1)
 
     def _taken(self, count: int) -> Bool[Tensor, " row"]:
         """Which numbers of a row of `count` steps the forecast is made from."""

@@ -14,26 +14,33 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+import torch
 
+from worldline.data.splits import split_store
 from worldline.data.store import Store
-from worldline.models.jepa import JepaConfig
+from worldline.models.jepa import Jepa, JepaConfig
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
+from worldline.train.batches import fit_normaliser
 
 LONGEST_HISTORY: Final = 24
 """Steps; what acts later than that is not seen to act."""
+SLACK: Final = 0.02
+"""Share that a shorter history may miss more than the longest: every step of it is paid for at every update."""
 TRIM: Final = 0.2
 """Share of the steps that may be no part of what is linear, such as those around a contact."""
 LONGEST_WINDOW: Final = 17
 NUM_VALUES: Final = 3
 """Observations that the forecast is made from, beside what was done; two tell a speed, three that it turned."""
+NUM_MODES: Final = 8
+"""Laws for each number, as before, at, and after a contact."""
 
 
 def memory(store: Store) -> Recipe:
     """All vector observations go in, with what was observed and done before them, and all are predicted.
 
     Neither distance nor inverse is fitted: an observation is not the whole state, and so no goal to be reached for.
-    Histories are up to 24 steps long, or what four episodes in five allow.
+    Histories are up to 24 steps long, or what four episodes in five allow, and no longer than helps a straight line.
 
     Raises:
         InputError: the logs hold no vector observation.
@@ -41,18 +48,32 @@ def memory(store: Store) -> Recipe:
     plain = vectors(store)
     assert isinstance(plain.model_config, JepaConfig)  # for the type checker
     num_steps = int(np.quantile(store.num_steps, 0.2))
-    window = min(LONGEST_WINDOW, max(2, num_steps) + 1)
+    config = replace(
+        plain.model_config,
+        # A third of an episode, so that two are left to predict.
+        linear_history=max(1, min(LONGEST_HISTORY, num_steps // 3)),
+        linear_values=NUM_VALUES,
+        linear_trim=TRIM,
+        modes=NUM_MODES,
+        length_weight=0.3,
+    )
     return replace(
         plain,
         name="memory",
-        model_config=replace(
-            plain.model_config,
-            # A third of an episode, so that two are left to predict.
-            linear_history=max(1, min(LONGEST_HISTORY, num_steps // 3)),
-            linear_values=NUM_VALUES,
-            linear_trim=TRIM,
-        ),
+        model_config=replace(config, linear_history=_helpful_history(store, config)),
         # The last: what shows late cannot be decoded from the step it was done in, by which others are chosen.
-        training=replace(plain.training, window=window, choose="last"),
+        training=replace(
+            plain.training, window=min(LONGEST_WINDOW, max(2, num_steps) + 1), num_updates=2000, choose="last"
+        ),
         heads=replace(plain.heads, goals=False),
     )
+
+
+def _helpful_history(store: Store, config: JepaConfig) -> int:
+    """The fewest steps that a linear forecast misses as little from as from all."""
+    with torch.random.fork_rng(devices=[]):
+        model = Jepa(schema=store.schema, config=config)
+    fit_normaliser(model, store, split_store(store).train, config.inputs, LONGEST_WINDOW)
+    assert model.linear is not None  # for the type checker
+    assert model.vectors is not None
+    return max(min(NUM_VALUES, config.linear_history), model.linear.enough(model.vectors.change, SLACK))

@@ -18,6 +18,8 @@ from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.nn.precision import autocast
 
+NUM_FITTED: Final = 512
+"""Windows that a normaliser is fitted on."""
 PICTURES: Final = 512
 """That are encoded at once as goals."""
 
@@ -40,6 +42,22 @@ def _reward(batch: WindowBatch) -> Float[Tensor, "B T"] | None:
     """The sum of all reward signals; None where there are none."""
     parts = [torch.from_numpy(values).float().flatten(2).sum(-1) for values in batch.rewards.values()]
     return torch.stack(parts).sum(0) if parts else None
+
+
+def fit_normaliser(model: WorldModel, store: Store, numbers: Sequence[int], inputs: Sequence[str], window: int) -> None:
+    """Tells a model the means and deviations of what it is given, and what else it takes from the data beforehand.
+
+    Args:
+        model: untrained.
+        store: to read from.
+        numbers: of the episodes.
+        inputs: the observation signals that the model takes.
+        window: observations, at least. Twice the model's context, where episodes are so long: a linear forecast is
+            solved for over stretches of its own length.
+    """
+    length = max(window, min(2 * model.context, int(np.quantile(store.num_steps, 0.2)) + 1))
+    windows = Windows(store, length, numbers, window_signals(store.schema, (*inputs, *model.targets)))
+    model.fit_normaliser(to_window(windows.sample(NUM_FITTED, np.random.default_rng(0)), store.schema))
 
 
 def window_signals(schema: Schema, inputs: Sequence[str]) -> list[str]:

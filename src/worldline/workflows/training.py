@@ -19,7 +19,7 @@ from worldline.engines.learned import LearnedEngine
 from worldline.errors import DataError
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.train.batches import to_window, window_signals
+from worldline.train.batches import fit_normaliser
 from worldline.train.heads import Heads, fit_heads
 from worldline.train.loop import Trained, train
 from worldline.train.parallel import processes
@@ -155,11 +155,7 @@ def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
         model: WorldModel = family(schema=store.schema, config=recipe.model_config)
     if recipe.pretrained is not None:
         recipe.pretrained(model)
-    names = window_signals(store.schema, (*recipe.model_config.inputs, *model.targets))
-    # Twice the context, where episodes are so long: a linear forecast is solved for over stretches of its own length.
-    length = max(recipe.training.window, min(2 * model.context, int(np.quantile(store.num_steps, 0.2)) + 1))
-    windows = Windows(store, length, split.train, names)
-    model.fit_normaliser(to_window(windows.sample(512, np.random.default_rng(0)), store.schema))
+    fit_normaliser(model, store, split.train, recipe.model_config.inputs, recipe.training.window)
     return model
 
 
