@@ -178,3 +178,22 @@ def test_what_changes_only_while_not_all_is_observed_is_missed() -> None:
     whole = LinearForecast(size=2, num_inputs=1, history=1)
     whole.fit(values[:, :4], push[:, :3], observed[:, :4])
     assert whole.missed[0] < 1e-6
+
+
+def test_as_many_steps_are_enough_as_something_takes_to_show() -> None:
+    """What was done acts four steps later: five are enough, and one where it acts at once."""
+    generator = torch.Generator().manual_seed(0)
+    push, everything = torch.randn(64, 30, 1, generator=generator), torch.ones(64, 31, 1, dtype=torch.bool)
+    for lag in (4, 0):
+        values = torch.zeros(64, 31, 1)
+        for step in range(30):
+            values[:, step + 1] = 0.7 * values[:, step] + (push[:, step - lag] if step >= lag else 0.0)
+        net = LinearForecast(size=1, num_inputs=1, history=9)
+        net.fit(values, push, everything)
+        assert len(net.misses) == 9
+        assert net.enough(values.diff(dim=1).square().mean().sqrt()[None], 0.02) == lag + 1
+
+
+def test_where_nothing_could_be_solved_for_one_step_is_enough() -> None:
+    net = LinearForecast(size=1, num_inputs=1, history=9)
+    assert net.enough(torch.ones(1), 0.02) == 1

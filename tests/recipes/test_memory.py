@@ -43,19 +43,13 @@ def logs(path: Path, num_episodes: int, num_steps: int) -> Store:
     return made
 
 
-@pytest.mark.parametrize(("num_steps", "window", "history"), [(100, 17, 24), (20, 17, 6), (2, 3, 1)])
-def test_histories_are_as_long_as_the_episodes_allow(tmp_path: Path, num_steps: int, window: int, history: int) -> None:
-    recipe = memory(short(tmp_path / "store", num_steps))
+@pytest.mark.parametrize(("num_steps", "window", "history"), [(100, 17, 7), (24, 17, 7), (18, 17, 3), (2, 3, 1)])
+def test_histories_are_as_long_as_helps_and_the_episodes_allow(
+    tmp_path: Path, num_steps: int, window: int, history: int
+) -> None:
+    recipe = memory(logs(tmp_path / "store", 40, num_steps))
     assert (recipe.training.window, recipe.model_config.linear_history) == (window, history)
     assert not recipe.heads.goals
-
-
-def short(path: Path, num_steps: int) -> Store:
-    made = Store.create(path, SCHEMA)
-    for _ in range(2):
-        zeros = np.zeros((num_steps + 1, 1), np.float32)
-        made.append(Episode(observations={"heat": zeros}, actions={"valve": zeros[1:]}, truncated=True))
-    return made
 
 
 def test_it_is_registered_and_needs_a_vector(tmp_path: Path) -> None:

@@ -218,8 +218,8 @@ class Jepa(WorldModel, Adapts):
         self.step_s = Normaliser(1) if config.timed else None
         self.num_actions = len(self.actions.mean)
         self.num_inputs = self.num_actions + len(self.exogenous.mean) + int(config.timed)
-        if config.linear_history and not self.num_exact:
-            raise ConfigError("linear_history forecasts vectors, and the inputs hold none. Set it to 0.")
+        if (config.linear_history or config.modes) and not self.num_exact:
+            raise ConfigError("linear_history and modes are about vectors, and the inputs hold none. Set both to 0.")
         self.linear: LinearForecast | None = None
         if config.linear_history:
             sizes = {"size": self.num_exact, "num_inputs": self.num_inputs, "history": config.linear_history}

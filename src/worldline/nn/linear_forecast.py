@@ -74,7 +74,7 @@ class LinearForecast(nn.Module):
     """[size], root mean square of what the forecast from the longest past misses; where a stretch was not all
     observed, it misses all of a change."""
     misses: list[Tensor]
-    """Likewise of the forecast from one step, from two, and so on, as `fit` found them."""
+    """Of the forecast from one step, from two, and so on, over all stretches that were observed, as `fit` found them."""
 
     def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
         super().__init__()
@@ -162,11 +162,12 @@ class LinearForecast(nn.Module):
             found[taken] = _solved(seen, due, self.trim).float()
             # Longer pasts go on with what the longest that could be solved for says.
             self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
+            left = due - seen @ found[taken].double()
+            self.misses.append(left.square().mean(0).sqrt().float())
             off = unseen[:, count - 1 :].clone()
-            off[whole] = due - seen @ found[taken].double()
+            off[whole] = left
             told = gap[:, count - 1 :] > 0
             self.missed.copy_((off.square().sum((0, 1)) / told.sum((0, 1)).clamp(min=1)).sqrt())
-            self.misses.append(self.missed.clone())
 
     def enough(self, change: Float[Tensor, " size"], slack: float) -> int:
         """The fewest steps from which the forecast misses hardly more of any value than from the most; at least 1.

@@ -48,6 +48,7 @@ def memory(store: Store) -> Recipe:
     plain = vectors(store)
     assert isinstance(plain.model_config, JepaConfig)  # for the type checker
     num_steps = int(np.quantile(store.num_steps, 0.2))
+    window = min(LONGEST_WINDOW, max(2, num_steps) + 1)
     config = replace(
         plain.model_config,
         # A third of an episode, so that two are left to predict.
@@ -60,20 +61,18 @@ def memory(store: Store) -> Recipe:
     return replace(
         plain,
         name="memory",
-        model_config=replace(config, linear_history=_helpful_history(store, config)),
+        model_config=replace(config, linear_history=_helpful_history(store, config, window)),
         # The last: what shows late cannot be decoded from the step it was done in, by which others are chosen.
-        training=replace(
-            plain.training, window=min(LONGEST_WINDOW, max(2, num_steps) + 1), num_updates=2000, choose="last"
-        ),
+        training=replace(plain.training, window=window, num_updates=2000, choose="last"),
         heads=replace(plain.heads, goals=False),
     )
 
 
-def _helpful_history(store: Store, config: JepaConfig) -> int:
+def _helpful_history(store: Store, config: JepaConfig, window: int) -> int:
     """The fewest steps that a linear forecast misses as little from as from all."""
     with torch.random.fork_rng(devices=[]):
         model = Jepa(schema=store.schema, config=config)
-    fit_normaliser(model, store, split_store(store).train, config.inputs, LONGEST_WINDOW)
+    fit_normaliser(model, store, split_store(store).train, config.inputs, window)
     assert model.linear is not None  # for the type checker
     assert model.vectors is not None
     return max(min(NUM_VALUES, config.linear_history), model.linear.enough(model.vectors.change, SLACK))
