@@ -32,16 +32,15 @@ from worldline.errors import (
     UnsupportedError,
 )
 from worldline.registry import load, names
+from worldline.understanding.exam.comparing import Comparison, Pair, compared
 from worldline.understanding.exam.contract import ExamTest, Pool, References
 from worldline.understanding.exam.examining import Examined, examine
 from worldline.understanding.exam.report import render
 from worldline.understanding.exam.results import (
-    Difference,
     ExamResult,
     SeedGrade,
     TestResult,
     broken,
-    differences,
     result,
     unasked,
     without_draws,
@@ -183,22 +182,19 @@ def regrade(folder: Path) -> tuple[TestResult, ...]:
     )
 
 
-def compare(ours: Path, theirs: Path) -> tuple[Difference, ...]:
+def compare(ours: Path, theirs: Path, trainings: Pair | None = None) -> Comparison:
     """How much higher the first exam's sitter scores than the second's, in every part that both were graded in.
 
+    Args:
+        ours: folder of an exam.
+        theirs: of another, or of the same one.
+        trainings: one of ours and one of theirs; None for all that both have, each with its like.
+
     Raises:
-        InputError: a folder holds no exam, no test is in both, or they were asked about other scenes.
+        InputError: a folder holds no exam, no test or training is in both, or they were asked about other scenes.
     """
     left, right = ({one.code: one for one in regrade(folder)} for folder in (ours, theirs))
-    both = [code for code in left if code in right]
-    if not both:
-        raise InputError(f"{ours} and {theirs} have no test in common. Run the same --tests.")
-    return tuple(
-        one
-        for code in both
-        if left[code].seeds[0].grade is not None and right[code].seeds[0].grade is not None
-        for one in differences(left[code], right[code])
-    )
+    return compared(left, right, trainings)
 
 
 def _held(
