@@ -157,7 +157,9 @@ def _why(found: object) -> str:
 def _difference(code: str, cell: str, rows: Sequence[tuple[Pair, Score, Score]]) -> Difference:
     """The mean over pairs of trainings; a draw in which nothing can be told widens the interval at both ends."""
     value = float(np.mean([ours.value - theirs.value for _, ours, theirs in rows]))
-    ours, theirs = (np.array([row[who].draws for row in rows]) for who in (1, 2))
+    ours, theirs = (
+        np.array([score.draws for score in side]) for side in zip(*((a, b) for _, a, b in rows), strict=True)
+    )
     told = (np.isfinite(ours) & np.isfinite(theirs)).all(0)
     draws = np.zeros(told.shape)
     draws[told] = (ours[:, told] - theirs[:, told]).mean(0)
