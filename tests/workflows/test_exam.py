@@ -137,6 +137,12 @@ def test_who_knows_what_the_motor_does_passes_and_who_does_not_fails(sit: Sit) -
     assert verdicts(sit("still", "persistence", C9=Steering())) == [Verdict.FAIL]
 
 
+def test_the_small_print_says_what_a_world_looks_back_on(sit: Sit) -> None:
+    facts = read_exam(sit("velocity", "constant_velocity", C9=Steering())).result.facts
+    assert facts["Context"] == "2 observations, 1 s (boat)"
+    assert read_exam(sit("still", "persistence", C9=Steering())).result.facts["Context"] == "1 observation (boat)"
+
+
 def test_the_same_exam_has_the_same_result(sit: Sit) -> None:
     first, again, other = (sit(name, "linear", seed, C9=Steering()) for name, seed in (("a", 3), ("b", 3), ("c", 4)))
     results = [replace(read_exam(one).result.tests[0], elapsed_s=0.0) for one in (first, again, other)]

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from worldline.config import from_json, to_json
+from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays
 from worldline.contracts.evaluation import Verdict
 from worldline.data.store import Store, open_store
@@ -256,7 +257,15 @@ def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) ->
         return SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=f"learning from {logs.name}: {error}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return dict(sat.facts)
+    shown = {} if sat.world is None else {"context": _context(sat.world.describe())}
+    return {**sat.facts, **shown, "curriculum": logs.name}
+
+
+def _context(card: Card) -> str:
+    """What a world looks back on, such as "3 observations, 0.2 s"."""
+    seen = f"{card.context} observation{'' if card.context == 1 else 's'}"
+    step_s = card.schema.step_s
+    return seen if step_s is None or card.context == 1 else f"{seen}, {(card.context - 1) * step_s:g} s"
 
 
 def _sit(
@@ -415,6 +424,10 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]], elapsed_s
     """The small print."""
     kinds = {name: sorted({one[name] for one in learned if name in one}) for name in ("parameters", "updates")}
     known = {name.capitalize(): ", ".join(values) for name, values in kinds.items() if values}
+    contexts = sorted({(one["context"], one["curriculum"]) for one in learned if "context" in one})
+    shared = {seen: [name for one, name in contexts if one == seen] for seen, _ in contexts}
+    if shared:
+        known["Context"] = "; ".join(f"{seen} ({', '.join(names)})" for seen, names in shared.items())
     return {
         "Seen": "pictures" if options.pixels else "vectors",
         "Generators": f"{options.pool}, seed {options.seed}",

@@ -173,7 +173,7 @@ class TrustedHorizon(ExamTest):
         last = self.horizon(scenes, system, damping)
         scored = np.flatnonzero(floor[:, :last].mean(0) > GATE)
         raw = {
-            **rounded(loss=loss[:, :last].mean(), floor=floor[:, :last].mean()),
+            **rounded(loss=loss[:, :last].mean(), floor=floor[:, :last].mean(), ceiling=0.0),
             **rounded(horizon=float(last), num_scored=float(len(scored))),
             **rounded(last_with_skill=float(_last_with_skill(loss, floor))),
         }
