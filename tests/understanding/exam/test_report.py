@@ -93,7 +93,9 @@ def test_the_card_says_how_many_are_passed_and_the_weakest_bound_of_each_section
 
 def test_a_score_far_from_any_scale_does_not_break_the_card() -> None:
     far = outcome("C4", Verdict.FAIL, Section.CAUSE, cell("noise", -1.0585503766529118e16))
-    assert "at least −1.1e16 in C4" in text_of(render(replace(RESULT, tests=(far,))))
+    text = text_of(render(replace(RESULT, tests=(far,))))
+    assert "at least −1.1e16 in C4" in text
+    assert "noise −1.1e16 −1.1e16 −1.1e16" in text, "the numbers of a chart are not those of its edge"
 
 
 def test_the_weakest_section_comes_first_and_what_was_not_graded_before_it() -> None:

@@ -52,8 +52,7 @@ _RAW: Final = {
     LAST: "last step with low > 0",
 }
 _AXIS: Final = (-0.5, 0.0, 0.5, 1.0)
-_LEAST: Final = -0.5
-"""Scores below it are drawn at the edge."""
+"""Scores beyond its ends are drawn at the edge."""
 
 
 def render(result: ExamResult) -> str:
@@ -264,8 +263,7 @@ def _raw(one: TestResult) -> list[Html]:
 
 def _dot(name: str, score: Score, style: str) -> Dot:
     text = f"{_plain(score.value)} ({_plain(score.low)} to {_plain(score.high)})"
-    low, high = max(score.low, _LEAST), min(max(score.high, _LEAST), 1.0)
-    return Dot(label=name, value=max(score.value, _LEAST), low=low, high=high, text=text, style=style)
+    return Dot(label=name, value=score.value, low=score.low, high=score.high, text=text, style=style)
 
 
 def _plain(value: float) -> str:
