@@ -422,7 +422,9 @@ def _or_broken(
 
 def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]], elapsed_s: float) -> dict[str, str]:
     """The small print."""
-    kinds = {name: sorted({one[name] for one in learned if name in one}) for name in ("parameters", "updates")}
+    kinds = {
+        name: sorted({one[name] for one in learned if name in one}) for name in ("parameters", "updates", "batches")
+    }
     known = {name.capitalize(): ", ".join(values) for name, values in kinds.items() if values}
     contexts = sorted({(one["context"], one["curriculum"]) for one in learned if "context" in one})
     shared = {seen: [name for one, name in contexts if one == seen] for seen, _ in contexts}
