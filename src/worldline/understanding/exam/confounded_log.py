@@ -6,8 +6,9 @@ steps is b_obs, in closed form MOTOR + WIND * k. Score: 1 - |b_hat - b| / |b_obs
 from the logs: with a steady wind (from history), and with drills (from the flagged tenth), k = 0.6 and 0.9.
 
 Beside the score: where nothing is confounded (k = 0, where the score is not defined) the slope is within a fifth of the
-true one. Must fail: drift regressed on motor without a past. A declared ceiling of 0.98 is what the regression that is
-adjusted for what can be known reaches on the same log.
+true one. Must fail: drift regressed on motor without a past. 1 is the true slope, which the oracle has. The declared
+ceiling, of which it has to reach 0.9, is what the regression that is adjusted for what can be known reaches on such a
+log: 0.98.
 
 Deviations from the plan, and why:
 
@@ -98,7 +99,7 @@ class ConfoundedLog(ExamTest):
         return asked(only(worlds), scenes, pixels=self.pixels, groups=("do",), bands=False)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """The score has a floor of its own, b_obs; the adjusted regression is the ceiling."""
+        """The score has a floor of its own, b_obs, and the true slope is 1; the adjusted regression is shown beside."""
         del pilot
         lab, episodes = fleet(self.pool), logs[CURRICULUM]
         seen = replace(self, pixels=False)  # they read the vectors, whatever worlds see

@@ -14,7 +14,7 @@ of the trivial bank that was best at it on the pilot. Steps at which the floor i
 out, as whole cells are elsewhere in the exam: the best trivial model is then as good as can be. Also told, not graded:
 h*, and the last step at which the lower end of a world's own skill is above 0.
 
-Must fail: persistence, constant velocity. Worlds learn from the logs of P2, whose episodes of 110 steps are long enough
+Must fail: persistence, constant velocity. Worlds learn from the logs of P2, whose episodes of 126 steps are long enough
 for it: a world with bands answers for no more steps than it was calibrated for, so a sitter calibrates 100.
 """
 
