@@ -130,7 +130,7 @@ def test_it_notices_what_is_wrong(test: SpuriousChannel, examined: Examined) -> 
 
 
 def test_a_lamp_that_tempts_nobody_is_not_scored(test: SpuriousChannel, examined: Examined) -> None:
-    references = replace(examined.references, floor=examined.references.oracle)
+    references = replace(examined.references, must_fail={TEMPTED: examined.references.oracle})
     grade = test.grade(examined.scenes, examined.references.oracle, references)
     assert all(cell.score is None and cell.note.startswith("gated") for cell in grade.cells)
     assert verdict_of(grade) is Verdict.INCONCLUSIVE

@@ -125,7 +125,7 @@ class SpuriousChannel(ExamTest):
         return {"heats": every.reshape(len(every), 2, 2, len(STATIONS))}
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """The floor is the empirical-risk model that has to be tempted; the ceiling is the truth."""
+        """The floor reads the lamp only, which scores 0; the ceiling is the truth; who has to be tempted must fail."""
         del pilot
         lab, episodes = lamp_of(self.pool), logs[CURRICULUM]
         seen = replace(self, pixels=False)  # they read the vectors, whatever worlds see
@@ -133,24 +133,24 @@ class SpuriousChannel(ExamTest):
         def answers(engine: Engine) -> Arrays:
             return seen.ask({CURRICULUM: as_world(engine)}, scenes)
 
-        tempted = answers(Stoker.tempted(episodes, lab.schema))
+        by_lamp = answers(Stoker.by_lamp(episodes, lab.schema))
         return References(
-            floor=tempted,
+            floor=by_lamp,
             ceiling={"heats": np.repeat(scenes["truth"][:, None], 2, 1)},
             oracle=answers(Stoker.lawful(lab)),
             must_fail={
-                LAMP_ONLY: answers(Stoker.by_lamp(episodes, lab.schema)),
+                LAMP_ONLY: by_lamp,
                 PLAIN: answers(Linear.fit(episodes, lab.schema, context=1)),
-                TEMPTED: tempted,
+                TEMPTED: answers(Stoker.tempted(episodes, lab.schema)),
             },
-            floor_name=TEMPTED,
+            floor_name=LAMP_ONLY,
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
         """A cell for each station, and the gate of each; see the module."""
         cells, conditions = [], []
         for number, station in enumerate(STATIONS):
-            found, tempted = (_effects(scenes, one, number) for one in (answers, references.floor))
+            found, tempted = (_effects(scenes, one, number) for one in (answers, references.must_fail[TEMPTED]))
             withstood = float(_action_share(tempted)(np.ones((1, len(tempted.lamp))))[0])
             raw = rounded(lamp_effect=found.lamp.mean(), action_effect=found.action.mean(),
                           true_effect=found.true.mean(), tempted=withstood)  # fmt: skip
@@ -174,8 +174,8 @@ class SpuriousChannel(ExamTest):
         shown = {
             "truth": references.ceiling,
             "this world": answers,
-            TEMPTED: references.floor,
-            LAMP_ONLY: references.must_fail[LAMP_ONLY],
+            TEMPTED: references.must_fail[TEMPTED],
+            LAMP_ONLY: references.floor,
         }
         places = tuple(100 * station.follows for station in STATIONS)
         lines: dict[str, list[Line]] = {"levers": [], "lamp": []}
