@@ -114,7 +114,9 @@ def table(rows: Rows) -> str:
         asked = dict(of(rows, code))
         cells = [f"{asked[name].verdict}{score(worst_part(asked[name]))}" if name in asked else "" for name in rows]
         oracle = next((one.oracle for one in asked.values() if one.oracle), None)
-        lines.append(line(f"**{code}** {titles[code]}", *cells, score(oracle and weakest(oracle)).strip()))
+        lines.append(
+            line(f"**{code}** {titles[code]}", *cells, score(None if oracle is None else weakest(oracle)).strip())
+        )
     passed = [f"**{len(row.passed)} of {len(row.tests)}**" for row in rows.values()]
     return "\n".join([*lines, line("passed (Holm)", *passed, "")]) + "\n"
 
