@@ -44,6 +44,11 @@ SITTERS: Mapping[str, Sitter] = {
     "linear": TrivialSitter(name="linear"),
     "persistence": TrivialSitter(name="persistence"),
 }
+PIXEL_SITTERS: Mapping[str, Sitter] = {
+    "pixels": RecipeSitter(recipe="pixels"),
+    "pixels-rssm": RecipeSitter(recipe="pixels", family="rssm"),
+}
+"""Those of the families that have an encoder for pictures."""
 TITLES = {"jepa": "jepa (memory)", "jepa-without-memory": "jepa, no memory", "token-blind": "token, no actions"}
 FACTS = ("Parameters", "Updates", "Batches", "Context", "Machine", "Wall time")
 INTRODUCTION = """# What each family understands
@@ -67,6 +72,13 @@ def stored(result: ExamResult) -> dict[str, Any]:
     tests = tuple(replace(one, exhibit=None) for one in result.tests)
     found: dict[str, Any] = json.loads(to_json(replace(result, tests=tests)))
     return found
+
+
+def joined(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with those tests of an earlier one that were not asked again; the small print is that of the last run."""
+    tests = {one["code"]: one for one in (*(before or {"tests": ()})["tests"], *row["tests"])}
+    order = sorted(tests, key=lambda code: ("CPTU".find(code[0]), code))
+    return {**row, "tests": [tests[code] for code in order]}
 
 
 def is_measured(row: Mapping[str, Any] | None, codes: Sequence[str], num_seeds: int) -> bool:
@@ -211,10 +223,10 @@ def read_sizes(texts: Sequence[str]) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sitters", nargs="+", default=list(SITTERS), choices=list(SITTERS))
+    parser.add_argument("--sitters", nargs="+", choices=[*SITTERS, *PIXEL_SITTERS], help="all that see what is shown")
     parser.add_argument("--tests", nargs="+", default=names("test"))
     parser.add_argument("--seeds", type=int, default=3, help="trainings, with seeds 0, 1, ...")
-    parser.add_argument("--pixels", action="store_true")
+    parser.add_argument("--pixels", action="store_true", help="pictures instead of vectors")
     parser.add_argument("--again", action="store_true", help="measure again what is there")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--sizes", nargs="+", default=[], metavar="NAME=N", help="of the tests, such as num_scenes=20")
@@ -222,6 +234,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.sizes and given.out is None:
         parser.error("--sizes makes no table of record. Give a folder for it: --out")
+    sitters = PIXEL_SITTERS if given.pixels else SITTERS
+    if lost := [name for name in given.sitters or () if name not in sitters]:
+        parser.error(f"{', '.join(lost)}: choose of {', '.join(sitters)}, or change --pixels")
     use_threads(1)
     options = ExamOptions(
         codes=tuple(given.tests),
@@ -237,13 +252,13 @@ def main() -> None:
     found = json.loads(result.read_text()) if result.exists() else {}
     seen = "pixels" if given.pixels else "vectors"
     kind = found.setdefault(seen, {})
-    for name in given.sitters:
+    for name in given.sitters or sitters:
         if not given.again and is_measured(kind.get(name), given.tests, given.seeds):
             continue
-        measured = measure(SITTERS[name], options)
+        measured = measure(sitters[name], options)
         show(name, measured)
-        kind[name] = stored(measured)
-        found[seen] = kind = {name: kind[name] for name in SITTERS if name in kind}  # in the order of the table
+        kind[name] = joined(kind.get(name), stored(measured))
+        found[seen] = kind = {name: kind[name] for name in sitters if name in kind}  # in the order of the table
         result.write_text(json.dumps(found, indent=1) + "\n")
     written.write_text(page(found))
     broken = [name for name, row in kind.items() for one in row["tests"] if one["verdict"] == Verdict.ERROR]

@@ -163,6 +163,13 @@ def test_answers_that_were_changed_are_graded_otherwise_and_damaged_ones_are_ref
         effect = arrays["effect"]
     np.savez(path, effect=0 * effect)
     assert regrade(folder)[0].verdict is Verdict.FAIL
+    scenes = folder / "answers" / "C9" / "scenes.npz"
+    with np.load(scenes) as arrays:
+        kept = dict(arrays)
+    np.savez(scenes, **{name: value for name, value in kept.items() if name != "effect"})
+    with pytest.raises(DataError, match="C9 was asked by another version: there is no 'effect'"):
+        regrade(folder)
+    np.savez(scenes, **kept)
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"answers-0\.npz"):
         regrade(folder)

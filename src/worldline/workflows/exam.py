@@ -309,11 +309,15 @@ def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, fold
 def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
     """The result of the stored answers."""
     place = _place(folder, test.code)
-    examined = _kept_examined(test, place)
     answers = {
         one.seed: _kept(path) if (path := place / f"answers-{one.seed}.npz").exists() else one for one in before.seeds
     }
-    return result(test, examined, answers, before.elapsed_s)
+    try:
+        return result(test, _kept_examined(test, place), answers, before.elapsed_s)
+    except KeyError as error:
+        raise DataError(
+            f"{test.code} was asked by another version: there is no {error}", fix="Run the exam again.", file=place
+        ) from error
 
 
 def _keep_examined(place: Path, examined: Examined) -> None:
