@@ -77,8 +77,7 @@ def stored(result: ExamResult) -> dict[str, Any]:
 def joined(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with those tests of an earlier one that were not asked again; the small print is that of the last run."""
     tests = {one["code"]: one for one in (*(before or {"tests": ()})["tests"], *row["tests"])}
-    order = sorted(tests, key=lambda code: ("CPTU".find(code[0]), code))
-    return {**row, "tests": [tests[code] for code in order]}
+    return {**row, "tests": [tests[code] for code in sorted(tests)]}
 
 
 def is_measured(row: Mapping[str, Any] | None, codes: Sequence[str], num_seeds: int) -> bool:
@@ -111,11 +110,20 @@ def seeds(rows: Rows) -> str:
     drawn = sorted({row.facts["Generators"] for row in rows.values()})
     trained: dict[str, list[str]] = {}
     for name, row in rows.items():
-        trained.setdefault(row.facts["Trainings"], []).append(TITLES.get(name, name))
-    each = "; ".join(f"{text} ({', '.join(who)})" for text, who in trained.items())
+        trained.setdefault(trainings(row), []).append(TITLES.get(name, name))
+    each = "; ".join(f"{text}: {', '.join(who)}" for text, who in trained.items())
     sizes = {row.facts["Sizes"] for row in rows.values() if "Sizes" in row.facts}
     small = f" NOT at full size: {'; '.join(sorted(sizes))}." if sizes else ""
-    return f"Logs and scenes: {'; '.join(drawn)}. Trainings: {each}.{small}\n\n"
+    return f"Logs and scenes: {'; '.join(drawn)}. Trainings, {each}.{small}\n\n"
+
+
+def trainings(row: ExamResult) -> str:
+    """Such as "3 (seeds 0 to 2)", or with tests that have fewer."""
+    counts = {one.code: len(one.seeds) for one in row.tests}
+    most = max(counts.values())
+    fewer = [f"{code} {count}" for code, count in counts.items() if count < most]
+    numbers = f"{most} (seed{'' if most == 1 else 's'} {'0' if most == 1 else f'0 to {most - 1}'})"
+    return f"{numbers} but {', '.join(fewer)}" if fewer else numbers
 
 
 def table(rows: Rows) -> str:
@@ -204,7 +212,7 @@ def line(*cells: str) -> str:
 
 
 def codes_of(rows: Rows) -> list[str]:
-    return list(dict.fromkeys(one.code for row in rows.values() for one in row.tests))
+    return sorted({one.code for row in rows.values() for one in row.tests})
 
 
 def of(rows: Rows, code: str) -> list[tuple[str, TestResult]]:
