@@ -1,9 +1,13 @@
 """The table of record: every family on every test of the exam, three training seeds each.
 
 Run: .venv/bin/python benchmarks/understanding.py [--sitters ...] [--tests ...] [--seeds 3] [--pixels] [--again]
-Adds to benchmarks/results/understanding.json after every sitter and writes the table in docs/understanding.md from all
-that is there; a sitter that was measured is not measured again unless `--again` is given. All sit on the same logs and
-answer the same scenes, with as many parameters and updates as the recipe has. Scenes are those of the report's
+A quick look: ... --sizes num_scenes=20 --out FOLDER, which leaves the record alone.
+Adds to benchmarks/results/understanding.json after every sitter and writes docs/understanding.md from all that it has.
+A sitter is measured where these tests were not asked of it with as many trainings: one with a single training is
+measured again for three, and one that is there is not, unless `--again` is given. All sit on the same logs and answer
+the same scenes, which is checked. Families other than `jepa` sit with the recipe `memory`, at the width with about as
+many parameters and with as many updates, and like it as they are after the last; how many windows an update has and how
+long they are is a family's own (`recipes/families.py`), and is written below each. Scenes are those of the report's
 generators, which no model was improved on, with a seed that was used for nothing else.
 """
 
@@ -12,41 +16,51 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from worldline.cli.options import free_cores, use_threads
-from worldline.config import to_json
-from worldline.contracts.evaluation import Verdict
+from worldline.config import from_json, to_json
+from worldline.contracts.evaluation import Cell, Grade, Verdict
 from worldline.registry import names
 from worldline.understanding.exam.contract import Pool
 from worldline.understanding.exam.results import ExamResult, TestResult
 from worldline.understanding.exam.verdicts import weakest
 from worldline.workflows.exam import ExamOptions, exam
-from worldline.workflows.sitters import RecipeSitter, Sitter, TrivialSitter
+from worldline.workflows.sitters import BLIND, RecipeSitter, Sitter, TrivialSitter
 
 ROOT = Path(__file__).parent.parent
 RESULT, TABLE = ROOT / "benchmarks" / "results" / "understanding.json", ROOT / "docs" / "understanding.md"
 SEED = 20_261_126
 SITTERS: Mapping[str, Sitter] = {
-    "jepa": RecipeSitter(recipe="vectors"),
-    "rssm": RecipeSitter(recipe="vectors", family="rssm"),
-    "ensemble": RecipeSitter(recipe="vectors", family="ensemble"),
-    "token": RecipeSitter(recipe="vectors", family="token"),
-    "token, no actions": RecipeSitter(recipe="vectors", family="token-blind"),
+    "jepa": RecipeSitter(recipe="memory"),
+    "jepa-without-memory": RecipeSitter(recipe="vectors"),
+    "rssm": RecipeSitter(recipe="memory", family="rssm"),
+    "ensemble": RecipeSitter(recipe="memory", family="ensemble"),
+    "token": RecipeSitter(recipe="memory", family="token"),
+    "token-blind": RecipeSitter(recipe="memory", family=BLIND),
     "linear": TrivialSitter(name="linear"),
     "persistence": TrivialSitter(name="persistence"),
 }
+PIXEL_SITTERS: Mapping[str, Sitter] = {
+    "pixels": RecipeSitter(recipe="pixels"),
+    "pixels-rssm": RecipeSitter(recipe="pixels", family="rssm"),
+}
+"""Those of the families that have an encoder for pictures."""
+TITLES = {"jepa": "jepa (memory)", "jepa-without-memory": "jepa, no memory", "token-blind": "token, no actions"}
+FACTS = ("Parameters", "Updates", "Batches", "Context", "Machine", "Wall time")
 INTRODUCTION = """# What each family understands
 
 Written by `python benchmarks/understanding.py` from `benchmarks/results/understanding.json`. Every family learns from
-the same logs with as many parameters and updates, and answers the same scenes, three trainings each; the worst training
-counts. Each cell is the verdict, the score of the test's weakest part and, in brackets, its 95 % interval over scenes:
-0 is the best trivial model, 1 the best that can be known. [What the tests ask](howto/understand.md).
+the same logs with about as many parameters and as many updates, and answers the same scenes; the worst training counts.
+Each cell is the verdict, the score of the test's weakest part and, in brackets, its 95 % interval over scenes: 0 is the
+best trivial model, 1 the best that can be known. [What the tests ask](howto/understand.md).
 
 """
+
+Rows = Mapping[str, ExamResult]
 
 
 def measure(sitter: Sitter, options: ExamOptions) -> ExamResult:
@@ -56,61 +70,181 @@ def measure(sitter: Sitter, options: ExamOptions) -> ExamResult:
 
 def stored(result: ExamResult) -> dict[str, Any]:
     tests = tuple(replace(one, exhibit=None) for one in result.tests)
-    return {**json.loads(to_json(replace(result, tests=tests))), "passed": list(result.passed)}
+    found: dict[str, Any] = json.loads(to_json(replace(result, tests=tests)))
+    return found
 
 
-def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row a sitter, a column a test; the oracle above, what must fail below."""
-    codes = [one["code"] for one in next(iter(found.values()))["tests"]]
-    titles = {one["code"]: one["title"] for row in found.values() for one in row["tests"]}
-    lines = [f"| {' | '.join(['', *found])} |", f"| {' | '.join(['---'] * (1 + len(found)))} |"]
-    for code in codes:
-        cells = [cell(row["tests"], code) for row in found.values()]
-        lines.append(f"| {' | '.join([f'**{code}** {titles[code]}', *cells])} |")
-    passed = [f"**{len(row['passed'])} of {len(row['tests'])}**" for row in found.values()]
-    lines.append(f"| {' | '.join(['passed (Holm)', *passed])} |")
+def joined(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with those tests of an earlier one that were not asked again; the small print is that of the last run."""
+    tests = {one["code"]: one for one in (*(before or {"tests": ()})["tests"], *row["tests"])}
+    return {**row, "tests": [tests[code] for code in sorted(tests)]}
+
+
+def is_measured(row: Mapping[str, Any] | None, codes: Sequence[str], num_seeds: int) -> bool:
+    """Whether a sitter was asked all of these tests with at least as many trainings."""
+    asked = {} if row is None else {one["code"]: len(one["seeds"]) for one in row["tests"]}
+    return all(asked.get(code, 0) >= num_seeds for code in codes)
+
+
+def page(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """The whole page from all that was measured."""
+    parts = [INTRODUCTION]
+    for seen, kept in found.items():
+        rows = {name: from_json(ExamResult, json.dumps(row), where=RESULT) for name, row in kept.items()}
+        check_scenes(rows)
+        parts += [f"## From {seen}\n\n", seeds(rows), table(rows), "\n", examiners(rows)]
+        parts += [f"\n### {TITLES.get(name, name)}\n\n{words(row)}" for name, row in rows.items()]
+    return "".join(parts)
+
+
+def check_scenes(rows: Rows) -> None:
+    """Raises `SystemExit` where sitters answered different scenes: their scores are then not beside each other."""
+    for code in codes_of(rows):
+        scenes = {row: one.scenes for row, one in of(rows, code) if one.scenes}
+        if len(set(scenes.values())) > 1:
+            raise SystemExit(f"{code} was asked about other scenes: {scenes}. Measure all sitters with this version.")
+
+
+def seeds(rows: Rows) -> str:
+    """Which seeds, in a sentence."""
+    drawn = sorted({row.facts["Generators"] for row in rows.values()})
+    trained: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        trained.setdefault(trainings(row), []).append(TITLES.get(name, name))
+    each = "; ".join(f"{text}: {', '.join(who)}" for text, who in trained.items())
+    sizes = {row.facts["Sizes"] for row in rows.values() if "Sizes" in row.facts}
+    small = f" NOT at full size: {'; '.join(sorted(sizes))}." if sizes else ""
+    return f"Logs and scenes: {'; '.join(drawn)}. Trainings, {each}.{small}\n\n"
+
+
+def trainings(row: ExamResult) -> str:
+    """Such as "3 (seeds 0 to 2)", or with tests that have fewer."""
+    counts = {one.code: len(one.seeds) for one in row.tests}
+    most = max(counts.values())
+    fewer = [f"{code} {count}" for code, count in counts.items() if count < most]
+    numbers = f"{most} (seed{'' if most == 1 else 's'} {'0' if most == 1 else f'0 to {most - 1}'})"
+    return f"{numbers} but {', '.join(fewer)}" if fewer else numbers
+
+
+def table(rows: Rows) -> str:
+    """A row a test, a column a sitter; the oracle last."""
+    titles = {one.code: one.title for row in rows.values() for one in row.tests}
+    lines = [line("", *(TITLES.get(name, name) for name in rows), "oracle"), line(*["---"] * (2 + len(rows)))]
+    for code in codes_of(rows):
+        asked = dict(of(rows, code))
+        cells = [f"{asked[name].verdict}{score(worst_part(asked[name]))}" if name in asked else "" for name in rows]
+        oracle = next((one.oracle for one in asked.values() if one.oracle), None)
+        lines.append(
+            line(f"**{code}** {titles[code]}", *cells, score(None if oracle is None else weakest(oracle)).strip())
+        )
+    passed = [f"**{len(row.passed)} of {len(row.tests)}**" for row in rows.values()]
+    return "\n".join([*lines, line("passed (Holm)", *passed, "")]) + "\n"
+
+
+def examiners(rows: Rows) -> str:
+    """What every run grades beside the sitters: models that must fail, and by what they do."""
+    lines = ["Each run also grades models that must fail, by their weakest part or a condition:\n"]
+    for code in codes_of(rows):
+        one = next((one for _, one in of(rows, code) if one.must_fail), None)
+        if one is not None:
+            lines.append(f"* **{code}**: " + "; ".join(f"{n}{failing(grade)}" for n, grade in one.must_fail.items()))
     return "\n".join(lines) + "\n"
 
 
-def cell(tests: Sequence[Mapping[str, Any]], code: str) -> str:
-    for one in tests:
-        if one["code"] == code:
-            scores = [
-                min((part["score"] for part in seed["grade"]["cells"] if part["score"]), key=lambda s: s["low"])
-                for seed in one["seeds"]
-                if seed["grade"] and any(part["score"] for part in seed["grade"]["cells"])
-            ]
-            worst = min(scores, key=lambda score: score["low"], default=None)
-            text = "" if worst is None else f" {worst['value']:.2f} ({worst['low']:.2f} to {worst['high']:.2f})"
-            return f"{one['verdict']}{text}"
-    return ""
+def failing(grade: Grade) -> str:
+    unmet = [condition.found for condition in grade.conditions if not condition.met]
+    part = weakest(grade)
+    where = "" if part is None else f"{score(part)} in {part.name}"
+    return f"{where}{f', {len(unmet)} condition(s) not met' if unmet else ''}"
+
+
+def words(row: ExamResult) -> str:
+    """What a sitter passes and what it does not, failures first and in full, and how it was measured."""
+    passed = [f"{one.title} ({one.code})" for one in row.tests if one.code in row.passed]
+    lines = [f"Passes {', '.join(passed)}." if passed else "Passes nothing."]
+    order = [Verdict.FAIL, Verdict.PARTIAL, Verdict.INCONCLUSIVE]
+    others = [one for one in row.tests if one.code not in row.passed]
+    for one in sorted(others, key=lambda one: order.index(one.verdict) if one.verdict in order else len(order)):
+        part = worst_part(one)
+        weak = "" if part is None else f", weakest part {part.name}{score(part)}"
+        lines.append(f"* {says(one)} **{one.code}** {one.title}{weak}{''.join(f'; {why}' for why in reasons(one))}.")
+    known = [f"{name.lower()} {row.facts[name]}" for name in FACTS if name in row.facts]
+    return "\n".join([lines[0], "", *lines[1:], *([""] if lines[1:] else []), f"Measured: {'; '.join(known)}."]) + "\n"
+
+
+def says(one: TestResult) -> str:
+    if one.verdict is Verdict.PASS:
+        return "Passes, but not told apart from chance over all tests:"
+    return {Verdict.FAIL: "Fails", Verdict.PARTIAL: "Passes in part"}.get(one.verdict, f"{one.verdict} in")
+
+
+def reasons(one: TestResult) -> Iterator[str]:
+    """Conditions that some training does not meet, parts that are not scored, bugs, and why there is no grade."""
+    found: list[str] = [seed.reason for seed in one.seeds if seed.reason]
+    for seed in one.seeds:
+        if seed.grade is not None:
+            found += [f"not met: {c.name} ({c.found})" for c in seed.grade.conditions if not c.met]
+            found += [f"not scored: {cell.name} ({cell.note})" for cell in seed.grade.cells if cell.score is None]
+            found += [f"a bug: {bug}" for bug in seed.grade.bugs]
+    yield from dict.fromkeys(found)
+
+
+def worst_part(one: TestResult) -> Cell | None:
+    """The weakest part of the worst training."""
+    parts = [weakest(seed.grade) for seed in one.seeds if seed.grade is not None]
+    scored = [(part.score.low, part) for part in parts if part is not None and part.score is not None]
+    return min(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def score(part: Cell | None) -> str:
+    if part is None or part.score is None:
+        return ""
+    value, low, high = part.score.value, part.score.low, part.score.high
+    return f" {number(value)} ({number(low)} to {number(high)})"
+
+
+def number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.1e}"
+
+
+def line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def codes_of(rows: Rows) -> list[str]:
+    return sorted({one.code for row in rows.values() for one in row.tests})
+
+
+def of(rows: Rows, code: str) -> list[tuple[str, TestResult]]:
+    return [(name, one) for name, row in rows.items() for one in row.tests if one.code == code]
 
 
 def show(name: str, result: ExamResult) -> None:
     print(f"\n{name}: {len(result.passed)} of {len(result.tests)}; {result.facts['Wall time']}", flush=True)
     for one in result.tests:
-        print(f"  {one.code} {one.verdict:<14} {weakest_of(one)}", flush=True)
+        print(f"  {one.code} {one.verdict:<14}{score(worst_part(one))} {'; '.join(reasons(one))[:100]}", flush=True)
 
 
-def weakest_of(one: TestResult) -> str:
-    found = [weakest(seed.grade) for seed in one.seeds if seed.grade is not None]
-    scored = [(part.score, part.name) for part in found if part is not None and part.score is not None]
-    if not scored:
-        return next((seed.reason for seed in one.seeds if seed.reason), "")[:100]
-    score, name = min(scored, key=lambda pair: pair[0].low)
-    unmet = {c.name for seed in one.seeds if seed.grade for c in seed.grade.conditions if not c.met}
-    return f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f}) {name} {'; '.join(sorted(unmet))}"
+def read_sizes(texts: Sequence[str]) -> dict[str, int]:
+    return {name: int(value) for name, _, value in (text.partition("=") for text in texts)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sitters", nargs="+", default=list(SITTERS), choices=list(SITTERS))
+    parser.add_argument("--sitters", nargs="+", choices=[*SITTERS, *PIXEL_SITTERS], help="all that see what is shown")
     parser.add_argument("--tests", nargs="+", default=names("test"))
     parser.add_argument("--seeds", type=int, default=3, help="trainings, with seeds 0, 1, ...")
-    parser.add_argument("--pixels", action="store_true")
+    parser.add_argument("--pixels", action="store_true", help="pictures instead of vectors")
     parser.add_argument("--again", action="store_true", help="measure again what is there")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--sizes", nargs="+", default=[], metavar="NAME=N", help="of the tests, such as num_scenes=20")
+    parser.add_argument("--out", type=Path, default=None, help="folder for JSON and table; the record if left out")
     given = parser.parse_args()
+    if given.sizes and given.out is None:
+        parser.error("--sizes makes no table of record. Give a folder for it: --out")
+    sitters = PIXEL_SITTERS if given.pixels else SITTERS
+    if lost := [name for name in given.sitters or () if name not in sitters]:
+        parser.error(f"{', '.join(lost)}: choose of {', '.join(sitters)}, or change --pixels")
     use_threads(1)
     options = ExamOptions(
         codes=tuple(given.tests),
@@ -119,20 +253,24 @@ def main() -> None:
         seed=SEED,
         num_seeds=given.seeds,
         num_processes=given.threads or free_cores(),
+        sizes=read_sizes(given.sizes),
     )
-    found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    kind = found.setdefault("pixels" if given.pixels else "vectors", {})
-    for name in given.sitters:
-        if name in kind and not given.again:
+    result, written = (RESULT, TABLE) if given.out is None else (given.out / RESULT.name, given.out / TABLE.name)
+    result.parent.mkdir(parents=True, exist_ok=True)
+    found = json.loads(result.read_text()) if result.exists() else {}
+    seen = "pixels" if given.pixels else "vectors"
+    kind = found.setdefault(seen, {})
+    for name in given.sitters or sitters:
+        if not given.again and is_measured(kind.get(name), given.tests, given.seeds):
             continue
-        result = measure(SITTERS[name], options)
-        show(name, result)
-        kind[name] = stored(result)
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
-    parts = [f"## From {seen}\n\n{table(rows)}" for seen, rows in found.items()]
-    TABLE.write_text(INTRODUCTION + "\n".join(parts))
+        measured = measure(sitters[name], options)
+        show(name, measured)
+        kind[name] = joined(kind.get(name), stored(measured))
+        found[seen] = kind = {name: kind[name] for name in sitters if name in kind}  # in the order of the table
+        result.write_text(json.dumps(found, indent=1) + "\n")
+    written.write_text(page(found))
     broken = [name for name, row in kind.items() for one in row["tests"] if one["verdict"] == Verdict.ERROR]
-    print(f"\nwritten to {TABLE.name}{'; tests that broke: ' + ', '.join(broken) if broken else ''}")
+    print(f"\nwritten to {written}{'; tests that broke: ' + ', '.join(broken) if broken else ''}")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from worldline.contracts.schema import Kind, Role
+from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError, UnsupportedError
-from worldline.labs.spaces import Layout, from_signals, schema_of, to_signals
+from worldline.labs.spaces import Layout, boxes, from_signals, schema_of, to_signals
 from worldline.labs.two_rooms import TwoRooms
 
 OBSERVATION = Role.OBSERVATION
@@ -138,3 +138,18 @@ def test_other_spaces_are_refused_with_a_way_out():
     for space in (spaces.Text(3), spaces.Sequence(SPACES["box"]), spaces.Dict(action=spaces.Text(3))):
         with pytest.raises(UnsupportedError, match=r"action 'action' is a (Text|Sequence).*FlattenObservation"):
             schema_of(Env(SPACES["box"], space))
+
+
+def test_boxes_are_the_space_of_a_schema_within_its_bounds() -> None:
+    schema = Schema(
+        signals=(
+            Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(8, 8, 3)),
+            Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,)),
+            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), low=(-1.0, -2.0), high=(0.0, 2.0)),
+        )
+    )
+    seen, done = (boxes(schema, role) for role in (Role.OBSERVATION, Role.ACTION))
+    assert seen["camera"] == spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    assert seen["place"] == spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    ends = (np.array(end, np.float32) for end in ([-1, -2], [0, 2]))
+    assert done == spaces.Dict({"push": spaces.Box(*ends, dtype=np.float32)})

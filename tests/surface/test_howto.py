@@ -27,7 +27,7 @@ from worldline.data.store import Store
 from worldline.models.rssm import RssmConfig
 from worldline.recipes import families, pixels, vectors
 from worldline.recipes.recipe import Recipe
-from worldline.registry import BUILTIN, names
+from worldline.registry import BUILTIN, load, names
 from worldline.train import loop
 from worldline.train.updates import TrainingConfig
 from worldline.workflows.training import train_model
@@ -253,3 +253,15 @@ def test_the_page_on_understanding_names_every_test_and_no_option_that_is_not_th
     offered = CliRunner().invoke(app, ["exam", "--help"], env={"COLUMNS": "200"}).output
     for option in set(re.findall(r"(?<![\w-])--[a-z]+", text)):
         assert option in offered, option
+
+
+def test_the_sixteen_are_listed_with_their_titles() -> None:
+    page = UNDERSTANDING.read_text()
+    for code in BUILTIN["test"]:
+        assert f"| **{code}** {load('test', code).title} |" in page, code
+
+
+def test_every_kind_of_part_is_in_the_table_of_contributions() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    for kind in BUILTIN:
+        assert f"| `{kind}` | `worldline.{kind}s` |" in page, kind

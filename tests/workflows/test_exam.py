@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from worldline import registry
+from worldline.cli.main import app
 from worldline.config import to_json
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Grade, Verdict
@@ -114,11 +116,12 @@ def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
     monkeypatch.setattr("worldline.workflows.exam.names", lambda kind: list(known))
     assert "test" in registry.BUILTIN
 
-    def run(name: str, sitter: str, seed: int = 3, **tests: ExamTest) -> Path:
+    def run(name: str, sitter: str, seed: int = 3, num_seeds: int = 1, **tests: ExamTest) -> Path:
         known.clear()
         for code, one in tests.items():
             known[code] = lambda pool, pixels, one=one: replace(one, pool=pool, pixels=pixels)
-        exam(TrivialSitter(name=sitter), tmp_path / name, ExamOptions(seed=seed), command="worldline exam")
+        options = ExamOptions(seed=seed, num_seeds=num_seeds)
+        exam(TrivialSitter(name=sitter), tmp_path / name, options, command="worldline exam")
         return tmp_path / name
 
     return run
@@ -132,6 +135,12 @@ def test_who_knows_what_the_motor_does_passes_and_who_does_not_fails(sit: Sit) -
     assert verdicts(sit("linear", "linear", C9=Steering())) == [Verdict.PASS]
     assert read_exam(sit("linear2", "linear", C9=Steering())).result.passed == ("C9",)
     assert verdicts(sit("still", "persistence", C9=Steering())) == [Verdict.FAIL]
+
+
+def test_the_small_print_says_what_a_world_looks_back_on(sit: Sit) -> None:
+    facts = read_exam(sit("velocity", "constant_velocity", C9=Steering())).result.facts
+    assert facts["Context"] == "2 observations, 1 s (boat)"
+    assert read_exam(sit("still", "persistence", C9=Steering())).result.facts["Context"] == "1 observation (boat)"
 
 
 def test_the_same_exam_has_the_same_result(sit: Sit) -> None:
@@ -154,6 +163,13 @@ def test_answers_that_were_changed_are_graded_otherwise_and_damaged_ones_are_ref
         effect = arrays["effect"]
     np.savez(path, effect=0 * effect)
     assert regrade(folder)[0].verdict is Verdict.FAIL
+    scenes = folder / "answers" / "C9" / "scenes.npz"
+    with np.load(scenes) as arrays:
+        kept = dict(arrays)
+    np.savez(scenes, **{name: value for name, value in kept.items() if name != "effect"})
+    with pytest.raises(DataError, match="C9 was asked by another version: there is no 'effect'"):
+        regrade(folder)
+    np.savez(scenes, **kept)
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"answers-0\.npz"):
         regrade(folder)
@@ -185,11 +201,24 @@ def test_a_test_that_a_model_passes_which_must_fail_is_void_and_prints_no_grade(
 
 def test_two_exams_are_compared_scene_by_scene(sit: Sit) -> None:
     ours, theirs = sit("linear", "linear", C9=Steering()), sit("blind", "action_blind", C9=Steering())
-    (found,) = compare(ours, theirs)
+    (found,) = compare(ours, theirs).differences
     assert found.low > 0.8
     assert found.high < 1.1
-    (same,) = compare(ours, ours)
+    (same,) = compare(ours, ours).differences
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_trainings_of_one_exam_are_compared_from_the_command_line(sit: Sit) -> None:
+    folder = sit("linear", "linear", num_seeds=2, C9=Steering(), C8=Breaking())
+    path = folder / "answers" / "C9" / "answers-1.npz"
+    with np.load(path) as arrays:
+        effect = arrays["effect"]
+    np.savez(path, effect=0.5 * effect)
+    shown = CliRunner().invoke(app, ["compare", str(folder), str(folder), "--trainings", "0", "1"])
+    assert shown.exit_code == 0, shown.output
+    assert "0 of 1 intervals include 0" in shown.output
+    assert "Not compared: C8 as a whole (0 with 1). A: ERROR: ZeroDivisionError: planted" in shown.output
+    assert "1 of 1 intervals include 0" in CliRunner().invoke(app, ["compare", str(folder), str(folder)]).output
 
 
 def test_exams_of_other_scenes_are_not_compared(sit: Sit) -> None:

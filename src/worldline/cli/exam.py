@@ -120,9 +120,16 @@ def regrade(folder: Annotated[Path, typer.Argument(help="Of an exam.")]) -> None
 def compare(
     ours: Annotated[Path, typer.Argument(metavar="A", help="Folder of an exam.")],
     theirs: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one, with the same seed and pool.")],
+    trainings: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            help="One of A and one of B: A A --trainings 0 1 tells what training again changes.",
+            show_default="all that both have, each with its like",
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
-    """How much higher A scores than B, paired by scene, with 95 % intervals."""
+    """How much higher A scores than B, paired by scene and training, with 95 % intervals over scenes."""
     from dataclasses import asdict
 
     from worldline.cli.output import check_json, print_table, write_json
@@ -130,14 +137,29 @@ def compare(
     from worldline.workflows.exam import read_exam
 
     check_json(json)
-    found = run(ours, theirs)
+    found = run(ours, theirs, trainings)
     names = [read_exam(folder).result.sitter for folder in (ours, theirs)]
+    titles = names if trainings is None else [f"{n}, training {t}" for n, t in zip(names, trainings, strict=True)]
     print_table(
-        f"{names[0]} minus {names[1]}",
-        ("test", "part", "difference", "95 %"),
-        [(one.code, one.cell, f"{one.value:+.3f}", f"{one.low:+.3f} to {one.high:+.3f}") for one in found],
+        f"{titles[0]} minus {titles[1]}",
+        ("test", "part", "difference", "95 %", "trainings"),
+        [
+            (one.code, one.cell, f"{one.value:+.3f}", f"{one.low:+.3f} to {one.high:+.3f}", _trainings(one.pairs))
+            for one in found.differences
+        ],
     )
-    write_json(json, {"ours": names[0], "theirs": names[1], "differences": [asdict(one) for one in found]})
+    alike = sum(one.includes_zero for one in found.differences)
+    print(f"{alike} of {len(found.differences)} intervals include 0.")
+    for lost in found.unpaired:
+        whys = "; ".join(f"{who}: {why}" for who, why in (("A", lost.ours), ("B", lost.theirs)) if why)
+        where = f" ({_trainings((lost.pair,))})" if lost.pair else ""
+        print(f"Not compared: {lost.code} {lost.cell or 'as a whole'}{where}. {whys}")
+    write_json(json, {"ours": names[0], "theirs": names[1], **asdict(found)})
+
+
+def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
+    """Such as "0, 1, 2", or "0 with 1"."""
+    return ", ".join(str(one) if one == other else f"{one} with {other}" for one, other in pairs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,9 +27,10 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Locates
-from worldline.labs.drawing import BLUE, CAMERA, GREY, RED, SIZE, Picture
+from worldline.labs.drawing import BLUE, CAMERA, GREY, RED, Picture
 from worldline.labs.lab import Lab, Policy
 from worldline.labs.parabola import FAST, SLOW, Band, SteadyExplorer
+from worldline.labs.spaces import boxes
 
 Floats = NDArray[np.floating]
 Meetings = tuple[tuple[Band, Band], ...]
@@ -91,12 +91,8 @@ class Collision(Lab, Configured, Locates):
             )
         self.meetings, self.radius, self.contact_s, self.pictures = meetings, radius, contact_s, pictures
         self._stiffness = float((np.pi / contact_s) ** 2)
-        box = gymnasium.spaces.Box
-        spaces: dict[str, gymnasium.Space[Any]] = {name: box(-np.inf, np.inf, (1,), np.float32) for name in _NAMES}
-        if pictures:
-            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (1,), np.float32)})
+        self.observation_space = boxes(self.schema, Role.OBSERVATION)
+        self.action_space = boxes(self.schema, Role.ACTION)
         self._state: dict[str, NDArray[np.generic]] = {}
 
     @property

@@ -13,7 +13,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
@@ -21,8 +20,9 @@ from numpy.typing import NDArray
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.labs.abilities import Configured, Locates
-from worldline.labs.drawing import CAMERA, PAPER, SIZE, Colour
+from worldline.labs.drawing import CAMERA, PAPER, Colour
 from worldline.labs.lab import Lab, Policy
+from worldline.labs.spaces import boxes
 
 Floats = NDArray[np.floating]
 
@@ -52,17 +52,8 @@ class Driven(Lab, Configured, Locates):
 
     def __init__(self, moving: tuple[Signal, ...], pushes: tuple[Signal, ...], *, pictures: bool) -> None:
         self.moving, self.pushes, self.pictures = moving, pushes, pictures
-        box = gymnasium.spaces.Box
-        shown: dict[str, gymnasium.Space[Any]] = {
-            one.name: box(-np.inf, np.inf, one.shape, np.float32) for one in (*moving, DAMPING)
-        }
-        if pictures:
-            shown["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(shown)
-        edges = {one.name: tuple(edge.astype(np.float32) for edge in bounds(one)) for one in pushes}
-        self.action_space = gymnasium.spaces.Dict(
-            {name: box(low, high, dtype=np.float32) for name, (low, high) in edges.items()}
-        )
+        self.observation_space = boxes(self.schema, Role.OBSERVATION)
+        self.action_space = boxes(self.schema, Role.ACTION)
         self._state: Floats = np.zeros((1, sum(one.size for one in moving)))
         self._damping: Floats = np.zeros(1)
 

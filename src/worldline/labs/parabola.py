@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import gymnasium
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -25,8 +24,9 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Locates
-from worldline.labs.drawing import CAMERA, GREY, INK, RED, SIZE, YELLOW, Picture
+from worldline.labs.drawing import CAMERA, GREY, INK, RED, YELLOW, Picture
 from worldline.labs.lab import Lab, Policy
+from worldline.labs.spaces import boxes
 
 Floats = NDArray[np.floating]
 Band = tuple[float, float]
@@ -76,15 +76,8 @@ class Parabola(Lab, Configured, Locates):
         if not bands or any(not 0 <= low <= high for low, high in bands) or not 0 <= buoyancy < 1:
             raise InputError(f"throws {throws} must be bands of rising numbers above 0, buoyancy {buoyancy} in [0, 1).")
         self.throws, self.buoyancy, self.pictures = throws, buoyancy, pictures
-        box = gymnasium.spaces.Box
-        spaces: dict[str, gymnasium.Space[Any]] = {
-            name: box(-np.inf, np.inf, (size,), np.float32)
-            for name, size in (("ball_position", 2), ("ball_velocity", 2), ("gravity", 1))
-        }
-        if pictures:
-            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"lift": box(-MAX_LIFT, MAX_LIFT, (1,), np.float32)})
+        self.observation_space = boxes(self.schema, Role.OBSERVATION)
+        self.action_space = boxes(self.schema, Role.ACTION)
         self._state: dict[str, NDArray[np.generic]] = {}
 
     @property

@@ -62,6 +62,22 @@ def from_signals(arrays: Mapping[str, Array | np.generic], space: AnySpace, role
     return Layout(space, role).write(arrays)
 
 
+def boxes(schema: Schema, role: Role) -> AnySpace:
+    """The space of the vectors and images that a schema has of a role, by their names, within their bounds.
+
+    Args:
+        schema: of a lab.
+        role: observation or action.
+    """
+    found: dict[str, AnySpace] = {}
+    for signal in schema.signals:
+        if signal.role is role:
+            ends = (0, 255) if signal.kind is Kind.IMAGE else (signal.low or -np.inf, signal.high or np.inf)
+            low, high = (np.broadcast_to(np.array(end, signal.dtype), signal.shape) for end in ends)
+            found[signal.name] = spaces.Box(low, high, dtype=np.dtype(signal.dtype).type)
+    return spaces.Dict(found)
+
+
 class Layout:
     """How the elements of a space are laid out as signals; worked out once and used at every step.
 

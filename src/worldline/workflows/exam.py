@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from worldline.config import from_json, to_json
+from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays
 from worldline.contracts.evaluation import Verdict
 from worldline.data.store import Store, open_store
@@ -32,16 +33,15 @@ from worldline.errors import (
     UnsupportedError,
 )
 from worldline.registry import load, names
+from worldline.understanding.exam.comparing import Comparison, Pair, compared
 from worldline.understanding.exam.contract import ExamTest, Pool, References
 from worldline.understanding.exam.examining import Examined, examine
 from worldline.understanding.exam.report import render
 from worldline.understanding.exam.results import (
-    Difference,
     ExamResult,
     SeedGrade,
     TestResult,
     broken,
-    differences,
     result,
     unasked,
     without_draws,
@@ -183,22 +183,19 @@ def regrade(folder: Path) -> tuple[TestResult, ...]:
     )
 
 
-def compare(ours: Path, theirs: Path) -> tuple[Difference, ...]:
+def compare(ours: Path, theirs: Path, trainings: Pair | None = None) -> Comparison:
     """How much higher the first exam's sitter scores than the second's, in every part that both were graded in.
 
+    Args:
+        ours: folder of an exam.
+        theirs: of another, or of the same one.
+        trainings: one of ours and one of theirs; None for all that both have, each with its like.
+
     Raises:
-        InputError: a folder holds no exam, no test is in both, or they were asked about other scenes.
+        InputError: a folder holds no exam, no test or training is in both, or they were asked about other scenes.
     """
     left, right = ({one.code: one for one in regrade(folder)} for folder in (ours, theirs))
-    both = [code for code in left if code in right]
-    if not both:
-        raise InputError(f"{ours} and {theirs} have no test in common. Run the same --tests.")
-    return tuple(
-        one
-        for code in both
-        if left[code].seeds[0].grade is not None and right[code].seeds[0].grade is not None
-        for one in differences(left[code], right[code])
-    )
+    return compared(left, right, trainings)
 
 
 def _held(
@@ -260,7 +257,15 @@ def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) ->
         return SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=f"learning from {logs.name}: {error}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return dict(sat.facts)
+    shown = {} if sat.world is None else {"context": _context(sat.world.describe())}
+    return {**sat.facts, **shown, "curriculum": logs.name}
+
+
+def _context(card: Card) -> str:
+    """What a world looks back on, such as "3 observations, 0.2 s"."""
+    seen = f"{card.context} observation{'' if card.context == 1 else 's'}"
+    step_s = card.schema.step_s
+    return seen if step_s is None or card.context == 1 else f"{seen}, {(card.context - 1) * step_s:g} s"
 
 
 def _sit(
@@ -304,11 +309,15 @@ def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, fold
 def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
     """The result of the stored answers."""
     place = _place(folder, test.code)
-    examined = _kept_examined(test, place)
     answers = {
         one.seed: _kept(path) if (path := place / f"answers-{one.seed}.npz").exists() else one for one in before.seeds
     }
-    return result(test, examined, answers, before.elapsed_s)
+    try:
+        return result(test, _kept_examined(test, place), answers, before.elapsed_s)
+    except KeyError as error:
+        raise DataError(
+            f"{test.code} was asked by another version: there is no {error}", fix="Run the exam again.", file=place
+        ) from error
 
 
 def _keep_examined(place: Path, examined: Examined) -> None:
@@ -417,8 +426,14 @@ def _or_broken(
 
 def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]], elapsed_s: float) -> dict[str, str]:
     """The small print."""
-    kinds = {name: sorted({one[name] for one in learned if name in one}) for name in ("parameters", "updates")}
+    kinds = {
+        name: sorted({one[name] for one in learned if name in one}) for name in ("parameters", "updates", "batches")
+    }
     known = {name.capitalize(): ", ".join(values) for name, values in kinds.items() if values}
+    contexts = sorted({(one["context"], one["curriculum"]) for one in learned if "context" in one})
+    shared = {seen: [name for one, name in contexts if one == seen] for seen, _ in contexts}
+    if shared:
+        known["Context"] = "; ".join(f"{seen} ({', '.join(names)})" for seen, names in shared.items())
     return {
         "Seen": "pictures" if options.pixels else "vectors",
         "Generators": f"{options.pool}, seed {options.seed}",

@@ -146,7 +146,12 @@ class RecipeSitter(Sitter):
             recipe = replace(recipe, split=lambda of: kept_last(of, count))
         learned = learn_world(store, recipe, folder=folder)
         size = sum(one.numel() for one in learned.engine.model.parameters())
-        facts = {"parameters": f"{size:,}", "updates": f"{recipe.training.num_updates:,}"}
+        training = recipe.training
+        facts = {
+            "parameters": f"{size:,}",
+            "updates": f"{training.num_updates:,}",
+            "batches": f"{training.batch_size} windows of {training.window} observations",
+        }
         return Sat(world=learned.world, facts=facts)
 
     def _recipe(self, store: Store) -> Recipe:

@@ -12,7 +12,7 @@ from worldline.labs.fleet import BOATS
 from worldline.labs.gusty_puck import GustyPuck
 from worldline.labs.playing import explore
 from worldline.understanding.exam.bank import MarginalMean, as_world
-from worldline.understanding.exam.confounded_log import BLIND, SCORED, ConfoundedLog
+from worldline.understanding.exam.confounded_log import BLIND, SCORED, SHOWN, ConfoundedLog
 from worldline.understanding.exam.contract import Pool
 from worldline.understanding.exam.examining import Examined, examine
 from worldline.understanding.exam.sailing import CURRICULUM
@@ -63,9 +63,29 @@ def test_the_slope_of_the_log_is_the_one_in_closed_form(examined: Examined) -> N
         assert cell.raw["b_hat"] == pytest.approx(cell.raw["b"], abs=1e-4)
 
 
+def test_what_the_logs_do_not_tell_is_shown_and_counts_neither_for_nor_against(
+    examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
+) -> None:
+    test, good = piloted[0], examined.references.oracle
+    silent = {cell.name: cell for cell in examined.oracle.cells if cell.score is None}
+    assert list(silent) == ["gusty_60", "gusty_90"]
+    assert all(cell.note.startswith("NOT IDENTIFIABLE") for cell in silent.values())
+    for fooled in (
+        examined.must_fail[BLIND],
+        test.grade(examined.scenes, examined.references.ceiling, examined.references),
+    ):
+        for cell in (one for one in fooled.cells if one.name in silent):
+            assert cell.raw["b_hat"] == pytest.approx(cell.raw["b_obs"], abs=0.2)  # nobody does better than the log
+    means = good["do.mean"].copy()
+    means[..., [number for number, boat in enumerate(BOATS) if boat.name in silent]] *= -3
+    wrong = test.grade(examined.scenes, changed(good, means), examined.references)
+    assert verdict_of(wrong) is verdict_of(examined.oracle) is Verdict.PASS
+    assert wrong.cells[-1].raw["b_hat"] == pytest.approx(-3 * silent["gusty_90"].raw["b_hat"], abs=1e-4)
+
+
 def test_half_of_the_way_is_a_half(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
     test, scenes = piloted[0], examined.scenes
-    for boat, cell in zip(SCORED, examined.oracle.cells, strict=True):
+    for boat, cell in zip(SCORED, examined.oracle.cells, strict=False):
         slope = (cell.raw["b"] + cell.raw["b_obs"]) / 2
         means = examined.references.oracle["do.mean"].copy()
         means[..., boat] = slope * scenes["do.motors"][..., boat]
@@ -125,7 +145,7 @@ def test_the_exhibit_shows_every_line(
     examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
 ) -> None:
     shown = piloted[0].exhibit(examined.scenes, examined.references.oracle, examined.references)
-    assert len(shown.panels) == len(SCORED)
+    assert len(shown.panels) == len(SHOWN)
     for panel in shown.panels:
         assert {line.name for line in panel.lines} >= {"truth", "this world", "slope of the log"}
 

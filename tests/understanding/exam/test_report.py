@@ -87,7 +87,15 @@ def test_the_card_says_how_many_are_passed_and_the_weakest_bound_of_each_section
     assert "1 of 5" in text
     assert "Cause and effect at least −0.25 in C2" in text
     assert "Time at least 0.35 in T1" in text
-    assert "It passes Title of C1. It fails Title of C2. 1 test did not hold" in text
+    assert "It passes “Title of C1”. It fails “Title of C2”. 1 test did not hold" in text
+    assert "1 test broke." in text
+
+
+def test_a_score_far_from_any_scale_does_not_break_the_card() -> None:
+    far = outcome("C4", Verdict.FAIL, Section.CAUSE, cell("noise", -1.0585503766529118e16))
+    text = text_of(render(replace(RESULT, tests=(far,))))
+    assert "at least −1.1e16 in C4" in text
+    assert "noise −1.1e16 −1.1e16 −1.1e16" in text, "the numbers of a chart are not those of its edge"
 
 
 def test_the_weakest_section_comes_first_and_what_was_not_graded_before_it() -> None:
@@ -101,6 +109,20 @@ def test_a_test_shows_its_picture_its_parts_and_what_examined_it() -> None:
     for shown in (
         "pusher", "block", "0.81 (0.76 to 0.86)", "the oracle", "must fail: action-blind", "gain in [0.8, 1.2]",
         "The block is pushed", "0123456789ab", "worldline exam vectors --seed 7", "persistence",
+    ):  # fmt: skip
+        assert shown in block, shown
+
+
+def test_a_test_shows_its_raw_figures_and_what_the_logs_do_not_tell() -> None:
+    first = replace(cell("pendulum", 0.4), raw={"loss": 0.25, "floor": 0.5, "ceiling": 0.0, "horizon": 43.0,
+                                                "last_with_skill": 38.0})  # fmt: skip
+    second = replace(cell("gusty", 0.4), score=None, note="NOT IDENTIFIABLE: no drill", raw={"b_hat": 2.5})
+    page = render(replace(RESULT, tests=(outcome("T1", Verdict.PARTIAL, Section.TIME, first, second),)))
+    block = text_of("</style>" + page.partition('id="T1"')[2].partition("</article>")[0])
+    for shown in (
+        "pendulum (h* 43, skill to step 38)", "gusty: NOT IDENTIFIABLE: no drill", "gusty 2.500",
+        "loss of this world loss of the floor loss of the ceiling h* (step) last step with low &gt; 0 b hat",
+        "pendulum 0.2500 0.5000 0 43 38",
     ):  # fmt: skip
         assert shown in block, shown
 

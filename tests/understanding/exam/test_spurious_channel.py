@@ -15,7 +15,15 @@ from worldline.labs.playing import explore
 from worldline.understanding.exam.bank import MarginalMean, as_world
 from worldline.understanding.exam.contract import Pool
 from worldline.understanding.exam.examining import Examined, examine
-from worldline.understanding.exam.spurious_channel import CURRICULUM, LAMP_ONLY, PLAIN, SpuriousChannel, Stoker, lamp_of
+from worldline.understanding.exam.spurious_channel import (
+    CURRICULUM,
+    LAMP_ONLY,
+    PLAIN,
+    TEMPTED,
+    SpuriousChannel,
+    Stoker,
+    lamp_of,
+)
 from worldline.understanding.exam.verdicts import verdict_of, weakest
 
 
@@ -54,7 +62,21 @@ def test_it_holds(test: SpuriousChannel, logs: dict[str, list[Episode]], examine
         assert verdict_of(found.oracle) is Verdict.PASS
         assert verdict_of(found.must_fail[LAMP_ONLY]) is Verdict.FAIL
         assert verdict_of(found.must_fail[PLAIN]) is not Verdict.PASS
-        assert max(cell.raw["least_squares"] for cell in found.oracle.cells) < 0.1
+        assert verdict_of(found.must_fail[TEMPTED]) is not Verdict.PASS
+
+
+def test_a_station_is_scored_where_its_lamp_tempts_who_can_express_the_law(examined: Examined) -> None:
+    shares = [cell.raw["tempted"] for cell in examined.oracle.cells]
+    assert shares == sorted(shares, reverse=True)  # the more, the oftener the lamp is right
+    assert [cell.score is not None for cell in examined.oracle.cells] == [share < 0.5 for share in shares]
+    assert shares[0] > 0.7
+    assert shares[2] < 0.3
+    _, middle, last = examined.must_fail[TEMPTED].cells
+    assert "tempts nobody" in examined.oracle.cells[0].note
+    assert last.score is not None
+    assert last.score.value == shares[2]
+    assert middle.score is None or middle.score.value < 0.5
+    assert not examined.must_fail[TEMPTED].conditions[-1].met
 
 
 def test_scenes_flip_one_thing_at_a_time(test: SpuriousChannel, examined: Examined) -> None:
@@ -80,9 +102,9 @@ def test_a_mixture_scores_its_share(test: SpuriousChannel, examined: Examined) -
     lit = (2 * scenes["lamps"] - 1)[:, :, None]
     for lamp in (0.0, 0.25, 0.6, 1.0):
         grade = test.grade(scenes, {"heats": lab.effect * ((1 - lamp) * sign + lamp * lit)}, examined.references)
-        for cell in grade.cells:
-            assert cell.score is not None
-            assert cell.score.value == pytest.approx(1 - lamp, abs=1e-6)
+        scored = [cell.score for cell in grade.cells if cell.score is not None]
+        assert scored
+        assert [one.value for one in scored] == pytest.approx([1 - lamp] * len(scored), abs=1e-6)
         assert all(one.met for one in grade.conditions) == (lamp <= 0.5)
 
 
@@ -108,7 +130,7 @@ def test_it_notices_what_is_wrong(test: SpuriousChannel, examined: Examined) -> 
 
 
 def test_a_lamp_that_tempts_nobody_is_not_scored(test: SpuriousChannel, examined: Examined) -> None:
-    references = replace(examined.references, floor=examined.references.oracle)
+    references = replace(examined.references, must_fail={TEMPTED: examined.references.oracle})
     grade = test.grade(examined.scenes, examined.references.oracle, references)
     assert all(cell.score is None and cell.note.startswith("gated") for cell in grade.cells)
     assert verdict_of(grade) is Verdict.INCONCLUSIVE

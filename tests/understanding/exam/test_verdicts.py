@@ -17,6 +17,7 @@ def cell(low: float, high: float, *, name: str = "part", p_half: float = 0.001, 
 
 GATED = Cell(name="still", score=None, note="gated: the best trivial model is as good as can be")
 WORSE = Cell(name="still", score=None, note=f"{GATED.note}; this one is worse")
+SILENT = Cell(name="gusty", score=None, note="NOT IDENTIFIABLE: nobody drilled", raw={"b_hat": 2.5})
 MET, UNMET = (Condition(name="gain in [0.8, 1.2]", met=met, found="1.0") for met in (True, False))
 
 
@@ -37,6 +38,12 @@ def grade(*cells: Cell, conditions: tuple[Condition, ...] = (), bugs: tuple[str,
         (grade(cell(-0.5, 0.2), cell(-0.3, -0.1)), Verdict.FAIL),
         (grade(cell(0.6, 0.9), bugs=("a leak",)), Verdict.FAIL),
         (grade(GATED), Verdict.INCONCLUSIVE),
+        (grade(cell(0.6, 0.9), SILENT), Verdict.PASS),
+        (grade(cell(0.1, 0.9), SILENT), Verdict.PARTIAL),
+        (grade(cell(-0.3, 0.0), SILENT), Verdict.FAIL),
+        (grade(SILENT, SILENT), Verdict.NOT_IDENTIFIABLE),
+        (grade(SILENT, GATED), Verdict.INCONCLUSIVE),
+        (grade(SILENT, bugs=("a leak",)), Verdict.FAIL),
         (grade(cell(0.6, 0.9), Cell(name="x", score=None, note="undefined for these answers")), Verdict.INCONCLUSIVE),
     ],
 )

@@ -189,7 +189,7 @@ class BeyondRange(ExamTest):
         return Exhibit(caption=caption, panels=panels)
 
     def _world_of(self, kind: str) -> str:
-        return f"{kind}-{self.pool}" + ("-pictures" if self.pixels else "")
+        return f"{kind}-{self.pool}" + ("-pixels" if self.pixels else "")
 
     def _parabola(self) -> Parabola:
         return Parabola(buoyancy=0.0 if self.pool is Pool.REPORT else 0.25, pictures=self.pixels)

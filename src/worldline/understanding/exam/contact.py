@@ -73,7 +73,7 @@ class ContactAndConstraint(ExamTest):
 
     def curricula(self) -> tuple[Curriculum, ...]:
         """Logs of the tilting table; see `ExamTest`."""
-        name = f"containers-{self.pool}" + ("-pictures" if self.pixels else "")
+        name = f"containers-{self.pool}" + ("-pixels" if self.pixels else "")
         return (Curriculum(name=name, make_lab=self._lab, num_episodes=self.num_episodes, num_steps=60),)
 
     def generate(self, seed: int) -> Arrays:

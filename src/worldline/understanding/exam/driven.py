@@ -22,7 +22,7 @@ from worldline.labs.elastic_pucks import ElasticPucks
 from worldline.labs.pendulum import Pendulum
 from worldline.labs.two_bodies import TwoBodies
 from worldline.understanding.exam.asking import history_of, means, packed, packed_history, unpacked
-from worldline.understanding.exam.contract import Curriculum, Pool
+from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool
 
 Floats = NDArray[np.floating]
 
@@ -111,6 +111,32 @@ def present(scenes: Arrays, system: str) -> dict[str, NDArray[np.generic]]:
 def damped_by(scenes: Arrays, system: str, damping: float) -> NDArray[np.bool_]:
     """Which scenes [E] have this damping."""
     return np.asarray(np.isclose(present(scenes, system)["damping"][:, 0].astype(float), damping))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrivenTest(ExamTest):
+    """A test of how the bodies of all three systems go on.
+
+    Args:
+        num_scenes: rollouts of each system; a third of them with each damping.
+    """
+
+    num_scenes: int = 300
+
+    def lab(self, system: str) -> Driven:
+        """The lab of the pool."""
+        return lab_of(system, self.pool, pixels=self.pixels)
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """One for each system; all such tests learn from the same."""
+        return curricula_of(self.pool, pixels=self.pixels)
+
+    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """See `ExamTest`; per system and moving signal [E, T, *shape]."""
+        answers: dict[str, NDArray[np.generic]] = {}
+        for system in SYSTEMS:
+            answers |= predictions(worlds[system], self.lab(system), scenes, system)
+        return answers
 
 
 @final

@@ -28,19 +28,16 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Cell, Condition, Grade
-from worldline.contracts.world import World
 from worldline.engines.trivial import Persistence
 from worldline.labs.driven import DAMPINGS, Driven
 from worldline.understanding.exam.asking import packed, unpacked
 from worldline.understanding.exam.bank import as_world
-from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
+from worldline.understanding.exam.contract import References, Section
 from worldline.understanding.exam.driven import (
     SYSTEMS,
+    DrivenTest,
     Simulated,
-    curricula_of,
     damped_by,
-    lab_of,
-    predictions,
     present,
     rollouts,
 )
@@ -53,11 +50,10 @@ SHORTEST, LONGEST = 0.8, 1.25
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class WorkAndEnergy(ExamTest):
+class WorkAndEnergy(DrivenTest):
     """The test.
 
     Args:
-        num_scenes: rollouts of each system; a third of them with each damping.
         num_steps: T.
     """
 
@@ -67,32 +63,20 @@ class WorkAndEnergy(ExamTest):
     claim: ClassVar[str] = "Energy changes by the work that is done and by what the medium takes, and by nothing else."
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 30}
 
-    num_scenes: int = 300
     num_steps: int = 40
-
-    def curricula(self) -> tuple[Curriculum, ...]:
-        """One for each system; T1 learns from the same."""
-        return curricula_of(self.pool, pixels=self.pixels)
 
     def generate(self, seed: int) -> Arrays:
         """See `rollouts`, by "system.*"."""
         scenes: dict[str, NDArray[np.generic]] = {}
         for number, system in enumerate(SYSTEMS):
             rng = np.random.default_rng((seed, number))
-            scenes |= packed(system, rollouts(self._lab(system), self.num_scenes, self.num_steps, rng))
+            scenes |= packed(system, rollouts(self.lab(system), self.num_scenes, self.num_steps, rng))
         return scenes
-
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """See `ExamTest`; per system and moving signal [E, T, *shape]."""
-        answers: dict[str, NDArray[np.generic]] = {}
-        for system in SYSTEMS:
-            answers |= predictions(worlds[system], self._lab(system), scenes, system)
-        return answers
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """See `ExamTest`; the floor is that energy stays, whatever is best on a pilot."""
         del pilot
-        labs = {system: self._lab(system) for system in SYSTEMS}
+        labs = {system: self.lab(system) for system in SYSTEMS}
 
         def asked(**knowledge: bool) -> Arrays:
             worlds = {system: as_world(Simulated(lab=lab, **knowledge)) for system, lab in labs.items()}
@@ -117,7 +101,7 @@ class WorkAndEnergy(ExamTest):
         cells: list[Cell] = []
         conditions = []
         for system in SYSTEMS:
-            lab = self._lab(system)
+            lab = self.lab(system)
             due = energies(lab, scenes, unpacked(scenes, f"{system}.truth"), system)
             found = energies(lab, scenes, unpacked(answers, system), system)
             for damping in DAMPINGS:
@@ -151,14 +135,11 @@ class WorkAndEnergy(ExamTest):
         )
 
     def _line(self, name: str, scenes: Arrays, arrays: Arrays, system: str, damping: float) -> Line:
-        lab, scene = self._lab(system), int(np.flatnonzero(damped_by(scenes, system, damping))[0])
+        lab, scene = self.lab(system), int(np.flatnonzero(damped_by(scenes, system, damping))[0])
         group = f"{system}.truth" if name == "truth" else system
         energy = energies(lab, scenes, unpacked(arrays, group), system)[scene]
         time = np.arange(len(energy)) * float(lab.schema.step_s or 1.0)
         return Line(name=name, x=tuple(time.tolist()), y=tuple(energy.tolist()))
-
-    def _lab(self, system: str) -> Driven:
-        return lab_of(system, self.pool, pixels=self.pixels)
 
 
 def energies(lab: Driven, scenes: Arrays, path: Arrays, system: str) -> Float[np.ndarray, "E steps"]:

@@ -43,7 +43,7 @@ def puck(pool: Pool, *, pictures: bool = False, **shift: Any) -> GustyPuck:
 def curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
     """The logs of C4, U1 and U3: one world learns from them."""
     return Curriculum(
-        name=f"gusty-puck-{pool.value}{'-pictures' if pixels else ''}",
+        name=f"gusty-puck-{pool.value}{'-pixels' if pixels else ''}",
         make_lab=partial(puck, pool, pictures=pixels),
         num_episodes=NUM_EPISODES,
         num_steps=NUM_STEPS,

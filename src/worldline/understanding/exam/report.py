@@ -39,9 +39,20 @@ _MEANINGS: Final = {
     Verdict.NOT_IDENTIFIABLE: "The logs do not tell this, whatever the model.",
     Verdict.INCONCLUSIVE: "The interval includes both a pass and a fail.",
 }
+HORIZON: Final = "horizon"
+"""The raw figure h*: steps for which anybody could foretell."""
+LAST: Final = "last_with_skill"
+"""The raw figure: last step at which the lower end of the skill is above 0."""
+_RAW: Final = {
+    "loss": "loss of this world",
+    "floor": "loss of the floor",
+    "ceiling": "loss of the ceiling",
+    "marginal": "loss of the mean",
+    HORIZON: "h* (step)",
+    LAST: "last step with low > 0",
+}
 _AXIS: Final = (-0.5, 0.0, 0.5, 1.0)
-_LEAST: Final = -0.5
-"""Scores below it are drawn at the edge."""
+"""Scores beyond its ends are drawn at the edge."""
 
 
 def render(result: ExamResult) -> str:
@@ -72,13 +83,21 @@ def _lede(result: ExamResult) -> str:
     failed = [one for one in result.tests if one.verdict is Verdict.FAIL]
     parts = []
     if passed:
-        parts.append(f"It passes {listing([one.title for one in passed])}.")
+        parts.append(f"It passes {_quoted(passed)}.")
     if failed:
-        parts.append(f"It fails {listing([one.title for one in failed])}.")
+        parts.append(f"It fails {_quoted(failed)}.")
     void = [one for one in result.tests if one.verdict is Verdict.VOID]
     if void:
         parts.append(f"{plural(len(void), 'test')} did not hold in this run and gave no grade.")
+    broke = [one for one in result.tests if one.verdict is Verdict.ERROR]
+    if broke:
+        parts.append(f"{plural(len(broke), 'test')} broke.")
     return " ".join(parts) or "Nothing could be told in this run."
+
+
+def _quoted(tests: Sequence[TestResult]) -> str:
+    """Their titles, some of which are sentences."""
+    return listing([f"\N{LEFT DOUBLE QUOTATION MARK}{one.title}\N{RIGHT DOUBLE QUOTATION MARK}" for one in tests])
 
 
 def _sections(tests: Sequence[TestResult]) -> list[Section]:
@@ -129,6 +148,7 @@ def _test(one: TestResult, command: str) -> Html:
     if one.exhibit is not None:
         parts.append(_exhibit(one.exhibit))
     parts += _scores(one)
+    parts += _raw(one)
     parts += [_conditions(one)] if any(seed.grade and seed.grade.conditions for seed in one.seeds) else []
     parts.append(_reproduce(one, command))
     return tag("article", {"class": "block", "id": one.code}, *parts)
@@ -185,11 +205,11 @@ def _panel(panel: Panel, styles: dict[str, str]) -> Html:
 def _scores(one: TestResult) -> list[Html]:
     """Every part of the test for every training, then the oracle and what must fail at their weakest."""
     rows: list[Dot] = []
-    many = len([seed for seed in one.seeds if seed.grade is not None]) > 1
+    many = _many(one)
     for seed in one.seeds:
         for cell in () if seed.grade is None else seed.grade.cells:
             if cell.score is not None:
-                name = f"{cell.name}, training {seed.seed}" if many else cell.name
+                name = f"{cell.name}{_reach(cell)}{f', training {seed.seed}' if many else ''}"
                 rows.append(_dot(name, cell.score, _DOTS.get(_tone(seed.verdict), "world")))
     references = [("the oracle", one.oracle, "ceiling")] if one.oracle else []
     references += [(f"must fail: {name}", grade, "floor") for name, grade in one.must_fail.items()]
@@ -213,14 +233,43 @@ def _scores(one: TestResult) -> list[Html]:
     return [tag("div", {"class": "scores"}, interval_chart(chart))]
 
 
+def _reach(cell: Cell) -> str:
+    """How far ahead anybody could foretell, and how far this world has skill, where a test tells it."""
+    if HORIZON not in cell.raw or LAST not in cell.raw:
+        return ""
+    return f" (h* {number(cell.raw[HORIZON])}, skill to step {number(cell.raw[LAST])})"
+
+
+def _raw(one: TestResult) -> list[Html]:
+    """The figures behind each part for every training, in the test's own units, folded away."""
+    found = [(cell, seed.seed) for seed in one.seeds if seed.grade for cell in seed.grade.cells if cell.raw]
+    names = list(dict.fromkeys(name for cell, _ in found for name in cell.raw))
+    if not names:
+        return []
+    many = _many(one)
+    rows = [
+        [
+            cell.name,
+            *([str(training)] if many else []),
+            *(number(cell.raw[name], 4) if name in cell.raw else "" for name in names),
+        ]
+        for cell, training in found
+    ]
+    head = ("part", *(["training"] if many else []), *(_RAW.get(name, name.replace("_", " ")) for name in names))
+    units = "in the units of the test; a ceiling of 0 is the truth"
+    summary = tag("summary", {}, "Raw figures")
+    return [tag("details", {}, summary, table(head, rows, caption=f"Raw figures of {one.code}, {units}"))]
+
+
 def _dot(name: str, score: Score, style: str) -> Dot:
     text = f"{_plain(score.value)} ({_plain(score.low)} to {_plain(score.high)})"
-    low, high = max(score.low, _LEAST), min(max(score.high, _LEAST), 1.0)
-    return Dot(label=name, value=max(score.value, _LEAST), low=low, high=high, text=text, style=style)
+    return Dot(label=name, value=score.value, low=score.low, high=score.high, text=text, style=style)
 
 
 def _plain(value: float) -> str:
-    """A score: two decimals, a real minus."""
+    """A score: two decimals, a real minus; two digits of what is far from any scale."""
+    if abs(value) >= 100:
+        return number(value, 2)
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
 
 
@@ -259,6 +308,11 @@ def _notes(result: ExamResult) -> list[Html]:
 def _cells(one: TestResult) -> list[Cell]:
     grades: list[Grade] = [seed.grade for seed in one.seeds if seed.grade is not None]
     return [cell for grade in grades for cell in grade.cells]
+
+
+def _many(one: TestResult) -> bool:
+    """Whether more than one training was graded."""
+    return sum(seed.grade is not None for seed in one.seeds) > 1
 
 
 def _tone(verdict: Verdict) -> str:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from worldline.contracts.episode import Arrays
-from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
-from worldline.errors import InputError
+from worldline.contracts.evaluation import Grade, Score, Verdict
 from worldline.understanding.exam.contract import ExamTest, Section
 from worldline.understanding.exam.examining import Examined
 from worldline.understanding.exam.exhibit import Exhibit
@@ -98,25 +97,6 @@ class ExamResult:
         return tuple(one.code for one in self.tests if one.verdict is Verdict.ERROR)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """How much higher one sitter scores than another in the same scenes.
-
-    Args:
-        code: of the test.
-        cell: its part.
-        value: the difference.
-        low: lower end at 95 %, over scenes.
-        high: upper end.
-    """
-
-    code: str
-    cell: str
-    value: float
-    low: float
-    high: float
-
-
 def result(
     test: ExamTest, examined: Examined, answers: Mapping[int, Arrays | SeedGrade], elapsed_s: float
 ) -> TestResult:
@@ -191,25 +171,6 @@ def section_weakest(tests: Sequence[TestResult], section: Section) -> tuple[Test
     return min(found, key=lambda pair: pair[1].low) if found else None
 
 
-def differences(ours: TestResult, theirs: TestResult) -> tuple[Difference, ...]:
-    """How much higher `ours` scores than `theirs`, cell by cell, in their first seeds, paired by scene.
-
-    Raises:
-        InputError: they are not of the same scenes.
-    """
-    if (ours.code, ours.scenes) != (theirs.code, theirs.scenes):
-        raise InputError(
-            f"{ours.code} was asked about other scenes in the two exams ({ours.scenes[:12]} and {theirs.scenes[:12]}), "
-            "so nothing can be paired. Run both with the same --seed, generators and version."
-        )
-    pairs = zip(_cells(ours), _cells(theirs), strict=True) if _names(ours) == _names(theirs) else ()
-    return tuple(
-        _difference(ours.code, one.name, one.score, other.score)
-        for one, other in pairs
-        if one.score is not None and other.score is not None
-    )
-
-
 def without_draws(one: TestResult) -> TestResult:
     """The result as it is stored."""
     return replace(
@@ -237,21 +198,6 @@ def _graded(test: ExamTest, examined: Examined, seed: int, answers: Arrays | See
         return answers
     grade = test.grade(examined.scenes, answers, examined.references)
     return SeedGrade(seed=seed, verdict=verdict_of(grade), grade=grade)
-
-
-def _cells(one: TestResult) -> tuple[Cell, ...]:
-    grade = one.seeds[0].grade
-    return () if grade is None else grade.cells
-
-
-def _names(one: TestResult) -> list[str]:
-    return [cell.name for cell in _cells(one)]
-
-
-def _difference(code: str, cell: str, ours: Score, theirs: Score) -> Difference:
-    draws = np.asarray(ours.draws) - np.asarray(theirs.draws)
-    low, high = np.nanquantile(draws, (0.025, 0.975))
-    return Difference(code=code, cell=cell, value=ours.value - theirs.value, low=float(low), high=float(high))
 
 
 def _bare(grade: Grade) -> Grade:

@@ -7,16 +7,20 @@ effect|). The lamp's effect is the mean size of what flipping it changes, so tha
 mean change, so that only what goes one way counts. Which combination comes first is drawn for each scene and station:
 who takes one station's levers for another's finds no effect.
 
-Beside the score: the action's effect is at least half of the true one. Must fail: a model that reads the lamp only; and
-a plain empirical-risk model, the least squares of the trivial bank on all signals. Where that one scores a half or more
-the lamp tempts nobody, and the station is not scored.
+Beside the score: the action's effect is at least half of the true one. The plain empirical-risk model that has to be
+tempted is least squares on the heat, the lamp and the product of the levers: it can find what they do, and leans on the
+lamp the more the oftener that is right. Where it scores a half or more the lamp tempts nobody, and the station is not
+scored. From the exam's logs it scores 0.83 to 0.84, 0.49 to 0.54 and 0.18 (seeds 0 and 1 of both pools): station_99 is
+scored, station_80 is not, and station_95 is where the log makes it tempt (seed 1 of both pools, and not seed 0).
+
+Must fail: a model that reads the lamp only; the least squares of the trivial bank on all signals, which has no word for
+the product; and least squares that has it, which finds too little of the levers' effect where it is tempted most.
 
 Deviations from the plan, and why: an effect of the levers the wrong way round counts against a world, as it would else
 score as high as the right one. With an action that shows its effect plainly, least squares gets it right from any
 log, and no lamp tempts. Here the action is two levers, whose effect is that of their product: it is in the log for
 anyone who looks at them together, as they decide every step, and is still harder to find than one bright number that
-comes first and is right in 99 steps of a hundred. Least squares on the signals as they are cannot express it at all;
-least squares that is given the product too still leans on the lamp (see `benchmarks/LOG.md`).
+comes first and is right in 99 steps of a hundred. UNSUPPORTED is said of a station, as a gate, and not of the test.
 """
 
 from __future__ import annotations
@@ -57,6 +61,7 @@ LEAST_EFFECT: Final = 0.5
 """Share of the true effect of the action, that a PASS needs."""
 LAMP_ONLY: Final = "lamp only"
 PLAIN: Final = "least squares"
+TEMPTED: Final = "least squares with the product"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,7 @@ class SpuriousChannel(ExamTest):
         return {"heats": every.reshape(len(every), 2, 2, len(STATIONS))}
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """The floor is the plain empirical-risk model, which has to be tempted; the ceiling is the truth."""
+        """The floor reads the lamp only, which scores 0; the ceiling is the truth; who has to be tempted must fail."""
         del pilot
         lab, episodes = lamp_of(self.pool), logs[CURRICULUM]
         seen = replace(self, pixels=False)  # they read the vectors, whatever worlds see
@@ -128,25 +133,29 @@ class SpuriousChannel(ExamTest):
         def answers(engine: Engine) -> Arrays:
             return seen.ask({CURRICULUM: as_world(engine)}, scenes)
 
-        plain = answers(Linear.fit(episodes, lab.schema, context=1))
+        by_lamp = answers(Stoker.by_lamp(episodes, lab.schema))
         return References(
-            floor=plain,
+            floor=by_lamp,
             ceiling={"heats": np.repeat(scenes["truth"][:, None], 2, 1)},
             oracle=answers(Stoker.lawful(lab)),
-            must_fail={LAMP_ONLY: answers(Stoker.by_lamp(episodes, lab.schema)), PLAIN: plain},
-            floor_name=PLAIN,
+            must_fail={
+                LAMP_ONLY: by_lamp,
+                PLAIN: answers(Linear.fit(episodes, lab.schema, context=1)),
+                TEMPTED: answers(Stoker.tempted(episodes, lab.schema)),
+            },
+            floor_name=LAMP_ONLY,
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
         """A cell for each station, and the gate of each; see the module."""
         cells, conditions = [], []
         for number, station in enumerate(STATIONS):
-            found, tempted = (_effects(scenes, one, number) for one in (answers, references.floor))
-            plain = float(_action_share(tempted)(np.ones((1, len(tempted.lamp))))[0])
+            found, tempted = (_effects(scenes, one, number) for one in (answers, references.must_fail[TEMPTED]))
+            withstood = float(_action_share(tempted)(np.ones((1, len(tempted.lamp))))[0])
             raw = rounded(lamp_effect=found.lamp.mean(), action_effect=found.action.mean(),
-                          true_effect=found.true.mean(), least_squares=plain)  # fmt: skip
-            if plain >= HALF:
-                note = f"gated: the lamp tempts nobody, least squares scores {plain:.2f}"
+                          true_effect=found.true.mean(), tempted=withstood)  # fmt: skip
+            if withstood >= HALF:
+                note = f"gated: the lamp tempts nobody, {TEMPTED} scores {withstood:.2f}"
                 cells.append(Cell(name=station.name, score=None, raw=raw, note=note))
                 continue
             cells.append(cell(station.name, _action_share(found), len(found.lamp), raw=raw))
@@ -165,8 +174,8 @@ class SpuriousChannel(ExamTest):
         shown = {
             "truth": references.ceiling,
             "this world": answers,
-            PLAIN: references.floor,
-            LAMP_ONLY: references.must_fail[LAMP_ONLY],
+            TEMPTED: references.must_fail[TEMPTED],
+            LAMP_ONLY: references.floor,
         }
         places = tuple(100 * station.follows for station in STATIONS)
         lines: dict[str, list[Line]] = {"levers": [], "lamp": []}
@@ -208,37 +217,42 @@ def lamp_of(pool: Pool, *, pictures: bool = False) -> Lamp:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stoker(Engine):
-    """Says: keep * heat + effect, with the sign of what the levers do, or of what the lamp last showed.
+    """Says: keep * heat + lamp * its sign + joined * the sign of what the levers do + product * that of the levers.
+
+    The lamp's sign is 1 where it was last lit, else -1; that of the levers is 1 where they point the same way, else -1.
 
     Args:
         schema: of the logs.
         keep: [K], share of the heat that is left after a step.
-        effect: [K], degC.
-        heeds_lamp: whether it looks at the lamp, and not at the levers.
+        lamp: [K], degC.
+        joined: [K], degC.
+        product: [K], degC.
     """
 
     schema: Schema
     keep: Float[np.ndarray, "K"]
-    effect: Float[np.ndarray, "K"]
-    heeds_lamp: bool
+    lamp: Float[np.ndarray, "K"]
+    joined: Float[np.ndarray, "K"]
+    product: Float[np.ndarray, "K"]
 
     @classmethod
     def lawful(cls, lab: Lamp) -> Stoker:
         """Who knows the law, but not the noise."""
-        every = np.ones(len(STATIONS))
-        return cls(schema=lab.schema, keep=KEEP * every, effect=lab.effect * every, heeds_lamp=False)
+        none, every = np.zeros(len(STATIONS)), np.ones(len(STATIONS))
+        return cls(schema=lab.schema, keep=KEEP * every, lamp=none, joined=lab.effect * every, product=none)
 
     @classmethod
     def by_lamp(cls, episodes: Sequence[Episode], schema: Schema) -> Stoker:
         """Heat regressed on the heat before and the lamp."""
-        every = stacked(list(episodes)).observations
-        fitted = []
-        for station in STATIONS:
-            heat, lamp = every[station.heat].astype(float), every[station.lamp].astype(float)
-            table = np.stack([heat[:, :-1].ravel(), 2 * lamp[:, :-1].ravel() - 1], 1)
-            fitted.append(np.linalg.lstsq(table, heat[:, 1:].ravel(), rcond=None)[0])
-        keep, effect = np.stack(fitted, 1)
-        return cls(schema=schema, keep=keep, effect=effect, heeds_lamp=True)
+        keep, lamp, _ = _regressed(episodes, sees_levers=False)
+        none = np.zeros(len(STATIONS))
+        return cls(schema=schema, keep=keep, lamp=lamp, joined=none, product=none)
+
+    @classmethod
+    def tempted(cls, episodes: Sequence[Episode], schema: Schema) -> Stoker:
+        """Heat regressed on the heat before, the lamp and the product of the levers."""
+        keep, lamp, product = _regressed(episodes, sees_levers=True)
+        return cls(schema=schema, keep=keep, lamp=lamp, joined=np.zeros(len(STATIONS)), product=product)
 
     def describe(self) -> Card:
         """What this engine is."""
@@ -250,7 +264,7 @@ class Stoker(Engine):
             predicts=HEATS,
             context=1,
             deterministic=True,
-            heeds_actions=not self.heeds_lamp,
+            heeds_actions=bool(self.joined.any() or self.product.any()),
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:
@@ -272,12 +286,25 @@ class Stoker(Engine):
         lit = np.concatenate([belief[station.lamp] for station in STATIONS], -1)[:, None] > HALF
         path = []
         for step in range(size.horizon):
-            levers = np.stack([future.actions[station.levers][:, :, step] for station in STATIONS], -2)
-            sign = np.where(lit if self.heeds_lamp else together(levers.astype(float)), 1.0, -1.0)
-            heats = self.keep * heats + self.effect * sign
+            levers = np.stack([future.actions[one.levers][:, :, step].astype(float) for one in STATIONS], -2)
+            by_levers = self.joined * np.where(together(levers), 1.0, -1.0) + self.product * levers.prod(-1)
+            heats = self.keep * heats + self.lamp * np.where(lit, 1.0, -1.0) + by_levers
             path.append(np.broadcast_to(heats, (size.num_worlds, size.num_versions, len(STATIONS))))
         every = np.stack(path, 2).astype(np.float32)[:, :, None]
         return Samples(signals={name: every[..., [number]] for number, name in enumerate(HEATS)})
+
+
+def _regressed(episodes: Sequence[Episode], *, sees_levers: bool) -> Float[np.ndarray, "3 K"]:
+    """Least squares of each station's heat: shares of the heat before, the lamp, and the product of the levers."""
+    every = stacked(list(episodes))
+    fitted = np.zeros((3, len(STATIONS)))
+    for number, station in enumerate(STATIONS):
+        heat, lamp = (every.observations[name].astype(float)[..., 0] for name in (station.heat, station.lamp))
+        columns = [heat[:, :-1], 2 * lamp[:, :-1] - 1]
+        columns += [every.actions[station.levers].astype(float).prod(-1)] if sees_levers else []
+        table = np.stack([column.ravel() for column in columns], 1)
+        fitted[: len(columns), number] = np.linalg.lstsq(table, heat[:, 1:].ravel(), rcond=None)[0]
+    return fitted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -239,7 +239,7 @@ class Effect:
 
     def cell(self, name: str, **beside: float) -> Cell:
         """The score, with its raw figures and others."""
-        raw = rounded(loss=self.error.mean(), floor=self.size.mean(), gain=self.gain, **beside)
+        raw = rounded(loss=self.error.mean(), floor=self.size.mean(), ceiling=0.0, gain=self.gain, **beside)
         return cell(name, self.statistic, len(self.size), raw=raw)
 
 

@@ -14,6 +14,10 @@ ORACLE_SHARE: Final = 0.9
 BREAKS_AT: Final = 0.25
 """Score of a model that must fail at which the test is void, however wide its interval."""
 ALPHA: Final = 0.05
+GATED: Final = "gated"
+"""Begins the note of a cell that is not scored because the best trivial model is as good as can be."""
+UNKNOWABLE: Final = str(Verdict.NOT_IDENTIFIABLE)
+"""Begins the note of a cell that is shown and not scored, because the logs do not tell it whatever the model."""
 
 _WORST_FIRST: Final = (
     Verdict.VOID,
@@ -36,12 +40,17 @@ def weakest(grade: Grade) -> Cell | None:
 
 
 def verdict_of(grade: Grade) -> Verdict:
-    """PASS, PARTIAL, FAIL or INCONCLUSIVE, from the scores and conditions; a bug fails whatever the scores."""
+    """PASS, PARTIAL, FAIL or INCONCLUSIVE, from the scores and conditions; a bug fails whatever the scores.
+
+    Cells that the logs do not tell count neither for nor against; where there are no others, it is NOT IDENTIFIABLE.
+    """
     scores = [cell.score for cell in grade.cells if cell.score is not None]
-    undefined = [cell for cell in grade.cells if cell.score is None and not cell.note.startswith("gated")]
+    undefined = [cell for cell in grade.cells if cell.score is None and not cell.note.startswith((GATED, UNKNOWABLE))]
     worse = [cell for cell in grade.cells if cell.score is None and cell.note.endswith("worse")]
     if grade.bugs or any(score.high <= 0 for score in scores):
         return Verdict.FAIL
+    if all(cell.score is None and cell.note.startswith(UNKNOWABLE) for cell in grade.cells):
+        return Verdict.NOT_IDENTIFIABLE
     if not scores or undefined:
         return Verdict.INCONCLUSIVE
     met = all(condition.met for condition in grade.conditions) and not worse

@@ -137,10 +137,10 @@ class ViolationOfExpectation(ExamTest):
 
     def curricula(self) -> tuple[Curriculum, ...]:
         """One: every kind of stage, possible events only."""
-        pictures = "-pixels" if self.pixels else ""
+        pixels = "-pixels" if self.pixels else ""
         return (
             Curriculum(
-                name=f"{CURRICULUM}-{self.pool}{pictures}",
+                name=f"{CURRICULUM}-{self.pool}{pixels}",
                 make_lab=self._lab,
                 num_episodes=self.num_episodes,
                 num_steps=30,
