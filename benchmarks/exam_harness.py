@@ -2,7 +2,8 @@
 
 Run: .venv/bin/python benchmarks/exam_harness.py [--part synthetic|real|published] [--runs 200] [--tests C3 T3]
 Writes benchmarks/results/exam_harness.json, or the part of it. On one idle thread a minute for the synthetic and the
-published part, and two hours for the real one, of which the first six tests take a quarter.
+published part, and hours for the real one, whose first five tests take a quarter of an hour. Tests are written one by
+one, those of earlier runs stay, and --seconds bounds each: then the seeds count that are done by then.
 
 Parts, each told in its own file beside this one:
 

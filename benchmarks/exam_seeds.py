@@ -6,8 +6,8 @@ models that must fail, and, where their true score is known whatever the seed:
 * floor: the references' own answers, or what does not depend on what was seen; 0 in every cell, by definition.
 * floor with noise: the same, with Gaussian noise of a tenth of the deviation of the oracle's answers. Below 0.
 * half: the oracle's answers to scenes drawn with chance a half, the floor's to the others. 0.5 in every cell (C4: in
-  "noise"), the boundary of a PASS, with the spread over scenes that the test's own losses have. In C1, C3, P2 and T2 it
-  cannot meet all conditions, so that there its cells alone tell something.
+  "noise"), the boundary of a PASS, with the spread over scenes that the test's own losses have. Where it can hardly
+  meet a test's conditions (C1, P2, T2: half of a gain, a path or a slope), its cells alone tell something.
 
 Tests are in the order of what a seed takes. Where the time given to a test is over, those seeds count that are done.
 """
