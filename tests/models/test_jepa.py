@@ -714,7 +714,8 @@ def test_what_comes_into_sight_near_its_mean_does_not_weigh_more() -> None:
     net.fit_normaliser(seen)
     assert net.vectors is not None
     centre = net.vectors.normaliser.mean[0] + 1e-3 * net.vectors.normaliser.deviation[0]
-    blind = replace(seen, observations={**seen.observations, "heat": torch.full_like(seen.observations["heat"], centre)})
+    heat = torch.full_like(seen.observations["heat"], centre)
+    blind = replace(seen, observations={**seen.observations, "heat": heat})
     for entry in range(8):
         blind = hide(blind, "heat", entry, 0)
     with torch.no_grad():

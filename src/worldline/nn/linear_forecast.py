@@ -74,7 +74,7 @@ class LinearForecast(nn.Module):
     """[size], root mean square of what the forecast from the longest past misses; where a stretch was not all
     observed, it misses all of a change."""
     misses: list[Tensor]
-    """Of the forecast from one step, from two, and so on, over all stretches that were observed, as `fit` found them."""
+    """Of the forecast from one step, from two, and so on, over all stretches that were observed; from `fit`."""
 
     def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
         super().__init__()
