@@ -82,7 +82,7 @@ class WorkAndEnergy(ExamTest):
             scenes |= packed(system, rollouts(self._lab(system), self.num_scenes, self.num_steps, rng))
         return scenes
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """See `ExamTest`; per system and moving signal [E, T, *shape]."""
         answers: dict[str, NDArray[np.generic]] = {}
         for system in SYSTEMS:
@@ -96,10 +96,10 @@ class WorkAndEnergy(ExamTest):
 
         def asked(**knowledge: bool) -> Arrays:
             worlds = {system: as_world(Simulated(lab=lab, **knowledge)) for system, lab in labs.items()}
-            return self.ask(worlds, scenes)
+            return self.question(worlds, scenes)
 
         still = {s: as_world(Persistence.fit(logs[s], lab.schema)) for s, lab in labs.items()}
-        persistence = self.ask(still, scenes)
+        persistence = self.question(still, scenes)
         return References(
             floor=persistence,
             oracle=asked(),
@@ -158,7 +158,7 @@ class WorkAndEnergy(ExamTest):
         return Line(name=name, x=tuple(time.tolist()), y=tuple(energy.tolist()))
 
     def _lab(self, system: str) -> Driven:
-        return lab_of(system, self.pool, pixels=self.pixels)
+        return lab_of(system, self.pool)
 
 
 def energies(lab: Driven, scenes: Arrays, path: Arrays, system: str) -> Float[np.ndarray, "E steps"]:

@@ -96,7 +96,7 @@ class TrustedHorizon(ExamTest):
             scenes |= {**found, **packed(f"{system}.twin", twin)}
         return scenes
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """See `ExamTest`; per system and moving signal [E, T, *shape]."""
         answers: dict[str, NDArray[np.generic]] = {}
         for system in SYSTEMS:
@@ -109,8 +109,8 @@ class TrustedHorizon(ExamTest):
         banks = {system: bank(logs[system], lab.schema) for system, lab in labs.items()}
         names = list(banks[SYSTEMS[0]])
         asked = {name: {system: banks[system][name] for system in SYSTEMS} for name in names}
-        piloted = [self.ask(worlds, pilot) for worlds in asked.values()]
-        trivial = {name: self.ask(worlds, scenes) for name, worlds in asked.items()}
+        piloted = [self.question(worlds, pilot) for worlds in asked.values()]
+        trivial = {name: self.question(worlds, scenes) for name, worlds in asked.items()}
         floor: dict[str, NDArray[np.generic]] = {name: np.zeros_like(v) for name, v in trivial[names[0]].items()}
         chosen: Counter[str] = Counter()
         for system, damping in _cells():
@@ -125,7 +125,7 @@ class TrustedHorizon(ExamTest):
         oracle = {system: as_world(Simulated(lab=lab)) for system, lab in labs.items()}
         return References(
             floor=floor,
-            oracle=self.ask(oracle, scenes),
+            oracle=self.question(oracle, scenes),
             must_fail={name: trivial[name] for name in MUST_FAIL},
             floor_name=", ".join(f"{name} ({count} steps)" for name, count in chosen.most_common()),
         )
@@ -201,7 +201,7 @@ class TrustedHorizon(ExamTest):
         return Line(name=name, x=tuple(map(float, range(1, len(skill) + 1))), y=tuple(skill.tolist()))
 
     def _lab(self, system: str) -> Driven:
-        return lab_of(system, self.pool, pixels=self.pixels)
+        return lab_of(system, self.pool)
 
 
 def _cells() -> Iterator[tuple[str, float]]:
