@@ -187,7 +187,9 @@ class DelayedActuator(Lab, Configured, Draws):
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture, of which the valves are part; see `Draws`."""
-        return self.draw(shown["temperatures"], shown["valves"]) if "valves" in shown else None
+        if "valves" not in shown:
+            return None
+        return self.draw(shown["temperatures"].astype(float), shown["valves"].astype(float))
 
     def _observe(self) -> dict[str, Any]:
         shown: dict[str, Any] = {"temperatures": (self._excess + AMBIENT).astype(np.float32)}
