@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode, History
+from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world import Constraint, Goal, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.errors import ConfigError, InputError
 from worldline.labs.abilities import Draws
@@ -47,13 +48,28 @@ def pictured(history: History, lab: Lab) -> History:
         known = np.asarray(history.observed.get(CAMERA.name, np.ones(lead, bool)), dtype=bool)
     else:
         pictures, known = _drawn(history, lab, [signal.name for signal in vectors], lead)
+    shown = replace(
+        history,
+        observations={CAMERA.name: pictures, **history.observations},
+        observed={**history.observed, CAMERA.name: known},
+    )
+    return without_vectors(shown, lab.schema)
+
+
+def without_vectors(history: History, schema: Schema) -> History:
+    """The history with nothing observed but pictures: all else holds zeros.
+
+    Args:
+        history: [..., H, *shape].
+        schema: of its signals.
+    """
+    kept = {name: value for name, value in history.observations.items() if schema[name].kind is Kind.IMAGE}
+    hidden = {name: value for name, value in history.observations.items() if name not in kept}
+    unseen = {name: np.zeros(value.shape[: value.ndim - len(schema[name].shape)], bool) for name, value in hidden.items()}
     return replace(
         history,
-        observations={
-            CAMERA.name: pictures,
-            **{signal.name: np.zeros_like(history.observations[signal.name]) for signal in vectors},
-        },
-        observed={CAMERA.name: known, **{signal.name: np.zeros(lead, bool) for signal in vectors}},
+        observations={**kept, **{name: np.zeros_like(value) for name, value in hidden.items()}},
+        observed={**{name: flags for name, flags in history.observed.items() if name in kept}, **unseen},
     )
 
 
