@@ -93,6 +93,7 @@ def film(store: Store) -> Recipe:
         model_config=replace(
             base.model_config,
             constant_size=0,
+            channels=48,
             memory="gru",
             context=context,
             memory_size=128,

@@ -49,8 +49,8 @@ from worldline.understanding.exam.results import (
 )
 from worldline.understanding.exam.verdicts import flaws
 from worldline.workflows.manifest import device, versions
-from worldline.workflows.record import record
 from worldline.workflows.reading import unread
+from worldline.workflows.record import record
 from worldline.workflows.sitters import Sitter, Terms
 from worldline.workflows.stage import Stage
 from worldline.worlds.bundled import save_world

@@ -65,7 +65,9 @@ def without_vectors(history: History, schema: Schema) -> History:
     """
     kept = {name: value for name, value in history.observations.items() if schema[name].kind is Kind.IMAGE}
     hidden = {name: value for name, value in history.observations.items() if name not in kept}
-    unseen = {name: np.zeros(value.shape[: value.ndim - len(schema[name].shape)], bool) for name, value in hidden.items()}
+    unseen = {
+        name: np.zeros(value.shape[: value.ndim - len(schema[name].shape)], bool) for name, value in hidden.items()
+    }
     return replace(
         history,
         observations={**kept, **{name: np.zeros_like(value) for name, value in hidden.items()}},
