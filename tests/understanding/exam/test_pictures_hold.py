@@ -20,7 +20,14 @@ SIZES = {
     "num_each": 40,
     "num_own": 2000,
 }
-LARGER = {"T2": {"num_scenes": 20}, "U1": {"num_scenes": 200}, "C1": {"num_scenes": 20}, "P4": {"num_scenes": 30}}
+LARGER = {
+    "U2": {"num_scenes": 240},
+    "T4": {"num_pairs": 200},
+    "T2": {"num_scenes": 20},
+    "U1": {"num_scenes": 200},
+    "C1": {"num_scenes": 20},
+    "P4": {"num_scenes": 30},
+}
 EPISODES = {"C4": 1000, "P2": 24}
 
 
