@@ -149,7 +149,8 @@ OPTIONS = ExamOptions(codes=("C3",), pixels=True, sizes={"num_scenes": 10, "num_
 
 @pytest.fixture
 def few_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldline.understanding.exam.spurious_channel.NUM_EPISODES", 24)
+    monkeypatch.setattr("worldline.understanding.exam.spurious_channel.NUM_EPISODES", 16)
+    monkeypatch.setattr("worldline.understanding.exam.spurious_channel.EPISODE_STEPS", 16)
 
 
 @pytest.mark.usefixtures("few_logs")
@@ -160,7 +161,7 @@ def test_an_exam_of_pictures_asks_who_reads_and_nobody_else(tmp_path: Path) -> N
     assert f"{HEATS[1]} 0.72:" in found.seeds[0].reason
     assert bad.asked == [HEATS]
     (found,) = exam(Reader(reads=dict.fromkeys(HEATS, 0.95)), tmp_path / "good", OPTIONS).tests
-    assert found.verdict not in (Verdict.UNREADABLE, Verdict.ERROR, Verdict.VOID)
+    assert found.verdict not in (Verdict.UNREADABLE, Verdict.ERROR)
     stored = read_exam(tmp_path / "good").result
     assert stored.facts["Seen"] == "pictures"
     assert "pictures" in (tmp_path / "good" / "report.html").read_text()
