@@ -45,8 +45,8 @@ SITTERS: Mapping[str, Sitter] = {
     "persistence": TrivialSitter(name="persistence"),
 }
 PIXEL_SITTERS: Mapping[str, Sitter] = {
-    "pixels": RecipeSitter(recipe="pixels"),
-    "pixels-rssm": RecipeSitter(recipe="pixels", family="rssm"),
+    "jepa (film)": RecipeSitter(recipe="film"),
+    "rssm (film)": RecipeSitter(recipe="film", family="rssm"),
 }
 """Those of the families that have an encoder for pictures."""
 TITLES = {"jepa": "jepa (memory)", "jepa-without-memory": "jepa, no memory", "token-blind": "token, no actions"}

@@ -98,6 +98,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "recipe": {
         "greenhouse": "worldline.recipes.greenhouse:greenhouse",
         "memory": "worldline.recipes.memory:memory",
+        "film": "worldline.recipes.pixels:film",
         "pixels": "worldline.recipes.pixels:pixels",
         "pixels-and-vectors": "worldline.recipes.pixels:pixels_and_vectors",
         "push-t": "worldline.recipes.push_t:push_t",

@@ -1,6 +1,7 @@
 """Pictures of labs."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,3 +39,18 @@ def test_a_line_of_no_length_is_a_disc(x: float, y: float) -> None:
     line.line(x, y, x, y, 0.2, BLUE)
     disc.disc(x, y, 0.1, BLUE)
     assert (line.pixels() == disc.pixels()).all()
+
+
+@given(st.floats(-3.0, 3.0), st.floats(-3.0, 3.0), st.floats(0.01, 3.0), st.floats(-4.0, 4.0))
+def test_what_is_drawn_is_the_same_where_all_of_the_picture_is_looked_at(
+    x: float, y: float, size: float, angle: float
+) -> None:
+    """Only a part around a shape is looked at; it has to be large enough."""
+    part, whole = Picture(-1.0, 1.0), Picture(-1.0, 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whole, "_around", lambda *_: (slice(0, SIZE), slice(0, SIZE)))
+        for one in (part, whole):
+            one.disc(x, y, size, RED)
+            one.box(x, y, size, 0.3, BLUE, angle)
+            one.line(x, y, y, size, 0.2, RED)
+    np.testing.assert_array_equal(part.pixels(), whole.pixels())

@@ -148,7 +148,7 @@ def test_the_thicker_the_medium_the_bluer_the_picture(name: str) -> None:
     assert pictures.shape == (3, 64, 64, 3)
     blue = (pictures[..., 2] - pictures[..., 0]).mean((1, 2))
     assert (np.diff(blue) > 5).all()
-    np.testing.assert_array_equal(pictures[0], lab.picture({n: v for n, v in shown[0].items() if n != "camera"}))
+    np.testing.assert_array_equal(pictures[0], lab.drawn({n: v for n, v in shown[0].items() if n != "camera"}))
 
 
 @every_lab

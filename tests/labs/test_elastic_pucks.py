@@ -94,7 +94,7 @@ def test_the_explorers_logs_hold_contacts() -> None:
 def test_pucks_and_walls_are_drawn_where_they_are() -> None:
     lab = ElasticPucks(radii=(0.2, 0.3))
     shown = {**lab.split(np.array([0.5, -0.5, 0, 0, -0.4, 0.3, 0, 0])), "damping": np.zeros(1)}
-    picture = lab.picture(shown).astype(int)
+    picture = lab.drawn(shown).astype(int)
     for excess, place, radius in (((0, 2), (0.5, -0.5), 0.2), ((2, 0), (-0.4, 0.3), 0.3)):
         inner = picture[5:-5, 5:-5]
         seen = (inner[..., excess[0]] - inner[..., excess[1]] > 60).nonzero()

@@ -66,7 +66,7 @@ def test_the_bob_is_drawn_where_it_is() -> None:
     for angle in (0.0, np.pi / 2, np.pi):
         shown = {"angle": np.array([np.cos(angle), np.sin(angle)]), "angular_velocity": np.zeros(1),
                  "damping": np.zeros(1)}  # fmt: skip
-        picture = lab.picture(shown).astype(int)
+        picture = lab.drawn(shown).astype(int)
         red = (picture[..., 0] - picture[..., 1] > 80).nonzero()
         x, y = (red[1].mean() + 0.5) / 16 - 2, 2 - (red[0].mean() + 0.5) / 16
         np.testing.assert_allclose([x, y], [np.sin(angle), -np.cos(angle)], atol=0.07)

@@ -65,7 +65,7 @@ def test_at_rest_in_the_middle_there_is_no_energy() -> None:
 def test_both_are_drawn_where_they_are() -> None:
     lab = TwoBodies()
     shown = {**lab.split(np.array([1.0, -1.0, 0, 0, -1.5, 0.5, 0, 0])), "damping": np.zeros(1)}
-    picture = lab.picture(shown).astype(int)
+    picture = lab.drawn(shown).astype(int)
     for excess, place in (((0, 2), (1.0, -1.0)), ((2, 0), (-1.5, 0.5))):
         seen = (picture[..., excess[0]] - picture[..., excess[1]] > 60).nonzero()
         x, y = (seen[1].mean() + 0.5) / 12.8 - 2.5, 2.5 - (seen[0].mean() + 0.5) / 12.8

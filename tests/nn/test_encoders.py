@@ -170,3 +170,11 @@ def test_what_was_seen_once_at_most_keeps_its_scale() -> None:
     assert made.normaliser.mean[:2].tolist() == [0, 0]
     assert made.normaliser.deviation[:2].tolist() == [1, 1]
     assert (made.normaliser.mean[2:] != 0).all()
+
+
+def test_many_pictures_are_looked_at_in_pieces_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, images, observed = camera(), pictures(11), torch.arange(11) % 4 > 0
+    whole = encoder(images, observed)
+    monkeypatch.setattr("worldline.nn.encoders.PIECE", 4)
+    torch.testing.assert_close(encoder(images, observed), whole)
+    assert encoder.train()(images, observed).shape == (11, 5)  # a batch has one mean

@@ -41,7 +41,16 @@ class Steering(ExamTest):
     num_scenes: int = 60
 
     def curricula(self) -> tuple[Curriculum, ...]:
-        return (Curriculum(name="boat", make_lab=lambda: Wind(0.0), num_episodes=50, num_steps=20, num_calibration=20),)
+        return (
+            Curriculum(
+                name="boat",
+                make_lab=lambda: Wind(0.0),
+                asked=("boat_position",),
+                num_episodes=50,
+                num_steps=20,
+                num_calibration=20,
+            ),
+        )
 
     def generate(self, seed: int) -> Arrays:
         lab, rng = Wind(0.0), np.random.default_rng(seed)
@@ -57,7 +66,7 @@ class Steering(ExamTest):
             "effect": pushed.observations["boat_position"][:, 1:] - still.observations["boat_position"][:, 1:],
         }
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         world, history = only(worlds), history_of(scenes)
         moved, held = (
             means(world, history, {"motor": motor}, signals=(self.signal,))[self.signal]
@@ -89,7 +98,7 @@ class Breaking(Steering):
 
     code = "C8"
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         raise ZeroDivisionError("planted")
 
 

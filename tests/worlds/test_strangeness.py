@@ -14,7 +14,7 @@ from worldline.understanding.chance import tails
 from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.local import LocalWorld
 from worldline.worlds.pieces import cut
-from worldline.worlds.strangeness import LENGTHS
+from worldline.worlds.strangeness import LENGTHS, watch
 
 TOY = Integrator(noise=0.2, camera=False, wind=False)
 NOW = 40
@@ -137,3 +137,16 @@ def test_short_episodes_leave_the_present_alone() -> None:
         History(observations={"position": np.zeros((20, 2))}, actions={"push": np.ones((19, 2))}), PUSH
     )
     assert float(found.trust) > 0.2  # nobody looked at the steps, which are impossible
+
+
+def test_histories_with_pictures_are_watched_a_few_at_a_time_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    toy = Integrator(noise=0.2, wind=False)
+    episodes = toy.episodes(9, 50, seed=2)
+    engine = Linear.fit(episodes, toy.schema, context=1)
+    seen = cut(toy.schema, [(one, NOW) for one in episodes], length=9, horizon=1, truth=()).history
+    whole = watch(engine, seen, 8)
+    monkeypatch.setattr("worldline.worlds.strangeness.MOST_PICTURES", 4 * 8)
+    for name, value in vars(watch(engine, seen, 8)).items():
+        np.testing.assert_allclose(value, vars(whole)[name], atol=1e-12)

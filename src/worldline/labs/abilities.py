@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worldline.contracts.episode import Arrays
 
 
@@ -48,4 +51,20 @@ class Hides(ABC):
 
         Args:
             observation: as `reset` and `step` give it, with what is in no schema.
+        """
+
+
+class Draws(ABC):
+    """Optional: what its camera shows can be drawn from the rest of what is known of a moment."""
+
+    pictures: bool
+    """Whether observations hold the camera's picture."""
+
+    @abstractmethod
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The picture [64, 64, 3] of a moment; None where what is known does not tell it.
+
+        Args:
+            shown: by name [*shape]: the vector observations that were observed, and what was done in the step before;
+                what is not known is left out.
         """

@@ -29,7 +29,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured
+from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREEN, INK, PAPER, RED, SIZE, Colour, Picture
 from worldline.labs.lab import Lab, Policy
 
@@ -58,7 +58,7 @@ class ClipsSettings:
     pictures: bool
 
 
-class Clips(Lab, Configured):
+class Clips(Lab, Configured, Draws):
     """The lab. Observations: of each ball `<colour>_position` [m], `<colour>_velocity` [m/s]. Action: `push` [m/s²].
 
     Args:
@@ -188,6 +188,10 @@ class Clips(Lab, Configured):
             picture.disc(float(x), float(y), RADIUS, colour)
         return picture.pixels()
 
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture; see `Draws`. It has the noise of the positions, a seventh of a pixel."""
+        return self.draw(unshown(shown))
+
     def render(self) -> NDArray[np.uint8]:
         """The camera's picture."""
         return self.draw(self._state)
@@ -198,7 +202,7 @@ class Clips(Lab, Configured):
 
     def _observe(self) -> dict[str, Any]:
         found: dict[str, Any] = dict(shown(self.noisy(self._state, self.np_random)))
-        return {CAMERA.name: self.render(), **found} if self.pictures else found
+        return {CAMERA.name: self.drawn(found), **found} if self.pictures else found
 
 
 class Explorer(Policy):

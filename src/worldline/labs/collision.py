@@ -26,7 +26,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Locates
+from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import BLUE, CAMERA, GREY, RED, Picture
 from worldline.labs.lab import Lab, Policy
 from worldline.labs.parabola import FAST, SLOW, Band, SteadyExplorer
@@ -62,7 +62,7 @@ class CollisionSettings:
     pictures: bool
 
 
-class Collision(Lab, Configured, Locates):
+class Collision(Lab, Configured, Locates, Draws):
     """The lab. Observations: `left_position` [m], `left_velocity` [m/s], the same of `right`. Action: `push` [m/s2].
 
     Args:
@@ -210,9 +210,9 @@ class Collision(Lab, Configured, Locates):
             left, right = left + short / 2 * left_speed, right + short / 2 * right_speed
         return [left, left_speed, right, right_speed]
 
-    def drawn(self, observation: Arrays) -> NDArray[np.uint8]:
-        """The camera's picture of what the vectors [*shape] say."""
-        return self.picture(*(float(observation[name][0]) for name in ("left_position", "right_position")))
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture; see `Draws`."""
+        return self.picture(*(float(shown[name][0]) for name in ("left_position", "right_position")))
 
     def _observe(self) -> dict[str, Any]:
         if not self.pictures:

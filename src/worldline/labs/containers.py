@@ -33,7 +33,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Locates
+from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import BLUE, CAMERA, GREEN, INK, RED, SIZE, YELLOW, Picture
 from worldline.labs.lab import Lab, Policy
 
@@ -67,7 +67,7 @@ class ContainersSettings:
     pictures: bool
 
 
-class Containers(Lab, Configured, Locates):
+class Containers(Lab, Configured, Locates, Draws):
     """The lab. Observations: for each disc `disc_0_position` [m], `disc_0_velocity` [m/s]. Action: `tilt` [m/s2].
 
     Args:
@@ -257,6 +257,10 @@ class Containers(Lab, Configured, Locates):
         for place, colour in zip(position, _COLOURS, strict=False):
             drawn.disc(float(place[0]), float(place[1]), self.radius, colour)
         return drawn.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture; see `Draws`."""
+        return self.picture(self.state_of(shown)[0])
 
     def _vectors(self) -> list[Signal]:
         made = [("position", "m"), ("velocity", "m/s")]

@@ -25,7 +25,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured
+from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import CAMERA, GREY, INK, PAPER, RED, YELLOW, Picture
 from worldline.labs.lab import Lab, Policy
 
@@ -58,7 +58,7 @@ class DelayedActuatorSettings:
     pictures: bool
 
 
-class DelayedActuator(Lab, Configured):
+class DelayedActuator(Lab, Configured, Draws):
     """The lab. Observations: `temperatures` [degC], and with pictures `camera`. Action: `valves` [1].
 
     Args:
@@ -184,6 +184,12 @@ class DelayedActuator(Lab, Configured):
             opened = tuple(round(dark + valves[tank] * (light - dark)) for dark, light in zip(INK, YELLOW, strict=True))
             picture.disc(place, 0.1, 0.05, (opened[0], opened[1], opened[2]))
         return picture.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The camera's picture, of which the valves are part; see `Draws`."""
+        if "valves" not in shown:
+            return None
+        return self.draw(shown["temperatures"].astype(float), shown["valves"].astype(float))
 
     def _observe(self) -> dict[str, Any]:
         shown: dict[str, Any] = {"temperatures": (self._excess + AMBIENT).astype(np.float32)}

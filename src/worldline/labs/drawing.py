@@ -48,30 +48,46 @@ class Picture:
 
     def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
         """A filled circle."""
-        self._fill(np.hypot(self._x - x, self._y - y) - radius, colour)
+        part = self._around((x, x), (y, y), radius)
+        self._fill(part, np.hypot(self._x[:, part[1]] - x, self._y[part[0]] - y) - radius, colour)
 
     def box(
         self, x: float, y: float, half_width: float, half_height: float, colour: Colour, angle: float = 0.0
     ) -> None:
         """A filled rectangle around its middle, turned by `angle` radians against the clock."""
-        dx, dy = self._x - x, self._y - y
+        part = self._around((x, x), (y, y), float(np.hypot(half_width, half_height)))
+        dx, dy = self._x[:, part[1]] - x, self._y[part[0]] - y
         along = np.abs(np.cos(angle) * dx + np.sin(angle) * dy) - half_width
         across = np.abs(np.cos(angle) * dy - np.sin(angle) * dx) - half_height
-        self._fill(np.maximum(along, across), colour)
+        self._fill(part, np.maximum(along, across), colour)
 
     def line(self, x0: float, y0: float, x1: float, y1: float, width: float, colour: Colour) -> None:
         """A line with round ends."""
+        part = self._around((x0, x1), (y0, y1), width / 2)
+        across, up = self._x[:, part[1]], self._y[part[0]]
         dx, dy = x1 - x0, y1 - y0
         square = dx * dx + dy * dy
-        share = ((self._x - x0) * dx + (self._y - y0) * dy) / square if square > 0 else 0.0 * (self._x + self._y)
+        share = ((across - x0) * dx + (up - y0) * dy) / square if square > 0 else 0.0 * (across + up)
         share = np.clip(share, 0.0, 1.0)
-        self._fill(np.hypot(self._x - x0 - share * dx, self._y - y0 - share * dy) - width / 2, colour)
+        self._fill(part, np.hypot(across - x0 - share * dx, up - y0 - share * dy) - width / 2, colour)
 
     def pixels(self) -> UInt8[np.ndarray, "64 64 3"]:
         """What was drawn."""
         return np.asarray(np.rint(self._pixels), dtype=np.uint8)
 
-    def _fill(self, distance: Float[np.ndarray, "64 64"], colour: Colour) -> None:
+    def _around(self, x: tuple[float, float], y: tuple[float, float], reach: float) -> tuple[slice, slice]:
+        """Rows and columns within `reach` of a rectangle, and a pixel more: nothing beyond them changes colour."""
+
+        def span(ends: tuple[float, float]) -> tuple[int, int]:
+            low = (min(ends) - reach - self.low) / self._unit - 1
+            high = (max(ends) + reach - self.low) / self._unit + 1
+            first, last = np.clip([np.floor(low), np.ceil(high)], 0, SIZE)
+            return int(first), int(last)
+
+        (left, right), (lower, upper) = span(x), span(y)
+        return slice(SIZE - upper, SIZE - lower), slice(left, right)
+
+    def _fill(self, part: tuple[slice, slice], distance: Float[np.ndarray, "rows columns"], colour: Colour) -> None:
         """Colours what is inside, a pixel at the edge as far as it is."""
         cover: NDArray[np.floating] = np.clip(0.5 - distance / self._unit, 0.0, 1.0)[..., None]
-        self._pixels += cover * (np.asarray(colour, dtype=float) - self._pixels)
+        self._pixels[part] += cover * (np.asarray(colour, dtype=float) - self._pixels[part])

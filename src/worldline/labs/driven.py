@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.labs.abilities import Configured, Locates
+from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import CAMERA, PAPER, Colour
 from worldline.labs.lab import Lab, Policy
 from worldline.labs.spaces import boxes
@@ -41,7 +41,7 @@ _OUTER: Final = 1 / (2 - 2 ** (1 / 3))
 _STAGES: Final = (_OUTER, 1 - 2 * _OUTER, _OUTER)
 
 
-class Driven(Lab, Configured, Locates):
+class Driven(Lab, Configured, Locates, Draws):
     """A lab whose vector observations are its whole state; beside them it shows `damping` and, if asked, `camera`.
 
     Args:
@@ -135,11 +135,11 @@ class Driven(Lab, Configured, Locates):
         """The state and the damping that are seen; see `Locates`."""
         return {signal.name: observation[signal.name] for signal in (*self.moving, DAMPING)}
 
-    def picture(self, observation: Arrays) -> UInt8[np.ndarray, "64 64 3"]:
-        """What the camera shows of vector observations [*shape]. The thicker the medium, the bluer."""
-        share = float(observation["damping"][0]) / DAMPINGS[-1]
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture; see `Draws`. The thicker the medium, the bluer."""
+        share = float(shown["damping"][0]) / DAMPINGS[-1]
         paper = tuple(round(a + share * (b - a)) for a, b in zip(PAPER, THICK, strict=True))
-        return self.paint(self.join(observation), (paper[0], paper[1], paper[2]))
+        return self.paint(self.join(shown), (paper[0], paper[1], paper[2]))
 
     def split(self, state: Float[np.ndarray, "*M D"]) -> dict[str, Floats]:
         """A state as vector observations, without the damping."""
@@ -157,7 +157,7 @@ class Driven(Lab, Configured, Locates):
     def _observe(self) -> dict[str, Any]:
         seen = {name: value[0].astype(np.float32) for name, value in self.split(self._state).items()}
         seen["damping"] = self._damping.astype(np.float32)
-        return {**seen, "camera": self.picture(seen)} if self.pictures else seen
+        return {**seen, "camera": self.drawn(seen)} if self.pictures else seen
 
 
 class Explorer(Policy):

@@ -36,7 +36,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured
+from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, RED, YELLOW, Picture
 from worldline.labs.lab import NoisyLab, Policy
 
@@ -107,7 +107,7 @@ class FleetSettings:
     pictures: bool
 
 
-class Fleet(NoisyLab, Configured):
+class Fleet(NoisyLab, Configured, Draws):
     """The lab. Observations: a drift [m] for each of `BOATS`, and `drill`. Actions: a motor [m/s] for each.
 
     Args:
@@ -258,6 +258,11 @@ class Fleet(NoisyLab, Configured):
             if drill and boat.weather is Weather.DRILLED:
                 drawing.box(x + 0.6, y + 0.8, 0.6, 0.4, YELLOW)
         return drawing.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture; see `Draws`."""
+        drifts = np.concatenate([shown[boat.drift] for boat in BOATS]).astype(float)
+        return self.picture(drifts, bool(shown["drill"][0]))
 
     def _turn(self) -> None:
         """Draws the winds that act in the next step, and whether it is a drill."""

@@ -31,7 +31,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured
+from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, SIZE, Picture
 from worldline.labs.lab import NoisyLab, Policy
 
@@ -64,7 +64,7 @@ class GustyPuckSettings:
     pictures: bool
 
 
-class GustyPuck(NoisyLab, Configured):
+class GustyPuck(NoisyLab, Configured, Draws):
     """The lab. Observations: `puck_position` [m], `puck_velocity` [m/s], `camera` if drawn. Action: `push` [N].
 
     Args:
@@ -238,6 +238,10 @@ class GustyPuck(NoisyLab, Configured):
         picture.disc(x, y, PUCK_RADIUS, BLUE)
         picture.disc(x, y, PUCK_RADIUS / 2.5, INK)
         return picture.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture; see `Draws`."""
+        return self.picture(shown["puck_position"].astype(float))
 
     def _draw_friction(self, generator: np.random.Generator) -> float:
         return float(generator.uniform(*self.friction))

@@ -30,7 +30,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Hides
+from worldline.labs.abilities import Configured, Draws, Hides
 from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, PAPER, RED, Picture
 from worldline.labs.lab import Lab, Policy
 
@@ -63,7 +63,7 @@ class HiddenMoverSettings:
     pictures: bool
 
 
-class HiddenMover(Lab, Configured, Hides):
+class HiddenMover(Lab, Configured, Hides, Draws):
     """The lab. Observations: `puck_position` [m], and with pictures `camera`. Action: `push` [N].
 
     Args:
@@ -229,6 +229,11 @@ class HiddenMover(Lab, Configured, Hides):
         for slat in (-0.75 * rim, -0.25 * rim, 0.25 * rim, 0.75 * rim):  # a lid, not an empty sea
             picture.box(0.0, slat, 0.92 * rim, 0.02 * rim, INK)
         return picture.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture, of the lid where the puck was not observed; see `Draws`."""
+        place = shown.get("puck_position")
+        return self.draw(np.zeros(2) if place is None else place.astype(float), lid_down=place is None)
 
     def _observe(self) -> dict[str, Any]:
         down = bool(self._lid[self._frame]) if self._frame < len(self._lid) else False

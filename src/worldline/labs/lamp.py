@@ -32,7 +32,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured
+from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, RED, YELLOW, Colour, Picture
 from worldline.labs.lab import Lab, Policy
 
@@ -90,7 +90,7 @@ class LampSettings:
     pictures: bool
 
 
-class Lamp(Lab, Configured):
+class Lamp(Lab, Configured, Draws):
     """The lab. Observations: heat [degC] and lamp (0 or 1) of each of `STATIONS`. Actions: the levers of each, [2].
 
     Args:
@@ -226,6 +226,11 @@ class Lamp(Lab, Configured):
             drawing.disc(x, 2.1, 0.62, INK)
             drawing.disc(x, 2.1, 0.5, YELLOW if lamps[number] else DARK)
         return drawing.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture; see `Draws`."""
+        heats = np.concatenate([shown[station.heat] for station in STATIONS]).astype(float)
+        return self.picture(heats, np.array([bool(shown[station.lamp][0]) for station in STATIONS]))
 
     def _announce(self) -> None:
         """Decides on the next step, and lights the lamps."""

@@ -37,7 +37,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Hides
+from worldline.labs.abilities import Configured, Draws, Hides
 from worldline.labs.drawing import CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
 from worldline.labs.lab import Lab, Policy
 
@@ -86,7 +86,7 @@ class OccluderSettings:
     pictures: bool
 
 
-class Occluder(Lab, Configured, Hides):
+class Occluder(Lab, Configured, Hides, Draws):
     """The lab. Every signal is a vector; see the module for what hides some of them.
 
     Observations: `ball_position` [m], `ball_velocity` [m/s] and `ball_brightness`, hidden with the ball; `ball_seen`,
@@ -294,6 +294,10 @@ class Occluder(Lab, Configured, Hides):
             bright: Colour = (int(255 * min(brightness, 1.0)), 30, 30)
             picture.disc(x, y, RADIUS, bright)
         return picture.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture; see `Draws`. What is behind the screen is not drawn, wherever it is."""
+        return self.draw({s.name: shown.get(s.name, np.zeros(s.shape)) for s in self.schema.observations})
 
     def render(self) -> NDArray[np.uint8]:
         """The camera's picture."""

@@ -23,7 +23,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Locates
+from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import CAMERA, GREY, INK, RED, YELLOW, Picture
 from worldline.labs.lab import Lab, Policy
 from worldline.labs.spaces import boxes
@@ -59,7 +59,7 @@ class ParabolaSettings:
     pictures: bool
 
 
-class Parabola(Lab, Configured, Locates):
+class Parabola(Lab, Configured, Locates, Draws):
     """The lab. Observations: `ball_position` [m], `ball_velocity` [m/s], `gravity` [m/s2]. Action: `lift` [m/s2].
 
     Args:
@@ -179,9 +179,9 @@ class Parabola(Lab, Configured, Locates):
         drawn.disc(float(position[0]), float(position[1]), BALL_RADIUS, RED)
         return drawn.pixels()
 
-    def drawn(self, observation: Arrays) -> NDArray[np.uint8]:
-        """The camera's picture of what the vectors [*shape] say."""
-        return self.picture(observation["ball_position"].astype(float), float(observation["gravity"][0]))
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The camera's picture; see `Draws`."""
+        return self.picture(shown["ball_position"].astype(float), float(shown["gravity"][0]))
 
     def _observe(self) -> dict[str, Any]:
         if not self.pictures:

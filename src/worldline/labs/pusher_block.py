@@ -32,7 +32,7 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Locates
+from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import BLUE, CAMERA, INK, RED, SIZE, YELLOW, Picture
 from worldline.labs.lab import Lab, Policy
 
@@ -84,7 +84,7 @@ def _bodies(state: Arrays) -> _Bodies:
     )
 
 
-class PusherBlock(Lab, Configured, Locates):
+class PusherBlock(Lab, Configured, Locates, Draws):
     """The lab. Observations: `pusher_position`, `block_position` [m], `block_angle`. Action: `velocity` [m/s].
 
     Args:
@@ -176,17 +176,21 @@ class PusherBlock(Lab, Configured, Locates):
         return self._observe(), 0.0, False, False, {}
 
     def render(self) -> NDArray[np.uint8]:
-        """The camera's picture: walls, the blue block with a yellow mark at its right, the red pusher."""
+        """The camera's picture."""
+        return self.drawn({name: value[0] for name, value in self._state.items()})
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+        """The picture: walls, the blue block with a yellow mark at its right, the red pusher; see `Draws`."""
         picture = Picture(-ROOM - 0.05, ROOM + 0.05)
         for side in (-1.0, 1.0):
             picture.box(side * (ROOM + 0.05), 0.0, 0.05, 1.0, INK)
             picture.box(0.0, side * (ROOM + 0.05), 1.0, 0.05, INK)
-        (x, y), (cos, sin) = self._state["block_position"][0], self._state["block_angle"][0]
+        (x, y), (cos, sin) = shown["block_position"], shown["block_angle"]
         angle, half = float(np.arctan2(sin, cos)), self.block_half
         picture.box(float(x), float(y), half, half, BLUE, angle)
         mark = (float(x + 0.65 * half * cos), float(y + 0.65 * half * sin))
         picture.box(*mark, 0.2 * half, 0.7 * half, YELLOW, angle)
-        px, py = self._state["pusher_position"][0]
+        px, py = shown["pusher_position"]
         picture.disc(float(px), float(py), self.pusher_radius, RED)
         return picture.pixels()
 

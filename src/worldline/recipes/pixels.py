@@ -8,6 +8,7 @@ runs only (benchmarks/LOG.md).
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -21,6 +22,12 @@ from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
 from worldline.train.heads import HeadsConfig, can_reach
 from worldline.train.updates import TrainingConfig
+
+REMEMBERED: Final = 8
+"""Frames that show a belief what it has to know; longer windows cost time."""
+TOLD: Final = 1.0
+"""Weight of the vectors that are told in training."""
+LONGEST_HORIZON: Final = 48
 
 
 def pixels(store: Store) -> Recipe:
@@ -64,6 +71,41 @@ def pixels(store: Store) -> Recipe:
         planner=planner_for(store.schema, CrossEntropy(num_candidates=64, num_iterations=3)),
         num_proposals=0,
         split=split_store,
+    )
+
+
+def film(store: Store) -> Recipe:
+    """The pictures go in, with what earlier ones showed: for worlds of which one picture is not the whole state.
+
+    As `pixels`, but the predictor remembers, so that speeds can be read, and what is hidden for a while is not lost.
+    Vector observations are told in training and not looked at in use. Neither distance nor inverse is fitted: a
+    picture is not the whole state, and so no goal to be reached for.
+
+    Raises:
+        InputError: the logs hold no picture.
+    """
+    base, num_steps = pixels(store), int(np.quantile(store.num_steps, 0.2))
+    context = max(2, min(REMEMBERED, num_steps // 2))
+    told = tuple(signal.name for signal in store.schema.observations if signal.kind is Kind.VECTOR)
+    return replace(
+        base,
+        name="film",
+        model_config=replace(
+            base.model_config,
+            constant_size=0,
+            channels=48,
+            memory="gru",
+            context=context,
+            memory_size=128,
+            targets=told,
+            target_weight=TOLD,
+        ),
+        # So many that worlds of the exam's fifteen logs are learned and asked in an hour and a half on two cores.
+        training=replace(
+            base.training, num_updates=1500, window=min(2 * context, num_steps + 1), batch_size=32, choose="last"
+        ),
+        heads=replace(base.heads, goals=False, dynamics_updates=0, decoder_updates=0),
+        horizon=max(1, min(LONGEST_HORIZON, num_steps - context)),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
@@ -20,8 +20,9 @@ import numpy as np
 
 from worldline.config import from_json, to_json
 from worldline.contracts.engine import Card
-from worldline.contracts.episode import Arrays
+from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Verdict
+from worldline.contracts.schema import Kind
 from worldline.data.store import Store, open_store
 from worldline.errors import (
     CollapseError,
@@ -48,6 +49,7 @@ from worldline.understanding.exam.results import (
 )
 from worldline.understanding.exam.verdicts import flaws
 from worldline.workflows.manifest import device, versions
+from worldline.workflows.reading import unread
 from worldline.workflows.record import record
 from worldline.workflows.sitters import Sitter, Terms
 from worldline.workflows.stage import Stage
@@ -214,7 +216,11 @@ def _held(
                 _learn,
                 sitter,
                 _logs(folder, name),
-                Terms(num_calibration=one.num_calibration, horizon=one.horizon),
+                Terms(
+                    num_calibration=one.num_calibration,
+                    horizon=one.horizon,
+                    read=one.asked if options.pixels else (),
+                ),
                 seed,
                 folder,
             )
@@ -251,6 +257,8 @@ def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) ->
         sat = sitter.learn(store, seed=seed, terms=terms, folder=work)
         if sat.world is not None:
             save_world(out, sat.world)
+        if blind := unread(sat.reads, terms.read):
+            return SeedGrade(seed=seed, verdict=Verdict.UNREADABLE, grade=None, reason=blind)
     except UnsupportedError as error:
         return SeedGrade(seed=seed, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))
     except (CollapseError, DataError, InputError) as error:
@@ -466,8 +474,15 @@ def _sized(test: ExamTest, sizes: Mapping[str, int]) -> ExamTest:
     return replace(test, **changed)
 
 
-def _episodes(store: Store) -> list[Any]:
-    return [store.episode(number) for number in range(len(store))]
+def _episodes(store: Store) -> list[Episode]:
+    """Without pictures, which no reference looks at, and which would fill the memory."""
+    images = {signal.name for signal in store.schema.observations if signal.kind is Kind.IMAGE}
+    return [_without(store.episode(number), images) for number in range(len(store))]
+
+
+def _without(episode: Episode, names: Set[str]) -> Episode:
+    kept = {name: value for name, value in episode.observations.items() if name not in names}
+    return replace(episode, observations=kept) if names else episode
 
 
 def _logs(folder: Path, curriculum: str) -> Path:

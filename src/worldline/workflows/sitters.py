@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, final
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from worldline.contracts.engine import Engine
+from worldline.contracts.evaluation import Verdict
 from worldline.contracts.world import World
 from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
@@ -22,6 +23,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
 from worldline.understanding.exam.contract import ExamTest
 from worldline.understanding.exam.results import SeedGrade
+from worldline.workflows.reading import readings
 from worldline.workflows.training import build_model, learn_world
 from worldline.worlds.bundled import open_world
 from worldline.worlds.calibration import calibrate
@@ -30,6 +32,8 @@ from worldline.worlds.local import LocalWorld
 BLIND: Final = "token-blind"
 """The family "token" that is told no actions: it only watches."""
 TRIVIAL: Final = ("persistence", "constant_velocity", "linear", "action_blind")
+
+NO_PICTURES: Final = "A trivial model looks at vectors, not at pictures. Leave out --pixels."
 
 CALIBRATED_STEPS: Final = 48
 """Steps that the bands of a trivial model reach at most."""
@@ -45,10 +49,12 @@ class Sat:
     Args:
         world: to ask, which the exam keeps; None where the sitter opens one that need not be kept.
         facts: small print, such as its number of parameters.
+        reads: of each signal that was to be read from pictures, how well it is; see `workflows.reading`.
     """
 
     world: LocalWorld | None
     facts: Mapping[str, str]
+    reads: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +64,12 @@ class Terms:
     Args:
         num_calibration: episodes kept for calibration, the last ones; None for the sitter's own share.
         horizon: steps that bands are calibrated for; None for the sitter's own.
+        read: vector signals that have to be read from pictures; empty in an exam of vectors.
     """
 
     num_calibration: int | None = None
     horizon: int | None = None
+    read: tuple[str, ...] = ()
 
 
 class Sitter(ABC):
@@ -152,7 +160,7 @@ class RecipeSitter(Sitter):
             "updates": f"{training.num_updates:,}",
             "batches": f"{training.batch_size} windows of {training.window} observations",
         }
-        return Sat(world=learned.world, facts=facts)
+        return Sat(world=learned.world, facts=facts, reads=readings(store, learned, terms.read))
 
     def _recipe(self, store: Store) -> Recipe:
         """The recipe for this store; another family gets the width at which it has as many parameters."""
@@ -186,6 +194,12 @@ class TrivialSitter(Sitter):
     def title(self) -> str:
         """Such as "constant velocity"."""
         return self.name.replace("_", " ")
+
+    def declines(self, test: ExamTest) -> SeedGrade | None:
+        """See `Sitter`: it cannot look at pictures."""
+        if not test.pixels:
+            return None
+        return SeedGrade(seed=0, verdict=Verdict.UNREADABLE, grade=None, reason=NO_PICTURES)
 
     def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
         """See `Sitter`."""

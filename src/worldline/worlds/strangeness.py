@@ -34,13 +34,15 @@ from worldline.contracts.engine import Engine, EngineBelief, Novelty
 from worldline.contracts.episode import History
 from worldline.contracts.schema import Kind
 from worldline.worlds.novelty import InputNovelty
-from worldline.worlds.pieces import residuals, tail_of, unfold, vectors_of
+from worldline.worlds.pieces import residuals, tail_of, unfold, vectors_of, worlds_of
 
 Floats = NDArray[np.floating]
 
 LENGTHS: Final = (0, 1, 2, 4, 8, 16, 32, 64)
 """How many steps can be looked at."""
 
+MOST_PICTURES: Final = 8192
+"""That are held at a time while steps are watched, a hundred megabytes of 64 by 64 pixels."""
 MOST_PAIRS: Final = 150
 """Leans and drives whose pattern can be learned from some hundred windows."""
 
@@ -182,8 +184,13 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
     """
     card = engine.describe()
     vectors = vectors_of(card)
-    pieces = unfold(card, history, num_steps)
     num_worlds = len(next(iter(history.observations.values())))
+    pictures = any(card.schema[name].kind is Kind.IMAGE for name in history.observations)
+    most = max(1, MOST_PICTURES // (num_steps * card.context)) if pictures else num_worlds
+    if num_worlds > most:  # a picture is in as many pieces as the context is long
+        rows = np.arange(num_worlds) // most
+        return _joined([watch(engine, worlds_of(history, rows == part), num_steps) for part in range(rows[-1] + 1)])
+    pieces = unfold(card, history, num_steps)
     found = residuals(engine, pieces, seed=0)
     shape = (num_worlds, num_steps)
     errors = [found[signal.name][:, 0].reshape(*shape, -1) for signal in vectors]
@@ -212,6 +219,16 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
         change=np.concatenate(change, -1).astype(np.float64).reshape(*shape, -1),
         drive=np.concatenate(drive, -1),
         known=known.reshape(shape),
+    )
+
+
+def _joined(parts: Sequence[Watched]) -> Watched:
+    """What was watched of some histories and of others."""
+    return Watched(
+        errors=np.concatenate([one.errors for one in parts]),
+        change=np.concatenate([one.change for one in parts]),
+        drive=np.concatenate([one.drive for one in parts]),
+        known=np.concatenate([one.known for one in parts]),
     )
 
 

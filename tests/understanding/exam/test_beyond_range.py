@@ -18,7 +18,6 @@ from worldline.understanding.exam.beyond_range import (
     CELLS,
     CLIPPED,
     COPY,
-    HISTORY,
     MEETINGS,
     POSITIONS,
     PUBLISHED,
@@ -195,15 +194,3 @@ def test_a_picture_of_it_marks_the_range_of_the_logs(examined: Examined) -> None
     copied = next(line for line in shown.panels[0].lines if line.name == COPY)
     assert copied.x[-1] > 6
     assert copied.y[-1] > 3 * copied.y[0]
-
-
-def test_with_pictures_the_history_shows_what_the_vectors_say() -> None:
-    test = BeyondRange(pixels=True, num_scenes=10)
-    scenes = test.generate(0)
-    for one in test.curricula():
-        lab, kind = one.make_lab(), one.name.partition("-")[0]
-        history = history_of(scenes, f"{kind}.history").observations
-        assert history["camera"].shape[1:] == (HISTORY, 64, 64, 3)
-        given = {name: value[3, 2] for name, value in history.items()}
-        shown = lab.reset(seed=0, options={n: v for n, v in given.items() if n != "camera"})[0]["camera"]
-        np.testing.assert_array_equal(shown, given["camera"])

@@ -148,9 +148,3 @@ def test_the_exhibit_shows_every_line(
     assert len(shown.panels) == len(SHOWN)
     for panel in shown.panels:
         assert {line.name for line in panel.lines} >= {"truth", "this world", "slope of the log"}
-
-
-def test_pictures_are_asked_likewise() -> None:
-    test = ConfoundedLog(pixels=True, num_scenes=10, num_steps=2)
-    references = test.references(test.generate(0), {}, logs_of(ConfoundedLog(), 4))
-    assert references.oracle["do.mean"].shape == (10, 4, len(BOATS))

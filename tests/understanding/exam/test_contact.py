@@ -13,7 +13,7 @@ from worldline.labs.containers import WALL_HALF_WIDTH
 from worldline.labs.playing import explore
 from worldline.understanding.exam.asking import history_of, unpacked
 from worldline.understanding.exam.bank import as_world
-from worldline.understanding.exam.contact import HISTORY, ContactAndConstraint
+from worldline.understanding.exam.contact import ContactAndConstraint
 from worldline.understanding.exam.contract import Pool
 from worldline.understanding.exam.examining import Examined, examine
 from worldline.understanding.exam.lawful import Lawful
@@ -112,16 +112,6 @@ def test_a_picture_of_it_shows_gaps_and_contacts(examined: Examined) -> None:
     for panel in shown.panels:
         assert {line.name for line in panel.lines} == {"truth", "this world", "each disc alone"}
         assert any(line.points and line.x for line in panel.lines)
-
-
-def test_with_pictures_the_history_shows_what_the_vectors_say() -> None:
-    test = ContactAndConstraint(pixels=True, num_scenes=10)
-    (curriculum,) = test.curricula()
-    lab, history = curriculum.make_lab(), history_of(test.generate(0))
-    assert history.observations["camera"].shape == (10, HISTORY, 64, 64, 3)
-    given = {name: value[3, 2] for name, value in history.observations.items()}
-    np.testing.assert_array_equal(lab.reset(seed=0, options=dict(lab.locate(given)))[0]["camera"], given["camera"])
-    assert curriculum.name != ContactAndConstraint().curricula()[0].name
 
 
 def test_the_same_predicates_hold_plans(examined: Examined) -> None:

@@ -168,17 +168,6 @@ def test_the_exhibit_shows_responses_that_come_later_and_later() -> None:
         assert lag == 0 or max(np.abs(markov.y)[lag:]) < 0.5 * max(truth.y)
 
 
-def test_pictures_of_both_twins_show_their_valves() -> None:
-    test = DelayedEffect(pool=Pool.DEVELOPMENT, num_pulses=1, pixels=True)
-    scenes = test.generate(0)
-    pulse, none = scenes["pulse.observations.camera"], scenes["none.observations.camera"]
-    assert pulse.shape == (9, HISTORY, 64, 64, 3)
-    differ = (pulse != none).any((2, 3, 4))
-    assert not differ[~scenes["on_its_way"]].any()
-    for scene in np.flatnonzero(scenes["on_its_way"]):
-        assert list(np.flatnonzero(differ[scene])) == [HISTORY - scenes["back"][scene]]
-
-
 def test_the_delay_line_can_go_on_from_its_own_belief() -> None:
     engine, scenes = DelayLine(lab=SMALL.make_lab()), examined().scenes
     history = history_of(scenes, "pulse")

@@ -78,16 +78,6 @@ def test_pools_differ_in_their_labs_and_curricula_in_their_names(pool: Pool) -> 
         assert lab.settings != other.settings
 
 
-def test_pictures_are_shown_where_they_are_asked_for() -> None:
-    scenes = scenes_of("pendulum", pixels=True, num=3)
-    lab = lab_of("pendulum", Pool.REPORT, pixels=True)
-    camera = scenes["pendulum.history.observations.camera"]
-    assert camera.shape == (3, CONTEXT, 64, 64, 3)
-    last = {n: v[1, -1] for n, v in unpacked(scenes, "pendulum.history.observations").items() if n != "camera"}
-    np.testing.assert_array_equal(camera[1, -1], lab.picture(last))
-    assert curricula_of(Pool.REPORT, pixels=True)[0].make_lab().schema["camera"].shape == (64, 64, 3)
-
-
 def test_a_strangers_belief_is_refused() -> None:
     engine = Simulated(lab=lab_of("pendulum", Pool.REPORT))
     with pytest.raises(InputError, match="belief is a str"):

@@ -10,7 +10,7 @@ import pytest
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Cell, Grade, Verdict
 from worldline.errors import UnreadableError
-from worldline.labs.hidden_mover import GAPS, HiddenMover
+from worldline.labs.hidden_mover import GAPS
 from worldline.labs.playing import explore
 from worldline.understanding.exam.asking import history_of
 from worldline.understanding.exam.bank import MarginalMean, as_world
@@ -168,14 +168,6 @@ def test_the_exhibit_shows_truth_the_world_and_the_frozen_one() -> None:
         assert len(world.x) == gap + 1
         np.testing.assert_allclose(world.y, [truth.y[int(at)] for at in world.x], atol=1e-3)
         assert len(set(frozen.y)) == 1
-
-
-def test_pictures_show_the_lid_where_nothing_is_observed() -> None:
-    scenes = GoesOnUnseen(pool=Pool.DEVELOPMENT, num_scenes=1, pixels=True).generate(0)
-    camera, seen = scenes["history.observations.camera"], scenes["history.observed.puck_position"]
-    lid = HiddenMover(pictures=True).draw(np.zeros(2), lid_down=True)
-    assert camera.shape == (5, HISTORY, 64, 64, 3)
-    np.testing.assert_array_equal((camera == lid).all((2, 3, 4)), ~seen)
 
 
 def test_the_follower_can_go_on_from_its_own_belief() -> None:

@@ -159,15 +159,6 @@ def test_what_cannot_be_read_is_said(test: SpuriousChannel, examined: Examined) 
         test.ask({CURRICULUM: world}, examined.scenes)
 
 
-def test_pictures_show_the_lamp_that_is_asked_about() -> None:
-    test = SpuriousChannel(pixels=True, num_scenes=10, num_steps=2)
-    scenes = test.generate(0)
-    assert scenes["frames"].shape == (10, 2, 64, 64, 3)
-    assert (scenes["frames"][:, 0] != scenes["frames"][:, 1]).any((1, 2, 3)).all()
-    found = test.references(scenes, {}, logs_of(SpuriousChannel(), 4))
-    assert verdict_of(test.grade(scenes, found.oracle, found)) is Verdict.PASS
-
-
 def test_the_exhibit_shows_both_effects(test: SpuriousChannel, examined: Examined) -> None:
     shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
     assert [len(panel.lines) for panel in shown.panels] == [4, 4]

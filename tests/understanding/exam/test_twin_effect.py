@@ -12,11 +12,11 @@ from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
 from worldline.labs.pusher_block import STATE, PusherBlock
 from worldline.registry import load
-from worldline.understanding.exam.asking import history_of, unpacked
+from worldline.understanding.exam.asking import unpacked
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Pool, References
 from worldline.understanding.exam.examining import Examined, examine
-from worldline.understanding.exam.pushing import HISTORY, Pushing, hidden_vectors, make_lab
+from worldline.understanding.exam.pushing import HISTORY, Pushing, make_lab
 from worldline.understanding.exam.twin_effect import LEAST_EFFECT, PARTS, TwinEffect, effect_of, place_of
 from worldline.understanding.exam.verdicts import verdict_of, weakest
 
@@ -174,18 +174,6 @@ def test_its_picture_shows_twins(small: Examined) -> None:
     still = block.lines[2]
     assert max(still.y) == 0
     assert block.lines[0].y[-1] > LEAST_EFFECT
-
-
-def test_with_pictures_the_vectors_are_hidden() -> None:
-    test = TwinEffect(num_scenes=10, num_branches=2, num_steps=6, pixels=True)
-    scenes = test.generate(3)
-    shown = hidden_vectors(history_of(scenes))
-    assert shown.observations["camera"].shape == (10, HISTORY, 64, 64, 3)
-    assert not shown.observed["block_position"].any()
-    assert not shown.observations["block_position"].any()
-    assert np.ptp(shown.observations["camera"].astype(float), axis=0).max() > 100
-    found = test.references(scenes, scenes, logs_of(test, 3))
-    assert values(test, scenes, found.oracle) == dict.fromkeys(PARTS, 1.0)
 
 
 def test_it_is_registered() -> None:

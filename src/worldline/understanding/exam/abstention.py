@@ -29,7 +29,7 @@ Deviations from the plan, and why:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import numpy as np
@@ -89,7 +89,7 @@ class Abstention(ExamTest):
     def generate(self, seed: int) -> Arrays:
         """See `sailing.scenes_of`."""
         return scenes_of(
-            fleet(self.pool, pictures=self.pixels),
+            fleet(self.pool),
             seed,
             num_scenes=self.num_scenes,
             num_motors=self.num_motors,
@@ -97,20 +97,20 @@ class Abstention(ExamTest):
             reach=MAX_MOTOR,
         )
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Means and 90 % bands [E, K, B] of both groups; see `ExamTest`."""
-        return asked(only(worlds), scenes, pixels=self.pixels, groups=GROUPS, bands=True)
+        return asked(only(worlds), scenes, groups=GROUPS, bands=True)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The score needs no floor; the ceiling is the adjusted regression, whose widths others are compared with."""
         del pilot
         lab, episodes = fleet(self.pool), logs[CURRICULUM]
-        seen, context = replace(self, pixels=False), self.num_steps + 1
+        context = self.num_steps + 1
 
         def answers(engine: Sailor) -> Arrays:
             found = calibrate(engine, episodes, horizon=1, num_windows=NUM_WINDOWS, seed=0, trust_steps=0,
                               with_causes=False)  # fmt: skip
-            return seen.ask({CURRICULUM: as_world(engine, found)}, scenes)
+            return self.question({CURRICULUM: as_world(engine, found)}, scenes)
 
         oracle = answers(Sailor.lawful(lab, context))
         return References(

@@ -18,6 +18,10 @@ a fair coin does on average. Accuracies with every pair forced are raw figures. 
 the clip, so that worlds that look at one observation are not shut out. In the frictionless world forward and backward
 clips have the same distribution, so that no world whatever can do better than chance there: that half examines the
 harness (clips cut differently, velocities not reversed), and a world cannot lose by it but by luck.
+
+A world of pictures observes no signal that could surprise it. It is asked, frame by frame, what comes next, and each
+step counts log(1 + z^2), z being the error over half the width of the world's own 90 % band, summed over components:
+heavy tails, so that a bounce that was missed is no more than one step. References are asked so too.
 """
 
 from __future__ import annotations
@@ -32,15 +36,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.contracts.engine import Engine
-from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Grade
-from worldline.contracts.schema import Schema
-from worldline.contracts.world import World
+from worldline.contracts.world import Forecast, World
 from worldline.engines.trivial import ConstantVelocity, Persistence
-from worldline.errors import InputError
-from worldline.labs.clips import BALLS, STEP_S, Clips, shown, unshown
-from worldline.labs.drawing import CAMERA
-from worldline.understanding.exam.asking import check_readable, packed, unpacked
+from worldline.errors import InputError, UnsupportedError
+from worldline.labs.clips import BALLS, STEP_S, Clips, shown
+from worldline.understanding.exam.asking import check_readable, forecasts, packed, unpacked
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
@@ -53,6 +55,8 @@ TABLES: Final = ("dissipative", "frictionless")
 SIGNALS: Final = tuple(f"{ball}_{what}" for ball in BALLS for what in ("position", "velocity"))
 SURE: Final = 2.0
 """Standard errors by which the directions have to differ."""
+FEWEST_SHOWN: Final = 3
+"""Frames of a clip that a world of pictures is shown at a time, at least; as many as its card wants."""
 DECIMALS: Final = 6
 """Of surprises: what differs by less does not differ."""
 NUM_CALIBRATION: Final = 100
@@ -87,7 +91,8 @@ class Arrow(ExamTest):
         return tuple(
             Curriculum(
                 name=self._name(table),
-                make_lab=partial(self._lab, table),
+                make_lab=partial(self._lab, table, pictures=self.pixels),
+                asked=SIGNALS,
                 num_episodes=self.num_episodes,
                 num_steps=self.num_steps,
             )
@@ -105,18 +110,18 @@ class Arrow(ExamTest):
             scenes |= packed(table, shown(lab.noisy(np.stack(states, 1), rng)))
         return scenes
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Per table `<table>.forward` and `<table>.backward` [E, T]: surprise at each step, in the clip's own order."""
         by_table = {table: self._name(table) for table in TABLES}
         lacking = [name for name in by_table.values() if name not in worlds]
         if lacking:
             raise InputError(f"no world of {', '.join(lacking)} was given. Learn one from each curriculum.")
-        return self._ask({table: worlds[name] for table, name in by_table.items()}, scenes, pixels=self.pixels)
+        return self._ask({table: worlds[name] for table, name in by_table.items()}, scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The oracle knows drag and cushions and sees the same noise; the floor is chance."""
         del pilot  # no trivial model is chosen: chance is the floor
-        schema = self._schema()
+        schema = self._lab(TABLES[0]).schema
         oracle: dict[str, World] = {}
         still: dict[str, World] = {}
         straight: dict[str, World] = {}
@@ -160,34 +165,24 @@ class Arrow(ExamTest):
     def _name(self, table: str) -> str:
         return f"clips-{table}-{self.pool}{'-pixels' if self.pixels else ''}"
 
-    def _lab(self, table: str) -> Clips:
+    def _lab(self, table: str, *, pictures: bool = False) -> Clips:
         drag, bounce, noise = (0.3, 0.8, 0.02) if self.pool is Pool.DEVELOPMENT else (0.36, 0.86, 0.024)
         if table == "frictionless":
             drag, bounce = 0.0, 1.0
-        return Clips(drag=drag, bounce=bounce, noise=noise, pictures=self.pixels)
+        return Clips(drag=drag, bounce=bounce, noise=noise, pictures=pictures)
 
-    def _schema(self) -> Schema:
-        whole = self._lab(TABLES[0]).schema
-        return Schema(signals=tuple(s for s in whole.signals if s.name != CAMERA.name), step_s=STEP_S)
-
-    def _ask(
-        self, worlds: Mapping[str, World], scenes: Arrays, *, pixels: bool = False
-    ) -> dict[str, NDArray[np.generic]]:
+    def _ask(self, worlds: Mapping[str, World], scenes: Arrays) -> dict[str, NDArray[np.generic]]:
         answers: dict[str, NDArray[np.generic]] = {}
         for table, world in worlds.items():
             check_readable(world, SIGNALS)
             clips = unpacked(scenes, table)
-            pictures = self._pictures(table, clips) if pixels else None
             for direction, ways in (("forward", clips), ("backward", backwards(clips))):
-                drawn = pictures if pictures is None or direction == "forward" else pictures[:, ::-1]
-                found = [_surprise(world, ways, e, drawn) for e in range(len(clips[SIGNALS[0]]))]
-                answers[f"{table}.{direction}"] = np.stack(found)
+                answers[f"{table}.{direction}"] = (
+                    _foretold(world, ways)
+                    if self.pixels
+                    else np.stack([_surprise(world, ways, e) for e in range(len(clips[SIGNALS[0]]))])
+                )
         return answers
-
-    def _pictures(self, table: str, clips: Arrays) -> NDArray[np.generic]:
-        """Of each frame [E, T + 1, 64, 64, 3]."""
-        lab, states = self._lab(table), unshown(clips)
-        return np.stack([[lab.draw(state) for state in clip] for clip in states])
 
 
 def backwards(clips: Arrays) -> dict[str, NDArray[np.generic]]:
@@ -196,15 +191,41 @@ def backwards(clips: Arrays) -> dict[str, NDArray[np.generic]]:
     return {name: signs[name] * value[:, ::-1].astype(np.float32) for name, value in clips.items()}
 
 
-def _surprise(world: World, clips: Arrays, number: int, pictures: NDArray[np.generic] | None) -> Float[np.ndarray, "T"]:
+def _surprise(world: World, clips: Arrays, number: int) -> Float[np.ndarray, "T"]:
     """-log p of each step of one clip, summed over the signals."""
-    shows: dict[str, NDArray[np.generic]] = {name: value[number] for name, value in clips.items()}
+    shows = {name: value[number] for name, value in clips.items()}
     num_steps = len(shows[SIGNALS[0]]) - 1
-    if pictures is not None:
-        shows[CAMERA.name] = pictures[number]
     episode = Episode(observations=shows, actions={"push": np.zeros((num_steps, 2), np.float32)})
     found = world.surprise(episode).p_values
     return np.asarray(-np.log(np.stack([found[name] for name in SIGNALS])).sum(0))
+
+
+def _foretold(world: World, clips: Arrays) -> Float[np.ndarray, "E T"]:
+    """How far each step of the clips is from what the world says before it, in its own bands; see the module.
+
+    Raises:
+        UnsupportedError: the world gives no bands.
+    """
+    num_clips, length = clips[SIGNALS[0]].shape[:2]
+    shown, still = max(FEWEST_SHOWN, world.describe().context), np.zeros((num_clips, length, 2), np.float32)
+    steps = list[Floats]()
+    for now in range(length - 1):
+        past = slice(max(0, now + 1 - shown), now + 1)
+        history = History(
+            observations={name: value[:, past] for name, value in clips.items()},
+            actions={"push": still[:, past.start : now]},
+        )
+        said = forecasts(world, history, {"push": still[:, :1]}, signals=SIGNALS)
+        steps.append(np.sum([_unlikely(said[name], clips[name][:, now + 1]) for name in SIGNALS], axis=0))
+    return np.stack(steps, 1)
+
+
+def _unlikely(said: Forecast, came: NDArray[np.generic]) -> Float[np.ndarray, "E"]:
+    """log(1 + z^2) of both components, z being the error over half the band's width."""
+    if said.low is None or said.high is None:
+        raise UnsupportedError("a world gives no bands, and T4 in pictures measures errors by them. Calibrate it.")
+    half = np.maximum((said.high - said.low)[:, 0].astype(float) / 2, np.finfo(float).tiny)
+    return np.asarray(np.log1p(((came - said.mean[:, 0].astype(float)) / half) ** 2).sum(-1))
 
 
 def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> World:

@@ -44,6 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Final
 
 import numpy as np
@@ -128,10 +129,15 @@ class BeyondRange(ExamTest):
 
     def curricula(self) -> tuple[Curriculum, ...]:
         """Logs of throws and of meetings, a world each; see `ExamTest`."""
-        made = {"parabola": self._parabola, "collision": self._collision}
         return tuple(
-            Curriculum(name=self._world_of(kind), make_lab=make, num_episodes=self.num_episodes, num_steps=30)
-            for kind, make in made.items()
+            Curriculum(
+                name=self._world_of(kind),
+                make_lab=partial(self._lab, kind, pictures=self.pixels),
+                asked=POSITIONS[kind],
+                num_episodes=self.num_episodes,
+                num_steps=30,
+            )
+            for kind in CELLS
         )
 
     def generate(self, seed: int) -> Arrays:
@@ -140,7 +146,7 @@ class BeyondRange(ExamTest):
         starts = {"parabola": self._throws(rng), "collision": self._meetings(rng)}
         return {name: value for kind in CELLS for name, value in self._played(kind, starts[kind], rng).items()}
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Where the balls will be; see `ExamTest`."""
         answers: dict[str, NDArray[np.generic]] = {}
         for kind in CELLS:
@@ -191,16 +197,15 @@ class BeyondRange(ExamTest):
     def _world_of(self, kind: str) -> str:
         return f"{kind}-{self.pool}" + ("-pixels" if self.pixels else "")
 
-    def _parabola(self) -> Parabola:
-        return Parabola(buoyancy=0.0 if self.pool is Pool.REPORT else 0.25, pictures=self.pixels)
-
-    def _collision(self) -> Collision:
+    def _collision(self, *, pictures: bool = False) -> Collision:
         if self.pool is Pool.REPORT:
-            return Collision(pictures=self.pixels)
-        return Collision(radius=1.2, contact_s=0.5, pictures=self.pixels)
+            return Collision(pictures=pictures)
+        return Collision(radius=1.2, contact_s=0.5, pictures=pictures)
 
-    def _lab(self, kind: str) -> Parabola | Collision:
-        return self._parabola() if kind == "parabola" else self._collision()
+    def _lab(self, kind: str, *, pictures: bool = False) -> Parabola | Collision:
+        if kind == "parabola":
+            return Parabola(buoyancy=0.0 if self.pool is Pool.REPORT else 0.25, pictures=pictures)
+        return self._collision(pictures=pictures)
 
     def _throws(self, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         """Starts of throws, of each cell in turn."""
@@ -242,8 +247,6 @@ class BeyondRange(ExamTest):
         path = lab.simulate(starts, {action.name: actions})
         seen = {name: np.concatenate([starts[name][:, None], path[name]], 1) for name in path}
         shown: dict[str, NDArray[np.generic]] = {name: value[:, :HISTORY] for name, value in seen.items()}
-        if self.pixels:
-            shown["camera"] = _pictures(lab, shown)
         history = History(observations=shown, actions={action.name: actions[:, : HISTORY - 1]})
         return {
             **packed_history(history, f"{kind}.history"),
@@ -358,17 +361,6 @@ def _slip(kind: str, scenes: Arrays, answers: Arrays) -> Floats:
         for one in (unpacked(answers, kind), unpacked(scenes, f"{kind}.truth"))
     ]
     return np.asarray(np.abs(rates[0] - rates[1]).mean((1, 2)))
-
-
-def _pictures(lab: Parabola | Collision, shown: Arrays) -> NDArray[np.uint8]:
-    """[E, H, 64, 64, 3] of observations [E, H, *shape]."""
-    num_scenes, length = next(iter(shown.values())).shape[:2]
-    return np.stack(
-        [
-            [lab.drawn({name: value[scene, step] for name, value in shown.items()}) for step in range(length)]
-            for scene in range(num_scenes)
-        ]
-    )
 
 
 def _speed_panel(kind: str, scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:

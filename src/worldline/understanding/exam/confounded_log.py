@@ -23,7 +23,7 @@ Deviations from the plan, and why:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import numpy as np
@@ -83,7 +83,7 @@ class ConfoundedLog(ExamTest):
 
     def generate(self, seed: int) -> Arrays:
         """The scenes of `sailing.scenes_of`, and the lab's `law`: effects of motor and wind, repeated [E, 2]."""
-        lab = fleet(self.pool, pictures=self.pixels)
+        lab = fleet(self.pool)
         scenes = scenes_of(
             lab,
             seed,
@@ -94,19 +94,18 @@ class ConfoundedLog(ExamTest):
         )
         return {**scenes, "law": np.tile([lab.motor_effect, lab.wind_effect], (self.num_scenes, 1))}
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """The mean `do.mean` [E, K, B] of the drifts; see `ExamTest`."""
-        return asked(only(worlds), scenes, pixels=self.pixels, groups=("do",), bands=False)
+        return asked(only(worlds), scenes, groups=("do",), bands=False)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The score has a floor of its own, b_obs, and the true slope is 1; the adjusted regression is shown beside."""
         del pilot
         lab, episodes = fleet(self.pool), logs[CURRICULUM]
-        seen = replace(self, pixels=False)  # they read the vectors, whatever worlds see
         context = self.num_steps + 1
 
         def answers(engine: Sailor) -> Arrays:
-            return seen.ask({CURRICULUM: as_world(engine)}, scenes)
+            return self.question({CURRICULUM: as_world(engine)}, scenes)
 
         return References(
             ceiling=answers(Sailor.adjusted(episodes, lab.schema, context)),

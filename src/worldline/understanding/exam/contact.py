@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final
 
 import numpy as np
@@ -74,7 +75,15 @@ class ContactAndConstraint(ExamTest):
     def curricula(self) -> tuple[Curriculum, ...]:
         """Logs of the tilting table; see `ExamTest`."""
         name = f"containers-{self.pool}" + ("-pixels" if self.pixels else "")
-        return (Curriculum(name=name, make_lab=self._lab, num_episodes=self.num_episodes, num_steps=60),)
+        return (
+            Curriculum(
+                name=name,
+                make_lab=partial(self._lab, pictures=self.pixels),
+                asked=_positions(self._lab()),
+                num_episodes=self.num_episodes,
+                num_steps=60,
+            ),
+        )
 
     def generate(self, seed: int) -> Arrays:
         """History, tilts and true positions of rollouts that are rich in contacts; see `ExamTest`.
@@ -93,8 +102,6 @@ class ContactAndConstraint(ExamTest):
             raise InputError(f"{len(found['tilt'])} rollouts of {self.num_scenes} have enough contacts. Lengthen them.")
         tilt = found.pop("tilt")
         shown = {name: value[:, :HISTORY] for name, value in found.items()}
-        if self.pixels:
-            shown["camera"] = _pictures(lab, shown)
         history = History(observations=shown, actions={"tilt": tilt[:, : HISTORY - 1]})
         truth = {name: found[name][:, HISTORY:] for name in _positions(lab)}
         return {
@@ -103,7 +110,7 @@ class ContactAndConstraint(ExamTest):
             **packed("truth", truth),
         }
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Where the discs will be [E, T, 2]; see `ExamTest`."""
         signals = _positions(self._lab())
         return means(only(worlds), history_of(scenes), unpacked(scenes, "actions"), signals=signals)
@@ -115,14 +122,14 @@ class ContactAndConstraint(ExamTest):
         schema, episodes = lab.schema, logs[curriculum.name]
 
         def lawful(law: Law, name: str) -> Arrays:
-            return self.ask({curriculum.name: as_world(Lawful(schema=schema, law=law, name=name))}, scenes)
+            return self.question({curriculum.name: as_world(Lawful(schema=schema, law=law, name=name))}, scenes)
 
         alone = lawful(lambda start, actions: lab.simulate(start, actions, alone=True), "each disc alone")
         trivial = {
             "discs that stay": Persistence.fit(episodes, schema),
             "straight on": ConstantVelocity.fit(episodes, schema),
         }
-        asked = {name: self.ask({curriculum.name: as_world(engine)}, scenes) for name, engine in trivial.items()}
+        asked = {name: self.question({curriculum.name: as_world(engine)}, scenes) for name, engine in trivial.items()}
         another = {name: np.roll(value, 1, axis=0) for name, value in unpacked(scenes, "truth").items()}
         return References(
             floor=alone,
@@ -191,10 +198,10 @@ class ContactAndConstraint(ExamTest):
         )
         return Exhibit(caption=caption, panels=panels)
 
-    def _lab(self) -> Containers:
+    def _lab(self, *, pictures: bool = False) -> Containers:
         if self.pool is Pool.REPORT:
-            return Containers(pictures=self.pixels)
-        return Containers(size=2.1, radius=0.28, pen=(1.2, 0.5), restitution=0.9, pictures=self.pixels)
+            return Containers(pictures=pictures)
+        return Containers(size=2.1, radius=0.28, pen=(1.2, 0.5), restitution=0.9, pictures=pictures)
 
     def _table(self) -> Table:
         lab = self._lab()
@@ -222,8 +229,8 @@ class ContactAndConstraint(ExamTest):
         return np.stack(joined, 2)
 
 
-def _positions(lab: Containers) -> list[str]:
-    return [f"disc_{disc}_position" for disc in range(lab.num_discs)]
+def _positions(lab: Containers) -> tuple[str, ...]:
+    return tuple(f"disc_{disc}_position" for disc in range(lab.num_discs))
 
 
 def _tilts(lab: Containers, rng: np.random.Generator, num_scenes: int, num_steps: int) -> NDArray[np.float32]:
@@ -233,11 +240,6 @@ def _tilts(lab: Containers, rng: np.random.Generator, num_scenes: int, num_steps
         explorer.reset(rng)
         scenes.append([explorer.act({}, rng)["tilt"] for _ in range(num_steps)])
     return np.asarray(scenes, dtype=np.float32)
-
-
-def _pictures(lab: Containers, shown: Arrays) -> NDArray[np.uint8]:
-    """[E, H, 64, 64, 3] of observations [E, H, 2]."""
-    return np.stack([[lab.picture(frame) for frame in scene] for scene in lab.state_of(shown)[0]])
 
 
 def _ahead(found: NDArray[np.bool_]) -> NDArray[np.bool_]:

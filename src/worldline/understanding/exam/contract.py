@@ -10,13 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, final
 
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Grade
 from worldline.contracts.world import World
+from worldline.errors import InputError
 from worldline.labs.lab import Lab
 from worldline.understanding.exam.exhibit import Exhibit
+from worldline.understanding.exam.seeing import Camera
 
 
 class Section(StrEnum):
@@ -44,6 +46,7 @@ class Curriculum:
     Args:
         name: such as "pusher-block".
         make_lab: makes the lab whose `explorer` acts.
+        asked: vector observation signals that are asked about; a world of pictures has to be able to read them.
         num_episodes: recorded.
         num_steps: of each.
         num_calibration: how many of them are kept for calibration; None for the recipe's own share.
@@ -52,6 +55,7 @@ class Curriculum:
 
     name: str
     make_lab: Callable[[], Lab]
+    asked: tuple[str, ...]
     num_episodes: int
     num_steps: int
     num_calibration: int | None = None
@@ -83,7 +87,7 @@ class ExamTest(ABC):
 
     Args:
         pool: of the generators.
-        pixels: whether worlds see a 64 x 64 picture in the place of the vectors.
+        pixels: whether worlds see a 64 x 64 picture in the place of the vectors; scenes are the same.
     """
 
     code: ClassVar[str]
@@ -111,9 +115,26 @@ class ExamTest(ABC):
     def generate(self, seed: int) -> Arrays:
         """Scenes [E, ...]: what is shown, what is asked, and the truth. The same bits for the same seed."""
 
-    @abstractmethod
+    @final
     def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
-        """What the worlds, by the name of their curriculum, say of the scenes: all that grading needs, [E, ...].
+        """What the worlds, by the name of their curriculum, say of the scenes; from behind a camera in `pixels`.
+
+        Raises:
+            InputError: a world is of no curriculum of this test.
+            UnreadableError: see `question`, as for what follows.
+            UnsupportedError: likewise.
+        """
+        if not self.pixels:
+            return self.question(worlds, scenes)
+        labs = {one.name: one.make_lab for one in self.curricula()}
+        strange = [name for name in worlds if name not in labs]
+        if strange:
+            raise InputError(f"{', '.join(strange)} is no curriculum of {self.code}. It has {', '.join(labs)}.")
+        return self.question({name: Camera(world=one, lab=labs[name]()) for name, one in worlds.items()}, scenes)
+
+    @abstractmethod
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """What the worlds say of the scenes as they are: all that grading needs, [E, ...]. `ask` is what to call.
 
         Raises:
             UnreadableError: a world does not tell the signals that are asked for.

@@ -36,7 +36,7 @@ from worldline.understanding.exam.asking import counterfactuals, means, only, pa
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
-from worldline.understanding.exam.puck import SIGNALS, curriculum, draw, puck, seen, squared_error
+from worldline.understanding.exam.puck import SIGNALS, curriculum, draw, puck, squared_error
 from worldline.understanding.exam.scoring import skill_cell
 from worldline.worlds.calibration import calibrate
 
@@ -98,9 +98,9 @@ class Counterfactual(ExamTest):
             **packed("truth", {n: v[:, AT + 1 :] for n, v in stacked(twins).observations.items()}),
         }
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """What would have followed, scene by scene; see `ExamTest`."""
-        return _asked(only(worlds), scenes, "factual", puck(self.pool, pictures=self.pixels))
+        return _asked(only(worlds), scenes, "factual")
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """See `ExamTest`; the pilot's scenes are not needed."""
@@ -118,10 +118,10 @@ class Counterfactual(ExamTest):
         return References(
             floor=packed("path", _expected(lab, scenes, middles[:, None])),
             ceiling=packed("path", _expected(lab, scenes, scenes["friction"][None].astype(float))),
-            oracle=_asked(simulator, scenes, "factual", lab),
+            oracle=_asked(simulator, scenes, "factual"),
             must_fail={
                 "copy of the episode": packed("path", _after(unpacked(scenes, "factual"))),
-                "episode of another scene": _asked(linear, scenes, "shuffled", lab),
+                "episode of another scene": _asked(linear, scenes, "shuffled"),
                 "no look at the episode": packed(
                     "path", means(unseeing, history, {"push": scenes["others"]}, signals=SIGNALS)
                 ),
@@ -182,9 +182,9 @@ class Counterfactual(ExamTest):
         )
 
 
-def _asked(world: World, scenes: Arrays, group: str, lab: GustyPuck) -> dict[str, NDArray[np.generic]]:
+def _asked(world: World, scenes: Arrays, group: str) -> dict[str, NDArray[np.generic]]:
     """What a world says of the episodes of one group."""
-    shown = seen(unpacked(scenes, group), lab)
+    shown = unpacked(scenes, group)
     episodes = [
         Episode(
             observations={name: value[scene] for name, value in shown.items()},

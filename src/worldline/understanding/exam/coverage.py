@@ -60,7 +60,6 @@ from worldline.understanding.exam.puck import (
     draw,
     paths,
     puck,
-    seen_history,
     window,
 )
 from worldline.understanding.exam.scoring import skill_cell
@@ -120,13 +119,13 @@ class JointCoverage(ExamTest):
             **packed("law", _samples(lab, history, future, draws.friction, rng)),
         }
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Means, and the edges of the bands at each level [E, L, T, 2]; see `ExamTest`.
 
         Raises:
             UnsupportedError: the world gives no bands.
         """
-        return _asked(only(worlds), scenes, puck(self.pool, pictures=self.pixels))
+        return _asked(only(worlds), scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """See `ExamTest`. The trivial models are calibrated on the last episodes of the logs, fitted on the others."""
@@ -136,17 +135,17 @@ class JointCoverage(ExamTest):
             name: as_world(engine, _calibrated(engine, episodes[-num:]))
             for name, engine in engines(episodes[:-num], lab.schema).items()
         }
-        best = best_of({name: _asked(world, pilot, lab) for name, world in bank.items()}, lambda a: _loss(a, pilot))
-        trivial = {name: _asked(world, scenes, lab) for name, world in bank.items()}
+        best = best_of({name: _asked(world, pilot) for name, world in bank.items()}, lambda a: _loss(a, pilot))
+        trivial = {name: _asked(world, scenes) for name, world in bank.items()}
         knowing = KnowingPuck(lab=lab, context=SEEN)
         calibration = _calibrated(knowing, _own_logs(lab, self.num_own))
         return References(
             floor=trivial[best]
             | {f"marginal.{name}": _energies(trivial["marginal mean"], scenes, name) for name in SIGNALS},
             ceiling={f"energy.{name}": _law_energy(scenes, name) for name in SIGNALS},
-            oracle=_asked(as_world(knowing, calibration), scenes, lab),
+            oracle=_asked(as_world(knowing, calibration), scenes),
             must_fail={
-                "bands of each step": _asked(as_world(knowing, _of_each_step(calibration)), scenes, lab),
+                "bands of each step": _asked(as_world(knowing, _of_each_step(calibration)), scenes),
                 "persistence": trivial["persistence"],
                 "climatology": trivial["marginal mean"],
             },
@@ -220,9 +219,9 @@ def _cell(name: str, scenes: Arrays, answers: Arrays, references: References) ->
     )
 
 
-def _asked(world: World, scenes: Arrays, lab: GustyPuck) -> dict[str, NDArray[np.generic]]:
+def _asked(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
     """Means and bands of a world."""
-    history, actions = seen_history(history_of(scenes), lab), {"push": scenes["future"]}
+    history, actions = history_of(scenes), {"push": scenes["future"]}
     asked = [forecasts(world, history, actions, signals=SIGNALS, level=level) for level in LEVELS]
     found: dict[str, NDArray[np.generic]] = {}
     for name in SIGNALS:

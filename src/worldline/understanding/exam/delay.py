@@ -80,17 +80,21 @@ class DelayedEffect(ExamTest):
     num_episodes: int = 300
     num_steps: int = 100
 
-    def make_lab(self) -> DelayedActuator:
+    def make_lab(self, *, pictures: bool = False) -> DelayedActuator:
         """The lab of the pool."""
         if self.pool is Pool.DEVELOPMENT:
-            return DelayedActuator(fade=0.7, pictures=self.pixels)
-        return DelayedActuator((10, 0, 20, 5, 2), fade=0.8, pictures=self.pixels)
+            return DelayedActuator(fade=0.7, pictures=pictures)
+        return DelayedActuator((10, 0, 20, 5, 2), fade=0.8, pictures=pictures)
 
     def curricula(self) -> tuple[Curriculum, ...]:
         """One: all tanks are in one log."""
         return (
             Curriculum(
-                name=CURRICULUM, make_lab=self.make_lab, num_episodes=self.num_episodes, num_steps=self.num_steps
+                name=CURRICULUM,
+                make_lab=partial(self.make_lab, pictures=self.pixels),
+                asked=(SIGNAL,),
+                num_episodes=self.num_episodes,
+                num_steps=self.num_steps,
             ),
         )
 
@@ -107,11 +111,9 @@ class DelayedEffect(ExamTest):
             done = valves.copy()
             done[np.arange(len(lag)), at, tank] = opened
             scenes |= _scene(lab, twin, done)
-        if self.pixels:
-            scenes |= _pictures(lab, scenes)
         return {**scenes, "lag": lag, "on_its_way": way.astype(bool), "tank": tank, "back": back}
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """The temperatures of both twins [E, T, 5]; see `ExamTest`."""
         world = only(worlds)
         return {
@@ -246,7 +248,7 @@ def _pipes(belief: EngineBelief) -> Pipes:
 
 
 def _asked(test: DelayedEffect, scenes: Arrays, engine: Engine) -> Arrays:
-    return test.ask({CURRICULUM: as_world(engine)}, scenes)
+    return test.question({CURRICULUM: as_world(engine)}, scenes)
 
 
 def _truth(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
@@ -271,25 +273,7 @@ def _scene(lab: DelayedActuator, twin: str, done: Float[np.ndarray, "E N 5"]) ->
         **packed_history(history, twin),
         f"next.{twin}": valves[:, HISTORY - 1 :],
         f"truth.{twin}": path[:, HISTORY:],
-        f"shut.{twin}": done[:, SETTLED - 1].astype(np.float32),
     }
-
-
-def _pictures(lab: DelayedActuator, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
-    """The camera of both twins; what they share is drawn once."""
-    shown: dict[str, NDArray[np.uint8]] = {}
-    for twin in reversed(TWINS):
-        seen = scenes[f"{twin}.observations.{SIGNAL}"]
-        last = np.concatenate([scenes[f"shut.{twin}"][:, None], scenes[f"{twin}.actions.valves"]], 1)
-        if not shown:
-            frames = [[lab.draw(*both) for both in zip(*scene, strict=True)] for scene in zip(seen, last, strict=True)]
-            shown[twin] = np.array(frames)
-            first = seen, last
-            continue
-        shown[twin] = shown[TWINS[-1]].copy()
-        for scene, frame in np.argwhere((seen != first[0]).any(-1) | (last != first[1]).any(-1)):
-            shown[twin][scene, frame] = lab.draw(seen[scene, frame], last[scene, frame])
-    return {f"{twin}.observations.camera": frames for twin, frames in shown.items()}
 
 
 def _peaks(due: Float[np.ndarray, "E T 5"], said: Float[np.ndarray, "E T 5"], tank: NDArray[np.integer]) -> Floats:

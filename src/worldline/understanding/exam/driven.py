@@ -56,6 +56,7 @@ def curricula_of(pool: Pool, *, pixels: bool) -> tuple[Curriculum, ...]:
         Curriculum(
             name=system,
             make_lab=partial(lab_of, system, pool, pixels=pixels),
+            asked=tuple(signal.name for signal in lab_of(system, pool).moving),
             num_episodes=NUM_EPISODES[system],
             num_steps=NUM_STEPS,
             horizon=HORIZON,
@@ -82,8 +83,6 @@ def rollouts(lab: Driven, num: int, num_steps: int, rng: np.random.Generator) ->
     path = lab.simulate(start, pushes)
     seen = {name: np.concatenate([start[name][:, None], value], 1) for name, value in path.items()}
     shown = {name: value[:, :CONTEXT] for name, value in seen.items()}
-    if lab.pictures:
-        shown["camera"] = np.stack([_film(lab, shown, scene) for scene in range(num)])
     done = {name: value[:, : CONTEXT - 1] for name, value in pushes.items()}
     return {
         **packed_history(History(observations=shown, actions=done)),
@@ -125,13 +124,13 @@ class DrivenTest(ExamTest):
 
     def lab(self, system: str) -> Driven:
         """The lab of the pool."""
-        return lab_of(system, self.pool, pixels=self.pixels)
+        return lab_of(system, self.pool)
 
     def curricula(self) -> tuple[Curriculum, ...]:
         """One for each system; all such tests learn from the same."""
         return curricula_of(self.pool, pixels=self.pixels)
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """See `ExamTest`; per system and moving signal [E, T, *shape]."""
         answers: dict[str, NDArray[np.generic]] = {}
         for system in SYSTEMS:
@@ -203,8 +202,3 @@ def _held(lab: Driven, num: int, num_steps: int, rng: np.random.Generator) -> di
     last = np.maximum.accumulate(np.where(changes, np.arange(num_steps), 0), 1)
     drawn = {one.name: rng.uniform(*bounds(one), (num, num_steps, *one.shape)) for one in lab.pushes}
     return {name: np.take_along_axis(value, last[..., None], 1).astype(np.float32) for name, value in drawn.items()}
-
-
-def _film(lab: Driven, shown: Arrays, scene: int) -> NDArray[np.uint8]:
-    steps = range(next(iter(shown.values())).shape[1])
-    return np.stack([lab.picture({name: value[scene, step] for name, value in shown.items()}) for step in steps])

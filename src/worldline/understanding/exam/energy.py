@@ -80,10 +80,10 @@ class WorkAndEnergy(DrivenTest):
 
         def asked(**knowledge: bool) -> Arrays:
             worlds = {system: as_world(Simulated(lab=lab, **knowledge)) for system, lab in labs.items()}
-            return self.ask(worlds, scenes)
+            return self.question(worlds, scenes)
 
         still = {s: as_world(Persistence.fit(logs[s], lab.schema)) for s, lab in labs.items()}
-        persistence = self.ask(still, scenes)
+        persistence = self.question(still, scenes)
         return References(
             floor=persistence,
             oracle=asked(),

@@ -93,8 +93,8 @@ class TrustedHorizon(DrivenTest):
         banks = {system: bank(logs[system], lab.schema) for system, lab in labs.items()}
         names = list(banks[SYSTEMS[0]])
         asked = {name: {system: banks[system][name] for system in SYSTEMS} for name in names}
-        piloted = [self.ask(worlds, pilot) for worlds in asked.values()]
-        trivial = {name: self.ask(worlds, scenes) for name, worlds in asked.items()}
+        piloted = [self.question(worlds, pilot) for worlds in asked.values()]
+        trivial = {name: self.question(worlds, scenes) for name, worlds in asked.items()}
         floor: dict[str, NDArray[np.generic]] = {name: np.zeros_like(v) for name, v in trivial[names[0]].items()}
         chosen: Counter[str] = Counter()
         for system, damping in _cells():
@@ -109,7 +109,7 @@ class TrustedHorizon(DrivenTest):
         oracle = {system: as_world(Simulated(lab=lab)) for system, lab in labs.items()}
         return References(
             floor=floor,
-            oracle=self.ask(oracle, scenes),
+            oracle=self.question(oracle, scenes),
             must_fail={name: trivial[name] for name in MUST_FAIL},
             floor_name=", ".join(f"{name} ({count} steps)" for name, count in chosen.most_common()),
         )

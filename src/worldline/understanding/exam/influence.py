@@ -46,7 +46,6 @@ from worldline.understanding.exam.pushing import (
     beginnings,
     block_distance,
     branch_answers,
-    hidden_vectors,
     history_before,
     make_lab,
     motions,
@@ -96,7 +95,7 @@ class Influence(ExamTest):
     def generate(self, seed: int) -> Arrays:
         """Histories, three action sequences [E, T, 2] and truth, couple after couple; see `ExamTest`."""
         rng = np.random.default_rng([_STREAM, seed])
-        lab = make_lab(self.pool, pictures=self.pixels)
+        lab = make_lab(self.pool)
         parts = [self._couples(touching, self.num_scenes // 4, rng) for touching in (True, False)]
         velocity = np.concatenate([actions for _, actions in parts])
         since = rng.integers(1, self.num_steps, len(velocity))
@@ -105,7 +104,7 @@ class Influence(ExamTest):
         truth = _in_order(
             [true_branches(lab, begun.state, actions) for begun, actions in parts],
         )
-        histories = [packed_history(history_before(lab, begun)) for begun, _ in parts]
+        histories = [packed_history(history_before(begun)) for begun, _ in parts]
         return {
             **_in_order(histories),
             "seed": np.concatenate([begun.seed for begun, _ in parts]),
@@ -141,15 +140,14 @@ class Influence(ExamTest):
         more, others = self._couples(touching, due - len(found), rng)
         return _joined([kept, more]), np.concatenate([sequences, others])
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """What follows each of the three sequences, per signal [E, T, 2]; see `ExamTest`."""
-        history = history_of(scenes)
-        return _answers(only(worlds), hidden_vectors(history) if self.pixels else history, scenes)
+        return _answers(only(worlds), history_of(scenes), scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The lab as a world, and three that must fail; see `ExamTest`."""
         del pilot  # the floor is chance
-        lab = make_lab(self.pool, pictures=self.pixels)
+        lab = make_lab(self.pool)
         episodes = next(iter(logs.values()))
 
         def asked(engine: Engine) -> Arrays:

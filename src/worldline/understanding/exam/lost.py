@@ -68,7 +68,6 @@ from worldline.understanding.exam.puck import (
     draw,
     paths,
     puck,
-    seen_history,
     squared_error,
 )
 from worldline.understanding.exam.scoring import Statistic, auroc, cell
@@ -149,13 +148,13 @@ class KnowsWhenLost(ExamTest):
             "novelty": usual.novelty(_history(scenes)),
         }
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Means and trust; see `ExamTest`.
 
         Raises:
             UnsupportedError: the world tells no trust.
         """
-        return _asked(only(worlds), scenes, puck(self.pool, pictures=self.pixels))
+        return _asked(only(worlds), scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """See `ExamTest`; chance is the floor, so there is none to choose."""
@@ -168,7 +167,7 @@ class KnowsWhenLost(ExamTest):
             calibration = calibrate(
                 engine, held, horizon=AHEAD, num_windows=4, seed=0, trust_steps=trust_steps, with_causes=False
             )
-            return _asked(as_world(engine, calibration), scenes, lab)
+            return _asked(as_world(engine, calibration), scenes)
 
         oracle = knowing(32)
         usual = _Usual.of_logs(episodes)
@@ -355,14 +354,14 @@ def _scenes(lab: GustyPuck, draws: Draws, rng: np.random.Generator) -> dict[str,
     return {**packed_history(history), "future": future, **packed("truth", truth)}
 
 
-def _asked(world: World, scenes: Arrays, lab: GustyPuck) -> dict[str, NDArray[np.generic]]:
+def _asked(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
     """Means and trust of a world, asked in batches."""
     check_readable(world, SIGNALS)
     history, num = history_of(scenes), len(scenes["future"])
     parts = []
     for first in range(0, num, BATCH):
         rows = np.arange(num) // BATCH == first // BATCH
-        parts.append(world.predict(seen_history(worlds_of(history, rows), lab), {"push": scenes["future"][rows]}))
+        parts.append(world.predict(worlds_of(history, rows), {"push": scenes["future"][rows]}))
     trust = np.concatenate([np.atleast_1d(part.trust) for part in parts])
     if np.isnan(trust).any():
         raise UnsupportedError(f"{world.describe().name} tells no trust. Calibrate it on held-out episodes.")

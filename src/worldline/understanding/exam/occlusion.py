@@ -77,17 +77,21 @@ class GoesOnUnseen(ExamTest):
     num_episodes: int = 300
     num_steps: int = 100
 
-    def make_lab(self) -> HiddenMover:
+    def make_lab(self, *, pictures: bool = False) -> HiddenMover:
         """The lab of the pool."""
         if self.pool is Pool.DEVELOPMENT:
-            return HiddenMover(pictures=self.pixels)
-        return HiddenMover(0.5, bounce=0.7, mass=0.7, half_side=1.8, pictures=self.pixels)
+            return HiddenMover(pictures=pictures)
+        return HiddenMover(0.5, bounce=0.7, mass=0.7, half_side=1.8, pictures=pictures)
 
     def curricula(self) -> tuple[Curriculum, ...]:
         """One: logs of all lengths of the gap."""
         return (
             Curriculum(
-                name=CURRICULUM, make_lab=self.make_lab, num_episodes=self.num_episodes, num_steps=self.num_steps
+                name=CURRICULUM,
+                make_lab=partial(self.make_lab, pictures=self.pixels),
+                asked=(SIGNAL,),
+                num_episodes=self.num_episodes,
+                num_steps=self.num_steps,
             ),
         )
 
@@ -100,15 +104,12 @@ class GoesOnUnseen(ExamTest):
         gap = np.concatenate([np.repeat(GAPS, self.num_scenes), np.resize(GAPS, self.num_scenes)])
         seen = np.arange(HISTORY)[None] < HISTORY - gap[:, None]
         shown = np.where(seen[..., None], path[:, :HISTORY], 0).astype(np.float32)
-        frames: dict[str, NDArray[np.generic]] = {SIGNAL: shown}
-        if self.pixels:
-            frames["camera"] = _pictures(lab, path, seen)
-        history = History(observations=frames, actions={"push": push[:, :-1]}, observed={SIGNAL: seen})
+        history = History(observations={SIGNAL: shown}, actions={"push": push[:, :-1]}, observed={SIGNAL: seen})
         drawn = np.isin(np.arange(len(gap)), [num * self.num_scenes for num in range(len(GAPS))])
         scenes = {"next.push": push[:, -1:], "truth.path": path, "gap": gap, "still": still, "drawn": drawn}
         return {**packed_history(history), **scenes}
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Where it comes out [E, 2]; and for the few scenes that are drawn the position of each frame, said before it.
 
         See `ExamTest`.
@@ -127,9 +128,9 @@ class GoesOnUnseen(ExamTest):
         """The floor is the trivial model that is best at each length; see `ExamTest`."""
         lab, episodes = self.make_lab(), logs[CURRICULUM]
         trivial = bank(episodes, lab.schema)
-        tried = {name: self.ask({CURRICULUM: world}, pilot) for name, world in trivial.items()}
+        tried = {name: self.question({CURRICULUM: world}, pilot) for name, world in trivial.items()}
         best = {gap: _best(pilot, tried, gap) for gap in GAPS}
-        answers = {name: self.ask({CURRICULUM: trivial[name]}, scenes) for name in {*best.values(), "persistence"}}
+        answers = {name: self.question({CURRICULUM: trivial[name]}, scenes) for name in {*best.values(), "persistence"}}
         floor = answers["persistence"]["position"].copy()
         for gap, name in best.items():
             rows = _moving(scenes, gap)
@@ -287,7 +288,7 @@ def _followed(belief: EngineBelief) -> Followed:
 
 
 def _asked(test: GoesOnUnseen, scenes: Arrays, engine: Engine) -> Arrays:
-    return test.ask({CURRICULUM: as_world(engine)}, scenes)
+    return test.question({CURRICULUM: as_world(engine)}, scenes)
 
 
 def _paths(
@@ -316,15 +317,6 @@ def _still(
     """The same of pucks that lie still and are not pushed."""
     place = rng.uniform(-lab.half_side, lab.half_side, (num_scenes, 1, 2)).astype(np.float32)
     return np.repeat(place, HISTORY + 1, 1), np.zeros((num_scenes, HISTORY, 2), np.float32)
-
-
-def _pictures(lab: HiddenMover, path: Floats, seen: Bool[np.ndarray, "E H"]) -> NDArray[np.uint8]:
-    lid = lab.draw(path[0, 0], lid_down=True)
-    frames = [
-        [lab.draw(place, lid_down=False) if there else lid for place, there in zip(places, shown, strict=False)]
-        for places, shown in zip(path, seen, strict=True)
-    ]
-    return np.array(frames)
 
 
 def _best(scenes: Arrays, tried: Mapping[str, Arrays], gap: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, History
+from worldline.contracts.episode import Arrays
 from worldline.labs.gusty_puck import START_SPREAD, GustyPuck, explored
 from worldline.understanding.exam.contract import Curriculum, Pool
 
@@ -45,6 +45,7 @@ def curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
     return Curriculum(
         name=f"gusty-puck-{pool.value}{'-pixels' if pixels else ''}",
         make_lab=partial(puck, pool, pictures=pixels),
+        asked=SIGNALS,
         num_episodes=NUM_EPISODES,
         num_steps=NUM_STEPS,
         num_calibration=NUM_CALIBRATION,
@@ -101,20 +102,6 @@ def paths(lab: GustyPuck, draws: Draws) -> dict[str, NDArray[np.float32]]:
 def window(values: Floats, first: Int[np.ndarray, "M"], length: int) -> Floats:
     """Of each episode [M, T, ...] the `length` values that begin with its `first`: [M, length, ...]."""
     return np.asarray(values[np.arange(len(values))[:, None], first[:, None] + np.arange(length)])
-
-
-def seen_history(history: History, lab: GustyPuck) -> History:
-    """What a world is shown of a history [E, H, 2]: pictures in the place of the vectors where the lab draws them."""
-    return replace(history, observations=seen(history.observations, lab))
-
-
-def seen(observations: Arrays, lab: GustyPuck) -> Arrays:
-    """Vectors [..., 2], or the pictures [..., 64, 64, 3] of them where the lab draws."""
-    if not lab.pictures:
-        return observations
-    places = observations["puck_position"]
-    drawn = [lab.picture(place) for place in places.reshape(-1, 2).astype(float)]
-    return {"camera": np.stack(drawn).reshape(*places.shape[:-1], *drawn[0].shape)}
 
 
 def squared_error(answer: Arrays, truth: Arrays) -> Float[np.ndarray, "E"]:

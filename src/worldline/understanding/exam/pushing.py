@@ -47,7 +47,9 @@ def make_lab(pool: Pool, *, pictures: bool = False) -> PusherBlock:
 def pushing_curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
     """Logs of the explorer."""
     name = f"pusher-block-{pool.value}{'-pixels' if pixels else ''}"
-    return Curriculum(name=name, make_lab=lambda: make_lab(pool, pictures=pixels), num_episodes=500, num_steps=50)
+    return Curriculum(
+        name=name, make_lab=lambda: make_lab(pool, pictures=pixels), asked=STATE, num_episodes=500, num_steps=50
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,20 +111,10 @@ def motions(heading: Floats, num_steps: int, rng: np.random.Generator) -> NDArra
     return np.asarray(speed[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1), dtype=np.float32)
 
 
-def history_before(lab: PusherBlock, begun: Beginnings) -> History:
-    """The last `HISTORY` observations of the preludes, with pictures where the lab draws them."""
+def history_before(begun: Beginnings) -> History:
+    """The last `HISTORY` observations of the preludes."""
     seen = {name: np.asarray(value[:, -HISTORY:]) for name, value in begun.path.items()}
-    if lab.pictures:
-        seen["camera"] = np.stack([_pictures(lab, seen, scene) for scene in range(len(begun.seed))])
     return History(observations=seen, actions={"velocity": begun.prelude[:, PRELUDE + 1 - HISTORY :]})
-
-
-def hidden_vectors(history: History) -> History:
-    """The history of a world that is to see pictures: its vectors are missing, and hold nothing."""
-    vectors = [name for name in history.observations if name != "camera"]
-    empty = {name: np.zeros_like(history.observations[name]) for name in vectors}
-    unseen = {name: np.zeros(history.observations[name].shape[:2], bool) for name in vectors}
-    return History(observations={**history.observations, **empty}, actions=history.actions, observed=unseen)
 
 
 def branch_answers(world: World, history: History, velocity: Floats) -> dict[str, Floats]:
@@ -205,12 +197,3 @@ class Pushing(Engine):
         path = true_branches(self.lab, belief, future.actions["velocity"].astype(np.float32))
         held = {n: np.broadcast_to(belief[n][:, None, None], path[n].shape) for n in self.still}
         return Samples(signals={name: value[:, :, None] for name, value in {**path, **held}.items()})
-
-
-def _pictures(lab: PusherBlock, seen: Arrays, scene: int) -> NDArray[np.uint8]:
-    """The pictures [H, 64, 64, 3] of one scene."""
-    shown = []
-    for step in range(HISTORY):
-        lab.reset(options={name: seen[name][scene, step] for name in STATE})
-        shown.append(lab.render())
-    return np.stack(shown)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +21,6 @@ from worldline.contracts.schema import Schema
 from worldline.contracts.world import World
 from worldline.engines.checks import check_future, check_inputs, check_observations
 from worldline.errors import InputError, UnsupportedError
-from worldline.labs.drawing import CAMERA
 from worldline.labs.fleet import BOATS, DRILLED, STEADY, Fleet, leaning
 from worldline.labs.playing import explore, stacked
 from worldline.understanding.exam.asking import forecasts, history_of, packed_history
@@ -50,13 +49,11 @@ def curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
     def make_lab() -> Fleet:
         return fleet(pool, pictures=pixels)
 
-    return Curriculum(name=CURRICULUM, make_lab=make_lab, num_episodes=NUM_EPISODES, num_steps=NUM_STEPS)
+    return Curriculum(name=CURRICULUM, make_lab=make_lab, asked=DRIFTS, num_episodes=NUM_EPISODES, num_steps=NUM_STEPS)
 
 
 def scenes_of(lab: Fleet, seed: int, *, num_scenes: int, num_motors: int, num_steps: int, reach: float) -> Arrays:
     """Scenes: the history, and per group `<group>.motors` and `<group>.drifts` [E, K, B], which followed.
-
-    Where the lab has pictures, the history holds them, and `flag.up` and `flag.down` the last one with either flag.
 
     Args:
         lab: whose explorer sails.
@@ -81,20 +78,15 @@ def scenes_of(lab: Fleet, seed: int, *, num_scenes: int, num_motors: int, num_st
         found[f"{group}.motors"] = motors
         found[f"{group}.drifts"] = lab.move(motors.astype(float), winds) + lab.noise * rng.standard_normal(shape)
     history = History(observations=past.observations, actions=past.actions)
-    if lab.pictures:
-        last = np.concatenate([past.observations[name][:, -1] for name in DRIFTS], -1).astype(float)
-        found["flag.up"] = np.stack([lab.picture(drifts, True) for drifts in last])
-        found["flag.down"] = np.stack([lab.picture(drifts, False) for drifts in last])
     return {**packed_history(history), **found}
 
 
-def asked(world: World, scenes: Arrays, *, pixels: bool, groups: Sequence[str], bands: bool) -> Arrays:
+def asked(world: World, scenes: Arrays, *, groups: Sequence[str], bands: bool) -> Arrays:
     """Per group `<group>.mean` [E, K, B] of the next drifts, and `<group>.low` and `<group>.high` where bands are due.
 
     Args:
         world: to ask.
         scenes: see `scenes_of`.
-        pixels: whether it sees pictures in the place of the vectors.
         groups: some of `GROUPS`.
         bands: whether its 90 % bands are due.
 
@@ -104,7 +96,7 @@ def asked(world: World, scenes: Arrays, *, pixels: bool, groups: Sequence[str], 
     """
     found: dict[str, NDArray[np.generic]] = {}
     for group in groups:
-        history, motors = _shown(scenes, group, pixels=pixels), scenes[f"{group}.motors"]
+        history, motors = _shown(scenes, group), scenes[f"{group}.motors"]
         parts = []
         for number in range(motors.shape[1]):
             actions = {boat.motor: motors[:, number, b][:, None, None] for b, boat in enumerate(BOATS)}
@@ -248,15 +240,9 @@ def _residuals(belief: EngineBelief) -> Residuals:
     return belief
 
 
-def _shown(scenes: Arrays, group: str, *, pixels: bool) -> History:
+def _shown(scenes: Arrays, group: str) -> History:
     """The history with the flag as it is for this group."""
     history = history_of(scenes)
-    up = group == "do"
-    seen: dict[str, NDArray[Any]] = {name: value.copy() for name, value in history.observations.items()}
-    if pixels:
-        seen = {CAMERA.name: seen[CAMERA.name]}
-        seen[CAMERA.name][:, -1] = scenes["flag.up" if up else "flag.down"]
-    else:
-        seen.pop(CAMERA.name, None)
-        seen["drill"][:, -1] = float(up)
-    return History(observations=seen, actions=history.actions)
+    drill = history.observations["drill"].copy()
+    drill[:, -1] = float(group == "do")
+    return History(observations={**history.observations, "drill": drill}, actions=history.actions)

@@ -26,7 +26,7 @@ comes first and is right in 99 steps of a hundred. UNSUPPORTED is said of a stat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Final, final
 
 import numpy as np
@@ -41,7 +41,6 @@ from worldline.contracts.world import World
 from worldline.engines.checks import check_future, check_observations
 from worldline.engines.trivial import Linear
 from worldline.errors import InputError
-from worldline.labs.drawing import CAMERA
 from worldline.labs.lamp import KEEP, STATIONS, Lamp, levers_for, together
 from worldline.labs.playing import explore, stacked
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
@@ -88,11 +87,15 @@ class SpuriousChannel(ExamTest):
         def make_lab() -> Lamp:
             return lamp_of(self.pool, pictures=self.pixels)
 
-        return (Curriculum(name=CURRICULUM, make_lab=make_lab, num_episodes=NUM_EPISODES, num_steps=EPISODE_STEPS),)
+        return (
+            Curriculum(
+                name=CURRICULUM, make_lab=make_lab, asked=HEATS, num_episodes=NUM_EPISODES, num_steps=EPISODE_STEPS
+            ),
+        )
 
     def generate(self, seed: int) -> Arrays:
         """The history; `lamps` [E, 2, K], `levers` [E, 2, K, 2], and the truth [E, 2, K] for either levers."""
-        lab, rng = lamp_of(self.pool, pictures=self.pixels), np.random.default_rng([3, seed])
+        lab, rng = lamp_of(self.pool), np.random.default_rng([3, seed])
         seeds = [int(one) for one in rng.integers(2**31, size=self.num_scenes)]
         past = stacked([explore(lab, one, self.num_steps) for one in seeds])
         shape = (self.num_scenes, len(STATIONS))
@@ -101,21 +104,18 @@ class SpuriousChannel(ExamTest):
         first = levers_for(joined, rng)
         levers = np.stack([first, first * np.array([1.0, -1.0])], 1).astype(np.float32)
         heats = np.concatenate([past.observations[name][:, -1] for name in HEATS], -1).astype(float)
-        found: dict[str, NDArray[np.generic]] = {
+        return {
+            **packed_history(History(observations=past.observations, actions=past.actions)),
             "lamps": lamps.astype(np.float32),
             "levers": levers,
             "truth": lab.move(np.repeat(heats[:, None], 2, 1), levers.astype(float)),
         }
-        if self.pixels:
-            shown = zip(heats, lamps, strict=True)
-            found["frames"] = np.stack([np.stack([lab.picture(heat, lit) for lit in two]) for heat, two in shown])
-        return {**packed_history(History(observations=past.observations, actions=past.actions)), **found}
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """The mean `heats` [E, 2, 2, K] after either lamp and either levers; see `ExamTest`."""
         world, parts = only(worlds), []
         for lamp in range(2):
-            history = _shown(scenes, lamp, pixels=self.pixels)
+            history = _shown(scenes, lamp)
             for way in range(2):
                 levers = scenes["levers"][:, way]
                 actions = {station.levers: levers[:, None, number] for number, station in enumerate(STATIONS)}
@@ -128,10 +128,9 @@ class SpuriousChannel(ExamTest):
         """The floor reads the lamp only, which scores 0; the ceiling is the truth; who has to be tempted must fail."""
         del pilot
         lab, episodes = lamp_of(self.pool), logs[CURRICULUM]
-        seen = replace(self, pixels=False)  # they read the vectors, whatever worlds see
 
         def answers(engine: Engine) -> Arrays:
-            return seen.ask({CURRICULUM: as_world(engine)}, scenes)
+            return self.question({CURRICULUM: as_world(engine)}, scenes)
 
         by_lamp = answers(Stoker.by_lamp(episodes, lab.schema))
         return References(
@@ -337,15 +336,10 @@ def _action_share(found: _Effects) -> Statistic:
     return statistic
 
 
-def _shown(scenes: Arrays, lamp: int, *, pixels: bool) -> History:
+def _shown(scenes: Arrays, lamp: int) -> History:
     """The history with the first or the second lamps."""
     history = history_of(scenes)
     seen = {name: value.copy() for name, value in history.observations.items()}
-    if pixels:
-        seen = {CAMERA.name: seen[CAMERA.name]}
-        seen[CAMERA.name][:, -1] = scenes["frames"][:, lamp]
-    else:
-        seen.pop(CAMERA.name, None)
-        for number, station in enumerate(STATIONS):
-            seen[station.lamp][:, -1, 0] = scenes["lamps"][:, lamp, number]
+    for number, station in enumerate(STATIONS):
+        seen[station.lamp][:, -1, 0] = scenes["lamps"][:, lamp, number]
     return History(observations=seen, actions=history.actions)

@@ -16,8 +16,7 @@ that is told the actions of another branch.
 
 Choices: half of the branches set out for the block, as the explorer does, since else few of them move it. The minimum
 true effect holds for each scene: pusher and block must differ between the branches by at least 1 cm, root mean square,
-or the anchor is drawn again. The floor is no effect at all, for every trivial model without actions alike. Where worlds
-see pictures, vectors are hidden from them; the references, which know the law, go on from the vectors.
+or the anchor is drawn again. The floor is no effect at all, for every trivial model without actions alike.
 """
 
 from __future__ import annotations
@@ -45,7 +44,6 @@ from worldline.understanding.exam.pushing import (
     Pushing,
     beginnings,
     branch_answers,
-    hidden_vectors,
     history_before,
     make_lab,
     motions,
@@ -93,13 +91,13 @@ class TwinEffect(ExamTest):
     def generate(self, seed: int) -> Arrays:
         """Histories, actions and truth [E, B, T, 2], whether they touch at the anchor; see `ExamTest`."""
         rng = np.random.default_rng([_STREAM, seed])
-        lab = make_lab(self.pool, pictures=self.pixels)
+        lab = make_lab(self.pool)
         kept: list[tuple[Beginnings, Floats]] = []
         for touching in (True, False):
             kept += self._drawn(touching, self.num_scenes // 2, rng)
         states = {name: np.concatenate([one.state[name] for one, _ in kept]) for name in STATE}
         velocity = np.concatenate([actions for _, actions in kept])
-        histories = [packed_history(history_before(lab, one)) for one, _ in kept]
+        histories = [packed_history(history_before(one)) for one, _ in kept]
         return {
             **{name: np.concatenate([one[name] for one in histories]) for name in histories[0]},
             "seed": np.concatenate([one.seed for one, _ in kept]),
@@ -131,16 +129,14 @@ class TwinEffect(ExamTest):
         headings += [rng.uniform(-np.pi, np.pi, num) for _ in range(self.num_branches - half)]
         return np.stack([motions(heading, self.num_steps, rng) for heading in headings], 1)
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """The signals [E, B, T, 2]; see `ExamTest`."""
-        history = history_of(scenes)
-        shown = hidden_vectors(history) if self.pixels else history
-        return branch_answers(only(worlds), shown, scenes["actions.velocity"].astype(np.float32))
+        return branch_answers(only(worlds), history_of(scenes), scenes["actions.velocity"].astype(np.float32))
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The lab as a world, and three that must fail; see `ExamTest`."""
         del pilot  # the floor is no effect
-        lab = make_lab(self.pool, pictures=self.pixels)
+        lab = make_lab(self.pool)
         episodes = next(iter(logs.values()))
         blind = ActionBlind.fit(episodes, lab.schema, context=CONTEXT)
         history, velocity = history_of(scenes), scenes["actions.velocity"].astype(np.float32)

@@ -43,6 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final, Literal, final
 
 import numpy as np
@@ -51,10 +52,8 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Cell, Grade
-from worldline.contracts.schema import Schema
 from worldline.contracts.world import World
 from worldline.engines.trivial import ConstantVelocity, Persistence
-from worldline.labs.drawing import CAMERA
 from worldline.labs.occluder import BARRIER, DOOR_PLAY, EDGE, LEVEL, LOWER, RADIUS, STARTS, STEP_S, UPPER, Occluder
 from worldline.understanding.exam.asking import (
     check_readable,
@@ -141,7 +140,8 @@ class ViolationOfExpectation(ExamTest):
         return (
             Curriculum(
                 name=f"{CURRICULUM}-{self.pool}{pixels}",
-                make_lab=self._lab,
+                make_lab=partial(self._lab, pictures=self.pixels),
+                asked=SIGNALS,
                 num_episodes=self.num_episodes,
                 num_steps=30,
             ),
@@ -174,15 +174,15 @@ class ViolationOfExpectation(ExamTest):
             )
         return scenes
 
-    def ask(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Per part `predicted` [E, 2, T] and `surprise` [E, context, outcome, T]."""
-        return self._ask(only(worlds), scenes, pixels=self.pixels)
+        return self._ask(only(worlds), scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The oracle follows the ball behind the screen; the floor is chance."""
         del pilot  # no trivial model is chosen: chance is the floor
         lab, episodes = self._lab(), logs[self.curricula()[0].name]
-        schema = Schema(signals=tuple(s for s in lab.schema.signals if s.name != CAMERA.name), step_s=STEP_S)
+        schema = lab.schema
         must_fail = {
             "copy": as_world(Persistence.fit(episodes, schema)),
             "constant velocity": as_world(ConstantVelocity.fit(episodes, schema)),
@@ -222,32 +222,22 @@ class ViolationOfExpectation(ExamTest):
             ),
         )
 
-    def _lab(self) -> Occluder:
+    def _lab(self, *, pictures: bool = False) -> Occluder:
         if self.pool is Pool.DEVELOPMENT:
-            return Occluder(half_screen=0.3, shade=0.45, depth=0.6, pictures=self.pixels)
-        return Occluder(half_screen=0.34, shade=0.4, depth=0.5, pictures=self.pixels)
+            return Occluder(half_screen=0.3, shade=0.45, depth=0.6, pictures=pictures)
+        return Occluder(half_screen=0.34, shade=0.4, depth=0.5, pictures=pictures)
 
-    def _ask(self, world: World, scenes: Arrays, *, pixels: bool = False) -> dict[str, NDArray[np.generic]]:
+    def _ask(self, world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
         check_readable(world, SIGNALS)
         answers: dict[str, NDArray[np.generic]] = {}
         for part in PARTS:
             history = _flat(history_of(scenes, f"{part.name}.history"))
-            if pixels:
-                history = self._pictures(history)
             outcome = _truth(scenes, part)[0]
             actions = {"push": np.zeros((2 * len(outcome), HORIZON, 1), np.float32)}
             found = means(world, history, actions, signals=(part.signal,))[part.signal][..., part.component]
             predicted = found.reshape(outcome.shape)
             answers |= _judged(part, scenes, predicted)
         return answers
-
-    def _pictures(self, history: History) -> History:
-        """The history [W, H, *shape] as pictures."""
-        lab, shown = self._lab(), history.observations
-        num_worlds, length = next(iter(shown.values())).shape[:2]
-        drawn = [lab.draw({n: v[w, t] for n, v in shown.items()}) for w in range(num_worlds) for t in range(length)]
-        pictures = np.stack(drawn).reshape(num_worlds, length, *CAMERA.shape)
-        return History(observations={CAMERA.name: pictures}, actions=history.actions)
 
 
 def _paths(lab: Occluder, part: Part, count: int, rng: np.random.Generator) -> dict[str, Floats]:
