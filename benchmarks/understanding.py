@@ -45,8 +45,8 @@ SITTERS: Mapping[str, Sitter] = {
     "persistence": TrivialSitter(name="persistence"),
 }
 PIXEL_SITTERS: Mapping[str, Sitter] = {
-    "jepa (film)": RecipeSitter(recipe="film"),
-    "rssm (film)": RecipeSitter(recipe="film", family="rssm"),
+    "film": RecipeSitter(recipe="film"),
+    "film-rssm": RecipeSitter(recipe="film", family="rssm"),
 }
 """Those of the families that have an encoder for pictures."""
 TITLES = {"jepa": "jepa (memory)", "jepa-without-memory": "jepa, no memory", "token-blind": "token, no actions"}
