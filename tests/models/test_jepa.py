@@ -117,7 +117,7 @@ def hide(on: Window, name: str, entry: int, step: int) -> Window:
         (("camera", "position"), {"linear_history": 3, "linear_values": 2, "signal_weight": 1.0, "constant_size": 2}),
         (("camera",), {"targets": ("position", "lamp", "heading")}),
         (("position",), {"linear_history": 2, "signal_weight": 1.0, "targets": ("heat",)}),
-        (("camera", "position"), {"modes": 3, "linear_history": 2, "signal_weight": 1.0, "length_weight": 0.5}),
+        (("camera", "position"), {"modes": 3, "linear_history": 2, "signal_weight": 1.0, "lengths": ("position",)}),
     ],
 )
 def test_conforms(inputs: tuple[str, ...], weights: dict[str, float], exogenous: bool) -> None:

@@ -62,9 +62,10 @@ class JepaConfig:
         num_slices: directions that SIGReg looks along at each step.
         signal_weight: of the error of the vector inputs. Above 0 they are themselves the first numbers of each
             latent, so that none of their digits are lost; the encoder adds the rest (docs/design/vectors.md).
-        length_weight: of the error of each vector input's squared length. A prediction that is not sure which way
-            something goes lies between the ways and is too short, such as a velocity after a contact: it would lose
-            energy. Needs signal_weight.
+        lengths: vector inputs whose squared length is compared too, such as velocities. A prediction that is not sure
+            which way something goes lies between the ways and is too short: after contacts it would lose energy.
+            Needs signal_weight.
+        length_weight: of their error.
         timed: whether the predictor is told how long each step takes; for logs whose steps differ. A world that was
             learned predicts steps of the schema's length.
         variance_weight: of what the deviation of each number lacks to 1. VICReg instead of SIGReg is
@@ -110,7 +111,8 @@ class JepaConfig:
     constant_size: int = 0
     num_slices: int = 64
     signal_weight: float = 0.0
-    length_weight: float = 0.0
+    lengths: tuple[str, ...] = ()
+    length_weight: float = 0.3
     timed: bool = False
     variance_weight: float = 0.0
     covariance_weight: float = 0.0
@@ -163,9 +165,10 @@ class JepaConfig:
                 f"{self.signal_weight}, memory {self.memory!r} and frameskip {self.frameskip}. They need signal_weight "
                 "above 0, 'none' and 1."
             )
-        if self.length_weight and not self.signal_weight:
+        if self.lengths and (not self.signal_weight or not set(self.lengths) <= set(self.inputs)):
             raise ConfigError(
-                f"length_weight is {self.length_weight} and signal_weight 0. Set it to 0 too, or raise it."
+                f"lengths are {', '.join(self.lengths)}, inputs {', '.join(self.inputs)} and signal_weight is "
+                f"{self.signal_weight}. lengths must be among the inputs, and signal_weight above 0."
             )
         if self.memory != "none" and self.frameskip > 1:
             raise ConfigError(
@@ -356,10 +359,10 @@ class Jepa(WorldModel, Adapts):
             flags = self.vectors.flags(window.observed)
             pair = latents[..., :exact], imagined[..., :exact]
             found["signals"] = (config.signal_weight, signal_error(*pair, flags, shown, self.vectors.change, warm))
-            if config.length_weight:
-                seen_length, imagined_length = (self.vectors.lengths(each) for each in pair)
-                whole = self._shown(window.observed)[..., self._places()]
-                error = length_error(seen_length, imagined_length, whole, shown, warm)
+            if config.lengths:
+                seen_length, imagined_length = (self.vectors.lengths(each, config.lengths) for each in pair)
+                known = torch.stack([window.observed[name] for name in config.lengths], -1)
+                error = length_error(seen_length, imagined_length, known, shown, warm)
                 found["lengths"] = config.length_weight, error
         if self.told is not None:
             both = self.told.error(latents, window) + self.told.error(imagined, window)

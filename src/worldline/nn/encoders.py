@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -165,10 +165,12 @@ class VectorEncoder(nn.Module):
         flat = torch.cat([scores, known.to(scores.dtype)], -1).reshape(lead.numel(), -1)
         return torch.as_tensor(self.layers(flat)).reshape(*lead, -1)
 
-    def lengths(self, scores: Float[Tensor, "*lead size"]) -> Float[Tensor, "*lead signals"]:
-        """The squared length of each signal's code, in the unit of what was logged."""
+    def lengths(self, scores: Float[Tensor, "*lead size"], names: Sequence[str]) -> Float[Tensor, "*lead names"]:
+        """The squared length of these signals' codes, in the unit of what was logged."""
         squares = (scores.float() * self.normaliser.deviation + self.normaliser.mean).square()
-        return torch.stack([one.sum(-1) for one in squares.split([code_size(s) for s in self.signals], -1)], -1)
+        parts = squares.split([code_size(signal) for signal in self.signals], -1)
+        found = {signal.name: part.sum(-1) for signal, part in zip(self.signals, parts, strict=True)}
+        return torch.stack([found[name] for name in names], -1)
 
     def _codes(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]

@@ -14,8 +14,8 @@ from torch.nn.functional import cosine_similarity
 
 from worldline.nn.gather import gather, share_mean
 
-FINEST: Final = 1e-4
-"""The smallest change of a squared length that is told from none, as a share of its deviation."""
+FINEST: Final = 1e-2
+"""The smallest change of a squared length that is told from none, as a share of its mean."""
 PAUSE: Final = 1e-3
 """Length of a change of the latent below which it has no direction."""
 
@@ -59,7 +59,8 @@ def length_error(
     all_lengths, both = gather(lengths).detach(), gather(known.float()).bool()
     twice = (both[:, 1:] & both[:, :-1]).float()
     squares = (all_lengths.diff(dim=1).square() * twice).sum((0, 1)) / twice.sum((0, 1)).clamp(min=1)
-    unit = squares.sqrt() + FINEST * all_lengths.flatten(0, 1).std(0) + torch.finfo(squares.dtype).tiny
+    usual = (all_lengths * both).sum((0, 1)) / both.sum((0, 1)).clamp(min=1)
+    unit = squares.sqrt() + FINEST * usual + torch.finfo(squares.dtype).tiny
     return signal_error(lengths / unit, imagined / unit, known, shown, torch.ones_like(unit), warm)
 
 

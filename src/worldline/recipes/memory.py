@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from worldline.contracts.schema import Kind
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.models.jepa import Jepa, JepaConfig
@@ -56,7 +57,11 @@ def memory(store: Store) -> Recipe:
         linear_values=NUM_VALUES,
         linear_trim=TRIM,
         modes=NUM_MODES,
-        length_weight=0.3,
+        lengths=tuple(
+            signal.name
+            for signal in store.schema.observations
+            if signal.kind is Kind.VECTOR and signal.size > 1 and (signal.unit or "").endswith("/s")
+        ),
     )
     return replace(
         plain,
