@@ -11,8 +11,7 @@ from worldline.config import from_json, to_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Belief, Inputs, Losses, Window
 from worldline.errors import ConfigError, UnknownNameError
-from worldline.models.jepa import Jepa, JepaConfig
-from worldline.models.latent import Latent
+from worldline.models.jepa import Jepa, JepaConfig, Latent
 from worldline.nn.correction import Correction
 from worldline.nn.predictors import Block
 from worldline.nn.sigreg import sigreg
@@ -117,7 +116,6 @@ def hide(on: Window, name: str, entry: int, step: int) -> Window:
         (("camera", "position"), {"linear_history": 3, "linear_values": 2, "signal_weight": 1.0, "constant_size": 2}),
         (("camera",), {"targets": ("position", "lamp", "heading")}),
         (("position",), {"linear_history": 2, "signal_weight": 1.0, "targets": ("heat",)}),
-        (("camera", "position"), {"modes": 3, "linear_history": 2, "signal_weight": 1.0, "lengths": ("position",)}),
     ],
 )
 def test_conforms(inputs: tuple[str, ...], weights: dict[str, float], exogenous: bool) -> None:
@@ -800,7 +798,6 @@ def test_targets_show_in_the_latents_once_they_are_asked_for() -> None:
 ADAPTABLE = [
     pytest.param(("camera", "position"), {}, id="latents"),
     pytest.param(("camera", "position"), {"signal_weight": 1.0, "linear_history": 2}, id="vectors in them"),
-    pytest.param(("position",), {"signal_weight": 1.0, "modes": 2}, id="switched"),
     pytest.param(("camera",), {"constant_size": 3}, id="constants"),
 ]
 

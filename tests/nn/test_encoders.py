@@ -99,14 +99,6 @@ def test_scores_are_those_of_the_codes() -> None:
     torch.testing.assert_close(made.change, due.diff(dim=1).square().mean((0, 1)).sqrt(), rtol=1e-4, atol=1e-4)
 
 
-def test_lengths_are_in_the_unit_of_what_was_logged() -> None:
-    made, seen = vectors(), values()
-    made.fit(seen, everything())
-    found = made.lengths(made.scores(seen, everything()), ["heading", "position"])
-    torch.testing.assert_close(found[..., 1], seen["position"].square().sum(-1), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(found[..., 0], torch.ones_like(found[..., 0]), rtol=1e-3, atol=1e-3)
-
-
 def test_a_turn_of_a_full_circle_changes_nothing() -> None:
     made, seen = vectors(HEADING), values()
     shifted = {**seen, "heading": seen["heading"] + 360}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor, SwitchedPredictor
+from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
 
 
 def block(size: int, count: list[int]) -> Block:
@@ -67,34 +67,3 @@ def test_attention_steers_by_the_inputs_once_it_has_learned_to() -> None:
     assert steer.weight.grad.abs().max() > 0
     free = AttentivePredictor(num_inputs=0, **sizes)  # a world in which nothing can be done
     assert free(latent, torch.zeros(2, 0), None)[0].shape == (2, 2)
-
-
-def test_a_switched_predictor_chooses_a_law_for_each_number() -> None:
-    """A velocity that is kept on one side and turned round on the other, exactly."""
-    torch.manual_seed(0)
-    made = SwitchedPredictor(taken=2, width=4, out=3, switched=1, modes=2)
-    with torch.no_grad():
-        made.trunk[0].weight[:, 0], made.trunk[0].weight[:, 1] = torch.tensor([9.0, -9.0, 0.0, 0.0]), 0.0
-        made.trunk[0].bias.zero_()
-        made.trunk[2].weight.copy_(torch.eye(4))
-        made.trunk[2].bias.zero_()
-        made.choice.weight.copy_(torch.tensor([[9.0, 0.0, 0.0, 0.0], [0.0, 9.0, 0.0, 0.0]]))
-        made.choice.bias.zero_()
-        made.laws.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, -2.0]]))  # of the change: none, or round
-    taken = torch.tensor([[1.0, 0.7], [-1.0, 0.7], [-2.0, -0.3]])
-    torch.testing.assert_close(made(taken)[:, 0], torch.tensor([0.0, -1.4, 0.6]), rtol=0, atol=1e-5)
-    assert made(taken).shape == (3, 3)
-    assert torch.equal(made.of_hidden(made.trunk(taken), taken), made(taken))
-
-
-def test_a_switched_predictor_begins_with_no_change_and_learns_from_there() -> None:
-    torch.manual_seed(0)
-    made, taken = SwitchedPredictor(taken=3, width=8, out=5, switched=2, modes=4), torch.randn(64, 3)
-    assert not made(taken)[:, :2].any()
-    due = torch.where(taken[:, :1] > 0, taken[:, 1:], -taken[:, 1:])
-    optimizer = torch.optim.Adam(made.parameters(), 2e-2)
-    for _ in range(300):
-        optimizer.zero_grad()
-        (made(taken)[:, :2] - due).square().mean().backward()
-        optimizer.step()
-    assert (made(taken)[:, :2] - due).square().mean() < 0.05 * due.square().mean()

@@ -11,7 +11,7 @@ from torch import Tensor
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Belief, Imagined, Inputs, WorldModel
 from worldline.heads.distance import Distance, DistanceConfig
-from worldline.models.latent import Latent
+from worldline.models.jepa import Latent
 from worldline.train.batches import PictureGoals
 from worldline.train.fitting import Fit
 from worldline.train.imagination import Imagination, Table

@@ -14,7 +14,7 @@ from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Belief, Imagined, Inputs
 from worldline.data.store import Store
-from worldline.models.latent import Latent
+from worldline.models.jepa import Latent
 from worldline.nn.decoder import ImageDecoder
 from worldline.train.batches import Trace
 from worldline.train.fitting import Fit

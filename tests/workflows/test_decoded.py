@@ -18,7 +18,7 @@ from worldline.engines.learned import LearnedEngine
 from worldline.heads.decoder import Decoder, DecoderConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.readout import Readout, ReadoutConfig
-from worldline.models.latent import Latent
+from worldline.models.jepa import Latent
 from worldline.understanding.evidence import Decoded
 from worldline.workflows.decoded import decoded_frames, decoded_rmse, moments
 

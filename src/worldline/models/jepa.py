@@ -27,7 +27,6 @@ from torch.nn.functional import pad
 from worldline.contracts.schema import Kind, Schema
 from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
-from worldline.models.latent import Latent
 from worldline.nn.codes import code_size
 from worldline.nn.correction import Correction
 from worldline.nn.encoders import ImageEncoder, Seen, VectorEncoder, last_whole
@@ -36,10 +35,11 @@ from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.linear_forecast import LinearForecast, Past, leave_forecast
 from worldline.nn.mlp import mlp
 from worldline.nn.normaliser import Normaliser
-from worldline.nn.path_errors import bend, length_error, signal_error
-from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor, SwitchedPredictor
+from worldline.nn.path_errors import bend, signal_error
+from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
 from worldline.nn.sigreg import sigreg
 from worldline.nn.targets import Targets
+from worldline.nn.transformer import Cache
 from worldline.nn.vicreg import covariance, variance
 
 RARE: Final = 0.01
@@ -62,10 +62,6 @@ class JepaConfig:
         num_slices: directions that SIGReg looks along at each step.
         signal_weight: of the error of the vector inputs. Above 0 they are themselves the first numbers of each
             latent, so that none of their digits are lost; the encoder adds the rest (docs/design/vectors.md).
-        lengths: vector inputs whose squared length is compared too, such as velocities. A prediction that is not sure
-            which way something goes lies between the ways and is too short: after contacts it would lose energy.
-            Needs signal_weight.
-        length_weight: of their error.
         timed: whether the predictor is told how long each step takes; for logs whose steps differ. A world that was
             learned predicts steps of the schema's length.
         variance_weight: of what the deviation of each number lacks to 1. VICReg instead of SIGReg is
@@ -95,8 +91,6 @@ class JepaConfig:
             `linear_history` steps; 0 for as many as those. A few suffice where only what was done shows late.
         linear_trim: share of the steps, those that the linear forecast misses most, such as contacts, that it is not
             solved for. 0 to below 0.5.
-        modes: laws, linear in what the predictor is given, that it chooses among for each number of the vectors which
-            are part of the latent; for worlds with contacts. 0 for none; needs what `linear_history` does.
         targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
             real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.
         target_weight: of their error, a linear map away from the latent.
@@ -111,8 +105,6 @@ class JepaConfig:
     constant_size: int = 0
     num_slices: int = 64
     signal_weight: float = 0.0
-    lengths: tuple[str, ...] = ()
-    length_weight: float = 0.3
     timed: bool = False
     variance_weight: float = 0.0
     covariance_weight: float = 0.0
@@ -130,7 +122,6 @@ class JepaConfig:
     linear_history: int = 0
     linear_values: int = 0
     linear_trim: float = 0.0
-    modes: int = 0
     targets: tuple[str, ...] = ()
     target_weight: float = 1.0
 
@@ -142,11 +133,9 @@ class JepaConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
         weights = (
-            "sigreg", "signal", "length", "variance", "covariance", "similarity", "inverse", "delta", "straightening",
-            "target",
+            "sigreg", "signal", "variance", "covariance", "similarity", "inverse", "delta", "straightening", "target",
         )  # fmt: skip
-        counts = ("constant_size", "linear_history", "linear_values", "modes")
-        for name in (*(f"{weight}_weight" for weight in weights), *counts):
+        for name in (*(f"{weight}_weight" for weight in weights), "constant_size", "linear_history", "linear_values"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
         if not 0 <= self.linear_trim < 0.5:
@@ -158,23 +147,52 @@ class JepaConfig:
                 f"predictor_width is {self.predictor_width}, and the transformer needs a multiple of twice num_heads, "
                 f"{2 * self.num_heads}. Change one of them."
             )
-        alone = self.memory == "none" and self.frameskip == 1
-        if (self.linear_history or self.modes) and not (self.signal_weight and alone):
+        if self.linear_history and (not self.signal_weight or self.memory != "none" or self.frameskip > 1):
             raise ConfigError(
-                f"linear_history is {self.linear_history} and modes {self.modes} with signal_weight "
-                f"{self.signal_weight}, memory {self.memory!r} and frameskip {self.frameskip}. They need signal_weight "
-                "above 0, 'none' and 1."
-            )
-        if self.lengths and (not self.signal_weight or not set(self.lengths) <= set(self.inputs)):
-            raise ConfigError(
-                f"lengths are {', '.join(self.lengths)}, inputs {', '.join(self.inputs)} and signal_weight is "
-                f"{self.signal_weight}. lengths must be among the inputs, and signal_weight above 0."
+                f"linear_history is {self.linear_history} with signal_weight {self.signal_weight}, memory "
+                f"{self.memory!r} and frameskip {self.frameskip}. It needs signal_weight above 0, 'none' and 1."
             )
         if self.memory != "none" and self.frameskip > 1:
             raise ConfigError(
                 f"frameskip is {self.frameskip} and memory {self.memory!r}. Blocks of steps need memory 'none'; or set "
                 "frameskip to 1."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latent(Belief):
+    """A belief: one latent, and what the predictor remembers.
+
+    Args:
+        latent: of the present.
+        memory: of the steps before.
+        correction: of the predictor in W worlds; B / W entries on end share that of each. None for none.
+    """
+
+    latent: Float[Tensor, "B D"]
+    memory: Cache | Hidden | Block | Past | None = None
+    correction: Correction | None = None
+
+    def features(self) -> Float[Tensor, "B 1 D"]:
+        """The latent, beside the recurrent state or the vectors of the steps before where there are any; S is 1."""
+        if isinstance(self.memory, Past):
+            return torch.cat([self.latent, self.memory.flat().to(self.latent.dtype)], -1)[:, None]
+        if isinstance(self.memory, Hidden):
+            return torch.cat([self.latent, self.memory.state.to(self.latent.dtype)], -1)[:, None]
+        return self.latent[:, None]
+
+    def select(self, index: Tensor) -> Latent:
+        """The latents and memories of the batch entries in `index`."""
+        memory, correction = self.memory, self.correction
+        if correction is not None:
+            correction = correction.select(index // (len(self.latent) // len(correction.hidden)))
+        memory = None if memory is None else memory.select(index)
+        return Latent(latent=self.latent[index], memory=memory, correction=correction)
+
+    def repeat(self, count: int) -> Latent:
+        """Each entry `count` times in a row; a correction, which is large, is shared by them."""
+        index = torch.arange(len(self.latent), device=self.latent.device).repeat_interleave(count)
+        return replace(replace(self, correction=None).select(index), correction=self.correction)
 
 
 class Jepa(WorldModel, Adapts):
@@ -221,15 +239,14 @@ class Jepa(WorldModel, Adapts):
         self.step_s = Normaliser(1) if config.timed else None
         self.num_actions = len(self.actions.mean)
         self.num_inputs = self.num_actions + len(self.exogenous.mean) + int(config.timed)
-        if (config.linear_history or config.modes) and not self.num_exact:
-            raise ConfigError("linear_history and modes are about vectors, and the inputs hold none. Set both to 0.")
+        if config.linear_history and not self.num_exact:
+            raise ConfigError("linear_history forecasts vectors, and the inputs hold none. Set it to 0.")
         self.linear: LinearForecast | None = None
         if config.linear_history:
             sizes = {"size": self.num_exact, "num_inputs": self.num_inputs, "history": config.linear_history}
             self.linear = LinearForecast(**sizes, values=config.linear_values, trim=config.linear_trim)
-        num_past = 0 if self.linear is None else self.linear.num_shown
-        self.predictor = _predictor(config, self.num_inputs, num_past, self.num_exact)
-        if self.linear is not None and not config.modes:
+        self.predictor = _predictor(config, self.num_inputs, 0 if self.linear is None else self.linear.num_shown)
+        if self.linear is not None:
             leave_forecast(self.predictor, self.num_exact)
         self.inverse, self.delta = self._action_decoders()
         self.targets = config.targets
@@ -359,11 +376,6 @@ class Jepa(WorldModel, Adapts):
             flags = self.vectors.flags(window.observed)
             pair = latents[..., :exact], imagined[..., :exact]
             found["signals"] = (config.signal_weight, signal_error(*pair, flags, shown, self.vectors.change, warm))
-            if config.lengths:
-                seen_length, imagined_length = (self.vectors.lengths(each, config.lengths) for each in pair)
-                known = torch.stack([window.observed[name] for name in config.lengths], -1)
-                error = length_error(seen_length, imagined_length, known, shown, warm)
-                found["lengths"] = config.length_weight, error
         if self.told is not None:
             both = self.told.error(latents, window) + self.told.error(imagined, window)
             found["targets"] = config.target_weight, both / 2
@@ -503,7 +515,7 @@ class Jepa(WorldModel, Adapts):
             return self._meet(self._step(belief, known), seen)
         learned, whole = self._step(replace(belief, correction=None), known), self._shown(seen.observed).all(-1)
         met = self._meet(learned if whole.all() else self._step(belief, known), seen)
-        hidden = self._hidden(self._taken(belief, known.to(belief.latent.dtype))[0])
+        hidden, _ = self._hidden(self._taken(belief, known.to(belief.latent.dtype))[0])
         lacks = self._as_output(met.latent - learned.latent)
         return replace(met, correction=correction.add(hidden, lacks, whole))
 
@@ -536,7 +548,8 @@ class Jepa(WorldModel, Adapts):
             if correction is None or not correction.hidden.shape[1]:
                 change = self.predictor(taken)
             else:
-                change = self.predictor(taken) + correction(self._hidden(taken))
+                hidden, last = self._hidden(taken)
+                change = last(hidden) + correction(hidden)
         change = pad(torch.as_tensor(change), (0, self.config.constant_size))
         if self.vectors is not None and self.num_exact:
             exact, learned = change.split([self.num_exact, change.shape[-1] - self.num_exact], -1)
@@ -551,11 +564,10 @@ class Jepa(WorldModel, Adapts):
             parts.append(self.linear.shown(belief.memory, forecast / self.vectors.change).to(known.dtype))
         return torch.cat(parts, -1), forecast, memory
 
-    def _hidden(self, taken: Float[Tensor, "M taken"]) -> Float[Tensor, "M width"]:
-        """What the last layer makes the change from."""
-        assert isinstance(self.predictor, (nn.Sequential, SwitchedPredictor))
-        trunk = self.predictor.trunk if isinstance(self.predictor, SwitchedPredictor) else self.predictor[:-1]
-        return torch.as_tensor(trunk(taken))
+    def _hidden(self, taken: Float[Tensor, "M taken"]) -> tuple[Float[Tensor, "M width"], nn.Module]:
+        """What its last layer makes the change from, and that layer."""
+        assert isinstance(self.predictor, nn.Sequential)
+        return self.predictor[:-1](taken), self.predictor[-1]
 
     def _unit(self, vectors: VectorEncoder) -> Float[Tensor, " exact"]:
         """What the predictor's changes of vectors are measured in."""
@@ -569,7 +581,7 @@ class Jepa(WorldModel, Adapts):
         return torch.cat([change[:, : self.num_exact] / self._unit(self.vectors), change[:, self.num_exact :]], -1)
 
 
-def _predictor(config: JepaConfig, num_inputs: int, num_past: int, num_exact: int) -> nn.Module:
+def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:
     width = config.predictor_width
     sizes = {"latent_size": config.latent_size, "num_inputs": num_inputs, "width": width}
     out = config.latent_size - config.constant_size
@@ -579,10 +591,7 @@ def _predictor(config: JepaConfig, num_inputs: int, num_past: int, num_exact: in
     if config.memory == "gru":
         return RecurrentPredictor(**sizes, memory_size=config.memory_size, out=out)
     taken = num_inputs + num_past if config.frameskip == 1 else config.frameskip * num_inputs + 1
-    taken += config.latent_size
-    if config.modes:
-        return SwitchedPredictor(taken=taken, width=width, out=out, switched=num_exact, modes=config.modes)
-    return mlp([taken, width, width, out])
+    return mlp([config.latent_size + taken, width, width, out])
 
 
 def _mine(belief: Belief) -> Latent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -164,13 +164,6 @@ class VectorEncoder(nn.Module):
         lead = scores.shape[:-1]  # a batch normalisation in there takes one batch axis
         flat = torch.cat([scores, known.to(scores.dtype)], -1).reshape(lead.numel(), -1)
         return torch.as_tensor(self.layers(flat)).reshape(*lead, -1)
-
-    def lengths(self, scores: Float[Tensor, "*lead size"], names: Sequence[str]) -> Float[Tensor, "*lead names"]:
-        """The squared length of these signals' codes, in the unit of what was logged."""
-        squares = (scores.float() * self.normaliser.deviation + self.normaliser.mean).square()
-        parts = squares.split([code_size(signal) for signal in self.signals], -1)
-        found = {signal.name: part.sum(-1) for signal, part in zip(self.signals, parts, strict=True)}
-        return torch.stack([found[name] for name in names], -1)
 
     def _codes(
         self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]

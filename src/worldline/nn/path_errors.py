@@ -14,8 +14,6 @@ from torch.nn.functional import cosine_similarity
 
 from worldline.nn.gather import gather, share_mean
 
-FINEST: Final = 1e-2
-"""The smallest change of a squared length that is told from none, as a share of its mean."""
 PAUSE: Final = 1e-3
 """Length of a change of the latent below which it has no direction."""
 
@@ -46,22 +44,6 @@ def signal_error(
     told, untold = known[:, base], ~known[:, base] & shown[:, base, None]
     relative = mean(error, told) / (mean(standing_still, told) + change.square())
     return (relative + mean(error, untold)).mean()
-
-
-def length_error(
-    lengths: Float[Tensor, "B H signals"],
-    imagined: Float[Tensor, "B T signals"],
-    known: Bool[Tensor, "B H signals"],
-    shown: Bool[Tensor, "B H"],
-    warm: int,
-) -> Float[Tensor, ""]:
-    """The error of squared lengths as `signal_error` judges it, in units of their change in a step of this batch."""
-    all_lengths, both = gather(lengths).detach(), gather(known.float()).bool()
-    twice = (both[:, 1:] & both[:, :-1]).float()
-    squares = (all_lengths.diff(dim=1).square() * twice).sum((0, 1)) / twice.sum((0, 1)).clamp(min=1)
-    usual = (all_lengths * both).sum((0, 1)) / both.sum((0, 1)).clamp(min=1)
-    unit = squares.sqrt() + FINEST * usual + torch.finfo(squares.dtype).tiny
-    return signal_error(lengths / unit, imagined / unit, known, shown, torch.ones_like(unit), warm)
 
 
 def bend(latents: Float[Tensor, "B H L"], both: Float[Tensor, "B T"]) -> Float[Tensor, ""]:

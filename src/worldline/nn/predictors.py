@@ -63,42 +63,6 @@ class Block:
         return replace(self, count=self.count.masked_fill(where, self.inputs.shape[1]))
 
 
-class SwitchedPredictor(nn.Module):
-    """How a latent changes in a step where laws switch: for some numbers, linear laws that a network chooses among.
-
-    A bounce turns a velocity round, which is linear in what is there before it; when it happens is not. A network that
-    has to express both blurs both.
-
-    Source: Jacobs et al. (1991), "Adaptive mixtures of local experts".
-
-    Args:
-        taken: numbers that it is given.
-        width: of the two hidden layers.
-        out: numbers of the change.
-        switched: how many of them, the first ones, have laws of their own; the others have a plain layer.
-        modes: laws of each.
-    """
-
-    def __init__(self, *, taken: int, width: int, out: int, switched: int, modes: int) -> None:
-        super().__init__()
-        self.modes = modes
-        self.trunk = mlp([taken, width, width, width])[:-1]
-        self.laws, self.choice = nn.Linear(taken, switched * modes), nn.Linear(width, switched * modes)
-        self.leave = nn.Linear(width, out - switched)
-        nn.init.zeros_(self.laws.weight)
-        nn.init.zeros_(self.laws.bias)
-
-    def of_hidden(self, hidden: Float[Tensor, "M width"], taken: Float[Tensor, "M taken"]) -> Float[Tensor, "M out"]:
-        """The change, from what the hidden layers made of what was taken."""
-        share = self.choice(hidden).float().unflatten(1, (-1, self.modes)).softmax(-1)
-        switched = (share * self.laws(taken).unflatten(1, (-1, self.modes))).sum(-1)
-        return torch.cat([switched, self.leave(hidden).to(switched.dtype)], 1)
-
-    def forward(self, taken: Float[Tensor, "M taken"]) -> Float[Tensor, "M out"]:
-        """The change of each; nothing at first for the switched numbers."""
-        return self.of_hidden(self.trunk(taken), taken)
-
-
 class AttentivePredictor(nn.Module):
     """How a latent changes in a step, from this one and those before it; the inputs steer every layer.
 

@@ -16,7 +16,6 @@ from typing import Final
 import numpy as np
 import torch
 
-from worldline.contracts.schema import Kind
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.models.jepa import Jepa, JepaConfig
@@ -33,8 +32,7 @@ TRIM: Final = 0.2
 LONGEST_WINDOW: Final = 17
 NUM_VALUES: Final = 3
 """Observations that the forecast is made from, beside what was done; two tell a speed, three that it turned."""
-NUM_MODES: Final = 8
-"""Laws for each number, as before, at, and after a contact."""
+NUM_UPDATES: Final = 1800
 
 
 def memory(store: Store) -> Recipe:
@@ -56,19 +54,13 @@ def memory(store: Store) -> Recipe:
         linear_history=max(1, min(LONGEST_HISTORY, num_steps // 3)),
         linear_values=NUM_VALUES,
         linear_trim=TRIM,
-        modes=NUM_MODES,
-        lengths=tuple(
-            signal.name
-            for signal in store.schema.observations
-            if signal.kind is Kind.VECTOR and signal.size > 1 and (signal.unit or "").endswith("/s")
-        ),
     )
     return replace(
         plain,
         name="memory",
         model_config=replace(config, linear_history=_helpful_history(store, config, window)),
         # The last: what shows late cannot be decoded from the step it was done in, by which others are chosen.
-        training=replace(plain.training, window=window, num_updates=2000, choose="last"),
+        training=replace(plain.training, window=window, num_updates=NUM_UPDATES, choose="last"),
         heads=replace(plain.heads, goals=False),
     )
 

@@ -70,7 +70,7 @@ class ContactAndConstraint(ExamTest):
 
     num_scenes: int = 300
     num_steps: int = 30
-    num_episodes: int = 600
+    num_episodes: int = 1000
 
     def curricula(self) -> tuple[Curriculum, ...]:
         """Logs of the tilting table; see `ExamTest`."""

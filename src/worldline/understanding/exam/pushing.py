@@ -48,7 +48,7 @@ def pushing_curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
     """Logs of the explorer."""
     name = f"pusher-block-{pool.value}{'-pixels' if pixels else ''}"
     return Curriculum(
-        name=name, make_lab=lambda: make_lab(pool, pictures=pixels), asked=STATE, num_episodes=500, num_steps=50
+        name=name, make_lab=lambda: make_lab(pool, pictures=pixels), asked=STATE, num_episodes=1200, num_steps=50
     )
 
 
