@@ -250,7 +250,8 @@ def test_the_page_on_understanding_names_every_test_and_no_option_that_is_not_th
     text = UNDERSTANDING.read_text()
     listed = re.findall(r"^\| \*\*([A-Z]\d)\*\*", text, re.MULTILINE)
     assert sorted(listed) == sorted(BUILTIN["test"])
-    offered = CliRunner().invoke(app, ["exam", "--help"], env={"COLUMNS": "200"}).output
+    helps = [CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output for name in ("exam", "compare")]
+    offered = "".join(helps)
     for option in set(re.findall(r"(?<![\w-])--[a-z]+", text)):
         assert option in offered, option
 

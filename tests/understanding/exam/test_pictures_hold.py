@@ -21,7 +21,7 @@ SIZES = {
     "num_own": 2000,
 }
 LARGER = {
-    "U2": {"num_scenes": 240},
+    "U2": {"num_scenes": 400},
     "T4": {"num_pairs": 200},
     "T2": {"num_scenes": 20},
     "U1": {"num_scenes": 200},
