@@ -176,9 +176,10 @@ class LinearForecast(nn.Module):
             change: of each value in a step, root mean square.
             slack: share that it may miss more.
         """
-        due = [(1 + slack) * self.misses[-1].maximum(LEAST * change)] if self.misses else []
-        fit = (count for least in due for count, one in enumerate(self.misses, start=1) if (one <= least).all())
-        return next(fit, 1)
+        if not self.misses:
+            return 1
+        due = (1 + slack) * self.misses[-1].maximum(LEAST * change)
+        return next(count for count, one in enumerate(self.misses, start=1) if (one <= due).all())
 
     def _taken(self, count: int) -> Bool[Tensor, " row"]:
         """Which numbers of a row of `count` steps the forecast is made from."""

@@ -4,8 +4,8 @@ For worlds of vectors in which something was done and has not shown yet, in whic
 signals go unobserved for a while. As `vectors`, but each step is predicted from up to 24 steps before it, by a linear
 forecast that is solved for and a network that learns what the forecast misses.
 
-What it understands of the exam's labs, and what not, is in docs/understanding.md; learning takes some two minutes on
-one thread. The settings were chosen on the exam's development generators: benchmarks/LOG.md.
+What it understands of the exam's labs, and what not, is in docs/understanding.md. The settings were chosen on the
+exam's development generators: benchmarks/LOG.md.
 """
 
 from __future__ import annotations
