@@ -37,6 +37,8 @@ from worldline.labs.lab import Lab, Policy
 Floats = NDArray[np.floating]
 
 STEP_S: Final = 0.1
+SLIGHT: Final = 1e-3
+"""Share of its velocity that a puck loses in a step, below which the first terms of a series tell what that does."""
 MAX_PUSH: Final = 1.0
 """Along each axis, N; what is beyond is cut."""
 GAPS: Final = (5, 10, 20, 40)
@@ -183,9 +185,10 @@ class HiddenMover(Lab, Configured, Hides, Draws):
     @property
     def response(self) -> tuple[float, float, float]:
         """In one step: the share of velocity that is left, m for 1 m/s (m/s for 1 m/s2 too), and m for 1 m/s2."""
-        if self.drag < 1e-9:
-            return 1.0, STEP_S, STEP_S**2 / 2
-        fade = float(np.exp(-self.drag * STEP_S))
+        slowed = self.drag * STEP_S
+        fade = float(np.exp(-slowed))
+        if slowed < SLIGHT:  # differences of nearly equal numbers would lose their digits, or divide by 0
+            return fade, STEP_S * (1 - slowed / 2 + slowed**2 / 6), STEP_S**2 * (1 / 2 - slowed / 6 + slowed**2 / 24)
         reach = (1 - fade) / self.drag
         return fade, reach, (STEP_S - reach) / self.drag
 
