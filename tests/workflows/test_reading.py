@@ -153,6 +153,7 @@ def few_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worldline.understanding.exam.spurious_channel.EPISODE_STEPS", 16)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_logs")
 def test_an_exam_of_pictures_asks_who_reads_and_nobody_else(tmp_path: Path) -> None:
     bad = Reader(reads={**dict.fromkeys(HEATS, 0.95), HEATS[1]: 0.72})

@@ -119,7 +119,11 @@ def small(code: str, *, pixels: bool) -> ExamTest:
     return replace(test, **known)
 
 
-@pytest.mark.parametrize("code", CODES)
+LONG = ("T2", "T3", "U2")
+"""Tests of many long histories: drawing them takes tens of seconds."""
+
+
+@pytest.mark.parametrize("code", [pytest.param(c, marks=pytest.mark.slow) if c in LONG else c for c in CODES])
 def test_no_vector_reaches_a_world_of_pictures_and_the_camera_does(code: str) -> None:
     test = small(code, pixels=True)
     spies = {one.name: Spy(one.make_lab().schema) for one in test.curricula()}
@@ -193,6 +197,7 @@ def test_the_lid_is_shown_where_nothing_is_observed() -> None:
     np.testing.assert_array_equal((camera == lid).all((2, 3, 4)), ~history.observed["puck_position"])
 
 
+@pytest.mark.slow
 def test_pictures_of_twins_differ_where_the_valve_was_opened_and_nowhere_else() -> None:
     test = DelayedEffect(pool=Pool.DEVELOPMENT, num_pulses=1)
     lab, scenes = test.make_lab(pictures=True), test.generate(0)
