@@ -42,7 +42,8 @@ from worldline.heads.distance import Distance, DistanceConfig
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
 from worldline.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.testing.toys import HIGH, LOW, Integrator
 from worldline.worlds.calibration import calibrate

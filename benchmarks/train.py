@@ -34,7 +34,8 @@ from train_peer import CLIP_NORM, follow, make_optimizer, timed
 
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Inputs, Window, WorldModel
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.models.lewm import Lewm, LewmConfig, WholeLinear
 from worldline.models.lewm_checkpoint import from_published
 

@@ -38,7 +38,7 @@ hypothesis.settings.load_profile("ci" if "CI" in os.environ else "local")
 @pytest.fixture
 def tiny() -> Callable[[Store], Recipe]:
     """A recipe for Two Rooms that takes seconds, and learns next to nothing."""
-    from worldline.models.jepa import JepaConfig
+    from worldline.models.jepa_config import JepaConfig
     from worldline.recipes.two_rooms import two_rooms
 
     def recipe(store: Store) -> Recipe:
@@ -65,7 +65,8 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from worldline.engines.learned import LearnedEngine
     from worldline.heads.familiarity import Familiarity, FamiliarityConfig
     from worldline.heads.readout import Readout, ReadoutConfig
-    from worldline.models.jepa import Jepa, JepaConfig
+    from worldline.models.jepa import Jepa
+    from worldline.models.jepa_config import JepaConfig
     from worldline.planners.cem import CrossEntropy
     from worldline.testing.toys import Integrator
     from worldline.worlds.bundled import save_world

@@ -16,7 +16,8 @@ from worldline.contracts.schema import Schema
 from worldline.contracts.world import Goal
 from worldline.contracts.world_model import Inputs, Window, WorldModel
 from worldline.labs.two_rooms import TwoRooms
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.registry import load, names
 from worldline.testing import check_engine, check_model, check_planner, check_world
 from worldline.testing.clauses import breaches

@@ -11,7 +11,8 @@ from worldline.config import from_json, to_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world_model import Belief, Inputs, Losses, Window
 from worldline.errors import ConfigError, UnknownNameError
-from worldline.models.jepa import Jepa, JepaConfig, Latent
+from worldline.models.jepa import Jepa, Latent
+from worldline.models.jepa_config import JepaConfig
 from worldline.nn.correction import Correction
 from worldline.nn.predictors import Block
 from worldline.nn.sigreg import sigreg

@@ -17,7 +17,8 @@ from worldline.engines.trivial import Linear
 from worldline.errors import DataError, InputError
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.readout import Readout, ReadoutConfig
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.testing.logged_world import case_from_logs, logged_goal
 from worldline.testing.toys import Integrator

@@ -8,7 +8,8 @@ import torch
 from worldline.contracts.schema import Schema
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.testing.toys import Integrator
 
 TOY = Integrator(camera=False)

@@ -23,7 +23,8 @@ from worldline.data.store import open_store
 from worldline.data.windows import Windows
 from worldline.models.ensemble import Ensemble, EnsembleConfig
 from worldline.models.features import Features, features_config
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.models.lewm import Lewm, LewmConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel

@@ -16,7 +16,8 @@ from worldline.data.windows import Windows
 from worldline.errors import ConfigError
 from worldline.heads.outcome import Reward, Termination
 from worldline.labs.two_rooms import TwoRooms
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.testing.toys import Integrator
 from worldline.train.batches import to_window, trace
 from worldline.train.heads import Heads, HeadsConfig, fit_heads

@@ -20,7 +20,8 @@ from worldline.labs.drawing import CAMERA
 from worldline.labs.hidden_mover import HiddenMover
 from worldline.labs.lamp import Lamp
 from worldline.labs.playing import explore
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.understanding.exam.spurious_channel import HEATS
 from worldline.workflows.exam import ExamOptions, exam, read_exam

@@ -31,7 +31,8 @@ from worldline.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.planners.guided import Guided
 from worldline.planners.icem import ImprovedCrossEntropy

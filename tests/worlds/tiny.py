@@ -24,7 +24,8 @@ from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.inverse import Inverse, InverseConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator

@@ -20,7 +20,7 @@ from worldline.data.store import Store
 from worldline.errors import InputError, UnsupportedError
 from worldline.models.ensemble import EnsembleConfig
 from worldline.models.features import Features, features_config, load_encoder
-from worldline.models.jepa import JepaConfig
+from worldline.models.jepa_config import JepaConfig
 from worldline.models.lewm import LewmConfig
 from worldline.models.lewm_checkpoint import read_lewm
 from worldline.models.rssm import RssmConfig

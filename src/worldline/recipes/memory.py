@@ -18,7 +18,8 @@ import torch
 
 from worldline.data.splits import split_store
 from worldline.data.store import Store
-from worldline.models.jepa import Jepa, JepaConfig
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.train.batches import fit_normaliser

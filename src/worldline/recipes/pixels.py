@@ -16,7 +16,7 @@ from worldline.contracts.schema import Kind
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import InputError
-from worldline.models.jepa import JepaConfig
+from worldline.models.jepa_config import JepaConfig
 from worldline.nn.codes import code_size
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for

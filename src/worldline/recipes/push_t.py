@@ -27,7 +27,7 @@ from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import InputError, MissingExtraError
 from worldline.labs.lab import Policy
-from worldline.models.jepa import JepaConfig
+from worldline.models.jepa_config import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.train.heads import HeadsConfig, can_reach

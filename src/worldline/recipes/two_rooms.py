@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from worldline.data.splits import split_store
 from worldline.data.store import Store
-from worldline.models.jepa import JepaConfig
+from worldline.models.jepa_config import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.train.heads import HeadsConfig
