@@ -26,6 +26,7 @@ from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
+from worldline.models.token import Story, TokenConfig, TokenModel
 from worldline.planners.gradient import Gradient
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase
@@ -595,6 +596,30 @@ def test_many_worlds_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) 
     noise = found[:, :, :, 0] - push[:, :, None, 0]
     np.testing.assert_allclose(noise[:, 0], noise[:, 1], atol=1e-5)
     assert np.abs(noise).max() < 8
+
+
+def test_beliefs_that_remember_much_are_drawn_from_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of attention keeps thousands of numbers of the past, however few its latents are."""
+    model = TokenModel(schema=CALM.schema, config=TokenConfig(inputs=("position",), width=128)).eval()
+    engine = replace(drifting(1), model=model)
+    episodes = CALM.episodes(36, 12, seed=0)
+    belief = engine.observe(None, history(episodes, 9, 8), seed=0)
+    push = np.stack([one.actions["push"][9:10] for one in episodes])[:, None]
+    held = []
+    rollout = TokenModel.rollout
+
+    def watched(self: TokenModel, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        assert isinstance(belief, Story)
+        held.append(sum(keys.numel() + values.numel() for keys, values in belief.cache.kept))
+        return rollout(self, belief, inputs, generator=generator)
+
+    monkeypatch.setattr(TokenModel, "rollout", watched)
+    some = engine.imagine(belief, Future(actions={"push": push}), num_samples=64, seed=1).signals["position"]
+    assert len(held) > 1
+    assert max(held) <= 2**24
+    monkeypatch.setattr(learned, "MOST_REMEMBERED", 2**40)
+    whole = engine.imagine(belief, Future(actions={"push": push}), num_samples=64, seed=1).signals["position"]
+    np.testing.assert_allclose(some, whole, rtol=1e-3, atol=1e-4)  # of one step the draws are the same
 
 
 def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:

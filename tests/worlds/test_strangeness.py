@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from worldline.contracts.engine import Engine, EngineBelief
 from worldline.contracts.episode import Episode, History
 from worldline.engines.trivial import Linear
 from worldline.planners.cem import CrossEntropy
@@ -13,7 +14,7 @@ from worldline.testing.toys import Integrator
 from worldline.understanding.chance import tails
 from worldline.worlds.calibration import Calibration, calibrate
 from worldline.worlds.local import LocalWorld
-from worldline.worlds.pieces import cut
+from worldline.worlds.pieces import Pieces, cut, residuals
 from worldline.worlds.strangeness import LENGTHS, watch
 
 TOY = Integrator(noise=0.2, camera=False, wind=False)
@@ -150,3 +151,37 @@ def test_histories_with_pictures_are_watched_a_few_at_a_time_with_the_same_resul
     monkeypatch.setattr("worldline.worlds.strangeness.MOST_PICTURES", 4 * 8)
     for name, value in vars(watch(engine, seen, 8)).items():
         np.testing.assert_allclose(value, vars(whole)[name], atol=1e-12)
+
+
+def test_many_histories_are_watched_a_few_at_a_time_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step is a history of its own to the engine, and some hold much of each."""
+    episodes = TOY.episodes(150, 50, seed=2)
+    engine = Linear.fit(episodes, TOY.schema, context=1)
+    asked, observe = [], Linear.observe
+
+    def counted(self: Linear, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        asked.append(len(steps.observations["position"]))
+        return observe(self, belief, steps, seed=seed)
+
+    monkeypatch.setattr(Linear, "observe", counted)
+    found = watch(engine, history(episodes, 33), 32)
+    assert sum(asked) == 150 * 32
+    assert max(asked) <= 4096
+    monkeypatch.setattr("worldline.worlds.strangeness.MOST_STEPS", 2**40)
+    for name, value in vars(watch(engine, history(episodes, 33), 32)).items():
+        np.testing.assert_allclose(vars(found)[name], value, atol=1e-12)
+
+
+def test_each_step_is_watched_once_however_many_lengths_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions may be dear: those of the last 32 steps hold those of the last 16."""
+    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=1)
+    asked = []
+
+    def counted(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, np.ndarray]:
+        asked.append(len(pieces.history.observations["position"]))
+        return residuals(engine, pieces, seed=seed)
+
+    monkeypatch.setattr("worldline.worlds.strangeness.residuals", counted)
+    found = calibrate(engine, TOY.episodes(16, 40, seed=1), horizon=1, num_windows=4, seed=0)
+    assert found.strangeness.lengths[-1] == 32
+    assert sum(asked) == (256 + 12 * 4) * 32  # of the windows that set the shape, and of those that set the p-values

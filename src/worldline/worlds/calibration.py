@@ -25,7 +25,7 @@ from worldline.worlds.abduction import causes_of
 from worldline.worlds.causes import HiddenCauses
 from worldline.worlds.novelty import InputNovelty, fit_input_novelty
 from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of, vectors_of, worlds_of
-from worldline.worlds.strangeness import LENGTHS, Strangeness, fit_strangeness, novelty_of
+from worldline.worlds.strangeness import LENGTHS, Strangeness, fit_strangeness, novelty_of, watch
 
 Floats = NDArray[np.floating]
 
@@ -356,8 +356,9 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[History
     usual, novelty = (novelty_of(engine, measure, past, seed=seed) for past in pasts)
     strangeness = fit_strangeness(engine, shaping, usual, lengths)
     strange = np.zeros((len(strangeness.lengths) - 1, len(novelty)))
+    seen = watch(engine, scoring, strangeness.lengths[-1]) if len(strange) else None  # once, for all of them
     for row in range(len(strange)):
-        strange[row] = np.sort(strangeness.measure(engine, scoring, novelty, row + 1))
+        strange[row] = np.sort(strangeness.of(seen, novelty, row + 1))
     return _Trust(
         strangeness=strangeness,
         strange=strange,

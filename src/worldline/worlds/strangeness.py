@@ -43,6 +43,8 @@ LENGTHS: Final = (0, 1, 2, 4, 8, 16, 32, 64)
 
 MOST_PICTURES: Final = 8192
 """That are held at a time while steps are watched, a hundred megabytes of 64 by 64 pixels."""
+MOST_STEPS: Final = 4096
+"""That are watched at a time: an engine that remembers much holds a belief for each."""
 MOST_PAIRS: Final = 150
 """Leans and drives whose pattern can be learned from some hundred windows."""
 
@@ -98,7 +100,10 @@ class Strangeness:
             row: which of `lengths`.
         """
         steps = self.lengths[row]
-        seen = None if steps == 0 else watch(engine, history, steps)
+        return self.of(None if steps == 0 else watch(engine, history, steps), novelty, row)
+
+    def of(self, seen: Watched | None, novelty: Floats, row: int) -> Floats:
+        """The same [W] of what was watched already, `lengths[row]` steps or more; None where there was nothing."""
         found = self.statistics(seen, novelty, row)
         return np.asarray(((found - self.usual[row]) / self.tail[row]).max(1))
 
@@ -186,8 +191,9 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
     vectors = vectors_of(card)
     num_worlds = len(next(iter(history.observations.values())))
     pictures = any(card.schema[name].kind is Kind.IMAGE for name in history.observations)
-    most = max(1, MOST_PICTURES // (num_steps * card.context)) if pictures else num_worlds
-    if num_worlds > most:  # a picture is in as many pieces as the context is long
+    # A picture is in as many pieces as the context is long.
+    most = max(1, min(MOST_STEPS, MOST_PICTURES // card.context if pictures else MOST_STEPS) // num_steps)
+    if num_worlds > most:
         rows = np.arange(num_worlds) // most
         return _joined([watch(engine, worlds_of(history, rows == part), num_steps) for part in range(rows[-1] + 1)])
     pieces = unfold(card, history, num_steps)
