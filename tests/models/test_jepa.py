@@ -115,6 +115,8 @@ def hide(on: Window, name: str, entry: int, step: int) -> Window:
         (("camera", "heat"), {"frameskip": 2, "signal_weight": 1.0, "timed": True}),
         (("position", "heat"), {"linear_history": 1, "signal_weight": 1.0}),
         (("camera", "position"), {"linear_history": 3, "linear_values": 2, "signal_weight": 1.0, "constant_size": 2}),
+        (("position", "heading"), {"linear_history": 2, "signal_weight": 1.0, "gated": True, "conserves": True}),
+        (("lamp", "heat"), {"gated": True, "frameskip": 2, "timed": True}),
         (("camera",), {"targets": ("position", "lamp", "heading")}),
         (("position",), {"linear_history": 2, "signal_weight": 1.0, "targets": ("heat",)}),
     ],
@@ -240,6 +242,88 @@ def test_after_a_gap_it_goes_on_from_what_is_seen_at_the_speed_that_it_had(hidde
     told = net.rollout(belief, step, generator=seeded()).features[:, 0, 0, 0, :2]
     change = (told - belief.latent[:, :2]) * net.vectors.normaliser.deviation[:2]
     torch.testing.assert_close(change, path[:, 1] - path[:, 0], rtol=0.02, atol=0.02)
+
+
+def circling(batch: int, length: int) -> Window:
+    """Positions that turn by 1 at each step, this way or that, each as far from the origin as it began, 1 to 2."""
+    draw = seeded(3)
+    turns = torch.sign(torch.randn(batch, length, generator=draw))
+    angle = 2 * math.pi * torch.rand(batch, 1, generator=draw) + turns.cumsum(1)
+    radius = 1 + torch.rand(batch, 1, generator=draw)
+    position = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
+    seen = window(exogenous=False, batch=batch, length=length)
+    return replace(seen, observations={"position": position}, observed={"position": torch.ones(batch, length) > 0})
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.4, False), (0.6, True)])
+def test_a_length_that_stays_is_found_and_kept(share: float, kept: bool) -> None:
+    """In the second half of training; where no turn can be told, predictions alone go to the middle."""
+    net = model("position", signal_weight=1.0, linear_history=1, conserves=True, exogenous=False).eval()
+    net.fit_normaliser(circling(400, 6))
+    net.take_stock(lambda num: circling(num, 6), share)
+    seen = circling(50, 6)
+    belief = net.encode(seen.first(2), generator=seeded())
+    told = net.rollout(belief, seen.past.steps(slice(1, 5)), generator=seeded()).features[:, 0, 0, :, :2]
+    lengths = net.vectors.normaliser.inverse(told).norm(dim=-1) / seen.observations["position"][:, :1].norm(dim=-1)
+    close = (lengths - 1).abs() < 0.1
+    assert bool(close.all()) is kept
+    assert bool(close.any()) is kept
+
+
+@pytest.mark.parametrize("name", ["heading", "position"])
+def test_where_no_law_can_be_sought_there_is_none(name: str) -> None:
+    """Angles have no length; and where something is missing in each window, nothing is known from end to end."""
+    net = model(name, signal_weight=1.0, linear_history=1, conserves=True)
+    net.fit_normaliser(window(batch=64))
+    net.take_stock(lambda num: hide_all(window(batch=num), name), 1.0)
+    seen = window()
+    told = net.rollout(net.encode(seen, generator=seeded()), seen.past, generator=seeded()).features
+    assert torch.isfinite(told).all()
+    assert net.conserved is None or not net.conserved.found
+
+
+def hide_all(on: Window, name: str) -> Window:
+    """Without the second observation of each entry."""
+    observed = on.observed[name].clone()
+    observed[:, 1] = False
+    return replace(on, observed={**on.observed, name: observed})
+
+
+def test_a_law_that_was_found_is_saved_with_the_model() -> None:
+    settings = {"signal_weight": 1.0, "linear_history": 1, "conserves": True, "exogenous": False}
+    net, other = (model("position", **settings) for _ in range(2))
+    net.fit_normaliser(circling(400, 6))
+    net.take_stock(lambda num: circling(num, 6), 1.0)
+    other.load_state_dict(net.state_dict())
+    assert net.conserved.found
+    assert other.conserved.found
+
+
+@pytest.mark.parametrize(("steps", "reaches"), [(0, True), (2, False), (3, True)])
+def test_a_gradient_reaches_back_as_far_as_it_is_told(steps: int, reaches: bool) -> None:
+    """Only the first observation and the last are seen, so the error is the last step's."""
+    net, seen = model("position", signal_weight=1.0, gradient_steps=steps), window()
+    for step in (1, 2):
+        for entry in range(BATCH):
+            seen = hide(seen, "position", entry, step)
+    actions = seen.past.actions.clone().requires_grad_()
+    loss(net, replace(seen, past=replace(seen.past, actions=actions))).terms["signals"].backward()
+    assert actions.grad is not None
+    assert bool(actions.grad[:, 0, 0].any()) is reaches
+    assert actions.grad[:, 0, 2].any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gated": True, "memory": "gru"}, "Gates need memory 'none'"),
+        ({"conserves": True}, "conserves is True and linear_history 0"),
+        ({"gradient_steps": -1}, "gradient_steps is -1"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_an_error(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        model("position", **settings)
 
 
 def test_with_a_signal_weight_the_vectors_are_the_first_numbers_of_the_latent() -> None:

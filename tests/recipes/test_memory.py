@@ -43,7 +43,7 @@ def logs(path: Path, num_episodes: int, num_steps: int) -> Store:
     return made
 
 
-@pytest.mark.parametrize(("num_steps", "window", "history"), [(100, 17, 7), (24, 17, 7), (18, 17, 3), (2, 3, 1)])
+@pytest.mark.parametrize(("num_steps", "window", "history"), [(100, 15, 7), (24, 15, 7), (18, 9, 1), (2, 3, 1)])
 def test_histories_are_as_long_as_helps_and_the_episodes_allow(
     tmp_path: Path, num_steps: int, window: int, history: int
 ) -> None:

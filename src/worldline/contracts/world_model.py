@@ -7,7 +7,7 @@ D latent size, E exogenous size. Tensors are in the user's own units; the model 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -135,6 +135,15 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def fit_normaliser(self, window: Window) -> None:
         """Takes means and deviations of all signals from `window`, a large sample of the training data."""
+
+    def take_stock(self, sample: Callable[[int], Window], share: float) -> None:
+        """Solves for what depends on the weights of the moment, at each check of a training; by default nothing.
+
+        Args:
+            sample: gives so many windows of the training data, the same ones each time that it is called.
+            share: of the training that is done, above 0 to 1.
+        """
+        del sample, share
 
     @abstractmethod
     def encode(self, window: Window, *, generator: torch.Generator) -> Belief:

@@ -15,7 +15,7 @@ for VICReg with temporal similarity and inverse dynamics; 2606.31232 for decodin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,13 +24,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from worldline.contracts.schema import Kind, Schema
+from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
 from worldline.models.jepa_config import JepaConfig
 from worldline.nn.codes import code_size
+from worldline.nn.conserved import Conserved
 from worldline.nn.correction import Correction
 from worldline.nn.encoders import ImageEncoder, Seen, VectorEncoder, last_whole
+from worldline.nn.gated import Gated
 from worldline.nn.gather import share_mean
 from worldline.nn.inputs import fit_inputs, join_inputs
 from worldline.nn.linear_forecast import LinearForecast, Past, leave_forecast
@@ -43,6 +45,12 @@ from worldline.nn.targets import Targets
 from worldline.nn.transformer import Cache
 from worldline.nn.vicreg import covariance, variance
 
+LAW_SOUGHT: Final = 0.5
+"""Share of the training after which predictions are good enough for what they miss to say something."""
+WORSE: Final = 2.0
+"""Times the squared error of a path that a law may cost: going one of two ways costs twice what going between does."""
+NUM_SAMPLED: Final = 2000
+"""Windows that it is sought in."""
 RARE: Final = 0.01
 """Share of the training steps below which an observation with gaps is not shown to the encoder: it knows none."""
 
@@ -68,6 +76,12 @@ class Latent(Belief):
         if isinstance(self.memory, Hidden):
             return torch.cat([self.latent, self.memory.state.to(self.latent.dtype)], -1)[:, None]
         return self.latent[:, None]
+
+    def detach(self) -> Latent:
+        """The same, without what it was computed from; for a memory of steps, or none."""
+        past = self.memory
+        memory = replace(past, steps=past.steps.detach()) if isinstance(past, Past) else past
+        return replace(self, latent=self.latent.detach(), memory=memory)
 
     def select(self, index: Tensor) -> Latent:
         """The latents and memories of the batch entries in `index`."""
@@ -136,6 +150,7 @@ class Jepa(WorldModel, Adapts):
         self.predictor = _predictor(config, self.num_inputs, 0 if self.linear is None else self.linear.num_shown)
         if self.linear is not None:
             leave_forecast(self.predictor, self.num_exact)
+        self.conserved = _conserved(schema, vectors) if config.conserves else None
         self.inverse, self.delta = self._action_decoders()
         self.targets = config.targets
         told = tuple(schema[name] for name in self.targets)
@@ -168,6 +183,30 @@ class Jepa(WorldModel, Adapts):
         if self.linear is not None and self.vectors is not None:
             scores = self.vectors.scores(window.observations, window.observed)
             self.linear.fit(scores, self._inputs(window.past)[:, 0], self.vectors.flags(window.observed))
+
+    @torch.no_grad()
+    def take_stock(self, sample: Callable[[int], Window], share: float) -> None:
+        """In the second half of training the law that predictions break is looked for anew."""
+        if self.conserved is None or self.vectors is None or share < LAW_SOUGHT:
+            return
+        window = sample(NUM_SAMPLED)
+        seen, known = self._look(window), self._inputs(window.past)[:, 0]
+        warm = min(self.context, (known.shape[1] + 2) // 2)
+        whole, scores = self.vectors.flags(window.observed).flatten(1).all(1), seen.scores
+        assert scores is not None  # for the type checker
+        start, due = self._perceive(seen)[:, 0], scores[whole, warm - 1 :]
+
+        def imagined(lawful: bool) -> Float[Tensor, "N T exact"]:
+            path = self._unroll(seen, start, known, warm, lawful=lawful)
+            return path[whole, warm - 1 :, : self.num_exact].float()
+
+        free, inverse = imagined(lawful=False), self.vectors.normaliser.inverse
+        self.conserved.fit(
+            inverse(due), self._physical(known[whole, warm - 1 :]), inverse(free), self._room(self.vectors)
+        )
+        off = [(path - due[:, 1:]).square().mean() for path in (free, imagined(lawful=True))]
+        if not off[1] <= WORSE * off[0]:
+            self.conserved.drop()
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; what is missing there is what the steps before lead to."""
@@ -252,7 +291,7 @@ class Jepa(WorldModel, Adapts):
         latents = self._perceive(seen).float()
         known = self._inputs(window.past)[:, 0]
         warm = min(self.context, (latents.shape[1] + 1) // 2)
-        imagined = self._unroll(seen, latents[:, 0], known, warm).float()
+        imagined = self._unroll(seen, latents[:, 0], known, warm, learning=True).float()
         begun = shown.clone()
         begun[:, warm:] = False  # nothing seen from there on helps a prediction
         compared = (shown[:, 1:] & begun.long().cumsum(1).bool()[:, :-1]).float()
@@ -285,14 +324,27 @@ class Jepa(WorldModel, Adapts):
         signals = signal_error(*pair, known, torch.ones_like(whole), self.vectors.change, 1)
         return torch.as_tensor(error + self.config.signal_weight * signals)
 
-    def _unroll(self, seen: Seen, start: Tensor, known: Tensor, warm: int) -> Float[Tensor, "B T D"]:
-        """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on."""
+    def _unroll(
+        self, seen: Seen, start: Tensor, known: Tensor, warm: int, *, learning: bool = False, lawful: bool = True
+    ) -> Float[Tensor, "B T D"]:
+        """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on.
+
+        Args:
+            seen: what the observations show, [B, H].
+            start: the first latent.
+            known: inputs [B, T, I].
+            warm: see above.
+            learning: whether gradients are cut off, as the config says.
+            lawful: whether predictions are held to the law that was found.
+        """
         belief, path = self._begin(start, seen.at(0)), []
         for step in range(known.shape[1]):
-            belief = self._step(belief, known[:, step])
+            belief = self._step(belief, known[:, step], lawful=lawful)
             path.append(belief.latent)
             if step + 1 < warm:
                 belief = self._meet(belief, seen.at(step + 1))
+            elif learning and self.config.gradient_steps and not (step + 1) % self.config.gradient_steps:
+                belief = belief.detach()
         return torch.stack(path, 1)
 
     def _spread(
@@ -420,8 +472,8 @@ class Jepa(WorldModel, Adapts):
     def _inputs(self, inputs: Inputs) -> Float[Tensor, "B N T I"]:
         return join_inputs(inputs, self.actions, self.exogenous, self.step_s)
 
-    def _step(self, belief: Latent, known: Float[Tensor, "M I"]) -> Latent:
-        """The belief one step later, with nothing observed."""
+    def _step(self, belief: Latent, known: Float[Tensor, "M I"], *, lawful: bool = True) -> Latent:
+        """The belief one step later, with nothing observed; held to the law that was found, unless told otherwise."""
         base, memory, known = belief.latent, belief.memory, known.to(belief.latent.dtype)
         forecast: Tensor | float = 0.0
         if self.config.memory != "none":
@@ -442,7 +494,27 @@ class Jepa(WorldModel, Adapts):
         if self.vectors is not None and self.num_exact:
             exact, learned = change.split([self.num_exact, change.shape[-1] - self.num_exact], -1)
             change = torch.cat([exact * self._unit(self.vectors) + forecast, learned], -1)
-        return Latent(latent=base + change, memory=memory, correction=belief.correction)
+        latent = base + change
+        if lawful and self.conserved is not None and self.conserved.found:
+            latent = self._lawful(base, known, latent)
+        return Latent(latent=latent, memory=memory, correction=belief.correction)
+
+    def _lawful(self, base: Tensor, known: Tensor, latent: Tensor) -> Float[Tensor, "M D"]:
+        """The latent that follows, with its vectors as the law wants them."""
+        assert self.vectors is not None  # for the type checker
+        assert self.conserved is not None
+        normaliser = self.vectors.normaliser
+        with torch.autocast(latent.device.type, enabled=False):
+            before, after = (normaliser.inverse(part[:, : self.num_exact].float()) for part in (base, latent))
+            inputs = self._physical(known.float())
+            exact = normaliser(self.conserved(before, inputs, after, self._room(self.vectors)))
+        return torch.cat([exact.to(latent.dtype), latent[:, self.num_exact :]], -1)
+
+    def _physical(self, known: Float[Tensor, "*lead I"]) -> Float[Tensor, "*lead inputs"]:
+        """Actions and exogenous inputs in their units."""
+        actions, others = known[..., : self.num_actions], known[..., self.num_actions :]
+        exogenous = others[..., : len(self.exogenous.mean)]
+        return torch.cat([self.actions.inverse(actions), self.exogenous.inverse(exogenous)], -1)
 
     def _taken(self, belief: Latent, known: Tensor) -> tuple[Tensor, Tensor | float, Past | None]:
         """What a predictor without memory is given [M, taken], the linear forecast, and the past of the next step."""
@@ -461,6 +533,10 @@ class Jepa(WorldModel, Adapts):
         """What the predictor's changes of vectors are measured in."""
         return vectors.change if self.linear is None else self.linear.unit(vectors.change)
 
+    def _room(self, vectors: VectorEncoder) -> Float[Tensor, " exact"]:
+        """How far predictions of vectors may be moved, in their units."""
+        return self._unit(vectors) * vectors.normaliser.deviation
+
     def _as_output(self, change: Float[Tensor, "M D"]) -> Float[Tensor, "M out"]:
         """What the last layer would have to say for this change."""
         change = change[:, : change.shape[1] - self.config.constant_size]
@@ -478,8 +554,25 @@ def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:
         return AttentivePredictor(**sizes, **reach, out=out)
     if config.memory == "gru":
         return RecurrentPredictor(**sizes, memory_size=config.memory_size, out=out)
-    taken = num_inputs + num_past if config.frameskip == 1 else config.frameskip * num_inputs + 1
-    return mlp([config.latent_size + taken, width, width, out])
+    taken = config.latent_size + (num_inputs + num_past if config.frameskip == 1 else config.frameskip * num_inputs + 1)
+    if config.gated:
+        return nn.Sequential(Gated(taken, width), nn.Linear(2 * width, out))
+    return mlp([taken, width, width, out])
+
+
+def _conserved(schema: Schema, vectors: tuple[Signal, ...]) -> Conserved | None:
+    """For a law of these signals, which stand side by side, and of the inputs; angles and discrete values have none."""
+    states, place = [], 0
+    for signal in vectors:
+        if signal.kind is Kind.VECTOR and signal.period is None:
+            states.append(slice(place, place + signal.size))
+        place += code_size(signal)
+    inputs, place = [], 0
+    for signal in (*schema.actions, *schema.exogenous):
+        if signal.kind is Kind.VECTOR:
+            inputs.append(slice(place, place + signal.size))
+        place += signal.size
+    return Conserved(states=states, inputs=inputs) if states else None
 
 
 def _mine(belief: Belief) -> Latent:

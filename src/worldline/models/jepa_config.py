@@ -53,6 +53,12 @@ class JepaConfig:
             `linear_history` steps; 0 for as many as those. A few suffice where only what was done shows late.
         linear_trim: share of the steps, those that the linear forecast misses most, such as contacts, that it is not
             solved for. 0 to below 0.5.
+        gated: whether the predictor switches straight responses on and off (`nn/gated.py`), for what happens at
+            contacts, instead of a network of two hidden layers. Needs memory "none".
+        gradient_steps: of a path, that a gradient reaches back; 0 for all. Through many contacts it tells nothing.
+        conserves: whether to look for a quantity that changes by a law which predictions break, such as an energy, and
+            to hold predictions to it (`nn/conserved.py`). It is sought at each check of the second half of training,
+            which goes on with it. Needs linear_history.
         targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
             real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.
         target_weight: of their error, a linear map away from the latent.
@@ -84,6 +90,9 @@ class JepaConfig:
     linear_history: int = 0
     linear_values: int = 0
     linear_trim: float = 0.0
+    gated: bool = False
+    gradient_steps: int = 0
+    conserves: bool = False
     targets: tuple[str, ...] = ()
     target_weight: float = 1.0
 
@@ -97,7 +106,8 @@ class JepaConfig:
         weights = (
             "sigreg", "signal", "variance", "covariance", "similarity", "inverse", "delta", "straightening", "target",
         )  # fmt: skip
-        for name in (*(f"{weight}_weight" for weight in weights), "constant_size", "linear_history", "linear_values"):
+        counts = "constant_size", "linear_history", "linear_values", "gradient_steps"
+        for name in (*(f"{weight}_weight" for weight in weights), *counts):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}. It must not be negative.")
         if not 0 <= self.linear_trim < 0.5:
@@ -114,6 +124,10 @@ class JepaConfig:
                 f"linear_history is {self.linear_history} with signal_weight {self.signal_weight}, memory "
                 f"{self.memory!r} and frameskip {self.frameskip}. It needs signal_weight above 0, 'none' and 1."
             )
+        if self.gated and self.memory != "none":
+            raise ConfigError(f"gated is True and memory {self.memory!r}. Gates need memory 'none'.")
+        if self.conserves and not self.linear_history:
+            raise ConfigError("conserves is True and linear_history 0. Set it to at least 1, or conserves to False.")
         if self.memory != "none" and self.frameskip > 1:
             raise ConfigError(
                 f"frameskip is {self.frameskip} and memory {self.memory!r}. Blocks of steps need memory 'none'; or set "

@@ -65,7 +65,8 @@ class LinearForecast(nn.Module):
         size: values.
         num_inputs: of a step.
         history: h, at least 1.
-        values: of the last h values those that it is made from, beside all h inputs; 0 for all.
+        values: of the last h values how many it is made from, at most, beside all h inputs; 0 for all. If it is given,
+            a network beside the forecast is shown these values alone, see `shown`, and adds what is missed, see `unit`.
         trim: share of the steps, those that it misses most, that it is not solved for, 0 to below 1.
     """
 
@@ -79,7 +80,7 @@ class LinearForecast(nn.Module):
     def __init__(self, *, size: int, num_inputs: int, history: int, values: int = 0, trim: float = 0.0) -> None:
         super().__init__()
         self.size, self.both, self.history = size, size + num_inputs, history
-        self.values, self.trim = min(values or history, history), trim
+        self.values, self.trim, self.in_part = min(values or history, history), trim, values > 0
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one for each count
         self.register_buffer("missed", torch.ones(size))
         self.misses: list[Tensor] = []
@@ -92,12 +93,12 @@ class LinearForecast(nn.Module):
     @property
     def num_shown(self) -> int:
         """Numbers that `shown` gives."""
-        return self.num_flat if self.values == self.history else (self.values - 1) * self.both + self.size
+        return (self.values - 1) * self.both + self.size if self.in_part else self.num_flat
 
     def shown(self, past: Past, forecast: Float[Tensor, "B size"]) -> Float[Tensor, "B shown"]:
         """What a network that learns what the forecast misses is given beside the present.
 
-        All of the past; or, where few of the values are used, the steps of these and the forecast, which stands for
+        All of the past; or, where a number of values is given, the steps of these and the forecast, which stands for
         whatever lies further back: a network that is shown every old input finds nothing in minutes. How many steps
         there were is not told, as in training there are fewer than in use.
 
@@ -105,20 +106,20 @@ class LinearForecast(nn.Module):
             past: before the present.
             forecast: of the present, in units that suit a network.
         """
-        if self.values == self.history:
+        if not self.in_part:
             return past.flat()
         return torch.cat([past.steps[:, : self.values - 1].flatten(1), forecast.to(past.steps.dtype)], -1)
 
     def unit(self, change: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
         """What a network that learns what the forecast misses is to measure it in.
 
-        The change of a step; or, where few of the values are used, what is missed. Where that is next to nothing the
+        The change of a step; or, where a number of values is given, what is missed. Where that is next to nothing the
         network can add next to nothing: it would only blur the law.
 
         Args:
             change: of each value in a step, root mean square.
         """
-        if self.values == self.history:
+        if not self.in_part:
             return change
         return torch.minimum(change, self.missed.maximum(LEAST * change))
 

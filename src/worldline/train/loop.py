@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from worldline.config import to_json
-from worldline.contracts.world_model import Losses, WorldModel
+from worldline.contracts.world_model import Losses, Window, WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -183,11 +183,16 @@ class Run:
         if self.step % self.every and self.step != self.config.num_updates:
             return None
         with self._kept_weights():
+            self.model.take_stock(self._sample, self.step / self.config.num_updates)
             row = {"step": float(self.step), **_named("train", found.losses), **self.check()}
             self._remember_best(row)
         self.curves.append(row)
         self.save()
         return row
+
+    def _sample(self, num: int) -> Window:
+        """Windows of the training data, the same at each check."""
+        return to_window(self.updates.windows.sample(num, np.random.default_rng(0)), self.store.schema)
 
     def finish(self) -> Trained:
         """Leaves the model with the weights that are kept, exact statistics, and in evaluation mode."""

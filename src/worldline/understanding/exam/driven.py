@@ -35,7 +35,7 @@ LABS: Final[Mapping[Pool, Mapping[str, Callable[..., Driven]]]] = {
     Pool.REPORT: {"pendulum": Pendulum, "two-bodies": TwoBodies, "elastic-pucks": ElasticPucks},
 }
 SYSTEMS: Final = tuple(LABS[Pool.REPORT])
-NUM_EPISODES: Final[Mapping[str, int]] = {"pendulum": 400, "two-bodies": 400, "elastic-pucks": 1000}
+NUM_EPISODES: Final[Mapping[str, int]] = {"pendulum": 400, "two-bodies": 400, "elastic-pucks": 1600}
 """Of the logs. What happens at a contact is learned from contacts, and a step in ten has one."""
 NUM_STEPS: Final = 126
 """Of an episode of the logs: longer than any rollout that is asked for, so that what is asked was seen."""
