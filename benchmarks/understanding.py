@@ -63,8 +63,8 @@ whatever model is behind it. So trivial models pass it too: a PASS there is the 
 
 The recipe `memory` was held to these scenes three times: it passed 12, then 11 after a change that was made on other
 generators and had two faults, then, with these mended on those, what stands here (`benchmarks/LOG.md`, "Energy").
-Between the first two the logs of the elastic pucks grew from 1,000 to 1,600 episodes; persistence, which learns nothing,
-was not asked P2 and T1 again.
+Between the first two the logs of the elastic pucks grew from 1,000 to 1,600 episodes; persistence, which learns
+nothing, was not asked P2 and T1 again.
 
 """
 
