@@ -44,7 +44,7 @@ LEARNING_RATE: Final = 1e-2
 NUM_UPDATES: Final = 1800, 3600
 """The fewest and the most."""
 PASSES: Final = 30
-"""Times that each logged step is seen, within these bounds."""
+"""Steps that are foretold in training for each that was logged, within these bounds."""
 
 
 def memory(store: Store) -> Recipe:

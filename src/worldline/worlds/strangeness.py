@@ -192,7 +192,7 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
     num_worlds = len(next(iter(history.observations.values())))
     pictures = any(card.schema[name].kind is Kind.IMAGE for name in history.observations)
     # A picture is in as many pieces as the context is long.
-    most = max(1, min(MOST_STEPS, MOST_PICTURES // card.context if pictures else MOST_STEPS) // num_steps)
+    most = max(1, (min(MOST_STEPS, MOST_PICTURES // card.context) if pictures else MOST_STEPS) // num_steps)
     if num_worlds > most:
         rows = np.arange(num_worlds) // most
         return _joined([watch(engine, worlds_of(history, rows == part), num_steps) for part in range(rows[-1] + 1)])
