@@ -24,8 +24,8 @@ from worldline.errors import DataError, InputError
 from worldline.worlds.abduction import causes_of
 from worldline.worlds.causes import HiddenCauses
 from worldline.worlds.novelty import InputNovelty, fit_input_novelty
-from worldline.worlds.pieces import Pieces, cut, errors, mean_of, tail_of, vectors_of, worlds_of
-from worldline.worlds.strangeness import LENGTHS, Strangeness, fit_strangeness, novelty_of, watch
+from worldline.worlds.pieces import Pieces, Places, cut, errors, mean_of, tail_of, vectors_of, worlds_of
+from worldline.worlds.strangeness import LENGTHS, Strangeness, fit_strangeness, novelty_of, watch_places
 
 Floats = NDArray[np.floating]
 
@@ -318,7 +318,9 @@ def calibrate(
     unit = {name: _unit(score) for name, score in usual.items()}
     together = _together(card.schema, one_step, unit)
     measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
-    trust = _trust(engine, measure, [_pasts(card, part, count, trust_steps, order, rng) for part, count in both], seed)
+    num_steps = _trust_steps(card, order, trust_steps)
+    pasts = [_places(part, card.context + num_steps, 1, count, rng) for part, count in both]
+    trust = _trust(engine, measure, pasts, num_steps, seed)
     return Calibration(
         num_windows=num_windows,
         scale=scale,
@@ -348,39 +350,41 @@ class _Trust:
     complete: bool
 
 
-def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[History], seed: int) -> _Trust:
-    """From the histories that set the shape, and those that set the p-values."""
-    shaping, scoring = pasts
-    num_steps = next(iter(shaping.observations.values())).shape[1] - engine.describe().context
+def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int) -> _Trust:
+    """From the places that set the shape, and those that set the p-values, with so many steps before each."""
+    card = engine.describe()
     lengths = [length for length in LENGTHS if length <= num_steps]
-    usual, novelty = (novelty_of(engine, measure, past, seed=seed) for past in pasts)
-    strangeness = fit_strangeness(engine, shaping, usual, lengths)
+    presents = [cut(card.schema, past, length=card.context, horizon=1, truth=()).history for past in pasts]
+    usual, novelty = (novelty_of(engine, measure, present, seed=seed) for present in presents)
+    shaping, scoring = (watch_places(engine, past, num_steps) if num_steps else None for past in pasts)
+    strangeness = fit_strangeness(shaping, usual, lengths)
     strange = np.zeros((len(strangeness.lengths) - 1, len(novelty)))
-    seen = watch(engine, scoring, strangeness.lengths[-1]) if len(strange) else None  # once, for all of them
     for row in range(len(strange)):
-        strange[row] = np.sort(strangeness.of(seen, novelty, row + 1))
+        strange[row] = np.sort(strangeness.of(scoring, novelty, row + 1))
+    seen = [
+        flags[at - card.context - num_steps + 1 : at + 1]
+        for past in pasts
+        for episode, at in past
+        for flags in episode.observed.values()
+    ]
     return _Trust(
         strangeness=strangeness,
         strange=strange,
         novelty=np.sort(novelty),
-        complete=all(seen.all() for past in pasts for seen in past.observed.values()),
+        complete=all(flags.all() for flags in seen),
     )
 
 
-def _pasts(
-    card: Card, part: Sequence[Episode], count: int, most: int, every: Sequence[Episode], rng: np.random.Generator
-) -> History:
-    """`count` histories of each episode: the context and as many steps more as all episodes allow, `most` at most."""
-    whole = all(s.name in every[0].observations for s in card.schema.observations if s.kind is Kind.VECTOR)
-    spare = min(episode.num_steps for episode in every) - card.context
+def _trust_steps(card: Card, episodes: Sequence[Episode], most: int) -> int:
+    """Steps beyond the context that are judged: as many as all episodes allow, `most` at most."""
+    whole = all(s.name in episodes[0].observations for s in card.schema.observations if s.kind is Kind.VECTOR)
+    spare = min(episode.num_steps for episode in episodes) - card.context
     told = bool(vectors_of(card)) and whole
-    num_steps = max(length for length in LENGTHS if length <= (min(spare, most) if told else 0) or length == 0)
-    length = card.context + num_steps
-    return cut(card.schema, _places(part, length, 1, count, rng), length=length, horizon=1, truth=()).history
+    return max(length for length in LENGTHS if length <= (min(spare, most) if told else 0) or length == 0)
 
 
 def _first_scores(
-    engine: Engine, card: Card, places: Sequence[tuple[Episode, int]], scale: Mapping[str, Floats], seed: int
+    engine: Engine, card: Card, places: Places, scale: Mapping[str, Floats], seed: int
 ) -> dict[str, Floats]:
     """Per predicted signal the score [W] of the first step after each place; NaN where it was not observed."""
     pieces = cut(card.schema, places, length=card.context, horizon=1, truth=card.predicts)

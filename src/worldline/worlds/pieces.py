@@ -15,6 +15,9 @@ from worldline.contracts.schema import Kind, Schema, Signal
 NUM_SAMPLES = 16
 """S for engines that draw. Calibration and use must agree on it: the band belongs to the mean of S samples."""
 
+Places = Sequence[tuple[Episode, int]]
+"""Each an episode and the index of its present."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
@@ -33,14 +36,12 @@ class Pieces:
     known: Arrays
 
 
-def cut(
-    schema: Schema, places: Sequence[tuple[Episode, int]], *, length: int, horizon: int, truth: Sequence[str]
-) -> Pieces:
+def cut(schema: Schema, places: Places, *, length: int, horizon: int, truth: Sequence[str]) -> Pieces:
     """The pieces around each place.
 
     Args:
         schema: of the episodes.
-        places: W times an episode and the index of its present, in [length - 1, T - horizon].
+        places: W, the present in [length - 1, T - horizon].
         length: H.
         horizon: T.
         truth: observation signals whose future is wanted.

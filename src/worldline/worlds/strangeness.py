@@ -22,7 +22,7 @@ counts. Its p-value is its rank among the other part, as in split conformal pred
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,11 +30,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Engine, EngineBelief, Novelty
+from worldline.contracts.engine import Card, Engine, EngineBelief, Novelty
 from worldline.contracts.episode import History
 from worldline.contracts.schema import Kind
 from worldline.worlds.novelty import InputNovelty
-from worldline.worlds.pieces import residuals, tail_of, unfold, vectors_of, worlds_of
+from worldline.worlds.pieces import Pieces, Places, cut, residuals, tail_of, unfold, vectors_of, worlds_of
 
 Floats = NDArray[np.floating]
 
@@ -188,18 +188,49 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
     The engine's draws are always those of seed 0, so that calibration and use see the same.
     """
     card = engine.describe()
-    vectors = vectors_of(card)
     num_worlds = len(next(iter(history.observations.values())))
-    pictures = any(card.schema[name].kind is Kind.IMAGE for name in history.observations)
-    # A picture is in as many pieces as the context is long.
-    most = max(1, (min(MOST_STEPS, MOST_PICTURES // card.context) if pictures else MOST_STEPS) // num_steps)
-    if num_worlds > most:
-        rows = np.arange(num_worlds) // most
-        return _joined([watch(engine, worlds_of(history, rows == part), num_steps) for part in range(rows[-1] + 1)])
-    pieces = unfold(card, history, num_steps)
+    part = np.arange(num_worlds) // max(1, _most_steps(card, history.observations) // num_steps)
+    parts = [worlds_of(history, part == number) for number in range(part[-1] + 1)]
+    seen = _joined([_watched(engine, unfold(card, one, num_steps)) for one in parts])
+    return _taken(seen, np.arange(num_worlds * num_steps).reshape(num_worlds, num_steps))
+
+
+def watch_places(engine: Engine, places: Places, num_steps: int) -> Watched:
+    """The same of the steps that lead to places in episodes: what several of them share is predicted once.
+
+    Args:
+        engine: imagines one step at a time.
+        places: W, the present at least `Card.context - 1 + num_steps`.
+        num_steps: at least 1.
+    """
+    card = engine.describe()
+    truth = [signal.name for signal in vectors_of(card)]
+    episodes = list({id(episode): episode for episode, _ in places}.values())
+    number = {id(episode): place for place, episode in enumerate(episodes)}
+    steps = [[(number[id(one)], at) for at in range(present - num_steps, present)] for one, present in places]
+    order = {step: place for place, step in enumerate(sorted({step for row in steps for step in row}))}
+    every = [(episodes[which], at) for which, at in order]
+    most = _most_steps(card, places[0][0].observations)
+    pieces = [every[first : first + most] for first in range(0, len(every), most)]
+    seen = _joined(
+        [_watched(engine, cut(card.schema, part, length=card.context, horizon=1, truth=truth)) for part in pieces]
+    )
+    return _taken(seen, np.array([[order[step] for step in row] for row in steps]))
+
+
+def _most_steps(card: Card, observed: Collection[str]) -> int:
+    """That are watched at a time; a picture is in as many of them as the context is long."""
+    pictures = any(card.schema[name].kind is Kind.IMAGE for name in observed)
+    return min(MOST_STEPS, MOST_PICTURES // card.context) if pictures else MOST_STEPS
+
+
+def _watched(engine: Engine, pieces: Pieces) -> Watched:
+    """Of n pieces of one step each; n takes the place of both W and L."""
+    card = engine.describe()
+    vectors = vectors_of(card)
     found = residuals(engine, pieces, seed=0)
-    shape = (num_worlds, num_steps)
-    errors = [found[signal.name][:, 0].reshape(*shape, -1) for signal in vectors]
+    num_steps = len(next(iter(pieces.history.observations.values())))
+    errors = [found[signal.name].reshape(num_steps, -1) for signal in vectors]
     known = np.logical_and.reduce([pieces.known[signal.name].astype(bool)[:, 0] for signal in vectors])
     change = [
         signal.difference(pieces.truth[signal.name][:, 0], pieces.history.observations[signal.name][:, -1])
@@ -219,17 +250,22 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
             value = pieces.future.exogenous[signal.name][:, 0]
         else:
             continue
-        drive.append(value.astype(np.float64).reshape(*shape, -1))
+        drive.append(value.astype(np.float64).reshape(num_steps, -1))
     return Watched(
         errors=np.concatenate(errors, -1),
-        change=np.concatenate(change, -1).astype(np.float64).reshape(*shape, -1),
+        change=np.concatenate([one.reshape(num_steps, -1) for one in change], -1).astype(np.float64),
         drive=np.concatenate(drive, -1),
-        known=known.reshape(shape),
+        known=known,
     )
 
 
+def _taken(seen: Watched, index: NDArray[np.integer]) -> Watched:
+    """The steps with these numbers."""
+    return Watched(**{name: value[index] for name, value in vars(seen).items()})
+
+
 def _joined(parts: Sequence[Watched]) -> Watched:
-    """What was watched of some histories and of others."""
+    """What was watched of some steps and of others."""
     return Watched(
         errors=np.concatenate([one.errors for one in parts]),
         change=np.concatenate([one.change for one in parts]),
@@ -238,16 +274,14 @@ def _joined(parts: Sequence[Watched]) -> Watched:
     )
 
 
-def fit_strangeness(engine: Engine, history: History, novelty: Floats, lengths: Sequence[int]) -> Strangeness:
-    """The measure under which `history` is usual.
+def fit_strangeness(seen: Watched | None, novelty: Floats, lengths: Sequence[int]) -> Strangeness:
+    """The measure under which what was watched is usual.
 
     Args:
-        engine: frozen.
-        history: W worlds, the context and `lengths[-1]` steps more.
+        seen: the last `lengths[-1]` steps of W histories; None where that is 0.
         novelty: [W], of the present.
         lengths: the first few of `LENGTHS`; of those, it looks at steps only where two in a row were ever observed.
     """
-    seen = watch(engine, history, lengths[-1]) if lengths[-1] else None
     if seen is None or not seen.known.any():  # nothing can be learned of how steps follow
         nothing, one = np.zeros(0), np.ones((1, 1))
         plain = Strangeness(
