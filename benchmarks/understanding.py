@@ -71,9 +71,12 @@ nothing, was not asked P2 and T1 again.
 Rows = Mapping[str, ExamResult]
 
 
-def measure(sitter: Sitter, options: ExamOptions) -> ExamResult:
-    with tempfile.TemporaryDirectory() as folder:
-        return exam(sitter, Path(folder) / "exam", options, stage=None)
+def measure(sitter: Sitter, options: ExamOptions, folder: Path | None) -> ExamResult:
+    """In this folder, where an exam that was broken off goes on, or in one that is removed."""
+    if folder is not None:
+        return exam(sitter, folder, options, resume=True)
+    with tempfile.TemporaryDirectory() as new:
+        return exam(sitter, Path(new) / "exam", options)
 
 
 def stored(result: ExamResult) -> dict[str, Any]:
@@ -253,6 +256,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--sizes", nargs="+", default=[], metavar="NAME=N", help="of the tests, such as num_scenes=20")
     parser.add_argument("--out", type=Path, default=None, help="folder for JSON and table; the record if left out")
+    parser.add_argument("--work", type=Path, default=None, help="folder where exams stay, to go on with this version")
     given = parser.parse_args()
     if given.sizes and given.out is None:
         parser.error("--sizes makes no table of record. Give a folder for it: --out")
@@ -277,7 +281,7 @@ def main() -> None:
     for name in given.sitters or sitters:
         if not given.again and is_measured(kind.get(name), given.tests, given.seeds):
             continue
-        measured = measure(sitters[name], options)
+        measured = measure(sitters[name], options, given.work and given.work / seen / name)
         show(name, measured)
         kind[name] = joined(kind.get(name), stored(measured))
         found[seen] = kind = {name: kind[name] for name in sitters if name in kind}  # in the order of the table

@@ -125,12 +125,12 @@ def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
     monkeypatch.setattr("worldline.workflows.exam.names", lambda kind: list(known))
     assert "test" in registry.BUILTIN
 
-    def run(name: str, sitter: str, seed: int = 3, num_seeds: int = 1, **tests: ExamTest) -> Path:
+    def run(name: str, sitter: str, seed: int = 3, num_seeds: int = 1, resume: bool = False, **tests: ExamTest) -> Path:
         known.clear()
         for code, one in tests.items():
             known[code] = lambda pool, pixels, one=one: replace(one, pool=pool, pixels=pixels)
         options = ExamOptions(seed=seed, num_seeds=num_seeds)
-        exam(TrivialSitter(name=sitter), tmp_path / name, options, command="worldline exam")
+        exam(TrivialSitter(name=sitter), tmp_path / name, options, resume=resume, command="worldline exam")
         return tmp_path / name
 
     return run
@@ -242,6 +242,48 @@ def test_a_folder_that_holds_something_is_left_alone(sit: Sit, tmp_path: Path) -
     with pytest.raises(InputError, match="holds something"):
         sit("full", "linear", C9=Steering())
     assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
+
+
+def test_an_exam_that_was_broken_off_goes_on_from_there(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read_exam(sit("whole", "linear", C9=Steering(), C8=Steering())).result
+
+    def breaks(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr("worldline.workflows.exam.render", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            sit("broken", "linear", C9=Steering())
+    with monkeypatch.context() as counted:
+        learned: list[object] = []
+        learn = TrivialSitter.learn
+        counted.setattr(TrivialSitter, "learn", lambda *of, **how: learned.append(of) or learn(*of, **how))
+        found = read_exam(sit("broken", "linear", resume=True, C9=Steering(), C8=Steering())).result
+        assert not learned
+        more = read_exam(sit("broken", "linear", num_seeds=2, resume=True, C9=Steering())).result
+        assert len(learned) == 1
+    assert [replace(one, elapsed_s=0.0) for one in found.tests] == [replace(o, elapsed_s=0.0) for o in whole.tests]
+    assert found.facts["Wall time"].endswith("going on with one that was begun")
+    assert [one.seed for one in more.tests[0].seeds] == [0, 1]
+
+
+def test_what_was_half_written_when_an_exam_was_broken_off_is_made_again(sit: Sit) -> None:
+    folder = sit("half", "linear", C9=Steering())
+    before = read_exam(folder).result.tests[0]
+    (folder / "logs" / "boat").rename(folder / "logs" / "boat.partial")
+    (folder / "worlds" / "boat-0.json").unlink()
+    (folder / "answers" / "C9" / "answers-0.npz").rename(folder / "answers" / "C9" / "answers-0.partial.npz")
+    again = read_exam(sit("half", "linear", resume=True, C9=Steering())).result.tests[0]
+    assert replace(again, elapsed_s=0.0) == replace(before, elapsed_s=0.0)
+
+
+@pytest.mark.parametrize(
+    ("sitter", "seed", "said"), [("persistence", 3, "another sitter: linear"), ("linear", 4, "options")]
+)
+def test_an_exam_does_not_go_on_with_another_one(sit: Sit, sitter: str, seed: int, said: str) -> None:
+    sit("begun", "linear", C9=Steering())
+    with pytest.raises(InputError, match=said):
+        sit("begun", sitter, seed, resume=True, C9=Steering())
 
 
 def test_a_folder_without_an_exam_is_refused(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ def exam(
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings; the worst verdict counts.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of logs and scenes: a fresh one for each report.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in the folder where it was broken off, or with more trainings.")
+    ] = False,
     endpoint: Annotated[
         str | None, typer.Option(help="Chat endpoint, up to /chat/completions.", rich_help_panel=TEXT)
     ] = None,
@@ -94,7 +97,7 @@ def exam(
     )
     use_threads(1)  # processes share the cores, not threads
     with progress_bars() as stage:
-        result = run(_sitter(sitter, model, asked), out, options, command=_command(), stage=stage)
+        result = run(_sitter(sitter, model, asked), out, options, resume=resume, command=_command(), stage=stage)
     _print(result.tests, result.passed)
     write_json(json, {"sitter": result.sitter, "passed": list(result.passed), "tests": _figures(result.tests)})
     print(f"Report: {out / REPORT}")

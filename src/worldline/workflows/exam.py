@@ -1,11 +1,13 @@
 """The exam: learn a world from each lab's logs, ask all of them what the tests ask, and grade what they say.
 
 Everything that was asked and answered stays in the folder of the exam, so that it can be graded again (`regrade`) and
-compared with another exam (`compare`) without learning anything.
+compared with another exam (`compare`) without learning anything. An exam that was broken off goes on from there, and
+one that is complete with more trainings.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -55,7 +57,7 @@ from worldline.workflows.sitters import Sitter, Terms
 from worldline.workflows.stage import Stage
 from worldline.worlds.bundled import save_world
 
-RESULT, REPORT = "exam.json", "report.html"
+RESULT, REPORT, BEGUN = "exam.json", "report.html", "begun.json"
 LOG_SEED: Final = 500_000
 """Added to the exam's seed for the logs, so that no scene begins as a logged episode did."""
 
@@ -120,8 +122,29 @@ class Stored:
     result: ExamResult
 
 
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What an exam that goes on has to have in common with what is in its folder.
+
+    Args:
+        sitter: its title.
+        options: of the exam, those that do not change a world or an answer as they are by default.
+        versions: of what the result depends on.
+    """
+
+    sitter: str
+    options: ExamOptions
+    versions: Mapping[str, str]
+
+
 def exam(
-    sitter: Sitter, folder: Path, options: ExamOptions, *, command: str = "", stage: Stage | None = None
+    sitter: Sitter,
+    folder: Path,
+    options: ExamOptions,
+    *,
+    resume: bool = False,
+    command: str = "",
+    stage: Stage | None = None,
 ) -> ExamResult:
     """Trains the sitter on each lab's logs, and grades it.
 
@@ -129,15 +152,16 @@ def exam(
         sitter: who learns.
         folder: a new or empty one; gets logs, worlds, answers, `exam.json` and `report.html`.
         options: what is asked.
+        resume: go on in a folder where an exam of this sitter was begun, with these tests and trainings.
         command: that repeats it.
         stage: told about progress.
 
     Raises:
-        InputError: the folder holds something.
+        InputError: the folder holds something, or, to go on in it, something else.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} holds something already. Choose a new folder for the exam.")
-    sitter, options, begin = sitter.seated(folder), replace(options, paid=sitter.pays), time.monotonic()
+    options = replace(options, paid=sitter.pays)
+    goes_on = _begin(folder, sitter, options, resume)
+    sitter, begin = sitter.seated(folder), time.monotonic()
     tests, seeds = options.tests(), range(options.num_seeds)
     declined = {test.code: why for test in tests if (why := sitter.declines(test)) is not None}
     learned, found = _held(sitter, folder, options, [test for test in tests if test.code not in declined], stage)
@@ -147,12 +171,32 @@ def exam(
         else found[test.code]
         for test in tests
     )
-    facts = {**_facts(options, learned, time.monotonic() - begin), **sitter.facts}
+    elapsed = f"{time.monotonic() - begin:.0f} s{', going on with one that was begun' if goes_on else ''}"
+    facts = {**_facts(options, learned), "Wall time": elapsed, **sitter.facts}
     examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULT).write_text(to_json(Stored(options=options, result=examined)) + "\n")
     (folder / REPORT).write_text(render(examined), encoding="utf-8")
     return examined
+
+
+def _begin(folder: Path, sitter: Sitter, options: ExamOptions, resume: bool) -> bool:
+    """Writes down what is begun, or checks that it goes on with what is in the folder: whether it does."""
+    same = replace(options, codes=(), num_seeds=1, num_processes=1)
+    path, begun = folder / BEGUN, Begun(sitter=sitter.title, options=same, versions=versions())
+    if resume and path.exists():
+        before = from_json(Begun, path.read_text(), where=path)
+        other = [name for name, value in vars(begun).items() if value != getattr(before, name)]
+        if other:
+            raise InputError(
+                f"{folder} holds an exam with another {other[0]}: {getattr(before, other[0])}, not "
+                f"{getattr(begun, other[0])}. Go on with that, or choose a new folder."
+            )
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} holds something already. Choose a new folder for the exam.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_json(begun) + "\n")
+    return False
 
 
 def read_exam(folder: Path) -> Stored:
@@ -242,17 +286,26 @@ def _held(
 
 
 def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
-    """The logs of a curriculum. In a process of its own."""
+    """The logs of a curriculum, if they are not there. In a process of its own."""
+    logs = _logs(folder, name)
+    if logs.exists():
+        return
+    part = logs.with_name(f"{name}.partial")
+    shutil.rmtree(part, ignore_errors=True)
     one = next(one for one in test.curricula() if one.name == name)
     lab, episodes = one.make_lab(), (one.num_episodes, one.num_steps)
-    record(lab, _logs(folder, name), num_episodes=episodes[0], max_steps=episodes[1], seed=seed + LOG_SEED)
+    record(lab, part, num_episodes=episodes[0], max_steps=episodes[1], seed=seed + LOG_SEED)
     lab.close()
+    part.rename(logs)
 
 
 def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) -> dict[str, str] | SeedGrade:
-    """Saves the world, and gives what is to be known of it; or why there is none. In a process of its own."""
+    """Saves the world if it is not there; what is to be known of it, or why there is none. In a process of its own."""
     store, out = open_store(logs), _world(folder, logs.name, seed)
-    work = out.with_name(f"{out.name}.partial")
+    work, known = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.json")
+    if known.exists():
+        return from_json(dict[str, str], known.read_text(), where=known)
+    shutil.rmtree(work, ignore_errors=True)
     try:
         sat = sitter.learn(store, seed=seed, terms=terms, folder=work)
         if sat.world is not None:
@@ -266,7 +319,10 @@ def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) ->
     finally:
         shutil.rmtree(work, ignore_errors=True)
     shown = {} if sat.world is None else {"context": _context(sat.world.describe())}
-    return {**sat.facts, **shown, "curriculum": logs.name}
+    facts = {**sat.facts, **shown, "curriculum": logs.name}
+    known.parent.mkdir(parents=True, exist_ok=True)
+    known.write_text(json.dumps(facts))
+    return facts
 
 
 def _context(card: Card) -> str:
@@ -292,9 +348,13 @@ def _sit(
     _keep_examined(place, examined)
     answers: dict[int, Arrays | SeedGrade] = {}
     for training in trainings:
+        path = place / f"answers-{training}.npz"
+        if path.exists():
+            answers[training] = _kept(path)
+            continue
         answers[training] = given = lacking.get(training) or _answers(sitter, test, training, examined.scenes, folder)
         if not isinstance(given, SeedGrade):
-            _keep(place / f"answers-{training}.npz", given)
+            _keep(path, given)
     return without_draws(result(test, examined, answers, time.monotonic() - begin))
 
 
@@ -366,7 +426,9 @@ def _kept_examined(test: ExamTest, place: Path) -> Examined:
 
 def _keep(path: Path, arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
+    part = path.with_suffix(".partial.npz")
+    np.savez_compressed(part, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
+    part.replace(path)
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -432,7 +494,7 @@ def _or_broken(
     return broken(test, seeds, "; ".join(reasons))
 
 
-def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]], elapsed_s: float) -> dict[str, str]:
+def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """The small print."""
     kinds = {
         name: sorted({one[name] for one in learned if name in one}) for name in ("parameters", "updates", "batches")
@@ -449,7 +511,6 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]], elapsed_s
         "Trainings": f"{options.num_seeds}, seeds 0 to {options.num_seeds - 1}",
         **known,
         "Machine": f"{device()}, {options.num_processes} of {os.cpu_count()} cores, one thread each",
-        "Wall time": f"{elapsed_s:.0f} s",
         "Versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
     }
 
