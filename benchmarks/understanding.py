@@ -28,7 +28,8 @@ from worldline.registry import names
 from worldline.understanding.exam.contract import Pool
 from worldline.understanding.exam.results import ExamResult, TestResult
 from worldline.understanding.exam.verdicts import weakest
-from worldline.workflows.exam import ExamOptions, exam
+from worldline.workflows.exam import exam
+from worldline.workflows.exam_options import ExamOptions
 from worldline.workflows.sitters import BLIND, RecipeSitter, Sitter, TrivialSitter
 
 ROOT = Path(__file__).parent.parent
@@ -260,6 +261,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.sizes and given.out is None:
         parser.error("--sizes makes no table of record. Give a folder for it: --out")
+    if given.again and given.work is not None:
+        parser.error("--again measures again, and in --work an exam goes on. Leave one of them out.")
     sitters = PIXEL_SITTERS if given.pixels else SITTERS
     if lost := [name for name in given.sitters or () if name not in sitters]:
         parser.error(f"{', '.join(lost)}: choose of {', '.join(sitters)}, or change --pixels")
@@ -283,6 +286,8 @@ def main() -> None:
             continue
         measured = measure(sitters[name], options, given.work and given.work / seen / name)
         show(name, measured)
+        found = json.loads(result.read_text()) if result.exists() else {}  # another may have added to it
+        kind = found.setdefault(seen, {})
         kind[name] = joined(kind.get(name), stored(measured))
         found[seen] = kind = {name: kind[name] for name in sitters if name in kind}  # in the order of the table
         result.write_text(json.dumps(found, indent=1) + "\n")

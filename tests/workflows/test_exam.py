@@ -14,7 +14,7 @@ from worldline.config import to_json
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Grade, Verdict
 from worldline.contracts.world import World
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.labs.playing import replay, stacked
 from worldline.labs.wind import Wind
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
@@ -22,8 +22,10 @@ from worldline.understanding.exam.contract import Curriculum, ExamTest, Referenc
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
 from worldline.understanding.exam.results import without_draws
 from worldline.understanding.exam.scoring import skill_cell
-from worldline.workflows.exam import ExamOptions, compare, exam, read_exam, regrade
-from worldline.workflows.sitters import TrivialSitter
+from worldline.workflows.exam import compare, exam, regrade
+from worldline.workflows.exam_folder import read_exam
+from worldline.workflows.exam_options import ExamOptions
+from worldline.workflows.sitters import RecipeSitter, TrivialSitter
 
 STEPS = 4
 
@@ -121,8 +123,8 @@ Sit = Callable[..., Path]
 def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
     """Runs an exam of toy tests and gives its folder."""
     known: dict[str, Callable[..., ExamTest]] = {}
-    monkeypatch.setattr("worldline.workflows.exam.load", lambda kind, code: known[code])
-    monkeypatch.setattr("worldline.workflows.exam.names", lambda kind: list(known))
+    monkeypatch.setattr("worldline.workflows.exam_options.load", lambda kind, code: known[code])
+    monkeypatch.setattr("worldline.workflows.exam_options.names", lambda kind: list(known))
     assert "test" in registry.BUILTIN
 
     def run(name: str, sitter: str, seed: int = 3, num_seeds: int = 1, resume: bool = False, **tests: ExamTest) -> Path:
@@ -241,7 +243,12 @@ def test_a_folder_that_holds_something_is_left_alone(sit: Sit, tmp_path: Path) -
     (tmp_path / "full" / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="holds something"):
         sit("full", "linear", C9=Steering())
+    with pytest.raises(InputError, match="holds something"):
+        sit("full", "linear", resume=True, C9=Steering())
     assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
+    sit("done", "linear", C9=Steering())
+    with pytest.raises(InputError, match="--resume"):
+        sit("done", "linear", C9=Steering())
 
 
 def test_an_exam_that_was_broken_off_goes_on_from_there(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +291,58 @@ def test_an_exam_does_not_go_on_with_another_one(sit: Sit, sitter: str, seed: in
     sit("begun", "linear", C9=Steering())
     with pytest.raises(InputError, match=said):
         sit("begun", sitter, seed, resume=True, C9=Steering())
+
+
+def test_an_exam_does_not_go_on_with_other_code(sit: Sit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("before")
+    monkeypatch.setattr(TrivialSitter, "sources", (own,), raising=False)
+    sit("own", "linear", C9=Steering())
+    sit("own", "linear", resume=True, C9=Steering())
+    own.write_text("after")
+    with pytest.raises(InputError, match="another code"):
+        sit("own", "linear", resume=True, C9=Steering())
+
+
+def test_the_module_of_an_own_recipe_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "homemade.py").write_text("def recipe(store): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert RecipeSitter(recipe="homemade:recipe").sources == (tmp_path / "homemade.py",)
+    assert not RecipeSitter(recipe="memory").sources
+
+
+def test_answers_to_other_scenes_are_asked_for_again(sit: Sit) -> None:
+    folder = sit("asked", "linear", C9=Steering())
+    before, place = read_exam(folder).result.tests[0], folder / "answers" / "C9"
+    with np.load(place / "scenes.npz") as scenes:
+        np.savez(place / "scenes.npz", **{name: scenes[name] + 1 for name in scenes.files})
+    with np.load(place / "answers-0.npz") as answers:
+        np.savez(place / "answers-0.npz", **{name: 0 * answers[name] for name in answers.files})
+    again = read_exam(sit("asked", "linear", resume=True, C9=Steering())).result.tests[0]
+    assert replace(again, elapsed_s=0.0) == replace(before, elapsed_s=0.0)
+
+
+def test_what_cannot_be_learned_is_not_tried_again(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def refuses(*_: object, **__: object) -> None:
+        tried.append(1)
+        raise UnsupportedError("not this one")
+
+    monkeypatch.setattr(TrivialSitter, "learn", refuses)
+    for resume in (False, True):
+        folder = sit("refused", "linear", resume=resume, C9=Steering())
+        assert verdicts(folder) == [Verdict.UNSUPPORTED]
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", None])
+def test_damaged_answers_are_named(sit: Sit, damage: bytes | None) -> None:
+    folder = sit("damaged", "linear", C9=Steering())
+    path = folder / "answers" / "C9" / "answers-0.npz"
+    path.write_bytes(path.read_bytes()[:-40] if damage is None else damage)
+    with pytest.raises(DataError, match="answers cannot be read"):
+        regrade(folder)
 
 
 def test_a_folder_without_an_exam_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ from worldline.registry import load, names
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import ExamTest
 from worldline.understanding.exam.results import ExamResult, without_draws
-from worldline.workflows.exam import REPORT, RESULT, ExamOptions, exam, read_exam, regrade
+from worldline.workflows.exam import exam, regrade
+from worldline.workflows.exam_folder import REPORT, RESULT, read_exam
+from worldline.workflows.exam_options import ExamOptions
 from worldline.workflows.language_sitter import TRANSCRIPT, LanguageSitter, endpoint_of
 from worldline.workflows.record import record
 
@@ -73,8 +75,8 @@ Sit = Callable[..., ExamResult]
 def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
     """Runs an exam of toy tests."""
     known: dict[str, type[ExamTest]] = {one.code: one for one in (Dear, Later, Banded)}
-    monkeypatch.setattr("worldline.workflows.exam.load", lambda kind, code: known[code])
-    monkeypatch.setattr("worldline.workflows.exam.names", lambda kind: list(known))
+    monkeypatch.setattr("worldline.workflows.exam_options.load", lambda kind, code: known[code])
+    monkeypatch.setattr("worldline.workflows.exam_options.names", lambda kind: list(known))
 
     def run(name: str, sitter: LanguageSitter, *codes: str) -> ExamResult:
         return exam(sitter, tmp_path / name, ExamOptions(codes=codes, seed=3))
@@ -163,6 +165,12 @@ def test_beyond_the_cap_tests_are_not_measured_and_an_exam_after_it_goes_on(
         whole = sit("whole", sitter(server, transcript=tmp_path / "capped"), "C9", "P9")
         assert verdicts(whole) == {"C9": Verdict.PASS, "P9": Verdict.PASS}
         assert len(server.seen) == 2 * QUESTIONS
+
+
+def test_an_exam_that_is_paid_for_goes_on_from_its_transcript_alone(tmp_path: Path) -> None:
+    with ChatServer(lawful) as server, pytest.raises(InputError, match="transcript"):
+        exam(sitter(server), tmp_path / "paid", ExamOptions(codes=("C1",)), resume=True)
+    assert not (tmp_path / "paid").exists()
 
 
 def test_answers_that_are_no_good_are_not_measured(sit: Sit) -> None:

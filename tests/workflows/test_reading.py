@@ -24,7 +24,9 @@ from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.understanding.exam.spurious_channel import HEATS
-from worldline.workflows.exam import ExamOptions, exam, read_exam
+from worldline.workflows.exam import exam
+from worldline.workflows.exam_folder import read_exam
+from worldline.workflows.exam_options import ExamOptions
 from worldline.workflows.reading import READABLE, explained, read_from, unread
 from worldline.workflows.sitters import Sat, Sitter, Terms, TrivialSitter
 from worldline.worlds.local import LocalWorld

@@ -198,3 +198,17 @@ def test_each_step_is_watched_once_however_many_windows_and_lengths_look_at_it(
     found = calibrate(engine, TOY.episodes(16, 40, seed=1), horizon=1, num_windows=4, seed=0)
     assert found.strangeness.lengths[-1] == 32
     assert sum(asked) <= 16 * 39
+
+
+def test_what_a_world_knows_nothing_of_changes_nothing() -> None:
+    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=1)
+    plain = TOY.episodes(16, 40, seed=1)
+    extra = {"extra": np.zeros((41, 1), np.float32)}
+    more = [
+        replace(one, observations={**one.observations, **extra}, observed={**one.observed, "extra": np.zeros(41, bool)})
+        for one in plain
+    ]
+    first, second = (calibrate(engine, of, horizon=1, num_windows=2, seed=0).to_arrays() for of in (plain, more))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])

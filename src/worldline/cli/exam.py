@@ -72,8 +72,9 @@ def exam(
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
     from worldline.understanding.exam.contract import Pool
-    from worldline.workflows.exam import REPORT, ExamOptions
     from worldline.workflows.exam import exam as run
+    from worldline.workflows.exam_folder import REPORT
+    from worldline.workflows.exam_options import ExamOptions
 
     check_json(json)
     if ":" in sitter:
@@ -108,8 +109,8 @@ def exam(
 def regrade(folder: Annotated[Path, typer.Argument(help="Of an exam.")]) -> None:
     """Grade an exam's stored answers again. The exit status is 1 where a figure differs."""
     from worldline.understanding.exam.results import ExamResult, without_draws
-    from worldline.workflows.exam import read_exam
     from worldline.workflows.exam import regrade as run
+    from worldline.workflows.exam_folder import read_exam
 
     before = read_exam(folder).result
     again = tuple(without_draws(one) for one in run(folder))
@@ -137,7 +138,7 @@ def compare(
 
     from worldline.cli.output import check_json, print_table, write_json
     from worldline.workflows.exam import compare as run
-    from worldline.workflows.exam import read_exam
+    from worldline.workflows.exam_folder import read_exam
 
     check_json(json)
     found = run(ours, theirs, trainings)

@@ -7,18 +7,15 @@ one that is complete with more trainings.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-import numpy as np
+from typing import Final, TypeVar
 
 from worldline.config import from_json, to_json
 from worldline.contracts.engine import Card
@@ -28,28 +25,46 @@ from worldline.contracts.schema import Kind
 from worldline.data.store import Store, open_store
 from worldline.errors import (
     CollapseError,
-    ConfigError,
     DataError,
     InputError,
     UnavailableError,
     UnreadableError,
     UnsupportedError,
 )
-from worldline.registry import load, names
 from worldline.understanding.exam.comparing import Comparison, Pair, compared
-from worldline.understanding.exam.contract import ExamTest, Pool, References
-from worldline.understanding.exam.examining import Examined, examine
+from worldline.understanding.exam.contract import ExamTest
+from worldline.understanding.exam.examining import examine
 from worldline.understanding.exam.report import render
 from worldline.understanding.exam.results import (
     ExamResult,
     SeedGrade,
     TestResult,
     broken,
+    digest,
     result,
     unasked,
     without_draws,
 )
-from worldline.understanding.exam.verdicts import flaws
+from worldline.workflows.exam_folder import (
+    BEGUN,
+    REPORT,
+    RESULT,
+    SCENES,
+    Learned,
+    Stored,
+    answers_of,
+    begun_with,
+    goes_on,
+    keep,
+    keep_examined,
+    kept,
+    kept_examined,
+    logs_of,
+    read_exam,
+    world_of,
+    write,
+)
+from worldline.workflows.exam_options import ExamOptions
 from worldline.workflows.manifest import device, versions
 from worldline.workflows.reading import unread
 from worldline.workflows.record import record
@@ -57,84 +72,11 @@ from worldline.workflows.sitters import Sitter, Terms
 from worldline.workflows.stage import Stage
 from worldline.worlds.bundled import save_world
 
-RESULT, REPORT, BEGUN = "exam.json", "report.html", "begun.json"
 LOG_SEED: Final = 500_000
 """Added to the exam's seed for the logs, so that no scene begins as a logged episode did."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExamOptions:
-    """What is asked of whom.
-
-    Args:
-        codes: of the tests; empty for all.
-        pool: of the generators.
-        pixels: whether worlds see pictures instead of vectors.
-        seed: of logs and scenes; a fresh one for every report.
-        num_seeds: trainings, from 0 on.
-        num_processes: that learn and ask side by side, each with one thread.
-        sizes: fields of the tests to set, such as num_scenes, for a quick look; tests without the field stay.
-        paid: whether tests begin with the sizes that they have for who pays for each question.
-    """
-
-    codes: tuple[str, ...] = ()
-    pool: Pool = Pool.REPORT
-    pixels: bool = False
-    seed: int = 0
-    num_seeds: int = 1
-    num_processes: int = 1
-    sizes: Mapping[str, int] | None = None
-    paid: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("num_seeds", "num_processes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least 1.")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}. It must be at least 0.")
-        for code in self.codes:
-            load("test", code)
-
-    def tests(self) -> list[ExamTest]:
-        """The tests, in the order of their codes."""
-        every: list[ExamTest] = [load("test", code)(pool=self.pool, pixels=self.pixels) for code in self._codes]
-        return [_sized(test, {**(test.paid if self.paid else {}), **(self.sizes or {})}) for test in every]
-
-    @property
-    def _codes(self) -> list[str]:
-        order = {letter: place for place, letter in enumerate("CPTU")}
-        return sorted(self.codes or names("test"), key=lambda code: (order.get(code[:1], 9), code))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """What it takes to grade the answers in a folder again.
-
-    Args:
-        options: of the exam.
-        result: that was found.
-    """
-
-    options: ExamOptions
-    result: ExamResult
-
-
-@dataclass(frozen=True, kw_only=True)
-class Begun:
-    """What an exam that goes on has to have in common with what is in its folder.
-
-    Args:
-        sitter: its title.
-        options: of the exam, those that do not change a world or an answer as they are by default.
-        versions: of what the result depends on.
-    """
-
-    sitter: str
-    options: ExamOptions
-    versions: Mapping[str, str]
 
 
 def exam(
@@ -152,17 +94,21 @@ def exam(
         sitter: who learns.
         folder: a new or empty one; gets logs, worlds, answers, `exam.json` and `report.html`.
         options: what is asked.
-        resume: go on in a folder where an exam of this sitter was begun, with these tests and trainings.
+        resume: go on in a folder where an exam of this sitter was begun, with these tests and trainings. What was
+            recorded, learned and answered stays; a training that was under way begins anew.
         command: that repeats it.
         stage: told about progress.
 
     Raises:
         InputError: the folder holds something, or, to go on in it, something else.
     """
-    options = replace(options, paid=sitter.pays)
-    goes_on = _begin(folder, sitter, options, resume)
-    sitter, begin = sitter.seated(folder), time.monotonic()
-    tests, seeds = options.tests(), range(options.num_seeds)
+    options, begin = replace(options, paid=sitter.pays), time.monotonic()
+    begun, tests, seeds = begun_with(sitter, options), options.tests(), range(options.num_seeds)
+    resumed = goes_on(folder, begun, sitter, resume)
+    sitter = sitter.seated(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not sitter.pays:
+        write(folder / BEGUN, to_json(begun))
     declined = {test.code: why for test in tests if (why := sitter.declines(test)) is not None}
     learned, found = _held(sitter, folder, options, [test for test in tests if test.code not in declined], stage)
     graded = tuple(
@@ -171,47 +117,12 @@ def exam(
         else found[test.code]
         for test in tests
     )
-    elapsed = f"{time.monotonic() - begin:.0f} s{', going on with one that was begun' if goes_on else ''}"
+    elapsed = f"{time.monotonic() - begin:.0f} s{', going on with one that was begun' if resumed else ''}"
     facts = {**_facts(options, learned), "Wall time": elapsed, **sitter.facts}
     examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
-    (folder / RESULT).write_text(to_json(Stored(options=options, result=examined)) + "\n")
+    write(folder / RESULT, to_json(Stored(options=options, result=examined)))
     (folder / REPORT).write_text(render(examined), encoding="utf-8")
     return examined
-
-
-def _begin(folder: Path, sitter: Sitter, options: ExamOptions, resume: bool) -> bool:
-    """Writes down what is begun, or checks that it goes on with what is in the folder: whether it does."""
-    same = replace(options, codes=(), num_seeds=1, num_processes=1)
-    path, begun = folder / BEGUN, Begun(sitter=sitter.title, options=same, versions=versions())
-    if resume and path.exists():
-        before = from_json(Begun, path.read_text(), where=path)
-        other = [name for name, value in vars(begun).items() if value != getattr(before, name)]
-        if other:
-            raise InputError(
-                f"{folder} holds an exam with another {other[0]}: {getattr(before, other[0])}, not "
-                f"{getattr(begun, other[0])}. Go on with that, or choose a new folder."
-            )
-        return True
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} holds something already. Choose a new folder for the exam.")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(begun) + "\n")
-    return False
-
-
-def read_exam(folder: Path) -> Stored:
-    """What an exam left in its folder.
-
-    Raises:
-        InputError: there is no exam.
-        ConfigError: it cannot be read.
-    """
-    path = folder / RESULT
-    if not path.exists():
-        raise InputError(
-            f"{folder} holds no exam: there is no {RESULT}. Run one: worldline exam RECIPE --out {folder}."
-        )
-    return from_json(Stored, path.read_text(), where=path)
 
 
 def regrade(folder: Path) -> tuple[TestResult, ...]:
@@ -224,7 +135,7 @@ def regrade(folder: Path) -> tuple[TestResult, ...]:
     stored = read_exam(folder)
     before = {one.code: one for one in stored.result.tests}
     return tuple(
-        before[test.code] if not _place(folder, test.code).exists() else _regraded(test, folder, before[test.code])
+        before[test.code] if not answers_of(folder, test.code).exists() else _regraded(test, folder, before[test.code])
         for test in stored.options.tests()
     )
 
@@ -259,7 +170,7 @@ def _held(
             (name, seed): pool.submit(
                 _learn,
                 sitter,
-                _logs(folder, name),
+                logs_of(folder, name),
                 Terms(
                     num_calibration=one.num_calibration,
                     horizon=one.horizon,
@@ -273,7 +184,7 @@ def _held(
             if name not in lost
         }
         learned = {key: _or_reason(key[1], one) for key, one in _finished(tasks, "learn", stage)}
-        reasons = {key: one for key, one in learned.items() if isinstance(one, SeedGrade)}
+        reasons = {key: one.lost for key, one in learned.items() if one.lost is not None}
         asked: dict[str, Future[TestResult]] = {
             test.code: pool.submit(_sit, sitter, test, options.seed, tuple(seeds), _lacking(test, reasons), folder)
             for test in tests
@@ -281,13 +192,13 @@ def _held(
         }
         ended = _finished(asked, "ask and grade", stage)
         found = dict(ended)
-    known: list[Mapping[str, str]] = [one for one in learned.values() if not isinstance(one, SeedGrade)]
+    known = [one.facts for one in learned.values() if one.lost is None]
     return known, {test.code: _or_broken(test, seeds, found, lost) for test in tests}
 
 
 def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
     """The logs of a curriculum, if they are not there. In a process of its own."""
-    logs = _logs(folder, name)
+    logs = logs_of(folder, name)
     if logs.exists():
         return
     part = logs.with_name(f"{name}.partial")
@@ -299,30 +210,40 @@ def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
     part.rename(logs)
 
 
-def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) -> dict[str, str] | SeedGrade:
-    """Saves the world if it is not there; what is to be known of it, or why there is none. In a process of its own."""
-    store, out = open_store(logs), _world(folder, logs.name, seed)
-    work, known = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.json")
+def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) -> Learned:
+    """Saves the world, if it is not there, and what is to be known of it. In a process of its own."""
+    out = world_of(folder, logs.name, seed)
+    known = out.with_name(f"{out.name}.json")
     if known.exists():
-        return from_json(dict[str, str], known.read_text(), where=known)
+        return from_json(Learned, known.read_text(), where=known)
+    found = _learned(sitter, open_store(logs), terms, seed, out)
+    found = replace(found, facts={**found.facts, "curriculum": logs.name})
+    write(known, to_json(found))
+    return found
+
+
+def _learned(sitter: Sitter, store: Store, terms: Terms, seed: int, out: Path) -> Learned:
+    """The world is in `out` if there is one."""
+
+    def lost(verdict: Verdict, reason: str) -> Learned:
+        return Learned(facts={}, lost=SeedGrade(seed=seed, verdict=verdict, grade=None, reason=reason))
+
+    work = out.with_name(f"{out.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     try:
         sat = sitter.learn(store, seed=seed, terms=terms, folder=work)
         if sat.world is not None:
             save_world(out, sat.world)
         if blind := unread(sat.reads, terms.read):
-            return SeedGrade(seed=seed, verdict=Verdict.UNREADABLE, grade=None, reason=blind)
+            return lost(Verdict.UNREADABLE, blind)
     except UnsupportedError as error:
-        return SeedGrade(seed=seed, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))
+        return lost(Verdict.UNSUPPORTED, str(error))
     except (CollapseError, DataError, InputError) as error:
-        return SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=f"learning from {logs.name}: {error}")
+        return lost(Verdict.ERROR, f"learning from {out.name}: {error}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     shown = {} if sat.world is None else {"context": _context(sat.world.describe())}
-    facts = {**sat.facts, **shown, "curriculum": logs.name}
-    known.parent.mkdir(parents=True, exist_ok=True)
-    known.write_text(json.dumps(facts))
-    return facts
+    return Learned(facts={**sat.facts, **shown})
 
 
 def _context(card: Card) -> str:
@@ -342,19 +263,21 @@ def _sit(
 ) -> TestResult:
     """Examines the test, asks the worlds of every training, keeps what they say, and grades it. In its own process."""
     begin = time.monotonic()
-    stores = {one.name: open_store(_logs(folder, one.name)) for one in test.curricula()}
+    stores = {one.name: open_store(logs_of(folder, one.name)) for one in test.curricula()}
     examined = examine(test, seed, {name: _episodes(store) for name, store in stores.items()})
-    place = _place(folder, test.code)
-    _keep_examined(place, examined)
+    place = answers_of(folder, test.code)
+    if (place / SCENES).exists() and digest(kept(place / SCENES)) != digest(examined.scenes):
+        shutil.rmtree(place)  # answers to other scenes
+    keep_examined(place, examined)
     answers: dict[int, Arrays | SeedGrade] = {}
     for training in trainings:
         path = place / f"answers-{training}.npz"
         if path.exists():
-            answers[training] = _kept(path)
+            answers[training] = kept(path)
             continue
         answers[training] = given = lacking.get(training) or _answers(sitter, test, training, examined.scenes, folder)
         if not isinstance(given, SeedGrade):
-            _keep(path, given)
+            keep(path, given)
     return without_draws(result(test, examined, answers, time.monotonic() - begin))
 
 
@@ -362,7 +285,7 @@ def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, fold
     """What the worlds of a training say, or why they do not."""
     try:
         worlds = {
-            one.name: sitter.open(_world(folder, one.name, training), open_store(_logs(folder, one.name)))
+            one.name: sitter.open(world_of(folder, one.name, training), open_store(logs_of(folder, one.name)))
             for one in test.curricula()
         }
         return test.ask(worlds, scenes)
@@ -376,68 +299,16 @@ def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, fold
 
 def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
     """The result of the stored answers."""
-    place = _place(folder, test.code)
+    place = answers_of(folder, test.code)
     answers = {
-        one.seed: _kept(path) if (path := place / f"answers-{one.seed}.npz").exists() else one for one in before.seeds
+        one.seed: kept(path) if (path := place / f"answers-{one.seed}.npz").exists() else one for one in before.seeds
     }
     try:
-        return result(test, _kept_examined(test, place), answers, before.elapsed_s)
+        return result(test, kept_examined(test, place), answers, before.elapsed_s)
     except KeyError as error:
         raise DataError(
             f"{test.code} was asked by another version: there is no {error}", fix="Run the exam again.", file=place
         ) from error
-
-
-def _keep_examined(place: Path, examined: Examined) -> None:
-    references = examined.references
-    parts = {"floor": references.floor, "ceiling": references.ceiling, "oracle": references.oracle}
-    parts |= {f"must_fail/{name}": one for name, one in references.must_fail.items()}
-    _keep(place / "scenes.npz", examined.scenes)
-    named = {f"{part}/{name}": value for part, one in parts.items() for name, value in one.items()}
-    _keep(place / "references.npz", {**named, "floor_name": np.array(references.floor_name)})
-
-
-def _kept_examined(test: ExamTest, place: Path) -> Examined:
-    """What `_keep_examined` wrote, graded again."""
-    scenes, arrays = _kept(place / "scenes.npz"), _kept(place / "references.npz")
-    floor_name = str(arrays.pop("floor_name"))
-    parts: dict[str, dict[str, Any]] = {"floor": {}, "ceiling": {}, "oracle": {}}
-    for key, value in arrays.items():
-        part, _, name = key.rpartition("/")
-        parts.setdefault(part, {})[name] = value
-    named = {part.removeprefix("must_fail/"): one for part, one in parts.items() if part.startswith("must_fail/")}
-    references = References(
-        floor=parts["floor"],
-        ceiling=parts["ceiling"],
-        oracle=parts["oracle"],
-        must_fail=named,
-        floor_name=floor_name,
-    )
-    oracle = test.grade(scenes, references.oracle, references)
-    must_fail = {name: test.grade(scenes, one, references) for name, one in named.items()}
-    return Examined(
-        scenes=scenes,
-        references=references,
-        oracle=oracle,
-        must_fail=must_fail,
-        flaws=flaws(oracle, must_fail, test.declared_ceiling),
-    )
-
-
-def _keep(path: Path, arrays: Arrays) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".partial.npz")
-    np.savez_compressed(part, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
-    part.replace(path)
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    """Raises `DataError` where the file is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"the answers cannot be read ({error})", fix="Run the exam again.", file=path) from error
 
 
 def _workers(count: int) -> Executor:
@@ -473,11 +344,11 @@ def _lacking(test: ExamTest, reasons: Mapping[tuple[str, int], SeedGrade]) -> di
     return {seed: reason for (name, seed), reason in reasons.items() if name in needed}
 
 
-def _or_reason(seed: int, found: dict[str, str] | SeedGrade | BaseException) -> dict[str, str] | SeedGrade:
-    if not isinstance(found, BaseException):
+def _or_reason(seed: int, found: Learned | BaseException) -> Learned:
+    if isinstance(found, Learned):
         return found
     reason = f"learning broke: {type(found).__name__}: {found}"
-    return SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=reason)
+    return Learned(facts={}, lost=SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=reason))
 
 
 def _or_broken(
@@ -529,12 +400,6 @@ def _sizes(options: ExamOptions) -> str:
     return "; ".join(f"{code}: {', '.join(names)}" for code, names in changed.items() if names)
 
 
-def _sized(test: ExamTest, sizes: Mapping[str, int]) -> ExamTest:
-    known = {one.name for one in fields(test)}
-    changed: dict[str, Any] = {name: value for name, value in sizes.items() if name in known}
-    return replace(test, **changed)
-
-
 def _episodes(store: Store) -> list[Episode]:
     """Without pictures, which no reference looks at, and which would fill the memory."""
     images = {signal.name for signal in store.schema.observations if signal.kind is Kind.IMAGE}
@@ -544,15 +409,3 @@ def _episodes(store: Store) -> list[Episode]:
 def _without(episode: Episode, names: Set[str]) -> Episode:
     kept = {name: value for name, value in episode.observations.items() if name not in names}
     return replace(episode, observations=kept) if names else episode
-
-
-def _logs(folder: Path, curriculum: str) -> Path:
-    return folder / "logs" / curriculum
-
-
-def _world(folder: Path, curriculum: str, seed: int) -> Path:
-    return folder / "worlds" / f"{curriculum}-{seed}"
-
-
-def _place(folder: Path, code: str) -> Path:
-    return folder / "answers" / code

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Final, final
 
@@ -102,6 +104,11 @@ class Sitter(ABC):
         return open_world(folder)
 
     @property
+    def sources(self) -> Sequence[Path]:
+        """Files beside the toolkit's that say how it learns."""
+        return ()
+
+    @property
     def pays(self) -> bool:
         """Whether it pays for each question: tests then take the sizes they have for that, and one process asks."""
         return False
@@ -144,6 +151,14 @@ class RecipeSitter(Sitter):
     def title(self) -> str:
         """Such as "vectors", or "vectors, token"."""
         return self.recipe if self.family is None else f"{self.recipe}, {self.family}"
+
+    @property
+    def sources(self) -> Sequence[Path]:
+        """The module of an own recipe."""
+        if ":" not in self.recipe:
+            return ()
+        file = inspect.getsourcefile(import_module(self.recipe.partition(":")[0]))
+        return () if file is None else (Path(file),)
 
     def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
         """See `Sitter`; heads that only plans need are left out."""

@@ -353,6 +353,7 @@ class _Trust:
 def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int) -> _Trust:
     """From the places that set the shape, and those that set the p-values, with so many steps before each."""
     card = engine.describe()
+    names = {signal.name for signal in card.schema.observations}
     lengths = [length for length in LENGTHS if length <= num_steps]
     presents = [cut(card.schema, past, length=card.context, horizon=1, truth=()).history for past in pasts]
     usual, novelty = (novelty_of(engine, measure, present, seed=seed) for present in presents)
@@ -365,7 +366,8 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places]
         flags[at - card.context - num_steps + 1 : at + 1]
         for past in pasts
         for episode, at in past
-        for flags in episode.observed.values()
+        for name, flags in episode.observed.items()
+        if name in names
     ]
     return _Trust(
         strangeness=strangeness,

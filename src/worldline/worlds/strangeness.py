@@ -210,7 +210,7 @@ def watch_places(engine: Engine, places: Places, num_steps: int) -> Watched:
     steps = [[(number[id(one)], at) for at in range(present - num_steps, present)] for one, present in places]
     order = {step: place for place, step in enumerate(sorted({step for row in steps for step in row}))}
     every = [(episodes[which], at) for which, at in order]
-    most = _most_steps(card, places[0][0].observations)
+    most = _most_steps(card, [s.name for s in card.schema.observations if s.name in episodes[0].observations])
     pieces = [every[first : first + most] for first in range(0, len(every), most)]
     seen = _joined(
         [_watched(engine, cut(card.schema, part, length=card.context, horizon=1, truth=truth)) for part in pieces]

@@ -1,0 +1,195 @@
+"""What an exam keeps in its folder, so that it can go on, be graded again and be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import worldline
+from worldline.config import from_json
+from worldline.contracts.episode import Arrays
+from worldline.errors import DataError, InputError
+from worldline.understanding.exam.contract import ExamTest, References
+from worldline.understanding.exam.examining import Examined
+from worldline.understanding.exam.results import ExamResult, SeedGrade
+from worldline.understanding.exam.verdicts import flaws
+from worldline.workflows.exam_options import ExamOptions
+from worldline.workflows.manifest import versions
+from worldline.workflows.sitters import Sitter
+
+RESULT, REPORT, BEGUN, SCENES = "exam.json", "report.html", "begun.json", "scenes.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What it takes to grade the answers in a folder again.
+
+    Args:
+        options: of the exam.
+        result: that was found.
+    """
+
+    options: ExamOptions
+    result: ExamResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What an exam that goes on has to have in common with what is in its folder.
+
+    Args:
+        sitter: its title.
+        options: of the exam, those that do not change a world or an answer as they are by default.
+        versions: of what the result depends on.
+        code: hash of this package's sources, and of the sitter's own, sha256.
+    """
+
+    sitter: str
+    options: ExamOptions
+    versions: Mapping[str, str]
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What came of learning one world.
+
+    Args:
+        facts: what is to be known of it.
+        lost: why it cannot be asked; None where it can.
+    """
+
+    facts: Mapping[str, str]
+    lost: SeedGrade | None = None
+
+
+def begun_with(sitter: Sitter, options: ExamOptions) -> Begun:
+    """What an exam that goes on with this one has to have in common with it."""
+    code, package = hashlib.sha256(), Path(worldline.__file__).parent
+    for path in (*sorted(package.rglob("*.py")), *sitter.sources):
+        code.update(path.read_bytes())
+    return Begun(
+        sitter=sitter.title,
+        options=replace(options, codes=(), num_seeds=1, num_processes=1, sizes=options.sizes or None),
+        versions=versions(),
+        code=code.hexdigest(),
+    )
+
+
+def goes_on(folder: Path, begun: Begun, sitter: Sitter, resume: bool) -> bool:
+    """Whether an exam goes on with what is in the folder; raises where it can neither go on nor begin there."""
+    path = folder / BEGUN
+    if resume and sitter.pays:
+        raise InputError("An exam that is paid for goes on from its transcript: give it, and a new folder.")
+    if resume and path.exists():
+        before = from_json(Begun, path.read_text(), where=path)
+        other = [name for name, value in vars(begun).items() if value != getattr(before, name)]
+        if other:
+            raise InputError(
+                f"{folder} holds an exam with another {other[0]}: {getattr(before, other[0])}, not "
+                f"{getattr(begun, other[0])}. Go on with that, or choose a new folder."
+            )
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        hint = ", or go on with it: --resume" if path.exists() and not sitter.pays else ""
+        raise InputError(f"{folder} holds something already. Choose a new folder for the exam{hint}.")
+    return False
+
+
+def read_exam(folder: Path) -> Stored:
+    """What an exam left in its folder.
+
+    Raises:
+        InputError: there is no exam.
+        ConfigError: it cannot be read.
+    """
+    path = folder / RESULT
+    if not path.exists():
+        raise InputError(
+            f"{folder} holds no exam: there is no {RESULT}. Run one: worldline exam RECIPE --out {folder}."
+        )
+    return from_json(Stored, path.read_text(), where=path)
+
+
+def keep_examined(place: Path, examined: Examined) -> None:
+    """The scenes, and what answers are graded against."""
+    references = examined.references
+    parts = {"floor": references.floor, "ceiling": references.ceiling, "oracle": references.oracle}
+    parts |= {f"must_fail/{name}": one for name, one in references.must_fail.items()}
+    keep(place / SCENES, examined.scenes)
+    named = {f"{part}/{name}": value for part, one in parts.items() for name, value in one.items()}
+    keep(place / "references.npz", {**named, "floor_name": np.array(references.floor_name)})
+
+
+def kept_examined(test: ExamTest, place: Path) -> Examined:
+    """What `keep_examined` wrote, graded again."""
+    scenes, arrays = kept(place / SCENES), kept(place / "references.npz")
+    floor_name = str(arrays.pop("floor_name"))
+    parts: dict[str, dict[str, Any]] = {"floor": {}, "ceiling": {}, "oracle": {}}
+    for key, value in arrays.items():
+        part, _, name = key.rpartition("/")
+        parts.setdefault(part, {})[name] = value
+    named = {part.removeprefix("must_fail/"): one for part, one in parts.items() if part.startswith("must_fail/")}
+    references = References(
+        floor=parts["floor"],
+        ceiling=parts["ceiling"],
+        oracle=parts["oracle"],
+        must_fail=named,
+        floor_name=floor_name,
+    )
+    oracle = test.grade(scenes, references.oracle, references)
+    must_fail = {name: test.grade(scenes, one, references) for name, one in named.items()}
+    return Examined(
+        scenes=scenes,
+        references=references,
+        oracle=oracle,
+        must_fail=must_fail,
+        flaws=flaws(oracle, must_fail, test.declared_ceiling),
+    )
+
+
+def keep(path: Path, arrays: Arrays) -> None:
+    """All of them or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".partial.npz")
+    np.savez_compressed(part, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
+    part.replace(path)
+
+
+def write(path: Path, text: str) -> None:
+    """The whole text or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.partial")
+    part.write_text(text + "\n")
+    part.replace(path)
+
+
+def kept(path: Path) -> dict[str, Any]:
+    """Raises `DataError` where the file is missing or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"the answers cannot be read ({error})", fix="Run the exam again.", file=path) from error
+
+
+def logs_of(folder: Path, curriculum: str) -> Path:
+    """Where they lie."""
+    return folder / "logs" / curriculum
+
+
+def world_of(folder: Path, curriculum: str, seed: int) -> Path:
+    """Where that of a training lies."""
+    return folder / "worlds" / f"{curriculum}-{seed}"
+
+
+def answers_of(folder: Path, code: str) -> Path:
+    """Where those to a test lie, with its scenes and references."""
+    return folder / "answers" / code
