@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.evaluation import Rate
+from worldline.contracts.schema import Signal
 from worldline.control.intervals import wilson
 
 Floats = NDArray[np.floating]
@@ -90,6 +91,19 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Their quotient; NaN where the denominator is 0."""
     empty = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
     return np.asarray(np.divide(numerator, denominator, out=empty, where=denominator != 0))
+
+
+def from_mean(values: NDArray[np.generic], signal: Signal) -> Floats:
+    """Each of `values` [..., n] less the mean over all axes but the last; of an angle the shorter way round.
+
+    Source: Mardia and Jupp (2000), "Directional statistics", section 2.2 (the mean direction).
+    """
+    known = values.astype(float)
+    flat = known.reshape(-1, known.shape[-1])
+    if signal.period is None:
+        return np.asarray(known - flat.mean(0))
+    turn = 2 * np.pi / signal.period
+    return np.asarray(signal.difference(known, np.angle(np.exp(1j * turn * flat).mean(0)) / turn))
 
 
 def curve(value: Floats, draws: Floats) -> Curve:

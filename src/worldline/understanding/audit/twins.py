@@ -21,11 +21,12 @@ from worldline.contracts.evaluation import Condition, Grade
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import World
 from worldline.errors import DataError
+from worldline.understanding.audit.effects import MATERIAL
 from worldline.understanding.audit.evidence import TwinTest
 from worldline.understanding.exam.asking import means
 from worldline.understanding.exam.scoring import skill_cell
-from worldline.understanding.exam.verdicts import verdict_of
-from worldline.understanding.statistics import Floats, ratio
+from worldline.understanding.exam.verdicts import GATED, verdict_of
+from worldline.understanding.statistics import Floats, from_mean, ratio
 
 NUM_ANCHORS: Final = 40
 NUM_BRANCHES: Final = 3
@@ -33,6 +34,10 @@ NUM_BRANCHES: Final = 3
 GAIN: Final = (0.8, 1.2)
 PEAK: Final = 0.95
 """Of the largest true response, that has to be there where the world has its largest."""
+LEAST: Final = MATERIAL**2
+"""Share of a signal's variance that twins have to be apart by, or it is not scored: as in the table of effects."""
+ROUNDING: Final = 1e-5
+"""Of a signal's size: what varies less does not vary."""
 PREFIX: Final = 5
 """Steps before the branch, beyond the context."""
 
@@ -202,7 +207,10 @@ def answers(world: World, twins: Twins, signals: Sequence[Signal]) -> dict[str, 
 
 
 def twin_effect(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade:
-    """C1: 1 - sum |difference between branches, less the true one|^2 / sum |true one|^2; the gain beside it."""
+    """C1: 1 - sum |difference between branches, less the true one|^2 / sum |true one|^2; the gain beside it.
+
+    A signal that the branches hardly differ in is gated, and has no gain.
+    """
     cells, conditions = [], []
     for signal in signals:
         told, true = (_between(arrays[signal.name], signal) for arrays in (asked, twins.truth))
@@ -210,7 +218,10 @@ def twin_effect(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade
             (part**2).sum((1, 2, 3)) if k < 2 else part.sum((1, 2, 3))
             for k, part in enumerate((told - true, true, told * true))
         )
-        cells.append(skill_cell(signal.name, loss, floor, marginal=floor))
+        spread = _squares(twins.truth[signal.name], signal)[:, 1:].sum((1, 2, 3))
+        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=LEAST))
+        if cells[-1].note.startswith(GATED):
+            continue
         gain = float(ratio(inner.sum(keepdims=True), floor.sum(keepdims=True))[0])
         conditions.append(
             Condition(
@@ -228,28 +239,55 @@ def _between(values: NDArray[np.generic], signal: Signal) -> Floats:
     return np.asarray(signal.difference(values[:, 1:], values[:, :1]))
 
 
+def _squares(values: NDArray[np.generic], signal: Signal) -> Floats:
+    """The squared distances [E, K, T, n] to the mean over anchors, branches and steps.
+
+    Of a signal that never varies the squares themselves, or ones where it is 0: beside nothing at all, the rounding of
+    an answer would pass for an invention.
+    """
+    found, sizes = from_mean(values, signal) ** 2, values.astype(float) ** 2
+    if found.sum() > ROUNDING**2 * sizes.sum():
+        return found
+    return sizes if sizes.any() else np.ones_like(sizes)
+
+
 def beyond_persistence(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade:
-    """T1: the mean over the steps of the error saved, against the present held."""
+    """T1: the mean over the steps of the error saved, against the present held.
+
+    Steps by which a signal has hardly moved do not count; where that is all of them, it is gated.
+    """
     cells = []
     for signal in signals:
         true = twins.truth[signal.name].astype(float)
         loss = signal.difference(asked[signal.name], true) ** 2
         held = signal.difference(twins.present[signal.name].astype(float)[:, None, None], true) ** 2
+        spread = _squares(twins.truth[signal.name], signal)
         size = held.sum((0, 1, 3))
-        per_step = np.where(size > 0, size, 1.0)[None, None, :, None]  # every step weighs alike
-        cells.append(skill_cell(signal.name, (loss / per_step).sum((1, 2, 3)), (held / per_step).sum((1, 2, 3))))
+        moved = size > LEAST * spread.sum() / spread.shape[2]
+        if not moved.any():
+            sums = [part.sum((1, 2, 3)) for part in (loss, held, spread)]
+            cells.append(skill_cell(signal.name, sums[0], sums[1], marginal=sums[2], gate=LEAST))
+            continue
+        weight = (moved / np.where(moved, size, 1.0))[None, None, :, None]  # every step weighs alike
+        cells.append(skill_cell(signal.name, (loss * weight).sum((1, 2, 3)), (held * weight).sum((1, 2, 3))))
     return Grade(cells=tuple(cells))
 
 
 def pulse_response(twins: Twins, asked: Arrays, signals: Sequence[Signal], lags: Sequence[int]) -> Grade:
-    """T3: 1 - |response, less the true one|^2 / |true one|^2 at some lags, and whether its peak is where it is."""
+    """T3: 1 - |response, less the true one|^2 / |true one|^2 at some lags, and whether its peak is where it is.
+
+    A signal that the pulse hardly moves is gated, and has no peak.
+    """
     cells, conditions = [], []
     for signal in signals:
         told, true = (_between(arrays[signal.name], signal)[:, 0] for arrays in (asked, twins.truth))
         steps = [lag - 1 for lag in lags]
         loss = ((told - true)[:, steps] ** 2).sum((1, 2))
         floor = (true[:, steps] ** 2).sum((1, 2))
-        cells.append(skill_cell(signal.name, loss, floor, marginal=floor))
+        spread = _squares(twins.truth[signal.name], signal)[:, 1, steps].sum((1, 2))
+        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=LEAST))
+        if cells[-1].note.startswith(GATED):
+            continue
         sizes = [np.abs(one).sum(-1).mean(0) for one in (told, true)]
         peaks = [int(one.argmax()) for one in sizes]
         conditions.append(
