@@ -4,12 +4,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from tests.understanding.audit.carts import SCHEMA, Cart, CartTwins, carts, world
+from tests.understanding.audit.carts import DECAY, GAIN, SCHEMA, Cart, CartTwins, carts, world
 
 from worldline.contracts.engine import Card, EngineBelief, Future, Noise, Samples
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Verdict
 from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.errors import DataError
 from worldline.understanding.audit.evidence import TwinTest
 from worldline.understanding.audit.twins import branches, pulses, twin_tests
 from worldline.understanding.exam.bank import as_world
@@ -60,6 +61,37 @@ def test_twins_share_everything_up_to_the_branch() -> None:
     changed = pulsed.actions["push"][:, 1] != pulsed.actions["push"][:, 0]
     assert changed[:, 0].all()
     assert not changed[:, 1:].any()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortTwins(CartTwins):
+    """The cart, which ends where it gets this far from the middle."""
+
+    far: float
+
+    def run(self, seed: int, actions: Arrays) -> Episode:
+        episode = super().run(seed, actions)
+        over = np.flatnonzero(np.abs(episode.observations["place"][:, 0]) > self.far)
+        last = max(1, int(over[0])) if len(over) else episode.num_steps
+        return Episode(
+            observations={"place": episode.observations["place"][: last + 1]},
+            actions={"push": episode.actions["push"][:last]},
+        )
+
+
+def test_twins_that_end_early_are_drawn_again() -> None:
+    source = ShortTwins(far=4.0)
+    for found in (draw(source, SCHEMA, EPISODES, context=3, horizon=6, seed=0) for draw in (branches, pulses)):
+        assert len(found.truth["place"]) == 40
+        assert np.abs(found.truth["place"][:, :, :-1]).max() <= 4.0
+        gone = found.truth["place"][:, :, 1:] - DECAY * found.truth["place"][:, :, :-1]
+        rest = gone - GAIN * found.actions["push"][:, :, 1:]
+        np.testing.assert_allclose(rest - rest[:, :1], 0.0, atol=1e-5)  # each step is by the law, with the same noise
+
+
+def test_an_environment_that_always_ends_early_is_refused() -> None:
+    with pytest.raises(DataError, match=r"from 0 of 400 starts .* 13.steps .* without --env"):
+        branches(ShortTwins(far=0.0), SCHEMA, EPISODES, context=3, horizon=6, seed=0)
 
 
 MARK = Signal(name="mark", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")

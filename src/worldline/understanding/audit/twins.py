@@ -9,7 +9,7 @@ state of a stranger's environment cannot be nudged to see when twins part.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,8 +27,12 @@ from worldline.understanding.exam.asking import means
 from worldline.understanding.exam.scoring import skill_cell
 from worldline.understanding.exam.verdicts import GATED, verdict_of
 from worldline.understanding.statistics import Floats, from_mean, ratio
+from worldline.understanding.wording import plural
 
 NUM_ANCHORS: Final = 40
+FEWEST_ANCHORS: Final = 20
+MOST_DRAWS: Final = 400
+"""Anchors that are tried, since of some a branch ends too early: what comes after an end is no law of the world."""
 NUM_BRANCHES: Final = 3
 """Beside the first, which repeats what was logged."""
 GAIN: Final = (0.8, 1.2)
@@ -52,7 +56,7 @@ class TwinSource(ABC):
 
     @abstractmethod
     def run(self, seed: int, actions: Arrays) -> Episode:
-        """The episode from this seed under these actions; as its actions those that were executed.
+        """The episode from this seed under these actions, as its actions those that were executed; shorter if it ends.
 
         Args:
             seed: of everything that is drawn.
@@ -101,7 +105,7 @@ def twin_tests(
         seed: of everything.
 
     Raises:
-        DataError: no logged episode is long enough.
+        DataError: no logged episode is long enough, or nearly all twins end before the horizon.
     """
     card = world.describe()
     shown = {one.name for one in source.schema.observations}
@@ -127,26 +131,26 @@ def branches(
     """Twins under what was done in other episodes."""
     draw = np.random.default_rng([seed, 17])
     before = context - 1 + PREFIX
-    worlds = []
-    for anchor in range(NUM_ANCHORS):
+
+    def paths(_: int) -> list[Arrays]:
         first = _slice(episodes, schema, before + horizon, draw)
         others = [_slice(episodes, schema, horizon, draw) for _ in range(NUM_BRANCHES)]
-        paths = [first, *({k: np.concatenate([v[:before], other[k]]) for k, v in first.items()} for other in others)]
-        worlds.append([source.run(int(seed * 1000 + anchor), path) for path in paths])
-    return _twins(worlds, schema, before, context)
+        return [first, *({k: np.concatenate([v[:before], other[k]]) for k, v in first.items()} for other in others)]
+
+    return _twins(_whole(source, paths, before + horizon, seed), schema, before, context)
 
 
 def pulses(
     source: TwinSource, schema: Schema, episodes: Sequence[Episode], *, context: int, horizon: int, seed: int
 ) -> Twins:
     """Twins of which one has one component of one action changed by a deviation at the first step."""
-    draw = np.random.default_rng([seed, 19])
-    before, worlds = context - 1 + PREFIX, []
+    draw, before = np.random.default_rng([seed, 19]), context - 1 + PREFIX
     parts = [(one, part) for one in schema.actions for part in range(1 if one.kind is Kind.DISCRETE else one.size)]
     spreads = {one.name: np.concatenate([e.actions[one.name] for e in episodes]).std(0) for one in schema.actions}
-    for anchor in range(NUM_ANCHORS):
+
+    def paths(number: int) -> list[Arrays]:
         first = _slice(episodes, schema, before + horizon, draw)
-        signal, part = parts[anchor % len(parts)]
+        signal, part = parts[number % len(parts)]
         other = {name: value.copy() for name, value in first.items()}
         if signal.kind is Kind.DISCRETE:
             other[signal.name][before] = (int(first[signal.name][before]) + 1) % signal.size
@@ -154,8 +158,40 @@ def pulses(
             now, size = float(first[signal.name][before, part]), float(spreads[signal.name][part])
             high = np.inf if signal.high is None else signal.high[part]
             other[signal.name][before, part] = now + size if now + size <= high else now - size
-        worlds.append([source.run(int(seed * 1000 + anchor), path) for path in (first, other)])
-    return _twins(worlds, schema, before, context)
+        return [first, other]
+
+    return _twins(_whole(source, paths, before + horizon, seed), schema, before, context)
+
+
+def _whole(
+    source: TwinSource, paths: Callable[[int], Sequence[Arrays]], length: int, seed: int
+) -> list[Sequence[Episode]]:
+    """The episodes of each anchor, of those anchors from which none ends before the last step.
+
+    Args:
+        source: of twins.
+        paths: the actions of each branch, for the anchor of this number among those that are kept.
+        length: steps that each has to have.
+        seed: of the first anchor.
+    """
+    kept: list[Sequence[Episode]] = []
+    for tried in range(MOST_DRAWS):
+        found: list[Episode] = []
+        for path in paths(len(kept)):
+            found.append(source.run(int(seed * 1000 + tried), path))
+            if found[-1].num_steps < length:
+                break
+        else:
+            kept.append(found)
+        if len(kept) == NUM_ANCHORS:
+            break
+    if len(kept) < FEWEST_ANCHORS:
+        raise DataError(
+            f"from {len(kept)} of {MOST_DRAWS} starts the environment goes on for {plural(length, 'step')} "
+            f"whatever branch is taken, and {FEWEST_ANCHORS} are needed for twins",
+            fix="Give logs that hold longer episodes, whose actions keep it going, or audit without --env.",
+        )
+    return kept
 
 
 def _slice(
