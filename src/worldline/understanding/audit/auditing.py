@@ -178,7 +178,7 @@ def _effects(
         schema,
         changed,
         world_effects(world, cases, changed, signals),
-        log_effects(used, changed, horizon, seed=seed),
+        log_effects(schema, used, changed, horizon, seed=seed),
         rows,
         cases,
         lags=_lags(horizon),
