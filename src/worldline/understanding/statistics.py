@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -85,6 +86,21 @@ def draw_clusters(num_clusters: int, seed: int) -> Floats:
     """
     chances = np.full(num_clusters, 1 / num_clusters)
     return np.asarray(np.random.default_rng(seed).multinomial(num_clusters, chances, size=NUM_DRAWS), dtype=float)
+
+
+@cache
+def student_quantile(tail: float, degrees: float) -> float:
+    """What Student's t exceeds with the chance `tail`, to four digits.
+
+    Args:
+        tail: in (0, 0.5).
+        degrees: of freedom, at least 1.
+    """
+    # With t = sqrt(degrees) / tan(angle) its density is a power of a sine, whose range has an end.
+    angle = np.linspace(0, np.pi / 2, 20_001)
+    density = np.sin(angle) ** (degrees - 1)
+    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return float(np.sqrt(degrees) / np.tan(np.interp(tail, below * 0.5 / below[-1], angle)))
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
