@@ -3,16 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from worldline.contracts.schema import Kind, Role, Signal
 from worldline.control.intervals import wilson
 from worldline.understanding.statistics import (
     cluster_rate,
     cluster_sums,
     curve,
     draw_clusters,
+    from_mean,
     r_squared,
     ratio,
     rmse_curve,
     skill_curve,
+    student_quantile,
 )
 
 
@@ -75,3 +78,25 @@ def test_errors_and_what_is_saved_of_them() -> None:
     assert saved.value == pytest.approx((0.5, 0.5))
     assert saved.low[0] == pytest.approx(0.5)  # on the same windows, however these are drawn
     assert skill_curve(own, np.zeros((3, 2)), known, cluster, weights) is None
+
+
+@pytest.mark.parametrize(
+    ("tail", "degrees", "due"),
+    [
+        (0.025, 1.0, 12.7062),
+        (0.025, 10.0, 2.2281),
+        (0.0005, 19.0, 3.8834),
+        (0.0005, 60.0, 3.4602),
+        (0.025, 1e5, 1.9600),
+    ],
+)
+def test_quantiles_of_student_are_those_of_the_tables(tail: float, degrees: float, due: float) -> None:
+    assert student_quantile(tail, degrees) == pytest.approx(due, rel=2e-4)
+
+
+def test_an_angle_is_told_from_its_mean_direction() -> None:
+    plain = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
+    values = np.array([[350.0], [10.0], [30.0]])
+    np.testing.assert_allclose(from_mean(values, plain)[:, 0], [220, -120, -100])
+    round_ = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), period=360.0)
+    np.testing.assert_allclose(from_mean(values, round_)[:, 0], [-20, 0, 20], atol=1e-9)

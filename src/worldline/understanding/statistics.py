@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.evaluation import Rate
+from worldline.contracts.schema import Signal
 from worldline.control.intervals import wilson
 
 Floats = NDArray[np.floating]
@@ -86,10 +88,38 @@ def draw_clusters(num_clusters: int, seed: int) -> Floats:
     return np.asarray(np.random.default_rng(seed).multinomial(num_clusters, chances, size=NUM_DRAWS), dtype=float)
 
 
+@cache
+def student_quantile(tail: float, degrees: float) -> float:
+    """What Student's t exceeds with the chance `tail`, to four digits.
+
+    Args:
+        tail: in (0, 0.5).
+        degrees: of freedom, at least 1.
+    """
+    # With t = sqrt(degrees) / tan(angle) its density is a power of a sine, whose range has an end.
+    angle = np.linspace(0, np.pi / 2, 20_001)
+    density = np.sin(angle) ** (degrees - 1)
+    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return float(np.sqrt(degrees) / np.tan(np.interp(tail, below * 0.5 / below[-1], angle)))
+
+
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Their quotient; NaN where the denominator is 0."""
     empty = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
     return np.asarray(np.divide(numerator, denominator, out=empty, where=denominator != 0))
+
+
+def from_mean(values: NDArray[np.generic], signal: Signal) -> Floats:
+    """Each of `values` [..., n] less the mean over all axes but the last; of an angle the shorter way round.
+
+    Source: Mardia and Jupp (2000), "Directional statistics", section 2.2 (the mean direction).
+    """
+    known = values.astype(float)
+    flat = known.reshape(-1, known.shape[-1])
+    if signal.period is None:
+        return np.asarray(known - flat.mean(0))
+    turn = 2 * np.pi / signal.period
+    return np.asarray(signal.difference(known, np.angle(np.exp(1j * turn * flat).mean(0)) / turn))
 
 
 def curve(value: Floats, draws: Floats) -> Curve:

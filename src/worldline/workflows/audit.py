@@ -52,7 +52,8 @@ def audit(
 
     Raises:
         BundleError: there is no such world.
-        DataError: the logs cannot be read, or hold too few long episodes.
+        DataError: the logs cannot be read, or hold too few long episodes; or the world was learned from them, and what
+            it was opened from does not tell which episodes were held out.
         UnknownNameError: there is no such environment.
     """
     logs, opened_from = Path(logs), "" if isinstance(target, World) else str(target)

@@ -50,7 +50,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
 
     Raises:
         UnreadableError: the logs lack a signal of the world, or hold it in another shape.
-        DataError: the logs cannot be read.
+        DataError: the logs cannot be read; or the world was learned from them, and nothing tells what was held out.
     """
     if is_store(logs):
         store = open_store(logs)
@@ -70,13 +70,26 @@ def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
 
 def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
     """Per episode its part, where the world was learned from this store; else empty."""
-    if card.notes.get("data") != store.content_hash() or not Path(opened_from).is_dir():
+    if card.notes.get("data") != store.content_hash():
+        return {}
+    split = _split(opened_from)
+    if not split:
+        raise DataError(
+            f"{card.name} was learned from these logs, and {opened_from or 'a world that is open already'} does not "
+            "tell which of the episodes were held out",
+            fix="Give the folder of its bundle, as `worldline learn` wrote it, or logs that it was not learned from.",
+            file=store.path,
+        )
+    return {int(number): name for name, numbers in split.items() for number in numbers}
+
+
+def _split(opened_from: str) -> dict[str, list[int]]:
+    """Which episodes were for what, as the folder of a bundle tells; empty where it is none or does not."""
+    if not opened_from or not Path(opened_from).is_dir():  # an empty path would be the working directory
         return {}
     bundle = read_bundle(Path(opened_from))
-    if "run.json" not in bundle.files:
-        return {}
-    split = json.loads(bundle.text("run.json")).get("split", {})
-    return {int(number): name for name, numbers in split.items() if isinstance(numbers, list) for number in numbers}
+    found = json.loads(bundle.text("run.json")).get("split", {}) if "run.json" in bundle.files else {}
+    return {name: numbers for name, numbers in found.items() if isinstance(numbers, list)}
 
 
 def check_signals(given: Schema, due: Schema, logs: Path) -> None:

@@ -68,20 +68,20 @@ class EnvironmentTwins(TwinSource):
             return schema_of(environment)
 
     def run(self, seed: int, actions: Arrays) -> Episode:
-        """See `TwinSource`; after an end the last observation is held."""
+        """See `TwinSource`."""
         with closing(make(self.name)) as environment:
             shows = Layout(environment.observation_space, Role.OBSERVATION)
             takes = Layout(environment.action_space, Role.ACTION)
-            shown, over = shows.read(environment.reset(seed=seed)[0]), False
-            seen = [shown]
+            seen = [shows.read(environment.reset(seed=seed)[0])]
             for step in range(len(next(iter(actions.values())))):
-                if not over:
-                    one = {name: np.asarray(value[step]) for name, value in actions.items()}
-                    raw, _, over, _, _ = environment.step(takes.write(one))
-                    shown = shows.read(raw)
-                seen.append(shown)
+                one = {name: np.asarray(value[step]) for name, value in actions.items()}
+                raw, _, over, _, _ = environment.step(takes.write(one))
+                seen.append(shows.read(raw))
+                if over:
+                    break
         return Episode(
-            observations={name: np.stack([one[name] for one in seen]) for name in seen[0]}, actions=dict(actions)
+            observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
+            actions={name: value[: len(seen) - 1] for name, value in actions.items()},
         )
 
 

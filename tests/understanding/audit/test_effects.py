@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.understanding.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, thermostat, world
 
+from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.understanding.audit.effects import changes, effects_table, log_effects, world_effects
 from worldline.understanding.audit.evidence import Effect
@@ -18,7 +21,7 @@ CASES = cut(EPISODES, context=3, horizon=6, per_episode=2)
 def table(engine: Cart, *, identifiable: bool = True) -> tuple[Effect, ...]:
     changed = changes(SCHEMA, ROWS)
     found = world_effects(world(engine), CASES, changed, SCHEMA.observations)
-    logged = log_effects(ROWS, changed, 6, seed=0)
+    logged = log_effects(SCHEMA, ROWS, changed, 6, seed=0)
     return effects_table(
         SCHEMA, changed, found, logged, ROWS, CASES, lags=(1, 2, 5), identifiable={"push": identifiable}, seed=0
     )
@@ -26,7 +29,7 @@ def table(engine: Cart, *, identifiable: bool = True) -> tuple[Effect, ...]:
 
 def test_the_logs_tell_the_law() -> None:
     changed = changes(SCHEMA, ROWS)
-    found = log_effects(ROWS, changed, 6, seed=0)
+    found = log_effects(SCHEMA, ROWS, changed, 6, seed=0)
     assert found is not None
     due = changed[0].size * GAIN * DECAY ** np.arange(6)
     np.testing.assert_allclose(found[0, 0, :, 0], due, atol=0.06)
@@ -45,7 +48,7 @@ def test_adjusting_for_what_was_seen_undoes_what_a_controller_does_to_a_naive_sl
     rows = rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
     naive = np.polyfit(rows.action[:, 0], rows.after[:, 0], 1)[0]
     changed = changes(SCHEMA, rows)
-    found = log_effects(rows, changed, 2, seed=0)
+    found = log_effects(SCHEMA, rows, changed, 2, seed=0)
     assert found is not None
     assert found[0, 0, 0, 0] / changed[0].size == pytest.approx(GAIN, abs=0.06)
     assert abs(naive - GAIN) > 0.3
@@ -73,6 +76,64 @@ def test_pushes_at_their_bounds_are_changed_the_other_way() -> None:
     )
     found = world_effects(world(Cart()), cases, changes(SCHEMA, ROWS), SCHEMA.observations)
     np.testing.assert_allclose(found["place"][0, :, 0, 0], changes(SCHEMA, ROWS)[0].size, rtol=1e-4)
+
+
+ANGLE = replace(SCHEMA["place"], name="angle", unit="deg", period=360.0)
+DIAL = Schema(signals=(ANGLE, replace(SCHEMA["push"], low=None, high=None)), step_s=1.0)
+
+
+def dials(first: int, count: int, *, drift: float, swing: float) -> list[Episode]:
+    """A dial that each push turns; it drifts, and goes on by a share of its last turn."""
+    episodes = []
+    for number in range(first, first + count):
+        draw = np.random.default_rng(number)
+        pushes, angles = draw.normal(size=30) * 10, [draw.uniform(0, 360)]
+        turn = 0.0
+        for push in pushes:
+            turn = swing * turn + drift + push + draw.normal() * 0.1
+            angles.append(angles[-1] + turn)
+        episodes.append(
+            Episode(observations={"angle": np.mod(angles, 360)[:, None]}, actions={"push": pushes[:, None]})
+        )
+    return episodes
+
+
+@pytest.mark.parametrize(("drift", "swing"), [(20.0, 0.0), (0.0, 0.5)])
+def test_the_logs_tell_what_turns_an_angle_past_its_seam(drift: float, swing: float) -> None:
+    episodes = dials(0, 40, drift=drift, swing=swing)
+    rows = rows_of(tracks_of(episodes, DIAL), [None] * len(episodes))
+    changed = changes(DIAL, rows)
+    found = log_effects(DIAL, rows, changed, 4, seed=0)
+    assert found is not None
+    due = changed[0].size * np.cumsum(swing ** np.arange(4))
+    np.testing.assert_allclose(found[0, 0, :, 0], due, rtol=0.02)
+    np.testing.assert_allclose(found[1:, 0, :, 0].mean(0), due, rtol=0.02)
+
+
+def test_effects_on_an_angle_are_the_shorter_way_round() -> None:
+    """A change that would turn it by 270 degrees turns it back by 90, as a world's prediction would say."""
+    episodes = dials(0, 40, drift=0.0, swing=0.0)
+    rows = rows_of(tracks_of(episodes, DIAL), [None] * len(episodes))
+    found = log_effects(DIAL, rows, [replace(changes(DIAL, rows)[0], size=270.0)], 1, seed=0)
+    assert found is not None
+    assert found[0, 0, 0, 0] == pytest.approx(-90.0, abs=1.0)
+
+
+def test_an_angle_near_its_seam_spreads_no_further_than_elsewhere() -> None:
+    """By its spread an effect is judged to be one at all."""
+    rows = [
+        replace(ROWS, after=np.mod(middle + np.random.default_rng(0).normal(size=ROWS.after.shape), 360))
+        for middle in (180.0, 0.0)
+    ]
+    spreads = []
+    for one in rows:
+        effect = np.ones((1, len(CASES.episode), 1, 1))
+        found = effects_table(
+            DIAL, changes(DIAL, ROWS), {"angle": effect}, None, one, CASES, lags=(1,), identifiable={"push": True},
+            seed=0,
+        )  # fmt: skip
+        spreads.append(found[0].spread)
+    assert spreads[1] == pytest.approx(spreads[0], rel=1e-6)
 
 
 def test_each_value_of_a_choice_is_a_change() -> None:

@@ -7,7 +7,7 @@ from tests.understanding.audit.carts import SCHEMA, Cart, Push, at_random, carts
 from worldline.contracts.episode import Episode
 from worldline.errors import DataError
 from worldline.understanding.audit.evidence import Placebo
-from worldline.understanding.audit.excitation import excitations, innovations, placebos
+from worldline.understanding.audit.excitation import Innovations, excitations, innovations, placebos
 from worldline.understanding.audit.measures import one_step_errors
 from worldline.understanding.audit.rows import Rows, action_names, rows_of, state_columns, state_names, tracks_of
 
@@ -19,7 +19,7 @@ def rows(episodes: list[Episode]) -> Rows:
 def placebo(engine: Cart, episodes: list[Episode]) -> Placebo:
     left = innovations(rows(episodes), seed=0)
     errors = one_step_errors(world(engine), episodes, SCHEMA.observations, context=3, per_episode=40)
-    return placebos(left, *errors, (action_names(SCHEMA), state_names(SCHEMA)), seed=0)[0]
+    return placebos(left, *errors, (action_names(SCHEMA), state_names(SCHEMA)))[0]
 
 
 def noisy(place: float, draw: np.random.Generator) -> float:
@@ -89,3 +89,53 @@ def test_the_placebo_hears_actions_that_were_logged_late() -> None:
     ]
     # The action that led to an observation stands one step after it, where the next one should be.
     assert placebo(Cart(), late).found
+
+
+def of_noise(draw: np.random.Generator, lengths: list[int], memory: float) -> tuple[Placebo, ...]:
+    """Placebos of 5 errors and 4 actions that have nothing to do with each other, each with a memory of its own."""
+
+    def noise(width: int) -> np.ndarray:
+        parts = []
+        for length in lengths:
+            path = [draw.normal(size=width)]
+            for _ in range(length - 1):
+                path.append(memory * path[-1] + np.sqrt(1 - memory**2) * draw.normal(size=width))
+            parts.append(np.array(path))
+        return np.concatenate(parts)
+
+    errors, actions = noise(5), noise(4)
+    episode = np.repeat(np.arange(len(lengths)), lengths)
+    step = np.concatenate([np.arange(length) for length in lengths])
+    none = np.zeros((len(episode), 0))
+    found = Rows(
+        states=none[:, None], before=actions[:, None], action=actions, inputs=none, after=none, episode=episode,
+        step=step, randomised=np.zeros(len(episode), bool), num_episodes=len(lengths),
+    )  # fmt: skip
+    left = Innovations(rows=found, linear=actions, bent=actions, least=actions, unexplained=actions)
+    return placebos(left, errors, episode, step, (list("abcd"), list("vwxyz")))
+
+
+def false_findings(lengths: list[int], memory: float, runs: int) -> float:
+    """The share of runs in which any of 20 pairs of independent noise is found."""
+    draw = np.random.default_rng(0)
+    return float(np.mean([any(one.found for one in of_noise(draw, lengths, memory)) for _ in range(runs)]))
+
+
+@pytest.mark.parametrize("count", [2, 4, 10, 19])
+def test_of_few_episodes_nothing_is_sure(count: int) -> None:
+    assert false_findings([20] * count, 0.0, 40) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("lengths", "memory"),
+    [([20] * 20, 0.0), ([10] * 20 + [40] * 10, 0.8)],
+    ids=["20 episodes", "of unlike lengths that have a memory"],
+)
+def test_the_placebo_finds_something_in_noise_as_seldom_as_it_says(lengths: list[int], memory: float) -> None:
+    assert false_findings(lengths, memory, 200) <= 0.035  # more than that has a chance of 0.2 % where 1 % is kept
+
+
+def test_the_interval_of_a_placebo_holds_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(1)
+    held = [one.value.low <= 0 <= one.value.high for _ in range(60) for one in of_noise(draw, [20] * 20, 0.8)]
+    assert 0.93 <= np.mean(held) <= 0.98

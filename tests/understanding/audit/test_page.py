@@ -100,6 +100,16 @@ def test_every_verdict_has_a_card(advice: Advice) -> None:
     assert "more data" in text
 
 
+def test_of_few_episodes_the_page_says_that_the_placebo_tells_nothing() -> None:
+    found = made(Cart(), twins=False)
+    assert "errors say nothing of the actions that come after them" in read(found)
+    assert found.measured is not None
+    few = tuple(replace(one, num_episodes=19) for one in found.measured.placebo)
+    text = read(replace(found, measured=replace(found.measured, placebo=few)))
+    assert "cannot be told from 19\u00a0episodes: 20 are needed" in text
+    assert "errors say nothing" not in text
+
+
 def test_the_same_audit_is_the_same_page() -> None:
     assert render_audit(made(Cart(), twins=True)) == render_audit(made(Cart(), twins=True))
     assert SCHEMA.step_s == 1.0

@@ -156,7 +156,7 @@ def _history(
     each = max(1, NUM_ERRORS // len(material.graded))
     errors = one_step_errors(world, material.graded, signals, context=material.context, per_episode=each)
     parts = [part for signal in signals for part in names_of(signal)]
-    return excitations(left, names, seed=seed), placebos(left, *errors, (names, parts), seed=seed)
+    return excitations(left, names, seed=seed), placebos(left, *errors, (names, parts))
 
 
 def _effects(
@@ -178,7 +178,7 @@ def _effects(
         schema,
         changed,
         world_effects(world, cases, changed, signals),
-        log_effects(used, changed, horizon, seed=seed),
+        log_effects(schema, used, changed, horizon, seed=seed),
         rows,
         cases,
         lags=_lags(horizon),

@@ -8,7 +8,7 @@ from typing import Final
 from worldline.contracts.evaluation import Verdict
 from worldline.understanding.audit.effect_picture import effect_picture
 from worldline.understanding.audit.evidence import Effect, Measured, Told
-from worldline.understanding.audit.excitation import ENOUGH, MATERIAL
+from worldline.understanding.audit.excitation import ENOUGH, FEWEST_EPISODES, MATERIAL
 from worldline.understanding.audit.verdict import beaten, does, judged, usable
 from worldline.understanding.blocks import SHARES, block, note
 from worldline.understanding.charts import Dot, IntervalChart, interval_chart, nice_ticks, zero_ticks
@@ -271,18 +271,31 @@ def placebo_block(found: Measured) -> Html:
         head=("error, action", "correlation"),
     )  # fmt: skip
     there = listing(sorted({label(one.action) for one in found.placebo if one.found}))
-    text = (
-        f"Its errors foretell {there}: a controller with a memory acts on both, or something that is not logged."
-        if there
-        else "Its errors say nothing of the actions that come after them, as it should be."
-    )
+    finding = _placebo_finding(there, found.placebo[0].num_episodes)
     most = max(found.placebo, key=lambda one: abs(one.raw.value))
     small = (
         "A placebo: an action cannot cause an error that came before it. What the last observation and action explain "
         f"of it is taken out first (with that, correlations reach {number(abs(most.raw.value), 2)}). Counted if sure "
         f"among all pairs and at least {MATERIAL}. A cause that is drawn anew at every step does not show here."
     )
-    return block(Finding(text=text, verdict="bad" if there else "good"), _chart(chart), note(small))
+    return block(finding, _chart(chart), note(small))
+
+
+def _placebo_finding(there: str, num_episodes: int) -> Finding:
+    """What the placebo found, in a sentence."""
+    if num_episodes < FEWEST_EPISODES:
+        return Finding(
+            text=f"Whether its errors foretell actions cannot be told from {plural(num_episodes, 'episode')}: "
+            f"{FEWEST_EPISODES} are needed.",
+            verdict="unclear",
+        )
+    if there:
+        return Finding(
+            text=f"Its errors foretell {there}: a controller with a memory acts on both, or something that is not "
+            "logged.",
+            verdict="bad",
+        )
+    return Finding(text="Its errors say nothing of the actions that come after them, as it should be.", verdict="good")
 
 
 def cover_block(found: Measured) -> Html:

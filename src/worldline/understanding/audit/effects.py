@@ -23,7 +23,7 @@ from worldline.data.quality.tracks import names_of
 from worldline.understanding.audit.evidence import Effect, Told
 from worldline.understanding.audit.rows import LAGS, Rows, state_columns
 from worldline.understanding.cases import Cases, forecasts
-from worldline.understanding.statistics import Estimate, Floats, cluster_sums, draw_clusters, ratio
+from worldline.understanding.statistics import Estimate, Floats, cluster_sums, draw_clusters, from_mean, ratio
 
 NUM_FITS: Final = 300
 """Regressions on resampled episodes."""
@@ -67,11 +67,14 @@ def changes(schema: Schema, rows: Rows) -> tuple[Change, ...]:
 
 
 def log_effects(
-    rows: Rows, changed: Sequence[Change], horizon: int, *, seed: int
+    schema: Schema, rows: Rows, changed: Sequence[Change], horizon: int, *, seed: int
 ) -> Float[np.ndarray, "fits m T d"] | None:
     """What the logs say of each change on each number that is observed; the first fit is of all episodes.
 
+    Angles are told from the present one, the shorter way round, so that no step is a jump of a whole turn.
+
     Args:
+        schema: of the world.
         rows: of the logs; where enough are flagged as randomised, give those alone.
         changed: M changes.
         horizon: T.
@@ -80,21 +83,34 @@ def log_effects(
     Returns:
         None where there are too many columns or too few rows.
     """
-    flat = (one.reshape(len(one), -1) for one in (rows.states, rows.before, rows.action, rows.inputs))
+    present = rows.states[:, -1:]
+    states = present + _apart(schema, rows.states, present)
+    flat = (one.reshape(len(one), -1) for one in (states, rows.before, rows.action, rows.inputs))
     table = np.concatenate([*(part.astype(float) for part in flat), np.ones((len(rows.episode), 1))], 1)
     if table.shape[1] > MOST_COLUMNS or len(table) < 5 * table.shape[1]:
         return None
     size = rows.after.shape[1]
     centre, scale = table.mean(0), table.std(0)
     centre[-1], scale[scale <= 1e-9 * (1 + np.abs(centre))] = 0.0, 1.0
-    table, target = (table - centre) / scale, rows.after - rows.states[:, -1]
+    table, target = (table - centre) / scale, _apart(schema, rows.after, present[:, 0])
     weights = np.concatenate([np.ones((1, rows.num_episodes)), draw_clusters(rows.num_episodes, seed)[:NUM_FITS]])
     products = _products(table, np.concatenate([table, target], 1), rows)
     sums = np.tensordot(weights, products, axes=(1, 0))
     matrix, right = sums[..., : table.shape[1]], sums[..., table.shape[1] :]
     matrix = matrix + RIDGE * len(table) * np.eye(table.shape[1])
     fitted = np.linalg.solve(matrix, right) / scale[:, None]
-    return _impulses(fitted, size, rows.action.shape[1], changed, horizon)
+    found = _impulses(fitted, size, rows.action.shape[1], changed, horizon)
+    return _apart(schema, found, np.zeros(size))  # as `world_effects` tells those of a world
+
+
+def _apart(schema: Schema, values: Floats, others: Floats) -> Floats:
+    """`values` [..., d] less others; of angles the shorter way round."""
+    found = np.array(values - others, dtype=float)
+    for signal in schema.observations:
+        if signal.period is not None:
+            columns = state_columns(schema, signal.name)
+            found[..., columns] = signal.difference(found[..., columns], np.zeros(1))
+    return found
 
 
 def _products(left: Floats, right: Floats, rows: Rows) -> Floats:
@@ -203,7 +219,7 @@ def effects_table(
             columns, signal = state_columns(schema, name), schema[name]
             for part, label in enumerate(names_of(signal)):
                 column = columns.start + part
-                spread = float(rows.after[:, column].std())
+                spread = float(from_mean(rows.after[:, column, None], signal).std())
                 for lag in lags:
                     own = _mean(effect[m, :, lag - 1, part], cases, weights)
                     theirs = None if logged is None else _quantiles(logged[:, m, lag - 1, column])

@@ -56,6 +56,7 @@ class Placebo:
         raw: correlation as it is; a controller that answers to what it sees makes one.
         value: correlation with what of the action the last observation and action do not explain: 0 unless actions
             follow from something with a memory, a controller's or a hidden cause's.
+        num_episodes: that it rests on; of few nothing is sure.
         found: whether it is there beyond chance, all pairs considered.
     """
 
@@ -63,6 +64,7 @@ class Placebo:
     signal: str
     raw: Estimate
     value: Estimate
+    num_episodes: int
     found: bool
 
 

@@ -18,7 +18,15 @@ from jaxtyping import Float, Int
 from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
 from worldline.understanding.audit.evidence import Excitation, Placebo
 from worldline.understanding.audit.rows import Rows
-from worldline.understanding.statistics import Estimate, Floats, cluster_sums, curve, draw_clusters, ratio
+from worldline.understanding.statistics import (
+    Estimate,
+    Floats,
+    cluster_sums,
+    curve,
+    draw_clusters,
+    ratio,
+    student_quantile,
+)
 
 ENOUGH: Final = 0.05
 """Share of an action's variance that has to be left, or its effects are not identifiable."""
@@ -28,8 +36,12 @@ MOST_ROWS: Final = 12_000
 RIDGE: Final = 1e-3
 MATERIAL: Final = 0.1
 """Correlation below which a placebo finding is of no weight."""
+CLOSEST: Final = 1 - 1e-9
+"""Correlation beyond which Fisher's z is not taken, as it has no end."""
 ALPHA: Final = 0.01
 """Chance of any false finding among all pairs."""
+FEWEST_EPISODES: Final = 20
+"""Below it no placebo finding is sure: the spread of so few episodes tells too little of what is rare."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,8 +147,6 @@ def placebos(
     episode: Int[np.ndarray, "k"],
     step: Int[np.ndarray, "k"],
     names: tuple[Sequence[str], Sequence[str]],
-    *,
-    seed: int,
 ) -> tuple[Placebo, ...]:
     """Correlations of the error of observation t with the action taken there, t.
 
@@ -146,7 +156,6 @@ def placebos(
         episode: of each error, as in the rows.
         step: the index t of the observation that the error is of: the action t is the next one.
         names: of the components of actions and errors.
-        seed: of the bootstrap.
     """
     rows = found.rows
     place = {key: k for k, key in enumerate(zip(rows.episode.tolist(), rows.step.tolist(), strict=True))}
@@ -160,31 +169,52 @@ def placebos(
         return ()
     mine, theirs = (np.array(column) for column in zip(*pairs, strict=True))
     error, cluster = errors[mine], np.unique(episode[mine], return_inverse=True)[1]
-    weights = draw_clusters(int(cluster.max()) + 1, seed)
+    sizes = np.bincount(cluster)
+    enough = len(sizes) >= FEWEST_EPISODES
     count = error.shape[1] * rows.action.shape[1]
     told = []
     for a, action in enumerate(names[0]):
         for s, signal in enumerate(names[1]):
-            raw = _correlation(error[:, s], rows.action[theirs, a], cluster, weights, 0.05)
-            own = _correlation(error[:, s], found.unexplained[theirs, a], cluster, weights, 0.05)
-            sure = _correlation(error[:, s], found.unexplained[theirs, a], cluster, weights, ALPHA / count)
-            there = (sure.low > 0 or sure.high < 0) and abs(own.value) >= MATERIAL
-            told.append(Placebo(action=action, signal=signal, raw=raw, value=own, found=bool(there)))
+            raw = _correlation(error[:, s], rows.action[theirs, a], cluster, 0.05)
+            own = _correlation(error[:, s], found.unexplained[theirs, a], cluster, 0.05)
+            sure = _correlation(error[:, s], found.unexplained[theirs, a], cluster, ALPHA / count)
+            there = enough and (sure.low > 0 or sure.high < 0) and abs(own.value) >= MATERIAL
+            told.append(
+                Placebo(
+                    action=action, signal=signal, raw=raw, value=own, num_episodes=len(sizes), found=bool(there)
+                )
+            )  # fmt: skip
     return tuple(told)
 
 
-def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], weights: Floats, alpha: float) -> Estimate:
-    """With its interval over episodes; 0 where one of them does not vary."""
+def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alpha: float) -> Estimate:
+    """With its interval over episodes: of Fisher's z, by leaving out one episode at a time.
+
+    A bootstrap of the episodes has no tail for an `alpha` that many pairs share, and too short a one where they are
+    few. Student's degrees of freedom are of as many episodes of one length as tell as much. The value is 0 where one of
+    them does not vary.
+
+    Source: MacKinnon, Nielsen and Webb (2023), "Fast and reliable jackknife and bootstrap methods for cluster-robust
+    inference", section 2; Kish (1965), "Survey sampling", section 8.2.
+    """
     one, other = one - one.mean(), other - other.mean()
     products = np.stack([one * other, one**2, other**2, one, other, np.ones_like(one)], 1)
-    sums = cluster_sums(products, cluster, weights.shape[1])
-    value, draws = float(_pearson(sums.sum(0, keepdims=True))[0]), _pearson(weights @ sums)
-    low, high = np.quantile(draws, (alpha / 2, 1 - alpha / 2))
-    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
+    count = int(cluster.max()) + 1
+    sums = cluster_sums(products, cluster, count)
+    value = float(_pearson(sums.sum(0, keepdims=True))[0])
+    worth = sums[:, -1].sum() ** 2 / (sums[:, -1] ** 2).sum()
+    if worth < 2:
+        return Estimate(value=value, low=-1.0, high=1.0)
+    whole, parts = (np.arctanh(np.clip(r, -CLOSEST, CLOSEST)) for r in (value, _pearson(sums.sum(0) - sums)))
+    error = np.sqrt((count - 1) / count * ((parts - whole) ** 2).sum())
+    half = student_quantile(alpha / 2, float(worth - 1)) * error
+    return Estimate(
+        value=value, low=min(float(np.tanh(whole - half)), value), high=max(float(np.tanh(whole + half)), value)
+    )
 
 
 def _pearson(sums: Floats) -> Floats:
-    """[draws] from sums [draws, 6] of products, squares, values and count."""
+    """[k] from sums [k, 6] of products, squares, values and count."""
     both, one, other, x, y, n = np.moveaxis(sums, -1, 0)
     mean_x, mean_y = ratio(x, n), ratio(y, n)
     power = (one - mean_x * x) * (other - mean_y * y)

@@ -9,7 +9,7 @@ state of a stranger's environment cannot be nudged to see when twins part.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,18 +21,27 @@ from worldline.contracts.evaluation import Condition, Grade
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import World
 from worldline.errors import DataError
+from worldline.understanding.audit.effects import MATERIAL
 from worldline.understanding.audit.evidence import TwinTest
 from worldline.understanding.exam.asking import means
 from worldline.understanding.exam.scoring import skill_cell
-from worldline.understanding.exam.verdicts import verdict_of
-from worldline.understanding.statistics import Floats, ratio
+from worldline.understanding.exam.verdicts import GATED, verdict_of
+from worldline.understanding.statistics import Floats, from_mean, ratio
+from worldline.understanding.wording import plural
 
 NUM_ANCHORS: Final = 40
+FEWEST_ANCHORS: Final = 20
+MOST_DRAWS: Final = 400
+"""Anchors that are tried, since of some a branch ends too early: what comes after an end is no law of the world."""
 NUM_BRANCHES: Final = 3
 """Beside the first, which repeats what was logged."""
 GAIN: Final = (0.8, 1.2)
 PEAK: Final = 0.95
 """Of the largest true response, that has to be there where the world has its largest."""
+LEAST: Final = MATERIAL**2
+"""Share of a signal's variance that twins have to be apart by, or it is not scored: as in the table of effects."""
+ROUNDING: Final = 1e-5
+"""Of a signal's size: what varies less does not vary."""
 PREFIX: Final = 5
 """Steps before the branch, beyond the context."""
 
@@ -47,7 +56,7 @@ class TwinSource(ABC):
 
     @abstractmethod
     def run(self, seed: int, actions: Arrays) -> Episode:
-        """The episode from this seed under these actions; as its actions those that were executed.
+        """The episode from this seed under these actions, as its actions those that were executed; shorter if it ends.
 
         Args:
             seed: of everything that is drawn.
@@ -96,7 +105,7 @@ def twin_tests(
         seed: of everything.
 
     Raises:
-        DataError: no logged episode is long enough.
+        DataError: no logged episode is long enough, or nearly all twins end before the horizon.
     """
     card = world.describe()
     shown = {one.name for one in source.schema.observations}
@@ -122,26 +131,26 @@ def branches(
     """Twins under what was done in other episodes."""
     draw = np.random.default_rng([seed, 17])
     before = context - 1 + PREFIX
-    worlds = []
-    for anchor in range(NUM_ANCHORS):
+
+    def paths(_: int) -> list[Arrays]:
         first = _slice(episodes, schema, before + horizon, draw)
         others = [_slice(episodes, schema, horizon, draw) for _ in range(NUM_BRANCHES)]
-        paths = [first, *({k: np.concatenate([v[:before], other[k]]) for k, v in first.items()} for other in others)]
-        worlds.append([source.run(int(seed * 1000 + anchor), path) for path in paths])
-    return _twins(worlds, schema, before, context)
+        return [first, *({k: np.concatenate([v[:before], other[k]]) for k, v in first.items()} for other in others)]
+
+    return _twins(_whole(source, paths, before + horizon, seed), schema, before, context)
 
 
 def pulses(
     source: TwinSource, schema: Schema, episodes: Sequence[Episode], *, context: int, horizon: int, seed: int
 ) -> Twins:
     """Twins of which one has one component of one action changed by a deviation at the first step."""
-    draw = np.random.default_rng([seed, 19])
-    before, worlds = context - 1 + PREFIX, []
+    draw, before = np.random.default_rng([seed, 19]), context - 1 + PREFIX
     parts = [(one, part) for one in schema.actions for part in range(1 if one.kind is Kind.DISCRETE else one.size)]
     spreads = {one.name: np.concatenate([e.actions[one.name] for e in episodes]).std(0) for one in schema.actions}
-    for anchor in range(NUM_ANCHORS):
+
+    def paths(number: int) -> list[Arrays]:
         first = _slice(episodes, schema, before + horizon, draw)
-        signal, part = parts[anchor % len(parts)]
+        signal, part = parts[number % len(parts)]
         other = {name: value.copy() for name, value in first.items()}
         if signal.kind is Kind.DISCRETE:
             other[signal.name][before] = (int(first[signal.name][before]) + 1) % signal.size
@@ -149,8 +158,40 @@ def pulses(
             now, size = float(first[signal.name][before, part]), float(spreads[signal.name][part])
             high = np.inf if signal.high is None else signal.high[part]
             other[signal.name][before, part] = now + size if now + size <= high else now - size
-        worlds.append([source.run(int(seed * 1000 + anchor), path) for path in (first, other)])
-    return _twins(worlds, schema, before, context)
+        return [first, other]
+
+    return _twins(_whole(source, paths, before + horizon, seed), schema, before, context)
+
+
+def _whole(
+    source: TwinSource, paths: Callable[[int], Sequence[Arrays]], length: int, seed: int
+) -> list[Sequence[Episode]]:
+    """The episodes of each anchor, of those anchors from which none ends before the last step.
+
+    Args:
+        source: of twins.
+        paths: the actions of each branch, for the anchor of this number among those that are kept.
+        length: steps that each has to have.
+        seed: of the first anchor.
+    """
+    kept: list[Sequence[Episode]] = []
+    for tried in range(MOST_DRAWS):
+        found: list[Episode] = []
+        for path in paths(len(kept)):
+            found.append(source.run(int(seed * 1000 + tried), path))
+            if found[-1].num_steps < length:
+                break
+        else:
+            kept.append(found)
+        if len(kept) == NUM_ANCHORS:
+            break
+    if len(kept) < FEWEST_ANCHORS:
+        raise DataError(
+            f"from {len(kept)} of {MOST_DRAWS} starts the environment goes on for {plural(length, 'step')} "
+            f"whatever branch is taken, and {FEWEST_ANCHORS} are needed for twins",
+            fix="Give logs that hold longer episodes, whose actions keep it going, or audit without --env.",
+        )
+    return kept
 
 
 def _slice(
@@ -202,7 +243,10 @@ def answers(world: World, twins: Twins, signals: Sequence[Signal]) -> dict[str, 
 
 
 def twin_effect(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade:
-    """C1: 1 - sum |difference between branches, less the true one|^2 / sum |true one|^2; the gain beside it."""
+    """C1: 1 - sum |difference between branches, less the true one|^2 / sum |true one|^2; the gain beside it.
+
+    A signal that the branches hardly differ in is gated, and has no gain.
+    """
     cells, conditions = [], []
     for signal in signals:
         told, true = (_between(arrays[signal.name], signal) for arrays in (asked, twins.truth))
@@ -210,7 +254,10 @@ def twin_effect(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade
             (part**2).sum((1, 2, 3)) if k < 2 else part.sum((1, 2, 3))
             for k, part in enumerate((told - true, true, told * true))
         )
-        cells.append(skill_cell(signal.name, loss, floor, marginal=floor))
+        spread = _squares(twins.truth[signal.name], signal)[:, 1:].sum((1, 2, 3))
+        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=LEAST))
+        if cells[-1].note.startswith(GATED):
+            continue
         gain = float(ratio(inner.sum(keepdims=True), floor.sum(keepdims=True))[0])
         conditions.append(
             Condition(
@@ -228,28 +275,55 @@ def _between(values: NDArray[np.generic], signal: Signal) -> Floats:
     return np.asarray(signal.difference(values[:, 1:], values[:, :1]))
 
 
+def _squares(values: NDArray[np.generic], signal: Signal) -> Floats:
+    """The squared distances [E, K, T, n] to the mean over anchors, branches and steps.
+
+    Of a signal that never varies the squares themselves, or ones where it is 0: beside nothing at all, the rounding of
+    an answer would pass for an invention.
+    """
+    found, sizes = from_mean(values, signal) ** 2, values.astype(float) ** 2
+    if found.sum() > ROUNDING**2 * sizes.sum():
+        return found
+    return sizes if sizes.any() else np.ones_like(sizes)
+
+
 def beyond_persistence(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade:
-    """T1: the mean over the steps of the error saved, against the present held."""
+    """T1: the mean over the steps of the error saved, against the present held.
+
+    Steps by which a signal has hardly moved do not count; where that is all of them, it is gated.
+    """
     cells = []
     for signal in signals:
         true = twins.truth[signal.name].astype(float)
         loss = signal.difference(asked[signal.name], true) ** 2
         held = signal.difference(twins.present[signal.name].astype(float)[:, None, None], true) ** 2
+        spread = _squares(twins.truth[signal.name], signal)
         size = held.sum((0, 1, 3))
-        per_step = np.where(size > 0, size, 1.0)[None, None, :, None]  # every step weighs alike
-        cells.append(skill_cell(signal.name, (loss / per_step).sum((1, 2, 3)), (held / per_step).sum((1, 2, 3))))
+        moved = size > LEAST * spread.sum() / spread.shape[2]
+        if not moved.any():
+            sums = [part.sum((1, 2, 3)) for part in (loss, held, spread)]
+            cells.append(skill_cell(signal.name, sums[0], sums[1], marginal=sums[2], gate=LEAST))
+            continue
+        weight = (moved / np.where(moved, size, 1.0))[None, None, :, None]  # every step weighs alike
+        cells.append(skill_cell(signal.name, (loss * weight).sum((1, 2, 3)), (held * weight).sum((1, 2, 3))))
     return Grade(cells=tuple(cells))
 
 
 def pulse_response(twins: Twins, asked: Arrays, signals: Sequence[Signal], lags: Sequence[int]) -> Grade:
-    """T3: 1 - |response, less the true one|^2 / |true one|^2 at some lags, and whether its peak is where it is."""
+    """T3: 1 - |response, less the true one|^2 / |true one|^2 at some lags, and whether its peak is where it is.
+
+    A signal that the pulse hardly moves is gated, and has no peak.
+    """
     cells, conditions = [], []
     for signal in signals:
         told, true = (_between(arrays[signal.name], signal)[:, 0] for arrays in (asked, twins.truth))
         steps = [lag - 1 for lag in lags]
         loss = ((told - true)[:, steps] ** 2).sum((1, 2))
         floor = (true[:, steps] ** 2).sum((1, 2))
-        cells.append(skill_cell(signal.name, loss, floor, marginal=floor))
+        spread = _squares(twins.truth[signal.name], signal)[:, 1, steps].sum((1, 2))
+        cells.append(skill_cell(signal.name, loss, floor, marginal=spread, gate=LEAST))
+        if cells[-1].note.startswith(GATED):
+            continue
         sizes = [np.abs(one).sum(-1).mean(0) for one in (told, true)]
         peaks = [int(one.argmax()) for one in sizes]
         conditions.append(

@@ -7,6 +7,7 @@ from typing import Final
 
 from worldline.contracts.evaluation import Verdict
 from worldline.understanding.audit.evidence import Advice, Decision, Effect, Measured, Trusted, TwinTest
+from worldline.understanding.audit.excitation import FEWEST_EPISODES
 from worldline.understanding.diagnostics import Gap
 from worldline.understanding.exam.verdicts import weakest
 from worldline.understanding.findings import NEGLIGIBLE
@@ -14,7 +15,6 @@ from worldline.understanding.wording import label, listing, number, percent, plu
 
 FAR_OFF: Final = 0.2
 """Of the promised share: bands that hold so much less make a world unfit, since it promises what it does not know."""
-FEW_EPISODES: Final = 20
 MOST: Final = 0.5
 """Share of the effects that logs can tell from which on a world that gets them wrong is unfit."""
 LINE: Final = "linear"
@@ -248,7 +248,7 @@ def _regions(found: Measured) -> list[str]:
 
 def _few(found: Measured) -> list[str]:
     count = found.diagnostics.num_episodes
-    if count >= FEW_EPISODES:
+    if count >= FEWEST_EPISODES:
         return []
     return [f"Only {plural(count, 'episode')} could be graded: watch it closely at first, and audit again."]
 
@@ -300,8 +300,8 @@ def _data(found: Measured, known: bool) -> Iterable[str]:
             f"Log what {label(action)} was chosen by, or draw it at random in 10\u00a0% of steps and flag them in a "
             "signal 'randomised'; check the clocks with `worldline check`."
         )
-    if found.diagnostics.num_episodes < FEW_EPISODES:
-        yield f"More held-out episodes: {FEW_EPISODES} at least, 100 for sharp intervals."
+    if found.diagnostics.num_episodes < FEWEST_EPISODES:
+        yield f"More held-out episodes: {FEWEST_EPISODES} at least, 100 for sharp intervals."
     narrow = [label(one.signal) for one in found.coverage if one.verdict == "narrow"]
     if narrow:
         yield f"Fresh episodes to calibrate the bands of {listing(narrow)} on, logged as the world will be used."

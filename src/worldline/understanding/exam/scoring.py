@@ -76,7 +76,13 @@ def skill(loss: Float[np.ndarray, "E"], floor: Float[np.ndarray, "E"], ceiling: 
 
 
 def skill_cell(
-    name: str, loss: Floats, floor: Floats, ceiling: Floats | None = None, *, marginal: Floats | float = 0.0
+    name: str,
+    loss: Floats,
+    floor: Floats,
+    ceiling: Floats | None = None,
+    *,
+    marginal: Floats | float = 0.0,
+    gate: float = GATE,
 ) -> Cell:
     """A cell scored by `skill`, gated where floor and ceiling are too near each other to tell anything.
 
@@ -86,12 +92,14 @@ def skill_cell(
         floor: [E].
         ceiling: [E]; None for zeros.
         marginal: loss [E], or its mean, of predicting the mean over all scenes; the gate is a share of it.
+        gate: that share. Worse than a gated floor is what loses more than it by `GATE` of the marginal loss, whatever
+            this is.
     """
     ceiling = np.zeros_like(floor) if ceiling is None else ceiling
     size = float(np.mean(marginal))
     raw = rounded(loss=loss.mean(), floor=floor.mean(), ceiling=ceiling.mean(), marginal=size)
     apart = float(floor.mean() - ceiling.mean())
-    if apart <= GATE * size:
+    if apart <= gate * size:
         worse = float(loss.mean() - floor.mean()) > GATE * size
         note = "gated: the best trivial model is as good as can be"
         return Cell(name=name, score=None, raw=raw, note=f"{note}; this one is worse" if worse else note)
