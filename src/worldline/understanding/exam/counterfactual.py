@@ -12,8 +12,8 @@ Must fail: the episode itself as the answer; a good world that is shown an episo
 friction and the gusts of another scene; and that world without the episode after the branch.
 
 Neither floor is chosen on a pilot: both are known. The oracle is the simulator, which replays the episode from its
-seed. Worlds of pictures cannot tell the gusts (see `World.what_if`), so what they say rests on less; it is scored all
-the same.
+seed. No other world is told the seed: who can build the lab would replay the answer. Worlds of pictures cannot tell the
+gusts (see `World.what_if`), so what they say rests on less; it is scored all the same.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Counterfactual(ExamTest):
         return References(
             floor=packed("path", _expected(lab, scenes, middles[:, None])),
             ceiling=packed("path", _expected(lab, scenes, scenes["friction"][None].astype(float))),
-            oracle=_asked(simulator, scenes, "factual"),
+            oracle=_asked(simulator, scenes, "factual", seeds=scenes["seed"]),
             must_fail={
                 "copy of the episode": packed("path", _after(unpacked(scenes, "factual"))),
                 "episode of another scene": _asked(linear, scenes, "shuffled"),
@@ -182,16 +182,18 @@ class Counterfactual(ExamTest):
         )
 
 
-def _asked(world: World, scenes: Arrays, group: str) -> dict[str, NDArray[np.generic]]:
-    """What a world says of the episodes of one group."""
+def _asked(
+    world: World, scenes: Arrays, group: str, *, seeds: NDArray[np.generic] | None = None
+) -> dict[str, NDArray[np.generic]]:
+    """What a world says of the episodes of one group; only the simulator is told their `seeds` [E]."""
     shown = unpacked(scenes, group)
     episodes = [
         Episode(
             observations={name: value[scene] for name, value in shown.items()},
             actions={"push": scenes["taken"][scene]},
-            seed=int(seed) if group == "factual" else None,
+            seed=None if seeds is None else int(seeds[scene]),
         )
-        for scene, seed in enumerate(scenes["seed"])
+        for scene in range(len(scenes["seed"]))
     ]
     found = counterfactuals(world, episodes, AT, {"push": scenes["others"]}, signals=SIGNALS)
     return packed("path", found)

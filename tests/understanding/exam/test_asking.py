@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldline.contracts.episode import Episode
+from worldline.engines.trivial import Persistence
+from worldline.errors import UnsupportedError
+from worldline.labs.playing import explore
+from worldline.registry import load, names
+from worldline.understanding.exam.bank import as_world
+from worldline.understanding.exam.contract import ExamTest, Pool
+from worldline.understanding.exam.counterfactual import Counterfactual
+from worldline.understanding.exam.puck import NUM_STEPS, puck
+from worldline.worlds.local import LocalWorld
+
+SHOWN_WHOLE = {"C4", "T4"}
+"""Tests that show a world whole episodes, and not histories, which have no seed."""
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Episode]:
+    """The episodes that worlds are shown from now on."""
+    found: list[Episode] = []
+
+    def noting(verb: str) -> Any:
+        asked = getattr(LocalWorld, verb)
+
+        def note(self: LocalWorld, episode: Episode, *rest: Any) -> Any:
+            found.append(episode)
+            return asked(self, episode, *rest)
+
+        return note
+
+    for verb in ("what_if", "surprise"):
+        monkeypatch.setattr(LocalWorld, verb, noting(verb))
+    return found
+
+
+def smallest(code: str) -> ExamTest:
+    test: ExamTest = load("test", code)(pool=Pool.DEVELOPMENT)
+    counted = [one.name for one in fields(test) if one.name in test.paid]
+    few: dict[str, Any] = {name: test.paid[name] for name in counted}
+    return replace(test, **few)
+
+
+@pytest.mark.parametrize(
+    "code", [pytest.param(code, marks=() if code in SHOWN_WHOLE else pytest.mark.slow) for code in names("test")]
+)
+def test_no_world_is_told_the_seed_of_a_scene(code: str, shown: list[Episode]) -> None:
+    """It fixes what is hidden and drawn: who can build the lab could replay the answer."""
+    test = smallest(code)
+    worlds = {}
+    for one in test.curricula():
+        lab = one.make_lab()
+        worlds[one.name] = as_world(Persistence.fit([explore(lab, n, one.num_steps) for n in range(2)], lab.schema))
+    with suppress(UnsupportedError):  # what is not calibrated says so once it has been shown the episode
+        test.ask(worlds, test.generate(5))
+    assert all(episode.seed is None for episode in shown)
+    assert bool(shown) == (code in SHOWN_WHOLE)
+
+
+def test_the_oracle_of_counterfactuals_is_told(shown: list[Episode]) -> None:
+    test = Counterfactual(pool=Pool.DEVELOPMENT, num_scenes=10)
+    scenes, lab = test.generate(5), puck(Pool.DEVELOPMENT)
+    logs = [explore(lab, n, NUM_STEPS) for n in range(8)]
+    references = test.references(scenes, scenes, {"logs": logs})
+    assert {int(seed) for seed in scenes["seed"]} <= {one.seed for one in shown}
+    np.testing.assert_allclose(references.oracle["path.puck_position"], scenes["truth.puck_position"], atol=1e-4)
