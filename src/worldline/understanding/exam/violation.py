@@ -82,7 +82,7 @@ NUM_CONTEXTS: Final = 4
 """Pushed on, with either cue, and then held back, with either."""
 NUM_PUSHED: Final = 4
 """Last steps of the history in which the ball is pushed."""
-PUSHES: Final = (0.4, MAX_PUSH)
+PUSHES: Final = (0.45, MAX_PUSH)
 """m/s², either way."""
 NUM_NETWORKS: Final = 10
 FIRST: Final = ("wall", "pit", "door", "ball_brightness", "ball_position", "ball_velocity")
@@ -265,7 +265,7 @@ def _paths(
     at_rail, at_other = (np.where(side > 0, LEVEL, 0.0) + draw(-DOOR_PLAY, DOOR_PLAY) for side in (rail, -rail))
     dull = draw(0.35, 0.55)
     bright = dull * draw(1.4, 1.8)
-    speed = draw(0.85, 1.1 if part.name == "support" else 1.3)
+    speed = draw(0.85, 1.1 if part.name == "support" else 1.2)
     # Where a ball that is left alone is at the end of the history. Pushes move that by at most 0.05 m, and in either
     # case it is behind the screen and in front of the wall, or has the edge or the barrier still before it.
     last = {
@@ -307,7 +307,7 @@ def _flat(history: History) -> History:
     """A history [E, 4, H, *shape] as one of 4 E worlds."""
 
     def joined(arrays: Arrays) -> Arrays:
-        return {name: value.reshape(-1, *value.shape[2:]) for name, value in arrays.items()}
+        return {name: value.reshape(value.shape[0] * NUM_CONTEXTS, *value.shape[2:]) for name, value in arrays.items()}
 
     return History(
         observations=joined(history.observations), actions=joined(history.actions), observed=joined(history.observed)
@@ -333,17 +333,16 @@ def _with_other_cue(values: Float[np.ndarray, "E 4 ..."]) -> Floats:
 
 
 def _hits(part: Part, scenes: Arrays, answers: Arrays) -> Float[np.ndarray, "E 2"]:
-    """Of each cue, whether no impossible outcome is as little surprising as the possible one, pushed on and held back.
+    """Of each cue, whether every impossible outcome is more surprising, when pushed on and when held back.
 
-    A tie is half.
+    A tie is a miss: one answer for both times may lie between them.
     """
     outcome = _outcomes(scenes, part)
     other = (outcome[:, :, None] != outcome[:, None]).any(-1)
     total = np.round(answers[f"{part.name}.surprise"].astype(float).sum(-1), DECIMALS)
     possible = np.diagonal(total, axis1=1, axis2=2)
     impossible = np.where(other, total, np.inf).min(2)
-    right = (possible < impossible) + 0.5 * (possible == impossible)
-    return np.asarray(right.reshape(len(right), 2, 2).min(1))
+    return np.asarray((possible < impossible).reshape(-1, 2, 2).all(1).astype(float))
 
 
 def _cells(part: Part, scenes: Arrays, answers: Arrays) -> tuple[Cell, Cell]:
@@ -370,7 +369,6 @@ def _first_sights(episodes: Sequence[Episode], schema: Schema) -> dict[str, Worl
         "association": ("linear", "any"),
         "products, one answer": ("products", "any"),
         "products, one late answer": ("products", "late"),
-        "products, each frame": ("products", "each"),
         "kernels, one late answer": ("kernel", "late"),
         "kernels, each frame": ("kernel", "each"),
     }
