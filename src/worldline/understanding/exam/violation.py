@@ -9,9 +9,9 @@ impossible in the other:
     solidity      the door of the barrier is at the ball's rail or at the other; it passes or stops
     support       the pit is in the other rail or in the ball's own; the ball rolls on or falls
     immutability  the ball was bright or dull when it went behind the screen; it comes out into the shade as the one or
-                  as the other. What is asked is how it looks, nothing while it is hidden. The brightness that both have
-                  lost is part of the law: the brighter outcome is in both contexts nearer to what was last seen, so
-                  that holding on to that is no help.
+                  as the other. What is asked is how it looks where it is in sight, and a world says that by more than
+                  a half, and nothing elsewhere. The brightness that both have lost is part of the law: the brighter
+                  outcome is in both contexts nearer to what was last seen, so that holding on to that is no help.
 
 A scene is two quadruplets of the same ball: in one it is pushed on in the last four steps of the history, in the other
 held back. What it does, it does at least two frames earlier or later, and the right outcome at the wrong time is as
@@ -129,7 +129,8 @@ class Part:
     def asked(self, values: Arrays) -> Floats:
         """What is asked [...], of signals [..., *shape]."""
         value = values[self.signal][..., self.component].astype(float)
-        return value * np.clip(values[SEEN][..., 0].astype(float), 0, 1) if self.shown else value
+        # Not a share of it: who is not quite sure that the ball is in sight would see a duller one.
+        return np.where(values[SEEN][..., 0].astype(float) > 0.5, value, 0.0) if self.shown else value
 
 
 SEEN: Final = "ball_seen"
