@@ -6,8 +6,9 @@ Used by exam_harness.py.
   movies, an error is one in which the possible movies' plausibilities sum to less than the impossible ones'. As in the
   authors' own scoring script; a tie is half, as their leaderboard has it since 2020. Plausibility of a movie is here
   less the surprise that a world's stored answers to P1 give it. Ours asks more: in each context by itself the
-  impossible outcome has to be the more surprising one. So in every set that is not split between its two contexts both
-  say the same, exactly, and in all the published accuracy differs from ours by at most half of the share of split sets.
+  impossible outcome has to be the more surprising one (and so have those of another time, which are left out here). So
+  in every set that is not split between its two contexts both say the same, exactly, and in all the published accuracy
+  differs from ours by at most half of the share of split sets.
 
 * Copying. CoPhy (Baradel et al., arXiv 1909.12000): A became B; what would C have become? Mean squared error of places
   over objects and time, as in the authors' own code. "Copy C" holds C, as there. "Copy B" could not be read in their
@@ -114,7 +115,9 @@ def matched_sets(seeds: Sequence[int], logs: Mapping[str, Sequence[Episode]]) ->
         for model, answers in {"oracle": references.oracle, **references.must_fail}.items():
             for part in PARTS:
                 surprise = answers[f"{part.name}.surprise"].astype(float).sum(-1)
-                found.setdefault(model, {}).setdefault(part.name, []).append(surprise)
+                for quadruplet in (slice(0, 2), slice(2, 4)):  # pushed on, held back
+                    sets = found.setdefault(model, {}).setdefault(part.name, [])
+                    sets.append(surprise[:, quadruplet, quadruplet])
     return {
         model: {part: compared(np.concatenate(sets)) for part, sets in parts.items()} for model, parts in found.items()
     }

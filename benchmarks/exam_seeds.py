@@ -82,9 +82,13 @@ def no_response(examined: Examined, rng: Rng) -> Arrays:
 
 
 def guesses(examined: Examined, rng: Rng) -> Arrays:
-    """Surprises that are drawn."""
-    oracle = examined.references.oracle
-    return {name: rng.random(value.shape) if name.endswith("surprise") else value for name, value in oracle.items()}
+    """Of P1: knows when, and guesses which, for each cue of a scene."""
+    contexts, found = np.arange(4), dict[str, NDArray[np.generic]]()
+    for name, value in examined.references.oracle.items():
+        wrong = rng.random((len(value), 2))[:, contexts % 2] < 0.5
+        taken = np.where(wrong, contexts ^ 1, contexts)
+        found[name] = np.take_along_axis(value, taken.reshape(*taken.shape, *[1] * (value.ndim - 2)), 1)
+    return found
 
 
 def own_floor(examined: Examined, rng: Rng) -> Arrays:
