@@ -195,10 +195,12 @@ def _infinite(answers: Arrays) -> Arrays:
 
 def _wider(answers: Arrays, times: float) -> Arrays:
     """The same means, in bands so many times as wide."""
-    return {
-        name: value if name.endswith("mean") else (1 - times) * answers[f"{name.split('.')[0]}.mean"] + times * value
-        for name, value in answers.items()
-    }
+    found: dict[str, NDArray[np.generic]] = dict(answers)
+    for group in GROUPS:
+        mean = answers[f"{group}.mean"].astype(float)
+        for edge in (f"{group}.low", f"{group}.high"):
+            found[edge] = mean + times * (answers[edge].astype(float) - mean)
+    return found
 
 
 def _undrilled(scenes: Arrays, adjusted: Arrays, confounded: Arrays) -> Arrays:
