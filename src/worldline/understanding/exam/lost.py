@@ -22,8 +22,8 @@ Two cells:
 * ranks errors: Spearman's correlation of uncertainty and error within a level, the mean over the levels; as a share of
   the correlation that is reached by who is told the level and what has changed, if anything, and ranks by the mean rank
   of this world's own errors in such scenes. Where that is below 0.2 the cell is undefined: such errors are as large
-  where the law has stayed. 1 is no limit: who tells scenes of one kind apart may pass it, as linear regression about
-  reaches it (0.93 to 1.09), whose errors depend on the friction, which its trust sees. Nor has this cell a floor of the
+  where the law has stayed. 1 is no limit: who tells scenes of one kind apart may pass it, as linear regression does
+  (0.93 to 1.16), whose errors depend on the friction, which its trust sees. Nor has this cell a floor of the
   toolkit's trust: what is ranked are a model's own errors. So it says less than the first.
 
 Deviations: a level holds both halves. Among harmful scenes of one severity alone the oracle's correlation was -0.1 to
