@@ -9,11 +9,11 @@ cannot, and the right answer for it is a wide band, or an infinite one: to absta
 Beside the score, since it can be had otherwise:
 
 * the bands hold at least 85 % of what is observed: bands that never hold would cover both alike;
-* where the logs do tell, they hold 0.85 to 0.95 of either group, up to the error of sampling: the 95 % interval over
+* where the logs do tell, they hold 0.85 to 0.97 of either group, up to the error of sampling: the 95 % interval over
   scenes has to touch that range. Bands that hold everything would cover both alike as well;
-* there, too, the median width is at most 1.25 times that of the adjusted regression: else a wrong slope is paid for by
+* there, too, the median width is at most 1.3 times that of the adjusted regression: else a wrong slope is paid for by
   width. For drilled boats with k = 0.6 a slope from the steps without a drill needs 1.6 times the width to hold 90 % of
-  what follows random motors, and holds 78 % at 1.25 times; with k = 0.9, 2.2 times, and 57 %;
+  what follows random motors, and holds 80 % at 1.3 times; with k = 0.9, 2.2 times, and 59 %;
 * who leaves out the widest bands first errs less in what is left: the area under risk-coverage, of the absolute error
   over all boats, is at most 0.9 of that of leaving out at random. Equal widths are left out at random.
 
@@ -31,7 +31,9 @@ Deviations from the plan, and why:
 * The plan asks for a median width of three times the adjusted regression's at most. With that the history-free
   regression in bands of three times the width scored 0.97 to 1.00 in drilled boats, where it has 0.28 to 0.75
   otherwise, since they held nearly all of both groups; and the last of the models above passed. Hence both coverages,
-  and 1.25.
+  and 1.3. Neither is tighter, as a world that keeps a tenth of the logs for its calibration has 30 episodes that set
+  its widths: split conformal bands then hold 0.93, give or take 0.02, in 1.11 times the width, give or take 0.07, around what the
+  law says. So two in ten who know the law and calibrate so do not pass, by a width of 1.30 and 1.31.
 * Neither is asked of gusty boats, where a world is right to give infinite bands.
 """
 
@@ -62,8 +64,8 @@ Floats = NDArray[np.floating]
 FALL: Final = 0.63
 """By how much the coverage of the history-free regression falls from observed to random motors (k = 0.9)."""
 HOLDS: Final = 0.85
-MOST: Final = 0.95
-WIDEST: Final = 1.25
+MOST: Final = 0.97
+WIDEST: Final = 1.3
 RANDOM_SHARE: Final = 0.9
 SCORED: Final = tuple(number for number, boat in enumerate(BOATS) if boat.confounding)
 GUSTY: Final = np.array([boat.weather is Weather.GUSTY for boat in BOATS])
