@@ -32,8 +32,8 @@ Deviations from the plan, and why:
   regression in bands of three times the width scored 0.97 to 1.00 in drilled boats, where it has 0.28 to 0.75
   otherwise, since they held nearly all of both groups; and the last of the models above passed. Hence both coverages,
   and 1.3. Neither is tighter, as a world that keeps a tenth of the logs for its calibration has 30 episodes that set
-  its widths: split conformal bands then hold 0.93, give or take 0.02, in 1.11 times the width, give or take 0.07, around what the
-  law says. So two in ten who know the law and calibrate so do not pass, by a width of 1.30 and 1.31.
+  its widths: split conformal bands then hold 0.93, give or take 0.02, in 1.11 times the width, give or take 0.07,
+  around what the law says. So two in ten who know the law and calibrate so do not pass, by a width of 1.31.
 * Neither is asked of gusty boats, where a world is right to give infinite bands.
 """
 

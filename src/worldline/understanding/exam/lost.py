@@ -37,8 +37,8 @@ left out: vectors have none, and a picture of another colour is harmful to a wor
 same.
 
 Must fail: persistence with the toolkit's trust; input novelty, of the whole history, and as the trust of a world that
-judges the present alone; how usual the pushes are; a constant. The oracle knows the law of the logs, and is calibrated
-as any world; the ceiling is calibrated on episodes of its own.
+judges the present alone; how usual the pushes are, alone and with the trust of the floor; a constant. The oracle knows
+the law of the logs, and is calibrated as any world; the ceiling is calibrated on episodes of its own.
 """
 
 from __future__ import annotations
@@ -182,6 +182,7 @@ class KnowsWhenLost(ExamTest):
         oracle = _asked(_trusted(knows, held), scenes)
         usual = _Usual.of_logs(episodes)
         novelty, pushed = usual.novelty(_history(scenes)), usual.parts(_history(scenes))[:, -1]
+        oddity = 1 - np.exp(-np.abs(np.log(pushed / 2)))
         floor = _asked(trivial[best], scenes)
         return References(
             floor=floor,
@@ -190,7 +191,8 @@ class KnowsWhenLost(ExamTest):
             must_fail={
                 TRIVIAL: floor if best == "persistence" else _asked(trivial["persistence"], scenes),
                 "input novelty": {**oracle, "trust": 1 / (1 + novelty)},
-                "how usual the pushes are": {**oracle, "trust": 1 - np.exp(-np.abs(np.log(pushed / 2)))},
+                "how usual the pushes are": {**oracle, "trust": oddity},
+                "how usual the pushes are, beside the floor": {**oracle, "trust": floor["trust"] * oddity},
                 "novelty of the present": _asked(_trusted(knows, held, steps=0), scenes),
                 "a constant": {**oracle, "trust": np.full(len(novelty), 0.5)},
             },
