@@ -6,9 +6,20 @@ import pytest
 from worldline.contracts.episode import Episode
 from worldline.contracts.evaluation import Grade, Verdict
 from worldline.errors import UnreadableError, UnsupportedError
+from worldline.labs.fleet import BOATS, DRILLED
 from worldline.labs.gusty_puck import GustyPuck
 from worldline.labs.playing import explore
-from worldline.understanding.exam.abstention import BLIND, FALL, INFINITE, SCORED, Abstention
+from worldline.understanding.exam.abstention import (
+    BLIND,
+    FALL,
+    INFINITE,
+    SCORED,
+    TOLD,
+    UNDRILLED,
+    WIDER,
+    WIDEST,
+    Abstention,
+)
 from worldline.understanding.exam.bank import MarginalMean, as_world
 from worldline.understanding.exam.contract import Pool
 from worldline.understanding.exam.examining import Examined, examine
@@ -45,10 +56,10 @@ def test_small_it_separates(examined: Examined) -> None:
     assert low_of(examined.oracle) > 0.8
     assert verdict_of(examined.oracle) is Verdict.PASS
     assert low_of(examined.must_fail[BLIND]) < 0
-    assert not examined.must_fail[BLIND].conditions[2].met  # its widths mislead
+    assert not examined.must_fail[BLIND].conditions[3].met  # its widths mislead
     infinite = examined.must_fail[INFINITE]
     assert low_of(infinite) == 1.0
-    assert [one.met for one in infinite.conditions] == [True, False, False]
+    assert [one.met for one in infinite.conditions] == [True, False, False, False]
 
 
 @pytest.mark.slow
@@ -71,6 +82,45 @@ def test_who_abstains_where_nothing_can_be_told_passes(test: Abstention, examine
     for group in ("do", "seen"):
         honest[f"{group}.low"][..., 5:], honest[f"{group}.high"][..., 5:] = -np.inf, np.inf
     assert verdict_of(test.grade(examined.scenes, honest, examined.references)) is Verdict.PASS
+
+
+def test_width_does_not_pay_for_a_confounded_slope(test: Abstention, examined: Examined) -> None:
+    """Bands that hold nearly all of both groups have the whole score, whatever is in their middle."""
+    wide = examined.must_fail[WIDER]
+    told = [cell.score for cell in wide.cells if cell.name.startswith("drilled")]
+    assert all(one is not None and one.value > 0.9 for one in told)
+    assert [one.met for one in wide.conditions[1:3]] == [False, False]
+    undrilled = examined.must_fail[UNDRILLED]
+    assert low_of(undrilled) > 0.85
+    assert [one.met for one in undrilled.conditions] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("boat", np.flatnonzero(DRILLED))
+def test_a_confounded_slope_in_the_widest_bands_holds_too_little(
+    test: Abstention, examined: Examined, boat: int
+) -> None:
+    """One boat's slope is wrong, and its bands are as wide as they may be."""
+    adjusted = examined.references.ceiling
+    found = {name: value.astype(float) for name, value in examined.references.oracle.items()}
+    mean = examined.references.must_fail[UNDRILLED]["do.mean"][..., boat].astype(float)
+    reach = 0.99 * WIDEST / 2 * np.median(adjusted["do.high"][..., boat] - adjusted["do.low"][..., boat])
+    for name, value in (("mean", mean), ("low", mean - reach), ("high", mean + reach)):
+        found[f"do.{name}"][..., boat] = value
+    grade = test.grade(examined.scenes, found, examined.references)
+    assert low_of(grade) > 0.5
+    assert [one.met for one in grade.conditions[:3]] == [True, False, True]
+    assert BOATS[boat].name in grade.conditions[1].found
+
+
+def test_bands_may_not_hold_everything_where_the_logs_tell(test: Abstention, examined: Examined) -> None:
+    good = {name: value.astype(float) for name, value in examined.references.oracle.items()}
+    for times, met in ((1.0, True), (1.5, False), (0.8, False)):
+        found = {name: value.copy() for name, value in good.items()}
+        for group in ("do", "seen"):
+            for edge in ("low", "high"):
+                mean, band = good[f"{group}.mean"], good[f"{group}.{edge}"]
+                found[f"{group}.{edge}"][..., TOLD] = (mean + times * (band - mean))[..., TOLD]
+        assert test.grade(examined.scenes, found, examined.references).conditions[1].met == met
 
 
 def test_it_notices_what_is_wrong(test: Abstention, examined: Examined) -> None:

@@ -79,6 +79,20 @@ def test_a_station_is_scored_where_its_lamp_tempts_who_can_express_the_law(exami
     assert not examined.must_fail[TEMPTED].conditions[-1].met
 
 
+def test_nobody_who_has_the_form_of_the_law_is_tempted(examined: Examined) -> None:
+    """So a PASS says what a model can express and was trained to find, and no more; the figure stands beside it."""
+    assert all(cell.raw["right_form"] > 0.98 for cell in examined.oracle.cells)
+
+
+def test_the_levers_may_not_do_too_much_either(test: SpuriousChannel, examined: Examined) -> None:
+    good = examined.references.oracle["heats"]
+    middle = good.mean((1, 2), keepdims=True)
+    for times, met in ((0.4, False), (0.6, True), (1.4, True), (1.6, False)):
+        grade = test.grade(examined.scenes, {"heats": middle + times * (good - middle)}, examined.references)
+        assert low_of(grade) > 0.999
+        assert all(one.met == met for one in grade.conditions)
+
+
 def test_scenes_flip_one_thing_at_a_time(test: SpuriousChannel, examined: Examined) -> None:
     scenes = examined.scenes
     again = test.generate(0)
@@ -161,6 +175,6 @@ def test_what_cannot_be_read_is_said(test: SpuriousChannel, examined: Examined) 
 
 def test_the_exhibit_shows_both_effects(test: SpuriousChannel, examined: Examined) -> None:
     shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
-    assert [len(panel.lines) for panel in shown.panels] == [4, 4]
+    assert [len(panel.lines) for panel in shown.panels] == [5, 5]
     lamp = next(line for line in shown.panels[1].lines if line.name == "this world")
     assert lamp.y == (0.0, 0.0, 0.0)

@@ -9,12 +9,17 @@ cannot, and the right answer for it is a wide band, or an infinite one: to absta
 Beside the score, since it can be had otherwise:
 
 * the bands hold at least 85 % of what is observed: bands that never hold would cover both alike;
-* where the logs do tell, the median width is at most three times that of the adjusted regression: infinite bands cover
-  both alike too;
+* where the logs do tell, they hold 0.85 to 0.97 of either group, up to the error of sampling: the 95 % interval over
+  scenes has to touch that range. Bands that hold everything would cover both alike as well;
+* there, too, the median width is at most 1.3 times that of the adjusted regression: else a wrong slope is paid for by
+  width. For drilled boats with k = 0.6 a slope from the steps without a drill needs 1.6 times the width to hold 90 % of
+  what follows random motors, and holds 80 % at 1.3 times; with k = 0.9, 2.2 times, and 59 %;
 * who leaves out the widest bands first errs less in what is left: the area under risk-coverage, of the absolute error
   over all boats, is at most 0.9 of that of leaving out at random. Equal widths are left out at random.
 
-Must fail: the history-free regression with bands that are calibrated on the log; infinite bands.
+Must fail: the history-free regression with bands that are calibrated on the log, and with bands three times as wide;
+infinite bands; and one who knows all but what drills tell: the adjusted regression for steady boats, infinite bands for
+gusty ones, and for drilled ones the confounded slope, in bands as wide as it takes to hold 90 % of either group.
 
 Deviations from the plan, and why:
 
@@ -23,7 +28,13 @@ Deviations from the plan, and why:
 * Nothing is asked of `trust`: it judges the history, which is the same whether an action was chosen or set. A world
   abstains by its bands, which may depend on the actions. Those that are equally wide whatever is done, as split
   conformal ones are, hold under intervention only around a mean that is itself right under intervention.
-* Widths are not compared for gusty boats, where a world is right to give infinite ones.
+* The plan asks for a median width of three times the adjusted regression's at most. With that the history-free
+  regression in bands of three times the width scored 0.97 to 1.00 in drilled boats, where it has 0.28 to 0.75
+  otherwise, since they held nearly all of both groups; and the last of the models above passed. Hence both coverages,
+  and 1.3. Neither is tighter, as a world that keeps a tenth of the logs for its calibration has 30 episodes that set
+  its widths: split conformal bands then hold 0.93, give or take 0.02, in 1.11 times the width, give or take 0.07,
+  around what the law says. So two in ten who know the law and calibrate so do not pass, by a width of 1.31.
+* Neither is asked of gusty boats, where a world is right to give infinite bands.
 """
 
 from __future__ import annotations
@@ -38,13 +49,13 @@ from numpy.typing import NDArray
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Condition, Grade
 from worldline.contracts.world import World
-from worldline.labs.fleet import BOATS, MAX_MOTOR, Weather
+from worldline.labs.fleet import BOATS, DRILLED, MAX_MOTOR, Weather
 from worldline.understanding.exam.asking import only
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
 from worldline.understanding.exam.sailing import CURRICULUM, GROUPS, Sailor, asked, curriculum, fleet, scenes_of
-from worldline.understanding.exam.scoring import Statistic, cell, rounded
+from worldline.understanding.exam.scoring import Statistic, cell, rounded, score
 from worldline.understanding.statistics import ratio
 from worldline.worlds.calibration import calibrate
 
@@ -53,12 +64,16 @@ Floats = NDArray[np.floating]
 FALL: Final = 0.63
 """By how much the coverage of the history-free regression falls from observed to random motors (k = 0.9)."""
 HOLDS: Final = 0.85
-WIDEST: Final = 3.0
+MOST: Final = 0.97
+WIDEST: Final = 1.3
 RANDOM_SHARE: Final = 0.9
 SCORED: Final = tuple(number for number, boat in enumerate(BOATS) if boat.confounding)
+GUSTY: Final = np.array([boat.weather is Weather.GUSTY for boat in BOATS])
 TOLD: Final = tuple(number for number in SCORED if BOATS[number].weather is not Weather.GUSTY)
 BLIND: Final = "calibrated on the confounded log"
+WIDER: Final = "calibrated on the confounded log, three times as wide"
 INFINITE: Final = "infinite bands"
+UNDRILLED: Final = "all but what drills tell"
 NUM_WINDOWS: Final = 8
 
 
@@ -112,11 +127,17 @@ class Abstention(ExamTest):
                               with_causes=False)  # fmt: skip
             return self.question({CURRICULUM: as_world(engine, found)}, scenes)
 
-        oracle = answers(Sailor.lawful(lab, context))
+        oracle, blind = answers(Sailor.lawful(lab, context)), answers(Sailor.blind(episodes, lab.schema))
+        adjusted = answers(Sailor.adjusted(episodes, lab.schema, context))
         return References(
-            ceiling=answers(Sailor.adjusted(episodes, lab.schema, context)),
+            ceiling=adjusted,
             oracle=oracle,
-            must_fail={BLIND: answers(Sailor.blind(episodes, lab.schema)), INFINITE: _infinite(oracle)},
+            must_fail={
+                BLIND: blind,
+                WIDER: _wider(blind, 3.0),
+                INFINITE: _infinite(oracle),
+                UNDRILLED: _undrilled(scenes, adjusted, answers(Sailor.undrilled(episodes, lab.schema))),
+            },
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
@@ -133,7 +154,7 @@ class Abstention(ExamTest):
                 adjusted_width=_median_width(references.ceiling, boat),
             )
             cells.append(cell(BOATS[boat].name, _kept(seen, do), num_scenes, raw=raw))
-        return Grade(cells=tuple(cells), conditions=_conditions(scenes, answers, references, inside["seen"]))
+        return Grade(cells=tuple(cells), conditions=_conditions(scenes, answers, references, inside))
 
     def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
         """Coverage of both groups, bands over motors of a boat of each kind, and risk-coverage."""
@@ -174,6 +195,30 @@ def _infinite(answers: Arrays) -> Arrays:
     return {name: np.full(value.shape, bands[name]) if name in bands else value for name, value in answers.items()}
 
 
+def _wider(answers: Arrays, times: float) -> Arrays:
+    """The same means, in bands so many times as wide."""
+    found: dict[str, NDArray[np.generic]] = dict(answers)
+    for group in GROUPS:
+        mean = answers[f"{group}.mean"].astype(float)
+        for edge in (f"{group}.low", f"{group}.high"):
+            found[edge] = mean + times * (answers[edge].astype(float) - mean)
+    return found
+
+
+def _undrilled(scenes: Arrays, adjusted: Arrays, confounded: Arrays) -> Arrays:
+    """All is known but what drills tell: drilled boats have the confounded mean, and bands that hold 90 % around it."""
+    found = {name: value.astype(float) for name, value in adjusted.items()}
+    for group in GROUPS:
+        mean = confounded[f"{group}.mean"].astype(float)
+        reach = np.quantile(np.abs(scenes[f"{group}.drifts"] - mean), 0.9, axis=(0, 1))
+        found[f"{group}.mean"][..., DRILLED] = mean[..., DRILLED]
+        for edge, sign in (("low", -1), ("high", 1)):
+            band = found[f"{group}.{edge}"]
+            band[..., DRILLED] = (mean + sign * reach)[..., DRILLED]
+            band[..., GUSTY] = sign * np.inf
+    return found
+
+
 def _inside(scenes: Arrays, answers: Arrays, group: str) -> Floats:
     """Whether what happened is in the band [E, K, B]."""
     drifts, low, high = _three(scenes, answers, group)
@@ -205,8 +250,10 @@ def _kept(seen: Floats, do: Floats) -> Statistic:
     return statistic
 
 
-def _conditions(scenes: Arrays, answers: Arrays, references: References, seen: Floats) -> tuple[Condition, ...]:
-    share = {boat: float(seen[..., boat].mean()) for boat in SCORED}
+def _conditions(
+    scenes: Arrays, answers: Arrays, references: References, inside: Mapping[str, Floats]
+) -> tuple[Condition, ...]:
+    share = {boat: float(inside["seen"][..., boat].mean()) for boat in SCORED}
     least = min(SCORED, key=lambda boat: share[boat])
     wide = {boat: _median_width(answers, boat) / max(_median_width(references.ceiling, boat), 1e-9) for boat in TOLD}
     widest = max(TOLD, key=lambda boat: wide[boat])
@@ -217,6 +264,7 @@ def _conditions(scenes: Arrays, answers: Arrays, references: References, seen: F
             met=share[least] >= HOLDS,
             found=f"{share[least]:.2f} for {BOATS[least].name}",
         ),
+        _coverage(inside),
         Condition(
             name=f"where the logs tell, the median width is at most {WIDEST} times the adjusted regression's",
             met=wide[widest] <= WIDEST,
@@ -228,6 +276,33 @@ def _conditions(scenes: Arrays, answers: Arrays, references: References, seen: F
             found=f"{area:.2f}",
         ),
     )
+
+
+def _coverage(inside: Mapping[str, Floats]) -> Condition:
+    """Whether the coverage of both groups may lie in the range; the one that is furthest outside is told."""
+    off: dict[str, float] = {}
+    for group in GROUPS:
+        for boat in TOLD:
+            held = inside[group][..., boat].mean(1)
+            found = score(_mean(held), len(held))
+            assert found is not None  # shares are finite
+            name = f"{held.mean():.2f} [{found.low:.2f}, {found.high:.2f}] {'observed' if group == 'seen' else 'set'}"
+            off[f"{name}, {BOATS[boat].name}"] = max(HOLDS - found.high, found.low - MOST)
+    worst = max(off, key=lambda name: off[name])
+    return Condition(
+        name=f"where the logs tell, the bands hold {HOLDS} to {MOST} of what is observed and of what is set",
+        met=off[worst] <= 0,
+        found=worst,
+    )
+
+
+def _mean(values: Floats) -> Statistic:
+    """Over scenes."""
+
+    def statistic(weights: Floats) -> Floats:
+        return ratio(weights @ values, weights.sum(-1))
+
+    return statistic
 
 
 def _left(scenes: Arrays, answers: Arrays) -> Floats:

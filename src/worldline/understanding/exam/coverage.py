@@ -55,11 +55,11 @@ from worldline.understanding.exam.puck import (
     NUM_CALIBRATION,
     NUM_STEPS,
     SIGNALS,
-    Draws,
     curriculum,
     draw,
     paths,
     puck,
+    recorded,
     window,
 )
 from worldline.understanding.exam.scoring import skill_cell
@@ -249,12 +249,7 @@ def _samples(
 
 def _own_logs(lab: GustyPuck, num_episodes: int) -> list[Episode]:
     """Episodes as the explorer records them, of a seed of their own."""
-    draws: Draws = draw(lab, num_episodes, NUM_STEPS, np.random.default_rng([6, num_episodes]))
-    path = paths(lab, draws)
-    return [
-        Episode(observations={name: value[e] for name, value in path.items()}, actions={"push": draws.pushes[e]})
-        for e in range(num_episodes)
-    ]
+    return recorded(lab, num_episodes, np.random.default_rng([6, num_episodes]))
 
 
 def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> Calibration:

@@ -2,11 +2,11 @@
 
 A puck is pushed in gusts. A world sees 41 observations (4 s) and predicts the next 10 steps, in scenes of five levels.
 In half of a level's scenes the law has changed, the more the higher the level: a friction beyond the range of the logs,
-another mass, another spring, stronger gusts, a tilted table, faster time, in turn. The other half is harmless:
-the law is that of the logs, and what differs is how strongly the puck is set going and pushed, weaker or stronger than
-in the logs. Each harmless scene is chosen for a harmful one so that their histories are equally unusual as inputs: the
-mean squared Mahalanobis distance of position, velocity and push is the same in both. So who only tells what is seldom
-seen is at chance.
+another mass, another spring, stronger gusts, a tilted table (each its own way), faster time, in turn. The other half is
+harmless: the law is that of the logs. In both, how strongly the puck is set going and how strongly it is pushed are
+drawn alike, weaker or stronger than in the logs. Each harmless scene is chosen for a harmful one so that their
+histories are equally unusual as inputs: the mean squared Mahalanobis distance of position, velocity and push together,
+and of each alone. So who only tells what is seldom seen is at chance.
 
 Uncertainty is 1 - `Prediction.trust`, what the contract gives: the p-value of the history, its steps included. The
 width of the band is no part of it, as a band is calibrated on ordinary scenes and as wide in any. The error is the
@@ -15,21 +15,30 @@ against one of them the luck of its gusts, which nobody can foresee, would drown
 
 Two cells:
 
-* harmful from harmless: 2 AUROC - 1 of the uncertainty, over all levels.
+* harmful from harmless: 2 AUROC - 1 of the uncertainty, over all levels, between 0 for the best trivial model and 1 for
+  who knows the law of the logs. Both have the toolkit's trust, and so has any world: it fits a regression of its own,
+  and tells harmful from harmless by 0.7 to 0.8 whatever model it is given, persistence included. What is scored is what
+  a model adds to that. Which trivial model is the floor is chosen on the pilot's scenes.
 * ranks errors: Spearman's correlation of uncertainty and error within a level, the mean over the levels; as a share of
-  the correlation that is reached by who is told whether the law has changed, with this world's own errors. Where that
-  is below 0.2 the cell is undefined: such errors are as large where the law has stayed.
+  the correlation that is reached by who is told the level and what has changed, if anything, and ranks by the mean rank
+  of this world's own errors in such scenes. Where that is below 0.2 the cell is undefined: such errors are as large
+  where the law has stayed. 1 is no limit: who tells scenes of one kind apart may pass it, as linear regression does
+  (0.93 to 1.16), whose errors depend on the friction, which its trust sees. Nor has this cell a floor of the
+  toolkit's trust: what is ranked are a model's own errors. So it says less than the first.
 
 Deviations: a level holds both halves. Among harmful scenes of one severity alone the oracle's correlation was -0.1 to
 0.1, that of a learned world 0.0 to 0.2: trust would have to rank what it calls impossible by how impossible it is, and
 a p-value has a smallest; among harmless ones errors are equal but for chance. For the same reason the correlation with
-both is at most about 0.75, so that it is taken as a share. The mildest shifts that were tried (a mass of 1.15 times, a
-tilt of 0.06 N) were seen by no model, the oracle among them, and were left out. Gravity is the tilt of the table;
-texture is left out: vectors have none, and a picture of another colour is harmful to a world of pictures though the law
-is the same.
+both is at most about 0.75, so that it is taken as a share; the share of who is only told whether the law has changed,
+as it was at first, was passed by linear regression (1.15) more than by the oracle (0.86). The floor of the first cell
+was chance at first, above which persistence had 0.81. The mildest shifts that were tried (a mass of 1.15 times, a tilt
+of 0.06 N) were seen by no model, the oracle among them, and were left out. Gravity is the tilt of the table; texture is
+left out: vectors have none, and a picture of another colour is harmful to a world of pictures though the law is the
+same.
 
-Must fail: input novelty, of the whole history, and as the trust of a world that judges the present alone; a constant.
-The oracle knows the law of the logs, and is calibrated as any world.
+Must fail: persistence with the toolkit's trust; input novelty, of the whole history, and as the trust of a world that
+judges the present alone; how usual the pushes are, alone and with the trust of the floor; a constant. The oracle knows
+the law of the logs, and is calibrated as any world; the ceiling is calibrated on episodes of its own.
 """
 
 from __future__ import annotations
@@ -42,6 +51,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
+from worldline.contracts.engine import Engine
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Grade
 from worldline.contracts.world import World
@@ -56,7 +66,7 @@ from worldline.understanding.exam.asking import (
     packed_history,
     unpacked,
 )
-from worldline.understanding.exam.bank import as_world
+from worldline.understanding.exam.bank import as_world, engines
 from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
 from worldline.understanding.exam.knowing_puck import KnowingPuck
@@ -68,9 +78,10 @@ from worldline.understanding.exam.puck import (
     draw,
     paths,
     puck,
+    recorded,
     squared_error,
 )
-from worldline.understanding.exam.scoring import Statistic, auroc, cell
+from worldline.understanding.exam.scoring import GATE, Statistic, auroc, cell, rounded
 from worldline.understanding.statistics import ratio
 from worldline.worlds.calibration import calibrate
 from worldline.worlds.pieces import worlds_of
@@ -83,13 +94,16 @@ BEFORE: Final = 5
 """Steps of an episode that are not shown."""
 NUM_TWINS: Final = 8
 NUM_LEVELS: Final = 5
-CANDIDATES: Final = 4
+CANDIDATES: Final = 20
 """Harmless scenes that are drawn for each that is chosen."""
 LEAST_STRENGTH: Final = 0.2
 MOST_STRENGTH: Final = 1.8
-"""How strongly a harmless puck is set going and pushed, as a share of what is usual."""
+"""How strongly a puck is set going, and how strongly it is pushed, as a share of what is usual."""
 LEAST_POSSIBLE: Final = 0.2
-"""Rank correlation of the error with whether the law has changed, below which there is nothing to rank by."""
+"""Rank correlation of the error with what has changed, below which there is nothing to rank by."""
+TRUST_STEPS: Final = 32
+"""Of a history that are looked at, as by the trust of a sitter: the most that its logs of 60 steps allow."""
+TRIVIAL: Final = "persistence with the toolkit's trust"
 USUAL: Final = 400
 """Episodes that say what is usual as an input."""
 
@@ -123,7 +137,7 @@ class KnowsWhenLost(ExamTest):
     )
     calibrated: ClassVar[bool] = True
 
-    declared_ceiling: ClassVar[float] = 0.85
+    declared_ceiling: ClassVar[float] = 0.8
     """In ranking errors: the mildest shifts are not always seen in 40 steps, even by who knows the law."""
 
     num_each: int = 100
@@ -139,7 +153,7 @@ class KnowsWhenLost(ExamTest):
         num = NUM_LEVELS * self.num_each
         level, kind = np.repeat(np.arange(NUM_LEVELS), self.num_each), np.arange(num) % len(KINDS)
         harmful = _shifted(self.pool, level, kind, rng)
-        calm = _harmless(lab, usual, usual.novelty(_history(harmful)), rng)
+        calm = _harmless(lab, usual, usual.unusual(_history(harmful)), rng)
         scenes = {name: np.concatenate([value, calm[name]]) for name, value in harmful.items()}
         return {
             **scenes,
@@ -157,49 +171,62 @@ class KnowsWhenLost(ExamTest):
         return _asked(only(worlds), scenes)
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
-        """See `ExamTest`; chance is the floor, so there is none to choose."""
-        del pilot
+        """See `ExamTest`. The trivial models are calibrated on the last episodes of the logs, fitted on the others."""
         lab, episodes = puck(self.pool), next(iter(logs.values()))
-        held = episodes[-min(NUM_CALIBRATION, len(episodes)) :]
-        engine = KnowingPuck(lab=lab)
-
-        def knowing(trust_steps: int) -> dict[str, NDArray[np.generic]]:
-            calibration = calibrate(
-                engine, held, horizon=AHEAD, num_windows=4, seed=0, trust_steps=trust_steps, with_causes=False
-            )
-            return _asked(as_world(engine, calibration), scenes)
-
-        oracle = knowing(32)
+        num = min(NUM_CALIBRATION, len(episodes) // 2)
+        held, knows = episodes[-num:], KnowingPuck(lab=lab)
+        trivial = {name: _trusted(one, held) for name, one in engines(episodes[:-num], lab.schema).items()}
+        apart = {name: _apart(_asked(world, pilot), pilot) for name, world in trivial.items()}
+        best = max(apart, key=lambda name: apart[name])
+        own = recorded(lab, NUM_CALIBRATION, np.random.default_rng(9))
+        oracle = _asked(_trusted(knows, held), scenes)
         usual = _Usual.of_logs(episodes)
-        novelty = usual.novelty(_history(scenes))
+        novelty, pushed = usual.novelty(_history(scenes)), usual.parts(_history(scenes))[:, -1]
+        oddity = 1 - np.exp(-np.abs(np.log(pushed / 2)))
+        floor = _asked(trivial[best], scenes)
         return References(
+            floor=floor,
+            ceiling=_asked(_trusted(knows, own), scenes),
             oracle=oracle,
             must_fail={
+                TRIVIAL: floor if best == "persistence" else _asked(trivial["persistence"], scenes),
                 "input novelty": {**oracle, "trust": 1 / (1 + novelty)},
-                "novelty of the present": knowing(0),
+                "how usual the pushes are": {**oracle, "trust": oddity},
+                "how usual the pushes are, beside the floor": {**oracle, "trust": floor["trust"] * oddity},
+                "novelty of the present": _asked(_trusted(knows, held, steps=0), scenes),
                 "a constant": {**oracle, "trust": np.full(len(novelty), 0.5)},
             },
-            floor_name="chance",
+            floor_name=f"{best} with the toolkit's trust",
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """The two cells; see `ExamTest`. Chance is their floor, so no reference is needed."""
-        del references
-        doubt, error, harmful = _doubt(answers), _error(scenes, answers), scenes["kind"].astype(int) >= 0
-        level = scenes["level"].astype(int)
+        """The two cells; see `ExamTest`."""
+        doubt, error, level = _doubt(answers), _error(scenes, answers), scenes["level"].astype(int)
+        told = _told(error, level, scenes["kind"].astype(int))
+        telling = {
+            "apart": _apart(answers, scenes),
+            "floor": _apart(references.floor, scenes),
+            "ceiling": _apart(references.ceiling, scenes),
+        }
+        every = np.ones((1, len(doubt)))
+        ranking = {
+            "correlation": float(_spearman(doubt, error, level)(every)[0]),
+            "possible": float(_possible(told, error, level)(every)[0]),
+        }
         return Grade(
             cells=(
-                cell("harmful from harmless", auroc(doubt, harmful), len(doubt)),
-                cell("ranks errors", _ranking(doubt, error, harmful, level), len(doubt)),
+                cell("harmful from harmless", _telling(scenes, answers, references), len(doubt),
+                     raw=rounded(**telling)),
+                cell("ranks errors", _ranking(doubt, error, told, level), len(doubt), raw=rounded(**ranking)),
             )
-        )
+        )  # fmt: skip
 
     def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
         """Trust over the levels, and error against trust; see `ExamTest`."""
         harmful, level = scenes["kind"].astype(int) >= 0, scenes["level"].astype(int)
         steps = tuple(float(one + 1) for one in range(NUM_LEVELS))
         panels = []
-        for name, one in (("this world", answers), ("input novelty", references.must_fail["input novelty"])):
+        for name, one in (("this world", answers), (references.floor_name, references.floor)):
             lines = []
             for group, rows in (("harmful", harmful), ("harmless", ~harmful)):
                 parts = [one["trust"][rows & (level == number)].astype(float) for number in range(NUM_LEVELS)]
@@ -223,7 +250,8 @@ class KnowsWhenLost(ExamTest):
         panels.append(Panel(title="Error and doubt", x_label="1 - trust", y_label="log10 of the error", lines=points))
         return Exhibit(
             caption="Harmful scenes follow another law; harmless ones follow the law of the logs and are as unusual as "
-            "inputs. Trust has to fall in the first and stay in the second; bands hold half of the scenes.",
+            "inputs. Trust has to fall in the first and stay in the second, more than it does around a trivial model; "
+            "bands hold half of the scenes.",
             panels=tuple(panels),
         )
 
@@ -263,8 +291,23 @@ class _Usual:
     def novelty(self, history: History) -> Float[np.ndarray, "E"]:
         """The mean squared Mahalanobis distance of the inputs of each history."""
         rows = _rows({name: history.observations[name][:, :-1] for name in SIGNALS}, history.actions["push"])
-        away = rows - self.centre
-        return np.asarray(np.einsum("etf,fg,etg->et", away, self.inverse, away).mean(1))
+        return _squared(rows - self.centre, self.inverse)
+
+    def parts(self, history: History) -> Float[np.ndarray, "E 3"]:
+        """The same of position, velocity and push, each by itself; 2 is usual."""
+        rows = _rows({name: history.observations[name][:, :-1] for name in SIGNALS}, history.actions["push"])
+        away, covariance = rows - self.centre, np.linalg.inv(self.inverse)
+        pairs = [slice(first, first + 2) for first in range(0, rows.shape[-1], 2)]
+        return np.asarray(np.stack([_squared(away[..., one], np.linalg.inv(covariance[one, one])) for one in pairs], 1))
+
+    def unusual(self, history: History) -> Float[np.ndarray, "E 4"]:
+        """The logarithms of all four, by which scenes are matched."""
+        return np.asarray(np.log(np.concatenate([self.novelty(history)[:, None], self.parts(history)], 1)))
+
+
+def _squared(away: Float[np.ndarray, "E T F"], inverse: Float[np.ndarray, "F F"]) -> Float[np.ndarray, "E"]:
+    """The mean over steps of the squared distance."""
+    return np.asarray(np.einsum("etf,fg,etg->et", away, inverse, away).mean(1))
 
 
 def _rows(observations: Arrays, pushes: NDArray[np.generic]) -> Float[np.ndarray, "E T 6"]:
@@ -276,14 +319,14 @@ def _history(scenes: Arrays) -> History:
 
 
 def _shifted(pool: Any, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"], rng: np.random.Generator) -> Arrays:
-    """Scenes of changed labs, one for each level and kind."""
-    lab = puck(pool)
-    draws = draw(lab, len(level), BEFORE + SEEN - 1 + AHEAD, rng)
+    """Scenes of changed labs, one for each level and kind, and for each scene of a tilt."""
+    draws = _drawn(puck(pool), len(level), rng)
     parts: list[tuple[NDArray[np.integer], Arrays]] = []
     for severity in range(NUM_LEVELS):
         for number, name in enumerate(KINDS):
-            rows = np.flatnonzero((level == severity) & (kind == number))
-            if len(rows):
+            every = np.flatnonzero((level == severity) & (kind == number))
+            each = list(every[:, None]) if name == "tilt" else [every]  # every table is tilted its own way
+            for rows in (one for one in each if len(one)):
                 changed = _changed(pool, name, SEVERITY[name][severity], rng)
                 some = draws.at(rows)
                 if name == "friction":
@@ -305,6 +348,18 @@ def _changed(pool: Any, name: str, size: float, rng: np.random.Generator) -> Gus
     return puck(pool, **settings)
 
 
+def _drawn(lab: GustyPuck, num_scenes: int, rng: np.random.Generator) -> Draws:
+    """As the explorer's episodes, but set going and pushed weaker or stronger, each by a factor of its own."""
+    usual = draw(lab, num_scenes, BEFORE + SEEN - 1 + AHEAD, rng)
+    going, pushed = rng.uniform(LEAST_STRENGTH, MOST_STRENGTH, (2, num_scenes, 1))
+    return Draws(
+        start={name: going * value.astype(float) for name, value in usual.start.items()},
+        pushes=np.clip(pushed[..., None] * usual.pushes, -MAX_PUSH, MAX_PUSH).astype(np.float32),
+        friction=usual.friction,
+        gusts=usual.gusts,
+    )
+
+
 def _with_friction(draws: Draws, friction: float) -> Draws:
     return Draws(
         start=draws.start,
@@ -314,39 +369,30 @@ def _with_friction(draws: Draws, friction: float) -> Draws:
     )
 
 
-def _harmless(lab: GustyPuck, usual: _Usual, wanted: Floats, rng: np.random.Generator) -> Arrays:
-    """Scenes of the unchanged lab, each with an input novelty near that which is wanted [E]; none twice."""
-    num = CANDIDATES * len(wanted)
-    strength = rng.uniform(LEAST_STRENGTH, MOST_STRENGTH, (num, 1))
-    drawn = draw(lab, num, BEFORE + SEEN - 1 + AHEAD, rng)
-    candidates = _scenes(
-        lab,
-        Draws(
-            start={name: strength * value.astype(float) for name, value in drawn.start.items()},
-            pushes=np.clip(strength[..., None] * drawn.pushes, -MAX_PUSH, MAX_PUSH).astype(np.float32),
-            friction=drawn.friction,
-            gusts=drawn.gusts,
-        ),
-        rng,
-    )
-    offered = usual.novelty(_history(candidates))
+def _harmless(lab: GustyPuck, usual: _Usual, wanted: Float[np.ndarray, "E 4"], rng: np.random.Generator) -> Arrays:
+    """Scenes of the unchanged lab, each about as unusual as is wanted, see `_Usual.unusual`; none twice."""
+    candidates = _drawn(lab, CANDIDATES * len(wanted), rng)
+    offered = usual.unusual(_past(lab, candidates))
     chosen = np.zeros(len(wanted), int)
-    for place in np.argsort(-wanted):  # the most unusual first: those have the fewest candidates
-        chosen[place] = np.argmin(np.abs(offered - wanted[place]))
+    for place in np.argsort(-wanted[:, 0]):  # the most unusual first: those have the fewest candidates
+        chosen[place] = np.argmin(((offered - wanted[place]) ** 2).sum(1))
         offered[chosen[place]] = np.inf
-    return {name: value[chosen] for name, value in candidates.items()}
+    return _scenes(lab, candidates.at(chosen), rng)
+
+
+def _past(lab: GustyPuck, draws: Draws) -> History:
+    """What is shown of episodes."""
+    last = BEFORE + SEEN - 1
+    return History(
+        observations={name: value[:, BEFORE : last + 1] for name, value in paths(lab, draws).items()},
+        actions={"push": draws.pushes[:, BEFORE:last]},
+    )
 
 
 def _scenes(lab: GustyPuck, draws: Draws, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
     """Histories, the next pushes, and twins of what may come [E, S, T, 2]."""
-    last = BEFORE + SEEN - 1
-    path = paths(lab, draws)
-    history = History(
-        observations={name: value[:, BEFORE : last + 1] for name, value in path.items()},
-        actions={"push": draws.pushes[:, BEFORE:last]},
-    )
-    future = draws.pushes[:, last:]
-    start = {name: np.repeat(value[:, last], NUM_TWINS, 0) for name, value in path.items()}
+    history, future = _past(lab, draws), draws.pushes[:, BEFORE + SEEN - 1 :]
+    start = {name: np.repeat(value[:, -1], NUM_TWINS, 0) for name, value in history.observations.items()}
     pushes = np.repeat(future, NUM_TWINS, 0)
     gusts = lab.gust * rng.standard_normal(pushes.shape)
     twins = lab.simulate(start, {"push": pushes}, np.repeat(draws.friction, NUM_TWINS), gusts)
@@ -380,13 +426,69 @@ def _error(scenes: Arrays, answers: Arrays) -> Float[np.ndarray, "E"]:
     )
 
 
-def _ranking(doubt: Floats, error: Floats, harmful: Bool[np.ndarray, "E"], level: Int[np.ndarray, "E"]) -> Statistic:
-    """The correlation of doubt and error as a share of that of the truth and error; NaN where that is too small."""
-    own, told = _spearman(doubt, error, level), _spearman(harmful.astype(float), error, level)
+def _trusted(engine: Engine, held: Sequence[Episode], *, steps: int = TRUST_STEPS) -> World:
+    """A world over an engine, with the trust that the toolkit gives any."""
+    found = calibrate(engine, held, horizon=AHEAD, num_windows=4, seed=0, trust_steps=steps, with_causes=False)
+    return as_world(engine, found)
+
+
+def _apart(answers: Arrays, scenes: Arrays) -> float:
+    """2 AUROC - 1 of the doubt, of harmful scenes against harmless ones."""
+    doubt = _doubt(answers)
+    return float(auroc(doubt, _harmful(scenes))(np.ones((1, len(doubt))))[0])
+
+
+def _harmful(scenes: Arrays) -> Bool[np.ndarray, "E"]:
+    return np.asarray(scenes["kind"].astype(int) >= 0)
+
+
+def _telling(scenes: Arrays, answers: Arrays, references: References) -> Statistic:
+    """2 AUROC - 1 between that of the floor, 0, and of the ceiling, 1; NaN where those are too near each other."""
+    own, floor, ceiling = (
+        auroc(_doubt(one), _harmful(scenes)) for one in (answers, references.floor, references.ceiling)
+    )
 
     def statistic(weights: Floats) -> Floats:
-        possible = told(weights)
+        least = floor(weights)
+        possible = ceiling(weights) - least
+        return ratio(own(weights) - least, np.where(possible >= GATE, possible, 0.0))
+
+    return statistic
+
+
+def _told(error: Floats, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"]) -> Float[np.ndarray, "E"]:
+    """What is expected by who is told what has changed, and how much: the mean rank of such errors within the level."""
+    found = np.zeros(len(error))
+    for number in np.unique(level):
+        rows = np.flatnonzero(level == number)
+        rank = _ranks(error[rows], np.ones((1, len(rows))))[0]
+        for one in np.unique(kind[rows]):
+            found[rows[kind[rows] == one]] = rank[kind[rows] == one].mean()
+    return found
+
+
+def _ranking(doubt: Floats, error: Floats, told: Floats, level: Int[np.ndarray, "E"]) -> Statistic:
+    """The correlation of doubt and error as a share of that of `_told` and error; NaN where that is too small."""
+    own, best = _spearman(doubt, error, level), _possible(told, error, level)
+
+    def statistic(weights: Floats) -> Floats:
+        possible = best(weights)
         return ratio(own(weights), np.where(possible >= LEAST_POSSIBLE, possible, 0.0))
+
+    return statistic
+
+
+def _possible(told: Floats, error: Floats, level: Int[np.ndarray, "E"]) -> Statistic:
+    """The correlation of `_told` and error, less the luck of means that were taken from these very errors.
+
+    Source: Ezekiel 1930, the adjusted share of what is explained.
+    """
+    found, num_levels = _spearman(told, error, level), len(np.unique(level))
+    spare = len(error) - len(np.unique(np.stack([level, told], 1), axis=0))
+    luck = (len(error) - num_levels) / max(spare, 1)
+
+    def statistic(weights: Floats) -> Floats:
+        return np.asarray(np.sqrt(np.maximum(0.0, 1 - (1 - found(weights) ** 2) * luck)))
 
     return statistic
 

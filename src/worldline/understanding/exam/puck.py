@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays
+from worldline.contracts.episode import Arrays, Episode
 from worldline.labs.gusty_puck import START_SPREAD, GustyPuck, explored
 from worldline.understanding.exam.contract import Curriculum, Pool
 
@@ -97,6 +97,16 @@ def paths(lab: GustyPuck, draws: Draws) -> dict[str, NDArray[np.float32]]:
         name: np.concatenate([draws.start[name][:, None].astype(np.float32), found[name]], 1, dtype=np.float32)
         for name in SIGNALS
     }
+
+
+def recorded(lab: GustyPuck, num_episodes: int, generator: np.random.Generator) -> list[Episode]:
+    """Episodes as the lab's explorer records them, of `NUM_STEPS` steps."""
+    draws = draw(lab, num_episodes, NUM_STEPS, generator)
+    path = paths(lab, draws)
+    return [
+        Episode(observations={name: value[e] for name, value in path.items()}, actions={"push": draws.pushes[e]})
+        for e in range(num_episodes)
+    ]
 
 
 def window(values: Floats, first: Int[np.ndarray, "M"], length: int) -> Floats:

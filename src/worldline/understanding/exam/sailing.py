@@ -162,6 +162,14 @@ class Sailor(Engine):
         return cls(schema=schema, slopes=slopes, doubt=np.full(len(BOATS), np.inf), context=1)
 
     @classmethod
+    def undrilled(cls, episodes: Sequence[Episode], schema: Schema) -> Sailor:
+        """As `blind`, over the steps without a drill."""
+        rows = _rows(episodes)
+        chosen = (1 - rows.drill)[..., None]
+        slopes = (chosen * rows.motors * rows.drifts).sum((0, 1)) / (chosen * rows.motors**2).sum((0, 1))
+        return cls(schema=schema, slopes=slopes, doubt=np.full(len(BOATS), np.inf), context=1)
+
+    @classmethod
     def adjusted(cls, episodes: Sequence[Episode], schema: Schema, context: int) -> Sailor:
         """As `blind`, but within episodes where winds are steady, and in drills where there are any."""
         rows = _rows(episodes)

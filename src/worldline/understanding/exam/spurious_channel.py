@@ -7,11 +7,22 @@ effect|). The lamp's effect is the mean size of what flipping it changes, so tha
 mean change, so that only what goes one way counts. Which combination comes first is drawn for each scene and station:
 who takes one station's levers for another's finds no effect.
 
-Beside the score: the action's effect is at least half of the true one. The plain empirical-risk model that has to be
-tempted is least squares on the heat, the lamp and the product of the levers: it can find what they do, and leans on the
-lamp the more the oftener that is right. Where it scores a half or more the lamp tempts nobody, and the station is not
-scored. From the exam's logs it scores 0.83 to 0.84, 0.49 to 0.54 and 0.18 (seeds 0 and 1 of both pools): station_99 is
-scored, station_80 is not, and station_95 is where the log makes it tempt (seed 1 of both pools, and not seed 0).
+Beside the score: the action's effect is 0.5 to 1.5 of the true one. The empirical-risk model that has to be tempted is
+least squares on the heat, the lamp and the product of the levers: it can find what they do, and leans on the lamp the
+more the oftener that is right. Where it scores a half or more the lamp tempts nobody, and the station is not scored.
+From the exam's logs it scores 0.83 to 0.84, 0.49 to 0.54 and 0.18 (seeds 0 and 1 of both pools): station_99 is scored,
+station_80 is not, and station_95 is where the log makes it tempt (seed 1 of both pools, and not seed 0).
+
+What a PASS tells, and what it does not: the model that is tempted has the wrong form. The law is the *sign* of the
+product, and least squares with that sign scores 0.99 at every station: its figure stands beside each cell, as
+`right_form`. Taking that for the plan's plain empirical-risk model, the test would be UNSUPPORTED. No lamp in these
+logs can tempt it: the levers decide every step, given them the lamp says nothing, and least squares is without bias, so
+that fewer steps or more noise scatter its answer and do not lead it to the lamp. With noise of 3 degC it has 0.94 of
+16,000 steps and anything from 0.5 to 0.8 of 4,000 and less; where the log is too poor for it, it is for everyone, as no
+unbiased estimate is better where noise is Gaussian. A lever that acts through something that nobody logged would make
+the lamp worth its weight, as a proxy: that is confounding, and what C2 asks. So a PASS tells that what a model can
+express, and how it was trained, found the levers though the lamp is the easier thing to go by, and no more. It does not
+tell that it weighs evidence better than the fit to its logs does.
 
 Must fail: a model that reads the lamp only; the least squares of the trivial bank on all signals, which has no word for
 the product; and least squares that has it, which finds too little of the levers' effect where it is tempted most.
@@ -25,7 +36,7 @@ comes first and is right in 99 steps of a hundred. UNSUPPORTED is said of a stat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, final
 
@@ -57,10 +68,13 @@ NUM_EPISODES: Final = 400
 EPISODE_STEPS: Final = 40
 HEATS: Final = tuple(station.heat for station in STATIONS)
 LEAST_EFFECT: Final = 0.5
-"""Share of the true effect of the action, that a PASS needs."""
+MOST_EFFECT: Final = 1.5
+"""Shares of the true effect of the action, between which a PASS needs it."""
 LAMP_ONLY: Final = "lamp only"
 PLAIN: Final = "least squares"
 TEMPTED: Final = "least squares with the product"
+RIGHT_FORM: Final = "right_form"
+"""Least squares with the sign of the product: what it says is kept with the ceiling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +89,7 @@ class SpuriousChannel(ExamTest):
     code: ClassVar[str] = "C3"
     section: ClassVar[Section] = Section.CAUSE
     title: ClassVar[str] = "Spurious channel"
-    claim: ClassVar[str] = "It knows that the lamp only announces what the levers do."
+    claim: ClassVar[str] = "It has found what the levers do, though a lamp that announces it is easier to go by."
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
     num_scenes: int = 100
@@ -133,9 +147,10 @@ class SpuriousChannel(ExamTest):
             return self.question({CURRICULUM: as_world(engine)}, scenes)
 
         by_lamp = answers(Stoker.by_lamp(episodes, lab.schema))
+        right_form = answers(Stoker.tempted(episodes, lab.schema, right_form=True))
         return References(
             floor=by_lamp,
-            ceiling={"heats": np.repeat(scenes["truth"][:, None], 2, 1)},
+            ceiling={"heats": np.repeat(scenes["truth"][:, None], 2, 1), RIGHT_FORM: right_form["heats"]},
             oracle=answers(Stoker.lawful(lab)),
             must_fail={
                 LAMP_ONLY: by_lamp,
@@ -150,9 +165,12 @@ class SpuriousChannel(ExamTest):
         cells, conditions = [], []
         for number, station in enumerate(STATIONS):
             found, tempted = (_effects(scenes, one, number) for one in (answers, references.must_fail[TEMPTED]))
-            withstood = float(_action_share(tempted)(np.ones((1, len(tempted.lamp))))[0])
+            formed = _effects(scenes, {"heats": references.ceiling[RIGHT_FORM]}, number)
+            withstood, untempted = (
+                float(_action_share(one)(np.ones((1, len(one.lamp))))[0]) for one in (tempted, formed)
+            )
             raw = rounded(lamp_effect=found.lamp.mean(), action_effect=found.action.mean(),
-                          true_effect=found.true.mean(), tempted=withstood)  # fmt: skip
+                          true_effect=found.true.mean(), tempted=withstood, right_form=untempted)  # fmt: skip
             if withstood >= HALF:
                 note = f"gated: the lamp tempts nobody, {TEMPTED} scores {withstood:.2f}"
                 cells.append(Cell(name=station.name, score=None, raw=raw, note=note))
@@ -161,8 +179,8 @@ class SpuriousChannel(ExamTest):
             share = float(found.action.mean() / found.true.mean())
             conditions.append(
                 Condition(
-                    name=f"{station.name}: the levers have at least {LEAST_EFFECT} of their true effect",
-                    met=share >= LEAST_EFFECT,
+                    name=f"{station.name}: the levers have {LEAST_EFFECT} to {MOST_EFFECT} of their true effect",
+                    met=LEAST_EFFECT <= share <= MOST_EFFECT,
                     found=f"{share:.2f}",
                 )
             )
@@ -174,6 +192,7 @@ class SpuriousChannel(ExamTest):
             "truth": references.ceiling,
             "this world": answers,
             TEMPTED: references.must_fail[TEMPTED],
+            "least squares with its sign": {"heats": references.ceiling[RIGHT_FORM]},
             LAMP_ONLY: references.floor,
         }
         places = tuple(100 * station.follows for station in STATIONS)
@@ -195,7 +214,8 @@ class SpuriousChannel(ExamTest):
                 )
         titles = {"levers": "The levers are flipped, the lamp stays", "lamp": "The lamp is flipped, the levers stay"}
         return Exhibit(
-            caption="The more reliably a lamp announces what the levers will do, the more it tempts. It heats nothing.",
+            caption="The more reliably a lamp announces what the levers will do, the more it tempts who has not the "
+            "form of the law, which is the sign of their product. It heats nothing.",
             panels=tuple(
                 Panel(
                     title=titles[what],
@@ -243,15 +263,17 @@ class Stoker(Engine):
     @classmethod
     def by_lamp(cls, episodes: Sequence[Episode], schema: Schema) -> Stoker:
         """Heat regressed on the heat before and the lamp."""
-        keep, lamp, _ = _regressed(episodes, sees_levers=False)
+        keep, lamp, _ = _regressed(episodes, None)
         none = np.zeros(len(STATIONS))
         return cls(schema=schema, keep=keep, lamp=lamp, joined=none, product=none)
 
     @classmethod
-    def tempted(cls, episodes: Sequence[Episode], schema: Schema) -> Stoker:
-        """Heat regressed on the heat before, the lamp and the product of the levers."""
-        keep, lamp, product = _regressed(episodes, sees_levers=True)
-        return cls(schema=schema, keep=keep, lamp=lamp, joined=np.zeros(len(STATIONS)), product=product)
+    def tempted(cls, episodes: Sequence[Episode], schema: Schema, *, right_form: bool = False) -> Stoker:
+        """Heat regressed on the heat before, the lamp and the product of the levers; in the right form, its sign."""
+        keep, lamp, levers = _regressed(episodes, _joined if right_form else _product)
+        none = np.zeros(len(STATIONS))
+        joined, product = (levers, none) if right_form else (none, levers)
+        return cls(schema=schema, keep=keep, lamp=lamp, joined=joined, product=product)
 
     def describe(self) -> Card:
         """What this engine is."""
@@ -286,21 +308,30 @@ class Stoker(Engine):
         path = []
         for step in range(size.horizon):
             levers = np.stack([future.actions[one.levers][:, :, step].astype(float) for one in STATIONS], -2)
-            by_levers = self.joined * np.where(together(levers), 1.0, -1.0) + self.product * levers.prod(-1)
+            by_levers = self.joined * _joined(levers) + self.product * _product(levers)
             heats = self.keep * heats + self.lamp * np.where(lit, 1.0, -1.0) + by_levers
             path.append(np.broadcast_to(heats, (size.num_worlds, size.num_versions, len(STATIONS))))
         every = np.stack(path, 2).astype(np.float32)[:, :, None]
         return Samples(signals={name: every[..., [number]] for number, name in enumerate(HEATS)})
 
 
-def _regressed(episodes: Sequence[Episode], *, sees_levers: bool) -> Float[np.ndarray, "3 K"]:
-    """Least squares of each station's heat: shares of the heat before, the lamp, and the product of the levers."""
+def _product(levers: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n"]:
+    return np.asarray(levers.prod(-1))
+
+
+def _joined(levers: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n"]:
+    """1 where both point the same way, else -1."""
+    return np.where(together(levers), 1.0, -1.0)
+
+
+def _regressed(episodes: Sequence[Episode], levers: Callable[[Floats], Floats] | None) -> Float[np.ndarray, "3 K"]:
+    """Least squares of each station's heat: shares of the heat before, the lamp, and what is made of the levers."""
     every = stacked(list(episodes))
     fitted = np.zeros((3, len(STATIONS)))
     for number, station in enumerate(STATIONS):
         heat, lamp = (every.observations[name].astype(float)[..., 0] for name in (station.heat, station.lamp))
         columns = [heat[:, :-1], 2 * lamp[:, :-1] - 1]
-        columns += [every.actions[station.levers].astype(float).prod(-1)] if sees_levers else []
+        columns += [levers(every.actions[station.levers].astype(float))] if levers else []
         table = np.stack([column.ravel() for column in columns], 1)
         fitted[: len(columns), number] = np.linalg.lstsq(table, heat[:, 1:].ravel(), rcond=None)[0]
     return fitted
