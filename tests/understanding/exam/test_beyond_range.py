@@ -41,6 +41,11 @@ def logs_of(test: BeyondRange) -> dict[str, list[Episode]]:
     return {one.name: [explore(one.make_lab(), seed, 30) for seed in range(NUM_EPISODES)] for one in test.curricula()}
 
 
+def test_worlds_that_look_back_on_eight_observations_have_bands_for_what_is_asked() -> None:
+    test = BeyondRange()
+    assert test.num_steps <= min(one.num_steps for one in test.curricula()) - 8 + 1
+
+
 @pytest.fixture(scope="module")
 def examined() -> Examined:
     test = BeyondRange()
