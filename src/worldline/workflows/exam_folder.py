@@ -17,9 +17,8 @@ from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.errors import DataError, InputError
 from worldline.understanding.exam.contract import ExamTest, References
-from worldline.understanding.exam.examining import Examined
+from worldline.understanding.exam.examining import Examined, graded
 from worldline.understanding.exam.results import ExamResult, SeedGrade
-from worldline.understanding.exam.verdicts import flaws
 from worldline.workflows.exam_options import ExamOptions
 from worldline.workflows.manifest import versions
 from worldline.workflows.sitters import Sitter
@@ -144,15 +143,7 @@ def kept_examined(test: ExamTest, place: Path) -> Examined:
         must_fail=named,
         floor_name=floor_name,
     )
-    oracle = test.grade(scenes, references.oracle, references)
-    must_fail = {name: test.grade(scenes, one, references) for name, one in named.items()}
-    return Examined(
-        scenes=scenes,
-        references=references,
-        oracle=oracle,
-        must_fail=must_fail,
-        flaws=flaws(oracle, must_fail, test.declared_ceiling),
-    )
+    return graded(test, scenes, references)
 
 
 def keep(path: Path, arrays: Arrays) -> None:

@@ -43,7 +43,11 @@ def examine(test: ExamTest, seed: int, logs: Mapping[str, Sequence[Episode]]) ->
         logs: per curriculum the episodes that worlds learn from.
     """
     scenes, pilot = test.generate(seed), test.generate(seed + PILOT)
-    references = test.references(scenes, pilot, logs)
+    return graded(test, scenes, test.references(scenes, pilot, logs))
+
+
+def graded(test: ExamTest, scenes: Arrays, references: References) -> Examined:
+    """The same of scenes and references that are there."""
     oracle = test.grade(scenes, references.oracle, references)
     must_fail = {name: test.grade(scenes, one, references) for name, one in references.must_fail.items()}
     return Examined(
