@@ -159,7 +159,7 @@ def test_contacts_are_over_in_what_is_graded(pool: Pool) -> None:
     assert counted[cells == len(MEETINGS)].all()
     assert scenes["parabola.counted"].all()
     # Balls that part keep their speed, but for the push.
-    rates = np.diff(left, axis=1)[:, -6:] / 0.05
+    rates = np.diff(left, axis=1)[:, -4:] / 0.05
     assert np.ptp(rates, axis=1).max() < 0.1
     # No longer than what follows a history in the logs.
     assert test.num_steps + HISTORY - 1 <= min(one.num_steps for one in test.curricula())
