@@ -239,7 +239,7 @@ def _learned(sitter: Sitter, store: Store, terms: Terms, seed: int, out: Path) -
     except UnsupportedError as error:
         return lost(Verdict.UNSUPPORTED, str(error))
     except (CollapseError, DataError, InputError) as error:
-        return lost(Verdict.ERROR, f"learning from {out.name}: {error}")
+        return lost(Verdict.ERROR, f"learning from {store.path.name}: {error}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     shown = {} if sat.world is None else {"context": _context(sat.world.describe())}

@@ -190,7 +190,7 @@ def watch(engine: Engine, history: History, num_steps: int) -> Watched:
     card = engine.describe()
     num_worlds = len(next(iter(history.observations.values())))
     part = np.arange(num_worlds) // max(1, _most_steps(card, history.observations) // num_steps)
-    parts = [worlds_of(history, part == number) for number in range(part[-1] + 1)]
+    parts = [worlds_of(history, part == number) for number in range(part[-1] + 1)] if part[-1] else [history]
     seen = _joined([_watched(engine, unfold(card, one, num_steps)) for one in parts])
     return _taken(seen, np.arange(num_worlds * num_steps).reshape(num_worlds, num_steps))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, final
 
 import numpy as np
@@ -86,10 +86,7 @@ class FirstSight(Engine):
             frames = [slice(frame, frame + 1) for frame in range(value.shape[1])]
             asked = {"any": [slice(None)], "late": [slice(late, None)], "each": frames}[when]
             weights[name] = np.stack([_ridge(design, value[:, rows], seen[:, rows].astype(bool)) for rows in asked])
-        return cls(
-            schema=schema, inputs=tuple(inputs), terms=terms, centre=centre, scale=scale, kernels=kernels,
-            weights=weights,
-        )  # fmt: skip
+        return replace(engine, weights=weights)
 
     def describe(self) -> Card:
         """What this engine is."""
