@@ -29,9 +29,9 @@ thus the collision.
 Only speed leaves the range of the logs, and what follows from it: how deep the balls get into each other. Logs start
 over a wider field than is asked about, and the field is as long as outside speeds need; balls touch within the
 distances that logs begin with; and what is asked is no longer than what follows eight observations in a log, so that
-bands reach as far for worlds that look back on eight. Throws are
-flat and to the right, pushed up and down alone, so that their horizontal speed stays in its band; colliding balls have
-equal masses, so that no logged contact makes a ball faster than 4 m/s.
+bands reach as far for worlds that look back on eight. Throws are flat and to the right, pushed up and down alone, so
+that their horizontal speed stays in its band; colliding balls have equal masses, so that no logged contact makes a ball
+faster than 4 m/s.
 
 Floor: the best of the bank for each cell, chosen on the pilot; for the collision outside also the rebound at the
 nearest training speed, who moves freely at any speed and in a contact does what balls of 4 m/s would do. The bank knows
