@@ -1,21 +1,24 @@
 """Whether the energy score of P2 reads what was published: Hamiltonian networks against plain ones, by energy error.
 
-Run: .venv/bin/python benchmarks/hnn_energy.py [--seeds 3]. Writes benchmarks/results/hnn_energy.json.
+Run: .venv/bin/python benchmarks/hnn_energy.py [--seeds 9]. Writes benchmarks/results/hnn_energy.json.
 
 Source: Greydanus, Dzamba and Yosinski (2019), "Hamiltonian Neural Networks" (arXiv 1906.01563), tasks 1 and 2 (ideal
 spring, ideal pendulum) and the column "Energy MSE" of its table, with the data as the authors' own code makes them:
 50 paths of times 0 to 3 (half to learn from), Gaussian noise of deviation 0.1 on the coordinates and none on their
 derivatives. Two hidden layers of 200 tanh units, Adam at 1e-3, 2,000 steps on the whole batch. The error is that of
-`understanding.exam.energy.energy_error`, by which P2 is graded, of 15 paths a network over times 0 to 20, at 100 times.
-The 15 paths and 100 times are those of the authors' notebook of the spring. That paths end at 20, and that the pendulum
-is tested likewise, could not be read there and is assumed.
+`understanding.exam.energy.energy_error`, by which P2 is graded, of 15 paths a network over times 0 to 20, at 100 times,
+which start with each coordinate 0.2 to 1 in size: so the authors' notebooks have it for either task. Pendulums learn
+from paths that start at a distance of 1.3 to 2.3, so most of the tested ones lie inside of all that were learned from.
+
+The notebooks score the same "energy" in both tasks, the squared distance from the origin. That is the energy of the
+spring; a pendulum's own is conserved while this is not. Here the published column is measured as it was, and the energy
+itself beside it.
 
 Not the authors': fixed steps of Runge and Kutta in the place of an adaptive solver; several seeds of data and network,
-where the table has one (its +/- is of 15 paths). Where paths start is theirs for the spring (each coordinate 0.2 to 1
-in size); for the pendulum it is where their training paths start.
+where the table has one (its +/- is of 15 paths).
 
-Bars, per task: the Hamiltonian network's median error over the seeds is below the plain one's, as published; and the
-published value lies within a factor of ten of each median.
+Bars, per task: the Hamiltonian network's median error over the seeds is below the plain one's, as published, by what
+was published and by the energy itself; and the published value lies within a factor of ten of each median.
 """
 
 from __future__ import annotations
@@ -59,15 +62,13 @@ class Task:
         energy: of coordinates and momenta [..., 2].
         num_observed: of each path that is learned from.
         radius: smallest and largest distance from the origin at which those paths start.
-        start: draws where tested paths start [n, 2].
-        published: energy error by kind of network.
+        published: error of the squared distance from the origin by kind of network.
     """
 
     name: str
     energy: Callable[[Tensor], Tensor]
     num_observed: int
     radius: tuple[float, float]
-    start: Callable[[np.random.Generator, int], Floats]
     published: Mapping[str, float]
 
     def slope(self, state: Tensor) -> Tensor:
@@ -92,7 +93,6 @@ SPRING: Final = Task(
     energy=lambda x: (x**2).sum(-1),
     num_observed=30,
     radius=(0.1, 1.0),
-    start=off_axes,
     published={"plain": 1.7077e-1, "hamiltonian": 3.8416e-4},
 )
 PENDULUM: Final = Task(
@@ -100,7 +100,6 @@ PENDULUM: Final = Task(
     energy=lambda x: 3 * (1 - torch.cos(x[..., 0])) + x[..., 1] ** 2,
     num_observed=45,
     radius=(1.3, 2.3),
-    start=lambda rng, num: on_circles(rng, num, (1.3, 2.3)),
     published={"plain": 4.1519e-2, "hamiltonian": 2.4852e-2},
 )
 
@@ -161,37 +160,47 @@ def learn(task: Task, kind: str, seed: int, num_updates: int) -> Slope:
     return slope
 
 
-def tested(task: Task, slope: Slope, seed: int) -> float:
-    """The energy error of a network's paths, mean over them, as P2 works it out."""
-    start = torch.tensor(task.start(np.random.default_rng((seed, 1)), NUM_TESTS))
+def tested(task: Task, slope: Slope, seed: int) -> dict[str, float]:
+    """The errors of a network's paths, mean over them: as published and of the energy itself, by P2's function."""
+    start = torch.tensor(off_axes(np.random.default_rng((seed, 1)), NUM_TESTS))
     times = np.linspace(0, TEST_S, NUM_TIMES)
-    true = task.energy(paths(task.slope, start, times)).numpy()
-    predicted = task.energy(paths(slope, start.float(), times).double()).numpy()
-    return float(energy_error(predicted, true).mean())
+    true, predicted = paths(task.slope, start, times), paths(slope, start.float(), times).double()
+    scores = {"as published": SPRING.energy, "energy": task.energy}
+    return {
+        name: float(energy_error(score(predicted).numpy(), score(true).numpy()).mean())
+        for name, score in scores.items()
+    }
 
 
 def measure(task: Task, kind: str, num_seeds: int, num_updates: int = 2000) -> dict[str, Any]:
-    """Errors of `num_seeds` networks, beside what was published."""
-    errors = []
+    """Errors of `num_seeds` networks, and the ratio of their median to what was published."""
+    errors: dict[str, list[float]] = {}
     for seed in range(num_seeds):
-        errors.append(tested(task, learn(task, kind, seed, num_updates), seed))
-        print(f"{task.name:9} {kind:12} seed {seed} error {errors[-1]:.2e}", flush=True)
-    median, published = float(np.median(errors)), task.published[kind]
-    return {"errors": errors, "median": median, "published": published, "ratio": median / published}
+        for name, error in tested(task, learn(task, kind, seed, num_updates), seed).items():
+            errors.setdefault(name, []).append(error)
+            print(f"{task.name:9} {kind:12} seed {seed} {name:12} {error:.2e}", flush=True)
+    medians = {name: float(np.median(found)) for name, found in errors.items()}
+    published = task.published[kind]
+    return {
+        "errors": errors,
+        "medians": medians,
+        "published": published,
+        "ratio": medians["as published"] / published,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, Any] = {}
     for task in (SPRING, PENDULUM):
         rows[task.name] = {kind: measure(task, kind, arguments.seeds) for kind in task.published}
         for kind, row in rows[task.name].items():
-            print(f"{task.name:9} {kind:12} median {row['median']:.2e} published {row['published']:.2e}", row["errors"])
+            print(f"{task.name:9} {kind:12} medians {row['medians']} published {row['published']:.2e}")
     met = {
-        name: row["hamiltonian"]["median"] < row["plain"]["median"]
+        name: all(row["hamiltonian"]["medians"][score] < median for score, median in row["plain"]["medians"].items())
         and all(1 / WITHIN <= one["ratio"] <= WITHIN for one in row.values())
         for name, row in rows.items()
     }

@@ -231,10 +231,10 @@ def leap(
     Source: Yoshida (1990), "Construction of higher order symplectic integrators", of symmetric steps in which the
     damping acts first and last.
     """
+    durations = [stage * STEP_S / num_leaps for stage in _STAGES]
+    fades = [np.exp(-damping * duration / 2) for duration in durations]
     pull = acceleration(position)
-    for stage in _STAGES * num_leaps:
-        duration = stage * STEP_S / num_leaps
-        fade = np.exp(-damping * duration / 2)
+    for duration, fade in list(zip(durations, fades, strict=True)) * num_leaps:
         velocity = fade * velocity + duration / 2 * pull
         position = position + duration * velocity
         pull = acceleration(position)

@@ -37,6 +37,8 @@ MAX_PUSH: Final = 1.5
 START_SPREAD: Final = (0.6, 0.6)
 """Deviation of each first position, m, and velocity, m/s, in each component."""
 LEAPS: Final = 8
+TOWARDS: Final = np.array([[1.0], [-1.0]])
+"""Which way each body is pulled, along the line from the driven to the free one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ class TwoBodies(Driven):
         def acceleration(at: Floats) -> Floats:
             apart = at[:, 1] - at[:, 0]
             pull = self.strength * apart / ((apart**2).sum(-1, keepdims=True) + self.softening**2) ** 1.5
-            return np.asarray(driven - self.trap * at + np.stack([pull, -pull], 1) / masses)
+            return np.asarray(driven - self.trap * at + pull[:, None] * TOWARDS / masses)
 
         position, velocity = leap(bodies[:, :, 0], bodies[:, :, 1], acceleration, damping[:, None, None], LEAPS)
         return np.stack([position, velocity], 2).reshape(-1, 8)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import fields, replace
 from multiprocessing import get_context
@@ -32,7 +32,7 @@ from worldline.errors import (
     UnsupportedError,
 )
 from worldline.understanding.exam.comparing import Comparison, Pair, compared
-from worldline.understanding.exam.contract import ExamTest
+from worldline.understanding.exam.contract import Curriculum, ExamTest
 from worldline.understanding.exam.examining import examine
 from worldline.understanding.exam.report import render
 from worldline.understanding.exam.results import (
@@ -161,7 +161,7 @@ def _held(
     """What is to be known of the worlds that were learned, and by code what came of each test."""
     if not tests:
         return [], {}
-    seeds, curricula = range(options.num_seeds), {one.name: one for test in tests for one in test.curricula()}
+    seeds, curricula = range(options.num_seeds), _longest_first(one for test in tests for one in test.curricula())
     owners = {one.name: test for test in reversed(tests) for one in test.curricula()}
     with _workers(1 if sitter.pays else options.num_processes) as pool:
         logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in curricula}
@@ -183,17 +183,24 @@ def _held(
             for name, one in curricula.items()
             if name not in lost
         }
-        learned = {key: _or_reason(key[1], one) for key, one in _finished(tasks, "learn", stage)}
-        reasons = {key: one.lost for key, one in learned.items() if one.lost is not None}
-        asked: dict[str, Future[TestResult]] = {
-            test.code: pool.submit(_sit, sitter, test, options.seed, tuple(seeds), _lacking(test, reasons), folder)
-            for test in tests
-            if not any(one.name in lost for one in test.curricula())
-        }
+        learned: dict[tuple[str, int], Learned] = {}
+        asked: dict[str, Future[TestResult]] = {}
+        for key, one in _finished(tasks, "learn", stage):
+            learned[key] = _or_reason(key[1], one)
+            for test in tests:  # as soon as its worlds are there, while another process learns the last ones
+                needed = {(one.name, seed) for one in test.curricula() for seed in seeds}
+                if key in needed and needed <= learned.keys():
+                    lacking = _lacking(test, learned)
+                    asked[test.code] = pool.submit(_sit, sitter, test, options.seed, tuple(seeds), lacking, folder)
         ended = _finished(asked, "ask and grade", stage)
         found = dict(ended)
     known = [one.facts for one in learned.values() if one.lost is None]
     return known, {test.code: _or_broken(test, seeds, found, lost) for test in tests}
+
+
+def _longest_first(curricula: Iterable[Curriculum]) -> dict[str, Curriculum]:
+    """By name, so that no process is left alone with a long one at the end."""
+    return {one.name: one for one in sorted(curricula, key=lambda one: -one.num_episodes * one.num_steps)}
 
 
 def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
@@ -338,10 +345,10 @@ def _finished(
         yield keys[task], (task.result() if error is None else error)
 
 
-def _lacking(test: ExamTest, reasons: Mapping[tuple[str, int], SeedGrade]) -> dict[int, SeedGrade]:
+def _lacking(test: ExamTest, learned: Mapping[tuple[str, int], Learned]) -> dict[int, SeedGrade]:
     """Per training that misses a world that the test asks, why."""
     needed = {one.name for one in test.curricula()}
-    return {seed: reason for (name, seed), reason in reasons.items() if name in needed}
+    return {seed: one.lost for (name, seed), one in learned.items() if name in needed and one.lost is not None}
 
 
 def _or_reason(seed: int, found: Learned | BaseException) -> Learned:
