@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import worldline
 from worldline.engines.simulator import SimulatorEngine
 from worldline.errors import InputError
+from worldline.labs.drawing import BLUE
 from worldline.labs.wind import DECAY, MAX_MOTOR, MOTOR_EFFECT, WIND_EFFECT, Wind
 from worldline.planners.cem import CrossEntropy
 from worldline.worlds.local import LocalWorld
@@ -140,3 +141,14 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
 @pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
     check_env(Wind(), skip_render_check=True)
+
+
+def test_the_camera_shows_where_the_boat_is_and_can_draw_it_again() -> None:
+    lab = Wind(pictures=True)
+    assert [signal.name for signal in lab.schema.observations] == ["camera", "boat_position"]
+    left, right = (lab.reset(seed=0, options={"position": at})[0] for at in (-12.0, 12.0))
+    np.testing.assert_array_equal(lab.drawn(left), left["camera"])
+    ink = [np.flatnonzero((one["camera"] == BLUE).all(-1).any(0)).mean() for one in (left, right)]
+    assert ink[0] < 20
+    assert ink[1] > 43
+    assert "camera" not in Wind().reset(seed=0)[0]

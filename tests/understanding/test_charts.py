@@ -137,3 +137,12 @@ def test_lines_of_one_name_are_one_entry_of_the_legend() -> None:
     lines = [Line(label=name, style="world", x=(0, 1), y=(0, 1)) for name in ("a", "b", "a")]
     drawn = str(line_chart(LineChart(title="t", alt="t", x_label="x", y_label="y", lines=lines)))
     assert drawn.count('class="key"') == 2
+
+
+@pytest.mark.parametrize("beyond", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("equal", [False, True])
+def test_what_lies_nowhere_is_left_out(beyond: float, equal: bool) -> None:
+    line = Line(label="way", x=(0.0, 1.0, beyond, 3.0), y=(0.0, 1.0, 2.0, 3.0), style="world")
+    drawn = line_chart(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], equal=equal))
+    assert "nan" not in re.findall(r'd="([^"]*)"', drawn)[-1]
+    assert len(re.findall("M", re.findall(r'class="line world" d="([^"]*)"', drawn)[-1])) == 2

@@ -1,5 +1,6 @@
 """The exam from end to end, on a toy test whose right answers are known."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from worldline.labs.wind import Wind
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
 from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
-from worldline.understanding.exam.results import without_draws
+from worldline.understanding.exam.results import same_figures, without_draws
 from worldline.understanding.exam.scoring import skill_cell
 from worldline.workflows.exam import compare, exam, regrade
 from worldline.workflows.exam_folder import read_exam
@@ -104,6 +105,15 @@ class Breaking(Steering):
         raise ZeroDivisionError("planted")
 
 
+class Ungradable(Steering):
+    """Breaks when it grades a world."""
+
+    code = "C8"
+
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        raise ZeroDivisionError("planted")
+
+
 class Unlogged(Steering):
     """Has a lab that breaks."""
 
@@ -165,6 +175,24 @@ def test_stored_answers_are_graded_again_with_the_same_result(sit: Sit) -> None:
     folder = sit("linear", "linear", C9=Steering())
     again = tuple(without_draws(one) for one in regrade(folder))
     assert to_json(again[0]) == to_json(read_exam(folder).result.tests[0])
+
+
+def test_the_same_figures_are_the_same_whatever_is_drawn_of_them(sit: Sit) -> None:
+    """A gap in a line is NaN, which is not even equal to itself."""
+    (one,) = read_exam(sit("linear", "linear", C9=Steering())).result.tests
+    gap = Exhibit(
+        caption="", panels=(Panel(title="", x_label="", y_label="", lines=(Line(name="", x=(0.0,), y=(math.nan,)),)),)
+    )
+    drawn = replace(one, exhibit=gap)
+    assert same_figures(drawn, drawn)
+    assert same_figures(drawn, one)
+    assert not same_figures(drawn, replace(one, floor="another"))
+
+
+def test_a_test_that_broke_stays_broken_when_it_is_graded_again(sit: Sit) -> None:
+    folder = sit("broke", "linear", C9=Steering(), C8=Ungradable())
+    assert verdicts(folder) == [Verdict.ERROR, Verdict.PASS]
+    assert [one.verdict for one in regrade(folder)] == [Verdict.ERROR, Verdict.PASS]
 
 
 def test_answers_that_were_changed_are_graded_otherwise_and_damaged_ones_are_refused(sit: Sit) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worldline.workflows.sitters import Sitter
 
 TEXT: Final = "A text model"
+MAX_REQUESTS: Final = 25_000
 
 
 def exam(
@@ -60,7 +61,10 @@ def exam(
             help="Answers of another exam, or its folder. Alone, it is all that is asked.", rich_help_panel=TEXT
         ),
     ] = None,
-    max_requests: Annotated[int, typer.Option(min=0, help="Sent in all.", rich_help_panel=TEXT)] = 25_000,
+    max_requests: Annotated[
+        int | None,
+        typer.Option(min=0, help="Sent in all.", show_default=str(MAX_REQUESTS), rich_help_panel=TEXT),
+    ] = None,
     prices: Annotated[
         str | None, typer.Option(help="Of a million tokens in and out, such as 2.5,10,USD.", rich_help_panel=TEXT)
     ] = None,
@@ -108,14 +112,14 @@ def exam(
 
 def regrade(folder: Annotated[Path, typer.Argument(help="Of an exam.")]) -> None:
     """Grade an exam's stored answers again. The exit status is 1 where a figure differs."""
-    from worldline.understanding.exam.results import ExamResult, without_draws
+    from worldline.understanding.exam.results import ExamResult, same_figures, without_draws
     from worldline.workflows.exam import regrade as run
     from worldline.workflows.exam_folder import read_exam
 
     before = read_exam(folder).result
     again = tuple(without_draws(one) for one in run(folder))
     _print(again, ExamResult(sitter=before.sitter, facts={}, command="", tests=again).passed)
-    different = [one.code for one, other in zip(again, before.tests, strict=True) if one != other]
+    different = [one.code for one, other in zip(again, before.tests, strict=True) if not same_figures(one, other)]
     print(f"Different from {folder}: {', '.join(different)}" if different else f"The same as in {folder}, to the bit.")
     if different:
         raise typer.Exit(1)
@@ -170,13 +174,13 @@ def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
 class _Endpoint:
     """The options of a text model, as they were given."""
 
-    url: str | None
-    model: str | None
-    api_key_env: str | None
-    transcript: Path | None
-    max_requests: int
-    prices: str | None
-    max_cost: float | None
+    url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+    transcript: Path | None = None
+    max_requests: int | None = None
+    prices: str | None = None
+    max_cost: float | None = None
 
 
 def _sitter(name: str, model: str | None, asked: _Endpoint) -> Sitter:
@@ -189,8 +193,8 @@ def _sitter(name: str, model: str | None, asked: _Endpoint) -> Sitter:
         raise InputError(f"--model {model} is given, and {name} is no recipe. Leave it out, or give a recipe.")
     if name == NAME:
         return _language(asked)
-    if any(one is not None for one in (asked.url, asked.model, asked.api_key_env, asked.transcript, asked.prices)):
-        raise InputError(f"an endpoint, its prices or a transcript are given, and {name} asks none. Examine {NAME}.")
+    if asked != _Endpoint():
+        raise InputError(f"an endpoint, its limits or a transcript are given, and {name} asks none. Examine {NAME}.")
     return TrivialSitter(name=name) if name in TRIVIAL else RecipeSitter(recipe=name, family=model)
 
 
@@ -206,9 +210,8 @@ def _language(asked: _Endpoint) -> Sitter:
         endpoint = endpoint_of(asked.url, asked.model, api_key_env=asked.api_key_env, prices=prices)
     elif asked.prices is not None or asked.max_cost is not None or asked.api_key_env is not None:
         raise InputError("a key, prices or a cost are given, and no --endpoint to ask. Give one, or leave them out.")
-    return LanguageSitter(
-        endpoint=endpoint, transcript=asked.transcript, max_requests=asked.max_requests, max_price=asked.max_cost
-    )
+    most = MAX_REQUESTS if asked.max_requests is None else asked.max_requests
+    return LanguageSitter(endpoint=endpoint, transcript=asked.transcript, max_requests=most, max_price=asked.max_cost)
 
 
 def _prices(text: str) -> tuple[float, float, str]:
@@ -250,5 +253,12 @@ def _figures(tests: Sequence[TestResult]) -> list[dict[str, object]]:
 
 
 def _command() -> str:
-    """As it was typed, but for where things are."""
-    return shlex.join(["worldline", *sys.argv[1:]])
+    """As it was typed, but for where things go: whoever repeats it has a place of their own."""
+    typed = iter(sys.argv[1:])
+    kept = ["worldline"]
+    for one in typed:
+        if one in ("--out", "--json"):
+            next(typed, None)
+        elif one != "--resume" and not one.startswith(("--out=", "--json=")):
+            kept.append(one)
+    return shlex.join(kept)

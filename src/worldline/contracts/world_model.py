@@ -132,6 +132,9 @@ class WorldModel(nn.Module, ABC):
     deterministic: bool = True
     """Whether encode, update and rollout draw nothing."""
 
+    heeds_actions: bool = True
+    """Whether what is imagined depends on the actions."""
+
     @abstractmethod
     def fit_normaliser(self, window: Window) -> None:
         """Takes means and deviations of all signals from `window`, a large sample of the training data."""

@@ -128,6 +128,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
             predicts=tuple(signal.name for signal in self.readout.config.signals),
             context=max(self.model.context, 0 if self.adaptation is None else self.adaptation.num_steps + 1),
             deterministic=self.model.deterministic,
+            heeds_actions=self.model.heeds_actions,
             abilities=("differentiable", "novelty", *(() if self.distance_head is None else ("reaches",))),
             notes=self.notes,
         )

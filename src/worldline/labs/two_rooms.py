@@ -1,7 +1,12 @@
 """Two Rooms: a dot, a wall, a door. 64 by 64 pixels; x to the right, y down.
 
-The dot moves by its action in a straight line, and from the first thing that it touches on along that (swept
-collision), so a wall cannot be jumped however long the step.
+    place' = place + move, px
+
+up to the first thing that it touches on the way, and from there on along that (swept collision), so a wall cannot be
+jumped however long the step. A move is at most `MAX_MOVE` px along each axis in a step of 1 s.
+
+Nothing is hidden: the picture shows dot, wall and door. Where the wall is random, wall and door are drawn anew for each
+episode, and no vector tells them.
 """
 
 from __future__ import annotations

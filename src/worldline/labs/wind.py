@@ -20,11 +20,14 @@ from typing import Any, Final
 import gymnasium
 import numpy as np
 from gymnasium.utils.seeding import np_random
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
+from worldline.labs.abilities import Draws
+from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, Picture
 from worldline.labs.lab import NoisyLab, Policy
 
 Floats = NDArray[np.floating]
@@ -36,37 +39,44 @@ MOTOR_EFFECT: Final = 1.0
 WIND_EFFECT: Final = -1.5
 MAX_MOTOR: Final = 4.0
 """m a step, either way; what is beyond is cut."""
+FAR: Final = 20.0
+"""Half the width of the picture, m; a wind of 1 takes the boat to 7.5."""
 
 
-class Wind(NoisyLab):
+class Wind(NoisyLab, Draws):
     """The lab. Observation: `boat_position` [m]. Action: `motor` [m/s].
 
     Args:
         confounding: how much the explorer leans on the wind, from 0 to 1.
         noise: deviation, m a step, at least 0.
+        pictures: whether to show `camera` too: the boat and its mooring, from the side.
 
     Raises:
         InputError: a setting is out of its range.
     """
 
-    def __init__(self, confounding: float = 0.0, *, noise: float = 0.5) -> None:
+    def __init__(self, confounding: float = 0.0, *, noise: float = 0.5, pictures: bool = False) -> None:
         if not 0 <= confounding <= 1 or noise < 0:
             raise InputError(f"confounding {confounding} must be in [0, 1], noise {noise} at least 0.")
-        self.confounding, self.noise = confounding, noise
-        box, anywhere = gymnasium.spaces.Box, (-np.inf, np.inf)
-        self.observation_space = gymnasium.spaces.Dict(
-            {"boat_position": box(*anywhere, (1,), np.float32), "wind": box(*anywhere, (1,), np.float32)}
-        )
+        self.confounding, self.noise, self.pictures = confounding, noise, pictures
+        box = gymnasium.spaces.Box
+        spaces: dict[str, gymnasium.Space[Any]] = {
+            name: box(-np.inf, np.inf, (1,), np.float32) for name in ("boat_position", "wind")
+        }
+        if pictures:
+            spaces[CAMERA.name] = box(0, 255, CAMERA.shape, np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Dict({"motor": box(-MAX_MOTOR, MAX_MOTOR, (1,), np.float32)})
         self._wind = 0.0
         self._position = 0.0
 
     @property
     def schema(self) -> Schema:
-        """The two signals that are logged; the wind is not one of them."""
+        """The signals that are logged; the wind is not one of them."""
         low, high = (-MAX_MOTOR,), (MAX_MOTOR,)
         return Schema(
             signals=(
+                *((CAMERA,) if self.pictures else ()),
                 Signal(name="boat_position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m",
                        entity="boat"),
                 Signal(name="motor", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s",
@@ -116,14 +126,25 @@ class Wind(NoisyLab):
             path.append(position)
         return {"boat_position": np.stack(path, 1).astype(np.float32)}
 
+    def drawn(self, shown: Arrays) -> UInt8[np.ndarray, "64 64 3"]:
+        """The camera's picture; see `Draws`. A boat that is farther out is at the edge."""
+        x = float(np.clip(shown["boat_position"][0], 1.8 - FAR, FAR - 1.8))
+        picture = Picture(-FAR, FAR)
+        picture.line(-FAR, -1.5, FAR, -1.5, 0.6, GREY)
+        picture.line(0.0, -6.0, x, -1.0, 0.4, INK)
+        picture.box(x, -0.5, 1.6, 0.9, BLUE)
+        picture.line(x, 0.0, x, 4.5, 0.7, INK)
+        return picture.pixels()
+
     def _draw_wind(self, generator: np.random.Generator) -> float:
         return float(generator.standard_normal())
 
     def _observe(self) -> dict[str, Any]:
-        return {
+        seen = {
             "boat_position": np.array([self._position], np.float32),
             "wind": np.array([self._wind], np.float32),
         }
+        return {**seen, CAMERA.name: self.drawn(seen)} if self.pictures else seen
 
 
 class Explorer(Policy):

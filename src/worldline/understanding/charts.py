@@ -150,7 +150,8 @@ def log_ticks(low: Number, high: Number) -> list[float]:
 
 def line_chart(chart: LineChart) -> Html:
     """The chart with its legend and its numbers."""
-    x_low, x_high = min(min(line.x) for line in chart.lines), max(max(line.x) for line in chart.lines)
+    xs = [x for line in chart.lines for x in line.x if math.isfinite(x)] or [0.0, 1.0]
+    x_low, x_high = min(xs), max(xs)
     ticks = _y_ticks(chart)
     if chart.equal:
         (x_low, x_high), ticks = _one_scale((x_low, x_high), (ticks[0], ticks[-1]))

@@ -11,9 +11,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import fields, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -66,6 +65,7 @@ from worldline.workflows.exam_folder import (
 )
 from worldline.workflows.exam_options import ExamOptions
 from worldline.workflows.manifest import device, versions
+from worldline.workflows.processes import workers
 from worldline.workflows.reading import unread
 from worldline.workflows.record import record
 from worldline.workflows.sitters import Sitter, Terms
@@ -135,7 +135,7 @@ def regrade(folder: Path) -> tuple[TestResult, ...]:
     stored = read_exam(folder)
     before = {one.code: one for one in stored.result.tests}
     return tuple(
-        before[test.code] if not answers_of(folder, test.code).exists() else _regraded(test, folder, before[test.code])
+        _regraded(test, folder, before[test.code]) if before[test.code].scenes else before[test.code]
         for test in stored.options.tests()
     )
 
@@ -163,7 +163,7 @@ def _held(
         return [], {}
     seeds, curricula = range(options.num_seeds), _longest_first(one for test in tests for one in test.curricula())
     owners = {one.name: test for test in reversed(tests) for one in test.curricula()}
-    with _workers(1 if sitter.pays else options.num_processes) as pool:
+    with workers(1 if sitter.pays else options.num_processes) as pool:
         logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in curricula}
         lost = {name: error for name, error in _finished(logged, "record", stage) if error is not None}
         tasks = {
@@ -316,19 +316,6 @@ def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
         raise DataError(
             f"{test.code} was asked by another version: there is no {error}", fix="Run the exam again.", file=place
         ) from error
-
-
-def _workers(count: int) -> Executor:
-    """Processes of one thread each; one alone is this one."""
-    if count == 1:
-        return ThreadPoolExecutor(1)
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_one_thread)
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _finished(

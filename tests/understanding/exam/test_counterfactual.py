@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from worldline.contracts.episode import Episode
-from worldline.engines.trivial import Linear
-from worldline.errors import UnreadableError
+from worldline.engines.trivial import Linear, Persistence
+from worldline.errors import UnreadableError, UnsupportedError
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Pool
 from worldline.understanding.exam.counterfactual import AT, Counterfactual
@@ -81,3 +81,10 @@ def test_a_world_that_predicts_one_signal_only_is_unreadable() -> None:
     engine = Linear.fit(logs_of(Pool.REPORT, 5), replace(schema, signals=kept))
     with pytest.raises(UnreadableError, match="puck_velocity"):
         test.ask({"logs": as_world(engine)}, test.generate(0))
+
+
+def test_a_world_that_heeds_no_actions_cannot_tell() -> None:
+    test, logs = Counterfactual(pool=Pool.DEVELOPMENT, num_scenes=2), logs_of(Pool.DEVELOPMENT, 4)
+    still = as_world(Persistence.fit(logs, puck(Pool.DEVELOPMENT).schema))
+    with pytest.raises(UnsupportedError, match="does not heed actions"):
+        test.ask({"logs": still}, test.generate(0))

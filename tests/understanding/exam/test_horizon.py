@@ -184,3 +184,17 @@ def test_the_exhibit_shows_skill_and_where_it_may_end() -> None:
         assert max(panel.lines[2].y[20:]) < 0
     assert shown.panels[2].lines[-1].x[0] == test.horizon(one.scenes, "elastic-pucks", 0.0)
     assert damped_by(one.scenes, "pendulum", 0.8).sum() == 50
+
+
+@pytest.mark.parametrize("wrong", [50.0, np.nan])
+def test_a_step_that_is_not_scored_may_not_be_worse(wrong: float) -> None:
+    """The first steps, at which standing still is nearly right."""
+    one = examined(Pool.REPORT, 0)
+    good = {name: value.copy() for name, value in one.references.oracle.items()}
+    assert graded(good).conditions[0].met
+    spoiled = {name: value.copy() for name, value in good.items()}
+    spoiled["pendulum.angular_velocity"][:, 0] += wrong
+    grade = graded(spoiled)
+    assert not grade.conditions[0].met
+    assert "pendulum" in grade.conditions[0].found
+    assert verdict_of(grade) is not Verdict.PASS

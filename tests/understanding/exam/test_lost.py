@@ -79,6 +79,15 @@ def test_who_is_told_the_kind_ranks_better_than_who_is_told_of_a_change() -> Non
     assert np.isnan(lost._ranking(told, luck, lost._told(luck, level, kind), level)(every)[0])
 
 
+def test_errors_that_are_no_numbers_are_not_ranked() -> None:
+    rng = np.random.default_rng(0)
+    level, kind = np.repeat([0, 1], 120), np.tile(np.arange(120) % 6 - 1, 2)
+    error = np.exp(0.3 * kind + 0.2 * rng.standard_normal(240))
+    told = lost._told(error, level, kind)
+    error[kind < 0] = np.nan
+    assert np.isnan(lost._ranking(told, error, told, level)(np.ones((3, 240)))).all()
+
+
 def test_harmless_scenes_are_as_unusual_as_the_harmful_ones() -> None:
     test = KnowsWhenLost(num_each=18)
     scenes = test.generate(0)

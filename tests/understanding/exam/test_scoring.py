@@ -94,3 +94,9 @@ def test_too_few_scenes_are_refused() -> None:
 def test_the_chance_of_a_score_at_most_a_half_is_small_only_where_it_is_surely_more() -> None:
     assert scored(score(accuracy(np.ones(30)), 30)).p_half == pytest.approx(1 / 2001, abs=1e-6)
     assert scored(score(accuracy(np.r_[np.ones(22), np.zeros(8)]), 30)).p_half > 0.3
+
+
+def test_what_is_not_a_number_is_worse_than_a_gated_floor() -> None:
+    lost = skill_cell("still", np.full(20, np.nan), np.full(20, 0.01), marginal=1.0)
+    assert lost.score is None
+    assert lost.note.endswith("worse")

@@ -99,3 +99,10 @@ def test_holm_keeps_what_bonferroni_keeps_and_nothing_above_alpha(p_values: dict
     kept = holm(p_values)
     assert {name for name, p in p_values.items() if p <= 0.05 / len(p_values)} <= set(kept)
     assert all(p_values[name] <= 0.05 for name in kept)
+
+
+def test_an_oracle_that_has_no_score_in_a_part_makes_the_test_void() -> None:
+    undefined = Cell(name="x", score=None, note="undefined for these answers")
+    assert flaws(grade(cell(0.97, 1.0), undefined), {}, 1.0) == ("the oracle in x: undefined for these answers",)
+    assert flaws(grade(cell(0.97, 1.0), WORSE), {}, 1.0) == (f"the oracle in still: {WORSE.note}",)
+    assert flaws(grade(cell(0.97, 1.0), GATED, SILENT), {}, 1.0) == ()

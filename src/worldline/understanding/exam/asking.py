@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.world import Forecast, World
-from worldline.errors import InputError, UnreadableError
+from worldline.errors import InputError, UnreadableError, UnsupportedError
 from worldline.understanding.cases import joined
 
 BATCH: Final = 256
@@ -110,8 +110,12 @@ def counterfactuals(
 
     Raises:
         UnreadableError: the world does not predict one of `signals`.
+        UnsupportedError: it does not heed actions; whatever it answers is not its model's.
     """
     check_readable(world, signals)
+    card = world.describe()
+    if not card.heeds_actions:
+        raise UnsupportedError(f"{card.name} does not heed actions, so it cannot tell what others would have led to.")
     asked = [world.what_if(one, at, {k: v[e] for k, v in actions.items()}) for e, one in enumerate(episodes)]
     return {name: np.stack([one.signals[name] for one in asked]).astype(np.float64) for name in signals}
 

@@ -11,8 +11,9 @@ each component over all scenes of the system, and follows the true law under the
 
 A cell's score is the mean over the steps 1 to h* of (floor - loss) / floor, where the floor of each step is the member
 of the trivial bank that was best at it on the pilot. Steps at which the floor is below 5 % of the climatology are left
-out, as whole cells are elsewhere in the exam: the best trivial model is then as good as can be. Also told, not graded:
-h*, and the last step at which the lower end of a world's own skill is above 0.
+out, as whole cells are elsewhere in the exam: the best trivial model is then as good as can be, and a condition asks
+that a world is no worse than it there by 5 % of the climatology. Also told, not graded: h*, and the last step at which
+the lower end of a world's own skill is above 0.
 
 Must fail: persistence, constant velocity. Worlds learn from the logs of P2, whose episodes of 126 steps are long enough
 for it: a world with bands answers for no more steps than it was calibrated for, so a sitter calibrates 100.
@@ -30,7 +31,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.evaluation import Cell, Grade
+from worldline.contracts.evaluation import Cell, Condition, Grade
 from worldline.labs.driven import DAMPINGS
 from worldline.understanding.exam.asking import packed, unpacked
 from worldline.understanding.exam.bank import as_world, bank
@@ -117,7 +118,8 @@ class TrustedHorizon(DrivenTest):
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
         """See `ExamTest`; the module says what the cells are."""
         return Grade(
-            cells=tuple(self._cell(scenes, answers, references, system, damping) for system, damping in _cells())
+            cells=tuple(self._cell(scenes, answers, references, system, damping) for system, damping in _cells()),
+            conditions=(self._left_out(scenes, answers, references),),
         )
 
     def horizon(self, scenes: Arrays, system: str, damping: float) -> int:
@@ -149,6 +151,21 @@ class TrustedHorizon(DrivenTest):
             caption="1 is the truth, 0 the best trivial model of each step. After h* even the true law, begun with a "
             "read-out error of 1 %, is lost; what counts is the skill before it.",
             panels=tuple(panels),
+        )
+
+    def _left_out(self, scenes: Arrays, answers: Arrays, references: References) -> Condition:
+        """Where the floor is too good to be scored against, a world may only not be worse."""
+        found = []
+        for system, damping in _cells():
+            loss, floor = (self._error(scenes, one, system, damping).mean(0) for one in (answers, references.floor))
+            gated = np.flatnonzero(floor[: self.horizon(scenes, system, damping)] <= GATE)
+            place = f"{system}, damping {damping:g}, step"
+            found += [(float(loss[step] - floor[step]), f"{place} {step + 1}") for step in gated]
+        worst, where = max(found, key=lambda one: np.nan_to_num(one[0], nan=np.inf), default=(0.0, "none"))
+        return Condition(
+            name=f"at steps that are not scored the error is at most {GATE:g} of the climatology above the floor's",
+            met=worst <= GATE,
+            found=f"{rounded(worst=worst)['worst']:g} above in {where}",
         )
 
     def _cell(self, scenes: Arrays, answers: Arrays, references: References, system: str, damping: float) -> Cell:

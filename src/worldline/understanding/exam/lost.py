@@ -468,11 +468,15 @@ def _told(error: Floats, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"]
 
 
 def _ranking(doubt: Floats, error: Floats, told: Floats, level: Int[np.ndarray, "E"]) -> Statistic:
-    """The correlation of doubt and error as a share of that of `_told` and error; NaN where that is too small."""
+    """The correlation of doubt and error as a share of that of `_told` and error; NaN where that is too small.
+
+    NaN as well where any error is: ranked, it would be the smallest.
+    """
     own, best = _spearman(doubt, error, level), _possible(told, error, level)
+    known = bool(np.isfinite(error).all())
 
     def statistic(weights: Floats) -> Floats:
-        possible = best(weights)
+        possible = best(weights) if known else np.zeros(len(weights))
         return ratio(own(weights), np.where(possible >= LEAST_POSSIBLE, possible, 0.0))
 
     return statistic

@@ -37,7 +37,7 @@ _MEANINGS: Final = {
     Verdict.UNSUPPORTED: "This world lacks what the test asks for.",
     Verdict.NOT_MEASURED: "This was not measured.",
     Verdict.NOT_IDENTIFIABLE: "The logs do not tell this, whatever the model.",
-    Verdict.INCONCLUSIVE: "The interval includes both a pass and a fail.",
+    Verdict.INCONCLUSIVE: "Neither a pass nor a fail: the interval of a part holds 0, or a part has no score.",
 }
 HORIZON: Final = "horizon"
 """The raw figure h*: steps for which anybody could foretell."""
@@ -115,6 +115,8 @@ def _card_row(tests: Sequence[TestResult], section: Section) -> Html:
     found = section_weakest(tests, section)
     bound = "not graded" if found is None else f"at least {_plain(found[1].low)}"
     where = "" if found is None else f" in {found[0].code}"
+    lost = sum(one.section is section and section_weakest((one,), section) is None for one in tests)
+    where += f", {lost} not graded" if found is not None and lost else ""
     chips = [
         tag("a", {"class": f"chip {_tone(one.verdict)}", "href": f"#{one.code}"}, one.code, _verdict(one.verdict))
         for one in tests
@@ -294,7 +296,8 @@ def _reproduce(one: TestResult, command: str) -> Html:
 def _notes(result: ExamResult) -> list[Html]:
     """How to read it."""
     texts = (
-        "A score is 0 for the best trivial model and 1 for the best that can be known from the same information. "
+        "A score is 0 for the test's floor, the best of the trivial models that it names or what says nothing, and 1 "
+        "for the best that can be known from the same information. "
         "Intervals are 95 % bootstraps over whole scenes (2,000 draws). PASS needs every part above 0.5 with its whole "
         "interval and every condition met; the worst training counts.",
         "Every run also grades an oracle, which has to reach the ceiling, and models that do not understand, which "

@@ -100,7 +100,7 @@ def skill_cell(
     raw = rounded(loss=loss.mean(), floor=floor.mean(), ceiling=ceiling.mean(), marginal=size)
     apart = float(floor.mean() - ceiling.mean())
     if apart <= gate * size:
-        worse = float(loss.mean() - floor.mean()) > GATE * size
+        worse = not float(loss.mean() - floor.mean()) <= GATE * size  # so is what is not a number
         note = "gated: the best trivial model is as good as can be"
         return Cell(name=name, score=None, raw=raw, note=f"{note}; this one is worse" if worse else note)
     return cell(name, skill(loss, floor, ceiling), len(loss), raw=raw)

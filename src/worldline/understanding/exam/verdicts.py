@@ -45,13 +45,12 @@ def verdict_of(grade: Grade) -> Verdict:
     Cells that the logs do not tell count neither for nor against; where there are no others, it is NOT IDENTIFIABLE.
     """
     scores = [cell.score for cell in grade.cells if cell.score is not None]
-    undefined = [cell for cell in grade.cells if cell.score is None and not cell.note.startswith((GATED, UNKNOWABLE))]
-    worse = [cell for cell in grade.cells if cell.score is None and cell.note.endswith("worse")]
+    worse = [cell for cell in grade.cells if _is_worse(cell)]
     if grade.bugs or any(score.high <= 0 for score in scores):
         return Verdict.FAIL
     if all(cell.score is None and cell.note.startswith(UNKNOWABLE) for cell in grade.cells):
         return Verdict.NOT_IDENTIFIABLE
-    if not scores or undefined:
+    if not scores or any(_is_undefined(cell) for cell in grade.cells):
         return Verdict.INCONCLUSIVE
     met = all(condition.met for condition in grade.conditions) and not worse
     if met and all(score.low > PASS_ABOVE for score in scores):
@@ -85,6 +84,8 @@ def flaws(oracle: Grade, must_fail: Mapping[str, Grade], declared_ceiling: float
         found.append("no part of it is scored")
     elif (low := _score(best).low) < due:
         found.append(f"the oracle reaches {low:.2f} in {best.name}, {due:.2f} is due")
+    lost = [cell for cell in oracle.cells if _is_undefined(cell) or _is_worse(cell)]
+    found += [f"the oracle in {cell.name}: {cell.note}" for cell in lost]
     found += [f"the oracle does not meet: {one.name} ({one.found})" for one in oracle.conditions if not one.met]
     found += [f"the oracle has a bug: {bug}" for bug in oracle.bugs]
     for name, grade in must_fail.items():
@@ -115,6 +116,16 @@ def holm(p_values: Mapping[str, float], alpha: float = ALPHA) -> tuple[str, ...]
             break
         kept.append(name)
     return tuple(sorted(kept))
+
+
+def _is_undefined(cell: Cell) -> bool:
+    """Whether it should have a score and has none."""
+    return cell.score is None and not cell.note.startswith((GATED, UNKNOWABLE))
+
+
+def _is_worse(cell: Cell) -> bool:
+    """Whether it is gated, and yet worse than the floor."""
+    return cell.score is None and cell.note.endswith("worse")
 
 
 def _score(cell: Cell) -> Score:

@@ -1,0 +1,61 @@
+"""Processes that share the work of an exam, and outlive one that is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+
+def workers(count: int) -> ThreadPoolExecutor:
+    """`count` processes of one thread each; one alone is this one.
+
+    A process that is killed, as systems do when memory runs out, ends its own task with `ChildProcessError` and no
+    other: another takes its place.
+    """
+    return ThreadPoolExecutor(1) if count == 1 else _Processes(count)
+
+
+class _Processes(ThreadPoolExecutor):
+    """Threads, each of which hands its task to a process that has none."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self._idle = SimpleQueue[ProcessPoolExecutor]()
+        for _ in range(count):
+            self._idle.put(_process())
+
+    def submit(self, task: Callable[..., Value], /, *given: Any, **named: Any) -> Future[Value]:
+        return super().submit(self._do, partial(task, *given, **named))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        while not self._idle.empty():
+            self._idle.get().shutdown(wait)
+
+    def _do(self, task: Callable[[], Value]) -> Value:
+        process = self._idle.get()
+        try:
+            return process.submit(task).result()
+        except BrokenProcessPool as error:
+            process.shutdown()
+            process = _process()
+            raise ChildProcessError("its process was killed, as systems do when memory runs out") from error
+        finally:
+            self._idle.put(process)
+
+
+def _process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
