@@ -110,6 +110,14 @@ def test_the_picture_shows_temperatures_and_valves() -> None:
     assert 25 < changed[:, 1].mean() < 38
 
 
+def test_the_camera_shows_valves_that_act_at_once() -> None:
+    lab = DelayedActuator((0,) * 5, pictures=True)
+    lab.reset(seed=0)
+    valves = np.linspace(0, 1, 5, dtype=np.float32)
+    shown = lab.step({"valves": valves})[0]
+    np.testing.assert_array_equal(shown["camera"], lab.drawn({**shown, "valves": valves}))
+
+
 def test_a_store_can_be_recorded_and_the_lab_built_again(tmp_path: Path) -> None:
     store = worldline.record("delayed-actuator", tmp_path / "logs", num_episodes=2, max_steps=12, seed=0)
     episode = store.episode(1)

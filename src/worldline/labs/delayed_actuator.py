@@ -84,6 +84,7 @@ class DelayedActuator(Lab, Configured, Draws):
         self.action_space = gymnasium.spaces.Dict({"valves": box(0, 1, (len(NAMES),), np.float32)})
         self._excess: Floats = np.zeros(len(NAMES))
         self._pipe: Floats = np.zeros((max(self.lags), len(NAMES)))
+        self._valves: Floats = np.zeros(len(NAMES))
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -122,13 +123,14 @@ class DelayedActuator(Lab, Configured, Draws):
         given, before = options or {}, use_valves(self.np_random, SETTLED)
         self._excess = np.zeros(len(NAMES))
         self._pipe = np.zeros((max(self.lags), len(NAMES)))
+        self._valves = np.zeros(len(NAMES))
         for valves in np.array(given.get("before", before), dtype=float):
-            self._excess, self._pipe = self.move(self._excess, self._pipe, valves)
+            self._set(valves)
         return self._observe(), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One minute; no reward, no end."""
-        self._excess, self._pipe = self.move(self._excess, self._pipe, np.asarray(action["valves"], dtype=float))
+        self._set(np.asarray(action["valves"], dtype=float))
         return self._observe(), 0.0, False, False, {}
 
     def move(self, excess: Floats, pipe: Floats, valves: Floats) -> tuple[Floats, Floats]:
@@ -191,11 +193,14 @@ class DelayedActuator(Lab, Configured, Draws):
             return None
         return self.draw(shown["temperatures"].astype(float), shown["valves"].astype(float))
 
+    def _set(self, valves: Floats) -> None:
+        self._excess, self._pipe = self.move(self._excess, self._pipe, valves)
+        self._valves = np.clip(valves, 0, 1)
+
     def _observe(self) -> dict[str, Any]:
         shown: dict[str, Any] = {"temperatures": (self._excess + AMBIENT).astype(np.float32)}
         if self.pictures:
-            last = self._pipe[-1] if len(self._pipe) else np.zeros(len(NAMES))
-            shown["camera"] = self.draw(self._excess + AMBIENT, last)
+            shown["camera"] = self.draw(self._excess + AMBIENT, self._valves)
         return shown
 
 

@@ -46,6 +46,17 @@ def test_the_bank_says_what_its_members_are_called_after() -> None:
     assert not np.allclose(found["shuffled action"], truthful["puck_position"])
 
 
+def test_actions_of_a_world_that_is_alone_are_shuffled_too() -> None:
+    one = History(
+        observations={name: value[:1] for name, value in HISTORY.observations.items()},
+        actions={name: value[:1] for name, value in HISTORY.actions.items()},
+    )
+    push = {"push": FUTURE["push"][:1]}
+    worlds = (bank(EPISODES, SCHEMA)["shuffled action"], as_world(Linear.fit(EPISODES, SCHEMA)))
+    told, truthful = (means(world, one, push, signals=("puck_position",))["puck_position"] for world in worlds)
+    assert not np.allclose(told, truthful)
+
+
 def test_what_ignores_the_actions_says_so() -> None:
     assert not any(world.describe().heeds_actions for world in bank(EPISODES, SCHEMA).values())
 

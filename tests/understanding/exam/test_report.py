@@ -87,7 +87,7 @@ def test_the_card_says_how_many_are_passed_and_the_weakest_bound_of_each_section
     assert "1 of 5" in text
     assert "Cause and effect at least −0.25 in C2" in text
     assert "Time at least 0.35 in T1" in text
-    assert "It passes “Title of C1”. It fails “Title of C2”. 1 test did not hold" in text
+    assert "It passes “Title of C1”. It is above the floor in “Title of T1” without passing. It fails" in text
     assert "1 test broke." in text
 
 

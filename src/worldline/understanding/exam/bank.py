@@ -101,7 +101,7 @@ class MarginalMean(Engine):
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShuffledActions(Engine):
-    """An engine that is told the actions of another world of the batch.
+    """An engine that is told the actions of another world of the batch; where there is none, of another step.
 
     Args:
         inner: the engine.
@@ -121,6 +121,6 @@ class ShuffledActions(Engine):
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """See `Engine`; what is done is what the world before it in the batch does."""
-        rolled = {name: np.roll(value, 1, axis=0) for name, value in future.actions.items()}
+        rolled = {name: np.roll(value, 1, 0 if len(value) > 1 else 2) for name, value in future.actions.items()}
         moved = replace(future, actions=rolled)
         return self.inner.imagine(belief, moved, num_samples=num_samples, noise=noise, seed=seed)

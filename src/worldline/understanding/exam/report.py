@@ -80,10 +80,13 @@ def _top(result: ExamResult) -> Html:
 def _lede(result: ExamResult) -> str:
     """The sentence that a busy person takes away."""
     passed = [one for one in result.tests if one.code in result.passed]
+    partly = [one for one in result.tests if one.verdict is Verdict.PARTIAL]
     failed = [one for one in result.tests if one.verdict is Verdict.FAIL]
     parts = []
     if passed:
         parts.append(f"It passes {_quoted(passed)}.")
+    if partly:
+        parts.append(f"It is above the floor in {_quoted(partly)} without passing.")
     if failed:
         parts.append(f"It fails {_quoted(failed)}.")
     void = [one for one in result.tests if one.verdict is Verdict.VOID]
