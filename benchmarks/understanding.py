@@ -80,6 +80,9 @@ passed without what they ask for, that C3 asks for less than it claimed, and tha
 good. All were mended on other generators ([how](design/exam.md)), all were asked anew, and `memory`, unchanged, was
 learned anew three times: it passes 13 by the worst of the three.
 
+The next-token transformer that is told actions knows the arrow of time best of all, and of cause what it moves itself
+(C1's pusher 0.99) and most of C2, but not what is moved by that (its block 0.07): it passes no test of cause but C4.
+
 A text model (`worldline exam language`) has not sat: that takes an endpoint.
 
 """
