@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from threading import Event
 
 import pytest
 
@@ -23,3 +25,10 @@ def test_an_error_of_a_task_is_that_of_the_task() -> None:
 def test_one_worker_is_this_process() -> None:
     with workers(1) as pool:
         assert pool.submit(os.getpid).result() == os.getpid()
+
+
+def test_what_has_not_begun_is_left_undone_after_ctrl_c() -> None:
+    with suppress(KeyboardInterrupt), workers(1) as pool:
+        found = [pool.submit(Event().wait, 0.2), pool.submit(abs, -1)]
+        raise KeyboardInterrupt
+    assert found[1].cancelled()

@@ -19,10 +19,17 @@ def workers(count: int) -> ThreadPoolExecutor:
     A process that is killed, as systems do when memory runs out, ends its own task with `ChildProcessError` and no
     other: another takes its place.
     """
-    return ThreadPoolExecutor(1) if count == 1 else _Processes(count)
+    return _Threads(1) if count == 1 else _Processes(count)
 
 
-class _Processes(ThreadPoolExecutor):
+class _Threads(ThreadPoolExecutor):
+    """Where an error ends the block that it is for, such as Ctrl-C, what has not begun is left undone."""
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.shutdown(cancel_futures=kind is not None)
+
+
+class _Processes(_Threads):
     """Threads, each of which hands its task to a process that has none."""
 
     def __init__(self, count: int) -> None:
