@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from worldline.contracts.episode import Episode
-from worldline.engines.trivial import Persistence
+from worldline.engines.trivial import Linear
 from worldline.errors import UnsupportedError
 from worldline.labs.playing import explore
 from worldline.registry import load, names
@@ -57,7 +57,7 @@ def test_no_world_is_told_the_seed_of_a_scene(code: str, shown: list[Episode]) -
     worlds = {}
     for one in test.curricula():
         lab = one.make_lab()
-        worlds[one.name] = as_world(Persistence.fit([explore(lab, n, one.num_steps) for n in range(2)], lab.schema))
+        worlds[one.name] = as_world(Linear.fit([explore(lab, n, one.num_steps) for n in range(2)], lab.schema))
     with suppress(UnsupportedError):  # what is not calibrated says so once it has been shown the episode
         test.ask(worlds, test.generate(5))
     assert all(episode.seed is None for episode in shown)

@@ -26,7 +26,7 @@ from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import CAMERA
 from worldline.labs.hidden_mover import HiddenMover
 from worldline.labs.playing import explore
-from worldline.labs.wind import Wind
+from worldline.labs.two_rooms import TwoRooms
 from worldline.registry import load, names
 from worldline.understanding.exam.asking import history_of
 from worldline.understanding.exam.contract import ExamTest, Pool
@@ -227,8 +227,8 @@ def test_every_verb_is_asked_from_behind_the_camera() -> None:
 
 def test_what_cannot_be_drawn_is_refused() -> None:
     nothing = History(observations={}, actions={})
-    with pytest.raises(ConfigError, match="Wind cannot draw"):
-        pictured(nothing, Wind())
+    with pytest.raises(ConfigError, match="TwoRooms cannot draw"):
+        pictured(nothing, TwoRooms())
     with pytest.raises(InputError, match="no vector to draw"):
         pictured(nothing, HiddenMover(pictures=True))
     with pytest.raises(InputError, match="fleet is no curriculum of T2"):
