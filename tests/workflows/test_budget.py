@@ -70,6 +70,7 @@ def test_a_batch_in_four_pieces_is_four_times_the_work(logs: Store, counter: Cou
     assert set(counter.sizes[:-1]) == {16 // accumulate}
 
 
+@pytest.mark.slow
 def test_batch_normalisation_takes_four_losses_a_check_and_fifty_in_the_end(tmp_path: Path, counter: Counter) -> None:
     seen = record(TwoRooms(), tmp_path / "store", num_episodes=10, max_steps=12, seed=0)
     planned = pixels(seen)

@@ -160,6 +160,7 @@ def test_the_best_of_several_seeds_is_kept_and_all_are_told(logs: Store, tmp_pat
     assert {file.name for file in (tmp_path / "world.log").iterdir()} == {f"world-seed{n}.jsonl" for n in (4, 5, 6)}
 
 
+@pytest.mark.slow
 def test_of_several_seeds_those_that_were_not_begun_start_afresh(logs: Store, tmp_path: Path, tiny: Make) -> None:
     updates: list[int] = []
 

@@ -26,6 +26,7 @@ def test_the_oracle_holds_and_what_must_fail_does(pool: Pool, seed: int) -> None
     assert examine(KnowsWhenLost(pool=pool), seed, {"logs": logs}).flaws == ()
 
 
+@pytest.mark.slow
 def test_a_trivial_model_with_the_toolkits_trust_has_nothing_of_its_own() -> None:
     """Trust fits a regression of its own, whatever the model: most of what it tells is no model's merit."""
     lab = puck(Pool.REPORT)

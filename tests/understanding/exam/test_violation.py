@@ -226,6 +226,7 @@ class Looks(Engine):
         return Samples(signals={name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
 
 
+@pytest.mark.slow
 def test_who_sees_pictures_gets_them_and_no_vectors() -> None:
     test = ViolationOfExpectation(num_quadruplets=4, pixels=True)
     engine = Looks(test.curricula()[0].make_lab().schema)
