@@ -312,7 +312,7 @@ def main() -> None:
         kind = found.setdefault(seen, {})
         kind[name] = joined(kind.get(name), stored(measured))
         found[seen] = kind = {name: kind[name] for name in sitters if name in kind}  # in the order of the table
-        result.write_text(json.dumps(found, indent=1) + "\n")
+        result.write_text(json.dumps(found) + "\n")
     written.write_text(page(found))
     broken = [name for name, row in kind.items() for one in row["tests"] if one["verdict"] == Verdict.ERROR]
     print(f"\nwritten to {written}{'; tests that broke: ' + ', '.join(broken) if broken else ''}")
