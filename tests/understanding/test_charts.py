@@ -146,3 +146,9 @@ def test_what_lies_nowhere_is_left_out(beyond: float, equal: bool) -> None:
     drawn = line_chart(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], equal=equal))
     assert "nan" not in re.findall(r'd="([^"]*)"', drawn)[-1]
     assert len(re.findall("M", re.findall(r'class="line world" d="([^"]*)"', drawn)[-1])) == 2
+
+
+def test_a_line_that_lies_nowhere_still_has_an_axis() -> None:
+    line = Line(label="way", x=(math.nan, math.nan), y=(0.0, 1.0), style="world")
+    drawn = line_chart(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line]))
+    assert "x-tick" in drawn

@@ -376,3 +376,19 @@ def test_damaged_answers_are_named(sit: Sit, damage: bytes | None) -> None:
 def test_a_folder_without_an_exam_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no exam"):
         read_exam(tmp_path)
+
+
+def test_the_command_that_repeats_an_exam_leaves_the_place_to_who_repeats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["exam", "persistence", "--tests", "C3", "--out", str(tmp_path / "exam"), f"--json={tmp_path / 'a.json'}"]
+    monkeypatch.setattr("sys.argv", ["worldline", *given])
+    kept: list[str] = []
+
+    def run(*_: object, command: str, **__: object) -> None:
+        kept.append(command)
+        raise InputError("enough")
+
+    monkeypatch.setattr("worldline.workflows.exam.exam", run)
+    CliRunner().invoke(app, given)
+    assert kept == ["worldline exam persistence --tests C3"]

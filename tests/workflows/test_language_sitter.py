@@ -213,6 +213,8 @@ def test_without_an_endpoint_all_sixteen_are_not_measured(tmp_path: Path) -> Non
         (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--prices", "3"), "--prices"),
         (("language", "--endpoint", "http://localhost:1/v1", "--endpoint-model", "m", "--max-cost", "3"), "prices"),
         (("persistence", "--endpoint-model", "m"), "asks none"),
+        (("persistence", "--max-requests", "5"), "asks none"),
+        (("persistence", "--max-cost", "5"), "asks none"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_before_anything_is_done(

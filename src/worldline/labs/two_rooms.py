@@ -3,10 +3,10 @@
     place' = place + move, px
 
 up to the first thing that it touches on the way, and from there on along that (swept collision), so a wall cannot be
-jumped however long the step. A move is at most `MAX_MOVE` px along each axis in a step of 1 s.
+jumped however long the step. A move is at most `MAX_MOVE` px along each axis.
 
-Nothing is hidden: the picture shows dot, wall and door. Where the wall is random, wall and door are drawn anew for each
-episode, and no vector tells them.
+Nothing is hidden: `camera` shows, and `position` and `wall` tell, where dot, wall and door are. Where walls are random,
+wall and door are drawn anew for each episode.
 """
 
 from __future__ import annotations

@@ -45,14 +45,13 @@ def verdict_of(grade: Grade) -> Verdict:
     Cells that the logs do not tell count neither for nor against; where there are no others, it is NOT IDENTIFIABLE.
     """
     scores = [cell.score for cell in grade.cells if cell.score is not None]
-    worse = [cell for cell in grade.cells if _is_worse(cell)]
     if grade.bugs or any(score.high <= 0 for score in scores):
         return Verdict.FAIL
     if all(cell.score is None and cell.note.startswith(UNKNOWABLE) for cell in grade.cells):
         return Verdict.NOT_IDENTIFIABLE
     if not scores or any(_is_undefined(cell) for cell in grade.cells):
         return Verdict.INCONCLUSIVE
-    met = all(condition.met for condition in grade.conditions) and not worse
+    met = all(condition.met for condition in grade.conditions) and not any(_is_worse(cell) for cell in grade.cells)
     if met and all(score.low > PASS_ABOVE for score in scores):
         return Verdict.PASS
     return Verdict.PARTIAL if all(score.low > 0 for score in scores) else Verdict.INCONCLUSIVE
