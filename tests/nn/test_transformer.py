@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from torch import Tensor
 
 from worldline.errors import ConfigError
-from worldline.nn.transformer import CausalTransformer
+from worldline.nn.transformer import Cache, CausalTransformer
 
 
 def network(*, condition: int = 0, span: int = 4, depth: int = 2) -> CausalTransformer:
@@ -29,6 +32,40 @@ def test_stepping_with_a_cache_gives_what_one_pass_gives(condition: int, pieces:
         parts.append(part)
         first += size
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [[[0, 0, 1, 1], [0, 1, 2, 3]], [[1, 1, 0, 0], [0, 1, 1, 2]], [[0, 1], [0, 0, 0, 1, 1, 1]], [[2, 0, 0], [1, 1]]],
+    ids=["groups", "then unequal", "then groups", "unequal"],
+)
+@pytest.mark.parametrize("condition", [0, 3])
+def test_entries_that_are_chosen_more_than_once_go_on_each_by_itself(chosen: list[list[int]], condition: int) -> None:
+    """What they have in common is held once, and none can tell; spans of 6 lose some of it and then all."""
+    made, steer = network(condition=condition, span=6), partial(torch.randn, generator=torch.Generator().manual_seed(1))
+
+    def told(cache: Cache | None, story: Tensor, tokens: Tensor) -> tuple[Tensor, Cache, Tensor]:
+        """Goes on by some tokens; the last also from the whole story, without a cache."""
+        story = torch.cat([story, tokens], 1)
+        read, cache = made(*_split(tokens, condition), cache)
+        torch.testing.assert_close(
+            read, made(*_split(story, condition))[0][:, -tokens.shape[1] :], rtol=1e-4, atol=1e-5
+        )
+        return read, cache, story
+
+    story = steer(3, 0, 16 + condition)
+    _, cache, story = told(None, story, steer(3, 4, 16 + condition))
+    for index in map(torch.tensor, chosen):
+        cache, story = cache.select(index), story[index]
+        for steps in (1, 2, 1):
+            _, cache, story = told(cache, story, steer(len(story), steps, 16 + condition))
+
+
+def test_what_futures_have_in_common_is_held_once() -> None:
+    made = network(span=8)
+    _, cache = made(torch.randn(3, 5, 16))
+    many = cache.select(torch.arange(3).repeat_interleave(100))
+    assert sum(keys.numel() for keys, _ in (*many.past, *many.kept)) == sum(keys.numel() for keys, _ in cache.kept)
 
 
 def test_it_sees_its_span_and_nothing_ahead() -> None:
@@ -58,3 +95,7 @@ def test_order_matters() -> None:
 def test_a_width_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of twice"):
         CausalTransformer(width=10, depth=1, num_heads=3, span=2)
+
+
+def _split(both: Tensor, condition: int) -> tuple[Tensor, Tensor | None]:
+    return both[..., :16], both[..., 16:] if condition else None

@@ -508,6 +508,20 @@ def test_causes_are_stored_with_the_calibration_and_may_be_left_out() -> None:
     assert Calibration.from_arrays(without_causes.to_arrays()).causes is None
 
 
+def test_who_heeds_no_actions_says_that_others_change_nothing() -> None:
+    """A line that is found beside it would heed them, and answer for a model that does not."""
+    held, toy = TOY.episodes(100, 24, seed=1), TOY.episodes(1, 24, seed=2)[0]
+    still = Persistence.fit(held, TOY.schema)
+    calibration = calibrate(still, held, horizon=4, num_windows=1, seed=0)
+    assert calibration.causes is None
+    world = LocalWorld(still, calibration, CrossEntropy())
+    assert "abducts" not in world.describe().abilities
+    found = world.what_if(toy, 4, pushes(0, 3))
+    assert found.abduction is Abduction.NONE
+    assert "persistence does not heed actions, so to it others change nothing" in found.reason
+    np.testing.assert_array_equal(found.signals["position"], found.factual["position"])
+
+
 def test_an_engine_that_nothing_can_be_inferred_with_has_no_causes(linear: Linear) -> None:
     toy = Integrator(noise=0.1)
     engine = Persistence.fit(toy.episodes(4, 12, seed=0), toy.schema)

@@ -7,7 +7,7 @@ one pass over the whole sequence gives, however long it grows. Sources: RoFormer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -16,70 +16,105 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from worldline.errors import ConfigError
 
+Pair = tuple[Tensor, Tensor]
+"""Keys and values."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
     """What the transformer keeps of the steps so far: of each layer the last keys and values.
 
+    Entries that go on from the same past, such as the futures of one world, hold it once: R entries, one after the
+    other, have a past in common, and each keeps what came since.
+
     Args:
-        kept: per layer keys and values [B, heads, C, size], C below the span.
+        past: per layer [B / R, heads, P, size] of what is in common; empty where nothing is.
+        kept: per layer [B, heads, C, size] of what came since; P + C is below the span.
         position: steps so far.
     """
 
-    kept: tuple[tuple[Tensor, Tensor], ...] = ()
+    past: tuple[Pair, ...] = ()
+    kept: tuple[Pair, ...] = ()
     position: int = 0
 
     def select(self, index: Tensor) -> Cache:
         """The cache of the batch entries in `index`."""
-        return Cache(kept=tuple((keys[index], values[index]) for keys, values in self.kept), position=self.position)
+        if not self.kept:
+            return self
+        groups, counts = torch.unique_consecutive(index // self._repeats, return_counts=True)
+        if (counts * len(groups) != len(index)).any():  # runs of several lengths
+            return Cache(kept=_pick(self._whole(), index), position=self.position)
+        if self.past or len(groups) == len(index):
+            return replace(self, past=_pick(self.past, groups), kept=_pick(self.kept, index))
+        none = tuple((keys[:, :, :0], values[:, :, :0]) for keys, values in self.kept)
+        return replace(self, past=_pick(self.kept, groups), kept=_pick(none, index))
+
+    @property
+    def _repeats(self) -> int:
+        return len(self.kept[0][0]) // len(self.past[0][0]) if self.past else 1
+
+    def _whole(self) -> tuple[Pair, ...]:
+        """Per layer what each entry looks back on."""
+        if not self.past:
+            return self.kept
+        pairs = zip(self.past, self.kept, strict=True)
+        return tuple(
+            (_joined(past[0], kept[0], self._repeats), _joined(past[1], kept[1], self._repeats)) for past, kept in pairs
+        )
 
 
 class Block(nn.Module):
     """Attention and a two-layer network, each added to what comes in; steered by a condition where there is one."""
 
-    def __init__(self, *, width: int, num_heads: int, condition: int, dropout: float) -> None:
+    def __init__(self, *, width: int, num_heads: int, condition: int) -> None:
         super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads = num_heads
         self.before_attention = nn.LayerNorm(width, elementwise_affine=condition == 0)
         self.before_mlp = nn.LayerNorm(width, elementwise_affine=condition == 0)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.drop = nn.Dropout(dropout)
         self.steer = nn.Linear(condition, 6 * width) if condition else None
         if self.steer is not None:
             nn.init.zeros_(self.steer.weight)
             nn.init.zeros_(self.steer.bias)
 
     def forward(
-        self, tokens: Tensor, condition: Tensor | None, kept: tuple[Tensor, Tensor] | None, turn: Tensor, span: int
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The tokens one layer up, and the keys and values to keep."""
+        self, tokens: Tensor, condition: Tensor | None, past: Pair | None, kept: Pair | None, turn: Tensor, span: int
+    ) -> tuple[Tensor, Pair | None, Pair]:
+        """The tokens one layer up, and the keys and values to keep, in common and of each."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
         if self.steer is not None:
             assert condition is not None
             shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.steer(condition).chunk(6, -1)
-        attended, keep = self._attend(self.before_attention(tokens) * (1 + scale) + shift, kept, turn, span)
-        tokens = tokens + gate * self.drop(attended)
+        steered = self.before_attention(tokens) * (1 + scale) + shift
+        attended, past, kept = self._attend(steered, past, kept, turn, span)
+        tokens = tokens + gate * attended
         inner = self.mlp(self.before_mlp(tokens) * (1 + scale_mlp) + shift_mlp)
-        return tokens + gate_mlp * self.drop(inner), keep
+        return tokens + gate_mlp * inner, past, kept
 
     def _attend(
-        self, tokens: Tensor, kept: tuple[Tensor, Tensor] | None, turn: Tensor, span: int
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, tokens: Tensor, past: Pair | None, kept: Pair | None, turn: Tensor, span: int
+    ) -> tuple[Tensor, Pair | None, Pair]:
         steps = tokens.shape[1]
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key = _rotate(query, turn), _rotate(key, turn)
+        query, key, value = _precise(_rotate(query, turn)), _precise(_rotate(key, turn)), _precise(value)
         if kept is not None:
-            key = torch.cat([kept[0].to(key.dtype), key], 2)
-            value = torch.cat([kept[1].to(value.dtype), value], 2)
-        ahead = torch.arange(key.shape[2]) - torch.arange(key.shape[2] - steps, key.shape[2])[:, None]
+            key, value = torch.cat([kept[0], key], 2), torch.cat([kept[1], value], 2)
+        common = 0 if past is None else past[0].shape[2]
+        length = common + key.shape[2]
+        ahead = torch.arange(length) - torch.arange(length - steps, length)[:, None]
         seen = ((ahead <= 0) & (ahead > -span)).to(tokens.device)
-        found = scaled_dot_product_attention(
-            query, key, value, attn_mask=seen, dropout_p=self.dropout if self.training else 0.0
-        )
-        first = max(0, key.shape[2] - (span - 1))
-        return self.out(found.transpose(1, 2).flatten(2)), (key[:, :, first:], value[:, :, first:])
+        with torch.autocast(tokens.device.type, enabled=False):
+            if past is None:
+                found = scaled_dot_product_attention(query, key, value, attn_mask=seen)
+            else:
+                found = _attend_in_common(query, past, (key, value), seen)
+        old = max(0, length - (span - 1))
+        if past is not None:
+            past = None if old >= common else (past[0][:, :, old:], past[1][:, :, old:])
+        own = max(0, old - common)
+        return self.out(found.transpose(1, 2).flatten(2)), past, (key[:, :, own:], value[:, :, own:])
 
 
 class CausalTransformer(nn.Module):
@@ -91,19 +126,14 @@ class CausalTransformer(nn.Module):
         num_heads: of attention.
         span: steps that attention reaches, this one among them, at least 1.
         condition: size of the condition that steers each step, 0 for none.
-        dropout: share that is dropped in training; drawn from torch's global generator.
     """
 
-    def __init__(
-        self, *, width: int, depth: int, num_heads: int, span: int, condition: int = 0, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, *, width: int, depth: int, num_heads: int, span: int, condition: int = 0) -> None:
         super().__init__()
         if width % (2 * num_heads):
             raise ConfigError(f"width {width} must be a multiple of twice the number of heads, {2 * num_heads}.")
         self.span, self.size = span, width // num_heads
-        self.blocks = nn.ModuleList(
-            Block(width=width, num_heads=num_heads, condition=condition, dropout=dropout) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(width=width, num_heads=num_heads, condition=condition) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -121,12 +151,15 @@ class CausalTransformer(nn.Module):
         """
         before = cache if cache is not None else Cache()
         turn = _angles(before.position, tokens.shape[1], self.size).to(tokens.device)
-        kept = []
+        pasts, kepts = [], []
         for number, block in enumerate(self.blocks):
-            last = before.kept[number] if before.kept else None
-            tokens, keep = block(tokens, condition, last, turn, self.span)
-            kept.append(keep)
-        return self.norm(tokens), Cache(kept=tuple(kept), position=before.position + tokens.shape[1])
+            past = before.past[number] if before.past else None
+            kept = before.kept[number] if before.kept else None
+            tokens, past, kept = block(tokens, condition, past, kept, turn, self.span)
+            kepts.append(kept)
+            pasts += [past] if past is not None else []
+        position = before.position + tokens.shape[1]
+        return self.norm(tokens), Cache(past=tuple(pasts), kept=tuple(kepts), position=position)
 
 
 def _angles(first: int, steps: int, size: int) -> Float[Tensor, "T half"]:
@@ -139,3 +172,36 @@ def _rotate(vectors: Tensor, turn: Tensor) -> Tensor:
     left, right = vectors.chunk(2, -1)
     sine, cosine = turn.sin().to(vectors.dtype), turn.cos().to(vectors.dtype)
     return torch.cat([left * cosine - right * sine, left * sine + right * cosine], -1)
+
+
+def _precise(values: Tensor) -> Tensor:
+    """In float32 at least: torch's attention in bfloat16 takes up to six times as long on a processor to learn from."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _attend_in_common(query: Tensor, past: Pair, own: Pair, seen: Tensor) -> Tensor:
+    """Attention of [B, heads, T, size] to what several entries have in common, by one product, and to their own."""
+    groups, (keys, values) = len(past[0]), own
+    query = query * query.shape[-1] ** -0.5
+
+    def gather(each: Tensor) -> Tensor:
+        """[B, heads, T, n] to [B / R, heads, R * T, n]."""
+        return each.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2, 3)
+
+    def spread(together: Tensor) -> Tensor:
+        """The way back."""
+        return together.unflatten(2, (-1, query.shape[2])).transpose(1, 2).flatten(0, 1)
+
+    common = spread(gather(query) @ past[0].transpose(-1, -2))
+    scores = torch.cat([common, query @ keys.transpose(-1, -2)], -1)
+    shares = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    first, rest = shares.split([common.shape[-1], keys.shape[2]], -1)
+    return spread(gather(first) @ past[1]) + rest @ values
+
+
+def _pick(pairs: tuple[Pair, ...], index: Tensor) -> tuple[Pair, ...]:
+    return tuple((keys[index], values[index]) for keys, values in pairs)
+
+
+def _joined(past: Tensor, kept: Tensor, repeats: int) -> Tensor:
+    return torch.cat([past.repeat_interleave(repeats, 0), kept], 2)

@@ -187,6 +187,8 @@ def obstacle(card: Card) -> str:
             return f"{card.name} takes {name!r}, which is {_KINDS[kind]}, so that no noise can be inferred. {fix}"
         if name not in card.predicts:
             return f"{card.name} takes {name!r} and does not predict it, so other actions cannot be followed. {fix}"
+    if not card.heeds_actions:
+        return f"{card.name} does not heed actions, so to it others change nothing. Ask a world that does"
     return ""
 
 
