@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from worldline.errors import InputError
 from worldline.labs.driven import STEP_S
-from worldline.labs.two_bodies import TwoBodies
+from worldline.labs.playing import explore
+from worldline.labs.two_bodies import FAR, TwoBodies
 
 
 @settings(max_examples=25, deadline=None)
@@ -68,8 +69,15 @@ def test_both_are_drawn_where_they_are() -> None:
     picture = lab.drawn(shown).astype(int)
     for excess, place in (((0, 2), (1.0, -1.0)), ((2, 0), (-1.5, 0.5))):
         seen = (picture[..., excess[0]] - picture[..., excess[1]] > 60).nonzero()
-        x, y = (seen[1].mean() + 0.5) / 12.8 - 2.5, 2.5 - (seen[0].mean() + 0.5) / 12.8
-        np.testing.assert_allclose([x, y], place, atol=0.08)
+        x, y = (seen[1].mean() + 0.5) * FAR / 32 - FAR, FAR - (seen[0].mean() + 0.5) * FAR / 32
+        np.testing.assert_allclose([x, y], place, atol=0.1)
+
+
+def test_whoever_pushes_at_random_stays_in_the_picture() -> None:
+    """In all but a few steps: a world of pictures is asked where the bodies are, and cannot say it of what is gone."""
+    walks = [explore(TwoBodies(), seed, 126) for seed in range(40)]
+    reached = np.abs([walk.observations["driven_position"] for walk in walks]).max(-1)
+    assert (reached > FAR).mean() < 0.01
 
 
 @pytest.mark.parametrize("settings", [{"masses": (0.0, 1.0)}, {"strength": -1.0}, {"softening": 0.0}, {"trap": -1.0}])

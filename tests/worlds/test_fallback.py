@@ -273,7 +273,7 @@ def test_bands_are_left_out_where_one_of_those_who_answer_has_none(world: LocalW
 def test_the_card_says_what_all_can_and_who_is_asked(world: LocalWorld, still: LocalWorld) -> None:
     card = world.describe()
     dear = replace(card, call=CallCost(latency_s=0.5, price=0.02, currency="USD"), abilities=("reaches",), context=3)
-    found = FallbackWorld([Odd(world, dear), still]).describe()
+    found = FallbackWorld([Odd(world, dear), Odd(still, replace(still.describe(), abilities=("abducts",)))]).describe()
     assert (found.engine, found.schema, found.predicts, found.context) == ("fallback", card.schema, ("position",), 3)
     assert found.call == dear.call
     assert found.abilities == ("abducts", "reaches")

@@ -37,6 +37,8 @@ MAX_PUSH: Final = 1.5
 START_SPREAD: Final = (0.6, 0.6)
 """Deviation of each first position, m, and velocity, m/s, in each component."""
 LEAPS: Final = 8
+FAR: Final = 4.5
+"""Of a picture's edge from the trap, m; pushed at random, the driven body is beyond it in two steps of 1,000."""
 TOWARDS: Final = np.array([[1.0], [-1.0]])
 """Which way each body is pulled, along the line from the driven to the free one."""
 
@@ -145,7 +147,7 @@ class TwoBodies(Driven):
 
     def paint(self, state: Float[np.ndarray, "D"], paper: Colour) -> UInt8[np.ndarray, "64 64 3"]:
         """The driven body red, the free one blue; the heavier, the larger."""
-        picture = Picture(-2.5, 2.5, paper)
+        picture = Picture(-FAR, FAR, paper)
         for first, mass, colour in ((4, self.masses[1], BLUE), (0, self.masses[0], RED)):
             picture.disc(float(state[first]), float(state[first + 1]), 0.26 * mass**0.5, colour)
         return picture.pixels()
