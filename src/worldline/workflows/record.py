@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
@@ -25,7 +26,8 @@ from worldline.workflows.policies import Act, policies_for
 from worldline.workflows.recorder import Transcript, recorded_schema
 
 Array = NDArray[np.generic]
-_Lanes = SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any]
+_Step = tuple[Any, float, bool, bool]
+"""What was shown, the reward, whether the episode was terminated and whether it was truncated."""
 
 
 def record(
@@ -80,7 +82,7 @@ def record(
             stack.callback(first.close)
         actors = policies_for(policy, first, min(num_envs, num_episodes))
         schema = schema or recorded_schema(first)
-        lanes = _lanes(first, make_one, len(actors), processes)
+        lanes = _AtOnce(make_one, len(actors)) if processes else _InTurn(first, make_one, len(actors))
         stack.callback(lanes.close)
         name = environment if isinstance(environment, str) else type(first.unwrapped).__name__
         chosen = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
@@ -128,16 +130,90 @@ def make(name: str, env_kwargs: Mapping[str, Any] | None = None) -> AnyEnv:
         raise InputError(f"{name} cannot be made with {given}: {error}. Correct its settings.") from error
 
 
-class _Lane(gymnasium.Wrapper[Any, Any, Any, Any]):
+class _Lanes(ABC):
+    """Environments side by side that are reset when we say so.
+
+    With Gymnasium's own ways of resetting, a step would ignore its action, or hide the last observation of an episode.
+    """
+
+    @abstractmethod
+    def reset(self, seeds: Sequence[int | None], ended: Sequence[bool]) -> Sequence[Any]:
+        """What each lane shows once those that `ended` and have a seed were reset; without one they rest."""
+
+    @abstractmethod
+    def step(self, actions: Sequence[Any]) -> Sequence[_Step]:
+        """A step of every lane that has an action; what is told of others means nothing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes the environments that were made here."""
+
+
+class _InTurn(_Lanes):
+    """In this process: the environment that is there, and others like it."""
+
+    def __init__(self, first: AnyEnv, make_one: Callable[[], AnyEnv], num_lanes: int) -> None:
+        self._environments = [first, *(make_one() for _ in range(num_lanes - 1))]
+        self._last: list[_Step] = [(None, 0.0, False, False)] * num_lanes
+
+    def reset(self, seeds: Sequence[int | None], ended: Sequence[bool]) -> Sequence[Any]:
+        del ended
+        for lane, seed in enumerate(seeds):
+            if seed is not None:
+                self._last[lane] = (self._environments[lane].reset(seed=seed)[0], 0.0, False, False)
+        return [shown for shown, *_ in self._last]
+
+    def step(self, actions: Sequence[Any]) -> Sequence[_Step]:
+        for lane, action in enumerate(actions):
+            if action is not None:
+                shown, reward, terminated, truncated, _ = self._environments[lane].step(action)
+                self._last[lane] = (shown, float(reward), bool(terminated), bool(truncated))
+        return [*self._last]
+
+    def close(self) -> None:
+        for environment in self._environments[1:]:
+            environment.close()
+
+
+class _AtOnce(_Lanes):
+    """Each in a process of its own.
+
+    Passing a step between processes costs about 0.2 ms: Pendulum runs 7 times as fast in one process, a simulator of
+    10 ms a step twice as fast in processes on two cores. So it is for the user to say.
+    """
+
+    def __init__(self, make_one: Callable[[], AnyEnv], num_lanes: int) -> None:
+        self._vector: AsyncVectorEnv[Any, Any] = AsyncVectorEnv(
+            [lambda: _Resting(make_one())] * num_lanes, autoreset_mode=AutoresetMode.DISABLED
+        )
+
+    def reset(self, seeds: Sequence[int | None], ended: Sequence[bool]) -> Sequence[Any]:
+        batch, _ = self._vector.reset(seed=[*seeds], options={"reset_mask": np.array(ended)})
+        return list(iterate(self._vector.observation_space, batch))
+
+    def step(self, actions: Sequence[Any]) -> Sequence[_Step]:
+        some = next(action for action in actions if action is not None)  # for those that rest
+        space = self._vector.single_action_space
+        empty: Any = create_empty_array(space, len(actions))
+        given = concatenate(space, [some if action is None else action for action in actions], empty)
+        batch, rewards, terminated, truncated, _ = self._vector.step(given)
+        shown = iterate(self._vector.observation_space, batch)
+        told = zip(shown, rewards.tolist(), terminated.tolist(), truncated.tolist(), strict=True)
+        return [(one, float(reward), over, cut) for one, reward, over, cut in told]
+
+    def close(self) -> None:
+        self._vector.close()
+
+
+class _Resting(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment beside others. A reset without a seed lets it rest, until the next one with a seed.
 
     A vector environment steps all or none. Resting makes no steps up for those that have no episode left, and what
     the environment tells beyond the store is left out, because batching it can fail.
     """
 
-    def __init__(self, env: AnyEnv, *, leave_open: bool) -> None:
+    def __init__(self, env: AnyEnv) -> None:
         super().__init__(env)
-        self._leave_open = leave_open
         self._rests = True
         self._shown: Any = None
 
@@ -158,10 +234,6 @@ class _Lane(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._shown, reward, terminated, truncated, _ = self.env.step(action)
         return self._shown, reward, terminated, truncated, {}
 
-    def close(self) -> None:
-        if not self._leave_open:
-            super().close()
-
 
 class _Seat:
     """Who acts in a lane, and what has happened there.
@@ -177,8 +249,6 @@ class _Seat:
         self._row: dict[str, Array] = {}
         self.number: int | None = None
         """Of the episode that is under way; None if there is none."""
-        self.action: Any = None
-        """The last one; kept while the lane rests, because the others' steps need one from here too."""
 
     def begin(self, observation: Any, seed: int, reset_seed: int) -> None:
         assert self.number is not None
@@ -186,9 +256,10 @@ class _Seat:
         self._transcript.begin(observation, reset_seed)
         self._policy.reset(self._generator)
 
-    def act(self, observation: Any) -> None:
+    def act(self, observation: Any) -> Any:
+        """The action as it is stored, for the environment."""
         self._row = self._transcript.read_action(self._policy.act(observation, self._generator))
-        self.action = self._transcript.executed(self._row)
+        return self._transcript.executed(self._row)
 
     def add(self, reward: float, observation: Any) -> int:
         """How many steps there are now."""
@@ -199,57 +270,42 @@ class _Seat:
         return self._transcript.episode(terminated=terminated, truncated=truncated)
 
 
-def _lanes(first: AnyEnv, make_one: Callable[[], AnyEnv], num_lanes: int, processes: bool) -> _Lanes:
-    """`num_lanes` environments that are reset when we say so.
-
-    With the other modes of resetting, a step would ignore its action, or hide the last observation of an episode.
-    """
-
-    def another() -> AnyEnv:
-        return _Lane(make_one(), leave_open=False)
-
-    # Passing a step between processes costs about 0.2 ms: Pendulum runs 7 times as fast in one process, a simulator
-    # of 10 ms a step twice as fast in processes on two cores. So it is for the user to say.
-    if processes:
-        return AsyncVectorEnv([another] * num_lanes, autoreset_mode=AutoresetMode.DISABLED)
-    own = [lambda: _Lane(first, leave_open=True)]
-    return SyncVectorEnv([*own, *[another] * (num_lanes - 1)], autoreset_mode=AutoresetMode.DISABLED)
-
-
 def _run(
     lanes: _Lanes, seats: Sequence[_Seat], num_episodes: int, max_steps: int, seed: int
 ) -> Iterator[tuple[int, Episode]]:
     """Each episode with its number, as they end."""
     numbers = iter(range(num_episodes))
-    ended = np.ones(len(seats), np.bool_)
+    ended = [True] * len(seats)
     while True:
-        if ended.any():
+        if any(ended):
             for seat, over in zip(seats, ended, strict=True):
                 seat.number = next(numbers, None) if over else seat.number
             if all(seat.number is None for seat in seats):
                 return
             shown = _begin(lanes, seats, ended, seed)
-        for seat, observation in zip(seats, shown, strict=True):
+        actions = [
+            None if seat.number is None else seat.act(observation)
+            for seat, observation in zip(seats, shown, strict=True)
+        ]
+        steps = lanes.step(actions)
+        shown = [observation for observation, *_ in steps]
+        ended = [False] * len(seats)
+        for lane, (seat, (observation, reward, terminated, truncated)) in enumerate(zip(seats, steps, strict=True)):
             if seat.number is not None:
-                seat.act(observation)
-        empty: Any = create_empty_array(lanes.single_action_space, len(seats))
-        actions = concatenate(lanes.single_action_space, [seat.action for seat in seats], empty)
-        batch, rewards, terminated, truncated, _ = lanes.step(actions)
-        shown, ended = list(iterate(lanes.observation_space, batch)), terminated | truncated
-        for lane, (seat, observation) in enumerate(zip(seats, shown, strict=True)):
-            if seat.number is not None:
-                ended[lane] |= seat.add(rewards[lane], observation) >= max_steps
+                ended[lane] = seat.add(reward, observation) >= max_steps or terminated or truncated
                 if ended[lane]:
-                    yield seat.number, seat.episode(bool(terminated[lane]), bool(truncated[lane]))
+                    yield seat.number, seat.episode(terminated, truncated)
 
 
-def _begin(lanes: _Lanes, seats: Sequence[_Seat], ended: Array, seed: int) -> list[Any]:
+def _begin(lanes: _Lanes, seats: Sequence[_Seat], ended: Sequence[bool], seed: int) -> Sequence[Any]:
     """What every lane shows once those that `ended` were reset, or put to rest where no episode is left."""
-    seeds = [None if seat.number is None else _reset_seed(seed, seat.number) for seat in seats]
-    batch, _ = lanes.reset(seed=seeds, options={"reset_mask": ended})
-    shown = list(iterate(lanes.observation_space, batch))
-    for seat, observation, over, reset_seed in zip(seats, shown, ended, seeds, strict=True):
-        if over and reset_seed is not None:
+    seeds = [
+        _reset_seed(seed, seat.number) if over and seat.number is not None else None
+        for seat, over in zip(seats, ended, strict=True)
+    ]
+    shown = lanes.reset(seeds, ended)
+    for seat, observation, reset_seed in zip(seats, shown, seeds, strict=True):
+        if reset_seed is not None:
             seat.begin(observation, seed, reset_seed)
     return shown
 
