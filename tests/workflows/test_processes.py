@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from contextlib import suppress
 from threading import Event
 
@@ -15,6 +17,23 @@ def test_a_process_that_is_killed_takes_its_own_task_with_it_and_no_other() -> N
         with pytest.raises(ChildProcessError, match="memory"):
             found.pop(1).result()
         assert [one.result() for one in found] == [1, 2, 8]
+
+
+def test_processes_end_with_the_one_that_asked() -> None:
+    """Also where it is killed and can tell nobody."""
+    asks = (
+        "import os, time\n"
+        "from worldline.workflows.processes import workers\n"
+        "with workers(2) as pool:\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 600), pool.submit(time.sleep, 600)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", asks], stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        assert asking.stdout.readline()
+        asking.kill()
+        asking.communicate(timeout=60)  # waits for all who could still write there
 
 
 def test_an_error_of_a_task_is_that_of_the_task() -> None:

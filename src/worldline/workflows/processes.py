@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -17,7 +20,7 @@ def workers(count: int) -> ThreadPoolExecutor:
     """`count` processes of one thread each; one alone is this one.
 
     A process that is killed, as systems do when memory runs out, ends its own task with `ChildProcessError` and no
-    other: another takes its place.
+    other: another takes its place. All end with the process that asked, also where that is killed.
     """
     return _Threads(1) if count == 1 else _Processes(count)
 
@@ -59,10 +62,17 @@ class _Processes(_Threads):
 
 
 def _process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_one_thread)
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
 
 
-def _one_thread() -> None:
+def _begin() -> None:
+    """One thread, and an end with the process that asked, which nobody would answer to otherwise."""
     import torch
 
     torch.set_num_threads(1)
+    Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
