@@ -68,6 +68,29 @@ def test_what_futures_have_in_common_is_held_once() -> None:
     assert sum(keys.numel() for keys, _ in (*many.past, *many.kept)) == sum(keys.numel() for keys, _ in cache.kept)
 
 
+def test_half_precision_is_not_that_of_what_is_held_nor_of_attention() -> None:
+    made, tokens = network(), torch.randn(2, 5, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, cache = made(tokens)
+        index, later = torch.tensor([0, 0, 1, 1]), torch.randn(4, 1, 16)
+        shared = cache.select(index)
+        apart = Cache(kept=tuple((keys[index], values[index]) for keys, values in cache.kept), position=cache.position)
+        assert {one.dtype for pair in (*shared.past, *shared.kept) for one in pair} == {torch.float32}
+        torch.testing.assert_close(made(later, None, shared)[0], made(later, None, apart)[0], rtol=0, atol=1e-5)
+
+
+def test_nothing_is_selected_from_what_is_shared() -> None:
+    made = network()
+    none = made(torch.randn(2, 3, 16))[1].select(torch.tensor([0, 0, 1, 1])).select(torch.zeros(0, dtype=torch.long))
+    read, after = made(torch.randn(0, 1, 16), None, none)
+    assert (read.shape, after.position) == ((0, 1, 16), 4)
+    assert after.select(torch.zeros(0, dtype=torch.long)).position == 4
+
+
+def test_a_network_in_half_precision_stays_one() -> None:
+    assert network().bfloat16()(torch.randn(1, 3, 16).bfloat16())[0].dtype == torch.bfloat16
+
+
 def test_it_sees_its_span_and_nothing_ahead() -> None:
     made, tokens = network(span=3, depth=1), torch.randn(1, 8, 16)
     before, _ = made(tokens)

@@ -242,6 +242,35 @@ def test_each_lane_has_a_policy_of_its_own(tmp_path):
     assert kept[0] == kept[1] == kept[2] == kept[3]
 
 
+def test_a_policy_may_keep_and_change_what_it_was_shown(tmp_path):
+    """The environment reuses its array."""
+    kept: list[np.ndarray] = []
+
+    def policy(observation: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        kept.append(observation)
+        before = observation.copy()
+        observation += 100
+        return (before[:1] - (kept[-2][:1] - 100) if len(kept) > 1 else np.ones(1)).astype(np.float32)
+
+    store = record(Counter(), tmp_path / "a", policy=policy, num_episodes=1, max_steps=3, seed=0)
+    episode = store.episode(0)
+    np.testing.assert_allclose(np.stack(kept) - 100, episode.observations["observation"][:-1], atol=1e-4)
+    np.testing.assert_allclose(episode.actions["action"], np.ones((3, 1)), atol=1e-4)
+
+
+def test_environments_that_differ_are_refused(tmp_path):
+    made: list[Counter] = []
+
+    def another() -> Counter:
+        made.append(Counter())
+        made[-1].action_space = spaces.Box(-len(made), len(made), (1,), np.float32)
+        return made[-1]
+
+    with pytest.raises(InputError, match="other spaces"):
+        record(another, tmp_path / "a", num_episodes=2, max_steps=1, seed=0, num_envs=2)
+    assert [one.closed for one in made] == [True, True]
+
+
 def test_processes_record_the_same(tmp_path):
     # In an interpreter of its own: forking one that has threads is warned of, and here warnings are errors.
     code = """if True:

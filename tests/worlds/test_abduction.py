@@ -90,6 +90,24 @@ def test_the_actions_that_were_taken_lead_to_the_log(linear: Linear, seed: int, 
 
 
 @dataclass(frozen=True)
+class Heeding(Engine):
+    """Says of another engine that it heeds actions."""
+
+    engine: Engine
+
+    def describe(self) -> Card:
+        return replace(self.engine.describe(), heeds_actions=True)
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return self.engine.observe(belief, steps, seed=seed)
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+
+
+@dataclass(frozen=True)
 class Told(Engine):
     """Knows the toy's law but not what is added to it, and by how much velocity fades."""
 
@@ -265,7 +283,7 @@ def test_too_few_known_steps_tell_nothing(linear: Linear) -> None:
 def test_no_later_value_matters_where_nothing_can_be_inferred() -> None:
     """Pictures are taken: the past alone is used, and the reason says what stands in the way and what would help."""
     toy = Integrator(noise=0.1)
-    engine = Persistence.fit(toy.episodes(4, 12, seed=0), toy.schema)
+    engine = Heeding(Persistence.fit(toy.episodes(4, 12, seed=0), toy.schema))
     episode = toy.episodes(1, 12, seed=1)[0]
     later = {name: np.concatenate([value[:5], value[5:] * 0]) for name, value in episode.observations.items()}
     found, changed = (

@@ -11,6 +11,7 @@ from worldline.contracts.engine import CallCost, Card
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Signal
 from worldline.contracts.world import (
+    Abduction,
     Constraint,
     Goal,
     Plan,
@@ -118,6 +119,14 @@ def test_conforms(world: LocalWorld, still: LocalWorld, fresh: list[Episode]) ->
     both = FallbackWorld([world, still])
     check_world(both, fresh[:60], GOAL, num_calibration=world.calibration.num_episodes)
     assert both.tally()["persistence"] == 0
+
+
+def test_what_if_is_asked_first_of_those_who_infer(world: LocalWorld, still: LocalWorld, fresh: list[Episode]) -> None:
+    both = FallbackWorld([still, world])
+    found, due = (one.what_if(fresh[0], 3, PUSH) for one in (both, world))
+    assert found.abduction is due.abduction is Abduction.FULL
+    np.testing.assert_array_equal(found.signals["position"], due.signals["position"])
+    assert both.tally() == {"persistence": 0, "linear": 1}
 
 
 def test_conforms_where_the_first_is_gone(world: LocalWorld, still: LocalWorld, fresh: list[Episode]) -> None:
@@ -270,19 +279,19 @@ def test_bands_are_left_out_where_one_of_those_who_answer_has_none(world: LocalW
     assert found.signals["position"].low is None
 
 
-def test_the_card_says_what_all_can_and_who_is_asked(world: LocalWorld, still: LocalWorld) -> None:
+def test_the_card_says_what_all_can_and_who_is_asked(world: LocalWorld) -> None:
     card = world.describe()
     dear = replace(card, call=CallCost(latency_s=0.5, price=0.02, currency="USD"), abilities=("reaches",), context=3)
-    found = FallbackWorld([Odd(world, dear), Odd(still, replace(still.describe(), abilities=("abducts",)))]).describe()
+    found = FallbackWorld([Odd(world, dear), world]).describe()
     assert (found.engine, found.schema, found.predicts, found.context) == ("fallback", card.schema, ("position",), 3)
     assert found.call == dear.call
     assert found.abilities == ("abducts", "reaches")
     assert found.notes == {
-        "order": "linear, persistence",
-        "call of linear": "0.5 s, 0.02 USD",
-        "call of persistence": "not measured",
-        "who reaches": "linear",
-        "who abducts": "persistence",
+        "order": "linear (1), linear (2)",
+        "call of linear (1)": "0.5 s, 0.02 USD",
+        "call of linear (2)": "not measured",
+        "who reaches": "linear (1)",
+        "who abducts": "linear (2)",
     }
     twins = FallbackWorld([world, world])
     assert set(twins.tally()) == {"linear (1)", "linear (2)"}

@@ -24,8 +24,8 @@ Pair = tuple[Tensor, Tensor]
 class Cache:
     """What the transformer keeps of the steps so far: of each layer the last keys and values.
 
-    Entries that go on from the same past, such as the futures of one world, hold it once: R entries, one after the
-    other, have a past in common, and each keeps what came since.
+    Entries that go on from the same past, such as the futures of one world, hold it once where they lie side by side:
+    R entries, one after the other, have a past in common, and each keeps what came since.
 
     Args:
         past: per layer [B / R, heads, P, size] of what is in common; empty where nothing is.
@@ -41,6 +41,8 @@ class Cache:
         """The cache of the batch entries in `index`."""
         if not self.kept:
             return self
+        if not len(index):
+            return Cache(kept=_pick(self._whole(), index), position=self.position)
         groups, counts = torch.unique_consecutive(index // self._repeats, return_counts=True)
         if (counts * len(groups) != len(index)).any():  # runs of several lengths
             return Cache(kept=_pick(self._whole(), index), position=self.position)
@@ -98,7 +100,7 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Pair | None, Pair]:
         steps = tokens.shape[1]
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = _precise(_rotate(query, turn)), _precise(_rotate(key, turn)), _precise(value)
+        query, key, value = _rotate(_precise(query), turn), _rotate(_precise(key), turn), _precise(value)
         if kept is not None:
             key, value = torch.cat([kept[0], key], 2), torch.cat([kept[1], value], 2)
         common = 0 if past is None else past[0].shape[2]
@@ -114,7 +116,7 @@ class Block(nn.Module):
         if past is not None:
             past = None if old >= common else (past[0][:, :, old:], past[1][:, :, old:])
         own = max(0, old - common)
-        return self.out(found.transpose(1, 2).flatten(2)), past, (key[:, :, own:], value[:, :, own:])
+        return self.out(found.to(tokens.dtype).transpose(1, 2).flatten(2)), past, (key[:, :, own:], value[:, :, own:])
 
 
 class CausalTransformer(nn.Module):
@@ -186,17 +188,17 @@ def _attend_in_common(query: Tensor, past: Pair, own: Pair, seen: Tensor) -> Ten
 
     def gather(each: Tensor) -> Tensor:
         """[B, heads, T, n] to [B / R, heads, R * T, n]."""
-        return each.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2, 3)
+        return torch.as_tensor(each.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2, 3))
 
     def spread(together: Tensor) -> Tensor:
         """The way back."""
-        return together.unflatten(2, (-1, query.shape[2])).transpose(1, 2).flatten(0, 1)
+        return torch.as_tensor(together.unflatten(2, (-1, query.shape[2])).transpose(1, 2).flatten(0, 1))
 
     common = spread(gather(query) @ past[0].transpose(-1, -2))
     scores = torch.cat([common, query @ keys.transpose(-1, -2)], -1)
     shares = scores.masked_fill(~seen, -torch.inf).softmax(-1)
     first, rest = shares.split([common.shape[-1], keys.shape[2]], -1)
-    return spread(gather(first) @ past[1]) + rest @ values
+    return torch.as_tensor(spread(gather(first) @ past[1]) + rest @ values)
 
 
 def _pick(pairs: tuple[Pair, ...], index: Tensor) -> tuple[Pair, ...]:

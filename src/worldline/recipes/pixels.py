@@ -106,7 +106,7 @@ def film(store: Store) -> Recipe:
             base.training, num_updates=1500, window=min(2 * context, num_steps + 1), batch_size=32, choose="last"
         ),
         heads=replace(base.heads, goals=False, dynamics_updates=0, decoder_updates=0),
-        horizon=max(1, min(LONGEST_HORIZON, num_steps - context)),
+        horizon=min(LONGEST_HORIZON, num_steps),  # what is remembered comes off it where it fills an episode
     )
 
 

@@ -153,8 +153,15 @@ class _InTurn(_Lanes):
     """In this process: the environment that is there, and others like it."""
 
     def __init__(self, first: AnyEnv, make_one: Callable[[], AnyEnv], num_lanes: int) -> None:
-        self._environments = [first, *(make_one() for _ in range(num_lanes - 1))]
+        self._environments, self._made = [first], ExitStack()
         self._last: list[_Step] = [(None, 0.0, False, False)] * num_lanes
+        with ExitStack() as made:
+            for _ in range(num_lanes - 1):
+                self._environments.append(one := make_one())
+                made.callback(one.close)
+                if (one.observation_space, one.action_space) != (first.observation_space, first.action_space):
+                    raise InputError(f"{one} has other spaces than {first}. Make environments that are alike.")
+            self._made = made.pop_all()
 
     def reset(self, seeds: Sequence[int | None], ended: Sequence[bool]) -> Sequence[Any]:
         del ended
@@ -171,8 +178,7 @@ class _InTurn(_Lanes):
         return [*self._last]
 
     def close(self) -> None:
-        for environment in self._environments[1:]:
-            environment.close()
+        self._made.close()
 
 
 class _AtOnce(_Lanes):
@@ -256,9 +262,9 @@ class _Seat:
         self._transcript.begin(observation, reset_seed)
         self._policy.reset(self._generator)
 
-    def act(self, observation: Any) -> Any:
-        """The action as it is stored, for the environment."""
-        self._row = self._transcript.read_action(self._policy.act(observation, self._generator))
+    def act(self) -> Any:
+        """The action as it is stored, for the environment; the policy looks at what is stored too."""
+        self._row = self._transcript.read_action(self._policy.act(self._transcript.shown, self._generator))
         return self._transcript.executed(self._row)
 
     def add(self, reward: float, observation: Any) -> int:
@@ -282,13 +288,8 @@ def _run(
                 seat.number = next(numbers, None) if over else seat.number
             if all(seat.number is None for seat in seats):
                 return
-            shown = _begin(lanes, seats, ended, seed)
-        actions = [
-            None if seat.number is None else seat.act(observation)
-            for seat, observation in zip(seats, shown, strict=True)
-        ]
-        steps = lanes.step(actions)
-        shown = [observation for observation, *_ in steps]
+            _begin(lanes, seats, ended, seed)
+        steps = lanes.step([None if seat.number is None else seat.act() for seat in seats])
         ended = [False] * len(seats)
         for lane, (seat, (observation, reward, terminated, truncated)) in enumerate(zip(seats, steps, strict=True)):
             if seat.number is not None:
@@ -297,17 +298,15 @@ def _run(
                     yield seat.number, seat.episode(terminated, truncated)
 
 
-def _begin(lanes: _Lanes, seats: Sequence[_Seat], ended: Sequence[bool], seed: int) -> Sequence[Any]:
-    """What every lane shows once those that `ended` were reset, or put to rest where no episode is left."""
+def _begin(lanes: _Lanes, seats: Sequence[_Seat], ended: Sequence[bool], seed: int) -> None:
+    """Resets every lane that `ended`, or puts it to rest where no episode is left."""
     seeds = [
         _reset_seed(seed, seat.number) if over and seat.number is not None else None
         for seat, over in zip(seats, ended, strict=True)
     ]
-    shown = lanes.reset(seeds, ended)
-    for seat, observation, reset_seed in zip(seats, shown, seeds, strict=True):
+    for seat, observation, reset_seed in zip(seats, lanes.reset(seeds, ended), seeds, strict=True):
         if reset_seed is not None:
             seat.begin(observation, seed, reset_seed)
-    return shown
 
 
 def _reset_seed(seed: int, number: int) -> int:

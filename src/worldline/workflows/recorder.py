@@ -66,6 +66,11 @@ class Transcript:
         """Steps of the episode so far."""
         return len(self._rows[Role.ACTION])
 
+    @property
+    def shown(self) -> Any:
+        """The last observation as it is stored, a copy that is nobody else's."""
+        return self._observations.write(self._rows[Role.OBSERVATION][-1])
+
     def begin(self, observation: Any, seed: int | None) -> None:
         """Starts an episode, forgetting the one before.
 

@@ -180,6 +180,8 @@ def _both(found: Samples, abduction: Abduction, reason: str = "") -> Twins:
 
 def obstacle(card: Card) -> str:
     """Why nothing can be inferred with an engine like this, and what would help; empty where it can."""
+    if not card.heeds_actions:
+        return f"{card.name} does not heed actions, so to it others change nothing. Ask a world that does"
     fix = "A simulator that replays the episode can do more, or a world that takes only vectors that it predicts"
     for name in card.inputs:
         kind = card.schema[name].kind
@@ -187,8 +189,6 @@ def obstacle(card: Card) -> str:
             return f"{card.name} takes {name!r}, which is {_KINDS[kind]}, so that no noise can be inferred. {fix}"
         if name not in card.predicts:
             return f"{card.name} takes {name!r} and does not predict it, so other actions cannot be followed. {fix}"
-    if not card.heeds_actions:
-        return f"{card.name} does not heed actions, so to it others change nothing. Ask a world that does"
     return ""
 
 

@@ -192,18 +192,19 @@ class FallbackWorld(World):
         return replace(found, elapsed_s=time.monotonic() - started_s)
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """See `World`.
+        """See `World`. Asked first are those that infer what was hidden in the episode.
 
         Raises:
             UnsupportedError: as in `predict`.
             UnavailableError: likewise.
         """
+        infer = sorted(range(len(self._cards)), key=lambda number: "abducts" not in self._cards[number].abilities)
 
         def ask(number: int) -> WhatIf:
             found = self._worlds[number].what_if(self._shown(number, episode), at, actions)
             return replace(found, signals=self._common(found.signals), factual=self._common(found.factual))
 
-        return self._first(ask)
+        return self._first(ask, infer)
 
     def surprise(self, episode: Episode) -> Surprise:
         """See `World`. Entities and steps are judged by all signals that the world which answers predicts.
@@ -229,14 +230,14 @@ class FallbackWorld(World):
 
         return self._first(ask)
 
-    def _first(self, ask: Callable[[int], Answer]) -> Answer:
-        """The answer of the first world that can."""
+    def _first(self, ask: Callable[[int], Answer], order: Sequence[int] | None = None) -> Answer:
+        """The answer of the first world that can, in their own order or this one."""
         failures: list[Failure] = []
-        for number, name in enumerate(self._names):
+        for number in range(len(self._names)) if order is None else order:
             try:
                 found = ask(number)
             except (UnsupportedError, UnavailableError) as error:
-                failures.append(Failure(name=name, error=error))
+                failures.append(Failure(name=self._names[number], error=error))
                 continue
             self._count(number)
             return found
