@@ -91,6 +91,15 @@ def test_the_card_says_how_many_are_passed_and_the_weakest_bound_of_each_section
     assert "1 test broke." in text
 
 
+def test_who_is_shown_pictures_and_cannot_read_them_is_told_so() -> None:
+    blind = outcome("P2", Verdict.UNREADABLE, Section.PHYSICS, reason="it does not read blue_velocity 0.69")
+    seen = {"Seen": "pictures"}
+    text = text_of(render(replace(RESULT, facts=seen, tests=(*RESULT.tests, blind))))
+    assert "It is shown pictures and no vector. It passes" in text
+    assert "It does not tell the signals of “Title of P2”." in text
+    assert "pictures" not in text_of(render(RESULT))
+
+
 def test_a_score_far_from_any_scale_does_not_break_the_card() -> None:
     far = outcome("C4", Verdict.FAIL, Section.CAUSE, cell("noise", -1.0585503766529118e16))
     text = text_of(render(replace(RESULT, tests=(far,))))

@@ -82,13 +82,16 @@ def _lede(result: ExamResult) -> str:
     passed = [one for one in result.tests if one.code in result.passed]
     partly = [one for one in result.tests if one.verdict is Verdict.PARTIAL]
     failed = [one for one in result.tests if one.verdict is Verdict.FAIL]
-    parts = []
+    parts = ["It is shown pictures and no vector."] if result.facts.get("Seen") == "pictures" else []
     if passed:
         parts.append(f"It passes {_quoted(passed)}.")
     if partly:
         parts.append(f"It is above the floor in {_quoted(partly)} without passing.")
     if failed:
         parts.append(f"It fails {_quoted(failed)}.")
+    unread = [one for one in result.tests if one.verdict is Verdict.UNREADABLE]
+    if unread:
+        parts.append(f"It does not tell the signals of {_quoted(unread)}.")
     void = [one for one in result.tests if one.verdict is Verdict.VOID]
     if void:
         parts.append(f"{plural(len(void), 'test')} did not hold in this run and gave no grade.")
