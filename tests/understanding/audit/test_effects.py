@@ -10,7 +10,7 @@ from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.understanding.audit.effects import changes, effects_table, log_effects, world_effects
 from worldline.understanding.audit.evidence import Effect
-from worldline.understanding.audit.rows import rows_of, tracks_of
+from worldline.understanding.audit.rows import Rows, rows_of, tracks_of
 from worldline.understanding.cases import cut
 
 EPISODES = carts(0, 60)
@@ -148,3 +148,34 @@ def test_each_value_of_a_choice_is_a_change() -> None:
     ]
     rows = rows_of(tracks_of(episodes, schema), [None] * 4)
     assert [one.name for one in changes(schema, rows)] == ["gear=0", "gear=1"]
+
+
+def test_values_that_were_never_chosen_are_no_change_and_nothing_is_compared_with_them() -> None:
+    """Of four gears three were used, each of which moves the cart as far as its number, and the last never."""
+    signal = Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=4)
+    schema, episodes = Schema(signals=(SCHEMA["place"], signal), step_s=1.0), []
+    for number in range(40):
+        draw = np.random.default_rng(number)
+        gears = draw.choice(3, 30, p=(0.2, 0.5, 0.3))
+        places = np.concatenate([[0.0], np.cumsum(gears - 1.0 + 0.01 * draw.normal(size=30))])
+        episodes.append(Episode(observations={"place": places[:, None].astype(np.float32)}, actions={"gear": gears}))
+    rows = rows_of(tracks_of(episodes, schema), [None] * 40)
+    changed = changes(schema, rows)
+    assert [(one.name, one.base) for one in changed] == [("gear=0", 1), ("gear=2", 1)]
+    found = log_effects(schema, rows, changed, 1, seed=0)
+    assert found is not None
+    np.testing.assert_allclose(found[0, :, 0, 0], [-1.0, 1.0], atol=0.01)
+
+
+def test_what_never_moves_has_no_effect_and_random_steps_tell_the_next_one_alone() -> None:
+    def table(rows: Rows, at_once: bool) -> list[str]:
+        effect = np.ones((1, len(CASES.episode), 2, 1))
+        found = effects_table(
+            SCHEMA, changes(SCHEMA, ROWS), {"place": effect}, None, rows, CASES, lags=(1, 2),
+            identifiable={"push": True}, at_once=at_once, seed=0,
+        )  # fmt: skip
+        return [one.told for one in found]
+
+    assert table(replace(ROWS, after=np.full_like(ROWS.after, 0.1)), at_once=False) == []
+    assert table(ROWS, at_once=False) == ["unclear", "unclear"]
+    assert table(ROWS, at_once=True) == ["unclear", "not identifiable"]

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from tests.understanding.audit.carts import SCHEMA, Cart, carts, world
 
+from worldline.contracts.world import Forecast
+from worldline.understanding.audit import measures
 from worldline.understanding.audit.auditing import comparisons
 from worldline.understanding.audit.measures import joint_coverage, leak_check, participation, rank_of, trusted_horizons
-from worldline.understanding.cases import cut
+from worldline.understanding.cases import cut, forecasts
 from worldline.understanding.diagnostics import diagnose
 
 EPISODES = carts(0, 60)
@@ -50,6 +55,49 @@ def test_coverage_counts_one_window_an_episode() -> None:
         0
     ]
     assert wide.verdict == "wide"
+
+
+def test_coverage_counts_only_what_was_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A band without ends holds everything, and one that is no number nothing."""
+    known = CASES.known["place"].copy()
+    known[CASES.episode < 20] = False
+    asked = SCHEMA.observations, {"level": 0.9, "num_calibration": 60, "seed": 0}
+    held = joint_coverage(world(Cart()), replace(CASES, known={"place": known}), asked[0], **asked[1])[0]
+    assert held.inside.trials == 40
+    endless = joint_coverage(world(Cart(), narrow=np.nan), CASES, asked[0], **asked[1])[0]
+    assert endless.inside.successes == 60
+    unseen = replace(CASES, known={"place": np.zeros_like(known)})
+    assert joint_coverage(world(Cart()), unseen, asked[0], **asked[1]) == ()
+
+    def lost(*given: Any, **named: Any) -> dict[str, Forecast]:
+        return {name: replace(one, low=np.nan * one.mean) for name, one in forecasts(*given, **named).items()}
+
+    monkeypatch.setattr(measures, "forecasts", lost)
+    assert joint_coverage(world(Cart()), CASES, asked[0], **asked[1])[0].inside.successes == 0
+
+
+def test_trust_needs_something_that_moves_and_counts_who_is_right_at_a_step() -> None:
+    found = diagnose(
+        world(Cart()),
+        EPISODES,
+        comparisons=comparisons(carts(100, 40), SCHEMA),
+        context=3,
+        horizon=6,
+        horizons=(1, 6),
+        per_episode=2,
+        levels=(0.9,),
+        seed=0,
+    )
+    assert trusted_horizons(found, {"place": 0.0}) == ()
+    exact = [
+        replace(one, rmse=replace(one.rmse, value=(*one.rmse.value[:3], 0.0, *one.rmse.value[4:])))
+        if one.world == "persistence"
+        else one
+        for one in found.errors
+    ]
+    skills = tuple(one for one in found.skills if one.against != "persistence")  # no share of nothing
+    told = trusted_horizons(replace(found, errors=tuple(exact), skills=skills), {"place": 1.0})
+    assert [(one.steps, one.stops) for one in told] == [(3, "persistence")]
 
 
 def test_rank_is_that_of_what_is_predicted() -> None:

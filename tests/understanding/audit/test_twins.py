@@ -10,7 +10,7 @@ from worldline.contracts.engine import Card, EngineBelief, Future, Noise, Sample
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Verdict
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.errors import DataError
+from worldline.errors import DataError, UnsupportedError
 from worldline.understanding.audit.evidence import TwinTest
 from worldline.understanding.audit.twins import branches, pulses, twin_tests
 from worldline.understanding.exam.bank import as_world
@@ -77,6 +77,23 @@ class ShortTwins(CartTwins):
             observations={"place": episode.observations["place"][: last + 1]},
             actions={"push": episode.actions["push"][:last]},
         )
+
+
+class Forgetful(CartTwins):
+    """Draws some noise that no seed decides."""
+
+    def __init__(self) -> None:
+        self.draw = np.random.default_rng(0)
+
+    def run(self, seed: int, actions: Arrays) -> Episode:
+        found = super().run(seed, actions)
+        place = found.observations["place"] + self.draw.normal(size=(len(found.observations["place"]), 1))
+        return replace(found, observations={"place": place.astype(np.float32)})
+
+
+def test_an_environment_that_does_not_do_the_same_again_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="does not do the same again: after the same actions 'place'"):
+        twin_tests(world(Cart()), Forgetful(), carts(0, 10), context=3, horizon=6, lags=(1, 2), seed=0)
 
 
 def test_twins_that_end_early_are_drawn_again() -> None:

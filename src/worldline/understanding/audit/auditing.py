@@ -17,7 +17,14 @@ from worldline.data.quality.tracks import MAX_STEPS, names_of
 from worldline.engines.recent import typical_values
 from worldline.engines.trivial import ActionBlind, Linear, Persistence
 from worldline.errors import DataError
-from worldline.understanding.audit.effects import Change, changes, effects_table, log_effects, world_effects
+from worldline.understanding.audit.effects import (
+    STILL,
+    Change,
+    changes,
+    effects_table,
+    log_effects,
+    world_effects,
+)
 from worldline.understanding.audit.evidence import Effect, Excitation, Measured, Placebo
 from worldline.understanding.audit.excitation import FEWEST_RANDOMISED, excitations, innovations, placebos
 from worldline.understanding.audit.measures import (
@@ -33,7 +40,7 @@ from worldline.understanding.audit.twins import TwinSource, twin_tests
 from worldline.understanding.cases import Cases, cut
 from worldline.understanding.diagnostics import diagnose
 from worldline.understanding.exam.bank import as_world
-from worldline.understanding.statistics import Floats
+from worldline.understanding.statistics import Floats, from_mean
 
 PER_EPISODE: Final = 4
 NUM_ERRORS: Final = 4000
@@ -99,7 +106,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     history = _history(world, material, rows, signals, seed)
     return Measured(
         diagnostics=found,
-        trusted=trusted_horizons(found, {s.name: _spread(cases, s.name) for s in signals}),
+        trusted=trusted_horizons(found, {s.name: _spread(cases, s) for s in signals}),
         excitation=history[0],
         placebo=history[1],
         leak=leak_check(world, cases),
@@ -183,6 +190,7 @@ def _effects(
         cases,
         lags=_lags(horizon),
         identifiable={one.action: one.enough and one.action not in hidden for one in history[0]},
+        at_once=flagged,
         seed=seed,
     )
 
@@ -191,9 +199,11 @@ def _lags(horizon: int) -> tuple[int, ...]:
     return tuple(lag for lag in EFFECT_LAGS if lag <= horizon)
 
 
-def _spread(cases: Cases, name: str) -> float:
-    known = cases.truth[name].astype(float)[cases.known[name]]
-    return float(np.sqrt(known.var(0).mean())) if len(known) else 0.0
+def _spread(cases: Cases, signal: Signal) -> float:
+    """The deviation; 0 for what never moves."""
+    known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
+    found = float(np.sqrt(from_mean(known, signal).var(0).mean())) if len(known) else 0.0
+    return found if found > STILL * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
 
 
 def _units(schema: Schema) -> Mapping[str, str]:

@@ -28,6 +28,8 @@ from worldline.understanding.statistics import Estimate, Floats, cluster_sums, d
 NUM_FITS: Final = 300
 """Regressions on resampled episodes."""
 RIDGE: Final = 1e-6
+STILL: Final = 1e-9
+"""Deviation, beside the size of a signal, at which it never moves."""
 MOST_COLUMNS: Final = 300
 """Columns beyond which the logs are not regressed: fits of resampled episodes would take minutes."""
 MATERIAL: Final = 0.05
@@ -46,6 +48,7 @@ class Change:
         column: in the table of all actions.
         part: component of a vector; value of a choice.
         size: of the change, in its unit; 1 for a choice.
+        base: the value that a choice is changed from; 0 for a vector.
     """
 
     name: str
@@ -53,17 +56,28 @@ class Change:
     column: int
     part: int
     size: float
+    base: int = 0
 
 
 def changes(schema: Schema, rows: Rows) -> tuple[Change, ...]:
-    """One deviation of each component of a vector; each value of a choice in the place of the last one."""
+    """One deviation of each component of a vector; each logged value of a choice in the place of `base`."""
     found, column = [], 0
     for signal in (one for one in schema.actions if one.kind is not Kind.IMAGE):
-        for part, name in enumerate(names_of(signal)):
-            size = 1.0 if signal.kind is Kind.DISCRETE else float(rows.action[:, column].std())
-            found.append(Change(name=name, signal=signal, column=column, part=part, size=size))
-            column += 1
+        names = names_of(signal)
+        own = rows.action[:, column : column + len(names)]
+        base = 0 if signal.kind is not Kind.DISCRETE else _base(own)
+        for part, name in enumerate(names):
+            size = float(own[:, part].std())
+            if signal.kind is Kind.DISCRETE:
+                size = float(size > 0 and part != base)
+            found.append(Change(name=name, signal=signal, column=column + part, part=part, size=size, base=base))
+        column += len(names)
     return tuple(one for one in found if one.size > 0)
+
+
+def _base(columns: Floats) -> int:
+    """The value that others are compared with: the last, which has no column; where it was never logged, the usual."""
+    return columns.shape[1] if (columns.sum(1) == 0).any() else int(columns.mean(0).argmax())
 
 
 def log_effects(
@@ -129,6 +143,8 @@ def _impulses(fitted: Floats, size: int, width: int, changed: Sequence[Change], 
     acts = np.zeros((fits, len(changed), LAGS, width))
     for m, one in enumerate(changed):
         acts[:, m, -1, one.column] = one.size
+        if one.signal.kind is Kind.DISCRETE and one.base < one.signal.size - 1:  # the last value has no column
+            acts[:, m, -1, one.column - one.part + one.base] = -1.0
     path = []
     for _ in range(horizon):
         known = np.concatenate([state.reshape(fits, len(changed), -1), acts.reshape(fits, len(changed), -1)], -1)
@@ -158,7 +174,7 @@ def world_effects(
         other, shift = _changed(cases.actions, one)
         base, factor = cases.actions, np.asarray(ratio(np.full_like(shift, one.size), shift))
         if one.signal.kind is Kind.DISCRETE:
-            base, factor = _chosen(cases.actions, one.signal, one.signal.size - 1), np.ones(len(shift))
+            base, factor = _chosen(cases.actions, one.signal, one.base), np.ones(len(shift))
         means = [forecasts(world, cases, actions, level=0.9) for actions in (base, other)]
         for signal in signals:
             before, after = (mean[signal.name].mean.astype(float) for mean in means)
@@ -197,6 +213,7 @@ def effects_table(
     *,
     lags: Sequence[int],
     identifiable: Mapping[str, bool],
+    at_once: bool = False,
     seed: int,
 ) -> tuple[Effect, ...]:
     """Action by signal by lag, with intervals over episodes.
@@ -210,6 +227,8 @@ def effects_table(
         cases: that `found` is of.
         lags: steps after the change began, from 1.
         identifiable: per action component, whether the logs can tell.
+        at_once: whether they can tell only what follows in the next step: where `logged` is of steps drawn at random
+            among others, what is hidden still drives the later ones.
         seed: of the bootstrap.
     """
     weights = draw_clusters(int(cases.episode.max()) + 1, seed)
@@ -220,10 +239,12 @@ def effects_table(
             for part, label in enumerate(names_of(signal)):
                 column = columns.start + part
                 spread = float(from_mean(rows.after[:, column, None], signal).std())
+                if spread <= STILL * (1 + float(np.abs(rows.after[:, column]).max())):
+                    continue  # it never moves
                 for lag in lags:
                     own = _mean(effect[m, :, lag - 1, part], cases, weights)
                     theirs = None if logged is None else _quantiles(logged[:, m, lag - 1, column])
-                    know = identifiable[one.name]
+                    know = identifiable[one.name] and (lag == 1 or not at_once)
                     told.append(
                         Effect(
                             action=one.name, signal=label, lag=lag, change=one.size, unit=signal.unit, spread=spread,

@@ -18,6 +18,7 @@ from worldline.understanding.audit.evidence import JointCoverage, LeakCheck, Ran
 from worldline.understanding.cases import Cases, cut, forecasts, spread
 from worldline.understanding.chance import tails
 from worldline.understanding.diagnostics import Diagnostics
+from worldline.understanding.statistics import from_mean
 
 EXACT: Final = 1e-5
 """Relative difference that is rounding."""
@@ -108,17 +109,26 @@ def trusted_horizons(found: Diagnostics, deviation: Mapping[str, float]) -> tupl
     rmse = {(one.world, one.signal): np.array(one.rmse.value) for one in found.errors}
     told = []
     for signal in dict.fromkeys(one.signal for one in found.errors if not one.world):
+        if not deviation.get(signal):
+            continue  # it never moves: there is nothing to foretell
         last, stops = found.horizon, ""
-        small = np.sqrt(GATE) * deviation.get(signal, 0.0)
+        small = np.sqrt(GATE) * deviation[signal]
         for one in (one for one in found.skills if one.signal == signal):
             theirs, high = rmse[one.against, signal], np.array(one.skill.high)
             nothing = (theirs < small) | (one.against == "linear")
             if one.against == BLIND and ("linear", signal) in rmse:
                 nothing |= rmse["linear", signal] > (1 - GATE) * theirs
-            fine = np.where(nothing, high >= -GATE, np.array(one.skill.low) > 0)
+            fine = np.where(nothing, high >= -GATE, np.array(one.skill.low) > 0) | np.isnan(theirs)
             steps = int(np.argmin(fine)) if not fine.all() else found.horizon
             if steps < last:
                 last, stops = steps, one.against
+        compared = {one.against for one in found.skills if one.signal == signal}
+        for against in (name for name, other in rmse if name and other == signal and name not in compared):
+            theirs, own = rmse[against, signal], rmse["", signal]  # exact at some step, so that no share can be told
+            fine = np.where(theirs < small, own <= small, own < theirs) | np.isnan(theirs)
+            steps = int(np.argmin(fine)) if not fine.all() else found.horizon
+            if steps < last:
+                last, stops = steps, against
         told.append(Trusted(signal=signal, steps=last, of=found.horizon, stops=stops))
     return tuple(told)
 
@@ -144,12 +154,16 @@ def joint_coverage(
         low, high = predicted[signal.name].low, predicted[signal.name].high
         if low is None or high is None:
             continue
-        middle = (low + high) / 2
+        with np.errstate(invalid="ignore"):  # a band without ends has no middle
+            middle = (low + high) / 2
         truth = middle + signal.difference(cases.truth[signal.name].astype(float), middle)
         truth = np.where(np.isfinite(middle), truth, 0.0)  # a band without an end holds everything
-        outside = ((truth < low) | (truth > high)).any(-1) & cases.known[signal.name]
-        inside = ~np.asarray(outside.any(-1))[kept]
-        count, trials = int(inside.sum()), len(kept)
+        known = cases.known[signal.name]
+        outside = (~((truth >= low) & (truth <= high))).any(-1) & known  # NaN holds nothing
+        inside = ~np.asarray(outside.any(-1))[kept[np.asarray(known.any(-1))[kept]]]
+        if not len(inside):
+            continue
+        count, trials = int(inside.sum()), len(inside)
         chance = tails(count, trials, level, num_calibration)
         told.append(
             JointCoverage(
@@ -179,8 +193,8 @@ def rank_of(world: World, cases: Cases, signals: Sequence[Signal]) -> Rank:
             known = cases.known[signal.name][..., None]
             truth = np.where(known, cases.truth[signal.name].astype(float), 0.0)
             mean = np.where(known, predicted[signal.name].mean.astype(float), 0.0)
-            deviation = truth.std((0, 1))
-            one = mean if source == "predicted" else truth
+            deviation = from_mean(truth, signal).std((0, 1))
+            one = from_mean(mean if source == "predicted" else truth, signal)
             parts.append((one / np.where(deviation > 0, deviation, 1.0))[:, 0])
         tables.append(np.concatenate(parts, 1))
     share = float(tables[0].var(0).sum() / max(float(tables[1].var(0).sum()), 1e-12))

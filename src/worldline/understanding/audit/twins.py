@@ -20,7 +20,7 @@ from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Condition, Grade
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import World
-from worldline.errors import DataError
+from worldline.errors import DataError, UnsupportedError
 from worldline.understanding.audit.effects import MATERIAL
 from worldline.understanding.audit.evidence import TwinTest
 from worldline.understanding.exam.asking import means
@@ -207,7 +207,20 @@ def _slice(
 
 
 def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context: int) -> Twins:
-    """Episodes that share everything up to observation `at`, cut there."""
+    """Episodes that share everything up to observation `at`, cut there.
+
+    Raises:
+        UnsupportedError: they do not: the environment does not do the same again.
+    """
+    for branches in worlds:
+        for name, value in branches[0].observations.items():
+            for other in branches[1:]:
+                shared = value[: at + 1], other.observations[name][: at + 1]
+                if not np.array_equal(*shared, equal_nan=value.dtype.kind == "f"):
+                    raise UnsupportedError(
+                        f"the environment does not do the same again: after the same actions {name!r} is another. Give "
+                        "one that its seed decides all of, or audit without --env."
+                    )
     histories = [one[0].history(at, context) for one in worlds]
 
     def stacked(arrays: Sequence[Arrays], role: Role) -> dict[str, NDArray[np.generic]]:

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from worldline.contracts.evaluation import Verdict
-from worldline.understanding.audit.evidence import Advice, Decision, Effect, Measured, Trusted, TwinTest
+from worldline.understanding.audit.evidence import (
+    Advice,
+    Decision,
+    Effect,
+    JointCoverage,
+    Measured,
+    Trusted,
+    TwinTest,
+)
 from worldline.understanding.audit.excitation import FEWEST_EPISODES
 from worldline.understanding.diagnostics import Gap
 from worldline.understanding.exam.verdicts import weakest
@@ -30,8 +38,8 @@ def decide(found: Measured) -> Decision:
     """
     known = cause_of(found) is Verdict.PASS
     against = [*_broken(found), *_worthless(found), *_unheeded(found), *_failed(found)]
-    limits = [*_horizons(found), *_bands(found), *([] if known else _unidentified(found))]
-    limits += [] if known or _unheeded(found) else _apart(found)
+    limits = [*_horizons(found), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
+    limits += [] if _unheeded(found) else _apart(found)
     limits += [*_unproven(found), *_regions(found), *_few(found)]
     wanted = tuple(dict.fromkeys([*_data(found, known), *found.data.advice]))
     if against:
@@ -76,7 +84,7 @@ def _broken(found: Measured) -> list[str]:
             "as what happened."
         )
     for one in found.coverage:
-        if one.verdict == "narrow" and one.inside.high < one.level - FAR_OFF:
+        if one.inside.high < one.level - FAR_OFF:
             said.append(
                 f"It claims more than it knows: its {round_percent(one.level)} band of {label(one.signal)} held "
                 f"{one.inside.successes} of {one.inside.trials} trajectories."
@@ -95,7 +103,10 @@ def _unheeded(found: Measured) -> list[str]:
     """Whether it heeds no actions, or those effects that the logs show are mostly wrong in it."""
     said, weakest = [], weakest_gap(found.diagnostics.gaps)
     seen = judged(found)
-    if weakest is not None and weakest.increase.high < NEGLIGIBLE and (seen or _enough(found)):
+    heard = weakest is None or any(
+        one.increase.high >= NEGLIGIBLE for one in found.diagnostics.gaps if one.change == weakest.change
+    )  # on the whole, or of one signal among many that actions do not move
+    if weakest is not None and not heard and (seen or _enough(found)):
         done = "set to zero" if weakest.change == "zeroed" else "swapped with another episode's"
         grown = percent(weakest.increase.value, signed=True)
         said.append(f"It does not listen to its actions: with actions {done} its error changes by {grown}.")
@@ -167,18 +178,30 @@ def _bands(found: Measured) -> list[str]:
     said = []
     for one in found.coverage:
         count = f"{one.inside.successes} of {one.inside.trials}"
-        if one.verdict == "narrow":
+        if narrow(one):
+            chance = "" if one.verdict == "narrow" else ", as few calibration episodes may leave it by chance"
             said.append(
                 f"Do not rely on the bands of {label(one.signal)} before they are calibrated anew: the "
-                f"{round_percent(one.level)} band held {count} trajectories."
+                f"{round_percent(one.level)} band held {count} trajectories{chance}."
+            )
+        elif one.verdict == "wide":
+            said.append(
+                f"The bands of {label(one.signal)} are wider than they need be: the {round_percent(one.level)} band "
+                f"held {count} trajectories. What is refused because of them may be fine."
             )
     return said
 
 
-def _unidentified(found: Measured) -> list[str]:
-    """Actions whose effects these logs cannot tell."""
-    dull = [one for one in found.excitation if not one.enough]
-    hidden = sorted({one.action for one in found.placebo if one.found})
+def narrow(one: JointCoverage) -> bool:
+    """Whether fewer trajectories lie inside the band than it promises, whoever is to blame: it or its calibration."""
+    return one.inside.high < one.level
+
+
+def _unidentified(found: Measured, known: bool) -> list[str]:
+    """Actions whose effects these logs cannot tell; where twins do, those alone that no branch of them changes."""
+    constant = {one.name for one in found.data.actions if one.least == one.greatest}
+    dull = [one for one in found.excitation if not one.enough and (not known or one.action in constant)]
+    hidden = [] if known else sorted({one.action for one in found.placebo if one.found})
     said = []
     if dull:
         names = [f"{label(one.action)} ({number(one.left.value, 2)})" for one in dull]
@@ -192,6 +215,15 @@ def _unidentified(found: Measured) -> list[str]:
             "foretell the next action, as they do where something that is not logged drives both: NOT IDENTIFIABLE."
         )
     return said
+
+
+def _unchecked(found: Measured, known: bool) -> list[str]:
+    """Where neither logs nor twins could be held against what the world says of its actions."""
+    if known or any(one.told in ("agrees", "apart", "opposite", "none") for one in found.effects):
+        return []
+    if found.effects and all(one.told == "not identifiable" for one in found.effects):
+        return []  # said for each action
+    return ["What its actions do was not checked: these logs are too few, or too wide, for a regression to tell."]
 
 
 def _apart(found: Measured) -> list[str]:
@@ -275,7 +307,7 @@ def _good(found: Measured) -> list[str]:
     if seen:
         right = sum(one.told == "agrees" for one in seen)
         said.append(f"{right} of {plural(len(seen), 'effect')} that the logs can tell are as the world says.")
-    holds = [one for one in found.coverage if one.verdict != "narrow"]
+    holds = [one for one in found.coverage if not narrow(one)]
     if holds:
         worst = min(holds, key=lambda one: one.inside.value)
         said.append(
@@ -302,8 +334,8 @@ def _data(found: Measured, known: bool) -> Iterable[str]:
         )
     if found.diagnostics.num_episodes < FEWEST_EPISODES:
         yield f"More held-out episodes: {FEWEST_EPISODES} at least, 100 for sharp intervals."
-    narrow = [label(one.signal) for one in found.coverage if one.verdict == "narrow"]
-    if narrow:
-        yield f"Fresh episodes to calibrate the bands of {listing(narrow)} on, logged as the world will be used."
+    short = [label(one.signal) for one in found.coverage if narrow(one)]
+    if short:
+        yield f"Fresh episodes to calibrate the bands of {listing(short)} on, logged as the world will be used."
     if not found.twins:
         yield "A resettable environment (--env ID), or an experiment with twins: only those test cause and effect."

@@ -1,0 +1,100 @@
+"""What is advised, on an audit whose figures are changed one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from tests.understanding.audit.carts import Cart
+from tests.understanding.audit.test_page import made
+
+from worldline.contracts.evaluation import Verdict
+from worldline.control.intervals import wilson
+from worldline.understanding.audit.evidence import Advice, Decision, Measured
+from worldline.understanding.audit.verdict import cause_of, decide
+from worldline.understanding.statistics import Estimate
+
+
+@cache
+def good(*, twins: bool) -> Measured:
+    found = made(Cart(), twins=twins).measured
+    assert found is not None
+    return found
+
+
+def advised(change: Callable[[Measured], Measured], *, twins: bool = False) -> Decision:
+    assert decide(good(twins=twins)).advice is Advice.DEPLOY
+    return decide(change(good(twins=twins)))
+
+
+def holding(count: int, verdict: str) -> Callable[[Measured], Measured]:
+    def change(found: Measured) -> Measured:
+        bands = tuple(replace(one, inside=wilson(count, 100), verdict=verdict) for one in found.coverage)
+        return replace(found, coverage=bands)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("count", "verdict", "advice", "said"),
+    [
+        (54, "holds", Advice.NO, "It claims more than it knows: its 90"),
+        (
+            75,
+            "holds",
+            Advice.LIMITS,
+            "held 75 of 100 trajectories, as few calibration episodes may leave it by chance.",
+        ),
+        (75, "narrow", Advice.LIMITS, "held 75 of 100 trajectories."),
+        (85, "holds", Advice.DEPLOY, "at least 85 of 100"),
+        (100, "wide", Advice.LIMITS, "wider than they need be"),
+    ],
+)
+def test_bands_count_by_what_they_hold_whoever_is_to_blame(count: int, verdict: str, advice: Advice, said: str) -> None:
+    found = advised(holding(count, verdict))
+    assert found.advice is advice
+    assert any(said in text for text in (*found.reasons, *found.limits))
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_twins_tell_nothing_of_an_action_that_none_of_their_branches_changes(constant: bool) -> None:
+    def change(found: Measured) -> Measured:
+        assert cause_of(found) is Verdict.PASS
+        dull = tuple(replace(one, enough=False) for one in found.excitation)
+        actions = tuple(replace(one, greatest=one.least if constant else one.greatest) for one in found.data.actions)
+        return replace(found, excitation=dull, data=replace(found.data, actions=actions))
+
+    limits = advised(change, twins=True).limits
+    assert any("NOT IDENTIFIABLE" in limit for limit in limits) is constant
+
+
+def test_an_effect_that_the_logs_deny_is_a_limit_though_twins_pass_on_the_whole() -> None:
+    def change(found: Measured) -> Measured:
+        return replace(found, effects=tuple(replace(one, told="apart") for one in found.effects))
+
+    assert any("Mind the effect of" in limit for limit in advised(change, twins=True).limits)
+
+
+@pytest.mark.parametrize("twins", [True, False])
+def test_effects_that_nothing_was_held_against_are_a_limit(twins: bool) -> None:
+    def change(found: Measured) -> Measured:
+        return replace(found, effects=tuple(replace(one, logs=None, told="unclear") for one in found.effects))
+
+    limits = advised(change, twins=twins).limits
+    assert any("What its actions do was not checked" in limit for limit in limits) is not twins
+
+
+@pytest.mark.parametrize(("moved", "advice"), [(0.02, Advice.NO), (4.0, Advice.DEPLOY)])
+def test_who_listens_where_actions_matter_is_not_deaf(moved: float, advice: Advice) -> None:
+    """On the whole its error hardly grows, as most of its signals are moved by something else."""
+
+    def change(found: Measured) -> Measured:
+        def gap(value: float) -> Estimate:
+            return Estimate(value=value, low=value - 0.005, high=value + 0.005)
+
+        gaps = tuple(replace(one, increase=gap(moved if one.signal else 0.03)) for one in found.diagnostics.gaps)
+        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+    assert advised(change).advice is advice
