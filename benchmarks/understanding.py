@@ -121,7 +121,7 @@ def page(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     for seen, kept in found.items():
         rows = {name: from_json(ExamResult, json.dumps(row), where=RESULT) for name, row in kept.items()}
         check_scenes(rows)
-        parts += [f"## From {seen}\n\n", seeds(rows), unmeasured(seen, rows), table(rows), "\n", examiners(rows)]
+        parts += [f"## From {'pictures' if seen == 'pixels' else seen}\n\n", seeds(rows), unmeasured(seen, rows), table(rows), "\n", examiners(rows)]
         parts += [f"\n### {TITLES.get(name, name)}\n\n{words(row)}" for name, row in rows.items()]
     if "pixels" not in found:
         parts.append("\n## From pictures\n\nNobody has sat the whole exam in pictures yet.\n")
@@ -217,7 +217,7 @@ def says(one: TestResult) -> str:
 
 def reasons(one: TestResult) -> Iterator[str]:
     """Conditions that some training does not meet, parts that are not scored, bugs, and why there is no grade."""
-    found: list[str] = [seed.reason for seed in one.seeds if seed.reason]
+    found: list[str] = [seed.reason.removesuffix(".") for seed in one.seeds if seed.reason]
     for seed in one.seeds:
         if seed.grade is not None:
             found += [f"not met: {c.name} ({c.found})" for c in seed.grade.conditions if not c.met]

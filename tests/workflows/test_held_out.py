@@ -7,17 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.understanding.audit.carts import SCHEMA, Cart, carts, write
 
+from worldline.config import to_json
 from worldline.contracts.engine import Card
-from worldline.data.store import open_store
+from worldline.data.store import Store, open_store
 from worldline.engines.trivial import Persistence
 from worldline.errors import DataError
 from worldline.planners.cem import CrossEntropy
 from worldline.understanding.exam.bank import as_world
 from worldline.workflows.audit import audit
-from worldline.workflows.held_out import read_episodes
+from worldline.workflows.held_out import chosen, fingerprints, read_episodes
 from worldline.worlds.bundled import save_world
 from worldline.worlds.local import LocalWorld
 
@@ -74,3 +76,35 @@ def test_a_world_that_is_open_already_is_not_looked_for_in_the_working_directory
     monkeypatch.chdir(bundle(tmp_path / "another", {"split": split}))
     with pytest.raises(DataError, match="a world that is open already does not tell"):
         audit(as_world(learned_from(logs)), logs)
+
+
+@pytest.mark.parametrize("kind", ["store", "files"])
+def test_episodes_that_a_world_was_learned_with_are_known_in_other_logs_too(tmp_path: Path, kind: str) -> None:
+    """Here among others, in another order; else what it was trained on would be graded as unseen."""
+    learned = open_store(write(tmp_path / "logs", count=6))
+    split = {"train": [0, 1, 2], "calibration": [3], "held_out": [4, 5]}
+    run = {"split": split, "data": {"fingerprints": fingerprints(learned, SCHEMA)}}
+    opened_from = bundle(tmp_path / "world", run)
+    order, others, logs = [5, 3, 0, 1, 2, 4], carts(50, 2), tmp_path / "more"
+    episodes = [*others, *(learned.episode(number) for number in order)]
+    if kind == "store":
+        store = Store.create(logs, SCHEMA)
+        for one in episodes:
+            store.append(one)
+    else:
+        logs.mkdir()
+        (logs / "schema.json").write_text(to_json(SCHEMA))
+        for number, one in enumerate(episodes):
+            np.savez(logs / f"{number}.npz", **one.observations, **one.actions)
+    seen = list(read_episodes(learned_from(tmp_path / "logs").describe(), logs, opened_from))
+    assert [one.part for one in seen] == ["", "", "held_out", "train", "train", "train", "held_out"]
+    graded, fitted = chosen(seen, need=3, most=9, seed=0)
+    assert [len(graded), len(fitted)] == [4, 3]
+    assert all(one.part != "train" for one in graded)
+
+
+def test_without_a_trained_episode_among_the_logs_a_third_serves_the_fits(tmp_path: Path) -> None:
+    logs = write(tmp_path / "logs", count=9)
+    seen = list(read_episodes(learned_from(write(tmp_path / "others", count=3)).describe(), logs, ""))
+    graded, fitted = chosen(seen, need=3, most=9, seed=0)
+    assert [len(graded), len(fitted)] == [6, 3]

@@ -19,6 +19,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
 from worldline.workflows import learn as learn_module
+from worldline.workflows.held_out import fingerprints
 from worldline.workflows.learn import Options, learn, learn_logs
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
@@ -46,7 +47,9 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     assert all((name, total, total) in told for name, _, total in told)
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["seed"] == run["training"]["seed"] == 3
-    assert run["data"] == {"hash": logs.content_hash(), "episodes": 24, "steps": 720}
+    known = fingerprints(logs, logs.schema)
+    assert len(set(known)) == 24
+    assert run["data"] == {"hash": logs.content_hash(), "episodes": 24, "steps": 720, "fingerprints": known}
     assert run["split"].pop("rule") == "episodes at random, seed 0"
     assert sorted(number for part in run["split"].values() for number in part) == list(range(24))
     assert {"learn", "heads", "calibrate", "report"} <= run["times_s"].keys()

@@ -100,8 +100,7 @@ def film(store: Store) -> Recipe:
             targets=told,
             target_weight=TOLD,
         ),
-        # By extrapolation, the most with which the exam's worlds are learned and asked in an hour and a half on two
-        # cores, with some to spare (benchmarks/LOG.md).
+        # With these the exam's worlds are learned and asked in 53 minutes on two cores (benchmarks/LOG.md).
         training=replace(
             base.training, num_updates=1500, window=min(2 * context, num_steps + 1), batch_size=32, choose="last"
         ),

@@ -91,7 +91,9 @@ def _audit(
     banded = _has_bands(world, material)
     found = measure(world, material, banded=banded, source=source, seed=seed)
     tell(stage, "audit", 1)
-    parts = "held out when it was learned" if any(one.part for one in seen) else "not known to the world, it is assumed"
+    held, met = (sum(one.part == part for one in seen) for part in ("held_out", ""))
+    parts = "held out when it was learned" if held else "none that it was learned with, as far as is known"
+    parts = f"{parts}, {plural(met, 'other')} among them" if held and met else parts
     facts = {
         "World": f"{card.name} ({card.engine}) from {opened_from or 'this process'}",
         "Logs": f"{logs.name}: {plural(len(seen), 'episode')}, of which {len(material.graded)} graded ({parts}) and "

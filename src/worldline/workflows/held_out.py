@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from worldline.bundle import read_bundle
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.schema import Kind, Role, Schema
+from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import arrays_of
 from worldline.data.opening import open_logs
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import DataError, UnreadableError
@@ -31,8 +33,8 @@ class Seen:
     Args:
         episode: that fits the world.
         flag: [T] whether its actions were drawn at random; None where the logs do not say.
-        part: "train", "held_out" or another part of the split that the world was learned with; empty where the logs
-            are others.
+        part: "train", "held_out" or another part of the split that the world was learned with; empty where it is none
+            of the episodes of that.
     """
 
     episode: Episode
@@ -61,18 +63,56 @@ def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
             if part in KEPT:
                 yield _seen(store.episode(number), card.schema, part)
         return
-    found = open_logs(logs)
+    found, known = open_logs(logs), _known(opened_from)
     check_signals(found.schema, card.schema, logs)
     for logged in found.read():
         if logged.episode is not None:
-            yield _seen(logged.episode, card.schema, "")
+            numbers = {
+                signal.name: arrays_of(logged.episode, signal.role)[signal.name] for signal in _numbers(card.schema)
+            }
+            part = known.get(_digest(numbers), "") if known else ""
+            if part in KEPT:
+                yield _seen(logged.episode, card.schema, part)
+
+
+def fingerprints(store: Store, schema: Schema) -> list[str]:
+    """Of each episode one that is the same in whatever logs it is found again, of its numbers; no picture is read.
+
+    Args:
+        store: of the episodes.
+        schema: of the world; other signals do not count.
+    """
+    names = [signal.name for signal in _numbers(schema)]
+    return [
+        _digest(
+            {name: store.read(name, number, 0, steps + (store.schema[name].role is Role.OBSERVATION)) for name in names}
+        )
+        for number, steps in enumerate(store.num_steps.tolist())
+    ]
+
+
+def _numbers(schema: Schema) -> list[Signal]:
+    return [one for one in schema.signals if one.role is not Role.REWARD and one.kind is not Kind.IMAGE]
+
+
+def _digest(numbers: Arrays) -> str:
+    found = hashlib.blake2b(digest_size=8)
+    for name in sorted(numbers):
+        found.update(name.encode() + np.ascontiguousarray(numbers[name]).tobytes())
+    return found.hexdigest()
 
 
 def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
-    """Per episode its part, where the world was learned from this store; else empty."""
+    """Per episode its part, where the world was learned from this store, or from episodes that are in it; else empty.
+
+    Raises:
+        DataError: it was learned from this store, and nothing tells what was held out.
+    """
+    run = _run(opened_from)
+    split = _split(run)
     if card.notes.get("data") != store.content_hash():
-        return {}
-    split = _split(opened_from)
+        known = _known(opened_from)
+        return {n: known.get(one, "") for n, one in enumerate(fingerprints(store, card.schema))} if known else {}
     if not split:
         raise DataError(
             f"{card.name} was learned from these logs, and {opened_from or 'a world that is open already'} does not "
@@ -80,16 +120,29 @@ def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
             fix="Give the folder of its bundle, as `worldline learn` wrote it, or logs that it was not learned from.",
             file=store.path,
         )
-    return {int(number): name for name, numbers in split.items() for number in numbers}
+    return split
 
 
-def _split(opened_from: str) -> dict[str, list[int]]:
-    """Which episodes were for what, as the folder of a bundle tells; empty where it is none or does not."""
+def _known(opened_from: str) -> dict[str, str]:
+    """By its fingerprint the part of each episode that the world was learned with."""
+    run = _run(opened_from)
+    split, found = _split(run), run.get("data", {}).get("fingerprints", [])
+    return {found[number]: part for number, part in split.items() if number < len(found)}
+
+
+def _split(run: Mapping[str, Any]) -> dict[int, str]:
+    """The part of each episode; empty where the manifest of a run does not tell."""
+    parts = {name: numbers for name, numbers in run.get("split", {}).items() if isinstance(numbers, list)}
+    return {int(number): name for name, numbers in parts.items() for number in numbers}
+
+
+def _run(opened_from: str) -> Mapping[str, Any]:
+    """How the world was learned, as the folder of a bundle tells; empty where it is none or does not."""
     if not opened_from or not Path(opened_from).is_dir():  # an empty path would be the working directory
         return {}
     bundle = read_bundle(Path(opened_from))
-    found = json.loads(bundle.text("run.json")).get("split", {}) if "run.json" in bundle.files else {}
-    return {name: numbers for name, numbers in found.items() if isinstance(numbers, list)}
+    found: Mapping[str, Any] = json.loads(bundle.text("run.json")) if "run.json" in bundle.files else {}
+    return found
 
 
 def check_signals(given: Schema, due: Schema, logs: Path) -> None:
@@ -149,8 +202,9 @@ def _flag(episode: Episode) -> NDArray[np.floating] | None:
 def chosen(seen: Sequence[Seen], *, need: int, most: int, seed: int) -> tuple[list[Seen], list[Seen]]:
     """Which episodes are graded, and which the comparisons are fitted on.
 
-    Of the store that the world was learned from, those that were held out and those that were trained on. Of other
-    logs a third, at random, is for the fits, so that nothing is graded on what it was fitted to.
+    Of what the world was learned with, episodes that were held out may be graded, and those that it was trained on
+    serve the fits. Where none of these is among the logs a third, at random, does, so that nothing is graded on what
+    it was fitted to.
 
     Args:
         seen: all episodes.
@@ -161,10 +215,8 @@ def chosen(seen: Sequence[Seen], *, need: int, most: int, seed: int) -> tuple[li
     Raises:
         DataError: there are fewer than two to grade, or none to fit on.
     """
-    if any(one.part for one in seen):
-        graded = [one for one in seen if one.part == "held_out"]
-        fitted = [one for one in seen if one.part == "train"]
-    else:
+    graded, fitted = ([one for one in seen if (one.part == "train") is trained] for trained in (False, True))
+    if not fitted:
         order = np.random.default_rng([seed, 23]).permutation(len(seen))
         cut = max(1, len(seen) // 3)
         fitted, graded = [seen[k] for k in sorted(order[:cut])], [seen[k] for k in sorted(order[cut:])]

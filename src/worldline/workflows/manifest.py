@@ -13,6 +13,7 @@ import torch
 
 from worldline.config import to_json
 from worldline.data.store import Store
+from worldline.workflows.held_out import fingerprints
 from worldline.workflows.learned import Learned
 
 
@@ -39,7 +40,12 @@ def run_manifest(
         "horizon": recipe.horizon,
         "num_windows": recipe.num_windows,
         "seed": recipe.training.seed,
-        "data": {"hash": learned.data_hash, "episodes": len(store), "steps": int(store.num_steps.sum())},
+        "data": {
+            "hash": learned.data_hash,
+            "episodes": len(store),
+            "steps": int(store.num_steps.sum()),
+            "fingerprints": fingerprints(store, store.schema),
+        },
         "split": {
             "rule": split.rule,
             "train": list(split.train),
