@@ -121,7 +121,8 @@ def page(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     for seen, kept in found.items():
         rows = {name: from_json(ExamResult, json.dumps(row), where=RESULT) for name, row in kept.items()}
         check_scenes(rows)
-        parts += [f"## From {'pictures' if seen == 'pixels' else seen}\n\n", seeds(rows), unmeasured(seen, rows), table(rows), "\n", examiners(rows)]
+        title = "pictures" if seen == "pixels" else seen
+        parts += [f"## From {title}\n\n", seeds(rows), unmeasured(seen, rows), table(rows), "\n", examiners(rows)]
         parts += [f"\n### {TITLES.get(name, name)}\n\n{words(row)}" for name, row in rows.items()]
     if "pixels" not in found:
         parts.append("\n## From pictures\n\nNobody has sat the whole exam in pictures yet.\n")
