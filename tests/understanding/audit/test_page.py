@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from tests.understanding.audit.carts import SCHEMA, Cart, CartTwins, carts, thermostat, world
 
+from worldline.contracts.engine import Card
+from worldline.contracts.episode import Episode
 from worldline.contracts.evaluation import Verdict
+from worldline.contracts.schema import Kind, Role, Signal
 from worldline.understanding.audit.auditing import Material, measure
 from worldline.understanding.audit.evidence import Advice, Audit, Decision
 from worldline.understanding.audit.page import render_audit
@@ -32,9 +37,8 @@ class Balanced(HTMLParser):
         self.text += data
 
 
-def made(engine: Cart, *, twins: bool, controlled: bool = False) -> Audit:
-    episodes = carts(0, 40, thermostat) if controlled else carts(0, 40)
-    material = Material(
+def material(episodes: Sequence[Episode]) -> Material:
+    return Material(
         graded=episodes[:26],
         fitted=episodes[26:],
         flags=[None] * 40,
@@ -43,10 +47,35 @@ def made(engine: Cart, *, twins: bool, controlled: bool = False) -> Audit:
         horizons=(1, 6),
         num_calibration=60,
     )
-    found = measure(world(engine), material, banded=True, source=CartTwins() if twins else None, seed=0)
+
+
+def made(engine: Cart, *, twins: bool, controlled: bool = False) -> Audit:
+    episodes = carts(0, 40, thermostat) if controlled else carts(0, 40)
+    found = measure(world(engine), material(episodes), banded=True, source=CartTwins() if twins else None, seed=0)
     return Audit(
         world="<cart>", logs="a & b", decision=decide(found), measured=found, facts={"World": "cart from <nowhere>"}
     )
+
+
+class Sampled(Cart):
+    """Its world has a sensor that is read now and then, and that it neither takes nor predicts."""
+
+    def describe(self) -> Card:
+        sensor = Signal(name="sensor", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
+        return replace(super().describe(), schema=replace(SCHEMA, signals=(*SCHEMA.signals, sensor)))
+
+
+def test_a_sensor_that_is_seldom_read_leaves_the_others_their_effects() -> None:
+    def sampled(episode: Episode) -> Episode:
+        seen = np.arange(episode.num_steps + 1) % 12 == 0
+        sensor = np.where(seen[:, None], episode.observations["place"], np.nan).astype(np.float32)
+        observations = {**episode.observations, "sensor": sensor}
+        return replace(episode, observations=observations, observed={"sensor": seen})
+
+    found = measure(
+        world(Sampled()), material([sampled(one) for one in carts(0, 40)]), banded=True, source=None, seed=0
+    )
+    assert {(one.signal, one.told) for one in found.effects} == {("place", "agrees")}
 
 
 def read(audit: Audit) -> str:

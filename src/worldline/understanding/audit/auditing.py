@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import World
 from worldline.data.quality.coverage import survey
-from worldline.data.quality.tracks import MAX_STEPS, names_of
+from worldline.data.quality.tracks import MAX_STEPS, names_of, seldom_seen, without
 from worldline.engines.recent import typical_values
 from worldline.engines.trivial import ActionBlind, Linear, Persistence
 from worldline.errors import DataError
@@ -102,7 +102,9 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     signals = vectors(world, cases)
     numbers = Schema(signals=tuple(s for s in schema.signals if s.kind is not Kind.IMAGE), step_s=schema.step_s)
     tracks = tracks_of(_enough(material), numbers)
-    rows = rows_of(tracks, material.flags[: len(tracks)])
+    rare = seldom_seen(tracks)  # what is sampled now and then leaves no complete stretch
+    often = replace(numbers, signals=tuple(one for one in numbers.signals if one.name not in rare))
+    rows = rows_of([without(one, rare) for one in tracks], material.flags[: len(tracks)])
     history = _history(world, material, rows, signals, seed)
     return Measured(
         diagnostics=found,
@@ -115,7 +117,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         ),
         rank=rank_of(world, cases, signals),
         data=survey(tracks, numbers, seed),
-        effects=_effects(world, cases, rows, signals, history, material.horizon, seed),
+        effects=_effects(world, often, cases, rows, signals, history, material.horizon, seed),
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=()
         if source is None
@@ -168,6 +170,7 @@ def _history(
 
 def _effects(
     world: World,
+    schema: Schema,
     cases: Cases,
     rows: Rows,
     signals: Sequence[Signal],
@@ -175,8 +178,8 @@ def _effects(
     horizon: int,
     seed: int,
 ) -> tuple[Effect, ...]:
-    """The effects table; from steps that are flagged as randomised where there are enough."""
-    schema = world.describe().schema
+    """The effects table of what the rows hold; from steps that are flagged as randomised where there are enough."""
+    held = [signal for signal in signals if signal in schema.signals]
     changed: Sequence[Change] = changes(schema, rows)
     flagged = int(rows.randomised.sum()) >= FEWEST_RANDOMISED
     used = rows.of(rows.randomised) if flagged else rows
@@ -184,7 +187,7 @@ def _effects(
     return effects_table(
         schema,
         changed,
-        world_effects(world, cases, changed, signals),
+        world_effects(world, cases, changed, held),
         log_effects(schema, used, changed, horizon, seed=seed),
         rows,
         cases,
