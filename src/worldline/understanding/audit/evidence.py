@@ -113,7 +113,7 @@ class JointCoverage:
         inside: counted.
         too_few: chance of so few or fewer, if the promise holds.
         too_many: chance of so many or more, if the promise holds.
-        verdict: "narrow" or "wide" where that chance is tiny, else "holds".
+        verdict: "narrow" or "wide" where that chance is tiny, "wide" also where most bands never end; else "holds".
     """
 
     signal: str

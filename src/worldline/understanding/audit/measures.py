@@ -27,6 +27,8 @@ GATE: Final = 0.05
 """Of a signal's variance: an error below it is nothing to beat; it must only not be exceeded by as much."""
 RARE: Final = 0.005
 """Chance of a count of trajectories at which a promise is broken, shared by the signals."""
+HALF: Final = 0.5
+"""Share of the windows of which a band without an end makes it one that says nothing."""
 COLLAPSED: Final = 0.05
 BLIND: Final = "action_blind"
 
@@ -164,6 +166,7 @@ def joint_coverage(
         if not len(inside):
             continue
         count, trials = int(inside.sum()), len(inside)
+        endless = float(np.isinf(np.asarray(high - low)).any((1, 2))[kept].mean()) > HALF
         chance = tails(count, trials, level, num_calibration)
         told.append(
             JointCoverage(
@@ -172,7 +175,7 @@ def joint_coverage(
                 inside=wilson(count, trials),
                 too_few=chance.low,
                 too_many=chance.high,
-                verdict="narrow" if chance.low < alpha else "wide" if chance.high < alpha else "holds",
+                verdict="narrow" if chance.low < alpha else "wide" if chance.high < alpha or endless else "holds",
             )
         )
     return tuple(told)
