@@ -55,7 +55,7 @@ TITLES = {
     "jepa-without-memory": "jepa without memory",
     "token-blind": "token without actions",
 }
-FACTS = ("Parameters", "Updates", "Batches", "Context", "Machine")
+FACTS = ("Parameters", "Updates", "Batches", "Context", "Machine", "Asked later")
 INTRODUCTION = """# What each family understands
 
 Written by `python benchmarks/understanding.py` from `benchmarks/results/understanding.json`. All learn from the same
@@ -106,12 +106,16 @@ def joined(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> dict[str
     before = before or {"tests": ()}
     tests = {one["code"]: one for one in (*before["tests"], *row["tests"])}
     whole = max(row, before, key=lambda one: len(one["tests"]))
-    return {**whole, "tests": [tests[code] for code in sorted(tests)]}
+    facts = dict(whole["facts"])
+    if whole is before:
+        facts["Asked later"] = f"{', '.join(one['code'] for one in row['tests'])} ({row['facts']['Machine']})"
+    return {**whole, "facts": facts, "tests": [tests[code] for code in sorted(tests)]}
 
 
 def is_measured(row: Mapping[str, Any] | None, codes: Sequence[str], num_seeds: int) -> bool:
-    """Whether a sitter was asked all of these tests with at least as many trainings."""
-    asked = {} if row is None else {one["code"]: len(one["seeds"]) for one in row["tests"]}
+    """Whether a sitter was asked all of these tests with at least as many trainings, and nothing broke."""
+    tests = [] if row is None else row["tests"]
+    asked = {one["code"]: sum(seed["verdict"] != Verdict.ERROR for seed in one["seeds"]) for one in tests}
     return all(asked.get(code, 0) >= num_seeds for code in codes)
 
 

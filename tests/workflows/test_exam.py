@@ -21,10 +21,10 @@ from worldline.labs.wind import Wind
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
 from worldline.understanding.exam.contract import Curriculum, ExamTest, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
-from worldline.understanding.exam.results import same_figures, without_draws
+from worldline.understanding.exam.results import SeedGrade, same_figures, without_draws
 from worldline.understanding.exam.scoring import skill_cell
-from worldline.workflows.exam import compare, exam, regrade
-from worldline.workflows.exam_folder import read_exam
+from worldline.workflows.exam import _lacking, compare, exam, regrade
+from worldline.workflows.exam_folder import Learned, read_exam
 from worldline.workflows.exam_options import ExamOptions
 from worldline.workflows.sitters import RecipeSitter, TrivialSitter
 
@@ -146,6 +146,13 @@ def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
         return tmp_path / name
 
     return run
+
+
+class Fleet(Steering):
+    """Asks about two worlds."""
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        return tuple(replace(super(Fleet, self).curricula()[0], name=name) for name in ("boat", "raft"))
 
 
 def verdicts(folder: Path) -> list[Verdict]:
@@ -295,7 +302,7 @@ def test_an_exam_that_was_broken_off_goes_on_from_there(sit: Sit, monkeypatch: p
         counted.setattr(TrivialSitter, "learn", lambda *of, **how: learned.append(of) or learn(*of, **how))
         found = read_exam(sit("broken", "linear", resume=True, C9=Steering(), C8=Steering())).result
         assert not learned
-        more = read_exam(sit("broken", "linear", num_seeds=2, resume=True, C9=Steering())).result
+        more = read_exam(sit("broken", "linear", num_seeds=2, resume=True, C9=Steering(), C8=Steering())).result
         assert len(learned) == 1
     assert [replace(one, elapsed_s=0.0) for one in found.tests] == [replace(o, elapsed_s=0.0) for o in whole.tests]
     assert found.facts["Wall time"].endswith("going on with one that was begun")
@@ -371,6 +378,40 @@ def test_damaged_answers_are_named(sit: Sit, damage: bytes | None) -> None:
     path.write_bytes(path.read_bytes()[:-40] if damage is None else damage)
     with pytest.raises(DataError, match="answers cannot be read"):
         regrade(folder)
+
+
+def test_answers_that_are_gone_are_not_taken_from_their_own_grade(sit: Sit) -> None:
+    folder = sit("gone", "linear", C9=Steering())
+    (folder / "answers" / "C9" / "answers-0.npz").unlink()
+    with pytest.raises(DataError, match="answers that were graded are gone"):
+        regrade(folder)
+
+
+def test_nothing_that_was_graded_is_left_out_by_going_on(sit: Sit) -> None:
+    folder = sit("two", "linear", num_seeds=2, C9=Steering(), C8=Ungradable())
+    before = (folder / "exam.json").read_text()
+    with pytest.raises(InputError, match="holds an exam with 2 trainings, not 1"):
+        sit("two", "linear", resume=True, C9=Steering(), C8=Ungradable())
+    with pytest.raises(InputError, match="holds an exam with tests C9"):
+        sit("two", "linear", num_seeds=2, resume=True, C8=Ungradable())
+    assert (folder / "exam.json").read_text() == before
+
+
+@pytest.mark.parametrize("first", ["boat", "raft"])
+def test_of_several_worlds_that_a_training_lacks_the_worst_is_told_and_all_of_them(first: str) -> None:
+    """Whichever was lost first."""
+
+    def lost(verdict: Verdict, reason: str) -> Learned:
+        return Learned(facts={}, lost=SeedGrade(seed=0, verdict=verdict, grade=None, reason=reason))
+
+    both = {
+        ("boat", 0): lost(Verdict.ERROR, "its process was killed"),
+        ("raft", 0): lost(Verdict.UNREADABLE, "it does not read drift 0.3."),
+    }
+    learned = {key: both[key] for key in sorted(both, key=lambda key: key[0] != first)}
+    found = _lacking(Fleet(), learned)[0]
+    assert found.verdict is Verdict.ERROR
+    assert found.reason == "boat: its process was killed; raft: it does not read drift 0.3."
 
 
 def test_a_folder_without_an_exam_is_refused(tmp_path: Path) -> None:

@@ -237,8 +237,8 @@ def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
         scored = [(cell.score, cell.name) for cell in cells if cell is not None and cell.score is not None]
         score, name = min(scored, key=lambda pair: pair[0].low) if scored else (None, "")
         interval = "" if score is None else f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
-        reason = next((seed.reason for seed in one.seeds if seed.reason), "")
-        rows.append((one.code, one.title, str(one.verdict), interval, name or reason[:60]))
+        reason = next((f"training {seed.seed}: {seed.reason}" for seed in one.seeds if seed.grade is None), "")
+        rows.append((one.code, one.title, str(one.verdict), interval, "; ".join(filter(None, (name, reason[:60])))))
     print_table("Understanding", ("", "test", "verdict", "weakest part", ""), rows)
     print(f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests).")
 

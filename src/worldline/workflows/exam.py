@@ -44,6 +44,7 @@ from worldline.understanding.exam.results import (
     unasked,
     without_draws,
 )
+from worldline.understanding.exam.verdicts import worst
 from worldline.workflows.exam_folder import (
     BEGUN,
     REPORT,
@@ -104,7 +105,7 @@ def exam(
     """
     options, begin = replace(options, paid=sitter.pays), time.monotonic()
     begun, tests, seeds = begun_with(sitter, options), options.tests(), range(options.num_seeds)
-    resumed = goes_on(folder, begun, sitter, resume)
+    resumed = goes_on(folder, begun, sitter, options, resume)
     sitter = sitter.seated(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not sitter.pays:
@@ -307,15 +308,21 @@ def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, fold
 def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
     """The result of the stored answers."""
     place = answers_of(folder, test.code)
-    answers = {
-        one.seed: kept(path) if (path := place / f"answers-{one.seed}.npz").exists() else one for one in before.seeds
-    }
+    answers = {one.seed: _stored_answers(place / f"answers-{one.seed}.npz", one) for one in before.seeds}
     try:
         return result(test, kept_examined(test, place), answers, before.elapsed_s)
     except KeyError as error:
         raise DataError(
             f"{test.code} was asked by another version: there is no {error}", fix="Run the exam again.", file=place
         ) from error
+
+
+def _stored_answers(path: Path, before: SeedGrade) -> Arrays | SeedGrade:
+    if path.exists():
+        return kept(path)
+    if before.grade is not None:
+        raise DataError("answers that were graded are gone", fix="Restore the file, or run the exam again.", file=path)
+    return before
 
 
 def _finished(
@@ -334,8 +341,19 @@ def _finished(
 
 def _lacking(test: ExamTest, learned: Mapping[tuple[str, int], Learned]) -> dict[int, SeedGrade]:
     """Per training that misses a world that the test asks, why."""
-    needed = {one.name for one in test.curricula()}
-    return {seed: one.lost for (name, seed), one in learned.items() if name in needed and one.lost is not None}
+    losses: dict[int, list[tuple[str, SeedGrade]]] = {}
+    for one in test.curricula():
+        for (name, seed), found in learned.items():
+            if name == one.name and found.lost is not None:
+                losses.setdefault(seed, []).append((name, found.lost))
+    return {seed: _together(seed, lost) for seed, lost in losses.items()}
+
+
+def _together(seed: int, losses: Sequence[tuple[str, SeedGrade]]) -> SeedGrade:
+    """All that a training lacks for a test: the worst of it, and every reason."""
+    reasons = "; ".join(f"{name}: {lost.reason.removesuffix('.')}" for name, lost in losses)
+    verdict = worst([lost.verdict for _, lost in losses])
+    return SeedGrade(seed=seed, verdict=verdict, grade=None, reason=f"{reasons}.")
 
 
 def _or_reason(seed: int, found: Learned | BaseException) -> Learned:

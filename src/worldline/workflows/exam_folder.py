@@ -82,7 +82,7 @@ def begun_with(sitter: Sitter, options: ExamOptions) -> Begun:
     )
 
 
-def goes_on(folder: Path, begun: Begun, sitter: Sitter, resume: bool) -> bool:
+def goes_on(folder: Path, begun: Begun, sitter: Sitter, options: ExamOptions, resume: bool) -> bool:
     """Whether an exam goes on with what is in the folder; raises where it can neither go on nor begin there."""
     path = folder / BEGUN
     if resume and sitter.pays:
@@ -95,11 +95,22 @@ def goes_on(folder: Path, begun: Begun, sitter: Sitter, resume: bool) -> bool:
                 f"{folder} holds an exam with another {other[0]}: {getattr(before, other[0])}, not "
                 f"{getattr(begun, other[0])}. Go on with that, or choose a new folder."
             )
+        if (folder / RESULT).exists():
+            _check_no_fewer(folder, read_exam(folder), options)
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         hint = ", or go on with it: --resume" if path.exists() and not sitter.pays else ""
         raise InputError(f"{folder} holds something already. Choose a new folder for the exam{hint}.")
     return False
+
+
+def _check_no_fewer(folder: Path, before: Stored, now: ExamOptions) -> None:
+    """Refuses to leave out what was graded already, which would look as if it had never been."""
+    codes = [test.code for test in now.tests()]
+    left = [one.code for one in before.result.tests if one.code not in codes]
+    if left or now.num_seeds < before.options.num_seeds:
+        lacks = f"tests {', '.join(left)}" if left else f"{before.options.num_seeds} trainings, not {now.num_seeds}"
+        raise InputError(f"{folder} holds an exam with {lacks}. Go on with these too, or choose a new folder.")
 
 
 def read_exam(folder: Path) -> Stored:

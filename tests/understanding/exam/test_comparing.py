@@ -1,5 +1,7 @@
 """Comparing exams whose every loss is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -117,3 +119,20 @@ def test_what_cannot_be_paired_is_refused() -> None:
         of(outcome(cells), outcome(cells, scenes="other"))
     with pytest.raises(InputError, match="no test in common"):
         compared({"C1": outcome(cells)}, {"C2": outcome(cells, code="C2")})
+
+
+def test_scores_above_another_floor_or_of_another_question_are_not_compared() -> None:
+    """As those of T4 in vectors and in pictures, whose scenes are the same; another processor may round."""
+    base = losses(3, SCENES)
+
+    def exam(oracle: float, *must_fail: str) -> TestResult:
+        def grade(value: float) -> Grade:
+            return Grade(cells=(block(np.full(SCENES, 1 - value)), GATED))
+
+        failing = {name: grade(0.1) for name in must_fail}
+        return replace(outcome([block(base)]), oracle=grade(oracle), must_fail=failing)
+
+    of(exam(0.95, "copy"), exam(0.953, "copy"))
+    for other in (exam(0.99, "copy"), exam(0.95, "copy", "persistence")):
+        with pytest.raises(InputError, match="C1 was graded against other references"):
+            of(exam(0.95, "copy"), other)

@@ -91,6 +91,13 @@ def test_the_card_says_how_many_are_passed_and_the_weakest_bound_of_each_section
     assert "1 test broke." in text
 
 
+def test_a_training_without_a_grade_is_counted_beside_the_others() -> None:
+    half = outcome("C1", Verdict.ERROR, Section.CAUSE, cell("pusher", 0.8))
+    lost = SeedGrade(seed=1, verdict=Verdict.ERROR, grade=None, reason="it was killed")
+    text = text_of(render(replace(RESULT, tests=(replace(half, seeds=(*half.seeds, lost)),))))
+    assert "at least 0.75 in C1, 1 not graded" in text
+
+
 def test_who_is_shown_pictures_and_cannot_read_them_is_told_so() -> None:
     blind = outcome("P2", Verdict.UNREADABLE, Section.PHYSICS, reason="it does not read blue_velocity 0.69")
     seen = {"Seen": "pictures"}

@@ -121,7 +121,7 @@ def _card_row(tests: Sequence[TestResult], section: Section) -> Html:
     found = section_weakest(tests, section)
     bound = "not graded" if found is None else f"at least {_plain(found[1].low)}"
     where = "" if found is None else f" in {found[0].code}"
-    lost = sum(one.section is section and section_weakest((one,), section) is None for one in tests)
+    lost = sum(one.section is section and any(seed.grade is None for seed in one.seeds) for one in tests)
     where += f", {lost} not graded" if found is not None and lost else ""
     chips = [
         tag("a", {"class": f"chip {_tone(one.verdict)}", "href": f"#{one.code}"}, one.code, _verdict(one.verdict))
