@@ -12,10 +12,24 @@ from worldline.understanding.audit import measures
 from worldline.understanding.audit.auditing import comparisons
 from worldline.understanding.audit.measures import joint_coverage, leak_check, participation, rank_of, trusted_horizons
 from worldline.understanding.cases import cut, forecasts
-from worldline.understanding.diagnostics import diagnose
+from worldline.understanding.diagnostics import Diagnostics, diagnose
 
 EPISODES = carts(0, 60)
 CASES = cut(EPISODES, context=3, horizon=6, per_episode=2)
+
+
+def diagnosed(engine: Cart) -> Diagnostics:
+    return diagnose(
+        world(engine),
+        EPISODES,
+        comparisons=comparisons(carts(100, 40), SCHEMA),
+        context=3,
+        horizon=6,
+        horizons=(1, 6),
+        per_episode=2,
+        levels=(0.9,),
+        seed=0,
+    )
 
 
 @pytest.mark.parametrize(("peeks", "leaks"), [(0.0, False), (1e-7, False), (1e-3, True)])
@@ -27,17 +41,7 @@ def test_a_peek_is_found_and_rounding_is_not(peeks: float, leaks: bool) -> None:
 
 @pytest.mark.parametrize(("engine", "steps"), [(Cart(), 6), (Cart(gain=0.0), 0), (Cart(decay=1.0, gain=-1.0), 0)])
 def test_trust_goes_as_far_as_the_trivial_is_beaten(engine: Cart, steps: int) -> None:
-    found = diagnose(
-        world(engine),
-        EPISODES,
-        comparisons=comparisons(carts(100, 40), SCHEMA),
-        context=3,
-        horizon=6,
-        horizons=(1, 6),
-        per_episode=2,
-        levels=(0.9,),
-        seed=0,
-    )
+    found = diagnosed(engine)
     trusted = trusted_horizons(found, {"place": float(CASES.truth["place"].std())})[0]
     assert trusted.steps == steps
     assert (trusted.stops == "") == (steps == 6)
@@ -77,17 +81,7 @@ def test_coverage_counts_only_what_was_observed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_trust_needs_something_that_moves_and_counts_who_is_right_at_a_step() -> None:
-    found = diagnose(
-        world(Cart()),
-        EPISODES,
-        comparisons=comparisons(carts(100, 40), SCHEMA),
-        context=3,
-        horizon=6,
-        horizons=(1, 6),
-        per_episode=2,
-        levels=(0.9,),
-        seed=0,
-    )
+    found = diagnosed(Cart())
     assert trusted_horizons(found, {"place": 0.0}) == ()
     exact = [
         replace(one, rmse=replace(one.rmse, value=(*one.rmse.value[:3], 0.0, *one.rmse.value[4:])))
