@@ -41,10 +41,8 @@ class Cache:
         """The cache of the batch entries in `index`."""
         if not self.kept:
             return self
-        if not len(index):
-            return Cache(kept=_pick(self._whole(), index), position=self.position)
         groups, counts = torch.unique_consecutive(index // self._repeats, return_counts=True)
-        if (counts * len(groups) != len(index)).any():  # runs of several lengths
+        if not len(index) or (counts * len(groups) != len(index)).any():  # none, or runs of several lengths
             return Cache(kept=_pick(self._whole(), index), position=self.position)
         if self.past or len(groups) == len(index):
             return replace(self, past=_pick(self.past, groups), kept=_pick(self.kept, index))

@@ -63,7 +63,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
             if part in KEPT:
                 yield _seen(store.episode(number), card.schema, part)
         return
-    found, known = open_logs(logs), _known(opened_from)
+    found, known = open_logs(logs), _known(_run(opened_from))
     check_signals(found.schema, card.schema, logs)
     for logged in found.read():
         if logged.episode is not None:
@@ -111,7 +111,7 @@ def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
     run = _run(opened_from)
     split = _split(run)
     if card.notes.get("data") != store.content_hash():
-        known = _known(opened_from)
+        known = _known(run)
         return {n: known.get(one, "") for n, one in enumerate(fingerprints(store, card.schema))} if known else {}
     if not split:
         raise DataError(
@@ -123,9 +123,8 @@ def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
     return split
 
 
-def _known(opened_from: str) -> dict[str, str]:
+def _known(run: Mapping[str, Any]) -> dict[str, str]:
     """By its fingerprint the part of each episode that the world was learned with."""
-    run = _run(opened_from)
     split, found = _split(run), run.get("data", {}).get("fingerprints", [])
     return {found[number]: part for number, part in split.items() if number < len(found)}
 

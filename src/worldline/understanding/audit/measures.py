@@ -115,20 +115,18 @@ def trusted_horizons(found: Diagnostics, deviation: Mapping[str, float]) -> tupl
             continue  # it never moves: there is nothing to foretell
         last, stops = found.horizon, ""
         small = np.sqrt(GATE) * deviation[signal]
+        fine: dict[str, NDArray[np.bool_]] = {}
         for one in (one for one in found.skills if one.signal == signal):
             theirs, high = rmse[one.against, signal], np.array(one.skill.high)
             nothing = (theirs < small) | (one.against == "linear")
             if one.against == BLIND and ("linear", signal) in rmse:
                 nothing |= rmse["linear", signal] > (1 - GATE) * theirs
-            fine = np.where(nothing, high >= -GATE, np.array(one.skill.low) > 0) | np.isnan(theirs)
-            steps = int(np.argmin(fine)) if not fine.all() else found.horizon
-            if steps < last:
-                last, stops = steps, one.against
-        compared = {one.against for one in found.skills if one.signal == signal}
-        for against in (name for name, other in rmse if name and other == signal and name not in compared):
+            fine[one.against] = np.where(nothing, high >= -GATE, np.array(one.skill.low) > 0) | np.isnan(theirs)
+        for against in (name for name, other in rmse if name and other == signal and name not in fine):
             theirs, own = rmse[against, signal], rmse["", signal]  # exact at some step, so that no share can be told
-            fine = np.where(theirs < small, own <= small, own < theirs) | np.isnan(theirs)
-            steps = int(np.argmin(fine)) if not fine.all() else found.horizon
+            fine[against] = np.where(theirs < small, own <= small, own < theirs) | np.isnan(theirs)
+        for against, good in fine.items():
+            steps = int(np.argmin(good)) if not good.all() else found.horizon
             if steps < last:
                 last, stops = steps, against
         told.append(Trusted(signal=signal, steps=last, of=found.horizon, stops=stops))
