@@ -84,6 +84,34 @@ def test_constant_velocity_is_exact_on_a_straight_line() -> None:
     np.testing.assert_allclose(found["position"], line[6:16], rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [ConstantVelocity, Linear, ActionBlind])
+@pytest.mark.parametrize("per_step", [0.7, -2.9])
+def test_an_angle_goes_on_across_its_seam(kind: type[Linear], per_step: float) -> None:
+    schema = Schema(
+        signals=(
+            Signal(name="angle", kind=Kind.VECTOR, role=Role.OBSERVATION, unit="rad", shape=(1,), period=2 * np.pi),
+            Signal(name="speed", kind=Kind.VECTOR, role=Role.OBSERVATION, unit="rad", shape=(1,)),
+            Signal(name="motor", kind=Kind.VECTOR, role=Role.ACTION, unit="1", shape=(1,)),
+        ),
+        step_s=1.0,
+    )
+
+    def turning(start: float, speed: float) -> Episode:
+        angles = np.mod(start + speed * np.arange(25), 2 * np.pi)[:, None].astype(np.float32)
+        speeds = np.full((25, 1), speed, np.float32)
+        return Episode(
+            observations={"angle": angles, "speed": speeds}, actions={"motor": np.zeros((24, 1), np.float32)}
+        )
+
+    draw = np.random.default_rng(0)
+    logs = [turning(draw.uniform(0, 6), draw.uniform(-3, 3)) for _ in range(20)]
+    episode = turning(1.0, per_step)
+    found = imagine(kind.fit(logs, schema), episode, 3, 12)["angle"]
+    apart = schema["angle"].difference(found, episode.observations["angle"][4:16])
+    np.testing.assert_allclose(apart, 0.0, atol=1e-2)
+    np.testing.assert_allclose(np.diff(found, axis=0), per_step, atol=1e-2)  # not the longer way round
+
+
 def test_constant_velocity_needs_two_observations_to_move() -> None:
     engine = ConstantVelocity.fit(EPISODES, TOY.schema)
     one = EPISODES[0].history(0, 1)

@@ -88,7 +88,7 @@ class ConstantVelocity(RememberingEngine):
             if signal.kind is Kind.VECTOR:
                 held, seen = (array[signal.name].astype(np.float32) for array in (imagined, past))
                 elapsed = np.arange(1, held.shape[2] + 1, dtype=np.float32)[:, None]
-                change = (seen[:, -1] - seen[:, -2])[:, None, None]
+                change = signal.difference(seen[:, -1], seen[:, -2])[:, None, None]
                 imagined[signal.name] = (held + elapsed * change).astype(np.float32)
         return imagined
 
@@ -140,8 +140,7 @@ class Autoregression(RememberingEngine, ABC):
             raise DataError("a signal has no value in any episode", fix="Leave it out of the schema, or add logs.")
         centre, scale = np.nanmean(every, 0), np.nanstd(every, 0)
         scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, 1.0)
-        size = sum(signal.size for signal in signals)
-        pairs = [_regression((table - centre) / scale, size, context) for table in tables]
+        pairs = [_regression(table, signals, context, centre, scale) for table in tables]
         features, targets = (np.concatenate(part) for part in zip(*pairs, strict=True))
         if not len(features):
             raise DataError(
@@ -199,7 +198,7 @@ class Autoregression(RememberingEngine, ABC):
         size, lags = self.weights.shape[1], self.context * self.weights.shape[1]
         drive = self._drive(future, size, lags)
         num_worlds, num_versions, horizon, _ = drive.shape
-        seen = _join(past, self.signals, (num_worlds, self.context))
+        seen = _unwound(_join(past, self.signals, (num_worlds, self.context)), self.signals)
         seen = (seen - self.centre[:size]) / self.scale[:size]
         state = np.repeat(seen.reshape(num_worlds, 1, lags), num_versions, 1)
         imagined = np.empty(drive.shape, np.float32)
@@ -283,16 +282,30 @@ def _table(
     return table
 
 
-def _regression(table: Floats, size: int, context: int) -> tuple[Floats, Floats]:
-    """Features [n, context * D + U + 1] and changes [n, D] of every complete stretch in a standardised table."""
-    num_rows = max(len(table) - context, 0)
+def _regression(
+    table: Floats, signals: Sequence[Signal], context: int, centre: Floats, scale: Floats
+) -> tuple[Floats, Floats]:
+    """Standardised features [n, context * D + U + 1] and changes [n, D] of every complete stretch in a table."""
+    num_rows, size = max(len(table) - context, 0), sum(signal.size for signal in signals)
     stretches = np.arange(num_rows)[:, None] + np.arange(context)
-    present, after = stretches[:, -1], stretches[:, -1] + 1
-    seen = table[stretches, :size].reshape(num_rows, context * size)
-    features = np.concatenate([seen, table[present, size:], np.ones((num_rows, 1))], 1)
-    change = table[after, :size] - table[present, :size]
+    present = stretches[:, -1]
+    seen = (_unwound(table[stretches, :size], signals) - centre[:size]) / scale[:size]
+    inputs = (table[present, size:] - centre[size:]) / scale[size:]
+    features = np.concatenate([seen.reshape(num_rows, context * size), inputs, np.ones((num_rows, 1))], 1)
+    pairs = np.stack([table[present, :size], table[present + 1, :size]], 1)
+    change = np.diff(_unwound(pairs, signals), axis=1)[:, 0] / scale[:size]
     complete = ~(np.isnan(features).any(1) | np.isnan(change).any(1))
     return features[complete], change[complete]
+
+
+def _unwound(values: Floats, signals: Sequence[Signal]) -> Floats:
+    """Observations [n, T, D] side by side, angles without a seam up to the last, which stays as it is."""
+    ends = np.cumsum([signal.size for signal in signals])[:-1]
+    parts = [
+        part if signal.period is None else np.unwrap(part[:, ::-1], axis=1, period=signal.period)[:, ::-1]
+        for signal, part in zip(signals, np.split(values, ends, -1), strict=True)
+    ]
+    return np.concatenate(parts, -1, dtype=values.dtype)
 
 
 def _join(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...]) -> NDArray[np.floating]:

@@ -395,6 +395,9 @@ class TokenModel(WorldModel):
         rows = torch.arange(batch * samples, device=device).reshape(batch, 1, samples)
         rows = rows.expand(-1, versions, -1).flatten()
         last, cache = belief.last[rows], belief.cache.select(rows)
+        if not torch.is_grad_enabled():
+            num_tokens = len(self.told) + len(self.given)
+            cache = cache.ring(steps * num_tokens, self.transformer.span + num_tokens)
         given = self._given(inputs).repeat_interleave(samples, 1).flatten(0, 1)
         path = []
         for step in range(steps):
@@ -403,7 +406,7 @@ class TokenModel(WorldModel):
             scores, last, cache = self._imagine(last, given[:, step], uniform, cache)
             path.append(scores)
         features = torch.stack(path, 1).reshape(batch, versions, samples, steps, -1)
-        final = Story(scores=features[..., -1, :].flatten(0, 1), last=last, cache=cache)
+        final = Story(scores=features[..., -1, :].flatten(0, 1), last=last, cache=cache.in_order())
         return Imagined(features=features, final=final)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Story:

@@ -7,10 +7,11 @@ one pass over the whole sequence gives, however long it grows. Sources: RoFormer
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -29,25 +30,85 @@ class Cache:
 
     Args:
         past: per layer [B / R, heads, P, size] of what is in common; empty where nothing is.
-        kept: per layer [B, heads, C, size] of what came since; P + C is below the span.
+        kept: per layer [B, heads, C, size] of what came since; P + C is below the span. Of a ring, step t is at t % C.
         position: steps so far.
+        since: of a ring, the first step that was put there; None where `kept` is in order.
     """
 
     past: tuple[Pair, ...] = ()
     kept: tuple[Pair, ...] = ()
     position: int = 0
+    since: int | None = None
+
+    def ring(self, more: int, reach: int) -> Cache:
+        """One that is written in place, where it would be copied at each step: for one path, and without gradients.
+
+        Args:
+            more: steps to come.
+            reach: as far as attention looks back, and as many as are told at once.
+        """
+        if not self.kept:
+            return self
+        places = min(self._own + more, reach)
+        at = torch.arange(self._first, self.position) % places
+
+        def laid(values: Tensor) -> Tensor:
+            ring = values.new_zeros(*values.shape[:2], places, values.shape[3])
+            ring[:, :, at] = values
+            return ring
+
+        return replace(self, kept=_each(self.kept, laid), since=self._first)
+
+    def in_order(self) -> Cache:
+        """No ring, and to go on from more than once."""
+        if self.since is None:
+            return self
+        places = self._own
+        at = torch.arange(max(self.since, self.position - places), self.position) % places
+        return replace(self, kept=_each(self.kept, lambda values: values[:, :, at]), since=None)
+
+    def steps(self, more: int) -> Int[Tensor, "keys"]:
+        """Of which step each key is, once so many more are told; of a later one where a ring is empty."""
+        last = self.position + more
+        if self.since is None:
+            return torch.arange(self._first - self._common, last)
+        own = last - 1 - (last - 1 - torch.arange(self._own)) % self._own
+        common = torch.arange(self.since - self._common, self.since)
+        return torch.cat([common, own.where(own >= self.since, last)])
+
+    def within(self, reach: int) -> Cache:
+        """Without what is further back than so many steps; a ring writes over that itself."""
+        old = max(0, self.position - reach - (self._first - self._common))
+        past = _each(self.past, lambda values: values[:, :, old:]) if old < self._common else ()
+        own = 0 if self.since is not None else max(0, old - self._common)
+        return replace(self, past=past, kept=_each(self.kept, lambda values: values[:, :, own:]))
 
     def select(self, index: Tensor) -> Cache:
         """The cache of the batch entries in `index`."""
         if not self.kept:
             return self
+        if self.since is not None:
+            return self.in_order().select(index)
         groups, counts = torch.unique_consecutive(index // self._repeats, return_counts=True)
         if not len(index) or (counts * len(groups) != len(index)).any():  # none, or runs of several lengths
             return Cache(kept=_pick(self._whole(), index), position=self.position)
         if self.past or len(groups) == len(index):
             return replace(self, past=_pick(self.past, groups), kept=_pick(self.kept, index))
-        none = tuple((keys[:, :, :0], values[:, :, :0]) for keys, values in self.kept)
+        none = _each(self.kept, lambda values: values[:, :, :0])
         return replace(self, past=_pick(self.kept, groups), kept=_pick(none, index))
+
+    @property
+    def _own(self) -> int:
+        return self.kept[0][0].shape[2] if self.kept else 0
+
+    @property
+    def _common(self) -> int:
+        return self.past[0][0].shape[2] if self.past else 0
+
+    @property
+    def _first(self) -> int:
+        """Of what is not in common."""
+        return self.position - self._own if self.since is None else self.since
 
     @property
     def _repeats(self) -> int:
@@ -80,41 +141,49 @@ class Block(nn.Module):
             nn.init.zeros_(self.steer.bias)
 
     def forward(
-        self, tokens: Tensor, condition: Tensor | None, past: Pair | None, kept: Pair | None, turn: Tensor, span: int
-    ) -> tuple[Tensor, Pair | None, Pair]:
-        """The tokens one layer up, and the keys and values to keep, in common and of each."""
+        self,
+        tokens: Tensor,
+        condition: Tensor | None,
+        past: Pair | None,
+        kept: Pair | None,
+        turn: Tensor,
+        seen: Tensor,
+        place: Tensor | None,
+    ) -> tuple[Tensor, Pair]:
+        """The tokens one layer up, and the keys and values of each with theirs."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
         if self.steer is not None:
             assert condition is not None
             shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.steer(condition).chunk(6, -1)
         steered = self.before_attention(tokens) * (1 + scale) + shift
-        attended, past, kept = self._attend(steered, past, kept, turn, span)
+        attended, kept = self._attend(steered, past, kept, turn, seen, place)
         tokens = tokens + gate * attended
         inner = self.mlp(self.before_mlp(tokens) * (1 + scale_mlp) + shift_mlp)
-        return tokens + gate_mlp * inner, past, kept
+        return tokens + gate_mlp * inner, kept
 
     def _attend(
-        self, tokens: Tensor, past: Pair | None, kept: Pair | None, turn: Tensor, span: int
-    ) -> tuple[Tensor, Pair | None, Pair]:
-        steps = tokens.shape[1]
+        self,
+        tokens: Tensor,
+        past: Pair | None,
+        kept: Pair | None,
+        turn: Tensor,
+        seen: Tensor,
+        place: Tensor | None,
+    ) -> tuple[Tensor, Pair]:
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = _rotate(_precise(query), turn), _rotate(_precise(key), turn), _precise(value)
-        if kept is not None:
-            key, value = torch.cat([kept[0], key], 2), torch.cat([kept[1], value], 2)
-        common = 0 if past is None else past[0].shape[2]
-        length = common + key.shape[2]
-        ahead = torch.arange(length) - torch.arange(length - steps, length)[:, None]
-        seen = ((ahead <= 0) & (ahead > -span)).to(tokens.device)
+        if kept is None:
+            kept = key, value
+        elif place is None:
+            kept = torch.cat([kept[0], key], 2), torch.cat([kept[1], value], 2)
+        else:
+            kept = kept[0].index_copy_(2, place, key), kept[1].index_copy_(2, place, value)
         with torch.autocast(tokens.device.type, enabled=False):
             if past is None:
-                found = scaled_dot_product_attention(query, key, value, attn_mask=seen)
+                found = scaled_dot_product_attention(query, *kept, attn_mask=seen)
             else:
-                found = _attend_in_common(query, past, (key, value), seen)
-        old = max(0, length - (span - 1))
-        if past is not None:
-            past = None if old >= common else (past[0][:, :, old:], past[1][:, :, old:])
-        own = max(0, old - common)
-        return self.out(found.to(tokens.dtype).transpose(1, 2).flatten(2)), past, (key[:, :, own:], value[:, :, own:])
+                found = _attend_in_common(query, past, kept, seen)
+        return self.out(found.to(tokens.dtype).transpose(1, 2).flatten(2)), kept
 
 
 class CausalTransformer(nn.Module):
@@ -147,24 +216,26 @@ class CausalTransformer(nn.Module):
         Args:
             tokens: the next T of a sequence.
             condition: of each; None exactly where there is none.
-            cache: of the steps before; None at the start.
+            cache: of the steps before; None at the start. A ring is written to: do not use it again.
         """
         before = cache if cache is not None else Cache()
-        turn = _angles(before.position, tokens.shape[1], self.size).to(tokens.device)
-        pasts, kepts = [], []
+        now, held = torch.arange(before.position, before.position + tokens.shape[1]), before.steps(tokens.shape[1])
+        turn = _angles(now, self.size).to(tokens.device)
+        seen = ((held <= now[:, None]) & (held > now[:, None] - self.span)).to(tokens.device)
+        place = None if before.since is None else (now % before.kept[0][0].shape[2]).to(tokens.device)
+        kepts = []
         for number, block in enumerate(self.blocks):
             past = before.past[number] if before.past else None
             kept = before.kept[number] if before.kept else None
-            tokens, past, kept = block(tokens, condition, past, kept, turn, self.span)
+            tokens, kept = block(tokens, condition, past, kept, turn, seen, place)
             kepts.append(kept)
-            pasts += [past] if past is not None else []
-        position = before.position + tokens.shape[1]
-        return self.norm(tokens), Cache(past=tuple(pasts), kept=tuple(kepts), position=position)
+        after = replace(before, kept=tuple(kepts), position=before.position + tokens.shape[1])
+        return self.norm(tokens), after.within(self.span - 1)
 
 
-def _angles(first: int, steps: int, size: int) -> Float[Tensor, "T half"]:
+def _angles(steps: Int[Tensor, "T"], size: int) -> Float[Tensor, "T half"]:
     speed = 1000.0 ** -(torch.arange(size // 2) / (size // 2))
-    return torch.arange(first, first + steps)[:, None] * speed
+    return steps[:, None] * speed
 
 
 def _rotate(vectors: Tensor, turn: Tensor) -> Tensor:
@@ -199,8 +270,12 @@ def _attend_in_common(query: Tensor, past: Pair, own: Pair, seen: Tensor) -> Ten
     return torch.as_tensor(spread(gather(first) @ past[1]) + rest @ values)
 
 
+def _each(pairs: tuple[Pair, ...], change: Callable[[Tensor], Tensor]) -> tuple[Pair, ...]:
+    return tuple((change(keys), change(values)) for keys, values in pairs)
+
+
 def _pick(pairs: tuple[Pair, ...], index: Tensor) -> tuple[Pair, ...]:
-    return tuple((keys[index], values[index]) for keys, values in pairs)
+    return _each(pairs, lambda values: values[index])
 
 
 def _joined(past: Tensor, kept: Tensor, repeats: int) -> Tensor:
