@@ -76,11 +76,14 @@ class Condition:
         name: what is asked, with the bounds.
         met: whether it is.
         found: the figure, in words.
+        gate: whether scores say nothing without it, as models that understand nothing reach them: then PARTIAL takes it
+            as PASS does.
     """
 
     name: str
     met: bool
     found: str
+    gate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

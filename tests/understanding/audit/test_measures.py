@@ -39,6 +39,19 @@ def test_a_peek_is_found_and_rounding_is_not(peeks: float, leaks: bool) -> None:
     assert found.num_checked > 0
 
 
+def test_a_prediction_that_is_lost_to_a_later_action_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, said = list[Any](), measures._predict
+
+    def losing(*args: Any) -> Any:
+        asked.append(args)
+        found = said(*args)
+        lost = {name: replace(one, mean=one.mean * np.nan) for name, one in found.signals.items()}
+        return replace(found, signals=lost) if len(asked) > 1 else found
+
+    monkeypatch.setattr(measures, "_predict", losing)
+    assert leak_check(world(Cart()), CASES).leaks
+
+
 @pytest.mark.parametrize(("engine", "steps"), [(Cart(), 6), (Cart(gain=0.0), 0), (Cart(decay=1.0, gain=-1.0), 0)])
 def test_trust_goes_as_far_as_the_trivial_is_beaten(engine: Cart, steps: int) -> None:
     found = diagnosed(engine)

@@ -137,7 +137,7 @@ def test_it_notices_what_is_wrong(test: Abstention, examined: Examined) -> None:
     grade = of(**never)  # bands of no width cover both alike
     assert low_of(grade) == 1.0
     assert not grade.conditions[0].met
-    assert verdict_of(grade) is Verdict.PARTIAL
+    assert verdict_of(grade) is Verdict.INCONCLUSIVE
     half = {name: (good[name] + good[f"{name.split('.')[0]}.mean"]) / 2 for name in never if name.startswith("do.")}
     assert verdict_of(of(**half)) is not Verdict.PASS
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 
 from worldline.contracts.episode import Episode
+from worldline.contracts.world import World
 from worldline.engines.trivial import Linear
-from worldline.errors import UnsupportedError
+from worldline.errors import InputError, UnsupportedError
 from worldline.labs.playing import explore
 from worldline.registry import load, names
+from worldline.understanding.exam.asking import check_numbers
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import ExamTest, Pool
 from worldline.understanding.exam.counterfactual import Counterfactual
@@ -48,20 +51,43 @@ def smallest(code: str) -> ExamTest:
     return replace(test, **few)
 
 
+def lines_of(test: ExamTest) -> dict[str, World]:
+    """Least squares of two episodes of each curriculum."""
+    labs = {one.name: (one.make_lab(), one.num_steps) for one in test.curricula()}
+    return {
+        name: as_world(Linear.fit([explore(lab, n, steps) for n in range(2)], lab.schema))
+        for name, (lab, steps) in labs.items()
+    }
+
+
 @pytest.mark.parametrize(
     "code", [pytest.param(code, marks=() if code in SHOWN_WHOLE else pytest.mark.slow) for code in names("test")]
 )
 def test_no_world_is_told_the_seed_of_a_scene(code: str, shown: list[Episode]) -> None:
     """It fixes what is hidden and drawn: who can build the lab could replay the answer."""
     test = smallest(code)
-    worlds = {}
-    for one in test.curricula():
-        lab = one.make_lab()
-        worlds[one.name] = as_world(Linear.fit([explore(lab, n, one.num_steps) for n in range(2)], lab.schema))
+    worlds = lines_of(test)
     with suppress(UnsupportedError):  # what is not calibrated says so once it has been shown the episode
         test.ask(worlds, test.generate(5))
     assert all(episode.seed is None for episode in shown)
     assert bool(shown) == (code in SHOWN_WHOLE)
+
+
+@pytest.mark.parametrize("says", [math.nan, math.inf])
+@pytest.mark.parametrize("code", ["C1", "P3", "T4"])
+def test_what_is_no_number_is_an_error_and_no_grade(code: str, says: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score of it would be that of something else, or a p-value like any other."""
+    said = Linear.rollout
+    monkeypatch.setattr(Linear, "rollout", lambda *asked: {name: value * says for name, value in said(*asked).items()})
+    test = smallest(code)
+    with pytest.raises(InputError, match="no finite number"):
+        test.ask(lines_of(test), test.generate(5))
+
+
+def test_an_answer_of_another_shape_is_an_error() -> None:
+    world = as_world(Linear.fit([explore(puck(Pool.REPORT), n, 20) for n in range(2)], puck(Pool.REPORT).schema))
+    with pytest.raises(InputError, match=r"as \(5, 1, 2\), and \(5, 20, 2\) is due"):
+        check_numbers(world, {"puck_position": np.zeros((5, 1, 2))}, {"push": np.zeros((5, 20, 2))})
 
 
 def test_the_oracle_of_counterfactuals_is_told(shown: list[Episode]) -> None:

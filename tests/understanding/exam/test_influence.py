@@ -142,7 +142,7 @@ def test_without_a_twin_effect_it_is_no_pass(small: Examined) -> None:
     grade = SMALL.grade(small.scenes, wrong, NOTHING)
     assert block_score(grade).value == 1
     assert [one.met for one in grade.conditions] == [True, False]
-    assert verdict_of(grade) is Verdict.PARTIAL
+    assert verdict_of(grade) is Verdict.INCONCLUSIVE
 
 
 def test_a_world_that_does_not_tell_of_the_block_is_unreadable(small: Examined) -> None:

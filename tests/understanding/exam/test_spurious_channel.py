@@ -134,13 +134,14 @@ def test_it_notices_what_is_wrong(test: SpuriousChannel, examined: Examined) -> 
         np.roll(good, 1, axis=3),  # another station
         good[:, :, ::-1],  # the other levers
         good.swapaxes(1, 2),  # the lamp for the levers
-        np.zeros_like(good),
     ):
         assert verdict_of(of(wrong)) is not Verdict.PASS
     assert verdict_of(of(-good)) is Verdict.FAIL
+    assert verdict_of(of(np.zeros_like(good))) is Verdict.FAIL  # the levers do nothing, and neither does the lamp
+    assert verdict_of(of(good * np.nan)) is Verdict.INCONCLUSIVE
     weak = good.mean((1, 2), keepdims=True) + 0.4 * (good - good.mean((1, 2), keepdims=True))
     assert low_of(of(weak)) > 0.999  # all of it is the levers', and it is too little
-    assert verdict_of(of(weak)) is Verdict.PARTIAL
+    assert verdict_of(of(weak)) is Verdict.INCONCLUSIVE
 
 
 def test_a_lamp_that_tempts_nobody_is_not_scored(test: SpuriousChannel, examined: Examined) -> None:

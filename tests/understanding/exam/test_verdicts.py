@@ -19,6 +19,7 @@ GATED = Cell(name="still", score=None, note="gated: the best trivial model is as
 WORSE = Cell(name="still", score=None, note=f"{GATED.note}; this one is worse")
 SILENT = Cell(name="gusty", score=None, note="NOT IDENTIFIABLE: nobody drilled", raw={"b_hat": 2.5})
 MET, UNMET = (Condition(name="gain in [0.8, 1.2]", met=met, found="1.0") for met in (True, False))
+OPEN, SHUT = (Condition(name="coverage", met=met, found="0.9", gate=True) for met in (True, False))
 
 
 def grade(*cells: Cell, conditions: tuple[Condition, ...] = (), bugs: tuple[str, ...] = ()) -> Grade:
@@ -32,6 +33,9 @@ def grade(*cells: Cell, conditions: tuple[Condition, ...] = (), bugs: tuple[str,
         (grade(cell(0.6, 0.9), GATED, conditions=(MET,)), Verdict.PASS),
         (grade(cell(0.6, 0.9), WORSE), Verdict.PARTIAL),
         (grade(cell(0.6, 0.9), conditions=(MET, UNMET)), Verdict.PARTIAL),
+        (grade(cell(0.6, 0.9), conditions=(UNMET, OPEN)), Verdict.PARTIAL),
+        (grade(cell(0.6, 0.9), conditions=(MET, SHUT)), Verdict.INCONCLUSIVE),
+        (grade(cell(-0.3, 0.0), conditions=(SHUT,)), Verdict.FAIL),
         (grade(cell(0.6, 0.9), cell(0.1, 0.9)), Verdict.PARTIAL),
         (grade(cell(0.6, 0.9), cell(-0.1, 0.9)), Verdict.INCONCLUSIVE),
         (grade(cell(0.6, 0.9), cell(-0.3, 0.0)), Verdict.FAIL),
@@ -70,10 +74,13 @@ def test_a_test_holds_only_where_its_oracle_does_and_what_must_fail_fails() -> N
     assert "no part" in flaws(grade(GATED), {}, 1.0)[0]
 
 
-def test_what_must_fail_may_fail_by_a_condition_or_in_one_part() -> None:
+def test_what_must_fail_may_fail_by_a_gate_or_in_one_part() -> None:
     good = grade(cell(0.95, 1.0))
     assert flaws(good, {"still block": grade(cell(0.9, 1.0, name="pusher"), cell(0.0, 0.0, name="block"))}, 1.0) == ()
-    assert flaws(good, {"infinite bands": grade(cell(0.9, 1.0), conditions=(UNMET,))}, 1.0) == ()
+    assert flaws(good, {"infinite bands": grade(cell(0.9, 1.0), conditions=(SHUT,))}, 1.0) == ()
+    assert "half must fail" in flaws(good, {"half": grade(cell(0.9, 1.0), conditions=(UNMET, OPEN))}, 1.0)[0], (
+        "whoever goes like it would be PARTIAL"
+    )
 
 
 def test_the_weakest_part_is_that_with_the_smallest_lower_end() -> None:

@@ -50,7 +50,8 @@ def leak_check(world: World, cases: Cases) -> LeakCheck:
             for before, after in _told(one, other.signals[name]):
                 early, late = (part[:, :step].astype(float) for part in (before, after))
                 scale = float(np.abs(early[np.isfinite(early)]).max(initial=0.0)) or 1.0
-                apart = np.nan_to_num(np.abs(np.where(early == late, 0.0, late - early))) / scale
+                same = (early == late) | (np.isnan(early) & np.isnan(late))
+                apart = np.nan_to_num(np.abs(np.where(same, 0.0, late - early)), nan=np.inf) / scale
                 count += apart.size
                 if float(apart.max()) > worst:
                     worst, where = float(apart.max()), name

@@ -263,12 +263,14 @@ def _conditions(
             name=f"the bands hold at least {HOLDS} of what is observed",
             met=share[least] >= HOLDS,
             found=f"{share[least]:.2f} for {BOATS[least].name}",
+            gate=True,
         ),
         _coverage(inside),
         Condition(
             name=f"where the logs tell, the median width is at most {WIDEST} times the adjusted regression's",
             met=wide[widest] <= WIDEST,
             found=f"{wide[widest]:.2f} for {BOATS[widest].name}",
+            gate=True,
         ),
         Condition(
             name=f"area under risk-coverage at most {RANDOM_SHARE} of that of random abstention",
@@ -293,6 +295,7 @@ def _coverage(inside: Mapping[str, Floats]) -> Condition:
         name=f"where the logs tell, the bands hold {HOLDS} to {MOST} of what is observed and of what is set",
         met=off[worst] <= 0,
         found=worst,
+        gate=True,
     )
 
 

@@ -85,7 +85,9 @@ def forecasts(
         )
         given = None if exogenous is None else _rows(exogenous, rows)
         parts.append(world.predict(past, _rows(actions, rows), exogenous=given, level=level).signals)
-    return {name: joined([part[name] for part in parts]) for name in signals}
+    found = {name: joined([part[name] for part in parts]) for name in signals}
+    check_numbers(world, {name: one.mean for name, one in found.items()}, actions)
+    return found
 
 
 def means(
@@ -117,7 +119,9 @@ def counterfactuals(
     if not card.heeds_actions:
         raise UnsupportedError(f"{card.name} does not heed actions, so it cannot tell what others would have led to.")
     asked = [world.what_if(one, at, {k: v[e] for k, v in actions.items()}) for e, one in enumerate(episodes)]
-    return {name: np.stack([one.signals[name] for one in asked]).astype(np.float64) for name in signals}
+    found = {name: np.stack([one.signals[name] for one in asked]).astype(np.float64) for name in signals}
+    check_numbers(world, found, actions)
+    return found
 
 
 def check_readable(world: World, signals: Sequence[str]) -> None:
@@ -133,6 +137,30 @@ def check_readable(world: World, signals: Sequence[str]) -> None:
             f"{card.name} predicts {', '.join(card.predicts) or 'nothing'}, and the test needs {', '.join(lacking)}. "
             "Have it predict them, or fit a readout."
         )
+
+
+def check_numbers(world: World, answers: Arrays, actions: Arrays) -> None:
+    """Raises an error unless each answer is a number for each step and component: no score is made of anything else.
+
+    Args:
+        world: that answered.
+        answers: per signal, [E, T, *shape] being due.
+        actions: per signal [E, T, *shape], that it was asked about.
+
+    Raises:
+        InputError: an answer has another shape, or is NaN or infinite somewhere.
+    """
+    card, lead = world.describe(), next(iter(actions.values())).shape[:2]
+    for name, values in answers.items():
+        due = (*lead, *card.schema[name].shape)
+        if values.shape != due:
+            raise InputError(f"{card.name} answers {name} as {values.shape}, and {due} is due. Mend the world.")
+        lost = ~np.isfinite(values.astype(float)).reshape(lead[0], -1).all(1)
+        if lost.any():
+            raise InputError(
+                f"{card.name} answers {name} in {int(lost.sum())} of {len(lost)} scenes with what is no finite number. "
+                "Mend the world, or have it refuse what it cannot answer."
+            )
 
 
 def only(worlds: Mapping[str, World]) -> World:

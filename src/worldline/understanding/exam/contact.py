@@ -82,6 +82,7 @@ class ContactAndConstraint(ExamTest):
                 asked=_positions(self._lab()),
                 num_episodes=self.num_episodes,
                 num_steps=60,
+                horizon=self.num_steps,
             ),
         )
 

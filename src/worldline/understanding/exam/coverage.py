@@ -282,6 +282,7 @@ def _coverage(counts: Mapping[str, int], num_scenes: int) -> Condition:
         name="joint coverage at 90 % as the beta-binomial law of 500 calibration episodes allows (Holm)",
         met=not holm(p_values, ALPHA),
         found=", ".join(f"{name} {counts[name] / num_scenes:.3f}, p = {p:.3g}" for name, p in p_values.items()),
+        gate=True,
     )
 
 

@@ -95,6 +95,7 @@ class DelayedEffect(ExamTest):
                 asked=(SIGNAL,),
                 num_episodes=self.num_episodes,
                 num_steps=self.num_steps,
+                horizon=HORIZON,
             ),
         )
 

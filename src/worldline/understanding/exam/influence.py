@@ -256,6 +256,7 @@ def _graded(part: str, name: str, scenes: Arrays, answers: Arrays) -> Condition:
         name=f"twin effect of {part} (C1) surely above 0 in these states",
         met=twin is not None and twin.low > 0,
         found="undefined" if twin is None else f"{twin.value:.2f} [{twin.low:.2f}, {twin.high:.2f}]",
+        gate=True,
     )
 
 

@@ -59,6 +59,7 @@ from worldline.errors import UnsupportedError
 from worldline.labs.gusty_puck import MAX_PUSH, GustyPuck
 from worldline.understanding.exam.asking import (
     BATCH,
+    check_numbers,
     check_readable,
     history_of,
     only,
@@ -412,6 +413,7 @@ def _asked(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
     if np.isnan(trust).any():
         raise UnsupportedError(f"{world.describe().name} tells no trust. Calibrate it on held-out episodes.")
     means = {name: np.concatenate([part.signals[name].mean for part in parts]).astype(np.float64) for name in SIGNALS}
+    check_numbers(world, means, {"push": scenes["future"]})
     return {**packed("mean", means), "trust": trust}
 
 

@@ -182,6 +182,7 @@ class SpuriousChannel(ExamTest):
                     name=f"{station.name}: the levers have {LEAST_EFFECT} to {MOST_EFFECT} of their true effect",
                     met=LEAST_EFFECT <= share <= MOST_EFFECT,
                     found=f"{share:.2f}",
+                    gate=True,
                 )
             )
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
@@ -357,12 +358,13 @@ def _effects(scenes: Arrays, answers: Arrays, station: int) -> _Effects:
 
 
 def _action_share(found: _Effects) -> Statistic:
-    """1 - w, below 0 where the levers do the opposite of the truth; undefined where nothing changes anything."""
+    """1 - w, below 0 where the levers do the opposite of the truth; 0 where nothing changes anything."""
     parts = np.stack([found.lamp, found.action * np.sign(found.true)], 1)
 
     def statistic(weights: Floats) -> Floats:
         lamp, action = np.moveaxis(weights @ parts, -1, 0)
-        return ratio(action, lamp + np.abs(action))
+        both = lamp + np.abs(action)
+        return np.where(both == 0, 0.0, ratio(action, both))
 
     return statistic
 

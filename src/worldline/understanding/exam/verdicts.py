@@ -54,7 +54,8 @@ def verdict_of(grade: Grade) -> Verdict:
     met = all(condition.met for condition in grade.conditions) and not any(_is_worse(cell) for cell in grade.cells)
     if met and all(score.low > PASS_ABOVE for score in scores):
         return Verdict.PASS
-    return Verdict.PARTIAL if all(score.low > 0 for score in scores) else Verdict.INCONCLUSIVE
+    above = all(score.low > 0 for score in scores) and _passes_gates(grade)
+    return Verdict.PARTIAL if above else Verdict.INCONCLUSIVE
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
@@ -89,7 +90,7 @@ def flaws(oracle: Grade, must_fail: Mapping[str, Grade], declared_ceiling: float
     found += [f"the oracle has a bug: {bug}" for bug in oracle.bugs]
     for name, grade in must_fail.items():
         row = weakest(grade)
-        if row is None or grade.bugs or any(not one.met for one in grade.conditions):
+        if row is None or grade.bugs or not _passes_gates(grade):
             continue  # it fails by what is asked beside the score
         score = _score(row)
         if score.surely > 0 or score.value >= BREAKS_AT:
@@ -115,6 +116,10 @@ def holm(p_values: Mapping[str, float], alpha: float = ALPHA) -> tuple[str, ...]
             break
         kept.append(name)
     return tuple(sorted(kept))
+
+
+def _passes_gates(grade: Grade) -> bool:
+    return all(one.met for one in grade.conditions if one.gate)
 
 
 def _is_undefined(cell: Cell) -> bool:
