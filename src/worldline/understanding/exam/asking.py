@@ -119,7 +119,9 @@ def counterfactuals(
     if not card.heeds_actions:
         raise UnsupportedError(f"{card.name} does not heed actions, so it cannot tell what others would have led to.")
     asked = [world.what_if(one, at, {k: v[e] for k, v in actions.items()}) for e, one in enumerate(episodes)]
-    found = {name: np.stack([one.signals[name] for one in asked]).astype(np.float64) for name in signals}
+    found: dict[str, NDArray[np.floating]] = {
+        name: np.stack([one.signals[name] for one in asked]).astype(np.float64) for name in signals
+    }
     check_numbers(world, found, actions)
     return found
 
