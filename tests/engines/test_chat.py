@@ -330,9 +330,75 @@ def test_a_cost_that_is_not_told_stops_what_may_cost_so_much_only(waits: list[fl
     with ChatServer(doubled, tells_usage=False) as server:
         chat = chat_of(server, waits, endpoint=PRICES, num_concurrent=1, max_price=1.0)
         chat.answers([ask(chat, 1.0)], read)
-        with pytest.raises(UnavailableError, match="does not tell its tokens"):
+        with pytest.raises(UnavailableError, match="without their tokens"):
             chat.answers([ask(chat, 2.0)], read)
         assert chat.spent.num_untold == 1
+
+
+class Telling(ChatServer):
+    """Tells its tokens in its own way."""
+
+    usage: object = None
+
+    def _reply(
+        self, fault: Fault | None, body: dict[str, Any], authorization: str | None
+    ) -> tuple[int, str, dict[str, str]]:
+        status, text, headers = super()._reply(fault, body, authorization)
+        return status, json.dumps({**json.loads(text), "usage": self.usage}), headers
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"input_tokens": 900, "output_tokens": 9},
+        {"prompt_tokens": 900},
+        {"prompt_tokens": 9, "completion_tokens": None},
+    ],
+)
+def test_tokens_that_are_told_in_another_way_are_not_told(
+    usage: Mapping[str, Any], waits: list[float], tmp_path: Path
+) -> None:
+    with Telling(doubled) as server:
+        server.usage = usage
+        chat = chat_of(server, waits, endpoint=PRICES, num_concurrent=1, max_price=1.0, transcript=tmp_path / "t.jsonl")
+        assert chat.answers([ask(chat, 1.0)], read) == [2.0]
+        with pytest.raises(UnavailableError, match="without their tokens"):
+            chat.answers([ask(chat, 2.0)], read)
+        with pytest.raises(UnsupportedError, match="does not tell its tokens"):
+            chat.measured()
+        spent = chat.spent
+        assert (spent.num_requests, spent.input_tokens, spent.output_tokens, spent.num_untold) == (1, 0, 0, 1)
+        assert json.loads((tmp_path / "t.jsonl").read_text())["input_tokens"] is None
+
+
+@pytest.mark.parametrize("fault", [Fault.HANG, Fault.GARBLED, Fault.NOT_JSON])
+def test_a_reply_that_is_lost_after_it_was_asked_for_may_have_cost_something(fault: Fault, waits: list[float]) -> None:
+    with ChatServer(doubled) as server:
+        chat = chat_of(server, waits, endpoint={**PRICES, "num_retries": 0, "timeout_s": 0.05}, max_price=1.0)
+        server.next(fault)
+        with pytest.raises(UnavailableError):
+            chat.answers([ask(chat)], read)
+        assert chat.spent.num_untold == 1
+        with pytest.raises(UnavailableError, match=r"1 replies .* lost"):
+            chat.answers([ask(chat)], read)
+        assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.BUSY, Fault.BROKEN])
+def test_what_a_server_refuses_costs_nothing(fault: Fault, server: ChatServer, waits: list[float]) -> None:
+    chat = chat_of(server, waits, endpoint=PRICES, max_price=1.0)
+    server.next(fault)
+    assert chat.answers([ask(chat)], read) == [2.0]
+    assert chat.spent.num_untold == 0
+
+
+def test_a_server_that_is_not_reached_charges_nothing(waits: list[float]) -> None:
+    with ChatServer(doubled) as server:
+        chat = chat_of(server, waits, endpoint={**PRICES, "num_retries": 1}, max_price=1.0)
+    with pytest.raises(UnavailableError, match=r"2 tries.*ConnectError"):
+        chat.answers([ask(chat)], read)
+    assert chat.spent.num_untold == 0
 
 
 @pytest.mark.parametrize(("prices", "most"), [({}, 1.0), (PRICES, 0.0)])

@@ -121,6 +121,13 @@ def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path
     assert facts["Cost"] in report
 
 
+def test_a_cost_that_is_known_in_part_is_at_least_that(sit: Sit) -> None:
+    with ChatServer(lawful, tells_usage=False) as server:
+        facts = sit("untold", sitter(server), "C9").facts
+    assert facts["Tokens"] == f"0 in, 0 out; not known for {QUESTIONS} replies"
+    assert facts["Cost"] == "at least 0 USD"
+
+
 def test_tests_of_bands_are_unsupported_and_nothing_is_asked_for_them(sit: Sit, tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
         found = sit("bands", sitter(server), "U9")

@@ -30,8 +30,14 @@ LONGEST_WAIT_S = 60.0
 _BUSY = {408, 425, 429, *range(500, 600)}
 """Statuses after which the same request may well succeed."""
 
+_NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"}
+"""Errors of httpx after which nothing can have been charged; it may not be there to be imported."""
+
 _NUM_MEASURED = 1000
 """The last answers whose seconds count."""
+
+Tokens = tuple[int, int]
+"""That were charged, in and out."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Usage:
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None  # some servers tell tokens by other names
+    completion_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,13 @@ class _Completion:
 
     choices: tuple[_Choice, ...]
     usage: _Usage | None = None
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """None where the endpoint does not tell both."""
+        if self.usage is None or self.usage.prompt_tokens is None or self.usage.completion_tokens is None:
+            return None
+        return self.usage.prompt_tokens, self.usage.completion_tokens
 
 
 _COMPLETION = TypeAdapter(_Completion)
@@ -69,8 +82,9 @@ class Spent:
         num_requests: sent, repeated ones too.
         input_tokens: charged.
         output_tokens: likewise.
-        num_untold: completions whose tokens the endpoint did not tell; they are in neither sum.
-        price: of the tokens, in the endpoint's currency; 0 where they have none.
+        num_untold: replies whose tokens are not known, as the endpoint did not tell them or the reply was lost on its
+            way or could not be read; they are in neither sum.
+        price: of the tokens that are known, in the endpoint's currency; 0 where they have none.
     """
 
     num_requests: int
@@ -91,7 +105,8 @@ class Chat:
         num_concurrent: requests at a time, at least 1.
         max_requests: that are sent in all, repeated ones too; None for no limit.
         max_price: that tokens may cost in all, in the endpoint's currency; None for no limit. Nothing more is sent once
-            it is reached; the up to `num_concurrent` requests that are under way then are paid for as well.
+            it is reached, or the tokens of a reply are not known; the up to `num_concurrent` requests that are under
+            way then are paid for as well.
         num_remembered: answers kept in memory. Without a transcript those beyond it are asked for again.
         listed_only: whether the endpoint is asked only where the user listed it; see `endpoint.py`.
         wait: sleeps for so many seconds.
@@ -138,7 +153,7 @@ class Chat:
         self._num_requests = 0
         self._seconds: deque[float] = deque(maxlen=_NUM_MEASURED)
         self._tokens = [0, 0, 0]  # answers that tell theirs; tokens in; tokens out
-        self._charged = [0, 0, 0]  # completions, refused ones too, that do not tell theirs; tokens in; tokens out
+        self._charged = [0, 0, 0]  # replies, refused ones too, whose tokens are not known; tokens in; tokens out
 
     @property
     def num_requests(self) -> int:
@@ -257,11 +272,11 @@ class Chat:
                 "replayed. Ask what was asked when it was written, or set replay_only to False."
             )
         began, asked, text = time.perf_counter(), request, ""
-        usages: list[_Usage | None] = []
+        charged: list[Tokens | None] = []
         problem = UnavailableError("")
         for _ in range(self.endpoint.num_retries + 1):
             completion = self._complete(asked)
-            usages.append(completion.usage)
+            charged.append(completion.tokens)
             text = (completion.choices[0].message.content if completion.choices else None) or ""
             try:
                 read(text)
@@ -269,18 +284,18 @@ class Chat:
                 problem = error
                 asked = _again(request, text, str(error))
                 continue
-            return self._measure(key, request, text, usages, time.perf_counter() - began)
+            return self._measure(key, request, text, charged, time.perf_counter() - began)
         raise UnavailableError(
             f"{self._who} gave no good answer in {self.endpoint.num_retries + 1} tries. {problem} It said "
             f"{text[:200]!r}. Take another model, or raise num_retries or max_tokens."
         ) from problem
 
     def _measure(
-        self, key: str, request: Request, text: str, usages: Sequence[_Usage | None], seconds: float
+        self, key: str, request: Request, text: str, charged: Sequence[Tokens | None], seconds: float
     ) -> Exchange:
-        told = [usage for usage in usages if usage is not None]
-        known = len(told) == len(usages)
-        tokens = sum(usage.prompt_tokens for usage in told), sum(usage.completion_tokens for usage in told)
+        told = [tokens for tokens in charged if tokens is not None]
+        known = len(told) == len(charged)
+        tokens = sum(tokens_in for tokens_in, _ in told), sum(tokens_out for _, tokens_out in told)
         with self._lock:
             self._seconds.append(seconds)
             if known:
@@ -307,12 +322,16 @@ class Chat:
         try:
             completion = _COMPLETION.validate_json(text)
         except ValidationError as error:
+            self._charge(None)
             raise UnavailableError(f"{self._who} sent no chat completion: {text[:300]!r}. Check base_url.") from error
-        usage = completion.usage
-        charged = (1, 0, 0) if usage is None else (0, usage.prompt_tokens, usage.completion_tokens)
+        self._charge(completion.tokens)
+        return completion
+
+    def _charge(self, tokens: Tokens | None) -> None:
+        """Counts what a reply cost."""
+        charged = (1, 0, 0) if tokens is None else (0, *tokens)
         with self._lock:
             self._charged = [had + more for had, more in zip(self._charged, charged, strict=True)]
-        return completion
 
     def _send(self, request: Request) -> tuple[int, str]:
         """Status and body of the response, the key blotted out; repeated while the server is busy or not there."""
@@ -326,6 +345,8 @@ class Chat:
                 response = poster.post(request, key=key)
             except UnavailableError as error:
                 problem = str(error)
+                if type(error.__cause__).__name__ not in _NEVER_SENT:
+                    self._charge(None)  # the server may have answered, and nobody heard it
             else:
                 text = _without(key, response.text)
                 if response.status not in _BUSY:
@@ -352,8 +373,9 @@ class Chat:
         spent, currency = self._spent(), self.endpoint.currency
         if spent.num_untold:
             raise UnavailableError(
-                f"max_price is {most:g} {currency}, and {self._who} does not tell its tokens, so what it costs is not "
-                "known. Set max_requests in its place."
+                f"max_price is {most:g} {currency}, and {spent.num_untold} replies of {self._who} came without their "
+                "tokens or were lost, so what was spent is not known. Begin again from the transcript, or set "
+                "max_requests in its place."
             )
         if spent.price >= most:
             raise UnavailableError(

@@ -144,8 +144,13 @@ class LanguageSitter(Sitter):
         where = "replayed from a transcript" if self.chat.replay_only else f"at {endpoint.origin}"
         told = f"temperature {endpoint.temperature:g}, told {CONTEXT} observations at most"
         most = "" if self.max_requests is None else f", of at most {self.max_requests:,}"
-        untold = f"; not told for {spent.num_untold:,} answers" if spent.num_untold else ""
-        cost = f"{spent.price:.4g} {endpoint.currency}" if endpoint.has_price else "not known, as no prices were given"
+        untold = f"; not known for {spent.num_untold:,} replies" if spent.num_untold else ""
+        least = "at least " if spent.num_untold else ""
+        cost = (
+            f"{least}{spent.price:.4g} {endpoint.currency}"
+            if endpoint.has_price
+            else "not known, as no prices were given"
+        )
         cap = "" if self.max_price is None else f", of at most {self.max_price:g} {endpoint.currency}"
         return {
             "Model": f"{endpoint.model} {where}, {told}",
