@@ -14,6 +14,7 @@ from tests.engines.chat_server import ChatServer, Fault, Values
 
 from worldline.engines.chat import LONGEST_WAIT_S, Chat, Request
 from worldline.engines.endpoint import HOSTS_VARIABLE, Endpoint
+from worldline.engines.transcript import exchanges
 from worldline.errors import BundleError, ConfigError, MissingExtraError, UnavailableError, UnsupportedError
 
 SECRET = "sk-0123456789"
@@ -231,6 +232,13 @@ def test_a_transcript_replays_without_a_server(waits: list[float], tmp_path: Pat
     line = json.loads(path.read_text().splitlines()[0])
     assert (line["input_tokens"], line["output_tokens"]) == (100, 20)
     assert line["seconds"] > 0
+
+
+def test_a_transcript_says_how_often_a_model_had_to_try(server: ChatServer, waits: list[float], tmp_path: Path) -> None:
+    chat = chat_of(server, waits, num_concurrent=1, transcript=tmp_path / "t.jsonl")
+    server.next(Fault.WORDS, Fault.BROKEN, Fault.OUTSIDE)  # what the server breaks is no try of the model
+    chat.answers([ask(chat, 1.0), ask(chat, 2.0)], read)
+    assert [one.num_tries for one in exchanges(tmp_path / "t.jsonl")] == [3, 1]
 
 
 def test_replaying_needs_no_httpx(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ def exchange(number: int, answer: str | None = None) -> Exchange:
         input_tokens=10,
         output_tokens=None,
         seconds=0.5,
+        num_tries=2,
     )
 
 
@@ -47,6 +49,13 @@ def test_a_transcript_is_read_in_order_without_a_line_that_was_cut_off(tmp_path:
     assert list(exchanges(path)) == [exchange(number) for number in range(3)]
     path.write_bytes(path.read_bytes()[:-9])
     assert list(exchanges(path)) == [exchange(number) for number in range(2)]
+
+
+def test_a_line_that_says_no_tries_and_no_tokens_is_read(tmp_path: Path) -> None:
+    path, one = tmp_path / "t.jsonl", exchange(0)
+    path.write_text(json.dumps({"hash": one.hash, "request": one.request, "answer": one.answer}) + "\n")
+    assert Transcript(path).get(one.hash) == one.answer
+    assert list(exchanges(path)) == [replace(one, input_tokens=None, seconds=0.0, num_tries=None)]
 
 
 def test_memory_is_bounded_and_the_file_is_not(tmp_path: Path) -> None:

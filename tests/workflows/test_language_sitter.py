@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -119,6 +120,22 @@ def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path
     report = (tmp_path / "law" / REPORT).read_text()
     assert facts["Tokens"] in report
     assert facts["Cost"] in report
+
+
+def test_the_small_print_says_how_often_a_model_was_told_what_was_wrong(sit: Sit, tmp_path: Path) -> None:
+    with ChatServer(lawful) as server:
+        server.next(Fault.WORDS, Fault.WORDS)
+        first = sit("first", sitter(server), "C9")
+    assert first.facts["Requests"].startswith(f"{QUESTIONS + 2} sent")
+    assert first.facts["Tries"].startswith(f"{QUESTIONS + 2} for {QUESTIONS} answers (")
+    lines = (tmp_path / "first" / TRANSCRIPT).read_text().splitlines()
+    older = [
+        json.dumps({name: value for name, value in json.loads(one).items() if name != "num_tries"}) for one in lines
+    ]
+    (tmp_path / "older.jsonl").write_text("\n".join([*older, ""]))
+    again = sit("again", LanguageSitter(transcript=tmp_path / "older.jsonl"), "C9")
+    assert verdicts(again) == verdicts(first)
+    assert again.facts["Tries"] == f"not told for {QUESTIONS} answers"
 
 
 def test_a_cost_that_is_known_in_part_is_at_least_that(sit: Sit) -> None:

@@ -307,6 +307,7 @@ class Chat:
             input_tokens=tokens[0] if known else None,
             output_tokens=tokens[1] if known else None,
             seconds=seconds,
+            num_tries=len(charged),
         )
 
     def _complete(self, request: Request) -> _Completion:

@@ -28,6 +28,8 @@ class Exchange:
         input_tokens: that were charged, for refused answers on the way too; None where the endpoint did not say.
         output_tokens: likewise.
         seconds: from the question to the answer.
+        num_tries: answers that came until one was good, this one too; after each of the others the model was told what
+            was wrong with it. None in a transcript that does not say.
     """
 
     hash: str
@@ -36,6 +38,7 @@ class Exchange:
     input_tokens: int | None
     output_tokens: int | None
     seconds: float
+    num_tries: int | None
 
 
 def request_hash(request: Mapping[str, Any]) -> str:
@@ -59,6 +62,7 @@ def exchanges(path: Path) -> Iterator[Exchange]:
                     input_tokens=line.get("input_tokens"),
                     output_tokens=line.get("output_tokens"),
                     seconds=line.get("seconds", 0.0),
+                    num_tries=line.get("num_tries"),
                 )
 
 

@@ -158,7 +158,7 @@ class LanguageSitter(Sitter):
             "Requests": f"{spent.num_requests:,} sent{most}",
             "Tokens": f"{spent.input_tokens:,} in, {spent.output_tokens:,} out{untold}",
             "Cost": f"{cost}{cap}",
-            "Transcript": _told(self.chat.transcript.path),
+            **_told(self.chat.transcript.path),
         }
 
     @property
@@ -203,13 +203,20 @@ def _file(transcript: Path) -> Path:
     return transcript / TRANSCRIPT if transcript.is_dir() else transcript
 
 
-def _told(path: Path | None) -> str:
+def _told(path: Path | None) -> dict[str, str]:
     """What the transcript holds, and what it took."""
     if path is None or not path.exists():
-        return "no answers"
-    num, tokens_in, tokens_out = 0, 0, 0
+        return {"Transcript": "no answers"}
+    num, tries, untold, tokens_in, tokens_out = 0, 0, 0, 0, 0
     for one in exchanges(path):
         num += 1
+        tries += one.num_tries or 0
+        untold += one.num_tries is None
         tokens_in += one.input_tokens or 0
         tokens_out += one.output_tokens or 0
-    return f"{num:,} answers in {path.name}, which took {tokens_in:,} tokens in and {tokens_out:,} out"
+    told = f"{tries:,} for {num - untold:,} answers (who has to try again is told what was wrong)"
+    lost = f"not told for {untold:,} answers"
+    return {
+        "Tries": "; ".join([told] * (num > untold) + [lost] * (untold > 0)),
+        "Transcript": f"{num:,} answers in {path.name}, which took {tokens_in:,} tokens in and {tokens_out:,} out",
+    }
