@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from tests.engines.chat_server import ChatServer, Fault, Values, latest
@@ -20,6 +20,7 @@ from worldline.contracts.evaluation import Verdict
 from worldline.data.store import open_store
 from worldline.engines.endpoint import Endpoint
 from worldline.engines.prompt import PROMPT_HASH
+from worldline.engines.transcript import Exchange, Transcript, request_hash
 from worldline.engines.trivial import Persistence
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.labs.wind import DECAY, Wind
@@ -164,6 +165,30 @@ def test_an_exam_is_held_again_from_its_transcript_without_an_endpoint(sit: Sit,
         assert again.facts["Transcript"] == first.facts["Transcript"]
         assert "replayed" in again.facts["Model"]
         assert (tmp_path / name / TRANSCRIPT).read_bytes() == (tmp_path / "first" / TRANSCRIPT).read_bytes()
+
+
+@pytest.mark.parametrize("other", [{"model": "other"}, {"temperature": 0.5}, {"max_tokens": None}])
+def test_a_transcript_of_another_model_is_refused(tmp_path: Path, other: Mapping[str, Any]) -> None:
+    path, endpoint = tmp_path / "t.jsonl", endpoint_of("http://localhost:1/v1", "toy", api_key_env=None, prices=None)
+    given = LanguageSitter(endpoint=endpoint)
+    one, two = ({"model": "toy", "temperature": 0.0, "max_tokens": 8192, "seed": 0}, {"seed": 1})
+    store(path, one)
+    assert replace(given, transcript=path).title == LanguageSitter(transcript=path).title == "language, toy"
+    with pytest.raises(InputError, match=r"answers of 'toy' \(temperature 0.0, max_tokens 8192\), not of"):
+        replace(given, endpoint=replace(endpoint, **other), transcript=path)
+    store(path, {**one, **two, **other})
+    for sat in (given, LanguageSitter()):
+        with pytest.raises(InputError, match="answers of more than one model"):
+            replace(sat, transcript=path)
+
+
+def store(path: Path, request: Mapping[str, Any]) -> None:
+    """Adds an answer to a transcript."""
+    key = request_hash(request)
+    exchange = Exchange(
+        hash=key, request=request, answer="{}", input_tokens=1, output_tokens=1, seconds=0.0, num_tries=1
+    )
+    Transcript(path).add(exchange)
 
 
 def test_what_a_transcript_lacks_is_not_measured(sit: Sit, tmp_path: Path) -> None:

@@ -56,14 +56,15 @@ class LanguageSitter(Sitter):
 
     Args:
         endpoint: that is asked; None to take every answer from the transcript.
-        transcript: of another exam, or the folder of that exam; None to begin with none. It is copied.
+        transcript: of another exam of the same model, or the folder of that exam; None to begin with none. It is
+            copied.
         max_requests: that are sent in all; None for no limit.
         max_price: that they may cost, in the endpoint's currency; None for no limit.
         chat: that this exam asks; from `seated`.
 
     Raises:
         ConfigError: the endpoint's key is not there.
-        InputError: the transcript is not there or empty.
+        InputError: the transcript is not there or empty, or holds answers of another model or of several.
     """
 
     endpoint: Endpoint | None = None
@@ -75,10 +76,8 @@ class LanguageSitter(Sitter):
     def __post_init__(self) -> None:
         if self.endpoint is not None and self.endpoint.api_key_env is not None:
             key_in(self.endpoint.api_key_env)
-        if self.transcript is not None:
-            file = _file(self.transcript)
-            if not file.is_file() or next(exchanges(file), None) is None:
-                raise InputError(f"{file} holds no answers of a text model. Give a transcript, or an exam's folder.")
+        if self.transcript is not None and self.chat is None:  # who is seated was checked
+            _check(_file(self.transcript), self.endpoint)
 
     @property
     def title(self) -> str:
@@ -163,7 +162,7 @@ class LanguageSitter(Sitter):
 
     @property
     def _endpoint(self) -> Endpoint | None:
-        """What is asked, or what was, by the transcript's first line."""
+        """What is asked, or what was, by the transcript's first line: all are alike."""
         if self.endpoint is not None or self.transcript is None:
             return self.endpoint
         request = next(exchanges(_file(self.transcript))).request
@@ -201,6 +200,25 @@ def endpoint_of(url: str, model: str, *, api_key_env: str | None, prices: tuple[
 def _file(transcript: Path) -> Path:
     """That of an exam, or the file itself."""
     return transcript / TRANSCRIPT if transcript.is_dir() else transcript
+
+
+def _check(file: Path, endpoint: Endpoint | None) -> None:
+    """Raises `InputError` where the answers are not of one model, asked in one way: that of the endpoint if given."""
+    names = ("model", "temperature", "max_tokens")
+    found = {tuple(one.request.get(name) for name in names) for one in exchanges(file)} if file.is_file() else set()
+    if not found:
+        raise InputError(f"{file} holds no answers of a text model. Give a transcript, or an exam's folder.")
+    shown = [f"{model!r} (temperature {temperature}, max_tokens {tokens})" for model, temperature, tokens in found]
+    if len(found) > 1:
+        raise InputError(
+            f"{file} holds answers of more than one model, or of one that was asked in several ways: "
+            f"{', '.join(sorted(shown))}. Give a transcript of one."
+        )
+    if endpoint is not None and found != {(endpoint.model, endpoint.temperature, endpoint.max_tokens)}:
+        raise InputError(
+            f"{file} holds answers of {shown[0]}, not of {endpoint.model!r} (temperature {endpoint.temperature}, "
+            f"max_tokens {endpoint.max_tokens}). Give the transcript of that one, or none."
+        )
 
 
 def _told(path: Path | None) -> dict[str, str]:
