@@ -114,6 +114,7 @@ def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path
     assert found.sitter == "language, toy"
     assert facts["Sizes"] == f"C9: num_scenes {SCENES} of 60"
     assert facts["Model"].startswith("toy at http://127.0.0.1:")
+    assert facts["Trainings"].startswith("none: it was told no logs")
     assert facts["Prompt"].startswith(PROMPT_HASH)
     assert facts["Requests"] == f"{QUESTIONS} sent, of at most 500"
     assert facts["Tokens"] == f"{100 * QUESTIONS:,} in, {20 * QUESTIONS:,} out"
@@ -220,6 +221,12 @@ def test_an_exam_that_is_paid_for_goes_on_from_its_transcript_alone(tmp_path: Pa
     with ChatServer(lawful) as server, pytest.raises(InputError, match="transcript"):
         exam(sitter(server), tmp_path / "paid", ExamOptions(codes=("C1",)), resume=True)
     assert not (tmp_path / "paid").exists()
+
+
+def test_more_trainings_of_who_learns_nothing_are_refused(tmp_path: Path) -> None:
+    with ChatServer(lawful) as server, pytest.raises(InputError, match=r"3 trainings .* language, toy learns nothing"):
+        exam(sitter(server), tmp_path / "thrice", ExamOptions(codes=("C1",), num_seeds=3))
+    assert not (tmp_path / "thrice").exists()
 
 
 def test_answers_that_are_no_good_are_not_measured(sit: Sit) -> None:

@@ -101,8 +101,14 @@ def exam(
         stage: told about progress.
 
     Raises:
-        InputError: the folder holds something, or, to go on in it, something else.
+        InputError: the folder holds something, or, to go on in it, something else; or a sitter that pays, and so learns
+            nothing, is to be trained more than once.
     """
+    if sitter.pays and options.num_seeds > 1:
+        raise InputError(
+            f"{options.num_seeds} trainings are asked for, and {sitter.title} learns nothing, so all would give the same "
+            "answers. Leave out --seeds."
+        )
     options, begin = replace(options, paid=sitter.pays), time.monotonic()
     begun, tests, seeds = begun_with(sitter, options), options.tests(), range(options.num_seeds)
     resumed = goes_on(folder, begun, sitter, options, resume)

@@ -45,6 +45,7 @@ NO_CALIBRATION: Final = (
     "tests together, and is not paid for."
 )
 NO_PICTURES: Final = "A text model is shown no pictures. Leave out --pixels."
+NO_LOGS: Final = "none: it was told no logs, and of each scene what every world is shown"
 REPLAYED: Final = "http://localhost"
 """Stands for the address of an endpoint that is not asked."""
 
@@ -138,7 +139,7 @@ class LanguageSitter(Sitter):
     def facts(self) -> Mapping[str, str]:
         """Model, prompt, and what was sent and charged; see `Sitter`."""
         if self.chat is None:
-            return {"Model": "none was asked"}
+            return {"Model": "none was asked", "Trainings": NO_LOGS}
         endpoint, spent = self.chat.endpoint, self.chat.spent
         where = "replayed from a transcript" if self.chat.replay_only else f"at {endpoint.origin}"
         told = f"temperature {endpoint.temperature:g}, told {CONTEXT} observations at most"
@@ -152,6 +153,7 @@ class LanguageSitter(Sitter):
         )
         cap = "" if self.max_price is None else f", of at most {self.max_price:g} {endpoint.currency}"
         return {
+            "Trainings": NO_LOGS,
             "Model": f"{endpoint.model} {where}, {told}",
             "Prompt": f"{PROMPT_HASH}, which is worldline.engines.prompt.PROMPT and in each line of {TRANSCRIPT}",
             "Requests": f"{spent.num_requests:,} sent{most}",
