@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.engines.chat_server import ChatServer, Fault, Values
 
-from worldline.engines.chat import LONGEST_WAIT_S, Chat, Request
+from worldline.engines.chat import LONGEST_WAIT_S, Chat, NoGoodAnswerError, Request
 from worldline.engines.endpoint import HOSTS_VARIABLE, Endpoint
 from worldline.engines.transcript import exchanges
 from worldline.errors import BundleError, ConfigError, MissingExtraError, UnavailableError, UnsupportedError
@@ -122,7 +122,7 @@ def test_a_wrong_answer_is_told_and_asked_for_again(fault: Fault, server: ChatSe
     assert [message["role"] for message in again] == [role for role in roles if role != "assistant" or len(again) == 4]
     assert (len(again) == 4) == (fault not in (Fault.SILENT, Fault.NO_CHOICE))
     server.always(fault)
-    with pytest.raises(UnavailableError, match=r"no good answer in 4 tries.*wrong"):
+    with pytest.raises(NoGoodAnswerError, match=r"no good answer in 4 tries.*wrong"):
         chat.answers([ask(chat, 3.0)], read)
     assert waits == []
 

@@ -229,12 +229,21 @@ def test_more_trainings_of_who_learns_nothing_are_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "thrice").exists()
 
 
-def test_answers_that_are_no_good_are_not_measured(sit: Sit) -> None:
+def test_answers_that_are_no_good_are_an_error(sit: Sit) -> None:
     with ChatServer(lawful) as server:
         server.always(Fault.WORDS)
         found = sit("words", sitter(server), "C9")
+    assert verdicts(found) == {"C9": Verdict.ERROR}
+    assert "no good answer in 4 tries" in reason(found, "C9")
+    assert found.failed_to_grade == ("C9",)
+
+
+def test_an_endpoint_that_gives_no_answers_is_not_measured(sit: Sit) -> None:
+    with ChatServer(lawful) as server:
+        server.always(Fault.NOT_JSON)
+        found = sit("lost", sitter(server), "C9")
     assert verdicts(found) == {"C9": Verdict.NOT_MEASURED}
-    assert "no good answer" in reason(found, "C9")
+    assert found.failed_to_grade == ()
 
 
 def test_stored_answers_are_graded_again_with_the_same_result(sit: Sit, tmp_path: Path) -> None:

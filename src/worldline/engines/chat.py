@@ -40,6 +40,10 @@ Tokens = tuple[int, int]
 """That were charged, in and out."""
 
 
+class NoGoodAnswerError(UnavailableError):
+    """A text model answered, and no answer was good in all tries."""
+
+
 @dataclass(frozen=True)
 class _Message:
     content: str | None = None  # a model that thinks may run out of tokens before it says anything
@@ -212,7 +216,8 @@ class Chat:
             read: makes of a text what is wanted, or raises UnavailableError, which the model is told.
 
         Raises:
-            UnavailableError: an answer did not come, was no good, is not in the transcript, or is beyond the limit.
+            NoGoodAnswerError: an answer was no good in any try.
+            UnavailableError: an answer did not come, is not in the transcript, or is beyond the limit.
             BundleError: the endpoint comes from a bundle and is not listed.
             ConfigError: the key is not there.
         """
@@ -285,7 +290,7 @@ class Chat:
                 asked = _again(request, text, str(error))
                 continue
             return self._measure(key, request, text, charged, time.perf_counter() - began)
-        raise UnavailableError(
+        raise NoGoodAnswerError(
             f"{self._who} gave no good answer in {self.endpoint.num_retries + 1} tries. {problem} It said "
             f"{text[:200]!r}. Take another model, or raise num_retries or max_tokens."
         ) from problem

@@ -181,7 +181,8 @@ class LanguageEngine(Engine, Storable):
         """What the text model tells, step by step; see `Engine`.
 
         Raises:
-            UnavailableError: an answer did not come, was no good, is not in the transcript, or is beyond the limit.
+            NoGoodAnswerError: an answer was no good in any try; see `Chat.answers`.
+            UnavailableError: an answer did not come, is not in the transcript, or is beyond the limit.
             BundleError: the endpoint comes from a bundle, and the user did not list it.
         """
         del noise  # the endpoint draws

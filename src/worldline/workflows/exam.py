@@ -22,6 +22,7 @@ from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Verdict
 from worldline.contracts.schema import Kind
 from worldline.data.store import Store, open_store
+from worldline.engines.chat import NoGoodAnswerError
 from worldline.errors import (
     CollapseError,
     DataError,
@@ -106,7 +107,7 @@ def exam(
     """
     if sitter.pays and options.num_seeds > 1:
         raise InputError(
-            f"{options.num_seeds} trainings are asked for, and {sitter.title} learns nothing, so all would give the same "
+            f"{options.num_seeds} trainings are asked for, and {sitter.title} learns nothing: all would give the same "
             "answers. Leave out --seeds."
         )
     options, begin = replace(options, paid=sitter.pays), time.monotonic()
@@ -307,6 +308,8 @@ def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, fold
         return SeedGrade(seed=training, verdict=Verdict.UNREADABLE, grade=None, reason=str(error))
     except UnsupportedError as error:
         return SeedGrade(seed=training, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))
+    except NoGoodAnswerError as error:  # somebody was there to ask
+        return SeedGrade(seed=training, verdict=Verdict.ERROR, grade=None, reason=str(error))
     except UnavailableError as error:
         return SeedGrade(seed=training, verdict=Verdict.NOT_MEASURED, grade=None, reason=str(error))
 

@@ -3,7 +3,7 @@
 Nothing is learned. Each question costs, so tests take the sizes that they have for that (`ExamTest.paid`), what is sent
 is capped, and every answer stays in a transcript in the exam's folder, from which an exam can be held again without an
 endpoint. Calibration asks more than all tests together and is not paid for: tests of bands, trust and surprise are
-UNSUPPORTED. What could not be asked is NOT MEASURED.
+UNSUPPORTED. What could not be asked is NOT MEASURED; what was, and had no good answer in all tries, is an ERROR.
 """
 
 from __future__ import annotations
