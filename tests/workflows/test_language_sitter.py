@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
-from tests.engines.chat_server import ChatServer, Fault, Values, latest
+from tests.engines.chat_server import ChatServer, Fault, Values, latest, question_of
 from tests.workflows.test_exam import STEPS, Steering
 from typer.testing import CliRunner
 
@@ -23,6 +25,7 @@ from worldline.engines.prompt import PROMPT_HASH
 from worldline.engines.transcript import Exchange, Transcript, request_hash
 from worldline.engines.trivial import Persistence
 from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.labs.fleet import BOATS, Fleet
 from worldline.labs.wind import DECAY, Wind
 from worldline.registry import load, names
 from worldline.understanding.exam.bank import as_world
@@ -116,6 +119,7 @@ def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path
     assert facts["Model"].startswith("toy at http://127.0.0.1:")
     assert facts["Trainings"].startswith("none: it was told no logs")
     assert facts["Prompt"].startswith(PROMPT_HASH)
+    assert "entity_1" in facts["Names"]
     assert facts["Requests"] == f"{QUESTIONS} sent, of at most 500"
     assert facts["Tokens"] == f"{100 * QUESTIONS:,} in, {20 * QUESTIONS:,} out"
     assert facts["Cost"] == f"{QUESTIONS * (100 * 10 + 20 * 50) / 1e6:.4g} USD, of at most 2 USD"
@@ -301,6 +305,31 @@ def test_a_sitter_that_is_not_seated_opens_nothing(tmp_path: Path) -> None:
     record(Wind(), tmp_path / "logs", num_episodes=1, max_steps=2, seed=0)
     with pytest.raises(InputError, match="seated"):
         LanguageSitter().open(tmp_path, open_store(tmp_path / "logs"))
+
+
+def test_names_tell_no_settings_of_a_lab(tmp_path: Path) -> None:
+    fleet = Fleet()
+    logs = record(fleet, tmp_path / "logs", num_episodes=1, max_steps=3, seed=0)
+    motors = [boat.motor for boat in BOATS]
+
+    def moved(history: Values, actions: Values, exogenous: Values) -> Values:
+        drifts = {name.replace("motor", "drift"): motor for name, motor in actions.items()}
+        return {**drifts, "drill": np.array([0.5])}
+
+    with ChatServer(moved) as server:
+        world = sitter(server).seated(tmp_path).open(tmp_path, logs)
+        actions = {name: np.full((1, 1), number / 4, np.float32) for number, name in enumerate(motors)}
+        found = world.predict(logs.episode(0).history(at=3, length=4), actions).signals
+        assert {boat.drift: found[boat.drift].mean.ravel().tolist() for boat in BOATS} == {
+            boat.drift: [number / 4] for number, boat in enumerate(BOATS)
+        }
+        assert found["drill"].mean.ravel().tolist() == [0.5]
+        assert world.describe().predicts == tuple(signal.name for signal in fleet.schema.observations)
+        (seen,) = server.seen
+        assert not re.search(r"gusty|steady|drilled|_\d\d", json.dumps(seen.body))
+        assert question_of(seen.body)["signals"][0] == {
+            "name": "entity_1_drift", "role": "observation", "entity": "entity_1", "unit": "m", "size": 1,
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("code", names("test"))

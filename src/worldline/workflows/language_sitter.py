@@ -4,17 +4,24 @@ Nothing is learned. Each question costs, so tests take the sizes that they have 
 is capped, and every answer stays in a transcript in the exam's folder, from which an exam can be held again without an
 endpoint. Calibration asks more than all tests together and is not paid for: tests of bands, trust and surprise are
 UNSUPPORTED. What could not be asked is NOT MEASURED; what was, and had no good answer in all tries, is an ERROR.
+
+Some labs name what is in them after its settings, such as how much the logger leaned on a wind. Names are read here, so
+those are told as "entity_1" and so on.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
+from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
+from worldline.contracts.episode import Arrays, History
 from worldline.contracts.evaluation import Verdict
+from worldline.contracts.schema import Schema
 from worldline.contracts.world import World
 from worldline.data.store import Store
 from worldline.engines.chat import Chat
@@ -100,8 +107,8 @@ class LanguageSitter(Sitter):
         del folder
         if self.chat is None:
             raise InputError("the sitter has no chat. Take the one that `seated` gives.")
-        engine = LanguageEngine(schema=store.schema, chat=self.chat, context=CONTEXT)
-        return LocalWorld(engine, None, Shooting(num_candidates=8))
+        engine = LanguageEngine(schema=without_settings(store.schema), chat=self.chat, context=CONTEXT)
+        return LocalWorld(_Renamed(schema=store.schema, engine=engine), None, Shooting(num_candidates=8))
 
     @property
     def pays(self) -> bool:
@@ -156,6 +163,7 @@ class LanguageSitter(Sitter):
             "Trainings": NO_LOGS,
             "Model": f"{endpoint.model} {where}, {told}",
             "Prompt": f"{PROMPT_HASH}, which is worldline.engines.prompt.PROMPT and in each line of {TRANSCRIPT}",
+            "Names": "those of the labs; what is named after a setting, as gusty_90 is, is told as entity_1 and so on",
             "Requests": f"{spent.num_requests:,} sent{most}",
             "Tokens": f"{spent.input_tokens:,} in, {spent.output_tokens:,} out{untold}",
             "Cost": f"{cost}{cap}",
@@ -174,6 +182,62 @@ class LanguageSitter(Sitter):
             temperature=float(request["temperature"]),
             max_tokens=request.get("max_tokens"),
         )
+
+
+def without_settings(schema: Schema) -> Schema:
+    """The schema, in the same order, with another name for each entity that is named after a setting: "gusty_90"."""
+    named = dict.fromkeys(one.entity for one in schema.signals if re.search(r"_\d+$", one.entity or ""))
+    told = {entity: f"entity_{number}" for number, entity in enumerate(named, start=1)}
+    signals = (
+        one
+        if one.entity is None or one.entity not in told
+        else replace(one, name=one.name.replace(one.entity, told[one.entity]), entity=told[one.entity])
+        for one in schema.signals
+    )
+    return replace(schema, signals=tuple(signals))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Renamed(Engine):
+    """An engine under other names.
+
+    Args:
+        schema: with the names that are asked for.
+        engine: of a schema with the same signals in the same order.
+    """
+
+    schema: Schema
+    engine: LanguageEngine
+
+    def describe(self) -> Card:
+        """See `Engine`."""
+        card = self.engine.describe()
+        names = {told: name for name, told in self._told.items()}
+        inputs, predicts = (tuple(names[told] for told in some) for some in (card.inputs, card.predicts))
+        return replace(card, schema=self.schema, inputs=inputs, predicts=predicts)
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        """See `Engine`."""
+        groups = {name: self._renamed(arrays) for name, arrays in vars(steps).items()}
+        return self.engine.observe(belief, History(**groups), seed=seed)
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        """See `Engine`."""
+        told = Future(actions=self._renamed(future.actions), exogenous=self._renamed(future.exogenous))
+        found = self.engine.imagine(belief, told, num_samples=num_samples, noise=noise, seed=seed).signals
+        return Samples(signals={name: found[told] for name, told in self._told.items() if told in found})
+
+    @property
+    def _told(self) -> dict[str, str]:
+        return {
+            ours.name: told.name for ours, told in zip(self.schema.signals, self.engine.schema.signals, strict=True)
+        }
+
+    def _renamed(self, arrays: Arrays) -> Arrays:
+        return {self._told.get(name, name): value for name, value in arrays.items()}
 
 
 def endpoint_of(url: str, model: str, *, api_key_env: str | None, prices: tuple[float, float, str] | None) -> Endpoint:
