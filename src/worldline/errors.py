@@ -125,3 +125,7 @@ class BundleError(WorldlineError, ValueError):
 
 class UnavailableError(WorldlineError, ConnectionError):
     """A remote service cannot be reached or answered badly; the message says which, what came, and what to do."""
+
+
+class NoGoodAnswerError(UnavailableError):
+    """A text model answered, and no answer was good in any try."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.engines.chat_server import ChatServer, Fault, Values
 
-from worldline.engines.chat import LONGEST_WAIT_S, Chat, NoGoodAnswerError, Request
+from worldline.engines.chat import LONGEST_WAIT_S, Chat, Request
 from worldline.engines.endpoint import HOSTS_VARIABLE, Endpoint
 from worldline.engines.transcript import exchanges
 from worldline.errors import BundleError, ConfigError, MissingExtraError, UnavailableError, UnsupportedError

@@ -19,7 +19,7 @@ from worldline.contracts.engine import CallCost
 from worldline.engines.endpoint import Endpoint, key_in, listed_variable
 from worldline.engines.posting import Poster
 from worldline.engines.transcript import Exchange, Transcript, request_hash
-from worldline.errors import ConfigError, UnavailableError, UnsupportedError
+from worldline.errors import ConfigError, NoGoodAnswerError, UnavailableError, UnsupportedError
 
 Value = TypeVar("Value")
 Request = Mapping[str, Any]
@@ -38,10 +38,6 @@ _NUM_MEASURED = 1000
 
 Tokens = tuple[int, int]
 """That were charged, in and out."""
-
-
-class NoGoodAnswerError(UnavailableError):
-    """A text model answered, and no answer was good in all tries."""
 
 
 @dataclass(frozen=True)

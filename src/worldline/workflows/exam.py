@@ -22,11 +22,11 @@ from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Verdict
 from worldline.contracts.schema import Kind
 from worldline.data.store import Store, open_store
-from worldline.engines.chat import NoGoodAnswerError
 from worldline.errors import (
     CollapseError,
     DataError,
     InputError,
+    NoGoodAnswerError,
     UnavailableError,
     UnreadableError,
     UnsupportedError,
