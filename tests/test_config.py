@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.config import from_json, to_json
+from worldline.config import from_json, to_json, to_strict_json
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import ConfigError
 
@@ -56,6 +56,36 @@ def test_a_schema_survives() -> None:
         step_s=300.0,
     )
     assert from_json(Schema, to_json(schema), where="schema.json") == schema
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+def refuse_constant(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_what_is_not_finite_is_written_as_any_reader_reads_it_and_is_read_again() -> None:
+    one = Outer(name="NaN", parts=(Inner(rate=-INFINITE), Inner(rate=NAN), Inner(rate=INFINITE)))
+    text = to_strict_json(one)
+    assert [part["rate"] for part in json.loads(text, parse_constant=refuse_constant)["parts"]] == [
+        "-Infinity", "NaN", "Infinity"
+    ]  # fmt: skip
+    again = from_json(Outer, text, where="x.json")
+    assert again.name == "NaN"
+    assert to_json(again) == to_json(one)
+    assert to_json(from_json(Outer, to_json(one), where="x.json")) == to_json(one), "as it was written before"
+
+
+def test_strict_json_of_what_is_finite_is_the_same_text() -> None:
+    one = Outer(name="é", parts=(Inner(rate=0.1),), steps=3)
+    assert to_strict_json(one) == to_json(one)
+
+
+def test_text_that_is_no_number_is_refused_beside_what_is_spelled_out() -> None:
+    parts = [{"rate": "NaN"}, {"rate": "fast"}]
+    assert "parts.1.rate" in refused({**GIVEN, "parts": parts})
+    assert "'stepz'" in refused({**GIVEN, "parts": parts[:1], "stepz": 3})
 
 
 def test_defaults_fill_what_is_left_out() -> None:

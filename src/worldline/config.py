@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json as parse_json
@@ -13,10 +16,28 @@ from worldline.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
+_SPELLED: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
 
 def to_json(value: object) -> str:
     """JSON text of a frozen dataclass, indented, with every field; an infinite bound is `Infinity`."""
-    return json.dumps(TypeAdapter(type(value)).dump_python(value, mode="json"), indent=2, ensure_ascii=False)
+    return json.dumps(_tree(value), indent=2, ensure_ascii=False)
+
+
+def to_strict_json(value: object) -> str:
+    """As `to_json`, for every reader of JSON: what is not finite is `spelled`. `from_json` reads either."""
+    return json.dumps(spelled(_tree(value)), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def spelled(tree: Any) -> Any:
+    """Dicts and sequences with numbers that JSON has not as text: "NaN", "Infinity" and "-Infinity"."""
+    if isinstance(tree, dict):
+        return {key: spelled(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [spelled(value) for value in tree]
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return "NaN" if math.isnan(tree) else "Infinity" if tree > 0 else "-Infinity"
+    return tree
 
 
 def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
@@ -24,7 +45,7 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
 
     Args:
         cls: a frozen dataclass.
-        text: JSON.
+        text: JSON; a number that is not finite as `to_json` or `to_strict_json` writes it.
         where: the file or place, named in errors.
 
     Raises:
@@ -32,13 +53,32 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
     """
     adapter = TypeAdapter(cls)
     try:
-        value = adapter.validate_json(text, strict=True)
+        value: T = _validated(adapter, text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
         raise ConfigError(f"{where}: {place}: {first['msg']} (got {first['input']!r:.200}).") from error
     _refuse_unknown_keys(parse_json(text), adapter.dump_python(value, mode="json"), str(where))
     return value
+
+
+def _tree(value: object) -> Any:
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def _validated(adapter: Any, text: str | bytes) -> Any:
+    """What is `spelled` where a number is due is read as that number; elsewhere it is text."""
+    try:
+        return adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        found = [one for one in error.errors() if one["type"] == "float_type" and str(one["input"]) in _SPELLED]
+        if not found:
+            raise
+        tree = parse_json(text)
+        for one in found:
+            *path, last = one["loc"]
+            reduce(getitem, path, tree)[last] = _SPELLED[one["input"]]
+        return adapter.validate_json(json.dumps(tree), strict=True)
 
 
 def _refuse_unknown_keys(given: Any, kept: Any, where: str) -> None:
