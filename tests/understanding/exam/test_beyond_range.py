@@ -280,3 +280,6 @@ def test_a_picture_of_it_marks_the_range_of_the_logs(examined: Examined) -> None
     copied = next(line for line in shown.panels[0].lines if line.name == COPY)
     assert copied.x[-1] > 6
     assert copied.y[-1] > 3 * copied.y[0]
+    for panel in shown.panels[:2]:
+        marks = [line.x for line in panel.lines if line.name == "range of the logs"]
+        assert marks == [SLOW, FAST], "bands of logged speeds, which are not joined"

@@ -423,8 +423,7 @@ def _speed_panel(kind: str, scenes: Arrays, told: Mapping[str, Arrays]) -> Panel
         which = [counted & (speed >= low) & (speed < low + BIN) for low in np.arange(1.0, 7.0, BIN)]
         middle = tuple(float(speed[one].mean()) for one in which if one.any())
         lines.append(Line(name=name, x=middle, y=tuple(float(slip[one].mean()) for one in which if one.any())))
-    marks = (*SLOW, float("nan"), *FAST)
-    lines.append(Line(name="range of the logs", x=marks, y=tuple(0.0 * mark for mark in marks)))
+    lines += [Line(name="range of the logs", x=band, y=(0.0, 0.0)) for band in (SLOW, FAST)]
     what = "speed of the throw" if kind == "parabola" else "mean speed of the two balls"
     return Panel(
         title=f"{kind.title()}: error", x_label=f"{what} [m/s]", y_label="velocity error [m/s]", lines=tuple(lines)
