@@ -47,10 +47,12 @@ def test_the_interval_covers_the_true_score_as_often_as_it_says() -> None:
 
 def test_scenes_are_drawn_and_not_what_they_hold() -> None:
     """Ten branches of one scene that all err together tell no more than one."""
-    rng = np.random.default_rng(0)
-    hits = rng.random(40) < 0.7
-    one = scored(score(accuracy(hits.astype(float)), 40))
-    assert one.high - one.low > 0.4
+    hits = (np.random.default_rng(0).random(40) < 0.7).astype(float)
+    one = scored(score(accuracy(hits), 40))
+    branches = np.repeat(hits[:, None], 10, 1)  # [E, branches]
+    assert scored(score(accuracy(branches.mean(1)), 40)) == one
+    each = scored(score(accuracy(branches.ravel()), 400))
+    assert one.high - one.low > 2.5 * (each.high - each.low), "which drawing branch by branch would not find"
 
 
 def test_accuracy_and_auroc_are_0_by_chance_and_1_at_best() -> None:
