@@ -1,5 +1,6 @@
 """The report of an exam, on a result that is made up."""
 
+import html
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from worldline.understanding.exam.report import render
 from worldline.understanding.exam.results import ExamResult, SeedGrade, TestResult
 
 
-def cell(name: str, value: float, half: float = 0.05) -> Cell:
-    score = Score(value=value, low=value - half, high=value + half, surely=value - 2 * half, p_half=0.0005)
+def cell(name: str, value: float, half: float = 0.05, p_half: float = 0.0005) -> Cell:
+    score = Score(value=value, low=value - half, high=value + half, surely=value - 2 * half, p_half=p_half)
     return Cell(name=name, score=score, raw={"loss": 0.1})
 
 
@@ -78,8 +79,8 @@ RESULT = ExamResult(
 )
 
 
-def text_of(html: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.partition("</style>")[2]))
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.partition("</style>")[2]))
 
 
 def test_the_card_says_how_many_are_passed_and_the_weakest_bound_of_each_section() -> None:
@@ -91,11 +92,103 @@ def test_the_card_says_how_many_are_passed_and_the_weakest_bound_of_each_section
     assert "1 test broke." in text
 
 
-def test_a_training_without_a_grade_is_counted_beside_the_others() -> None:
-    half = outcome("C1", Verdict.ERROR, Section.CAUSE, cell("pusher", 0.8))
-    lost = SeedGrade(seed=1, verdict=Verdict.ERROR, grade=None, reason="it was killed")
-    text = text_of(render(replace(RESULT, tests=(replace(half, seeds=(*half.seeds, lost)),))))
-    assert "at least 0.75 in C1, 1 not graded" in text
+def trainings(one: TestResult, *others: SeedGrade) -> TestResult:
+    """The test with more trainings than the first."""
+    return replace(one, seeds=(*one.seeds, *others))
+
+
+KILLED = SeedGrade(seed=1, verdict=Verdict.ERROR, grade=None, reason="it was killed")
+
+
+def unscored(note: str) -> Cell:
+    return Cell(name="history", score=None, note=note)
+
+
+@pytest.mark.parametrize(
+    "partly",
+    [
+        trainings(outcome("C1", Verdict.ERROR, Section.CAUSE, cell("pusher", 0.8)), KILLED),
+        outcome("C1", Verdict.INCONCLUSIVE, Section.CAUSE, unscored("undefined for these answers")),
+        outcome("C1", Verdict.INCONCLUSIVE, Section.CAUSE, cell("pusher", 0.8), unscored("undefined")),
+        outcome("C1", Verdict.NOT_IDENTIFIABLE, Section.CAUSE, unscored("NOT IDENTIFIABLE: no drill")),
+        outcome("C1", Verdict.VOID, Section.CAUSE, reason="no oracle"),
+    ],
+    ids=("killed", "no score", "a part without", "not told", "void"),
+)
+def test_a_test_of_which_a_part_has_no_score_is_counted_beside_the_bound(partly: TestResult) -> None:
+    told = outcome("C2", Verdict.PASS, Section.CAUSE, cell("pusher", 0.7), unscored("gated: it is still"))
+    text = text_of(render(replace(RESULT, tests=(partly, told))))
+    assert "at least 0.65 in C2, 1 not fully graded" in text
+
+
+def test_what_is_gated_or_not_told_by_the_logs_is_not_missing() -> None:
+    notes = [unscored(note) for note in ("gated: it is still", "NOT IDENTIFIABLE: no drill")]
+    whole = outcome("C1", Verdict.PASS, Section.CAUSE, cell("pusher", 0.8), *notes)
+    assert "not fully graded" not in text_of(render(replace(RESULT, tests=(whole,))))
+
+
+def test_every_test_is_in_a_sentence() -> None:
+    kinds = {
+        "C1": Verdict.PASS, "C2": Verdict.PASS, "C3": Verdict.INCONCLUSIVE, "C4": Verdict.UNSUPPORTED,
+        "C5": Verdict.NOT_IDENTIFIABLE, "P1": Verdict.NOT_MEASURED, "P2": Verdict.NOT_MEASURED,
+    }  # fmt: skip
+    tests = tuple(
+        outcome(code, verdict, Section.CAUSE, cell("all", 0.8, p_half=0.04 if code == "C2" else 0.0005))
+        for code, verdict in kinds.items()
+    )
+    text = text_of(render(replace(RESULT, tests=tests)))
+    assert (
+        "It passes “Title of C1”. Taken alone it passes “Title of C2”, but not surely over all tests. Undecided: C3. "
+        "Unsupported: C4. Not told by the logs: C5. Not measured: P1 and P2. "
+    ) in text
+    assert "1 of 7 tests passed by every training, surely above one half over all tests (Holm)" in text
+
+
+def test_where_nothing_was_measured_the_count_is_no_failure() -> None:
+    tests = tuple(outcome(code, Verdict.NOT_MEASURED, Section.CAUSE, reason="no endpoint") for code in ("C1", "C2"))
+    page = render(replace(RESULT, tests=tests))
+    assert '<p class="big">0 of 2</p>' in page
+    assert "(Holm)" in page
+    assert "Not measured: C1 and C2." in text_of(page)
+    failed = render(replace(RESULT, tests=(outcome("C1", Verdict.FAIL, Section.CAUSE, cell("all", -1.0)),)))
+    assert '<p class="big bad">0 of 1</p>' in failed
+
+
+def test_of_several_trainings_each_has_its_verdict_and_its_reasons() -> None:
+    one = outcome("C1", Verdict.ERROR, Section.CAUSE, cell("pusher", 0.8), unscored("gated: it is still"))
+    grade = one.seeds[0].grade
+    assert grade is not None
+    third = SeedGrade(seed=2, verdict=Verdict.FAIL, grade=replace(grade, bugs=("a leak",)))
+    one = replace(trainings(one, KILLED, third), seeds=(replace(one.seeds[0], verdict=Verdict.PASS), KILLED, third))
+    text = text_of(render(replace(RESULT, tests=(one,))))
+    for shown in (
+        "Training 0 PASS, 1 ERROR, 2 FAIL.", "Training 1: it was killed", "Training 2: A bug: a leak",
+        "Trainings 0 and 2: history: gated: it is still", "pusher, training 0", "pusher, training 2",
+    ):  # fmt: skip
+        assert shown in text, shown
+    same = outcome("C1", Verdict.ERROR, Section.CAUSE, reason="it was killed")
+    text = text_of(render(replace(RESULT, tests=(trainings(same, KILLED),))))
+    assert "Training 0 ERROR, 1 ERROR." in text
+    assert text.count("it was killed") == 1
+    assert ": it was killed" not in text, "all of them were"
+    assert "Training 0" not in text_of(render(RESULT))
+
+
+@pytest.mark.parametrize(
+    ("command", "alone"),
+    [
+        ("worldline exam vectors --seed 7", "worldline exam vectors --seed 7 --tests C1"),
+        ("worldline exam vectors --tests C1,T1 --seed 7", "worldline exam vectors --seed 7 --tests C1"),
+        ("worldline exam vectors --tests=C1,T1", "worldline exam vectors --tests C1"),
+        ("worldline exam 'my module:one'", "worldline exam 'my module:one' --tests C1"),
+        ("make exam", "make exam"),
+    ],
+)
+def test_a_test_is_repeated_alone(command: str, alone: str) -> None:
+    page = render(replace(RESULT, command=command))
+    block = page.partition('id="C1"')[2].partition("</article>")[0]
+    assert re.findall("<code>([^<]+)</code>", block) == [html.escape(alone)]
+    assert html.escape(command) in page.partition("The small print</h2>")[2], "and the whole exam by this"
 
 
 def test_who_is_shown_pictures_and_cannot_read_them_is_told_so() -> None:
@@ -149,10 +242,12 @@ def test_what_has_no_points_is_not_drawn() -> None:
 
 
 @pytest.mark.parametrize(("code", "reason"), [("P1", "copy must fail"), ("U1", "ZeroDivisionError: planted")])
-def test_a_test_without_a_grade_says_why_and_prints_none(code: str, reason: str) -> None:
+def test_a_test_without_a_grade_says_why_and_prints_what_examined_it_alone(code: str, reason: str) -> None:
     block = render(RESULT).partition(f'id="{code}"')[2].partition("</article>")[0]
     assert reason in block
-    assert "gain in" not in block
+    assert re.findall('<div class="row-label">([^<]+)</div>', block) == ["the oracle", "must fail: action-blind"]
+    assert "Raw figures" not in block
+    assert "Asked beside the score" not in block
 
 
 def test_it_takes_nothing_from_outside_and_escapes_what_it_is_given(tmp_path: Path) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from typing import Final
 
-from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
+from worldline.contracts.evaluation import Cell, Score, Verdict
 from worldline.understanding.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
 from worldline.understanding.exam.contract import Section
 from worldline.understanding.exam.exhibit import Exhibit, Panel
-from worldline.understanding.exam.results import ExamResult, TestResult, section_weakest
+from worldline.understanding.exam.results import ExamResult, TestResult, is_fully_graded, section_weakest
 from worldline.understanding.exam.verdicts import weakest
 from worldline.understanding.markup import Html, join, table, tag
 from worldline.understanding.page import chapter, facts, page
@@ -38,6 +39,17 @@ _MEANINGS: Final = {
     Verdict.NOT_MEASURED: "This was not measured.",
     Verdict.NOT_IDENTIFIABLE: "The logs do not tell this, whatever the model.",
     Verdict.INCONCLUSIVE: "Neither a pass nor a fail: the interval of a part holds 0, or a part has no score.",
+}
+_SAID: Final = {
+    Verdict.PARTIAL: "It is above the floor in {} without passing.",
+    Verdict.FAIL: "It fails {}.",
+    Verdict.UNREADABLE: "It does not tell the signals of {}.",
+}
+_LISTED: Final = {
+    Verdict.INCONCLUSIVE: "Undecided",
+    Verdict.UNSUPPORTED: "Unsupported",
+    Verdict.NOT_IDENTIFIABLE: "Not told by the logs",
+    Verdict.NOT_MEASURED: "Not measured",
 }
 HORIZON: Final = "horizon"
 """The raw figure h*: steps for which anybody could foretell."""
@@ -69,8 +81,9 @@ def render(result: ExamResult) -> str:
 def _top(result: ExamResult) -> Html:
     """Title, the count, and the card."""
     passed, total = len(result.passed), len(result.tests)
-    count = tag("p", {"class": f"big {'' if passed else 'bad'}".strip()}, f"{passed} of {total}")
-    small = tag("p", {"class": "small"}, "tests passed by every training, told apart from chance over all tests (Holm)")
+    graded = any(seed.grade is not None for one in result.tests for seed in one.seeds)
+    count = tag("p", {"class": "big bad" if graded and not passed else "big"}, f"{passed} of {total}")
+    small = tag("p", {"class": "small"}, "tests passed by every training, surely above one half over all tests (Holm)")
     card = tag("div", {"class": "card"}, *(_card_row(result.tests, section) for section in _sections(result.tests)))
     lede = tag("p", {"class": "lede"}, _lede(result))
     hero = tag("section", {"class": "hero"}, tag("div", {"class": "figure"}, count, small), card, lede)
@@ -78,32 +91,33 @@ def _top(result: ExamResult) -> Html:
 
 
 def _lede(result: ExamResult) -> str:
-    """The sentence that a busy person takes away."""
-    passed = [one for one in result.tests if one.code in result.passed]
-    partly = [one for one in result.tests if one.verdict is Verdict.PARTIAL]
-    failed = [one for one in result.tests if one.verdict is Verdict.FAIL]
+    """The sentences that a busy person takes away: every test is in one."""
+    having: dict[Verdict, list[TestResult]] = {}
+    for one in result.tests:
+        having.setdefault(one.verdict, []).append(one)
+    passes = having.get(Verdict.PASS, [])
+    passed, alone = ([one for one in passes if (one.code in result.passed) is kept] for kept in (True, False))
     parts = ["It is shown pictures and no vector."] if result.facts.get("Seen") == "pictures" else []
     if passed:
         parts.append(f"It passes {_quoted(passed)}.")
-    if partly:
-        parts.append(f"It is above the floor in {_quoted(partly)} without passing.")
-    if failed:
-        parts.append(f"It fails {_quoted(failed)}.")
-    unread = [one for one in result.tests if one.verdict is Verdict.UNREADABLE]
-    if unread:
-        parts.append(f"It does not tell the signals of {_quoted(unread)}.")
-    void = [one for one in result.tests if one.verdict is Verdict.VOID]
-    if void:
+    if alone:
+        parts.append(f"Taken alone it passes {_quoted(alone)}, but not surely over all tests.")
+    parts += [text.format(_quoted(having[verdict])) for verdict, text in _SAID.items() if verdict in having]
+    parts += [f"{text}: {_codes(having[verdict])}." for verdict, text in _LISTED.items() if verdict in having]
+    if void := having.get(Verdict.VOID):
         parts.append(f"{plural(len(void), 'test')} did not hold in this run and gave no grade.")
-    broke = [one for one in result.tests if one.verdict is Verdict.ERROR]
-    if broke:
+    if broke := having.get(Verdict.ERROR):
         parts.append(f"{plural(len(broke), 'test')} broke.")
-    return " ".join(parts) or "Nothing could be told in this run."
+    return " ".join(parts)
 
 
 def _quoted(tests: Sequence[TestResult]) -> str:
     """Their titles, some of which are sentences."""
     return listing([f"\N{LEFT DOUBLE QUOTATION MARK}{one.title}\N{RIGHT DOUBLE QUOTATION MARK}" for one in tests])
+
+
+def _codes(tests: Sequence[TestResult]) -> str:
+    return listing([one.code for one in tests])
 
 
 def _sections(tests: Sequence[TestResult]) -> list[Section]:
@@ -121,8 +135,8 @@ def _card_row(tests: Sequence[TestResult], section: Section) -> Html:
     found = section_weakest(tests, section)
     bound = "not graded" if found is None else f"at least {_plain(found[1].low)}"
     where = "" if found is None else f" in {found[0].code}"
-    lost = sum(one.section is section and any(seed.grade is None for seed in one.seeds) for one in tests)
-    where += f", {lost} not graded" if found is not None and lost else ""
+    lost = sum(one.section is section and not is_fully_graded(one) for one in tests)
+    where += f", {lost} not fully graded" if found is not None and lost else ""
     chips = [
         tag("a", {"class": f"chip {_tone(one.verdict)}", "href": f"#{one.code}"}, one.code, _verdict(one.verdict))
         for one in tests
@@ -152,7 +166,7 @@ def _test(one: TestResult, command: str) -> Html:
         tag("span", {"class": f"verdict {_tone(one.verdict)}"}, str(one.verdict)),
     )
     claim = tag("p", {"class": "note"}, f"To pass means: {one.claim}")
-    parts = [finding, claim, *_reasons(one)]
+    parts = [finding, claim, *_trainings(one), *_reasons(one)]
     if one.exhibit is not None:
         parts.append(_exhibit(one.exhibit))
     parts += _scores(one)
@@ -163,13 +177,32 @@ def _test(one: TestResult, command: str) -> Html:
 
 
 def _reasons(one: TestResult) -> list[Html]:
-    """Why there is no grade, and what is wrong with the world whatever its score."""
+    """Why there is no grade, and what is wrong with the world whatever its score; of which training, if not of all."""
     meaning = _MEANINGS.get(one.verdict)
-    texts = list(dict.fromkeys(seed.reason for seed in one.seeds if seed.reason))
-    texts += [f"{cell.name}: {cell.note}" for cell in _cells(one) if cell.score is None]
-    texts += [f"A bug: {bug}" for seed in one.seeds if seed.grade for bug in seed.grade.bugs]
-    lines = ([meaning] if meaning else []) + list(dict.fromkeys(texts))
-    return [tag("p", {"class": "note reason"}, text) for text in lines]
+    said = [(seed.reason, seed.seed) for seed in one.seeds if seed.reason]
+    graded = [(seed.grade, seed.seed) for seed in one.seeds if seed.grade is not None]
+    said += [(f"{cell.name}: {cell.note}", at) for grade, at in graded for cell in grade.cells if cell.score is None]
+    said += [(f"A bug: {bug}", at) for grade, at in graded for bug in grade.bugs]
+    of: dict[str, list[str]] = {}
+    for text, training in dict.fromkeys(said):
+        of.setdefault(text, []).append(str(training))
+    lines = [f"{_of(trainings, one)}{text}" for text, trainings in of.items()]
+    return [tag("p", {"class": "note reason"}, text) for text in ([meaning] if meaning else []) + lines]
+
+
+def _of(trainings: Sequence[str], one: TestResult) -> str:
+    """Such as "Training 1: "; nothing where it is all of them."""
+    if len(trainings) == len(one.seeds):
+        return ""
+    return f"Training{'s' if len(trainings) > 1 else ''} {listing(trainings)}: "
+
+
+def _trainings(one: TestResult) -> list[Html]:
+    """Which of several trainings has which verdict."""
+    if not _many(one):
+        return []
+    told = ", ".join(f"{seed.seed} {seed.verdict}" for seed in one.seeds)
+    return [tag("p", {"class": "note"}, f"Training {told}.")]
 
 
 def _exhibit(exhibit: Exhibit) -> Html:
@@ -293,10 +326,23 @@ def _conditions(one: TestResult) -> Html:
 
 
 def _reproduce(one: TestResult, command: str) -> Html:
-    """How to get the same figures."""
-    text = f"Scenes {one.scenes[:12] or 'none'}, asked and graded in {number(one.elapsed_s, 2)} s. "
-    again = [tag("code", {}, command)] if command else []
-    return tag("p", {"class": "note"}, text, *again)
+    """How to get the same figures; what was asked before, in an exam that goes on, is not asked anew."""
+    took = f"graded, and asked where no answers were stored, in {number(one.elapsed_s, 2)} s. "
+    again = [tag("code", {}, _alone(command, one.code))] if command else []
+    return tag("p", {"class": "note"}, f"Scenes {one.scenes[:12] or 'none'}, {took}", *again)
+
+
+def _alone(command: str, code: str) -> str:
+    """The command of an exam with this test alone; any other as it is."""
+    if not command.startswith("worldline exam "):
+        return command
+    typed, kept = iter(shlex.split(command)), []
+    for one in typed:
+        if one == "--tests":
+            next(typed, None)
+        elif not one.startswith("--tests="):
+            kept.append(one)
+    return shlex.join([*kept, "--tests", code])
 
 
 def _notes(result: ExamResult) -> list[Html]:
@@ -314,14 +360,9 @@ def _notes(result: ExamResult) -> list[Html]:
     return [*again, *(tag("p", {"class": "note"}, text) for text in texts)]
 
 
-def _cells(one: TestResult) -> list[Cell]:
-    grades: list[Grade] = [seed.grade for seed in one.seeds if seed.grade is not None]
-    return [cell for grade in grades for cell in grade.cells]
-
-
 def _many(one: TestResult) -> bool:
-    """Whether more than one training was graded."""
-    return sum(seed.grade is not None for seed in one.seeds) > 1
+    """Whether there is more than one training."""
+    return len(one.seeds) > 1
 
 
 def _tone(verdict: Verdict) -> str:
