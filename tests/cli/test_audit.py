@@ -51,6 +51,12 @@ def test_other_logs_are_unreadable(tmp_path: Path) -> None:
     assert "boat_position" in shown.output
 
 
+def test_a_seed_below_0_is_refused() -> None:
+    shown = RUN.invoke(app, ["audit", "nowhere", "nothing", "--seed", "-1"])
+    assert shown.exit_code == 2
+    assert "--seed" in shown.stderr
+
+
 def test_what_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     shown = RUN.invoke(app, ["audit", "nowhere", "nothing", "--out", str(tmp_path / "no" / "page.html")])
     assert shown.exit_code == 1

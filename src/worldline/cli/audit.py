@@ -22,7 +22,7 @@ def audit(
         typer.Option(help="Test against twins too: a lab, a Gymnasium id, or greenhouse.", show_default="no twins"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write a page to this file, as HTML.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
@@ -32,7 +32,7 @@ def audit(
     """
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
-    from worldline.config import to_json
+    from worldline.config import to_strict_json
     from worldline.understanding.audit.page import render_audit
     from worldline.workflows.audit import audit as run
 
@@ -42,7 +42,7 @@ def audit(
     with progress_bars() as stage:
         found = run(world, logs, environment=env, seed=seed, stage=stage)
     _print(found)
-    write_json(json, text.loads(to_json(found)))
+    write_json(json, text.loads(to_strict_json(found)))
     if out is not None:
         out.write_text(render_audit(found), encoding="utf-8")
         print(f"Page: {out}")
