@@ -1,9 +1,11 @@
 """The exam from end to end, on a toy test whose right answers are known."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from worldline.config import to_json
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Grade, Verdict
 from worldline.contracts.world import World
-from worldline.errors import DataError, InputError, UnsupportedError
+from worldline.errors import DataError, InputError, UnknownNameError, UnsupportedError
 from worldline.labs.playing import replay, stacked
 from worldline.labs.wind import Wind
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
@@ -105,6 +107,15 @@ class Breaking(Steering):
         raise ZeroDivisionError("planted")
 
 
+class Unsure(Steering):
+    """Has figures that are no numbers."""
+
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        (one,) = super().grade(scenes, answers, references).cells
+        assert one.score is not None
+        return Grade(cells=(replace(one, score=replace(one.score, surely=-math.inf), raw={"loss": math.nan}),))
+
+
 class Ungradable(Steering):
     """Breaks when it grades a world."""
 
@@ -126,21 +137,38 @@ class Unlogged(Steering):
         return (replace(super().curricula()[0], name="unlogged", make_lab=breaks),)
 
 
+Install = Callable[..., None]
 Sit = Callable[..., Path]
 
 
 @pytest.fixture
-def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
-    """Runs an exam of toy tests and gives its folder."""
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Makes toy tests, by code, the only ones that there are."""
     known: dict[str, Callable[..., ExamTest]] = {}
-    monkeypatch.setattr("worldline.workflows.exam_options.load", lambda kind, code: known[code])
+
+    def load(kind: str, code: str) -> Callable[..., ExamTest]:
+        if code not in known:
+            raise UnknownNameError(kind, code, known)
+        return known[code]
+
+    monkeypatch.setattr("worldline.workflows.exam_options.load", load)
     monkeypatch.setattr("worldline.workflows.exam_options.names", lambda kind: list(known))
     assert "test" in registry.BUILTIN
 
-    def run(name: str, sitter: str, seed: int = 3, num_seeds: int = 1, resume: bool = False, **tests: ExamTest) -> Path:
+    def only(**tests: ExamTest) -> None:
         known.clear()
         for code, one in tests.items():
             known[code] = lambda pool, pixels, one=one: replace(one, pool=pool, pixels=pixels)
+
+    return only
+
+
+@pytest.fixture
+def sit(install: Install, tmp_path: Path) -> Sit:
+    """Runs an exam of toy tests and gives its folder."""
+
+    def run(name: str, sitter: str, seed: int = 3, num_seeds: int = 1, resume: bool = False, **tests: ExamTest) -> Path:
+        install(**tests)
         options = ExamOptions(seed=seed, num_seeds=num_seeds)
         exam(TrivialSitter(name=sitter), tmp_path / name, options, resume=resume, command="worldline exam")
         return tmp_path / name
@@ -194,6 +222,70 @@ def test_the_same_figures_are_the_same_whatever_is_drawn_of_them(sit: Sit) -> No
     assert same_figures(drawn, drawn)
     assert same_figures(drawn, one)
     assert not same_figures(drawn, replace(one, floor="another"))
+
+
+def test_what_is_installed_later_is_not_graded_again_and_what_is_gone_is_named(sit: Sit, install: Install) -> None:
+    folder = sit("linear", "linear", C9=Steering())
+    install(C9=Steering(), C8=Steering())
+    assert [one.code for one in regrade(folder)] == ["C9"]
+    assert [one.code for one in compare(folder, folder).differences] == ["C9"]
+    install(C8=Steering())
+    with pytest.raises(UnknownNameError, match="no test is called 'C9'"):
+        regrade(folder)
+
+
+def strictly(path: Path) -> dict[str, Any]:
+    """What any reader of JSON reads."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    read: dict[str, Any] = json.loads(path.read_text(), parse_constant=refuse)
+    return read
+
+
+def test_figures_that_are_no_numbers_are_stored_so_that_anybody_reads_them(sit: Sit) -> None:
+    folder = sit("unsure", "linear", C9=Unsure())
+    (cell,) = strictly(folder / "exam.json")["result"]["tests"][0]["seeds"][0]["grade"]["cells"]
+    assert (cell["score"]["surely"], cell["raw"]["loss"]) == ("-Infinity", "NaN")
+    stored = read_exam(folder)
+    (again,) = (without_draws(one) for one in regrade(folder))
+    assert same_figures(again, stored.result.tests[0])
+    (folder / "exam.json").write_text(to_json(stored))  # as it was written before
+    assert ": -Infinity" in (folder / "exam.json").read_text()
+    assert same_figures(again, read_exam(folder).result.tests[0])
+
+
+def test_the_command_writes_every_figure_and_its_exit_status_tells_what_broke(install: Install, tmp_path: Path) -> None:
+    install(C9=Unsure(), C8=Breaking())
+    out, figures = tmp_path / "exam", tmp_path / "exam.json"
+    given = ["exam", "linear", "--seed", "3", "--threads", "1", "--json", str(figures), "--tests", "C9,C9"]
+    shown = CliRunner().invoke(app, [*given, "--out", str(out)])
+    assert shown.exit_code == 0, shown.output
+    assert "Passed: 1 of 1: C9" in shown.output
+    told = strictly(figures)
+    assert (told["sitter"], told["passed"], [one["code"] for one in told["tests"]]) == ("linear", ["C9"], ["C9"])
+    assert told["facts"]["Generators"] == "report, seed 3"
+    assert told["command"].startswith("worldline")
+    shown = CliRunner().invoke(app, [*given[:-1], "C9,C8", "--resume", "--out", str(out)])
+    assert shown.exit_code == 1
+    assert "Report:" in shown.output, "and yet all was graded"
+    assert [one["verdict"] for one in strictly(figures)["tests"]] == ["ERROR", "PASS"]
+
+
+def test_the_command_line_tells_whether_grading_again_gives_the_same(sit: Sit) -> None:
+    folder = sit("linear", "linear", C9=Steering())
+    shown = CliRunner().invoke(app, ["regrade", str(folder)])
+    assert shown.exit_code == 0, shown.output
+    assert "The same as in" in shown.output
+    path = folder / "answers" / "C9" / "answers-0.npz"
+    with np.load(path) as arrays:
+        effect = arrays["effect"]
+    np.savez(path, effect=0.9 * effect)
+    shown = CliRunner().invoke(app, ["regrade", str(folder)])
+    assert shown.exit_code == 1
+    assert "Different from" in shown.output
+    assert "C9" in shown.output.partition("Different from")[2]
 
 
 def test_a_test_that_broke_stays_broken_when_it_is_graded_again(sit: Sit) -> None:

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from worldline.cli.options import Json, Threads, free_cores, use_threads
 
 if TYPE_CHECKING:
-    from worldline.understanding.exam.results import TestResult
+    from worldline.understanding.exam.results import ExamResult, TestResult
     from worldline.workflows.sitters import Sitter
 
 TEXT: Final = "A text model"
@@ -93,7 +93,7 @@ def exam(
         max_cost=max_cost,
     )
     options = ExamOptions(
-        codes=tuple(code.strip() for code in tests.split(",")) if tests else (),
+        codes=() if tests is None else _codes(tests),
         pool=Pool.DEVELOPMENT if development else Pool.REPORT,
         pixels=pixels,
         seed=seed,
@@ -104,7 +104,7 @@ def exam(
     with progress_bars() as stage:
         result = run(_sitter(sitter, model, asked), out, options, resume=resume, command=_command(), stage=stage)
     _print(result.tests, result.passed)
-    write_json(json, {"sitter": result.sitter, "passed": list(result.passed), "tests": _figures(result.tests)})
+    write_json(json, {"passed": result.passed, **_figures(result)})
     print(f"Report: {out / REPORT}")
     if result.failed_to_grade:
         raise typer.Exit(1)
@@ -141,6 +141,7 @@ def compare(
     from dataclasses import asdict
 
     from worldline.cli.output import check_json, print_table, write_json
+    from worldline.config import spelled
     from worldline.workflows.exam import compare as run
     from worldline.workflows.exam_folder import read_exam
 
@@ -162,7 +163,7 @@ def compare(
         whys = "; ".join(f"{who}: {why}" for who, why in (("A", lost.ours), ("B", lost.theirs)) if why)
         where = f" ({_trainings((lost.pair,))})" if lost.pair else ""
         print(f"Not compared: {lost.code} {lost.cell or 'as a whole'}{where}. {whys}")
-    write_json(json, {"ours": names[0], "theirs": names[1], **asdict(found)})
+    write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
 
 
 def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
@@ -183,9 +184,20 @@ class _Endpoint:
     max_cost: float | None = None
 
 
-def _sitter(name: str, model: str | None, asked: _Endpoint) -> Sitter:
-    """Raises `InputError` where a family or an endpoint is given to what has none."""
+def _codes(text: str) -> tuple[str, ...]:
+    """Of tests that are given as "C1,P2"."""
     from worldline.errors import InputError
+
+    codes = tuple(filter(None, (code.strip() for code in text.split(","))))
+    if not codes:
+        raise InputError("--tests names no test. Give codes, such as C1,P2, or leave it out for all.")
+    return codes
+
+
+def _sitter(name: str, model: str | None, asked: _Endpoint) -> Sitter:
+    """Raises `InputError` where a family or an endpoint is given to what has none, and for a trained world."""
+    from worldline.errors import InputError
+    from worldline.registry import names
     from worldline.workflows.language_sitter import NAME
     from worldline.workflows.sitters import TRIVIAL, RecipeSitter, TrivialSitter
 
@@ -195,7 +207,14 @@ def _sitter(name: str, model: str | None, asked: _Endpoint) -> Sitter:
         return _language(asked)
     if asked != _Endpoint():
         raise InputError(f"an endpoint, its limits or a transcript are given, and {name} asks none. Examine {NAME}.")
-    return TrivialSitter(name=name) if name in TRIVIAL else RecipeSitter(recipe=name, family=model)
+    if name in TRIVIAL:
+        return TrivialSitter(name=name)
+    if name not in names("recipe") and (Path(name).is_dir() or any(mark in name for mark in "/@")):
+        raise InputError(
+            f"{name!r} is no recipe. An exam learns a recipe anew, from logs of its own: give one by name. A world "
+            f"that is trained already is graded on your logs: worldline audit {name} LOGS."
+        )
+    return RecipeSitter(recipe=name, family=model)
 
 
 def _language(asked: _Endpoint) -> Sitter:
@@ -229,6 +248,7 @@ def _prices(text: str) -> tuple[float, float, str]:
 def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
     """One row a test: its verdict and its weakest part."""
     from worldline.cli.output import print_table
+    from worldline.understanding.exam.results import is_fully_graded
     from worldline.understanding.exam.verdicts import weakest
 
     rows = []
@@ -237,19 +257,23 @@ def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
         scored = [(cell.score, cell.name) for cell in cells if cell is not None and cell.score is not None]
         score, name = min(scored, key=lambda pair: pair[0].low) if scored else (None, "")
         interval = "" if score is None else f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
+        lost = "not fully graded" if scored and not is_fully_graded(one) else ""
         reason = next((f"training {seed.seed}: {seed.reason}" for seed in one.seeds if seed.grade is None), "")
-        rows.append((one.code, one.title, str(one.verdict), interval, "; ".join(filter(None, (name, reason[:60])))))
+        rows.append(
+            (one.code, one.title, str(one.verdict), interval, "; ".join(filter(None, (name, lost, reason[:60]))))
+        )
     print_table("Understanding", ("", "test", "verdict", "weakest part", ""), rows)
     print(f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests).")
 
 
-def _figures(tests: Sequence[TestResult]) -> list[dict[str, object]]:
-    """What `--json` writes of each test."""
+def _figures(result: ExamResult) -> dict[str, Any]:
+    """What `--json` writes of it: sitter, facts, command and tests."""
     import json
 
-    from worldline.config import to_json
+    from worldline.config import to_strict_json
 
-    return [json.loads(to_json(one)) for one in tests]
+    figures: dict[str, Any] = json.loads(to_strict_json(result))
+    return figures
 
 
 def _command() -> str:

@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from worldline.config import from_json, to_json
+from worldline.config import from_json, to_json, to_strict_json
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Verdict
@@ -128,7 +128,7 @@ def exam(
     elapsed = f"{time.monotonic() - begin:.0f} s{', going on with one that was begun' if resumed else ''}"
     facts = {**_facts(options, learned), "Wall time": elapsed, **sitter.facts}
     examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
-    write(folder / RESULT, to_json(Stored(options=options, result=examined)))
+    write(folder / RESULT, to_strict_json(Stored(options=options, result=examined)))
     (folder / REPORT).write_text(render(examined), encoding="utf-8")
     return examined
 
@@ -138,13 +138,14 @@ def regrade(folder: Path) -> tuple[TestResult, ...]:
 
     Raises:
         InputError: there is no exam.
+        UnknownNameError: a test is no longer installed.
         DataError: answers are missing or damaged.
     """
     stored = read_exam(folder)
     before = {one.code: one for one in stored.result.tests}
     return tuple(
         _regraded(test, folder, before[test.code]) if before[test.code].scenes else before[test.code]
-        for test in stored.options.tests()
+        for test in replace(stored.options, codes=tuple(before)).tests()  # those of then, whatever is installed now
     )
 
 

@@ -16,7 +16,7 @@ class ExamOptions:
     """What is asked of whom.
 
     Args:
-        codes: of the tests; empty for all.
+        codes: of the tests, each counted once; empty for all.
         pool: of the generators.
         pixels: whether worlds see pictures instead of vectors.
         seed: of logs and scenes; a fresh one for every report.
@@ -52,7 +52,7 @@ class ExamOptions:
     @property
     def _codes(self) -> list[str]:
         order = {letter: place for place, letter in enumerate("CPTU")}
-        return sorted(self.codes or names("test"), key=lambda code: (order.get(code[:1], 9), code))
+        return sorted(dict.fromkeys(self.codes or names("test")), key=lambda code: (order.get(code[:1], 9), code))
 
 
 def _sized(test: ExamTest, sizes: Mapping[str, int]) -> ExamTest:
