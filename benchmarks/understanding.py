@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from worldline.cli.options import free_cores, use_threads
-from worldline.config import from_json, to_json
+from worldline.config import from_json, to_strict_json
 from worldline.contracts.evaluation import Cell, Grade, Verdict
 from worldline.registry import names
 from worldline.understanding.exam.contract import Pool
@@ -97,7 +97,7 @@ def measure(sitter: Sitter, options: ExamOptions, folder: Path | None) -> ExamRe
 
 def stored(result: ExamResult) -> dict[str, Any]:
     tests = tuple(replace(one, exhibit=None) for one in result.tests)
-    found: dict[str, Any] = json.loads(to_json(replace(result, tests=tests)))
+    found: dict[str, Any] = json.loads(to_strict_json(replace(result, tests=tests)))
     return found
 
 

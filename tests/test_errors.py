@@ -10,6 +10,7 @@ from worldline.errors import (
     DataError,
     InputError,
     MissingExtraError,
+    UnavailableError,
     UnknownNameError,
     UnsupportedError,
     WorldlineError,
@@ -26,6 +27,7 @@ BASES = {
     "CollapseError": ArithmeticError,
     "BundleError": ValueError,
     "UnavailableError": ConnectionError,
+    "NoGoodAnswerError": UnavailableError,  # likewise
 }
 
 

@@ -15,7 +15,14 @@ from tests.engines.chat_server import ChatServer, Fault, Values
 from worldline.engines.chat import LONGEST_WAIT_S, Chat, Request
 from worldline.engines.endpoint import HOSTS_VARIABLE, Endpoint
 from worldline.engines.transcript import exchanges
-from worldline.errors import BundleError, ConfigError, MissingExtraError, UnavailableError, UnsupportedError
+from worldline.errors import (
+    BundleError,
+    ConfigError,
+    MissingExtraError,
+    NoGoodAnswerError,
+    UnavailableError,
+    UnsupportedError,
+)
 
 SECRET = "sk-0123456789"
 

@@ -17,6 +17,7 @@ from worldline.config import to_json
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Grade, Verdict
 from worldline.contracts.world import World
+from worldline.data.store import Store
 from worldline.errors import DataError, InputError, UnknownNameError, UnsupportedError
 from worldline.labs.playing import replay, stacked
 from worldline.labs.wind import Wind
@@ -328,6 +329,24 @@ def test_a_signal_that_is_not_predicted_is_unreadable_with_the_reason(sit: Sit) 
     (found,) = read_exam(folder).result.tests
     assert found.verdict is Verdict.UNREADABLE
     assert "depth" in found.seeds[0].reason
+
+
+def test_a_world_of_other_units_is_no_world_of_the_lab(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sitter of one's own may open anything; what it says in kilometres would be graded in metres."""
+    opened = TrivialSitter.open
+
+    def in_kilometres(self: TrivialSitter, folder: Path, store: Store) -> World:
+        world = opened(self, folder, store)
+        schema = world.describe().schema
+        signals = tuple(replace(one, unit="km") if one.name == "boat_position" else one for one in schema.signals)
+        card = replace(world.describe(), schema=replace(schema, signals=signals))
+        monkeypatch.setattr(type(world), "describe", lambda self: card)
+        return world
+
+    monkeypatch.setattr(TrivialSitter, "open", in_kilometres)
+    (one,) = read_exam(sit("km", "linear", C9=Steering())).result.tests
+    assert one.verdict is Verdict.UNSUPPORTED
+    assert "no world of boat: unit of 'boat_position' is km, not m" in one.seeds[0].reason
 
 
 def test_a_test_that_a_model_passes_which_must_fail_is_void_and_prints_no_grade(sit: Sit) -> None:

@@ -72,6 +72,7 @@ from worldline.workflows.reading import unread
 from worldline.workflows.record import record
 from worldline.workflows.sitters import Sitter, Terms
 from worldline.workflows.stage import Stage
+from worldline.worlds.agreement import clashes
 from worldline.worlds.bundled import save_world
 
 LOG_SEED: Final = 500_000
@@ -300,10 +301,12 @@ def _sit(
 def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
     """What the worlds of a training say, or why they do not."""
     try:
-        worlds = {
-            one.name: sitter.open(world_of(folder, one.name, training), open_store(logs_of(folder, one.name)))
-            for one in test.curricula()
-        }
+        worlds = {}
+        for one in test.curricula():
+            store = open_store(logs_of(folder, one.name))
+            worlds[one.name] = world = sitter.open(world_of(folder, one.name, training), store)
+            if apart := clashes(store.schema, world.describe().schema, one.asked):
+                raise UnsupportedError(f"what was opened is no world of {one.name}: {'; '.join(apart)}.")
         return test.ask(worlds, scenes)
     except UnreadableError as error:
         return SeedGrade(seed=training, verdict=Verdict.UNREADABLE, grade=None, reason=str(error))

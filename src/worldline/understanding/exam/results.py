@@ -14,7 +14,7 @@ from worldline.contracts.evaluation import Grade, Score, Verdict
 from worldline.understanding.exam.contract import ExamTest, Section
 from worldline.understanding.exam.examining import Examined
 from worldline.understanding.exam.exhibit import Exhibit
-from worldline.understanding.exam.verdicts import GATED, UNKNOWABLE, holm, p_value, verdict_of, weakest, worst
+from worldline.understanding.exam.verdicts import holm, is_undefined, p_value, verdict_of, weakest, worst
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +163,8 @@ def worst_p_value(one: TestResult) -> float:
 
 def is_fully_graded(one: TestResult) -> bool:
     """Whether every training has scores, and none is missing in a part that should have one."""
-    exempt = (GATED, UNKNOWABLE)
     return all(
-        seed.grade is not None
-        and weakest(seed.grade) is not None
-        and all(cell.score is not None or cell.note.startswith(exempt) for cell in seed.grade.cells)
+        seed.grade is not None and weakest(seed.grade) is not None and not any(map(is_undefined, seed.grade.cells))
         for seed in one.seeds
     )
 

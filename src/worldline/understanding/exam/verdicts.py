@@ -49,7 +49,7 @@ def verdict_of(grade: Grade) -> Verdict:
         return Verdict.FAIL
     if all(cell.score is None and cell.note.startswith(UNKNOWABLE) for cell in grade.cells):
         return Verdict.NOT_IDENTIFIABLE
-    if not scores or any(_is_undefined(cell) for cell in grade.cells):
+    if not scores or any(is_undefined(cell) for cell in grade.cells):
         return Verdict.INCONCLUSIVE
     met = all(condition.met for condition in grade.conditions) and not any(_is_worse(cell) for cell in grade.cells)
     if met and all(score.low > PASS_ABOVE for score in scores):
@@ -84,7 +84,7 @@ def flaws(oracle: Grade, must_fail: Mapping[str, Grade], declared_ceiling: float
         found.append("no part of it is scored")
     elif (low := _score(best).low) < due:
         found.append(f"the oracle reaches {low:.2f} in {best.name}, {due:.2f} is due")
-    lost = [cell for cell in oracle.cells if _is_undefined(cell) or _is_worse(cell)]
+    lost = [cell for cell in oracle.cells if is_undefined(cell) or _is_worse(cell)]
     found += [f"the oracle in {cell.name}: {cell.note}" for cell in lost]
     found += [f"the oracle does not meet: {one.name} ({one.found})" for one in oracle.conditions if not one.met]
     found += [f"the oracle has a bug: {bug}" for bug in oracle.bugs]
@@ -122,7 +122,7 @@ def _passes_gates(grade: Grade) -> bool:
     return all(one.met for one in grade.conditions if one.gate)
 
 
-def _is_undefined(cell: Cell) -> bool:
+def is_undefined(cell: Cell) -> bool:
     """Whether it should have a score and has none."""
     return cell.score is None and not cell.note.startswith((GATED, UNKNOWABLE))
 
