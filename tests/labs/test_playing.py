@@ -1,7 +1,12 @@
 """Episodes of a lab, and their twins."""
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import pytest
+
+from worldline.engines.simulator import SimulatorEngine
+from worldline.errors import DataError
 from worldline.labs.gusty_puck import GustyPuck
 from worldline.labs.occluder import Occluder
 from worldline.labs.playing import explore, replay, stacked
@@ -41,8 +46,32 @@ def test_an_option_takes_the_place_of_what_the_seed_draws_and_of_nothing_else() 
         assert not np.array_equal(taken.observations[name][1:], other.observations[name][1:])
 
 
+def test_a_seed_is_kept_only_where_it_alone_leads_to_the_episode() -> None:
+    lab = GustyPuck()
+    taken = explore(lab, 5, 6)
+    assert [replay(lab, 5, taken.actions, options).seed for options in (None, {})] == [5, 5]
+    other = replay(lab, 5, taken.actions, {"friction": 2.0})
+    assert other.seed is None
+    engine = SimulatorEngine(make_environment=GustyPuck, schema=lab.schema)
+    with pytest.raises(DataError, match="no reset seed"):
+        engine.abduct(other, 0)  # whose friction the seed does not tell
+
+
+class _Short(TwoRooms):
+    """Ends at the third step."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
+        self._left = 3
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        self._left -= 1
+        shown, reward, _, _, info = super().step(action)
+        return shown, reward, self._left == 0, False, info
+
+
 def test_an_episode_ends_where_the_lab_ends_it_and_pictures_keep_their_type() -> None:
-    found = explore(TwoRooms(), 0, 3)
+    found = explore(_Short(), 0, 9)
     assert found.num_steps == 3
     assert found.observations["camera"].dtype == np.uint8
 

@@ -45,12 +45,13 @@ def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | No
         lab: reset by this.
         seed: of its hidden causes, start and noise.
         actions: per action signal [T, *shape].
-        options: of `reset`, in the place of what the seed draws.
+        options: of `reset`, in the place of what the seed draws. The seed alone then does not lead here, and the
+            episode goes without.
     """
     seen = [lab.reset(seed=seed, options=dict(options or {}))[0]]
     for step in range(len(next(iter(actions.values())))):
         seen.append(lab.step({name: value[step] for name, value in actions.items()})[0])
-    return _episode(lab, seen, actions, seed)
+    return _episode(lab, seen, actions, None if options else seed)
 
 
 def stacked(episodes: list[Episode]) -> Episode:
@@ -68,7 +69,7 @@ def _mask(episode: Episode, name: str) -> NDArray[np.bool_]:
     return np.asarray(episode.observed.get(name, np.ones(episode.num_steps + 1, bool)), dtype=bool)
 
 
-def _episode(lab: Lab, seen: list[dict[str, Any]], actions: Arrays, seed: int) -> Episode:
+def _episode(lab: Lab, seen: list[dict[str, Any]], actions: Arrays, seed: int | None) -> Episode:
     shown = {s.name: np.stack([np.asarray(one[s.name], s.dtype) for one in seen]) for s in lab.schema.observations}
     return Episode(observations=shown, actions=dict(actions), observed=seen_in(lab, seen), seed=seed)
 
