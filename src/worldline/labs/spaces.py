@@ -139,12 +139,15 @@ class _Leaf(_Node):
         signal, given = self._signal, np.asarray(value)
         copy = np.empty(signal.shape, signal.dtype)
         exact = signal.kind is not Kind.VECTOR and given.dtype != copy.dtype
-        if given.size != copy.size or given.dtype.kind not in "fiub" or (exact and given.dtype.kind not in "iub"):
+        if given.shape != self._space.shape or given.dtype.kind not in ("iub" if exact else "fiub"):
             raise self._wrong(given)
         np.copyto(copy, given.reshape(signal.shape), casting="unsafe")
         if exact and (copy != given.reshape(signal.shape)).any():
             raise self._wrong(given)
-        found[signal.name] = np.asarray(copy - self._start) if self._start else copy
+        value = np.asarray(copy - self._start) if self._start else copy
+        if signal.num_values is not None and not 0 <= int(value) < signal.num_values:
+            raise self._wrong(given)
+        found[signal.name] = value
 
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
         value = np.asarray(arrays[self._signal.name])
