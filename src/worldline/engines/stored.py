@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from worldline.config import from_json
 from worldline.contracts.engine import Parts
 from worldline.contracts.schema import Signal
-from worldline.errors import ConfigError, DataError, UnsupportedError
+from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
 from worldline.labs.abilities import Configured
 from worldline.labs.lab import Lab
 from worldline.registry import load, name_of
@@ -121,7 +121,7 @@ def build_lab(found: LabName) -> Lab:
         raise DataError(f"the lab {found.lab!r} cannot be built from settings", fix=FIX)
     try:
         lab: object = part.from_settings(found.settings)
-    except ConfigError as error:
+    except (ConfigError, InputError) as error:
         raise DataError(str(error).rstrip("."), fix=FIX) from error
     if not isinstance(lab, Lab):
         raise DataError(f"{found.lab!r} is no Lab", fix=FIX)

@@ -26,7 +26,8 @@ class Configured(ABC):
         """The lab that was built with these settings; they are read as if from a stranger.
 
         Raises:
-            ConfigError: one is unknown, missing, or out of range.
+            ConfigError: one is unknown, missing, or of another type.
+            InputError: one is out of range.
         """
 
 
