@@ -179,6 +179,23 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
         HiddenMover(**settings)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"position": [2.1, 0.0]}, {"position": [0.0, -2.1]}, {"lid": [(-1, 5)]}, {"lid": [(3, 1.5)]}, {"lid": [3, 5]}],
+)
+def test_what_cannot_be_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        HiddenMover().reset(seed=0, options=options)
+    wall = np.full(2, 1.1, np.float32)  # a little more than 1.1
+    HiddenMover(half_side=1.1).reset(seed=0, options={"position": wall, "lid": [(0, 5)]})
+
+
+def test_what_is_fast_enough_for_two_walls_stops_at_the_other_and_turns_there_next() -> None:
+    lab, still = HiddenMover(0.0, bounce=1.0, half_side=1.0), np.zeros(2)
+    position, velocity = lab.move(np.array([0.0, 0.0]), np.array([40.0, 0.0]), still)
+    np.testing.assert_allclose([position, velocity], [[-1.0, 0.0], [-40.0, 0.0]])
+
+
 @pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
     check_env(HiddenMover(pictures=True), skip_render_check=True)

@@ -202,6 +202,34 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
         Occluder(**wrong)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_it_is_a_gymnasium_environment() -> None:
-    check_env(Occluder(), skip_render_check=True)
+def test_what_is_hidden_is_not_needed_for_a_picture_and_what_is_in_sight_is() -> None:
+    episode = play(40, lab=(lab := Occluder(pictures=True)))
+    hides = ("ball_position", "ball_velocity", "ball_brightness", "wall")
+    for step in (0, int(np.argmin(episode.observed["ball_position"])), 40):
+        shown = {name: value[step] for name, value in episode.observations.items() if name != "camera"}
+        seen = {name: value for name, value in shown.items() if name not in hides or episode.observed[name][step]}
+        np.testing.assert_allclose(lab.drawn(seen), episode.observations["camera"][step], atol=1)
+        for name in ("ball_position", "ball_brightness", "wall"):
+            known = lab.drawn({other: value for other, value in seen.items() if other != name}) is not None
+            assert known == (name not in seen), name
+
+
+def test_no_ball_starts_over_the_pit_on_its_rail() -> None:
+    lab = Occluder()
+    for x in (EDGE, BARRIER + 0.2):
+        lab.reset(seed=0, options={**CLEAR, "pit": -1, "x": x})
+    lab.reset(seed=0, options={**CLEAR, "x": EDGE + 0.1})
+    with pytest.raises(InputError, match="over the pit"):
+        lab.reset(seed=0, options={**CLEAR, "pit": -1, "x": EDGE + 0.1})
+    drawn = {float(lab.reset(seed=seed)[0]["ball_position"][0]): seed for seed in range(40)}
+    far = drawn[max(x for x in drawn if x < BARRIER)]
+    assert max(drawn) > EDGE
+    rail = 1 if lab.reset(seed=far)[0]["ball_position"][1] > 0 else -1
+    with pytest.raises(InputError, match="over the pit"):
+        lab.reset(seed=far, options={"pit": rail})
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|render fps|alternative render modes).*:UserWarning")
+@pytest.mark.parametrize("pictures", [False, True])
+def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
+    check_env(Occluder(pictures=pictures))

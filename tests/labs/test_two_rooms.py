@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.contracts.schema import Role
-from worldline.errors import ConfigError
+from worldline.errors import ConfigError, InputError
 from worldline.labs.spaces import from_signals, to_signals
 from worldline.labs.two_rooms import (
     DOOR_HALF_HEIGHT,
@@ -162,6 +162,25 @@ def test_walls_differ_from_episode_to_episode_only_where_they_are_random() -> No
     assert (drawn["fixed"] == FIXED_WALL).all()
     assert len(np.unique(drawn["random"], axis=0)) == 50
     assert ((drawn["random"] >= [20, 10]) & (drawn["random"] <= [44, 54])).all()
+
+
+def test_moves_beyond_the_bounds_are_cut() -> None:
+    lab, start = TwoRooms(camera=False), {"position": np.array([[10.0, 20.0]]), "wall": np.array([FIXED_WALL])}
+    ends = []
+    for move in ([9.0, -2.0 * MAX_MOVE], [MAX_MOVE, -MAX_MOVE]):
+        lab.reset(options={name: value[0] for name, value in start.items()})
+        ends.append(lab.step({"move": np.array(move, np.float32)})[0]["position"])
+        ends.append(lab.simulate(start, {"move": np.array([[move]])})["position"][0, 0])
+    np.testing.assert_array_equal(ends, [[16.0, 14.0]] * 4)
+
+
+@pytest.mark.parametrize("place", [(32.0, 10.0), (32 + REACH - 0.1, 50.0), (32.0, 32 + GAP + 0.1), (1.0, 20.0)])
+def test_nobody_is_put_into_a_wall(place: tuple[float, float]) -> None:
+    lab = TwoRooms()
+    with pytest.raises(InputError, match="in the wall"):
+        lab.reset(seed=0, options={"position": place})
+    for touching in ((32 + REACH, 50.0), (32.0, 32 + GAP), (NEAR, FAR)):
+        lab.reset(seed=0, options={"position": np.array(touching, np.float32)})
 
 
 def test_episodes_start_clear_of_the_wall() -> None:

@@ -31,7 +31,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREEN, INK, PAPER, RED, SIZE, Colour, Picture
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -124,8 +124,8 @@ class Clips(Lab, Configured, Draws):
                 drawn; the noise stays that of the seed.
         """
         super().reset(seed=seed)
-        drawn = self.starts(1, self.np_random)[0]
-        self._state = np.array((options or {}).get("state", drawn), dtype=float)
+        given = read_options(options, {"state": (len(BALLS), 2, 2)})
+        self._state = given.get("state", self.starts(1, self.np_random)[0])
         return self._observe(), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:

@@ -28,7 +28,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import BLUE, CAMERA, GREY, RED, Picture
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 from worldline.labs.parabola import FAST, SLOW, Band, SteadyExplorer
 from worldline.labs.spaces import boxes
 
@@ -138,7 +138,7 @@ class Collision(Lab, Configured, Locates, Draws):
         left, right = (draw(*band) for band in self.meetings[self.np_random.integers(len(self.meetings))])
         place, time = np.array([draw(*MEETING_PLACE)]), np.array([draw(*MEETING_TIME)])
         drawn = self.approach(np.array([left]), np.array([right]), place, time)
-        given = options or {}
+        given = read_options(options, dict.fromkeys(_NAMES, (1,)))
         self._state = {name: np.array(given.get(name, drawn[name][0]), np.float32) for name in _NAMES}
         return self._observe(), {}
 

@@ -35,7 +35,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import BLUE, CAMERA, GREEN, INK, RED, SIZE, YELLOW, Picture
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -152,7 +152,7 @@ class Containers(Lab, Configured, Locates, Draws):
             options: `position` [D, 2] m and `velocity` [D, 2] m/s take the place of what was drawn.
         """
         super().reset(seed=seed)
-        given = options or {}
+        given = read_options(options, dict.fromkeys(("position", "velocity"), (self.num_discs, 2)))
         position, velocity = self.draw_start(self.np_random)
         self._position = np.asarray(given.get("position", position), dtype=np.float32).astype(float)
         self._velocity = np.asarray(given.get("velocity", velocity), dtype=np.float32).astype(float)

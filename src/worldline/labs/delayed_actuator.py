@@ -27,7 +27,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import CAMERA, GREY, INK, PAPER, RED, YELLOW, Picture
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -120,11 +120,12 @@ class DelayedActuator(Lab, Configured, Draws):
                 drawn; all was at ambient temperature and the pipes empty before that.
         """
         super().reset(seed=seed)
-        given, before = options or {}, use_valves(self.np_random, SETTLED)
+        given = read_options(options, {"before": (None, len(NAMES))})
+        before = use_valves(self.np_random, SETTLED)
         self._excess = np.zeros(len(NAMES))
         self._pipe = np.zeros((max(self.lags), len(NAMES)))
         self._valves = np.zeros(len(NAMES))
-        for valves in np.array(given.get("before", before), dtype=float):
+        for valves in given.get("before", before):
             self._set(valves)
         return self._observe(), {}
 

@@ -21,7 +21,7 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import CAMERA, PAPER, Colour
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 from worldline.labs.spaces import boxes
 
 Floats = NDArray[np.floating]
@@ -97,7 +97,8 @@ class Driven(Lab, Configured, Locates, Draws):
         super().reset(seed=seed)
         damping = self.np_random.choice(DAMPINGS)
         drawn = self.split(self.draw_states(self.np_random, 1))
-        given = {name: np.asarray(value, float)[None] for name, value in (options or {}).items()}
+        shapes = {one.name: one.shape for one in (*self.moving, DAMPING)}
+        given = {name: value[None] for name, value in read_options(options, shapes).items()}
         self._damping = np.asarray(given.get("damping", np.array([[damping]]))[:, 0], np.float32).astype(float)
         self._state = _kept(self.join({**drawn, **{name: v for name, v in given.items() if name in drawn}}))
         return self._observe(), {}

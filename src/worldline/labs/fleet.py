@@ -38,7 +38,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, RED, YELLOW, Picture
-from worldline.labs.lab import NoisyLab, Policy
+from worldline.labs.lab import NoisyLab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -190,7 +190,8 @@ class Fleet(NoisyLab, Configured, Draws):
                 signal's name, m; everything else stays that of the seed.
         """
         super().reset(seed=seed)
-        given = options or {}
+        names = (*(_wind(boat) for boat in BOATS if _steady(boat)), *(boat.drift for boat in BOATS))
+        given = read_options(options, dict.fromkeys(names, ()))
         steady = self.np_random.standard_normal(len(BOATS))
         known = [float(given.get(_wind(boat), wind)) for boat, wind in zip(BOATS, steady, strict=True)]
         before, own, noise = self.np_random.standard_normal((3, len(BOATS)))

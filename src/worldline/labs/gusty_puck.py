@@ -33,7 +33,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, SIZE, Picture
-from worldline.labs.lab import NoisyLab, Policy
+from worldline.labs.lab import NoisyLab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -155,7 +155,7 @@ class GustyPuck(NoisyLab, Configured, Draws):
                 gusts stay those of the seed.
         """
         super().reset(seed=seed)
-        given = options or {}
+        given = read_options(options, {"friction": (), "position": (2,), "velocity": (2,)})
         self._friction = float(given.get("friction", self._draw_friction(self.np_random)))
         position, velocity = self.np_random.standard_normal((2, 2)) * np.array(START_SPREAD)[:, None]
         self._position = np.array(given.get("position", position), dtype=float)

@@ -32,7 +32,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Hides
 from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, PAPER, RED, Picture
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -147,13 +147,21 @@ class HiddenMover(Lab, Configured, Hides, Draws):
                 take the place of what was drawn.
         """
         super().reset(seed=seed)
-        given, rng = options or {}, self.np_random
+        given = read_options(options, {"position": (2,), "velocity": (2,), "lid": (None, 2)})
+        rng = self.np_random
         position = rng.uniform(-self.half_side, self.half_side, 2)
         velocity = START_SPEED * rng.standard_normal(2) * float(rng.random() >= AT_REST)
         lid = _draw_lid(rng)
-        self._position = np.array(given.get("position", position), dtype=float)
-        self._velocity = np.array(given.get("velocity", velocity), dtype=float)
-        self._lid = _lid_of(given["lid"]) if "lid" in given else lid
+        self._position = given.get("position", position)
+        if np.abs(self._position).astype(np.float32).max() > np.float32(self.half_side):
+            raise InputError(f"position is {self._position}, outside the tray. Keep it within {self.half_side} m.")
+        self._velocity = given.get("velocity", velocity)
+        if "lid" in given:
+            runs = given["lid"]
+            if (runs < 0).any() or (runs != np.rint(runs)).any():
+                raise InputError(f"lid is {runs.tolist()!r:.200}. Give frames as whole numbers from 0.")
+            lid = _lid_of(runs.astype(int).tolist())
+        self._lid = lid
         self._frame = 0
         return self._observe(), {}
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Schema
+from worldline.errors import InputError, UnknownNameError
 
 Observation = Mapping[str, NDArray[np.generic]]
 
@@ -31,7 +32,8 @@ class Policy(ABC):
 class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
     """An environment whose reset seed holds every draw of an episode, so that a twin can be run with one thing changed.
 
-    Where noise acts at each step it comes from a stream of its own, which actions do not touch.
+    Where noise acts at each step it comes from a stream of its own, which actions do not touch. Options of `reset` that
+    the lab does not know, or that do not fit, are refused; see `read_options`.
     """
 
     @property
@@ -98,3 +100,35 @@ class NoisyLab(Lab):
         Returns:
             Observation signals [M, T, *shape].
         """
+
+
+def read_options(
+    options: Mapping[str, Any] | None, shapes: Mapping[str, tuple[int | None, ...]]
+) -> dict[str, NDArray[np.float64]]:
+    """The options of a reset by name, copied; empty where there are none.
+
+    Args:
+        options: as `reset` was given them.
+        shapes: of every option that the lab knows; None stands for any number.
+
+    Raises:
+        UnknownNameError: the lab does not know one.
+        InputError: one has another shape, or a value that is not finite.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, value in (options or {}).items():
+        if name not in shapes:
+            raise UnknownNameError("option of reset", name, shapes)
+        due = shapes[name]
+        try:
+            given = np.array(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"option {name!r} is {value!r:.200}. Give numbers.") from error
+        if not given.size and None in due:  # an empty list does not tell how wide its rows are
+            given = given.reshape([size or 0 for size in due])
+        fits = given.ndim == len(due) and all(b in (None, a) for a, b in zip(given.shape, due, strict=True))
+        if not fits or not np.isfinite(given).all():
+            wanted = ", ".join("any number" if size is None else str(size) for size in due)
+            raise InputError(f"option {name!r} is {value!r:.200}. Give finite numbers of shape [{wanted}].")
+        found[name] = given
+    return found

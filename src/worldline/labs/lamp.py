@@ -34,7 +34,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, RED, YELLOW, Colour, Picture
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -159,7 +159,8 @@ class Lamp(Lab, Configured, Draws):
                 stays that of the seed.
         """
         super().reset(seed=seed)
-        given = options or {}
+        names = (name for one in STATIONS for name in (one.heat, one.lamp))
+        given = read_options(options, dict.fromkeys(names, ()))
         # About as spread as the explorer keeps it.
         start = self.np_random.normal(0, abs(self.effect) / np.sqrt(1 - KEEP**2), len(STATIONS))
         self._heats = np.array([float(given.get(one.heat, x)) for one, x in zip(STATIONS, start, strict=True)])

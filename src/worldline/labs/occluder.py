@@ -39,7 +39,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Hides
 from worldline.labs.drawing import CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -190,8 +190,11 @@ class Occluder(Lab, Configured, Hides, Draws):
             "pit": pit,
             "door": (LEVEL if way == UPPER else 0.0) + draw(-DOOR_PLAY, DOOR_PLAY),
         }
-        given = {name: np.array([[float((options or {}).get(name, value))]]) for name, value in drawn.items()}
-        self._state = self.start(**given)
+        chosen = read_options(options, dict.fromkeys(drawn, ()))
+        given: dict[str, float] = {**drawn, **{name: float(value) for name, value in chosen.items()}}
+        if given["pit"] == given["rail"] and EDGE < given["x"] < BARRIER:
+            raise InputError(f"the ball starts at x = {given['x']} m, over the pit on its rail. Give another x.")
+        self._state = self.start(**{name: np.array([[value]]) for name, value in given.items()})
         return self._observe(), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:

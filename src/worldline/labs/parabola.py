@@ -25,7 +25,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import CAMERA, GREY, INK, RED, YELLOW, Picture
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 from worldline.labs.spaces import boxes
 
 Floats = NDArray[np.floating]
@@ -129,7 +129,8 @@ class Parabola(Lab, Configured, Locates, Draws):
             "ball_velocity": [speed, 0.0],
             "gravity": [gravity],
         }
-        self._state = {name: np.array((options or {}).get(name, value), np.float32) for name, value in drawn.items()}
+        given = read_options(options, {name: (len(value),) for name, value in drawn.items()})
+        self._state = {name: np.array(given.get(name, value), np.float32) for name, value in drawn.items()}
         return self._observe(), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:

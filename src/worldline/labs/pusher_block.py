@@ -34,7 +34,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import BLUE, CAMERA, INK, RED, SIZE, YELLOW, Picture
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -156,7 +156,7 @@ class PusherBlock(Lab, Configured, Locates, Draws):
                 drawn.
         """
         super().reset(seed=seed)
-        draw, given = self.np_random.uniform, options or {}
+        given, draw = read_options(options, dict.fromkeys(STATE, (2,))), self.np_random.uniform
         block, angle = draw(-START, START, 2), draw(-np.pi, np.pi)
         reach, clear = ROOM - self.pusher_radius, np.sqrt(2) * self.block_half + self.pusher_radius
         pusher = draw(-reach, reach, 2)

@@ -25,7 +25,7 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Locates
-from worldline.labs.lab import Policy, SolvedLab
+from worldline.labs.lab import Policy, SolvedLab, read_options
 
 Floats = NDArray[np.floating]
 
@@ -128,9 +128,10 @@ class TwoRooms(SolvedLab, Configured, Locates):
         draw = self.np_random.uniform
         self._wall = np.array([draw(20, 44), draw(10, 54)] if self.walls == "random" else FIXED_WALL)
         self._position = free_position(self._wall, self.np_random)
-        if options is not None:
-            self._wall = np.array(options.get("wall", self._wall), dtype=float)
-            self._position = np.array(options.get("position", self._position), dtype=float)
+        given = read_options(options, {"position": (2,), "wall": (2,)})
+        self._wall, self._position = given.get("wall", self._wall), given.get("position", self._position)
+        if given and _is_blocked(self._position, self._wall):
+            raise InputError(f"position {self._position} is in the wall at {self._wall} or outside. Move one of them.")
         self._room = draw_walls(self._wall)
         return self._observe(), {}
 
@@ -242,6 +243,13 @@ def free_position(wall: Floats, generator: np.random.Generator) -> Floats:
         position = generator.uniform(_NEAR, _FAR, 2)
         if abs(position[0] - wall[0]) > _REACH:
             return position
+
+
+def _is_blocked(position: Floats, wall: Floats) -> bool:
+    """Whether the dot would overlap wall or border by more than float32 rounds."""
+    across, along = np.abs(position - wall)
+    in_wall = across < _REACH - _SKIN and along > _GAP + _SKIN
+    return bool(in_wall or (position < _NEAR - _SKIN).any() or (position > _FAR + _SKIN).any())
 
 
 def slide(position: Floats, move: Floats, wall: Floats) -> Floats:

@@ -28,7 +28,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, Picture
-from worldline.labs.lab import NoisyLab, Policy
+from worldline.labs.lab import NoisyLab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -95,7 +95,7 @@ class Wind(NoisyLab, Draws):
             options: `wind` and `position` [m] take the place of what was drawn; the noise stays that of the seed.
         """
         super().reset(seed=seed)
-        given = options or {}
+        given = read_options(options, {"wind": (), "position": ()})
         wind = self._draw_wind(self.np_random)
         # As spread as noise and a motor of deviation 1 keep it; nothing of the wind shows yet.
         start = self.np_random.normal(0, np.sqrt((MOTOR_EFFECT**2 + self.noise**2) / (1 - DECAY**2)))

@@ -1,0 +1,60 @@
+"""What every lab does alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldline.errors import InputError, UnknownNameError
+from worldline.labs.lab import Lab, read_options
+from worldline.registry import BUILTIN, load
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "clips": {"state": np.zeros((3, 2, 2))},
+    "collision": {"left_position": [-3.0], "right_velocity": [-1.0]},
+    "containers": {"position": [[0.4, 0.4], [1.5, 1.5]], "velocity": np.ones((2, 2))},
+    "delayed-actuator": {"before": np.zeros((3, 5))},
+    "elastic-pucks": {"red_position": [0.5, 0.5], "damping": [0.2]},
+    "fleet": {"steady_90_wind": 1.0, "gusty_60_drift": 2.0},
+    "gusty-puck": {"friction": 1.0, "position": [0.0, 1.0]},
+    "hidden-mover": {"position": [0.0, 1.0], "lid": [(3, 5)]},
+    "lamp": {"station_95_heat": 1.0, "station_99_lamp": 1},
+    "occluder": {"rail": 1, "x": -1.0, "speed": 1.0, "pit": -1},
+    "parabola": {"ball_position": [3.0, 4.0], "gravity": [2.0]},
+    "pendulum": {"angle": [1.0, 0.0], "damping": [0.8]},
+    "pusher-block": {"block_position": [0.1, -0.2]},
+    "two-bodies": {"free_velocity": [1.0, 0.0], "damping": [0.8]},
+    "two-rooms": {"position": [10.0, 50.0], "wall": [25.0, 40.0]},
+    "wind": {"wind": 1.0, "position": 2.0},
+}
+every_lab = pytest.mark.parametrize("name", BUILTIN["lab"])
+
+
+def made(name: str) -> Lab:
+    lab = load("lab", name)()
+    assert isinstance(lab, Lab)
+    return lab
+
+
+@every_lab
+def test_options_that_do_not_fit_are_refused(name: str) -> None:
+    lab = made(name)
+    lab.reset(seed=3, options=dict(OPTIONS[name]))
+    with pytest.raises(UnknownNameError, match=f"'boat_positions'.*Known: .*{next(iter(OPTIONS[name]))}"):
+        lab.reset(seed=3, options={"boat_positions": 2.0})
+    for option, value in OPTIONS[name].items():
+        for wrong in (np.full(np.shape(value), np.nan), np.full(np.shape(value), np.inf), np.ones((7, 7, 7)), "much"):
+            with pytest.raises(InputError, match=f"option '{option}'"):
+                lab.reset(seed=3, options={**OPTIONS[name], option: wrong})
+
+
+def test_options_are_copied_and_an_empty_list_fits_any_number_of_rows() -> None:
+    given = np.ones(2)
+    found = read_options({"place": given, "rows": []}, {"place": (2,), "rows": (None, 3), "other": ()})
+    assert {name: value.shape for name, value in found.items()} == {"place": (2,), "rows": (0, 3)}
+    given += 1
+    assert (found["place"] == 1).all()
+    assert read_options(None, {}) == {}
