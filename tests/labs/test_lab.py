@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from worldline.errors import InputError, UnknownNameError
+from worldline.labs.abilities import Configured
 from worldline.labs.lab import Lab, read_options
+from worldline.labs.wind import Wind
 from worldline.registry import BUILTIN, load
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -58,3 +60,26 @@ def test_options_are_copied_and_an_empty_list_fits_any_number_of_rows() -> None:
     given += 1
     assert (found["place"] == 1).all()
     assert read_options(None, {}) == {}
+
+
+def numbers(value: Any, wrong: float) -> list[Any]:
+    """`value` with each of its numbers in turn replaced; none where it has none."""
+    if isinstance(value, list):
+        return [[*value[:i], other, *value[i + 1 :]] for i, one in enumerate(value) for other in numbers(one, wrong)]
+    return [wrong] if isinstance(value, float) else []
+
+
+@every_lab
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_settings_that_are_not_finite_are_refused(name: str, wrong: float) -> None:
+    if name == "wind":
+        for setting in ("confounding", "noise"):
+            with pytest.raises(InputError, match="must be"):
+                Wind(**{setting: wrong})
+        return
+    lab = made(name)
+    assert isinstance(lab, Configured)
+    for setting, value in lab.settings.items():
+        for other in numbers(value, wrong):
+            with pytest.raises(InputError, match=f"{setting}|table of"):
+                type(lab).from_settings({**lab.settings, setting: other})

@@ -72,8 +72,8 @@ class Clips(Lab, Configured, Draws):
     """
 
     def __init__(self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False) -> None:
-        if not (drag >= 0 and 0 < bounce <= 1 and noise >= 0):
-            raise InputError(f"drag {drag} and noise {noise} must be at least 0, bounce {bounce} in (0, 1].")
+        if not (0 <= drag < np.inf and 0 < bounce <= 1 and 0 <= noise < np.inf):
+            raise InputError(f"drag {drag} and noise {noise} must be at least 0 and finite, bounce {bounce} in (0, 1].")
         self.drag, self.bounce, self.noise, self.pictures = drag, bounce, noise, pictures
         self.render_mode = "rgb_array"
         box = gymnasium.spaces.Box

@@ -84,10 +84,17 @@ class Collision(Lab, Configured, Locates, Draws):
         pictures: bool = False,
     ) -> None:
         bands = [band for meeting in meetings for band in meeting]
-        if not bands or any(not 0 < low <= high for low, high in bands) or radius <= 0 or contact_s <= 0:
+        rising = all(0 < low <= high < np.inf for low, high in bands)
+        if not (bands and rising and 0 < radius < np.inf and 0 < contact_s < np.inf):
             raise InputError(
                 f"meetings {meetings} must be bands of rising numbers above 0, radius {radius} and contact_s "
-                f"{contact_s} above 0."
+                f"{contact_s} above 0, all finite."
+            )
+        deepest = contact_s / np.pi * max(left[1] + right[1] for left, right in meetings)
+        if not 2 * radius > deepest:
+            raise InputError(
+                f"radius {radius} must be above {deepest / 2:g}, half of how deep the fastest meeting goes: the balls "
+                "would pass through each other. Make it larger, or the contact shorter."
             )
         self.meetings, self.radius, self.contact_s, self.pictures = meetings, radius, contact_s, pictures
         self._stiffness = float((np.pi / contact_s) ** 2)

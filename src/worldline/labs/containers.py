@@ -95,12 +95,13 @@ class Containers(Lab, Configured, Locates, Draws):
         pictures: bool = False,
     ) -> None:
         room = 2 * radius + WALL_HALF_WIDTH
-        if not 1 <= num_discs <= MOST_DISCS or not 0 < restitution <= 1 or radius <= 0 or stiffness <= 0:
+        fine = 1 <= num_discs <= MOST_DISCS and 0 < restitution <= 1
+        if not (fine and 0 < radius < np.inf and 0 < stiffness < np.inf):
             raise InputError(
                 f"num_discs {num_discs} must be 1 to {MOST_DISCS}, restitution {restitution} in (0, 1], radius "
-                f"{radius} and stiffness {stiffness} above 0."
+                f"{radius} and stiffness {stiffness} above 0 and finite."
             )
-        if not (room < pen[0] < size - room and 0 < pen[1] < size - 2 * room):
+        if not (size < np.inf and room < pen[0] < size - room and 0 < pen[1] < size - 2 * room):
             raise InputError(f"pen {pen} leaves no room for a disc of radius {radius} in a table of {size}. Move it.")
         self.num_discs, self.size, self.radius, self.pen = num_discs, size, radius, pen
         self.restitution, self.stiffness, self.pictures = restitution, stiffness, pictures

@@ -71,11 +71,12 @@ class DelayedActuator(Lab, Configured, Draws):
     """
 
     def __init__(self, lags: tuple[int, ...] = LAGS, *, fade: float = 0.75, pictures: bool = False) -> None:
-        if len(lags) != len(NAMES) or not all(0 <= lag <= SETTLED for lag in lags) or not 0 <= fade < 1:
+        whole = all(lag in range(SETTLED + 1) for lag in lags)
+        if not (len(lags) == len(NAMES) and whole and 0 <= fade < 1):
             raise InputError(
-                f"lags {lags} must be {len(NAMES)} numbers from 0 to {SETTLED}, and fade {fade} in [0, 1)."
+                f"lags {lags} must be {len(NAMES)} whole numbers from 0 to {SETTLED}, and fade {fade} in [0, 1)."
             )
-        self.lags, self.fade, self.pictures = tuple(lags), fade, pictures
+        self.lags, self.fade, self.pictures = tuple(int(lag) for lag in lags), fade, pictures
         box = gymnasium.spaces.Box
         spaces: dict[str, gymnasium.Space[Any]] = {"temperatures": box(-np.inf, np.inf, (len(NAMES),), np.float32)}
         if pictures:

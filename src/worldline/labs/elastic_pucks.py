@@ -69,8 +69,10 @@ class ElasticPucks(Driven):
         radii: tuple[float, float] = (0.25, 0.25),
         pictures: bool = False,
     ) -> None:
-        if not (min(masses) > 0 and min(radii) > 0 and sum(radii) <= 0.8):
-            raise InputError(f"masses {masses} and radii {radii} must be above 0, the radii together at most 0.8.")
+        if not (all(0 < one < np.inf for one in (*masses, *radii)) and sum(radii) <= 0.8):
+            raise InputError(
+                f"masses {masses} and radii {radii} must be above 0 and finite, the radii together at most 0.8."
+            )
         self.masses, self.radii = masses, radii
         moving = tuple(signal for puck in PUCKS for signal in body_signals(puck))
         super().__init__(moving, tuple(push_signal(puck, MAX_PUSH) for puck in PUCKS), pictures=pictures)

@@ -118,7 +118,7 @@ class Fleet(NoisyLab, Configured, Draws):
             the drilled ones where `drill` is up.
 
     Raises:
-        InputError: the noise is below 0.
+        InputError: a setting is out of its range.
     """
 
     def __init__(
@@ -129,8 +129,11 @@ class Fleet(NoisyLab, Configured, Draws):
         noise: float = 0.5,
         pictures: bool = False,
     ) -> None:
-        if noise < 0:
-            raise InputError(f"noise is {noise} m. It must be at least 0.")
+        if not (np.isfinite([motor_effect, wind_effect]).all() and 0 <= noise < np.inf):
+            raise InputError(
+                f"motor_effect {motor_effect} and wind_effect {wind_effect} must be finite, noise {noise} too and at "
+                "least 0."
+            )
         self.motor_effect, self.wind_effect, self.noise = motor_effect, wind_effect, noise
         self.pictures = pictures
         box, anywhere = gymnasium.spaces.Box, (-np.inf, np.inf)

@@ -91,10 +91,11 @@ class GustyPuck(NoisyLab, Configured, Draws):
         speed: float = 1.0,
         pictures: bool = False,
     ) -> None:
-        if not 0 < friction[0] <= friction[1] or gust < 0 or not (mass > 0 and spring > 0 and speed > 0):
+        fine = 0 < friction[0] <= friction[1] < np.inf and 0 <= gust < np.inf and np.isfinite(tilt).all()
+        if not (fine and all(0 < one < np.inf for one in (mass, spring, speed))):
             raise InputError(
                 f"friction {friction} must be two rising numbers above 0, gust {gust} at least 0, mass {mass}, "
-                f"spring {spring} and speed {speed} above 0."
+                f"spring {spring} and speed {speed} above 0, and these and tilt {tilt} finite."
             )
         self.friction, self.gust, self.mass, self.spring = friction, gust, mass, spring
         self.tilt, self.speed, self.pictures = tilt, speed, pictures

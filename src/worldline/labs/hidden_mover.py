@@ -88,10 +88,10 @@ class HiddenMover(Lab, Configured, Hides, Draws):
         half_side: float = 2.0,
         pictures: bool = False,
     ) -> None:
-        if drag < 0 or not 0 <= bounce <= 1 or not (mass > 0 and half_side > 0):
+        if not (0 <= drag < np.inf and 0 <= bounce <= 1 and 0 < mass < np.inf and 0 < half_side < np.inf):
             raise InputError(
                 f"drag {drag} must be at least 0, bounce {bounce} in [0, 1], mass {mass} and half_side {half_side} "
-                "above 0."
+                "above 0, all finite."
             )
         self.drag, self.bounce, self.mass, self.half_side, self.pictures = drag, bounce, mass, half_side, pictures
         box = gymnasium.spaces.Box

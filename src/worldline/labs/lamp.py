@@ -104,8 +104,8 @@ class Lamp(Lab, Configured, Draws):
     """
 
     def __init__(self, *, effect: float = 1.0, noise: float = 0.1, pictures: bool = False) -> None:
-        if effect == 0 or noise < 0:
-            raise InputError(f"effect {effect} must not be 0, noise {noise} at least 0.")
+        if not (effect != 0 and np.isfinite(effect) and 0 <= noise < np.inf):
+            raise InputError(f"effect {effect} must not be 0, noise {noise} at least 0, and both finite.")
         self.effect, self.noise, self.pictures = effect, noise, pictures
         box, anywhere = gymnasium.spaces.Box, (-np.inf, np.inf)
         spaces: dict[str, gymnasium.Space[Any]] = {one.heat: box(*anywhere, (1,), np.float32) for one in STATIONS}

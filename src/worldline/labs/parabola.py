@@ -73,8 +73,10 @@ class Parabola(Lab, Configured, Locates, Draws):
 
     def __init__(self, throws: Throws = USUAL, *, buoyancy: float = 0.0, pictures: bool = False) -> None:
         bands = [band for throw in throws for band in throw]
-        if not bands or any(not 0 <= low <= high for low, high in bands) or not 0 <= buoyancy < 1:
-            raise InputError(f"throws {throws} must be bands of rising numbers above 0, buoyancy {buoyancy} in [0, 1).")
+        if not (bands and all(0 <= low <= high < np.inf for low, high in bands) and 0 <= buoyancy < 1):
+            raise InputError(
+                f"throws {throws} must be bands of rising, finite numbers from 0, buoyancy {buoyancy} in [0, 1)."
+            )
         self.throws, self.buoyancy, self.pictures = throws, buoyancy, pictures
         self.observation_space = boxes(self.schema, Role.OBSERVATION)
         self.action_space = boxes(self.schema, Role.ACTION)

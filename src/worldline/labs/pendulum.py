@@ -60,8 +60,8 @@ class Pendulum(Driven):
     """
 
     def __init__(self, *, mass: float = 1.0, length: float = 1.0, pictures: bool = False) -> None:
-        if not (mass > 0 and 0 < length <= 1.6):
-            raise InputError(f"mass {mass} must be above 0, length {length} above 0 and at most 1.6.")
+        if not (0 < mass < np.inf and 0 < length <= 1.6):
+            raise InputError(f"mass {mass} must be above 0 and finite, length {length} above 0 and at most 1.6.")
         self.mass, self.length = mass, length
         seen, bob = Role.OBSERVATION, "bob"
         moving = (

@@ -79,10 +79,11 @@ class TwoBodies(Driven):
         trap: float = 1.0,
         pictures: bool = False,
     ) -> None:
-        if not (min(masses) > 0 and strength >= 0 and softening > 0 and trap >= 0):
+        above = all(0 < one < np.inf for one in (*masses, softening))
+        if not (above and 0 <= strength < np.inf and 0 <= trap < np.inf):
             raise InputError(
                 f"masses {masses} and softening {softening} must be above 0, strength {strength} and trap {trap} at "
-                "least 0."
+                "least 0, all finite."
             )
         self.masses, self.strength, self.softening, self.trap = masses, strength, softening, trap
         moving = tuple(signal for body in BODIES for signal in body_signals(body))

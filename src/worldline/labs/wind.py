@@ -56,8 +56,8 @@ class Wind(NoisyLab, Draws):
     """
 
     def __init__(self, confounding: float = 0.0, *, noise: float = 0.5, pictures: bool = False) -> None:
-        if not 0 <= confounding <= 1 or noise < 0:
-            raise InputError(f"confounding {confounding} must be in [0, 1], noise {noise} at least 0.")
+        if not (0 <= confounding <= 1 and 0 <= noise < np.inf):
+            raise InputError(f"confounding {confounding} must be in [0, 1], noise {noise} at least 0 and finite.")
         self.confounding, self.noise, self.pictures = confounding, noise, pictures
         box = gymnasium.spaces.Box
         spaces: dict[str, gymnasium.Space[Any]] = {
