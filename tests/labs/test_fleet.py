@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import worldline
 from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import PAPER, YELLOW
-from worldline.labs.fleet import BOATS, CONFOUNDING, DRILL_SHARE, DRILLED, MAX_MOTOR, STEADY, Fleet, Weather
+from worldline.labs.fleet import BOATS, CONFOUNDING, DRILL_SHARE, DRILLED, FAR, MAX_MOTOR, STEADY, Fleet, Weather
 from worldline.labs.playing import explore, replay
 
 SEEDS = st.integers(0, 2**31)
@@ -160,7 +160,20 @@ def test_pictures_show_where_each_boat_lies_and_the_flag() -> None:
     yellow = np.abs(raised.astype(int) - np.array(YELLOW)).max(-1) < 40
     assert yellow.sum() >= 2 * DRILLED.sum()
     assert (np.abs(raised[0, 0].astype(int) - np.array(PAPER)) < 30).all()
-    np.testing.assert_array_equal(lab.reset(seed=0)[0]["camera"], lab.picture(lab._drifts, lab._drill))
+    lab.reset(seed=0)
+    for _ in range(15):  # a drill among them
+        shown = lab.step({boat.motor: np.ones(1, np.float32) for boat in BOATS})[0]
+        camera = shown.pop("camera")
+        near = np.abs(lab.drawn(shown).astype(int) - camera)  # from float32
+        assert near.max() <= 1
+        assert ((camera.astype(int) - np.array(YELLOW)) == 0).all(-1).any() == bool(shown["drill"][0])
+
+
+def test_a_boat_that_is_far_out_is_drawn_at_the_edge() -> None:
+    lab, still = Fleet(), np.zeros(len(BOATS))
+    inside, edge, beyond = (lab.picture(still + far, False) for far in (FAR - 1.4, FAR - 1.2, 2 * FAR))
+    np.testing.assert_array_equal(edge, beyond)
+    assert (inside != edge).any()
 
 
 def test_it_is_built_again_from_its_settings() -> None:

@@ -188,9 +188,14 @@ class Clips(Lab, Configured, Draws):
             picture.disc(float(x), float(y), RADIUS, colour)
         return picture.pixels()
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture; see `Draws`. It has the noise of the positions, a seventh of a pixel."""
-        return self.draw(unshown(shown))
+        places = [f"{ball}_position" for ball in BALLS]
+        if not shown.keys() >= set(places):
+            return None
+        state = np.zeros((len(BALLS), 2, 2))
+        state[:, 0] = [shown[place] for place in places]
+        return self.draw(state)
 
     def render(self) -> NDArray[np.uint8]:
         """The camera's picture."""

@@ -217,8 +217,10 @@ class Collision(Lab, Configured, Locates, Draws):
             left, right = left + short / 2 * left_speed, right + short / 2 * right_speed
         return [left, left_speed, right, right_speed]
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture; see `Draws`."""
+        if not shown.keys() >= {"left_position", "right_position"}:
+            return None
         return self.picture(*(float(shown[name][0]) for name in ("left_position", "right_position")))
 
     def _observe(self) -> dict[str, Any]:

@@ -259,9 +259,12 @@ class Containers(Lab, Configured, Locates, Draws):
             drawn.disc(float(place[0]), float(place[1]), self.radius, colour)
         return drawn.pixels()
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture; see `Draws`."""
-        return self.picture(self.state_of(shown)[0])
+        places = [f"disc_{i}_position" for i in range(self.num_discs)]
+        if not shown.keys() >= set(places):
+            return None
+        return self.picture(np.stack([shown[place] for place in places]).astype(float))
 
     def _vectors(self) -> list[Signal]:
         made = [("position", "m"), ("velocity", "m/s")]

@@ -191,7 +191,7 @@ class DelayedActuator(Lab, Configured, Draws):
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture, of which the valves are part; see `Draws`."""
-        if "valves" not in shown:
+        if not shown.keys() >= {"temperatures", "valves"}:
             return None
         return self.draw(shown["temperatures"].astype(float), shown["valves"].astype(float))
 

@@ -136,8 +136,10 @@ class Driven(Lab, Configured, Locates, Draws):
         """The state and the damping that are seen; see `Locates`."""
         return {signal.name: observation[signal.name] for signal in (*self.moving, DAMPING)}
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture; see `Draws`. The thicker the medium, the bluer."""
+        if not shown.keys() >= {one.name for one in (*self.moving, DAMPING)}:
+            return None
         share = float(shown["damping"][0]) / DAMPINGS[-1]
         paper = tuple(round(a + share * (b - a)) for a, b in zip(PAPER, THICK, strict=True))
         return self.paint(self.join(shown), (paper[0], paper[1], paper[2]))

@@ -263,8 +263,10 @@ class Fleet(NoisyLab, Configured, Draws):
                 drawing.box(x + 0.6, y + 0.8, 0.6, 0.4, YELLOW)
         return drawing.pixels()
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture; see `Draws`."""
+        if not shown.keys() >= {"drill", *(boat.drift for boat in BOATS)}:
+            return None
         drifts = np.concatenate([shown[boat.drift] for boat in BOATS]).astype(float)
         return self.picture(drifts, bool(shown["drill"][0]))
 

@@ -240,8 +240,10 @@ class GustyPuck(NoisyLab, Configured, Draws):
         picture.disc(x, y, PUCK_RADIUS / 2.5, INK)
         return picture.pixels()
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture; see `Draws`."""
+        if not shown.keys() >= {"puck_position"}:
+            return None
         return self.picture(shown["puck_position"].astype(float))
 
     def _draw_friction(self, generator: np.random.Generator) -> float:

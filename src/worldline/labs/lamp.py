@@ -228,8 +228,10 @@ class Lamp(Lab, Configured, Draws):
             drawing.disc(x, 2.1, 0.5, YELLOW if lamps[number] else DARK)
         return drawing.pixels()
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture; see `Draws`."""
+        if not shown.keys() >= {name for one in STATIONS for name in (one.heat, one.lamp)}:
+            return None
         heats = np.concatenate([shown[station.heat] for station in STATIONS]).astype(float)
         return self.picture(heats, np.array([bool(shown[station.lamp][0]) for station in STATIONS]))
 

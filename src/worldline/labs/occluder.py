@@ -298,8 +298,17 @@ class Occluder(Lab, Configured, Hides, Draws):
             picture.disc(x, y, RADIUS, bright)
         return picture.pixels()
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture; see `Draws`. What is behind the screen is not drawn, wherever it is."""
+        due = {"ball_seen", "pit", "door", "screen"}
+        if not shown.keys() >= due:
+            return None
+        if float(shown["ball_seen"][0]) > 0.5:
+            due |= {"ball_position", "ball_brightness"}
+        if float(shown["screen"][0]) < 0.5:
+            due |= {"wall"}
+        if not shown.keys() >= due:
+            return None
         return self.draw({s.name: shown.get(s.name, np.zeros(s.shape)) for s in self.schema.observations})
 
     def render(self) -> NDArray[np.uint8]:

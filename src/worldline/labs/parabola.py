@@ -182,8 +182,10 @@ class Parabola(Lab, Configured, Locates, Draws):
         drawn.disc(float(position[0]), float(position[1]), BALL_RADIUS, RED)
         return drawn.pixels()
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera's picture; see `Draws`."""
+        if not shown.keys() >= {"ball_position", "gravity"}:
+            return None
         return self.picture(shown["ball_position"].astype(float), float(shown["gravity"][0]))
 
     def _observe(self) -> dict[str, Any]:

@@ -177,10 +177,13 @@ class PusherBlock(Lab, Configured, Locates, Draws):
 
     def render(self) -> NDArray[np.uint8]:
         """The camera's picture."""
-        return self.drawn({name: value[0] for name, value in self._state.items()})
+        return self._draw({name: value[0] for name, value in self._state.items()})
 
-    def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The picture: walls, the blue block with a yellow mark at its right, the red pusher; see `Draws`."""
+        return self._draw(shown) if shown.keys() >= set(STATE) else None
+
+    def _draw(self, shown: Arrays) -> NDArray[np.uint8]:
         picture = Picture(-ROOM - 0.05, ROOM + 0.05)
         for side in (-1.0, 1.0):
             picture.box(side * (ROOM + 0.05), 0.0, 0.05, 1.0, INK)

@@ -126,8 +126,10 @@ class Wind(NoisyLab, Draws):
             path.append(position)
         return {"boat_position": np.stack(path, 1).astype(np.float32)}
 
-    def drawn(self, shown: Arrays) -> UInt8[np.ndarray, "64 64 3"]:
+    def drawn(self, shown: Arrays) -> UInt8[np.ndarray, "64 64 3"] | None:
         """The camera's picture; see `Draws`. A boat that is farther out is at the edge."""
+        if not shown.keys() >= {"boat_position"}:
+            return None
         x = float(np.clip(shown["boat_position"][0], 1.8 - FAR, FAR - 1.8))
         picture = Picture(-FAR, FAR)
         picture.line(-FAR, -1.5, FAR, -1.5, 0.6, GREY)
