@@ -133,8 +133,16 @@ def test_pictures_show_every_ball() -> None:
         assert 8 < near.sum() < 60
         np.testing.assert_allclose((columns.mean() - 31.5) * unit, x, atol=0.02)
         np.testing.assert_allclose((31.5 - rows.mean()) * unit, y, atol=0.02)
+
+
+def test_what_is_rendered_is_what_was_shown() -> None:
+    lab = Clips(pictures=True)
     lab.reset(seed=0)
-    assert lab.render().shape == (64, 64, 3)
+    for _ in range(3):
+        seen = lab.step({"push": np.ones(2)})[0]
+        np.testing.assert_array_equal(lab.render(), seen["camera"])
+        for name in ("red_position", "camera"):
+            seen[name] += 1  # theirs, not the lab's
 
 
 def test_it_is_built_again_from_its_settings() -> None:
@@ -152,6 +160,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
         Clips(**wrong)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_it_is_a_gymnasium_environment() -> None:
-    check_env(Clips(), skip_render_check=True)
+@pytest.mark.filterwarnings("ignore:.*(infinity|render fps|alternative render modes).*:UserWarning")
+@pytest.mark.parametrize("pictures", [False, True])
+def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
+    check_env(Clips(pictures=pictures))

@@ -308,9 +308,9 @@ def test_the_picture_follows_the_dot_smoothly(x: float, y: float, shift: float) 
     assert ink >= np.pi * (DOT_RADIUS - 0.5) ** 2
 
 
-@pytest.mark.filterwarnings("ignore:.*symmetric and normalized:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(symmetric and normalized|render fps|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
-    check_env(TwoRooms("random"), skip_render_check=True)
+    check_env(TwoRooms("random"))
     lab = TwoRooms()
     lab.reset(seed=0)
     np.testing.assert_array_equal(lab.render(), lab.reset(seed=0)[0]["camera"])

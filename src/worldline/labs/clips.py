@@ -6,9 +6,10 @@
 in a step of 0.1 s, position in m, velocity in m/s, drag in 1/s; the push [m/s²] is given to the red ball alone. What
 goes beyond a cushion comes back, and so does the velocity across it, both times `bounce`. The balls never touch.
 
-Every position and velocity is shown with Gaussian noise of its own. At the start positions are spread evenly over the
-table and directions over the circle. Without drag, with `bounce` 1 and without pushes this spread stays the same for
-ever, and a path run backwards, its velocities reversed, is as likely as forwards: no statistic can tell which it is.
+Every position and velocity is shown with Gaussian noise of its own, unless there is none at all. At the start positions
+are spread evenly over the table and directions over the circle. Without drag, with `bounce` 1 and without pushes this
+spread stays the same for ever, and a path run backwards, its velocities reversed, is as likely as forwards: no
+statistic can tell which it is.
 
 Hidden: nothing but the noise, which does not depend on what is done.
 """
@@ -64,12 +65,15 @@ class Clips(Lab, Configured, Draws):
     Args:
         drag: 1/s, at least 0.
         bounce: share of the velocity that a cushion gives back, above 0 and at most 1.
-        noise: deviation of the velocities that are shown, m/s, at least 0; positions have `POSITION_NOISE`.
+        noise: deviation of the velocities that are shown, m/s, at least 0; positions have `POSITION_NOISE`, but none
+            where it is 0.
         pictures: whether to draw the camera's picture.
 
     Raises:
         InputError: a setting is out of its range.
     """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own type)
 
     def __init__(self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False) -> None:
         if not (0 <= drag < np.inf and 0 < bounce <= 1 and 0 <= noise < np.inf):
@@ -87,6 +91,7 @@ class Clips(Lab, Configured, Draws):
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (2,), np.float32)})
         self._state: Floats = np.zeros((len(BALLS), 2, 2))
+        self._shown: Arrays = shown(self._state)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -198,16 +203,17 @@ class Clips(Lab, Configured, Draws):
         return self.draw(state)
 
     def render(self) -> NDArray[np.uint8]:
-        """The camera's picture."""
-        return self.draw(self._state)
+        """The camera's picture, of what was shown last."""
+        return self.draw(unshown(self._shown))
 
     def explorer(self) -> Policy:
         """Leaves the balls alone in every second episode on average, and pushes the red one in the others."""
         return Explorer()
 
     def _observe(self) -> dict[str, Any]:
-        found: dict[str, Any] = dict(shown(self.noisy(self._state, self.np_random)))
-        return {CAMERA.name: self.drawn(found), **found} if self.pictures else found
+        self._shown = shown(self.noisy(self._state, self.np_random))
+        found: dict[str, Any] = {name: value.copy() for name, value in self._shown.items()}
+        return {CAMERA.name: self.render(), **found} if self.pictures else found
 
 
 class Explorer(Policy):

@@ -96,12 +96,15 @@ class PusherBlock(Lab, Configured, Locates, Draws):
         InputError: a setting is out of its range.
     """
 
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own type)
+
     def __init__(self, *, block_half: float = 0.1, pusher_radius: float = 0.05, pictures: bool = False) -> None:
         if not (0.04 <= block_half <= 0.15 and 0.03 <= pusher_radius <= 0.08):
             raise InputError(
                 f"block_half {block_half} must be in [0.04, 0.15] m, pusher_radius {pusher_radius} in [0.03, 0.08] m."
             )
         self.block_half, self.pusher_radius, self.pictures = block_half, pusher_radius, pictures
+        self.render_mode = "rgb_array"
         box = gymnasium.spaces.Box
         spaces: dict[str, gymnasium.Space[Any]] = {
             "pusher_position": box(-ROOM, ROOM, (2,), np.float32),
