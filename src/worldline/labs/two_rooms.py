@@ -3,7 +3,7 @@
     place' = place + move, px
 
 up to the first thing that it touches on the way, and from there on along that (swept collision), so a wall cannot be
-jumped however long the step. A move is at most `MAX_MOVE` px along each axis.
+jumped however long the step. A move is at most `MAX_MOVE` px along each axis; what is beyond is cut.
 
 Nothing is hidden: `camera` shows, and `position` and `wall` tell, where dot, wall and door are. Where walls are random,
 wall and door are drawn anew for each episode.
@@ -137,7 +137,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One move; no reward, no end."""
-        self._position = slide(self._position, np.asarray(action["move"], dtype=float), self._wall)
+        self._position = slide(self._position, _cut(action["move"]), self._wall)
         return self._observe(), 0.0, False, False, {}
 
     def render(self) -> NDArray[np.uint8]:
@@ -160,7 +160,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
         position, wall = start["position"].astype(float), start["wall"].astype(float)
         path = []
         for step in range(actions["move"].shape[1]):
-            position = slide(position, actions["move"][:, step].astype(float), wall)
+            position = slide(position, _cut(actions["move"][:, step]), wall)
             path.append(position)
         walls = np.broadcast_to(wall[:, None], (len(wall), len(path), 2))
         return {"position": np.stack(path, 1).astype(np.float32), "wall": walls.astype(np.float32)}
@@ -313,6 +313,11 @@ def shortest_path(position: Floats, goal: Floats, wall: Floats) -> Floats:
     lengths = np.linalg.norm(legs, axis=-1).sum(-1) + 1e6 * blocked.sum(-1)
     best = lengths.argmin(0)
     return np.asarray(paths[best, np.arange(len(position))])
+
+
+def _cut(move: NDArray[np.generic]) -> Floats:
+    """`move` [..., 2] px, each axis by itself at most `MAX_MOVE`."""
+    return np.asarray(np.clip(np.asarray(move, dtype=float), -MAX_MOVE, MAX_MOVE))
 
 
 def _limited(move: Floats) -> Floats:
