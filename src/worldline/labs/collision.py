@@ -224,6 +224,5 @@ class Collision(Lab, Configured, Locates, Draws):
         return self.picture(*(float(shown[name][0]) for name in ("left_position", "right_position")))
 
     def _observe(self) -> dict[str, Any]:
-        if not self.pictures:
-            return dict(self._state)
-        return {"camera": self.drawn(self._state), **self._state}
+        seen: dict[str, Any] = {name: value.copy() for name, value in self._state.items()}
+        return {"camera": self.drawn(self._state), **seen} if self.pictures else seen

@@ -189,9 +189,8 @@ class Parabola(Lab, Configured, Locates, Draws):
         return self.picture(shown["ball_position"].astype(float), float(shown["gravity"][0]))
 
     def _observe(self) -> dict[str, Any]:
-        if not self.pictures:
-            return dict(self._state)
-        return {"camera": self.drawn(self._state), **self._state}
+        seen: dict[str, Any] = {name: value.copy() for name, value in self._state.items()}
+        return {"camera": self.drawn(self._state), **seen} if self.pictures else seen
 
 
 class SteadyExplorer(Policy):
