@@ -100,6 +100,20 @@ def test_a_contact_leaves_the_restitution_and_takes_its_time(restitution: float)
     assert place.max() - (lab.size - lab.radius) <= 0.8 / np.sqrt(lab.stiffness) + 1e-6
 
 
+@pytest.mark.parametrize(("asked", "left"), [(0.95, 0.95), (0.9, 0.90), (0.8, 0.81), (0.5, 0.55), (0.1, 0.25)])
+@pytest.mark.parametrize(("substeps", "within"), [(containers.SUBSTEPS, 0.04), (200, 0.006)])
+def test_a_damper_that_does_not_pull_leaves_more_than_was_asked_for(
+    asked: float, left: float, substeps: int, within: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "SUBSTEPS", substeps)
+    monkeypatch.setattr(containers, "DRAG", 0.0)
+    lab = Containers(num_discs=1, restitution=asked)
+    place, speed = np.array([[[1.7, 1.4]]]), np.array([[[0.8, 0.0]]])
+    for _ in range(8):
+        place, speed = lab.move(place, speed, np.zeros((1, 2)))
+    assert -speed[0, 0, 0] / 0.8 == pytest.approx(left, abs=within)
+
+
 def test_two_discs_keep_their_momentum_and_swap_it() -> None:
     lab = Containers(restitution=1.0)
     _, speed = run(lab, [[0.5, 1.4], [1.1, 1.4]], [[0.7, 0.0], [0.0, 0.0]], 8)
