@@ -66,7 +66,7 @@ def test_a_twin_differs_from_when_its_pulse_arrives() -> None:
     one, other = (replay(lab, 7, {"valves": done}).observations["temperatures"] for done in (valves, others))
     np.testing.assert_array_equal(one[: 6 + LAGS[4]], other[: 6 + LAGS[4]])
     apart = np.abs(one - other)
-    assert (apart[6 + LAGS[4], 4], apart[:, :4].max()) > (1.0, 0.0)
+    assert apart[6 + LAGS[4], 4] > 1.0
     assert not apart[:, :4].any()
 
 

@@ -138,6 +138,15 @@ def test_pictures_show_heats_and_lamps() -> None:
     assert lab.reset(seed=0)[0]["camera"].shape == (64, 64, 3)
 
 
+@pytest.mark.parametrize("effect", [1.0, -1.5])
+def test_a_thermometer_ends_at_2_4_times_the_effect(effect: float) -> None:
+    lab, dark = Lamp(effect=effect), np.zeros(3, bool)
+    for way in (-2.4 * abs(effect), 2.4 * abs(effect)):
+        inside, end, beyond = (lab.picture(np.full(3, way * share), dark) for share in (0.9, 1.0, 2.0))
+        np.testing.assert_array_equal(end, beyond)
+        assert (inside != end).any()
+
+
 def test_it_is_built_again_from_its_settings() -> None:
     lab = Lamp(effect=-2.0, noise=0.3, pictures=True)
     assert Lamp.from_settings(lab.settings).settings == lab.settings

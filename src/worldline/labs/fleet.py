@@ -247,7 +247,7 @@ class Fleet(NoisyLab, Configured, Draws):
         """The camera's picture.
 
         Args:
-            drifts: of `BOATS`, m.
+            drifts: of `BOATS`, m; one farther than `FAR` less 1.2 m is at the edge.
             drill: whether the flag is up.
         """
         drawing, gap = Picture(-FAR, FAR), 2 * FAR / len(BOATS)

@@ -186,7 +186,7 @@ class HiddenMover(Lab, Configured, Hides, Draws):
         along = position + reach * velocity + lift * force
         beyond = np.abs(along) > self.half_side
         inside = np.sign(along) * (self.half_side - self.bounce * (np.abs(along) - self.half_side))
-        # One wall a step: what is so fast as to reach the other one too stops there.
+        # One wall a step: what is so fast as to be past the other one too ends this step there, on its way outwards.
         inside = np.clip(inside, -self.half_side, self.half_side)
         return np.where(beyond, inside, along), np.where(beyond, -self.bounce * speed, speed)
 

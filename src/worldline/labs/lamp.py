@@ -212,7 +212,7 @@ class Lamp(Lab, Configured, Draws):
         """The camera's picture.
 
         Args:
-            heats: of `STATIONS`, degC; twice the effect is where their thermometers end.
+            heats: of `STATIONS`, degC; 2.4 times the effect, either way, is where their thermometers end.
             lamps: whether they are lit.
         """
         drawing = Picture(-3.0, 3.0)

@@ -9,10 +9,11 @@ In one step of 0.1 s, position in m and velocity in m/s, semi-implicit Euler:
     rolling   vx' = vx + 0.1 * push, kept within `SPEEDS`;  x' = x + 0.1 * vx'
     falling   vx' = vx;  vy' = vy - 0.1 * 9.81;  x' = x + 0.1 * vx';  y' = y + 0.1 * vy'
 
-It rolls while y is that of its rail, and falls from the step on that takes it past the edge of a pit. What it meets is
-of clay: there it stays for good, its velocity 0. That is the wall on its rail; the bottom of the pit; the barrier where
-its door, twice as high as the ball, is not at the ball; and the end of the stage. Its colour never changes; how bright
-it looks does: half of the stage, right of the middle, lies in the shade, which leaves the share `shade` of it.
+It rolls while y is that of its rail, and falls from the step on that takes it past the edge of a pit; in that step the
+push still acts. What it meets is of clay: there it stays for good, its velocity 0. That is the wall on its rail; the
+bottom of the pit; the barrier where its door, twice as high as the ball, is not at the ball; and the end of the stage.
+Its colour never changes; how bright it looks does: half of the stage, right of the middle, lies in the shade, which
+leaves the share `shade` of it.
 
 A screen hangs above the middle. It comes down when the ball gets there and stays down, and hides the wall for the rest
 of the episode, and the ball while its centre is behind the screen. What is hidden is shown as 0, and logged as not

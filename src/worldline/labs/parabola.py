@@ -1,6 +1,6 @@
 """Parabola: a ball is thrown flat, falls, and is lifted or pressed down by a fan.
 
-    acceleration = (0, lift - gravity)
+    acceleration = (0, lift - (1 - buoyancy) * gravity)
 
 in m/s2, the same during a step of 0.05 s, over which the equation is solved exactly; position in m, velocity in m/s.
 Gravity is drawn for each throw and shown. Nothing is hidden, and nothing is drawn but the throw. The horizontal
