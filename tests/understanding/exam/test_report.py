@@ -168,9 +168,8 @@ def test_of_several_trainings_each_has_its_verdict_and_its_reasons() -> None:
         assert shown in text, shown
     same = outcome("C1", Verdict.ERROR, Section.CAUSE, reason="it was killed")
     text = text_of(render(replace(RESULT, tests=(trainings(same, KILLED),))))
-    assert "Training 0 ERROR, 1 ERROR." in text
     assert text.count("it was killed") == 1
-    assert ": it was killed" not in text, "all of them were"
+    assert "raining 0" not in text, "all of them were"
     assert "Training 0" not in text_of(render(RESULT))
 
 

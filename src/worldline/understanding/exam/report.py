@@ -198,8 +198,8 @@ def _of(trainings: Sequence[str], one: TestResult) -> str:
 
 
 def _trainings(one: TestResult) -> list[Html]:
-    """Which of several trainings has which verdict."""
-    if not _many(one):
+    """Which training has which verdict, where they differ."""
+    if len({seed.verdict for seed in one.seeds}) == 1:
         return []
     told = ", ".join(f"{seed.seed} {seed.verdict}" for seed in one.seeds)
     return [tag("p", {"class": "note"}, f"Training {told}.")]
