@@ -216,7 +216,7 @@ def words(row: ExamResult) -> str:
 
 def says(one: TestResult) -> str:
     if one.verdict is Verdict.PASS:
-        return "Passes, but not told apart from chance over all tests:"
+        return "Passes, but not surely over all tests:"
     return {Verdict.FAIL: "Fails", Verdict.PARTIAL: "Passes in part"}.get(one.verdict, f"{one.verdict} in")
 
 

@@ -128,4 +128,4 @@ class UnavailableError(WorldlineError, ConnectionError):
 
 
 class NoGoodAnswerError(UnavailableError):
-    """A text model answered, and no answer was good in any try."""
+    """A world or a text model answered, and what came can be no answer; a text model was told so, and tried again."""

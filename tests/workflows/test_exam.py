@@ -16,7 +16,7 @@ from worldline.cli.main import app
 from worldline.config import to_json
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Grade, Verdict
-from worldline.contracts.world import World
+from worldline.contracts.world import Prediction, World
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError, UnknownNameError, UnsupportedError
 from worldline.labs.playing import replay, stacked
@@ -30,6 +30,7 @@ from worldline.workflows.exam import _lacking, compare, exam, regrade
 from worldline.workflows.exam_folder import Learned, read_exam
 from worldline.workflows.exam_options import ExamOptions
 from worldline.workflows.sitters import RecipeSitter, TrivialSitter
+from worldline.worlds.local import LocalWorld
 
 STEPS = 4
 
@@ -347,6 +348,29 @@ def test_a_world_of_other_units_is_no_world_of_the_lab(sit: Sit, monkeypatch: py
     (one,) = read_exam(sit("km", "linear", C9=Steering())).result.tests
     assert one.verdict is Verdict.UNSUPPORTED
     assert "no world of boat: unit of 'boat_position' is km, not m" in one.seeds[0].reason
+
+
+def test_a_training_that_answers_what_is_no_number_leaves_the_others_graded(
+    sit: Sit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, said, lost = TrivialSitter.open, LocalWorld.predict, list[World]()
+
+    def noting(self: TrivialSitter, folder: Path, store: Store) -> World:
+        world = opened(self, folder, store)
+        if folder.name.endswith("-0"):
+            lost.append(world)
+        return world
+
+    def saying(self: LocalWorld, *asked: Any, **more: Any) -> Prediction:
+        found = said(self, *asked, **more)
+        times = np.nan if any(self is one for one in lost) else 1.0
+        return replace(found, signals={n: replace(one, mean=one.mean * times) for n, one in found.signals.items()})
+
+    monkeypatch.setattr(TrivialSitter, "open", noting)
+    monkeypatch.setattr(LocalWorld, "predict", saying)
+    (one,) = read_exam(sit("lost", "linear", num_seeds=3, C9=Steering())).result.tests
+    assert [seed.verdict for seed in one.seeds] == [Verdict.ERROR, Verdict.PASS, Verdict.PASS]
+    assert "no finite number" in one.seeds[0].reason
 
 
 def test_a_test_that_a_model_passes_which_must_fail_is_void_and_prints_no_grade(sit: Sit) -> None:

@@ -92,7 +92,7 @@ class Grade:
 
     Args:
         cells: at least one.
-        conditions: what a PASS needs beside the scores.
+        conditions: what a PASS needs beside the scores, and a PARTIAL of those that are gates.
         bugs: what is wrong with the world whatever its scores, such as a leak from the future; none may pass.
     """
 

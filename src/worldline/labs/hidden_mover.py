@@ -145,6 +145,9 @@ class HiddenMover(Lab, Configured, Hides, Draws):
             seed: of the start and of the lid.
             options: `position` [2] m, `velocity` [2] m/s and `lid`, pairs (first frame, frames) of when it is down,
                 take the place of what was drawn.
+
+        Raises:
+            InputError: the position is outside, or the lid is no such pairs.
         """
         super().reset(seed=seed)
         given = read_options(options, {"position": (2,), "velocity": (2,), "lid": (None, 2)})

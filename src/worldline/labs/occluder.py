@@ -178,6 +178,9 @@ class Occluder(Lab, Configured, Hides, Draws):
             seed: of all that is drawn.
             options: `rail` (1 or -1), `x` [m], `speed` [m/s], `colour`, `wall`, `pit`, `door` [m] take the place of
                 what was drawn.
+
+        Raises:
+            InputError: the ball would start over the pit.
         """
         super().reset(seed=seed)
         draw = self.np_random.uniform

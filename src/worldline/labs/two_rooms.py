@@ -123,13 +123,15 @@ class TwoRooms(SolvedLab, Configured, Locates):
         Args:
             seed: of the wall (where random) and the position.
             options: `wall` and `position`, each [2] px, put them there instead.
+
+        Raises:
+            InputError: the position is in the wall or outside.
         """
         super().reset(seed=seed)
-        draw = self.np_random.uniform
-        self._wall = np.array([draw(20, 44), draw(10, 54)] if self.walls == "random" else FIXED_WALL)
-        self._position = free_position(self._wall, self.np_random)
-        given = read_options(options, {"position": (2,), "wall": (2,)})
-        self._wall, self._position = given.get("wall", self._wall), given.get("position", self._position)
+        draw, given = self.np_random.uniform, read_options(options, {"position": (2,), "wall": (2,)})
+        wall = np.array([draw(20, 44), draw(10, 54)] if self.walls == "random" else FIXED_WALL)
+        self._wall = given.get("wall", wall)
+        self._position = given.get("position", free_position(self._wall, self.np_random))
         if given and _is_blocked(self._position, self._wall):
             raise InputError(f"position {self._position} is in the wall at {self._wall} or outside. Move one of them.")
         self._room = draw_walls(self._wall)

@@ -406,7 +406,11 @@ class TokenModel(WorldModel):
             scores, last, cache = self._imagine(last, given[:, step], uniform, cache)
             path.append(scores)
         features = torch.stack(path, 1).reshape(batch, versions, samples, steps, -1)
-        final = Story(scores=features[..., -1, :].flatten(0, 1), last=last, cache=cache.in_order())
+        final = Story(
+            scores=features[..., -1, :].flatten(0, 1),
+            last=last,
+            cache=cache.in_order().within(self.transformer.span - 1),
+        )
         return Imagined(features=features, final=final)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Story:

@@ -30,7 +30,8 @@ class Cache:
 
     Args:
         past: per layer [B / R, heads, P, size] of what is in common; empty where nothing is.
-        kept: per layer [B, heads, C, size] of what came since; P + C is below the span. Of a ring, step t is at t % C.
+        kept: per layer [B, heads, C, size] of what came since; P + C is below the span. Of a ring, step t is at t % C,
+            and C may be larger.
         position: steps so far.
         since: of a ring, the first step that was put there; None where `kept` is in order.
     """
@@ -49,7 +50,7 @@ class Cache:
         """
         if not self.kept:
             return self
-        places = min(self._own + more, reach)
+        places = min(self._num_kept + more, reach)
         at = torch.arange(self._first, self.position) % places
 
         def laid(values: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class Cache:
         """No ring, and to go on from more than once."""
         if self.since is None:
             return self
-        places = self._own
+        places = self._num_kept
         at = torch.arange(max(self.since, self.position - places), self.position) % places
         return replace(self, kept=_each(self.kept, lambda values: values[:, :, at]), since=None)
 
@@ -71,16 +72,16 @@ class Cache:
         """Of which step each key is, once so many more are told; of a later one where a ring is empty."""
         last = self.position + more
         if self.since is None:
-            return torch.arange(self._first - self._common, last)
-        own = last - 1 - (last - 1 - torch.arange(self._own)) % self._own
-        common = torch.arange(self.since - self._common, self.since)
+            return torch.arange(self._first - self._num_past, last)
+        own = last - 1 - (last - 1 - torch.arange(self._num_kept)) % self._num_kept
+        common = torch.arange(self.since - self._num_past, self.since)
         return torch.cat([common, own.where(own >= self.since, last)])
 
     def within(self, reach: int) -> Cache:
         """Without what is further back than so many steps; a ring writes over that itself."""
-        old = max(0, self.position - reach - (self._first - self._common))
-        past = _each(self.past, lambda values: values[:, :, old:]) if old < self._common else ()
-        own = 0 if self.since is not None else max(0, old - self._common)
+        old = max(0, self.position - reach - (self._first - self._num_past))
+        past = _each(self.past, lambda values: values[:, :, old:]) if old < self._num_past else ()
+        own = 0 if self.since is not None else max(0, old - self._num_past)
         return replace(self, past=past, kept=_each(self.kept, lambda values: values[:, :, own:]))
 
     def select(self, index: Tensor) -> Cache:
@@ -98,17 +99,17 @@ class Cache:
         return replace(self, past=_pick(self.kept, groups), kept=_pick(none, index))
 
     @property
-    def _own(self) -> int:
+    def _num_kept(self) -> int:
         return self.kept[0][0].shape[2] if self.kept else 0
 
     @property
-    def _common(self) -> int:
+    def _num_past(self) -> int:
         return self.past[0][0].shape[2] if self.past else 0
 
     @property
     def _first(self) -> int:
         """Of what is not in common."""
-        return self.position - self._own if self.since is None else self.since
+        return self.position - self._num_kept if self.since is None else self.since
 
     @property
     def _repeats(self) -> int:

@@ -312,7 +312,7 @@ def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, fold
         return SeedGrade(seed=training, verdict=Verdict.UNREADABLE, grade=None, reason=str(error))
     except UnsupportedError as error:
         return SeedGrade(seed=training, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))
-    except NoGoodAnswerError as error:  # somebody was there to ask
+    except NoGoodAnswerError as error:  # of this training alone
         return SeedGrade(seed=training, verdict=Verdict.ERROR, grade=None, reason=str(error))
     except UnavailableError as error:
         return SeedGrade(seed=training, verdict=Verdict.NOT_MEASURED, grade=None, reason=str(error))

@@ -213,7 +213,7 @@ class _Renamed(Engine):
     def describe(self) -> Card:
         """See `Engine`."""
         card = self.engine.describe()
-        names = {told: name for name, told in self._told.items()}
+        names = {told: name for name, told in self._names.items()}
         inputs, predicts = (tuple(names[told] for told in some) for some in (card.inputs, card.predicts))
         return replace(card, schema=self.schema, inputs=inputs, predicts=predicts)
 
@@ -228,16 +228,16 @@ class _Renamed(Engine):
         """See `Engine`."""
         told = Future(actions=self._renamed(future.actions), exogenous=self._renamed(future.exogenous))
         found = self.engine.imagine(belief, told, num_samples=num_samples, noise=noise, seed=seed).signals
-        return Samples(signals={name: found[told] for name, told in self._told.items() if told in found})
+        return Samples(signals={name: found[told] for name, told in self._names.items() if told in found})
 
     @property
-    def _told(self) -> dict[str, str]:
+    def _names(self) -> dict[str, str]:
         return {
             ours.name: told.name for ours, told in zip(self.schema.signals, self.engine.schema.signals, strict=True)
         }
 
     def _renamed(self, arrays: Arrays) -> Arrays:
-        return {self._told.get(name, name): value for name, value in arrays.items()}
+        return {self._names.get(name, name): value for name, value in arrays.items()}
 
 
 def endpoint_of(url: str, model: str, *, api_key_env: str | None, prices: tuple[float, float, str] | None) -> Endpoint:

@@ -11,7 +11,7 @@ import pytest
 from worldline.contracts.episode import Episode
 from worldline.contracts.world import World
 from worldline.engines.trivial import Linear
-from worldline.errors import InputError, UnsupportedError
+from worldline.errors import NoGoodAnswerError, UnsupportedError
 from worldline.labs.playing import explore
 from worldline.registry import load, names
 from worldline.understanding.exam.asking import check_numbers
@@ -80,13 +80,13 @@ def test_what_is_no_number_is_an_error_and_no_grade(code: str, says: float, monk
     said = Linear.rollout
     monkeypatch.setattr(Linear, "rollout", lambda *asked: {name: value * says for name, value in said(*asked).items()})
     test = smallest(code)
-    with pytest.raises(InputError, match="no finite number"):
+    with pytest.raises(NoGoodAnswerError, match="no finite number"):
         test.ask(lines_of(test), test.generate(5))
 
 
 def test_an_answer_of_another_shape_is_an_error() -> None:
     world = as_world(Linear.fit([explore(puck(Pool.REPORT), n, 20) for n in range(2)], puck(Pool.REPORT).schema))
-    with pytest.raises(InputError, match=r"as \(5, 1, 2\), and \(5, 20, 2\) is due"):
+    with pytest.raises(NoGoodAnswerError, match=r"as \(5, 1, 2\), and \(5, 20, 2\) is due"):
         check_numbers(world, {"puck_position": np.zeros((5, 1, 2))}, {"push": np.zeros((5, 20, 2))})
 
 

@@ -23,7 +23,7 @@ from worldline.contracts.world import World
 from worldline.errors import DataError, UnsupportedError
 from worldline.understanding.audit.effects import MATERIAL
 from worldline.understanding.audit.evidence import TwinTest
-from worldline.understanding.exam.asking import means
+from worldline.understanding.exam.asking import predictions
 from worldline.understanding.exam.scoring import skill_cell
 from worldline.understanding.exam.verdicts import GATED, verdict_of
 from worldline.understanding.statistics import Floats, from_mean, ratio
@@ -249,10 +249,12 @@ def answers(world: World, twins: Twins, signals: Sequence[Signal]) -> dict[str, 
     names, count = [one.name for one in signals], next(iter(twins.actions.values())).shape[1]
     given = twins.exogenous or None
     parts = [
-        means(world, twins.history, {n: v[:, k] for n, v in twins.actions.items()}, signals=names, exogenous=given)
+        predictions(
+            world, twins.history, {n: v[:, k] for n, v in twins.actions.items()}, signals=names, exogenous=given
+        )
         for k in range(count)
     ]
-    return {name: np.stack([part[name] for part in parts], 1) for name in names}
+    return {name: np.stack([part[name].mean.astype(float) for part in parts], 1) for name in names}
 
 
 def twin_effect(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.world import Forecast, World
-from worldline.errors import InputError, UnreadableError, UnsupportedError
+from worldline.errors import InputError, NoGoodAnswerError, UnreadableError, UnsupportedError
 from worldline.understanding.cases import joined
 
 BATCH: Final = 256
@@ -59,7 +59,27 @@ def forecasts(
     exogenous: Arrays | None = None,
     level: float = 0.9,
 ) -> dict[str, Forecast]:
-    """What a world predicts of E scenes, asked in batches.
+    """What a world predicts of E scenes, each mean of which is a number; see `predictions`.
+
+    Raises:
+        UnreadableError: the world does not predict one of `signals`.
+        NoGoodAnswerError: see `check_numbers`.
+    """
+    found = predictions(world, history, actions, signals=signals, exogenous=exogenous, level=level)
+    check_numbers(world, {name: one.mean for name, one in found.items()}, actions)
+    return found
+
+
+def predictions(
+    world: World,
+    history: History,
+    actions: Arrays,
+    *,
+    signals: Sequence[str],
+    exogenous: Arrays | None = None,
+    level: float = 0.9,
+) -> dict[str, Forecast]:
+    """What a world predicts of E scenes, whatever it is, asked in batches.
 
     Args:
         world: to ask.
@@ -85,9 +105,7 @@ def forecasts(
         )
         given = None if exogenous is None else _rows(exogenous, rows)
         parts.append(world.predict(past, _rows(actions, rows), exogenous=given, level=level).signals)
-    found = {name: joined([part[name] for part in parts]) for name in signals}
-    check_numbers(world, {name: one.mean for name, one in found.items()}, actions)
-    return found
+    return {name: joined([part[name] for part in parts]) for name in signals}
 
 
 def means(
@@ -112,6 +130,7 @@ def counterfactuals(
 
     Raises:
         UnreadableError: the world does not predict one of `signals`.
+        NoGoodAnswerError: see `check_numbers`.
         UnsupportedError: it does not heed actions; whatever it answers is not its model's.
     """
     check_readable(world, signals)
@@ -150,16 +169,16 @@ def check_numbers(world: World, answers: Arrays, actions: Arrays) -> None:
         actions: per signal [E, T, *shape], that it was asked about.
 
     Raises:
-        InputError: an answer has another shape, or is NaN or infinite somewhere.
+        NoGoodAnswerError: an answer has another shape, or is NaN or infinite somewhere.
     """
     card, lead = world.describe(), next(iter(actions.values())).shape[:2]
     for name, values in answers.items():
         due = (*lead, *card.schema[name].shape)
         if values.shape != due:
-            raise InputError(f"{card.name} answers {name} as {values.shape}, and {due} is due. Mend the world.")
+            raise NoGoodAnswerError(f"{card.name} answers {name} as {values.shape}, and {due} is due. Mend the world.")
         lost = ~np.isfinite(values.astype(float)).reshape(lead[0], -1).all(1)
         if lost.any():
-            raise InputError(
+            raise NoGoodAnswerError(
                 f"{card.name} answers {name} in {int(lost.sum())} of {len(lost)} scenes with what is no finite number. "
                 "Mend the world, or have it refuse what it cannot answer."
             )

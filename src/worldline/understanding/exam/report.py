@@ -33,12 +33,14 @@ _TITLES: Final = {
 }
 _MEANINGS: Final = {
     Verdict.VOID: "The test itself did not hold in this run, so no grade is given.",
-    Verdict.ERROR: "The test broke. That is neither a pass nor a fail.",
+    Verdict.ERROR: "The test broke, or what was answered is of no use. That is neither a pass nor a fail.",
     Verdict.UNREADABLE: "What the test needs cannot be read from this world.",
     Verdict.UNSUPPORTED: "This world lacks what the test asks for.",
     Verdict.NOT_MEASURED: "This was not measured.",
     Verdict.NOT_IDENTIFIABLE: "The logs do not tell this, whatever the model.",
-    Verdict.INCONCLUSIVE: "Neither a pass nor a fail: the interval of a part holds 0, or a part has no score.",
+    Verdict.INCONCLUSIVE: (
+        "Neither a pass nor a fail: the interval of a part holds 0, a gate is not met, or a part has no score."
+    ),
 }
 _SAID: Final = {
     Verdict.PARTIAL: "It is above the floor in {} without passing.",
@@ -257,8 +259,8 @@ def _scores(one: TestResult) -> list[Html]:
     for name, grade, style in references:
         found = weakest(grade)
         if found is not None and found.score is not None:
-            unmet = [condition.name for condition in grade.conditions if not condition.met]
-            rows.append(_dot(f"{name}{', not meeting a condition' if unmet else ''}", found.score, style))
+            shut = any(condition.gate and not condition.met for condition in grade.conditions)
+            rows.append(_dot(f"{name}{', not meeting a gate' if shut else ''}", found.score, style))
     if not rows:
         return []
     floor = f"0 is the best trivial model ({one.floor})" if one.floor else "0 is the test's own floor"
@@ -317,7 +319,12 @@ def _plain(value: float) -> str:
 def _conditions(one: TestResult) -> Html:
     """What is asked beside the score."""
     rows = [
-        [condition.name, str(seed.seed), condition.found, "met" if condition.met else "NOT met"]
+        [
+            f"{condition.name}{' (a gate)' if condition.gate else ''}",
+            str(seed.seed),
+            condition.found,
+            "met" if condition.met else "NOT met",
+        ]
         for seed in one.seeds
         if seed.grade is not None
         for condition in seed.grade.conditions
