@@ -172,7 +172,7 @@ def fitted(engine: str) -> Engine:
 
 
 def simulator() -> Engine:
-    return SimulatorEngine(make_environment=TwoRooms, schema=TwoRooms().schema, locate=lambda observation: observation)
+    return SimulatorEngine(make_environment=TwoRooms, schema=TwoRooms().schema, locate=TwoRooms().locate)
 
 
 def over(make: Callable[[], Engine], episodes: Callable[[], Sequence[Episode]]) -> Callable[[ExitStack], Shown]:
