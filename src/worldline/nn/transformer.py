@@ -125,6 +125,21 @@ class Cache:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Where tokens stand.
+
+    Args:
+        turn: [T, size / 2], the angles of their positions.
+        seen: [T, P + C], which keys each looks at.
+        ring: [T], their places in a ring; None without one.
+    """
+
+    turn: Tensor
+    seen: Tensor
+    ring: Tensor | None
+
+
 class Block(nn.Module):
     """Attention and a two-layer network, each added to what comes in; steered by a condition where there is one."""
 
@@ -142,14 +157,7 @@ class Block(nn.Module):
             nn.init.zeros_(self.steer.bias)
 
     def forward(
-        self,
-        tokens: Tensor,
-        condition: Tensor | None,
-        past: Pair | None,
-        kept: Pair | None,
-        turn: Tensor,
-        seen: Tensor,
-        place: Tensor | None,
+        self, tokens: Tensor, condition: Tensor | None, past: Pair | None, kept: Pair | None, places: _Places
     ) -> tuple[Tensor, Pair]:
         """The tokens one layer up, and the keys and values of each with theirs."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
@@ -157,33 +165,25 @@ class Block(nn.Module):
             assert condition is not None
             shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.steer(condition).chunk(6, -1)
         steered = self.before_attention(tokens) * (1 + scale) + shift
-        attended, kept = self._attend(steered, past, kept, turn, seen, place)
+        attended, kept = self._attend(steered, past, kept, places)
         tokens = tokens + gate * attended
         inner = self.mlp(self.before_mlp(tokens) * (1 + scale_mlp) + shift_mlp)
         return tokens + gate_mlp * inner, kept
 
-    def _attend(
-        self,
-        tokens: Tensor,
-        past: Pair | None,
-        kept: Pair | None,
-        turn: Tensor,
-        seen: Tensor,
-        place: Tensor | None,
-    ) -> tuple[Tensor, Pair]:
+    def _attend(self, tokens: Tensor, past: Pair | None, kept: Pair | None, places: _Places) -> tuple[Tensor, Pair]:
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = _rotate(_precise(query), turn), _rotate(_precise(key), turn), _precise(value)
+        query, key, value = _rotate(_precise(query), places.turn), _rotate(_precise(key), places.turn), _precise(value)
         if kept is None:
             kept = key, value
-        elif place is None:
+        elif places.ring is None:
             kept = torch.cat([kept[0], key], 2), torch.cat([kept[1], value], 2)
         else:
-            kept = kept[0].index_copy_(2, place, key), kept[1].index_copy_(2, place, value)
+            kept = kept[0].index_copy_(2, places.ring, key), kept[1].index_copy_(2, places.ring, value)
         with torch.autocast(tokens.device.type, enabled=False):
             if past is None:
-                found = scaled_dot_product_attention(query, *kept, attn_mask=seen)
+                found = scaled_dot_product_attention(query, *kept, attn_mask=places.seen)
             else:
-                found = _attend_in_common(query, past, kept, seen)
+                found = _attend_in_common(query, past, kept, places.seen)
         return self.out(found.to(tokens.dtype).transpose(1, 2).flatten(2)), kept
 
 
@@ -221,14 +221,16 @@ class CausalTransformer(nn.Module):
         """
         before = cache if cache is not None else Cache()
         now, held = torch.arange(before.position, before.position + tokens.shape[1]), before.steps(tokens.shape[1])
-        turn = _angles(now, self.size).to(tokens.device)
-        seen = ((held <= now[:, None]) & (held > now[:, None] - self.span)).to(tokens.device)
-        place = None if before.since is None else (now % before.kept[0][0].shape[2]).to(tokens.device)
+        places = _Places(
+            turn=_angles(now, self.size).to(tokens.device),
+            seen=((held <= now[:, None]) & (held > now[:, None] - self.span)).to(tokens.device),
+            ring=None if before.since is None else (now % before.kept[0][0].shape[2]).to(tokens.device),
+        )
         kepts = []
         for number, block in enumerate(self.blocks):
             past = before.past[number] if before.past else None
             kept = before.kept[number] if before.kept else None
-            tokens, kept = block(tokens, condition, past, kept, turn, seen, place)
+            tokens, kept = block(tokens, condition, past, kept, places)
             kepts.append(kept)
         after = replace(before, kept=tuple(kepts), position=before.position + tokens.shape[1])
         return self.norm(tokens), after.within(self.span - 1)
