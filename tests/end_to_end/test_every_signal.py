@@ -112,7 +112,7 @@ def test_what_is_missing_does_not_matter_and_what_is_there_does(
         assert loss(**change) != loss()
 
 
-@pytest.mark.parametrize("recipe", [pixels, vectors, pixels_and_vectors])
+@pytest.mark.parametrize("recipe", [pytest.param(pixels, marks=pytest.mark.slow), vectors, pixels_and_vectors])
 def test_a_world_is_learned_predicts_and_plans(tmp_path: Path, store: Store, recipe: Callable[[Store], Recipe]) -> None:
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short(recipe), split="key:day"))
     run = json.loads((tmp_path / "world" / "run.json").read_text())

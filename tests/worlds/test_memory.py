@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from tests.worlds.tiny import TINY, Tiny, tiny
+from tests.worlds.tiny import Tiny, each_tiny, tiny
 
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
 from worldline.contracts.episode import History
@@ -59,7 +59,7 @@ def objects_after(asked: list[Callable[[], object]], num_rounds: int) -> int:
     return len(gc.get_objects())
 
 
-@pytest.mark.parametrize("name", sorted(TINY))
+@pytest.mark.parametrize("name", each_tiny())
 def test_calls_leave_nothing_behind(name: str) -> None:
     found = left_by(tiny(name))
     # Fewer is no leak: what earlier tests left may go meanwhile.

@@ -10,7 +10,7 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-from tests.worlds.tiny import TINY, Tiny, answer, tiny
+from tests.worlds.tiny import Tiny, answer, each_tiny, tiny
 
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
 from worldline.contracts.episode import History
@@ -46,7 +46,7 @@ def differing(world: Tiny, num_rounds: int) -> set[str]:
         return set[str]().union(*pool.map(run, range(NUM_THREADS)))
 
 
-@pytest.mark.parametrize("name", sorted(TINY))
+@pytest.mark.parametrize("name", each_tiny())
 def test_eight_threads_get_the_answers_of_one(name: str) -> None:
     assert differing(tiny(name), NUM_ROUNDS) == set()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 
 import numpy as np
+import pytest
 import torch
 from tests.engines.test_simulator import Gusts
 
@@ -171,6 +172,15 @@ TINY: dict[str, Callable[[], Tiny]] = {
     "simulator": lambda: _world(_simulator(), _gusts(), _last("place", place=1.0)),
     "oracle": lambda: _world(OracleEngine(lab=TwoRooms("random")), _rooms(), _last("position")),
 }
+
+
+SLOW = {"jepa on pictures", "rssm that draws", "oracle"}
+"""Which of them take long to be asked many times."""
+
+
+def each_tiny() -> list[object]:
+    """Their names, for tests that ask them many times."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in sorted(TINY)]
 
 
 def tiny(name: str) -> Tiny:
