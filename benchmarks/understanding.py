@@ -112,6 +112,17 @@ def joined(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> dict[str
     return {**whole, "facts": facts, "tests": [tests[code] for code in sorted(tests)]}
 
 
+def once(kind: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows with oracle and models that must fail, which all sitters have alike, in the first that has them."""
+    told: set[str] = set()
+    rows = {}
+    for name, row in kind.items():
+        tests = [{**one, "oracle": None, "must_fail": {}} if one["code"] in told else one for one in row["tests"]]
+        told |= {one["code"] for one in tests if one["must_fail"]}
+        rows[name] = {**row, "tests": tests}
+    return rows
+
+
 def is_measured(row: Mapping[str, Any] | None, codes: Sequence[str], num_seeds: int) -> bool:
     """Whether a sitter was asked all of these tests with at least as many trainings, and nothing broke."""
     tests = [] if row is None else row["tests"]
@@ -313,7 +324,7 @@ def main() -> None:
         found = json.loads(result.read_text()) if result.exists() else {}  # another may have added to it
         kind = found.setdefault(seen, {})
         kind[name] = joined(kind.get(name), stored(measured))
-        found[seen] = kind = {name: kind[name] for name in sitters if name in kind}  # in the order of the table
+        found[seen] = kind = once({name: kind[name] for name in sitters if name in kind})  # in the order of the table
         result.write_text(json.dumps(found) + "\n")
     written.write_text(page(found))
     broken = [name for name, row in kind.items() for one in row["tests"] if one["verdict"] == Verdict.ERROR]

@@ -83,3 +83,16 @@ def test_settings_that_are_not_finite_are_refused(name: str, wrong: float) -> No
         for other in numbers(value, wrong):
             with pytest.raises(InputError, match=f"{setting}|table of"):
                 type(lab).from_settings({**lab.settings, setting: other})
+
+
+@every_lab
+def test_what_was_shown_is_not_the_labs_own(name: str) -> None:
+    lab = made(name)
+    still = {key: np.zeros_like(value) for key, value in lab.action_space.sample().items()}
+    lab.reset(seed=0)
+    due = lab.step(still)[0]
+    for value in lab.reset(seed=0)[0].values():
+        value += 1
+    again = lab.step(still)[0]
+    for key, value in due.items():
+        np.testing.assert_array_equal(again[key], value)

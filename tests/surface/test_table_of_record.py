@@ -45,6 +45,17 @@ def test_what_is_asked_again_takes_the_place_of_what_was_and_is_told(made: Modul
     assert made.joined(after, before)["facts"] == before["facts"]
 
 
+def test_what_all_sitters_have_alike_is_kept_once(made: ModuleType) -> None:
+    known = {"oracle": {"cells": 1}, "must_fail": {"blind": {"cells": 2}}}
+    broken, one, other = (
+        {"code": "C1", "seeds": [], **more} for more in ({"oracle": None, "must_fail": {}}, known, known)
+    )
+    found = made.once({name: {"tests": [test]} for name, test in (("a", broken), ("b", one), ("c", other))})
+    assert [bool(row["tests"][0]["must_fail"]) for row in found.values()] == [False, True, False]
+    assert found["b"]["tests"] == [one]
+    assert found["c"]["tests"] == [{**other, "oracle": None, "must_fail": {}}]
+
+
 @pytest.mark.parametrize(
     ("kept", "measured"),
     [

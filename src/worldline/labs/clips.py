@@ -32,7 +32,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREEN, INK, PAPER, RED, SIZE, Colour, Picture
-from worldline.labs.lab import Lab, Policy, read_options
+from worldline.labs.lab import RENDERS, Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -73,7 +73,7 @@ class Clips(Lab, Configured, Draws):
         InputError: a setting is out of its range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own type)
+    metadata = RENDERS
 
     def __init__(self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False) -> None:
         if not (0 <= drag < np.inf and 0 < bounce <= 1 and 0 <= noise < np.inf):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import gymnasium
 import numpy as np
@@ -15,6 +15,9 @@ from worldline.contracts.schema import Schema
 from worldline.errors import InputError, UnknownNameError
 
 Observation = Mapping[str, NDArray[np.generic]]
+
+RENDERS: Final[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+"""The Gymnasium metadata of a lab that draws what it shows."""
 
 
 class Policy(ABC):

@@ -40,7 +40,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Hides
 from worldline.labs.drawing import CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
-from worldline.labs.lab import Lab, Policy, read_options
+from worldline.labs.lab import RENDERS, Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -105,7 +105,7 @@ class Occluder(Lab, Configured, Hides, Draws):
         InputError: a setting is out of its range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own type)
+    metadata = RENDERS
 
     def __init__(
         self, *, half_screen: float = 0.3, shade: float = 0.45, depth: float = 0.6, pictures: bool = False

@@ -34,7 +34,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import BLUE, CAMERA, INK, RED, SIZE, YELLOW, Picture
-from worldline.labs.lab import Lab, Policy, read_options
+from worldline.labs.lab import RENDERS, Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -96,7 +96,7 @@ class PusherBlock(Lab, Configured, Locates, Draws):
         InputError: a setting is out of its range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own type)
+    metadata = RENDERS
 
     def __init__(self, *, block_half: float = 0.1, pusher_radius: float = 0.05, pictures: bool = False) -> None:
         if not (0.04 <= block_half <= 0.15 and 0.03 <= pusher_radius <= 0.08):

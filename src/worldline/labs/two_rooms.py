@@ -25,7 +25,7 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Locates
-from worldline.labs.lab import Policy, SolvedLab, read_options
+from worldline.labs.lab import RENDERS, Policy, SolvedLab, read_options
 
 Floats = NDArray[np.floating]
 
@@ -65,7 +65,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
         camera: whether to draw the picture; without it steps are some ten times faster.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own type)
+    metadata = RENDERS
 
     def __init__(self, walls: Literal["fixed", "random"] = "fixed", *, camera: bool = True) -> None:
         if walls not in ("fixed", "random"):

@@ -23,7 +23,7 @@ from worldline.contracts.world import World
 from worldline.errors import DataError, UnsupportedError
 from worldline.understanding.audit.effects import MATERIAL
 from worldline.understanding.audit.evidence import TwinTest
-from worldline.understanding.exam.asking import predictions
+from worldline.understanding.exam.asking import forecasts
 from worldline.understanding.exam.scoring import skill_cell
 from worldline.understanding.exam.verdicts import GATED, verdict_of
 from worldline.understanding.statistics import Floats, from_mean, ratio
@@ -248,11 +248,9 @@ def answers(world: World, twins: Twins, signals: Sequence[Signal]) -> dict[str, 
     """What the world says of every branch, per signal [E, K, T, n]."""
     names, count = [one.name for one in signals], next(iter(twins.actions.values())).shape[1]
     given = twins.exogenous or None
+    branches = [{name: value[:, k] for name, value in twins.actions.items()} for k in range(count)]
     parts = [
-        predictions(
-            world, twins.history, {n: v[:, k] for n, v in twins.actions.items()}, signals=names, exogenous=given
-        )
-        for k in range(count)
+        forecasts(world, twins.history, actions, signals=names, exogenous=given, checked=False) for actions in branches
     ]
     return {name: np.stack([part[name].mean.astype(float) for part in parts], 1) for name in names}
 

@@ -58,28 +58,9 @@ def forecasts(
     signals: Sequence[str],
     exogenous: Arrays | None = None,
     level: float = 0.9,
+    checked: bool = True,
 ) -> dict[str, Forecast]:
-    """What a world predicts of E scenes, each mean of which is a number; see `predictions`.
-
-    Raises:
-        UnreadableError: the world does not predict one of `signals`.
-        NoGoodAnswerError: see `check_numbers`.
-    """
-    found = predictions(world, history, actions, signals=signals, exogenous=exogenous, level=level)
-    check_numbers(world, {name: one.mean for name, one in found.items()}, actions)
-    return found
-
-
-def predictions(
-    world: World,
-    history: History,
-    actions: Arrays,
-    *,
-    signals: Sequence[str],
-    exogenous: Arrays | None = None,
-    level: float = 0.9,
-) -> dict[str, Forecast]:
-    """What a world predicts of E scenes, whatever it is, asked in batches.
+    """What a world predicts of E scenes, asked in batches.
 
     Args:
         world: to ask.
@@ -88,9 +69,11 @@ def predictions(
         signals: that the test needs.
         exogenous: per signal [E, T, *shape]; None for none.
         level: of the joint band.
+        checked: whether means have to be numbers.
 
     Raises:
         UnreadableError: the world does not predict one of `signals`.
+        NoGoodAnswerError: see `check_numbers`.
     """
     check_readable(world, signals)
     num_scenes = len(next(iter(history.observations.values())))
@@ -105,7 +88,10 @@ def predictions(
         )
         given = None if exogenous is None else _rows(exogenous, rows)
         parts.append(world.predict(past, _rows(actions, rows), exogenous=given, level=level).signals)
-    return {name: joined([part[name] for part in parts]) for name in signals}
+    found = {name: joined([part[name] for part in parts]) for name in signals}
+    if checked:
+        check_numbers(world, {name: one.mean for name, one in found.items()}, actions)
+    return found
 
 
 def means(
