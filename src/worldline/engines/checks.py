@@ -1,14 +1,17 @@
-"""What every engine refuses: a signal that is missing or has another shape."""
+"""What every engine refuses: a signal that is missing or has another shape, and a belief that is not its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from worldline.contracts.engine import Future
+from worldline.contracts.engine import EngineBelief, Future
 from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Schema, Signal
 from worldline.errors import InputError
+
+Own = TypeVar("Own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,17 @@ def check_future(future: Future, schema: Schema) -> FutureSize:
     _check(future.actions, schema.actions, leading, "action", "[W, N, T, *shape]")
     _check(future.exogenous, schema.exogenous, (leading[0], leading[2]), "exogenous", "[W, T, *shape]")
     return FutureSize(num_worlds=leading[0], num_versions=leading[1], horizon=leading[2])
+
+
+def own_belief(belief: EngineBelief, kind: type[Own]) -> Own:
+    """`belief`, which is of the kind that the engine makes.
+
+    Raises:
+        InputError: it is of another.
+    """
+    if not isinstance(belief, kind):
+        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine returned.")
+    return belief
 
 
 def _check(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...], role: str, due: str) -> None:

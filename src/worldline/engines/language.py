@@ -28,7 +28,7 @@ from worldline.contracts.engine import (
 from worldline.contracts.episode import Arrays, History
 from worldline.contracts.schema import Kind, Schema, Signal
 from worldline.engines.chat import Chat, Request
-from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
 from worldline.engines.endpoint import Endpoint
 from worldline.engines.prompt import PROMPT, PROMPT_HASH, answer_schema, describe_signals, read_answer, tell
 from worldline.errors import ConfigError, DataError, InputError
@@ -158,7 +158,7 @@ class LanguageEngine(Engine, Storable):
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Told:
         """The last `context` steps; see `Engine`."""
         del seed  # nothing is drawn
-        before = None if belief is None else _told(belief)
+        before = None if belief is None else own_belief(belief, Told)
         num_worlds, length = check_observations(steps, self.signals)
         check_inputs(steps, self.schema, length - 1 if before is None else length)
         if before is not None and len(before.worlds) != num_worlds:
@@ -186,7 +186,7 @@ class LanguageEngine(Engine, Storable):
             BundleError: the endpoint comes from a bundle, and the user did not list it.
         """
         del noise  # the endpoint draws
-        told, size = _told(belief), check_future(future, self.schema)
+        told, size = own_belief(belief, Told), check_future(future, self.schema)
         if len(told.worlds) != size.num_worlds:
             raise InputError(f"the belief is of {len(told.worlds)} worlds, and the future is of {size.num_worlds}.")
         shape = (size.num_worlds, size.num_versions, 1 if self.deterministic else num_samples)
@@ -302,12 +302,6 @@ class LanguageEngine(Engine, Storable):
         }
         messages = [("system", PROMPT), ("user", json.dumps(question, ensure_ascii=False))]
         return self.chat.request(messages, schema=answer_schema(self.signals), seed=seed)
-
-
-def _told(belief: EngineBelief) -> Told:
-    if not isinstance(belief, Told):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
-    return belief
 
 
 def _seed(seed: int, sample: int, step: int) -> int:

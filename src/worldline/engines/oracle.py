@@ -24,7 +24,7 @@ from worldline.contracts.engine import (
 )
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Schema, Signal
-from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
 from worldline.engines.stored import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.labs.lab import SolvedLab
@@ -109,7 +109,7 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
         if belief is None:
             zeros = {s.name: np.zeros((num_worlds, *s.shape), np.float32) for s in self.signals}
             return self._fold(Present(state=zeros, known=np.zeros(num_worlds, bool)), steps, seen, first_input=-1)
-        return self._fold(_present(belief), steps, seen, first_input=0)
+        return self._fold(own_belief(belief, Present), steps, seen, first_input=0)
 
     def imagine(
         self,
@@ -187,7 +187,7 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
         return {name: value[:, None] for name, value in actions.items()}
 
     def _state(self, belief: EngineBelief) -> Arrays:
-        present = _present(belief)
+        present = own_belief(belief, Present)
         if not present.known.all():
             world = int(np.flatnonzero(~present.known)[0])
             raise InputError(f"world {world}: its state was never observed as a whole. Give a longer history.")
@@ -214,9 +214,3 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
             }
             known = known | np.logical_and.reduce(list(masks.values()))
         return Present(state=state, known=known)
-
-
-def _present(belief: EngineBelief) -> Present:
-    if not isinstance(belief, Present):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
-    return belief

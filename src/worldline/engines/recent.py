@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Parts, Samples, Storable
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Schema, Signal
-from worldline.engines.checks import check_future, check_observations
+from worldline.engines.checks import check_future, check_observations, own_belief
 from worldline.engines.stored import FIX, Due, check_arrays, check_config, due_of
-from worldline.errors import ConfigError, DataError, InputError
+from worldline.errors import ConfigError, DataError
 
 Value = TypeVar("Value", bound=np.generic)
 
@@ -119,8 +119,7 @@ class RememberingEngine(Engine, Storable, ABC):
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Recent:
         """The last `context` observations; see `Engine`."""
         del seed  # nothing is drawn
-        if belief is not None and not isinstance(belief, Recent):
-            raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        belief = None if belief is None else own_belief(belief, Recent)
         check_observations(steps, self.signals)
         values, known = {}, {}
         for signal in self.signals:
@@ -147,8 +146,7 @@ class RememberingEngine(Engine, Storable, ABC):
         """One sample, S = 1; see `Engine`."""
         del num_samples, noise, seed  # deterministic
         check_future(future, self.schema)
-        if not isinstance(belief, Recent):
-            raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        belief = own_belief(belief, Recent)
         past = {
             signal.name: _backfill(
                 belief.values[signal.name], belief.known[signal.name].astype(bool), self.typical[signal.name]

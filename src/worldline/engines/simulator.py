@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Future, Noise, Parts, Samples, Storable
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Role, Schema
-from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
 from worldline.engines.stored import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
 from worldline.labs.abilities import Locates
@@ -184,7 +184,7 @@ class SimulatorEngine(Engine, Abducts, Storable):
             UnsupportedError: no belief was given and there is no `locate`.
             DataError: there is no `locate`, and the environment, replayed, shows something other than `steps`.
         """
-        before = None if belief is None else self._replay(belief)
+        before = None if belief is None else own_belief(belief, Replay)
         if self.locate is not None:
             return self._located(self.locate, before, steps, seed)
         if before is None:
@@ -211,7 +211,7 @@ class SimulatorEngine(Engine, Abducts, Storable):
     ) -> Samples:
         """What the environment does: one sample, S = 1; see `Engine`."""
         del num_samples, noise, seed  # every draw comes with the reset seed
-        replay = self._replay(belief)
+        replay = own_belief(belief, Replay)
         size = check_future(future, self.schema)
         paths = []
         with closing(self.make_environment()) as environment:
@@ -247,11 +247,6 @@ class SimulatorEngine(Engine, Abducts, Storable):
             ),
         )
         return belief, None
-
-    def _replay(self, belief: EngineBelief) -> Replay:
-        if not isinstance(belief, Replay):
-            raise InputError(f"belief is a {type(belief).__name__}. Pass one that start, observe or abduct returned.")
-        return belief
 
     def _located(
         self, locate: Callable[[Arrays], Mapping[str, Any]], before: Replay | None, steps: History, seed: int

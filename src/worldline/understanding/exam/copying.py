@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Schema
-from worldline.engines.checks import check_future, check_observations
-from worldline.errors import DataError, InputError
+from worldline.engines.checks import check_future, check_observations, own_belief
+from worldline.errors import DataError
 
 Floats = NDArray[np.floating]
 
@@ -80,8 +80,7 @@ class NearestCase(Engine):
             DataError: no episode is as long as what is asked.
         """
         del num_samples, noise, seed  # deterministic
-        if not isinstance(belief, Present):
-            raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        belief = own_belief(belief, Present)
         size = check_future(future, self.schema)
         cases = self._cases(size.horizon)
         state = {name: np.repeat(value, size.num_versions, 0) for name, value in belief.state.items()}

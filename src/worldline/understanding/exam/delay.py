@@ -32,9 +32,8 @@ from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Cell, Condition, Grade
 from worldline.contracts.world import World
-from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
 from worldline.engines.trivial import Linear
-from worldline.errors import InputError
 from worldline.labs.delayed_actuator import AMBIENT, LAGS, NAMES, SETTLED, DelayedActuator, use_valves
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
 from worldline.understanding.exam.bank import as_world
@@ -220,7 +219,7 @@ class DelayLine(Engine):
         num_worlds, length = check_observations(steps, [self.lab.schema[SIGNAL]])
         check_inputs(steps, self.lab.schema, length - 1 if belief is None else length)
         empty = np.zeros((num_worlds, max(self.lab.lags), len(NAMES)))
-        line = np.concatenate([empty if belief is None else _pipes(belief).pipe, steps.actions["valves"]], 1)
+        line = np.concatenate([empty if belief is None else own_belief(belief, Pipes).pipe, steps.actions["valves"]], 1)
         last = steps.observations[SIGNAL][:, -1].astype(float)
         return Pipes(excess=last - AMBIENT, pipe=line[:, line.shape[1] - empty.shape[1] :])
 
@@ -229,7 +228,7 @@ class DelayLine(Engine):
     ) -> Samples:
         """The law of the lab, one sample; see `Engine`."""
         del num_samples, noise, seed  # deterministic
-        size, held = check_future(future, self.lab.schema), _pipes(belief)
+        size, held = check_future(future, self.lab.schema), own_belief(belief, Pipes)
         kept = max(self.lab.lags) if self.reach is None else self.reach
         excess, pipe = (np.repeat(part, size.num_versions, 0) for part in (held.excess, held.pipe))
         valves, path = future.actions["valves"].reshape(-1, size.horizon, len(NAMES)).astype(float), []
@@ -240,12 +239,6 @@ class DelayLine(Engine):
             path.append(excess + AMBIENT)
         found = np.stack(path, 1).reshape(size.num_worlds, size.num_versions, 1, size.horizon, len(NAMES))
         return Samples(signals={SIGNAL: found.astype(np.float32)})
-
-
-def _pipes(belief: EngineBelief) -> Pipes:
-    if not isinstance(belief, Pipes):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
-    return belief
 
 
 def _asked(test: DelayedEffect, scenes: Arrays, engine: Engine) -> Arrays:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
 from worldline.contracts.episode import Arrays, History
 from worldline.contracts.world import World
-from worldline.errors import InputError
+from worldline.engines.checks import own_belief
 from worldline.labs.driven import DAMPINGS, HOLDS, Driven, bounds
 from worldline.labs.elastic_pucks import ElasticPucks
 from worldline.labs.pendulum import Pendulum
@@ -181,8 +181,7 @@ class Simulated(Engine):
             InputError: the belief is not of this engine.
         """
         del num_samples, noise, seed
-        if not isinstance(belief, dict):
-            raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        belief = own_belief(belief, dict)
         lead = next(iter(future.actions.values())).shape[:3]
         start = {name: np.repeat(value, lead[1], 0) for name, value in belief.items()}
         if not self.heeds_damping:

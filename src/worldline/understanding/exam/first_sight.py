@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Schema
-from worldline.errors import InputError
+from worldline.engines.checks import own_belief
 
 Floats = NDArray[np.floating]
 Terms = Literal["linear", "products", "kernel"]
@@ -119,8 +119,7 @@ class FirstSight(Engine):
             InputError: the belief is none of this engine's.
         """
         del num_samples, noise, seed
-        if not isinstance(belief, np.ndarray):
-            raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        belief = own_belief(belief, np.ndarray)
         versions, steps = next(iter(future.actions.values())).shape[1:3]
         design, frames = self._design(belief[:, :-1]), belief[:, -1:].astype(int) + np.arange(steps)
         signals = {}

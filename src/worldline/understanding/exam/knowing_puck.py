@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
 from worldline.contracts.episode import Arrays, History
-from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
 from worldline.errors import InputError
 from worldline.labs.gusty_puck import MAX_PUSH, GustyPuck
 from worldline.understanding.exam.puck import SIGNALS
@@ -87,7 +87,7 @@ class KnowingPuck(Engine):
         path = {name: steps.observations[name].astype(float) for name in SIGNALS}
         evidence: Floats = np.zeros((num_worlds, NUM_FRICTIONS))
         if belief is not None:
-            before = _weighed(belief)
+            before = own_belief(belief, Weighed)
             path = {name: np.concatenate([before.state[name][:, None], value], 1) for name, value in path.items()}
             evidence = before.evidence
         pushes = steps.actions["push"].astype(float)
@@ -102,7 +102,7 @@ class KnowingPuck(Engine):
     ) -> Samples:
         """The posterior mean, S = 1; see `Engine`."""
         del num_samples, noise, seed  # deterministic
-        known, size = _weighed(belief), check_future(future, self.lab.schema)
+        known, size = own_belief(belief, Weighed), check_future(future, self.lab.schema)
         weights = np.exp(known.evidence - known.evidence.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
         lead = (size.num_worlds, size.num_versions, NUM_FRICTIONS, 2)
@@ -127,9 +127,3 @@ class KnowingPuck(Engine):
         deviation = self.lab.gust * by_one
         off = (path["puck_velocity"][:, 1:, None].astype(float) - due) / deviation
         return np.asarray(-(0.5 * off**2 + np.log(deviation)).sum((1, 3)))
-
-
-def _weighed(belief: EngineBelief) -> Weighed:
-    if not isinstance(belief, Weighed):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
-    return belief

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Kind, Schema, Signal
-from worldline.errors import InputError
+from worldline.engines.checks import own_belief
 
 Floats = NDArray[np.floating]
 Law = Callable[[Arrays, Arrays], Arrays]
@@ -62,7 +62,7 @@ class Lawful(Engine):
         length = next(iter(steps.observations.values())).shape[1]
         state: dict[str, NDArray[np.generic]] = {}
         if belief is not None:
-            state = dict(_state(belief))
+            state = dict(own_belief(belief, dict))
         for step in range(length):
             place = step - (belief is None)
             if place >= 0:
@@ -80,7 +80,7 @@ class Lawful(Engine):
     ) -> Samples:
         """One sample, S = 1; see `Engine`."""
         del num_samples, noise, seed
-        state = _state(belief)
+        state = own_belief(belief, dict)
         lead = next(iter(future.actions.values())).shape[:3]
         start = {name: np.repeat(value, lead[1], 0) for name, value in state.items()}
         actions = {name: value.reshape(-1, *value.shape[2:]) for name, value in future.actions.items()}
@@ -160,8 +160,7 @@ class Untrained(Engine):
             InputError: the belief is none of this engine's.
         """
         del num_samples, noise, seed
-        if not isinstance(belief, np.ndarray):
-            raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        belief = own_belief(belief, np.ndarray)
         actions = np.concatenate([future.actions[s.name] for s in self.schema.actions], -1).astype(float)
         past = np.repeat(belief[:, None], actions.shape[1], 1)
         path = []
@@ -183,9 +182,3 @@ def _observed(episode: Episode, signal: Signal) -> Floats:
     """The values [n, D] of a signal that were observed."""
     value = episode.observations[signal.name].astype(float)
     return np.asarray(value[np.asarray(episode.observed.get(signal.name, np.ones(len(value), bool)), dtype=bool)])
-
-
-def _state(belief: EngineBelief) -> Arrays:
-    if not isinstance(belief, dict):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
-    return belief

@@ -33,9 +33,8 @@ from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Cell, Condition, Grade
 from worldline.contracts.world import World
-from worldline.engines.checks import check_future, check_inputs, check_observations
+from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
 from worldline.engines.trivial import Persistence
-from worldline.errors import InputError
 from worldline.labs.hidden_mover import GAPS, OPEN, START_SPEED, HiddenMover
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
 from worldline.understanding.exam.bank import as_world, bank
@@ -244,7 +243,7 @@ class Follower(Engine):
         if belief is None:
             pushes = np.concatenate([zeros[:, None], pushes], 1)
         else:
-            held = _followed(belief)
+            held = own_belief(belief, Followed)
         for frame in range(length):
             held = self._meet(held, pushes[:, frame], values[:, frame], seen[:, frame])
         return held
@@ -254,7 +253,7 @@ class Follower(Engine):
     ) -> Samples:
         """The law of the lab, one sample; see `Engine`."""
         del num_samples, noise, seed  # deterministic
-        size, held = check_future(future, self.lab.schema), _followed(belief)
+        size, held = check_future(future, self.lab.schema), own_belief(belief, Followed)
         kept = np.ones(len(held.since), bool) if self.memory is None else held.since < self.memory
         start = {
             "puck_position": np.repeat(np.where(kept[:, None], held.position, 0.0), size.num_versions, 0),
@@ -279,12 +278,6 @@ class Follower(Engine):
         return Followed(
             position=position, velocity=velocity, num_seen=num_seen, since=np.where(seen, 0, held.since + 1)
         )
-
-
-def _followed(belief: EngineBelief) -> Followed:
-    if not isinstance(belief, Followed):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
-    return belief
 
 
 def _asked(test: GoesOnUnseen, scenes: Arrays, engine: Engine) -> Arrays:

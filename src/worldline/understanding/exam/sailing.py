@@ -19,8 +19,8 @@ from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.schema import Schema
 from worldline.contracts.world import World
-from worldline.engines.checks import check_future, check_inputs, check_observations
-from worldline.errors import InputError, UnsupportedError
+from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
+from worldline.errors import UnsupportedError
 from worldline.labs.fleet import BOATS, DRILLED, STEADY, Fleet, leaning
 from worldline.labs.playing import explore, stacked
 from worldline.understanding.exam.asking import forecasts, history_of, packed_history
@@ -208,7 +208,11 @@ class Sailor(Engine):
         motors = np.concatenate([steps.actions[boat.motor] for boat in BOATS], -1).astype(float)
         drifts = np.concatenate([steps.observations[name] for name in DRIFTS], -1).astype(float)
         off = drifts[:, length - motors.shape[1] :] - self.slopes * motors
-        before = Residuals(total=np.zeros((worlds, len(BOATS))), count=0) if belief is None else _residuals(belief)
+        before = (
+            Residuals(total=np.zeros((worlds, len(BOATS))), count=0)
+            if belief is None
+            else own_belief(belief, Residuals)
+        )
         return Residuals(total=before.total + off.sum(1), count=before.count + motors.shape[1])
 
     def imagine(
@@ -217,7 +221,7 @@ class Sailor(Engine):
         """One sample, S = 1; see `Engine`."""
         del num_samples, noise, seed  # deterministic
         check_future(future, self.schema)
-        past = _residuals(belief)
+        past = own_belief(belief, Residuals)
         motors = np.concatenate([future.actions[boat.motor] for boat in BOATS], -1).astype(float)
         level = past.total / (past.count + self.doubt)
         drifts = (self.slopes * motors + level[:, None, None]).astype(np.float32)[:, :, None]
@@ -240,12 +244,6 @@ def _rows(episodes: Sequence[Episode]) -> _Rows:
         drifts=np.concatenate([every.observations[name][:, 1:] for name in DRIFTS], -1).astype(float),
         drill=every.observations["drill"][:, :-1, 0].astype(float),
     )
-
-
-def _residuals(belief: EngineBelief) -> Residuals:
-    if not isinstance(belief, Residuals):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
-    return belief
 
 
 def _shown(scenes: Arrays, group: str) -> History:

@@ -49,9 +49,8 @@ from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Cell, Condition, Grade
 from worldline.contracts.schema import Schema
 from worldline.contracts.world import World
-from worldline.engines.checks import check_future, check_observations
+from worldline.engines.checks import check_future, check_observations, own_belief
 from worldline.engines.trivial import Linear
-from worldline.errors import InputError
 from worldline.labs.lamp import KEEP, STATIONS, Lamp, levers_for, together
 from worldline.labs.playing import explore, stacked
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
@@ -302,8 +301,7 @@ class Stoker(Engine):
         """One sample, S = 1; see `Engine`."""
         del num_samples, noise, seed  # deterministic
         size = check_future(future, self.schema)
-        if not isinstance(belief, Mapping):
-            raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        belief = own_belief(belief, dict)
         heats = np.concatenate([belief[name] for name in HEATS], -1)[:, None]
         lit = np.concatenate([belief[station.lamp] for station in STATIONS], -1)[:, None] > HALF
         path = []

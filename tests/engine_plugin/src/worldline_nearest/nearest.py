@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from worldline.contracts.engine import Card, EngineBelief, Future, Novelty, Parts, Storable
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.engines.checks import own_belief
 from worldline.engines.recent import Recent, RememberingEngine, typical_values
 from worldline.errors import DataError, InputError
 
@@ -174,8 +175,7 @@ class Nearest(RememberingEngine, Storable, Novelty):
 
     def _present(self, belief: EngineBelief) -> Arrays:
         """Per signal its last value [W, *shape]; what is typical where there is none."""
-        if not isinstance(belief, Recent):
-            raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        belief = own_belief(belief, Recent)
         return {
             s.name: np.where(belief.known[s.name][:, -1:], belief.values[s.name][:, -1], self.typical[s.name])
             for s in self.signals
