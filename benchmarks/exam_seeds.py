@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Grade, Verdict
 from worldline.labs.playing import explore
+from worldline.understanding.exam import examining
 from worldline.understanding.exam.abstention import Abstention
 from worldline.understanding.exam.arrow import Arrow
 from worldline.understanding.exam.beyond_range import BeyondRange
@@ -44,7 +45,7 @@ from worldline.understanding.exam.lost import KnowsWhenLost
 from worldline.understanding.exam.occlusion import GoesOnUnseen
 from worldline.understanding.exam.spurious_channel import SpuriousChannel
 from worldline.understanding.exam.twin_effect import TwinEffect
-from worldline.understanding.exam.verdicts import PASS_ABOVE, flaws, verdict_of
+from worldline.understanding.exam.verdicts import PASS_ABOVE, verdict_of
 from worldline.understanding.exam.violation import ViolationOfExpectation
 
 Figures = dict[str, Any]
@@ -176,11 +177,7 @@ def examined_at(case: Case, seed: int, logs: Mapping[str, Sequence[Episode]]) ->
     if case.piloted:
         return examine(case.test, seed, logs)
     scenes = case.test.generate(seed)
-    references = case.test.references(scenes, {}, logs)
-    oracle = case.test.grade(scenes, references.oracle, references)
-    fails = {name: case.test.grade(scenes, one, references) for name, one in references.must_fail.items()}
-    found = flaws(oracle, fails, case.test.declared_ceiling)
-    return Examined(scenes=scenes, references=references, oracle=oracle, must_fail=fails, flaws=found)
+    return examining.graded(case.test, scenes, case.test.references(scenes, {}, logs))
 
 
 def graded(case: Case, examined: Examined, rng: Rng) -> dict[str, Grade]:

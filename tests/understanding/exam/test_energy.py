@@ -17,7 +17,7 @@ from worldline.labs.playing import explore
 from worldline.registry import load
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Pool
-from worldline.understanding.exam.driven import SYSTEMS, Simulated, lab_of
+from worldline.understanding.exam.driven import SYSTEMS, Simulated, damped_by, lab_of
 from worldline.understanding.exam.energy import WorkAndEnergy, energy_error
 from worldline.understanding.exam.examining import Examined, examine
 from worldline.understanding.exam.verdicts import verdict_of, weakest
@@ -112,8 +112,18 @@ def test_right_energy_on_a_path_that_hardly_moves_does_not_pass() -> None:
     still = {k: np.repeat(v[:, :1], v.shape[1], 1) if "position" in k else v for k, v in one.references.oracle.items()}
     grade = graded(still)
     assert scores(grade)["elastic-pucks, damping 0"] > 0.999
-    assert not grade.conditions[2].met
+    assert [one.met for one in grade.conditions] == [True] * 3 + [False] * 6  # an angle is no "position"
     assert verdict_of(grade) is not Verdict.PASS
+
+
+def test_a_path_that_is_too_long_and_one_that_is_too_short_do_not_make_up_for_each_other() -> None:
+    one = examined(Pool.REPORT, 0)
+    stretch = np.where(damped_by(one.scenes, "elastic-pucks", 0.0), 1.5, 0.6)[:, None, None]
+    found = dict(one.references.oracle)
+    for name in (name for name in found if name.startswith("elastic-pucks") and "position" in name):
+        start = one.scenes[name.replace(".", ".history.observations.")][:, -1:]
+        found[name] = start + stretch * (found[name] - start)
+    assert [condition.met for condition in graded(found).conditions] == [True] * 6 + [False] * 3
 
 
 def test_the_score_is_one_less_the_share_of_error() -> None:

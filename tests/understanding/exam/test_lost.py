@@ -11,7 +11,7 @@ from worldline.errors import UnreadableError, UnsupportedError
 from worldline.understanding.exam import lost
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Pool
-from worldline.understanding.exam.examining import examine
+from worldline.understanding.exam.examining import examine, graded
 from worldline.understanding.exam.lost import KnowsWhenLost
 from worldline.understanding.exam.puck import puck, recorded
 from worldline.understanding.exam.scoring import auroc
@@ -57,6 +57,26 @@ def test_no_statistic_of_the_input_tells_harmful_from_harmless(pool: Pool) -> No
         assert abs(auroc(values, harmful)(np.ones((1, len(harmful))))[0]) < 0.1
     future = (scenes["future"].astype(float) ** 2).sum((1, 2))
     assert abs(auroc(future, harmful)(np.ones((1, len(harmful))))[0]) < 0.2
+
+
+def test_inputs_that_tell_harmful_from_harmless_make_the_test_void() -> None:
+    """Though to tell them by inputs alone is worth less than the floor, which has the toolkit's trust."""
+    test = KnowsWhenLost(num_each=18)
+    scenes = test.generate(0)
+    means = {f"mean.{name}": scenes[f"truth.{name}"].mean(1) for name in lost.SIGNALS}
+    harmful, odd = scenes["kind"] >= 0, np.random.default_rng(0).random(len(scenes["kind"]))
+
+    def trusting(apart: float) -> dict[str, np.ndarray]:
+        return {**means, "trust": odd - apart * harmful}
+
+    references = lost.References(
+        oracle=trusting(1.0),
+        floor=trusting(0.7),
+        ceiling=trusting(1.0),
+        must_fail={lost.NOVELTY: trusting(0.4), lost.TRIVIAL: trusting(0.4), lost.CONSTANT: trusting(0.0)},
+    )
+    (why,) = (one for one in graded(test, scenes, references).flaws if "must fail" in one)
+    assert lost.NOVELTY in why
 
 
 def test_each_table_is_tilted_its_own_way() -> None:

@@ -80,6 +80,18 @@ def test_a_statistic_that_cannot_be_told_gives_no_score_and_says_so() -> None:
     assert "undefined" in found.note
 
 
+@pytest.mark.parametrize(("undefined", "told"), [(0.01, True), (0.4, False)])
+def test_draws_in_which_nothing_can_be_told_widen_the_interval_at_both_ends(undefined: float, told: bool) -> None:
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        found = np.linspace(-0.9, -0.5, len(weights))
+        found[: int(undefined * len(weights))] = np.nan
+        return found
+
+    found = scored(score(statistic, 12))
+    assert (found.low > -1, found.high < 0) == (told, told)
+    assert found.surely == -np.inf
+
+
 def test_draws_are_the_same_scenes_for_every_model() -> None:
     rng = np.random.default_rng(0)
     floor = rng.gamma(2.0, 1.0, 50)

@@ -14,11 +14,12 @@ from worldline.labs.lamp import STATIONS, together
 from worldline.labs.playing import explore
 from worldline.understanding.exam.bank import MarginalMean, as_world
 from worldline.understanding.exam.contract import Pool
-from worldline.understanding.exam.examining import Examined, examine
+from worldline.understanding.exam.examining import Examined, examine, graded
 from worldline.understanding.exam.spurious_channel import (
     CURRICULUM,
     LAMP_ONLY,
     PLAIN,
+    SCORED,
     TEMPTED,
     SpuriousChannel,
     Stoker,
@@ -65,18 +66,17 @@ def test_it_holds(test: SpuriousChannel, logs: dict[str, list[Episode]], examine
         assert verdict_of(found.must_fail[TEMPTED]) is not Verdict.PASS
 
 
-def test_a_station_is_scored_where_its_lamp_tempts_who_can_express_the_law(examined: Examined) -> None:
+def test_the_station_is_scored_whose_lamp_tempts_who_can_express_the_law(examined: Examined) -> None:
     shares = [cell.raw["tempted"] for cell in examined.oracle.cells]
     assert shares == sorted(shares, reverse=True)  # the more, the oftener the lamp is right
-    assert [cell.score is not None for cell in examined.oracle.cells] == [share < 0.5 for share in shares]
     assert shares[0] > 0.7
     assert shares[2] < 0.3
-    _, middle, last = examined.must_fail[TEMPTED].cells
-    assert "tempts nobody" in examined.oracle.cells[0].note
-    assert last.score is not None
-    assert last.score.value == shares[2]
-    assert middle.score is None or middle.score.value < 0.5
-    assert not examined.must_fail[TEMPTED].conditions[-1].met
+    assert [cell.name for cell in examined.oracle.cells if cell.score is not None] == [SCORED]
+    assert all("tempts too little" in cell.note for cell in examined.oracle.cells[:2])
+    tempted = examined.must_fail[TEMPTED]
+    assert tempted.cells[2].score is not None
+    assert tempted.cells[2].score.value == shares[2]
+    assert not tempted.conditions[0].met
 
 
 def test_nobody_who_has_the_form_of_the_law_is_tempted(examined: Examined) -> None:
@@ -116,9 +116,10 @@ def test_a_mixture_scores_its_share(test: SpuriousChannel, examined: Examined) -
     lit = (2 * scenes["lamps"] - 1)[:, :, None]
     for lamp in (0.0, 0.25, 0.6, 1.0):
         grade = test.grade(scenes, {"heats": lab.effect * ((1 - lamp) * sign + lamp * lit)}, examined.references)
-        scored = [cell.score for cell in grade.cells if cell.score is not None]
-        assert scored
-        assert [one.value for one in scored] == pytest.approx([1 - lamp] * len(scored), abs=1e-6)
+        found = weakest(grade)
+        assert found is not None
+        assert found.score is not None
+        assert found.score.value == pytest.approx(1 - lamp, abs=1e-6)
         assert all(one.met for one in grade.conditions) == (lamp <= 0.5)
 
 
@@ -144,11 +145,10 @@ def test_it_notices_what_is_wrong(test: SpuriousChannel, examined: Examined) -> 
     assert verdict_of(of(weak)) is Verdict.INCONCLUSIVE
 
 
-def test_a_lamp_that_tempts_nobody_is_not_scored(test: SpuriousChannel, examined: Examined) -> None:
+def test_a_lamp_that_tempts_nobody_makes_the_test_void(test: SpuriousChannel, examined: Examined) -> None:
     references = replace(examined.references, must_fail={TEMPTED: examined.references.oracle})
-    grade = test.grade(examined.scenes, examined.references.oracle, references)
-    assert all(cell.score is None and cell.note.startswith("gated") for cell in grade.cells)
-    assert verdict_of(grade) is Verdict.INCONCLUSIVE
+    (why,) = graded(test, examined.scenes, references).flaws
+    assert f"{TEMPTED} must fail and scores 1.00" in why
 
 
 def test_stored_answers_are_graded_alike(test: SpuriousChannel, examined: Examined) -> None:

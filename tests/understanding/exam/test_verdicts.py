@@ -77,10 +77,10 @@ def test_a_test_holds_only_where_its_oracle_does_and_what_must_fail_fails() -> N
 def test_what_must_fail_may_fail_by_a_gate_or_in_one_part() -> None:
     good = grade(cell(0.95, 1.0))
     assert flaws(good, {"still block": grade(cell(0.9, 1.0, name="pusher"), cell(0.0, 0.0, name="block"))}, 1.0) == ()
-    assert flaws(good, {"infinite bands": grade(cell(0.9, 1.0), conditions=(SHUT,))}, 1.0) == ()
-    assert "half must fail" in flaws(good, {"half": grade(cell(0.9, 1.0), conditions=(UNMET, OPEN))}, 1.0)[0], (
-        "whoever goes like it would be PARTIAL"
-    )
+    wide, half = grade(cell(0.9, 1.0), conditions=(SHUT,)), grade(cell(0.9, 1.0), conditions=(UNMET, OPEN))
+    assert flaws(good, {"infinite bands": wide}, 1.0, ["infinite bands"]) == ()
+    assert "bands must fail" in flaws(good, {"infinite bands": wide}, 1.0, ["half"])[0], "only who may have the score"
+    assert "half must fail" in flaws(good, {"half": half}, 1.0, ["half"])[0], "whoever goes like it would be PARTIAL"
 
 
 def test_the_weakest_part_is_that_with_the_smallest_lower_end() -> None:

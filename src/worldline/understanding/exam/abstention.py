@@ -92,6 +92,7 @@ class Abstention(ExamTest):
     title: ClassVar[str] = "Coverage under intervention"
     claim: ClassVar[str] = "Its intervals hold for actions that are set, not only for those that were chosen."
     calibrated: ClassVar[bool] = True
+    fail_by_gate: ClassVar[tuple[str, ...]] = (WIDER, INFINITE, UNDRILLED)
 
     num_scenes: int = 400
     num_motors: int = 4

@@ -100,6 +100,8 @@ class ExamTest(ABC):
     """What the oracle reaches by design; the test holds where its lower end is at least 0.9 of it."""
     calibrated: ClassVar[bool] = False
     """Whether it asks for what only a calibration gives: bands, trust or surprise."""
+    fail_by_gate: ClassVar[tuple[str, ...]] = ()
+    """Models that must fail and may have the score, as a gate stops them. All others must fail by the score."""
     paid: ClassVar[Mapping[str, int]] = {}
     """The fields, its sizes, that are smaller for a sitter that pays for each question: about twenty scenes, ten in
     each part at least."""
@@ -154,6 +156,11 @@ class ExamTest(ABC):
     @abstractmethod
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
         """The scores of these answers: a function of arrays alone. Empty conditions are met."""
+
+    def grade_must_fail(self, name: str, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """What a model that must fail is judged by: the grade that any world has, unless a test asks more of it."""
+        del name
+        return self.grade(scenes, answers, references)
 
     @abstractmethod
     def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:

@@ -49,11 +49,13 @@ def examine(test: ExamTest, seed: int, logs: Mapping[str, Sequence[Episode]]) ->
 def graded(test: ExamTest, scenes: Arrays, references: References) -> Examined:
     """The same of scenes and references that are there."""
     oracle = test.grade(scenes, references.oracle, references)
-    must_fail = {name: test.grade(scenes, one, references) for name, one in references.must_fail.items()}
+    must_fail = {
+        name: test.grade_must_fail(name, scenes, one, references) for name, one in references.must_fail.items()
+    }
     return Examined(
         scenes=scenes,
         references=references,
         oracle=oracle,
         must_fail=must_fail,
-        flaws=flaws(oracle, must_fail, test.declared_ceiling),
+        flaws=flaws(oracle, must_fail, test.declared_ceiling, test.fail_by_gate),
     )

@@ -105,6 +105,12 @@ LEAST_POSSIBLE: Final = 0.2
 TRUST_STEPS: Final = 32
 """Of a history that are looked at, as by the trust of a sitter: the most that its logs of 60 steps allow."""
 TRIVIAL: Final = "persistence with the toolkit's trust"
+APART: Final = "harmful from harmless"
+NOVELTY: Final = "input novelty"
+PUSHES: Final = "how usual the pushes are"
+PRESENT: Final = "novelty of the present"
+CONSTANT: Final = "a constant"
+NOVELTIES: Final = (NOVELTY, PUSHES, PRESENT, CONSTANT)
 USUAL: Final = 400
 """Episodes that say what is usual as an input."""
 
@@ -191,11 +197,11 @@ class KnowsWhenLost(ExamTest):
             oracle=oracle,
             must_fail={
                 TRIVIAL: floor if best == "persistence" else _asked(trivial["persistence"], scenes),
-                "input novelty": {**oracle, "trust": 1 / (1 + novelty)},
-                "how usual the pushes are": {**oracle, "trust": oddity},
-                "how usual the pushes are, beside the floor": {**oracle, "trust": floor["trust"] * oddity},
-                "novelty of the present": _asked(_trusted(knows, held, steps=0), scenes),
-                "a constant": {**oracle, "trust": np.full(len(novelty), 0.5)},
+                NOVELTY: {**oracle, "trust": 1 / (1 + novelty)},
+                PUSHES: {**oracle, "trust": oddity},
+                f"{PUSHES}, beside the floor": {**oracle, "trust": floor["trust"] * oddity},
+                PRESENT: _asked(_trusted(knows, held, steps=0), scenes),
+                CONSTANT: {**oracle, "trust": np.full(len(novelty), 0.5)},
             },
             floor_name=f"{best} with the toolkit's trust",
         )
@@ -216,11 +222,18 @@ class KnowsWhenLost(ExamTest):
         }
         return Grade(
             cells=(
-                cell("harmful from harmless", _telling(scenes, answers, references), len(doubt),
+                cell(APART, _telling(scenes, answers, references), len(doubt),
                      raw=rounded(**telling)),
                 cell("ranks errors", _ranking(doubt, error, told, level), len(doubt), raw=rounded(**ranking)),
             )
         )  # fmt: skip
+
+    def grade_must_fail(self, name: str, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """Who goes by inputs alone is at chance, and not only below the floor: scenes are matched for that."""
+        if name not in NOVELTIES:
+            return self.grade(scenes, answers, references)
+        doubt = _doubt(answers)
+        return Grade(cells=(cell(APART, auroc(doubt, _harmful(scenes)), len(doubt)),))
 
     def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
         """Trust over the levels, and error against trust; see `ExamTest`."""

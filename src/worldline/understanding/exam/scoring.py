@@ -46,8 +46,10 @@ def score(statistic: Statistic, num_scenes: int, *, seed: int = 0) -> Score | No
     draws = np.asarray(statistic(draw_clusters(num_scenes, seed)), dtype=float)
     if not np.isfinite(value):
         return None
-    draws = np.where(np.isnan(draws), -np.inf, draws)  # a draw in which nothing can be told tells nothing good
-    low, high, surely = np.quantile(draws, (0.025, 0.975, 0.001), method="inverted_cdf")
+    # A draw in which nothing can be told widens the interval at both ends.
+    high = np.quantile(np.where(np.isnan(draws), np.inf, draws), 0.975, method="inverted_cdf")
+    draws = np.where(np.isnan(draws), -np.inf, draws)
+    low, surely = np.quantile(draws, (0.025, 0.001), method="inverted_cdf")
     return Score(
         value=_rounded(value),
         low=_rounded(min(low, value)),

@@ -72,6 +72,8 @@ MOST_EFFECT: Final = 1.5
 LAMP_ONLY: Final = "lamp only"
 PLAIN: Final = "least squares"
 TEMPTED: Final = "least squares with the product"
+SCORED: Final = "station_99"
+"""The station whose lamp tempts. That of the others does not, or not from every log, and their cells are only shown."""
 RIGHT_FORM: Final = "right_form"
 """Least squares with the sign of the product: what it says is kept with the ceiling."""
 
@@ -89,6 +91,7 @@ class SpuriousChannel(ExamTest):
     section: ClassVar[Section] = Section.CAUSE
     title: ClassVar[str] = "Spurious channel"
     claim: ClassVar[str] = "It has found what the levers do, though a lamp that announces it is easier to go by."
+    fail_by_gate: ClassVar[tuple[str, ...]] = (TEMPTED,)
     paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
 
     num_scenes: int = 100
@@ -160,7 +163,7 @@ class SpuriousChannel(ExamTest):
         )
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
-        """A cell for each station, and the gate of each; see the module."""
+        """A cell for each station, one of them scored, and its gate; see the module."""
         cells, conditions = [], []
         for number, station in enumerate(STATIONS):
             found, tempted = (_effects(scenes, one, number) for one in (answers, references.must_fail[TEMPTED]))
@@ -170,8 +173,8 @@ class SpuriousChannel(ExamTest):
             )
             raw = rounded(lamp_effect=found.lamp.mean(), action_effect=found.action.mean(),
                           true_effect=found.true.mean(), tempted=withstood, right_form=untempted)  # fmt: skip
-            if withstood >= HALF:
-                note = f"gated: the lamp tempts nobody, {TEMPTED} scores {withstood:.2f}"
+            if station.name != SCORED:
+                note = f"gated: its lamp tempts too little, {TEMPTED} scores {withstood:.2f}"
                 cells.append(Cell(name=station.name, score=None, raw=raw, note=note))
                 continue
             cells.append(cell(station.name, _action_share(found), len(found.lamp), raw=raw))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
@@ -69,13 +69,16 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return min(verdicts, key=_WORST_FIRST.index)
 
 
-def flaws(oracle: Grade, must_fail: Mapping[str, Grade], declared_ceiling: float) -> tuple[str, ...]:
+def flaws(
+    oracle: Grade, must_fail: Mapping[str, Grade], declared_ceiling: float, by_gate: Collection[str] = ()
+) -> tuple[str, ...]:
     """Why a test is void: its oracle does not reach the ceiling, or a model that must fail does not. Empty if it holds.
 
     Args:
         oracle: its grade.
         must_fail: grades of the models that must fail.
         declared_ceiling: what the oracle reaches by design.
+        by_gate: which of those models may have the score, as a gate stops them.
     """
     found = []
     best = weakest(oracle)
@@ -90,7 +93,7 @@ def flaws(oracle: Grade, must_fail: Mapping[str, Grade], declared_ceiling: float
     found += [f"the oracle has a bug: {bug}" for bug in oracle.bugs]
     for name, grade in must_fail.items():
         row = weakest(grade)
-        if row is None or grade.bugs or not _passes_gates(grade):
+        if row is None or grade.bugs or (name in by_gate and not _passes_gates(grade)):
             continue  # it fails by what is asked beside the score
         score = _score(row)
         if score.surely > 0 or score.value >= BREAKS_AT:
