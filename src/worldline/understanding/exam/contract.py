@@ -103,8 +103,8 @@ class ExamTest(ABC):
     fail_by_gate: ClassVar[tuple[str, ...]] = ()
     """Models that must fail and may have the score, as a gate stops them. All others must fail by the score."""
     paid: ClassVar[Mapping[str, int]] = {}
-    """The fields, its sizes, that are smaller for a sitter that pays for each question: about twenty scenes, ten in
-    each part at least."""
+    """The fields, its sizes, that are smaller for a sitter that pays for each question: about twenty scenes, and ten
+    in each part at least, which makes it up to a hundred."""
 
     pool: Pool = Pool.REPORT
     pixels: bool = False

@@ -13,7 +13,8 @@ Must fail: persistence; whoever does not know damping, in the cells where there 
 whoever knows the damping and no push: without it, the loss of energy alone might carry a score.
 
 Deviations: 300 rollouts of each system instead of all together, as each cell has to hold by itself (100 scenes in a
-cell). The two bodies are held by a trap beside their own softened attraction, so that pushes do not drive them away.
+cell). No cell is gated: that energy stays is never nearly as good as can be. The two bodies are held by a trap beside
+their own softened attraction, so that pushes do not drive them away.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class WorkAndEnergy(DrivenTest):
                 loss = energy_error(found[rows, 1:], due[rows, 1:])
                 floor = energy_error(np.repeat(due[rows, :1], self.num_steps, 1), due[rows, 1:])
                 cells.append(skill_cell(f"{system}, damping {damping:g}", loss, floor))
-                conditions.append(_path_condition(lab, scenes, answers, system, damping))
+            conditions.append(_path_condition(lab, scenes, answers, system))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
     def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
@@ -158,15 +159,18 @@ def energy_error(predicted: Float[np.ndarray, "E T"], true: Float[np.ndarray, "E
     return np.asarray(((predicted - true) ** 2).mean(1))
 
 
-def _path_condition(lab: Driven, scenes: Arrays, answers: Arrays, system: str, damping: float) -> Condition:
-    rows, lengths = damped_by(scenes, system, damping), []
+def _path_condition(lab: Driven, scenes: Arrays, answers: Arrays, system: str) -> Condition:
+    """Of each damping; the one that is furthest off is told."""
+    lengths = []
     for path in (unpacked(answers, system), unpacked(scenes, f"{system}.truth")):
         start = lab.places(present(scenes, system))[:, None]
-        places = np.concatenate([start, lab.places(path)], 1)[rows]
-        lengths.append(float(np.linalg.norm(np.diff(places, axis=1), axis=-1).sum()))
-    share = lengths[0] / lengths[1]
+        places = np.concatenate([start, lab.places(path)], 1)
+        lengths.append(np.linalg.norm(np.diff(places, axis=1), axis=-1).reshape(len(places), -1).sum(1))
+    rows = {damping: damped_by(scenes, system, damping) for damping in DAMPINGS}
+    shares = {damping: float(lengths[0][some].sum() / lengths[1][some].sum()) for damping, some in rows.items()}
+    worst = max(shares, key=lambda damping: abs(np.log(max(shares[damping], 1e-9))))
     return Condition(
-        name=f"{system}, damping {damping:g}: predicted path {SHORTEST} to {LONGEST} of the true one",
-        met=SHORTEST <= share <= LONGEST,
-        found=f"{share:.3f}",
+        name=f"{system}: predicted path {SHORTEST} to {LONGEST} of the true one, at each damping",
+        met=SHORTEST <= shares[worst] <= LONGEST,
+        found=f"{shares[worst]:.3f} at damping {worst:g}",
     )

@@ -17,7 +17,7 @@ Two cells:
 
 * harmful from harmless: 2 AUROC - 1 of the uncertainty, over all levels, between 0 for the best trivial model and 1 for
   who knows the law of the logs. Both have the toolkit's trust, and so has any world: it fits a regression of its own,
-  and tells harmful from harmless by 0.7 to 0.8 whatever model it is given, persistence included. What is scored is what
+  and tells harmful from harmless by 0.7 to 0.9 whatever model it is given, persistence included. What is scored is what
   a model adds to that. Which trivial model is the floor is chosen on the pilot's scenes.
 * ranks errors: Spearman's correlation of uncertainty and error within a level, the mean over the levels; as a share of
   the correlation that is reached by who is told the level and what has changed, if anything, and ranks by the mean rank
@@ -37,8 +37,9 @@ left out: vectors have none, and a picture of another colour is harmful to a wor
 same.
 
 Must fail: persistence with the toolkit's trust; input novelty, of the whole history, and as the trust of a world that
-judges the present alone; how usual the pushes are, alone and with the trust of the floor; a constant. The oracle knows
-the law of the logs, and is calibrated as any world; the ceiling is calibrated on episodes of its own.
+judges the present alone; how usual the pushes are, alone and with the trust of the floor; a constant. Who goes by
+inputs alone is held against chance and not against the floor, since scenes are matched so that nothing of it tells. The
+oracle knows the law of the logs, and is calibrated as any world; the ceiling is calibrated on episodes of its own.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ who takes one station's levers for another's finds no effect.
 
 Beside the score: the action's effect is 0.5 to 1.5 of the true one. The empirical-risk model that has to be tempted is
 least squares on the heat, the lamp and the product of the levers: it can find what they do, and leans on the lamp the
-more the oftener that is right. Where it scores a half or more the lamp tempts nobody, and the station is not scored.
-From the exam's logs it scores 0.83 to 0.84, 0.49 to 0.54 and 0.18 (seeds 0 and 1 of both pools): station_99 is scored,
-station_80 is not, and station_95 is where the log makes it tempt (seed 1 of both pools, and not seed 0).
+more the oftener that is right. From the exam's logs it scores 0.83 to 0.84, 0.49 to 0.54 and 0.18 (seeds 0 and 1 of
+both pools). Where it has a half or more the lamp tempts nobody: station_99 is scored, and the other two are shown.
 
 What a PASS tells, and what it does not: the model that is tempted has the wrong form. The law is the *sign* of the
 product, and least squares with that sign scores 0.99 at every station: its figure stands beside each cell, as
@@ -28,10 +27,11 @@ Must fail: a model that reads the lamp only; the least squares of the trivial ba
 the product; and least squares that has it, which finds too little of the levers' effect where it is tempted most.
 
 Deviations from the plan, and why: an effect of the levers the wrong way round counts against a world, as it would else
-score as high as the right one. With an action that shows its effect plainly, least squares gets it right from any
-log, and no lamp tempts. Here the action is two levers, whose effect is that of their product: it is in the log for
-anyone who looks at them together, as they decide every step, and is still harder to find than one bright number that
-comes first and is right in 99 steps of a hundred. UNSUPPORTED is said of a station, as a gate, and not of the test.
+score as high as the right one. With an action that shows its effect plainly, least squares gets it right from any log,
+and no lamp tempts. Here the action is two levers, whose effect is that of their product: it is in the log for anyone
+who looks at them together, as they decide every step, and is still harder to find than one bright number that comes
+first and is right in 99 steps of a hundred. Stations whose lamp does not tempt are not scored; the plan would call the
+test UNSUPPORTED. Where that of station_99 does not, a model that must fail passes, and the test is void.
 """
 
 from __future__ import annotations
