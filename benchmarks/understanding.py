@@ -232,14 +232,16 @@ def says(one: TestResult) -> str:
 
 
 def reasons(one: TestResult) -> Iterator[str]:
-    """Conditions that some training does not meet, parts that are not scored, bugs, and why there is no grade."""
-    found: list[str] = [seed.reason.removesuffix(".") for seed in one.seeds if seed.reason]
-    for seed in one.seeds:
-        if seed.grade is not None:
-            found += [f"not met: {c.name} ({c.found})" for c in seed.grade.conditions if not c.met]
-            found += [f"not scored: {cell.name} ({cell.note})" for cell in seed.grade.cells if cell.score is None]
-            found += [f"a bug: {bug}" for bug in seed.grade.bugs]
-    yield from dict.fromkeys(found)
+    """Why there is no grade, conditions that some training does not meet, parts that are not scored, and bugs."""
+    grades = [seed.grade for seed in one.seeds if seed.grade is not None]
+    yield from dict.fromkeys(seed.reason.removesuffix(".") for seed in one.seeds if seed.reason)
+    unmet: dict[str, dict[str, None]] = {}
+    for condition in (condition for grade in grades for condition in grade.conditions if not condition.met):
+        unmet.setdefault(condition.name, {})[condition.found] = None
+    yield from (f"not met: {name} ({' / '.join(found)})" for name, found in unmet.items())
+    silent = [cell for grade in grades for cell in grade.cells if cell.score is None]
+    yield from dict.fromkeys(f"not scored: {cell.name} ({cell.note})" for cell in silent)
+    yield from dict.fromkeys(f"a bug: {bug}" for grade in grades for bug in grade.bugs)
 
 
 def worst_part(one: TestResult) -> Cell | None:
