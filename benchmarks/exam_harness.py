@@ -1,6 +1,6 @@
 """Whether the exam can be believed: how often its verdicts are wrong, and how its metrics stand to published ones.
 
-Run: .venv/bin/python benchmarks/exam_harness.py [--part synthetic|real|published] [--runs 200] [--tests C3 T3]
+Run: .venv/bin/python benchmarks/exam_harness.py [--part synthetic|real|published|stored] [--runs 200] [--tests C3 T3]
 Writes benchmarks/results/exam_harness.json, or the part of it. On one idle thread a minute for the synthetic and the
 published part, and hours for the real one, whose first five tests take a quarter of an hour. Tests are written one by
 one, those of earlier runs stay, and --seconds bounds each: then the seeds count that are done by then.
@@ -9,6 +9,7 @@ Parts, each told in its own file beside this one:
 
 * synthetic (exam_rates.py): false PASS and false VOID of cells whose true score is known, and of whole exams.
 * real (exam_seeds.py): the same on tests of the exam, over seeds of their scenes.
+* stored: the metric of IntPhys again, of the surprises that sitters gave in the exams of --exams NAME=FOLDER.
 * published (exam_published.py): P1's surprises by the metric of IntPhys, C4 beside CoPhy's copying baselines, and the
   beta-binomial law by which U1 judges counts.
 
@@ -26,7 +27,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -134,6 +135,15 @@ def published(runs: int) -> Figures:
     }
 
 
+def stored(exams: Sequence[str]) -> Figures:
+    folders = {name: Path(folder) for name, _, folder in (text.partition("=") for text in exams)}
+    found = {name: exam_published.of_stored(folder) for name, folder in folders.items()}
+    if lost := [name for name, trainings in found.items() if not trainings]:
+        raise SystemExit(f"No answers to P1 in the exam of {', '.join(lost)}.")
+    rows = [row for trainings in found.values() for parts in trainings.values() for row in parts.values()]
+    return {"sitters": found, "met": all(row["holds"] for row in rows)}
+
+
 def show(figures: Any) -> None:
     print(json.dumps(figures), flush=True)
 
@@ -162,10 +172,11 @@ WHOLE: Final[dict[str, Callable[[int], Figures]]] = {"synthetic": synthetic, "pu
 def main() -> None:
     codes = tuple(case.test.code for case in exam_seeds.CASES)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=(*WHOLE, "real"), help="all without it")
+    parser.add_argument("--part", choices=(*WHOLE, "real", "stored"), help="all without it")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--tests", nargs="+", choices=codes, default=codes, help="of the part real")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of the part real, for each test")
+    parser.add_argument("--exams", nargs="+", metavar="NAME=FOLDER", help="of the part stored, which needs them")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     # The same draws as ever, made once: they take nine tenths of the time.
@@ -178,6 +189,8 @@ def main() -> None:
                 write(given.out, name, {**took, **found})
         if given.part in (None, "real"):
             real(given.runs, given.seconds, given.out, given.tests)
+        if given.exams or given.part == "stored":
+            write(given.out, "stored", stored(given.exams or ()))
 
 
 if __name__ == "__main__":

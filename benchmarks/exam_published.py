@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -114,13 +115,25 @@ def matched_sets(seeds: Sequence[int], logs: Mapping[str, Sequence[Episode]]) ->
         references = test.references(scenes, scenes, logs)
         for model, answers in {"oracle": references.oracle, **references.must_fail}.items():
             for part in PARTS:
-                surprise = answers[f"{part.name}.surprise"].astype(float).sum(-1)
-                for quadruplet in (slice(0, 2), slice(2, 4)):  # pushed on, held back
-                    sets = found.setdefault(model, {}).setdefault(part.name, [])
-                    sets.append(surprise[:, quadruplet, quadruplet])
+                found.setdefault(model, {}).setdefault(part.name, []).append(_sets(answers, part.name))
     return {
         model: {part: compared(np.concatenate(sets)) for part, sets in parts.items()} for model, parts in found.items()
     }
+
+
+def of_stored(exam: Path) -> dict[str, dict[str, Figures]]:
+    """By training and principle, of the surprises that a sitter's worlds gave in an exam."""
+    found: dict[str, dict[str, Figures]] = {}
+    for path in sorted(exam.glob("answers/P1/answers-*.npz")):
+        answers = dict(np.load(path))
+        found[path.stem] = {part.name: compared(_sets(answers, part.name)) for part in PARTS}
+    return found
+
+
+def _sets(answers: Arrays, part: str) -> Floats:
+    """Surprises [2 E, context, outcome] of the sets that are pushed on, and of those that are held back."""
+    surprise = answers[f"{part}.surprise"].astype(float).sum(-1)
+    return np.concatenate([surprise[:, quadruplet, quadruplet] for quadruplet in (slice(0, 2), slice(2, 4))])
 
 
 def inferred_friction(scenes: Arrays, test: Counterfactual) -> Floats:

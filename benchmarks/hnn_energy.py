@@ -3,12 +3,13 @@
 Run: .venv/bin/python benchmarks/hnn_energy.py [--seeds 9]. Writes benchmarks/results/hnn_energy.json.
 
 Source: Greydanus, Dzamba and Yosinski (2019), "Hamiltonian Neural Networks" (arXiv 1906.01563), tasks 1 and 2 (ideal
-spring, ideal pendulum) and the column "Energy MSE" of its table, with the data as the authors' own code makes them:
-50 paths of times 0 to 3 (half to learn from), Gaussian noise of deviation 0.1 on the coordinates and none on their
+spring, ideal pendulum) and the column "Energy MSE" of its table, with the data as the authors' own code makes them: 50
+paths of times 0 to 3 (half to learn from), Gaussian noise of deviation 0.1 on the coordinates and none on their
 derivatives. Two hidden layers of 200 tanh units, Adam at 1e-3, 2,000 steps on the whole batch. The error is that of
-`understanding.exam.energy.energy_error`, by which P2 is graded, of 15 paths a network over times 0 to 20, at 100 times,
-which start with each coordinate 0.2 to 1 in size: so the authors' notebooks have it for either task. Pendulums learn
-from paths that start at a distance of 1.3 to 2.3, so most of the tested ones lie inside of all that were learned from.
+`understanding.exam.energy.energy_error`, by which P2 is graded (its labs and its condition on the path are no part of
+the published tasks), of 15 paths a network over times 0 to 20, at 100 times, which start with each coordinate 0.2 to 1
+in size: so the authors' notebooks have it for either task. Pendulums learn from paths that start at a distance of 1.3
+to 2.3, so most of the tested ones lie inside of all that were learned from.
 
 The notebooks score the same "energy" in both tasks, the squared distance from the origin. That is the energy of the
 spring; a pendulum's own is conserved while this is not. Here the published column is measured as it was, and the energy

@@ -421,6 +421,22 @@ def test_a_folder_that_holds_something_is_left_alone(sit: Sit, tmp_path: Path) -
         sit("done", "linear", C9=Steering())
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_recorded(sit: Sit, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("keep")
+    with pytest.raises(InputError, match="cannot be written to: Not a directory"):
+        sit("file/exam", "linear", C9=Steering())
+    assert (tmp_path / "file").read_text() == "keep"
+
+
+@pytest.mark.parametrize("recipe", ["film", "pixels-and-vectors"])
+def test_a_recipe_whose_signals_the_logs_lack_is_unsupported(install: Install, tmp_path: Path, recipe: str) -> None:
+    install(C9=Steering())
+    exam(RecipeSitter(recipe=recipe), tmp_path / "exam", ExamOptions(seed=3))
+    (one,) = read_exam(tmp_path / "exam").result.tests[0].seeds
+    assert one.verdict is Verdict.UNSUPPORTED
+    assert f"the recipe '{recipe}' cannot learn from these logs: this recipe needs an image observation" in one.reason
+
+
 def test_an_exam_that_was_broken_off_goes_on_from_there(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_exam(sit("whole", "linear", C9=Steering(), C8=Steering())).result
 
@@ -470,7 +486,7 @@ def test_an_exam_does_not_go_on_with_other_code(sit: Sit, monkeypatch: pytest.Mo
     sit("own", "linear", C9=Steering())
     sit("own", "linear", resume=True, C9=Steering())
     own.write_text("after")
-    with pytest.raises(InputError, match="another code"):
+    with pytest.raises(InputError, match="begun with other code of the toolkit"):
         sit("own", "linear", resume=True, C9=Steering())
 
 

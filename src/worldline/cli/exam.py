@@ -248,16 +248,14 @@ def _prices(text: str) -> tuple[float, float, str]:
 def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
     """One row a test: its verdict and its weakest part."""
     from worldline.cli.output import print_table
-    from worldline.understanding.exam.results import is_fully_graded
-    from worldline.understanding.exam.verdicts import weakest
+    from worldline.understanding.exam.results import deciding_part, is_fully_graded
 
     rows = []
     for one in tests:
-        cells = [weakest(seed.grade) for seed in one.seeds if seed.grade is not None]
-        scored = [(cell.score, cell.name) for cell in cells if cell is not None and cell.score is not None]
-        score, name = min(scored, key=lambda pair: pair[0].low) if scored else (None, "")
+        part = deciding_part(one)
+        score, name = (None, "") if part is None else (part.score, part.name)
         interval = "" if score is None else f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
-        lost = "not fully graded" if scored and not is_fully_graded(one) else ""
+        lost = "not fully graded" if part is not None and not is_fully_graded(one) else ""
         reason = next((f"training {seed.seed}: {seed.reason}" for seed in one.seeds if seed.grade is None), "")
         rows.append(
             (one.code, one.title, str(one.verdict), interval, "; ".join(filter(None, (name, lost, reason[:60]))))

@@ -41,8 +41,8 @@ def pixels(store: Store) -> Recipe:
     images = tuple(signal.name for signal in store.schema.observations if signal.kind is Kind.IMAGE)
     if not images:
         raise InputError(
-            "the recipe 'pixels' needs an image observation, and the logs have none. "
-            "Learn from vectors instead: --recipe vectors."
+            "this recipe needs an image observation, and the logs have none. "
+            "Give logs with pictures, or learn with the recipe 'vectors'."
         )
     return Recipe(
         name="pixels",
@@ -121,7 +121,7 @@ def pixels_and_vectors(store: Store) -> Recipe:
     base, seen = pixels(store), store.schema.observations
     vectors = [signal for signal in seen if signal.kind is Kind.VECTOR]
     if not vectors:
-        raise InputError("the recipe 'pixels-and-vectors' needs a vector observation, and the logs have none.")
+        raise InputError("this recipe needs a vector observation, and the logs have none.")
     config = base.model_config
     return replace(
         base,

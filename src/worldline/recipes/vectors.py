@@ -36,7 +36,7 @@ def vectors(store: Store) -> Recipe:
     signals = [signal for signal in store.schema.observations if signal.kind is Kind.VECTOR]
     if not signals:
         raise InputError(
-            "the recipe 'vectors' needs a vector observation to predict, and the logs have none. "
+            "this recipe needs a vector observation to predict, and the logs have none. "
             "Write a recipe for what they have: a function that gives a Recipe."
         )
     num_steps = max(2, int(np.quantile(store.num_steps, 0.2)))

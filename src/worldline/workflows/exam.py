@@ -103,8 +103,8 @@ def exam(
         stage: told about progress.
 
     Raises:
-        InputError: the folder holds something, or, to go on in it, something else; or a sitter that pays, and so learns
-            nothing, is to be trained more than once.
+        InputError: the folder holds something, or, to go on in it, something else, or cannot be written to; or a
+            sitter that pays, and so learns nothing, is to be trained more than once.
     """
     if sitter.pays and options.num_seeds > 1:
         raise InputError(
@@ -115,9 +115,12 @@ def exam(
     begun, tests, seeds = begun_with(sitter, options), options.tests(), range(options.num_seeds)
     resumed = goes_on(folder, begun, sitter, options, resume)
     sitter = sitter.seated(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not sitter.pays:
-        write(folder / BEGUN, to_json(begun))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not sitter.pays:
+            write(folder / BEGUN, to_json(begun))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to: {error.strerror}. Choose another folder.") from error
     declined = {test.code: why for test in tests if (why := sitter.declines(test)) is not None}
     learned, found = _held(sitter, folder, options, [test for test in tests if test.code not in declined], stage)
     graded = tuple(
@@ -393,7 +396,8 @@ def _or_broken(
 def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """The small print."""
     kinds = {
-        name: sorted({one[name] for one in learned if name in one}) for name in ("parameters", "updates", "batches")
+        name: sorted({one[name] for one in learned if name in one}, key=lambda text: (len(text), text))
+        for name in ("parameters", "updates", "batches")
     }
     known = {name.capitalize(): ", ".join(values) for name, values in kinds.items() if values}
     contexts = sorted({(one["context"], one["curriculum"]) for one in learned if "context" in one})

@@ -90,6 +90,11 @@ def goes_on(folder: Path, begun: Begun, sitter: Sitter, options: ExamOptions, re
     if resume and path.exists():
         before = from_json(Begun, path.read_text(), where=path)
         other = [name for name, value in vars(begun).items() if value != getattr(before, name)]
+        if other == ["code"]:
+            raise InputError(
+                f"{folder} holds an exam that was begun with other code of the toolkit or of the recipe. Go on with "
+                "that, or choose a new folder."
+            )
         if other:
             raise InputError(
                 f"{folder} holds an exam with another {other[0]}: {getattr(before, other[0])}, not "

@@ -11,7 +11,7 @@ from worldline.contracts.evaluation import Cell, Condition, Grade, Score, Verdic
 from worldline.understanding.exam.contract import Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
 from worldline.understanding.exam.report import render
-from worldline.understanding.exam.results import ExamResult, SeedGrade, TestResult
+from worldline.understanding.exam.results import ExamResult, SeedGrade, TestResult, deciding_part
 
 
 def cell(name: str, value: float, half: float = 0.05, p_half: float = 0.0005) -> Cell:
@@ -147,11 +147,22 @@ def test_every_test_is_in_a_sentence() -> None:
 def test_where_nothing_was_measured_the_count_is_no_failure() -> None:
     tests = tuple(outcome(code, Verdict.NOT_MEASURED, Section.CAUSE, reason="no endpoint") for code in ("C1", "C2"))
     page = render(replace(RESULT, tests=tests))
-    assert '<p class="big">0 of 2</p>' in page
-    assert "(Holm)" in page
+    assert '<p class="big">—</p>' in page
+    assert "no test was graded" in page
+    assert "surely above one half" not in page
     assert "Not measured: C1 and C2." in text_of(page)
     failed = render(replace(RESULT, tests=(outcome("C1", Verdict.FAIL, Section.CAUSE, cell("all", -1.0)),)))
     assert '<p class="big bad">0 of 1</p>' in failed
+
+
+def test_what_is_told_of_a_test_is_what_decided_it() -> None:
+    mixed = outcome("C1", Verdict.FAIL, Section.CAUSE, cell("wide", -5.0, 6.0), cell("bad", -0.2))
+    assert deciding_part(mixed) == cell("bad", -0.2)
+    assert deciding_part(outcome("C1", Verdict.PARTIAL, Section.CAUSE, cell("a", 0.9), cell("b", 0.2))) == cell(
+        "b", 0.2
+    )
+    assert deciding_part(outcome("C1", Verdict.UNSUPPORTED, Section.CAUSE)) is None
+    assert deciding_part(outcome("C1", Verdict.INCONCLUSIVE, Section.CAUSE, unscored("gated: still"))) is None
 
 
 def test_of_several_trainings_each_has_its_verdict_and_its_reasons() -> None:

@@ -84,8 +84,11 @@ def _top(result: ExamResult) -> Html:
     """Title, the count, and the card."""
     passed, total = len(result.passed), len(result.tests)
     graded = any(seed.grade is not None for one in result.tests for seed in one.seeds)
-    count = tag("p", {"class": "big bad" if graded and not passed else "big"}, f"{passed} of {total}")
-    small = tag("p", {"class": "small"}, "tests passed by every training, surely above one half over all tests (Holm)")
+    told = "tests passed by every training, surely above one half over all tests (Holm)"
+    count = tag(
+        "p", {"class": "big bad" if graded and not passed else "big"}, f"{passed} of {total}" if graded else "—"
+    )
+    small = tag("p", {"class": "small"}, told if graded else "no test was graded")
     card = tag("div", {"class": "card"}, *(_card_row(result.tests, section) for section in _sections(result.tests)))
     lede = tag("p", {"class": "lede"}, _lede(result))
     hero = tag("section", {"class": "hero"}, tag("div", {"class": "figure"}, count, small), card, lede)
@@ -334,9 +337,9 @@ def _conditions(one: TestResult) -> Html:
 
 def _reproduce(one: TestResult, command: str) -> Html:
     """How to get the same figures; what was asked before, in an exam that goes on, is not asked anew."""
-    took = f"graded, and asked where no answers were stored, in {number(one.elapsed_s, 2)} s. "
+    took = f"graded, and asked where no answers were stored, in {number(one.elapsed_s, 2)} s"
     again = [tag("code", {}, _alone(command, one.code))] if command else []
-    return tag("p", {"class": "note"}, f"Scenes {one.scenes[:12] or 'none'}, {took}", *again)
+    return tag("p", {"class": "note"}, f"Scenes {one.scenes[:12]}, {took}. " if one.scenes else "Not asked. ", *again)
 
 
 def _alone(command: str, code: str) -> str:

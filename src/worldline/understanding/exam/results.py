@@ -10,7 +10,7 @@ import numpy as np
 
 from worldline.config import to_json
 from worldline.contracts.episode import Arrays
-from worldline.contracts.evaluation import Grade, Score, Verdict
+from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
 from worldline.understanding.exam.contract import ExamTest, Section
 from worldline.understanding.exam.examining import Examined
 from worldline.understanding.exam.exhibit import Exhibit
@@ -167,6 +167,13 @@ def is_fully_graded(one: TestResult) -> bool:
         seed.grade is not None and weakest(seed.grade) is not None and not any(map(is_undefined, seed.grade.cells))
         for seed in one.seeds
     )
+
+
+def deciding_part(one: TestResult) -> Cell | None:
+    """The weakest scored part of all trainings: among those that are surely not above the floor, if there are any."""
+    cells = [(cell, cell.score) for seed in one.seeds if seed.grade for cell in seed.grade.cells if cell.score]
+    failed = [(cell, score) for cell, score in cells if score.high <= 0]
+    return min(failed or cells, key=lambda pair: pair[1].low)[0] if cells else None
 
 
 def section_weakest(tests: Sequence[TestResult], section: Section) -> tuple[TestResult, Score] | None:
