@@ -179,6 +179,8 @@ def main() -> None:
     parser.add_argument("--exams", nargs="+", metavar="NAME=FOLDER", help="of the part stored, which needs them")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
+    if (given.part == "stored" and not given.exams) or not all("=" in one for one in given.exams or ()):
+        parser.error("--part stored needs --exams NAME=FOLDER")
     # The same draws as ever, made once: they take nine tenths of the time.
     with patch.object(scoring, "draw_clusters", exam_rates.kept_draws):
         for name, measure in WHOLE.items():
@@ -189,8 +191,8 @@ def main() -> None:
                 write(given.out, name, {**took, **found})
         if given.part in (None, "real"):
             real(given.runs, given.seconds, given.out, given.tests)
-        if given.exams or given.part == "stored":
-            write(given.out, "stored", stored(given.exams or ()))
+        if given.exams:
+            write(given.out, "stored", stored(given.exams))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
-from worldline.errors import InputError
+from worldline.errors import UnsupportedError
 from worldline.recipes.memory import memory
 from worldline.registry import load
 from worldline.workflows.training import learn_world
@@ -54,7 +54,7 @@ def test_histories_are_as_long_as_helps_and_the_episodes_allow(
 
 def test_it_is_registered_and_needs_a_vector(tmp_path: Path) -> None:
     assert load("recipe", "memory") is memory
-    with pytest.raises(InputError, match="needs a vector observation"):
+    with pytest.raises(UnsupportedError, match="needs a vector observation"):
         memory(Store.create(tmp_path / "store", Schema(signals=(CAMERA, VALVE))))
 
 

@@ -14,7 +14,7 @@ from worldline.contracts.world import Goal, PlanStatus
 from worldline.contracts.world_model import Window
 from worldline.data.store import Store
 from worldline.data.windows import Windows
-from worldline.errors import InputError
+from worldline.errors import UnsupportedError
 from worldline.recipes.pixels import film, pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
 from worldline.testing.models import check_model
@@ -103,9 +103,9 @@ def test_vectors_are_part_of_the_latent_beside_what_pictures_get(tmp_path: Path)
 
 
 def test_it_needs_both(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needs a vector"):
+    with pytest.raises(UnsupportedError, match="needs a vector"):
         pixels_and_vectors(logs(tmp_path / "pictures", (CAMERA, LAMP, PUSH)))
-    with pytest.raises(InputError, match="needs an image"):
+    with pytest.raises(UnsupportedError, match="needs an image"):
         pixels_and_vectors(logs(tmp_path / "vectors", (PLACE, PUSH)))
 
 
@@ -221,7 +221,7 @@ def test_film_looks_at_pictures_alone_and_remembers(tmp_path: Path) -> None:
     assert recipe.training.window == 2 * config.context <= 25
     assert not recipe.heads.goals
     assert recipe.horizon == 24  # to the end of an episode; learning takes off what is remembered
-    with pytest.raises(InputError, match="needs an image"):
+    with pytest.raises(UnsupportedError, match="needs an image"):
         film(logs(tmp_path / "vectors", (PLACE, PUSH)))
 
 

@@ -9,7 +9,7 @@ import pytest
 from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
-from worldline.errors import InputError
+from worldline.errors import UnsupportedError
 from worldline.recipes.vectors import vectors
 from worldline.understanding.diagnostics import diagnose
 from worldline.workflows.reporting import comparisons, honest
@@ -71,7 +71,7 @@ def test_windows_and_bands_are_as_long_as_the_episodes_allow(
 
 
 def test_logs_without_a_vector_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needs a vector observation"):
+    with pytest.raises(UnsupportedError, match="needs a vector observation"):
         vectors(Store.create(tmp_path / "store", Schema(signals=(CAMERA, PUSH))))
 
 

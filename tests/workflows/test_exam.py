@@ -434,7 +434,7 @@ def test_a_recipe_whose_signals_the_logs_lack_is_unsupported(install: Install, t
     exam(RecipeSitter(recipe=recipe), tmp_path / "exam", ExamOptions(seed=3))
     (one,) = read_exam(tmp_path / "exam").result.tests[0].seeds
     assert one.verdict is Verdict.UNSUPPORTED
-    assert f"the recipe '{recipe}' cannot learn from these logs: this recipe needs an image observation" in one.reason
+    assert "this recipe needs an image observation" in one.reason
 
 
 def test_an_exam_that_was_broken_off_goes_on_from_there(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:

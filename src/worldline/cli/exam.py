@@ -261,7 +261,9 @@ def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
             (one.code, one.title, str(one.verdict), interval, "; ".join(filter(None, (name, lost, reason[:60]))))
         )
     print_table("Understanding", ("", "test", "verdict", "weakest part", ""), rows)
-    print(f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests).")
+    graded = any(seed.grade is not None for one in tests for seed in one.seeds)
+    told = f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests)."
+    print(told if graded else "No test was graded.")
 
 
 def _figures(result: ExamResult) -> dict[str, Any]:

@@ -396,7 +396,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
 
 def _belief(belief: EngineBelief) -> Belief:
     if not isinstance(belief, Belief):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine's observe returned.")
+        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine returned.")
     return belief
 
 

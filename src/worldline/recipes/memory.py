@@ -54,7 +54,7 @@ def memory(store: Store) -> Recipe:
     Histories are up to 24 steps long, or what four episodes in five allow, and no longer than helps a straight line.
 
     Raises:
-        InputError: the logs hold no vector observation.
+        UnsupportedError: the logs hold no vector observation.
     """
     plain = vectors(store)
     assert isinstance(plain.model_config, JepaConfig)  # for the type checker

@@ -15,7 +15,7 @@ import numpy as np
 from worldline.contracts.schema import Kind
 from worldline.data.splits import split_store
 from worldline.data.store import Store
-from worldline.errors import InputError
+from worldline.errors import UnsupportedError
 from worldline.models.jepa_config import JepaConfig
 from worldline.nn.codes import code_size
 from worldline.planners.cem import CrossEntropy
@@ -36,13 +36,13 @@ def pixels(store: Store) -> Recipe:
     Distance and inverse are fitted where actions are bounded vectors and nothing acts from outside.
 
     Raises:
-        InputError: the logs hold no picture.
+        UnsupportedError: the logs hold no picture.
     """
     images = tuple(signal.name for signal in store.schema.observations if signal.kind is Kind.IMAGE)
     if not images:
-        raise InputError(
-            "this recipe needs an image observation, and the logs have none. "
-            "Give logs with pictures, or learn with the recipe 'vectors'."
+        raise UnsupportedError(
+            "this recipe needs an image observation, and the logs have none. Give logs with pictures (an exam: "
+            "--pixels), or learn from vectors: --recipe vectors."
         )
     return Recipe(
         name="pixels",
@@ -82,7 +82,7 @@ def film(store: Store) -> Recipe:
     picture is not the whole state, and so no goal to be reached for.
 
     Raises:
-        InputError: the logs hold no picture.
+        UnsupportedError: the logs hold no picture.
     """
     base, num_steps = pixels(store), int(np.quantile(store.num_steps, 0.2))
     context = max(2, min(REMEMBERED, num_steps // 2))
@@ -116,12 +116,12 @@ def pixels_and_vectors(store: Store) -> Recipe:
     and inverse are fitted as in `pixels`, also for goals of which only the pictures are known.
 
     Raises:
-        InputError: the logs hold no picture, or no vector observation.
+        UnsupportedError: the logs hold no picture, or no vector observation.
     """
     base, seen = pixels(store), store.schema.observations
     vectors = [signal for signal in seen if signal.kind is Kind.VECTOR]
     if not vectors:
-        raise InputError("this recipe needs a vector observation, and the logs have none.")
+        raise UnsupportedError("this recipe needs a vector observation, and the logs have none.")
     config = base.model_config
     return replace(
         base,

@@ -11,7 +11,7 @@ import numpy as np
 from worldline.contracts.schema import Kind
 from worldline.data.splits import split_store
 from worldline.data.store import Store
-from worldline.errors import InputError
+from worldline.errors import UnsupportedError
 from worldline.models.jepa_config import JepaConfig
 from worldline.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
@@ -31,11 +31,11 @@ def vectors(store: Store) -> Recipe:
     bands are as long as four episodes in five allow, up to 9 observations and 48 steps.
 
     Raises:
-        InputError: the logs hold no vector observation.
+        UnsupportedError: the logs hold no vector observation.
     """
     signals = [signal for signal in store.schema.observations if signal.kind is Kind.VECTOR]
     if not signals:
-        raise InputError(
+        raise UnsupportedError(
             "this recipe needs a vector observation to predict, and the logs have none. "
             "Write a recipe for what they have: a function that gives a Recipe."
         )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.understanding.exam.altered import Altered
@@ -14,7 +16,7 @@ from worldline.registry import load
 from worldline.understanding.exam.asking import unpacked
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.exam.contract import Pool, References
-from worldline.understanding.exam.examining import Examined, examine
+from worldline.understanding.exam.examining import Examined, examine, graded
 from worldline.understanding.exam.influence import EPSILON, FARTHEST, Influence, leaks
 from worldline.understanding.exam.pushing import CONTACT, Pushing, block_distance, make_lab
 from worldline.understanding.exam.verdicts import verdict_of
@@ -55,6 +57,21 @@ def test_models_that_must_fail_score_chance_by_themselves(small: Examined) -> No
     for name in ("equal sensitivity", "action-blind", "nearness alone"):
         assert abs(block_score(small.must_fail[name]).value) < 0.1, name
         assert verdict_of(small.must_fail[name]) is not Verdict.PASS
+
+
+@pytest.mark.parametrize("name", ["equal sensitivity", "action-blind", "nearness alone"])
+def test_who_tells_influence_without_an_effect_makes_the_test_void(small: Examined, name: str) -> None:
+    """The gate, the twin effect, is not met, and does not excuse it."""
+    oracle = small.references.oracle
+    moved = {key: 1.1 * value if key.startswith("second.block") else value for key, value in oracle.items()}
+    shifted = {key: value + 100 if key.startswith("second.block_position") else value for key, value in moved.items()}
+    told = {
+        key: np.where(small.scenes["influenced"][:, None, None], shifted[key], value) for key, value in oracle.items()
+    }
+    references = replace(small.references, must_fail={name: told})
+    assert not all(one.met for one in SMALL.grade(small.scenes, told, references).conditions)
+    (why,) = graded(SMALL, small.scenes, references).flaws
+    assert f"{name} must fail and scores 1.00" in why
 
 
 @pytest.mark.slow

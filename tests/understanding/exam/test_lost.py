@@ -73,10 +73,11 @@ def test_inputs_that_tell_harmful_from_harmless_make_the_test_void() -> None:
         oracle=trusting(1.0),
         floor=trusting(0.7),
         ceiling=trusting(1.0),
-        must_fail={lost.NOVELTY: trusting(0.4), lost.TRIVIAL: trusting(0.4), lost.CONSTANT: trusting(0.0)},
+        must_fail=dict.fromkeys((lost.NOVELTY, lost.PUSHES, lost.PRESENT, lost.TRIVIAL), trusting(0.4))
+        | {lost.CONSTANT: trusting(0.0)},
     )
-    (why,) = (one for one in graded(test, scenes, references).flaws if "must fail" in one)
-    assert lost.NOVELTY in why
+    found = [one.split(" must fail")[0] for one in graded(test, scenes, references).flaws if "must fail" in one]
+    assert found == [lost.NOVELTY, lost.PUSHES, lost.PRESENT]
 
 
 def test_each_table_is_tilted_its_own_way() -> None:

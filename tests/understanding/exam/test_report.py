@@ -158,6 +158,8 @@ def test_where_nothing_was_measured_the_count_is_no_failure() -> None:
 def test_what_is_told_of_a_test_is_what_decided_it() -> None:
     mixed = outcome("C1", Verdict.FAIL, Section.CAUSE, cell("wide", -5.0, 6.0), cell("bad", -0.2))
     assert deciding_part(mixed) == cell("bad", -0.2)
+    nothing = outcome("C1", Verdict.FAIL, Section.CAUSE, cell("wide", -5.0, 6.0), cell("nothing", 0.0, 0.0))
+    assert deciding_part(nothing) == cell("nothing", 0.0, 0.0)
     assert deciding_part(outcome("C1", Verdict.PARTIAL, Section.CAUSE, cell("a", 0.9), cell("b", 0.2))) == cell(
         "b", 0.2
     )

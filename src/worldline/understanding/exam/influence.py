@@ -14,7 +14,8 @@ the clusters of the intervals.
 Hard check, a bug where it fails: each first sequence is asked about once more, changed from a step k >= 1 on. What is
 predicted for the steps before must stay equal, to 1e-5 of the signal's largest value.
 
-Graded only where C1's low is above 0: the condition is that score, of pusher and block, from these very answers.
+Graded only where C1's low is above 0: a gate, of pusher and block, from these very answers. A score that is surely not
+above 0 is a FAIL all the same.
 
 Must fail: equal sensitivity everywhere, as the linear regression on the logs, whose effect of an action is the same in
 every state; a regression that does not see actions; nearness alone (of our own making: the nearer the block, the more

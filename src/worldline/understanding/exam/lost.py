@@ -234,7 +234,7 @@ class KnowsWhenLost(ExamTest):
         if name not in NOVELTIES:
             return self.grade(scenes, answers, references)
         doubt = _doubt(answers)
-        return Grade(cells=(cell(APART, auroc(doubt, _harmful(scenes)), len(doubt)),))
+        return Grade(cells=(cell(f"{APART}, against chance", auroc(doubt, _harmful(scenes)), len(doubt)),))
 
     def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
         """Trust over the levels, and error against trust; see `ExamTest`."""

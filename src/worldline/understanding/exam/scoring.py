@@ -83,7 +83,7 @@ def skill_cell(
     floor: Floats,
     ceiling: Floats | None = None,
     *,
-    marginal: Floats | float = 0.0,
+    marginal: Floats | float | None = None,
     gate: float = GATE,
 ) -> Cell:
     """A cell scored by `skill`, gated where floor and ceiling are too near each other to tell anything.
@@ -93,13 +93,15 @@ def skill_cell(
         loss: [E].
         floor: [E].
         ceiling: [E]; None for zeros.
-        marginal: loss [E], or its mean, of predicting the mean over all scenes; the gate is a share of it.
+        marginal: loss [E], or its mean, of predicting the mean over all scenes; the gate is a share of it. None where
+            only a floor that is no worse than the ceiling is gated.
         gate: that share. Worse than a gated floor is what loses more than it by `GATE` of the marginal loss, whatever
             this is.
     """
     ceiling = np.zeros_like(floor) if ceiling is None else ceiling
-    size = float(np.mean(marginal))
-    raw = rounded(loss=loss.mean(), floor=floor.mean(), ceiling=ceiling.mean(), marginal=size)
+    size = 0.0 if marginal is None else float(np.mean(marginal))
+    raw = rounded(loss=loss.mean(), floor=floor.mean(), ceiling=ceiling.mean())
+    raw |= {} if marginal is None else rounded(marginal=size)
     apart = float(floor.mean() - ceiling.mean())
     if apart <= gate * size:
         worse = not float(loss.mean() - floor.mean()) <= GATE * size  # so is what is not a number

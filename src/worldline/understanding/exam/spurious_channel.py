@@ -10,7 +10,7 @@ who takes one station's levers for another's finds no effect.
 Beside the score: the action's effect is 0.5 to 1.5 of the true one. The empirical-risk model that has to be tempted is
 least squares on the heat, the lamp and the product of the levers: it can find what they do, and leans on the lamp the
 more the oftener that is right. From the exam's logs it scores 0.83 to 0.84, 0.49 to 0.54 and 0.18 (seeds 0 and 1 of
-both pools). Where it has a half or more the lamp tempts nobody: station_99 is scored, and the other two are shown.
+both pools). Where it has a half or more the lamp tempts nobody, so station_99 alone is scored.
 
 What a PASS tells, and what it does not: the model that is tempted has the wrong form. The law is the *sign* of the
 product, and least squares with that sign scores 0.99 at every station: its figure stands beside each cell, as
