@@ -171,6 +171,6 @@ def _path_condition(lab: Driven, scenes: Arrays, answers: Arrays, system: str) -
     worst = max(shares, key=lambda damping: abs(np.log(max(shares[damping], 1e-9))))
     return Condition(
         name=f"{system}: predicted path {SHORTEST} to {LONGEST} of the true one, at each damping",
-        met=SHORTEST <= shares[worst] <= LONGEST,
+        met=all(SHORTEST <= share <= LONGEST for share in shares.values()),
         found=f"{shares[worst]:.3f} at damping {worst:g}",
     )
