@@ -248,7 +248,7 @@ def _prices(text: str) -> tuple[float, float, str]:
 def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
     """One row a test: its verdict and its weakest part."""
     from worldline.cli.output import print_table
-    from worldline.understanding.exam.results import deciding_part, is_fully_graded
+    from worldline.understanding.exam.results import deciding_part, is_any_graded, is_fully_graded
 
     rows = []
     for one in tests:
@@ -261,9 +261,8 @@ def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
             (one.code, one.title, str(one.verdict), interval, "; ".join(filter(None, (name, lost, reason[:60]))))
         )
     print_table("Understanding", ("", "test", "verdict", "weakest part", ""), rows)
-    graded = any(seed.grade is not None for one in tests for seed in one.seeds)
     told = f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests)."
-    print(told if graded else "No test was graded.")
+    print(told if is_any_graded(tests) else "No test was graded.")
 
 
 def _figures(result: ExamResult) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from worldline.contracts.evaluation import Cell, Score, Verdict
 from worldline.understanding.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
 from worldline.understanding.exam.contract import Section
 from worldline.understanding.exam.exhibit import Exhibit, Panel
-from worldline.understanding.exam.results import ExamResult, TestResult, is_fully_graded, section_weakest
+from worldline.understanding.exam.results import ExamResult, TestResult, is_any_graded, is_fully_graded, section_weakest
 from worldline.understanding.exam.verdicts import weakest
 from worldline.understanding.markup import Html, join, table, tag
 from worldline.understanding.page import chapter, facts, page
@@ -83,7 +83,7 @@ def render(result: ExamResult) -> str:
 def _top(result: ExamResult) -> Html:
     """Title, the count, and the card."""
     passed, total = len(result.passed), len(result.tests)
-    graded = any(seed.grade is not None for one in result.tests for seed in one.seeds)
+    graded = is_any_graded(result.tests)
     told = "tests passed by every training, surely above one half over all tests (Holm)"
     count = tag(
         "p", {"class": "big bad" if graded and not passed else "big"}, f"{passed} of {total}" if graded else "—"

@@ -176,6 +176,11 @@ def deciding_part(one: TestResult) -> Cell | None:
     return min(failed or cells, key=lambda pair: pair[1].low)[0] if cells else None
 
 
+def is_any_graded(tests: Sequence[TestResult]) -> bool:
+    """Whether any training of any test has a grade; else a count of what is passed would say nothing."""
+    return any(seed.grade is not None for one in tests for seed in one.seeds)
+
+
 def section_weakest(tests: Sequence[TestResult], section: Section) -> tuple[TestResult, Score] | None:
     """The test of a section with the smallest lower end, and that score; None where none was scored."""
     found = []
