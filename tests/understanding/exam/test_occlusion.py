@@ -9,6 +9,7 @@ import pytest
 
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Cell, Grade, Verdict
+from worldline.engines.recent import typical_values
 from worldline.errors import UnreadableError
 from worldline.labs.hidden_mover import GAPS
 from worldline.labs.playing import explore
@@ -16,7 +17,7 @@ from worldline.understanding.exam.asking import history_of
 from worldline.understanding.exam.bank import MarginalMean, as_world
 from worldline.understanding.exam.contract import Pool
 from worldline.understanding.exam.examining import Examined, examine
-from worldline.understanding.exam.occlusion import CURRICULUM, HISTORY, Follower, GoesOnUnseen
+from worldline.understanding.exam.occlusion import CURRICULUM, HISTORY, SHORT, Follower, GoesOnUnseen
 from worldline.understanding.exam.verdicts import verdict_of
 from worldline.worlds.local import LocalWorld
 
@@ -115,6 +116,19 @@ def test_pushes_that_come_one_frame_late_are_noticed() -> None:
         assert score is not None
         assert score.high < 0.998
         assert value(found.oracle, gap) > 0.9999
+
+
+def test_what_forgets_says_the_mean_of_the_logs_and_heeds_no_push() -> None:
+    found = examined()
+    short, right = (
+        found.references.must_fail[f"memory of {SHORT} frames"]["position"],
+        found.references.oracle["position"],
+    )
+    gone = found.scenes["gap"] > SHORT
+    logs = logs_of(Pool.DEVELOPMENT, 40)[CURRICULUM]
+    mean = typical_values(logs, [SMALL.make_lab().schema["puck_position"]])["puck_position"]
+    np.testing.assert_array_equal(short[gone], np.broadcast_to(mean, short[gone].shape))
+    np.testing.assert_array_equal(short[~gone], right[~gone])
 
 
 def test_swapped_axes_and_shuffled_scenes_fail() -> None:

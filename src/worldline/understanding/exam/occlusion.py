@@ -10,7 +10,8 @@ predicted on true progress since the puck was last seen, in [0.8, 1.2] at each l
 which the puck lies still and is not pushed gate: there a world must not be worse than frozen by more than a twentieth
 of the variance.
 
-Must fail: frozen at the last seen position, and a world that knows the law but forgets what it saw 24 frames ago.
+Must fail: frozen at the last seen position, and a world that knows the law but forgets what it saw 24 frames ago and
+says the mean of the logs instead.
 
 Deviations from the specification: the floor is the best of the trivial models at each length, chosen on the pilot,
 since after 40 frames the mean of all positions is as good as where the puck was last seen, and would score above 0 for
@@ -34,6 +35,7 @@ from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Cell, Condition, Grade
 from worldline.contracts.world import World
 from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
+from worldline.engines.recent import typical_values
 from worldline.engines.trivial import Persistence
 from worldline.labs.hidden_mover import GAPS, OPEN, START_SPEED, HiddenMover
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
@@ -127,6 +129,7 @@ class GoesOnUnseen(ExamTest):
         """The floor is the trivial model that is best at each length; see `ExamTest`."""
         lab, episodes = self.make_lab(), logs[CURRICULUM]
         trivial = bank(episodes, lab.schema)
+        mean = typical_values(episodes, [lab.schema[SIGNAL]])[SIGNAL]
         tried = {name: self.question({CURRICULUM: world}, pilot) for name, world in trivial.items()}
         best = {gap: _best(pilot, tried, gap) for gap in GAPS}
         answers = {name: self.question({CURRICULUM: trivial[name]}, scenes) for name in {*best.values(), "persistence"}}
@@ -140,7 +143,7 @@ class GoesOnUnseen(ExamTest):
             oracle=asked(Follower(lab=lab)),
             must_fail={
                 "frozen": asked(Persistence.fit(episodes, lab.schema)),
-                f"memory of {SHORT} frames": asked(Follower(lab=lab, memory=SHORT)),
+                f"memory of {SHORT} frames": asked(Follower(lab=lab, forgets=(SHORT, mean))),
             },
             floor_name=", ".join(f"{name} at {gap}" for gap, name in best.items()),
         )
@@ -213,11 +216,12 @@ class Follower(Engine):
 
     Args:
         lab: whose law.
-        memory: frames after which it has forgotten what it saw, and says the middle of the tray; None for never.
+        forgets: frames after which it has forgotten what it saw, and the position [2] m that it says then; None for
+            never.
     """
 
     lab: HiddenMover
-    memory: int | None = None
+    forgets: tuple[int, Floats] | None = None
 
     def describe(self) -> Card:
         """What this engine is."""
@@ -254,14 +258,16 @@ class Follower(Engine):
         """The law of the lab, one sample; see `Engine`."""
         del num_samples, noise, seed  # deterministic
         size, held = check_future(future, self.lab.schema), own_belief(belief, Followed)
-        kept = np.ones(len(held.since), bool) if self.memory is None else held.since < self.memory
         start = {
-            "puck_position": np.repeat(np.where(kept[:, None], held.position, 0.0), size.num_versions, 0),
-            "puck_velocity": np.repeat(np.where(kept[:, None], held.velocity, 0.0), size.num_versions, 0),
+            "puck_position": np.repeat(held.position, size.num_versions, 0),
+            "puck_velocity": np.repeat(held.velocity, size.num_versions, 0),
         }
         path = self.lab.simulate(start, {"push": future.actions["push"].reshape(-1, size.horizon, 2)})[SIGNAL]
-        shape = (size.num_worlds, size.num_versions, 1, size.horizon, 2)
-        return Samples(signals={SIGNAL: path.reshape(shape).astype(np.float32)})
+        path = path.reshape(size.num_worlds, size.num_versions, 1, size.horizon, 2)
+        if self.forgets is not None:
+            after, says = self.forgets
+            path = np.where((held.since < after)[:, None, None, None, None], path, says)
+        return Samples(signals={SIGNAL: path.astype(np.float32)})
 
     def _meet(self, held: Followed, push: Floats, value: Floats, seen: Bool[np.ndarray, "W"]) -> Followed:
         """One frame later; where the puck is not where it was expected, its velocity is told anew."""
