@@ -15,8 +15,9 @@ Parts, each told in its own file beside this one:
 
 Bars, `met` in the result. A PASS of a model at the boundary, 0.5, in at most 2.5 % of cells (the Wilson interval must
 reach down to it), by kind of cell; any false pass in at most 5 % of exams by Holm; no PASS of a model that knows
-nothing; a good test void in at most 2.5 % of exams; the published metric stands to ours as it must, in every row;
-copying is beaten as published; and counts of exact split conformal prediction follow the law (p above 0.01).
+nothing; a good test void in at most 2.5 % of exams (here too by the interval); the published metric stands to ours as
+it must, in every row; copying is beaten as published; and counts of exact split conformal prediction follow the law (p
+above 0.01).
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ def exam(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings; the worst verdict counts.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of logs and scenes: a fresh one for each report.")] = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on in the folder where it was broken off, or with more trainings.")
+        bool,
+        typer.Option("--resume", help="Go on in the folder where it was broken off, or with more trainings or tests."),
     ] = False,
     endpoint: Annotated[
         str | None, typer.Option(help="Chat endpoint, up to /chat/completions.", rich_help_panel=TEXT)

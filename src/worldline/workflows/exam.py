@@ -2,7 +2,7 @@
 
 Everything that was asked and answered stays in the folder of the exam, so that it can be graded again (`regrade`) and
 compared with another exam (`compare`) without learning anything. An exam that was broken off goes on from there, and
-one that is complete with more trainings.
+one that is complete with more trainings or tests.
 """
 
 from __future__ import annotations

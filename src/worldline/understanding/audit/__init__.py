@@ -1,1 +1,1 @@
-"""The audit: a trained world on its owner's logs, without twins, and what may be done with it."""
+"""The audit: a trained world on its owner's logs, against twins where there is an environment, and what may be done."""

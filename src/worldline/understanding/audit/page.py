@@ -136,7 +136,8 @@ def _small_print(small: Html, found: Measured | None) -> Html:
 
 
 _METHODS: Final = (
-    "Intervals are 95\u00a0% bootstrap intervals over whole episodes. Coverage is counted on one window an episode; "
+    "Intervals are 95\u00a0% bootstrap intervals over whole episodes; the placebo's "
+    "leave out one episode at a time. Coverage is counted on one window an episode; "
     "its chance follows the beta-binomial law of split conformal bands, given how many episodes set their widths.",
     "Effects in the logs: a linear regression of the next observation on three observations, the two actions between "
     "them, the action and the exogenous inputs, applied to its own output with later actions held; 300 regressions on "

@@ -33,7 +33,7 @@ Deviations from the plan, and why:
   otherwise, since they held nearly all of both groups; and the last of the models above passed. Hence both coverages,
   and 1.3. Neither is tighter, as a world that keeps a tenth of the logs for its calibration has 30 episodes that set
   its widths: split conformal bands then hold 0.93, give or take 0.02, in 1.11 times the width, give or take 0.07,
-  around what the law says. So two in ten who know the law and calibrate so do not pass, by a width of 1.31.
+  around what the law says. So some who know the law and calibrate so do not pass, by a width of 1.31.
 * Neither is asked of gusty boats, where a world is right to give infinite bands.
 """
 

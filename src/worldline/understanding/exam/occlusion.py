@@ -129,7 +129,7 @@ class GoesOnUnseen(ExamTest):
         """The floor is the trivial model that is best at each length; see `ExamTest`."""
         lab, episodes = self.make_lab(), logs[CURRICULUM]
         trivial = bank(episodes, lab.schema)
-        mean = typical_values(episodes, [lab.schema[SIGNAL]])[SIGNAL]
+        mean = typical_values(episodes, [lab.schema[SIGNAL]])[SIGNAL].astype(float)
         tried = {name: self.question({CURRICULUM: world}, pilot) for name, world in trivial.items()}
         best = {gap: _best(pilot, tried, gap) for gap in GAPS}
         answers = {name: self.question({CURRICULUM: trivial[name]}, scenes) for name in {*best.values(), "persistence"}}
