@@ -139,7 +139,7 @@ CASES: Final = (
     Case(test=Arrow()),
     Case(test=WorkAndEnergy(), floor=own_floor),
     Case(test=TrustedHorizon(), floor=own_floor, piloted=True),
-    Case(test=KnowsWhenLost()),
+    Case(test=KnowsWhenLost(), piloted=True),
     Case(test=JointCoverage(), piloted=True),
 )
 

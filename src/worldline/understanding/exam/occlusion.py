@@ -39,7 +39,7 @@ from worldline.engines.recent import typical_values
 from worldline.engines.trivial import Persistence
 from worldline.labs.hidden_mover import GAPS, OPEN, START_SPEED, HiddenMover
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
-from worldline.understanding.exam.bank import as_world, bank
+from worldline.understanding.exam.bank import as_world, bank, best_of
 from worldline.understanding.exam.contract import Curriculum, ExamTest, Pool, References, Section
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
 from worldline.understanding.exam.scoring import rounded, skill_cell
@@ -321,7 +321,7 @@ def _still(
 def _best(scenes: Arrays, tried: Mapping[str, Arrays], gap: int) -> str:
     rows = _moving(scenes, gap)
     due = scenes["truth.path"][rows, -1]
-    return min(tried, key=lambda name: float(((tried[name]["position"][rows] - due) ** 2).sum(1).mean()))
+    return best_of(tried, lambda answers: ((answers["position"][rows] - due) ** 2).sum(1))
 
 
 def _moving(scenes: Arrays, gap: int) -> NDArray[np.bool_]:
