@@ -15,6 +15,12 @@ def test_a_table_shows_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(text in shown for text in ("Figures", "how much", "planner", "12.5%"))
 
 
+def test_brackets_in_a_table_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("logs [b]", ("signal [i]", ""), [("place [m]", "[/m]")])
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("logs [b]", "signal [i]", "place [m]", "[/m]"))
+
+
 def test_json_is_written_where_it_is_wanted(tmp_path: Path) -> None:
     check_json(None)
     write_json(None, {"success": 1.0})

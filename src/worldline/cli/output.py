@@ -8,17 +8,18 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from worldline.errors import InputError
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table: the first column to the left, all others to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """Prints a table: the first column to the left, all others to the right; brackets are text, not rich's markup."""
+    table = Table(title=Text(title, style="bold"), title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(Text(column), justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console().print(table)
 
 
