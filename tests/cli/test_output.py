@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worldline.cli.output import check_json, print_table, write_json
+from worldline.cli.output import check_json, print_table, write_json, write_text
 from worldline.errors import InputError
 
 
@@ -34,3 +34,10 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "no" / "figures.json"):
         with pytest.raises(InputError, match="no file can be written"):
             check_json(path)
+
+
+def test_what_cannot_be_written_after_all_is_told_with_its_option(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--json /dev/full cannot be written: No space left on device\. Choose"):
+        write_json(Path("/dev/full"), {"success": 1.0})
+    with pytest.raises(InputError, match=r"--out .* cannot be written: Is a directory"):
+        write_text(tmp_path, "page", "--out")

@@ -428,6 +428,30 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_recorded(sit: S
     assert (tmp_path / "file").read_text() == "keep"
 
 
+@pytest.mark.parametrize("name", ["exam.json", "report.html"])
+def test_a_result_that_cannot_be_written_is_told_and_the_exam_goes_on(
+    sit: Sit, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(path: Path, text: str) -> None:
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+        path.write_text(text)
+
+    with monkeypatch.context() as filled:
+        filled.setattr("worldline.workflows.exam.write", full)
+        with pytest.raises(InputError, match=r"full cannot be written to: No space left on device.*--resume"):
+            sit("full", "linear", C9=Steering())
+    assert verdicts(sit("full", "linear", resume=True, C9=Steering())) == [Verdict.PASS]
+
+
+def test_figures_that_cannot_be_written_do_not_take_the_table_with_them(sit: Sit) -> None:
+    folder = str(sit("linear", "linear", C9=Steering()))
+    shown = CliRunner().invoke(app, ["compare", folder, folder, "--json", "/dev/full"])
+    assert shown.exit_code == 1
+    assert "worldline: --json /dev/full cannot be written" in shown.stderr
+    assert "1 of 1 intervals include 0" in shown.stdout
+
+
 @pytest.mark.parametrize("recipe", ["film", "pixels-and-vectors"])
 def test_a_recipe_whose_signals_the_logs_lack_is_unsupported(install: Install, tmp_path: Path, recipe: str) -> None:
     install(C9=Steering())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as text
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,7 @@ def audit(
 
     The exit status is 0 where it may be deployed, within limits or not, else 1.
     """
-    from worldline.cli.output import check_json, write_json
+    from worldline.cli.output import check_json, write_json, write_text
     from worldline.cli.progress import progress_bars
     from worldline.config import to_strict_json
     from worldline.understanding.audit.page import render_audit
@@ -41,10 +42,12 @@ def audit(
     use_threads(threads)
     with progress_bars() as stage:
         found = run(world, logs, environment=env, seed=seed, stage=stage)
-    _print(found)
-    write_json(json, text.loads(to_strict_json(found)))
+    with ExitStack() as last:  # all three are done, the last one first, also where one of them fails
+        last.callback(_print, found)
+        last.callback(write_json, json, text.loads(to_strict_json(found)))
+        if out is not None:
+            last.callback(write_text, out, render_audit(found), "--out")
     if out is not None:
-        out.write_text(render_audit(found), encoding="utf-8")
         print(f"Page: {out}")
     if found.decision.advice not in ("deploy", "deploy with limits"):
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ import typer
 from worldline.cli.options import Json, Threads, free_cores, use_threads
 
 if TYPE_CHECKING:
+    from worldline.understanding.exam.comparing import Comparison
     from worldline.understanding.exam.results import ExamResult, TestResult
     from worldline.workflows.sitters import Sitter
 
@@ -104,8 +105,10 @@ def exam(
     use_threads(1)  # processes share the cores, not threads
     with progress_bars() as stage:
         result = run(_sitter(sitter, model, asked), out, options, resume=resume, command=_command(), stage=stage)
-    _print(result.tests, result.passed)
-    write_json(json, {"passed": result.passed, **_figures(result)})
+    try:
+        write_json(json, {"passed": result.passed, **_figures(result)})
+    finally:
+        _print(result.tests, result.passed)
     print(f"Report: {out / REPORT}")
     if result.failed_to_grade:
         raise typer.Exit(1)
@@ -141,7 +144,7 @@ def compare(
     """How much higher A scores than B, paired by scene and training, with 95 % intervals over scenes."""
     from dataclasses import asdict
 
-    from worldline.cli.output import check_json, print_table, write_json
+    from worldline.cli.output import check_json, write_json
     from worldline.config import spelled
     from worldline.workflows.exam import compare as run
     from worldline.workflows.exam_folder import read_exam
@@ -150,6 +153,16 @@ def compare(
     found = run(ours, theirs, trainings)
     names = [read_exam(folder).result.sitter for folder in (ours, theirs)]
     titles = names if trainings is None else [f"{n}, training {t}" for n, t in zip(names, trainings, strict=True)]
+    try:
+        write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
+    finally:
+        _print_comparison(found, titles)
+
+
+def _print_comparison(found: Comparison, titles: Sequence[str]) -> None:
+    """The differences, and what was not compared."""
+    from worldline.cli.output import print_table
+
     print_table(
         f"{titles[0]} minus {titles[1]}",
         ("test", "part", "difference", "95 %", "trainings"),
@@ -164,7 +177,6 @@ def compare(
         whys = "; ".join(f"{who}: {why}" for who, why in (("A", lost.ours), ("B", lost.theirs)) if why)
         where = f" ({_trainings((lost.pair,))})" if lost.pair else ""
         print(f"Not compared: {lost.code} {lost.cell or 'as a whole'}{where}. {whys}")
-    write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
 
 
 def _trainings(pairs: Sequence[tuple[int, int]]) -> str:

@@ -34,6 +34,18 @@ def check_json(path: Path | None, option: str = "--json") -> None:
 
 
 def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
-    """Writes the figures, where a path was given."""
+    """Writes the figures, where a path was given; see `write_text`."""
     if path is not None:
-        path.write_text(json.dumps(figures, indent=2) + "\n")
+        write_text(path, json.dumps(figures, indent=2) + "\n", "--json")
+
+
+def write_text(path: Path, text: str, option: str) -> None:
+    """Writes the text to where an option says.
+
+    Raises:
+        InputError: it cannot be written there; names the option and says why.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{option} {path} cannot be written: {error.strerror}. Choose another place.") from error

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, as_completed
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -115,12 +116,10 @@ def exam(
     begun, tests, seeds = begun_with(sitter, options), options.tests(), range(options.num_seeds)
     resumed = goes_on(folder, begun, sitter, options, resume)
     sitter = sitter.seated(folder)
-    try:
+    with _writes(folder, "Choose another folder."):
         folder.mkdir(parents=True, exist_ok=True)
         if not sitter.pays:
             write(folder / BEGUN, to_json(begun))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written to: {error.strerror}. Choose another folder.") from error
     declined = {test.code: why for test in tests if (why := sitter.declines(test)) is not None}
     learned, found = _held(sitter, folder, options, [test for test in tests if test.code not in declined], stage)
     graded = tuple(
@@ -132,8 +131,9 @@ def exam(
     elapsed = f"{time.monotonic() - begin:.0f} s{', going on with one that was begun' if resumed else ''}"
     facts = {**_facts(options, learned), "Wall time": elapsed, **sitter.facts}
     examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
-    write(folder / RESULT, to_strict_json(Stored(options=options, result=examined)))
-    (folder / REPORT).write_text(render(examined), encoding="utf-8")
+    with _writes(folder, f"Mend that, then {'give the transcript' if sitter.pays else 'go on with --resume'}."):
+        write(folder / RESULT, to_strict_json(Stored(options=options, result=examined)))
+        write(folder / REPORT, render(examined))
     return examined
 
 
@@ -166,6 +166,15 @@ def compare(ours: Path, theirs: Path, trainings: Pair | None = None) -> Comparis
     """
     left, right = ({one.code: one for one in regrade(folder)} for folder in (ours, theirs))
     return compared(left, right, trainings)
+
+
+@contextmanager
+def _writes(folder: Path, fix: str) -> Iterator[None]:
+    """Says of what cannot be written which folder it is, why, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to: {error.strerror}. {fix}") from error
 
 
 def _held(

@@ -174,7 +174,7 @@ def write(path: Path, text: str) -> None:
     """The whole text or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.partial")
-    part.write_text(text + "\n")
+    part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
 
 
