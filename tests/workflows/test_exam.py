@@ -18,7 +18,7 @@ from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Grade, Verdict
 from worldline.contracts.world import Prediction, World
 from worldline.data.store import Store
-from worldline.errors import DataError, InputError, UnknownNameError, UnsupportedError
+from worldline.errors import ConfigError, DataError, InputError, UnknownNameError, UnsupportedError
 from worldline.labs.playing import replay, stacked
 from worldline.labs.wind import Wind
 from worldline.understanding.exam.asking import history_of, means, only, packed_history
@@ -552,6 +552,35 @@ def test_damaged_answers_are_named(sit: Sit, damage: bytes | None) -> None:
     path = folder / "answers" / "C9" / "answers-0.npz"
     path.write_bytes(path.read_bytes()[:-40] if damage is None else damage)
     with pytest.raises(DataError, match="answers cannot be read"):
+        regrade(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [("answers-0", lambda effect: effect[:, :2]), ("answers-0", lambda effect: effect.astype(str)),
+     ("scenes", lambda effect: effect[:30])],
+)  # fmt: skip
+def test_what_is_stored_and_cannot_be_graded_is_named(sit: Sit, file: str, changed: Callable[..., Any]) -> None:
+    folder = sit("tampered", "linear", C9=Steering())
+    path = folder / "answers" / "C9" / f"{file}.npz"
+    with np.load(path) as arrays:
+        held = dict(arrays)
+    np.savez(path, **{**held, "effect": changed(held["effect"])})
+    with pytest.raises(DataError, match=r"answers/C9: what is stored of C9 cannot be graded .*Restore it, or run"):
+        regrade(folder)
+
+
+def test_a_result_that_cannot_be_read_is_named(sit: Sit) -> None:
+    folder = sit("torn", "linear", C9=Steering())
+    (folder / "begun.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ConfigError, match=r"begun\.json: the document: Invalid JSON"):
+        sit("torn", "linear", resume=True, C9=Steering())
+    (folder / "exam.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ConfigError, match=r"exam\.json: the document: Invalid JSON"):
+        regrade(folder)
+    (folder / "exam.json").unlink()
+    (folder / "exam.json").mkdir()
+    with pytest.raises(ConfigError, match=r"exam\.json cannot be read: Is a directory"):
         regrade(folder)
 
 

@@ -17,7 +17,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from worldline.config import from_json, to_json, to_strict_json
+from worldline.config import to_json, to_strict_json
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.evaluation import Verdict
@@ -31,6 +31,7 @@ from worldline.errors import (
     UnavailableError,
     UnreadableError,
     UnsupportedError,
+    WorldlineError,
 )
 from worldline.understanding.exam.comparing import Comparison, Pair, compared
 from worldline.understanding.exam.contract import Curriculum, ExamTest
@@ -62,6 +63,7 @@ from worldline.workflows.exam_folder import (
     kept,
     kept_examined,
     logs_of,
+    read,
     read_exam,
     world_of,
     write,
@@ -143,7 +145,8 @@ def regrade(folder: Path) -> tuple[TestResult, ...]:
     Raises:
         InputError: there is no exam.
         UnknownNameError: a test is no longer installed.
-        DataError: answers are missing or damaged.
+        ConfigError: `exam.json` cannot be read.
+        DataError: scenes, references or answers are missing, damaged or of another shape.
     """
     stored = read_exam(folder)
     before = {one.code: one for one in stored.result.tests}
@@ -244,7 +247,7 @@ def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) ->
     out = world_of(folder, logs.name, seed)
     known = out.with_name(f"{out.name}.json")
     if known.exists():
-        return from_json(Learned, known.read_text(), where=known)
+        return read(Learned, known)
     found = _learned(sitter, open_store(logs), terms, seed, out)
     found = replace(found, facts={**found.facts, "curriculum": logs.name})
     write(known, to_json(found))
@@ -339,6 +342,14 @@ def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
     except KeyError as error:
         raise DataError(
             f"{test.code} was asked by another version: there is no {error}", fix="Run the exam again.", file=place
+        ) from error
+    except WorldlineError:
+        raise
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+        raise DataError(
+            f"what is stored of {test.code} cannot be graded ({error})",
+            fix="Restore it, or run the exam again.",
+            file=place,
         ) from error
 
 

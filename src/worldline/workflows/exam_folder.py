@@ -8,14 +8,14 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 import worldline
 from worldline.config import from_json
 from worldline.contracts.episode import Arrays
-from worldline.errors import DataError, InputError
+from worldline.errors import ConfigError, DataError, InputError
 from worldline.understanding.exam.contract import ExamTest, References
 from worldline.understanding.exam.examining import Examined, graded
 from worldline.understanding.exam.results import ExamResult, SeedGrade
@@ -24,6 +24,8 @@ from worldline.workflows.manifest import versions
 from worldline.workflows.sitters import Sitter
 
 RESULT, REPORT, BEGUN, SCENES = "exam.json", "report.html", "begun.json", "scenes.npz"
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ def goes_on(folder: Path, begun: Begun, sitter: Sitter, options: ExamOptions, re
     if resume and sitter.pays:
         raise InputError("An exam that is paid for goes on from its transcript: give it, and a new folder.")
     if resume and path.exists():
-        before = from_json(Begun, path.read_text(), where=path)
+        before = read(Begun, path)
         other = [name for name, value in vars(begun).items() if value != getattr(before, name)]
         if other == ["code"]:
             raise InputError(
@@ -130,7 +132,7 @@ def read_exam(folder: Path) -> Stored:
         raise InputError(
             f"{folder} holds no exam: there is no {RESULT}. Run one: worldline exam RECIPE --out {folder}."
         )
-    return from_json(Stored, path.read_text(), where=path)
+    return read(Stored, path)
 
 
 def keep_examined(place: Path, examined: Examined) -> None:
@@ -178,12 +180,21 @@ def write(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def read(cls: type[Value], path: Path) -> Value:
+    """The `cls` that was written to the file; raises `ConfigError` where it cannot be read."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. Restore it, or run the exam again.") from error
+    return from_json(cls, text, where=path)
+
+
 def kept(path: Path) -> dict[str, Any]:
     """Raises `DataError` where the file is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"the answers cannot be read ({error})", fix="Run the exam again.", file=path) from error
 
 
