@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -373,6 +374,21 @@ def test_a_training_that_answers_what_is_no_number_leaves_the_others_graded(
     assert "no finite number" in one.seeds[0].reason
 
 
+def test_a_training_that_breaks_leaves_the_others_graded(sit: Sit) -> None:
+    asked: list[int] = []
+
+    class Once(Steering):
+        def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+            asked.append(1)
+            if len(asked) == 2:
+                raise ValueError("planted")
+            return super().question(worlds, scenes)
+
+    (one,) = read_exam(sit("once", "linear", num_seeds=3, C9=Once())).result.tests
+    assert [seed.verdict for seed in one.seeds] == [Verdict.PASS, Verdict.ERROR, Verdict.PASS]
+    assert (one.verdict, one.seeds[1].reason) == (Verdict.ERROR, "ValueError: planted")
+
+
 def test_a_test_that_a_model_passes_which_must_fail_is_void_and_prints_no_grade(sit: Sit) -> None:
     (found,) = read_exam(sit("linear", "linear", C9=Steering(tempting=True))).result.tests
     assert found.verdict is Verdict.VOID
@@ -492,6 +508,23 @@ def test_what_was_half_written_when_an_exam_was_broken_off_is_made_again(sit: Si
     (folder / "answers" / "C9" / "answers-0.npz").rename(folder / "answers" / "C9" / "answers-0.partial.npz")
     again = read_exam(sit("half", "linear", resume=True, C9=Steering())).result.tests[0]
     assert replace(again, elapsed_s=0.0) == replace(before, elapsed_s=0.0)
+
+
+@pytest.mark.parametrize("name", ["answers/C9/answers-0.npz", "answers/C9/scenes.npz", "worlds/boat-0.json"])
+def test_what_is_damaged_is_made_again_when_an_exam_goes_on(sit: Sit, name: str) -> None:
+    folder = sit("damaged", "linear", C9=Steering())
+    before = read_exam(folder).result.tests[0]
+    (folder / name).write_bytes(b"PK")
+    again = read_exam(sit("damaged", "linear", resume=True, C9=Steering())).result.tests[0]
+    assert replace(again, elapsed_s=0.0) == replace(before, elapsed_s=0.0)
+    assert (folder / name).read_bytes() != b"PK"
+
+
+def test_a_world_that_is_gone_is_learned_again_when_an_exam_goes_on(sit: Sit) -> None:
+    folder = sit("gone", "linear", C9=Steering())
+    shutil.rmtree(folder / "worlds" / "boat-0")
+    (folder / "answers" / "C9" / "answers-0.npz").unlink()
+    assert verdicts(sit("gone", "linear", resume=True, C9=Steering())) == [Verdict.PASS]
 
 
 @pytest.mark.parametrize(

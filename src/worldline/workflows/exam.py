@@ -7,6 +7,7 @@ one that is complete with more trainings or tests.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -25,6 +26,7 @@ from worldline.contracts.schema import Kind
 from worldline.data.store import Store, open_store
 from worldline.errors import (
     CollapseError,
+    ConfigError,
     DataError,
     InputError,
     NoGoodAnswerError,
@@ -81,6 +83,8 @@ from worldline.worlds.bundled import save_world
 LOG_SEED: Final = 500_000
 """Added to the exam's seed for the logs, so that no scene begins as a logged episode did."""
 
+_logger = logging.getLogger(__name__)
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -101,7 +105,8 @@ def exam(
         folder: a new or empty one; gets logs, worlds, answers, `exam.json` and `report.html`.
         options: what is asked.
         resume: go on in a folder where an exam of this sitter was begun, with these tests and trainings. What was
-            recorded, learned and answered stays; a training that was under way begins anew.
+            recorded, learned and answered stays; a training that was under way begins anew, as do a world and answers
+            that are gone or damaged.
         command: that repeats it.
         stage: told about progress.
 
@@ -246,12 +251,21 @@ def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) ->
     """Saves the world, if it is not there, and what is to be known of it. In a process of its own."""
     out = world_of(folder, logs.name, seed)
     known = out.with_name(f"{out.name}.json")
-    if known.exists():
-        return read(Learned, known)
+    if (before := _before(known, out)) is not None:
+        return before
     found = _learned(sitter, open_store(logs), terms, seed, out)
     found = replace(found, facts={**found.facts, "curriculum": logs.name})
     write(known, to_json(found))
     return found
+
+
+def _before(known: Path, out: Path) -> Learned | None:
+    """What came of learning a world before; None where that cannot be read, or the world is gone."""
+    try:
+        found = read(Learned, known)
+    except ConfigError:
+        return None
+    return found if found.lost is not None or out.exists() else None
 
 
 def _learned(sitter: Sitter, store: Store, terms: Terms, seed: int, out: Path) -> Learned:
@@ -298,39 +312,54 @@ def _sit(
     stores = {one.name: open_store(logs_of(folder, one.name)) for one in test.curricula()}
     examined = examine(test, seed, {name: _episodes(store) for name, store in stores.items()})
     place = answers_of(folder, test.code)
-    if (place / SCENES).exists() and digest(kept(place / SCENES)) != digest(examined.scenes):
+    asked = _kept(place / SCENES)
+    if place.exists() and (asked is None or digest(asked) != digest(examined.scenes)):
         shutil.rmtree(place)  # answers to other scenes
     keep_examined(place, examined)
     answers: dict[int, Arrays | SeedGrade] = {}
     for training in trainings:
-        path = place / f"answers-{training}.npz"
-        if path.exists():
-            answers[training] = kept(path)
-            continue
-        answers[training] = given = lacking.get(training) or _answers(sitter, test, training, examined.scenes, folder)
-        if not isinstance(given, SeedGrade):
-            keep(path, given)
+        before = _kept(place / f"answers-{training}.npz")
+        answers[training] = before or lacking.get(training) or _answers(sitter, test, training, examined.scenes, folder)
     return without_draws(result(test, examined, answers, time.monotonic() - begin))
 
 
-def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
-    """What the worlds of a training say, or why they do not."""
+def _kept(path: Path) -> Arrays | None:
+    """What was kept; None where that is missing or damaged, and so has to be made again."""
     try:
-        worlds = {}
-        for one in test.curricula():
-            store = open_store(logs_of(folder, one.name))
-            worlds[one.name] = world = sitter.open(world_of(folder, one.name, training), store)
-            if apart := clashes(store.schema, world.describe().schema, one.asked):
-                raise UnsupportedError(f"what was opened is no world of {one.name}: {'; '.join(apart)}.")
-        return test.ask(worlds, scenes)
+        return kept(path)
+    except DataError:
+        return None
+
+
+def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
+    """What the worlds of a training say, which is kept, or why they do not."""
+    try:
+        given = _asked(sitter, test, training, scenes, folder)
+        keep(answers_of(folder, test.code) / f"answers-{training}.npz", given)
+        return given
     except UnreadableError as error:
         return SeedGrade(seed=training, verdict=Verdict.UNREADABLE, grade=None, reason=str(error))
     except UnsupportedError as error:
         return SeedGrade(seed=training, verdict=Verdict.UNSUPPORTED, grade=None, reason=str(error))
-    except NoGoodAnswerError as error:  # of this training alone
+    except NoGoodAnswerError as error:
         return SeedGrade(seed=training, verdict=Verdict.ERROR, grade=None, reason=str(error))
     except UnavailableError as error:
         return SeedGrade(seed=training, verdict=Verdict.NOT_MEASURED, grade=None, reason=str(error))
+    except Exception as error:  # whatever broke, it broke in this training alone
+        _logger.debug("asking %s of training %d broke", test.code, training, exc_info=True)
+        reason = f"{type(error).__name__}: {error}"
+        return SeedGrade(seed=training, verdict=Verdict.ERROR, grade=None, reason=reason)
+
+
+def _asked(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays:
+    """What the worlds of a training say."""
+    worlds = {}
+    for one in test.curricula():
+        store = open_store(logs_of(folder, one.name))
+        worlds[one.name] = world = sitter.open(world_of(folder, one.name, training), store)
+        if apart := clashes(store.schema, world.describe().schema, one.asked):
+            raise UnsupportedError(f"what was opened is no world of {one.name}: {'; '.join(apart)}.")
+    return test.ask(worlds, scenes)
 
 
 def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
