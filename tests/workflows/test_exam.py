@@ -424,6 +424,15 @@ def test_exams_of_other_scenes_are_not_compared(sit: Sit) -> None:
         compare(ours, theirs)
 
 
+def test_an_exam_of_pictures_is_not_compared_with_one_of_vectors(sit: Sit) -> None:
+    folder = sit("vectors", "linear", C9=Steering())
+    pictures = shutil.copytree(folder, folder.with_name("pictures"))
+    told = (folder / "exam.json").read_text()
+    (pictures / "exam.json").write_text(told.replace('"pixels": false', '"pixels": true'))
+    with pytest.raises(InputError, match=r"vectors saw vectors and those of .*pictures pictures, .*both in pictures"):
+        compare(folder, pictures)
+
+
 def test_a_folder_that_holds_something_is_left_alone(sit: Sit, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")

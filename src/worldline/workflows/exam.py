@@ -170,8 +170,15 @@ def compare(ours: Path, theirs: Path, trainings: Pair | None = None) -> Comparis
         trainings: one of ours and one of theirs; None for all that both have, each with its like.
 
     Raises:
-        InputError: a folder holds no exam, no test or training is in both, or they were asked about other scenes.
+        InputError: a folder holds no exam, no test or training is in both, they were asked about other scenes, or
+            one saw vectors and the other pictures.
     """
+    seen = ["pictures" if read_exam(folder).options.pixels else "vectors" for folder in (ours, theirs)]
+    if seen[0] != seen[1]:
+        raise InputError(
+            f"the worlds of {ours} saw {seen[0]} and those of {theirs} {seen[1]}, so the difference would not be the "
+            "sitters'. Run both in vectors or both in pictures."
+        )
     left, right = ({one.code: one for one in regrade(folder)} for folder in (ours, theirs))
     return compared(left, right, trainings)
 
