@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,19 @@ def test_short_episodes_are_left_out_and_two_are_needed(episodes: list[Episode])
         cut(episodes, context=2, horizon=12, per_episode=1)
     with pytest.raises(InputError, match="at least 1"):
         cut(episodes, context=0, horizon=3, per_episode=1)
+
+
+@pytest.mark.parametrize("first", ["a gap", "no gap"])
+def test_episodes_with_and_without_gaps_mix_in_any_order(episodes: list[Episode], first: str) -> None:
+    """A store gives a mask only to an episode that has a gap."""
+    mask = np.arange(episodes[0].num_steps + 1) < 2
+    some = [replace(episodes[0], observed={"place": mask}), episodes[1]]
+    cases = cut(some if first == "a gap" else some[::-1], context=3, horizon=4, per_episode=1)
+    gap = cases.episode == (0 if first == "a gap" else 1)
+    assert not cases.known["place"][gap].any()
+    assert cases.known["place"][~gap].all()
+    np.testing.assert_array_equal(cases.history.observed["place"][gap], [[True, True, False]])
+    assert cases.history.observed["place"][~gap].all()
 
 
 def test_batches_change_nothing(

@@ -60,13 +60,13 @@ def cut(episodes: Sequence[Episode], *, context: int, horizon: int, per_episode:
     histories = [long[e].history(at, context) for e, at in places]
     futures = [(long[e], slice(at, at + horizon), slice(at + 1, at + 1 + horizon)) for e, at in places]
     truth = _stack([{k: v[after] for k, v in one.observations.items()} for one, _, after in futures])
-    observed = _stack([{k: v[after] for k, v in one.observed.items()} for one, _, after in futures])
+    observed = _masks([{k: v[after] for k, v in one.observed.items()} for one, _, after in futures], horizon)
     return Cases(
         history=History(
             observations=_stack([h.observations for h in histories]),
             actions=_stack([h.actions for h in histories]),
             exogenous=_stack([h.exogenous for h in histories]),
-            observed=_stack([h.observed for h in histories]),
+            observed=_masks([h.observed for h in histories], context),
         ),
         actions=_stack([{k: v[during] for k, v in one.actions.items()} for one, during, _ in futures]),
         exogenous=_stack([{k: v[during] for k, v in one.exogenous.items()} for one, during, _ in futures]),
@@ -91,6 +91,12 @@ def spread(num_steps: int, context: int, horizon: int, count: int) -> list[int]:
 def _stack(parts: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
     """Per signal, the parts along a new first axis."""
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def _masks(parts: Sequence[Arrays], length: int) -> dict[str, NDArray[np.generic]]:
+    """Per signal that any part has a mask of, the masks along a new first axis; a part without one is all observed."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: np.stack([part.get(name, np.ones(length, np.bool_)) for part in parts]) for name in names}
 
 
 def forecasts(world: World, cases: Cases, actions: Arrays, *, level: float) -> dict[str, Forecast]:
