@@ -19,7 +19,7 @@ from worldline.errors import DataError
 from worldline.planners.cem import CrossEntropy
 from worldline.understanding.exam.bank import as_world
 from worldline.workflows.audit import audit
-from worldline.workflows.held_out import chosen, fingerprints, read_episodes
+from worldline.workflows.held_out import Seen, chosen, fingerprints, read_episodes
 from worldline.worlds.bundled import save_world
 from worldline.worlds.local import LocalWorld
 
@@ -108,3 +108,25 @@ def test_without_a_trained_episode_among_the_logs_a_third_serves_the_fits(tmp_pa
     seen = list(read_episodes(learned_from(write(tmp_path / "others", count=3)).describe(), logs, ""))
     graded, fitted = chosen(seen, need=3, most=9, seed=0)
     assert [len(graded), len(fitted)] == [6, 3]
+
+
+def logged(count: int, part: str = "") -> list[Seen]:
+    return [Seen(episode=one, flag=None, part=part) for one in carts(0, count)]
+
+
+def test_of_many_episodes_a_draw_is_graded_in_the_order_of_the_logs() -> None:
+    """Not the first ones: logs are in the order of time, and what they are of may have changed."""
+    seen = [*logged(30), *logged(20, "train")]
+    graded, _ = chosen(seen, need=3, most=10, seed=0)
+    places = [seen.index(one) for one in graded]
+    assert len(places) == 10
+    assert places == sorted(places) != list(range(10))
+    assert graded == chosen(seen, need=3, most=10, seed=0)[0]
+    assert graded != chosen(seen, need=3, most=10, seed=1)[0]
+
+
+def test_few_trained_episodes_among_the_logs_are_not_all_that_the_fits_get() -> None:
+    graded, fitted = chosen([*logged(9), *logged(1, "train")], need=3, most=9, seed=0)
+    assert [len(graded), len(fitted)] == [6, 4]
+    graded, fitted = chosen([*logged(9), *logged(3, "train")], need=3, most=9, seed=0)
+    assert [len(graded), len(fitted)] == [9, 3]

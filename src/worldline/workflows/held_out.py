@@ -202,24 +202,27 @@ def chosen(seen: Sequence[Seen], *, need: int, most: int, seed: int) -> tuple[li
     """Which episodes are graded, and which the comparisons are fitted on.
 
     Of what the world was learned with, episodes that were held out may be graded, and those that it was trained on
-    serve the fits. Where none of these is among the logs a third, at random, does, so that nothing is graded on what
-    it was fitted to.
+    serve the fits. Where the logs hold none of the latter, or less than a third of the steps of the others, a third of
+    the others, at random, serves too, so that nothing is graded on what it was fitted to.
 
     Args:
         seen: all episodes.
         need: steps that a graded one has to have.
-        most: graded episodes at most.
+        most: graded episodes at most; of more a draw is taken, in the order of the logs.
         seed: of the draw.
 
     Raises:
         DataError: there are fewer than two to grade, or none to fit on.
     """
     graded, fitted = ([one for one in seen if (one.part == "train") is trained] for trained in (False, True))
-    if not fitted:
-        order = np.random.default_rng([seed, 23]).permutation(len(seen))
-        cut = max(1, len(seen) // 3)
-        fitted, graded = [seen[k] for k in sorted(order[:cut])], [seen[k] for k in sorted(order[cut:])]
-    long = [one for one in graded if one.episode.num_steps >= need][:most]
+    if 3 * _steps(fitted) < _steps(graded):
+        order = np.random.default_rng([seed, 23]).permutation(len(graded))
+        cut = len(graded) // 3 if fitted else max(1, len(graded) // 3)
+        fitted = [*fitted, *(graded[k] for k in sorted(order[:cut]))]
+        graded = [graded[k] for k in sorted(order[cut:])]
+    long = [one for one in graded if one.episode.num_steps >= need]
+    drawn = np.random.default_rng([seed, 29]).permutation(len(long))[:most]
+    long = [long[k] for k in sorted(drawn)]
     if len(long) < 2 or not fitted:
         raise DataError(
             f"{len(long)} of {len(graded)} episodes that the world has not seen have the {need} steps that are needed, "
@@ -227,3 +230,7 @@ def chosen(seen: Sequence[Seen], *, need: int, most: int, seed: int) -> tuple[li
             fix="Give more or longer episodes.",
         )
     return long, fitted
+
+
+def _steps(seen: Sequence[Seen]) -> int:
+    return sum(one.episode.num_steps for one in seen)
