@@ -13,6 +13,7 @@ from tests.understanding.audit.carts import SCHEMA, Cart, carts, write
 
 from worldline.config import to_json
 from worldline.contracts.engine import Card
+from worldline.contracts.schema import Kind, Role, Signal
 from worldline.data.store import Store, open_store
 from worldline.engines.trivial import Persistence
 from worldline.errors import DataError
@@ -130,3 +131,14 @@ def test_few_trained_episodes_among_the_logs_are_not_all_that_the_fits_get() -> 
     assert [len(graded), len(fitted)] == [6, 4]
     graded, fitted = chosen([*logged(9), *logged(3, "train")], need=3, most=9, seed=0)
     assert [len(graded), len(fitted)] == [9, 3]
+
+
+def test_a_step_whose_flag_was_not_observed_is_not_randomised(tmp_path: Path) -> None:
+    flag = Signal(name="randomised", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
+    store = Store.create(tmp_path / "logs", replace(SCHEMA, signals=(*SCHEMA.signals, flag)))
+    (one,) = carts(0, 1)
+    observations = {**one.observations, "randomised": np.ones((31, 1), np.float32)}
+    store.append(replace(one, observations=observations, observed={"randomised": np.arange(31) >= 10}))
+    (seen,) = read_episodes(Cart().describe(), tmp_path / "logs", "")
+    assert seen.flag is not None
+    assert seen.flag.tolist() == [0.0] * 10 + [1.0] * 20

@@ -189,12 +189,13 @@ def _seen(episode: Episode, schema: Schema, part: str) -> Seen:
 
 
 def _flag(episode: Episode) -> NDArray[np.floating] | None:
-    """What the logs say of randomised steps."""
+    """What the logs say of randomised steps; 0 where the value is missing."""
     for arrays in (episode.exogenous, episode.actions, episode.observations):
         for name in FLAGS:
             if name in arrays:
-                values = arrays[name].reshape(len(arrays[name]), -1)[: episode.num_steps, 0]
-                return values.astype(float)
+                values = arrays[name].reshape(len(arrays[name]), -1)[: episode.num_steps, 0].astype(float)
+                known = episode.observed.get(name, np.ones(len(values), np.bool_))[: episode.num_steps]
+                return np.where(known & ~np.isnan(values), values, 0.0)
     return None
 
 
