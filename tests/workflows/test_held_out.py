@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from tests.understanding.audit.carts import SCHEMA, Cart, carts, write
 
 from worldline.config import to_json
 from worldline.contracts.engine import Card
+from worldline.contracts.episode import Episode
 from worldline.contracts.schema import Kind, Role, Signal
 from worldline.data.store import Store, open_store
 from worldline.engines.trivial import Persistence
-from worldline.errors import DataError
+from worldline.errors import BundleError, DataError
 from worldline.planners.cem import CrossEntropy
 from worldline.understanding.exam.bank import as_world
 from worldline.workflows.audit import audit
@@ -44,6 +45,14 @@ def bundle(folder: Path, run: Mapping[str, Any] | None) -> str:
     return str(folder)
 
 
+def files(folder: Path, episodes: Sequence[Episode]) -> Path:
+    folder.mkdir()
+    (folder / "schema.json").write_text(to_json(SCHEMA))
+    for number, one in enumerate(episodes):
+        np.savez(folder / f"{number}.npz", **one.observations, **one.actions)
+    return folder
+
+
 def test_of_the_store_that_a_world_was_learned_from_each_episode_has_its_part(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", count=6)
     split = {"rule": "at random", "train": [0, 1, 2], "validation": [3], "calibration": [4], "held_out": [5]}
@@ -58,6 +67,23 @@ def test_a_bundle_that_does_not_tell_what_was_held_out_is_refused(
     logs, opened_from = write(tmp_path / "logs", count=6), bundle(tmp_path / "world", run)
     with pytest.raises(DataError, match="does not tell which of the episodes were held out"):
         list(read_episodes(learned_from(logs).describe(), logs, opened_from))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"split": [1, 2]},
+        {"split": {"train": ["x"]}},
+        {"split": {"train": [-1]}},
+        {"data": [1]},
+        {"data": {"fingerprints": None}},
+        {"data": {"fingerprints": [1]}},
+    ],
+)
+def test_a_run_of_an_odd_shape_is_refused(tmp_path: Path, run: Mapping[str, Any]) -> None:
+    logs, opened_from = write(tmp_path / "logs", count=2), bundle(tmp_path / "world", run)
+    with pytest.raises(BundleError, match=r"run\.json: the split or the fingerprints .* Fetch the bundle again"):
+        list(read_episodes(Cart().describe(), logs, opened_from))
 
 
 def test_a_served_world_is_not_graded_on_its_training_episodes(tmp_path: Path) -> None:
@@ -93,10 +119,7 @@ def test_episodes_that_a_world_was_learned_with_are_known_in_other_logs_too(tmp_
         for one in episodes:
             store.append(one)
     else:
-        logs.mkdir()
-        (logs / "schema.json").write_text(to_json(SCHEMA))
-        for number, one in enumerate(episodes):
-            np.savez(logs / f"{number}.npz", **one.observations, **one.actions)
+        files(logs, episodes)
     seen = list(read_episodes(learned_from(tmp_path / "logs").describe(), logs, opened_from))
     assert [one.part for one in seen] == ["", "", "held_out", "train", "train", "train", "held_out"]
     graded, fitted = chosen(seen, need=3, most=9, seed=0)

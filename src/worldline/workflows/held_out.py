@@ -19,7 +19,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import arrays_of
 from worldline.data.opening import open_logs
 from worldline.data.store import Store, is_store, open_store
-from worldline.errors import DataError, UnreadableError
+from worldline.errors import BundleError, DataError, UnreadableError
 from worldline.understanding.audit.rows import FLAGS
 
 KEPT: Final = ("", "train", "held_out")
@@ -53,6 +53,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
     Raises:
         UnreadableError: the logs lack a signal of the world, or hold it in another shape.
         DataError: the logs cannot be read; or the world was learned from them, and nothing tells what was held out.
+        BundleError: the bundle's run.json is not as `worldline learn` writes it.
     """
     if is_store(logs):
         store = open_store(logs)
@@ -136,12 +137,43 @@ def _split(run: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _run(opened_from: str) -> Mapping[str, Any]:
-    """How the world was learned, as the folder of a bundle tells; empty where it is none or does not."""
+    """How the world was learned, as the folder of a bundle tells; empty where it is none or does not.
+
+    Raises:
+        BundleError: what it tells has not the shape of a run manifest.
+    """
     if not opened_from or not Path(opened_from).is_dir():  # an empty path would be the working directory
         return {}
     bundle = read_bundle(Path(opened_from))
-    found: Mapping[str, Any] = json.loads(bundle.text("run.json")) if "run.json" in bundle.files else {}
-    return found
+    if "run.json" not in bundle.files:
+        return {}
+    text = bundle.text("run.json")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not _tells(found):
+        raise BundleError(
+            f"{bundle.folder / 'run.json'}: the split or the fingerprints in it are not as `worldline learn` writes "
+            "them: nothing tells what the world was learned from. Fetch the bundle again, or learn the world anew."
+        )
+    return dict(found)
+
+
+def _tells(run: object) -> bool:
+    """Whether a split and fingerprints, where a run has them, are numbers of episodes and texts."""
+    if not isinstance(run, dict):
+        return False
+    split, data = run.get("split", {}), run.get("data", {})
+    if not isinstance(split, dict) or not isinstance(data, dict):
+        return False
+    numbers = [number for part in split.values() if isinstance(part, list) for number in part]
+    found = data.get("fingerprints", [])
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and isinstance(found, list)
+        and all(isinstance(one, str) for one in found)
+    )
 
 
 def check_signals(given: Schema, due: Schema, logs: Path) -> None:
