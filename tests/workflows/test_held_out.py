@@ -165,3 +165,25 @@ def test_a_step_whose_flag_was_not_observed_is_not_randomised(tmp_path: Path) ->
     (seen,) = read_episodes(Cart().describe(), tmp_path / "logs", "")
     assert seen.flag is not None
     assert seen.flag.tolist() == [0.0] * 10 + [1.0] * 20
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"push": np.zeros((27, 1), np.float32)}, r"1\.npz, episode 1, signal 'place': 31 rows where 28 are needed"),
+        ({"place": np.full((31, 1), np.nan, np.float32)}, r"1\.npz, episode 1, signal 'place', step 0: the value is"),
+        (None, r"1\.npz, episode 1: .*"),
+    ],
+)
+def test_logs_that_are_no_store_are_checked_as_an_import_does(
+    tmp_path: Path, wrong: Mapping[str, Any] | None, told: str
+) -> None:
+    """Nor is a file that cannot be read passed over in silence."""
+    logs = files(tmp_path / "logs", carts(0, 3))
+    if wrong is None:
+        (logs / "1.npz").write_bytes(b"PK")
+    else:
+        (one,) = carts(1, 1)
+        np.savez(logs / "1.npz", **{**one.observations, **one.actions, **wrong})
+    with pytest.raises(DataError, match=f"{told}.* Or import the logs with --keep-going"):
+        list(read_episodes(Cart().describe(), logs, ""))

@@ -16,7 +16,8 @@ from worldline.bundle import read_bundle
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Arrays, Episode
 from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.data.checks import arrays_of
+from worldline.data.checks import arrays_of, check_episode, raise_errors
+from worldline.data.logs import Logs
 from worldline.data.opening import open_logs
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import BundleError, DataError, UnreadableError
@@ -24,6 +25,8 @@ from worldline.understanding.audit.rows import FLAGS
 
 KEPT: Final = ("", "train", "held_out")
 """Parts that an audit has a use for: what calibrated a world tells nothing more of its bands."""
+
+LEAVE_OUT: Final = "Or import the logs with --keep-going, which leaves such episodes out, and give the store."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +55,8 @@ def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
 
     Raises:
         UnreadableError: the logs lack a signal of the world, or hold it in another shape.
-        DataError: the logs cannot be read; or the world was learned from them, and nothing tells what was held out.
+        DataError: the logs cannot be read, or not every episode is as their schema says; or the world was learned from
+            them, and nothing tells what was held out.
         BundleError: the bundle's run.json is not as `worldline learn` writes it.
     """
     if is_store(logs):
@@ -66,14 +70,26 @@ def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
         return
     found, known = open_logs(logs), _known(_run(opened_from))
     check_signals(found.schema, card.schema, logs)
-    for logged in found.read():
+    for episode in _sound(found):
+        numbers = {signal.name: arrays_of(episode, signal.role)[signal.name] for signal in _numbers(card.schema)}
+        part = known.get(_digest(numbers), "") if known else ""
+        if part in KEPT:
+            yield _seen(episode, card.schema, part)
+
+
+def _sound(logs: Logs) -> Iterator[Episode]:
+    """The episodes, each after the checks of an import; one that cannot be used is never passed over.
+
+    Raises:
+        DataError: says which file, and what is wrong in it.
+    """
+    for logged in logs.read():
+        problems = list(logged.findings)
         if logged.episode is not None:
-            numbers = {
-                signal.name: arrays_of(logged.episode, signal.role)[signal.name] for signal in _numbers(card.schema)
-            }
-            part = known.get(_digest(numbers), "") if known else ""
-            if part in KEPT:
-                yield _seen(logged.episode, card.schema, part)
+            problems += check_episode(logged.episode, logs.schema, file=logged.file, number=logged.number)
+        raise_errors(replace(one, fix=f"{one.fix} {LEAVE_OUT}") for one in problems)
+        if logged.episode is not None:
+            yield logged.episode
 
 
 def fingerprints(store: Store, schema: Schema) -> list[str]:
