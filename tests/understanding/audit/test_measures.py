@@ -39,6 +39,24 @@ def test_a_peek_is_found_and_rounding_is_not(peeks: float, leaks: bool) -> None:
     assert found.num_checked > 0
 
 
+@pytest.mark.parametrize(("peeks", "leaks"), [(0.0, False), (0.1, True)])
+def test_no_offset_hides_a_peek(peeks: float, leaks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pressure in Pa is about 1e5, whatever moves it; one that never moves beside it changes nothing."""
+    said = measures._predict
+
+    def lifted(*args: Any) -> Any:
+        found = said(*args)
+        return replace(found, signals={name: _lifted(one) for name, one in found.signals.items()})
+
+    monkeypatch.setattr(measures, "_predict", lifted)
+    assert leak_check(world(Cart(peeks=peeks)), CASES).leaks is leaks
+
+
+def _lifted(one: Forecast) -> Forecast:
+    mean = one.mean + np.float32(1e5)
+    return replace(one, mean=np.concatenate([mean, 1e9 + 0 * mean], -1), low=None, high=None)
+
+
 def test_a_prediction_that_is_lost_to_a_later_action_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, said = list[Any](), measures._predict
 

@@ -21,7 +21,9 @@ from worldline.understanding.diagnostics import Diagnostics
 from worldline.understanding.statistics import from_mean
 
 EXACT: Final = 1e-5
-"""Relative difference that is rounding."""
+"""Share of a deviation that is rounding."""
+ROUNDING: Final = 8 * float(np.finfo(np.float32).eps)
+"""What arithmetic in float32 may change, relative to the largest value."""
 NUM_LEAK: Final = 32
 GATE: Final = 0.05
 """Of a signal's variance: an error below it is nothing to beat; it must only not be exceeded by as much."""
@@ -36,6 +38,8 @@ BLIND: Final = "action_blind"
 def leak_check(world: World, cases: Cases) -> LeakCheck:
     """Whether predictions up to a step change with the actions after it, for some steps of the horizon.
 
+    A change counts as the share of the deviation over windows that it makes, so that no offset hides it.
+
     Args:
         world: under audit.
         cases: at least two windows; the first 32 are taken.
@@ -48,10 +52,7 @@ def leak_check(world: World, cases: Cases) -> LeakCheck:
         other = _predict(world, few, {k: _otherwise(v, step) for k, v in few.actions.items()})
         for name, one in base.signals.items():
             for before, after in _told(one, other.signals[name]):
-                early, late = (part[:, :step].astype(float) for part in (before, after))
-                scale = float(np.abs(early[np.isfinite(early)]).max(initial=0.0)) or 1.0
-                same = (early == late) | (np.isnan(early) & np.isnan(late))
-                apart = np.nan_to_num(np.abs(np.where(same, 0.0, late - early)), nan=np.inf) / scale
+                apart = _apart(before[:, :step].astype(float), after[:, :step].astype(float))
                 count += apart.size
                 if float(apart.max()) > worst:
                     worst, where = float(apart.max()), name
@@ -62,6 +63,23 @@ def _told(one: Forecast, other: Forecast) -> list[tuple[NDArray[np.generic], NDA
     """Means and edges of two forecasts, in pairs."""
     pairs = [(one.mean, other.mean), (one.low, other.low), (one.high, other.high)]
     return [(before, after) for before, after in pairs if before is not None and after is not None]
+
+
+def _apart(early: NDArray[np.floating], late: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Differences of [W, T, *shape] over the deviation of `early` over windows; 0 where they are rounding.
+
+    Each component of a vector has its own deviation. Where that is 0 the largest value stands for it.
+    """
+    told = np.ma.masked_invalid(early)
+    axes = (0, 1) if early.ndim == 3 else None
+    size = np.abs(told).max(axes)
+    deviation = np.sqrt(told.var(0).mean(0 if early.ndim == 3 else None))
+    size, deviation = (np.ma.filled(one, 0.0) for one in (size, deviation))
+    scale = np.where(deviation > ROUNDING * size, deviation, np.where(size > 0, size, 1.0))
+    same = (early == late) | (np.isnan(early) & np.isnan(late))
+    apart = np.abs(np.subtract(late, early, where=~same, out=np.zeros_like(early)))
+    apart = np.nan_to_num(apart, nan=np.inf, posinf=np.inf)
+    return np.where(apart > ROUNDING * size, apart, 0.0) / scale
 
 
 def _otherwise(values: NDArray[np.generic], step: int) -> NDArray[np.generic]:
