@@ -34,6 +34,8 @@ from worldline.workflows.sitters import RecipeSitter, TrivialSitter
 from worldline.worlds.local import LocalWorld
 
 STEPS = 4
+NO_ZIP = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (0,), }".ljust(117) + b"\n"
+"""A file of one array, as np.save writes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -588,7 +590,7 @@ def test_what_cannot_be_learned_is_not_tried_again(sit: Sit, monkeypatch: pytest
     assert len(tried) == 1
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK", None])
+@pytest.mark.parametrize("damage", [b"", b"PK", NO_ZIP, None])
 def test_damaged_answers_are_named(sit: Sit, damage: bytes | None) -> None:
     folder = sit("damaged", "linear", C9=Steering())
     path = folder / "answers" / "C9" / "answers-0.npz"
