@@ -182,11 +182,13 @@ def write(path: Path, text: str) -> None:
 
 def read(cls: type[Value], path: Path) -> Value:
     """The `cls` that was written to the file; raises `ConfigError` where it cannot be read."""
+    fix = "Restore it, or run the exam again."
     try:
-        text = path.read_bytes()
+        return from_json(cls, path.read_bytes(), where=path)
+    except ConfigError as error:
+        raise ConfigError(f"{error} {fix}") from error
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}. Restore it, or run the exam again.") from error
-    return from_json(cls, text, where=path)
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. {fix}") from error
 
 
 def kept(path: Path) -> dict[str, Any]:
