@@ -91,6 +91,34 @@ def test_the_placebo_hears_actions_that_were_logged_late() -> None:
     assert placebo(Cart(), late).found
 
 
+def slow(errors: np.ndarray, kept: slice) -> np.ndarray:
+    """With an error more, which is known of these rows alone."""
+    sensor = np.full(len(errors), np.nan)
+    sensor[kept] = errors[kept, 0]
+    return np.concatenate([errors, sensor[:, None]], 1)
+
+
+def test_sensors_that_are_never_read_together_hide_nothing() -> None:
+    episodes = carts(0, 60, hidden=0.7)
+    left = innovations(rows(episodes), seed=0)
+    errors, episode, step = one_step_errors(world(Cart()), episodes, SCHEMA.observations, context=3, per_episode=40)
+    apart = slow(slow(errors, slice(0, None, 4)), slice(2, None, 4))
+    alone = placebos(left, errors, episode, step, (["push"], ["place"]))
+    found = placebos(left, apart, episode, step, (["push"], ["place", "one", "other"]))
+    assert [one.signal for one in found] == ["place", "one", "other"]
+    assert found[0].found
+    assert found[0].value == alone[0].value
+
+
+@pytest.mark.parametrize("kept", [slice(0, 19), slice(0, 19 * 20)], ids=["19 errors", "19 episodes"])
+def test_of_too_few_errors_there_is_no_placebo(kept: slice) -> None:
+    episodes = carts(0, 40)
+    left = innovations(rows(episodes), seed=0)
+    errors, episode, step = one_step_errors(world(Cart()), episodes, SCHEMA.observations, context=3, per_episode=20)
+    found = placebos(left, slow(errors, kept), episode, step, (["push"], ["place", "sensor"]))
+    assert [one.signal for one in found] == ["place"]
+
+
 def of_noise(draw: np.random.Generator, lengths: list[int], memory: float) -> tuple[Placebo, ...]:
     """Placebos of 5 errors and 4 actions that have nothing to do with each other, each with a memory of its own."""
 

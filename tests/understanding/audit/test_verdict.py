@@ -58,6 +58,12 @@ def test_bands_count_by_what_they_hold_whoever_is_to_blame(count: int, verdict: 
     assert any(said in text for text in (*found.reasons, *found.limits))
 
 
+def test_what_was_not_checked_is_a_limit() -> None:
+    found = advised(lambda found: replace(found, unchecked=("Not checked.",)))
+    assert found.advice is Advice.LIMITS
+    assert found.limits == ("Not checked.",)
+
+
 @pytest.mark.parametrize("constant", [True, False])
 def test_twins_tell_nothing_of_an_action_that_none_of_their_branches_changes(constant: bool) -> None:
     def change(found: Measured) -> Measured:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from worldline.contracts.episode import Episode
+from worldline.contracts.evaluation import Verdict
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import World
 from worldline.data.quality.coverage import survey
@@ -25,7 +26,7 @@ from worldline.understanding.audit.effects import (
     log_effects,
     world_effects,
 )
-from worldline.understanding.audit.evidence import Effect, Excitation, Measured, Placebo
+from worldline.understanding.audit.evidence import Effect, Excitation, Measured, Placebo, TwinTest
 from worldline.understanding.audit.excitation import FEWEST_RANDOMISED, excitations, innovations, placebos
 from worldline.understanding.audit.measures import (
     joint_coverage,
@@ -41,6 +42,7 @@ from worldline.understanding.cases import Cases, cut
 from worldline.understanding.diagnostics import diagnose
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.statistics import Floats, from_mean
+from worldline.understanding.wording import label, listing
 
 PER_EPISODE: Final = 4
 NUM_ERRORS: Final = 4000
@@ -106,6 +108,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     often = replace(numbers, signals=tuple(one for one in numbers.signals if one.name not in rare))
     rows = rows_of([without(one, rare) for one in tracks], material.flags[: len(tracks)])
     history = _history(world, material, rows, signals, seed)
+    twins = _twins(world, material, source, seed)
     return Measured(
         diagnostics=found,
         trusted=trusted_horizons(found, {s.name: _spread(cases, s) for s in signals}),
@@ -119,18 +122,9 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         data=survey(tracks, numbers, seed),
         effects=_effects(world, often, cases, rows, signals, history, material.horizon, seed),
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
-        twins=()
-        if source is None
-        else twin_tests(
-            world,
-            source,
-            [*material.graded, *material.fitted],
-            context=material.context,
-            horizon=min(material.horizon, 20),
-            lags=_lags(min(material.horizon, 20)),
-            seed=seed,
-        ),
+        twins=twins,
         units=_units(schema),
+        unchecked=tuple(_unasked(signals, history[1], twins)),
     )
 
 
@@ -143,6 +137,21 @@ def comparisons(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]
         with suppress(DataError):
             found[name] = as_world(family.fit(episodes, schema, context=LAGS))
     return found
+
+
+def _twins(world: World, material: Material, source: TwinSource | None, seed: int) -> tuple[TwinTest, ...]:
+    if source is None:
+        return ()
+    horizon = min(material.horizon, 20)
+    return twin_tests(
+        world,
+        source,
+        [*material.graded, *material.fitted],
+        context=material.context,
+        horizon=horizon,
+        lags=_lags(horizon),
+        seed=seed,
+    )
 
 
 def _enough(material: Material) -> list[Episode]:
@@ -207,6 +216,20 @@ def _spread(cases: Cases, signal: Signal) -> float:
     known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
     found = float(np.sqrt(from_mean(known, signal).var(0).mean())) if len(known) else 0.0
     return found if found > STILL * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
+
+
+def _unasked(signals: Sequence[Signal], found: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:
+    """Of which signals no placebo could be taken; none where twins tell cause and effect."""
+    if any(one.name == "C1" and one.verdict is Verdict.PASS for one in twins):
+        return []
+    asked = {one.signal for one in found}
+    lacking = [label(one.name) for one in signals if asked.isdisjoint(names_of(one))]
+    if not lacking:
+        return []
+    return [
+        f"Whether something hidden drives both the actions and {listing(lacking)} was not checked: the error is known "
+        "of too few steps or episodes."
+    ]
 
 
 def _units(schema: Schema) -> Mapping[str, str]:

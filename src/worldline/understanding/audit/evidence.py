@@ -195,7 +195,7 @@ class Measured:
         diagnostics: errors, skills, gaps and bands on the graded episodes.
         trusted: per signal.
         excitation: per component of the actions.
-        placebo: per component of the actions and of the signals.
+        placebo: per component of the actions and of the signals, of which enough errors are known.
         leak: see `LeakCheck`.
         coverage: joint coverage of each signal; empty where there are no bands.
         rank: see `Rank`.
@@ -204,6 +204,7 @@ class Measured:
         randomised: share of the steps that the logs flag as randomised; None where there is no flag.
         twins: tests against twins; empty without a resettable environment.
         units: of every component of actions and signals.
+        unchecked: what could not be measured and why, each a sentence and a limit.
     """
 
     diagnostics: Diagnostics
@@ -218,6 +219,7 @@ class Measured:
     randomised: float | None
     twins: tuple[TwinTest, ...]
     units: Mapping[str, str]
+    unchecked: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

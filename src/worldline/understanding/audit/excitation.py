@@ -42,6 +42,8 @@ ALPHA: Final = 0.01
 """Chance of any false finding among all pairs."""
 FEWEST_EPISODES: Final = 20
 """Below it no placebo finding is sure: the spread of so few episodes tells too little of what is rare."""
+FEWEST_PAIRS: Final = 20
+"""Errors of a signal, each with the action after it, below which they are not looked at."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,7 +150,9 @@ def placebos(
     step: Int[np.ndarray, "k"],
     names: tuple[Sequence[str], Sequence[str]],
 ) -> tuple[Placebo, ...]:
-    """Correlations of the error of observation t with the action taken there, t.
+    """Correlations of the error of observation t with the action taken there, t, each over what is known of its signal.
+
+    A signal is left out of whose errors too few are known, or those of few episodes where there are others.
 
     Args:
         found: from `innovations`.
@@ -159,32 +163,44 @@ def placebos(
     """
     rows = found.rows
     place = {key: k for k, key in enumerate(zip(rows.episode.tolist(), rows.step.tolist(), strict=True))}
-    known = np.isfinite(errors).all(1)
-    pairs = [
-        (k, place[key])
-        for k, key in enumerate(zip(episode.tolist(), step.tolist(), strict=True))
-        if key in place and known[k]
+    keys = enumerate(zip(episode.tolist(), step.tolist(), strict=True))
+    mine, theirs = np.array([(k, place[key]) for k, key in keys if key in place], np.int64).reshape(-1, 2).T
+    needed = min(FEWEST_EPISODES, len(np.unique(episode[mine])))
+    known = [np.isfinite(one) for one in errors[mine].T]
+    asked = [
+        (signal, mine[there], theirs[there], errors[mine[there], s])
+        for s, (signal, there) in enumerate(zip(names[1], known, strict=True))
+        if there.sum() >= FEWEST_PAIRS and len(np.unique(episode[mine[there]])) >= needed
     ]
-    if len(pairs) < 20:
-        return ()
-    mine, theirs = (np.array(column) for column in zip(*pairs, strict=True))
-    error, cluster = errors[mine], np.unique(episode[mine], return_inverse=True)[1]
-    sizes = np.bincount(cluster)
-    enough = len(sizes) >= FEWEST_EPISODES
-    count = error.shape[1] * rows.action.shape[1]
-    told = []
-    for a, action in enumerate(names[0]):
-        for s, signal in enumerate(names[1]):
-            raw = _correlation(error[:, s], rows.action[theirs, a], cluster, 0.05)
-            own = _correlation(error[:, s], found.unexplained[theirs, a], cluster, 0.05)
-            sure = _correlation(error[:, s], found.unexplained[theirs, a], cluster, ALPHA / count)
-            there = enough and (sure.low > 0 or sure.high < 0) and abs(own.value) >= MATERIAL
-            told.append(
-                Placebo(
-                    action=action, signal=signal, raw=raw, value=own, num_episodes=len(sizes), found=bool(there)
-                )
-            )  # fmt: skip
-    return tuple(told)
+    alpha = ALPHA / max(1, len(asked) * rows.action.shape[1])
+    return tuple(
+        _placebo((action, signal), error, rows.action[k, a], found.unexplained[k, a], episode[j], alpha)
+        for a, action in enumerate(names[0])
+        for signal, j, k, error in asked
+    )
+
+
+def _placebo(
+    names: tuple[str, str],
+    error: Floats,
+    action: Floats,
+    unexplained: Floats,
+    episode: Int[np.ndarray, "k"],
+    alpha: float,
+) -> Placebo:
+    """Of one component of the actions and one of the errors."""
+    cluster = np.unique(episode, return_inverse=True)[1]
+    num_episodes = int(cluster.max()) + 1
+    own, sure = (_correlation(error, unexplained, cluster, one) for one in (0.05, alpha))
+    there = num_episodes >= FEWEST_EPISODES and (sure.low > 0 or sure.high < 0) and abs(own.value) >= MATERIAL
+    return Placebo(
+        action=names[0],
+        signal=names[1],
+        raw=_correlation(error, action, cluster, 0.05),
+        value=own,
+        num_episodes=num_episodes,
+        found=bool(there),
+    )
 
 
 def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alpha: float) -> Estimate:

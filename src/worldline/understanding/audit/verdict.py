@@ -41,6 +41,7 @@ def decide(found: Measured) -> Decision:
     limits = [*_horizons(found), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
     limits += [] if _unheeded(found) else _apart(found)
     limits += [*_unproven(found), *_regions(found), *_few(found)]
+    limits += found.unchecked
     wanted = tuple(dict.fromkeys([*_data(found, known), *found.data.advice]))
     if against:
         return Decision(
