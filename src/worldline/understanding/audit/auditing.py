@@ -26,7 +26,7 @@ from worldline.understanding.audit.effects import (
     log_effects,
     world_effects,
 )
-from worldline.understanding.audit.evidence import Effect, Excitation, Measured, Placebo, TwinTest
+from worldline.understanding.audit.evidence import Effect, Excitation, Measured, Placebo, Trusted, TwinTest
 from worldline.understanding.audit.excitation import FEWEST_RANDOMISED, excitations, innovations, placebos
 from worldline.understanding.audit.measures import (
     joint_coverage,
@@ -39,7 +39,7 @@ from worldline.understanding.audit.measures import (
 from worldline.understanding.audit.rows import LAGS, Rows, action_names, rows_of, tracks_of
 from worldline.understanding.audit.twins import TwinSource, twin_tests
 from worldline.understanding.cases import Cases, cut
-from worldline.understanding.diagnostics import diagnose
+from worldline.understanding.diagnostics import Diagnostics, diagnose
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.statistics import Floats, from_mean
 from worldline.understanding.wording import label, listing
@@ -105,13 +105,14 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     numbers = Schema(signals=tuple(s for s in schema.signals if s.kind is not Kind.IMAGE), step_s=schema.step_s)
     tracks = tracks_of(_enough(material), numbers)
     rare = seldom_seen(tracks)  # what is sampled now and then leaves no complete stretch
-    often = replace(numbers, signals=tuple(one for one in numbers.signals if one.name not in rare))
+    often = _without(numbers, rare)
     rows = rows_of([without(one, rare) for one in tracks], material.flags[: len(tracks)])
     history = _history(world, material, rows, signals, seed)
     twins = _twins(world, material, source, seed)
+    trusted = trusted_horizons(found, {s.name: _spread(cases, s) for s in signals})
     return Measured(
         diagnostics=found,
-        trusted=trusted_horizons(found, {s.name: _spread(cases, s) for s in signals}),
+        trusted=trusted,
         excitation=history[0],
         placebo=history[1],
         leak=leak_check(world, cases),
@@ -124,19 +125,28 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
         units=_units(schema),
-        unchecked=tuple(_unasked(signals, history[1], twins)),
+        unchecked=(*_unrivalled(found, trusted), *_unasked(signals, history[1], twins)),
     )
 
 
 def comparisons(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
-    """What a world has to beat, fitted on episodes of vectors; without regressions where no stretch is complete."""
+    """What a world has to beat, fitted on episodes of vectors.
+
+    Regressions say nothing of signals that are seldom seen; there are none where no stretch of the others is complete.
+    """
     signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
     typical = typical_values(episodes, signals)
     found: dict[str, World] = {"persistence": as_world(Persistence(schema=schema, typical=typical, context=1))}
+    numbers = Schema(signals=(*signals, *schema.actions, *schema.exogenous), step_s=schema.step_s)
+    often = _without(numbers, seldom_seen(tracks_of(episodes, numbers)))
     for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
         with suppress(DataError):
-            found[name] = as_world(family.fit(episodes, schema, context=LAGS))
+            found[name] = as_world(replace(family.fit(episodes, often, context=LAGS), schema=schema))
     return found
+
+
+def _without(schema: Schema, names: Sequence[str]) -> Schema:
+    return replace(schema, signals=tuple(one for one in schema.signals if one.name not in names))
 
 
 def _twins(world: World, material: Material, source: TwinSource | None, seed: int) -> tuple[TwinTest, ...]:
@@ -216,6 +226,18 @@ def _spread(cases: Cases, signal: Signal) -> float:
     known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
     found = float(np.sqrt(from_mean(known, signal).var(0).mean())) if len(known) else 0.0
     return found if found > STILL * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
+
+
+def _unrivalled(found: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:
+    """Which signals are trusted beside persistence alone."""
+    fitted = {one.signal for one in found.errors if one.world == "linear"}
+    alone = [label(one.signal) for one in trusted if one.steps and one.signal not in fitted]
+    if not alone:
+        return []
+    return [
+        f"What it says of {listing(alone)} was compared with persistence alone: too few complete stretches were logged "
+        "for a line to be fitted."
+    ]
 
 
 def _unasked(signals: Sequence[Signal], found: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:

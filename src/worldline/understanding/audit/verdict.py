@@ -294,11 +294,10 @@ def _good(found: Measured) -> list[str]:
     step_s, said = found.diagnostics.step_s, []
     best = sorted(usable(found), key=lambda one: -one.steps)
     if best:
-        names = [label(one.signal) for one in best if one.steps == best[0].steps]
-        said.append(
-            f"It predicts {listing(names)} {beaten(found, best[0].signal)} at every step up to "
-            f"{span(best[0].steps, step_s)}."
-        )
+        how = beaten(found, best[0].signal)
+        alike = [one for one in best if one.steps == best[0].steps and beaten(found, one.signal) == how]
+        names = [label(one.signal) for one in alike]
+        said.append(f"It predicts {listing(names)} {how} at every step up to {span(best[0].steps, step_s)}.")
     weakest = weakest_gap(found.diagnostics.gaps)
     if weakest is not None and weakest.increase.low > 0:
         said.append(
