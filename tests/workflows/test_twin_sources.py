@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from worldline.workflows.twin_sources import EnvironmentTwins, GreenhouseTwins
+from worldline.contracts.schema import Schema
+from worldline.errors import UnreadableError
+from worldline.workflows.twin_sources import EnvironmentTwins, GreenhouseTwins, twin_source
 
 
 def test_an_episode_ends_where_the_environment_ends() -> None:
@@ -15,6 +19,20 @@ def test_an_episode_ends_where_the_environment_ends() -> None:
     assert found.num_steps < 20
     assert abs(angle[-1]) > 0.2095 >= np.abs(angle[:-1]).max()
     assert all(len(value) == found.num_steps for value in found.actions.values())
+
+
+def in_unit(unit: str) -> Schema:
+    """The signals of the lab wind, its boat's position in this unit."""
+    schema = EnvironmentTwins(name="wind").schema
+    signals = (replace(one, unit=unit) if one.name == "boat_position" else one for one in schema.signals)
+    return replace(schema, signals=tuple(signals))
+
+
+def test_an_environment_in_other_units_is_unreadable() -> None:
+    with pytest.raises(UnreadableError, match="'boat_position' is in m in the environment wind, and in cm"):
+        twin_source("wind", in_unit("cm"))
+    for unit in ("m", "?"):
+        assert twin_source("wind", in_unit(unit)) == EnvironmentTwins(name="wind")
 
 
 @pytest.mark.slow

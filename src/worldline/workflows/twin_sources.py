@@ -30,7 +30,7 @@ def twin_source(name: str, due: Schema) -> TwinSource:
 
     Raises:
         UnknownNameError: there is no such environment.
-        UnreadableError: it lacks an action of the world, or shows nothing that the world predicts.
+        UnreadableError: it lacks an action of the world, shows nothing that the world predicts, or is in other units.
         UnsupportedError: the world takes exogenous signals, which the environment does not show.
     """
     source: TwinSource = GreenhouseTwins() if name == GREENHOUSE else EnvironmentTwins(name=name)
@@ -41,6 +41,13 @@ def twin_source(name: str, due: Schema) -> TwinSource:
             raise UnreadableError(
                 f"the environment {name} has {', '.join(sorted(given))}, and the world speaks of {signal.name!r} "
                 f"({signal.role} {signal.kind} {signal.shape}). Give the environment that the logs are of."
+            )
+    for signal in (one for one in due.signals if one.name in given):
+        unit = given[signal.name].unit
+        if "?" not in (unit, signal.unit) and unit != signal.unit:
+            raise UnreadableError(
+                f"{signal.name!r} is in {unit} in the environment {name}, and in {signal.unit} in the world. Give the "
+                "environment that the logs are of, or audit without --env."
             )
     lacking = [one.name for one in due.exogenous if one.name not in given]
     if lacking:
