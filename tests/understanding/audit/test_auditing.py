@@ -5,16 +5,58 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from tests.understanding.audit.carts import SCHEMA, Cart, carts
+import pytest
+from tests.understanding.audit.carts import SCHEMA, Cart, CartTwins, cart, carts, world
 from tests.understanding.audit.test_page import material
-from tests.understanding.audit.test_twins import MARKED, MarkedCart
+from tests.understanding.audit.test_twins import MARKED, Forgetful, MarkedCart, ShortTwins
 
 from worldline.contracts.engine import Card, EngineBelief, Future, Noise, Samples
-from worldline.contracts.episode import Episode
+from worldline.contracts.episode import Arrays, Episode
+from worldline.contracts.evaluation import Verdict
 from worldline.understanding.audit.auditing import comparisons, measure
+from worldline.understanding.audit.evidence import Advice, Audit
+from worldline.understanding.audit.page import render_audit
+from worldline.understanding.audit.twins import TwinSource, furthest
 from worldline.understanding.audit.verdict import decide
 from worldline.understanding.cases import cut, forecasts
 from worldline.understanding.exam.bank import as_world
+
+
+class Broken(CartTwins):
+    """Raises what is not an error of this package."""
+
+    def run(self, seed: int, actions: Arrays) -> Episode:
+        raise RuntimeError("no licence.")
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict", "reason"),
+    [
+        (Broken(), Verdict.ERROR, "RuntimeError: no licence."),
+        (Forgetful(), Verdict.UNSUPPORTED, "the environment does not do the same again: after"),
+        (ShortTwins(far=0.0), Verdict.UNSUPPORTED, "from 0 of 400 starts the environment goes on"),
+    ],
+    ids=["raises", "draws anew", "ends early"],
+)
+def test_twins_that_cannot_be_run_leave_what_was_measured(source: TwinSource, verdict: Verdict, reason: str) -> None:
+    found = measure(world(Cart()), material(carts(0, 40)), banded=True, source=source, seed=0)
+    assert [(one.name, one.verdict) for one in found.twins] == [(name, verdict) for name in ("C1", "T1", "T3")]
+    decision = decide(found)
+    assert decision.advice is Advice.LIMITS
+    assert decision.cause is verdict
+    assert any(line.startswith(f"Nothing was tested against twins: {reason}") for line in decision.limits)
+    audit = Audit(world="cart", logs="logs", decision=decision, measured=found, facts={})
+    assert f"C1 (what other actions change): {verdict}" in render_audit(audit)
+
+
+def test_twins_reach_no_further_than_the_logs() -> None:
+    episodes = [cart(number, num_steps=12) for number in range(40)]
+    asked = replace(material(episodes), horizon=8, horizons=(1, 8))
+    found = measure(as_world(Cart()), asked, banded=False, source=CartTwins(), seed=0)
+    assert {one.verdict for one in found.twins} == {Verdict.PASS}
+    assert furthest(episodes, 3, 8) == 5
+    assert furthest(carts(0, 2), 3, 30) == 20
+    assert furthest(episodes, 9, 8) == 1
 
 
 class Twofold(Cart):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from worldline.data.quality.coverage import survey
 from worldline.data.quality.tracks import MAX_STEPS, names_of, seldom_seen, without
 from worldline.engines.recent import typical_values
 from worldline.engines.trivial import ActionBlind, Linear, Persistence
-from worldline.errors import DataError
+from worldline.errors import DataError, UnsupportedError
 from worldline.understanding.audit.effects import (
     STILL,
     Change,
@@ -37,12 +38,14 @@ from worldline.understanding.audit.measures import (
     vectors,
 )
 from worldline.understanding.audit.rows import LAGS, Rows, action_names, rows_of, tracks_of
-from worldline.understanding.audit.twins import TwinSource, twin_tests
+from worldline.understanding.audit.twins import TwinSource, furthest, lost_tests, twin_tests
 from worldline.understanding.cases import Cases, cut
 from worldline.understanding.diagnostics import Diagnostics, diagnose
 from worldline.understanding.exam.bank import as_world
 from worldline.understanding.statistics import Floats, from_mean
 from worldline.understanding.wording import label, listing
+
+_logger = logging.getLogger(__name__)
 
 PER_EPISODE: Final = 4
 NUM_ERRORS: Final = 4000
@@ -86,7 +89,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         seed: of every draw.
 
     Raises:
-        DataError: no stretch of the logs is complete, or episodes are too short for twins.
+        DataError: no stretch of the logs is complete.
     """
     schema = world.describe().schema
     found = diagnose(
@@ -108,7 +111,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     often = _without(numbers, rare)
     rows = rows_of([without(one, rare) for one in tracks], material.flags[: len(tracks)])
     history = _history(world, material, rows, signals, seed)
-    twins = _twins(world, material, source, seed)
+    twins, lost = _twins(world, material, source, seed)
     trusted = trusted_horizons(found, {s.name: _spread(cases, s) for s in signals})
     return Measured(
         diagnostics=found,
@@ -125,7 +128,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
         units=_units(schema),
-        unchecked=(*_unrivalled(found, trusted), *_unasked(signals, history[1], twins)),
+        unchecked=(*lost, *_unrivalled(found, trusted), *_unasked(signals, history[1], twins)),
     )
 
 
@@ -149,19 +152,24 @@ def _without(schema: Schema, names: Sequence[str]) -> Schema:
     return replace(schema, signals=tuple(one for one in schema.signals if one.name not in names))
 
 
-def _twins(world: World, material: Material, source: TwinSource | None, seed: int) -> tuple[TwinTest, ...]:
+def _twins(
+    world: World, material: Material, source: TwinSource | None, seed: int
+) -> tuple[tuple[TwinTest, ...], tuple[str, ...]]:
+    """The tests against twins, and why they could not be asked: what else was measured stands."""
     if source is None:
-        return ()
-    horizon = min(material.horizon, 20)
-    return twin_tests(
-        world,
-        source,
-        [*material.graded, *material.fitted],
-        context=material.context,
-        horizon=horizon,
-        lags=_lags(horizon),
-        seed=seed,
-    )
+        return (), ()
+    episodes = [*material.graded, *material.fitted]
+    horizon = furthest(episodes, material.context, material.horizon)
+    try:
+        return twin_tests(
+            world, source, episodes, context=material.context, horizon=horizon, lags=_lags(horizon), seed=seed
+        ), ()
+    except (UnsupportedError, DataError) as error:
+        verdict, reason = Verdict.UNSUPPORTED, str(error)
+    except Exception as error:  # a stranger's environment may raise anything
+        _logger.info("twins could not be run", exc_info=True)
+        verdict, reason = Verdict.ERROR, f"{type(error).__name__}: {error}"
+    return lost_tests(verdict), (f"Nothing was tested against twins: {reason.rstrip('.')}.",)
 
 
 def _enough(material: Material) -> list[Episode]:

@@ -178,7 +178,7 @@ class TwinTest:
         name: "C1", "T1" or "T3".
         title: what it asks.
         grade: the scores.
-        verdict: from them.
+        verdict: from them; UNSUPPORTED or ERROR where twins could not be run.
     """
 
     name: str

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.evaluation import Condition, Grade
+from worldline.contracts.evaluation import Cell, Condition, Grade, Verdict
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.contracts.world import World
 from worldline.errors import DataError, UnsupportedError
@@ -44,6 +44,13 @@ ROUNDING: Final = 1e-5
 """Of a signal's size: what varies less does not vary."""
 PREFIX: Final = 5
 """Steps before the branch, beyond the context."""
+FURTHEST: Final = 20
+"""Steps that twins are followed for."""
+TITLES: Final = {
+    "C1": "what other actions change",
+    "T1": "how far ahead it beats persistence",
+    "T3": "the response to one pulse",
+}
 
 
 class TwinSource(ABC):
@@ -115,14 +122,36 @@ def twin_tests(
     pulsed = pulses(source, card.schema, episodes, context=context, horizon=horizon, seed=seed + 1)
     asked = answers(world, twins, signals)
     grades = {
-        "C1": ("what other actions change", twin_effect(twins, asked, signals)),
-        "T1": ("how far ahead it beats persistence", beyond_persistence(twins, asked, signals)),
-        "T3": ("the response to one pulse", pulse_response(pulsed, answers(world, pulsed, signals), signals, lags)),
+        "C1": twin_effect(twins, asked, signals),
+        "T1": beyond_persistence(twins, asked, signals),
+        "T3": pulse_response(pulsed, answers(world, pulsed, signals), signals, lags),
     }
     return tuple(
-        TwinTest(name=name, title=title, grade=grade, verdict=verdict_of(grade))
-        for name, (title, grade) in grades.items()
+        TwinTest(name=name, title=TITLES[name], grade=grade, verdict=verdict_of(grade))
+        for name, grade in grades.items()
     )
+
+
+def lost_tests(verdict: Verdict) -> tuple[TwinTest, ...]:
+    """The three where twins could not be run.
+
+    Args:
+        verdict: UNSUPPORTED or ERROR.
+    """
+    grade = Grade(cells=(Cell(name="every signal", score=None, note="not asked"),))
+    return tuple(TwinTest(name=name, title=title, grade=grade, verdict=verdict) for name, title in TITLES.items())
+
+
+def furthest(episodes: Sequence[Episode], context: int, horizon: int) -> int:
+    """Steps that twins can be followed for, at least 1: as far as the longest logged episode reaches from the branch.
+
+    Args:
+        episodes: logged ones, from which actions are taken.
+        context: observations that the world is given.
+        horizon: steps that it is asked for.
+    """
+    longest = max((one.num_steps for one in episodes), default=0)
+    return max(1, min(horizon, FURTHEST, longest - (context - 1 + PREFIX)))
 
 
 def branches(

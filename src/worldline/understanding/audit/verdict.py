@@ -40,8 +40,8 @@ def decide(found: Measured) -> Decision:
     against = [*_broken(found), *_worthless(found), *_unheeded(found), *_failed(found)]
     limits = [*_horizons(found), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
     limits += [] if _unheeded(found) else _apart(found)
-    limits += [*_unproven(found), *_regions(found), *_few(found)]
     limits += found.unchecked
+    limits += [*_unproven(found), *_regions(found), *_few(found)]
     wanted = tuple(dict.fromkeys([*_data(found, known), *found.data.advice]))
     if against:
         return Decision(
@@ -247,13 +247,13 @@ def _apart(found: Measured) -> list[str]:
 
 
 def _unproven(found: Measured) -> list[str]:
-    """Tests against twins that are not passed, and whose failing alone does not speak against the world."""
+    """Tests against twins that were asked and not passed, and whose failing alone does not speak against the world."""
     fatal = _failed_tests(found)
     return [
         f"Do not rely on {one.title} where it counts: against twins {one.name} is {one.verdict}"
         + (f", weakest in {cell.name}." if (cell := weakest(one.grade)) else ".")
         for one in found.twins
-        if one.verdict is not Verdict.PASS and one not in fatal
+        if one.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED, Verdict.ERROR) and one not in fatal
     ]
 
 
