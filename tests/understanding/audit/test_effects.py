@@ -66,6 +66,16 @@ def test_a_world_is_compared_with_the_logs(gain: float, told: str) -> None:
     )
 
 
+def test_actions_that_never_change_have_no_effects_to_compare() -> None:
+    episodes = carts(0, 10, lambda place, draw: 1.0)
+    rows = rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
+    cases = cut(episodes, context=3, horizon=6, per_episode=2)
+    changed = changes(SCHEMA, rows)
+    found = world_effects(world(Cart()), cases, changed, SCHEMA.observations)
+    assert (changed, found, log_effects(SCHEMA, rows, changed, 6, seed=0)) == ((), {}, None)
+    assert effects_table(SCHEMA, changed, found, None, rows, cases, lags=(1,), identifiable={}, seed=0) == ()
+
+
 def test_what_cannot_be_identified_is_not_compared() -> None:
     assert {one.told for one in table(Cart(), identifiable=False)} == {"not identifiable"}
 

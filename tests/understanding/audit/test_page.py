@@ -57,6 +57,15 @@ def made(engine: Cart, *, twins: bool, controlled: bool = False) -> Audit:
     )
 
 
+def test_actions_that_never_change_are_not_identifiable() -> None:
+    found = measure(world(Cart()), material(carts(0, 40, lambda place, draw: 1.0)), banded=True, source=None, seed=0)
+    decision = decide(found)
+    assert found.effects == ()
+    assert any("Do not plan with push" in limit and "NOT IDENTIFIABLE" in limit for limit in decision.limits)
+    assert not any("was not checked" in limit for limit in decision.limits)
+    assert "NOT IDENTIFIABLE" in read(Audit(world="cart", logs="a & b", decision=decision, measured=found, facts={}))
+
+
 class Sampled(Cart):
     """Its world has a sensor that is read now and then, and that it neither takes nor predicts."""
 

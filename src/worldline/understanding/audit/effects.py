@@ -95,8 +95,10 @@ def log_effects(
         seed: of the resampled episodes.
 
     Returns:
-        None where there are too many columns or too few rows.
+        None where there are too many columns or too few rows, or nothing is changed.
     """
+    if not changed:
+        return None
     present = rows.states[:, -1:]
     states = present + _apart(schema, rows.states, present)
     flat = (one.reshape(len(one), -1) for one in (states, rows.before, rows.action, rows.inputs))
@@ -168,7 +170,12 @@ def world_effects(
         cases: W windows.
         changed: M changes.
         signals: vector observations that the world predicts.
+
+    Returns:
+        By signal; empty where nothing is changed.
     """
+    if not changed:
+        return {}
     found: dict[str, list[Floats]] = {signal.name: [] for signal in signals}
     for one in changed:
         other, shift = _changed(cases.actions, one)

@@ -222,7 +222,7 @@ def _unchecked(found: Measured, known: bool) -> list[str]:
     """Where neither logs nor twins could be held against what the world says of its actions."""
     if known or any(one.told in ("agrees", "apart", "opposite", "none") for one in found.effects):
         return []
-    if found.effects and all(one.told == "not identifiable" for one in found.effects):
+    if all(one.told == "not identifiable" for one in found.effects) and (found.effects or not _enough(found)):
         return []  # said for each action
     return ["What its actions do was not checked: these logs are too few, or too wide, for a regression to tell."]
 
