@@ -200,6 +200,7 @@ def test_margins() -> None:
     assert "so it may be chance" in plain(findings.margins(diagnosis({("a", "linear"): OPEN})))
     assert findings.margins(diagnosis({("a", "linear"): OPEN})).verdict == "bad"
     assert findings.margins(diagnosis({("a", "linear"): GOOD})).verdict == "good"
+    assert "No comparison errs at every step" in plain(findings.margins(diagnosis({})))
 
 
 def test_open_loop() -> None:

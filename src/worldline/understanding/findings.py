@@ -187,6 +187,8 @@ def skills(found: Diagnostics) -> Finding:
 
 def margins(found: Diagnostics) -> Finding:
     """Where the world is furthest ahead and furthest behind, at the last reported horizon."""
+    if not found.skills:
+        return Finding(text="No comparison errs at every step, so no share of an error is saved.", verdict="unclear")
     step = found.horizons[-1]
     ranked = sorted(found.skills, key=lambda one: one.skill.at(step).value)
     parts = []

@@ -23,7 +23,9 @@ from worldline.understanding.wording import (
 
 
 def skill_block(found: Diagnostics) -> Html:
-    """Per signal and horizon the error beside every comparison's, and who wins."""
+    """Per signal and horizon the error beside every comparison's, and who wins; a sentence where none can be told."""
+    if not found.skills:
+        return block(findings.margins(found))
     against = list(dict.fromkeys(one.against for one in found.skills))
     signals = list(dict.fromkeys(one.signal for one in found.skills))
     errors = {(one.world, one.signal): one.rmse for one in found.errors}
