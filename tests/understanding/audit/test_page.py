@@ -66,6 +66,16 @@ def test_actions_that_never_change_are_not_identifiable() -> None:
     assert "NOT IDENTIFIABLE" in read(Audit(world="cart", logs="a & b", decision=decision, measured=found, facts={}))
 
 
+def test_where_nothing_moves_nothing_is_graded() -> None:
+    still = [replace(one, observations={"place": np.full((31, 1), 2.0, np.float32)}) for one in carts(0, 40)]
+    found = measure(world(Cart()), material(still), banded=False, source=None, seed=0)
+    decision = decide(found)
+    assert decision.advice is Advice.NO
+    assert any("Nothing that it predicts moves in these logs" in reason for reason in decision.reasons)
+    text = read(Audit(world="cart", logs="a & b", decision=decision, measured=found, facts={}))
+    assert "No comparison errs at every step" in text
+
+
 class Sampled(Cart):
     """Its world has a sensor that is read now and then, and that it neither takes nor predicts."""
 

@@ -14,6 +14,7 @@ from worldline.contracts.evaluation import Verdict
 from worldline.control.intervals import wilson
 from worldline.understanding.audit.evidence import Advice, Decision, Measured
 from worldline.understanding.audit.verdict import cause_of, decide
+from worldline.understanding.diagnostics import Gap, SkillCurve
 from worldline.understanding.statistics import Estimate
 
 
@@ -81,6 +82,66 @@ def test_an_effect_that_the_logs_deny_is_a_limit_though_twins_pass_on_the_whole(
         return replace(found, effects=tuple(replace(one, told="apart") for one in found.effects))
 
     assert any("Mind the effect of" in limit for limit in advised(change, twins=True).limits)
+
+
+def test_bands_that_hold_are_named_where_others_do_not() -> None:
+    def change(found: Measured) -> Measured:
+        (own,) = found.coverage
+        other = replace(own, signal="other", inside=wilson(77, 100))
+        return replace(found, coverage=(replace(own, inside=wilson(86, 100)), other))
+
+    reasons = advised(change).reasons
+    assert any(one.startswith("The bands of place hold: at 90\u00a0% at least 86 of 100") for one in reasons)
+
+
+def beats(found: Measured, signal: str, low: float) -> Measured:
+    """With a second signal of which every rival is beaten by `low`."""
+    told = found.diagnostics
+    (place,) = found.trusted
+
+    def of(curve: SkillCurve) -> SkillCurve:
+        ends = replace(curve.skill, low=(low,) * told.horizon)
+        return replace(curve, signal=signal, skill=ends)
+
+    errors = (*told.errors, *(replace(one, signal=signal) for one in told.errors))
+    skills = (*(of(one) for one in told.skills), *told.skills)
+    return replace(
+        found,
+        trusted=(replace(place, signal=signal), place),
+        diagnostics=replace(told, errors=errors, skills=skills),
+    )
+
+
+def test_what_is_beaten_is_said_of_each_signal_apart() -> None:
+    reasons = advised(lambda found: beats(found, "other", 0.5)).reasons
+    assert reasons[0].startswith(
+        "It predicts other better than persistence, an action-blind copy and a linear model at"
+    )
+    assert reasons[1].startswith(
+        "It predicts place better than persistence and an action-blind copy, and no worse than a linear model, at"
+    )
+    alike = advised(lambda found: beats(found, "other", -0.01)).reasons
+    assert alike[0].startswith(
+        "It predicts other no worse than persistence, an action-blind copy and a linear model at"
+    )
+
+
+def test_rivals_that_are_exact_are_named() -> None:
+    def change(found: Measured) -> Measured:
+        return replace(found, diagnostics=replace(found.diagnostics, skills=()))
+
+    assert "no worse than persistence, an action-blind copy and a linear model at" in advised(change).reasons[0]
+
+
+def test_the_error_grows_by_at_least_the_lower_end_of_the_weakest_change() -> None:
+    def change(found: Measured) -> Measured:
+        gaps = (
+            Gap(change="zeroed", signal=None, increase=Estimate(value=0.5, low=0.1, high=0.9)),
+            Gap(change="shuffled", signal=None, increase=Estimate(value=0.6, low=0.5, high=0.8)),
+        )
+        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+    assert any("its error grows by at least 10.0\u00a0%" in reason for reason in advised(change).reasons)
 
 
 @pytest.mark.parametrize("twins", [True, False])

@@ -158,11 +158,9 @@ def horizon_block(found: Measured) -> Html:
         return block(Finding(text="It is to be trusted on no signal.", verdict="bad"), _chart(chart), note(_TRUSTED))
     shortest = min(one.steps for one in usable(found))
     text = f"It is to be trusted on {listing(good)} for {span(shortest, step_s)} at least."
-    text += (
-        f" On {listing(bad)} it is not."
-        if bad
-        else f" There it predicts {beaten(found, found.trusted[0].signal).rstrip(',')}."
-    )
+    ways = list(dict.fromkeys(beaten(found, one).rstrip(",") for one in usable(found)))
+    if bad or len(ways) == 1:
+        text += f" On {listing(bad)} it is not." if bad else f" There it predicts {ways[0]}."
     return block(
         Finding(text=text, verdict="unclear" if bad or shortest < end else "good"), _chart(chart), note(_TRUSTED)
     )
@@ -344,7 +342,7 @@ def twins_block(found: Measured) -> Html:
     verdict: Direction = "bad" if Verdict.FAIL in worst else "good" if worst == {Verdict.PASS} else "unclear"
     parts = [*map(note, small)]
     if rows:
-        low = min(0.0, max(-1.0, *(row.low for row in rows))) if len(rows) > 1 else 0.0
+        low = min(0.0, max(-1.0, min(row.low for row in rows)))
         title = "0 is the best trivial answer, 1 the truth"
         said = "; ".join(f"{row.label} {row.text}" for row in rows)
         chart = IntervalChart(

@@ -94,7 +94,9 @@ def _broken(found: Measured) -> list[str]:
 
 
 def _worthless(found: Measured) -> list[str]:
-    if usable(found) or not found.trusted:
+    if not found.trusted:
+        return ["Nothing that it predicts moves in these logs, so nothing could be graded."]
+    if usable(found):
         return []
     stops = listing(list(dict.fromkeys(does(one.stops) for one in found.trusted)))
     return [f"It is to be trusted on no signal: {stops}, from the first step."]
@@ -126,14 +128,19 @@ def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
     return min((one for one in gaps if one.signal is None), key=lambda one: one.increase.high, default=None)
 
 
-def beaten(found: Measured, signal: str) -> str:
-    """What is beaten on a signal, in words, where it is trusted: a line need only not be better."""
-    told = found.diagnostics
-    curves = {one.against: one.skill for one in told.skills if one.signal == signal}
-    if LINE in curves and all(curves[LINE].at(step).low > 0 for step in told.horizons):
-        return f"better than {listing([_RIVALS.get(name, label(name)) for name in curves])}"
-    lesser = f"better than {listing([_RIVALS.get(name, label(name)) for name in curves if name != LINE])}"
-    return f"{lesser}, and no worse than a linear model," if LINE in curves else lesser
+def beaten(found: Measured, one: Trusted) -> str:
+    """What is beaten on a signal up to where it is trusted, in words; some rivals need only not be better."""
+    curves = {curve.against: curve.skill for curve in found.diagnostics.skills if curve.signal == one.signal}
+    rivals = [error.world for error in found.diagnostics.errors if error.world and error.signal == one.signal]
+    better = [name for name in rivals if name in curves and not any(low <= 0 for low in curves[name].low[: one.steps])]
+    parts = [f"better than {_names(better)}"] if better else []
+    if len(better) < len(rivals):
+        parts.append(f"no worse than {_names(name for name in rivals if name not in better)}")
+    return ", and ".join(parts) + ("," if len(parts) > 1 else "")
+
+
+def _names(rivals: Iterable[str]) -> str:
+    return listing([_RIVALS.get(name, label(name)) for name in rivals])
 
 
 def does(name: str) -> str:
@@ -292,17 +299,14 @@ def _few(found: Measured) -> list[str]:
 def _good(found: Measured) -> list[str]:
     """The reasons for a world that may be used."""
     step_s, said = found.diagnostics.step_s, []
-    best = sorted(usable(found), key=lambda one: -one.steps)
-    if best:
-        how = beaten(found, best[0].signal)
-        alike = [one for one in best if one.steps == best[0].steps and beaten(found, one.signal) == how]
-        names = [label(one.signal) for one in alike]
-        said.append(f"It predicts {listing(names)} {how} at every step up to {span(best[0].steps, step_s)}.")
-    weakest = weakest_gap(found.diagnostics.gaps)
-    if weakest is not None and weakest.increase.low > 0:
-        said.append(
-            f"It listens to its actions: with others its error grows by at least {percent(weakest.increase.value)}."
-        )
+    best = max((one.steps for one in usable(found)), default=0)
+    furthest = [(label(one.signal), beaten(found, one)) for one in usable(found) if one.steps == best]
+    for how in dict.fromkeys(how for _, how in furthest):
+        names = listing([name for name, other in furthest if other == how])
+        said.append(f"It predicts {names} {how} at every step up to {span(best, step_s)}.")
+    grown = min((one.increase.low for one in found.diagnostics.gaps if one.signal is None), default=0.0)
+    if grown > 0:
+        said.append(f"It listens to its actions: with others its error grows by at least {percent(grown)}.")
     seen = judged(found)
     if seen:
         right = sum(one.told == "agrees" for one in seen)
@@ -310,8 +314,11 @@ def _good(found: Measured) -> list[str]:
     holds = [one for one in found.coverage if not narrow(one)]
     if holds:
         worst = min(holds, key=lambda one: one.inside.value)
+        which = (
+            "Its bands" if len(holds) == len(found.coverage) else f"The bands of {_names(one.signal for one in holds)}"
+        )
         said.append(
-            f"Its bands hold: at {round_percent(worst.level)} at least {worst.inside.successes} of "
+            f"{which} hold: at {round_percent(worst.level)} at least {worst.inside.successes} of "
             f"{plural(worst.inside.trials, 'trajectory')} of each signal lay inside."
         )
     said.append(f"No prediction depends on later actions ({plural(found.leak.num_checked, 'value')} compared).")
