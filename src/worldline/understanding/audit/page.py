@@ -64,11 +64,11 @@ def _card(decision: Decision) -> Html:
     """What to do, why, within which limits, and what data would help."""
     limits = "Within these limits" if decision.advice is Advice.LIMITS else "Also"
     lists = (
-        ("Why", decision.reasons[:MOST_REASONS]),
-        (limits, decision.limits),
-        ("Data that would help", decision.help),
+        ("Why", decision.reasons, MOST_REASONS),
+        (limits, decision.limits, MOST_LINES),
+        ("Data that would help", decision.help, MOST_LINES),
     )
-    columns = [_column(title, lines) for title, lines in lists if lines]
+    columns = [_column(title, lines, most) for title, lines, most in lists if lines]
     word = decision.advice.value
     return tag(
         "section",
@@ -79,12 +79,11 @@ def _card(decision: Decision) -> Html:
     )
 
 
-def _column(title: str, lines: Sequence[str]) -> Html:
-    """A list; what does not fit a minute's reading is counted."""
-    items = [tag("li", {}, line) for line in lines[:MOST_LINES]]
-    more = len(lines) - MOST_LINES
-    items += [tag("li", {"class": "soft"}, f"and {more} more, below and in the JSON")] if more > 0 else []
-    return tag("div", {}, tag("h3", {}, title), tag("ul", {}, *items))
+def _column(title: str, lines: Sequence[str], most: int) -> Html:
+    """A list; what does not fit a minute's reading is folded away."""
+    items = [tag("li", {}, line) for line in lines]
+    folded = tag("details", {}, tag("summary", {}, f"and {len(lines) - most} more"), tag("ul", {}, *items[most:]))
+    return tag("div", {}, tag("h3", {}, title), tag("ul", {}, *items[:most]), *([folded] if items[most:] else []))
 
 
 def _cause(decision: Decision) -> str:
