@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,10 +11,11 @@ from tests.understanding.audit.carts import SCHEMA, Cart, CartTwins, carts, ther
 
 from worldline.contracts.engine import Card
 from worldline.contracts.episode import Episode
-from worldline.contracts.evaluation import Verdict
+from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
 from worldline.contracts.schema import Kind, Role, Signal
 from worldline.understanding.audit.auditing import Material, measure
-from worldline.understanding.audit.evidence import Advice, Audit, Decision
+from worldline.understanding.audit.blocks import effects_block, twins_block
+from worldline.understanding.audit.evidence import Advice, Audit, Decision, TwinTest
 from worldline.understanding.audit.page import render_audit
 from worldline.understanding.audit.verdict import NO_TWINS, decide
 
@@ -139,12 +141,16 @@ def test_every_verdict_has_a_card(advice: Advice) -> None:
     decision = Decision(
         advice=advice,
         reasons=tuple(f"reason {k}" for k in range(9)),
-        limits=(),
+        limits=tuple(f"limit {k}" for k in range(9)),
         help=("more data",),
         cause=Verdict.FAIL,
     )
     text = read(Audit(world="<cart>", logs="a & b", decision=decision, measured=None, facts={}))
-    assert text.count("reason") == 3
+    for k in range(9):
+        assert f"reason {k}" in text
+        assert f"limit {k}" in text
+    assert "and 6 more" in text
+    assert "and 4 more" in text
     assert "more data" in text
 
 
@@ -156,6 +162,29 @@ def test_of_few_episodes_the_page_says_that_the_placebo_tells_nothing() -> None:
     text = read(replace(found, measured=replace(found.measured, placebo=few)))
     assert "cannot be told from 19\u00a0episodes: 20 are needed" in text
     assert "errors say nothing" not in text
+
+
+def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
+    found = made(Cart(), twins=False).measured
+    assert found is not None
+    first, *later = found.effects
+    hidden = replace(found, effects=(first, *(replace(one, told="not identifiable") for one in later)))
+    row = effects_block(hidden).split("<tbody>")[1].split("</tr>")[0]
+    assert "✓ as the logs say" in row
+    assert "largest after 1\u00a0step; after 2 and 5 NOT IDENTIFIABLE" in row
+    assert "–" not in row
+
+
+@pytest.mark.parametrize(("others", "marks"), [((), "−1"), ((0.9,), "−1"), (None, "0")])
+def test_scores_below_the_trivial_are_drawn_where_they_are(others: tuple[float, ...] | None, marks: str) -> None:
+    values = (0.8,) if others is None else (-0.8, *others)
+    scores = [Score(value=one, low=one, high=one, surely=one, p_half=0.5, draws=()) for one in values]
+    cells = tuple(Cell(name=f"{k}", score=one, raw={}, note="") for k, one in enumerate(scores))
+    test = TwinTest(name="C1", title="", grade=Grade(cells=cells, conditions=()), verdict=Verdict.FAIL)
+    found = made(Cart(), twins=False).measured
+    assert found is not None
+    drawn = twins_block(replace(found, twins=(test,)))
+    assert re.findall(r'x-tick"[^>]*>([^<]*)<', drawn)[0] == marks
 
 
 def test_the_same_audit_is_the_same_page() -> None:

@@ -46,7 +46,7 @@ _TRUSTED: Final = (
     "that of a linear model without actions, beyond chance; and a linear model with actions is not clearly better. "
     "Where a comparison errs by next to nothing, it need only not be worse."
 )
-_WORST: Final[tuple[Told, ...]] = ("not identifiable", "opposite", "apart", "agrees", "unclear", "none")
+_WORST: Final[tuple[Told, ...]] = ("opposite", "apart", "agrees", "not identifiable", "unclear", "none")
 
 
 def effects_block(found: Measured) -> Html:
@@ -76,22 +76,25 @@ def _weight(group: Sequence[Effect]) -> float:
 
 
 def _effect_row(group: Sequence[Effect], found: Measured) -> list[str]:
-    largest = max(group, key=lambda one: abs((one.logs or one.world).value))
+    """The worst of what can be told; steps of which nothing can be are named where others can."""
     told = min((one.told for one in group), key=_WORST.index)
+    shown = [one for one in group if one.told != "not identifiable"] or group
+    hidden = [str(one.lag) for one in group if one not in shown]
+    largest = max(shown, key=lambda one: abs((one.logs or one.world).value))
     style, words = _TOLD[told]
     change = quantity(largest.change, found.units.get(largest.action, "1"))
+    unknown = f"; after {listing(hidden)} NOT IDENTIFIABLE" if hidden else ""
     title = tag(
         "span",
         {},
         f"{label(largest.action)} → {label(largest.signal)}",
-        tag("small", {}, f"{change} more; largest after {plural(largest.lag, 'step')}"),
+        tag("small", {}, f"{change} more; largest after {plural(largest.lag, 'step')}{unknown}"),
     )
-    unknown = largest.logs is None or told == "not identifiable"
     return [
         title,
         effect_picture(group),
         _with_interval(largest.world, largest.unit),
-        "–" if unknown or largest.logs is None else _with_interval(largest.logs, largest.unit),
+        "–" if told == "not identifiable" or largest.logs is None else _with_interval(largest.logs, largest.unit),
         tag("span", {"class": f"told verdict {style}"}, words),
     ]
 
