@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -15,7 +16,7 @@ from worldline.control.intervals import wilson
 from worldline.understanding.audit.evidence import Advice, Decision, Measured
 from worldline.understanding.audit.verdict import cause_of, decide
 from worldline.understanding.diagnostics import Gap, SkillCurve
-from worldline.understanding.statistics import Estimate
+from worldline.understanding.statistics import Curve, Estimate
 
 
 @cache
@@ -151,6 +152,43 @@ def test_effects_that_nothing_was_held_against_are_a_limit(twins: bool) -> None:
 
     limits = advised(change, twins=twins).limits
     assert any("What its actions do was not checked" in limit for limit in limits) is not twins
+
+
+def curve(*values: float) -> Curve:
+    return Curve(value=values, low=values, high=values)
+
+
+@pytest.mark.parametrize(("lost", "step"), [(math.nan, 5), (math.inf, 1)])
+def test_what_is_not_finite_speaks_against_the_world_and_for_no_rival(lost: float, step: int) -> None:
+    def change(found: Measured) -> Measured:
+        told = found.diagnostics
+        own = curve(*(0.1 if k < step else lost for k in range(1, told.horizon + 1)))
+        errors = tuple(one if one.world else replace(one, rmse=own) for one in told.errors)
+        gaps = tuple(replace(one, increase=Estimate(value=math.nan, low=math.nan, high=math.nan)) for one in told.gaps)
+        trusted = tuple(replace(one, steps=step - 1, stops="persistence") for one in found.trusted)
+        return replace(found, trusted=trusted, diagnostics=replace(told, errors=errors, gaps=gaps))
+
+    decision = advised(change)
+    assert decision.advice is Advice.NO
+    assert decision.reasons == (f"It says what is no finite number: of place from step {step} on.",)
+    assert not any("persistence" in line or "nan" in line for line in decision.limits)
+
+
+def test_steps_that_were_never_observed_are_not_held_against_the_world() -> None:
+    def change(found: Measured) -> Measured:
+        told = found.diagnostics
+        own = curve(*([math.nan] + [0.1] * (told.horizon - 1)))
+        return replace(found, diagnostics=replace(told, errors=tuple(replace(one, rmse=own) for one in told.errors)))
+
+    assert advised(change).advice is Advice.DEPLOY
+
+
+def test_what_is_not_finite_under_other_actions_alone_speaks_against_the_world() -> None:
+    def change(found: Measured) -> Measured:
+        gaps = tuple(replace(one, increase=replace(one.increase, value=math.nan)) for one in found.diagnostics.gaps)
+        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+    assert "Under other actions than the logged it says what is no finite number." in advised(change).reasons
 
 
 @pytest.mark.parametrize(("moved", "advice"), [(0.02, Advice.NO), (4.0, Advice.DEPLOY)])

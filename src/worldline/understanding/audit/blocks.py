@@ -9,7 +9,7 @@ from worldline.contracts.evaluation import Verdict
 from worldline.understanding.audit.effect_picture import effect_picture
 from worldline.understanding.audit.evidence import Effect, Measured, Told
 from worldline.understanding.audit.excitation import ENOUGH, FEWEST_EPISODES, MATERIAL
-from worldline.understanding.audit.verdict import beaten, does, judged, usable
+from worldline.understanding.audit.verdict import beaten, does, judged, not_finite, usable
 from worldline.understanding.blocks import SHARES, block, note
 from worldline.understanding.charts import Dot, IntervalChart, interval_chart, nice_ticks, zero_ticks
 from worldline.understanding.findings import Finding
@@ -139,11 +139,12 @@ def _effects_finding(found: Measured) -> Finding:
 
 def horizon_block(found: Measured) -> Html:
     """Per signal, up to which step it beats everything trivial."""
-    step_s, end = found.diagnostics.step_s, found.diagnostics.horizon
+    step_s, end, lost = found.diagnostics.step_s, found.diagnostics.horizon, not_finite(found)
+    ends = {one.signal: "it is not finite" if one.signal in lost else does(one.stops) for one in found.trusted}
     rows = [
         Dot(
             label=label(one.signal), value=one.steps, low=0, high=one.steps,
-            text=span(one.steps, step_s) + (f"; then {does(one.stops)}" if one.stops else ", to the end"),
+            text=span(one.steps, step_s) + (f"; then {ends[one.signal]}" if one.stops else ", to the end"),
             style="world" if one.steps == one.of else "floor" if one.steps else "missed",
         )
         for one in found.trusted

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import isfinite
 from typing import Final
 
 from worldline.contracts.evaluation import Verdict
@@ -37,11 +39,11 @@ def decide(found: Measured) -> Decision:
         found: all that was measured.
     """
     known = cause_of(found) is Verdict.PASS
-    against = [*_broken(found), *_worthless(found), *_unheeded(found), *_failed(found)]
-    limits = [*_horizons(found), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
-    limits += [] if _unheeded(found) else _apart(found)
-    limits += found.unchecked
-    limits += [*_unproven(found), *_regions(found), *_few(found)]
+    graded = _finite(found)
+    against = [*_broken(found), *_infinite(found), *_worthless(graded), *_unheeded(graded), *_failed(found)]
+    limits = [*_horizons(graded), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
+    limits += [] if _unheeded(graded) else _apart(graded)
+    limits += [*found.unchecked, *_unproven(found), *_regions(found), *_few(found)]
     wanted = tuple(dict.fromkeys([*_data(found, known), *found.data.advice]))
     if against:
         return Decision(
@@ -68,7 +70,43 @@ def judged(found: Measured) -> list[Effect]:
     return [one for one in found.effects if one.told in ("agrees", "apart", "opposite")]
 
 
+def not_finite(found: Measured) -> dict[str, int]:
+    """The first step, from 1, at which what the world says of a signal is not finite; signals without one are left out.
+
+    At a step that was never observed no error is known, of the world and of all that it is compared with.
+    """
+    curves = [one for one in found.diagnostics.errors if not one.world]
+    first = {}
+    for own in curves:
+        others = [one.rmse.value for one in found.diagnostics.errors if one.world and one.signal == own.signal]
+        for step, value in enumerate(own.rmse.value, 1):
+            if not isfinite(value) and any(isfinite(other[step - 1]) for other in others):
+                first.setdefault(own.signal, step)
+    return first
+
+
+def _finite(found: Measured) -> Measured:
+    """Without signals and effects that are not finite: what is wrong with them is said, and no rival's merit."""
+    lost = not_finite(found)
+    return replace(
+        found,
+        trusted=tuple(one for one in found.trusted if one.signal not in lost),
+        effects=tuple(one for one in found.effects if isfinite(one.world.value)),
+    )
+
+
 # What makes a world unfit.
+
+
+def _infinite(found: Measured) -> list[str]:
+    lost = not_finite(found)
+    if lost:
+        places = [f"{label(name)} from step {step} on" for name, step in lost.items()]
+        return [f"It says what is no finite number: of {listing(places)}."]
+    values = [one.increase.value for one in found.diagnostics.gaps] + [one.world.value for one in found.effects]
+    return (
+        [] if all(map(isfinite, values)) else ["Under other actions than the logged it says what is no finite number."]
+    )
 
 
 def _broken(found: Measured) -> list[str]:
@@ -94,9 +132,9 @@ def _broken(found: Measured) -> list[str]:
 
 
 def _worthless(found: Measured) -> list[str]:
-    if not found.trusted:
+    if not found.trusted and not not_finite(found):
         return ["Nothing that it predicts moves in these logs, so nothing could be graded."]
-    if usable(found):
+    if usable(found) or not found.trusted:
         return []
     stops = listing(list(dict.fromkeys(does(one.stops) for one in found.trusted)))
     return [f"It is to be trusted on no signal: {stops}, from the first step."]
@@ -125,7 +163,8 @@ def _unheeded(found: Measured) -> list[str]:
 
 def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
     """The change of the actions, over all signals, that matters least to the world's error."""
-    return min((one for one in gaps if one.signal is None), key=lambda one: one.increase.high, default=None)
+    overall = [one for one in gaps if one.signal is None and isfinite(one.increase.high)]
+    return min(overall, key=lambda one: one.increase.high, default=None)
 
 
 def beaten(found: Measured, one: Trusted) -> str:
