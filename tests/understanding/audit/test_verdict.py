@@ -13,7 +13,7 @@ from tests.understanding.audit.test_page import made
 
 from worldline.contracts.evaluation import Verdict
 from worldline.control.intervals import wilson
-from worldline.understanding.audit.evidence import Advice, Decision, Measured
+from worldline.understanding.audit.evidence import Advice, Decision, Measured, Told
 from worldline.understanding.audit.verdict import cause_of, decide
 from worldline.understanding.diagnostics import Gap, SkillCurve
 from worldline.understanding.statistics import Curve, Estimate
@@ -191,15 +191,38 @@ def test_what_is_not_finite_under_other_actions_alone_speaks_against_the_world()
     assert "Under other actions than the logged it says what is no finite number." in advised(change).reasons
 
 
-@pytest.mark.parametrize(("moved", "advice"), [(0.02, Advice.NO), (4.0, Advice.DEPLOY)])
-def test_who_listens_where_actions_matter_is_not_deaf(moved: float, advice: Advice) -> None:
+def heard(found: Measured, told: Told, moved: float, *, grown: float = 0.03) -> Measured:
+    """Its effects are so told and as large as `moved`; on the whole its error grows by `grown`."""
+    gap = Estimate(value=grown, low=grown - 0.005, high=grown + 0.005)
+    gaps = tuple(replace(one, increase=gap) for one in found.diagnostics.gaps)
+    own = Estimate(value=moved, low=moved, high=moved)
+    effects = tuple(replace(one, told=told, world=own) for one in found.effects)
+    return replace(found, effects=effects, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+
+@pytest.mark.parametrize(("grown", "advice"), [(0.02, Advice.NO), (4.0, Advice.DEPLOY)])
+def test_who_listens_where_actions_matter_is_not_deaf(grown: float, advice: Advice) -> None:
     """On the whole its error hardly grows, as most of its signals are moved by something else."""
 
     def change(found: Measured) -> Measured:
-        def gap(value: float) -> Estimate:
-            return Estimate(value=value, low=value - 0.005, high=value + 0.005)
-
-        gaps = tuple(replace(one, increase=gap(moved if one.signal else 0.03)) for one in found.diagnostics.gaps)
+        found = heard(found, "none", 0.0)
+        own = Estimate(value=grown, low=grown - 0.005, high=grown + 0.005)
+        gaps = tuple(replace(one, increase=own) if one.signal else one for one in found.diagnostics.gaps)
         return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
 
     assert advised(change).advice is advice
+
+
+@pytest.mark.parametrize(
+    ("told", "moved", "grown", "said"),
+    [
+        ("apart", 0.0, 0.03, "It does not listen to its actions: with"),
+        ("apart", -2.0, 0.03, "Its error does not grow without its actions: with"),
+        ("none", 0.01, -0.36, "Its error does not grow without its actions: with"),
+        ("agrees", 0.2, 0.03, ""),
+    ],
+)
+def test_only_who_does_nothing_with_its_actions_is_deaf(told: Told, moved: float, grown: float, said: str) -> None:
+    decision = advised(lambda found: heard(found, told, moved, grown=grown))
+    assert decision.advice is (Advice.NO if said else Advice.DEPLOY)
+    assert not said or decision.reasons[0].startswith(said)

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Final
 
 from worldline.contracts.evaluation import Verdict
+from worldline.understanding.audit.effects import MATERIAL
 from worldline.understanding.audit.evidence import (
     Advice,
     Decision,
@@ -142,15 +143,7 @@ def _worthless(found: Measured) -> list[str]:
 
 def _unheeded(found: Measured) -> list[str]:
     """Whether it heeds no actions, or those effects that the logs show are mostly wrong in it."""
-    said, weakest = [], weakest_gap(found.diagnostics.gaps)
-    seen = judged(found)
-    heard = weakest is None or any(
-        one.increase.high >= NEGLIGIBLE for one in found.diagnostics.gaps if one.change == weakest.change
-    )  # on the whole, or of one signal among many that actions do not move
-    if weakest is not None and not heard and (seen or _enough(found)):
-        done = "set to zero" if weakest.change == "zeroed" else "swapped with another episode's"
-        grown = percent(weakest.increase.value, signed=True)
-        said.append(f"It does not listen to its actions: with actions {done} its error changes by {grown}.")
+    said, seen = _deaf(found), judged(found)
     wrong = [one for one in seen if one.told == "opposite"]
     if wrong and len(wrong) >= max(2, MOST / 2 * len(seen)):
         one = wrong[0]
@@ -159,6 +152,23 @@ def _unheeded(found: Measured) -> list[str]:
             f"show, such as {label(one.action)} on {label(one.signal)}, it says the opposite."
         )
     return said
+
+
+def _deaf(found: Measured) -> list[str]:
+    """That its error does not need the actions, unless its effects are those of the logs; deaf where it has none."""
+    weakest, seen = weakest_gap(found.diagnostics.gaps), judged(found)
+    if weakest is None or not (seen or _enough(found)):
+        return []
+    if any(one.increase.high >= NEGLIGIBLE for one in found.diagnostics.gaps if one.change == weakest.change):
+        return []  # on the whole, or of one signal among many that actions do not move
+    if sum(one.told == "agrees" for one in seen) > len(seen) / 2:
+        return []
+    done = "set to zero" if weakest.change == "zeroed" else "swapped with another episode's"
+    grown = percent(weakest.increase.value, signed=True)
+    moved = any(abs(one.world.value) >= MATERIAL * one.spread for one in found.effects)
+    if moved or weakest.increase.high < -NEGLIGIBLE:
+        return [f"Its error does not grow without its actions: with actions {done} it changes by {grown}."]
+    return [f"It does not listen to its actions: with actions {done} its error changes by {grown}."]
 
 
 def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
