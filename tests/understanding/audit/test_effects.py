@@ -76,6 +76,13 @@ def test_actions_that_never_change_have_no_effects_to_compare() -> None:
     assert effects_table(SCHEMA, changed, found, None, rows, cases, lags=(1,), identifiable={}, seed=0) == ()
 
 
+@pytest.mark.filterwarnings("error")
+def test_effects_of_a_world_without_a_finite_number_are_not_finite() -> None:
+    changed, lost = changes(SCHEMA, ROWS), {"place": np.full((1, len(CASES.episode), 6, 1), np.nan)}
+    found = effects_table(SCHEMA, changed, lost, None, ROWS, CASES, lags=(1,), identifiable={"push": True}, seed=0)
+    assert np.isnan([one.world.value for one in found]).all()
+
+
 def test_what_cannot_be_identified_is_not_compared() -> None:
     assert {one.told for one in table(Cart(), identifiable=False)} == {"not identifiable"}
 

@@ -262,8 +262,10 @@ def effects_table(
 
 
 def _mean(values: Floats, cases: Cases, weights: Floats) -> Estimate:
-    """The mean [W] over the windows that could be changed, with its interval over episodes."""
+    """The mean [W] over the windows that could be changed, with its interval over episodes; NaN where none could."""
     known = np.isfinite(values)
+    if not known.any():
+        return Estimate(value=np.nan, low=np.nan, high=np.nan)
     parts = np.stack([np.where(known, values, 0.0), known.astype(float)], 1)
     sums = cluster_sums(parts, cases.episode, weights.shape[1])
     draws = weights @ sums
