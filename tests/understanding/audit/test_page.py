@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.understanding.audit.carts import SCHEMA, Cart, CartTwins, carts, thermostat, world
 
-from worldline.contracts.engine import Card
+from worldline.contracts.engine import Card, EngineBelief, Future, Noise, Samples
 from worldline.contracts.episode import Episode
 from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
 from worldline.contracts.schema import Kind, Role, Signal
@@ -18,6 +18,7 @@ from worldline.understanding.audit.blocks import effects_block, twins_block
 from worldline.understanding.audit.evidence import Advice, Audit, Decision, TwinTest
 from worldline.understanding.audit.page import render_audit
 from worldline.understanding.audit.verdict import NO_TWINS, decide
+from worldline.understanding.exam.bank import as_world
 
 
 class Balanced(HTMLParser):
@@ -97,6 +98,33 @@ def test_a_sensor_that_is_seldom_read_leaves_the_others_their_effects() -> None:
         world(Sampled()), material([sampled(one) for one in carts(0, 40)]), banded=True, source=None, seed=0
     )
     assert {(one.signal, one.told) for one in found.effects} == {("place", "agrees")}
+
+
+class Alarmed(Cart):
+    """Its world predicts an alarm too, that never sounds."""
+
+    def describe(self) -> Card:
+        alarm = Signal(name="alarm", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=2)
+        schema = replace(SCHEMA, signals=(*SCHEMA.signals, alarm))
+        return replace(super().describe(), schema=schema, predicts=("place", "alarm"))
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        found = super().imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+        alarm = np.zeros(found.signals["place"].shape[:-1], np.int64)
+        return replace(found, signals={**found.signals, "alarm": alarm})
+
+
+def test_a_choice_that_is_predicted_is_not_graded() -> None:
+    def alarmed(episode: Episode) -> Episode:
+        alarm = (episode.observations["place"][:, 0] > 1).astype(np.int64)
+        return replace(episode, observations={**episode.observations, "alarm": alarm})
+
+    logs = material([alarmed(one) for one in carts(0, 40)])
+    found = measure(as_world(Alarmed()), logs, banded=False, source=None, seed=0)
+    assert found.ungraded == {"alarm": Kind.DISCRETE}
+    assert "Not graded: alarm (a choice). Do not rely on what it says there." in decide(found).limits
 
 
 def read(audit: Audit) -> str:

@@ -12,6 +12,7 @@ from tests.understanding.audit.carts import Cart
 from tests.understanding.audit.test_page import made
 
 from worldline.contracts.evaluation import Verdict
+from worldline.contracts.schema import Kind
 from worldline.control.intervals import wilson
 from worldline.understanding.audit.evidence import Advice, Decision, Measured, Told
 from worldline.understanding.audit.verdict import cause_of, decide
@@ -189,6 +190,12 @@ def test_what_is_not_finite_under_other_actions_alone_speaks_against_the_world()
         return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
 
     assert "Under other actions than the logged it says what is no finite number." in advised(change).reasons
+
+
+def test_predictions_that_no_figure_is_of_are_a_limit() -> None:
+    decision = advised(lambda found: replace(found, ungraded={"alarm": Kind.DISCRETE, "camera": Kind.IMAGE}))
+    assert decision.advice is Advice.LIMITS
+    assert decision.limits[0].startswith("Not graded: alarm (a choice) and camera (a picture).")
 
 
 def heard(found: Measured, told: Told, moved: float, *, grown: float = 0.03) -> Measured:

@@ -129,6 +129,7 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         twins=twins,
         units=_units(schema),
         unchecked=(*lost, *_unrivalled(found, trusted), *_unasked(signals, history[1], twins)),
+        ungraded={name: schema[name].kind for name in world.describe().predicts if schema[name] not in signals},
     )
 
 

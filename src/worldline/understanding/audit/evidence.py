@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from worldline.contracts.evaluation import Grade, Rate, Verdict
+from worldline.contracts.schema import Kind
 from worldline.data.quality.coverage import Coverage
 from worldline.understanding.diagnostics import Diagnostics
 from worldline.understanding.statistics import Estimate
@@ -205,6 +206,7 @@ class Measured:
         twins: tests against twins; empty without a resettable environment.
         units: of every component of actions and signals.
         unchecked: what could not be measured and why, each a sentence and a limit.
+        ungraded: the kind of each predicted observation that none of these figures is of.
     """
 
     diagnostics: Diagnostics
@@ -220,6 +222,7 @@ class Measured:
     twins: tuple[TwinTest, ...]
     units: Mapping[str, str]
     unchecked: tuple[str, ...]
+    ungraded: Mapping[str, Kind]
 
 
 @dataclass(frozen=True, kw_only=True)
