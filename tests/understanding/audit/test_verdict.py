@@ -233,3 +233,25 @@ def test_only_who_does_nothing_with_its_actions_is_deaf(told: Told, moved: float
     decision = advised(lambda found: heard(found, told, moved, grown=grown))
     assert decision.advice is (Advice.NO if said else Advice.DEPLOY)
     assert not said or decision.reasons[0].startswith(said)
+
+
+def test_help_is_what_helps_against_what_is_wrong() -> None:
+    def behind(found: Measured) -> Measured:
+        worse = curve(*[-0.2] * found.diagnostics.horizon)
+        skills = tuple(replace(one, skill=worse) for one in found.diagnostics.skills)
+        return replace(found, diagnostics=replace(found.diagnostics, skills=skills))
+
+    def lost(found: Measured) -> Measured:
+        gaps = tuple(replace(one, increase=replace(one.increase, value=math.nan)) for one in found.diagnostics.gaps)
+        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+    def failed(found: Measured) -> Measured:
+        return replace(found, twins=tuple(replace(one, verdict=Verdict.FAIL) for one in found.twins))
+
+    assert len(decide(good(twins=False)).help) == 1
+    assert "longer training: on place a linear model does better." in advised(behind).help[0]
+    assert "Another training" in advised(lost).help[0]
+    assert "Logs to learn it from in which push varies" in advised(lambda found: heard(found, "apart", 0.0)).help[0]
+    assert "Signs and clocks" in advised(lambda found: heard(found, "opposite", -2.0, grown=0.5)).help[0]
+    assert decide(good(twins=True)).help == ()
+    assert "it fails C1" in advised(failed, twins=True).help[0]

@@ -233,7 +233,7 @@ class Decision:
         advice: the verdict.
         reasons: why, the weightiest first.
         limits: within which it may be used; empty for none.
-        help: data that would help, the most useful first.
+        help: data, or a training, that would help, the most useful first.
         cause: what is known of cause: never PASS without twins.
     """
 

@@ -20,6 +20,7 @@ from worldline.understanding.audit.evidence import (
     TwinTest,
 )
 from worldline.understanding.audit.excitation import FEWEST_EPISODES
+from worldline.understanding.audit.measures import GATE
 from worldline.understanding.diagnostics import Gap
 from worldline.understanding.exam.verdicts import weakest
 from worldline.understanding.findings import NEGLIGIBLE
@@ -46,7 +47,7 @@ def decide(found: Measured) -> Decision:
     limits = [*_horizons(graded), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
     limits += [] if _unheeded(graded) else _apart(graded)
     limits += [*_ungraded(found), *found.unchecked, *_unproven(found), *_regions(found), *_few(found)]
-    wanted = tuple(dict.fromkeys([*_data(found, known), *found.data.advice]))
+    wanted = tuple(dict.fromkeys([*_data(found, known), *_learning(graded), *_twins(found), *found.data.advice]))
     if against:
         return Decision(
             advice=Advice.NO, reasons=tuple(against), limits=tuple(limits), help=wanted, cause=cause_of(found)
@@ -78,7 +79,7 @@ def not_finite(found: Measured) -> dict[str, int]:
     At a step that was never observed no error is known, of the world and of all that it is compared with.
     """
     curves = [one for one in found.diagnostics.errors if not one.world]
-    first = {}
+    first: dict[str, int] = {}
     for own in curves:
         others = [one.rmse.value for one in found.diagnostics.errors if one.world and one.signal == own.signal]
         for step, value in enumerate(own.rmse.value, 1):
@@ -401,5 +402,25 @@ def _data(found: Measured, known: bool) -> Iterable[str]:
     short = [label(one.signal) for one in found.coverage if narrow(one)]
     if short:
         yield f"Fresh episodes to calibrate the bands of {listing(short)} on, logged as the world will be used."
+
+
+def _learning(found: Measured) -> Iterable[str]:
+    """What to learn it from, or how, where what it learned is at fault."""
+    if _infinite(found):
+        yield "Another training, from another seed or with smaller steps: it says what is no finite number."
+    lines = [one for one in found.diagnostics.skills if one.against == LINE]
+    behind = [label(one.signal) for one in lines if any(high < -GATE for high in one.skill.high)]
+    if behind:
+        yield f"More episodes to learn from, or a longer training: on {listing(behind)} a linear model does better."
+    varied = listing([label(one.action) for one in found.excitation if one.enough])
+    if varied and _deaf(found):
+        yield f"Logs to learn it from in which {varied} varies at random as in these: its error does not grow without."
+    if any(one.told == "opposite" for one in judged(found)):
+        yield "Signs and clocks of the logs it was learned from (`worldline check`): effects go the other way in it."
+
+
+def _twins(found: Measured) -> Iterable[str]:
+    if cause_of(found) is Verdict.FAIL:
+        yield "Logs to learn it from in which each action is drawn at random in 10\u00a0% of steps: it fails C1."
     if not found.twins:
         yield "A resettable environment (--env ID), or an experiment with twins: only those test cause and effect."
