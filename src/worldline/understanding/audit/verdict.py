@@ -413,10 +413,10 @@ def _learning(found: Measured) -> Iterable[str]:
     if behind:
         yield f"More episodes to learn from, or a longer training: on {listing(behind)} a linear model does better."
     varied = listing([label(one.action) for one in found.excitation if one.enough])
-    if varied and _deaf(found):
-        yield f"Logs to learn it from in which {varied} varies at random as in these: its error does not grow without."
     if any(one.told == "opposite" for one in judged(found)):
         yield "Signs and clocks of the logs it was learned from (`worldline check`): effects go the other way in it."
+    elif varied and _deaf(found):
+        yield f"Logs to learn it from in which {varied} varies as in these: it does without its actions."
 
 
 def _twins(found: Measured) -> Iterable[str]:
