@@ -69,9 +69,9 @@ def _print_decision(decision: Decision, title: str) -> None:
     advice = decision.advice.value
     console.print(Text(f"{title}: {advice}", style="bold"))
     for heading, lines in (
-        ("Why", decision.reasons[:6]),
+        ("Why", decision.reasons),
         ("Within these limits" if decision.advice == "deploy with limits" else "Also", decision.limits),
-        ("Data that would help", decision.help[:6]),
+        ("Data that would help", decision.help),
     ):
         if lines:
             _say(heading)
@@ -90,16 +90,16 @@ def _say(said: str, indent: str = "") -> None:
 
 
 def _print_effects(found: Audit) -> None:
-    """One row for each action and signal, when its effect is largest; the page and the JSON have every lag."""
+    """One row for each action and signal: of the effects that can be told the largest; page and JSON have every lag."""
     from worldline.cli.output import print_table
 
     measured = found.measured
     if measured is None:
         return
-    largest = {
-        (one.action, one.signal): one
-        for one in sorted(measured.effects, key=lambda one: abs((one.logs or one.world).value))
-    }
+    ranked = sorted(
+        measured.effects, key=lambda one: (one.told != "not identifiable", abs((one.logs or one.world).value))
+    )
+    largest = {(one.action, one.signal): one for one in ranked}
     print_table(
         "What one deviation of an action, for one step, does",
         ("action", "signal", "after", "says the world", "say the logs", ""),
