@@ -73,7 +73,7 @@ def test_a_prediction_that_is_lost_to_a_later_action_is_a_leak(monkeypatch: pyte
 @pytest.mark.parametrize(("engine", "steps"), [(Cart(), 6), (Cart(gain=0.0), 0), (Cart(decay=1.0, gain=-1.0), 0)])
 def test_trust_goes_as_far_as_the_trivial_is_beaten(engine: Cart, steps: int) -> None:
     found = diagnosed(engine)
-    trusted = trusted_horizons(found, {"place": float(CASES.truth["place"].std())})[0]
+    trusted = trusted_horizons(found, {"place": float(CASES.truth["place"].std())}, {"place": 5.0})[0]
     assert trusted.steps == steps
     assert (trusted.stops == "") == (steps == 6)
 
@@ -113,7 +113,7 @@ def test_coverage_counts_only_what_was_observed(monkeypatch: pytest.MonkeyPatch)
 
 def test_trust_needs_something_that_moves_and_counts_who_is_right_at_a_step() -> None:
     found = diagnosed(Cart())
-    assert trusted_horizons(found, {"place": 0.0}) == ()
+    assert trusted_horizons(found, {"place": 0.0}, {"place": 1e9}) == ()
     exact = [
         replace(one, rmse=replace(one.rmse, value=(*one.rmse.value[:3], 0.0, *one.rmse.value[4:])))
         if one.world == "persistence"
@@ -121,8 +121,18 @@ def test_trust_needs_something_that_moves_and_counts_who_is_right_at_a_step() ->
         for one in found.errors
     ]
     skills = tuple(one for one in found.skills if one.against != "persistence")  # no share of nothing
-    told = trusted_horizons(replace(found, errors=tuple(exact), skills=skills), {"place": 1.0})
+    told = trusted_horizons(replace(found, errors=tuple(exact), skills=skills), {"place": 1.0}, {"place": 5.0})
     assert [(one.steps, one.stops) for one in told] == [(3, "persistence")]
+
+
+@pytest.mark.parametrize(("off", "told"), [(0.5, []), (5.0, [(0, "persistence")]), (np.nan, [(0, "persistence")])])
+def test_a_world_that_moves_what_never_moves_is_not_to_be_trusted_on_it(off: float, told: list[Any]) -> None:
+    """In the logs a valve is at 100 all the time."""
+    found = diagnosed(Cart())
+    rmse = {"": (0.0, *[off] * 5), "persistence": (0.0,) * 6}
+    errors = tuple(replace(one, rmse=replace(one.rmse, value=rmse.get(one.world, (0.0,) * 6))) for one in found.errors)
+    trusted = trusted_horizons(replace(found, errors=errors, skills=()), {"place": 0.0}, {"place": 100.0})
+    assert [(one.steps, one.stops) for one in trusted] == told
 
 
 def test_rank_is_that_of_what_is_predicted() -> None:

@@ -112,7 +112,8 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
     rows = rows_of([without(one, rare) for one in tracks], material.flags[: len(tracks)])
     history = _history(world, material, rows, signals, seed)
     twins, lost = _twins(world, material, source, seed)
-    trusted = trusted_horizons(found, {s.name: _spread(cases, s) for s in signals})
+    spreads, sizes = ({s.name: of(cases, s) for s in signals} for of in (_spread, _size))
+    trusted = trusted_horizons(found, spreads, sizes)
     return Measured(
         diagnostics=found,
         trusted=trusted,
@@ -261,6 +262,12 @@ def _unasked(signals: Sequence[Signal], found: Sequence[Placebo], twins: Sequenc
         f"Whether something hidden drives both the actions and {listing(lacking)} was not checked: the error is known "
         "of too few steps or episodes."
     ]
+
+
+def _size(cases: Cases, signal: Signal) -> float:
+    """The largest absolute value."""
+    known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
+    return float(np.abs(known).max(initial=0.0))
 
 
 def _units(schema: Schema) -> Mapping[str, str]:

@@ -76,7 +76,7 @@ class LeakCheck:
     Args:
         num_checked: predicted values that were compared.
         worst: largest difference between predictions up to a step under other actions after it, relative to the
-            largest value of the signal.
+            deviation of the signal over windows, or to its largest value where that is 0.
         signal: where it is; empty where nothing was compared.
         leaks: whether it is more than rounding.
     """

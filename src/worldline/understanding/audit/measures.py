@@ -33,6 +33,9 @@ HALF: Final = 0.5
 """Share of the windows of which a band without an end makes it one that says nothing."""
 COLLAPSED: Final = 0.05
 BLIND: Final = "action_blind"
+STAYS: Final = "persistence"
+MOVED: Final = 0.01
+"""Error, as a share of the size of a signal that never moves (of 1 where that is 0), from which a world moves it."""
 
 
 def leak_check(world: World, cases: Cases) -> LeakCheck:
@@ -116,22 +119,29 @@ def _predict(world: World, cases: Cases, actions: Arrays) -> Prediction:
     return world.predict(cases.history, actions, exogenous=dict(cases.exogenous) or None)
 
 
-def trusted_horizons(found: Diagnostics, deviation: Mapping[str, float]) -> tuple[Trusted, ...]:
+def trusted_horizons(
+    found: Diagnostics, deviation: Mapping[str, float], size: Mapping[str, float]
+) -> tuple[Trusted, ...]:
     """Per signal the last step up to which the world beats what is trivial, at every step.
 
     It has to beat persistence, and the action-blind copy where knowing the actions helps a line; it must not be shown
     to be worse than the line itself, which nothing beats where the law is linear. Where a comparison errs by less than
-    a twentieth of the signal's variance there is nothing to beat, and it must only not do better.
+    a twentieth of the signal's variance there is nothing to beat, and it must only not do better. Of a signal that
+    never moves nothing is told, unless the world moves it.
 
     Args:
-        found: of the graded episodes, with comparisons.
-        deviation: of each signal.
+        found: of the graded episodes, with comparisons, persistence among them.
+        deviation: of each signal; 0 for one that never moves.
+        size: the largest absolute value of each signal.
     """
     rmse = {(one.world, one.signal): np.array(one.rmse.value) for one in found.errors}
     told = []
     for signal in dict.fromkeys(one.signal for one in found.errors if not one.world):
         if not deviation.get(signal):
-            continue  # it never moves: there is nothing to foretell
+            moved = ~(rmse["", signal] <= MOVED * (size[signal] or 1.0)) & ~np.isnan(rmse[STAYS, signal])
+            if moved.any():
+                told.append(Trusted(signal=signal, steps=0, of=found.horizon, stops=STAYS))
+            continue
         last, stops = found.horizon, ""
         small = np.sqrt(GATE) * deviation[signal]
         fine: dict[str, NDArray[np.bool_]] = {}
