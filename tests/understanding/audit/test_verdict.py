@@ -83,7 +83,10 @@ def test_an_effect_that_the_logs_deny_is_a_limit_though_twins_pass_on_the_whole(
     def change(found: Measured) -> Measured:
         return replace(found, effects=tuple(replace(one, told="apart") for one in found.effects))
 
-    assert any("Mind the effect of" in limit for limit in advised(change, twins=True).limits)
+    decision = advised(change, twins=True)
+    assert any("Mind the effect of" in limit for limit in decision.limits)
+    assert not any("are as the world says" in reason for reason in decision.reasons)
+    assert any("are as the world says" in reason for reason in advised(lambda found: found, twins=True).reasons)
 
 
 def test_bands_that_hold_are_named_where_others_do_not() -> None:

@@ -366,8 +366,8 @@ def _good(found: Measured) -> list[str]:
     if grown > 0:
         said.append(f"It listens to its actions: with others its error grows by at least {percent(grown)}.")
     seen = judged(found)
-    if seen:
-        right = sum(one.told == "agrees" for one in seen)
+    right = sum(one.told == "agrees" for one in seen)
+    if right:
         said.append(f"{right} of {plural(len(seen), 'effect')} that the logs can tell are as the world says.")
     holds = [one for one in found.coverage if not narrow(one)]
     if holds:
