@@ -230,9 +230,13 @@ def gap(value: float, low: float, high: float) -> Gap:
             "The world listens to its actions: its error grows by 640 % when they are zeroed.",
             "good",
         ),
-        (gap(0.0, 0.0, 0.0), "The world ignores its actions: with actions zeroed, its error changes by 0 %", "bad"),
-        (gap(0.006, -0.005, 0.017), "The world ignores its actions: with actions zeroed", "bad"),
-        (gap(0.02, 0.01, 0.03), "The world hardly listens to its actions", "bad"),
+        (
+            gap(0.0, 0.0, 0.0),
+            "The world does no worse with other actions: with actions zeroed, its error changes by 0 %",
+            "bad",
+        ),
+        (gap(0.006, -0.005, 0.017), "The world does no worse with other actions: with actions zeroed", "bad"),
+        (gap(0.02, 0.01, 0.03), "The world does hardly worse with other actions", "bad"),
         (gap(0.2, -0.1, 0.5), "Whether the world listens to its actions is not shown", "unclear"),
         (gap(-0.2, -0.3, -0.1), "Its actions mislead the world", "bad"),
     ],
@@ -246,7 +250,7 @@ def test_gaps(one: Gap, says: str, verdict: str) -> None:
 def test_the_weaker_gap_decides() -> None:
     shuffled = Gap(change="shuffled", signal=None, increase=Estimate(value=0.0, low=-0.01, high=0.01))
     found = findings.gaps([gap(6.4, 5.0, 8.0), shuffled])
-    assert plain(found).startswith("The world ignores its actions: with actions shuffled across episodes")
+    assert plain(found).startswith("The world does no worse with other actions: with actions shuffled across episodes")
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ def open_loop(found: Diagnostics, error: ErrorCurve) -> Finding:
 
 
 def gaps(found: Sequence[Gap]) -> Finding:
-    """Whether the world listens to its actions; judged by the weaker of the two changes, over all signals."""
+    """Whether the world's error needs its actions; judged by the weaker of the two changes, over all signals."""
     overall = [gap for gap in found if gap.signal is None] or list(found)
     weakest = min(overall, key=lambda gap: gap.increase.low)
     low, high = weakest.increase.low, weakest.increase.high
@@ -261,8 +261,8 @@ def gaps(found: Sequence[Gap]) -> Finding:
     if high < 0:
         return Finding(text=f"Its actions mislead the world: {done} shrinks ({grown}).", verdict="bad")
     if high < NEGLIGIBLE:
-        how = "ignores" if low <= 0 else "hardly listens to"
-        return Finding(text=f"The world {how} its actions: {done} changes by {grown}.", verdict="bad")
+        how = "no" if low <= 0 else "hardly"
+        return Finding(text=f"The world does {how} worse with other actions: {done} changes by {grown}.", verdict="bad")
     if low <= 0:
         text = f"Whether the world listens to its actions is not shown: {done} changes by {grown}."
         return Finding(text=text, verdict="unclear")
