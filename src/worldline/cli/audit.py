@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as text
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,11 +41,14 @@ def audit(
     use_threads(threads)
     with progress_bars() as stage:
         found = run(world, logs, environment=env, seed=seed, stage=stage)
-    with ExitStack() as last:  # all three are done, the last one first, also where one of them fails
-        last.callback(_print, found)
-        last.callback(write_json, json, text.loads(to_strict_json(found)))
+    try:
         if out is not None:
-            last.callback(write_text, out, render_audit(found), "--out")
+            write_text(out, render_audit(found), "--out")
+    finally:  # what cannot be written takes nothing else with it
+        try:
+            write_json(json, text.loads(to_strict_json(found)))
+        finally:
+            _print(found)
     if out is not None:
         print(f"Page: {out}")
     if found.decision.advice not in ("deploy", "deploy with limits"):

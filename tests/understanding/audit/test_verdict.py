@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from tests.understanding.audit.carts import Cart
+from tests.understanding.audit.carts import SCHEMA, Cart
 from tests.understanding.audit.test_page import made
 
 from worldline.contracts.evaluation import Verdict
-from worldline.contracts.schema import Kind
+from worldline.contracts.schema import Kind, Role, Signal
 from worldline.control.intervals import wilson
+from worldline.understanding.audit.auditing import ungraded
 from worldline.understanding.audit.evidence import Advice, Decision, Measured, Told
 from worldline.understanding.audit.verdict import cause_of, decide
 from worldline.understanding.diagnostics import Gap, SkillCurve
@@ -196,7 +197,10 @@ def test_what_is_not_finite_under_other_actions_alone_speaks_against_the_world()
 
 
 def test_predictions_that_no_figure_is_of_are_a_limit() -> None:
-    decision = advised(lambda found: replace(found, ungraded={"alarm": Kind.DISCRETE, "camera": Kind.IMAGE}))
+    alarm = Signal(name="alarm", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=2)
+    camera = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(8, 8, 3))
+    graded = SCHEMA.observations
+    decision = advised(lambda found: replace(found, unchecked=tuple(ungraded([*graded, alarm, camera], graded))))
     assert decision.advice is Advice.LIMITS
     assert decision.limits[0].startswith("Not graded: alarm (a choice) and camera (a picture).")
 

@@ -129,8 +129,12 @@ def measure(world: World, material: Material, *, banded: bool, source: TwinSourc
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
         units=_units(schema),
-        unchecked=(*lost, *_unrivalled(found, trusted), *_unasked(signals, history[1], twins)),
-        ungraded={name: schema[name].kind for name in world.describe().predicts if schema[name] not in signals},
+        unchecked=(
+            *ungraded([schema[name] for name in world.describe().predicts], signals),
+            *lost,
+            *_unrivalled(found, trusted),
+            *_unasked(signals, history[1], twins),
+        ),
     )
 
 
@@ -236,6 +240,13 @@ def _spread(cases: Cases, signal: Signal) -> float:
     known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
     found = float(np.sqrt(from_mean(known, signal).var(0).mean())) if len(known) else 0.0
     return found if found > STILL * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
+
+
+def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]:
+    """Of which predicted signals no figure is, as a limit."""
+    kinds = {Kind.DISCRETE: "a choice", Kind.IMAGE: "a picture", Kind.VECTOR: "not logged"}
+    names = [f"{label(one.name)} ({kinds[one.kind]})" for one in predicted if one not in graded]
+    return [f"Not graded: {listing(names)}. Do not rely on what it says there."] if names else []
 
 
 def _unrivalled(found: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Literal
 
 from worldline.contracts.evaluation import Grade, Rate, Verdict
-from worldline.contracts.schema import Kind
 from worldline.data.quality.coverage import Coverage
 from worldline.understanding.diagnostics import Diagnostics
 from worldline.understanding.statistics import Estimate
@@ -205,8 +204,7 @@ class Measured:
         randomised: share of the steps that the logs flag as randomised; None where there is no flag.
         twins: tests against twins; empty without a resettable environment.
         units: of every component of actions and signals.
-        unchecked: what could not be measured and why, each a sentence and a limit.
-        ungraded: the kind of each predicted observation that none of these figures is of.
+        unchecked: what was not measured and why, each a sentence and a limit.
     """
 
     diagnostics: Diagnostics
@@ -222,7 +220,6 @@ class Measured:
     twins: tuple[TwinTest, ...]
     units: Mapping[str, str]
     unchecked: tuple[str, ...]
-    ungraded: Mapping[str, Kind]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from math import isfinite
 from typing import Final
 
 from worldline.contracts.evaluation import Verdict
-from worldline.contracts.schema import Kind
 from worldline.understanding.audit.effects import MATERIAL
 from worldline.understanding.audit.evidence import (
     Advice,
@@ -46,7 +45,7 @@ def decide(found: Measured) -> Decision:
     against = [*_broken(found), *_infinite(found), *_worthless(graded), *_unheeded(graded), *_failed(found)]
     limits = [*_horizons(graded), *_bands(found), *_unidentified(found, known), *_unchecked(found, known)]
     limits += [] if _unheeded(graded) else _apart(graded)
-    limits += [*_ungraded(found), *found.unchecked, *_unproven(found), *_regions(found), *_few(found)]
+    limits += [*found.unchecked, *_unproven(found), *_regions(found), *_few(found)]
     wanted = tuple(dict.fromkeys([*_data(found, known), *_learning(graded), *_twins(found), *found.data.advice]))
     if against:
         return Decision(
@@ -302,13 +301,6 @@ def _apart(found: Measured) -> list[str]:
             "are fitted by a line: where the effect depends on the state, both may be right."
         )
     return said
-
-
-def _ungraded(found: Measured) -> list[str]:
-    """What it predicts that no figure is of."""
-    kinds = {Kind.DISCRETE: "a choice", Kind.IMAGE: "a picture", Kind.VECTOR: "not logged"}
-    names = [f"{label(name)} ({kinds[kind]})" for name, kind in found.ungraded.items()]
-    return [f"Not graded: {listing(names)}. Do not rely on what it says there."] if names else []
 
 
 def _unproven(found: Measured) -> list[str]:
