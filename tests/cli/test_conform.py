@@ -104,7 +104,8 @@ def test_a_world_of_the_catalogue_is_checked_as_its_bundle_is(
     assert isinstance(bare.engine, LearnedEngine)
     engine = replace(bare.engine, notes={"data": store.content_hash()})
     learned = LocalWorld(engine, bare.calibration, CrossEntropy(), num_proposals=0)
-    save_world(tmp_path / "world", learned, run={"split": {"held_out": [2, 7]}})
+    split = {"train": [0, 1, 3, 4, 5, 6, 8], "held_out": [2, 7]}
+    save_world(tmp_path / "world", learned, run={"split": split})
     monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
     Catalogue().publish(tmp_path / "world", "toy", alias="prod")
     cases: list[WorldCase] = []

@@ -14,7 +14,7 @@ from worldline.contracts.world import World
 from worldline.data.store import Store, open_store
 from worldline.engines.learned import LearnedEngine
 from worldline.engines.trivial import Linear
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError, InputError, UnreadableError
 from worldline.heads.familiarity import Familiarity, FamiliarityConfig
 from worldline.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
@@ -101,7 +101,7 @@ def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_
         notes={"data": open_store(logs).content_hash()},
     )
     calibration = calibrate(engine, TOY.episodes(12, 14, seed=2), horizon=4, num_windows=1, seed=0)
-    run = {"split": {"held_out": [2, 7]}}
+    run = {"split": {"train": [0, 1, 3], "calibration": [4, 5, 6, 8], "held_out": [2, 7]}}
     folder = tmp_path / "world"
     save_world(folder, LocalWorld(engine, calibration, CrossEntropy(), num_proposals=4), run=run)
     case = case_of(open_world(folder), logs, opened_from=str(folder))
@@ -110,6 +110,8 @@ def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_
         np.testing.assert_array_equal(found.observations["position"], due.observations["position"])
     others = stored(tmp_path / "others", TOY.episodes(5, 14, seed=4))
     assert len(case_of(open_world(folder), others, opened_from=str(folder)).episodes) == 5
+    with pytest.raises(DataError, match="does not tell which of the episodes were held out"):
+        case_of(open_world(folder), logs)
 
 
 def test_logs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -117,14 +119,16 @@ def test_logs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="0 episodes have the 8 steps that the checks need"):
         case_of(Exact(), short)
     calm = Integrator(noise=0.3, wind=False)
-    with pytest.raises(DataError, match="the world speaks of 'wind', which is not in the logs"):
+    with pytest.raises(UnreadableError, match=r"the world speaks of 'wind', which is not in .*calm"):
         case_of(Exact(), stored(tmp_path / "calm", calm.episodes(3, 14, seed=1), calm.schema))
     wide = replace(TOY.schema, signals=(replace(TOY.schema["position"], shape=(3,)), *TOY.schema.signals[1:]))
     episodes = [
         replace(one, observations={**one.observations, "position": np.zeros((15, 3), np.float32)})
         for one in TOY.episodes(3, 14, seed=1)
     ]
-    with pytest.raises(DataError, match=r"vector \(3,\) in the logs, and the world takes observation vector \(2,\)"):
+    with pytest.raises(
+        UnreadableError, match=r"vector \(3,\) in .*wide, and the world takes observation vector \(2,\)"
+    ):
         case_of(Exact(), stored(tmp_path / "wide", episodes, wide))
 
 

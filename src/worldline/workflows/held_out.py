@@ -45,16 +45,17 @@ class Seen:
     part: str
 
 
-def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
+def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str] = KEPT) -> Iterator[Seen]:
     """The episodes of logs, each with what it was for when the world was learned; pictures only of what may be graded.
 
     Args:
         card: of the world.
         logs: in any format that an importer knows.
         opened_from: what the world was opened from; a bundle's folder tells what was held out.
+        parts: which of them are read.
 
     Raises:
-        UnreadableError: the logs lack a signal of the world, or hold it in another shape.
+        UnreadableError: the logs lack a signal of the world, or hold it in another shape or unit.
         DataError: the logs cannot be read, or not every episode is as their schema says; or the world was learned from
             them, and nothing tells what was held out.
         BundleError: the bundle's run.json is not as `worldline learn` writes it.
@@ -62,18 +63,18 @@ def read_episodes(card: Card, logs: Path, opened_from: str) -> Iterator[Seen]:
     if is_store(logs):
         store = open_store(logs)
         check_signals(store.schema, card.schema, logs)
-        parts = _parts(card, store, opened_from)
+        known = _parts(card, store, opened_from)
         for number in range(len(store)):
-            part = parts.get(number, "")
-            if part in KEPT:
+            part = known.get(number, "")
+            if part in parts:
                 yield _seen(store.episode(number), card.schema, part)
         return
-    found, known = open_logs(logs), _known(_run(opened_from))
+    found, marked = open_logs(logs), _known(_run(opened_from))
     check_signals(found.schema, card.schema, logs)
     for episode in _sound(found):
         numbers = {signal.name: arrays_of(episode, signal.role)[signal.name] for signal in _numbers(card.schema)}
-        part = known.get(_digest(numbers), "") if known else ""
-        if part in KEPT:
+        part = marked.get(_digest(numbers), "") if marked else ""
+        if part in parts:
             yield _seen(episode, card.schema, part)
 
 
