@@ -628,6 +628,14 @@ def test_a_result_that_cannot_be_read_is_named(sit: Sit) -> None:
         regrade(folder)
 
 
+def test_going_on_writes_a_result_anew_that_cannot_be_read(sit: Sit) -> None:
+    folder = sit("torn", "linear", C9=Steering())
+    before = read_exam(folder).result.tests
+    (folder / "exam.json").write_bytes(b"\xff\xfe{")
+    again = read_exam(sit("torn", "linear", resume=True, C9=Steering())).result.tests
+    assert same_figures(replace(again[0], elapsed_s=0.0), replace(before[0], elapsed_s=0.0))
+
+
 def test_answers_that_are_gone_are_not_taken_from_their_own_grade(sit: Sit) -> None:
     folder = sit("gone", "linear", C9=Steering())
     (folder / "answers" / "C9" / "answers-0.npz").unlink()

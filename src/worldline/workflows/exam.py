@@ -105,8 +105,8 @@ def exam(
         folder: a new or empty one; gets logs, worlds, answers, `exam.json` and `report.html`.
         options: what is asked.
         resume: go on in a folder where an exam of this sitter was begun, with these tests and trainings. What was
-            recorded, learned and answered stays; a training that was under way begins anew, as do a world and answers
-            that are gone or damaged.
+            recorded, learned and answered stays; a training that was under way begins anew, as do a world, answers and
+            a result that are gone or damaged.
         command: that repeats it.
         stage: told about progress.
 

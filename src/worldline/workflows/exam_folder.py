@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,8 +103,9 @@ def goes_on(folder: Path, begun: Begun, sitter: Sitter, options: ExamOptions, re
                 f"{folder} holds an exam with another {other[0]}: {getattr(before, other[0])}, not "
                 f"{getattr(begun, other[0])}. Go on with that, or choose a new folder."
             )
-        if (folder / RESULT).exists():
-            _check_no_fewer(folder, read_exam(folder), options)
+        with suppress(ConfigError):  # a result that is damaged is made anew from the answers
+            if (folder / RESULT).exists():
+                _check_no_fewer(folder, read_exam(folder), options)
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         hint = ", or go on with it: --resume" if path.exists() and not sitter.pays else ""
