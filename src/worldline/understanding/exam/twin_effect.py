@@ -12,7 +12,7 @@ counts. A PASS needs the gain, sum <dy', dy> / sum |dy|^2, of each in [0.8, 1.2]
 by itself is printed beside the block's score; with a cell of its own, it was the hardest part for every model.
 
 Must fail: a regression that does not see actions; the lab with a block that never moves (its pusher is right); the lab
-that is told the actions of another branch.
+that is told the actions of another scene.
 
 Choices: half of the branches set out for the block, as the explorer does, since else few of them move it. The minimum
 true effect holds for each scene: pusher and block must differ between the branches by at least 1 cm, root mean square,
