@@ -74,6 +74,13 @@ def test_a_test_holds_only_where_its_oracle_does_and_what_must_fail_fails() -> N
     assert "no part" in flaws(grade(GATED), {}, 1.0)[0]
 
 
+def test_what_must_fail_breaks_a_test_only_where_it_is_surely_above_the_floor() -> None:
+    good = grade(cell(0.95, 1.0))
+    assert flaws(good, {"blind": grade(cell(0.01, 0.1, surely=-0.01))}, 1.0) == ()
+    assert flaws(good, {"blind": grade(cell(0.01, 0.1, surely=0.0))}, 1.0) == ()
+    assert "blind must fail" in flaws(good, {"blind": grade(cell(0.02, 0.1, surely=0.01))}, 1.0)[0]
+
+
 def test_what_must_fail_may_fail_by_a_gate_or_in_one_part() -> None:
     good = grade(cell(0.95, 1.0))
     assert flaws(good, {"still block": grade(cell(0.9, 1.0, name="pusher"), cell(0.0, 0.0, name="block"))}, 1.0) == ()
