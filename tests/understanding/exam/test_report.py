@@ -262,6 +262,22 @@ def test_a_test_without_a_grade_says_why_and_prints_what_examined_it_alone(code:
     assert "Asked beside the score" not in block
 
 
+@pytest.mark.parametrize("oracle", [Grade(cells=(cell("all", 1.0),)), Grade(cells=(unscored("undefined"),))])
+def test_a_model_that_must_fail_and_has_no_score_is_told_with_its_reasons(oracle: Grade) -> None:
+    gate = Condition(name="it moves", met=False, found="0", gate=True)
+    silent = Grade(cells=(unscored("undefined for these answers"), replace(unscored("gated: still"), name="block")))
+    one = replace(
+        outcome("C1", Verdict.VOID, Section.CAUSE, reason="no part of it is scored"),
+        oracle=oracle,
+        must_fail={"silent": silent, "stopped": replace(silent, conditions=(gate,))},
+    )
+    text = text_of(render(replace(RESULT, tests=(one,))))
+    why = "(history: undefined for these answers; block: gated: still)."
+    assert f"Without a score: must fail: silent {why}" in text
+    assert f"Without a score: must fail: stopped, not meeting a gate {why}" in text
+    assert ("Without a score: the oracle (history: undefined)." in text) is (oracle.cells[0].score is None)
+
+
 def test_it_takes_nothing_from_outside_and_escapes_what_it_is_given(tmp_path: Path) -> None:
     page = render(replace(RESULT, sitter="<script>alert(1)</script>"))
     assert "<script" not in page

@@ -259,13 +259,18 @@ def _scores(one: TestResult) -> list[Html]:
                 rows.append(_dot(name, cell.score, _DOTS.get(_tone(seed.verdict), "world")))
     references = [("the oracle", one.oracle, "ceiling")] if one.oracle else []
     references += [(f"must fail: {name}", grade, "floor") for name, grade in one.must_fail.items()]
+    unscored: list[Html] = []
     for name, grade, style in references:
         found = weakest(grade)
+        shut = any(condition.gate and not condition.met for condition in grade.conditions)
+        label = f"{name}{', not meeting a gate' if shut else ''}"
         if found is not None and found.score is not None:
-            shut = any(condition.gate and not condition.met for condition in grade.conditions)
-            rows.append(_dot(f"{name}{', not meeting a gate' if shut else ''}", found.score, style))
+            rows.append(_dot(label, found.score, style))
+        else:
+            why = "; ".join(f"{cell.name}: {cell.note}" for cell in grade.cells)
+            unscored.append(tag("p", {"class": "note"}, f"Without a score: {label} ({why})."))
     if not rows:
-        return []
+        return unscored
     floor = f"0 is the best trivial model ({one.floor})" if one.floor else "0 is the test's own floor"
     chart = IntervalChart(
         title=f"Score: {floor}, 1 the best that can be known",
@@ -276,7 +281,7 @@ def _scores(one: TestResult) -> list[Html]:
         zero=True,
         head=("part", "score"),
     )
-    return [tag("div", {"class": "scores"}, interval_chart(chart))]
+    return [tag("div", {"class": "scores"}, interval_chart(chart)), *unscored]
 
 
 def _reach(cell: Cell) -> str:
