@@ -142,6 +142,15 @@ class Unlogged(Steering):
         return (replace(super().curricula()[0], name="unlogged", make_lab=breaks),)
 
 
+class Unsaid(Steering):
+    """Breaks before anything is learned."""
+
+    code = "C6"
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        raise LookupError("no curricula")
+
+
 Install = Callable[..., None]
 Sit = Callable[..., Path]
 
@@ -326,6 +335,29 @@ def test_a_crash_in_one_test_is_an_error_there_and_leaves_the_others_graded(sit:
     assert "ZeroDivisionError: planted" in broken.seeds[0].reason
     assert broken.seeds[0].grade is None
     assert read_exam(folder).result.failed_to_grade == ("C7", "C8")
+
+
+def test_a_test_that_cannot_say_what_to_learn_leaves_the_others_graded(sit: Sit) -> None:
+    folder = sit("unsaid", "linear", num_seeds=2, C9=Steering(), C6=Unsaid())
+    unsaid, sound = read_exam(folder).result.tests
+    assert (unsaid.code, unsaid.verdict, sound.verdict) == ("C6", Verdict.ERROR, Verdict.PASS)
+    assert [(one.seed, one.reason) for one in unsaid.seeds] == [(n, "LookupError: no curricula") for n in range(2)]
+    assert "LookupError: no curricula" in (folder / "report.html").read_text()
+    assert [one.verdict for one in regrade(folder)] == [Verdict.ERROR, Verdict.PASS]
+    assert verdicts(sit("alone", "linear", C6=Unsaid())) == [Verdict.ERROR]
+
+
+def test_a_sitter_that_breaks_over_one_test_is_asked_the_others(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def declines(self: TrivialSitter, test: ExamTest) -> SeedGrade | None:
+        if test.code == "C8":
+            raise ZeroDivisionError("planted")
+        return None
+
+    monkeypatch.setattr(TrivialSitter, "declines", declines)
+    folder = sit("unsure", "linear", C9=Steering(), C8=Breaking())
+    assert verdicts(folder) == [Verdict.ERROR, Verdict.PASS]
+    assert read_exam(folder).result.tests[0].seeds[0].reason == "ZeroDivisionError: planted"
+    assert not (folder / "answers" / "C8").exists(), "it was not asked"
 
 
 def test_a_signal_that_is_not_predicted_is_unreadable_with_the_reason(sit: Sit) -> None:

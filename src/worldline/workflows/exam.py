@@ -127,14 +127,9 @@ def exam(
         folder.mkdir(parents=True, exist_ok=True)
         if not sitter.pays:
             write(folder / BEGUN, to_json(begun))
-    declined = {test.code: why for test in tests if (why := sitter.declines(test)) is not None}
-    learned, found = _held(sitter, folder, options, [test for test in tests if test.code not in declined], stage)
-    graded = tuple(
-        unasked(test, seeds, why.verdict, why.reason)
-        if (why := declined.get(test.code)) is not None
-        else found[test.code]
-        for test in tests
-    )
+    left = {test.code: why for test in tests if (why := _left(sitter, test, seeds)) is not None}
+    learned, found = _held(sitter, folder, options, [test for test in tests if test.code not in left], stage)
+    graded = tuple(left.get(test.code) or found[test.code] for test in tests)
     elapsed = f"{time.monotonic() - begin:.0f} s{', going on with one that was begun' if resumed else ''}"
     facts = {**_facts(options, learned), "Wall time": elapsed, **sitter.facts}
     examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
@@ -190,6 +185,18 @@ def _writes(folder: Path, fix: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{folder} cannot be written to: {error.strerror}. {fix}") from error
+
+
+def _left(sitter: Sitter, test: ExamTest, seeds: Sequence[int]) -> TestResult | None:
+    """What is said of a test that its sitter declines, or that cannot say what to learn; None where it is asked."""
+    try:
+        if (why := sitter.declines(test)) is not None:
+            return unasked(test, seeds, why.verdict, why.reason)
+        tuple(test.curricula())
+    except Exception as error:  # whatever broke, it broke in this test alone
+        _logger.debug("what %s asks to learn from broke", test.code, exc_info=True)
+        return broken(test, seeds, f"{type(error).__name__}: {error}")
+    return None
 
 
 def _held(
