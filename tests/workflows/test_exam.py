@@ -18,7 +18,7 @@ from worldline.config import to_json
 from worldline.contracts.episode import Arrays, Episode, History
 from worldline.contracts.evaluation import Grade, Verdict
 from worldline.contracts.world import Prediction, World
-from worldline.data.store import Store
+from worldline.data.store import Store, open_store
 from worldline.errors import ConfigError, DataError, InputError, UnknownNameError, UnsupportedError
 from worldline.labs.playing import replay, stacked
 from worldline.labs.wind import Wind
@@ -65,7 +65,8 @@ class Steering(ExamTest):
     def generate(self, seed: int) -> Arrays:
         lab, rng = Wind(0.0), np.random.default_rng(seed)
         motors = rng.uniform(-2, 2, (self.num_scenes, STEPS, 1)).astype(np.float32)
-        seeds = [seed * 1000 + number for number in range(self.num_scenes)]
+        # As logs are recorded from their seed, so that scenes of the same one would begin as they do.
+        seeds = [int(np.random.SeedSequence([seed, one]).generate_state(1)[0]) for one in range(self.num_scenes)]
         pushed = stacked([replay(lab, one, {"motor": motor}) for one, motor in zip(seeds, motors, strict=True)])
         still = stacked([replay(lab, one, {"motor": np.zeros((STEPS, 1), np.float32)}) for one in seeds])
         start = {name: value[:, :1] for name, value in pushed.observations.items()}
@@ -358,6 +359,16 @@ def test_a_sitter_that_breaks_over_one_test_is_asked_the_others(sit: Sit, monkey
     assert verdicts(folder) == [Verdict.ERROR, Verdict.PASS]
     assert read_exam(folder).result.tests[0].seeds[0].reason == "ZeroDivisionError: planted"
     assert not (folder / "answers" / "C8").exists(), "it was not asked"
+
+
+def test_no_scene_begins_as_a_logged_episode_did(sit: Sit) -> None:
+    folder = sit("starts", "linear", C9=Steering())
+    logs = open_store(folder / "logs" / "boat")
+    logged = {float(logs.episode(one).observations["boat_position"][0, 0]) for one in range(len(logs))}
+    with np.load(folder / "answers" / "C9" / "scenes.npz") as scenes:
+        asked = set(scenes["history.observations.boat_position"][:, 0, 0].tolist())
+    assert (len(logged), len(asked)) == (50, 60)
+    assert not logged & asked
 
 
 def test_a_signal_that_is_not_predicted_is_unreadable_with_the_reason(sit: Sit) -> None:
