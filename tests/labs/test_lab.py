@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
 from worldline.errors import InputError, UnknownNameError
 from worldline.labs.abilities import Configured
-from worldline.labs.lab import Lab, read_options
+from worldline.labs.lab import Lab, read_action, read_options
 from worldline.labs.wind import Wind
 from worldline.registry import BUILTIN, load
 
@@ -85,10 +86,63 @@ def test_settings_that_are_not_finite_are_refused(name: str, wrong: float) -> No
                 type(lab).from_settings({**lab.settings, setting: other})
 
 
+def still_of(lab: Lab) -> dict[str, Any]:
+    return {signal.name: np.zeros(signal.shape, signal.dtype) for signal in lab.schema.actions}
+
+
+@every_lab
+def test_actions_that_do_not_fit_are_refused_and_change_nothing(name: str) -> None:
+    lab, twin = made(name), made(name)
+    still = still_of(lab)
+    first = next(iter(still))
+    shape = still[first].shape
+    lab.reset(seed=3)
+    for wrong in (np.full(shape, np.nan), np.full(shape, np.inf), np.zeros((2, *shape)), np.zeros(()), None, "much"):
+        with pytest.raises(InputError, match=f"action '{first}' is"):
+            lab.step({**still, first: wrong})
+    with pytest.raises(InputError, match=f"lacks .*'{first}'"):
+        lab.step({other: value for other, value in still.items() if other != first})
+    with pytest.raises(UnknownNameError, match=f"'boat_motors'.*Known: .*{first}"):
+        lab.step({**still, "boat_motors": np.zeros(1)})
+    twin.reset(seed=3)
+    for _ in range(2):
+        due, found = twin.step(still)[0], lab.step(still)[0]
+        for key, value in due.items():
+            np.testing.assert_array_equal(found[key], value)
+
+
+@every_lab
+def test_no_step_comes_before_a_reset_nor_after_one_that_was_refused(name: str) -> None:
+    lab = made(name)
+    with pytest.raises(InputError, match="Call reset first"):
+        lab.step(still_of(lab))
+    lab.reset(seed=0)
+    with pytest.raises(UnknownNameError):
+        lab.reset(seed=0, options={"nothing": 1.0})
+    with pytest.raises(InputError, match="Call reset first"):
+        lab.step(still_of(lab))
+
+
+def test_actions_are_read_by_name_and_discrete_ones_within_their_range() -> None:
+    box, gear = gymnasium.spaces.Box(-1, 1, (2,), np.float32), gymnasium.spaces.Discrete(3, start=1)
+    space = gymnasium.spaces.Dict({"push": box, "gear": gear})
+    found = read_action({"gear": 3, "push": [0.5, -9.0]}, space)
+    assert {name: (value.tolist(), value.dtype) for name, value in found.items()} == {
+        "push": ([0.5, -9.0], np.float64),  # the lab cuts it
+        "gear": (3, np.int64),
+    }
+    for wrong in (0, 4, 1.5, np.nan, [1]):
+        with pytest.raises(InputError, match="action 'gear' is"):
+            read_action({"push": np.zeros(2), "gear": wrong}, space)
+    for nothing in (None, np.zeros(2), 1.0):
+        with pytest.raises(InputError, match="Give a dictionary of 'gear', 'push'"):
+            read_action(nothing, space)
+
+
 @every_lab
 def test_what_was_shown_is_not_the_labs_own(name: str) -> None:
     lab = made(name)
-    still = {key: np.zeros_like(value) for key, value in lab.action_space.sample().items()}
+    still = still_of(lab)
     lab.reset(seed=0)
     due = lab.step(still)[0]
     for value in lab.reset(seed=0)[0].values():

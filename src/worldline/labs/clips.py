@@ -131,11 +131,11 @@ class Clips(Lab, Configured, Draws):
         super().reset(seed=seed)
         given = read_options(options, {"state": (len(BALLS), 2, 2)})
         self._state = given.get("state", self.starts(1, self.np_random)[0])
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One step; no reward, no end."""
-        self._state = self.advance(self._state[None], np.asarray(action["push"], dtype=float)[None])[0]
+        self._state = self.advance(self._state[None], self._checked(action)["push"][None])[0]
         return self._observe(), 0.0, False, False, {}
 
     def starts(self, count: int, generator: np.random.Generator) -> Floats:

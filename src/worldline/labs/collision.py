@@ -147,12 +147,12 @@ class Collision(Lab, Configured, Locates, Draws):
         drawn = self.approach(np.array([left]), np.array([right]), place, time)
         given = read_options(options, dict.fromkeys(_NAMES, (1,)))
         self._state = {name: np.array(given.get(name, drawn[name][0]), np.float32) for name in _NAMES}
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One push; no reward, no end."""
+        push = self._checked(action)["push"].reshape(1, 1, 1)
         start = {name: value[None] for name, value in self._state.items()}
-        push = np.asarray(action["push"], dtype=float).reshape(1, 1, 1)
         self._state = {name: value[0, 0] for name, value in self.simulate(start, {"push": push}).items()}
         return self._observe(), 0.0, False, False, {}
 

@@ -161,11 +161,11 @@ class Containers(Lab, Configured, Locates, Draws):
         position, velocity = self.draw_start(self.np_random)
         self._position = np.asarray(given.get("position", position), dtype=np.float32).astype(float)
         self._velocity = np.asarray(given.get("velocity", velocity), dtype=np.float32).astype(float)
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One tilt; no reward, no end."""
-        tilt = np.asarray(action["tilt"], dtype=float)
+        tilt = self._checked(action)["tilt"]
         position, velocity = self.move(self._position[None], self._velocity[None], tilt[None])
         self._position, self._velocity = position[0], velocity[0]
         return self._observe(), 0.0, False, False, {}

@@ -128,11 +128,11 @@ class DelayedActuator(Lab, Configured, Draws):
         self._valves = np.zeros(len(NAMES))
         for valves in given.get("before", before):
             self._set(valves)
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One minute; no reward, no end."""
-        self._set(np.asarray(action["valves"], dtype=float))
+        self._set(self._checked(action)["valves"])
         return self._observe(), 0.0, False, False, {}
 
     def move(self, excess: Floats, pipe: Floats, valves: Floats) -> tuple[Floats, Floats]:

@@ -101,11 +101,11 @@ class Driven(Lab, Configured, Locates, Draws):
         given = {name: value[None] for name, value in read_options(options, shapes).items()}
         self._damping = np.asarray(given.get("damping", np.array([[damping]]))[:, 0], np.float32).astype(float)
         self._state = _kept(self.join({**drawn, **{name: v for name, v in given.items() if name in drawn}}))
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One push; no reward, no end."""
-        force = self._force({name: np.asarray(value)[None] for name, value in action.items()})
+        force = self._force({name: value[None] for name, value in self._checked(action).items()})
         self._state = _kept(self.advance(self._state, force, self._damping))
         return self._observe(), 0.0, False, False, {}
 

@@ -206,12 +206,13 @@ class Fleet(NoisyLab, Configured, Draws):
         self._drifts = np.array([float(given.get(boat.drift, x)) for boat, x in zip(BOATS, drifts, strict=True)])
         self._winds = np.array(known)
         self._turn()
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One step of the motors; no reward, no end."""
+        taken = self._checked(action)
+        motors = np.concatenate([taken[boat.motor] for boat in BOATS])
         noise = self.noise * self.np_random.standard_normal(len(BOATS))  # drawn whatever is done: the same in a twin
-        motors = np.array([np.asarray(action[boat.motor], dtype=float).reshape(()) for boat in BOATS])
         self._drifts = self.move(motors, self._winds) + noise
         self._turn()
         return self._observe(), 0.0, False, False, {}

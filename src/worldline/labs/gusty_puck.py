@@ -161,12 +161,13 @@ class GustyPuck(NoisyLab, Configured, Draws):
         position, velocity = self.np_random.standard_normal((2, 2)) * np.array(START_SPREAD)[:, None]
         self._position = np.array(given.get("position", position), dtype=float)
         self._velocity = np.array(given.get("velocity", velocity), dtype=float)
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One push; no reward, no end."""
+        push = np.clip(self._checked(action)["push"], -MAX_PUSH, MAX_PUSH)
         gust = self.gust * self.np_random.standard_normal(2)  # drawn whatever is done, and so the same in a twin
-        force = np.clip(np.asarray(action["push"], dtype=float), -MAX_PUSH, MAX_PUSH) + gust + self.tilt
+        force = push + gust + self.tilt
         self._position, self._velocity = self.move(self._position, self._velocity, force, self._friction)
         return self._observe(), 0.0, False, False, {}
 

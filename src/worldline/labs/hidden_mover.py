@@ -166,11 +166,11 @@ class HiddenMover(Lab, Configured, Hides, Draws):
             lid = _lid_of(runs.astype(int).tolist())
         self._lid = lid
         self._frame = 0
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One push; no reward, no end."""
-        push = np.asarray(action["push"], dtype=float)
+        push = self._checked(action)["push"]
         self._position, self._velocity = self.move(self._position, self._velocity, push)
         self._frame += 1
         return self._observe(), 0.0, False, False, {}

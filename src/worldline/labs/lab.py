@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays
@@ -36,8 +38,11 @@ class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
     """An environment whose reset seed holds every draw of an episode, so that a twin can be run with one thing changed.
 
     Where noise acts at each step it comes from a stream of its own, which actions do not touch. Options of `reset` that
-    the lab does not know, or that do not fit, are refused; see `read_options`.
+    the lab does not know, or that do not fit, are refused; see `read_options`. So are actions; see `read_action`.
     """
+
+    _begun = False
+    """Whether there is an episode to go on with."""
 
     @property
     @abstractmethod
@@ -47,6 +52,32 @@ class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
     @abstractmethod
     def explorer(self) -> Policy:
         """A policy whose logs cover what the lab can do."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Nothing yet: seeds the draws. A lab goes on from here, and ends with `_begin`."""
+        self._begun = False
+        super().reset(seed=seed, options=options)
+        return {}, {}
+
+    def _begin(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """The first observation; from here on `step` goes on."""
+        self._begun = True
+        return observation
+
+    def _checked(self, action: Any) -> dict[str, NDArray[Any]]:
+        """What `step` was given, by name; see `read_action`.
+
+        Raises:
+            UnknownNameError, InputError: it does not fit, or no episode was begun.
+        """
+        self._check_begun()
+        return read_action(action, self.action_space)
+
+    def _check_begun(self) -> None:
+        if not self._begun:
+            raise InputError(f"{type(self).__name__} has no episode to go on with. Call reset first.")
 
 
 class SolvedLab(Lab):
@@ -135,3 +166,49 @@ def read_options(
             raise InputError(f"option {name!r} is {value!r:.200}. Give finite numbers of shape [{wanted}].")
         found[name] = given
     return found
+
+
+def read_action(action: Any, space: gymnasium.Space[Any]) -> dict[str, NDArray[Any]]:
+    """An action by name: float64, or int64 where it is discrete; not copied where it is that already.
+
+    What is beyond the bounds of a box is left to the lab, which cuts it. This is called at every step: it is quick.
+
+    Args:
+        action: as `step` was given it.
+        space: a `Dict` of boxes and discrete spaces.
+
+    Raises:
+        UnknownNameError: the lab does not know one.
+        InputError: one is missing, of another shape or not finite, or no value of a discrete space.
+    """
+    parts = _parts(space)
+    if not isinstance(action, Mapping):
+        raise InputError(f"the action is {action!r:.200}. Give a dictionary of {', '.join(map(repr, parts))}.")
+    if action.keys() != parts.keys():
+        for name in action:
+            if name not in parts:
+                raise UnknownNameError("action", str(name), parts)
+        lacks = ", ".join(repr(name) for name in parts if name not in action)
+        raise InputError(f"the action lacks {lacks}; it holds {', '.join(map(repr, action)) or 'nothing'}. Add it.")
+    found: dict[str, NDArray[Any]] = {}
+    for name, part in parts.items():
+        try:
+            given = np.asarray(action[name], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"action {name!r} is {action[name]!r:.200}. Give numbers.") from error
+        if given.shape != part.shape or not all(map(math.isfinite, given.ravel().tolist())):
+            shape = list(part.shape or ())
+            raise InputError(f"action {name!r} is {action[name]!r:.200}. Give finite numbers of shape {shape}.")
+        found[name] = given
+        if isinstance(part, spaces.Discrete):
+            first, number = int(part.start), float(given)
+            last = first + int(part.n) - 1
+            if not (first <= number <= last and number.is_integer()):
+                raise InputError(f"action {name!r} is {action[name]!r:.200}. Give a whole one from {first} to {last}.")
+            found[name] = given.astype(np.int64)
+    return found
+
+
+def _parts(space: gymnasium.Space[Any]) -> Mapping[str, gymnasium.Space[Any]]:
+    """The spaces of a `Dict` by name; none of any other."""
+    return space.spaces if isinstance(space, spaces.Dict) else {}

@@ -166,12 +166,13 @@ class Lamp(Lab, Configured, Draws):
         self._heats = np.array([float(given.get(one.heat, x)) for one, x in zip(STATIONS, start, strict=True)])
         self._announce()
         self._lamps = np.array([bool(given.get(one.lamp, x)) for one, x in zip(STATIONS, self._lamps, strict=True)])
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One setting of the levers; no reward, no end."""
+        taken = self._checked(action)
+        levers = np.stack([taken[station.levers] for station in STATIONS])
         noise = self.noise * self.np_random.standard_normal(len(STATIONS))  # drawn whatever is done
-        levers = np.stack([np.asarray(action[station.levers], dtype=float) for station in STATIONS])
         self._heats = self.move(self._heats, levers) + noise
         self._announce()
         return self._observe(), 0.0, False, False, {}

@@ -201,11 +201,11 @@ class Occluder(Lab, Configured, Hides, Draws):
         if given["pit"] == given["rail"] and EDGE < given["x"] < BARRIER:
             raise InputError(f"the ball starts at x = {given['x']} m, over the pit on its rail. Give another x.")
         self._state = self.start(**{name: np.array([[value]]) for name, value in given.items()})
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One step; no reward, no end."""
-        self._state = self.advance(self._state, np.asarray(action["push"], dtype=float)[None])
+        self._state = self.advance(self._state, self._checked(action)["push"][None])
         return self._observe(), 0.0, False, False, {}
 
     def start(

@@ -133,12 +133,12 @@ class Parabola(Lab, Configured, Locates, Draws):
         }
         given = read_options(options, {name: (len(value),) for name, value in drawn.items()})
         self._state = {name: np.array(given.get(name, value), np.float32) for name, value in drawn.items()}
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One step of the fan; no reward, no end."""
+        lift = self._checked(action)["lift"].reshape(1, 1, 1)
         start = {name: value[None] for name, value in self._state.items()}
-        lift = np.asarray(action["lift"], dtype=float).reshape(1, 1, 1)
         self._state = {name: value[0, 0] for name, value in self.simulate(start, {"lift": lift}).items()}
         return self._observe(), 0.0, False, False, {}
 

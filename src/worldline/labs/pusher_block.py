@@ -171,11 +171,11 @@ class PusherBlock(Lab, Configured, Locates, Draws):
             "block_angle": np.array([np.cos(angle), np.sin(angle)]),
         }
         self._state = {name: np.array(given.get(name, value), np.float32)[None] for name, value in drawn.items()}
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One move; no reward, no end."""
-        self._state = self._moved(self._state, np.asarray(action["velocity"])[None])
+        self._state = self._moved(self._state, self._checked(action)["velocity"][None])
         return self._observe(), 0.0, False, False, {}
 
     def render(self) -> NDArray[np.uint8]:

@@ -135,11 +135,11 @@ class TwoRooms(SolvedLab, Configured, Locates):
         if given and _is_blocked(self._position, self._wall):
             raise InputError(f"position {self._position} is in the wall at {self._wall} or outside. Move one of them.")
         self._room = draw_walls(self._wall)
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One move; no reward, no end."""
-        self._position = slide(self._position, _cut(action["move"]), self._wall)
+        self._position = slide(self._position, _cut(self._checked(action)["move"]), self._wall)
         return self._observe(), 0.0, False, False, {}
 
     def render(self) -> NDArray[np.uint8]:

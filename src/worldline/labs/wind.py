@@ -100,12 +100,12 @@ class Wind(NoisyLab, Draws):
         # As spread as noise and a motor of deviation 1 keep it; nothing of the wind shows yet.
         start = self.np_random.normal(0, np.sqrt((MOTOR_EFFECT**2 + self.noise**2) / (1 - DECAY**2)))
         self._wind, self._position = (float(given.get(n, v)) for n, v in (("wind", wind), ("position", start)))
-        return self._observe(), {}
+        return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One step of the motor; no reward, no end."""
+        motor = np.clip(self._checked(action)["motor"], -MAX_MOTOR, MAX_MOTOR)
         noise = self.noise * self.np_random.standard_normal()  # drawn whatever is done, and so the same in a twin
-        motor = np.clip(np.asarray(action["motor"], dtype=float), -MAX_MOTOR, MAX_MOTOR)
         self._position = float(_drift(np.array([self._position]), motor, np.array([self._wind]))[0] + noise)
         return self._observe(), 0.0, False, False, {}
 
