@@ -241,6 +241,15 @@ def test_settings_out_of_range_are_refused(given: dict[str, object]) -> None:
         Containers(**given)
 
 
+def test_a_start_for_which_there_is_no_room_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disc in the middle leaves none for the other three."""
+    monkeypatch.setattr(containers, "MOST_TRIES", 300)
+    lab = Containers(num_discs=4, radius=0.4, pen=(1.0, 0.05))
+    with pytest.raises(InputError, match="of 4 discs of radius 0.4 found room"):
+        for seed in range(20):
+            lab.reset(seed=seed)
+
+
 @pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
     check_env(Containers(pictures=True), skip_render_check=True)

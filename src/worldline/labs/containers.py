@@ -53,6 +53,8 @@ START_SPEED: Final = (0.4, 1.0)
 """Slowest and fastest at the start, m/s."""
 WALL_HALF_WIDTH: Final = 0.03
 MOST_DISCS: Final = 4
+MOST_TRIES: Final = 100_000
+"""Places that are drawn for the discs of a start before it is given up."""
 
 _COLOURS: Final = (RED, BLUE, GREEN, YELLOW)
 
@@ -179,9 +181,20 @@ class Containers(Lab, Configured, Locates, Draws):
         return Explorer()
 
     def draw_start(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        """Position and velocity [D, 2] of discs that lie apart and clear of everything, moving anywhere."""
+        """Position and velocity [D, 2] of discs that lie apart and clear of everything, moving anywhere.
+
+        Raises:
+            InputError: no room was found for all of them.
+        """
         places: list[Floats] = []
+        tries = 0
         while len(places) < self.num_discs:
+            if tries == MOST_TRIES:
+                raise InputError(
+                    f"{len(places)} of {self.num_discs} discs of radius {self.radius} found room on a table of "
+                    f"{self.size} with a pen of {self.pen}, in {tries} tries. Take fewer or smaller ones."
+                )
+            tries += 1
             place = generator.uniform(self.radius, self.size - self.radius, 2)
             clear = np.hypot(*self._to_wall(place)) > self.radius + WALL_HALF_WIDTH
             if clear and all(np.hypot(*(place - one)) > 2 * self.radius for one in places):
