@@ -17,7 +17,7 @@ from worldline.registry import BUILTIN, load
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "clips": {"state": np.zeros((3, 2, 2))},
-    "collision": {"left_position": [-3.0], "right_velocity": [-1.0]},
+    "collision": {"left_position": [-3.0], "right_position": [3.0], "right_velocity": [-1.0]},
     "containers": {"position": [[0.4, 0.4], [1.5, 1.5]], "velocity": np.ones((2, 2))},
     "delayed-actuator": {"before": np.zeros((3, 5))},
     "elastic-pucks": {"red_position": [0.5, 0.5], "damping": [0.2]},
@@ -33,6 +33,25 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "two-rooms": {"position": [10.0, 50.0], "wall": [25.0, 40.0]},
     "wind": {"wind": 1.0, "position": 2.0},
 }
+UNFIT: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "collision": tuple({"left_position": [3.0], "right_position": [right]} for right in (-3.0, 3.0)),
+    "containers": ({"position": [[9.0, 9.0], [9.0, 9.0]]}, {"position": [[1.0, 1.0], [1.0, -0.3]]}),
+    "elastic-pucks": ({"red_position": [5.0, 5.0]}, {"blue_position": [0.0, -1.1]}, {"damping": [-0.2]}),
+    "gusty-puck": ({"friction": 0.0}, {"friction": -1.0}, {"friction": 1e9}),
+    "lamp": ({"station_80_lamp": 0.4}, {"station_95_lamp": 2.0}),
+    "occluder": (
+        *({"rail": 0.3}, {"wall": 0.5}, {"pit": 2.0}, {"speed": -1.0}, {"speed": 3.0}, {"colour": -1.0}),
+        *({"colour": 1.5}, {"door": 9.0}, {"x": 100.0}, {"x": -3.0}),
+    ),
+    "pendulum": ({"damping": [-0.2]},),
+    "pusher-block": (
+        *({"block_position": [3.0, 3.0]}, {"pusher_position": [9.0, 9.0]}, {"block_angle": [5.0, 5.0]}),
+        {"block_angle": [0.0, 0.0]},
+    ),
+    "two-bodies": ({"damping": [-0.2]},),
+    "two-rooms": ({"wall": [500.0, -3.0]}, {"wall": [32.0, 70.0]}),
+}
+"""Options of the right shape with values for which the lab has no state."""
 every_lab = pytest.mark.parametrize("name", BUILTIN["lab"])
 
 
@@ -52,6 +71,15 @@ def test_options_that_do_not_fit_are_refused(name: str) -> None:
         for wrong in (np.full(np.shape(value), np.nan), np.full(np.shape(value), np.inf), np.ones((7, 7, 7)), "much"):
             with pytest.raises(InputError, match=f"option '{option}'"):
                 lab.reset(seed=3, options={**OPTIONS[name], option: wrong})
+
+
+@pytest.mark.parametrize(("name", "unfit"), [(name, one) for name, given in UNFIT.items() for one in given])
+def test_options_without_a_state_are_refused(name: str, unfit: Mapping[str, Any]) -> None:
+    lab = made(name)
+    with pytest.raises(InputError, match=f"{next(iter(unfit)).partition('_')[0]}.* is |would be"):
+        lab.reset(seed=3, options=dict(unfit))
+    with pytest.raises(InputError, match="Call reset first"):
+        lab.step(still_of(lab))
 
 
 def test_options_are_copied_and_an_empty_list_fits_any_number_of_rows() -> None:

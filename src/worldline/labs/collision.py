@@ -139,6 +139,9 @@ class Collision(Lab, Configured, Locates, Draws):
         Args:
             seed: of the start, the only draw.
             options: the four observation signals [1], each in the place of what was drawn.
+
+        Raises:
+            InputError: the left ball is not left of the right one.
         """
         super().reset(seed=seed)
         draw = self.np_random.uniform
@@ -147,6 +150,9 @@ class Collision(Lab, Configured, Locates, Draws):
         drawn = self.approach(np.array([left]), np.array([right]), place, time)
         given = read_options(options, dict.fromkeys(_NAMES, (1,)))
         self._state = {name: np.array(given.get(name, drawn[name][0]), np.float32) for name in _NAMES}
+        left_at, right_at = (float(self._state[name][0]) for name in ("left_position", "right_position"))
+        if not left_at < right_at:
+            raise InputError(f"left_position {left_at:g} is not below right_position {right_at:g}. Give both in order.")
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:

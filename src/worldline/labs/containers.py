@@ -157,12 +157,20 @@ class Containers(Lab, Configured, Locates, Draws):
         Args:
             seed: of the start, the only draw.
             options: `position` [D, 2] m and `velocity` [D, 2] m/s take the place of what was drawn.
+
+        Raises:
+            InputError: a disc lies beside the table.
         """
         super().reset(seed=seed)
         given = read_options(options, dict.fromkeys(("position", "velocity"), (self.num_discs, 2)))
         position, velocity = self.draw_start(self.np_random)
         self._position = np.asarray(given.get("position", position), dtype=np.float32).astype(float)
         self._velocity = np.asarray(given.get("velocity", velocity), dtype=np.float32).astype(float)
+        away = np.abs(self._position - self.size / 2).max() - self.size / 2
+        if away > self.radius:  # what is less far out is still in the rim, which may be soft
+            raise InputError(
+                f"position is {self._position.tolist()!r:.200}, beside the table. Keep it from 0 to {self.size} m."
+            )
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:

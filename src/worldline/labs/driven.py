@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import CAMERA, PAPER, Colour
 from worldline.labs.lab import Lab, Policy, read_options
@@ -93,6 +94,9 @@ class Driven(Lab, Configured, Locates, Draws):
         Args:
             seed: of the start and the damping.
             options: vector observations [*shape] by name take the place of what was drawn.
+
+        Raises:
+            InputError: the damping is below 0.
         """
         super().reset(seed=seed)
         damping = self.np_random.choice(DAMPINGS)
@@ -100,6 +104,8 @@ class Driven(Lab, Configured, Locates, Draws):
         shapes = {one.name: one.shape for one in (*self.moving, DAMPING)}
         given = {name: value[None] for name, value in read_options(options, shapes).items()}
         self._damping = np.asarray(given.get("damping", np.array([[damping]]))[:, 0], np.float32).astype(float)
+        if self._damping[0] < 0:
+            raise InputError(f"damping is {self._damping[0]}. Give at least 0 1/s.")
         self._state = _kept(self.join({**drawn, **{name: v for name, v in given.items() if name in drawn}}))
         return self._begin(self._observe()), {}
 

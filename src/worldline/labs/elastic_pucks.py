@@ -130,6 +130,13 @@ class ElasticPucks(Driven):
             picture.disc(float(state[first]), float(state[first + 1]), radius, colour)
         return picture.pixels()
 
+    def _begin(self, observation: dict[str, Any]) -> dict[str, Any]:
+        for puck in PUCKS:
+            place = observation[f"{puck}_position"]
+            if np.abs(place).max() > HALF:
+                raise InputError(f"{puck}_position is {place.tolist()}, out of the box. Keep it within {HALF} m.")
+        return super()._begin(observation)
+
     def _fly(self, position: Floats, velocity: Floats, duration: float) -> tuple[Floats, Floats]:
         """Straight lines [M, 2, 2] and contacts, from one contact to the next."""
         left = np.full(len(position), duration)

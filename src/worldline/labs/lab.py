@@ -62,7 +62,19 @@ class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
         return {}, {}
 
     def _begin(self, observation: dict[str, Any]) -> dict[str, Any]:
-        """The first observation; from here on `step` goes on."""
+        """The first observation; from here on `step` goes on.
+
+        Raises:
+            InputError: options led out of the observation space.
+        """
+        for name, part in _parts(self.observation_space).items():
+            if isinstance(part, spaces.Box) and part.dtype != np.uint8:
+                shown = observation[name]
+                if not ((part.low <= shown) & (shown <= part.high)).all():
+                    raise InputError(
+                        f"{name} would be {shown.tolist()!r:.200} at first. Give options of reset that keep it from "
+                        f"{part.low.tolist()!r:.200} to {part.high.tolist()!r:.200}."
+                    )
         self._begun = True
         return observation
 

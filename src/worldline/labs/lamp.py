@@ -157,10 +157,16 @@ class Lamp(Lab, Configured, Draws):
             seed: of the start, the decisions, the lamps and all noise.
             options: a heat, degC, or a lamp, by its signal's name, takes the place of what was drawn; everything else
                 stays that of the seed.
+
+        Raises:
+            InputError: a lamp is neither 0 nor 1.
         """
         super().reset(seed=seed)
         names = (name for one in STATIONS for name in (one.heat, one.lamp))
         given = read_options(options, dict.fromkeys(names, ()))
+        for station in STATIONS:
+            if (lit := given.get(station.lamp)) is not None and lit not in (0, 1):
+                raise InputError(f"{station.lamp} is {float(lit)}. Give 0 or 1.")
         # About as spread as the explorer keeps it.
         start = self.np_random.normal(0, abs(self.effect) / np.sqrt(1 - KEEP**2), len(STATIONS))
         self._heats = np.array([float(given.get(one.heat, x)) for one, x in zip(STATIONS, start, strict=True)])

@@ -75,6 +75,13 @@ DOOR: Final = 2 * RADIUS
 MAX_DEPTH: Final = 0.7
 _TOP: Final = 1.9
 """Of barrier and screen, m above a ball on the lower rail."""
+_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
+    "x": (LEFT_END, END - RADIUS),
+    "speed": (0.0, SPEEDS[1]),
+    "colour": (0.0, 1.0),
+    "door": (-RADIUS, _TOP),
+}
+"""Of options of reset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +187,7 @@ class Occluder(Lab, Configured, Hides, Draws):
                 what was drawn.
 
         Raises:
-            InputError: the ball would start over the pit.
+            InputError: the ball would start over the pit, or one is out of its range.
         """
         super().reset(seed=seed)
         draw = self.np_random.uniform
@@ -198,6 +205,12 @@ class Occluder(Lab, Configured, Hides, Draws):
         }
         chosen = read_options(options, dict.fromkeys(drawn, ()))
         given: dict[str, float] = {**drawn, **{name: float(value) for name, value in chosen.items()}}
+        for name, (low, high) in _LIMITS.items():
+            if not low <= given[name] <= high:
+                raise InputError(f"{name} is {given[name]}. Give a number from {low} to {high}.")
+        for name in ("rail", "wall", "pit"):
+            if given[name] not in (LOWER, UPPER):
+                raise InputError(f"{name} is {given[name]}. Give {UPPER:g} for the upper rail or {LOWER:g}.")
         if given["pit"] == given["rail"] and EDGE < given["x"] < BARRIER:
             raise InputError(f"the ball starts at x = {given['x']} m, over the pit on its rail. Give another x.")
         self._state = self.start(**{name: np.array([[value]]) for name, value in given.items()})

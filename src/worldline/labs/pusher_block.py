@@ -157,6 +157,9 @@ class PusherBlock(Lab, Configured, Locates, Draws):
             seed: of where pusher and block are.
             options: `pusher_position` [2] m, `block_position` [2] m and `block_angle` [2] take the place of what was
                 drawn.
+
+        Raises:
+            InputError: one is off the table, or the angle is no direction.
         """
         super().reset(seed=seed)
         given, draw = read_options(options, dict.fromkeys(STATE, (2,))), self.np_random.uniform
@@ -171,6 +174,8 @@ class PusherBlock(Lab, Configured, Locates, Draws):
             "block_angle": np.array([np.cos(angle), np.sin(angle)]),
         }
         self._state = {name: np.array(given.get(name, value), np.float32)[None] for name, value in drawn.items()}
+        if not self._state["block_angle"].any():
+            raise InputError("block_angle is [0, 0], which is no direction. Give the cosine and the sine of an angle.")
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:

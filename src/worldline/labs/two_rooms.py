@@ -125,7 +125,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
             options: `wall` and `position`, each [2] px, put them there instead.
 
         Raises:
-            InputError: the position is in the wall or outside.
+            InputError: the position is in the wall or outside, or the wall is.
         """
         super().reset(seed=seed)
         draw, given = self.np_random.uniform, read_options(options, {"position": (2,), "wall": (2,)})
