@@ -8,7 +8,7 @@ back: it is as far inside as it would have been outside, and its velocity turned
 
 The lid is down for 5, 10, 20 or 40 frames at a time and up for a while in between; when, is drawn with the seed and
 depends on nothing that is done. Under it the puck goes on. In logs its position is then not observed; a picture shows
-the lid.
+the lid. After `LONGEST` frames, 1,000, it never comes down again.
 
 Hidden: the velocity, always, and the position, under the lid. The observation *space* holds whether the lid is down,
 so that a log can be marked; the *schema* does not.
