@@ -160,7 +160,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
         Clips(**wrong)
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|render fps|alternative render modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|alternative render modes).*:UserWarning")
 @pytest.mark.parametrize("pictures", [False, True])
 def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
     check_env(Clips(pictures=pictures))

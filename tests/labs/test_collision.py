@@ -139,6 +139,6 @@ def test_balls_that_would_pass_through_each_other_are_refused() -> None:
     Collision(USUAL[:1], radius=0.3)  # slow ones do not go as deep
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
-    check_env(Collision(pictures=True), skip_render_check=True)
+    check_env(Collision(pictures=True))

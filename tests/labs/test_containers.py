@@ -247,6 +247,6 @@ def test_a_start_for_which_there_is_no_room_is_given_up(monkeypatch: pytest.Monk
         Containers(num_discs=4, radius=0.4, pen=(1.0, 0.05)).reset(seed=0)
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
-    check_env(Containers(pictures=True), skip_render_check=True)
+    check_env(Containers(pictures=True))

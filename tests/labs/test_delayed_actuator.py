@@ -143,6 +143,6 @@ def test_lags_that_are_not_whole_are_refused() -> None:
         DelayedActuator((0, 1.5, 2, 3, 4))
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
-    check_env(DelayedActuator(pictures=True), skip_render_check=True)
+    check_env(DelayedActuator(pictures=True))

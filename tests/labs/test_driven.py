@@ -170,9 +170,9 @@ def test_it_can_be_built_again(name: str) -> None:
 
 
 @every_lab
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment(name: str) -> None:
-    check_env(LABS[name](pictures=True), skip_render_check=True)
+    check_env(LABS[name](pictures=True))
 
 
 def test_leaps_are_of_fourth_order() -> None:

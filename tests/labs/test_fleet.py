@@ -185,7 +185,7 @@ def test_it_is_built_again_from_its_settings() -> None:
         Fleet(noise=-1.0)
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 @pytest.mark.parametrize("pictures", [False, True])
 def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
-    check_env(Fleet(pictures=pictures), skip_render_check=True)
+    check_env(Fleet(pictures=pictures))

@@ -187,9 +187,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
         GustyPuck(**settings)
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
-    check_env(GustyPuck(), skip_render_check=True)
+    check_env(GustyPuck())
 
 
 def test_many_pucks_at_once_are_each_as_one_alone() -> None:

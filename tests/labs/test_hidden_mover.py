@@ -196,6 +196,6 @@ def test_what_is_fast_enough_for_two_walls_stops_at_the_other_and_turns_there_ne
     np.testing.assert_allclose([position, velocity], [[-1.0, 0.0], [-40.0, 0.0]])
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
-    check_env(HiddenMover(pictures=True), skip_render_check=True)
+    check_env(HiddenMover(pictures=True))

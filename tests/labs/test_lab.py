@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from worldline.errors import InputError, UnknownNameError
+from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.labs.abilities import Configured
 from worldline.labs.lab import Lab, read_action, read_options
 from worldline.labs.wind import Wind
@@ -165,6 +165,30 @@ def test_actions_are_read_by_name_and_discrete_ones_within_their_range() -> None
     for nothing in (None, np.zeros(2), 1.0):
         with pytest.raises(InputError, match="Give a dictionary of 'gear', 'push'"):
             read_action(nothing, space)
+
+
+@every_lab
+def test_what_is_rendered_is_what_the_camera_shows(name: str) -> None:
+    setting = "camera" if name == "two-rooms" else "pictures"
+    lab, blind = (load("lab", name)(**{setting: shown}) for shown in (True, False))
+    with pytest.raises(InputError, match="Call reset first"):
+        lab.render()
+    pairs = [(lab.reset(seed=2)[0], blind.reset(seed=2)[0])]
+    np.testing.assert_array_equal(lab.render(), pairs[0][0]["camera"])
+    seen, _ = lab.step(still_of(lab))[0], blind.step(still_of(lab))
+    for one in (lab, blind):
+        np.testing.assert_array_equal(one.render(), seen["camera"])
+    assert (lab.metadata["render_modes"], lab.render_mode) == (["rgb_array"], "rgb_array")
+
+
+def test_a_lab_that_draws_nothing_says_so() -> None:
+    class Plain(Wind):
+        _look = Lab._look
+
+    lab = Plain()
+    lab.reset(seed=0)
+    with pytest.raises(UnsupportedError, match="Plain draws no pictures"):
+        lab.render()
 
 
 @every_lab

@@ -160,7 +160,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
         Lamp(**settings)
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 @pytest.mark.parametrize("pictures", [False, True])
 def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
-    check_env(Lamp(pictures=pictures), skip_render_check=True)
+    check_env(Lamp(pictures=pictures))

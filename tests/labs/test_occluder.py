@@ -229,7 +229,7 @@ def test_no_ball_starts_over_the_pit_on_its_rail() -> None:
         lab.reset(seed=far, options={"pit": rail})
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|render fps|alternative render modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|alternative render modes).*:UserWarning")
 @pytest.mark.parametrize("pictures", [False, True])
 def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
     check_env(Occluder(pictures=pictures))

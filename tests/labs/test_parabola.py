@@ -97,6 +97,6 @@ def test_settings_out_of_range_are_refused(given: dict[str, object]) -> None:
         Parabola(**given)
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
-    check_env(Parabola(pictures=True), skip_render_check=True)
+    check_env(Parabola(pictures=True))

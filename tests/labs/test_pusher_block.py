@@ -235,7 +235,7 @@ def test_pictures_show_where_everything_is() -> None:
     assert (picture[:, -1] < 60).all()
 
 
-@pytest.mark.filterwarnings("ignore:.*(render fps|alternative render modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(alternative render modes).*:UserWarning")
 @pytest.mark.parametrize("pictures", [False, True])
 def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
     check_env(PusherBlock(pictures=pictures))

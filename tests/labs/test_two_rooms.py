@@ -308,7 +308,7 @@ def test_the_picture_follows_the_dot_smoothly(x: float, y: float, shift: float) 
     assert ink >= np.pi * (DOT_RADIUS - 0.5) ** 2
 
 
-@pytest.mark.filterwarnings("ignore:.*(symmetric and normalized|render fps|alternative render modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(symmetric and normalized|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
     check_env(TwoRooms("random"))
     lab = TwoRooms()

@@ -138,9 +138,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
         Wind(**settings)
 
 
-@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|render_modes).*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
 def test_it_is_a_gymnasium_environment() -> None:
-    check_env(Wind(), skip_render_check=True)
+    check_env(Wind())
 
 
 def test_the_camera_shows_where_the_boat_is_and_can_draw_it_again() -> None:

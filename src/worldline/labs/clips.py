@@ -32,7 +32,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREEN, INK, PAPER, RED, SIZE, Colour, Picture
-from worldline.labs.lab import RENDERS, Lab, Policy, read_options
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -73,13 +73,10 @@ class Clips(Lab, Configured, Draws):
         InputError: a setting is out of its range.
     """
 
-    metadata = RENDERS
-
     def __init__(self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False) -> None:
         if not (0 <= drag < np.inf and 0 < bounce <= 1 and 0 <= noise < np.inf):
             raise InputError(f"drag {drag} and noise {noise} must be at least 0 and finite, bounce {bounce} in (0, 1].")
         self.drag, self.bounce, self.noise, self.pictures = drag, bounce, noise, pictures
-        self.render_mode = "rgb_array"
         box = gymnasium.spaces.Box
         spaces: dict[str, gymnasium.Space[Any]] = {
             f"{ball}_{what}": box(-np.inf, np.inf, (2,), np.float32)
@@ -202,18 +199,17 @@ class Clips(Lab, Configured, Draws):
         state[:, 0] = [shown[place] for place in places]
         return self.draw(state)
 
-    def render(self) -> NDArray[np.uint8]:
-        """The camera's picture, of what was shown last."""
-        return self.draw(unshown(self._shown))
-
     def explorer(self) -> Policy:
         """Leaves the balls alone in every second episode on average, and pushes the red one in the others."""
         return Explorer()
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.draw(unshown(self._shown))
+
     def _observe(self) -> dict[str, Any]:
         self._shown = shown(self.noisy(self._state, self.np_random))
         found: dict[str, Any] = {name: value.copy() for name, value in self._shown.items()}
-        return {CAMERA.name: self.render(), **found} if self.pictures else found
+        return {CAMERA.name: self._look(), **found} if self.pictures else found
 
 
 class Explorer(Policy):

@@ -229,6 +229,9 @@ class Collision(Lab, Configured, Locates, Draws):
             return None
         return self.picture(*(float(shown[name][0]) for name in ("left_position", "right_position")))
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(*(float(self._state[name][0]) for name in ("left_position", "right_position")))
+
     def _observe(self) -> dict[str, Any]:
         seen: dict[str, Any] = {name: value.copy() for name, value in self._state.items()}
-        return {"camera": self.drawn(self._state), **seen} if self.pictures else seen
+        return {"camera": self._look(), **seen} if self.pictures else seen

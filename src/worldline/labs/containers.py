@@ -299,9 +299,12 @@ class Containers(Lab, Configured, Locates, Draws):
             for i in range(self.num_discs) for part, unit in made
         ]  # fmt: skip
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(self._position)
+
     def _observe(self) -> dict[str, Any]:
         seen: dict[str, Any] = dict(self.signals_of(self._position, self._velocity))
-        return {"camera": self.picture(self._position), **seen} if self.pictures else seen
+        return {"camera": self._look(), **seen} if self.pictures else seen
 
     def _to_wall(self, position: Floats) -> Floats:
         """From the nearest point of the pen's wall to each place [..., 2]."""

@@ -199,10 +199,13 @@ class DelayedActuator(Lab, Configured, Draws):
         self._excess, self._pipe = self.move(self._excess, self._pipe, valves)
         self._valves = np.clip(valves, 0, 1)
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.draw(self._excess + AMBIENT, self._valves)
+
     def _observe(self) -> dict[str, Any]:
         shown: dict[str, Any] = {"temperatures": (self._excess + AMBIENT).astype(np.float32)}
         if self.pictures:
-            shown["camera"] = self.draw(self._excess + AMBIENT, self._valves)
+            shown["camera"] = self._look()
         return shown
 
 

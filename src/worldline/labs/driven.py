@@ -146,9 +146,7 @@ class Driven(Lab, Configured, Locates, Draws):
         """The camera's picture; see `Draws`. The thicker the medium, the bluer."""
         if not shown.keys() >= {one.name for one in (*self.moving, DAMPING)}:
             return None
-        share = float(shown["damping"][0]) / DAMPINGS[-1]
-        paper = tuple(round(a + share * (b - a)) for a, b in zip(PAPER, THICK, strict=True))
-        return self.paint(self.join(shown), (paper[0], paper[1], paper[2]))
+        return self._painted(self.join(shown), float(shown["damping"][0]))
 
     def split(self, state: Float[np.ndarray, "*M D"]) -> dict[str, Floats]:
         """A state as vector observations, without the damping."""
@@ -163,10 +161,18 @@ class Driven(Lab, Configured, Locates, Draws):
         parts = [np.clip(np.asarray(actions[one.name], float), *bounds(one)) for one in self.pushes]
         return np.concatenate(parts, -1)
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self._painted(self._state[0], float(self._damping[0]))
+
+    def _painted(self, state: Floats, damping: float) -> NDArray[np.uint8]:
+        share = damping / DAMPINGS[-1]
+        paper = tuple(round(a + share * (b - a)) for a, b in zip(PAPER, THICK, strict=True))
+        return self.paint(state, (paper[0], paper[1], paper[2]))
+
     def _observe(self) -> dict[str, Any]:
         seen = {name: value[0].astype(np.float32) for name, value in self.split(self._state).items()}
         seen["damping"] = self._damping.astype(np.float32)
-        return {**seen, "camera": self.drawn(seen)} if self.pictures else seen
+        return {**seen, "camera": self._look()} if self.pictures else seen
 
 
 class Explorer(Policy):

@@ -277,12 +277,15 @@ class Fleet(NoisyLab, Configured, Draws):
         self._winds = np.where(STEADY, self._winds, gusts)
         self._drill = bool(self.np_random.random() < DRILL_SHARE)
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(self._drifts, self._drill)
+
     def _observe(self) -> dict[str, Any]:
         seen: dict[str, Any] = {
             boat.drift: np.array([drift], np.float32) for boat, drift in zip(BOATS, self._drifts, strict=True)
         }
         seen |= {"drill": np.array([self._drill], np.float32), "winds": self._winds.copy()}
-        return seen | {CAMERA.name: self.picture(self._drifts, self._drill)} if self.pictures else seen
+        return seen | {CAMERA.name: self._look()} if self.pictures else seen
 
 
 class Explorer(Policy):

@@ -258,12 +258,15 @@ class GustyPuck(NoisyLab, Configured, Draws):
     def _draw_friction(self, generator: np.random.Generator) -> float:
         return float(generator.uniform(*self.friction))
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(self._position)
+
     def _observe(self) -> dict[str, Any]:
         seen: dict[str, Any] = {
             "puck_position": self._position.astype(np.float32),
             "puck_velocity": self._velocity.astype(np.float32),
         }
-        return {"camera": self.picture(self._position), **seen} if self.pictures else seen
+        return {"camera": self._look(), **seen} if self.pictures else seen
 
 
 class Explorer(Policy):

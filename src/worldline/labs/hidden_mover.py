@@ -249,14 +249,20 @@ class HiddenMover(Lab, Configured, Hides, Draws):
         place = shown.get("puck_position")
         return self.draw(np.zeros(2) if place is None else place.astype(float), lid_down=place is None)
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.draw(self._position, lid_down=self._is_down())
+
+    def _is_down(self) -> bool:
+        return bool(self._lid[self._frame]) if self._frame < len(self._lid) else False
+
     def _observe(self) -> dict[str, Any]:
-        down = bool(self._lid[self._frame]) if self._frame < len(self._lid) else False
+        down = self._is_down()
         hidden: dict[str, Any] = {
             "puck_position": np.zeros(2, np.float32) if down else self._position.astype(np.float32),
             "lid_down": np.int64(down),
         }
         if self.pictures:
-            hidden["camera"] = self.draw(self._position, lid_down=down)
+            hidden["camera"] = self._look()
         return hidden
 
 

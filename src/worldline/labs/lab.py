@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Schema
-from worldline.errors import InputError, UnknownNameError
+from worldline.errors import InputError, UnknownNameError, UnsupportedError
 
 Observation = Mapping[str, NDArray[np.generic]]
 
-RENDERS: Final[dict[str, Any]] = {"render_modes": ["rgb_array"]}
-"""The Gymnasium metadata of a lab that draws what it shows."""
+RENDERS: Final[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+"""The Gymnasium metadata of labs."""
 
 
 class Policy(ABC):
@@ -41,6 +41,9 @@ class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
     the lab does not know, or that do not fit, are refused; see `read_options`. So are actions; see `read_action`.
     """
 
+    metadata = RENDERS
+    render_mode: str | None = "rgb_array"
+
     _begun = False
     """Whether there is an episode to go on with."""
 
@@ -60,6 +63,20 @@ class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
         self._begun = False
         super().reset(seed=seed, options=options)
         return {}, {}
+
+    def render(self) -> NDArray[np.uint8]:
+        """The camera's picture of now, whether observations hold it or not.
+
+        Raises:
+            InputError: no episode was begun.
+            UnsupportedError: the lab draws none.
+        """
+        self._check_begun()
+        return self._look()
+
+    def _look(self) -> NDArray[np.uint8]:
+        """What `render` returns."""
+        raise UnsupportedError(f"{type(self).__name__} draws no pictures. Look at its observations instead.")
 
     def _begin(self, observation: dict[str, Any]) -> dict[str, Any]:
         """The first observation; from here on `step` goes on.

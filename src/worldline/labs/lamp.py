@@ -248,13 +248,16 @@ class Lamp(Lab, Configured, Draws):
         right = self.np_random.random(len(STATIONS)) < _FOLLOWS
         self._lamps = np.where(right, self._decisions, ~self._decisions)
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(self._heats, self._lamps)
+
     def _observe(self) -> dict[str, Any]:
         seen: dict[str, Any] = {}
         for number, station in enumerate(STATIONS):
             seen[station.heat] = self._heats[[number]].astype(np.float32)
             seen[station.lamp] = self._lamps[[number]].astype(np.float32)
         seen["decisions"] = self._decisions.astype(np.int8)
-        return seen | {CAMERA.name: self.picture(self._heats, self._lamps)} if self.pictures else seen
+        return seen | {CAMERA.name: self._look()} if self.pictures else seen
 
 
 class Explorer(Policy):

@@ -40,7 +40,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Hides
 from worldline.labs.drawing import CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
-from worldline.labs.lab import RENDERS, Lab, Policy, read_options
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -112,8 +112,6 @@ class Occluder(Lab, Configured, Hides, Draws):
         InputError: a setting is out of its range.
     """
 
-    metadata = RENDERS
-
     def __init__(
         self, *, half_screen: float = 0.3, shade: float = 0.45, depth: float = 0.6, pictures: bool = False
     ) -> None:
@@ -123,7 +121,6 @@ class Occluder(Lab, Configured, Hides, Draws):
                 f"(0, {MAX_DEPTH}]."
             )
         self.half_screen, self.shade, self.depth, self.pictures = half_screen, shade, depth, pictures
-        self.render_mode = "rgb_array"
         box = gymnasium.spaces.Box
         vectors = [signal for signal in self.schema.observations if signal.kind is Kind.VECTOR]
         spaces: dict[str, gymnasium.Space[Any]] = {
@@ -330,10 +327,6 @@ class Occluder(Lab, Configured, Hides, Draws):
             return None
         return self.draw({s.name: shown.get(s.name, np.zeros(s.shape)) for s in self.schema.observations})
 
-    def render(self) -> NDArray[np.uint8]:
-        """The camera's picture."""
-        return self.draw({name: value[0] for name, value in self._state.items()})
-
     def explorer(self) -> Policy:
         """Leaves the ball alone in every second episode on average, and pushes it a little in the others."""
         return Explorer()
@@ -365,13 +358,16 @@ class Occluder(Lab, Configured, Hides, Draws):
             "screen": np.maximum(state["screen"], behind),
         }
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.draw({name: value[0] for name, value in self._state.items()})
+
     def _observe(self) -> dict[str, Any]:
         hidden = self.hidden(self._state)
         shown: dict[str, Any] = {
             name: np.where(name in hidden and bool(hidden[name][0]), 0.0, value[0]).astype(np.float32)
             for name, value in self._state.items()
         }
-        return {CAMERA.name: self.render(), **shown} if self.pictures else shown
+        return {CAMERA.name: self._look(), **shown} if self.pictures else shown
 
 
 class Explorer(Policy):

@@ -188,9 +188,12 @@ class Parabola(Lab, Configured, Locates, Draws):
             return None
         return self.picture(shown["ball_position"].astype(float), float(shown["gravity"][0]))
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(self._state["ball_position"].astype(float), float(self._state["gravity"][0]))
+
     def _observe(self) -> dict[str, Any]:
         seen: dict[str, Any] = {name: value.copy() for name, value in self._state.items()}
-        return {"camera": self.drawn(self._state), **seen} if self.pictures else seen
+        return {"camera": self._look(), **seen} if self.pictures else seen
 
 
 class SteadyExplorer(Policy):

@@ -34,7 +34,7 @@ from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Draws, Locates
 from worldline.labs.drawing import BLUE, CAMERA, INK, RED, SIZE, YELLOW, Picture
-from worldline.labs.lab import RENDERS, Lab, Policy, read_options
+from worldline.labs.lab import Lab, Policy, read_options
 
 Floats = NDArray[np.floating]
 
@@ -96,15 +96,12 @@ class PusherBlock(Lab, Configured, Locates, Draws):
         InputError: a setting is out of its range.
     """
 
-    metadata = RENDERS
-
     def __init__(self, *, block_half: float = 0.1, pusher_radius: float = 0.05, pictures: bool = False) -> None:
         if not (0.04 <= block_half <= 0.15 and 0.03 <= pusher_radius <= 0.08):
             raise InputError(
                 f"block_half {block_half} must be in [0.04, 0.15] m, pusher_radius {pusher_radius} in [0.03, 0.08] m."
             )
         self.block_half, self.pusher_radius, self.pictures = block_half, pusher_radius, pictures
-        self.render_mode = "rgb_array"
         box = gymnasium.spaces.Box
         spaces: dict[str, gymnasium.Space[Any]] = {
             "pusher_position": box(-ROOM, ROOM, (2,), np.float32),
@@ -182,10 +179,6 @@ class PusherBlock(Lab, Configured, Locates, Draws):
         """One move; no reward, no end."""
         self._state = self._moved(self._state, self._checked(action)["velocity"][None])
         return self._observe(), 0.0, False, False, {}
-
-    def render(self) -> NDArray[np.uint8]:
-        """The camera's picture."""
-        return self._draw({name: value[0] for name, value in self._state.items()})
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The picture: walls, the blue block with a yellow mark at its right, the red pusher; see `Draws`."""
@@ -314,9 +307,12 @@ class PusherBlock(Lab, Configured, Locates, Draws):
         count = len(place)
         return deep.reshape(count, 8), inward.reshape(count, 8, 2), np.repeat(lever, 2, axis=1)
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self._draw({name: value[0] for name, value in self._state.items()})
+
     def _observe(self) -> dict[str, Any]:
         seen: dict[str, Any] = {name: value[0].copy() for name, value in self._state.items()}
-        return {"camera": self.render(), **seen} if self.pictures else seen
+        return {"camera": self._look(), **seen} if self.pictures else seen
 
 
 class Explorer(Policy):

@@ -25,7 +25,7 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Locates
-from worldline.labs.lab import RENDERS, Policy, SolvedLab, read_options
+from worldline.labs.lab import Policy, SolvedLab, read_options
 
 Floats = NDArray[np.floating]
 
@@ -65,12 +65,10 @@ class TwoRooms(SolvedLab, Configured, Locates):
         camera: whether to draw the picture; without it steps are some ten times faster.
     """
 
-    metadata = RENDERS
-
     def __init__(self, walls: Literal["fixed", "random"] = "fixed", *, camera: bool = True) -> None:
         if walls not in ("fixed", "random"):
             raise InputError(f"walls is {walls!r}. Use 'fixed' or 'random'.")
-        self.walls, self.camera, self.render_mode = walls, camera, "rgb_array"
+        self.walls, self.camera = walls, camera
         box = gymnasium.spaces.Box
         spaces: dict[str, gymnasium.Space[Any]] = {
             "position": box(0, SIZE, (2,), np.float32),
@@ -142,8 +140,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
         self._position = slide(self._position, _cut(self._checked(action)["move"]), self._wall)
         return self._observe(), 0.0, False, False, {}
 
-    def render(self) -> NDArray[np.uint8]:
-        """The camera's picture."""
+    def _look(self) -> NDArray[np.uint8]:
         return draw_dot(self._room, self._position)
 
     def _observe(self) -> dict[str, Any]:
@@ -151,7 +148,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
             "position": self._position.astype(np.float32),
             "wall": self._wall.astype(np.float32),
         }
-        return {"camera": self.render(), **seen} if self.camera else seen
+        return {"camera": self._look(), **seen} if self.camera else seen
 
     def explorer(self) -> Policy:
         """Random in every second episode on average, through the door and back in the others."""

@@ -127,10 +127,12 @@ class Wind(NoisyLab, Draws):
         return {"boat_position": np.stack(path, 1).astype(np.float32)}
 
     def drawn(self, shown: Arrays) -> UInt8[np.ndarray, "64 64 3"] | None:
-        """The camera's picture; see `Draws`. A boat that is farther out is at the edge."""
-        if not shown.keys() >= {"boat_position"}:
-            return None
-        x = float(np.clip(shown["boat_position"][0], 1.8 - FAR, FAR - 1.8))
+        """The camera's picture; see `Draws`."""
+        return self.picture(shown["boat_position"]) if "boat_position" in shown else None
+
+    def picture(self, position: NDArray[np.generic]) -> UInt8[np.ndarray, "64 64 3"]:
+        """The picture of a boat at `position` [1] m; one that is farther out is at the edge."""
+        x = float(np.clip(position[0], 1.8 - FAR, FAR - 1.8))
         picture = Picture(-FAR, FAR)
         picture.line(-FAR, -1.5, FAR, -1.5, 0.6, GREY)
         picture.line(0.0, -6.0, x, -1.0, 0.4, INK)
@@ -141,12 +143,15 @@ class Wind(NoisyLab, Draws):
     def _draw_wind(self, generator: np.random.Generator) -> float:
         return float(generator.standard_normal())
 
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(np.array([self._position], np.float32))
+
     def _observe(self) -> dict[str, Any]:
         seen = {
             "boat_position": np.array([self._position], np.float32),
             "wind": np.array([self._wind], np.float32),
         }
-        return {**seen, CAMERA.name: self.drawn(seen)} if self.pictures else seen
+        return {**seen, CAMERA.name: self._look()} if self.pictures else seen
 
 
 class Explorer(Policy):
