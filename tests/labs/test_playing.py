@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from worldline.engines.simulator import SimulatorEngine
-from worldline.errors import DataError
+from worldline.errors import DataError, InputError, UnknownNameError
+from worldline.labs.elastic_pucks import ElasticPucks
 from worldline.labs.gusty_puck import GustyPuck
 from worldline.labs.occluder import Occluder
 from worldline.labs.playing import explore, replay, stacked
@@ -74,6 +75,26 @@ def test_an_episode_ends_where_the_lab_ends_it_and_pictures_keep_their_type() ->
     found = explore(_Short(), 0, 9)
     assert found.num_steps == 3
     assert found.observations["camera"].dtype == np.uint8
+
+
+def test_what_makes_no_episode_is_refused() -> None:
+    lab, push = ElasticPucks(), np.zeros((3, 2), np.float32)
+    assert replay(lab, 0, {"blue_push": push, "red_push": push}).num_steps == 3
+    for lacking in ({}, {"red_push": push}):
+        with pytest.raises(InputError, match=r"lack .*'blue_push'"):
+            replay(lab, 0, lacking)
+    for uneven in (push[:2], push[:0], push[0, 0]):
+        with pytest.raises(InputError, match=r"'red_push': 3, 'blue_push': [02]} steps"):
+            replay(lab, 0, {"red_push": push, "blue_push": np.asarray(uneven)})
+    with pytest.raises(InputError, match="at least 1"):
+        replay(lab, 0, {"red_push": push[:0], "blue_push": push[:0]})
+    with pytest.raises(InputError, match="action 'blue_push' is"):
+        replay(lab, 0, {"red_push": push, "blue_push": push[:, :1]})
+    with pytest.raises(UnknownNameError, match=r"'red_pusk'.*Did you mean 'red_push'"):
+        replay(lab, 0, {"red_pusk": push, "blue_push": push})
+    for few in (0, -1):
+        with pytest.raises(InputError, match=f"num_steps is {few}"):
+            explore(lab, 0, few)
 
 
 def test_stacked_episodes_lead_with_the_scene() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.contracts.episode import Arrays, Episode
+from worldline.errors import InputError, UnknownNameError
 from worldline.labs.abilities import Hides
 from worldline.labs.lab import Lab
 
@@ -23,7 +24,12 @@ def explore(lab: Lab, seed: int, num_steps: int) -> Episode:
         lab: reset by this.
         seed: at least 0.
         num_steps: T, at least 1; fewer where the lab ends the episode.
+
+    Raises:
+        InputError: it is less.
     """
+    if num_steps < 1:
+        raise InputError(f"num_steps is {num_steps}. An episode has at least 1 step.")
     policy, rng = lab.explorer(), np.random.default_rng([1, seed])
     observation = lab.reset(seed=seed)[0]
     policy.reset(rng)
@@ -47,9 +53,14 @@ def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | No
         actions: per action signal [T, *shape].
         options: of `reset`, in the place of what the seed draws. The seed alone then does not lead here, and the
             episode goes without.
+
+    Raises:
+        UnknownNameError: the lab does not know an action.
+        InputError: one is missing or does not fit, or they are not as long as each other and at least 1.
     """
+    num_steps = _num_steps(lab, actions)
     seen = [lab.reset(seed=seed, options=dict(options or {}))[0]]
-    for step in range(len(next(iter(actions.values())))):
+    for step in range(num_steps):
         seen.append(lab.step({name: value[step] for name, value in actions.items()})[0])
     return _episode(lab, seen, actions, None if options else seed)
 
@@ -63,6 +74,20 @@ def stacked(episodes: list[Episode]) -> Episode:
         exogenous={n: np.stack([one.exogenous[n] for one in episodes]) for n in episodes[0].exogenous},
         observed={name: np.stack([_mask(one, name) for one in episodes]) for name in names},
     )
+
+
+def _num_steps(lab: Lab, actions: Arrays) -> int:
+    """How long these actions are, checked."""
+    known = [signal.name for signal in lab.schema.actions]
+    for name in actions:
+        if name not in known:
+            raise UnknownNameError("action", name, known)
+    if lacks := [name for name in known if name not in actions]:
+        raise InputError(f"the actions lack {', '.join(map(repr, lacks))}. Give [T, *shape] of it too.")
+    lengths = {name: len(value) if value.ndim else 0 for name, value in actions.items()}
+    if len({*lengths.values()}) > 1 or not all(lengths.values()):
+        raise InputError(f"the actions have {lengths} steps. Give as many of each, at least 1.")
+    return next(iter(lengths.values()))
 
 
 def _mask(episode: Episode, name: str) -> NDArray[np.bool_]:
