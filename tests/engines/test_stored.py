@@ -25,6 +25,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "pusher-block": {"block_half": 1.0},
     "two-bodies": {"softening": 0.0},
     "two-rooms": {"walls": "none"},
+    "wind": {"confounding": 2.0},
 }
 """For each lab that can be built again, settings of the right type out of their range."""
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import worldline
 from worldline.engines.simulator import SimulatorEngine
-from worldline.errors import InputError
+from worldline.engines.stored import build_lab, name_lab
+from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import BLUE
 from worldline.labs.wind import DECAY, MAX_MOTOR, MOTOR_EFFECT, WIND_EFFECT, Wind
 from worldline.planners.cem import CrossEntropy
@@ -136,6 +137,15 @@ def test_a_simulator_of_it_answers_what_if_with_the_twin(tmp_path: Path) -> None
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match="must be in"):
         Wind(**settings)
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = Wind(0.6, noise=0.1, pictures=True)
+    again = build_lab(name_lab(lab))
+    assert isinstance(again, Wind)
+    assert again.settings == lab.settings == {"confounding": 0.6, "noise": 0.1, "pictures": True}
+    with pytest.raises(ConfigError):
+        Wind.from_settings({**lab.settings, "waves": 1})
 
 
 @pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")

@@ -14,7 +14,9 @@ holds it and no world is shown it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import gymnasium
@@ -23,10 +25,11 @@ from gymnasium.utils.seeding import np_random
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
+from worldline.config import from_json
 from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Draws
+from worldline.labs.abilities import Configured, Draws
 from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, Picture
 from worldline.labs.lab import NoisyLab, Policy, read_options
 
@@ -43,7 +46,16 @@ FAR: Final = 20.0
 """Half the width of the picture, m; a wind of 1 takes the boat to 7.5."""
 
 
-class Wind(NoisyLab, Draws):
+@dataclass(frozen=True, kw_only=True)
+class WindSettings:
+    """The arguments of `Wind`."""
+
+    confounding: float
+    noise: float
+    pictures: bool
+
+
+class Wind(NoisyLab, Configured, Draws):
     """The lab. Observation: `boat_position` [m]. Action: `motor` [m/s].
 
     Args:
@@ -69,6 +81,17 @@ class Wind(NoisyLab, Draws):
         self.action_space = gymnasium.spaces.Dict({"motor": box(-MAX_MOTOR, MAX_MOTOR, (1,), np.float32)})
         self._wind = 0.0
         self._position = 0.0
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The arguments; see `Configured`."""
+        return {"confounding": self.confounding, "noise": self.noise, "pictures": self.pictures}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Wind:
+        """See `Configured`."""
+        found = from_json(WindSettings, json.dumps(settings), where="wind")
+        return cls(found.confounding, noise=found.noise, pictures=found.pictures)
 
     @property
     def schema(self) -> Schema:
