@@ -267,6 +267,17 @@ def test_the_sixteen_are_listed_with_their_titles() -> None:
         assert f"| **{code}** {load('test', code).title} |" in page, code
 
 
+def test_the_page_on_understanding_names_every_lab_with_the_tests_that_ask_it() -> None:
+    table = UNDERSTANDING.read_text().split("## The labs")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|.*\| (.*?) \|$", table, re.MULTILINE)
+    asked = {name: codes for labs, codes in rows for name in re.findall(r"`([a-z-]+)`", labs)}
+    assert set(asked) == set(BUILTIN["lab"])
+    for code in BUILTIN["test"]:
+        labs = {type(one.make_lab()) for one in load("test", code)().curricula()}
+        for name in BUILTIN["lab"]:
+            assert (code in asked[name]) or load("lab", name) not in labs, (code, name)
+
+
 def test_every_kind_of_part_is_in_the_table_of_contributions() -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text()
     for kind in BUILTIN:
