@@ -270,6 +270,26 @@ def test_a_length_that_stays_is_found_and_kept(share: float, kept: bool) -> None
     assert bool(close.any()) is kept
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_law_of_what_is_seen_whole_is_held_against_what_goes_on_unseen(breaks: bool) -> None:
+    """Every second one is far out, not seen at its second step, and at the origin from then on if it breaks it."""
+
+    def seen(num: int) -> Window:
+        on = hide_all(circling(num, 6), "position")
+        gone = torch.arange(num) % 2 == 0
+        path = on.observations["position"].clone()
+        path[gone] *= 10.0
+        path[gone, 2:] *= 0.0 if breaks else 1.0
+        return replace(
+            on, observations={"position": path}, observed={"position": on.observed["position"] | ~gone[:, None]}
+        )
+
+    net = model("position", signal_weight=1.0, linear_history=1, conserves=True, exogenous=False).eval()
+    net.fit_normaliser(circling(400, 6))
+    net.take_stock(seen, 1.0)
+    assert net.conserved.found is not breaks
+
+
 @pytest.mark.parametrize("name", ["heading", "position"])
 def test_where_no_law_can_be_sought_there_is_none(name: str) -> None:
     """Angles have no length; and where something is missing in each window, nothing is known from end to end."""

@@ -16,6 +16,7 @@ for VICReg with temporal similarity and inverse dynamics; 2606.31232 for decodin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -49,6 +50,8 @@ LAW_SOUGHT: Final = 0.5
 """Share of the training after which predictions are good enough for what they miss to say something."""
 WORSE: Final = 2.0
 """Times the squared error of a path that a law may cost: going one of two ways costs twice what going between does."""
+RUINED: Final = 10.0
+"""Times that error after gaps beyond which a law of what is seen whole gives way to the one before it."""
 NUM_SAMPLED: Final = 2000
 """Windows that it is sought in."""
 RARE: Final = 0.01
@@ -192,21 +195,30 @@ class Jepa(WorldModel, Adapts):
         window = sample(NUM_SAMPLED)
         seen, known = self._look(window), self._inputs(window.past)[:, 0]
         warm = min(self.context, (known.shape[1] + 2) // 2)
-        whole, scores = self.vectors.flags(window.observed).flatten(1).all(1), seen.scores
+        shown, scores = self.vectors.flags(window.observed), seen.scores
         assert scores is not None  # for the type checker
-        start, due = self._perceive(seen)[:, 0], scores[whole, warm - 1 :]
+        start, due = self._perceive(seen)[:, 0], scores[:, warm - 1 :]
+        whole, told = shown.flatten(1).all(1), shown[:, warm:]
 
-        def imagined(lawful: bool) -> Float[Tensor, "N T exact"]:
-            path = self._unroll(seen, start, known, warm, lawful=lawful)
-            return path[whole, warm - 1 :, : self.num_exact].float()
+        def imagined(lawful: bool) -> Float[Tensor, "B T exact"]:
+            return self._unroll(seen, start, known, warm, lawful=lawful)[:, warm - 1 :, : self.num_exact].float()
 
-        free, inverse = imagined(lawful=False), self.vectors.normaliser.inverse
+        def off(path: Tensor, counted: Tensor) -> float:
+            return float((path - due[:, 1:])[counted].square().mean())
+
+        free, earlier, law = imagined(lawful=False), imagined(lawful=True), deepcopy(self.conserved.state_dict())
+        inverse = self.vectors.normaliser.inverse
         self.conserved.fit(
-            inverse(due), self._physical(known[whole, warm - 1 :]), inverse(free), self._room(self.vectors)
+            inverse(due[whole]),
+            self._physical(known[whole, warm - 1 :]),
+            inverse(free[whole]),
+            self._room(self.vectors),
         )
-        off = [(path - due[:, 1:]).square().mean() for path in (free, imagined(lawful=True))]
-        if not off[1] <= WORSE * off[0]:
+        lawful = imagined(lawful=True)
+        if not off(lawful, whole) <= WORSE * off(free, whole):
             self.conserved.drop()
+        elif not whole.all() and not off(lawful, told) <= RUINED * min(off(free, told), off(earlier, told)):
+            self.conserved.load_state_dict(law)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; what is missing there is what the steps before lead to."""
