@@ -56,7 +56,7 @@ def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | No
 
     Raises:
         UnknownNameError: the lab does not know an action.
-        InputError: one is missing or does not fit, or they are not as long as each other and at least 1.
+        InputError: one is missing or does not fit, or they are not as long as each other.
     """
     num_steps = _num_steps(lab, actions)
     seen = [lab.reset(seed=seed, options=dict(options or {}))[0]]
@@ -85,8 +85,8 @@ def _num_steps(lab: Lab, actions: Arrays) -> int:
     if lacks := [name for name in known if name not in actions]:
         raise InputError(f"the actions lack {', '.join(map(repr, lacks))}. Give [T, *shape] of it too.")
     lengths = {name: len(value) if value.ndim else 0 for name, value in actions.items()}
-    if len({*lengths.values()}) > 1 or not all(lengths.values()):
-        raise InputError(f"the actions have {lengths} steps. Give as many of each, at least 1.")
+    if len({*lengths.values()}) > 1:
+        raise InputError(f"the actions have {lengths} steps. Give as many of each.")
     return next(iter(lengths.values()))
 
 
