@@ -15,6 +15,7 @@ for VICReg with temporal similarity and inverse dynamics; 2606.31232 for decodin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ LAW_SOUGHT: Final = 0.5
 WORSE: Final = 2.0
 """Times the squared error of a path that a law may cost: going one of two ways costs twice what going between does."""
 RUINED: Final = 10.0
-"""Times that error after gaps beyond which a law of what is seen whole gives way to the one before it."""
+"""Times that error, of all that is observed, beyond which a law of what is seen whole gives way to the one before."""
 NUM_SAMPLED: Final = 2000
 """Windows that it is sought in."""
 RARE: Final = 0.01
@@ -206,8 +207,10 @@ class Jepa(WorldModel, Adapts):
         def off(path: Tensor, counted: Tensor) -> float:
             return float((path - due[:, 1:])[counted].square().mean())
 
-        free, earlier, law = imagined(lawful=False), imagined(lawful=True), deepcopy(self.conserved.state_dict())
-        inverse = self.vectors.normaliser.inverse
+        free, inverse = imagined(lawful=False), self.vectors.normaliser.inverse
+        law, most = deepcopy(self.conserved.state_dict()), math.inf
+        if not whole.all():
+            most = RUINED * min(off(free, told), off(imagined(lawful=True), told))
         self.conserved.fit(
             inverse(due[whole]),
             self._physical(known[whole, warm - 1 :]),
@@ -217,7 +220,7 @@ class Jepa(WorldModel, Adapts):
         lawful = imagined(lawful=True)
         if not off(lawful, whole) <= WORSE * off(free, whole):
             self.conserved.drop()
-        elif not whole.all() and not off(lawful, told) <= RUINED * min(off(free, told), off(earlier, told)):
+        elif not off(lawful, told) <= most:
             self.conserved.load_state_dict(law)
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
