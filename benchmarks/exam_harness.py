@@ -7,7 +7,8 @@ one, those of earlier runs stay, and --seconds bounds each: then the seeds count
 
 Parts, each told in its own file beside this one:
 
-* synthetic (exam_rates.py): false PASS and false VOID of cells whose true score is known, and of whole exams.
+* synthetic (exam_rates.py): false PASS and false VOID of cells whose true score is known, and of whole exams; and how
+  often sitters that are equally good seem to differ.
 * real (exam_seeds.py): the same on tests of the exam, over seeds of their scenes.
 * stored: the metric of IntPhys again, of the surprises that sitters gave in the exams of --exams NAME=FOLDER.
 * published (exam_published.py): P1's surprises by the metric of IntPhys, C4 beside CoPhy's copying baselines, and the
@@ -15,7 +16,8 @@ Parts, each told in its own file beside this one:
 
 Bars, `met` in the result. A PASS of a model at the boundary, 0.5, in at most 2.5 % of cells (the Wilson interval must
 reach down to it), by kind of cell; any false pass in at most 5 % of exams by Holm; no PASS of a model that knows
-nothing; a good test void in at most 2.5 % of exams (here too by the interval); the published metric stands to ours as
+nothing; a good test void in at most 2.5 % of exams (here too by the interval); equally good sitters, each with two
+trainings or more, seem to differ in at most 5 % of comparisons (likewise); the published metric stands to ours as
 it must, in every row; copying is beaten as published; and counts of exact split conformal prediction follow the law (p
 above 0.01).
 """
@@ -46,6 +48,7 @@ from worldline.understanding.exam.violation import ViolationOfExpectation
 RESULT: Final = Path(__file__).parent / "results" / "exam_harness.json"
 DUE_CELL: Final = 0.025
 DUE_EXAM: Final = 0.05
+DUE_EQUAL: Final = 0.05
 DUE_P: Final = 0.01
 SURE: Final = 5.0
 """Floor over ceiling from which an oracle's cell is large enough to hold; those of the exam's labs are 10 and more."""
@@ -63,6 +66,7 @@ def synthetic(runs: int) -> Figures:
     rng = np.random.default_rng(1)
     found: Figures = {"cells": exam_rates.nulls(2 * runs, rng), "oracles": exam_rates.oracles(runs, rng)}
     found["exams"] = exam_rates.exams(runs, rng)
+    found["comparisons"] = exam_rates.comparisons(2 * runs, np.random.default_rng(2))
     found["met"] = {
         "false PASS of a cell, by kind": {
             kind: all(one["true 0.5: PASS"]["low"] <= DUE_CELL for one in found["cells"] if one["kind"] == kind)
@@ -78,6 +82,9 @@ def synthetic(runs: int) -> Figures:
         "false pass of an exam by Holm": {
             one["exams"]: one["any by Holm"]["low"] <= DUE_EXAM for one in found["exams"]
         },
+        "equals that seem to differ, of several trainings": all(
+            one["seem to differ"]["low"] <= DUE_EQUAL for one in found["comparisons"] if one["trainings"] > 1
+        ),
     }
     return found
 

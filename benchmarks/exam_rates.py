@@ -5,6 +5,9 @@ They have heavy tails, as scenes have: log-normal (deviation of the log 1), or P
 moment is infinite. A model's loss is a share of the floor's, times log-normal noise of its own (deviation of the log
 0.7). Beside them cells of pairs (two in a scene), of both-right, and of areas under the curve.
 
+Two sitters that are compared have log-normal losses in the same scenes, and trainings of which each has a true score of
+its own, drawn from one normal distribution for both.
+
 An oracle's loss is the ceiling's, times log-normal noise (deviation of the log 0.3): its true score is 1, and the
 ceiling is no 0, as where there is noise in the lab.
 """
@@ -21,6 +24,9 @@ from numpy.typing import NDArray
 
 from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
 from worldline.control.intervals import wilson
+from worldline.understanding.exam.comparing import Difference, compared
+from worldline.understanding.exam.contract import Section
+from worldline.understanding.exam.results import SeedGrade, TestResult
 from worldline.understanding.exam.scoring import Statistic, accuracy, auroc, cell, skill, skill_cell
 from worldline.understanding.exam.verdicts import BREAKS_AT, PASS_ABOVE, flaws, holm, p_value, verdict_of
 from worldline.understanding.statistics import draw_clusters, ratio
@@ -38,6 +44,11 @@ SIZES: Final = (100, 200, 400)
 CELLS: Final = (2, 4, 1, 2, 1, 8, 9, 1, 2, 9, 4, 9, 1, 2, 6, 2)
 """That are scored in C1 to U3, in this order."""
 NUM_MUST_FAIL: Final = 3
+COMPARED_AT: Final = 0.7
+"""True score of both sitters that are compared, the mean over trainings."""
+SPREADS: Final = (0.0, 0.01, 0.05, 0.1)
+"""Deviations of a training's true score."""
+TRAININGS: Final = (1, 2, 3, 5)
 
 kept_draws: Final = lru_cache(maxsize=16)(draw_clusters)
 """The same draws as ever, made once."""
@@ -204,6 +215,41 @@ def exams(runs: int, rng: Rng) -> list[Figures]:
             together += any(one in bad for one in holm(p_values))
         rows.append({"exams": name, "any PASS": rate(alone, runs), "any by Holm": rate(together, runs)})
     return rows
+
+
+def comparisons(runs: int, rng: Rng) -> list[Figures]:
+    """How often two sitters that are equally good, all trainings considered, seem to differ: `worldline compare`."""
+    rows = []
+    for spread in SPREADS:
+        for trainings in TRAININGS:
+            found = [_comparison(spread, trainings, SIZES[run % 3], rng) for run in range(runs)]
+            rows.append(
+                {
+                    "deviation over trainings": spread,
+                    "trainings": trainings,
+                    "seem to differ": rate(sum(not one.includes_zero for one in found), runs),
+                    "median width": round(float(np.median([one.high - one.low for one in found])), 4),
+                }
+            )
+    return rows
+
+
+def _comparison(spread: float, trainings: int, num: int, rng: Rng) -> Difference:
+    floor = losses("log-normal", rng, num)
+    exams = []
+    for _ in range(2):
+        true = COMPARED_AT + spread * rng.standard_normal(trainings)
+        cells = [skill_cell("", (1 - one) * floor * noise(rng, num, OWN_NOISE), floor) for one in true]
+        seeds = [
+            SeedGrade(seed=seed, verdict=Verdict.PASS, grade=Grade(cells=(one,))) for seed, one in enumerate(cells)
+        ]
+        result = TestResult(
+            code="", section=Section.CAUSE, title="", claim="", verdict=Verdict.PASS, seeds=tuple(seeds), oracle=None,
+            must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, exhibit=None,
+        )  # fmt: skip
+        exams.append({"": result})
+    (found,) = compared(*exams).differences
+    return found
 
 
 def _low(drawn: Drawn, share: float) -> float:

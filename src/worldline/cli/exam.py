@@ -141,7 +141,7 @@ def compare(
     ] = None,
     json: Json = None,
 ) -> None:
-    """How much higher A scores than B, paired by scene and training, with 95 % intervals over scenes."""
+    """How much higher A scores than B, paired by scene and training, with 95 % intervals over scenes and trainings."""
     from dataclasses import asdict
 
     from worldline.cli.output import check_json, write_json

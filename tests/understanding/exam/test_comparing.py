@@ -51,7 +51,12 @@ def test_of_many_trainings_it_is_that_of_their_mean_losses_with_scenes_drawn_who
     (found,) = of(outcome(*([block(x)] for x in ours)), outcome(*([block(x)] for x in theirs))).differences
     saved = (theirs - ours).mean(0)  # every floor is 1: the difference is the mean of what is saved
     low, high = np.quantile(draw_clusters(SCENES, 0) @ saved / SCENES, (0.025, 0.975), method="inverted_cdf")
-    np.testing.assert_allclose((found.value, found.low, found.high), (saved.mean(), low, high), atol=2e-6)
+    again = {1: 0.0, 2: 12.7062, 3: 4.30265, 4: 3.18245}[trainings]  # Student's t at 97.5 %, from the tables
+    if trainings > 1:
+        again *= (theirs - ours).mean(1).std(ddof=1) / np.sqrt(trainings)
+    mean = saved.mean()
+    due = (mean, mean - np.hypot(mean - low, again), mean + np.hypot(high - mean, again))
+    np.testing.assert_allclose((found.value, found.low, found.high), due, rtol=2e-4, atol=2e-6)
     assert found.pairs == tuple((one, one) for one in range(trainings))
 
 
@@ -60,6 +65,17 @@ def test_trainings_that_are_copies_make_the_interval_no_narrower() -> None:
     once = of(outcome([block(ours)]), outcome([block(theirs)])).differences[0]
     often = of(outcome(*[[block(ours)]] * 5), outcome(*[[block(theirs)]] * 5)).differences[0]
     np.testing.assert_allclose((once.low, once.high), (often.low, often.high))
+
+
+def test_trainings_that_differ_make_it_as_wide_as_so_few_of_them_tell() -> None:
+    """In every scene the same, so that training is the only chance: mean 0.2, deviation 0.1, two degrees of freedom."""
+    theirs, better = losses(1, SCENES) + 1, (0.1, 0.2, 0.3)
+    (found,) = of(outcome(*([block(theirs - x)] for x in better)), outcome(*[[block(theirs)]] * 3)).differences
+    half = 4.30265 * 0.1 / np.sqrt(3)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), rel=1e-3)
+    assert found.includes_zero
+    (alone,) = of(outcome([block(theirs - 0.1)]), outcome([block(theirs)])).differences
+    assert (alone.low, alone.high) == pytest.approx((0.1, 0.1), abs=2e-6)  # of one, nothing is known of others
 
 
 def test_a_training_against_another_of_the_same_exam() -> None:

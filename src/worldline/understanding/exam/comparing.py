@@ -1,14 +1,20 @@
 """How much higher one sitter scores than another in the same scenes.
 
-Scenes are the independent units. A draw of the bootstrap takes the same scenes for both sitters and for all of their
+Scenes are one source of chance. A draw of the bootstrap takes the same scenes for both sitters and for all of their
 trainings, and its difference is the mean over trainings: all that was learned, asked and graded about a scene stays
-together. Trainings are never drawn: three of them do not tell how they spread.
+together. Training is the other: a recipe that learns again differs by more than its scenes do. Trainings are never
+drawn, as three of them say too little of how they spread; Student's t allows for that. One alone says nothing of it,
+and its interval is over scenes alone.
+
+Source of how the two are put together: Zou and Donner 2008, "Construction of confidence limits about effect measures: a
+general approach".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import hypot, sqrt
 from typing import Final
 
 import numpy as np
@@ -16,7 +22,10 @@ import numpy as np
 from worldline.contracts.evaluation import Score
 from worldline.errors import InputError
 from worldline.understanding.exam.results import SeedGrade, TestResult
+from worldline.understanding.statistics import student_quantile
 
+TAIL: Final = 0.025
+"""Chance that a difference lies below its interval, and that it lies above."""
 ROUNDED: Final = 0.01
 """By which scores of the same models may differ from processor to processor."""
 
@@ -33,7 +42,7 @@ class Difference:
         cell: its part.
         pairs: the trainings of either that it is the mean over.
         value: the difference.
-        low: lower end at 95 %, over scenes.
+        low: lower end at 95 %, over scenes and, of two pairs or more, over trainings.
         high: upper end.
     """
 
@@ -177,7 +186,8 @@ def _why(found: object) -> str:
 
 def _difference(code: str, cell: str, rows: Sequence[tuple[Pair, Score, Score]]) -> Difference:
     """The mean over pairs of trainings; a draw in which nothing can be told widens the interval at both ends."""
-    value = float(np.mean([ours.value - theirs.value for _, ours, theirs in rows]))
+    each = np.array([ours.value - theirs.value for _, ours, theirs in rows])
+    value = float(each.mean())
     ours, theirs = (
         np.array([score.draws for score in side]) for side in zip(*((a, b) for _, a, b in rows), strict=True)
     )
@@ -186,7 +196,16 @@ def _difference(code: str, cell: str, rows: Sequence[tuple[Pair, Score, Score]])
     draws[told] = (ours[:, told] - theirs[:, told]).mean(0)
     low, high = (
         float(np.quantile(np.where(told, draws, end), share, method="inverted_cdf"))
-        for end, share in ((-np.inf, 0.025), (np.inf, 0.975))
+        for end, share in ((-np.inf, TAIL), (np.inf, 1 - TAIL))
     )
-    pairs = tuple(pair for pair, _, _ in rows)
-    return Difference(code=code, cell=cell, pairs=pairs, value=value, low=min(low, value), high=max(high, value))
+    again = 0.0
+    if len(each) > 1:
+        again = student_quantile(TAIL, float(len(each) - 1)) * float(each.std(ddof=1)) / sqrt(len(each))
+    return Difference(
+        code=code,
+        cell=cell,
+        pairs=tuple(pair for pair, _, _ in rows),
+        value=value,
+        low=value - hypot(max(value - low, 0.0), again),
+        high=value + hypot(max(high - value, 0.0), again),
+    )
