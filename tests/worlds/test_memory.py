@@ -59,6 +59,7 @@ def objects_after(asked: list[Callable[[], object]], num_rounds: int) -> int:
     return len(gc.get_objects())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each_tiny())
 def test_calls_leave_nothing_behind(name: str) -> None:
     found = left_by(tiny(name))
@@ -87,6 +88,7 @@ class Keeps(Engine):
         return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of", "kind"),
     [(lambda history: history, "objects"), (lambda history: np.array(history.observations["position"]), "arrays")],

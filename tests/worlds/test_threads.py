@@ -46,6 +46,7 @@ def differing(world: Tiny, num_rounds: int) -> set[str]:
         return set[str]().union(*pool.map(run, range(NUM_THREADS)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each_tiny())
 def test_eight_threads_get_the_answers_of_one(name: str) -> None:
     assert differing(tiny(name), NUM_ROUNDS) == set()

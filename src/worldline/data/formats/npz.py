@@ -38,7 +38,7 @@ FLAGS = ("terminated", "truncated")
 TIMES = ("time", "timestamp")
 MASK_PREFIX = "observed."
 FOREIGN_ENDS = ("done", "dones", "terminal", "terminals", "timeout", "timeouts")
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 class NpzLogs(Logs):
