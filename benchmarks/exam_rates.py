@@ -248,7 +248,7 @@ def _comparison(spread: float, trainings: int, num: int, rng: Rng) -> Difference
             must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, exhibit=None,
         )  # fmt: skip
         exams.append({"": result})
-    (found,) = compared(*exams).differences
+    (found,) = compared(exams[0], exams[1]).differences
     return found
 
 
