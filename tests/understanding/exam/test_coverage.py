@@ -29,6 +29,14 @@ def test_the_oracle_holds_and_what_must_fail_does(pool: Pool, seed: int) -> None
     assert examine(test, seed, {"logs": logs_of(pool, 300)}).flaws == ()
 
 
+def test_worlds_are_calibrated_for_as_many_steps_as_are_asked() -> None:
+    """At more, windows would fit only where an episode begins, and bands hold too much elsewhere."""
+    test = JointCoverage(num_scenes=10, num_own=10)
+    asked = test.generate(0)
+    (learned,) = test.curricula()
+    assert {asked[f"truth.{name}"].shape[1] for name in SIGNALS} == {asked["future"].shape[1]} == {learned.horizon}
+
+
 def test_faults_in_good_answers_are_noticed() -> None:
     test = JointCoverage(pool=Pool.DEVELOPMENT, num_scenes=60, num_own=300)
     scenes = test.generate(0)

@@ -1,8 +1,10 @@
 """U1: whether bands hold the whole course of things as often as they say, and are no wider than they must be.
 
 A world sees 16 observations of a puck in gusts and is told the next 20 pushes; it gives a mean and, at several levels,
-a joint band for each signal. 500 episodes of the logs are meant for its calibration, 300 fresh ones are asked about,
-each at a place drawn as calibration draws its windows.
+a joint band for each signal. 500 episodes of the logs are meant for its calibration, at 20 steps, and 300 fresh
+ones are asked about, each at a place drawn among those with 16 observations behind them and 20 steps ahead. A world
+that looks back on fewer is calibrated at the others too, the first of an episode, where pucks are less settled and
+errors larger: its bands then hold about a hundredth more than they promise.
 
 * Condition: as many paths lie inside the 90 % band at every step as the beta-binomial law of split conformal prediction
   allows, 254 to 284 of 300; exact p-values, Holm over the two signals at 5 % (256 to 282 would be 5 % for each).
@@ -52,6 +54,7 @@ from worldline.understanding.exam.contract import Curriculum, ExamTest, Referenc
 from worldline.understanding.exam.exhibit import Exhibit, Line, Panel
 from worldline.understanding.exam.knowing_puck import KnowingPuck
 from worldline.understanding.exam.puck import (
+    AHEAD,
     NUM_CALIBRATION,
     NUM_STEPS,
     SIGNALS,
@@ -76,7 +79,6 @@ NUM_PATHS: Final = 64
 WINDOWS: Final = 4
 """Of each calibration episode."""
 SEEN: Final = 16
-AHEAD: Final = 20
 
 
 @final

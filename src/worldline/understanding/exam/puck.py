@@ -23,6 +23,8 @@ SPREAD: Final = dict(zip(SIGNALS, START_SPREAD, strict=True))
 NUM_EPISODES: Final = 1000
 NUM_CALIBRATION: Final = 500
 NUM_STEPS: Final = 60
+AHEAD: Final = 20
+"""Steps for which bands are asked, by U1; U3 asks for fewer."""
 
 POOLS: Final[Mapping[Pool, Mapping[str, Any]]] = {
     Pool.DEVELOPMENT: {"friction": (0.3, 3.0), "gust": 0.12, "mass": 0.5, "spring": 0.5},
@@ -49,6 +51,7 @@ def curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
         num_episodes=NUM_EPISODES,
         num_steps=NUM_STEPS,
         num_calibration=NUM_CALIBRATION,
+        horizon=AHEAD,
     )
 
 
