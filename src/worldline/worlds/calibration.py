@@ -277,7 +277,8 @@ def calibrate(
 ) -> Calibration:
     """The calibration of `engine` on episodes that it has not seen.
 
-    Bands and p-values hold for presents that are observed as the windows are: with `Card.context` observations.
+    Bands and p-values hold for presents that are observed as the windows are: with `Card.context` observations, and at
+    places that have `horizon` steps ahead of them. Where that is most of an episode, these are the beginnings alone.
 
     Args:
         engine: frozen; whatever is changed in it afterwards makes the calibration void.

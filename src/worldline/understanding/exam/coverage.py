@@ -3,8 +3,8 @@
 A world sees 16 observations of a puck in gusts and is told the next 20 pushes; it gives a mean and, at several levels,
 a joint band for each signal. 500 episodes of the logs are meant for its calibration, at 20 steps, and 300 fresh
 ones are asked about, each at a place drawn among those with 16 observations behind them and 20 steps ahead. A world
-that looks back on fewer is calibrated at the others too, the first of an episode, where pucks are less settled and
-errors larger: its bands then hold about a hundredth more than they promise.
+that looks back on fewer is calibrated at the others too, the first of an episode, where speed tells nothing of friction
+yet and errors are larger: its bands then hold about a hundredth more than they promise.
 
 * Condition: as many paths lie inside the 90 % band at every step as the beta-binomial law of split conformal prediction
   allows, 254 to 284 of 300; exact p-values, Holm over the two signals at 5 % (256 to 282 would be 5 % for each).
