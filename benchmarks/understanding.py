@@ -137,7 +137,8 @@ def joined(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> dict[str
     whole = max(row, before, key=lambda one: len(one["tests"]))
     facts = dict(whole["facts"])
     if whole is before:
-        facts["Asked later"] = f"{', '.join(one['code'] for one in row['tests'])} ({row['facts']['Machine']})"
+        later = f"{', '.join(one['code'] for one in row['tests'])} ({row['facts']['Machine']})"
+        facts["Asked later"] = "; ".join(dict.fromkeys((*facts.get("Asked later", later).split("; "), later)))
     return {**whole, "facts": facts, "tests": [tests[code] for code in sorted(tests)]}
 
 
