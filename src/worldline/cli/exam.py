@@ -174,7 +174,7 @@ def _print_comparison(found: Comparison, titles: Sequence[str]) -> None:
     alike = sum(one.includes_zero for one in found.differences)
     print(f"{alike} of {len(found.differences)} intervals include 0.")
     if any(len(one.pairs) == 1 for one in found.differences):
-        print("Of one training each, intervals are over scenes alone; training again may change more. Use --seeds 3.")
+        print("Of one training each, intervals are over scenes; training again may change more: --seeds 3 tells.")
     for lost in found.unpaired:
         whys = "; ".join(f"{who}: {why}" for who, why in (("A", lost.ours), ("B", lost.theirs)) if why)
         where = f" ({_trainings((lost.pair,))})" if lost.pair else ""
