@@ -31,26 +31,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Engine
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Schema
-from worldline.control.intervals import wilson
+from worldline.engines.base import Engine
+from worldline.episode import Episode
+from worldline.schema import Kind, Schema
+from worldline.stats import wilson
 from worldline.data.store import Store, is_store, open_store
-from worldline.engines.trivial import Linear
-from worldline.labs.gusty_puck import GustyPuck
-from worldline.labs.lab import Lab
-from worldline.labs.wind import Wind
-from worldline.planners.cem import CrossEntropy
+from worldline.engines.baselines import Linear
+from worldline_exam.labs.gusty_puck import GustyPuck
+from worldline.labs.base import Lab
+from worldline_exam.labs.wind import Wind
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.greenhouse import greenhouse, greenhouse_split, record_greenhouse
 from worldline.recipes.vectors import vectors
-from worldline.understanding.chance import tails
+from worldline.stats import tails
 from worldline.workflows.record import record
 from worldline.workflows.training import learn_world
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.local import LocalWorld
-from worldline.worlds.pieces import cut
-from worldline.worlds.session import Session
-from worldline.worlds.strangeness import LENGTHS
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
+from worldline.world.pieces import cut
+from worldline.world.session import Session
+from worldline.world.ood import LENGTHS
 
 LEVEL = 0.9
 RATE = 0.05

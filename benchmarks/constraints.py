@@ -32,17 +32,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays
-from worldline.contracts.world import Chance, Constraint
+from worldline.episode import Arrays
+from worldline.planning.base import Chance, Constraint
 from worldline.control.controller import ReplanningController, WorldActor
 from worldline.control.goal_reaching import evaluate
-from worldline.control.pairs import draw_pairs
-from worldline.costs import AtMost, KeepOut, Price
+from worldline.control.goal_pairs import draw_pairs
+from worldline.planning.costs import AtMost, KeepOut, Price
 from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.greenhouse import SCHEMA, greenhouse, make_greenhouse, record_greenhouse
 from worldline.recipes.two_rooms import two_rooms
-from worldline.understanding.chance import tails
+from worldline.stats import tails
 from worldline.workflows.goals import OFFSET, reached
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record

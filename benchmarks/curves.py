@@ -24,8 +24,8 @@ from matplotlib import pyplot as plt
 
 from worldline.control.controller import Actor, WorldActor
 from worldline.control.goal_reaching import evaluate
-from worldline.control.intervals import wilson
-from worldline.control.pairs import Pair
+from worldline.stats import wilson
+from worldline.control.goal_pairs import Pair
 from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.recipe import Recipe

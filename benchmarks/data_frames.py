@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 
 Pictures = NDArray[np.uint8]
 Vectors = NDArray[np.float32]

@@ -22,7 +22,7 @@ import zstandard
 from data_frames import ROWS, FrameSet, Pictures
 from PIL import Image
 
-from worldline.data.frames import Frames
+from worldline.data.image_codec import Frames
 
 NUM_OBSERVATIONS, STRIDE, BATCH_SIZE = 4, 5, 64
 SPAN = (NUM_OBSERVATIONS - 1) * STRIDE + 1

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from data_layouts import BATCH_SIZE, NUM_OBSERVATIONS, STRIDE, memory_mb
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.index import INDEX_FILE, RECORD, seal
 from worldline.data.store import Store, open_store
 from worldline.data.windows import Windows
@@ -93,9 +93,9 @@ def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:
     """Time to load a batch over the time of one update of the demo's training; both taken in turns."""
     import torch
 
-    from worldline.nn.precision import autocast
+    from worldline.models.layers.precision import autocast
     from worldline.recipes.two_rooms import two_rooms
-    from worldline.train.batches import to_window
+    from worldline.training.batches import to_window
     from worldline.workflows.record import record
     from worldline.workflows.training import build_model
 

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from worldline.control.intervals import wilson
+from worldline.stats import wilson
 
 RESULTS = Path(__file__).parent / "results"
 BARS: dict[str, dict[str, float]] = {

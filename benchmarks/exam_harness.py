@@ -40,10 +40,10 @@ import exam_rates
 import exam_seeds
 import numpy as np
 
-from worldline.understanding.exam import scoring
-from worldline.understanding.exam.counterfactual import Counterfactual
-from worldline.understanding.exam.puck import NUM_CALIBRATION
-from worldline.understanding.exam.violation import ViolationOfExpectation
+from worldline.audit import scoring
+from worldline_exam.exam_tests.counterfactual import Counterfactual
+from worldline_exam.scenes.puck import NUM_CALIBRATION
+from worldline_exam.exam_tests.violation import ViolationOfExpectation
 
 RESULT: Final = Path(__file__).parent / "results" / "exam_harness.json"
 DUE_CELL: Final = 0.025

@@ -30,19 +30,19 @@ import numpy as np
 from exam_rates import Figures, Rng, kept_draws, rate
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, Episode
-from worldline.engines.trivial import Linear
-from worldline.understanding.chance import tails
-from worldline.understanding.exam.asking import unpacked
-from worldline.understanding.exam.bank import as_world
-from worldline.understanding.exam.contract import References
-from worldline.understanding.exam.counterfactual import AT, WINDOWS, Counterfactual
-from worldline.understanding.exam.coverage import GATED, LEVELS
-from worldline.understanding.exam.coverage import WINDOWS as WINDOWS_EACH
-from worldline.understanding.exam.puck import NUM_CALIBRATION, SIGNALS, puck
-from worldline.understanding.exam.verdicts import ALPHA, holm
-from worldline.understanding.exam.violation import DECIMALS, PARTS, ViolationOfExpectation
-from worldline.worlds.calibration import SCALE_SHARE, calibrate
+from worldline.episode import Arrays, Episode
+from worldline.engines.baselines import Linear
+from worldline.stats import tails
+from worldline.audit.queries import unpacked
+from worldline.audit.baselines import as_world
+from worldline_exam.base import References
+from worldline_exam.exam_tests.counterfactual import AT, WINDOWS, Counterfactual
+from worldline_exam.exam_tests.coverage import GATED, LEVELS
+from worldline_exam.exam_tests.coverage import WINDOWS as WINDOWS_EACH
+from worldline_exam.scenes.puck import NUM_CALIBRATION, SIGNALS, puck
+from worldline.audit.verdicts import ALPHA, holm
+from worldline_exam.exam_tests.violation import DECIMALS, PARTS, ViolationOfExpectation
+from worldline.world.calibration import SCALE_SHARE, calibrate
 
 Floats = NDArray[np.floating]
 

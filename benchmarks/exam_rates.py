@@ -22,14 +22,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.evaluation import Cell, Grade, Score, Verdict
-from worldline.control.intervals import wilson
-from worldline.understanding.exam.comparing import Difference, compared
-from worldline.understanding.exam.contract import Section
-from worldline.understanding.exam.results import SeedGrade, TestResult
-from worldline.understanding.exam.scoring import Statistic, accuracy, auroc, cell, skill, skill_cell
-from worldline.understanding.exam.verdicts import BREAKS_AT, PASS_ABOVE, flaws, holm, p_value, verdict_of
-from worldline.understanding.statistics import draw_clusters, ratio
+from worldline.audit.grades import Cell, Grade, Score, Verdict
+from worldline.stats import wilson
+from worldline_exam.comparison import Difference, compared
+from worldline_exam.base import Section
+from worldline_exam.results import SeedGrade, TestResult
+from worldline.audit.scoring import Statistic, accuracy, auroc, cell, skill, skill_cell
+from worldline.audit.verdicts import BREAKS_AT, PASS_ABOVE, flaws, holm, p_value, verdict_of
+from worldline.stats import draw_clusters, ratio
 
 Floats = NDArray[np.floating]
 Figures = dict[str, Any]

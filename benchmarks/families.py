@@ -31,12 +31,12 @@ from worldline.recipes.greenhouse import greenhouse, record_greenhouse
 from worldline.recipes.push_t import push_t, record_push_t
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
-from worldline.understanding.diagnostics import diagnose
+from worldline.audit.diagnostics import diagnose
 from worldline.workflows.budget import within
 from worldline.workflows.goals import INVERSE, PLANNER, STRAIGHT, Walls, held_out_pairs, reach
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
-from worldline.workflows.reporting import comparisons, honest
+from worldline.workflows.report_data import comparisons, honest
 from worldline.workflows.training import learn_world
 
 FAMILIES = ("jepa", "rssm", "ensemble", "token", "features", "lewm")

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, History
-from worldline.contracts.world import World
+from worldline.episode import Arrays, History
+from worldline.world.base import World
 from worldline.control.controller import Actor, Situation, WorldActor
-from worldline.control.pairs import Grouping, Reached
+from worldline.control.goal_pairs import Grouping, Reached
 from worldline.data.store import Store
 from worldline.engines.learned import Adaptation
 from worldline.engines.oracle import OracleEngine
 from worldline.labs.spaces import AnyEnv
 from worldline.labs.two_rooms import SIZE, TwoRooms
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.point_maze import MAX_MOVE, NEAR, Maze, PointMaze, Walker, point_maze
 from worldline.recipes.push_t import Pusher, PushT, push_t, record_push_t
 from worldline.recipes.reacher import NEAR as REACHED
@@ -30,7 +30,7 @@ from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.workflows.goals import GROUPS, StraightActor, Walls, reached, side
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
-from worldline.worlds.local import LocalWorld
+from worldline.world.local import LocalWorld
 
 PLACE, ANGLE = 20.0, np.pi / 9
 """Of Push-T, px and rad."""

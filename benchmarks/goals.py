@@ -42,22 +42,22 @@ import torch
 from goal_tasks import TASKS, Task
 from numpy.typing import NDArray
 
-from worldline.contracts.planner import Planner
+from worldline.planning.planners.base import Planner
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
 from worldline.control.goal_reaching import evaluate
-from worldline.control.pairs import Pair, draw_pairs, historical_pairs
+from worldline.control.goal_pairs import Pair, draw_pairs, historical_pairs
 from worldline.data.store import Store, is_store, open_store
 from worldline.engines.learned import LearnedEngine
-from worldline.nn.precision import has_bfloat16
-from worldline.planners.cem import CrossEntropy
-from worldline.planners.first_proposal import FirstProposal
-from worldline.planners.guided import Guided
+from worldline.models.layers.precision import has_bfloat16
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.first_proposal import FirstProposal
+from worldline.planning.planners.guided import Guided
 from worldline.recipes.recipe import Recipe
-from worldline.understanding.statistics import cluster_rate
+from worldline.stats import cluster_rate
 from worldline.workflows.goals import films
 from worldline.workflows.learned import Learned
 from worldline.workflows.training import learn_world
-from worldline.worlds.local import LocalWorld
+from worldline.world.local import LocalWorld
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "goals.json"
@@ -91,7 +91,7 @@ class InFloat32(Actor):
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """As it does."""
-        with patch("worldline.nn.precision.has_bfloat16", lambda: False):
+        with patch("worldline.models.layers.precision.has_bfloat16", lambda: False):
             return self.actor.act(now, num_steps=num_steps, seed=seed)
 
 

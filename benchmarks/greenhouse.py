@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from worldline.contracts.episode import Episode
+from worldline.episode import Episode
 from worldline.data.store import Store, is_store, open_store
 from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse, record_greenhouse
-from worldline.understanding.diagnostics import Diagnostics, diagnose
+from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.workflows.learned import Learned
-from worldline.workflows.reporting import comparisons, honest
+from worldline.workflows.report_data import comparisons, honest
 from worldline.workflows.training import learn_world
 
 STEPS = {1: 2, 6: 12, 24: 48}

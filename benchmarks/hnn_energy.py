@@ -37,7 +37,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from worldline.understanding.exam.energy import energy_error
+from worldline_exam.exam_tests.energy import energy_error
 
 RESULT: Final = Path(__file__).parent / "results" / "hnn_energy.json"
 NOISE: Final = 0.1

@@ -33,21 +33,22 @@ from rich.console import Console
 from rich.progress import track
 from train import machine
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Future, Noise, Samples
-from worldline.contracts.episode import Episode, History
-from worldline.contracts.world import Goal
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.episode import Future
+from worldline.episode import Episode, History
+from worldline.planning.base import Goal
 from worldline.engines.learned import LearnedEngine
-from worldline.engines.trivial import Linear
-from worldline.heads.distance import Distance, DistanceConfig
-from worldline.heads.familiarity import Familiarity, FamiliarityConfig
-from worldline.heads.inverse import Inverse, InverseConfig
-from worldline.heads.readout import Readout, ReadoutConfig
+from worldline.engines.baselines import Linear
+from worldline.models.heads.distance import Distance, DistanceConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.inverse import Inverse, InverseConfig
+from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import HIGH, LOW, Integrator
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.local import LocalWorld
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 TOY = Integrator(camera=False, wind=False, noise=0.1)

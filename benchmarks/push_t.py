@@ -34,25 +34,18 @@ import torch
 from numpy.typing import NDArray
 
 from worldline.config import to_json
-from worldline.contracts.engine import Engine, Future
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind, Schema, Signal
+from worldline.engines.base import Engine
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Schema, Signal
 from worldline.data.store import Store, is_store, open_store
-from worldline.engines.trivial import ActionBlind, ConstantVelocity, Linear, Persistence
+from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.recipes.families import with_family
 from worldline.recipes.push_t import push_t, record_push_t
 from worldline.recipes.recipe import Recipe
-from worldline.train.batches import trace
-from worldline.understanding.cases import Cases, cut
-from worldline.understanding.statistics import (
-    Estimate,
-    Floats,
-    cluster_sums,
-    curve,
-    draw_clusters,
-    r_squared,
-    ratio,
-)
+from worldline.training.batches import trace
+from worldline.audit.cases import Cases, cut
+from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, r_squared, ratio
 from worldline.workflows.learned import Learned
 from worldline.workflows.training import learn_world
 

@@ -48,15 +48,15 @@ from torch import Tensor
 from train import machine
 
 import worldline
-from worldline.contracts.episode import Arrays
-from worldline.contracts.planner import ActionSpace, CostFunction, PlannedActions, Planner
-from worldline.contracts.world import World
+from worldline.episode import Arrays
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
+from worldline.world.base import World
 from worldline.control.controller import ReplanningController, WorldActor
-from worldline.control.intervals import wilson
+from worldline.stats import wilson
 from worldline.control.realtime import Period, Reading, RealTimeLoop
 from worldline.labs.two_rooms import TwoRooms
-from worldline.planners.cem import CrossEntropy
-from worldline.planners.population import costed, inside
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.population import costed, inside
 from worldline.workflows.goals import reached
 
 RESULT = Path(__file__).parent / "results" / "realtime.json"

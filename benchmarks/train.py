@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 from train_peer import CLIP_NORM, follow, make_optimizer, timed
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Inputs, Window, WorldModel
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.models.base import Inputs, Window, WorldModel
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.models.lewm import Lewm, LewmConfig, WholeLinear

@@ -24,15 +24,15 @@ from typing import Any
 
 from worldline.cli.options import free_cores, use_threads
 from worldline.config import from_json, to_strict_json
-from worldline.contracts.evaluation import Cell, Grade, Verdict
+from worldline.audit.grades import Cell, Grade, Verdict
 from worldline.registry import names
-from worldline.understanding.exam.contract import Pool
-from worldline.understanding.exam.results import ExamResult, TestResult, deciding_part
-from worldline.understanding.exam.verdicts import weakest
-from worldline.understanding.wording import listing
-from worldline.workflows.exam import exam
-from worldline.workflows.exam_options import ExamOptions
-from worldline.workflows.sitters import BLIND, RecipeSitter, Sitter, TrivialSitter
+from worldline_exam.base import Pool
+from worldline_exam.results import ExamResult, TestResult, deciding_part
+from worldline.audit.verdicts import weakest
+from worldline.formatting import listing
+from worldline_exam.run import exam
+from worldline_exam.options import ExamOptions
+from worldline_exam.subjects import BLIND, RecipeSitter, Sitter, TrivialSitter
 
 ROOT = Path(__file__).parent.parent
 RESULT, TABLE = ROOT / "benchmarks" / "results" / "understanding.json", ROOT / "docs" / "understanding.md"

@@ -35,18 +35,18 @@ import torch
 from numpy.typing import NDArray
 
 import worldline
-from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.world import World
+from worldline.episode import Arrays, Episode
+from worldline.world.base import World
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.engines.simulator import SimulatorEngine
-from worldline.engines.trivial import Linear
-from worldline.labs.gusty_puck import START_SPREAD, GustyPuck
-from worldline.planners.cem import CrossEntropy
+from worldline.engines.baselines import Linear
+from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.local import LocalWorld
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
 
 RESULT = Path(__file__).parent / "results" / "what_if.json"
 NUM_EPISODES, NUM_STEPS, AT = 240, 40, 2

@@ -63,15 +63,15 @@ def tiny() -> Callable[[Store], Recipe]:
 def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small world of the toy without wind and camera, written as `worldline learn` does; it was not trained."""
     from worldline.engines.learned import LearnedEngine
-    from worldline.heads.familiarity import Familiarity, FamiliarityConfig
-    from worldline.heads.readout import Readout, ReadoutConfig
+    from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+    from worldline.models.heads.readout import Readout, ReadoutConfig
     from worldline.models.jepa import Jepa
     from worldline.models.jepa_config import JepaConfig
-    from worldline.planners.cem import CrossEntropy
+    from worldline.planning.planners.cem import CrossEntropy
     from worldline.testing.toys import Integrator
-    from worldline.worlds.bundled import save_world
-    from worldline.worlds.calibration import calibrate
-    from worldline.worlds.local import LocalWorld
+    from worldline.world.bundle_io import save_world
+    from worldline.world.calibration import calibrate
+    from worldline.world.local import LocalWorld
 
     toy = Integrator(noise=0.1, camera=False, wind=False)
     config = JepaConfig(inputs=("position",), latent_size=8, encoder_width=16, predictor_width=16)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.config import from_json, to_json, to_strict_json
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import ConfigError
 
 

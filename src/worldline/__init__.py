@@ -11,15 +11,16 @@ from worldline import data, errors
 from worldline.errors import WorldlineError
 
 if TYPE_CHECKING:
-    from worldline.contracts.episode import Episode, History
-    from worldline.contracts.schema import Kind, Role, Schema, Signal
-    from worldline.contracts.world import Goal, World
+    from worldline.episode import Episode, History
+    from worldline.schema import Kind, Role, Schema, Signal
+    from worldline.planning.base import Goal
+    from worldline.world.base import World
     from worldline.data.store import Store, open_store
     from worldline.workflows.learn import learn
     from worldline.workflows.record import record
     from worldline.workflows.recorder import Recorder
-    from worldline.worlds.opening import open_target as open
-    from worldline.worlds.session import Session
+    from worldline.catalog.opening import open_target as open
+    from worldline.world.session import Session
 
     __version__: str
 
@@ -45,19 +46,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Episode": "worldline.contracts.episode:Episode",
-    "Goal": "worldline.contracts.world:Goal",
-    "History": "worldline.contracts.episode:History",
-    "Kind": "worldline.contracts.schema:Kind",
+    "Episode": "worldline.episode:Episode",
+    "Goal": "worldline.planning.base:Goal",
+    "History": "worldline.episode:History",
+    "Kind": "worldline.schema:Kind",
     "Recorder": "worldline.workflows.recorder:Recorder",
-    "Role": "worldline.contracts.schema:Role",
-    "Schema": "worldline.contracts.schema:Schema",
-    "Session": "worldline.worlds.session:Session",
-    "Signal": "worldline.contracts.schema:Signal",
+    "Role": "worldline.schema:Role",
+    "Schema": "worldline.schema:Schema",
+    "Session": "worldline.world.session:Session",
+    "Signal": "worldline.schema:Signal",
     "Store": "worldline.data.store:Store",
-    "World": "worldline.contracts.world:World",
+    "World": "worldline.world.base:World",
     "learn": "worldline.workflows.learn:learn",
-    "open": "worldline.worlds.opening:open_target",
+    "open": "worldline.catalog.opening:open_target",
     "open_store": "worldline.data.store:open_store",
     "record": "worldline.workflows.record:record",
 }

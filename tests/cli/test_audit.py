@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 import worldline
 from worldline.cli.main import app
 from worldline.data.store import Store
-from worldline.engines.trivial import Linear, Persistence
-from worldline.labs.wind import Wind
-from worldline.understanding.exam.bank import as_world
-from worldline.worlds.bundled import save_world
-from worldline.worlds.local import LocalWorld
+from worldline.engines.baselines import Linear, Persistence
+from worldline_exam.labs.wind import Wind
+from worldline.audit.baselines import as_world
+from worldline.world.bundle_io import save_world
+from worldline.world.local import LocalWorld
 
 RUN = CliRunner()
 

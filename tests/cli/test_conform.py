@@ -10,16 +10,16 @@ from typer.testing import CliRunner
 
 import worldline
 from worldline.cli.main import app
-from worldline.contracts.world import World
+from worldline.world.base import World
 from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
 from worldline.testing.worlds import CLAUSES
-from worldline.worlds.bundled import open_world, save_world
-from worldline.worlds.catalogue import Catalogue
-from worldline.worlds.local import LocalWorld
+from worldline.world.bundle_io import open_world, save_world
+from worldline.catalog.versions import Catalogue
+from worldline.world.local import LocalWorld
 
 RUN = CliRunner(env={"COLUMNS": "200"})
 

@@ -11,15 +11,15 @@ from typer.testing import CliRunner
 
 import worldline
 from worldline.cli.main import app
-from worldline.contracts.engine import Card
-from worldline.engines.trivial import Linear
-from worldline.planners.cem import CrossEntropy
+from worldline.engines.base import Card
+from worldline.engines.baselines import Linear
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve import http
 from worldline.testing.toys import Integrator
-from worldline.worlds.bundled import save_world
-from worldline.worlds.catalogue import Catalogue
-from worldline.worlds.local import LocalWorld
-from worldline.worlds.remote import RemoteWorld
+from worldline.world.bundle_io import save_world
+from worldline.catalog.versions import Catalogue
+from worldline.world.local import LocalWorld
+from worldline.world.remote import RemoteWorld
 
 TOY = Integrator(camera=False, wind=False)
 

@@ -9,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from worldline.cli.show import show
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 from worldline.errors import InputError, WorldlineError
 

@@ -10,10 +10,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from worldline.contracts.engine import Card
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world import Constraint, Goal, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.planning.base import Constraint, Goal
+from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 from worldline.data.store import Store
 
 SCHEMA = Schema(

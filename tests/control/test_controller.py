@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Arrays, History
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world import PlanStatus
+from worldline.episode import Arrays, History
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.world.base import PlanStatus
 from worldline.control.controller import (
     NUM_ROUNDS,
     Actor,
@@ -18,12 +18,12 @@ from worldline.control.controller import (
     Situation,
     WorldActor,
 )
-from worldline.costs import AtMost, Price
-from worldline.engines.trivial import Linear
+from worldline.planning.costs import AtMost, Price
+from worldline.engines.baselines import Linear
 from worldline.errors import ConfigError, InputError
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
-from worldline.worlds.local import LocalWorld
+from worldline.world.local import LocalWorld
 
 
 def history(num_worlds: int, length: int = 1) -> History:

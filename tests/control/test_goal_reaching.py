@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Arrays
-from worldline.contracts.schema import Schema
+from worldline.episode import Arrays
+from worldline.schema import Schema
 from worldline.control.controller import NoMoveActor, RandomActor, WorldActor
 from worldline.control.goal_reaching import GoalReaching, evaluate
-from worldline.control.pairs import Pair, draw_pairs
+from worldline.control.goal_pairs import Pair, draw_pairs
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError, UnknownNameError
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Arrays
-from worldline.contracts.schema import Schema
+from worldline.episode import Arrays
+from worldline.schema import Schema
 from worldline.control.controller import Actor, ReplanningController, Situation, WorldActor
 from worldline.control.realtime import LEAST_S, MOST_WAITED, Period, Reading, RealTimeLoop
 from worldline.errors import ConfigError

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, check_lengths, raise_errors
 from worldline.errors import DataError
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from worldline.contracts.schema import Kind, Role, Signal
+from worldline.schema import Kind, Role, Signal
 from worldline.data.conversion import convert, steps_s, to_episode
 
 VECTOR = Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,))

@@ -12,7 +12,7 @@ import pytest
 from worldline.data import importing
 from worldline.data.checks import Severity
 from worldline.data.importing import import_logs
-from worldline.data.opening import open_logs
+from worldline.data.open_logs import open_logs
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError
 

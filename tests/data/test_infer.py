@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.contracts.schema import Kind, Role
+from worldline.schema import Kind, Role
 from worldline.data.infer import Summary, infer_schema
 from worldline.errors import DataError
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worldline.contracts.episode import Episode
+from worldline.episode import Episode
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import ConfigError, DataError, InputError, UnknownNameError
 
@@ -209,8 +209,8 @@ def test_a_seed_beyond_64_bits_is_refused_by_name(tmp_path, schema, make_episode
 MANY_SIGNALS = """
     import resource, sys
     import numpy as np
-    from worldline.contracts.episode import Episode
-    from worldline.contracts.schema import Kind, Role, Schema, Signal
+    from worldline.episode import Episode
+    from worldline.schema import Kind, Role, Schema, Signal
     from worldline.data.store import Store, open_store
     names = [f"s{i}" for i in range(300)]
     signals = [Signal(name=n, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,)) for n in names]
@@ -387,8 +387,8 @@ APPENDER = """
     import sys, time
     from pathlib import Path
     import numpy as np
-    from worldline.contracts.episode import Episode
-    from worldline.contracts.schema import Kind, Role, Schema, Signal
+    from worldline.episode import Episode
+    from worldline.schema import Kind, Role, Schema, Signal
     from worldline.data.store import Store, is_store, open_store
     x = Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(500,))
     a = Signal(name="a", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
@@ -407,8 +407,8 @@ APPENDER = """
 WRITER = """
     import sys
     import numpy as np
-    from worldline.contracts.episode import Episode
-    from worldline.contracts.schema import Kind, Role, Schema, Signal
+    from worldline.episode import Episode
+    from worldline.schema import Kind, Role, Schema, Signal
     from worldline.data.store import Store
     x = Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(500,))
     a = Signal(name="a", role=Role.ACTION, kind=Kind.VECTOR, shape=(500,))

@@ -10,34 +10,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.engines.chat_server import ChatServer, Dynamics, Values, latest
+from tests.engines.language.chat_server import ChatServer, Dynamics, Values, latest
 
 import worldline
-from worldline.contracts.engine import Engine, Future
-from worldline.contracts.episode import Episode, History
-from worldline.contracts.planner import Planner
-from worldline.contracts.world import World
+from worldline.engines.base import Engine
+from worldline.episode import Future
+from worldline.episode import Episode, History
+from worldline.planning.planners.base import Planner
+from worldline.world.base import World
 from worldline.data.store import Store
-from worldline.engines.chat import Chat
-from worldline.engines.endpoint import HOSTS_VARIABLE, Endpoint
-from worldline.engines.language import LanguageEngine
+from worldline.engines.language.engine.chat import Chat
+from worldline.engines.language.engine.endpoint import HOSTS_VARIABLE, Endpoint
+from worldline.engines.language.engine.engine import LanguageEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
-from worldline.engines.trivial import Linear
+from worldline.engines.baselines import Linear
 from worldline.labs.two_rooms import TwoRooms
-from worldline.planners.cem import CrossEntropy
-from worldline.planners.shooting import Shooting
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.shooting import Shooting
 from worldline.recipes.greenhouse import greenhouse, record_greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
 from worldline.serve.http import serving
 from worldline.workflows.learn import Options, learn_logs
-from worldline.worlds.bundled import save_world
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.catalogue import Catalogue
-from worldline.worlds.fallback import FallbackWorld
-from worldline.worlds.local import LocalWorld
+from worldline.world.bundle_io import save_world
+from worldline.world.calibration import calibrate
+from worldline.catalog.versions import Catalogue
+from worldline.catalog.fallback import FallbackWorld
+from worldline.world.local import LocalWorld
 
 PLANNER = CrossEntropy(num_candidates=64, num_iterations=3)
 FEW = CrossEntropy(num_candidates=32, num_iterations=2)

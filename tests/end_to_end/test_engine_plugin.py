@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 
 import worldline
-from worldline.contracts.engine import Parts, Storable
-from worldline.contracts.episode import Episode, History
-from worldline.contracts.world import Goal
+from worldline.engines.base import Parts, Storable
+from worldline.episode import Episode, History
+from worldline.planning.base import Goal
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
 from worldline.testing import check_engine, check_world
 from worldline.testing.toys import Integrator
 from worldline.testing.worlds import CLAUSES
-from worldline.worlds.bundled import save_world
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.local import LocalWorld
+from worldline.world.bundle_io import save_world
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.2, camera=False)
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import worldline
-from worldline.contracts.schema import Kind
-from worldline.contracts.world import Goal, PlanStatus, World
+from worldline.schema import Kind
+from worldline.planning.base import Goal
+from worldline.world.base import PlanStatus, World
 from worldline.data.store import Store
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.families import with_family
 from worldline.recipes.pixels import pixels
 from worldline.recipes.recipe import Recipe

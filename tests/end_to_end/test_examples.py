@@ -17,14 +17,14 @@ import pytest
 from tests.end_to_end.backings import BACKINGS, BLIND, Workshop, greenhouse_workshop, two_rooms_workshop
 
 import worldline
-from worldline.contracts.episode import Arrays
+from worldline.episode import Arrays
 from worldline.errors import UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.registry import names
 from worldline.serve.http import serving
-from worldline.worlds.catalogue import HOME, Catalogue
-from worldline.worlds.fallback import FallbackWorld
-from worldline.worlds.named import NamedWorld
+from worldline.catalog.versions import HOME, Catalogue
+from worldline.catalog.fallback import FallbackWorld
+from worldline.catalog.named import NamedWorld
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PNG = b"\x89PNG"
@@ -195,7 +195,7 @@ def test_they_know_nothing_of_what_stands_behind(name: str) -> None:
             imported.update(one.name for one in node.names)
     ours = {module for module in imported if module.partition(".")[0] not in sys.stdlib_module_names}
     environment = {"navigate": "worldline.labs.two_rooms", "thermostat": "worldline.recipes.greenhouse"}[name]
-    assert ours <= {"numpy", "pictures", "worldline", "worldline.costs", "worldline.errors", environment}
+    assert ours <= {"numpy", "pictures", "worldline", "worldline.planning.costs", "worldline.errors", environment}
     assert len(code.splitlines()) < 130
 
 

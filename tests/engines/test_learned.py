@@ -9,31 +9,31 @@ import torch
 from tests.models.partial_model import PartialModel
 from torch import Tensor
 
-from worldline.contracts.engine import Future
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world import Goal
-from worldline.contracts.world_model import Belief, Imagined, Inputs, Window
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.planning.base import Goal
+from worldline.models.base import Belief, Imagined, Inputs, Window
 from worldline.engines import learned
 from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.heads.distance import Distance, DistanceConfig
-from worldline.heads.familiarity import Familiarity, FamiliarityConfig
-from worldline.heads.inverse import Inverse, InverseConfig
-from worldline.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
-from worldline.heads.readout import Readout, ReadoutConfig
+from worldline.models.heads.distance import Distance, DistanceConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.inverse import Inverse, InverseConfig
+from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
+from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
+from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.models.token import Story, TokenConfig, TokenModel
-from worldline.planners.gradient import Gradient
+from worldline.planning.planners.gradient import Gradient
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase
 from worldline.testing.engines import CLAUSES, novelty_grows, timing
 from worldline.testing.toys import Integrator
-from worldline.train.batches import to_inputs
-from worldline.worlds.local import LocalWorld
+from worldline.training.batches import to_inputs
+from worldline.world.local import LocalWorld
 
 UNTRAINED = tuple(clause for clause in CLAUSES if clause not in (timing, novelty_grows))
 """What holds without training: all but that the log is predicted, and that noise is unlike it."""

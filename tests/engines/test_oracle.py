@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.contracts.engine import Future
-from worldline.contracts.episode import Episode, History
+from worldline.episode import Future
+from worldline.episode import Episode, History
 from worldline.engines.oracle import OracleEngine
 from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.labs.two_rooms import MAX_MOVE, TwoRooms

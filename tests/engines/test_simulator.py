@@ -7,9 +7,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from worldline.contracts.engine import Future
-from worldline.contracts.episode import Episode, History
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Future
+from worldline.episode import Episode, History
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.engines.simulator import SimulatorEngine
 from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
 from worldline.labs.spaces import schema_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.contracts.schema import Kind
+from worldline.schema import Kind
 from worldline.labs.abilities import Draws
-from worldline.labs.lab import Lab
+from worldline.labs.base import Lab
 from worldline.registry import BUILTIN, load
 
 NEEDLESS = {

@@ -7,12 +7,12 @@ import pytest
 
 from worldline.engines.simulator import SimulatorEngine
 from worldline.errors import DataError, InputError, UnknownNameError
-from worldline.labs.elastic_pucks import ElasticPucks
-from worldline.labs.gusty_puck import GustyPuck
-from worldline.labs.occluder import Occluder
+from worldline_exam.labs.elastic_pucks import ElasticPucks
+from worldline_exam.labs.gusty_puck import GustyPuck
+from worldline_exam.labs.occluder import Occluder
 from worldline.labs.playing import explore, replay, stacked
 from worldline.labs.two_rooms import TwoRooms
-from worldline.labs.wind import Wind
+from worldline_exam.labs.wind import Wind
 
 
 def test_an_episode_replayed_under_its_own_actions_is_the_same_to_the_bit() -> None:

@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.contracts.schema import Role
+from worldline.schema import Role
 from worldline.errors import ConfigError, InputError
 from worldline.labs.spaces import from_signals, to_signals
 from worldline.labs.two_rooms import (

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Inputs, Window
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.models.base import Inputs, Window
 from worldline.models.features import Features, FeaturesConfig, features_config
 
 timm = pytest.importorskip("timm")

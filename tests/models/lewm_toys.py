@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Inputs, Window
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.models.base import Inputs, Window
 from worldline.models.lewm import History, Lewm, LewmConfig
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(16, 24, 3))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 
 
 class PartialModel(WorldModel):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Inputs, Window
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.models.base import Inputs, Window
 from worldline.errors import ConfigError, InputError
 from worldline.models.ensemble import Ensemble, EnsembleConfig, MemberLinear
-from worldline.nn.normaliser import Normaliser
+from worldline.models.layers.normaliser import Normaliser
 from worldline.testing import check_model
 from worldline.testing.toys import Integrator
 

@@ -30,11 +30,11 @@ from tests.models.encoder_folders import (
 )
 
 from worldline.config import from_json, to_json
-from worldline.contracts.schema import Schema
-from worldline.contracts.world_model import Inputs, Window
+from worldline.schema import Schema
+from worldline.models.base import Inputs, Window
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.features import Features, FeaturesConfig, load_encoder
-from worldline.nn.codes import to_code
+from worldline.models.layers.codes import to_code
 from worldline.testing import check_model
 
 
@@ -110,7 +110,7 @@ import sys, torch
 from pathlib import Path
 from safetensors.torch import load_file
 from worldline.config import from_json
-from worldline.contracts.schema import Schema
+from worldline.schema import Schema
 from worldline.models.features import Features, FeaturesConfig
 assert "transformers" not in sys.modules and "timm" not in sys.modules
 here = Path(sys.argv[1])

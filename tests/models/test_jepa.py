@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from worldline.config import from_json, to_json
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Belief, Inputs, Losses, Window
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.models.base import Belief, Inputs, Losses, Window
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.jepa import Jepa, Latent
 from worldline.models.jepa_config import JepaConfig
-from worldline.nn.correction import Correction
-from worldline.nn.predictors import Block
-from worldline.nn.sigreg import sigreg
-from worldline.nn.vicreg import covariance, variance
+from worldline.models.layers.correction import Correction
+from worldline.models.layers.predictors import Block
+from worldline.models.layers.sigreg import sigreg
+from worldline.models.layers.vicreg import covariance, variance
 from worldline.testing import check_model
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Inputs, Losses, Window
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.models.base import Inputs, Losses, Window
 from worldline.errors import ConfigError
 from worldline.models.lewm import Lewm
 from worldline.models.lewm_checkpoint import from_published, read_lewm

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.config import from_json, to_json
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world_model import Inputs, Window
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.models.base import Inputs, Window
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.token import Bins, Choices, Story, Token, TokenConfig, TokenModel
 from worldline.testing import check_model
-from worldline.testing.surgery import hide, pick_entries, step_to
+from worldline.testing.window_edits import hide, pick_entries, step_to
 from worldline.testing.toys import Integrator
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))

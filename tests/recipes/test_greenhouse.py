@@ -9,9 +9,9 @@ from worldline.data.store import Store
 from worldline.recipes.greenhouse import SCHEMA, greenhouse, greenhouse_split, record_greenhouse
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
-from worldline.understanding.diagnostics import Diagnostics, diagnose
+from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.workflows.learned import Learned
-from worldline.workflows.reporting import comparisons, honest
+from worldline.workflows.report_data import comparisons, honest
 from worldline.workflows.training import learn_world
 
 pytest.importorskip("lettuce_greenhouse_gym")

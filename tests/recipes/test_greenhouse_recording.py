@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from worldline.contracts.schema import Role
+from worldline.schema import Role
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError, MissingExtraError
 from worldline.recipes import greenhouse

@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world import Goal, PlanStatus
-from worldline.contracts.world_model import Window
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.planning.base import Goal
+from worldline.world.base import PlanStatus
+from worldline.models.base import Window
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.errors import UnsupportedError
 from worldline.recipes.pixels import film, pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
 from worldline.testing.models import check_model
-from worldline.train.batches import to_window, window_signals
+from worldline.training.batches import to_window, window_signals
 from worldline.workflows.learn import Options, recipes
 from worldline.workflows.learned import Learned
-from worldline.workflows.reading import readings
+from worldline_exam.readability import readings
 from worldline.workflows.training import build_model, learn_world
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))

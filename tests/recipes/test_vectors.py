@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
 from worldline.recipes.vectors import vectors
-from worldline.understanding.diagnostics import diagnose
-from worldline.workflows.reporting import comparisons, honest
+from worldline.audit.diagnostics import diagnose
+from worldline.workflows.report_data import comparisons, honest
 from worldline.workflows.training import learn_world
 
 FAST = Signal(name="fast", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")

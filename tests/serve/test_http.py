@@ -8,16 +8,16 @@ import httpx
 import numpy as np
 import pytest
 
-from worldline.contracts.engine import Card
-from worldline.contracts.episode import History
-from worldline.contracts.world import World
-from worldline.engines.trivial import Linear
+from worldline.engines.base import Card
+from worldline.episode import History
+from worldline.world.base import World
+from worldline.engines.baselines import Linear
 from worldline.errors import InputError, UnavailableError, UnknownNameError, WorldlineError
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.http import listen, serving, url_of
 from worldline.testing.toys import Integrator
-from worldline.wire import CONTENT_TYPE, VERSION, DescribeCall, PredictCall, decode_answer, encode_call
-from worldline.worlds.local import LocalWorld
+from worldline.world.wire import CONTENT_TYPE, VERSION, DescribeCall, PredictCall, decode_answer, encode_call
+from worldline.world.local import LocalWorld
 
 TOY = Integrator(camera=False, wind=False)
 ASK = encode_call(DescribeCall())

@@ -45,8 +45,8 @@ def test_describing_data_loads_no_torch() -> None:
 @pytest.mark.parametrize(
     ("module", "package", "extra"),
     [
-        ("worldline.wire", "msgspec", "client"),
-        ("worldline.worlds.remote", "httpx", "client"),
+        ("worldline.world.wire", "msgspec", "client"),
+        ("worldline.world.remote", "httpx", "client"),
         ("worldline.serve.http", "fastapi", "serve"),
         ("worldline.serve.http", "uvicorn", "serve"),
     ],

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.engines.chat_server import ChatServer, Values, latest
+from tests.engines.language.chat_server import ChatServer, Values, latest
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "language.md"

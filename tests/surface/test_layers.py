@@ -54,9 +54,9 @@ def test_a_folder_that_is_not_listed_fails(copy: Path) -> None:
     ("importer", "imported"),
     [
         ("errors.py", "worldline.config"),  # upward
-        ("contracts/schema.py", "worldline.bundle"),  # upward, across rooms
+        ("schema.py", "worldline.bundle"),  # upward, across rooms
         ("registry.py", "worldline.config"),  # sibling
-        ("planners/cem.py", "worldline.models.jepa"),  # sibling
+        ("planning/planners/cem.py", "worldline.models.jepa"),  # sibling
     ],
 )
 @pytest.mark.parametrize("form", ["import {}", "def late() -> None:\n    import {}"])

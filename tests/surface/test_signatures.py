@@ -10,9 +10,12 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from worldline.contracts import engine, episode, schema, world, world_model
-from worldline.contracts.world import World
-from worldline.worlds import local
+from worldline.engines import base as engine
+from worldline import episode, schema
+from worldline.world import base as world
+from worldline.models import base as world_model
+from worldline.world.base import World
+from worldline.world import local
 
 
 def hints_of(thing: Any) -> Iterator[tuple[str, Any]]:

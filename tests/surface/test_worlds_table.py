@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from tests.surface.worlds_table import Abilities, ask, worlds_table
 
-from worldline.contracts.engine import CallCost, Card
-from worldline.engines.trivial import Linear, Persistence
-from worldline.planners.cem import CrossEntropy
+from worldline.engines.base import CallCost, Card
+from worldline.engines.baselines import Linear, Persistence
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.local import LocalWorld
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False)
 EPISODES = TOY.episodes(12, 14, seed=0)

@@ -17,36 +17,36 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from tests.engines.chat_server import ChatServer, latest
+from tests.engines.language.chat_server import ChatServer, latest
 from tests.surface.worlds_table import Abilities, ask, worlds_table
 
-from worldline.contracts.engine import Engine
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Schema
-from worldline.contracts.world import World
-from worldline.contracts.world_model import WorldModel
+from worldline.engines.base import Engine
+from worldline.episode import Episode
+from worldline.schema import Kind, Schema
+from worldline.world.base import World
+from worldline.models.base import WorldModel
 from worldline.data.windows import WindowBatch
-from worldline.engines.chat import Chat
-from worldline.engines.endpoint import Endpoint
-from worldline.engines.language import LanguageEngine
+from worldline.engines.language.engine.chat import Chat
+from worldline.engines.language.engine.endpoint import Endpoint
+from worldline.engines.language.engine.engine import LanguageEngine
 from worldline.engines.learned import LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
-from worldline.heads.distance import Distance, DistanceConfig
-from worldline.heads.familiarity import Familiarity, FamiliarityConfig
-from worldline.heads.readout import Readout, ReadoutConfig
+from worldline.models.heads.distance import Distance, DistanceConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.labs.two_rooms import TwoRooms
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
 from worldline.serve.http import serving
 from worldline.testing.toys import Integrator
-from worldline.train.batches import to_window
-from worldline.worlds.bundled import save_world
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.catalogue import HOME, Catalogue, open_named
-from worldline.worlds.fallback import FallbackWorld
-from worldline.worlds.local import LocalWorld
-from worldline.worlds.remote import RemoteWorld
+from worldline.training.batches import to_window
+from worldline.world.bundle_io import save_world
+from worldline.world.calibration import calibrate
+from worldline.catalog.versions import HOME, Catalogue, open_named
+from worldline.catalog.fallback import FallbackWorld
+from worldline.world.local import LocalWorld
+from worldline.world.remote import RemoteWorld
 
 Shown = tuple[World, Episode]
 PAGE = Path(__file__).parents[2] / "docs" / "worlds.md"

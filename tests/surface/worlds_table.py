@@ -8,10 +8,11 @@ from typing import Final
 
 import numpy as np
 
-from worldline.contracts.engine import Card
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind
-from worldline.contracts.world import Goal, PlanStatus, World
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind
+from worldline.planning.base import Goal
+from worldline.world.base import PlanStatus, World
 from worldline.errors import UnsupportedError
 
 _HORIZON: Final = 2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Future, Noise, Novelty, Reaches, Samples
-from worldline.contracts.episode import Episode, History
+from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, Novelty, Reaches, Samples
+from worldline.episode import Future
+from worldline.episode import Episode, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.toys import Integrator
 

@@ -8,35 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from worldline.contracts.engine import Card
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Schema
-from worldline.contracts.world import (
-    Abduction,
-    Chance,
-    Forecast,
-    Goal,
-    Moment,
-    Outlook,
-    Plan,
-    PlanStatus,
-    Prediction,
-    Scores,
-    Surprise,
-    WhatIf,
-    World,
-)
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Schema
+from worldline.world.base import (Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World)
+from worldline.planning.base import Chance, Goal, Outlook
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
-from worldline.worlds.checking import (
-    add_world_axis,
-    check_actions,
-    check_episode,
-    check_goal,
-    check_group,
-    check_history,
-)
+from worldline.world.validation import (add_world_axis, check_actions, check_episode, check_goal, check_group, check_history)
 
 NOISE, HORIZON = 0.3, 6
 

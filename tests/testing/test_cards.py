@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tests.testing.exact_world import Exact, toy_case, toy_episodes
 
-from worldline.contracts.engine import CallCost
-from worldline.contracts.episode import Episode
+from worldline.engines.base import CallCost
+from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.testing.cards import card_honest, inputs_honest, short_history
 from worldline.testing.clauses import breaches

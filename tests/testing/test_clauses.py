@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.contracts.episode import History
+from worldline.episode import History
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import Clause, changed_place, difference, run, snapshot
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tests.testing.exact_engine import Exact
 
-from worldline.contracts.engine import CallCost, Card
-from worldline.contracts.episode import Episode
+from worldline.engines.base import CallCost, Card
+from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase

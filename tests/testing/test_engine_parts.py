@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tests.testing.exact_engine import Exact
 
-from worldline.contracts.engine import Parts, Storable
-from worldline.contracts.episode import Episode
+from worldline.engines.base import Parts, Storable
+from worldline.episode import Episode
 from worldline.errors import DataError
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase

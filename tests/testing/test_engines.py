@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tests.testing.exact_engine import Able, Drawing, Exact
 
-from worldline.contracts.engine import Differentiable, Samples
-from worldline.contracts.episode import Episode
+from worldline.engines.base import Differentiable, Samples
+from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.testing import check_engine
 from worldline.testing.clauses import breaches

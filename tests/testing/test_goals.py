@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tests.testing.exact_world import Drawing, Exact, residual_paths, toy_case, toy_episodes
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.world import Chance
+from worldline.episode import Episode
+from worldline.planning.base import Chance
 from worldline.testing.clauses import breaches
 from worldline.testing.goals import (
     chance_by_the_band,

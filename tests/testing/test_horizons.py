@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.testing.exact_world import HORIZON, Exact, toy_case, toy_episodes
 
-from worldline.contracts.episode import Episode
+from worldline.episode import Episode
 from worldline.testing.clauses import breaches
 from worldline.testing.horizons import horizon_honest
 

@@ -8,24 +8,24 @@ import pytest
 import torch
 from tests.testing.exact_world import Exact, toy_episodes
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world import World
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.world.base import World
 from worldline.data.store import Store, open_store
 from worldline.engines.learned import LearnedEngine
-from worldline.engines.trivial import Linear
+from worldline.engines.baselines import Linear
 from worldline.errors import DataError, InputError, UnreadableError
-from worldline.heads.familiarity import Familiarity, FamiliarityConfig
-from worldline.heads.readout import Readout, ReadoutConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.logged_world import case_from_logs, logged_goal
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
-from worldline.worlds.bundled import open_world, save_world
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.local import LocalWorld
+from worldline.world.bundle_io import open_world, save_world
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.3)
 

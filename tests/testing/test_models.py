@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import InputError
 from worldline.testing import check_model
 from worldline.testing.clauses import breaches
 from worldline.testing.models import CLAUSES, ModelCase
-from worldline.testing.surgery import step_to
+from worldline.testing.window_edits import step_to
 from worldline.testing.toys import Integrator
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from worldline.contracts.planner import ActionSpace, CostValue, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActions, Planner
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing import check_planner
 from worldline.testing.clauses import breaches

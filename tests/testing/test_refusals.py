@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.testing.exact_world import Exact, toy_case, toy_episodes
 
-from worldline.contracts.episode import Episode
+from worldline.episode import Episode
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import breaches
 from worldline.testing.refusals import (

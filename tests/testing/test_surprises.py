@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tests.testing.exact_world import Exact, toy_case, toy_episodes
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.world import Moment
+from worldline.episode import Episode
+from worldline.world.base import Moment
 from worldline.testing.surprises import (
     moments_in_order,
     surprise_of_missing,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.contracts.schema import Role
+from worldline.schema import Role
 from worldline.errors import ConfigError
 from worldline.testing.toys import SIDE, Integrator, picture
 

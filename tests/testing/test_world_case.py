@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.testing.exact_world import Drawing, Exact, toy_case, toy_episodes, toy_goal
 
-from worldline.costs import Price
+from worldline.planning.costs import Price
 from worldline.testing.clauses import breaches
 from worldline.testing.plans import plan_heeds_proposals, plan_of_batch
 from worldline.testing.world_case import WorldCase

@@ -18,17 +18,18 @@ from tests.testing.exact_world import (
     toy_goal,
 )
 
-from worldline.contracts.engine import Card
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
-from worldline.contracts.world import Forecast, Goal, PlanStatus, Scores, World
-from worldline.engines.trivial import Persistence
-from worldline.planners.categorical import Categorical
+from worldline.engines.base import Card
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.world.base import Forecast, PlanStatus, Scores, World
+from worldline.planning.base import Goal
+from worldline.engines.baselines import Persistence
+from worldline.planning.planners.categorical import Categorical
 from worldline.testing import check_world
 from worldline.testing.clauses import breaches
 from worldline.testing.world_case import WorldCase
 from worldline.testing.worlds import CLAUSES, scores_each_plan
-from worldline.worlds.local import LocalWorld
+from worldline.world.local import LocalWorld
 
 TOLERANCE = {"place": 1.0}
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.understanding.audit.carts import Cart, at_random, carts, thermostat, timid, world, write
+from tests.audit.carts import Cart, at_random, carts, thermostat, timid, world, write
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.evaluation import Verdict
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.audit.grades import Verdict
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
-from worldline.engines.trivial import Linear, Persistence
+from worldline.engines.baselines import Linear, Persistence
 from worldline.errors import BundleError, DataError, UnknownNameError
-from worldline.labs.gusty_puck import GustyPuck
+from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline.labs.playing import explore
-from worldline.understanding.audit.evidence import Advice, Audit, Measured
-from worldline.understanding.exam.bank import as_world
+from worldline.audit.audit_evidence import Advice, Audit, Measured
+from worldline.audit.baselines import as_world
 from worldline.workflows.audit import audit
 from worldline.workflows.record import record
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from worldline.contracts.world_model import Losses, Window
+from worldline.models.base import Losses, Window
 from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa
@@ -17,8 +17,8 @@ from worldline.recipes.pixels import pixels
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
-from worldline.train.loop import SETTLING, Run
-from worldline.train.updates import TrainingConfig
+from worldline.training.loop import SETTLING, Run
+from worldline.training.updates import TrainingConfig
 from worldline.workflows.budget import HEADS, MOST, TIMED, TRAINING, size_for, within
 from worldline.workflows.record import record
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Severity
 from worldline.data.quality.alignment import Verdict, alignment
 from worldline.data.quality.coverage import coverage
-from worldline.data.quality.oddities import quality
+from worldline.data.quality.anomalies import quality
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 from worldline.workflows.check import check

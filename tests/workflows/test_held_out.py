@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.understanding.audit.carts import SCHEMA, Cart, carts, write
+from tests.audit.carts import SCHEMA, Cart, carts, write
 
 from worldline.config import to_json
-from worldline.contracts.engine import Card
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Signal
+from worldline.engines.base import Card
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Signal
 from worldline.data.store import Store, open_store
-from worldline.engines.trivial import Persistence
+from worldline.engines.baselines import Persistence
 from worldline.errors import BundleError, DataError
-from worldline.planners.cem import CrossEntropy
-from worldline.understanding.exam.bank import as_world
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.audit.baselines import as_world
 from worldline.workflows.audit import audit
 from worldline.workflows.held_out import Seen, chosen, fingerprints, read_episodes
-from worldline.worlds.bundled import save_world
-from worldline.worlds.local import LocalWorld
+from worldline.world.bundle_io import save_world
+from worldline.world.local import LocalWorld
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,7 +23,7 @@ from worldline.workflows.held_out import fingerprints
 from worldline.workflows.learn import Options, learn, learn_logs
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
-from worldline.workflows.reporting import reported_steps
+from worldline.workflows.report_data import reported_steps
 
 Make = Callable[[Store], Recipe]
 

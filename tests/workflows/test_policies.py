@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from worldline.errors import InputError, UnknownNameError
-from worldline.labs.lab import Policy
+from worldline.labs.base import Policy
 from worldline.labs.two_rooms import TwoRooms
 from worldline.workflows.policies import FunctionPolicy, RandomPolicy, policies_for
 
 CODE = """
 import numpy as np
-from worldline.labs.lab import Policy
+from worldline.labs.base import Policy
 
 LIMIT = 2.0
 
@@ -113,7 +113,7 @@ def test_an_explorer_keeps_nothing_from_episode_to_episode():
             InputError,
             r"\(observation\) cannot be called with an observation and a generator",
         ),
-        ("acting_for_a_test:Stranger", InputError, r"is a class, but not of worldline.labs.lab.Policy"),
+        ("acting_for_a_test:Stranger", InputError, r"is a class, but not of worldline.labs.base.Policy"),
         ("acting_for_a_test:Needy", InputError, r"cannot be made without arguments.*level"),
         ("broken_for_a_test:push", ModuleNotFoundError, r"no_such_package_at_all"),
     ],

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 from worldline.errors import InputError, UnknownNameError
 from worldline.workflows.show import MAX_PANELS, make_sheet, measure, show, view_episode

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.contracts.schema import Schema
+from worldline.schema import Schema
 from worldline.errors import UnreadableError
 from worldline.workflows.twin_sources import EnvironmentTwins, GreenhouseTwins, twin_source
 

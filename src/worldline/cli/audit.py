@@ -11,7 +11,7 @@ import typer
 from worldline.cli.options import Json, Threads, use_threads
 
 if TYPE_CHECKING:
-    from worldline.understanding.audit.evidence import Audit, Decision
+    from worldline.audit.audit_evidence import Audit, Decision
 
 
 def audit(
@@ -33,7 +33,7 @@ def audit(
     from worldline.cli.output import check_json, write_json, write_text
     from worldline.cli.progress import progress_bars
     from worldline.config import to_strict_json
-    from worldline.understanding.audit.page import render_audit
+    from worldline.report.audit_page import render_audit
     from worldline.workflows.audit import audit as run
 
     check_json(json)
@@ -123,7 +123,7 @@ def _print_effects(found: Audit) -> None:
 def _print_horizons(found: Audit) -> None:
     """Per signal how far it is to be trusted, and whether its band holds."""
     from worldline.cli.output import print_table
-    from worldline.understanding.wording import span
+    from worldline.formatting import span
 
     measured = found.measured
     if measured is None:

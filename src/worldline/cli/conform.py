@@ -124,8 +124,8 @@ def _world(
 
 def _bundle(name: str) -> str:
     """The bundle that a name of the catalogue stands for now, which tells what was held out; other names stay."""
-    from worldline.worlds.catalogue import Catalogue
-    from worldline.worlds.opening import is_reference
+    from worldline.catalog.versions import Catalogue
+    from worldline.catalog.opening import is_reference
 
     return str(Catalogue().resolve(name)) if is_reference(name) else name
 
@@ -150,7 +150,7 @@ def _model(name: str) -> ModelCase:
     from worldline.data.windows import WindowBatch
     from worldline.testing.models import ModelCase
     from worldline.testing.toys import Integrator
-    from worldline.train.batches import to_window
+    from worldline.training.batches import to_window
 
     family, toy = load("model", name), Integrator(noise=0.2)
     torch.manual_seed(0)
@@ -176,7 +176,7 @@ def _engine(name: str) -> EngineCase:
     Raises:
         UnsupportedError: the engine is not fitted to logs alone.
     """
-    from worldline.engines.recent import RememberingEngine
+    from worldline.engines.fixed_lag import RememberingEngine
     from worldline.errors import UnsupportedError
     from worldline.testing.engine_case import EngineCase
     from worldline.testing.toys import Integrator

@@ -53,7 +53,7 @@ def learn(
     """Learn a world from logs: a bundle, with a report in it."""
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
-    from worldline.train.parallel import rank
+    from worldline.training.distributed import rank
     from worldline.workflows.learn import Options, assist, learn_logs, log_folder, partial_folder
 
     check_json(json)
@@ -109,7 +109,7 @@ def seconds(budget: str) -> float:
 def _print(result: LearnResult) -> None:
     """One table: the error of each signal beside the comparisons, at each reported horizon."""
     from worldline.cli.output import print_table
-    from worldline.understanding.wording import span
+    from worldline.formatting import span
 
     found = result.diagnostics
     if found is None:
@@ -153,7 +153,7 @@ def _figures(result: LearnResult) -> dict[str, object]:
 
     Those of images are in grey levels, of frames that the decoder draws; "decoder" is what it loses itself.
     """
-    from worldline.workflows.decoded import decoded_rmse
+    from worldline.workflows.decoded_windows import decoded_rmse
     from worldline.workflows.manifest import device, peak_memory_gb
 
     found, errors = result.diagnostics, dict[str, dict[str, dict[str, float]]]()

@@ -9,11 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from worldline.cli.audit import audit
-from worldline.cli.catalogue import alias, promote, publish, roll_back, shadow, worlds
+from worldline.cli.catalog import alias, promote, publish, roll_back, shadow, worlds
 from worldline.cli.check import check
 from worldline.cli.conform import conform
 from worldline.cli.demo import demo
-from worldline.cli.exam import compare, exam, regrade
+from worldline_exam.cli import compare, exam, regrade
 from worldline.cli.export import export
 from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn

@@ -19,7 +19,7 @@ def serve(
 ) -> None:
     """Let other processes ask a world, over HTTP."""
     from worldline.serve import http
-    from worldline.worlds.opening import open_target
+    from worldline.catalog.opening import open_target
 
     use_threads(threads)
     opened = open_target(world)

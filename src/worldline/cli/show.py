@@ -10,7 +10,7 @@ import typer
 from worldline.cli.options import Json
 
 if TYPE_CHECKING:
-    from worldline.understanding.store_figures import StoreFigures
+    from worldline.report.store_figures import StoreFigures
 
 
 def show(
@@ -38,8 +38,8 @@ def show(
 def _print(figures: StoreFigures) -> None:
     """Three tables: the signals, what they take on disk, and where the episodes came from."""
     from worldline.cli.output import print_table
-    from worldline.understanding import store_figures as say
-    from worldline.understanding.wording import duration, number, pretty_unit
+    from worldline.report import store_figures as say
+    from worldline.formatting import duration, number, pretty_unit
 
     print_table(
         f"Signals of {figures.name}",

@@ -12,9 +12,10 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, History
-from worldline.contracts.schema import Kind, Schema, Signal
-from worldline.contracts.world import Constraint, Cost, Goal, PlanStatus, World
+from worldline.episode import Arrays, History
+from worldline.schema import Kind, Schema, Signal
+from worldline.planning.base import Constraint, Cost, Goal
+from worldline.world.base import PlanStatus, World
 from worldline.errors import ConfigError, InputError
 
 Floats = NDArray[np.floating]

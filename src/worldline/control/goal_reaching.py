@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, History
-from worldline.contracts.evaluation import Rate
-from worldline.contracts.schema import Kind, Role
+from worldline.episode import Arrays, History
+from worldline.stats import Rate
+from worldline.schema import Kind, Role
 from worldline.control.controller import Actor, ReplanningController, Round
-from worldline.control.intervals import wilson
-from worldline.control.pairs import Pair, Reached
+from worldline.stats import wilson
+from worldline.control.goal_pairs import Pair, Reached
 from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.labs.spaces import AnyEnv, from_signals, schema_of, to_signals
 

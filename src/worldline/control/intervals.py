@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from statistics import NormalDist
 
-from worldline.contracts.evaluation import Rate
+from worldline.stats import Rate
 from worldline.errors import InputError
 
 

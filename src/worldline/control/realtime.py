@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from worldline.contracts.episode import Arrays
+from worldline.episode import Arrays
 from worldline.control.controller import ReplanningController
 from worldline.errors import ConfigError
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from worldline.data.exporting import export_store
     from worldline.data.importing import import_logs
-    from worldline.data.logs import Reading
-    from worldline.data.opening import open_logs as open
+    from worldline.data.base import Reading
+    from worldline.data.open_logs import open_logs as open
 
 __all__ = ["Reading", "export_store", "import_logs", "open"]
 
 _HOMES = {
-    "Reading": "worldline.data.logs:Reading",
+    "Reading": "worldline.data.base:Reading",
     "export_store": "worldline.data.exporting:export_store",
     "import_logs": "worldline.data.importing:import_logs",
-    "open": "worldline.data.opening:open_logs",
+    "open": "worldline.data.open_logs:open_logs",
 }
 
 

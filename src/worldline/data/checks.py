@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Arrays, Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import DataError
 
 Array = NDArray[np.generic]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Arrays, Episode
+from worldline.schema import Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
 

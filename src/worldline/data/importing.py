@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from worldline.contracts.episode import Arrays
-from worldline.contracts.schema import Kind, Schema
-from worldline.data.card import CARD_FILE
+from worldline.episode import Arrays
+from worldline.schema import Kind, Schema
+from worldline.data.data_card import CARD_FILE
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
-from worldline.data.logs import LoggedEpisode, Logs, Reading
-from worldline.data.opening import open_logs, recognise
-from worldline.data.scaling import scale, scaled_schema
+from worldline.data.base import LoggedEpisode, Logs, Reading
+from worldline.data.open_logs import open_logs, recognise
+from worldline.data.resizing import scale, scaled_schema
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
 from worldline.errors import DataError, InputError
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import CONVENTION
 from worldline.errors import DataError
 

@@ -35,14 +35,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema
-from worldline.data.card import CARD_FILE, Card, make_card
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema
+from worldline.data.data_card import CARD_FILE, Card, make_card
 from worldline.data.checks import arrays_of, check_episode, raise_errors
-from worldline.data.durable import OpenFiles, read_bytes, read_pieces, sync_folder, write_durably
-from worldline.data.frames import round_off
+from worldline.data.fsync import OpenFiles, read_bytes, read_pieces, sync_folder, write_durably
+from worldline.data.image_codec import round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
-from worldline.data.picture_block import PictureBlock
+from worldline.data.image_block import PictureBlock
 from worldline.errors import DataError, InputError
 
 Array = NDArray[np.generic]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays
-from worldline.contracts.schema import Role, Signal
+from worldline.episode import Arrays
+from worldline.schema import Role, Signal
 from worldline.data.checks import Finding, check_lengths
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError

@@ -14,23 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.contracts.engine import (
-    CallCost,
-    Card,
-    Engine,
-    EngineBelief,
-    Future,
-    Noise,
-    Parts,
-    Samples,
-    Storable,
-)
-from worldline.contracts.episode import Arrays, History
-from worldline.contracts.schema import Kind, Schema, Signal
-from worldline.engines.chat import Chat, Request
-from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
-from worldline.engines.endpoint import Endpoint
-from worldline.engines.prompt import PROMPT, PROMPT_HASH, answer_schema, describe_signals, read_answer, tell
+from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.episode import Future
+from worldline.episode import Arrays, History
+from worldline.schema import Kind, Schema, Signal
+from worldline.engines.language.engine.chat import Chat, Request
+from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
+from worldline.engines.language.engine.endpoint import Endpoint
+from worldline.engines.language.engine.prompt import PROMPT, PROMPT_HASH, answer_schema, describe_signals, read_answer, tell
 from worldline.errors import ConfigError, DataError, InputError
 
 Row = Mapping[str, Any]
@@ -222,7 +213,7 @@ class LanguageEngine(Engine, Storable):
 
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> LanguageEngine:
-        """The engine, with a `Chat` that asks only an endpoint which the user listed; see `engines/endpoint.py`.
+        """The engine, with a `Chat` that asks only an endpoint which the user listed; see `engines/language/endpoint.py`.
 
         Building it sends nothing. To give it a transcript, or to let it ask without the list,
         `replace(engine, chat=Chat(engine.chat.endpoint, transcript=...))`.

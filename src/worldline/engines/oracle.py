@@ -10,24 +10,14 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import (
-    Abducts,
-    Card,
-    Engine,
-    EngineBelief,
-    Future,
-    Noise,
-    Parts,
-    Reaches,
-    Samples,
-    Storable,
-)
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind, Schema, Signal
-from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
-from worldline.engines.stored import FIX, LabName, build_lab, check_arrays, check_config, name_lab
+from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, Parts, Reaches, Samples, Storable
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Schema, Signal
+from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
+from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.errors import DataError, InputError, UnsupportedError
-from worldline.labs.lab import SolvedLab
+from worldline.labs.base import SolvedLab
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

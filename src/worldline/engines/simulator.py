@@ -11,14 +11,15 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Abducts, Card, Engine, EngineBelief, Future, Noise, Parts, Samples, Storable
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind, Role, Schema
-from worldline.engines.checks import check_future, check_inputs, check_observations, own_belief
-from worldline.engines.stored import FIX, LabName, build_lab, check_arrays, check_config, name_lab
+from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Role, Schema
+from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
+from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
 from worldline.labs.abilities import Locates
-from worldline.labs.lab import Lab
+from worldline.labs.base import Lab
 from worldline.labs.spaces import from_signals, to_signals
 
 Environment = gymnasium.Env[Any, Any]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays
+from worldline.episode import Arrays
 
 
 class Configured(ABC):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
-from worldline.contracts.schema import Kind, Role, Signal
+from worldline.schema import Kind, Role, Signal
 
 SIZE: Final = 64
 CAMERA: Final = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(SIZE, SIZE, 3))

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, Episode
+from worldline.episode import Arrays, Episode
 from worldline.errors import InputError, UnknownNameError
 from worldline.labs.abilities import Hides
-from worldline.labs.lab import Lab
+from worldline.labs.base import Lab
 
 
 def explore(lab: Lab, seed: int, num_steps: int) -> Episode:

@@ -11,9 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError, UnsupportedError
-from worldline.labs.lab import Lab
+from worldline.labs.base import Lab
 
 Array = NDArray[np.generic]
 AnyEnv = gymnasium.Env[Any, Any]

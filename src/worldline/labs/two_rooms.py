@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json
-from worldline.contracts.episode import Arrays
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Locates
-from worldline.labs.lab import Policy, SolvedLab, read_options
+from worldline.labs.base import Policy, SolvedLab, read_options
 
 Floats = NDArray[np.floating]
 

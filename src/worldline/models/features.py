@@ -27,17 +27,17 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from worldline.contracts.schema import Kind, Schema
-from worldline.contracts.world_model import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.schema import Kind, Schema
+from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
-from worldline.nn.codes import code_size, join_codes
-from worldline.nn.gather import share_mean, whole_mean
-from worldline.nn.inputs import fit_inputs, join_inputs
-from worldline.nn.mlp import mlp
-from worldline.nn.normaliser import Normaliser
-from worldline.nn.precision import autocast
-from worldline.nn.transformer import Cache, CausalTransformer
+from worldline.models.layers.codes import code_size, join_codes
+from worldline.models.layers.gather import share_mean, whole_mean
+from worldline.models.layers.inputs import fit_inputs, join_inputs
+from worldline.models.layers.mlp import mlp
+from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.precision import autocast
+from worldline.models.layers.transformer import Cache, CausalTransformer
 
 FITTED: Final = 1024
 """Frames that `fit_normaliser` encodes, at most."""

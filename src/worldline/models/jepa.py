@@ -26,26 +26,26 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from worldline.contracts.schema import Kind, Schema, Signal
-from worldline.contracts.world_model import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.schema import Kind, Schema, Signal
+from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
 from worldline.models.jepa_config import JepaConfig
-from worldline.nn.codes import code_size
-from worldline.nn.conserved import Conserved
-from worldline.nn.correction import Correction
-from worldline.nn.encoders import ImageEncoder, Seen, VectorEncoder, last_whole
-from worldline.nn.gated import Gated
-from worldline.nn.gather import share_mean
-from worldline.nn.inputs import fit_inputs, join_inputs
-from worldline.nn.linear_forecast import LinearForecast, Past, leave_forecast
-from worldline.nn.mlp import mlp
-from worldline.nn.normaliser import Normaliser
-from worldline.nn.path_errors import bend, signal_error
-from worldline.nn.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
-from worldline.nn.sigreg import sigreg
-from worldline.nn.targets import Targets
-from worldline.nn.transformer import Cache
-from worldline.nn.vicreg import covariance, variance
+from worldline.models.layers.codes import code_size
+from worldline.models.layers.conserved_quantity import Conserved
+from worldline.models.layers.correction import Correction
+from worldline.models.layers.encoders import ImageEncoder, Seen, VectorEncoder, last_whole
+from worldline.models.layers.gated import Gated
+from worldline.models.layers.gather import share_mean
+from worldline.models.layers.inputs import fit_inputs, join_inputs
+from worldline.models.layers.linear_forecast import LinearForecast, Past, leave_forecast
+from worldline.models.layers.mlp import mlp
+from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.path_errors import bend, signal_error
+from worldline.models.layers.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
+from worldline.models.layers.sigreg import sigreg
+from worldline.models.layers.auxiliary_targets import Targets
+from worldline.models.layers.transformer import Cache
+from worldline.models.layers.vicreg import covariance, variance
 
 LAW_SOUGHT: Final = 0.5
 """Share of the training after which predictions are good enough for what they miss to say something."""

@@ -53,11 +53,11 @@ class JepaConfig:
             `linear_history` steps; 0 for as many as those. A few suffice where only what was done shows late.
         linear_trim: share of the steps, those that the linear forecast misses most, such as contacts, that it is not
             solved for. 0 to below 0.5.
-        gated: whether the predictor switches straight responses on and off (`nn/gated.py`), for what happens at
+        gated: whether the predictor switches straight responses on and off (`models/layers/gated.py`), for what happens at
             contacts, instead of a network of two hidden layers. Needs memory "none".
         gradient_steps: of a path, that a gradient reaches back; 0 for all. Through many contacts it tells nothing.
         conserves: whether to look for a quantity that changes by a law which predictions break, such as an energy, and
-            to hold predictions to it (`nn/conserved.py`). It is sought at each check of the second half of training,
+            to hold predictions to it (`models/layers/conserved_quantity.py`). It is sought at each check of the second half of training,
             which goes on with it. Needs linear_history.
         targets: vector or discrete observation signals that the model does not take, and that must show in its latents,
             real and imagined: logged for training, such as the pose that a motion capture gives, and not there in use.

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from worldline.contracts.schema import Schema
+from worldline.schema import Schema
 from worldline.errors import ConfigError
 from worldline.models.lewm import Lewm, LewmConfig
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, silu
 
-from worldline.nn.gather import share_draw
+from worldline.models.layers.gather import share_draw
 
 
 @dataclass(frozen=True, kw_only=True)

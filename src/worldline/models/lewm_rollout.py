@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
 from worldline.models.lewm_predictor import Predictor, PredictorBlock
-from worldline.nn.batch_norm import BatchNorm
+from worldline.models.layers.batch_norm import BatchNorm
 
 ROWS_AT_ONCE: Final = {"cpu": 150}
 """Candidates that are imagined together. On a processor: with more, what lies between two products leaves the cache;

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from worldline.contracts.schema import Kind
-from worldline.contracts.world_model import WorldModel
+from worldline.schema import Kind
+from worldline.models.base import WorldModel
 from worldline.data.store import Store
 from worldline.errors import InputError, UnsupportedError
 from worldline.models.ensemble import EnsembleConfig
@@ -27,7 +27,7 @@ from worldline.models.rssm import RssmConfig
 from worldline.models.token import TokenConfig
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.train.heads import HeadsConfig
+from worldline.training.heads import HeadsConfig
 
 WIDTHS: Final[Mapping[str, tuple[str, ...]]] = {
     "ensemble": ("width",),

@@ -20,8 +20,8 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Arrays, Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError, MissingExtraError

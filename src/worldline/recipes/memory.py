@@ -23,7 +23,7 @@ from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
-from worldline.train.batches import fit_normaliser
+from worldline.training.batches import fit_normaliser
 
 LONGEST_HISTORY: Final = 24
 """Steps; what acts later than that is not seen to act."""

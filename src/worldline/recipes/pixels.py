@@ -12,16 +12,16 @@ from typing import Final
 
 import numpy as np
 
-from worldline.contracts.schema import Kind
+from worldline.schema import Kind
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
 from worldline.models.jepa_config import JepaConfig
-from worldline.nn.codes import code_size
-from worldline.planners.cem import CrossEntropy
+from worldline.models.layers.codes import code_size
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
-from worldline.train.heads import HeadsConfig, can_reach
-from worldline.train.updates import TrainingConfig
+from worldline.training.heads import HeadsConfig, can_reach
+from worldline.training.updates import TrainingConfig
 
 REMEMBERED: Final = 8
 """Frames that show a belief what it has to know; longer windows cost time."""

@@ -26,10 +26,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 from worldline.errors import InputError, MissingExtraError
-from worldline.labs.lab import Policy
+from worldline.labs.base import Policy
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 

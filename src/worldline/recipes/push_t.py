@@ -21,17 +21,17 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import InputError, MissingExtraError
-from worldline.labs.lab import Policy
+from worldline.labs.base import Policy
 from worldline.models.jepa_config import JepaConfig
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
-from worldline.train.heads import HeadsConfig, can_reach
-from worldline.train.updates import TrainingConfig
+from worldline.training.heads import HeadsConfig, can_reach
+from worldline.training.updates import TrainingConfig
 
 Floats = NDArray[np.floating]
 Raw = Any

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from worldline.contracts.planner import Planner
-from worldline.contracts.schema import Kind, Schema
-from worldline.contracts.world_model import WorldModel
+from worldline.planning.planners.base import Planner
+from worldline.schema import Kind, Schema
+from worldline.models.base import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
-from worldline.planners.categorical import Categorical
-from worldline.planners.cem import CrossEntropy
-from worldline.train.heads import HeadsConfig
-from worldline.train.updates import TrainingConfig
+from worldline.planning.planners.categorical import Categorical
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.training.heads import HeadsConfig
+from worldline.training.updates import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.models.jepa_config import JepaConfig
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
-from worldline.train.heads import HeadsConfig
-from worldline.train.updates import TrainingConfig
+from worldline.training.heads import HeadsConfig
+from worldline.training.updates import TrainingConfig
 
 
 def two_rooms(store: Store) -> Recipe:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldline.contracts.schema import Kind
+from worldline.schema import Kind
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
 from worldline.models.jepa_config import JepaConfig
-from worldline.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
-from worldline.train.heads import HeadsConfig, can_reach
-from worldline.train.updates import TrainingConfig
+from worldline.training.heads import HeadsConfig, can_reach
+from worldline.training.updates import TrainingConfig
 
 NUM_LEARNED = 16
 """Numbers of the latent beside the vectors themselves."""

@@ -1,4 +1,4 @@
-"""A world over HTTP: `POST /v1/{verb}` with messages of `worldline.wire`, and `GET /v1/health`.
+"""A world over HTTP: `POST /v1/{verb}` with messages of `worldline.world.wire`, and `GET /v1/health`.
 
 Whoever reaches the port may ask; there is no state beyond the world. Keep it on the loopback interface or behind a
 proxy that asks for credentials.
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from worldline.contracts.world import World
+from worldline.world.base import World
 from worldline.errors import InputError, MissingExtraError, UnavailableError, UnknownNameError
 from worldline.serve.service import Reply, refusal, reply
-from worldline.wire import CALLS, CONTENT_TYPE, VERSION
+from worldline.world.wire import CALLS, CONTENT_TYPE, VERSION
 
 try:
     import uvicorn

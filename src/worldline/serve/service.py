@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.contracts.world import World
+from worldline.world.base import World
 from worldline.errors import InputError, WorldlineError
-from worldline.wire import PlanCall, decode_call, encode_answer, encode_error
+from worldline.world.wire import PlanCall, decode_call, encode_answer, encode_error
 
 MOST_STEPS: Final = 10_000
 """Of a plan: the one thing whose size a request names without carrying it."""
@@ -18,7 +18,7 @@ class Reply:
     """What goes back.
 
     Args:
-        body: a message of `worldline.wire`.
+        body: a message of `worldline.world.wire`.
         error: that the message tells of; None where it is the answer.
     """
 
@@ -32,7 +32,7 @@ def reply(world: World, verb: str, body: bytes) -> Reply:
     Args:
         world: is asked.
         verb: one of `wire.CALLS`.
-        body: a message of `worldline.wire`.
+        body: a message of `worldline.world.wire`.
     """
     try:
         call = decode_call(verb, body)

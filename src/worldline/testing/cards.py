@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from worldline.contracts.engine import Abducts, CallCost, Card, Differentiable, Novelty, Reaches
-from worldline.contracts.episode import Arrays, History
+from worldline.engines.base import Abducts, CallCost, Card, Differentiable, Novelty, Reaches
+from worldline.episode import Arrays, History
 from worldline.testing.clauses import Clause
 from worldline.testing.world_case import One, WorldCase, one_of
-from worldline.worlds.pieces import tail_of
+from worldline.world.pieces import tail_of
 
 ABILITIES: Final[dict[str, type]] = {
     "abducts": Abducts,

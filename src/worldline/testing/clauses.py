@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.contracts.episode import Arrays
+from worldline.episode import Arrays
 from worldline.errors import InputError, UnsupportedError
 
 Case = TypeVar("Case")

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Future
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Signal
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Signal
 from worldline.errors import InputError
 from worldline.testing.clauses import Clause
 

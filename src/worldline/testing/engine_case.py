@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worldline.contracts.engine import Card, Engine, EngineBelief, Future
-from worldline.contracts.episode import Arrays, Episode, History
+from worldline.engines.base import Card, Engine, EngineBelief
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
 from worldline.testing.cuts import Cut, random_cut
 

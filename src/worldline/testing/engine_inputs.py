@@ -8,13 +8,13 @@ from functools import partial
 
 import numpy as np
 
-from worldline.contracts.engine import Future
-from worldline.contracts.episode import Arrays, History
+from worldline.episode import Future
+from worldline.episode import Arrays, History
 from worldline.testing.cards import without
 from worldline.testing.clauses import Clause
 from worldline.testing.cuts import wider
 from worldline.testing.engine_case import EngineCase
-from worldline.worlds.pieces import tail_of
+from worldline.world.pieces import tail_of
 
 INPUTS = Clause(name="engine.inputs", look="Card.inputs; what is listed is needed, and nothing else is looked at")
 CONTEXT = Clause(name="engine.context", look="Card.context; fewer observations are accepted, and cost accuracy only")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 
-from worldline.contracts.engine import Engine, Parts, Storable
+from worldline.engines.base import Engine, Parts, Storable
 from worldline.errors import DataError, UnsupportedError
 from worldline.testing.clauses import Clause
 from worldline.testing.engine_case import EngineCase

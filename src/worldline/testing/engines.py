@@ -1,4 +1,4 @@
-"""Is this an `Engine`? Every clause of `contracts/engine.py`, one function each, in the files that `CLAUSES` names.
+"""Is this an `Engine`? Every clause of `engines/base.py`, one function each, in the files that `CLAUSES` names.
 
 `check_engine(engine, episodes)` checks them all; `no_peek(EngineCase(engine=engine, episodes=episodes))` checks one.
 """
@@ -13,9 +13,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Abducts, Differentiable, Engine, EngineBelief, Future, Novelty, Reaches
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind
+from worldline.engines.base import Abducts, Differentiable, Engine, EngineBelief, Novelty, Reaches
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.cards import ABILITIES, check_card
 from worldline.testing.clauses import Clause, difference, run
@@ -35,7 +36,7 @@ from worldline.testing.engine_case import EngineCase
 from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_tell
 from worldline.testing.engine_parts import parts_restore
 from worldline.testing.world_case import corrupt
-from worldline.understanding.chance import separation
+from worldline.stats import separation
 
 CARD = Clause(name="engine.card", look="Engine.describe; predicts and context are what imagine and observe do")
 ABILITY = Clause(name="engine.abilities", look="Card.abilities; exactly the optional classes that the engine is of")

@@ -1,4 +1,4 @@
-"""Clauses on what goals, costs and constraints of `worldline.costs` are shown of a plan, and how they count."""
+"""Clauses on what goals, costs and constraints of `worldline.planning.costs` are shown of a plan, and how they count."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays
-from worldline.contracts.schema import Kind, Signal
-from worldline.contracts.world import Chance, Constraint, Cost, Goal
-from worldline.costs import AtLeast, AtMost, Change, Price, Track
+from worldline.episode import Arrays
+from worldline.schema import Kind, Signal
+from worldline.planning.base import Chance, Constraint, Cost, Goal
+from worldline.planning.costs import AtLeast, AtMost, Change, Price, Track
 from worldline.testing.clauses import Clause, as_float
 from worldline.testing.world_case import One, WorldCase, logged_plans, one_of
 

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.contracts.engine import Card
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind
-from worldline.contracts.world import Goal, World
+from worldline.engines.base import Card
+from worldline.episode import Episode
+from worldline.schema import Kind
+from worldline.planning.base import Goal
+from worldline.world.base import World
 from worldline.errors import DataError, InputError
 from worldline.testing.clauses import as_float
 from worldline.testing.cuts import observed_of
 from worldline.testing.world_case import WorldCase
 from worldline.workflows.held_out import read_episodes
-from worldline.worlds.local import LocalWorld
+from worldline.world.local import LocalWorld
 
 MARGIN = 2
 """Steps that a clause needs of an episode beside the history and the horizon."""

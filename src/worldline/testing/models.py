@@ -1,4 +1,4 @@
-"""Is this a `WorldModel`? Every clause of `contracts/world_model.py`, one function each.
+"""Is this a `WorldModel`? Every clause of `models/base.py`, one function each.
 
 check_model(model, window)                      # all clauses; lists every one that is broken
 no_peek(ModelCase(model=model, window=window))  # one of them
@@ -15,19 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.world_model import Adapts, Belief, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Adapts, Belief, Inputs, Losses, Window, WorldModel
 from worldline.errors import InputError
 from worldline.testing.clauses import Clause, difference, run
-from worldline.testing.surgery import (
-    hide,
-    one_candidate_each,
-    pick_candidates,
-    pick_entries,
-    redraw,
-    splice,
-    step_to,
-    window_entries,
-)
+from worldline.testing.window_edits import (hide, one_candidate_each, pick_candidates, pick_entries, redraw, splice, step_to, window_entries)
 
 
 @dataclass(frozen=True, kw_only=True)

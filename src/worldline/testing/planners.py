@@ -1,4 +1,4 @@
-"""Is this a `Planner`? Every clause of `contracts/planner.py`, one function each.
+"""Is this a `Planner`? Every clause of `planning/planners/base.py`, one function each.
 
 `check_planner(planner)` checks them all; `bounds(PlannerCase(planner=planner))` checks one.
 """
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.contracts.planner import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.clauses import Clause, run
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from worldline.contracts.episode import Arrays
-from worldline.contracts.world import Plan, PlanStatus
-from worldline.costs import AtMost
+from worldline.episode import Arrays
+from worldline.world.base import Plan, PlanStatus
+from worldline.planning.costs import AtMost
 from worldline.testing.clauses import Clause, as_float, difference
 from worldline.testing.world_case import WorldCase, logged_plans, one_of
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Card
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.world import Constraint, Goal, Plan, Prediction, Scores, World
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode, History
+from worldline.planning.base import Constraint, Goal
+from worldline.world.base import Plan, Prediction, Scores, World
 from worldline.errors import InputError
 from worldline.testing.clauses import as_float
 from worldline.testing.cuts import Cut, map_history, random_cut

@@ -1,4 +1,4 @@
-"""Is this a `World`? Every clause of `contracts/world.py`, one function each, in the files that `CLAUSES` names.
+"""Is this a `World`? Every clause of `world/base.py`, one function each, in the files that `CLAUSES` names.
 
 `check_world(world, episodes, goal)` checks them all; `no_peek(WorldCase(world=world, ...))` checks one.
 """
@@ -14,17 +14,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.schema import Kind
-from worldline.contracts.world import Abduction, Constraint, Goal, Plan, PlanStatus, Prediction, World
-from worldline.costs import AtMost, Price
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind
+from worldline.world.base import Abduction, Plan, PlanStatus, Prediction, World
+from worldline.planning.base import Constraint, Goal
+from worldline.planning.costs import AtMost, Price
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.cards import card_honest, inputs_honest, short_history
 from worldline.testing.clauses import Clause, as_float, difference, run
 from worldline.testing.confidence import bands_ordered, coverage, surprise_tells, trust_heeds_steps, trust_tells
 from worldline.testing.cuts import Cut, aligned, alignment_errors, hide, some_hidden, splice, wider
 from worldline.testing.goals import chance_by_the_band, outlook_shows, periods_heeded, tolerance_scales, worst_samples
-from worldline.testing.hindsight import abduction_honest
+from worldline.testing.what_if_checks import abduction_honest
 from worldline.testing.horizons import horizon_honest
 from worldline.testing.plans import plan_counts, plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
 from worldline.testing.refusals import (
@@ -36,7 +37,7 @@ from worldline.testing.refusals import (
     refusals_name_what_lacks,
     trust_ahead,
 )
-from worldline.testing.steadiness import any_layout, same_from_eight_threads, same_whatever_came_between
+from worldline.testing.determinism_checks import any_layout, same_from_eight_threads, same_whatever_came_between
 from worldline.testing.surprises import (
     moments_in_order,
     surprise_of_missing,

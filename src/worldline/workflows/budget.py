@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.contracts.world_model import WorldModel
+from worldline.models.base import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.errors import ConfigError
 from worldline.recipes.families import resized
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.train.batches import to_window
-from worldline.train.heads import HeadsConfig, fit_heads
-from worldline.train.loop import SETTLING, Run
+from worldline.training.batches import to_window
+from worldline.training.heads import HeadsConfig, fit_heads
+from worldline.training.loop import SETTLING, Run
 
 Clock = Callable[[], float]
 """Seconds since some moment; `time.process_time` does not count those of other work on the machine."""

@@ -11,24 +11,24 @@ from typing import Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Arrays, History
-from worldline.contracts.evaluation import Rate
-from worldline.contracts.schema import Schema
-from worldline.contracts.world import Goal
+from worldline.episode import Arrays, History
+from worldline.stats import Rate
+from worldline.schema import Schema
+from worldline.planning.base import Goal
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
 from worldline.control.goal_reaching import GoalReaching, evaluate
-from worldline.control.intervals import wilson
-from worldline.control.pairs import Pair, draw_pairs
+from worldline.stats import wilson
+from worldline.control.goal_pairs import Pair, draw_pairs
 from worldline.data.store import Store
 from worldline.engines.oracle import OracleEngine
 from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
-from worldline.planners.cem import CrossEntropy
-from worldline.planners.first_proposal import FirstProposal
-from worldline.understanding.evidence import Film
-from worldline.understanding.pictures import film_grid
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.first_proposal import FirstProposal
+from worldline.audit.report_evidence import Film
+from worldline.report.images import film_grid
 from worldline.workflows.learned import Learned
 from worldline.workflows.stage import Stage, counted
-from worldline.worlds.local import LocalWorld
+from worldline.world.local import LocalWorld
 
 Walls = Literal["fixed", "random"]
 

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.bundle import read_bundle
-from worldline.contracts.engine import Card
-from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import arrays_of, check_episode, raise_errors
-from worldline.data.logs import Logs
-from worldline.data.opening import open_logs
+from worldline.data.base import Logs
+from worldline.data.open_logs import open_logs
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import BundleError, DataError, UnreadableError
-from worldline.understanding.audit.rows import FLAGS
+from worldline.audit.regression_rows import FLAGS
 
 KEPT: Final = ("", "train", "held_out")
 """Parts that an audit has a use for: what calibrated a world tells nothing more of its bands."""

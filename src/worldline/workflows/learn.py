@@ -13,8 +13,8 @@ from pathlib import Path
 
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
-from worldline.contracts.schema import Kind
-from worldline.contracts.world import World
+from worldline.schema import Kind
+from worldline.world.base import World
 from worldline.data.checks import Finding, check_actions, raise_errors
 from worldline.data.importing import import_logs, logged_actions
 from worldline.data.splits import split_store
@@ -23,27 +23,18 @@ from worldline.errors import CollapseError, ConfigError, InputError
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
-from worldline.train.parallel import meet, rank
-from worldline.understanding.diagnostics import Diagnostics
-from worldline.understanding.evidence import Decoded, Evidence
-from worldline.understanding.report import Report, render
+from worldline.training.distributed import meet, rank
+from worldline.audit.diagnostics import Diagnostics
+from worldline.audit.report_evidence import Decoded, Evidence
+from worldline.report.report import Report, render
 from worldline.workflows.budget import Sizing, size_for
-from worldline.workflows.decoded import decoded_rmse
+from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, run_manifest
-from worldline.workflows.reporting import (
-    BAND,
-    diagnosis,
-    drawn_imagination,
-    forecast_sample,
-    latent_health,
-    learning_curves,
-    readout_quality,
-    supports,
-)
+from worldline.workflows.report_data import (BAND, diagnosis, drawn_imagination, forecast_sample, latent_health, learning_curves, readout_quality, supports)
 from worldline.workflows.stage import Stage, counted, tell
 from worldline.workflows.training import learn_world, save_learned, train_model
-from worldline.worlds.bundled import open_world
+from worldline.world.bundle_io import open_world
 
 MakeRecipe = Callable[[Store], Recipe]
 
@@ -146,7 +137,7 @@ def learn(
     """The world learned from logs, saved as a bundle with a report; under `torchrun` every process gets it.
 
     Args:
-        logs: a store, or whatever `worldline.data.opening.open_logs` takes: these are imported into `<out>.store`,
+        logs: a store, or whatever `worldline.data.open_logs.open_logs` takes: these are imported into `<out>.store`,
             where the schema that was inferred can be read.
         out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, and `<out>.log` gets
             what was measured during training.

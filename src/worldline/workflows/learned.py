@@ -8,9 +8,9 @@ from worldline.data.checks import Finding
 from worldline.data.splits import Split
 from worldline.engines.learned import LearnedEngine
 from worldline.recipes.recipe import Recipe
-from worldline.train.loop import Trained
-from worldline.worlds.calibration import Calibration
-from worldline.worlds.local import LocalWorld
+from worldline.training.loop import Trained
+from worldline.world.calibration import Calibration
+from worldline.world.local import LocalWorld
 
 
 @dataclass(frozen=True, kw_only=True)

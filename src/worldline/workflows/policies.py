@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from worldline.errors import InputError
-from worldline.labs.lab import Lab, Policy
+from worldline.labs.base import Lab, Policy
 from worldline.labs.spaces import AnyEnv, AnySpace
 from worldline.registry import imported
 
@@ -99,7 +99,7 @@ def policies_for(policy: Policy | type[Policy] | Act | str | None, env: AnyEnv, 
 def _several(found: Any, words: str, number: int) -> list[Policy]:
     if isinstance(found, type):
         if not issubclass(found, Policy):
-            raise InputError(f"policy {words} is a class, but not of worldline.labs.lab.Policy. Inherit from it.")
+            raise InputError(f"policy {words} is a class, but not of worldline.labs.base.Policy. Inherit from it.")
         return [_instance(found, words) for _ in range(number)]
     if isinstance(found, Policy):
         return [found, *(_copy(found, words) for _ in range(number - 1))]

@@ -11,12 +11,12 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.conversion import convert, to_episode
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import InputError
-from worldline.labs.lab import Lab
+from worldline.labs.base import Lab
 from worldline.labs.playing import seen_in
 from worldline.labs.spaces import AnyEnv, Layout, schema_of
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldline.contracts.world_model import WorldModel
+from worldline.models.base import WorldModel
 from worldline.data.splits import FEW, Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -19,18 +19,18 @@ from worldline.engines.learned import LearnedEngine
 from worldline.errors import DataError
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.train.batches import fit_normaliser
-from worldline.train.heads import Heads, fit_heads
-from worldline.train.loop import Trained, train
-from worldline.train.parallel import processes
-from worldline.train.tracking import Tracker
+from worldline.training.batches import fit_normaliser
+from worldline.training.heads import Heads, fit_heads
+from worldline.training.loop import Trained, train
+from worldline.training.distributed import processes
+from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned
-from worldline.workflows.reporting import CONTEXT
+from worldline.workflows.report_data import CONTEXT
 from worldline.workflows.stage import Stage, counted, tell
-from worldline.worlds.bundled import save_world
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.latency import measure_call
-from worldline.worlds.local import LocalWorld
+from worldline.world.bundle_io import save_world
+from worldline.world.calibration import calibrate
+from worldline.world.call_cost import measure_call
+from worldline.world.local import LocalWorld
 
 
 def learn_world(

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from worldline.config import to_json
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Severity, check_episode
 from worldline.data.conversion import convert
 from worldline.data.formats.npz import NpzLogs
-from worldline.data.logs import Reading
+from worldline.data.base import Reading
 from worldline.errors import ConfigError, DataError
 
 

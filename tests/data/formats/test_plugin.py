@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = ROOT / "tests" / "plugin"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.quality.alignment import Alignment, Verdict, alignment, judge
-from worldline.data.quality.tracks import track
+from worldline.data.quality.segments import track
 from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
-from worldline.data.quality.tracks import Sample, Track, seldom_seen, without
+from worldline.data.quality.segments import Sample, Track, seldom_seen, without
 from worldline.data.store import Store
 
 Floats = NDArray[np.floating]

@@ -9,18 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.quality.regression import NUM_FOLDS, HeldOut, clipped, folds, scaled, waves
-from worldline.data.quality.tracks import (
-    MAX_STEPS,
-    SEGMENT,
-    Sample,
-    Track,
-    component_names,
-    names_of,
-    seldom_seen,
-    without,
-)
+from worldline.data.quality.segments import (MAX_STEPS, SEGMENT, Sample, Track, component_names, names_of, seldom_seen, without)
 from worldline.data.store import Store
 from worldline.errors import DataError
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worldline.config import to_json
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs, export_hdf5
-from worldline.data.logs import LoggedEpisode, Reading
+from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 

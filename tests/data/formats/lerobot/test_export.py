@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Severity
 from worldline.data.formats.lerobot import export as lerobot_export
 from worldline.data.formats.lerobot.export import export_lerobot
 from worldline.data.formats.lerobot.logs import LeRobotLogs
-from worldline.data.logs import LoggedEpisode, Reading
+from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.store import Store, open_store
 from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
 

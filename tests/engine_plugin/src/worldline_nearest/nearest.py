@@ -9,11 +9,12 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Card, EngineBelief, Future, Novelty, Parts, Storable
-from worldline.contracts.episode import Arrays, Episode
-from worldline.contracts.schema import Kind, Schema, Signal
-from worldline.engines.checks import own_belief
-from worldline.engines.recent import Recent, RememberingEngine, typical_values
+from worldline.engines.base import Card, EngineBelief, Novelty, Parts, Storable
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode
+from worldline.schema import Kind, Schema, Signal
+from worldline.engines.validation import own_belief
+from worldline.engines.fixed_lag import Recent, RememberingEngine, typical_values
 from worldline.errors import DataError, InputError
 
 Floats = NDArray[np.floating]

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Finding
 from worldline.data.conversion import steps_s, to_episode
-from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.errors import DataError
 
 MAGIC = b"TAPE1\n"

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import Finding
-from worldline.data.formats.hdf5.heaps import check_heaps
+from worldline.data.formats.hdf5.heap_checks import check_heaps
 from worldline.errors import DataError, InputError
 
 Array = NDArray[np.generic]

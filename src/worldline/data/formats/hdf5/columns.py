@@ -36,8 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Role, Schema, Signal
 from worldline.data.checks import Finding, arrays_of
 from worldline.data.conversion import to_episode
 from worldline.data.formats.hdf5.access import (
@@ -73,7 +73,7 @@ from worldline.data.formats.hdf5.rows import (
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
 from worldline.data.formats.npz import FLAGS, MASK_PREFIX, TIMES
 from worldline.data.infer import Summary, role_of_column, role_of_input
-from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.schema import Role
+from worldline.schema import Role
 from worldline.data.formats.hdf5.access import UNREADABLE, finding_of, read_rows
 from worldline.errors import DataError
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.schema import Role, Signal
+from worldline.schema import Role, Signal
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s
 from worldline.data.formats.hdf5.access import LONGEST_TEXT, Array, is_numeric, is_text, read_rows, texts_in

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Role, Schema, Signal
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
 from worldline.data.formats.decoding import frames, frames_between

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import to_json
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import arrays_of
 from worldline.data.formats.lerobot.episode import MASKS, SURPLUS
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, OWN_FILE, TASKS_FILE

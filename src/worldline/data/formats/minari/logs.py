@@ -23,8 +23,8 @@ import h5py
 import numpy as np
 
 from worldline.config import from_json, to_json
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
 from worldline.data.formats.hdf5.access import (
@@ -52,7 +52,7 @@ from worldline.data.formats.minari.storage import (
     read_metadata,
 )
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
-from worldline.data.logs import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 

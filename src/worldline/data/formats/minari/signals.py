@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.formats.hdf5.access import DAMAGED, UNREADABLE, Array, reason
 from worldline.data.formats.hdf5.rows import signal_of, summary_of
 from worldline.data.formats.minari.storage import (

@@ -39,7 +39,7 @@ from worldline.data.formats.hdf5.access import (
     reason,
     texts_in,
 )
-from worldline.data.formats.hdf5.heaps import check_heaps
+from worldline.data.formats.hdf5.heap_checks import check_heaps
 from worldline.data.formats.hdf5.rows import Told
 from worldline.errors import DataError, MissingExtraError
 

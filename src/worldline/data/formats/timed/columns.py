@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, Severity
-from worldline.data.formats.order import natural
+from worldline.data.formats.natural_order import natural
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:

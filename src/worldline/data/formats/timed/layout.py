@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.contracts.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.formats.npz import FLAGS, FOREIGN_ENDS
 from worldline.data.formats.timed.columns import Column, as_numbers
 from worldline.data.formats.timed.resampling import Changes, changes, refresh_period

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from worldline.data.checks import Finding, Severity
 from worldline.data.formats.timed.columns import Column
 from worldline.data.formats.timed.layout import Layout
-from worldline.data.formats.timed.pictures import Clip, open_clip, room_for
-from worldline.data.formats.timed.pieces import Piece
+from worldline.data.formats.timed.frame_sources import Clip, open_clip, room_for
+from worldline.data.formats.timed.episode_rows import Piece
 from worldline.data.formats.timed.resampling import SLACK, resample
-from worldline.data.formats.timed.rows import Built, build, held
-from worldline.data.logs import Reading
+from worldline.data.formats.timed.episode_arrays import Built, build, held
+from worldline.data.base import Reading
 from worldline.errors import DataError
 
 FRAME_NAMES = ("frame", "frame_index", "frame_idx", "frame_id", "frame_number")

@@ -1,0 +1,302 @@
+"""`worldline exam`, `worldline regrade` and `worldline compare`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from worldline.cli.options import Json, Threads, free_cores, use_threads
+
+if TYPE_CHECKING:
+    from worldline_exam.comparison import Comparison
+    from worldline_exam.results import ExamResult, TestResult
+    from worldline_exam.subjects import Sitter
+
+TEXT: Final = "A text model"
+MAX_REQUESTS: Final = 25_000
+
+
+def exam(
+    sitter: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe by name or module:name; persistence, constant_velocity, linear, action_blind; or language.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder: report, figures, logs, worlds and answers.")] = Path("exam"),
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Family of models, of as many parameters; token-blind is told no actions.", show_default="the recipe's"
+        ),
+    ] = None,
+    tests: Annotated[
+        str | None, typer.Option(help="Codes of the tests, such as C1,P2.", show_default="all sixteen")
+    ] = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Worlds see pictures instead of vectors.")] = False,
+    development: Annotated[
+        bool, typer.Option("--development", help="The generators that models may be improved on.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings; the worst verdict counts.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of logs and scenes: a fresh one for each report.")] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on in the folder where it was broken off, or with more trainings or tests."),
+    ] = False,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Chat endpoint, up to /chat/completions.", rich_help_panel=TEXT)
+    ] = None,
+    endpoint_model: Annotated[str | None, typer.Option(help="The endpoint's model.", rich_help_panel=TEXT)] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the endpoint's key.", rich_help_panel=TEXT)
+    ] = None,
+    transcript: Annotated[
+        Path | None,
+        typer.Option(
+            help="Answers of another exam, or its folder. Alone, it is all that is asked.", rich_help_panel=TEXT
+        ),
+    ] = None,
+    max_requests: Annotated[
+        int | None,
+        typer.Option(min=0, help="Sent in all.", show_default=str(MAX_REQUESTS), rich_help_panel=TEXT),
+    ] = None,
+    prices: Annotated[
+        str | None, typer.Option(help="Of a million tokens in and out, such as 2.5,10,USD.", rich_help_panel=TEXT)
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Spent in all, by these prices.", rich_help_panel=TEXT)] = None,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Train a recipe on each lab's logs, and grade what it understood against twins."""
+    from worldline.cli.output import check_json, write_json
+    from worldline.cli.progress import progress_bars
+    from worldline_exam.base import Pool
+    from worldline_exam.run import exam as run
+    from worldline_exam.folder import REPORT
+    from worldline_exam.options import ExamOptions
+
+    check_json(json)
+    if ":" in sitter:
+        sys.path.append(str(Path.cwd()))  # a user's recipe lies where the user is; what is installed goes first
+    asked = _Endpoint(
+        url=endpoint,
+        model=endpoint_model,
+        api_key_env=api_key_env,
+        transcript=transcript,
+        max_requests=max_requests,
+        prices=prices,
+        max_cost=max_cost,
+    )
+    options = ExamOptions(
+        codes=() if tests is None else _codes(tests),
+        pool=Pool.DEVELOPMENT if development else Pool.REPORT,
+        pixels=pixels,
+        seed=seed,
+        num_seeds=seeds,
+        num_processes=threads or free_cores(),
+    )
+    use_threads(1)  # processes share the cores, not threads
+    with progress_bars() as stage:
+        result = run(_sitter(sitter, model, asked), out, options, resume=resume, command=_command(), stage=stage)
+    try:
+        write_json(json, {"passed": result.passed, **_figures(result)})
+    finally:
+        _print(result.tests, result.passed)
+    print(f"Report: {out / REPORT}")
+    if result.failed_to_grade:
+        raise typer.Exit(1)
+
+
+def regrade(folder: Annotated[Path, typer.Argument(help="Of an exam.")]) -> None:
+    """Grade an exam's stored answers again. The exit status is 1 where a figure differs."""
+    from worldline_exam.results import ExamResult, same_figures, without_draws
+    from worldline_exam.run import regrade as run
+    from worldline_exam.folder import read_exam
+
+    before = read_exam(folder).result
+    again = tuple(without_draws(one) for one in run(folder))
+    _print(again, ExamResult(sitter=before.sitter, facts={}, command="", tests=again).passed)
+    different = [one.code for one, other in zip(again, before.tests, strict=True) if not same_figures(one, other)]
+    print(f"Different from {folder}: {', '.join(different)}" if different else f"The same as in {folder}, to the bit.")
+    if different:
+        raise typer.Exit(1)
+
+
+def compare(
+    ours: Annotated[Path, typer.Argument(metavar="A", help="Folder of an exam.")],
+    theirs: Annotated[Path, typer.Argument(metavar="B", help="Folder of another one, with the same seed and pool.")],
+    trainings: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            help="One of A and one of B: A A --trainings 0 1 tells what training again changes.",
+            show_default="all that both have, each with its like",
+        ),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """How much higher A scores than B, paired by scene and training, with 95 % intervals over scenes and trainings."""
+    from dataclasses import asdict
+
+    from worldline.cli.output import check_json, write_json
+    from worldline.config import spelled
+    from worldline_exam.run import compare as run
+    from worldline_exam.folder import read_exam
+
+    check_json(json)
+    found = run(ours, theirs, trainings)
+    names = [read_exam(folder).result.sitter for folder in (ours, theirs)]
+    titles = names if trainings is None else [f"{n}, training {t}" for n, t in zip(names, trainings, strict=True)]
+    try:
+        write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
+    finally:
+        _print_comparison(found, titles)
+
+
+def _print_comparison(found: Comparison, titles: Sequence[str]) -> None:
+    """The differences, and what was not compared."""
+    from worldline.cli.output import print_table
+
+    print_table(
+        f"{titles[0]} minus {titles[1]}",
+        ("test", "part", "difference", "95 %", "trainings"),
+        [
+            (one.code, one.cell, f"{one.value:+.3f}", f"{one.low:+.3f} to {one.high:+.3f}", _trainings(one.pairs))
+            for one in found.differences
+        ],
+    )
+    alike = sum(one.includes_zero for one in found.differences)
+    print(f"{alike} of {len(found.differences)} intervals include 0.")
+    if any(len(one.pairs) == 1 for one in found.differences):
+        print("Of one training each, intervals are over scenes; training again may change more: --seeds 3 tells.")
+    for lost in found.unpaired:
+        whys = "; ".join(f"{who}: {why}" for who, why in (("A", lost.ours), ("B", lost.theirs)) if why)
+        where = f" ({_trainings((lost.pair,))})" if lost.pair else ""
+        print(f"Not compared: {lost.code} {lost.cell or 'as a whole'}{where}. {whys}")
+
+
+def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
+    """Such as "0, 1, 2", or "0 with 1"."""
+    return ", ".join(str(one) if one == other else f"{one} with {other}" for one, other in pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Endpoint:
+    """The options of a text model, as they were given."""
+
+    url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+    transcript: Path | None = None
+    max_requests: int | None = None
+    prices: str | None = None
+    max_cost: float | None = None
+
+
+def _codes(text: str) -> tuple[str, ...]:
+    """Of tests that are given as "C1,P2"."""
+    from worldline.errors import InputError
+
+    codes = tuple(filter(None, (code.strip() for code in text.split(","))))
+    if not codes:
+        raise InputError("--tests names no test. Give codes, such as C1,P2, or leave it out for all.")
+    return codes
+
+
+def _sitter(name: str, model: str | None, asked: _Endpoint) -> Sitter:
+    """Raises `InputError` where a family or an endpoint is given to what has none, and for a trained world."""
+    from worldline.errors import InputError
+    from worldline.registry import names
+    from worldline_exam.language_subject import NAME
+    from worldline_exam.subjects import TRIVIAL, RecipeSitter, TrivialSitter
+
+    if model is not None and name in (*TRIVIAL, NAME):
+        raise InputError(f"--model {model} is given, and {name} is no recipe. Leave it out, or give a recipe.")
+    if name == NAME:
+        return _language(asked)
+    if asked != _Endpoint():
+        raise InputError(f"an endpoint, its limits or a transcript are given, and {name} asks none. Examine {NAME}.")
+    if name in TRIVIAL:
+        return TrivialSitter(name=name)
+    if name not in names("recipe") and (Path(name).is_dir() or any(mark in name for mark in "/@")):
+        raise InputError(
+            f"{name!r} is no recipe. An exam learns a recipe anew, from logs of its own: give one by name. A world "
+            f"that is trained already is graded on your logs: worldline audit {name} LOGS."
+        )
+    return RecipeSitter(recipe=name, family=model)
+
+
+def _language(asked: _Endpoint) -> Sitter:
+    from worldline.errors import InputError
+    from worldline_exam.language_subject import LanguageSitter, endpoint_of
+
+    if (asked.url is None) != (asked.model is None):
+        raise InputError("--endpoint and --endpoint-model go together. Give both, or a --transcript alone.")
+    endpoint = None
+    if asked.url is not None and asked.model is not None:
+        prices = None if asked.prices is None else _prices(asked.prices)
+        endpoint = endpoint_of(asked.url, asked.model, api_key_env=asked.api_key_env, prices=prices)
+    elif asked.prices is not None or asked.max_cost is not None or asked.api_key_env is not None:
+        raise InputError("a key, prices or a cost are given, and no --endpoint to ask. Give one, or leave them out.")
+    most = MAX_REQUESTS if asked.max_requests is None else asked.max_requests
+    return LanguageSitter(endpoint=endpoint, transcript=asked.transcript, max_requests=most, max_price=asked.max_cost)
+
+
+def _prices(text: str) -> tuple[float, float, str]:
+    from worldline.errors import InputError
+
+    try:
+        price_in, price_out, currency = text.split(",")
+        return float(price_in), float(price_out), currency.strip()
+    except ValueError as error:
+        raise InputError(
+            f"--prices is {text!r}. Give those of a million tokens in and out, and the currency, such as 2.5,10,USD."
+        ) from error
+
+
+def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
+    """One row a test: its verdict and its weakest part."""
+    from worldline.cli.output import print_table
+    from worldline_exam.results import deciding_part, is_any_graded, is_fully_graded
+
+    rows = []
+    for one in tests:
+        part = deciding_part(one)
+        score, name = (None, "") if part is None else (part.score, part.name)
+        interval = "" if score is None else f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
+        lost = "not fully graded" if part is not None and not is_fully_graded(one) else ""
+        reason = next((f"training {seed.seed}: {seed.reason}" for seed in one.seeds if seed.grade is None), "")
+        rows.append(
+            (one.code, one.title, str(one.verdict), interval, "; ".join(filter(None, (name, lost, reason[:60]))))
+        )
+    print_table("Understanding", ("", "test", "verdict", "weakest part", ""), rows)
+    told = f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests)."
+    print(told if is_any_graded(tests) else "No test was graded.")
+
+
+def _figures(result: ExamResult) -> dict[str, Any]:
+    """What `--json` writes of it: sitter, facts, command and tests."""
+    import json
+
+    from worldline.config import to_strict_json
+
+    figures: dict[str, Any] = json.loads(to_strict_json(result))
+    return figures
+
+
+def _command() -> str:
+    """As it was typed, but for where things go: whoever repeats it has a place of their own."""
+    typed = iter(sys.argv[1:])
+    kept = ["worldline"]
+    for one in typed:
+        if one in ("--out", "--json"):
+            next(typed, None)
+        elif one != "--resume" and not one.startswith(("--out=", "--json=")):
+            kept.append(one)
+    return shlex.join(kept)

@@ -1,0 +1,301 @@
+"""T4: does it know which way time goes, and that sometimes nobody can?
+
+Clips of three balls on a table (exam/src/worldline_exam/labs/clips.py), without actions, forwards and backwards: positions in the reverse
+order, velocities reversed too, so that each frame is consistent in itself and one frame is enough to foretell the next.
+A world that was taught the dissipative table (drag, cushions that give back less) should find its clips less surprising
+forwards. A world that was taught the frictionless one should not care, and there chance is right.
+
+Score: `(2 * acc_diss - 1) - 2 * |acc_rev - 1/2|`, over as many pairs of either. The surprise of a clip is the sum of
+-log p over all steps and signals of `World.surprise`; its steps are paired with those of the other direction between
+the same two frames, and a direction counts as told where the mean difference is more than `SURE` standard errors from
+0: else the pair is a tie, and counts half. Must fail: a symmetric statistic of frame differences; persistence and
+constant velocity, asked as worlds.
+
+Deviations. Ties are the spec's own rule, but what is a tie is not: with every pair forced, 200 fair coins cost whoever
+rightly does not know 0.06 on average and up to 0.14, and no oracle is sure to pass. Nothing is gained by not telling:
+where there is an arrow a tie costs half of a hit, and where there is none a world that never tells scores there what
+a fair coin does on average. Accuracies with every pair forced are raw figures. Velocities are shown, reversed with
+the clip, so that worlds that look at one observation are not shut out. In the frictionless world forward and backward
+clips have the same distribution, so that no world whatever can do better than chance there: that half examines the
+harness (clips cut differently, velocities not reversed), and a world cannot lose by it but by luck.
+
+A world of pictures observes no signal that could surprise it. It is asked, frame by frame, what comes next, and each
+step counts log(1 + z^2), z being the error over half the width of the world's own 90 % band, summed over components:
+heavy tails, so that a bounce that was missed is no more than one step. References are asked so too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Final, final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.engines.base import Engine
+from worldline.episode import Arrays, Episode, History
+from worldline.audit.grades import Grade
+from worldline.world.base import Forecast, World
+from worldline.engines.baselines import ConstantVelocity, Persistence
+from worldline.errors import InputError, UnsupportedError
+from worldline_exam.labs.clips import BALLS, STEP_S, Clips, shown
+from worldline.audit.queries import check_readable, forecasts, packed, unpacked
+from worldline.audit.baselines import as_world
+from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
+from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.references.lab_oracle import Lawful
+from worldline.audit.scoring import HALF, Floats, Statistic, cell, rounded
+from worldline.stats import ratio
+from worldline.world.calibration import calibrate
+
+TABLES: Final = ("dissipative", "frictionless")
+SIGNALS: Final = tuple(f"{ball}_{what}" for ball in BALLS for what in ("position", "velocity"))
+SURE: Final = 2.0
+"""Standard errors by which the directions have to differ."""
+FEWEST_SHOWN: Final = 3
+"""Frames of a clip that a world of pictures is shown at a time, at least; as many as its card wants."""
+DECIMALS: Final = 6
+"""Of surprises: what differs by less does not differ."""
+NUM_CALIBRATION: Final = 100
+"""Logged episodes that references are calibrated on."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Arrow(ExamTest):
+    """The test.
+
+    Args:
+        num_pairs: clips of each table.
+        num_steps: of a clip.
+        num_episodes: of each curriculum.
+    """
+
+    code: ClassVar[str] = "T4"
+    section: ClassVar[Section] = Section.TIME
+    title: ClassVar[str] = "Order and arrow"
+    declared_ceiling: ClassVar[float] = 0.95
+    """Of 200 clips without an arrow some look as if they had one; see `SURE`."""
+    claim: ClassVar[str] = "It knows that what loses energy does not gain it again, and which way a clip runs by that."
+    calibrated: ClassVar[bool] = True
+
+    num_pairs: int = 200
+    num_steps: int = 30
+    num_episodes: int = 400
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """One for each table."""
+        return tuple(
+            Curriculum(
+                name=self._name(table),
+                make_lab=partial(self._lab, table, pictures=self.pixels),
+                asked=SIGNALS,
+                num_episodes=self.num_episodes,
+                num_steps=self.num_steps,
+            )
+            for table in TABLES
+        )
+
+    def generate(self, seed: int) -> Arrays:
+        """Per table the forward clips `<table>.<signal>` [E, T + 1, 2]."""
+        scenes: dict[str, NDArray[np.generic]] = {}
+        for number, table in enumerate(TABLES):
+            lab, rng = self._lab(table), np.random.default_rng([seed, number])
+            states = [lab.starts(self.num_pairs, rng)]
+            for _ in range(self.num_steps):
+                states.append(lab.advance(states[-1], np.zeros((self.num_pairs, 2))))
+            scenes |= packed(table, shown(lab.noisy(np.stack(states, 1), rng)))
+        return scenes
+
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """Per table `<table>.forward` and `<table>.backward` [E, T]: surprise at each step, in the clip's own order."""
+        by_table = {table: self._name(table) for table in TABLES}
+        lacking = [name for name in by_table.values() if name not in worlds]
+        if lacking:
+            raise InputError(f"no world of {', '.join(lacking)} was given. Learn one from each curriculum.")
+        return self._ask({table: worlds[name] for table, name in by_table.items()}, scenes)
+
+    def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
+        """The oracle knows drag and cushions and sees the same noise; the floor is chance."""
+        del pilot  # no trivial model is chosen: chance is the floor
+        schema = self._lab(TABLES[0]).schema
+        oracle: dict[str, World] = {}
+        still: dict[str, World] = {}
+        straight: dict[str, World] = {}
+        for table in TABLES:
+            episodes = logs[self._name(table)]
+            law = Lawful(schema=schema, law=self._lab(table).simulate)
+            oracle[table] = _calibrated(law, episodes)
+            still[table] = _calibrated(Persistence.fit(episodes, schema), episodes)
+            straight[table] = _calibrated(ConstantVelocity.fit(episodes, schema), episodes)
+        return References(
+            oracle=self._ask(oracle, scenes),
+            must_fail={
+                "frame differences": _frame_differences(scenes),
+                "persistence": self._ask(still, scenes),
+                "constant velocity": self._ask(straight, scenes),
+            },
+            floor_name="chance",
+        )
+
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """One cell: the arrow where there is one, less any where there is none."""
+        del scenes, references
+        hits = {table: _hits(answers, table) for table in TABLES}
+        found = rounded(**{f"acc_{table}": hits[table].mean() for table in TABLES})
+        told = rounded(**{f"told_{table}": (hits[table] != HALF).mean() for table in TABLES})
+        forced = rounded(**{f"forced_acc_{table}": _hits(answers, table, sure=0.0).mean() for table in TABLES})
+        raw = {**found, **told, **forced}
+        return Grade(cells=(cell("arrow", _arrow(*hits.values()), len(hits[TABLES[0]]), raw=raw),))
+
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        """Both directions' surprise, clip by clip, and one clip's speeds."""
+        others = {"oracle": references.oracle, "persistence": references.must_fail["persistence"]}
+        return Exhibit(
+            caption=(
+                "Each point is a clip. Above the diagonal it is more surprising backwards: so it should be with drag, "
+                "and without it the points should lie on both sides."
+            ),
+            panels=(*(_scatter(table, answers, others) for table in TABLES), *(_speeds(t, scenes) for t in TABLES)),
+        )
+
+    def _name(self, table: str) -> str:
+        return f"clips-{table}-{self.pool}{'-pixels' if self.pixels else ''}"
+
+    def _lab(self, table: str, *, pictures: bool = False) -> Clips:
+        drag, bounce, noise = (0.3, 0.8, 0.02) if self.pool is Pool.DEVELOPMENT else (0.36, 0.86, 0.024)
+        if table == "frictionless":
+            drag, bounce = 0.0, 1.0
+        return Clips(drag=drag, bounce=bounce, noise=noise, pictures=pictures)
+
+    def _ask(self, worlds: Mapping[str, World], scenes: Arrays) -> dict[str, NDArray[np.generic]]:
+        answers: dict[str, NDArray[np.generic]] = {}
+        for table, world in worlds.items():
+            check_readable(world, SIGNALS)
+            clips = unpacked(scenes, table)
+            for direction, ways in (("forward", clips), ("backward", backwards(clips))):
+                _said(world, ways, 0)  # a p-value does not show that nothing was foretold
+                answers[f"{table}.{direction}"] = (
+                    _foretold(world, ways)
+                    if self.pixels
+                    else np.stack([_surprise(world, ways, e) for e in range(len(clips[SIGNALS[0]]))])
+                )
+        return answers
+
+
+def backwards(clips: Arrays) -> dict[str, NDArray[np.generic]]:
+    """Clips [E, T + 1, 2] in the reverse order, with their velocities reversed."""
+    signs = {name: np.float32(-1 if name.endswith("velocity") else 1) for name in clips}
+    return {name: signs[name] * value[:, ::-1].astype(np.float32) for name, value in clips.items()}
+
+
+def _surprise(world: World, clips: Arrays, number: int) -> Float[np.ndarray, "T"]:
+    """-log p of each step of one clip, summed over the signals."""
+    shows = {name: value[number] for name, value in clips.items()}
+    num_steps = len(shows[SIGNALS[0]]) - 1
+    episode = Episode(observations=shows, actions={"push": np.zeros((num_steps, 2), np.float32)})
+    found = world.surprise(episode).p_values
+    return np.asarray(-np.log(np.stack([found[name] for name in SIGNALS])).sum(0))
+
+
+def _foretold(world: World, clips: Arrays) -> Float[np.ndarray, "E T"]:
+    """How far each step of the clips is from what the world says before it, in its own bands; see the module.
+
+    Raises:
+        UnsupportedError: the world gives no bands.
+    """
+    steps = list[Floats]()
+    for now in range(clips[SIGNALS[0]].shape[1] - 1):
+        said = _said(world, clips, now)
+        steps.append(np.sum([_unlikely(said[name], clips[name][:, now + 1]) for name in SIGNALS], axis=0))
+    return np.stack(steps, 1)
+
+
+def _said(world: World, clips: Arrays, now: int) -> dict[str, Forecast]:
+    """What the world says of the step after observation `now`."""
+    num_clips, length = clips[SIGNALS[0]].shape[:2]
+    shown, still = max(FEWEST_SHOWN, world.describe().context), np.zeros((num_clips, length, 2), np.float32)
+    past = slice(max(0, now + 1 - shown), now + 1)
+    history = History(
+        observations={name: value[:, past] for name, value in clips.items()},
+        actions={"push": still[:, past.start : now]},
+    )
+    return forecasts(world, history, {"push": still[:, :1]}, signals=SIGNALS)
+
+
+def _unlikely(said: Forecast, came: NDArray[np.generic]) -> Float[np.ndarray, "E"]:
+    """log(1 + z^2) of both components, z being the error over half the band's width."""
+    if said.low is None or said.high is None:
+        raise UnsupportedError("a world gives no bands, and T4 in pictures measures errors by them. Calibrate it.")
+    half = np.maximum((said.high - said.low)[:, 0].astype(float) / 2, np.finfo(float).tiny)
+    return np.asarray(np.log1p(((came - said.mean[:, 0].astype(float)) / half) ** 2).sum(-1))
+
+
+def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> World:
+    kept = episodes[:NUM_CALIBRATION]
+    calibration = calibrate(engine, kept, horizon=1, num_windows=8, seed=0, trust_steps=0, with_causes=False)
+    return as_world(engine, calibration)
+
+
+def _hits(answers: Arrays, table: str, *, sure: float = SURE) -> Float[np.ndarray, "E"]:
+    """1 where a clip is surely less surprising forwards, 0 where backwards, 0.5 where neither is sure."""
+    forward, backward = (answers[f"{table}.{way}"].astype(float) for way in ("forward", "backward"))
+    apart = np.round(backward[:, ::-1] - forward, DECIMALS)
+    error = apart.std(1, ddof=1) / np.sqrt(apart.shape[1])
+    told = np.abs(apart.mean(1)) > sure * error
+    return np.asarray(np.where(told, (1 + np.sign(apart.mean(1))) / 2, HALF))
+
+
+def _arrow(with_drag: Float[np.ndarray, "E"], without: Float[np.ndarray, "E"]) -> Statistic:
+    def statistic(weights: Floats) -> Floats:
+        diss, rev = (ratio(weights @ hits, weights.sum(-1)) for hits in (with_drag, without))
+        return np.asarray((2 * diss - 1) - 2 * np.abs(rev - HALF))
+
+    return statistic
+
+
+def _frame_differences(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
+    """The squared change of all positions from frame to frame: the same in both directions."""
+    answers: dict[str, NDArray[np.generic]] = {}
+    for table in TABLES:
+        clips = unpacked(scenes, table)
+        for way, played in (("forward", clips), ("backward", backwards(clips))):
+            places = np.concatenate([played[f"{ball}_position"] for ball in BALLS], -1).astype(float)
+            answers[f"{table}.{way}"] = (np.diff(places, axis=1) ** 2).sum(-1)
+    return answers
+
+
+def _scatter(table: str, answers: Arrays, others: Mapping[str, Arrays]) -> Panel:
+    """Total surprise, forwards and backwards."""
+
+    def points(name: str, found: Arrays) -> Line:
+        x, y = (found[f"{table}.{way}"].astype(float).sum(-1) for way in ("forward", "backward"))
+        return Line(name=name, x=tuple(map(float, x)), y=tuple(map(float, y)), points=True)
+
+    lines = tuple(points(name, found) for name, found in {**others, "this world": answers}.items())
+    edge = max(max(*line.x, *line.y) for line in lines)
+    return Panel(
+        title=f"{table} table",
+        x_label="surprise forwards [nat]",
+        y_label="surprise backwards [nat]",
+        lines=(Line(name="no difference", x=(0.0, edge), y=(0.0, edge)), *lines),
+        equal=True,
+    )
+
+
+def _speeds(table: str, scenes: Arrays) -> Panel:
+    """The speed of the first clip's red ball, in both directions."""
+    velocity = scenes[f"{table}.red_velocity"][0].astype(float)
+    speed, time = np.hypot(*velocity.T), tuple(float(STEP_S * t) for t in range(len(velocity)))
+    return Panel(
+        title=f"{table}: the red ball of one clip",
+        x_label="time [s]",
+        y_label="speed [m/s]",
+        lines=(
+            Line(name="truth", x=time, y=tuple(map(float, speed))),
+            Line(name="backwards", x=time, y=tuple(map(float, speed[::-1]))),
+        ),
+    )

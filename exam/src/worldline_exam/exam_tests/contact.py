@@ -1,0 +1,266 @@
+"""P3, contact and constraint: who foresees a second contact has foreseen what the first one led to.
+
+Asked: 300 rollouts of 30 steps of discs on a tilting table with a rim and a pen (worldline_exam.labs.containers), rich in
+contacts: at least three each, one of them of two discs. Scored: contacts found from the predicted positions by the
+same rule as from the true ones (`touching`), the second and later ones of every disc alone, within two frames:
+
+    (F1 - F1 of the floor) / (1 - F1 of the floor) - rate of penetration - rate of wrong object counts
+
+Both rates are shares of frames: with a disc deeper in something than the simulator's deepest of that rollout by a
+tenth of a radius; and with a disc that is gone or two that are one (`touching.miscounted`). The distances that this
+is told by are those of the constraints `KeepApart` and `KeepClear`, `AtLeast` and `AtMost`, so plans can be held to
+them.
+
+The discs are of rubber and the rollouts 30 steps, with five contacts each. Deviation: with hard discs and 40 steps,
+nine contacts each, a learned world scored 0.03 in the pilot, too little to tell worlds apart.
+
+Floor: every disc in the box alone, by the simulator itself; it knows rim and pen, and no other disc. Ceiling: all
+contacts. Must fail: the floor's own discs, which run through each other (0 less their penetration); discs that stay;
+discs that go straight on; the outcome of another rollout, which has the right number of contacts and never one in the
+wrong place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.episode import Arrays, Episode, History
+from worldline.audit.grades import Grade
+from worldline.world.base import World
+from worldline.engines.baselines import ConstantVelocity, Persistence
+from worldline.errors import InputError
+from worldline_exam.labs.containers import WALL_HALF_WIDTH, Containers
+from worldline.audit.queries import history_of, means, only, packed, packed_history, unpacked
+from worldline.audit.baselines import as_world
+from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
+from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.references.lab_oracle import Law, Lawful
+from worldline.audit.scoring import Floats, cell, rounded
+from worldline_exam.scenes.contact_detection import SLACK, Table, contacts, depth, gaps, miscounted, tally
+from worldline.stats import ratio
+
+HISTORY: Final = 4
+"""Observations that are shown."""
+LEAST_CONTACTS: Final = 3
+BATCHES: Final = 20
+"""Draws of as many rollouts as are asked for, of which those rich in contacts are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContactAndConstraint(ExamTest):
+    """See the module.
+
+    Args:
+        num_scenes: E.
+        num_steps: T, of each rollout.
+        num_episodes: of the logs.
+    """
+
+    code: ClassVar[str] = "P3"
+    section: ClassVar[Section] = Section.PHYSICS
+    title: ClassVar[str] = "Contact and constraint"
+    claim: ClassVar[str] = "It knows that solid things bounce off each other, and what follows from that."
+    paid: ClassVar[Mapping[str, int]] = {"num_scenes": 20}
+
+    num_scenes: int = 300
+    num_steps: int = 30
+    num_episodes: int = 1000
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """Logs of the tilting table; see `ExamTest`."""
+        name = f"containers-{self.pool}" + ("-pixels" if self.pixels else "")
+        return (
+            Curriculum(
+                name=name,
+                make_lab=partial(self._lab, pictures=self.pixels),
+                asked=_positions(self._lab()),
+                num_episodes=self.num_episodes,
+                num_steps=60,
+                horizon=self.num_steps,
+            ),
+        )
+
+    def generate(self, seed: int) -> Arrays:
+        """History, tilts and true positions of rollouts that are rich in contacts; see `ExamTest`.
+
+        Raises:
+            InputError: the lab makes too few of them.
+        """
+        lab, rng = self._lab(), np.random.default_rng([3, seed])
+        kept: list[dict[str, NDArray[np.generic]]] = []
+        for _ in range(BATCHES):
+            kept.append(self._rich(lab, rng))
+            if sum(len(part["tilt"]) for part in kept) >= self.num_scenes:
+                break
+        found = {name: np.concatenate([part[name] for part in kept])[: self.num_scenes] for name in kept[0]}
+        if len(found["tilt"]) < self.num_scenes:
+            raise InputError(f"{len(found['tilt'])} rollouts of {self.num_scenes} have enough contacts. Lengthen them.")
+        tilt = found.pop("tilt")
+        shown = {name: value[:, :HISTORY] for name, value in found.items()}
+        history = History(observations=shown, actions={"tilt": tilt[:, : HISTORY - 1]})
+        truth = {name: found[name][:, HISTORY:] for name in _positions(lab)}
+        return {
+            **packed_history(history),
+            **packed("actions", {"tilt": tilt[:, HISTORY - 1 :]}),
+            **packed("truth", truth),
+        }
+
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """Where the discs will be [E, T, 2]; see `ExamTest`."""
+        signals = _positions(self._lab())
+        return means(only(worlds), history_of(scenes), unpacked(scenes, "actions"), signals=signals)
+
+    def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
+        """See the module; the floor is the test's own, so `pilot` chooses nothing."""
+        del pilot
+        lab, (curriculum,) = self._lab(), self.curricula()
+        schema, episodes = lab.schema, logs[curriculum.name]
+
+        def lawful(law: Law, name: str) -> Arrays:
+            return self.question({curriculum.name: as_world(Lawful(schema=schema, law=law, name=name))}, scenes)
+
+        alone = lawful(lambda start, actions: lab.simulate(start, actions, alone=True), "each disc alone")
+        trivial = {
+            "discs that stay": Persistence.fit(episodes, schema),
+            "straight on": ConstantVelocity.fit(episodes, schema),
+        }
+        asked = {name: self.question({curriculum.name: as_world(engine)}, scenes) for name, engine in trivial.items()}
+        another = {name: np.roll(value, 1, axis=0) for name, value in unpacked(scenes, "truth").items()}
+        return References(
+            floor=alone,
+            oracle=lawful(lab.simulate, "oracle"),
+            must_fail={"each disc alone": alone, **asked, "another rollout": another},
+            floor_name="each disc alone",
+        )
+
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """See the module."""
+        lab, table = self._lab(), self._table()
+        num_scenes = len(scenes["actions.tilt"])
+        truth = self._path(lab, scenes, unpacked(scenes, "truth"))
+        path, floor = (self._path(lab, scenes, one) for one in (answers, references.floor))
+        touched, said, by_floor = (_ahead(contacts(one, table)) for one in (truth, path, floor))
+        mine, theirs = tally(touched, said, table), tally(touched, by_floor, table)
+        own = depth(truth, table).max(1, keepdims=True)
+        # What is not finite is in nothing; it is counted as gone.
+        deep = (_finite(depth(path, table)) > own + SLACK * table.radius)[:, HISTORY:].mean(1)
+        wrong = miscounted(path, table)[:, HISTORY:].mean(1)
+
+        def statistic(weights: Floats) -> Floats:
+            best = _f1(theirs.hits, theirs.missed, theirs.false, weights)
+            gained = ratio(_f1(mine.hits, mine.missed, mine.false, weights) - best, 1 - best)
+            return np.asarray(gained - weights @ (deep + wrong) / weights.sum(-1))
+
+        ones = np.ones((1, num_scenes))
+        raw = rounded(
+            f1=_f1(mine.hits, mine.missed, mine.false, ones)[0],
+            f1_floor=_f1(theirs.hits, theirs.missed, theirs.false, ones)[0],
+            penetration=deep.mean(),
+            wrong_counts=wrong.mean(),
+            contacts_a_rollout=touched.sum() / num_scenes,
+            later_contacts_a_rollout=(mine.hits + mine.missed).mean(),
+        )
+        for kind in ("rim", "pen", "discs"):
+            of_kind = np.array([one == kind for one in table.kinds])
+            part = tally(touched & of_kind, said & of_kind, table)
+            raw |= rounded(**{f"f1_{kind}": _f1(part.hits, part.missed, part.false, ones)[0]})
+        return Grade(cells=(cell("later contacts", statistic, num_scenes, raw=raw),))
+
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        """The gaps of the rollout with the most contacts of two discs, with the contacts marked."""
+        lab, table = self._lab(), self._table()
+        truth = self._path(lab, scenes, unpacked(scenes, "truth"))
+        paths = {"each disc alone": self._path(lab, scenes, references.floor)}
+        paths |= {"truth": truth, "this world": self._path(lab, scenes, answers)}
+        pair = len(table.kinds) - 1
+        scene = int(contacts(truth, table)[:, :, pair].sum(1).argmax())
+        marks = {name: contacts(path[scene : scene + 1], table)[0] for name, path in paths.items()}
+        sizes = {name: gaps(path[scene : scene + 1], table).gap[0] for name, path in paths.items()}
+        groups = {"between two discs": [pair]}
+        groups |= {f"from disc {disc} to rim or pen": list(range(5 * disc, 5 * disc + 5)) for disc in range(2)}
+        panels = tuple(
+            Panel(
+                title=f"Gap {words}",
+                x_label="step",
+                y_label="gap [m]",
+                lines=tuple(line for name in paths for line in _gap_lines(name, sizes[name], marks[name], surfaces)),
+            )
+            for words, surfaces in groups.items()
+        )
+        caption = (
+            "How far discs are from touching, in one rollout; points mark contacts. A gap below 0 is one thing inside "
+            "another, and after a contact that was missed every later one comes at the wrong time."
+        )
+        return Exhibit(caption=caption, panels=panels)
+
+    def _lab(self, *, pictures: bool = False) -> Containers:
+        if self.pool is Pool.REPORT:
+            return Containers(pictures=pictures)
+        return Containers(size=2.1, radius=0.28, pen=(1.2, 0.5), restitution=0.9, pictures=pictures)
+
+    def _table(self) -> Table:
+        lab = self._lab()
+        wall = ((lab.pen[0], 0.0), (lab.pen[0], lab.pen[1]))
+        return Table(size=lab.size, radius=lab.radius, wall=wall, half_width=WALL_HALF_WIDTH, num_discs=lab.num_discs)
+
+    def _rich(self, lab: Containers, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+        """Observations [n, HISTORY + T, 2] and tilts [n, HISTORY - 1 + T, 2] of rollouts with enough contacts."""
+        starts = [lab.draw_start(rng) for _ in range(self.num_scenes)]
+        position, velocity = (np.stack(part) for part in zip(*starts, strict=True))
+        tilt = _tilts(lab, rng, self.num_scenes, HISTORY - 1 + self.num_steps)
+        first = lab.signals_of(position, velocity)
+        path = lab.simulate(first, {"tilt": tilt})
+        seen = {name: np.concatenate([first[name][:, None], path[name]], 1) for name in path}
+        table = self._table()
+        touched = _ahead(contacts(lab.state_of(seen)[0], table)).sum(1)
+        pairs = np.array([kind == "discs" for kind in table.kinds])
+        rich = (touched.sum(1) >= LEAST_CONTACTS) & (touched[:, pairs].sum(1) >= 1)
+        return {**{name: value[rich] for name, value in seen.items()}, "tilt": tilt[rich]}
+
+    def _path(self, lab: Containers, scenes: Arrays, ahead: Arrays) -> Floats:
+        """Positions [E, HISTORY + T, D, 2]: what was shown, then what is said of what follows."""
+        shown = history_of(scenes).observations
+        joined = [np.concatenate([shown[name], ahead[name]], 1).astype(float) for name in _positions(lab)]
+        return np.stack(joined, 2)
+
+
+def _positions(lab: Containers) -> tuple[str, ...]:
+    return tuple(f"disc_{disc}_position" for disc in range(lab.num_discs))
+
+
+def _tilts(lab: Containers, rng: np.random.Generator, num_scenes: int, num_steps: int) -> NDArray[np.float32]:
+    """What the explorer does [E, T, 2]; it does not look at the discs."""
+    explorer, scenes = lab.explorer(), []
+    for _ in range(num_scenes):
+        explorer.reset(rng)
+        scenes.append([explorer.act({}, rng)["tilt"] for _ in range(num_steps)])
+    return np.asarray(scenes, dtype=np.float32)
+
+
+def _ahead(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without the contacts that were shown."""
+    return np.where(np.arange(found.shape[1])[None, :, None] >= HISTORY, found, False)
+
+
+def _finite(values: Floats) -> Floats:
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _f1(hits: Floats, missed: Floats, false: Floats, weights: Floats) -> Floats:
+    """2 hits / (2 hits + missed + false) over scenes that count as `weights` [draws, E] say."""
+    return ratio(2 * (weights @ hits), weights @ (2 * hits + missed + false))
+
+
+def _gap_lines(name: str, gap: Floats, marks: NDArray[np.bool_], surfaces: list[int]) -> tuple[Line, ...]:
+    """The smallest gap [T] to some surfaces, and points where there is a contact with one of them."""
+    steps = np.arange(len(gap)) - HISTORY + 1.0
+    smallest, marked = gap[:, surfaces].min(1), marks[:, surfaces].any(1)
+    line = Line(name=name, x=tuple(steps.tolist()), y=tuple(smallest.tolist()))
+    points = Line(name=name, x=tuple(steps[marked].tolist()), y=tuple(smallest[marked].tolist()), points=True)
+    return (line, points)

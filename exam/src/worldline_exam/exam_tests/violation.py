@@ -1,0 +1,451 @@
+"""P1: is it surprised by what cannot be, whatever it looks like, and by what comes at the wrong time?
+
+A ball rolls on one of two rails past a screen, a pit and a barrier (exam/src/worldline_exam/labs/occluder.py). A quadruplet is two contexts,
+which differ in one thing that was seen, a cue, times two outcomes, each of which is possible in one of the contexts and
+impossible in the other:
+
+    permanence    the inner wall was seen on the other rail or on the ball's own, before the screen came down and hid
+                  it, and then the ball; the ball comes out on the other side or stays hidden
+    solidity      the door of the barrier is at the ball's rail or at the other; it passes or stops
+    support       the pit is in the other rail or in the ball's own; the ball rolls on or falls
+    immutability  the ball was bright or dull when it went behind the screen; it comes out into the shade as the one or
+                  as the other. What is asked is how it looks where it is in sight, and a world says that by more than
+                  a half, and nothing elsewhere. The brightness that both have lost is part of the law: the brighter
+                  outcome is in both contexts nearer to what was last seen, so that holding on to that is no help.
+
+A scene is two quadruplets of the same ball: in one it is pushed on in the last four steps of the history, in the other
+held back. What it does, it does at least two frames earlier or later, and the right outcome at the wrong time is as
+impossible as the wrong one. So a scene has four contexts times four outcomes, each possible in one context alone (in
+two, where nothing happens, whenever that is).
+
+Whoever judges outcomes alone prefers the same outcome in all contexts, and is right in no scene. Whoever goes by where
+the wall is and not by where the ball is going, is right in one half of the scenes and wrong in the other: half of the
+balls are on either rail. Whoever goes by anything that was seen first gives the same answer to pushed on and held back,
+and at most one of them is right. And whoever gives one answer to all frames, by whatever was seen, cannot have that a
+ball comes out late: it is nearer to its being out all the time or to its not coming out at all.
+
+How it is asked. The world predicts from the whole history, which ends before the outcomes part, and the surprise of an
+outcome is the squared error of that prediction, summed over frames, as a share of the squared distance of the two
+outcomes of the quadruplet. So the more surprising outcome is that which is further from what was predicted. Not
+`World.surprise`: it judges every step by the `Card.context` observations before it, one for a model that keeps its
+memory in its belief, and would so cut off what was seen before the screen. `World.predict` gives every world all that
+was seen; what it then forgets is its own affair. No band is needed, since all outcomes of a context have the same one.
+
+Score. Of each part, the share of pairs (one cue, its two outcomes) in which every impossible outcome of the scene is
+more surprising than the possible one, both when pushed on and when held back; and the share of scenes in which both
+pairs are right. Both are rescaled so that 0 is who knows when and guesses which (a half, a quarter). A tie is a miss.
+Must fail: copy, constant velocity, untrained networks, two statistics of the path alone (how smooth the clip is, and
+how usual its values are in the logs), and first sights: regressions of what is asked on all that was seen first, the
+cues, and where the ball was, how fast, and how bright. They are linear (association), with products, or of any form,
+and have one answer for all frames or one for each.
+
+Deviations. First sights are not on the spec's list. With one rail, where an open pit is open for every ball, linear
+association was right in all of support and scored 0.46 to 0.56 in permanence, which is why there are two. With two, the
+outcome is the product of cue and rail, and whoever had products and one answer for all frames passed: 0.81 in the
+weakest cell, kernels 0.95. Hence the pushes, and a shift in time as impossible as a wrong outcome, which are not in the
+spec either. The logs are as they were. Of untrained networks there are `NUM_NETWORKS`, each asked a share of the
+scenes: to one of them every difference in what it is shown makes some difference, in the right direction half of the
+time, and the same one in all scenes of a part. Support and solidity are asked with everything in sight and short
+histories. The wall is "seen" while the screen is up; then it is not observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Final, Literal, final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.episode import Arrays, Episode, History
+from worldline.audit.grades import Cell, Grade
+from worldline.schema import Schema
+from worldline.world.base import World
+from worldline.engines.baselines import ConstantVelocity, Persistence
+from worldline_exam.labs.occluder import BARRIER, DOOR_PLAY, LEVEL, LOWER, MAX_PUSH, RADIUS, STEP_S, UPPER, Occluder
+from worldline.audit.queries import check_readable, history_of, means, only, packed, packed_history
+from worldline.audit.baselines import as_world
+from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
+from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.references.initial_observation_regression import FirstSight, Terms, When
+from worldline_exam.references.lab_oracle import Lawful, Untrained
+from worldline.audit.scoring import accuracy, cell, rounded
+
+Floats = NDArray[np.floating]
+
+CURRICULUM: Final = "occluder"
+HORIZON: Final = 12
+"""Frames that are asked for."""
+FOUR: Final = 0.25
+"""Chance of both pairs right."""
+NUM_CONTEXTS: Final = 4
+"""Pushed on, with either cue, and then held back with either."""
+NUM_PUSHED: Final = 4
+"""Last steps of the history in which the ball is pushed."""
+PUSHES: Final = (0.45, MAX_PUSH)
+"""m/s², either way."""
+NUM_NETWORKS: Final = 10
+FIRST: Final = ("wall", "pit", "door", "ball_brightness", "ball_position", "ball_velocity")
+"""What first sights go by."""
+DECIMALS: Final = 6
+"""Of surprises that are compared: nearer ones are a tie."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the four principles.
+
+    Args:
+        name: of the principle.
+        signal: whose outcome is asked.
+        component: of it.
+        length: observations of the history.
+        contexts: what was seen, in words.
+        shown: whether what is asked is the signal as it is shown, 0 while the ball is not in sight.
+    """
+
+    name: Literal["permanence", "solidity", "support", "immutability"]
+    signal: str
+    component: int
+    length: int
+    contexts: tuple[str, str]
+    shown: bool = False
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """All that is asked of a world."""
+        return (self.signal, SEEN) if self.shown else (self.signal,)
+
+    def asked(self, values: Arrays) -> Floats:
+        """What is asked [...], of signals [..., *shape]."""
+        value = values[self.signal][..., self.component].astype(float)
+        # Not a share of it: who is not quite sure that the ball is in sight would see a duller one.
+        return np.where(values[SEEN][..., 0].astype(float) > 0.5, value, 0.0) if self.shown else value
+
+
+SEEN: Final = "ball_seen"
+PARTS: Final = (
+    Part(name="permanence", signal="ball_seen", component=0, length=9, contexts=("wall on the other rail", "wall")),
+    Part(name="solidity", signal="ball_position", component=0, length=5, contexts=("door", "door at the other rail")),
+    Part(name="support", signal="ball_position", component=1, length=5, contexts=("pit in the other rail", "pit")),
+    Part(name="immutability", signal="ball_brightness", component=0, length=9, contexts=("bright", "dull"),
+         shown=True),
+)  # fmt: skip
+SIGNALS: Final = tuple(dict.fromkeys(name for part in PARTS for name in part.signals))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ViolationOfExpectation(ExamTest):
+    """The test.
+
+    Args:
+        num_quadruplets: of each part, with the ball pushed on, and as many more with it held back.
+        num_episodes: of the curriculum.
+    """
+
+    code: ClassVar[str] = "P1"
+    section: ClassVar[Section] = Section.PHYSICS
+    title: ClassVar[str] = "Violation of expectation"
+    claim: ClassVar[str] = (
+        "It expects things to stay there unseen, not to pass through each other, to fall without support and to keep "
+        "their colour, and when."
+    )
+    paid: ClassVar[Mapping[str, int]] = {"num_quadruplets": 10}
+
+    num_quadruplets: int = 100
+    num_episodes: int = 500
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """One: every kind of stage, possible events only."""
+        pixels = "-pixels" if self.pixels else ""
+        return (
+            Curriculum(
+                name=f"{CURRICULUM}-{self.pool}{pixels}",
+                make_lab=partial(self._lab, pictures=self.pixels),
+                asked=SIGNALS,
+                num_episodes=self.num_episodes,
+                num_steps=30,
+            ),
+        )
+
+    def generate(self, seed: int) -> Arrays:
+        """Per part histories [E, 4, H, *shape], `truth.outcome` [E, 4, T] and `truth.past` [E, 4, H] of the same."""
+        lab, scenes = self._lab(), dict[str, NDArray[np.generic]]()
+        for number, part in enumerate(PARTS):
+            states, pushes = _paths(lab, part, self.num_quadruplets, np.random.default_rng([seed, number]))
+            hidden = lab.hidden(states)
+            shown = {n: np.where(hidden[n][..., None], 0.0, v) if n in hidden else v for n, v in states.items()}
+            history = History(
+                observations={name: value[:, :, : part.length].astype(np.float32) for name, value in shown.items()},
+                actions={"push": pushes[:, :, : part.length - 1].astype(np.float32)},
+                observed={name: ~mask[:, :, : part.length] for name, mask in hidden.items()},
+            )
+            asked = part.asked(shown)
+            scenes |= packed_history(history, f"{part.name}.history")
+            scenes |= packed(
+                f"{part.name}.truth", {"outcome": asked[:, :, part.length :], "past": asked[:, :, : part.length]}
+            )
+        return scenes
+
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """Per part `predicted` [E, 4, T] and `surprise` [E, context, outcome, T]."""
+        return self._ask(only(worlds), scenes)
+
+    def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
+        """The oracle follows the ball behind the screen; the floor is chance."""
+        del pilot  # no trivial model is chosen: chance is the floor
+        lab, episodes = self._lab(), logs[self.curricula()[0].name]
+        schema = lab.schema
+        must_fail = {
+            "copy": as_world(Persistence.fit(episodes, schema)),
+            "constant velocity": as_world(ConstantVelocity.fit(episodes, schema)),
+        }
+        untrained = [
+            self._ask(as_world(Untrained.fit(episodes, schema, seed=seed)), scenes) for seed in range(NUM_NETWORKS)
+        ]
+        return References(
+            oracle=self._ask(as_world(Lawful(schema=schema, law=lab.simulate)), scenes),
+            must_fail={
+                **{name: self._ask(world, scenes) for name, world in must_fail.items()},
+                "untrained networks": _in_turn(untrained),
+                **{name: self._ask(world, scenes) for name, world in _first_sights(episodes, schema).items()},
+                "smoothness of the path": _smoothness(scenes),
+                "usual values": _usual(scenes, episodes),
+            },
+            floor_name="chance",
+        )
+
+    def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
+        """Two cells for each part."""
+        del references
+        return Grade(cells=tuple(one for part in PARTS for one in _cells(part, scenes, answers)))
+
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+        """Surprise over frames for possible and impossible outcomes, and two of the quadruplets."""
+        copy = references.must_fail["copy"]
+        asked = {part.name: part for part in PARTS}
+        return Exhibit(
+            caption=(
+                "Above, the surprise at each frame, mean over all contexts: it should rise where the impossible "
+                "happens and nowhere else. Below, one scene each: what was seen decides what will be, and the pushes "
+                "when."
+            ),
+            panels=(
+                *(_surprise_panel(part, answers, copy) for part in PARTS),
+                *(_outcome_panel(asked[name], scenes, answers, copy) for name in ("permanence", "immutability")),
+            ),
+        )
+
+    def _lab(self, *, pictures: bool = False) -> Occluder:
+        if self.pool is Pool.DEVELOPMENT:
+            return Occluder(half_screen=0.3, shade=0.45, depth=0.6, pictures=pictures)
+        return Occluder(half_screen=0.34, shade=0.4, depth=0.5, pictures=pictures)
+
+    def _ask(self, world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
+        check_readable(world, SIGNALS)
+        answers: dict[str, NDArray[np.generic]] = {}
+        for part in PARTS:
+            history = _flat(history_of(scenes, f"{part.name}.history"))
+            outcome = _outcomes(scenes, part)
+            actions = {"push": np.zeros((NUM_CONTEXTS * len(outcome), HORIZON, 1), np.float32)}
+            found = part.asked(means(world, history, actions, signals=part.signals))
+            answers |= _judged(part, scenes, found.reshape(outcome.shape))
+        return answers
+
+
+def _paths(
+    lab: Occluder, part: Part, count: int, rng: np.random.Generator
+) -> tuple[dict[str, Floats], Float[np.ndarray, "E 4 S 1"]]:
+    """States [E, 4, H + T, *shape] of all contexts, nothing hidden, and what was done."""
+
+    def draw(low: float, high: float) -> Floats:
+        return rng.uniform(low, high, (count, 1))
+
+    # As many balls on either rail, so that what is no help is none in any seed.
+    rail = rng.permutation(np.arange(count) % 2)[:, None] * (UPPER - LOWER) + LOWER
+    at_rail, at_other = (np.where(side > 0, LEVEL, 0.0) + draw(-DOOR_PLAY, DOOR_PLAY) for side in (rail, -rail))
+    dull = draw(0.35, 0.55)
+    bright = dull * draw(1.4, 1.8)
+    speed = draw(0.85, 1.1 if part.name == "support" else 1.2)
+    # Where a ball that is left alone is at the end of the history. Pushes move that by at most 0.05 m, and in either
+    # case it is behind the screen and in front of the wall, or has the edge or the barrier still before it.
+    last = {
+        "permanence": draw(-lab.half_screen + 0.07, -RADIUS - 0.07),
+        "solidity": BARRIER - RADIUS - draw(0.25, 0.45),
+        "support": draw(0.45, 0.52) + speed * STEP_S * (part.length - 1),
+        "immutability": draw(-lab.half_screen + 0.07, -RADIUS - 0.07),
+    }[part.name]
+    shared = {
+        "rail": rail,
+        "x": last - speed * STEP_S * (part.length - 1),
+        "speed": speed,
+        "colour": draw(0.35, 0.95),
+        "wall": -rail,
+        "pit": -rail,
+        "door": at_rail,
+    }
+    differs = {
+        "permanence": ("wall", -rail, rail),
+        "solidity": ("door", at_rail, at_other),
+        "support": ("pit", -rail, rail),
+        "immutability": ("colour", bright, dull),
+    }[part.name]
+    both = [{**shared, str(differs[0]): context} for context in differs[1:]]
+    start = lab.start(**{name: np.concatenate([one[name] for one in (*both, *both)]) for name in shared})
+    pushes = np.zeros((NUM_CONTEXTS, count, part.length - 1 + HORIZON, 1))
+    pushes[:, :, part.length - 1 - NUM_PUSHED : part.length - 1] = draw(*PUSHES)[:, None]
+    pushes[NUM_CONTEXTS // 2 :] *= -1
+    path = lab.simulate(start, {"push": pushes.reshape(-1, *pushes.shape[2:])})
+    whole = {name: np.concatenate([start[name][:, None], path[name]], 1) for name in path}
+    states = {
+        name: np.swapaxes(value.reshape(NUM_CONTEXTS, count, *value.shape[1:]), 0, 1).astype(float)
+        for name, value in whole.items()
+    }
+    return states, np.swapaxes(pushes, 0, 1)
+
+
+def _flat(history: History) -> History:
+    """A history [E, 4, H, *shape] as one of 4 E worlds."""
+
+    def joined(arrays: Arrays) -> Arrays:
+        return {name: value.reshape(value.shape[0] * NUM_CONTEXTS, *value.shape[2:]) for name, value in arrays.items()}
+
+    return History(
+        observations=joined(history.observations), actions=joined(history.actions), observed=joined(history.observed)
+    )
+
+
+def _outcomes(scenes: Arrays, part: Part) -> Float[np.ndarray, "E 4 T"]:
+    """The outcome that is possible in each context."""
+    return np.asarray(scenes[f"{part.name}.truth.outcome"].astype(float))
+
+
+def _judged(part: Part, scenes: Arrays, predicted: Float[np.ndarray, "E 4 T"]) -> dict[str, NDArray[np.generic]]:
+    """The prediction in each context, and how far it is from each outcome."""
+    outcome = _outcomes(scenes, part)
+    distance = ((outcome - _with_other_cue(outcome)) ** 2).sum(-1)
+    apart = (predicted[:, :, None] - outcome[:, None]) ** 2
+    return {f"{part.name}.predicted": predicted, f"{part.name}.surprise": apart / distance[:, :, None, None]}
+
+
+def _with_other_cue(values: Float[np.ndarray, "E 4 ..."]) -> Floats:
+    """Of each context, the values of that with the same pushes and the other cue."""
+    return values[:, np.arange(NUM_CONTEXTS) ^ 1]
+
+
+def _hits(part: Part, scenes: Arrays, answers: Arrays) -> Float[np.ndarray, "E 2"]:
+    """Of each cue, whether every impossible outcome is more surprising, when pushed on and when held back.
+
+    A tie is a miss: one answer for both times may lie between them.
+    """
+    outcome = _outcomes(scenes, part)
+    other = (outcome[:, :, None] != outcome[:, None]).any(-1)
+    total = np.round(answers[f"{part.name}.surprise"].astype(float).sum(-1), DECIMALS)
+    possible = np.diagonal(total, axis1=1, axis2=2)
+    impossible = np.where(other, total, np.inf).min(2)
+    return np.asarray((possible < impossible).reshape(-1, 2, 2).all(1).astype(float))
+
+
+def _cells(part: Part, scenes: Arrays, answers: Arrays) -> tuple[Cell, Cell]:
+    hits = _hits(part, scenes, answers)
+    both = hits.prod(1)
+    return (
+        cell(f"{part.name}, pairs", accuracy(hits.mean(1)), len(hits), raw=rounded(accuracy=hits.mean())),
+        cell(f"{part.name}, both right", accuracy(both, FOUR), len(hits), raw=rounded(accuracy=both.mean())),
+    )
+
+
+def _in_turn(answers: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
+    """The first scene as the first of `answers` has it, the second as the second, and so on."""
+    found: dict[str, NDArray[np.generic]] = {}
+    for name, first in answers[0].items():
+        turn = np.arange(len(first)) % len(answers)
+        found[name] = np.stack([one[name] for one in answers])[turn, np.arange(len(first))]
+    return found
+
+
+def _first_sights(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
+    """Worlds that remember what was seen first and follow nothing since: what the logs hold where it was such."""
+    kinds: dict[str, tuple[Terms, When]] = {
+        "association": ("linear", "any"),
+        "products, one answer": ("products", "any"),
+        "products, one late answer": ("products", "late"),
+        "kernels, one late answer": ("kernel", "late"),
+        "kernels, each frame": ("kernel", "each"),
+    }
+    return {
+        name: as_world(
+            FirstSight.fit(
+                episodes, schema, inputs=FIRST, predicts=SIGNALS, terms=terms, when=when, late=PARTS[0].length
+            )
+        )
+        for name, (terms, when) in kinds.items()
+    }
+
+
+def _smoothness(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
+    """How far each clip departs from going on as it did, with whatever context: squared second differences."""
+    answers: dict[str, NDArray[np.generic]] = {}
+    for part in PARTS:
+        past, outcome = scenes[f"{part.name}.truth.past"].astype(float), _outcomes(scenes, part)
+        num = NUM_CONTEXTS
+        clips = np.concatenate([np.repeat(past[:, :, None], num, 2), np.repeat(outcome[:, None], num, 1)], -1)
+        answers[f"{part.name}.surprise"] = np.diff(clips, n=2, axis=-1)[..., -HORIZON:] ** 2
+    return answers
+
+
+def _usual(scenes: Arrays, episodes: Sequence[Episode]) -> dict[str, NDArray[np.generic]]:
+    """How far each outcome is from what the logs hold, squared, in deviations."""
+    answers: dict[str, NDArray[np.generic]] = {}
+    for part in PARTS:
+        logged = np.concatenate([part.asked(episode.observations) for episode in episodes])
+        apart = (_outcomes(scenes, part) - logged.mean()) ** 2 / logged.var()
+        answers[f"{part.name}.surprise"] = np.repeat(apart[:, None], NUM_CONTEXTS, 1)
+    return answers
+
+
+def _surprise_panel(part: Part, answers: Arrays, copy: Arrays) -> Panel:
+    """The mean surprise of possible and impossible outcomes at each frame."""
+    frames = tuple(float(frame) for frame in range(1, HORIZON + 1))
+
+    def line(name: str, found: Arrays, outcome: int) -> Line:
+        """Of the outcome whose context differs in these bits of its number: 1 for the cue, 2 for the pushes."""
+        surprise = found[f"{part.name}.surprise"].astype(float)
+        contexts = np.arange(NUM_CONTEXTS)
+        return Line(name=name, x=frames, y=tuple(map(float, surprise[:, contexts, contexts ^ outcome].mean((0, 1)))))
+
+    return Panel(
+        title=f"{part.name}: {part.contexts[0]} or {part.contexts[1]}",
+        x_label="frame after the history",
+        y_label="surprise [1]",
+        lines=(
+            line("this world", answers, 1),
+            line("this world, possible", answers, 0),
+            line("this world, wrong time", answers, 2),
+            line("copy, impossible", copy, 1),
+            line("copy, possible", copy, 0),
+        ),
+    )
+
+
+def _outcome_panel(part: Part, scenes: Arrays, answers: Arrays, copy: Arrays) -> Panel:
+    """All contexts of the first scene."""
+    frames = tuple(float(frame) for frame in range(1, HORIZON + 1))
+
+    def lines(name: str, rows: Floats) -> tuple[Line, ...]:
+        return tuple(Line(name=name, x=frames, y=tuple(map(float, row))) for row in rows)
+
+    return Panel(
+        title=f"{part.name}, one scene",
+        x_label="frame after the history",
+        y_label=f"{part.signal} [1]",
+        lines=(
+            *lines("truth", _outcomes(scenes, part)[0]),
+            *lines("this world", answers[f"{part.name}.predicted"].astype(float)[0]),
+            *lines("copy", copy[f"{part.name}.predicted"].astype(float)[0]),
+        ),
+    )

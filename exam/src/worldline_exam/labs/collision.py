@@ -1,0 +1,237 @@
+"""Collision: two rubber balls of equal mass on a track run into each other, while the left one is pushed a little.
+
+    overlap            = max(0, 2 * radius - (right - left))
+    left acceleration  = push - stiffness / 2 * overlap
+    right acceleration =        stiffness / 2 * overlap
+
+Position in m, velocity in m/s, push in m/s2, stiffness in 1/s2 (per mass). Rubber is a spring, so that a contact takes
+the same time `contact_s = pi / sqrt(stiffness)` at every speed, many steps of 0.05 s, and what closes at speed v gets
+`v * contact_s / pi` deep. Momentum and energy are kept: without a push the balls part with exchanged velocities.
+
+The equations are solved in `SUBSTEPS` small steps. Nothing is hidden, and nothing is drawn but the start. The state is
+kept in float32, as it is shown, so that who is shown it knows all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Draws, Locates
+from worldline.labs.drawing import BLUE, CAMERA, GREY, RED, Picture
+from worldline.labs.base import Lab, Policy, read_options
+from worldline_exam.labs.parabola import FAST, SLOW, Band, SteadyExplorer
+from worldline.labs.spaces import boxes
+
+Floats = NDArray[np.floating]
+Meetings = tuple[tuple[Band, Band], ...]
+"""Each a band of speeds of the left ball and one of the right ball, m/s, that go together."""
+
+STEP_S: Final = 0.05
+MAX_PUSH: Final = 0.3
+"""m/s2, either way; what is beyond is cut. Too little to carry a ball from one band of speeds into another."""
+USUAL: Final[Meetings] = ((SLOW, SLOW), (SLOW, FAST), (FAST, FAST))
+"""What runs into each other unless told otherwise: a fast left ball never meets a slow one."""
+MEETING_PLACE: Final[Band] = (-6.0, 6.0)
+MEETING_TIME: Final[Band] = (0.05, 1.0)
+"""After the start, s."""
+SUBSTEPS: Final = 10
+"""Of each step."""
+FIELD: Final = 12.0
+"""Half the edge of the picture, m."""
+
+_NAMES: Final = ("left_position", "left_velocity", "right_position", "right_velocity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollisionSettings:
+    """The arguments of `Collision`."""
+
+    meetings: Meetings
+    radius: float
+    contact_s: float
+    pictures: bool
+
+
+class Collision(Lab, Configured, Locates, Draws):
+    """The lab. Observations: `left_position` [m], `left_velocity` [m/s], the same of `right`. Action: `push` [m/s2].
+
+    Args:
+        meetings: bands of the two speeds that go together, each as likely as the others.
+        radius: of both balls, m; above half of the depth that the fastest meeting reaches.
+        contact_s: how long balls touch, s, above 0.
+        pictures: whether to draw `camera`.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        meetings: Meetings = USUAL,
+        *,
+        radius: float = 1.0,
+        contact_s: float = 0.4,
+        pictures: bool = False,
+    ) -> None:
+        bands = [band for meeting in meetings for band in meeting]
+        rising = all(0 < low <= high < np.inf for low, high in bands)
+        if not (bands and rising and 0 < radius < np.inf and 0 < contact_s < np.inf):
+            raise InputError(
+                f"meetings {meetings} must be bands of rising numbers above 0, radius {radius} and contact_s "
+                f"{contact_s} above 0, all finite."
+            )
+        deepest = contact_s / np.pi * max(left[1] + right[1] for left, right in meetings)
+        if not 2 * radius > deepest:
+            raise InputError(
+                f"radius {radius} must be above {deepest / 2:g}, half of how deep the fastest meeting goes: the balls "
+                "would pass through each other. Make it larger, or the contact shorter."
+            )
+        self.meetings, self.radius, self.contact_s, self.pictures = meetings, radius, contact_s, pictures
+        self._stiffness = float((np.pi / contact_s) ** 2)
+        self.observation_space = boxes(self.schema, Role.OBSERVATION)
+        self.action_space = boxes(self.schema, Role.ACTION)
+        self._state: dict[str, NDArray[np.generic]] = {}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All arguments; see `Configured`."""
+        meetings = [[list(band) for band in meeting] for meeting in self.meetings]
+        return {
+            "meetings": meetings,
+            "radius": self.radius,
+            "contact_s": self.contact_s,
+            "pictures": self.pictures,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Collision:
+        """See `Configured`."""
+        found = from_json(CollisionSettings, json.dumps(settings), where="collision")
+        return cls(found.meetings, radius=found.radius, contact_s=found.contact_s, pictures=found.pictures)
+
+    @property
+    def schema(self) -> Schema:
+        """Five signals; `camera` only where it is drawn."""
+        vectors = [
+            Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,),
+                   unit="m" if name.endswith("position") else "m/s", entity=f"{name.partition('_')[0]} ball")
+            for name in _NAMES
+        ]  # fmt: skip
+        push = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s2",
+                      low=(-MAX_PUSH,), high=(MAX_PUSH,), entity="left ball")  # fmt: skip
+        return Schema(signals=(*((CAMERA,) if self.pictures else ()), *vectors, push), step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the start, the only draw.
+            options: the four observation signals [1], each in the place of what was drawn.
+
+        Raises:
+            InputError: the left ball is not left of the right one.
+        """
+        super().reset(seed=seed)
+        draw = self.np_random.uniform
+        left, right = (draw(*band) for band in self.meetings[self.np_random.integers(len(self.meetings))])
+        place, time = np.array([draw(*MEETING_PLACE)]), np.array([draw(*MEETING_TIME)])
+        drawn = self.approach(np.array([left]), np.array([right]), place, time)
+        given = read_options(options, dict.fromkeys(_NAMES, (1,)))
+        self._state = {name: np.array(given.get(name, drawn[name][0]), np.float32) for name in _NAMES}
+        left_at, right_at = (float(self._state[name][0]) for name in ("left_position", "right_position"))
+        if not left_at < right_at:
+            raise InputError(f"left_position {left_at:g} is not below right_position {right_at:g}. Give both in order.")
+        return self._begin(self._observe()), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One push; no reward, no end."""
+        push = self._checked(action)["push"].reshape(1, 1, 1)
+        start = {name: value[None] for name, value in self._state.items()}
+        self._state = {name: value[0, 0] for name, value in self.simulate(start, {"push": push}).items()}
+        return self._observe(), 0.0, False, False, {}
+
+    def locate(self, observation: Arrays) -> Mapping[str, Any]:
+        """The balls where they are seen; see `Locates`."""
+        return {name: observation[name] for name in _NAMES}
+
+    def explorer(self) -> Policy:
+        """A steady push, changed now and then."""
+        return SteadyExplorer("push", MAX_PUSH)
+
+    def approach(self, left: Floats, right: Floats, place: Floats, time: Floats) -> dict[str, NDArray[np.float32]]:
+        """Starts [M, 1] from which balls at these speeds touch at a place after a time, if they are not pushed.
+
+        Args:
+            left: [M] speed of the left ball to the right, m/s.
+            right: [M] speed of the right ball to the left, m/s.
+            place: [M] where they touch, m.
+            time: [M] when, s.
+        """
+        made = (place - self.radius - left * time, left, place + self.radius + right * time, -right)
+        return {name: value[:, None].astype(np.float32) for name, value in zip(_NAMES, made, strict=True)}
+
+    def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
+        """The true consequence of many action sequences at once, leaving this environment as it is.
+
+        Args:
+            start: observation signals [M, *shape].
+            actions: action signals [M, T, *shape].
+
+        Returns:
+            Vector observation signals [M, T, *shape].
+        """
+        state = [start[name].astype(float) for name in _NAMES]
+        pushes = np.clip(actions["push"].astype(float), -MAX_PUSH, MAX_PUSH)
+        path = []
+        for step in range(pushes.shape[1]):
+            state = [value.astype(np.float32).astype(float) for value in self._move(state, pushes[:, step])]
+            path.append(state)
+        return {
+            name: np.stack([state[number] for state in path], 1).astype(np.float32)
+            for number, name in enumerate(_NAMES)
+        }
+
+    def picture(self, left: float, right: float) -> NDArray[np.uint8]:
+        """The track with the balls at these places, m."""
+        drawn = Picture(-FIELD, FIELD)
+        drawn.line(-FIELD, -self.radius - 0.3, FIELD, -self.radius - 0.3, 0.6, GREY)
+        drawn.disc(left, 0.0, self.radius, RED)
+        drawn.disc(right, 0.0, self.radius, BLUE)
+        return drawn.pixels()
+
+    def _move(self, state: list[Floats], push: Floats) -> list[Floats]:
+        """The four signals after one step."""
+        left, left_speed, right, right_speed = state
+        short = STEP_S / SUBSTEPS
+        for _ in range(SUBSTEPS):
+            # Half a step of motion, the pushes there, and the other half: second order, and bounded in energy.
+            left, right = left + short / 2 * left_speed, right + short / 2 * right_speed
+            change = short * self._stiffness / 2 * np.maximum(2 * self.radius - (right - left), 0.0)
+            left_speed, right_speed = left_speed + short * push - change, right_speed + change
+            left, right = left + short / 2 * left_speed, right + short / 2 * right_speed
+        return [left, left_speed, right, right_speed]
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The camera's picture; see `Draws`."""
+        if not shown.keys() >= {"left_position", "right_position"}:
+            return None
+        return self.picture(*(float(shown[name][0]) for name in ("left_position", "right_position")))
+
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(*(float(self._state[name][0]) for name in ("left_position", "right_position")))
+
+    def _observe(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {name: value.copy() for name, value in self._state.items()}
+        return {"camera": self._look(), **seen} if self.pictures else seen

@@ -1,0 +1,243 @@
+"""Delayed actuator: five tanks, each heated by a valve of its own whose effect comes late.
+
+    excess' = FADE * excess + GAIN * valve[t - lag]        temperature = AMBIENT + excess
+
+Temperatures in degC, a valve from 0 (shut) to 1 (open), one step a minute. What a valve did `lag` steps ago is in the
+pipe until then: nothing that can be observed tells it, so a world has to remember what was done. The tanks do not touch
+each other. There is no noise.
+
+Hidden: the lags, which are settings of the lab, and what is on its way when an episode starts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Draws
+from worldline.labs.drawing import CAMERA, GREY, INK, PAPER, RED, YELLOW, Picture
+from worldline.labs.base import Lab, Policy, read_options
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 60.0
+AMBIENT: Final = 20.0
+"""degC."""
+GAIN: Final = 6.0
+"""degC that a valve adds in a step in which it is open."""
+LAGS: Final = (0, 2, 5, 10, 20)
+NAMES: Final = ("a", "b", "c", "d", "e")
+"""Of the tanks; they tell nothing of the lags."""
+HOTTEST: Final = 45.0
+"""degC at the top of a drawn thermometer."""
+OPENS: Final = 0.06
+"""Chance a step that the explorer opens a valve that is shut."""
+SHUTS: Final = 0.5
+"""Chance a step that it shuts one that is open."""
+SETTLED: Final = 40
+"""Steps before the first observation, in which valves were used as the explorer uses them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelayedActuatorSettings:
+    """The arguments of `DelayedActuator`."""
+
+    lags: tuple[int, ...]
+    fade: float
+    pictures: bool
+
+
+class DelayedActuator(Lab, Configured, Draws):
+    """The lab. Observations: `temperatures` [degC], and with pictures `camera`. Action: `valves` [1].
+
+    Args:
+        lags: of the five tanks, steps from 0 to `SETTLED`.
+        fade: share of the excess over the ambient temperature that is left after a step, 0 to below 1.
+        pictures: whether to draw the camera.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(self, lags: tuple[int, ...] = LAGS, *, fade: float = 0.75, pictures: bool = False) -> None:
+        whole = all(lag in range(SETTLED + 1) for lag in lags)
+        if not (len(lags) == len(NAMES) and whole and 0 <= fade < 1):
+            raise InputError(
+                f"lags {lags} must be {len(NAMES)} whole numbers from 0 to {SETTLED}, and fade {fade} in [0, 1)."
+            )
+        self.lags, self.fade, self.pictures = tuple(int(lag) for lag in lags), fade, pictures
+        box = gymnasium.spaces.Box
+        spaces: dict[str, gymnasium.Space[Any]] = {"temperatures": box(-np.inf, np.inf, (len(NAMES),), np.float32)}
+        if pictures:
+            spaces["camera"] = box(0, 255, CAMERA.shape, np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Dict({"valves": box(0, 1, (len(NAMES),), np.float32)})
+        self._excess: Floats = np.zeros(len(NAMES))
+        self._pipe: Floats = np.zeros((max(self.lags), len(NAMES)))
+        self._valves: Floats = np.zeros(len(NAMES))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All of them; see `Configured`."""
+        return {"lags": list(self.lags), "fade": self.fade, "pictures": self.pictures}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> DelayedActuator:
+        """See `Configured`."""
+        found = from_json(DelayedActuatorSettings, json.dumps(settings), where="delayed-actuator")
+        return cls(found.lags, fade=found.fade, pictures=found.pictures)
+
+    @property
+    def schema(self) -> Schema:
+        """Temperatures and valves; `camera` where it is drawn."""
+        size, zeros, ones = (len(NAMES),), (0.0,) * len(NAMES), (1.0,) * len(NAMES)
+        signals = (
+            Signal(name="temperatures", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=size, unit="degC",
+                   components=NAMES, entity="tanks"),
+            Signal(name="valves", role=Role.ACTION, kind=Kind.VECTOR, shape=size, unit="1",
+                   low=zeros, high=ones, components=NAMES, entity="tanks"),
+        )  # fmt: skip
+        return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of what was done before it.
+            options: `before` [n, 5], what the valves did until now, the latest last, takes the place of what was
+                drawn; all was at ambient temperature and the pipes empty before that.
+        """
+        super().reset(seed=seed)
+        given = read_options(options, {"before": (None, len(NAMES))})
+        before = use_valves(self.np_random, SETTLED)
+        self._excess = np.zeros(len(NAMES))
+        self._pipe = np.zeros((max(self.lags), len(NAMES)))
+        self._valves = np.zeros(len(NAMES))
+        for valves in given.get("before", before):
+            self._set(valves)
+        return self._begin(self._observe()), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One minute; no reward, no end."""
+        self._set(self._checked(action)["valves"])
+        return self._observe(), 0.0, False, False, {}
+
+    def move(self, excess: Floats, pipe: Floats, valves: Floats) -> tuple[Floats, Floats]:
+        """Excess temperatures, and what is in the pipes, after one step.
+
+        Args:
+            excess: [..., 5] degC.
+            pipe: [..., longest lag, 5], what was done in the steps before, the latest last.
+            valves: [..., 5].
+        """
+        line = np.concatenate([pipe, np.clip(valves, 0, 1)[..., None, :]], -2)
+        arrives = np.stack([line[..., -1 - lag, tank] for tank, lag in enumerate(self.lags)], -1)
+        return self.fade * excess + GAIN * arrives, line[..., 1:, :]
+
+    def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
+        """The true consequence of many action sequences at once, leaving this environment as it is.
+
+        Args:
+            start: `temperatures` [M, 5] degC, and `before` [M, n, 5], what the valves did until then, the latest last,
+                n at least the longest lag.
+            actions: `valves` [M, T, 5].
+
+        Returns:
+            `temperatures` [M, T, 5], in float64.
+        """
+        excess: Floats = start["temperatures"].astype(float) - AMBIENT
+        before: Floats = start["before"].astype(float)
+        pipe, path = before[:, before.shape[1] - max(self.lags) :], list[Floats]()
+        for valves in np.moveaxis(actions["valves"].astype(float), 1, 0):
+            excess, pipe = self.move(excess, pipe, valves)
+            path.append(excess + AMBIENT)
+        return {"temperatures": np.stack(path, 1)}
+
+    def explorer(self) -> Policy:
+        """Opens each valve now and then."""
+        return Explorer()
+
+    def draw(self, temperatures: Floats, valves: Floats) -> UInt8[np.ndarray, "64 64 3"]:
+        """Five thermometers, each with the valve below it that was last set: dark where shut, yellow where open.
+
+        Args:
+            temperatures: [5] degC.
+            valves: [5], 0 to 1.
+        """
+        picture = Picture(0.0, 1.0)
+        for tank in range(len(NAMES)):
+            place = (tank + 0.5) / len(NAMES)
+            picture.box(place, 0.58, 0.07, 0.38, INK)
+            picture.box(place, 0.58, 0.05, 0.36, PAPER)
+            height = 0.36 * float(np.clip((temperatures[tank] - AMBIENT) / (HOTTEST - AMBIENT), 0.01, 1))
+            picture.box(place, 0.22 + height, 0.05, height, RED)
+            picture.disc(place, 0.1, 0.065, GREY)
+            opened = tuple(round(dark + valves[tank] * (light - dark)) for dark, light in zip(INK, YELLOW, strict=True))
+            picture.disc(place, 0.1, 0.05, (opened[0], opened[1], opened[2]))
+        return picture.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The camera's picture, of which the valves are part; see `Draws`."""
+        if not shown.keys() >= {"temperatures", "valves"}:
+            return None
+        return self.draw(shown["temperatures"].astype(float), shown["valves"].astype(float))
+
+    def _set(self, valves: Floats) -> None:
+        self._excess, self._pipe = self.move(self._excess, self._pipe, valves)
+        self._valves = np.clip(valves, 0, 1)
+
+    def _look(self) -> NDArray[np.uint8]:
+        return self.draw(self._excess + AMBIENT, self._valves)
+
+    def _observe(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {"temperatures": (self._excess + AMBIENT).astype(np.float32)}
+        if self.pictures:
+            shown["camera"] = self._look()
+        return shown
+
+
+class Explorer(Policy):
+    """Opens each valve by itself, for two steps on average, as far as it likes."""
+
+    def __init__(self) -> None:
+        self._valves: Floats = np.zeros(len(NAMES))
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """All are shut."""
+        del generator
+        self._valves = np.zeros(len(NAMES))
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """The valves, from 0 to 1, whatever the temperatures are."""
+        del observation
+        self._valves = _turned(self._valves, generator)
+        return {"valves": self._valves.astype(np.float32)}
+
+
+def use_valves(generator: np.random.Generator, num_steps: int, lead: tuple[int, ...] = ()) -> Floats:
+    """What the explorer does in some steps [*lead, num_steps, 5], all valves shut before."""
+    valves: Floats = np.zeros((*lead, len(NAMES)))
+    path = list[Floats]()
+    for _ in range(num_steps):
+        valves = _turned(valves, generator)
+        path.append(valves)
+    return np.stack(path, -2)
+
+
+def _turned(valves: Floats, generator: np.random.Generator) -> Floats:
+    chance, wanted = generator.random(valves.shape), generator.uniform(0.3, 1.0, valves.shape)
+    opened = np.where(chance < OPENS, wanted, 0.0)
+    return np.where(valves > 0, np.where(chance < SHUTS, 0.0, valves), opened)

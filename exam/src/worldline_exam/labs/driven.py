@@ -1,0 +1,261 @@
+"""What the labs share whose energy is asked for: pushed bodies in a medium that slows them, seen as a whole.
+
+    mass * acceleration = push + forces of the lab - mass * damping * velocity
+
+The damping, 1/s, is one of three for a whole episode, and is shown: nothing is hidden, and nothing is noise. A push
+stays the same during a step of 0.1 s. The state is kept as exactly as it is shown (float32), so that whoever goes on
+from an observation finds what the lab does.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Draws, Locates
+from worldline.labs.drawing import CAMERA, PAPER, Colour
+from worldline.labs.base import Lab, Policy, read_options
+from worldline.labs.spaces import boxes
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 0.1
+DAMPINGS: Final = (0.0, 0.2, 0.8)
+"""1/s, as likely as each other."""
+DAMPING: Final = Signal(
+    name="damping", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="1/s", entity="medium"
+)
+HOLDS: Final = 0.8
+"""Chance that the explorer's push stays what it was."""
+THICK: Final[Colour] = (150, 186, 214)
+"""Paper of a picture at the largest damping."""
+
+_OUTER: Final = 1 / (2 - 2 ** (1 / 3))
+_STAGES: Final = (_OUTER, 1 - 2 * _OUTER, _OUTER)
+
+
+class Driven(Lab, Configured, Locates, Draws):
+    """A lab whose vector observations are its whole state; beside them it shows `damping` and, if asked, `camera`.
+
+    Args:
+        moving: the vector observations but `damping`, in the order in which a state [..., D] holds them.
+        pushes: the action signals, in the order in which a force [..., A] holds them; what is beyond is cut.
+        pictures: whether to draw.
+    """
+
+    def __init__(self, moving: tuple[Signal, ...], pushes: tuple[Signal, ...], *, pictures: bool) -> None:
+        self.moving, self.pushes, self.pictures = moving, pushes, pictures
+        self.observation_space = boxes(self.schema, Role.OBSERVATION)
+        self.action_space = boxes(self.schema, Role.ACTION)
+        self._state: Floats = np.zeros((1, sum(one.size for one in moving)))
+        self._damping: Floats = np.zeros(1)
+
+    @abstractmethod
+    def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
+        """States that episodes start from."""
+
+    @abstractmethod
+    def advance(
+        self, state: Float[np.ndarray, "M D"], force: Float[np.ndarray, "M A"], damping: Float[np.ndarray, "M"]
+    ) -> Float[np.ndarray, "M D"]:
+        """The states after one step, in float64, unrounded."""
+
+    @abstractmethod
+    def energy(self, observations: Arrays) -> Floats:
+        """Kinetic and potential energy [...] in J, of observation signals [..., *shape], in float64."""
+
+    @abstractmethod
+    def places(self, observations: Arrays) -> Floats:
+        """Where the bodies are [..., bodies, 2] in m, of observation signals [..., *shape]."""
+
+    @abstractmethod
+    def paint(self, state: Float[np.ndarray, "D"], paper: Colour) -> UInt8[np.ndarray, "64 64 3"]:
+        """The picture of a state."""
+
+    @property
+    def schema(self) -> Schema:
+        """What moves, the damping, the pushes; `camera` only where it is drawn."""
+        shown = (*self.moving, DAMPING, *self.pushes)
+        return Schema(signals=(CAMERA, *shown) if self.pictures else shown, step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the start and the damping.
+            options: vector observations [*shape] by name take the place of what was drawn.
+
+        Raises:
+            InputError: the damping is below 0.
+        """
+        super().reset(seed=seed)
+        damping = self.np_random.choice(DAMPINGS)
+        drawn = self.split(self.draw_states(self.np_random, 1))
+        shapes = {one.name: one.shape for one in (*self.moving, DAMPING)}
+        given = {name: value[None] for name, value in read_options(options, shapes).items()}
+        self._damping = np.asarray(given.get("damping", np.array([[damping]]))[:, 0], np.float32).astype(float)
+        if self._damping[0] < 0:
+            raise InputError(f"damping is {self._damping[0]}. Give at least 0 1/s.")
+        self._state = _kept(self.join({**drawn, **{name: v for name, v in given.items() if name in drawn}}))
+        return self._begin(self._observe()), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One push; no reward, no end."""
+        force = self._force({name: value[None] for name, value in self._checked(action).items()})
+        self._state = _kept(self.advance(self._state, force, self._damping))
+        return self._observe(), 0.0, False, False, {}
+
+    def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
+        """The true consequence of many action sequences at once, leaving this environment as it is.
+
+        Args:
+            start: vector observations [M, *shape].
+            actions: action signals [M, T, *shape].
+
+        Returns:
+            Vector observations [M, T, *shape]; no pictures.
+        """
+        state, damping = _kept(self.join(start)), start["damping"][:, 0].astype(float)
+        forces, path = self._force(actions), []
+        for step in range(forces.shape[1]):
+            state = _kept(self.advance(state, forces[:, step], damping))
+            path.append(state)
+        shown = self.split(np.stack(path, 1))
+        held = np.broadcast_to(damping[:, None, None], (len(damping), len(path), 1))
+        return {name: value.astype(np.float32) for name, value in {**shown, "damping": held}.items()}
+
+    def explorer(self) -> Policy:
+        """Random pushes, each held for five steps on average."""
+        return Explorer(self.pushes)
+
+    def locate(self, observation: Arrays) -> Mapping[str, Any]:
+        """The state and the damping that are seen; see `Locates`."""
+        return {signal.name: observation[signal.name] for signal in (*self.moving, DAMPING)}
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The camera's picture; see `Draws`. The thicker the medium, the bluer."""
+        if not shown.keys() >= {one.name for one in (*self.moving, DAMPING)}:
+            return None
+        return self._painted(self.join(shown), float(shown["damping"][0]))
+
+    def split(self, state: Float[np.ndarray, "*M D"]) -> dict[str, Floats]:
+        """A state as vector observations, without the damping."""
+        ends = np.cumsum([one.size for one in self.moving])[:-1]
+        return {one.name: part for one, part in zip(self.moving, np.split(state, ends, -1), strict=True)}
+
+    def join(self, observations: Arrays) -> Float[np.ndarray, "*M D"]:
+        """The state that vector observations [*M, *shape] show."""
+        return np.concatenate([observations[one.name].astype(float) for one in self.moving], -1)
+
+    def _force(self, actions: Arrays) -> Floats:
+        parts = [np.clip(np.asarray(actions[one.name], float), *bounds(one)) for one in self.pushes]
+        return np.concatenate(parts, -1)
+
+    def _look(self) -> NDArray[np.uint8]:
+        return self._painted(self._state[0], float(self._damping[0]))
+
+    def _painted(self, state: Floats, damping: float) -> NDArray[np.uint8]:
+        share = damping / DAMPINGS[-1]
+        paper = tuple(round(a + share * (b - a)) for a, b in zip(PAPER, THICK, strict=True))
+        return self.paint(state, (paper[0], paper[1], paper[2]))
+
+    def _observe(self) -> dict[str, Any]:
+        seen = {name: value[0].astype(np.float32) for name, value in self.split(self._state).items()}
+        seen["damping"] = self._damping.astype(np.float32)
+        return {**seen, "camera": self._look()} if self.pictures else seen
+
+
+class Explorer(Policy):
+    """Pushes of any strength, each held for five steps on average.
+
+    Args:
+        pushes: the action signals, bounded.
+    """
+
+    def __init__(self, pushes: tuple[Signal, ...]) -> None:
+        self._pushes = pushes
+        self._push: dict[str, Floats] = {}
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Draws the first pushes."""
+        self._push = self._draw(generator)
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A push, wherever the bodies are."""
+        del observation
+        if generator.random() > HOLDS:
+            self._push = self._draw(generator)
+        return {name: value.astype(np.float32) for name, value in self._push.items()}
+
+    def _draw(self, generator: np.random.Generator) -> dict[str, Floats]:
+        return {one.name: generator.uniform(*bounds(one)) for one in self._pushes}
+
+
+def body_signals(name: str) -> tuple[Signal, Signal]:
+    """Position and velocity of a body in the plane."""
+    seen, axes = Role.OBSERVATION, ("x", "y")
+    return (
+        Signal(name=f"{name}_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m", components=axes,
+               entity=name),
+        Signal(name=f"{name}_velocity", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m/s", components=axes,
+               entity=name),
+    )  # fmt: skip
+
+
+def push_signal(name: str, most: float) -> Signal:
+    """A push on a body in the plane, of at most `most` N along each axis."""
+    return Signal(name=f"{name}_push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N", low=(-most, -most),
+                  high=(most, most), components=("x", "y"), entity=name)  # fmt: skip
+
+
+def bounds(push: Signal) -> tuple[Floats, Floats]:
+    """The least and the largest push [*shape]; without end where the signal has none."""
+    endless = np.full(push.shape, np.inf)
+    return (
+        -endless if push.low is None else np.array(push.low),
+        endless if push.high is None else np.array(push.high),
+    )
+
+
+def leap(
+    position: Floats,
+    velocity: Floats,
+    acceleration: Callable[[Floats], Floats],
+    damping: Floats,
+    num_leaps: int,
+) -> tuple[Floats, Floats]:
+    """Position and velocity after one step: symplectic where nothing is damped, of fourth order everywhere.
+
+    Args:
+        position: [M, ...].
+        velocity: likewise.
+        acceleration: of all but the damping, at positions.
+        damping: [M, 1], 1/s.
+        num_leaps: that the step is cut into.
+
+    Source: Yoshida (1990), "Construction of higher order symplectic integrators", of symmetric steps in which the
+    damping acts first and last.
+    """
+    durations = [stage * STEP_S / num_leaps for stage in _STAGES]
+    fades = [np.exp(-damping * duration / 2) for duration in durations]
+    pull = acceleration(position)
+    for duration, fade in list(zip(durations, fades, strict=True)) * num_leaps:
+        velocity = fade * velocity + duration / 2 * pull
+        position = position + duration * velocity
+        pull = acceleration(position)
+        velocity = fade * (velocity + duration / 2 * pull)
+    return position, velocity
+
+
+def _kept(state: Floats) -> Floats:
+    return state.astype(np.float32).astype(float)

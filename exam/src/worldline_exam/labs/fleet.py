@@ -1,0 +1,320 @@
+"""Fleet: moored boats, each driven by its motor and by a wind of its own that nobody logged.
+
+    drift' = MOTOR * motor + WIND * wind + noise
+
+drift in m, how far from its buoy a boat lies at the end of a step of 1 s; motor in m/s. Nothing else is carried from
+one step to the next. Whoever logged felt the wind and leaned on it: with confounding k the explorer's motor is
+`k * wind + sqrt(1 - k**2) * e`, with a standard Gaussian e at each step, cut at the motor's bounds. Who then regresses
+drift on motor finds MOTOR + WIND * k where the truth is MOTOR.
+
+There are three kinds of boats, with k in hundredths in their names, and a steady one with k = 0:
+
+* steady: one wind for the whole episode, so that past drifts tell it;
+* drilled: a new wind at each step, which nothing tells; but in one step of ten, while the flag `drill` is up, the
+  motors of all drilled boats are drawn at random between their bounds;
+* gusty: a new wind at each step, and no drill: logs alone do not tell what its motor does.
+
+Hidden: the winds, standard Gaussian draws, and the noise. Neither depends on what is done. As in the lab `wind`, the
+observation *space* holds the winds, since the explorer has to feel them; the *schema* does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from gymnasium.utils.seeding import np_random
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Draws
+from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, RED, YELLOW, Picture
+from worldline.labs.base import NoisyLab, Policy, read_options
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 1.0
+MAX_MOTOR: Final = 4.0
+"""m/s, either way; what is beyond is cut."""
+DRILL_SHARE: Final = 0.1
+"""Of all steps, in which the motors of drilled boats are drawn at random."""
+FAR: Final = 8.0
+"""Half the width of the picture, m."""
+
+
+class Weather(StrEnum):
+    """What kind of boat it is; see the module."""
+
+    STEADY = "steady"
+    DRILLED = "drilled"
+    GUSTY = "gusty"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boat:
+    """One boat.
+
+    Args:
+        weather: its kind.
+        confounding: how much the explorer leans on its wind, from 0 to 1.
+    """
+
+    weather: Weather
+    confounding: float
+
+    @property
+    def name(self) -> str:
+        """Such as "steady_90"."""
+        return f"{self.weather.value}_{round(100 * self.confounding):02d}"
+
+    @property
+    def drift(self) -> str:
+        """The signal of where it lies."""
+        return f"{self.name}_drift"
+
+    @property
+    def motor(self) -> str:
+        """The action signal."""
+        return f"{self.name}_motor"
+
+
+BOATS: Final = (
+    Boat(weather=Weather.STEADY, confounding=0.0),
+    *(Boat(weather=weather, confounding=k) for weather in Weather for k in (0.6, 0.9)),
+)
+STEADY: Final = np.array([boat.weather is Weather.STEADY for boat in BOATS])
+DRILLED: Final = np.array([boat.weather is Weather.DRILLED for boat in BOATS])
+CONFOUNDING: Final = np.array([boat.confounding for boat in BOATS])
+_COLOURS: Final = {Weather.STEADY: BLUE, Weather.DRILLED: GREEN, Weather.GUSTY: RED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetSettings:
+    """The arguments of `Fleet`."""
+
+    motor_effect: float
+    wind_effect: float
+    noise: float
+    pictures: bool
+
+
+class Fleet(NoisyLab, Configured, Draws):
+    """The lab. Observations: a drift [m] for each of `BOATS`, and `drill`. Actions: a motor [m/s] for each.
+
+    Args:
+        motor_effect: drift by the motor, m for each m/s.
+        wind_effect: drift by a wind of 1, m.
+        noise: deviation, m, at least 0.
+        pictures: whether `camera` is shown too: a lane for each boat, with its buoy in the middle, and a pennant over
+            the drilled ones where `drill` is up.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        motor_effect: float = 1.0,
+        wind_effect: float = -1.5,
+        noise: float = 0.5,
+        pictures: bool = False,
+    ) -> None:
+        if not (np.isfinite([motor_effect, wind_effect]).all() and 0 <= noise < np.inf):
+            raise InputError(
+                f"motor_effect {motor_effect} and wind_effect {wind_effect} must be finite, noise {noise} too and at "
+                "least 0."
+            )
+        self.motor_effect, self.wind_effect, self.noise = motor_effect, wind_effect, noise
+        self.pictures = pictures
+        box, anywhere = gymnasium.spaces.Box, (-np.inf, np.inf)
+        spaces: dict[str, gymnasium.Space[Any]] = {boat.drift: box(*anywhere, (1,), np.float32) for boat in BOATS}
+        spaces |= {"drill": box(0, 1, (1,), np.float32), "winds": box(*anywhere, (len(BOATS),), np.float64)}
+        if pictures:
+            spaces[CAMERA.name] = box(0, 255, CAMERA.shape, np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Dict(
+            {boat.motor: box(-MAX_MOTOR, MAX_MOTOR, (1,), np.float32) for boat in BOATS}
+        )
+        self._winds: Floats = np.zeros(len(BOATS))
+        self._drifts: Floats = np.zeros(len(BOATS))
+        self._drill = False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The arguments; see `Configured`."""
+        return {
+            "motor_effect": self.motor_effect,
+            "wind_effect": self.wind_effect,
+            "noise": self.noise,
+            "pictures": self.pictures,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Fleet:
+        """See `Configured`."""
+        found = from_json(FleetSettings, json.dumps(settings), where="fleet")
+        return cls(
+            motor_effect=found.motor_effect, wind_effect=found.wind_effect, noise=found.noise, pictures=found.pictures
+        )
+
+    @property
+    def schema(self) -> Schema:
+        """What is logged; the winds are not."""
+        seen, vector, edge = Role.OBSERVATION, Kind.VECTOR, (MAX_MOTOR,)
+        drifts = [
+            Signal(name=boat.drift, role=seen, kind=vector, shape=(1,), unit="m", entity=boat.name) for boat in BOATS
+        ]
+        motors = [
+            Signal(name=boat.motor, role=Role.ACTION, kind=vector, shape=(1,), unit="m/s", low=(-MAX_MOTOR,),
+                   high=edge, entity=boat.name)
+            for boat in BOATS
+        ]  # fmt: skip
+        drill = Signal(name="drill", role=seen, kind=vector, shape=(1,), low=(0.0,), high=(1.0,))
+        return Schema(signals=(*((CAMERA,) if self.pictures else ()), *drifts, drill, *motors), step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the winds, the start and all noise.
+            options: a wind by its name in `hidden` takes the place of what was drawn, and so does a drift by its
+                signal's name, m; everything else stays that of the seed.
+        """
+        super().reset(seed=seed)
+        names = (*(_wind(boat) for boat in BOATS if _steady(boat)), *(boat.drift for boat in BOATS))
+        given = read_options(options, dict.fromkeys(names, ()))
+        steady = self.np_random.standard_normal(len(BOATS))
+        known = [float(given.get(_wind(boat), wind)) for boat, wind in zip(BOATS, steady, strict=True)]
+        before, own, noise = self.np_random.standard_normal((3, len(BOATS)))
+        # As if the boats had been sailing before.
+        winds = np.where(STEADY, steady, before)
+        drilled = DRILLED & (self.np_random.random() < DRILL_SHARE)
+        motors = np.where(drilled, self.np_random.uniform(-MAX_MOTOR, MAX_MOTOR, len(BOATS)), leaning(winds, own))
+        drifts = self.move(motors, winds) + self.noise * noise
+        self._drifts = np.array([float(given.get(boat.drift, x)) for boat, x in zip(BOATS, drifts, strict=True)])
+        self._winds = np.array(known)
+        self._turn()
+        return self._begin(self._observe()), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One step of the motors; no reward, no end."""
+        taken = self._checked(action)
+        motors = np.concatenate([taken[boat.motor] for boat in BOATS])
+        noise = self.noise * self.np_random.standard_normal(len(BOATS))  # drawn whatever is done: the same in a twin
+        self._drifts = self.move(motors, self._winds) + noise
+        self._turn()
+        return self._observe(), 0.0, False, False, {}
+
+    def move(self, motors: Float[np.ndarray, "*n B"], winds: Float[np.ndarray, "*n B"]) -> Float[np.ndarray, "*n B"]:
+        """The drifts without noise, m.
+
+        Args:
+            motors: of `BOATS`, m/s, cut at the bounds.
+            winds: of `BOATS`.
+        """
+        return np.asarray(self.motor_effect * np.clip(motors, -MAX_MOTOR, MAX_MOTOR) + self.wind_effect * winds)
+
+    def explorer(self) -> Policy:
+        """Leans on the winds, but for drills."""
+        return Explorer()
+
+    def hidden(self, seed: int) -> Mapping[str, float]:
+        """The winds that stay for an episode; see `NoisyLab`."""
+        winds = np_random(seed)[0].standard_normal(len(BOATS))
+        return {_wind(boat): float(wind) for boat, wind in zip(BOATS, winds, strict=True) if _steady(boat)}
+
+    def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, Floats]) -> Arrays:
+        """The drifts without noise and gusts, whose means are 0; see `NoisyLab`."""
+        del start  # nothing is carried over
+        motors = np.concatenate([actions[boat.motor] for boat in BOATS], -1).astype(float)
+        calm = np.zeros(len(motors))
+        winds = np.stack([hidden[_wind(boat)] if _steady(boat) else calm for boat in BOATS], -1)
+        drifts = self.move(motors, np.broadcast_to(winds[:, None], motors.shape)).astype(np.float32)
+        return {boat.drift: drifts[..., [number]] for number, boat in enumerate(BOATS)}
+
+    def picture(self, drifts: Float[np.ndarray, "B"], drill: bool) -> UInt8[np.ndarray, "64 64 3"]:
+        """The camera's picture.
+
+        Args:
+            drifts: of `BOATS`, m; one farther than `FAR` less 1.2 m is at the edge.
+            drill: whether the flag is up.
+        """
+        drawing, gap = Picture(-FAR, FAR), 2 * FAR / len(BOATS)
+        drawing.line(0.0, -FAR, 0.0, FAR, 0.15, GREY)
+        for number, boat in enumerate(BOATS):
+            y = FAR - gap * (number + 0.6)
+            x = float(np.clip(drifts[number], 1.2 - FAR, FAR - 1.2))
+            drawing.line(-FAR, y - 0.55, FAR, y - 0.55, 0.12, GREY)
+            drawing.box(x, y - 0.2, 0.75, 0.36, _COLOURS[boat.weather])
+            drawing.disc(x + 0.75, y - 0.2, 0.36, _COLOURS[boat.weather])
+            drawing.line(x, y, x, y + 1.1, 0.25, INK)
+            if drill and boat.weather is Weather.DRILLED:
+                drawing.box(x + 0.6, y + 0.8, 0.6, 0.4, YELLOW)
+        return drawing.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The camera's picture; see `Draws`."""
+        if not shown.keys() >= {"drill", *(boat.drift for boat in BOATS)}:
+            return None
+        drifts = np.concatenate([shown[boat.drift] for boat in BOATS]).astype(float)
+        return self.picture(drifts, bool(shown["drill"][0]))
+
+    def _turn(self) -> None:
+        """Draws the winds that act in the next step, and whether it is a drill."""
+        gusts = self.np_random.standard_normal(len(BOATS))
+        self._winds = np.where(STEADY, self._winds, gusts)
+        self._drill = bool(self.np_random.random() < DRILL_SHARE)
+
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(self._drifts, self._drill)
+
+    def _observe(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {
+            boat.drift: np.array([drift], np.float32) for boat, drift in zip(BOATS, self._drifts, strict=True)
+        }
+        seen |= {"drill": np.array([self._drill], np.float32), "winds": self._winds.copy()}
+        return seen | {CAMERA.name: self._look()} if self.pictures else seen
+
+
+class Explorer(Policy):
+    """The motors of someone who feels the winds; motors of drilled boats are drawn at random while the flag is up."""
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Nothing stays fixed but the steady winds."""
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """Motors of deviation 1 over all episodes, cut at their bounds; drills are spread evenly between these."""
+        own, drill = generator.standard_normal(len(BOATS)), generator.uniform(-MAX_MOTOR, MAX_MOTOR, len(BOATS))
+        motors = leaning(np.asarray(observation["winds"]), own)
+        motors = np.where(DRILLED & bool(observation["drill"][0]), drill, motors)
+        return {boat.motor: motors[[number]].astype(np.float32) for number, boat in enumerate(BOATS)}
+
+
+def leaning(winds: Float[np.ndarray, "*n B"], own: Float[np.ndarray, "*n B"]) -> Float[np.ndarray, "*n B"]:
+    """The motors of the explorer, m/s.
+
+    Args:
+        winds: of `BOATS`.
+        own: standard Gaussian draws.
+    """
+    return np.asarray(np.clip(CONFOUNDING * winds + np.sqrt(1 - CONFOUNDING**2) * own, -MAX_MOTOR, MAX_MOTOR))
+
+
+def _steady(boat: Boat) -> bool:
+    return boat.weather is Weather.STEADY
+
+
+def _wind(boat: Boat) -> str:
+    return f"{boat.name}_wind"

@@ -1,0 +1,297 @@
+"""Gusty puck: a puck on a table that is pushed, slowed by friction, held by a weak spring and hit by gusts.
+
+    mass * acceleration = push + gust + tilt - mass * friction * velocity - spring * position
+
+in each of two components; position in m, velocity in m/s, push, gust and tilt in N, friction in 1/s. Push and gust stay
+the same during a step of 0.1 s, over which the equation is solved exactly. The spring brings the puck back to the
+middle, so that where it is has a spread of its own, however long the episode. The tilt of the table is 0 unless a
+setting says otherwise; so is the speed of time 1: with another the puck lives through `speed` times as many seconds in
+each step, while its velocity stays that of its own clock.
+
+Hidden: the friction, drawn for each episode, and the gusts, one independent Gaussian draw a step and component. Neither
+depends on what is done.
+
+The picture shows the table from above, with the spring drawn from the middle to the puck. A velocity shows from one
+picture to the next; friction and gusts do not show.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from gymnasium.utils.seeding import np_random
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Draws
+from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, SIZE, Picture
+from worldline.labs.base import NoisyLab, Policy, read_options
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 0.1
+MAX_PUSH: Final = 1.0
+"""Along each axis, N; what is beyond is cut."""
+START_SPREAD: Final = (0.65, 0.55)
+"""Deviation of the first position, m, and velocity, m/s: about what the explorer's pushes keep up."""
+TABLE: Final = 2.4
+"""Half of what the picture shows, m; the explorer goes no further in 99 of 100 episodes."""
+PUCK_RADIUS: Final = 0.2
+MOST_SLOWED: Final = 1000.0
+"""Friction times the seconds of a step, beyond which a step's exponentials overflow."""
+RENEWED: Final = 0.2
+"""Chance of each step that the explorer chooses another push."""
+TREMOR: Final = 0.2
+"""Deviation of each of its pushes, N."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GustyPuckSettings:
+    """The arguments of `GustyPuck`."""
+
+    friction: tuple[float, float]
+    gust: float
+    mass: float
+    spring: float
+    tilt: tuple[float, float]
+    speed: float
+    pictures: bool
+
+
+class GustyPuck(NoisyLab, Configured, Draws):
+    """The lab. Observations: `puck_position` [m], `puck_velocity` [m/s], `camera` if drawn. Action: `push` [N].
+
+    Args:
+        friction: smallest and largest, 1/s, above 0.
+        gust: deviation, N, at least 0.
+        mass: kg, above 0.
+        spring: N/m, above 0.
+        tilt: force of the tilted table along x and y, N.
+        speed: of time, above 0.
+        pictures: whether to draw `camera`.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        friction: tuple[float, float] = (0.5, 2.0),
+        *,
+        gust: float = 0.1,
+        mass: float = 0.5,
+        spring: float = 0.5,
+        tilt: tuple[float, float] = (0.0, 0.0),
+        speed: float = 1.0,
+        pictures: bool = False,
+    ) -> None:
+        fine = 0 < friction[0] <= friction[1] < np.inf and 0 <= gust < np.inf and np.isfinite(tilt).all()
+        if not (fine and all(0 < one < np.inf for one in (mass, spring, speed))):
+            raise InputError(
+                f"friction {friction} must be two rising numbers above 0, gust {gust} at least 0, mass {mass}, "
+                f"spring {spring} and speed {speed} above 0, and these and tilt {tilt} finite."
+            )
+        self.friction, self.gust, self.mass, self.spring = friction, gust, mass, spring
+        self.tilt, self.speed, self.pictures = tilt, speed, pictures
+        self._step_s = STEP_S * speed
+        box = gymnasium.spaces.Box
+        everywhere = box(-np.inf, np.inf, (2,), np.float32)
+        spaces: dict[str, gymnasium.Space[Any]] = {"puck_position": everywhere, "puck_velocity": everywhere}
+        if pictures:
+            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (2,), np.float32)})
+        self._friction = friction[0]
+        self._position: Floats = np.zeros(2)
+        self._velocity: Floats = np.zeros(2)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All of them; see `Configured`."""
+        return {
+            "friction": list(self.friction),
+            "gust": self.gust,
+            "mass": self.mass,
+            "spring": self.spring,
+            "tilt": list(self.tilt),
+            "speed": self.speed,
+            "pictures": self.pictures,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> GustyPuck:
+        """See `Configured`."""
+        found = from_json(GustyPuckSettings, json.dumps(settings), where="gusty-puck")
+        return cls(**vars(found))
+
+    @property
+    def schema(self) -> Schema:
+        """The three signals; `camera` only where it is drawn."""
+        seen, names = Role.OBSERVATION, ("x", "y")
+        edge = (MAX_PUSH, MAX_PUSH)
+        signals = (
+            Signal(name="puck_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
+                   components=names, entity="puck"),
+            Signal(name="puck_velocity", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m/s",
+                   components=names, entity="puck"),
+            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N",
+                   low=(-MAX_PUSH, -MAX_PUSH), high=edge, components=names, entity="puck"),
+        )  # fmt: skip
+        return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the friction, the start and every gust.
+            options: `friction` 1/s, `position` [2] m and `velocity` [2] m/s take the place of what was drawn; the
+                gusts stay those of the seed.
+
+        Raises:
+            InputError: the friction is not above 0, or so large that no step can be told.
+        """
+        super().reset(seed=seed)
+        given = read_options(options, {"friction": (), "position": (2,), "velocity": (2,)})
+        self._friction = float(given.get("friction", self._draw_friction(self.np_random)))
+        if "friction" in given and not 0 < self._friction * self._step_s <= MOST_SLOWED:
+            most = MOST_SLOWED / self._step_s
+            raise InputError(f"friction is {self._friction}. Give it above 0 and at most {most:g} 1/s.")
+        position, velocity = self.np_random.standard_normal((2, 2)) * np.array(START_SPREAD)[:, None]
+        self._position = np.array(given.get("position", position), dtype=float)
+        self._velocity = np.array(given.get("velocity", velocity), dtype=float)
+        return self._begin(self._observe()), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One push; no reward, no end."""
+        push = np.clip(self._checked(action)["push"], -MAX_PUSH, MAX_PUSH)
+        gust = self.gust * self.np_random.standard_normal(2)  # drawn whatever is done, and so the same in a twin
+        force = push + gust + self.tilt
+        self._position, self._velocity = self.move(self._position, self._velocity, force, self._friction)
+        return self._observe(), 0.0, False, False, {}
+
+    def move(
+        self, position: Floats, velocity: Floats, force: Floats, friction: Floats | float
+    ) -> tuple[Floats, Floats]:
+        """Position and velocity after one step.
+
+        Args:
+            position: [..., 2] m.
+            velocity: [..., 2] m/s.
+            force: [..., 2] N, of push, gust and tilt together.
+            friction: [...] 1/s.
+        """
+        friction, step_s = np.asarray(friction, dtype=float)[..., None], self._step_s
+        stiffness = self.spring / self.mass
+        # x'' + friction x' + stiffness x = 0 around where the spring balances the force
+        rate = np.sqrt((friction**2 / 4 - stiffness).astype(complex))
+        rate = np.where(np.abs(rate) < 1e-6, 1e-6, rate)
+        fade = np.exp(-friction * step_s / 2)
+        even, odd = fade * np.cosh(rate * step_s).real, fade * (np.sinh(rate * step_s) / rate).real
+        rest = force / self.spring
+        away = position - rest
+        moved = (even + odd * friction / 2) * away + odd * velocity
+        speed = (even - odd * friction / 2) * velocity - odd * stiffness * away
+        return np.asarray(rest + moved), np.asarray(speed)
+
+    def explorer(self) -> Policy:
+        """Random pushes, each held for a while."""
+        return Explorer()
+
+    def hidden(self, seed: int) -> Mapping[str, float]:
+        """The friction of an episode, 1/s; see `NoisyLab`."""
+        return {"friction": self._draw_friction(np_random(seed)[0])}
+
+    def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, Floats]) -> Arrays:
+        """The path without gusts, whose mean is 0; see `NoisyLab`."""
+        return self.simulate(start, actions, hidden["friction"], np.zeros(actions["push"].shape))
+
+    def simulate(self, start: Arrays, actions: Arrays, friction: Floats, gusts: Floats) -> Arrays:
+        """The path of many pucks whose friction and gusts are given.
+
+        Args:
+            start: `puck_position` and `puck_velocity` [M, 2].
+            actions: `push` [M, T, 2].
+            friction: [M] 1/s.
+            gusts: [M, T, 2] N.
+
+        Returns:
+            `puck_position` and `puck_velocity` [M, T, 2]; no pictures.
+        """
+        position, velocity = start["puck_position"].astype(float), start["puck_velocity"].astype(float)
+        force = np.clip(actions["push"].astype(float), -MAX_PUSH, MAX_PUSH) + gusts + self.tilt
+        places, speeds = [], []
+        for step in range(force.shape[1]):
+            position, velocity = self.move(position, velocity, force[:, step], friction)
+            places.append(position)
+            speeds.append(velocity)
+        return {
+            "puck_position": np.stack(places, 1).astype(np.float32),
+            "puck_velocity": np.stack(speeds, 1).astype(np.float32),
+        }
+
+    def picture(self, position: Floats) -> NDArray[np.uint8]:
+        """The picture [64, 64, 3] of a puck at `position` [2] m."""
+        picture = Picture(low=-TABLE, high=TABLE)
+        x, y = (float(part) for part in position)
+        picture.line(0.0, 0.0, x, y, 0.07, GREY)
+        picture.disc(0.0, 0.0, 0.07, INK)
+        picture.disc(x, y, PUCK_RADIUS, BLUE)
+        picture.disc(x, y, PUCK_RADIUS / 2.5, INK)
+        return picture.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The camera's picture; see `Draws`."""
+        if not shown.keys() >= {"puck_position"}:
+            return None
+        return self.picture(shown["puck_position"].astype(float))
+
+    def _draw_friction(self, generator: np.random.Generator) -> float:
+        return float(generator.uniform(*self.friction))
+
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(self._position)
+
+    def _observe(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {
+            "puck_position": self._position.astype(np.float32),
+            "puck_velocity": self._velocity.astype(np.float32),
+        }
+        return {"camera": self._look(), **seen} if self.pictures else seen
+
+
+class Explorer(Policy):
+    """Pushes of any strength, each held for five steps on average, with a little of their own at each step."""
+
+    def __init__(self) -> None:
+        self._push: Floats = np.zeros(2)
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Draws the first push."""
+        self._push = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A push of at most `MAX_PUSH` along each axis, wherever the puck is."""
+        del observation
+        if generator.random() < RENEWED:
+            self._push = generator.uniform(-MAX_PUSH, MAX_PUSH, 2)
+        push = self._push + TREMOR * generator.standard_normal(2)
+        return {"push": np.clip(push, -MAX_PUSH, MAX_PUSH).astype(np.float32)}
+
+
+def explored(num_episodes: int, num_steps: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    """Pushes [M, T, 2] of the explorer in many episodes at once: distributed as its own, from other draws."""
+    shape = num_episodes, num_steps, 2
+    fresh, renewed = generator.uniform(-MAX_PUSH, MAX_PUSH, shape), generator.random(shape[:2]) < RENEWED
+    chosen = np.maximum.accumulate(np.where(renewed, np.arange(num_steps), 0), axis=1)
+    held = np.take_along_axis(fresh, chosen[..., None], axis=1)
+    return np.clip(held + TREMOR * generator.standard_normal(shape), -MAX_PUSH, MAX_PUSH).astype(np.float32)

@@ -1,0 +1,289 @@
+"""Lamp: three stations, each with a pair of levers that heat or cool it, and a lamp that seems to.
+
+    heat' = KEEP * heat + effect * (1 where both levers point the same way, else -1) + noise
+
+heat in degC above the room. Nothing but the levers acts on it. Before each step the operator decides whether to heat or
+to cool, and only then sets the levers: each somewhere from 0.3 to 1 to one side. The lamp lights up *before* the levers
+move: at station_80 it announces the decision in 80 steps of a hundred and the opposite in the others, and likewise at
+station_95 and station_99. It comes first, is plainly seen, and one bright number, where the levers have to be looked at
+together: neither of them alone says anything. Who learns from logs that the lamp heats is right almost always, until
+somebody changes the lamp, or moves the levers, and not both.
+
+What the levers do is in the logs, since they decide every step, also those in which the lamp is wrong: given the levers
+the lamp says nothing.
+
+Hidden: the decisions, fair and independent, and the noise. Neither depends on what is done. The observation *space*
+holds the decisions, since the explorer carries them out; the *schema* does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Draws
+from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, RED, YELLOW, Colour, Picture
+from worldline.labs.base import Lab, Policy, read_options
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 1.0
+KEEP: Final = 0.5
+"""Share of the heat that is left after a step."""
+LEAST_LEVER: Final = 0.3
+"""How far the explorer moves each lever at least, to either side."""
+DARK: Final[Colour] = (96, 92, 84)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Station:
+    """One station.
+
+    Args:
+        follows: share of the steps in which its lamp announces what the levers will do.
+    """
+
+    follows: float
+
+    @property
+    def name(self) -> str:
+        """Such as "station_95"."""
+        return f"station_{round(100 * self.follows)}"
+
+    @property
+    def heat(self) -> str:
+        """The signal of its heat."""
+        return f"{self.name}_heat"
+
+    @property
+    def lamp(self) -> str:
+        """The signal of its lamp."""
+        return f"{self.name}_lamp"
+
+    @property
+    def levers(self) -> str:
+        """Its action signal."""
+        return f"{self.name}_levers"
+
+
+STATIONS: Final = tuple(Station(follows=follows) for follows in (0.8, 0.95, 0.99))
+_FOLLOWS: Final = np.array([station.follows for station in STATIONS])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LampSettings:
+    """The arguments of `Lamp`."""
+
+    effect: float
+    noise: float
+    pictures: bool
+
+
+class Lamp(Lab, Configured, Draws):
+    """The lab. Observations: heat [degC] and lamp (0 or 1) of each of `STATIONS`. Actions: the levers of each, [2].
+
+    Args:
+        effect: of the levers on the heat, degC, not 0; where it is below 0 they cool where both point the same way, and
+            the lamp still announces that they point the same way.
+        noise: deviation, degC, at least 0.
+        pictures: whether `camera` is shown too: a thermometer for each station, and its lamp.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(self, *, effect: float = 1.0, noise: float = 0.1, pictures: bool = False) -> None:
+        if not (effect != 0 and np.isfinite(effect) and 0 <= noise < np.inf):
+            raise InputError(f"effect {effect} must not be 0, noise {noise} at least 0, and both finite.")
+        self.effect, self.noise, self.pictures = effect, noise, pictures
+        box, anywhere = gymnasium.spaces.Box, (-np.inf, np.inf)
+        spaces: dict[str, gymnasium.Space[Any]] = {one.heat: box(*anywhere, (1,), np.float32) for one in STATIONS}
+        spaces |= {station.lamp: box(0, 1, (1,), np.float32) for station in STATIONS}
+        spaces |= {"decisions": gymnasium.spaces.MultiBinary(len(STATIONS))}
+        if pictures:
+            spaces[CAMERA.name] = box(0, 255, CAMERA.shape, np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Dict({one.levers: box(-1, 1, (2,), np.float32) for one in STATIONS})
+        self._heats: Floats = np.zeros(len(STATIONS))
+        self._decisions = np.zeros(len(STATIONS), bool)
+        self._lamps = np.zeros(len(STATIONS), bool)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The arguments; see `Configured`."""
+        return {"effect": self.effect, "noise": self.noise, "pictures": self.pictures}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Lamp:
+        """See `Configured`."""
+        found = from_json(LampSettings, json.dumps(settings), where="lamp")
+        return cls(effect=found.effect, noise=found.noise, pictures=found.pictures)
+
+    @property
+    def schema(self) -> Schema:
+        """What is logged; the decisions are not."""
+        seen, vector, low, high = Role.OBSERVATION, Kind.VECTOR, (0.0,), (1.0,)
+        heats = [
+            Signal(name=one.heat, role=seen, kind=vector, shape=(1,), unit="degC", entity=one.name) for one in STATIONS
+        ]
+        lamps = [
+            Signal(name=one.lamp, role=seen, kind=vector, shape=(1,), low=low, high=high, entity=one.name)
+            for one in STATIONS
+        ]
+        levers = [
+            Signal(name=one.levers, role=Role.ACTION, kind=vector, shape=(2,), low=(-1.0, -1.0), high=(1.0, 1.0),
+                   components=("left", "right"), entity=one.name)
+            for one in STATIONS
+        ]  # fmt: skip
+        return Schema(signals=(*((CAMERA,) if self.pictures else ()), *heats, *lamps, *levers), step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the start, the decisions, the lamps and all noise.
+            options: a heat, degC, or a lamp, by its signal's name, takes the place of what was drawn; everything else
+                stays that of the seed.
+
+        Raises:
+            InputError: a lamp is neither 0 nor 1.
+        """
+        super().reset(seed=seed)
+        names = (name for one in STATIONS for name in (one.heat, one.lamp))
+        given = read_options(options, dict.fromkeys(names, ()))
+        for station in STATIONS:
+            if (lit := given.get(station.lamp)) is not None and lit not in (0, 1):
+                raise InputError(f"{station.lamp} is {float(lit)}. Give 0 or 1.")
+        # About as spread as the explorer keeps it.
+        start = self.np_random.normal(0, abs(self.effect) / np.sqrt(1 - KEEP**2), len(STATIONS))
+        self._heats = np.array([float(given.get(one.heat, x)) for one, x in zip(STATIONS, start, strict=True)])
+        self._announce()
+        self._lamps = np.array([bool(given.get(one.lamp, x)) for one, x in zip(STATIONS, self._lamps, strict=True)])
+        return self._begin(self._observe()), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One setting of the levers; no reward, no end."""
+        taken = self._checked(action)
+        levers = np.stack([taken[station.levers] for station in STATIONS])
+        noise = self.noise * self.np_random.standard_normal(len(STATIONS))  # drawn whatever is done
+        self._heats = self.move(self._heats, levers) + noise
+        self._announce()
+        return self._observe(), 0.0, False, False, {}
+
+    def move(self, heats: Float[np.ndarray, "*n K"], levers: Float[np.ndarray, "*n K 2"]) -> Float[np.ndarray, "*n K"]:
+        """The heats after a step without noise, degC.
+
+        Args:
+            heats: of `STATIONS`, degC.
+            levers: of `STATIONS`.
+        """
+        return np.asarray(KEEP * heats + self.effect * np.where(together(levers), 1.0, -1.0))
+
+    def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
+        """What is expected of many action sequences at once, leaving this environment as it is: the path without noise.
+
+        Args:
+            start: observation signals [M, *shape]; the heats are all that matters.
+            actions: action signals [M, T, *shape].
+
+        Returns:
+            The heats [M, T, 1]; what the lamps will show depends on nothing.
+        """
+        heats = np.concatenate([start[station.heat] for station in STATIONS], -1).astype(float)
+        levers = np.stack([actions[station.levers] for station in STATIONS], -2).astype(float)
+        path = []
+        for step in range(levers.shape[1]):
+            heats = self.move(heats, levers[:, step])
+            path.append(heats.astype(np.float32))
+        every = np.stack(path, 1)
+        return {station.heat: every[..., [number]] for number, station in enumerate(STATIONS)}
+
+    def explorer(self) -> Policy:
+        """Carries the decisions out."""
+        return Explorer()
+
+    def picture(self, heats: Float[np.ndarray, "K"], lamps: Bool[np.ndarray, "K"]) -> UInt8[np.ndarray, "64 64 3"]:
+        """The camera's picture.
+
+        Args:
+            heats: of `STATIONS`, degC; 2.4 times the effect, either way, is where their thermometers end.
+            lamps: whether they are lit.
+        """
+        drawing = Picture(-3.0, 3.0)
+        for number, heat in enumerate(heats):
+            x = 2.0 * (number - 1)
+            drawing.line(x, -2.2, x, 1.0, 0.7, GREY)
+            share = float(np.clip(heat / (2.4 * abs(self.effect)), -1, 1))
+            top = -0.6 + 1.5 * share
+            drawing.line(x, -2.2, x, top, 0.4, RED if share > 0 else BLUE)
+            drawing.disc(x, -2.3, 0.5, RED if share > 0 else BLUE)
+            drawing.line(x - 0.5, -0.6, x + 0.5, -0.6, 0.12, INK)
+            drawing.disc(x, 2.1, 0.62, INK)
+            drawing.disc(x, 2.1, 0.5, YELLOW if lamps[number] else DARK)
+        return drawing.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The camera's picture; see `Draws`."""
+        if not shown.keys() >= {name for one in STATIONS for name in (one.heat, one.lamp)}:
+            return None
+        heats = np.concatenate([shown[station.heat] for station in STATIONS]).astype(float)
+        return self.picture(heats, np.array([bool(shown[station.lamp][0]) for station in STATIONS]))
+
+    def _announce(self) -> None:
+        """Decides on the next step, and lights the lamps."""
+        self._decisions = self.np_random.random(len(STATIONS)) < 0.5
+        right = self.np_random.random(len(STATIONS)) < _FOLLOWS
+        self._lamps = np.where(right, self._decisions, ~self._decisions)
+
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(self._heats, self._lamps)
+
+    def _observe(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for number, station in enumerate(STATIONS):
+            seen[station.heat] = self._heats[[number]].astype(np.float32)
+            seen[station.lamp] = self._lamps[[number]].astype(np.float32)
+        seen["decisions"] = self._decisions.astype(np.int8)
+        return seen | {CAMERA.name: self._look()} if self.pictures else seen
+
+
+class Explorer(Policy):
+    """The operator: sets both levers to one side or each to its own, as was decided, as far as chance will have it."""
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Nothing stays fixed."""
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """Levers that do what was decided."""
+        levers = levers_for(np.asarray(observation["decisions"], dtype=bool), generator)
+        return {station.levers: levers[number].astype(np.float32) for number, station in enumerate(STATIONS)}
+
+
+def levers_for(decisions: Bool[np.ndarray, "*n"], generator: np.random.Generator) -> Float[np.ndarray, "*n 2"]:
+    """Levers as the explorer sets them.
+
+    Args:
+        decisions: whether both are to point the same way.
+        generator: of how far they are moved, and to which side the left one.
+    """
+    far = generator.uniform(LEAST_LEVER, 1.0, (*decisions.shape, 2))
+    left = np.where(generator.random(decisions.shape) < 0.5, 1.0, -1.0)
+    return np.asarray(far * np.stack([left, np.where(decisions, left, -left)], -1))
+
+
+def together(levers: Float[np.ndarray, "*n 2"]) -> Bool[np.ndarray, "*n"]:
+    """Whether both levers point the same way; one in the middle points every way."""
+    return np.asarray(levers[..., 0] * levers[..., 1] >= 0)

@@ -1,0 +1,387 @@
+"""Occluder: a ball rolls on one of two rails past a screen, a pit and a barrier, each of which may let it pass or not.
+
+The rails lie one above the other, `LEVEL` apart, and everything that may stop a ball is on one of them: an inner wall
+in the middle of the stage, a pit, and the door in a barrier across both. So none of them means anything by itself. What
+it does depends on the rail that the ball is on.
+
+In one step of 0.1 s, position in m and velocity in m/s, semi-implicit Euler:
+
+    rolling   vx' = vx + 0.1 * push, kept within `SPEEDS`;  x' = x + 0.1 * vx'
+    falling   vx' = vx;  vy' = vy - 0.1 * 9.81;  x' = x + 0.1 * vx';  y' = y + 0.1 * vy'
+
+It rolls while y is that of its rail, and falls from the step on that takes it past the edge of a pit; in that step the
+push still acts. What it meets is of clay: there it stays for good, its velocity 0. That is the wall on its rail; the
+bottom of the pit; the barrier where its door, twice as high as the ball, is not at the ball; and the end of the stage.
+Its colour never changes; how bright it looks does: half of the stage, right of the middle, lies in the shade, which
+leaves the share `shade` of it.
+
+A screen hangs above the middle. It comes down when the ball gets there and stays down, and hides the wall for the rest
+of the episode, and the ball while its centre is behind the screen. What is hidden is shown as 0, and logged as not
+observed.
+
+There is no noise, and nothing is hidden but what stands or rolls behind the screen: it was in sight before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Draws, Hides
+from worldline.labs.drawing import CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
+from worldline.labs.base import Lab, Policy, read_options
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 0.1
+GRAVITY: Final = 9.81
+RADIUS: Final = 0.13
+LEVEL: Final = 1.25
+"""Of a ball on the upper rail, m, above one on the lower; the same number in float32."""
+UPPER: Final = 1.0
+LOWER: Final = -1.0
+MAX_PUSH: Final = 0.5
+"""m/s², either way; what is beyond is cut."""
+SPEEDS: Final = (0.5, 2.0)
+"""Of a rolling ball, m/s."""
+STARTS: Final = (0.8, 1.6)
+"""Of the speeds that are drawn, m/s."""
+LEFT_START: Final = (-1.6, -0.45)
+RIGHT_START: Final = (0.5, 1.9)
+EDGE: Final = 1.1
+"""Where the pit begins, m."""
+BARRIER: Final = 2.2
+"""Where the barrier stands, m."""
+END: Final = 3.0
+"""Where the stage ends, m."""
+LEFT_END: Final = -1.8
+"""Of the picture, m."""
+SHADE: Final[Colour] = (216, 214, 210)
+DOOR_PLAY: Final = 0.1
+"""How far the middle of the door may be from that of a ball on the rail that it serves, m."""
+DOOR: Final = 2 * RADIUS
+"""Half of its height, m."""
+MAX_DEPTH: Final = 0.7
+_TOP: Final = 1.9
+"""Of barrier and screen, m above a ball on the lower rail."""
+_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
+    "x": (LEFT_END, END - RADIUS),
+    "speed": (0.0, SPEEDS[1]),
+    "colour": (0.0, 1.0),
+    "door": (-RADIUS, _TOP),
+}
+"""Of options of reset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccluderSettings:
+    """The arguments of `Occluder`."""
+
+    half_screen: float
+    shade: float
+    depth: float
+    pictures: bool
+
+
+class Occluder(Lab, Configured, Hides, Draws):
+    """The lab. Every signal is a vector; see the module for what hides some of them.
+
+    Observations: `ball_position` [m], `ball_velocity` [m/s] and `ball_brightness`, hidden with the ball; `ball_seen`,
+    1 while the ball is in sight and 0 while not; `wall`, 1 where it is on the upper rail and -1 where on the lower,
+    hidden by the screen; `pit`, likewise, never hidden; `door` [m], where its middle is, 0 at a ball on the lower
+    rail; `screen`, 1 once it is down. Action: `push` [m/s²].
+
+    Args:
+        half_screen: half the width of the screen, m, from 0.2 to 0.4.
+        shade: share of the light in the shade, from 0.2 to 1.
+        depth: of the pit, m, above 0 and at most `MAX_DEPTH`.
+        pictures: whether to draw the camera's picture.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self, *, half_screen: float = 0.3, shade: float = 0.45, depth: float = 0.6, pictures: bool = False
+    ) -> None:
+        if not (0.2 <= half_screen <= 0.4 and 0.2 <= shade <= 1 and 0 < depth <= MAX_DEPTH):
+            raise InputError(
+                f"half_screen {half_screen} must be in [0.2, 0.4], shade {shade} in [0.2, 1], depth {depth} in "
+                f"(0, {MAX_DEPTH}]."
+            )
+        self.half_screen, self.shade, self.depth, self.pictures = half_screen, shade, depth, pictures
+        box = gymnasium.spaces.Box
+        vectors = [signal for signal in self.schema.observations if signal.kind is Kind.VECTOR]
+        spaces: dict[str, gymnasium.Space[Any]] = {
+            signal.name: box(-np.inf, np.inf, signal.shape, np.float32) for signal in vectors
+        }
+        if pictures:
+            spaces[CAMERA.name] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Dict({"push": box(-MAX_PUSH, MAX_PUSH, (1,), np.float32)})
+        self._state: dict[str, Floats] = {}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The keyword arguments; see `Configured`."""
+        names = ("half_screen", "shade", "depth", "pictures")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Occluder:
+        """See `Configured`."""
+        found = from_json(OccluderSettings, json.dumps(settings), where="occluder")
+        return cls(half_screen=found.half_screen, shade=found.shade, depth=found.depth, pictures=found.pictures)
+
+    @property
+    def schema(self) -> Schema:
+        """The nine signals; `camera` only where it is drawn."""
+
+        def one(name: str, size: int, unit: str, entity: str) -> Signal:
+            return Signal(
+                name=name,
+                role=Role.OBSERVATION,
+                kind=Kind.VECTOR,
+                shape=(size,),
+                unit=unit,
+                components=("x", "y") if size == 2 else (),
+                entity=entity,
+            )
+
+        signals = (
+            one("ball_position", 2, "m", "ball"),
+            one("ball_velocity", 2, "m/s", "ball"),
+            one("ball_brightness", 1, "1", "ball"),
+            one("ball_seen", 1, "1", "ball"),
+            one("wall", 1, "1", "stage"),
+            one("pit", 1, "1", "stage"),
+            one("door", 1, "m", "stage"),
+            one("screen", 1, "1", "stage"),
+            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s^2",
+                   low=(-MAX_PUSH,), high=(MAX_PUSH,), entity="ball"),
+        )  # fmt: skip
+        return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of all that is drawn.
+            options: `rail` (1 or -1), `x` [m], `speed` [m/s], `colour`, `wall`, `pit`, `door` [m] take the place of
+                what was drawn.
+
+        Raises:
+            InputError: the ball would start over the pit, or one is out of its range.
+        """
+        super().reset(seed=seed)
+        draw = self.np_random.uniform
+        rail, wall, pit, way = (float(self.np_random.choice([LOWER, UPPER])) for _ in range(4))
+        right = (RIGHT_START[0], EDGE - RADIUS) if pit == rail else RIGHT_START
+        starts = {"left": draw(*LEFT_START), "right": draw(*right)}
+        drawn = {
+            "rail": rail,
+            "x": starts["left" if self.np_random.random() < 0.6 else "right"],
+            "speed": draw(*STARTS),
+            "colour": draw(0.3, 1.0),
+            "wall": wall,
+            "pit": pit,
+            "door": (LEVEL if way == UPPER else 0.0) + draw(-DOOR_PLAY, DOOR_PLAY),
+        }
+        chosen = read_options(options, dict.fromkeys(drawn, ()))
+        given: dict[str, float] = {**drawn, **{name: float(value) for name, value in chosen.items()}}
+        for name, (low, high) in _LIMITS.items():
+            if not low <= given[name] <= high:
+                raise InputError(f"{name} is {given[name]}. Give a number from {low} to {high}.")
+        for name in ("rail", "wall", "pit"):
+            if given[name] not in (LOWER, UPPER):
+                raise InputError(f"{name} is {given[name]}. Give {UPPER:g} for the upper rail or {LOWER:g}.")
+        if given["pit"] == given["rail"] and EDGE < given["x"] < BARRIER:
+            raise InputError(f"the ball starts at x = {given['x']} m, over the pit on its rail. Give another x.")
+        self._state = self.start(**{name: np.array([[value]]) for name, value in given.items()})
+        return self._begin(self._observe()), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One step; no reward, no end."""
+        self._state = self.advance(self._state, self._checked(action)["push"][None])
+        return self._observe(), 0.0, False, False, {}
+
+    def start(
+        self, *, rail: Floats, x: Floats, speed: Floats, colour: Floats, wall: Floats, pit: Floats, door: Floats
+    ) -> dict[str, Floats]:
+        """The states of M balls on their rails, as `simulate` takes them, from arrays [M, 1]."""
+        zero = np.zeros_like(x)
+        return self._show(
+            {
+                "ball_position": np.concatenate([x, np.where(rail > 0, LEVEL, 0.0)], 1),
+                "ball_velocity": np.concatenate([speed, zero], 1),
+                "wall": wall,
+                "pit": pit,
+                "door": door,
+                "screen": zero,
+            },
+            colour,
+        )
+
+    def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
+        """What follows, with nothing hidden; leaves this environment as it is.
+
+        Args:
+            start: vector observation signals [M, *shape], with those in it that the screen may hide.
+            actions: action signals [M, T, *shape].
+
+        Returns:
+            Vector observation signals [M, T, *shape], float32.
+        """
+        state, path = {name: np.asarray(value, dtype=float) for name, value in start.items()}, []
+        for step in range(actions["push"].shape[1]):
+            state = self.advance(state, actions["push"][:, step].astype(float))
+            path.append(state)
+        return {name: np.stack([one[name] for one in path], 1).astype(np.float32) for name in path[0]}
+
+    def hidden(self, states: Arrays) -> dict[str, NDArray[np.bool_]]:
+        """Per signal that the screen can hide, where it does, [...] of states [..., *shape]."""
+        ball = states["ball_seen"][..., 0].astype(float) < 0.5
+        screen = states["screen"][..., 0].astype(float) > 0.5
+        return {"ball_position": ball, "ball_velocity": ball, "ball_brightness": ball, "wall": screen}
+
+    def seen(self, observation: Mapping[str, Any]) -> Mapping[str, bool]:
+        """The ball is not behind the screen, nor is the wall; see `Hides`."""
+        flags = {name: np.asarray(observation[name])[None] for name in ("ball_seen", "screen")}
+        return {name: not bool(hidden[0]) for name, hidden in self.hidden(flags).items()}
+
+    def advance(self, state: Mapping[str, Floats], push: Floats) -> dict[str, Floats]:
+        """The states [M, *shape] one step later; see the module.
+
+        Args:
+            state: vector observation signals [M, *shape], nothing hidden.
+            push: [M, 1] m/s².
+        """
+        (x, y), (vx, vy) = state["ball_position"].T, state["ball_velocity"].T
+        held = (vx == 0) & (vy == 0)
+        level = np.where(y > LEVEL - MAX_DEPTH - RADIUS, LEVEL, 0.0)
+        rail = np.where(level > 0, UPPER, LOWER)
+        rolls = (y == level) & ~held
+        pushed = np.clip(vx + STEP_S * np.clip(push[:, 0], -MAX_PUSH, MAX_PUSH), *SPEEDS)
+        vx = np.where(rolls, pushed, vx)
+        ahead = x + STEP_S * vx
+        falls = ~held & ((y < level) | ((state["pit"][:, 0] == rail) & (ahead > EDGE) & (x <= EDGE)))
+        vy = np.where(falls, vy - STEP_S * GRAVITY, 0.0)
+        below = np.where(falls, y + STEP_S * vy, y)
+        stop = np.full_like(x, END - RADIUS)
+        barred = np.abs(state["door"][:, 0] - level) > DOOR - RADIUS
+        for place, blocks in ((BARRIER, barred), (0.0, state["wall"][:, 0] == rail)):
+            stop = np.where(blocks & (x <= place - RADIUS), place - RADIUS, stop)
+        met = held | (~falls & (ahead >= stop)) | (falls & (below <= level - self.depth))
+        after = dict(state)
+        after["ball_position"] = np.stack([np.where(falls, ahead, np.minimum(ahead, stop)), below], 1)
+        after["ball_position"][:, 1] = np.maximum(below, level - self.depth)
+        after["ball_velocity"] = np.where(met[:, None], 0.0, np.stack([vx, vy], 1))
+        return self._show(after, self.colour(state))
+
+    def colour(self, state: Arrays) -> Floats:
+        """The ball's own brightness [M, 1], as it looks in the light."""
+        return np.asarray(state["ball_brightness"].astype(float) / self._light(state["ball_position"].astype(float)))
+
+    def draw(self, state: Arrays) -> UInt8[np.ndarray, "64 64 3"]:
+        """The picture of one state [*shape]."""
+        x, y = (float(value) for value in state["ball_position"])
+        wall, pit, door, screen, seen, brightness = (
+            float(state[name][0]) for name in ("wall", "pit", "door", "screen", "ball_seen", "ball_brightness")
+        )
+        picture = Picture(LEFT_END, END)
+        self._draw_stage(picture, pit, door)
+        if wall != 0 and screen < 0.5:  # whose smooth edge would let some of it through
+            picture.box(0.0, (LEVEL if wall == UPPER else 0.0) - RADIUS + 0.25, 0.06, 0.25, GREEN)
+        half = (_TOP + RADIUS) / 2
+        hangs = -RADIUS if screen > 0.5 else _TOP - RADIUS
+        picture.line(0.0, hangs + half, 0.0, END, 0.05, INK)
+        picture.box(0.0, hangs + half, self.half_screen, half, YELLOW)
+        if seen > 0.5:
+            bright: Colour = (int(255 * min(brightness, 1.0)), 30, 30)
+            picture.disc(x, y, RADIUS, bright)
+        return picture.pixels()
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The camera's picture; see `Draws`. What is behind the screen is not drawn, wherever it is."""
+        due = {"ball_seen", "pit", "door", "screen"}
+        if not shown.keys() >= due:
+            return None
+        if float(shown["ball_seen"][0]) > 0.5:
+            due |= {"ball_position", "ball_brightness"}
+        if float(shown["screen"][0]) < 0.5:
+            due |= {"wall"}
+        if not shown.keys() >= due:
+            return None
+        return self.draw({s.name: shown.get(s.name, np.zeros(s.shape)) for s in self.schema.observations})
+
+    def explorer(self) -> Policy:
+        """Leaves the ball alone in every second episode on average, and pushes it a little in the others."""
+        return Explorer()
+
+    def _draw_stage(self, picture: Picture, pit: float, door: float) -> None:
+        """Rails, pit, shade and barrier."""
+        middle, thick = (EDGE + BARRIER) / 2, MAX_DEPTH / 2 + 0.03
+        picture.box(END / 2, END / 2, END / 2, END / 2 + RADIUS, SHADE)
+        for rail, level in ((UPPER, LEVEL), (LOWER, 0.0)):
+            picture.box(0.0, level - RADIUS - thick, 4.0, thick, GREY)
+            if pit == rail:
+                picture.box(middle, level - RADIUS - self.depth / 2, middle - EDGE, self.depth / 2, PAPER)
+        for low, high in ((-RADIUS, door - DOOR), (door + DOOR, _TOP)):
+            if high > low:
+                picture.box(BARRIER, (low + high) / 2, 0.06, (high - low) / 2, INK)
+
+    def _light(self, position: Floats) -> Floats:
+        """The share of the light [M, 1] at positions [M, 2]."""
+        return np.where(position[:, :1] > 0, self.shade, 1.0)
+
+    def _show(self, state: Mapping[str, Floats], colour: Floats) -> dict[str, Floats]:
+        """The state with what follows from it: whether the ball is in sight, the screen, and how it looks."""
+        position = state["ball_position"]
+        behind = (np.abs(position[:, :1]) < self.half_screen).astype(float)
+        return {
+            **state,
+            "ball_brightness": colour * self._light(position),
+            "ball_seen": 1.0 - behind,
+            "screen": np.maximum(state["screen"], behind),
+        }
+
+    def _look(self) -> NDArray[np.uint8]:
+        return self.draw({name: value[0] for name, value in self._state.items()})
+
+    def _observe(self) -> dict[str, Any]:
+        hidden = self.hidden(self._state)
+        shown: dict[str, Any] = {
+            name: np.where(name in hidden and bool(hidden[name][0]), 0.0, value[0]).astype(np.float32)
+            for name, value in self._state.items()
+        }
+        return {CAMERA.name: self._look(), **shown} if self.pictures else shown
+
+
+class Explorer(Policy):
+    """Small pushes, anew at each step, in half of the episodes."""
+
+    def __init__(self) -> None:
+        self._pushes = False
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Draws whether this is an episode with pushes."""
+        self._pushes = bool(generator.random() < 0.5)
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A push of at most `MAX_PUSH`, wherever the ball is."""
+        del observation
+        push = np.clip(0.3 * generator.standard_normal(1), -MAX_PUSH, MAX_PUSH)
+        return {"push": (push if self._pushes else np.zeros(1)).astype(np.float32)}

@@ -1,0 +1,118 @@
+"""Pendulum: a bob on a rod that a motor turns.
+
+    inertia * angle'' = torque - mass * gravity * length * sin(angle) - inertia * damping * angle'
+
+with inertia = mass * length ** 2; angle in rad from where it hangs, torque in N m, mass in kg, length in m, damping in
+1/s, which the medium sets for an episode. It is shown as the cosine and the sine of the angle, which do not jump as it
+turns over, and as the angular velocity. Energy: inertia * angle' ** 2 / 2 + mass * gravity * length * (1 - cos(angle)).
+
+Hidden: nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Signal
+from worldline.errors import InputError
+from worldline.labs.drawing import GREY, INK, RED, Colour, Picture
+from worldline_exam.labs.driven import Driven, leap
+
+Floats = NDArray[np.floating]
+
+GRAVITY: Final = 9.81
+"""m/s^2."""
+MAX_TORQUE: Final = 3.0
+"""N m, either way; what is beyond is cut."""
+START: Final = (1.5, 2.0)
+"""Largest first angle, rad, and angular velocity, rad/s, either way."""
+LEAPS: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendulumSettings:
+    """The arguments of `Pendulum`."""
+
+    mass: float
+    length: float
+    pictures: bool
+
+
+class Pendulum(Driven):
+    """The lab. Observations: `angle` (cos, sin), `angular_velocity` [rad/s], `damping` [1/s]. Action: `torque` [N m].
+
+    Args:
+        mass: kg, above 0.
+        length: m, above 0; at most 1.6, so that a picture holds it.
+        pictures: whether to show `camera` too.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(self, *, mass: float = 1.0, length: float = 1.0, pictures: bool = False) -> None:
+        if not (0 < mass < np.inf and 0 < length <= 1.6):
+            raise InputError(f"mass {mass} must be above 0 and finite, length {length} above 0 and at most 1.6.")
+        self.mass, self.length = mass, length
+        seen, bob = Role.OBSERVATION, "bob"
+        moving = (
+            Signal(name="angle", role=seen, kind=Kind.VECTOR, shape=(2,), components=("cos", "sin"), entity=bob),
+            Signal(name="angular_velocity", role=seen, kind=Kind.VECTOR, shape=(1,), unit="rad/s", entity=bob),
+        )
+        torque = Signal(name="torque", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="N m",
+                        low=(-MAX_TORQUE,), high=(MAX_TORQUE,), entity=bob)  # fmt: skip
+        super().__init__(moving, (torque,), pictures=pictures)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `Configured`."""
+        return {"mass": self.mass, "length": self.length, "pictures": self.pictures}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Pendulum:
+        """See `Configured`."""
+        found = from_json(PendulumSettings, json.dumps(settings), where="pendulum")
+        return cls(mass=found.mass, length=found.length, pictures=found.pictures)
+
+    def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
+        """Uniform within `START`."""
+        angle, speed = (generator.uniform(-most, most, num) for most in START)
+        return np.stack([np.cos(angle), np.sin(angle), speed], -1)
+
+    def advance(
+        self, state: Float[np.ndarray, "M D"], force: Float[np.ndarray, "M A"], damping: Float[np.ndarray, "M"]
+    ) -> Float[np.ndarray, "M D"]:
+        """See `Driven`."""
+        angle, driven = np.arctan2(state[:, 1:2], state[:, 0:1]), force / (self.mass * self.length**2)
+        pull = GRAVITY / self.length
+        angle, speed = leap(angle, state[:, 2:3], lambda at: driven - pull * np.sin(at), damping[:, None], LEAPS)
+        return np.concatenate([np.cos(angle), np.sin(angle), speed], -1)
+
+    def energy(self, observations: Arrays) -> Floats:
+        """0 where it hangs at rest; see `Driven`. Of what lies off the circle, the cosine as it is."""
+        speed, cosine = observations["angular_velocity"][..., 0].astype(float), observations["angle"][..., 0]
+        height = self.length * (1 - cosine.astype(float))
+        return np.asarray(0.5 * self.mass * (self.length * speed) ** 2 + self.mass * GRAVITY * height)
+
+    def places(self, observations: Arrays) -> Floats:
+        """The bob's; see `Driven`."""
+        cosine, sine = np.moveaxis(observations["angle"].astype(float), -1, 0)
+        return self.length * np.stack([sine, -cosine], -1)[..., None, :]
+
+    def paint(self, state: Float[np.ndarray, "D"], paper: Colour) -> UInt8[np.ndarray, "64 64 3"]:
+        """Rod and bob."""
+        picture = Picture(-2.0, 2.0, paper)
+        x, y = self.length * float(state[1]), -self.length * float(state[0])
+        picture.line(0.0, 0.0, x, y, 0.12, INK)
+        picture.disc(0.0, 0.0, 0.14, GREY)
+        picture.disc(x, y, 0.3, RED)
+        return picture.pixels()

@@ -1,0 +1,372 @@
+"""Pusher and block: a disc that obeys its command pushes a square block over a table with friction and walls.
+
+Everything is so slow that nothing slides on by itself (quasi-static pushing), so positions are the whole state. In a
+step of 0.1 s the pusher moves by `velocity` times 0.1 s, in four equal parts. Where it would overlap the block by d,
+with n the direction of the push and r the lever from the block's middle to the contact, the block moves by
+
+    shift = s n,   turn = s (r x n) / c^2,   s = d / (1 + (r x n)^2 / c^2),
+
+which is what a frictionless contact does to a block whose friction with the table has an ellipsoid as limit surface,
+and just enough to end the overlap. c is the mean distance of the block's points from its middle, 0.765 of half its
+side: torque over force of even pressure. A wall pushes the block's corners back by the same law. A block that cannot
+move stops the pusher. Positions in m, angles in rad; nothing is hidden, nothing is drawn but the start.
+
+The state is kept in float32, as it is observed: who goes on from an observation follows the same path to the bit.
+
+Source: Lynch, Maekawa and Tanie (1992), "Manipulation and active sensing by pushing using tactile feedback", for the
+ellipsoid.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Draws, Locates
+from worldline.labs.drawing import BLUE, CAMERA, INK, RED, SIZE, YELLOW, Picture
+from worldline.labs.base import Lab, Policy, read_options
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 0.1
+MAX_SPEED: Final = 0.5
+"""Of the pusher along each axis, m/s; what is beyond is cut."""
+ROOM: Final = 0.5
+"""Half the side of the table between the walls, m."""
+LEVER: Final = 0.765
+"""c over half the block's side: the mean distance of a square's points from its middle."""
+START: Final = 0.25
+"""How far from the middle of the table the block starts at most, along each axis, m."""
+
+STATE: Final = ("pusher_position", "block_position", "block_angle")
+
+_PARTS: Final = 4
+_PASSES: Final = 6
+_TOUCH: Final = 1e-7
+"""Overlap that counts as none, m: who overlaps less is not moved at all, be it alone or in a batch."""
+_SIDES: Final = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PusherBlockSettings:
+    """The arguments of `PusherBlock`."""
+
+    block_half: float = 0.1
+    pusher_radius: float = 0.05
+    pictures: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Bodies:
+    """Where M pushers and blocks are: pusher [M, 2], block [M, 2], angle [M]; float64."""
+
+    pusher: Floats
+    block: Floats
+    angle: Floats
+
+
+def _bodies(state: Arrays) -> _Bodies:
+    turn = state["block_angle"].astype(float)
+    return _Bodies(
+        pusher=state["pusher_position"].astype(float),
+        block=state["block_position"].astype(float),
+        angle=np.arctan2(turn[:, 1], turn[:, 0]),
+    )
+
+
+class PusherBlock(Lab, Configured, Locates, Draws):
+    """The lab. Observations: `pusher_position`, `block_position` [m], `block_angle`. Action: `velocity` [m/s].
+
+    Args:
+        block_half: half the block's side, m, from 0.04 to 0.15.
+        pusher_radius: m, from 0.03 to 0.08.
+        pictures: whether `camera` is drawn too.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(self, *, block_half: float = 0.1, pusher_radius: float = 0.05, pictures: bool = False) -> None:
+        if not (0.04 <= block_half <= 0.15 and 0.03 <= pusher_radius <= 0.08):
+            raise InputError(
+                f"block_half {block_half} must be in [0.04, 0.15] m, pusher_radius {pusher_radius} in [0.03, 0.08] m."
+            )
+        self.block_half, self.pusher_radius, self.pictures = block_half, pusher_radius, pictures
+        box = gymnasium.spaces.Box
+        spaces: dict[str, gymnasium.Space[Any]] = {
+            "pusher_position": box(-ROOM, ROOM, (2,), np.float32),
+            "block_position": box(-ROOM, ROOM, (2,), np.float32),
+            "block_angle": box(-1.0, 1.0, (2,), np.float32),
+        }
+        if pictures:
+            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Dict({"velocity": box(-MAX_SPEED, MAX_SPEED, (2,), np.float32)})
+        self._state: dict[str, Floats] = {}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What it was built with; see `Configured`."""
+        return {"block_half": self.block_half, "pusher_radius": self.pusher_radius, "pictures": self.pictures}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> PusherBlock:
+        """See `Configured`."""
+        found = from_json(PusherBlockSettings, json.dumps(settings), where="pusher-block")
+        return cls(block_half=found.block_half, pusher_radius=found.pusher_radius, pictures=found.pictures)
+
+    def locate(self, observation: Arrays) -> Mapping[str, Any]:
+        """Pusher and block where they are seen; see `Locates`."""
+        return {name: observation[name] for name in STATE}
+
+    @property
+    def schema(self) -> Schema:
+        """The signals; `camera` only where it is drawn."""
+        seen, names, wide = Role.OBSERVATION, ("x", "y"), (ROOM, ROOM)
+        signals = (
+            Signal(name="pusher_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
+                   low=(-ROOM, -ROOM), high=wide, components=names, entity="pusher"),
+            Signal(name="block_position", role=seen, kind=Kind.VECTOR, shape=(2,), unit="m",
+                   low=(-ROOM, -ROOM), high=wide, components=names, entity="block"),
+            Signal(name="block_angle", role=seen, kind=Kind.VECTOR, shape=(2,), unit="1",
+                   low=(-1.0, -1.0), high=(1.0, 1.0), components=("cos", "sin"), entity="block"),
+            Signal(name="velocity", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m/s",
+                   low=(-MAX_SPEED, -MAX_SPEED), high=(MAX_SPEED, MAX_SPEED), components=names, entity="pusher"),
+        )  # fmt: skip
+        return Schema(signals=(CAMERA, *signals) if self.pictures else signals, step_s=STEP_S)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of where pusher and block are.
+            options: `pusher_position` [2] m, `block_position` [2] m and `block_angle` [2] take the place of what was
+                drawn.
+
+        Raises:
+            InputError: one is off the table, or the angle is no direction.
+        """
+        super().reset(seed=seed)
+        given, draw = read_options(options, dict.fromkeys(STATE, (2,))), self.np_random.uniform
+        block, angle = draw(-START, START, 2), draw(-np.pi, np.pi)
+        reach, clear = ROOM - self.pusher_radius, np.sqrt(2) * self.block_half + self.pusher_radius
+        pusher = draw(-reach, reach, 2)
+        while np.linalg.norm(pusher - block) < clear:
+            pusher = draw(-reach, reach, 2)
+        drawn = {
+            "pusher_position": pusher,
+            "block_position": block,
+            "block_angle": np.array([np.cos(angle), np.sin(angle)]),
+        }
+        self._state = {name: np.array(given.get(name, value), np.float32)[None] for name, value in drawn.items()}
+        if not self._state["block_angle"].any():
+            raise InputError("block_angle is [0, 0], which is no direction. Give the cosine and the sine of an angle.")
+        return self._begin(self._observe()), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One move; no reward, no end."""
+        self._state = self._moved(self._state, self._checked(action)["velocity"][None])
+        return self._observe(), 0.0, False, False, {}
+
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """The picture: walls, the blue block with a yellow mark at its right, the red pusher; see `Draws`."""
+        return self._draw(shown) if shown.keys() >= set(STATE) else None
+
+    def _draw(self, shown: Arrays) -> NDArray[np.uint8]:
+        picture = Picture(-ROOM - 0.05, ROOM + 0.05)
+        for side in (-1.0, 1.0):
+            picture.box(side * (ROOM + 0.05), 0.0, 0.05, 1.0, INK)
+            picture.box(0.0, side * (ROOM + 0.05), 1.0, 0.05, INK)
+        (x, y), (cos, sin) = shown["block_position"], shown["block_angle"]
+        angle, half = float(np.arctan2(sin, cos)), self.block_half
+        picture.box(float(x), float(y), half, half, BLUE, angle)
+        mark = (float(x + 0.65 * half * cos), float(y + 0.65 * half * sin))
+        picture.box(*mark, 0.2 * half, 0.7 * half, YELLOW, angle)
+        px, py = shown["pusher_position"]
+        picture.disc(float(px), float(py), self.pusher_radius, RED)
+        return picture.pixels()
+
+    def explorer(self) -> Policy:
+        """Goes behind the block and pushes, and wanders in between."""
+        return Explorer(behind=np.sqrt(2) * self.block_half + self.pusher_radius)
+
+    def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
+        """What many action sequences lead to, leaving this lab as it is; to the bit what `step` gives.
+
+        Args:
+            start: the three vector observation signals [M, 2].
+            actions: `velocity` [M, T, 2].
+
+        Returns:
+            The three signals [M, T, 2] float32.
+        """
+        state: Arrays = {name: np.asarray(start[name], np.float32) for name in STATE}
+        path = []
+        for step in range(actions["velocity"].shape[1]):
+            state = self._moved(state, actions["velocity"][:, step])
+            path.append(state)
+        return {name: np.stack([one[name] for one in path], 1) for name in state}
+
+    def gap(self, state: Arrays) -> Floats:
+        """How far pusher and block are from touching [...] m, for the signals [..., 2]; about 0 in contact."""
+        shape = state["block_position"].shape[:-1]
+        flat = {name: np.asarray(state[name], dtype=float).reshape(-1, 2) for name in state if name != "camera"}
+        return -self._overlap(_bodies(flat))[0].reshape(shape)
+
+    def _moved(self, state: Arrays, velocity: NDArray[np.generic]) -> dict[str, Floats]:
+        """The signals [M, 2] after one step."""
+        move = np.clip(velocity.astype(float), -MAX_SPEED, MAX_SPEED) * STEP_S
+        now, reach = _bodies(state), ROOM - self.pusher_radius
+        pusher, block, angle = np.clip(now.pusher + move, -reach, reach), now.block.copy(), now.angle.copy()
+        far = np.linalg.norm(now.pusher - now.block, axis=-1) - np.linalg.norm(move, axis=-1)
+        near = np.flatnonzero(far < np.sqrt(2) * self.block_half + self.pusher_radius)
+        if len(near):
+            some = _Bodies(pusher=now.pusher[near], block=block[near], angle=angle[near])
+            for _ in range(_PARTS):
+                along = np.clip(some.pusher + move[near] / _PARTS, -reach, reach)
+                some = self._settled(_Bodies(pusher=along, block=some.block, angle=some.angle))
+            pusher[near], block[near], angle[near] = some.pusher, some.block, some.angle
+        turned = np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
+        same = (angle == now.angle)[:, None]  # a cosine and its angle, there and back, may differ in the last bit
+        return {
+            "pusher_position": pusher.astype(np.float32),
+            "block_position": block.astype(np.float32),
+            "block_angle": np.where(same, state["block_angle"], turned).astype(np.float32),
+        }
+
+    def _settled(self, bodies: _Bodies) -> _Bodies:
+        """Without overlap: pusher and walls in turn push the block, and at last it stops the pusher."""
+        now = bodies
+        for _ in range(_PASSES):
+            depth, normal, lever = self._overlap(now)
+            sunk = np.where(depth > _TOUCH, depth, 0.0)
+            now = self._pushed(now, sunk[:, None], normal[:, None], lever[:, None])
+            walls = self._behind_walls(now)
+            if walls is not None:
+                now = self._pushed(now, *walls)
+            if not sunk.any() and (walls is None or not walls[0].any()):
+                break
+        walls = self._behind_walls(now)
+        if walls is not None:
+            back = walls[0][..., None] * walls[1]
+            now = _Bodies(pusher=now.pusher, block=now.block + back.max(1) + back.min(1), angle=now.angle)
+        depth, normal, _ = self._overlap(now)
+        reach = ROOM - self.pusher_radius
+        stopped = np.clip(now.pusher - np.where(depth > _TOUCH, depth, 0.0)[:, None] * normal, -reach, reach)
+        return _Bodies(pusher=stopped, block=now.block, angle=now.angle)
+
+    def _pushed(self, bodies: _Bodies, depth: Floats, normal: Floats, lever: Floats) -> _Bodies:
+        """The law of the module for K contacts at once: depth [M, K], normal and lever [M, K, 2]."""
+        torque = lever[..., 0] * normal[..., 1] - lever[..., 1] * normal[..., 0]
+        square = (LEVER * self.block_half) ** 2
+        push = depth / (1 + torque**2 / square)
+        shift, turn = (push[..., None] * normal).sum(1), (push * torque).sum(1) / square
+        return _Bodies(pusher=bodies.pusher, block=bodies.block + shift, angle=bodies.angle + turn)
+
+    def _overlap(self, bodies: _Bodies) -> tuple[Floats, Floats, Floats]:
+        """How deep the pusher is in the block [M] (below 0: how far away), the push [M, 2], the lever [M, 2]."""
+        cos, sin = np.cos(bodies.angle), np.sin(bodies.angle)
+        away = bodies.pusher - bodies.block
+        inside = np.stack([cos * away[:, 0] + sin * away[:, 1], cos * away[:, 1] - sin * away[:, 0]], -1)
+        nearest = np.clip(inside, -self.block_half, self.block_half)
+        lever = np.stack([cos * nearest[:, 0] - sin * nearest[:, 1], sin * nearest[:, 0] + cos * nearest[:, 1]], -1)
+        towards = lever - away
+        distance = np.sqrt((towards**2).sum(-1))
+        # Only a state that no step leads to has the pusher's middle in the block: it then pushes at the middle.
+        swallowed = distance < _TOUCH
+        towards = np.where(swallowed[:, None], -away + _TOUCH, towards)
+        normal = towards / np.sqrt((towards**2).sum(-1))[:, None]
+        return self.pusher_radius - distance, normal, lever
+
+    def _behind_walls(self, bodies: _Bodies) -> tuple[Floats, Floats, Floats] | None:
+        """Of 4 corners at the 2 walls next to each: how deep [M, 8], the wall's push and the lever [M, 8, 2].
+
+        None where no block is near a wall.
+        """
+        if np.abs(bodies.block).max() < ROOM - np.sqrt(2) * self.block_half:
+            return None
+        cos, sin = np.cos(bodies.angle)[:, None], np.sin(bodies.angle)[:, None]
+        corner = self.block_half * _SIDES
+        lever = np.stack([cos * corner[:, 0] - sin * corner[:, 1], sin * corner[:, 0] + cos * corner[:, 1]], -1)
+        place = bodies.block[:, None] + lever
+        deep = np.abs(place) - ROOM
+        deep = np.where(deep > _TOUCH, deep, 0.0)
+        inward = -np.sign(place)[..., None] * np.eye(2)
+        count = len(place)
+        return deep.reshape(count, 8), inward.reshape(count, 8, 2), np.repeat(lever, 2, axis=1)
+
+    def _look(self) -> NDArray[np.uint8]:
+        return self._draw({name: value[0] for name, value in self._state.items()})
+
+    def _observe(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {name: value[0].copy() for name, value in self._state.items()}
+        return {"camera": self._look(), **seen} if self.pictures else seen
+
+
+class Explorer(Policy):
+    """In turn: goes behind the block, pushes it for a while, wanders.
+
+    Behind is as seen from where it is to be pushed: anywhere, more often to the middle of the table, so that blocks do
+    not end up in corners for good. Speed and aim are never exact.
+
+    Args:
+        behind: distance of the middles from which a push begins, m.
+    """
+
+    def __init__(self, *, behind: float) -> None:
+        self._behind = behind
+        self._mode, self._left, self._heading, self._speed = "wander", 0, 0.0, 0.0
+        self._aim: Floats = np.zeros(2)
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Draws how it begins."""
+        self._begin(("approach", "wander")[int(generator.random() < 0.4)], np.zeros(2), generator)
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A velocity of at most `MAX_SPEED` along each axis."""
+        pusher, block = (np.asarray(observation[f"{n}_position"], dtype=float) for n in ("pusher", "block"))
+        if self._left <= 0:
+            follows = {"approach": "push", "push": "wander" if generator.random() < 0.4 else "approach"}
+            self._begin(follows.get(self._mode, "approach"), block, generator)
+        self._left -= 1
+        if self._mode == "wander":
+            self._heading += generator.normal(0, 0.4)
+        else:
+            way = self._way(pusher, block)
+            self._heading = float(np.arctan2(way[1], way[0])) + generator.normal(0, 0.25)
+        velocity = self._speed * np.array([np.cos(self._heading), np.sin(self._heading)])
+        velocity += generator.normal(0, 0.03, 2)
+        return {"velocity": np.clip(velocity, -MAX_SPEED, MAX_SPEED).astype(np.float32)}
+
+    def _begin(self, mode: str, block: Floats, generator: np.random.Generator) -> None:
+        self._mode = mode
+        self._left = int(generator.integers(4, 13))
+        self._speed = generator.uniform(0.2, 1.0) * MAX_SPEED
+        if mode == "approach":
+            to = generator.standard_normal(2) - block / 0.2
+            self._aim = to / max(float(np.linalg.norm(to)), 1e-6)
+        elif mode == "wander":
+            self._heading = generator.uniform(-np.pi, np.pi)
+        # A push off the middle turns the block.
+        self._offset = generator.normal(0, 0.4) * self._behind * np.array([-self._aim[1], self._aim[0]])
+
+    def _way(self, pusher: Floats, block: Floats) -> Floats:
+        """From the pusher to where it is going now."""
+        if self._mode == "push":
+            return np.asarray(self._aim)
+        way = block + self._offset - 1.05 * self._behind * self._aim - pusher
+        if np.linalg.norm(way) < 0.5 * self._speed * STEP_S + 0.01:
+            self._left = 0  # there; the push begins with the next action
+        return np.asarray(way)

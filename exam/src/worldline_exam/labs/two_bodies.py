@@ -1,0 +1,154 @@
+"""Two bodies: they attract each other and are held by a trap; one of them is pushed.
+
+    mass * x'' = push - mass * trap * x - mass * damping * x' + attraction towards the other
+
+in each of two components; x in m, push in N (on the driven body alone), trap in 1/s^2, damping in 1/s, which the medium
+sets for an episode. The attraction belongs to the potential strength * (1 / softening - 1 / sqrt(distance ** 2 +
+softening ** 2)), in J with strength in J m and softening in m: gravity that stays finite where the bodies meet. The
+trap keeps them near.
+
+    energy = sum of mass * (x' ** 2 + trap * x ** 2) / 2, and of that potential
+
+Hidden: nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.errors import InputError
+from worldline.labs.drawing import BLUE, RED, Colour, Picture
+from worldline_exam.labs.driven import Driven, body_signals, leap, push_signal
+
+Floats = NDArray[np.floating]
+
+BODIES: Final = ("driven", "free")
+MAX_PUSH: Final = 1.5
+"""N along each axis; what is beyond is cut."""
+START_SPREAD: Final = (0.6, 0.6)
+"""Deviation of each first position, m, and velocity, m/s, in each component."""
+LEAPS: Final = 8
+FAR: Final = 4.5
+"""Of a picture's edge from the trap, m; pushed at random, the driven body is beyond it in two steps of 1,000."""
+TOWARDS: Final = np.array([[1.0], [-1.0]])
+"""Which way each body is pulled, along the line from the driven to the free one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoBodiesSettings:
+    """The arguments of `TwoBodies`."""
+
+    masses: tuple[float, float]
+    strength: float
+    softening: float
+    trap: float
+    pictures: bool
+
+
+class TwoBodies(Driven):
+    """The lab. Observations: `driven_position`, `free_position` [m], `driven_velocity`, `free_velocity` [m/s].
+
+    Also `damping` [1/s]. Action: `driven_push` [N].
+
+    Args:
+        masses: of the driven and of the free body, kg, above 0.
+        strength: of the attraction, J m, at least 0.
+        softening: m, above 0.
+        trap: 1/s^2, at least 0.
+        pictures: whether to show `camera` too.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        masses: tuple[float, float] = (1.0, 1.0),
+        strength: float = 1.5,
+        softening: float = 0.7,
+        trap: float = 1.0,
+        pictures: bool = False,
+    ) -> None:
+        above = all(0 < one < np.inf for one in (*masses, softening))
+        if not (above and 0 <= strength < np.inf and 0 <= trap < np.inf):
+            raise InputError(
+                f"masses {masses} and softening {softening} must be above 0, strength {strength} and trap {trap} at "
+                "least 0, all finite."
+            )
+        self.masses, self.strength, self.softening, self.trap = masses, strength, softening, trap
+        moving = tuple(signal for body in BODIES for signal in body_signals(body))
+        super().__init__(moving, (push_signal("driven", MAX_PUSH),), pictures=pictures)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `Configured`."""
+        return {
+            "masses": list(self.masses),
+            "strength": self.strength,
+            "softening": self.softening,
+            "trap": self.trap,
+            "pictures": self.pictures,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> TwoBodies:
+        """See `Configured`."""
+        found = from_json(TwoBodiesSettings, json.dumps(settings), where="two-bodies")
+        return cls(
+            masses=found.masses,
+            strength=found.strength,
+            softening=found.softening,
+            trap=found.trap,
+            pictures=found.pictures,
+        )
+
+    def draw_states(self, generator: np.random.Generator, num: int) -> Float[np.ndarray, "M D"]:
+        """Gaussian, see `START_SPREAD`."""
+        drawn = generator.standard_normal((num, 2, 2, 2)) * np.array(START_SPREAD)[:, None]
+        return np.asarray(drawn.reshape(num, 8))
+
+    def advance(
+        self, state: Float[np.ndarray, "M D"], force: Float[np.ndarray, "M A"], damping: Float[np.ndarray, "M"]
+    ) -> Float[np.ndarray, "M D"]:
+        """See `Driven`."""
+        bodies = state.reshape(-1, 2, 2, 2)
+        masses = np.array(self.masses)[:, None]
+        driven = np.stack([force, np.zeros_like(force)], 1) / masses
+
+        def acceleration(at: Floats) -> Floats:
+            apart = at[:, 1] - at[:, 0]
+            pull = self.strength * apart / ((apart**2).sum(-1, keepdims=True) + self.softening**2) ** 1.5
+            return np.asarray(driven - self.trap * at + pull[:, None] * TOWARDS / masses)
+
+        position, velocity = leap(bodies[:, :, 0], bodies[:, :, 1], acceleration, damping[:, None, None], LEAPS)
+        return np.stack([position, velocity], 2).reshape(-1, 8)
+
+    def energy(self, observations: Arrays) -> Floats:
+        """0 where both rest in the middle; see `Driven`."""
+        state = self.join(observations)
+        position, velocity = np.moveaxis(state.reshape(*state.shape[:-1], 2, 2, 2), -2, 0)
+        squares = (velocity**2 + self.trap * position**2).sum(-1)
+        apart = ((position[..., 1, :] - position[..., 0, :]) ** 2).sum(-1)
+        attraction = self.strength * (1 / self.softening - 1 / np.sqrt(apart + self.softening**2))
+        return np.asarray(squares @ np.array(self.masses) / 2 + attraction)
+
+    def places(self, observations: Arrays) -> Floats:
+        """See `Driven`."""
+        return np.stack([observations[f"{body}_position"].astype(float) for body in BODIES], -2)
+
+    def paint(self, state: Float[np.ndarray, "D"], paper: Colour) -> UInt8[np.ndarray, "64 64 3"]:
+        """The driven body red, the free one blue; the heavier, the larger."""
+        picture = Picture(-FAR, FAR, paper)
+        for first, mass, colour in ((4, self.masses[1], BLUE), (0, self.masses[0], RED)):
+            picture.disc(float(state[first]), float(state[first + 1]), 0.26 * mass**0.5, colour)
+        return picture.pixels()

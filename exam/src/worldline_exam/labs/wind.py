@@ -1,0 +1,202 @@
+"""Wind: a boat on a mooring, driven by its motor and by a wind that nobody logged.
+
+    position' = DECAY * position + motor - 1.5 * wind + noise
+
+position in m; motor, drift by the wind and noise in m a step (of 1 s). Whoever logged may have felt the wind and leaned
+against it: with confounding k the explorer's motor is `k * wind + sqrt(1 - k**2) * e`, with a standard Gaussian e at
+each step, cut at the motor's bounds. Who then regresses the drift, `position' - DECAY * position`, on the motor finds
+1 - 1.5 k where the truth is 1.
+
+Hidden: the wind, one standard Gaussian draw for each episode, and the noise, one a step. Neither depends on what is
+done. The observation *space* holds the wind, since the explorer has to feel it; the *schema* does not, so that no log
+holds it and no world is shown it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from gymnasium.utils.seeding import np_random
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+
+from worldline.config import from_json
+from worldline.episode import Arrays
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import InputError
+from worldline.labs.abilities import Configured, Draws
+from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, Picture
+from worldline.labs.base import NoisyLab, Policy, read_options
+
+Floats = NDArray[np.floating]
+
+STEP_S: Final = 1.0
+DECAY: Final = 0.8
+"""Share of the position that the mooring leaves after a step."""
+MOTOR_EFFECT: Final = 1.0
+WIND_EFFECT: Final = -1.5
+MAX_MOTOR: Final = 4.0
+"""m a step, either way; what is beyond is cut."""
+FAR: Final = 20.0
+"""Half the width of the picture, m; a wind of 1 takes the boat to 7.5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindSettings:
+    """The arguments of `Wind`."""
+
+    confounding: float
+    noise: float
+    pictures: bool
+
+
+class Wind(NoisyLab, Configured, Draws):
+    """The lab. Observation: `boat_position` [m]. Action: `motor` [m/s].
+
+    Args:
+        confounding: how much the explorer leans on the wind, from 0 to 1.
+        noise: deviation, m a step, at least 0.
+        pictures: whether to show `camera` too: the boat and its mooring, from the side.
+
+    Raises:
+        InputError: a setting is out of its range.
+    """
+
+    def __init__(self, confounding: float = 0.0, *, noise: float = 0.5, pictures: bool = False) -> None:
+        if not (0 <= confounding <= 1 and 0 <= noise < np.inf):
+            raise InputError(f"confounding {confounding} must be in [0, 1], noise {noise} at least 0 and finite.")
+        self.confounding, self.noise, self.pictures = confounding, noise, pictures
+        box = gymnasium.spaces.Box
+        spaces: dict[str, gymnasium.Space[Any]] = {
+            name: box(-np.inf, np.inf, (1,), np.float32) for name in ("boat_position", "wind")
+        }
+        if pictures:
+            spaces[CAMERA.name] = box(0, 255, CAMERA.shape, np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Dict({"motor": box(-MAX_MOTOR, MAX_MOTOR, (1,), np.float32)})
+        self._wind = 0.0
+        self._position = 0.0
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The arguments; see `Configured`."""
+        return {"confounding": self.confounding, "noise": self.noise, "pictures": self.pictures}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Wind:
+        """See `Configured`."""
+        found = from_json(WindSettings, json.dumps(settings), where="wind")
+        return cls(found.confounding, noise=found.noise, pictures=found.pictures)
+
+    @property
+    def schema(self) -> Schema:
+        """The signals that are logged; the wind is not one of them."""
+        low, high = (-MAX_MOTOR,), (MAX_MOTOR,)
+        return Schema(
+            signals=(
+                *((CAMERA,) if self.pictures else ()),
+                Signal(name="boat_position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m",
+                       entity="boat"),
+                Signal(name="motor", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="m/s",
+                       low=low, high=high, entity="boat"),
+            ),
+            step_s=STEP_S,
+        )  # fmt: skip
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first observation.
+
+        Args:
+            seed: of the wind, the start and all noise.
+            options: `wind` and `position` [m] take the place of what was drawn; the noise stays that of the seed.
+        """
+        super().reset(seed=seed)
+        given = read_options(options, {"wind": (), "position": ()})
+        wind = self._draw_wind(self.np_random)
+        # As spread as noise and a motor of deviation 1 keep it; nothing of the wind shows yet.
+        start = self.np_random.normal(0, np.sqrt((MOTOR_EFFECT**2 + self.noise**2) / (1 - DECAY**2)))
+        self._wind, self._position = (float(given.get(n, v)) for n, v in (("wind", wind), ("position", start)))
+        return self._begin(self._observe()), {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One step of the motor; no reward, no end."""
+        motor = np.clip(self._checked(action)["motor"], -MAX_MOTOR, MAX_MOTOR)
+        noise = self.noise * self.np_random.standard_normal()  # drawn whatever is done, and so the same in a twin
+        self._position = float(_drift(np.array([self._position]), motor, np.array([self._wind]))[0] + noise)
+        return self._observe(), 0.0, False, False, {}
+
+    def explorer(self) -> Policy:
+        """Leans on the wind as far as `confounding` says."""
+        return Explorer(self.confounding)
+
+    def hidden(self, seed: int) -> Mapping[str, float]:
+        """The wind of an episode; see `NoisyLab`."""
+        return {"wind": self._draw_wind(np_random(seed)[0])}
+
+    def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, Floats]) -> Arrays:
+        """The path without noise, whose mean is 0; see `NoisyLab`."""
+        position, path = start["boat_position"].astype(float), []
+        motor = np.clip(actions["motor"].astype(float), -MAX_MOTOR, MAX_MOTOR)
+        for step in range(motor.shape[1]):
+            position = _drift(position, motor[:, step], hidden["wind"][:, None])
+            path.append(position)
+        return {"boat_position": np.stack(path, 1).astype(np.float32)}
+
+    def drawn(self, shown: Arrays) -> UInt8[np.ndarray, "64 64 3"] | None:
+        """The camera's picture; see `Draws`."""
+        return self.picture(shown["boat_position"]) if "boat_position" in shown else None
+
+    def picture(self, position: NDArray[np.generic]) -> UInt8[np.ndarray, "64 64 3"]:
+        """The picture of a boat at `position` [1] m; one that is farther out is at the edge."""
+        x = float(np.clip(position[0], 1.8 - FAR, FAR - 1.8))
+        picture = Picture(-FAR, FAR)
+        picture.line(-FAR, -1.5, FAR, -1.5, 0.6, GREY)
+        picture.line(0.0, -6.0, x, -1.0, 0.4, INK)
+        picture.box(x, -0.5, 1.6, 0.9, BLUE)
+        picture.line(x, 0.0, x, 4.5, 0.7, INK)
+        return picture.pixels()
+
+    def _draw_wind(self, generator: np.random.Generator) -> float:
+        return float(generator.standard_normal())
+
+    def _look(self) -> NDArray[np.uint8]:
+        return self.picture(np.array([self._position], np.float32))
+
+    def _observe(self) -> dict[str, Any]:
+        seen = {
+            "boat_position": np.array([self._position], np.float32),
+            "wind": np.array([self._wind], np.float32),
+        }
+        return {**seen, CAMERA.name: self._look()} if self.pictures else seen
+
+
+class Explorer(Policy):
+    """The motor of someone who feels the wind.
+
+    Args:
+        confounding: how much of the motor is the wind's, from 0 to 1.
+    """
+
+    def __init__(self, confounding: float) -> None:
+        self._confounding = confounding
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Nothing stays fixed but the wind."""
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A motor of deviation 1 over all episodes, cut at its bounds."""
+        own = np.sqrt(1 - self._confounding**2) * generator.standard_normal(1)
+        motor = self._confounding * np.asarray(observation["wind"], dtype=float) + own
+        return {"motor": np.clip(motor, -MAX_MOTOR, MAX_MOTOR).astype(np.float32)}
+
+
+def _drift(position: Floats, motor: Floats, wind: Floats) -> Floats:
+    """The next position without noise, m."""
+    return np.asarray(DECAY * position + MOTOR_EFFECT * motor + WIND_EFFECT * wind)

@@ -1,0 +1,136 @@
+"""A world that copies: what followed the training case that is most like the present."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Schema
+from worldline.engines.validation import check_future, check_observations, own_belief
+from worldline.errors import DataError
+
+Floats = NDArray[np.floating]
+
+COMPARED: Final = 64
+"""Presents that are compared with all cases at once; bounds memory."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Present:
+    """The belief: the last observation of W worlds.
+
+    Args:
+        state: per vector observation signal [W, *shape].
+    """
+
+    state: Arrays
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NearestCase(Engine):
+    """Every stretch of the logs is a case; the nearest one is moved to where things are now, and copied.
+
+    Near is what has nearly the same velocities and the like, places relative to each other, and mean actions to come,
+    each by its spread over all cases. Where a place is on the map does not count: the copy is as good as can be.
+
+    Args:
+        schema: of the logs.
+        episodes: logs without gaps.
+        places: signals that are copied as motion from the present; of several, all but the first are compared by how
+            far they are from the first.
+    """
+
+    schema: Schema
+    episodes: Sequence[Episode]
+    places: tuple[str, ...]
+
+    def describe(self) -> Card:
+        """What this engine is."""
+        vectors = tuple(signal.name for signal in self.schema.observations if signal.kind is Kind.VECTOR)
+        return Card(
+            name="nearest case",
+            engine="nearest_case",
+            schema=self.schema,
+            inputs=vectors,
+            predicts=vectors,
+            context=1,
+            deterministic=True,
+        )
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Present:
+        """The last observation; see `Engine`."""
+        del belief, seed  # nothing is drawn
+        signals = [self.schema[name] for name in self.describe().inputs]
+        check_observations(steps, signals)
+        return Present(state={signal.name: steps.observations[signal.name][:, -1] for signal in signals})
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        """The copy, S = 1; see `Engine`.
+
+        Raises:
+            DataError: no episode is as long as what is asked.
+        """
+        del num_samples, noise, seed  # deterministic
+        belief = own_belief(belief, Present)
+        size = check_future(future, self.schema)
+        cases = self._cases(size.horizon)
+        state = {name: np.repeat(value, size.num_versions, 0) for name, value in belief.state.items()}
+        actions = {name: value.reshape(-1, *value.shape[2:]) for name, value in future.actions.items()}
+        nearest = _nearest(self._features(state, actions), self._features(_first(cases), _inputs(cases)))
+        lead = (size.num_worlds, size.num_versions, 1, size.horizon)
+        copied = {}
+        for name in belief.state:
+            path = cases[name][nearest]
+            moved = path[:, 1:] + (state[name] - path[:, 0])[:, None] if name in self.places else path[:, 1:]
+            copied[name] = moved.reshape(lead + moved.shape[2:]).astype(np.float32)
+        return Samples(signals=copied)
+
+    def _cases(self, horizon: int) -> dict[str, NDArray[np.generic]]:
+        """All stretches: observations [n, T + 1, *shape] and actions [n, T, *shape], by name."""
+        found: dict[str, list[NDArray[np.generic]]] = {}
+        for episode in self.episodes:
+            for first in range(episode.num_steps - horizon + 1):
+                for name in self.describe().inputs:
+                    found.setdefault(name, []).append(episode.observations[name][first : first + horizon + 1])
+                for signal in self.schema.actions:
+                    cut = episode.actions[signal.name][first : first + horizon]
+                    found.setdefault(f"action {signal.name}", []).append(cut)
+        if not found:
+            raise DataError(f"no episode has {horizon} steps", fix="Record longer ones.")
+        return {name: np.stack(parts) for name, parts in found.items()}
+
+    def _features(self, state: Arrays, actions: Arrays) -> Floats:
+        """What cases are compared by [n, F]."""
+        others = [value for name, value in state.items() if name not in self.places]
+        apart = [state[name].astype(float) - state[self.places[0]] for name in self.places[1:]]
+        means = [value.astype(float).mean(1) for value in actions.values()]
+        return np.concatenate([np.asarray(part, dtype=float) for part in (*others, *apart, *means)], -1)
+
+
+def _first(cases: Arrays) -> dict[str, NDArray[np.generic]]:
+    return {name: value[:, 0] for name, value in cases.items() if not name.startswith("action ")}
+
+
+def _inputs(cases: Arrays) -> dict[str, NDArray[np.generic]]:
+    return {name: value for name, value in cases.items() if name.startswith("action ")}
+
+
+def _nearest(present: Floats, cases: Floats) -> NDArray[np.integer]:
+    """The number [W] of the case nearest to each present."""
+    spread = np.maximum(cases.std(0), 1e-9)
+    present, cases = present / spread, cases / spread
+    parts = []
+    for first in range(0, len(present), COMPARED):
+        apart = present[first : first + COMPARED, None] - cases[None]
+        parts.append((apart**2).sum(-1).argmin(1))
+    return np.concatenate(parts)

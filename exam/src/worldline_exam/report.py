@@ -1,0 +1,388 @@
+"""The report of an exam: a card that is read in a minute, and below it a page for each test."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from typing import Final
+
+from worldline.audit.grades import Cell, Score, Verdict
+from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
+from worldline_exam.base import Section
+from worldline_exam.figures import Exhibit, Panel
+from worldline_exam.results import ExamResult, TestResult, is_any_graded, is_fully_graded, section_weakest
+from worldline.audit.verdicts import weakest
+from worldline.report.markup import Html, join, table, tag
+from worldline.report.page import chapter, facts, page
+from worldline.formatting import listing, number, plural
+
+_TONES: Final = {
+    Verdict.PASS: "good",
+    Verdict.PARTIAL: "unclear",
+    Verdict.INCONCLUSIVE: "unclear",
+    Verdict.FAIL: "bad",
+    Verdict.ERROR: "bad",
+}
+_DOTS: Final = {"good": "world", "unclear": "peer", "bad": "missed"}
+_TITLES: Final = {
+    Section.CAUSE: "Cause and effect",
+    Section.PHYSICS: "Physical constraints",
+    Section.TIME: "Time",
+    Section.CONFIDENCE: "Confidence",
+}
+_MEANINGS: Final = {
+    Verdict.VOID: "The test itself did not hold in this run, so no grade is given.",
+    Verdict.ERROR: "The test broke, or what was answered is of no use. That is neither a pass nor a fail.",
+    Verdict.UNREADABLE: "What the test needs cannot be read from this world.",
+    Verdict.UNSUPPORTED: "This world lacks what the test asks for.",
+    Verdict.NOT_MEASURED: "This was not measured.",
+    Verdict.NOT_IDENTIFIABLE: "The logs do not tell this, whatever the model.",
+    Verdict.INCONCLUSIVE: (
+        "Neither a pass nor a fail: the interval of a part holds 0, a gate is not met, or a part has no score."
+    ),
+}
+_SAID: Final = {
+    Verdict.PARTIAL: "It is above the floor in {} without passing.",
+    Verdict.FAIL: "It fails {}.",
+    Verdict.UNREADABLE: "It does not tell the signals of {}.",
+}
+_LISTED: Final = {
+    Verdict.INCONCLUSIVE: "Undecided",
+    Verdict.UNSUPPORTED: "Unsupported",
+    Verdict.NOT_IDENTIFIABLE: "Not told by the logs",
+    Verdict.NOT_MEASURED: "Not measured",
+}
+HORIZON: Final = "horizon"
+"""The raw figure h*: steps for which anybody could foretell."""
+LAST: Final = "last_with_skill"
+"""The raw figure: last step at which the lower end of the skill is above 0."""
+_RAW: Final = {
+    "loss": "loss of this world",
+    "floor": "loss of the floor",
+    "ceiling": "loss of the ceiling",
+    "marginal": "loss of the mean",
+    HORIZON: "h* (step)",
+    LAST: "last step with low > 0",
+}
+_AXIS: Final = (-0.5, 0.0, 0.5, 1.0)
+"""Scores beyond its ends are drawn at the edge."""
+
+
+def render(result: ExamResult) -> str:
+    """The page: UTF-8, self-contained, the same bytes for the same result."""
+    return page(
+        f"{result.sitter}: what it understands",
+        _top(result),
+        *(_section(result, section) for section in _sections(result.tests)),
+        chapter("The small print", facts(list(result.facts.items())), *_notes(result)),
+        style="exam.css",
+    )
+
+
+def _top(result: ExamResult) -> Html:
+    """Title, the count, and the card."""
+    passed, total = len(result.passed), len(result.tests)
+    graded = is_any_graded(result.tests)
+    told = "tests passed by every training, surely above one half over all tests (Holm)"
+    count = tag(
+        "p", {"class": "big bad" if graded and not passed else "big"}, f"{passed} of {total}" if graded else "—"
+    )
+    small = tag("p", {"class": "small"}, told if graded else "no test was graded")
+    card = tag("div", {"class": "card"}, *(_card_row(result.tests, section) for section in _sections(result.tests)))
+    lede = tag("p", {"class": "lede"}, _lede(result))
+    hero = tag("section", {"class": "hero"}, tag("div", {"class": "figure"}, count, small), card, lede)
+    return tag("header", {}, tag("h1", {}, f"What {result.sitter} understands of its worlds"), hero)
+
+
+def _lede(result: ExamResult) -> str:
+    """The sentences that a busy person takes away: every test is in one."""
+    having: dict[Verdict, list[TestResult]] = {}
+    for one in result.tests:
+        having.setdefault(one.verdict, []).append(one)
+    passes = having.get(Verdict.PASS, [])
+    passed, alone = ([one for one in passes if (one.code in result.passed) is kept] for kept in (True, False))
+    parts = ["It is shown pictures and no vector."] if result.facts.get("Seen") == "pictures" else []
+    if passed:
+        parts.append(f"It passes {_quoted(passed)}.")
+    if alone:
+        parts.append(f"Taken alone it passes {_quoted(alone)}, but not surely over all tests.")
+    parts += [text.format(_quoted(having[verdict])) for verdict, text in _SAID.items() if verdict in having]
+    parts += [f"{text}: {_codes(having[verdict])}." for verdict, text in _LISTED.items() if verdict in having]
+    if void := having.get(Verdict.VOID):
+        parts.append(f"{plural(len(void), 'test')} did not hold in this run and gave no grade.")
+    if broke := having.get(Verdict.ERROR):
+        parts.append(f"{plural(len(broke), 'test')} broke.")
+    return " ".join(parts)
+
+
+def _quoted(tests: Sequence[TestResult]) -> str:
+    """Their titles, some of which are sentences."""
+    return listing([f"\N{LEFT DOUBLE QUOTATION MARK}{one.title}\N{RIGHT DOUBLE QUOTATION MARK}" for one in tests])
+
+
+def _codes(tests: Sequence[TestResult]) -> str:
+    return listing([one.code for one in tests])
+
+
+def _sections(tests: Sequence[TestResult]) -> list[Section]:
+    """The sections that were examined, the weakest lower bound first."""
+
+    def low(section: Section) -> float:
+        found = section_weakest(tests, section)
+        return -math.inf if found is None else found[1].low
+
+    return sorted({one.section for one in tests}, key=lambda section: (low(section), section))
+
+
+def _card_row(tests: Sequence[TestResult], section: Section) -> Html:
+    """A section: its weakest lower bound, and a chip for each test."""
+    found = section_weakest(tests, section)
+    bound = "not graded" if found is None else f"at least {_plain(found[1].low)}"
+    where = "" if found is None else f" in {found[0].code}"
+    lost = sum(one.section is section and not is_fully_graded(one) for one in tests)
+    where += f", {lost} not fully graded" if found is not None and lost else ""
+    chips = [
+        tag("a", {"class": f"chip {_tone(one.verdict)}", "href": f"#{one.code}"}, one.code, _verdict(one.verdict))
+        for one in tests
+        if one.section is section
+    ]
+    return tag(
+        "div",
+        {"class": "section-row"},
+        tag("p", {"class": "section-title"}, _TITLES[section], tag("span", {}, f"{bound}{where}")),
+        tag("div", {"class": "chips"}, *chips),
+    )
+
+
+def _section(result: ExamResult, section: Section) -> Html:
+    """A chapter with a page for each of its tests."""
+    tests = [one for one in result.tests if one.section is section]
+    return chapter(_TITLES[section], *(_test(one, result.command) for one in tests))
+
+
+def _test(one: TestResult, command: str) -> Html:
+    """A test: what was asked, what came of it, the picture, and what examined the test itself."""
+    finding = tag(
+        "p",
+        {"class": "finding"},
+        tag("span", {"class": "code"}, one.code),
+        f"{one.title}. ",
+        tag("span", {"class": f"verdict {_tone(one.verdict)}"}, str(one.verdict)),
+    )
+    claim = tag("p", {"class": "note"}, f"To pass means: {one.claim}")
+    parts = [finding, claim, *_trainings(one), *_reasons(one)]
+    if one.exhibit is not None:
+        parts.append(_exhibit(one.exhibit))
+    parts += _scores(one)
+    parts += _raw(one)
+    parts += [_conditions(one)] if any(seed.grade and seed.grade.conditions for seed in one.seeds) else []
+    parts.append(_reproduce(one, command))
+    return tag("article", {"class": "block", "id": one.code}, *parts)
+
+
+def _reasons(one: TestResult) -> list[Html]:
+    """Why there is no grade, and what is wrong with the world whatever its score; of which training, if not of all."""
+    meaning = _MEANINGS.get(one.verdict)
+    said = [(seed.reason, seed.seed) for seed in one.seeds if seed.reason]
+    graded = [(seed.grade, seed.seed) for seed in one.seeds if seed.grade is not None]
+    said += [(f"{cell.name}: {cell.note}", at) for grade, at in graded for cell in grade.cells if cell.score is None]
+    said += [(f"A bug: {bug}", at) for grade, at in graded for bug in grade.bugs]
+    of: dict[str, list[str]] = {}
+    for text, training in dict.fromkeys(said):
+        of.setdefault(text, []).append(str(training))
+    lines = [f"{_of(trainings, one)}{text}" for text, trainings in of.items()]
+    return [tag("p", {"class": "note reason"}, text) for text in ([meaning] if meaning else []) + lines]
+
+
+def _of(trainings: Sequence[str], one: TestResult) -> str:
+    """Such as "Training 1: "; nothing where it is all of them."""
+    if len(trainings) == len(one.seeds):
+        return ""
+    return f"Training{'s' if len(trainings) > 1 else ''} {listing(trainings)}: "
+
+
+def _trainings(one: TestResult) -> list[Html]:
+    """Which training has which verdict, where they differ."""
+    if len({seed.verdict for seed in one.seeds}) == 1:
+        return []
+    told = ", ".join(f"{seed.seed} {seed.verdict}" for seed in one.seeds)
+    return [tag("p", {"class": "note"}, f"Training {told}.")]
+
+
+def _exhibit(exhibit: Exhibit) -> Html:
+    """The picture of a test."""
+    names = list(dict.fromkeys(line.name for panel in exhibit.panels for line in panel.lines))
+    others = [name for name in names if name not in ("truth", "this world")]
+    styles = {name: f"other{place % 6}" for place, name in enumerate(others)} | {"truth": "real", "this world": "world"}
+    charts = [_panel(panel, styles) for panel in exhibit.panels if any(line.x for line in panel.lines)]
+    size = "alone" if len(charts) == 1 else "three" if len(charts) % 3 == 0 else ""
+    caption = tag("p", {"class": "note"}, exhibit.caption)
+    return join([tag("div", {"class": f"gallery {size}".strip()}, *charts), caption])
+
+
+def _panel(panel: Panel, styles: dict[str, str]) -> Html:
+    order = {"this world": 2, "truth": 1}
+    drawn = [line for line in panel.lines if line.x]  # where nothing happened, as with contacts, there is no point
+    lines = sorted(drawn, key=lambda line: order.get(line.name, 0))
+    return line_chart(
+        LineChart(
+            title=panel.title,
+            alt=f"{panel.title}: {panel.y_label} over {panel.x_label}",
+            x_label=panel.x_label,
+            y_label=panel.y_label,
+            lines=[
+                Line(
+                    label=line.name,
+                    style=styles[line.name],
+                    x=line.x,
+                    y=line.y,
+                    low=line.low,
+                    high=line.high,
+                    points=line.points,
+                )
+                for line in lines
+            ],
+            equal=panel.equal,
+        )
+    )
+
+
+def _scores(one: TestResult) -> list[Html]:
+    """Every part of the test for every training, then the oracle and what must fail at their weakest."""
+    rows: list[Dot] = []
+    many = _many(one)
+    for seed in one.seeds:
+        for cell in () if seed.grade is None else seed.grade.cells:
+            if cell.score is not None:
+                name = f"{cell.name}{_reach(cell)}{f', training {seed.seed}' if many else ''}"
+                rows.append(_dot(name, cell.score, _DOTS.get(_tone(seed.verdict), "world")))
+    references = [("the oracle", one.oracle, "ceiling")] if one.oracle else []
+    references += [(f"must fail: {name}", grade, "floor") for name, grade in one.must_fail.items()]
+    unscored: list[Html] = []
+    for name, grade, style in references:
+        found = weakest(grade)
+        shut = any(condition.gate and not condition.met for condition in grade.conditions)
+        label = f"{name}{', not meeting a gate' if shut else ''}"
+        if found is not None and found.score is not None:
+            rows.append(_dot(label, found.score, style))
+        else:
+            why = "; ".join(f"{cell.name}: {cell.note}" for cell in grade.cells)
+            unscored.append(tag("p", {"class": "note"}, f"Without a score: {label} ({why})."))
+    if not rows:
+        return unscored
+    floor = f"0 is the best trivial model ({one.floor})" if one.floor else "0 is the test's own floor"
+    chart = IntervalChart(
+        title=f"Score: {floor}, 1 the best that can be known",
+        alt=f"Scores of {one.title} with 95 % intervals over scenes",
+        rows=rows,
+        ticks=_AXIS,
+        show=_plain,
+        zero=True,
+        head=("part", "score"),
+    )
+    return [tag("div", {"class": "scores"}, interval_chart(chart)), *unscored]
+
+
+def _reach(cell: Cell) -> str:
+    """How far ahead anybody could foretell, and how far this world has skill, where a test tells it."""
+    if HORIZON not in cell.raw or LAST not in cell.raw:
+        return ""
+    return f" (h* {number(cell.raw[HORIZON])}, skill to step {number(cell.raw[LAST])})"
+
+
+def _raw(one: TestResult) -> list[Html]:
+    """The figures behind each part for every training, in the test's own units, folded away."""
+    found = [(cell, seed.seed) for seed in one.seeds if seed.grade for cell in seed.grade.cells if cell.raw]
+    names = list(dict.fromkeys(name for cell, _ in found for name in cell.raw))
+    if not names:
+        return []
+    many = _many(one)
+    rows = [
+        [
+            cell.name,
+            *([str(training)] if many else []),
+            *(number(cell.raw[name], 4) if name in cell.raw else "" for name in names),
+        ]
+        for cell, training in found
+    ]
+    head = ("part", *(["training"] if many else []), *(_RAW.get(name, name.replace("_", " ")) for name in names))
+    units = "in the units of the test; a ceiling of 0 is the truth"
+    summary = tag("summary", {}, "Raw figures")
+    return [tag("details", {}, summary, table(head, rows, caption=f"Raw figures of {one.code}, {units}"))]
+
+
+def _dot(name: str, score: Score, style: str) -> Dot:
+    text = f"{_plain(score.value)} ({_plain(score.low)} to {_plain(score.high)})"
+    return Dot(label=name, value=score.value, low=score.low, high=score.high, text=text, style=style)
+
+
+def _plain(value: float) -> str:
+    """A score: two decimals, a real minus; two digits of what is far from any scale."""
+    if abs(value) >= 100:
+        return number(value, 2)
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
+
+
+def _conditions(one: TestResult) -> Html:
+    """What is asked beside the score."""
+    rows = [
+        [
+            f"{condition.name}{' (a gate)' if condition.gate else ''}",
+            str(seed.seed),
+            condition.found,
+            "met" if condition.met else "NOT met",
+        ]
+        for seed in one.seeds
+        if seed.grade is not None
+        for condition in seed.grade.conditions
+    ]
+    return table(("condition", "training", "found", ""), rows, caption="Asked beside the score")
+
+
+def _reproduce(one: TestResult, command: str) -> Html:
+    """How to get the same figures; what was asked before, in an exam that goes on, is not asked anew."""
+    took = f"graded, and asked where no answers were stored, in {number(one.elapsed_s, 2)} s"
+    again = [tag("code", {}, _alone(command, one.code))] if command else []
+    return tag("p", {"class": "note"}, f"Scenes {one.scenes[:12]}, {took}. " if one.scenes else "Not asked. ", *again)
+
+
+def _alone(command: str, code: str) -> str:
+    """The command of an exam with this test alone; any other as it is."""
+    if not command.startswith("worldline exam "):
+        return command
+    typed, kept = iter(shlex.split(command)), []
+    for one in typed:
+        if one == "--tests":
+            next(typed, None)
+        elif not one.startswith("--tests="):
+            kept.append(one)
+    return shlex.join([*kept, "--tests", code])
+
+
+def _notes(result: ExamResult) -> list[Html]:
+    """How to read it."""
+    texts = (
+        "A score is 0 for the test's floor, the best of the trivial models that it names or what says nothing, and 1 "
+        "for the best that can be known from the same information. "
+        "Intervals are 95 % bootstraps over whole scenes (2,000 draws). PASS needs every part above 0.5 with its whole "
+        "interval and every condition met; the worst training counts.",
+        "Every run also grades an oracle, which has to reach the ceiling, and models that do not understand, which "
+        "have to fail. Where either does not happen the test is VOID: it says nothing, and no grade is printed.",
+        "There is no total. A section is as good as its weakest lower bound.",
+    )
+    again = [tag("p", {"class": "note"}, "Repeat: ", tag("code", {}, result.command))] if result.command else []
+    return [*again, *(tag("p", {"class": "note"}, text) for text in texts)]
+
+
+def _many(one: TestResult) -> bool:
+    """Whether there is more than one training."""
+    return len(one.seeds) > 1
+
+
+def _tone(verdict: Verdict) -> str:
+    return _TONES.get(verdict, "none")
+
+
+def _verdict(verdict: Verdict) -> Html:
+    return tag("span", {}, str(verdict).lower())

@@ -1,0 +1,255 @@
+"""The scenes of a fleet at sea that C2 and U2 share, how worlds are asked about them, and models in the lab's terms.
+
+A scene is an episode of the lab's explorer up to now, and then, for each boat at once, several motors that might act in
+the next step. They are drawn at random, as nobody did who logged; beside them there are as many that the explorer would
+have chosen. Worlds see the flag `drill` up where motors are drawn at random, and down where they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Schema
+from worldline.world.base import World
+from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
+from worldline.errors import UnsupportedError
+from worldline_exam.labs.fleet import BOATS, DRILLED, STEADY, Fleet, leaning
+from worldline.labs.playing import explore, stacked
+from worldline.audit.queries import forecasts, history_of, packed_history
+from worldline_exam.base import Curriculum, Pool
+
+Floats = NDArray[np.floating]
+
+CURRICULUM: Final = "fleet"
+NUM_EPISODES: Final = 400
+NUM_STEPS: Final = 40
+DRIFTS: Final = tuple(boat.drift for boat in BOATS)
+GROUPS: Final = ("seen", "do")
+"""Motors that the explorer would have chosen, and those drawn at random."""
+
+
+def fleet(pool: Pool, *, pictures: bool = False) -> Fleet:
+    """The lab of a pool: for development the wind blows with the motor, and everything is a fifth larger."""
+    if pool is Pool.REPORT:
+        return Fleet(pictures=pictures)
+    return Fleet(motor_effect=1.2, wind_effect=1.8, noise=0.6, pictures=pictures)
+
+
+def curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
+    """The logs of the fleet, which hold every kind of boat."""
+
+    def make_lab() -> Fleet:
+        return fleet(pool, pictures=pixels)
+
+    return Curriculum(name=CURRICULUM, make_lab=make_lab, asked=DRIFTS, num_episodes=NUM_EPISODES, num_steps=NUM_STEPS)
+
+
+def scenes_of(lab: Fleet, seed: int, *, num_scenes: int, num_motors: int, num_steps: int, reach: float) -> Arrays:
+    """Scenes: the history, and per group `<group>.motors` and `<group>.drifts` [E, K, B], which followed.
+
+    Args:
+        lab: whose explorer sails.
+        seed: of everything.
+        num_scenes: E.
+        num_motors: K, of each group.
+        num_steps: of the history, at least 1.
+        reach: motors of the group "do" are spread evenly up to this, m/s.
+    """
+    rng = np.random.default_rng([2, seed])
+    seeds = [int(one) for one in rng.integers(2**31, size=num_scenes)]
+    past = stacked([explore(lab, one, num_steps) for one in seeds])
+    steady = np.array([[lab.hidden(one).get(f"{boat.name}_wind", 0.0) for boat in BOATS] for one in seeds])
+    shape = (num_scenes, num_motors, len(BOATS))
+    found: dict[str, NDArray[np.generic]] = {}
+    for group in GROUPS:
+        winds = np.where(STEADY, steady[:, None], rng.standard_normal(shape))
+        motors = leaning(winds, rng.standard_normal(shape))
+        if group == "do":
+            motors = rng.uniform(-reach, reach, shape)
+        motors = motors.astype(np.float32)
+        found[f"{group}.motors"] = motors
+        found[f"{group}.drifts"] = lab.move(motors.astype(float), winds) + lab.noise * rng.standard_normal(shape)
+    history = History(observations=past.observations, actions=past.actions)
+    return {**packed_history(history), **found}
+
+
+def asked(world: World, scenes: Arrays, *, groups: Sequence[str], bands: bool) -> Arrays:
+    """Per group `<group>.mean` [E, K, B] of the next drifts, and `<group>.low` and `<group>.high` where bands are due.
+
+    Args:
+        world: to ask.
+        scenes: see `scenes_of`.
+        groups: some of `GROUPS`.
+        bands: whether its 90 % bands are due.
+
+    Raises:
+        UnreadableError: the world does not predict the drifts.
+        UnsupportedError: bands are due and it gives none.
+    """
+    found: dict[str, NDArray[np.generic]] = {}
+    for group in groups:
+        history, motors = _shown(scenes, group), scenes[f"{group}.motors"]
+        parts = []
+        for number in range(motors.shape[1]):
+            actions = {boat.motor: motors[:, number, b][:, None, None] for b, boat in enumerate(BOATS)}
+            parts.append(forecasts(world, history, actions, signals=DRIFTS))
+        found[f"{group}.mean"] = np.stack(
+            [np.stack([part[name].mean[:, 0, 0] for name in DRIFTS], -1) for part in parts], 1
+        ).astype(np.float64)
+        if not bands:
+            continue
+        for edge in ("low", "high"):
+            edges = [[getattr(part[name], edge) for name in DRIFTS] for part in parts]
+            if any(one is None for part in edges for one in part):
+                raise UnsupportedError(
+                    f"{world.describe().name} gives no bands, and the test needs them. Calibrate it."
+                )
+            found[f"{group}.{edge}"] = np.stack([np.stack([one[:, 0, 0] for one in part], -1) for part in edges], 1)
+    return found
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Residuals:
+    """The belief: what each boat's past drifts lay off from what its motor does.
+
+    Args:
+        total: [W, B], sum over the steps so far, m.
+        count: steps so far.
+    """
+
+    total: Floats
+    count: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sailor(Engine):
+    """Says of each boat's drift: slope * motor, and what past drifts lay off from that, as far as it can be relied on.
+
+    Args:
+        schema: of the fleet's logs.
+        slopes: [B], m for each m/s.
+        doubt: [B], how many steps of the past weigh as much as the mean over all episodes, which is 0; infinite for one
+            who forgets the past.
+        context: observations that it asks for.
+    """
+
+    schema: Schema
+    slopes: Float[np.ndarray, "B"]
+    doubt: Float[np.ndarray, "B"]
+    context: int
+
+    @classmethod
+    def lawful(cls, lab: Fleet, context: int) -> Sailor:
+        """Who knows the law, but neither wind nor noise."""
+        doubt = np.where(STEADY, (lab.noise / lab.wind_effect) ** 2, np.inf)
+        return cls(schema=lab.schema, slopes=np.full(len(BOATS), lab.motor_effect), doubt=doubt, context=context)
+
+    @classmethod
+    def blind(cls, episodes: Sequence[Episode], schema: Schema) -> Sailor:
+        """Drift regressed on motor over all steps of the log, without a past."""
+        rows = _rows(episodes)
+        slopes = (rows.motors * rows.drifts).sum((0, 1)) / (rows.motors**2).sum((0, 1))
+        return cls(schema=schema, slopes=slopes, doubt=np.full(len(BOATS), np.inf), context=1)
+
+    @classmethod
+    def undrilled(cls, episodes: Sequence[Episode], schema: Schema) -> Sailor:
+        """As `blind`, over the steps without a drill."""
+        rows = _rows(episodes)
+        chosen = (1 - rows.drill)[..., None]
+        slopes = (chosen * rows.motors * rows.drifts).sum((0, 1)) / (chosen * rows.motors**2).sum((0, 1))
+        return cls(schema=schema, slopes=slopes, doubt=np.full(len(BOATS), np.inf), context=1)
+
+    @classmethod
+    def adjusted(cls, episodes: Sequence[Episode], schema: Schema, context: int) -> Sailor:
+        """As `blind`, but within episodes where winds are steady, and in drills where there are any."""
+        rows = _rows(episodes)
+        motors, drifts = rows.motors, rows.drifts
+        within = [value - value.mean(1, keepdims=True) for value in (motors, drifts)]
+        drill = rows.drill[..., None]
+        sums = [
+            ((a * b * w).sum((0, 1)), (a * a * w).sum((0, 1)))
+            for a, b, w in ((*within, 1.0), (motors, drifts, drill), (motors, drifts, 1.0))
+        ]
+        inside, drilled, every = (top / np.maximum(bottom, 1e-12) for top, bottom in sums)
+        slopes = np.where(STEADY, inside, np.where(DRILLED, drilled, every))
+        off = drifts - slopes * motors
+        noise = ((off - off.mean(1, keepdims=True)) ** 2).sum(1).mean(0) / (off.shape[1] - 1)
+        between = np.maximum(off.mean(1).var(0) - noise / off.shape[1], 1e-12)
+        doubt = np.where(STEADY, noise / between, np.inf)
+        return cls(schema=schema, slopes=slopes, doubt=doubt, context=context)
+
+    def describe(self) -> Card:
+        """What this engine is."""
+        return Card(
+            name="sailor",
+            engine="sailor",
+            schema=self.schema,
+            inputs=DRIFTS,
+            predicts=DRIFTS,
+            context=self.context,
+            deterministic=True,
+        )
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Residuals:
+        """Adds up what drifts lay off; see `Engine`."""
+        del seed  # nothing is drawn
+        worlds, length = check_observations(steps, [self.schema[name] for name in DRIFTS])
+        check_inputs(steps, self.schema, length - 1 if belief is None else length)
+        motors = np.concatenate([steps.actions[boat.motor] for boat in BOATS], -1).astype(float)
+        drifts = np.concatenate([steps.observations[name] for name in DRIFTS], -1).astype(float)
+        off = drifts[:, length - motors.shape[1] :] - self.slopes * motors
+        before = (
+            Residuals(total=np.zeros((worlds, len(BOATS))), count=0)
+            if belief is None
+            else own_belief(belief, Residuals)
+        )
+        return Residuals(total=before.total + off.sum(1), count=before.count + motors.shape[1])
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        """One sample, S = 1; see `Engine`."""
+        del num_samples, noise, seed  # deterministic
+        check_future(future, self.schema)
+        past = own_belief(belief, Residuals)
+        motors = np.concatenate([future.actions[boat.motor] for boat in BOATS], -1).astype(float)
+        level = past.total / (past.count + self.doubt)
+        drifts = (self.slopes * motors + level[:, None, None]).astype(np.float32)[:, :, None]
+        return Samples(signals={name: drifts[..., [number]] for number, name in enumerate(DRIFTS)})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Rows:
+    """Steps of logs: motors and drifts [N, T, B] that followed, and whether it was a drill [N, T]."""
+
+    motors: Floats
+    drifts: Floats
+    drill: Floats
+
+
+def _rows(episodes: Sequence[Episode]) -> _Rows:
+    every = stacked(list(episodes))
+    return _Rows(
+        motors=np.concatenate([every.actions[boat.motor] for boat in BOATS], -1).astype(float),
+        drifts=np.concatenate([every.observations[name][:, 1:] for name in DRIFTS], -1).astype(float),
+        drill=every.observations["drill"][:, :-1, 0].astype(float),
+    )
+
+
+def _shown(scenes: Arrays, group: str) -> History:
+    """The history with the flag as it is for this group."""
+    history = history_of(scenes)
+    drill = history.observations["drill"].copy()
+    drill[:, -1] = float(group == "do")
+    return History(observations={**history.observations, "drill": drill}, actions=history.actions)

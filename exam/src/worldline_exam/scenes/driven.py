@@ -1,0 +1,204 @@
+"""The three driven labs as tests of the exam use them: which, with what logs, what is shown of them and who knows them.
+
+Tests that learn from these logs share the names of their curricula, and so one world learns each lab once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.episode import Future
+from worldline.episode import Arrays, History
+from worldline.world.base import World
+from worldline.engines.validation import own_belief
+from worldline_exam.labs.driven import DAMPINGS, HOLDS, Driven, bounds
+from worldline_exam.labs.elastic_pucks import ElasticPucks
+from worldline_exam.labs.pendulum import Pendulum
+from worldline_exam.labs.two_bodies import TwoBodies
+from worldline.audit.queries import history_of, means, packed, packed_history, unpacked
+from worldline_exam.base import Curriculum, ExamTest, Pool
+
+Floats = NDArray[np.floating]
+
+LABS: Final[Mapping[Pool, Mapping[str, Callable[..., Driven]]]] = {
+    Pool.DEVELOPMENT: {
+        "pendulum": partial(Pendulum, mass=1.2, length=0.8),
+        "two-bodies": partial(TwoBodies, masses=(1.3, 0.9), strength=1.8, softening=0.8, trap=0.9),
+        "elastic-pucks": partial(ElasticPucks, masses=(1.3, 0.9), radii=(0.22, 0.3)),
+    },
+    Pool.REPORT: {"pendulum": Pendulum, "two-bodies": TwoBodies, "elastic-pucks": ElasticPucks},
+}
+SYSTEMS: Final = tuple(LABS[Pool.REPORT])
+NUM_EPISODES: Final[Mapping[str, int]] = {"pendulum": 400, "two-bodies": 400, "elastic-pucks": 1600}
+"""Of the logs. What happens at a contact is learned from contacts, and a step in ten has one."""
+NUM_STEPS: Final = 126
+"""Of an episode of the logs: longer than any rollout that is asked for, so that what is asked was seen."""
+HORIZON: Final = 100
+"""Steps that T1 asks about."""
+CONTEXT: Final = 4
+"""Observations that worlds are shown. One tells the state; more are for those that look back."""
+
+
+def lab_of(system: str, pool: Pool, *, pixels: bool = False) -> Driven:
+    """The lab of a pool, by the name of its system."""
+    return LABS[pool][system](pictures=pixels)
+
+
+def curricula_of(pool: Pool, *, pixels: bool) -> tuple[Curriculum, ...]:
+    """One for each system, with all dampings in one log."""
+    return tuple(
+        Curriculum(
+            name=system,
+            make_lab=partial(lab_of, system, pool, pixels=pixels),
+            asked=tuple(signal.name for signal in lab_of(system, pool).moving),
+            num_episodes=NUM_EPISODES[system],
+            num_steps=NUM_STEPS,
+            horizon=HORIZON,
+        )
+        for system in SYSTEMS
+    )
+
+
+def rollouts(lab: Driven, num: int, num_steps: int, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+    """Scenes of one system: what is shown, what is done, and what follows, each damping in every third scene.
+
+    Args:
+        lab: which.
+        num: E, scenes.
+        num_steps: T, after what is shown.
+        rng: of starts and pushes, which are like those of the logs.
+
+    Returns:
+        "history.*" [E, CONTEXT, *shape], "future.*" [E, T, *shape] (actions), "truth.*" [E, T, *shape].
+    """
+    start = {name: value.astype(np.float32) for name, value in lab.split(lab.draw_states(rng, num)).items()}
+    start["damping"] = np.resize(np.array(DAMPINGS, np.float32), num)[:, None]
+    pushes = _held(lab, num, CONTEXT - 1 + num_steps, rng)
+    path = lab.simulate(start, pushes)
+    seen = {name: np.concatenate([start[name][:, None], value], 1) for name, value in path.items()}
+    shown = {name: value[:, :CONTEXT] for name, value in seen.items()}
+    done = {name: value[:, : CONTEXT - 1] for name, value in pushes.items()}
+    return {
+        **packed_history(History(observations=shown, actions=done)),
+        **packed("future", {name: value[:, CONTEXT - 1 :] for name, value in pushes.items()}),
+        **packed("truth", {name: value[:, CONTEXT:] for name, value in seen.items()}),
+    }
+
+
+def predictions(world: World, lab: Driven, scenes: Arrays, system: str) -> dict[str, NDArray[np.generic]]:
+    """What a world says that the bodies of a system do: per moving signal [E, T, *shape], by dotted names.
+
+    Raises:
+        UnreadableError: the world does not predict one of them.
+    """
+    part = unpacked(scenes, system)
+    signals = [signal.name for signal in lab.moving]
+    return packed(system, means(world, history_of(part), unpacked(part, "future"), signals=signals))
+
+
+def present(scenes: Arrays, system: str) -> dict[str, NDArray[np.generic]]:
+    """The last observation of a system that was shown, per signal [E, *shape]."""
+    return {name: value[:, -1] for name, value in unpacked(scenes, f"{system}.history.observations").items()}
+
+
+def damped_by(scenes: Arrays, system: str, damping: float) -> NDArray[np.bool_]:
+    """Which scenes [E] have this damping."""
+    return np.asarray(np.isclose(present(scenes, system)["damping"][:, 0].astype(float), damping))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrivenTest(ExamTest):
+    """A test of how the bodies of all three systems go on.
+
+    Args:
+        num_scenes: rollouts of each system; a third of them with each damping.
+    """
+
+    num_scenes: int = 300
+
+    def lab(self, system: str) -> Driven:
+        """The lab of the pool."""
+        return lab_of(system, self.pool)
+
+    def curricula(self) -> tuple[Curriculum, ...]:
+        """One for each system; all such tests learn from the same."""
+        return curricula_of(self.pool, pixels=self.pixels)
+
+    def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
+        """See `ExamTest`; per system and moving signal [E, T, *shape]."""
+        answers: dict[str, NDArray[np.generic]] = {}
+        for system in SYSTEMS:
+            answers |= predictions(worlds[system], self.lab(system), scenes, system)
+        return answers
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Simulated(Engine):
+    """A driven lab as a world that knows its law, or all of it but one thing.
+
+    Args:
+        lab: which.
+        heeds_damping: whether it knows that the medium slows.
+        heeds_pushes: whether it knows that pushes move.
+    """
+
+    lab: Driven
+    heeds_damping: bool = True
+    heeds_pushes: bool = True
+
+    def describe(self) -> Card:
+        """What this engine is."""
+        names = tuple(signal.name for signal in self.lab.moving)
+        return Card(
+            name="simulated",
+            engine="simulated",
+            schema=self.lab.schema,
+            inputs=(*names, "damping"),
+            predicts=names,
+            context=1,
+            deterministic=True,
+            heeds_actions=self.heeds_pushes,
+        )
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:
+        """The last observation, which is the state; see `Engine`."""
+        del belief, seed
+        return {name: steps.observations[name][:, -1] for name in self.describe().inputs}
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        """What the lab would do; see `Engine`.
+
+        Raises:
+            InputError: the belief is not of this engine.
+        """
+        del num_samples, noise, seed
+        belief = own_belief(belief, dict)
+        lead = next(iter(future.actions.values())).shape[:3]
+        start = {name: np.repeat(value, lead[1], 0) for name, value in belief.items()}
+        if not self.heeds_damping:
+            start["damping"] = np.zeros_like(start["damping"])
+        pushes = {name: value.reshape(-1, *value.shape[2:]) for name, value in future.actions.items()}
+        if not self.heeds_pushes:
+            pushes = {name: np.zeros_like(value) for name, value in pushes.items()}
+        path = self.lab.simulate(start, pushes)
+        shape = (lead[0], lead[1], 1, lead[2])
+        return Samples(signals={s.name: path[s.name].reshape(shape + s.shape) for s in self.lab.moving})
+
+
+def _held(lab: Driven, num: int, num_steps: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    """Pushes [E, T, *shape] as the explorer's: all of a lab change together."""
+    changes = rng.random((num, num_steps)) > HOLDS
+    changes[:, 0] = True
+    last = np.maximum.accumulate(np.where(changes, np.arange(num_steps), 0), 1)
+    drawn = {one.name: rng.uniform(*bounds(one), (num, num_steps, *one.shape)) for one in lab.pushes}
+    return {name: np.take_along_axis(value, last[..., None], 1).astype(np.float32) for name, value in drawn.items()}

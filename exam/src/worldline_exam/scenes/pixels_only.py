@@ -1,0 +1,172 @@
+"""What a world of pictures may see of a scene: the camera, and of no vector its value.
+
+Scenes hold vectors, for everybody alike. Where an exam is one of pictures, each world is asked from behind a `Camera`:
+whatever history or episode it is given on the way has the pictures that the lab draws in the place of the vectors,
+which are marked as not observed and hold zeros. Tests do not take part in this, and so none can forget it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Schema
+from worldline.planning.base import Constraint, Goal
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.errors import ConfigError, InputError
+from worldline.labs.abilities import Draws
+from worldline.labs.drawing import CAMERA
+from worldline.labs.base import Lab
+
+PIXELS: Final = CAMERA.shape
+
+
+def pictured(history: History, lab: Lab) -> History:
+    """The history as the camera of `lab` shows it: pictures that are seen, vectors that are not.
+
+    Args:
+        history: [..., H, *shape], one or a batch; a `camera` that it holds already stays as it is.
+        lab: which draws.
+
+    Raises:
+        ConfigError: the lab cannot draw a moment again.
+        InputError: the history holds nothing that could be drawn.
+    """
+    if not isinstance(lab, Draws):
+        raise ConfigError(f"{type(lab).__name__} cannot draw what it shows. Implement `labs.abilities.Draws`.")
+    vectors = [s for s in lab.schema.observations if s.name != CAMERA.name and s.name in history.observations]
+    if not vectors:
+        raise InputError(f"the history holds {', '.join(history.observations) or 'nothing'}, and no vector to draw.")
+    lead = history.observations[vectors[0].name].shape[: -len(vectors[0].shape)]
+    if CAMERA.name in history.observations:
+        pictures = history.observations[CAMERA.name]
+        known = np.asarray(history.observed.get(CAMERA.name, np.ones(lead, bool)), dtype=bool)
+    else:
+        pictures, known = _drawn(history, lab, [signal.name for signal in vectors], lead)
+    shown = replace(
+        history,
+        observations={CAMERA.name: pictures, **history.observations},
+        observed={**history.observed, CAMERA.name: known},
+    )
+    return without_vectors(shown, lab.schema)
+
+
+def without_vectors(history: History, schema: Schema) -> History:
+    """The history with nothing observed but pictures: all else holds zeros.
+
+    Args:
+        history: [..., H, *shape].
+        schema: of its signals.
+    """
+    kept = {name: value for name, value in history.observations.items() if schema[name].kind is Kind.IMAGE}
+    hidden = {name: value for name, value in history.observations.items() if name not in kept}
+    unseen = {
+        name: np.zeros(value.shape[: value.ndim - len(schema[name].shape)], bool) for name, value in hidden.items()
+    }
+    return replace(
+        history,
+        observations={**kept, **{name: np.zeros_like(value) for name, value in hidden.items()}},
+        observed={**{name: flags for name, flags in history.observed.items() if name in kept}, **unseen},
+    )
+
+
+def pictured_episode(episode: Episode, lab: Lab) -> Episode:
+    """The episode as the camera of `lab` shows it; see `pictured`."""
+    seen = pictured(History(observations=episode.observations, actions=episode.actions, observed=episode.observed), lab)
+    return replace(episode, observations=seen.observations, observed=seen.observed)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Camera(World):
+    """A world that is shown pictures only.
+
+    Args:
+        world: that is asked.
+        lab: whose camera it looks through.
+    """
+
+    world: World
+    lab: Lab
+
+    def describe(self) -> Card:
+        """The world's own card."""
+        return self.world.describe()
+
+    def predict(
+        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+    ) -> Prediction:
+        """See `World`."""
+        return self.world.predict(pictured(history, self.lab), actions, exogenous=exogenous, level=level)
+
+    def score(
+        self,
+        history: History,
+        actions: Arrays,
+        goal: Goal,
+        constraints: Sequence[Constraint] = (),
+        *,
+        exogenous: Arrays | None = None,
+    ) -> Scores:
+        """See `World`."""
+        return self.world.score(pictured(history, self.lab), actions, goal, constraints, exogenous=exogenous)
+
+    def plan(
+        self,
+        history: History,
+        goal: Goal,
+        *,
+        constraints: Sequence[Constraint] = (),
+        horizon: int,
+        exogenous: Arrays | None = None,
+        proposals: Arrays | None = None,
+        pending: Arrays | None = None,
+        budget_s: float | None = None,
+        min_trust: float = 0.0,
+        seed: int = 0,
+    ) -> Plan:
+        """See `World`."""
+        return self.world.plan(
+            pictured(history, self.lab),
+            goal,
+            constraints=constraints,
+            horizon=horizon,
+            exogenous=exogenous,
+            proposals=proposals,
+            pending=pending,
+            budget_s=budget_s,
+            min_trust=min_trust,
+            seed=seed,
+        )
+
+    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
+        """See `World`."""
+        return self.world.what_if(pictured_episode(episode, self.lab), at, actions)
+
+    def surprise(self, episode: Episode) -> Surprise:
+        """See `World`. No vector was observed that could surprise it: compare what it foretells with the truth."""
+        return self.world.surprise(pictured_episode(episode, self.lab))
+
+
+def _drawn(
+    history: History, lab: Draws, names: Sequence[str], lead: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The pictures [*lead, 64, 64, 3], and which there are [*lead]; black where there is none."""
+    pictures, known = np.zeros((*lead, *PIXELS), np.uint8), np.zeros(lead, bool)
+    observed = {name: np.asarray(v, bool) for name, v in history.observed.items() if name in names}
+    before = {name: lead[-1] - value.shape[len(lead) - 1] for name, value in history.actions.items()}
+    for place in np.ndindex(lead):
+        shown = {n: history.observations[n][place] for n in names if n not in observed or observed[n][place]}
+        for name, lag in before.items():
+            if place[-1] >= lag:
+                shown[name] = history.actions[name][(*place[:-1], place[-1] - lag)]
+        picture = lab.drawn(shown)
+        if picture is not None:
+            pictures[place], known[place] = picture, True
+    return pictures, known

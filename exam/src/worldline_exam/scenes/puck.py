@@ -1,0 +1,131 @@
+"""Scenes on the gusty puck that several tests share: its pools, its logs, and many episodes played at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from worldline.episode import Arrays, Episode
+from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck, explored
+from worldline_exam.base import Curriculum, Pool
+
+Floats = NDArray[np.floating]
+
+SIGNALS: Final = ("puck_position", "puck_velocity")
+SPREAD: Final = dict(zip(SIGNALS, START_SPREAD, strict=True))
+"""Of each signal, m and m/s: the unit of its errors."""
+NUM_EPISODES: Final = 1000
+NUM_CALIBRATION: Final = 500
+NUM_STEPS: Final = 60
+AHEAD: Final = 20
+"""Steps for which bands are asked, by U1; U3 asks for fewer."""
+
+POOLS: Final[Mapping[Pool, Mapping[str, Any]]] = {
+    Pool.DEVELOPMENT: {"friction": (0.3, 3.0), "gust": 0.12, "mass": 0.5, "spring": 0.5},
+    Pool.REPORT: {"friction": (0.4, 3.2), "gust": 0.12, "mass": 0.45, "spring": 0.45},
+}
+"""Settings of the lab; in both its signals are about as spread as `SPREAD`.
+
+Friction differs more than by the lab's own default, with which knowing it would be worth 4 % of the marginal loss of
+C4: less than the share below which a cell is not scored. Here it is worth 10 %.
+"""
+
+
+def puck(pool: Pool, *, pictures: bool = False, **shift: Any) -> GustyPuck:
+    """The lab of a pool, with settings that `shift` gives in the place of its own."""
+    return GustyPuck(**{**POOLS[pool], **shift}, pictures=pictures)
+
+
+def curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
+    """The logs of C4, U1 and U3: one world learns from them."""
+    return Curriculum(
+        name=f"gusty-puck-{pool.value}{'-pixels' if pixels else ''}",
+        make_lab=partial(puck, pool, pictures=pixels),
+        asked=SIGNALS,
+        num_episodes=NUM_EPISODES,
+        num_steps=NUM_STEPS,
+        num_calibration=NUM_CALIBRATION,
+        horizon=AHEAD,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draws:
+    """All that makes M episodes of T steps what they are.
+
+    Args:
+        start: `puck_position` and `puck_velocity` [M, 2].
+        pushes: [M, T, 2] N.
+        friction: [M] 1/s.
+        gusts: [M, T, 2] of deviation 1: a lab multiplies them by its own.
+    """
+
+    start: Arrays
+    pushes: Floats
+    friction: Floats
+    gusts: Floats
+
+    def at(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Draws:
+        """Those of some episodes."""
+        return replace(
+            self,
+            start={name: value[rows] for name, value in self.start.items()},
+            pushes=self.pushes[rows],
+            friction=self.friction[rows],
+            gusts=self.gusts[rows],
+        )
+
+
+def draw(lab: GustyPuck, num_scenes: int, num_steps: int, generator: np.random.Generator) -> Draws:
+    """Episodes that are distributed as those that the lab's explorer records."""
+    start = {name: spread * generator.standard_normal((num_scenes, 2)) for name, spread in SPREAD.items()}
+    return Draws(
+        start=start,
+        pushes=explored(num_scenes, num_steps, generator),
+        friction=generator.uniform(*lab.friction, num_scenes),
+        gusts=generator.standard_normal((num_scenes, num_steps, 2)),
+    )
+
+
+def paths(lab: GustyPuck, draws: Draws) -> dict[str, NDArray[np.float32]]:
+    """What the lab does, per signal [M, T + 1, 2], the start included."""
+    found = lab.simulate(draws.start, {"push": draws.pushes}, draws.friction, lab.gust * draws.gusts)
+    return {
+        name: np.concatenate([draws.start[name][:, None].astype(np.float32), found[name]], 1, dtype=np.float32)
+        for name in SIGNALS
+    }
+
+
+def recorded(lab: GustyPuck, num_episodes: int, generator: np.random.Generator) -> list[Episode]:
+    """Episodes as the lab's explorer records them, of `NUM_STEPS` steps."""
+    draws = draw(lab, num_episodes, NUM_STEPS, generator)
+    path = paths(lab, draws)
+    return [
+        Episode(observations={name: value[e] for name, value in path.items()}, actions={"push": draws.pushes[e]})
+        for e in range(num_episodes)
+    ]
+
+
+def window(values: Floats, first: Int[np.ndarray, "M"], length: int) -> Floats:
+    """Of each episode [M, T, ...] the `length` values that begin with its `first`: [M, length, ...]."""
+    return np.asarray(values[np.arange(len(values))[:, None], first[:, None] + np.arange(length)])
+
+
+def squared_error(answer: Arrays, truth: Arrays) -> Float[np.ndarray, "E"]:
+    """The error of each scene in units of each signal's spread, squared, the mean over all axes but the first.
+
+    Args:
+        answer: per signal [E, T, 2].
+        truth: per signal what can be broadcast to it.
+    """
+    parts = [
+        (((answer[name].astype(float) - truth[name]) / spread) ** 2).reshape(len(answer[name]), -1).mean(1)
+        for name, spread in SPREAD.items()
+    ]
+    return np.asarray(np.mean(parts, axis=0))

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+
+from worldline.episode import Episode
+from worldline.audit.grades import Cell, Verdict
+from worldline.schema import Schema
+from worldline.engines.baselines import Persistence
+from worldline.errors import InputError, UnreadableError, UnsupportedError
+from worldline.labs.playing import explore
+from worldline_exam.exam_tests.arrow import TABLES, Arrow, backwards
+from worldline.audit.queries import unpacked
+from worldline.audit.baselines import as_world
+from worldline_exam.base import Pool, References
+from worldline_exam.self_check import Examined, examine
+from worldline.audit.verdicts import verdict_of
+
+NOTHING = References(oracle={}, must_fail={})
+SMALL = Arrow(num_pairs=24)
+
+
+@cache
+def logs_of(pool: Pool, pixels: bool = False) -> Mapping[str, Sequence[Episode]]:
+    """By the names of the exam; in pictures without any, which no reference looks at."""
+    told, bare = (Arrow(pool=pool, pixels=one).curricula() for one in (pixels, False))
+    return {
+        one.name: [explore(plain.make_lab(), seed, one.num_steps) for seed in range(40)]
+        for one, plain in zip(told, bare, strict=True)
+    }
+
+
+@cache
+def small() -> Examined:
+    return examine(SMALL, 0, logs_of(Pool.REPORT))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", list(Pool))
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("pixels", [False, True])
+def test_the_oracle_holds_and_whoever_must_fail_fails(pool: Pool, seed: int, pixels: bool) -> None:
+    """In pictures too, where another question is asked."""
+    found = examine(Arrow(pool=pool, pixels=pixels), seed, logs_of(pool, pixels))
+    assert found.flaws == ()
+    assert verdict_of(found.oracle) is Verdict.PASS
+    for name, grade in found.must_fail.items():
+        assert verdict_of(grade) is Verdict.FAIL, name
+
+
+def test_it_holds_in_small_too() -> None:
+    oracle, *_ = small().oracle.cells
+    assert oracle.score is not None
+    assert oracle.score.value > 0.85
+    assert oracle.raw["told_frictionless"] < 0.25
+    for name, grade in small().must_fail.items():
+        assert verdict_of(grade) is Verdict.FAIL, name
+
+
+def test_backwards_is_the_same_path_the_other_way() -> None:
+    clips = unpacked(Arrow(num_pairs=10).generate(0), "frictionless")
+    played = backwards(clips)
+    np.testing.assert_array_equal(played["red_position"][:, 0], clips["red_position"][:, -1])
+    np.testing.assert_array_equal(played["red_velocity"][:, 0], -clips["red_velocity"][:, -1])
+    for name, value in backwards(played).items():
+        np.testing.assert_array_equal(value, clips[name])
+
+
+def test_a_seed_holds_all_scenes() -> None:
+    one, two, other = (Arrow(num_pairs=10).generate(seed) for seed in (0, 0, 1))
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name])
+    assert not np.array_equal(one["dissipative.red_position"], other["dissipative.red_position"])
+    speed = np.linalg.norm(one["dissipative.red_velocity"], axis=-1).mean(0)
+    assert speed[-1] < 0.7 * speed[0]
+    speed = np.linalg.norm(one["frictionless.red_velocity"], axis=-1).mean(0)
+    np.testing.assert_allclose(speed[-1], speed[0], rtol=0.05)
+
+
+def test_wrong_answers_are_noticed() -> None:
+    good, scenes = dict(small().references.oracle), small().scenes
+
+    def score(answers: Mapping[str, np.ndarray]) -> float:
+        (cell,) = SMALL.grade(scenes, answers, NOTHING).cells
+        assert cell.score is not None
+        return cell.score.value
+
+    ways = {"forward": "backward", "backward": "forward"}
+    exchanged = {f"{t}.{way}": good[f"{t}.{ways[way]}"] for t in TABLES for way in ways}
+    assert score(exchanged) < -0.85
+    half = {name: exchanged[name] if name.startswith("dissipative") else value for name, value in good.items()}
+    assert score(half) < -0.85
+    arrow_where_none_is = {
+        **good,
+        **{name.replace("dissipative", "frictionless"): v for name, v in good.items() if name.startswith("diss")},
+    }
+    assert score(arrow_where_none_is) < 0.1
+    rng = np.random.default_rng(0)
+    shuffled = {name: rng.permuted(value, axis=0) for name, value in good.items()}
+    assert score(shuffled) < score(good)
+    level = {name: np.ones_like(value) for name, value in good.items()}
+    assert score(level) == 0
+
+
+def test_not_telling_gains_nothing() -> None:
+    """Where there is an arrow it costs half of a hit; where there is none it is the right answer, and no more."""
+    good, scenes = small().references.oracle, small().scenes
+    level = {name: np.ones_like(value) for name, value in good.items()}
+
+    def graded(told: str) -> Cell:
+        mixed = {name: value if name.startswith(told) else level[name] for name, value in good.items()}
+        return SMALL.grade(scenes, mixed, NOTHING).cells[0]
+
+    silent, mute = graded("dissipative"), graded("frictionless")
+    assert silent.score is not None
+    assert silent.score.value == pytest.approx(2 * silent.raw["acc_dissipative"] - 1, abs=1e-6)
+    assert mute.score is not None
+    assert mute.score.value <= 0
+    assert 0.25 < mute.raw["forced_acc_frictionless"] < 0.75
+    assert silent.raw["forced_acc_dissipative"] >= silent.raw["acc_dissipative"]
+
+
+def test_stored_answers_get_the_same_grade() -> None:
+    again = {name: value.copy() for name, value in small().references.oracle.items()}
+    assert SMALL.grade(small().scenes, again, NOTHING) == small().oracle
+
+
+def test_worlds_that_cannot_be_asked_are_named() -> None:
+    names = [one.name for one in SMALL.curricula()]
+    schema = SMALL.curricula()[0].make_lab().schema
+    still = as_world(Persistence.fit([], schema))
+    with pytest.raises(InputError, match="frictionless"):
+        SMALL.ask({names[0]: still}, small().scenes)
+    with pytest.raises(UnsupportedError, match="calibration"):
+        SMALL.ask(dict.fromkeys(names, still), small().scenes)
+    part = Schema(signals=tuple(s for s in schema.signals if s.name != "blue_velocity"), step_s=schema.step_s)
+    with pytest.raises(UnreadableError, match="blue_velocity"):
+        SMALL.ask(dict.fromkeys(names, as_world(Persistence.fit([], part))), small().scenes)
+
+
+def test_the_exhibit_shows_each_clip_in_both_directions() -> None:
+    exhibit = SMALL.exhibit(small().scenes, small().references.oracle, small().references)
+    assert len(exhibit.panels) == 4
+    drag = {line.name: line for line in exhibit.panels[0].lines}
+    assert len(drag["this world"].x) == 24
+    assert np.mean(np.array(drag["this world"].y) > np.array(drag["this world"].x)) > 0.95
+    assert drag["persistence"].y == pytest.approx(drag["persistence"].x)

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.episode import Arrays, Episode
+from worldline.audit.grades import Grade
+from worldline.engines.baselines import Linear
+from worldline.errors import UnreadableError
+from worldline_exam.labs.collision import Collision
+from worldline_exam.labs.parabola import FAST, SLOW, STRONG, Parabola
+from worldline.labs.playing import explore
+from worldline.audit.queries import history_of
+from worldline.audit.baselines import as_world
+from worldline_exam.exam_tests.beyond_range import (CELLS, CLIPPED, COPY, HISTORY, MEETINGS, PASSES, POSITIONS, PUBLISHED, REBOUND, STICKS, UNIFORM, BeyondRange)
+from worldline_exam.base import Pool
+from worldline_exam.self_check import Examined, examine
+from worldline_exam.references.lab_oracle import Lawful
+from worldline.audit.verdicts import verdict_of, weakest
+
+NUM_EPISODES = 150
+
+
+def logs_of(test: BeyondRange) -> dict[str, list[Episode]]:
+    return {one.name: [explore(one.make_lab(), seed, 30) for seed in range(NUM_EPISODES)] for one in test.curricula()}
+
+
+def test_worlds_that_look_back_on_eight_observations_have_bands_for_what_is_asked() -> None:
+    test = BeyondRange()
+    assert test.num_steps <= min(one.num_steps for one in test.curricula()) - 8 + 1
+
+
+@pytest.fixture(scope="module")
+def examined() -> Examined:
+    test = BeyondRange()
+    return examine(test, 0, logs_of(test))
+
+
+def scores(examined: Examined, answers: Arrays) -> dict[str, float]:
+    return scores_of(BeyondRange().grade(examined.scenes, answers, examined.references))
+
+
+def scores_of(grade: Grade) -> dict[str, float]:
+    return {cell.name: cell.score.value for cell in grade.cells if cell.score is not None}
+
+
+def figures(grade: Grade, kind: str) -> Mapping[str, float]:
+    """Raw figures of what decides."""
+    return next(cell.raw for cell in grade.cells if cell.name == f"{kind} outside")
+
+
+def law_of(lab: Parabola | Collision, change: Callable[[Arrays], Arrays]) -> Lawful:
+    """The law, for who is told other actions."""
+    return Lawful(schema=lab.schema, law=lambda start, actions: lab.simulate(start, change(actions)))
+
+
+@pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.DEVELOPMENT, 1), (Pool.REPORT, 1)])
+def test_it_holds(pool: Pool, seed: int) -> None:
+    test = BeyondRange(pool=pool, num_scenes=60)
+    assert examine(test, seed, logs_of(test)).flaws == ()
+
+
+def test_the_oracle_passes_and_what_copies_fails_outside_alone(examined: Examined) -> None:
+    assert examined.flaws == ()
+    assert verdict_of(examined.oracle) == "PASS"
+    copy, clipped = (examined.must_fail[name] for name in (COPY, CLIPPED))
+    for kind in CELLS:
+        assert figures(copy, kind)["skill_inside"] > 0.6
+        assert figures(copy, kind)["times_inside"] > 3
+        assert figures(copy, kind)["times_inside_published"] == pytest.approx(PUBLISHED, abs=1e-5)
+        assert figures(clipped, kind)["skill_unseen"] > 0.999
+    for grade in (copy, clipped):
+        assert verdict_of(grade) == "FAIL"
+        assert all(condition.met for condition in grade.conditions)
+        assert all(cell.score.value < 0.2 for cell in grade.cells if cell.score is not None)
+    assert COPY not in examined.references.floor_name
+
+
+@pytest.mark.parametrize("name", [STICKS, PASSES, REBOUND])
+def test_who_is_wrong_about_contacts_alone_fails_by_the_collision(examined: Examined, name: str) -> None:
+    """Its throws are right, and so is its motion before and without a contact."""
+    grade = examined.must_fail[name]
+    found = {cell.name: cell.score for cell in grade.cells}
+    headline = weakest(grade)
+    assert headline is not None
+    assert headline.name == "collision outside"
+    assert verdict_of(grade) == "FAIL"
+    parabola, collision = found["parabola outside"], found["collision outside"]
+    assert parabola is not None
+    assert collision is not None
+    assert parabola.low == 1
+    assert collision.value <= 0
+    assert next(cell for cell in grade.cells if cell.name == f"collision {UNIFORM}").score is None
+    if name != REBOUND:
+        assert collision.high < -2
+
+
+@pytest.mark.parametrize("pool", list(Pool))
+def test_who_stops_dead_at_contact_fails(pool: Pool) -> None:
+    test = BeyondRange(pool=pool, num_scenes=60)
+    found = examine(test, 2, logs_of(test))
+    answers = dict(found.references.oracle)
+    flown = found.references.must_fail[PASSES]
+    left, right = (flown[f"collision.{name}"][..., 0] for name in POSITIONS["collision"])
+    lab = next(one.make_lab() for one in test.curricula() if one.name.startswith("collision"))
+    assert isinstance(lab, Collision)
+    met = np.logical_or.accumulate(right - left <= 2 * lab.radius, axis=1)
+    first = np.maximum(met.argmax(1) - 1, 0)
+    for name, path in zip(POSITIONS["collision"], (left, right), strict=True):
+        held = np.where(met, path[np.arange(len(path)), first][:, None], path)
+        answers[f"collision.{name}"] = held[..., None]
+    grade = test.grade(found.scenes, answers, found.references)
+    assert verdict_of(grade) == "FAIL"
+    assert scores_of(grade)["collision outside"] < -2
+    assert scores_of(grade)["parabola outside"] == 1
+
+
+def test_the_floor_of_the_collision_knows_rebounds_at_logged_speeds(examined: Examined) -> None:
+    assert f"collision outside: {REBOUND}" in examined.references.floor_name
+    assert examined.references.floor_name.count(REBOUND) == 1
+
+
+def test_a_straight_line_knows_throws_and_no_contact(examined: Examined) -> None:
+    """What falls is linear in what is seen and done; so no headline may rest on it alone."""
+    test = BeyondRange()
+    labs, logs = {one.name: one.make_lab() for one in test.curricula()}, logs_of(test)
+    worlds = {name: as_world(Linear.fit(logs[name], lab.schema, context=3)) for name, lab in labs.items()}
+    found = scores(examined, test.ask(worlds, examined.scenes))
+    assert found["parabola outside"] > 0.99
+    assert found["collision outside"] < -2
+
+
+@pytest.mark.parametrize("pool", list(Pool))
+def test_contacts_are_over_in_what_is_graded(pool: Pool) -> None:
+    test = BeyondRange(pool=pool)
+    scenes = test.generate(3)
+    lab = next(one.make_lab() for one in test.curricula() if one.name.startswith("collision"))
+    assert isinstance(lab, Collision)
+    counted, cells = scenes["collision.counted"], scenes["collision.cell"]
+    left, right = (scenes[f"collision.truth.{name}"][..., 0] for name in POSITIONS["collision"])
+    assert (right - left)[counted].min() >= 2 * lab.radius
+    assert counted[cells < len(MEETINGS)].sum(1).min() >= 5
+    assert counted[cells == len(MEETINGS)].all()
+    assert scenes["parabola.counted"].all()
+    # Balls that part keep their speed, but for the push.
+    rates = np.diff(left, axis=1)[:, -4:] / 0.05
+    assert np.ptp(rates, axis=1).max() < 0.1
+    # No longer than what follows a history in the logs.
+    assert test.num_steps + HISTORY - 1 <= min(one.num_steps for one in test.curricula())
+
+
+def test_who_has_not_learned_what_was_logged_does_not_pass(examined: Examined) -> None:
+    """Right outside, and at rest inside."""
+    answers = dict(examined.references.oracle)
+    for kind, names in POSITIONS.items():
+        inside = examined.scenes[f"{kind}.cell"] == CELLS[kind].index("inside")
+        seen = history_of(examined.scenes, f"{kind}.history").observations
+        for name in names:
+            still = np.broadcast_to(seen[name][:, -1:], answers[f"{kind}.{name}"].shape)
+            answers[f"{kind}.{name}"] = np.where(inside[:, None, None], still, answers[f"{kind}.{name}"])
+    grade = BeyondRange().grade(examined.scenes, answers, examined.references)
+    assert [condition.met for condition in grade.conditions] == [False, False]
+    assert min(cell.score.low for cell in grade.cells if cell.score is not None) == 1
+    assert verdict_of(grade) == "PARTIAL"
+    assert figures(grade, "collision")["skill_gap"] == 1
+
+
+def test_uniform_motion_is_a_gate(examined: Examined) -> None:
+    name = f"collision {UNIFORM}"
+    right, wrong = (
+        next(cell for cell in grade.cells if cell.name == name)
+        for grade in (examined.oracle, examined.must_fail[CLIPPED])
+    )
+    assert right.score is wrong.score is None
+    assert right.note.startswith("gated")
+    assert not right.note.endswith("worse")
+    assert wrong.note.endswith("worse")
+
+
+def test_faults_are_noticed(examined: Examined) -> None:
+    truth = examined.references.oracle
+    late = {name: np.concatenate([value[:, :1], value[:, :-1]], 1) for name, value in truth.items()}
+    swapped = {**truth, "collision.left_position": truth["collision.right_position"]}
+    other = {name: value[np.random.default_rng(0).permutation(len(value))] for name, value in truth.items()}
+    for answers in (late, swapped, other):
+        assert min(scores(examined, answers).values()) < 0.9
+    assert min(scores(examined, other).values()) < 0
+    assert max(scores(examined, late).values()) < 0.9
+
+
+def test_wrong_actions_are_noticed(examined: Examined) -> None:
+    test = BeyondRange()
+    labs = {one.name: one.make_lab() for one in test.curricula()}
+    for change, due in (
+        (lambda a: {n: -v for n, v in a.items()}, 0.0),
+        (lambda a: {n: 0 * v for n, v in a.items()}, 0.8),
+    ):
+        worlds = {name: as_world(law_of(lab, change)) for name, lab in labs.items()}
+        found = scores(examined, test.ask(worlds, examined.scenes))
+        assert found["parabola outside"] < due
+
+
+def test_scenes_are_where_they_say_and_stay_in_the_field_of_the_logs(examined: Examined) -> None:
+    scenes, logs = examined.scenes, logs_of(BeyondRange())
+    throw = history_of(scenes, "parabola.history").observations
+    number = scenes["parabola.cell"]
+    speed, gravity = throw["ball_velocity"][:, 0, 0], throw["gravity"][:, 0, 0]
+    outside, unseen = (number == CELLS["parabola"].index(name) for name in ("outside", "unseen"))
+    assert speed[outside].min() >= 5
+    assert speed[outside].max() <= 7
+    assert (speed[unseen] >= FAST[0]).all()
+    assert (gravity[unseen] >= STRONG[0]).all()
+    meeting = history_of(scenes, "collision.history").observations
+    left, right = meeting["left_velocity"][:, 0, 0], -meeting["right_velocity"][:, 0, 0]
+    unseen = scenes["collision.cell"] == CELLS["collision"].index("unseen")
+    assert (left[unseen] >= FAST[0]).all()
+    assert (right[unseen] <= SLOW[1]).all()
+    for kind, names in POSITIONS.items():
+        logged = logs[f"{kind}-report"]
+        for name in names:
+            seen = np.concatenate([one.observations[name] for one in logged])
+            asked = scenes[f"{kind}.truth.{name}"]
+            asked = asked[scenes[f"{kind}.cell"] < len(MEETINGS)]
+            assert (asked.min((0, 1)) >= seen.min(0) - 0.5).all()
+            assert (asked.max((0, 1)) <= seen.max(0) + 0.5).all()
+
+
+def test_balls_meet_while_they_are_asked_about(examined: Examined) -> None:
+    scenes = examined.scenes
+    start = history_of(scenes, "collision.history").observations
+    met = scenes["collision.cell"] < len(MEETINGS)
+    turned = np.diff(scenes["collision.truth.left_position"][:, -2:, 0], axis=1)[:, 0] / 0.05
+    assert (np.abs(turned - start["left_velocity"][:, 0, 0])[met] > 1.0).all()
+    apart = start["right_position"][:, -1, 0] - start["left_position"][:, -1, 0]
+    assert (apart[met] > 2.0).all()
+
+
+def test_it_is_the_same_for_the_same_seed_and_graded_alike(examined: Examined) -> None:
+    again = BeyondRange().generate(0)
+    assert all(np.array_equal(again[name], value) for name, value in examined.scenes.items())
+    for name, value in examined.references.oracle.items():
+        kind, _, signal = name.partition(".")
+        np.testing.assert_allclose(value, again[f"{kind}.truth.{signal}"], atol=1e-5)
+    stored = {name: value.copy() for name, value in examined.references.oracle.items()}
+    assert BeyondRange().grade(again, stored, examined.references) == examined.oracle
+
+
+def test_a_world_without_positions_is_unreadable() -> None:
+    test = BeyondRange(num_scenes=10)
+    worlds = {}
+    for one in test.curricula():
+        lab = one.make_lab()
+        kept = tuple(signal for signal in lab.schema.signals if not signal.name.endswith("position"))
+        worlds[one.name] = as_world(Lawful(schema=replace(lab.schema, signals=kept), law=lab.simulate))
+    with pytest.raises(UnreadableError, match="ball_position"):
+        test.ask(worlds, test.generate(0))
+
+
+def test_a_picture_of_it_marks_the_range_of_the_logs(examined: Examined) -> None:
+    shown = BeyondRange().exhibit(examined.scenes, examined.references.oracle, examined.references)
+    names = [{line.name for line in panel.lines} for panel in shown.panels]
+    assert names[:2] == [{COPY, "this world", "range of the logs"}] * 2
+    assert names[2:] == [{COPY, "this world", "truth"}] * 2
+    copied = next(line for line in shown.panels[0].lines if line.name == COPY)
+    assert copied.x[-1] > 6
+    assert copied.y[-1] > 3 * copied.y[0]
+    for panel in shown.panels[:2]:
+        marks = [line.x for line in panel.lines if line.name == "range of the logs"]
+        assert marks == [SLOW, FAST], "bands of logged speeds, which are not joined"

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from worldline.episode import Episode
+from worldline.audit.grades import Grade, Verdict
+from worldline.errors import UnreadableError
+from worldline_exam.labs.fleet import BOATS
+from worldline_exam.labs.gusty_puck import GustyPuck
+from worldline.labs.playing import explore
+from worldline.audit.baselines import MarginalMean, as_world
+from worldline_exam.exam_tests.confounded_log import BLIND, SCORED, SHOWN, ConfoundedLog
+from worldline_exam.base import Pool
+from worldline_exam.self_check import Examined, examine
+from worldline_exam.scenes.confounded_scenes import CURRICULUM
+from worldline.audit.verdicts import verdict_of, weakest
+
+
+def logs_of(test: ConfoundedLog, num_episodes: int = 100) -> dict[str, list[Episode]]:
+    made = test.curricula()[0]
+    lab = made.make_lab()
+    return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
+
+
+@pytest.fixture(scope="module", params=list(Pool))
+def piloted(request: pytest.FixtureRequest) -> tuple[ConfoundedLog, dict[str, list[Episode]]]:
+    test = ConfoundedLog(pool=request.param, num_scenes=150, num_steps=10)
+    return test, logs_of(test)
+
+
+@pytest.fixture(scope="module")
+def examined(piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> Examined:
+    return examine(piloted[0], 0, piloted[1])
+
+
+def changed(answers: Mapping[str, np.ndarray], means: np.ndarray) -> dict[str, np.ndarray]:
+    return {**answers, "do.mean": means}
+
+
+def low_of(grade: Grade) -> float:
+    cell = weakest(grade)
+    assert cell is not None
+    assert cell.score is not None
+    return cell.score.low
+
+
+def test_it_holds(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+    test, logs = piloted
+    assert examined.flaws == ()
+    assert examine(test, 1, logs).flaws == ()
+    assert verdict_of(examined.oracle) is Verdict.PASS
+    assert verdict_of(examined.must_fail[BLIND]) in (Verdict.FAIL, Verdict.INCONCLUSIVE)
+    adjusted = test.grade(examined.scenes, examined.references.ceiling, examined.references)
+    assert low_of(adjusted) > 0.85
+
+
+def test_the_slope_of_the_log_is_the_one_in_closed_form(examined: Examined) -> None:
+    for cell in examined.oracle.cells:
+        assert cell.raw["b_obs"] == pytest.approx(cell.raw["b_obs_closed_form"], abs=0.25)
+        assert cell.raw["b_hat"] == pytest.approx(cell.raw["b"], abs=1e-4)
+
+
+def test_what_the_logs_do_not_tell_is_shown_and_counts_neither_for_nor_against(
+    examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
+) -> None:
+    test, good = piloted[0], examined.references.oracle
+    silent = {cell.name: cell for cell in examined.oracle.cells if cell.score is None}
+    assert list(silent) == ["gusty_60", "gusty_90"]
+    assert all(cell.note.startswith("NOT IDENTIFIABLE") for cell in silent.values())
+    for fooled in (
+        examined.must_fail[BLIND],
+        test.grade(examined.scenes, examined.references.ceiling, examined.references),
+    ):
+        for cell in (one for one in fooled.cells if one.name in silent):
+            assert cell.raw["b_hat"] == pytest.approx(cell.raw["b_obs"], abs=0.2)  # nobody does better than the log
+    means = good["do.mean"].copy()
+    means[..., [number for number, boat in enumerate(BOATS) if boat.name in silent]] *= -3
+    wrong = test.grade(examined.scenes, changed(good, means), examined.references)
+    assert verdict_of(wrong) is verdict_of(examined.oracle) is Verdict.PASS
+    assert wrong.cells[-1].raw["b_hat"] == pytest.approx(-3 * silent["gusty_90"].raw["b_hat"], abs=1e-4)
+
+
+def test_half_of_the_way_is_a_half(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+    test, scenes = piloted[0], examined.scenes
+    for boat, cell in zip(SCORED, examined.oracle.cells, strict=False):
+        slope = (cell.raw["b"] + cell.raw["b_obs"]) / 2
+        means = examined.references.oracle["do.mean"].copy()
+        means[..., boat] = slope * scenes["do.motors"][..., boat]
+        grade = test.grade(scenes, changed(examined.references.oracle, means), examined.references)
+        found = next(one.score for one in grade.cells if one.name == BOATS[boat].name)
+        assert found is not None
+        assert found.value == pytest.approx(0.5, abs=1e-3)
+
+
+def test_it_notices_what_is_wrong(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+    test, scenes, good = piloted[0], examined.scenes, examined.references.oracle
+
+    def of(means: np.ndarray) -> Grade:
+        return test.grade(scenes, changed(good, means), examined.references)
+
+    means = good["do.mean"]
+    for wrong in (
+        np.roll(means, 1, axis=1),  # another action of the scene
+        np.roll(means, 1, axis=0),  # another scene
+        np.roll(means, 1, axis=2),  # another boat
+        np.zeros_like(means),
+        -means,
+    ):
+        assert low_of(of(wrong)) < 0.3
+        assert verdict_of(of(wrong)) is not Verdict.PASS
+    plain = means.copy()
+    plain[..., 0] *= 0.7  # the boat that nobody leaned
+    assert low_of(of(plain)) > 0.9
+    assert verdict_of(of(plain)) is Verdict.PARTIAL
+
+
+def test_stored_answers_are_graded_alike(
+    examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
+) -> None:
+    test = piloted[0]
+    copied = {name: value.copy() for name, value in examined.references.oracle.items()}
+    assert test.grade(examined.scenes, copied, examined.references) == examined.oracle
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", list(Pool))
+def test_it_holds_at_full_size(pool: Pool) -> None:
+    test = ConfoundedLog(pool=pool)
+    logs = logs_of(test, 400)
+    for seed in (2, 3):
+        assert examine(test, seed, logs).flaws == ()
+
+
+def test_what_cannot_be_read_is_said() -> None:
+    puck, test = GustyPuck().schema, ConfoundedLog(num_scenes=10, num_steps=2)
+    world = as_world(MarginalMean(schema=puck, mean={"puck_position": np.zeros(2)}))
+    with pytest.raises(UnreadableError, match="steady_00_drift"):
+        test.ask({CURRICULUM: world}, test.generate(0))
+
+
+def test_the_exhibit_shows_every_line(
+    examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
+) -> None:
+    shown = piloted[0].exhibit(examined.scenes, examined.references.oracle, examined.references)
+    assert len(shown.panels) == len(SHOWN)
+    for panel in shown.panels:
+        assert {line.name for line in panel.lines} >= {"truth", "this world", "slope of the log"}

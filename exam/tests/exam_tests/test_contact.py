@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.episode import Arrays, Episode
+from worldline.planning.base import Goal
+from worldline.planning.costs import AtLeast, AtMost, KeepApart, KeepClear
+from worldline.errors import UnreadableError
+from worldline_exam.labs.containers import WALL_HALF_WIDTH
+from worldline.labs.playing import explore
+from worldline.audit.queries import history_of, unpacked
+from worldline.audit.baselines import as_world
+from worldline_exam.exam_tests.contact import ContactAndConstraint
+from worldline_exam.base import Pool
+from worldline_exam.self_check import Examined, examine
+from worldline_exam.references.lab_oracle import Lawful
+from worldline_exam.scenes.contact_detection import depth
+from worldline.audit.verdicts import verdict_of, weakest
+
+
+def logs_of(test: ContactAndConstraint) -> dict[str, list[Episode]]:
+    """A few; only trivial models that fit nothing are fitted to them."""
+    return {one.name: [explore(one.make_lab(), seed, 10) for seed in range(3)] for one in test.curricula()}
+
+
+@pytest.fixture(scope="module")
+def examined() -> Examined:
+    test = ContactAndConstraint()
+    return examine(test, 0, logs_of(test))
+
+
+def score(examined: Examined, answers: Arrays) -> float:
+    found = weakest(ContactAndConstraint().grade(examined.scenes, answers, examined.references))
+    assert found is not None
+    assert found.score is not None
+    return found.score.value
+
+
+@pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.DEVELOPMENT, 1), (Pool.REPORT, 1)])
+def test_it_holds(pool: Pool, seed: int) -> None:
+    test = ContactAndConstraint(pool=pool)
+    found = examine(test, seed, logs_of(test))
+    assert found.flaws == ()
+
+
+def test_the_oracle_passes_and_its_figures_are_those_of_the_design(examined: Examined) -> None:
+    assert examined.flaws == ()
+    assert verdict_of(examined.oracle) == "PASS"
+    raw = examined.oracle.cells[0].raw
+    assert raw["f1"] == 1
+    assert raw["penetration"] == raw["wrong_counts"] == 0
+    assert 0.35 < raw["f1_floor"] < 0.55
+    assert raw["contacts_a_rollout"] > 4
+    assert raw["later_contacts_a_rollout"] > 2
+    assert all(verdict_of(grade) == "FAIL" for grade in examined.must_fail.values())
+
+
+def test_discs_alone_score_nothing_but_their_penetration(examined: Examined) -> None:
+    cell = examined.must_fail["each disc alone"].cells[0]
+    assert cell.score is not None
+    assert cell.raw["f1"] == cell.raw["f1_floor"]
+    assert cell.score.value == pytest.approx(-cell.raw["penetration"] - cell.raw["wrong_counts"], abs=2e-6)
+
+
+def test_faults_are_noticed(examined: Examined) -> None:
+    truth = examined.references.oracle
+    late = {name: np.roll(value, 4, axis=1) for name, value in truth.items()}
+    swapped = dict(zip(truth, reversed(truth.values()), strict=True))
+    other = {name: value[np.random.default_rng(0).permutation(len(value))] for name, value in truth.items()}
+    merged = dict.fromkeys(truth, truth["disc_0_position"])
+    noisy = {n: v + 0.1 * np.random.default_rng(1).standard_normal(v.shape) for n, v in truth.items()}
+    for answers in (late, swapped, other, merged, noisy):
+        assert score(examined, answers) < 0.5
+    assert score(examined, {name: np.full_like(value, np.nan) for name, value in truth.items()}) < -1
+
+
+def test_actions_that_come_late_are_noticed(examined: Examined) -> None:
+    test = ContactAndConstraint()
+    lab = test.curricula()[0].make_lab()
+
+    def law(start: Arrays, actions: Arrays) -> Arrays:
+        return lab.simulate(start, {"tilt": np.roll(actions["tilt"], 3, axis=1)})
+
+    late = test.ask({"it": as_world(Lawful(schema=lab.schema, law=law))}, examined.scenes)
+    assert score(examined, late) < 0.9
+
+
+def test_it_is_asked_of_what_was_simulated(examined: Examined) -> None:
+    for name, value in unpacked(examined.scenes, "truth").items():
+        np.testing.assert_allclose(examined.references.oracle[name], value, atol=1e-6)
+    again = ContactAndConstraint().generate(0)
+    assert all(np.array_equal(again[name], value) for name, value in examined.scenes.items())
+    assert not np.array_equal(ContactAndConstraint().generate(1)["actions.tilt"], again["actions.tilt"])
+
+
+def test_a_world_without_positions_is_unreadable(examined: Examined) -> None:
+    lab = ContactAndConstraint().curricula()[0].make_lab()
+    kept = tuple(signal for signal in lab.schema.signals if signal.name != "disc_1_position")
+    world = as_world(Lawful(schema=replace(lab.schema, signals=kept), law=lab.simulate))
+    with pytest.raises(UnreadableError, match="disc_1_position"):
+        ContactAndConstraint().ask({"it": world}, examined.scenes)
+
+
+def test_a_picture_of_it_shows_gaps_and_contacts(examined: Examined) -> None:
+    test = ContactAndConstraint()
+    assert test.grade(examined.scenes, dict(examined.references.oracle), examined.references) == examined.oracle
+    shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
+    assert len(shown.panels) == 3
+    for panel in shown.panels:
+        assert {line.name for line in panel.lines} == {"truth", "this world", "each disc alone"}
+        assert any(line.points and line.x for line in panel.lines)
+
+
+def test_the_same_predicates_hold_plans(examined: Examined) -> None:
+    """A plan's violation of solidity is how deep the exam finds its discs."""
+    test = ContactAndConstraint()
+    lab = test.curricula()[0].make_lab()
+    edge, discs = (lab.radius, lab.size - lab.radius), [f"disc_{disc}_position" for disc in range(2)]
+    reach = lab.radius + WALL_HALF_WIDTH
+    wall = [KeepClear(signal=name, start=(lab.pen[0], 0.0), end=lab.pen, distance=reach) for name in discs]
+    rims = [AtLeast(signal=name, bound=edge[0]) for name in discs] + [
+        AtMost(signal=name, bound=edge[1]) for name in discs
+    ]
+    apart = KeepApart(first=discs[0], second=discs[1], distance=2 * lab.radius)
+    rules, table = [*wall, *rims, apart], test._table()
+
+    def alone(start: Arrays, actions: Arrays) -> Arrays:
+        return lab.simulate(start, actions, alone=True)
+
+    history = history_of(examined.scenes)
+    plans = {"tilt": np.stack([examined.scenes["actions.tilt"], np.zeros_like(examined.scenes["actions.tilt"])], 1)}
+    worst = {}
+    for law in (alone, lab.simulate):
+        world = as_world(Lawful(schema=lab.schema, law=law))
+        goal = Goal(targets={discs[0]: np.ones((300, 2), np.float32)}, tolerance={discs[0]: 1.0})
+        found = world.score(history, plans, goal, rules).violation.max(-1)
+        means = {
+            name: value.mean for name, value in world.predict(history, {"tilt": plans["tilt"][:, 0]}).signals.items()
+        }
+        due = depth(np.stack([means[name] for name in discs], 2).astype(float), table).max(1)
+        np.testing.assert_allclose(found[:, 0], due, atol=1e-5)
+        worst[law] = found.mean()
+    assert worst[alone] > 2 * worst[lab.simulate]

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+
+from worldline.episode import Episode, History
+from worldline.audit.grades import Grade, Verdict
+from worldline.errors import UnreadableError
+from worldline_exam.labs.delayed_actuator import LAGS
+from worldline.labs.playing import explore
+from worldline.audit.queries import history_of
+from worldline.audit.baselines import MarginalMean, as_world
+from worldline_exam.base import Pool
+from worldline_exam.exam_tests.delay import CURRICULUM, HISTORY, HORIZON, DelayedEffect, DelayLine
+from worldline_exam.self_check import Examined, examine
+from worldline.audit.verdicts import verdict_of
+
+SMALL = DelayedEffect(pool=Pool.DEVELOPMENT, num_pulses=15, num_episodes=40)
+
+
+@cache
+def logs_of(pool: Pool, num_episodes: int) -> Mapping[str, Sequence[Episode]]:
+    test = DelayedEffect(pool=pool, num_episodes=num_episodes)
+    (log,) = test.curricula()
+    return {log.name: [explore(log.make_lab(), seed, log.num_steps) for seed in range(log.num_episodes)]}
+
+
+@cache
+def examined() -> Examined:
+    return examine(SMALL, 0, logs_of(Pool.DEVELOPMENT, 40))
+
+
+def regraded(change) -> Grade:
+    found = examined()
+    answers = {name: change(array) for name, array in found.references.oracle.items()}
+    return SMALL.grade(found.scenes, answers, found.references)
+
+
+def values(grade: Grade) -> dict[str, float]:
+    return {cell.name: cell.score.value for cell in grade.cells if cell.score is not None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("pool", list(Pool))
+def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
+    found = examine(DelayedEffect(pool=pool), seed, logs_of(pool, 300))
+    assert found.flaws == ()
+    assert verdict_of(found.oracle) is Verdict.PASS
+    assert len(found.oracle.cells) == 2 * len(LAGS) - 1
+    markov, short = (values(found.must_fail[name]) for name in ("one-frame Markov", "memory of 10 steps"))
+    assert markov["lag 0, ahead"] > 0.99
+    assert all(value < 0.1 for name, value in markov.items() if not name.startswith(("lag 0", "lag 2,")))
+    assert markov["lag 2, on its way"] == pytest.approx(0, abs=1e-3)
+    assert [round(short[f"lag {lag}, ahead"], 3) for lag in LAGS] == [1, 1, 1, 1, 0]
+    assert short["lag 20, on its way"] == 0
+    for grade in found.must_fail.values():
+        assert verdict_of(grade) is not Verdict.PASS
+
+
+def test_it_holds_when_small() -> None:
+    found = examined()
+    assert found.flaws == ()
+    assert verdict_of(found.oracle) is Verdict.PASS
+
+
+def test_twins_differ_by_one_pulse_and_their_observations_do_not() -> None:
+    scenes = examined().scenes
+    pulse, none = (history_of(scenes, twin) for twin in ("pulse", "none"))
+    np.testing.assert_array_equal(pulse.observations["temperatures"], none.observations["temperatures"])
+    done = [
+        np.concatenate([h.actions["valves"], scenes[f"next.{t}"]], 1) for h, t in ((pulse, "pulse"), (none, "none"))
+    ]
+    changed = np.argwhere(done[0] != done[1])
+    assert len(changed) == len(scenes["lag"])
+    np.testing.assert_array_equal(changed[:, 1], HISTORY - 1 - scenes["back"])
+    np.testing.assert_array_equal(changed[:, 2], scenes["tank"])
+    assert (scenes["on_its_way"] == (scenes["back"] > 0)).all()
+    assert (scenes["back"] <= scenes["lag"]).all()
+    assert scenes["truth.pulse"].shape == (len(scenes["lag"]), HORIZON, 5)
+
+
+def test_the_same_bits_for_the_same_seed() -> None:
+    one, other = (SMALL.generate(3) for _ in range(2))
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
+    assert (SMALL.generate(4)["truth.none"] != one["truth.none"]).any()
+
+
+def test_no_name_tells_the_lag() -> None:
+    told = str(SMALL.make_lab().schema)
+    assert "lag" not in told
+    assert DelayedEffect(pool=Pool.REPORT).make_lab().lags != SMALL.make_lab().lags
+
+
+@pytest.mark.parametrize("steps", [-1, 1])
+def test_a_response_one_step_off_is_no_pass(steps: int) -> None:
+    found = examined()
+    none = found.references.oracle["none"]
+    said = none + np.roll(found.references.oracle["pulse"] - none, steps, axis=1)
+    grade = SMALL.grade(found.scenes, {"pulse": said, "none": none}, found.references)
+    assert max(values(grade).values()) < 0.5
+    assert not all(condition.met for condition in grade.conditions)
+    assert verdict_of(grade) is not Verdict.PASS
+
+
+def test_swapped_tanks_and_shuffled_scenes_fail() -> None:
+    for change in (lambda said: said[:, :, ::-1], lambda said: np.roll(said, 15, axis=0), lambda said: -said):
+        grade = regraded(change)
+        assert verdict_of(grade) is Verdict.FAIL
+        assert min(values(grade).values()) < -0.5
+
+
+def test_a_pulse_that_leaks_into_another_tank_costs() -> None:
+    found = examined()
+    none = found.references.oracle["none"]
+    response = found.references.oracle["pulse"] - none
+    leaky = response + 0.5 * np.roll(response, 1, axis=2)
+    grade = SMALL.grade(found.scenes, {"pulse": none + leaky, "none": none}, found.references)
+    np.testing.assert_allclose(list(values(grade).values()), 0.75, atol=1e-3)
+
+
+def test_no_response_has_no_peak() -> None:
+    grade = regraded(np.zeros_like)
+    assert set(values(grade).values()) == {0.0}
+    assert not any(condition.met for condition in grade.conditions)
+
+
+def test_actions_one_step_late_are_noticed() -> None:
+    scenes = dict(examined().scenes)
+    for twin in ("pulse", "none"):
+        name = f"{twin}.actions.valves"
+        whole = np.concatenate([scenes[name], scenes[f"next.{twin}"]], 1)
+        late = np.roll(whole, 1, axis=1)
+        scenes[name], scenes[f"next.{twin}"] = late[:, : HISTORY - 1], late[:, HISTORY - 1 :]
+    answers = SMALL.ask({CURRICULUM: as_world(DelayLine(lab=SMALL.make_lab()))}, scenes)
+    grade = SMALL.grade(scenes, answers, examined().references)
+    assert verdict_of(grade) is not Verdict.PASS
+    assert max(values(grade).values()) < 0.5
+
+
+def test_a_world_that_does_not_tell_the_temperatures_is_unreadable() -> None:
+    mute = as_world(MarginalMean(schema=SMALL.make_lab().schema, mean={}))
+    with pytest.raises(UnreadableError, match="temperatures"):
+        SMALL.ask({CURRICULUM: mute}, examined().scenes)
+
+
+def test_stored_answers_are_graded_alike(tmp_path) -> None:
+    found = examined()
+    np.savez(tmp_path / "answers.npz", **found.references.must_fail["one-frame Markov"])
+    with np.load(tmp_path / "answers.npz") as stored:
+        again = SMALL.grade(found.scenes, dict(stored), found.references)
+    assert again == found.must_fail["one-frame Markov"]
+
+
+def test_the_exhibit_shows_responses_that_come_later_and_later() -> None:
+    found = examined()
+    shown = SMALL.exhibit(found.scenes, found.references.oracle, found.references)
+    assert len(shown.panels) == len(LAGS) + 1
+    for lag, panel in zip(LAGS, shown.panels, strict=False):
+        truth, world, markov = panel.lines
+        assert [truth.name, world.name, markov.name] == ["truth", "this world", "one-frame Markov"]
+        assert int(np.argmax(truth.y)) == lag
+        np.testing.assert_allclose(world.y, truth.y, atol=1e-3)
+        assert lag == 0 or max(np.abs(markov.y)[lag:]) < 0.5 * max(truth.y)
+
+
+def test_the_delay_line_can_go_on_from_its_own_belief() -> None:
+    engine, scenes = DelayLine(lab=SMALL.make_lab()), examined().scenes
+    history = history_of(scenes, "pulse")
+    first = History(
+        observations={n: v[:, :20] for n, v in history.observations.items()},
+        actions={n: v[:, :19] for n, v in history.actions.items()},
+    )
+    rest = History(
+        observations={n: v[:, 20:] for n, v in history.observations.items()},
+        actions={n: v[:, 19:] for n, v in history.actions.items()},
+    )
+    split, whole = (
+        engine.observe(engine.observe(None, first, seed=0), rest, seed=0),
+        engine.observe(None, history, seed=0),
+    )
+    np.testing.assert_array_equal(split.pipe, whole.pipe)
+    np.testing.assert_array_equal(split.excess, whole.excess)

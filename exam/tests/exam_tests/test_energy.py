@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.episode import Arrays, Episode
+from worldline.audit.grades import Grade, Verdict
+from worldline.world.base import World
+from worldline.errors import UnreadableError
+from worldline_exam.labs.driven import DAMPINGS
+from worldline.labs.playing import explore
+from worldline.registry import load
+from worldline.audit.baselines import as_world
+from worldline_exam.base import Pool
+from worldline_exam.scenes.driven import SYSTEMS, Simulated, damped_by, lab_of
+from worldline_exam.exam_tests.energy import WorkAndEnergy, energy_error
+from worldline_exam.self_check import Examined, examine
+from worldline.audit.verdicts import verdict_of, weakest
+
+
+@cache
+def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
+    labs = {one.name: one.make_lab() for one in WorkAndEnergy(pool=pool).curricula()}
+    return {name: [explore(lab, seed, 8) for seed in range(4)] for name, lab in labs.items()}
+
+
+@cache
+def examined(pool: Pool, seed: int) -> Examined:
+    return examine(WorkAndEnergy(pool=pool), seed, logs_of(pool))
+
+
+def graded(answers: Arrays, scenes: Arrays | None = None) -> Grade:
+    one = examined(Pool.REPORT, 0)
+    return WorkAndEnergy().grade(one.scenes if scenes is None else scenes, answers, one.references)
+
+
+def scores(grade: Grade) -> dict[str, float]:
+    return {cell.name: cell.score.value for cell in grade.cells if cell.score}
+
+
+@pytest.mark.parametrize("pool", list(Pool))
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_oracle_holds_and_the_others_fail(pool: Pool, seed: int) -> None:
+    one = examined(pool, seed)
+    assert one.flaws == ()
+    assert verdict_of(one.oracle) is Verdict.PASS
+    assert min(scores(one.oracle).values()) > 0.999
+    assert all(verdict_of(grade) is not Verdict.PASS for grade in one.must_fail.values())
+    # By their scores, not by the length of their path alone.
+    assert max(scores(one.must_fail["persistence"]).values()) == 0
+    blind, lazy = (scores(one.must_fail[name]) for name in ("no damping", "no work"))
+    for system in SYSTEMS:
+        assert blind[f"{system}, damping 0"] > 0.999
+        assert blind[f"{system}, damping 0.2"] < 0.25
+        assert blind[f"{system}, damping 0.8"] < -1
+        assert lazy[f"{system}, damping 0"] < 1e-3
+        assert lazy[f"{system}, damping 0.2"] < 0.25
+
+
+def test_it_is_registered_and_reproducible() -> None:
+    assert load("test", "P2") is WorkAndEnergy
+    test = WorkAndEnergy(num_scenes=12, num_steps=5)
+    first, second = test.generate(5), test.generate(5)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+    assert not np.array_equal(first["pendulum.truth.angle"], test.generate(6)["pendulum.truth.angle"])
+
+
+def test_pushes_that_are_a_step_late_are_noticed() -> None:
+    test, one = WorkAndEnergy(), examined(Pool.REPORT, 0)
+    late = {k: np.roll(v, 1, axis=1) if ".future." in k else v for k, v in one.scenes.items()}
+    worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
+    found, due = scores(graded(test.ask(worlds, late))), scores(one.oracle)
+    assert all(found[name] < due[name] - 0.003 for name in due)
+    assert min(found.values()) < 0.9
+
+
+def test_a_path_that_is_a_step_late_is_noticed() -> None:
+    one = examined(Pool.REPORT, 0)
+    late = {name: np.roll(value, 1, axis=1) for name, value in one.references.oracle.items()}
+    assert all(score < 0.995 for score in scores(graded(late)).values())
+
+
+def test_energy_of_the_wrong_entity_is_noticed() -> None:
+    one = examined(Pool.REPORT, 0)
+    swapped = dict(one.references.oracle)
+    for body, other in (("driven", "free"), ("free", "driven")):
+        for part in ("position", "velocity"):
+            swapped[f"two-bodies.{body}_{part}"] = 0.5 * one.references.oracle[f"two-bodies.{other}_{part}"]
+    found = scores(graded(swapped))
+    assert all(found[f"two-bodies, damping {damping:g}"] < 0.5 for damping in DAMPINGS)
+    assert all(found[f"pendulum, damping {damping:g}"] > 0.999 for damping in DAMPINGS)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**31))
+def test_answers_to_other_scenes_are_worth_nothing(seed: int) -> None:
+    one = examined(Pool.REPORT, 0)
+    order = np.random.default_rng(seed).permutation(len(one.references.oracle["pendulum.angle"]))
+    assert verdict_of(graded({k: v[order] for k, v in one.references.oracle.items()})) is Verdict.FAIL
+
+
+def test_right_energy_on_a_path_that_hardly_moves_does_not_pass() -> None:
+    """The energy of pucks is in their velocities alone, so that it can be had without a path."""
+    one = examined(Pool.REPORT, 0)
+    still = {k: np.repeat(v[:, :1], v.shape[1], 1) if "position" in k else v for k, v in one.references.oracle.items()}
+    grade = graded(still)
+    assert scores(grade)["elastic-pucks, damping 0"] > 0.999
+    assert [one.met for one in grade.conditions] == [True, False, False]  # an angle is no "position"
+    assert verdict_of(grade) is not Verdict.PASS
+
+
+def test_a_path_that_is_too_long_and_one_that_is_too_short_do_not_make_up_for_each_other() -> None:
+    one = examined(Pool.REPORT, 0)
+    stretch = np.select([damped_by(one.scenes, "elastic-pucks", one_of) for one_of in (0.0, 0.2)], [1.5, 0.6], 1.0)
+    found = dict(one.references.oracle)
+    for name in (name for name in found if name.startswith("elastic-pucks") and "position" in name):
+        start = one.scenes[name.replace(".", ".history.observations.")][:, -1:]
+        found[name] = start + stretch[:, None, None] * (found[name] - start)
+    assert [condition.met for condition in graded(found).conditions] == [True, True, False]
+
+
+def test_the_score_is_one_less_the_share_of_error() -> None:
+    """An energy that is off by a known share of its change, in a velocity."""
+    one, lab = examined(Pool.REPORT, 0), lab_of("elastic-pucks", Pool.REPORT)
+    names = [signal.name for signal in lab.moving]
+    shown = {n: one.scenes[f"elastic-pucks.history.observations.{n}"][:, -1:] for n in names}
+    truth = {n: one.scenes[f"elastic-pucks.truth.{n}"] for n in names}
+    start, due = lab.energy(shown), lab.energy(truth)
+    wanted = start + 0.8 * (due - start)
+    stretch = np.sqrt(wanted / due)[..., None]
+    answers = dict(one.references.oracle)
+    answers |= {f"elastic-pucks.{n}": v * stretch if "velocity" in n else v for n, v in truth.items()}
+    for damping in DAMPINGS:
+        np.testing.assert_allclose(scores(graded(answers))[f"elastic-pucks, damping {damping:g}"], 0.96, atol=1e-3)
+
+
+def test_energy_error_is_the_mean_square_over_steps() -> None:
+    np.testing.assert_array_equal(energy_error(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])), [2.5])
+
+
+def test_a_world_that_does_not_predict_the_velocity_is_unreadable() -> None:
+    test = WorkAndEnergy(num_scenes=12, num_steps=4)
+    worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
+    worlds["two-bodies"] = worlds["pendulum"]
+    with pytest.raises(UnreadableError, match="driven_velocity"):
+        test.ask(worlds, test.generate(0))
+
+
+def test_stored_answers_are_graded_alike() -> None:
+    one = examined(Pool.REPORT, 0)
+    answers = one.references.must_fail["no damping"]
+    assert graded({k: v.copy() for k, v in answers.items()}) == graded(answers) == one.must_fail["no damping"]
+
+
+def test_the_exhibit_shows_energy_over_time() -> None:
+    one = examined(Pool.REPORT, 0)
+    shown = WorkAndEnergy().exhibit(one.scenes, one.references.oracle, one.references)
+    assert len(shown.panels) == 6
+    for panel in shown.panels:
+        lines = {line.name: np.array(line.y) for line in panel.lines}
+        assert list(lines) == ["truth", "this world", "no damping"]
+        np.testing.assert_allclose(lines["truth"], lines["this world"], atol=1e-3)
+        assert np.allclose(lines["truth"], lines["no damping"], atol=1e-2) == ("damping 0 " in panel.title)
+    weak = weakest(one.must_fail["no damping"])
+    assert weak is not None
+    assert weak.name.endswith("0.8")

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.episode import Arrays, Episode
+from worldline.audit.grades import Grade, Verdict
+from worldline.world.base import World
+from worldline.errors import UnreadableError
+from worldline_exam.labs.driven import DAMPINGS
+from worldline.labs.playing import explore
+from worldline.registry import load
+from worldline.audit.baselines import as_world, bank
+from worldline_exam.base import Pool
+from worldline_exam.scenes.driven import SYSTEMS, Simulated, damped_by, lab_of
+from worldline_exam.exam_tests.energy import WorkAndEnergy
+from worldline_exam.self_check import Examined, examine
+from worldline_exam.exam_tests.horizon import TrustedHorizon
+from worldline.audit.verdicts import verdict_of
+
+
+@cache
+def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
+    labs = {one.name: one.make_lab() for one in TrustedHorizon(pool=pool).curricula()}
+    return {name: [explore(lab, seed, 50) for seed in range(25)] for name, lab in labs.items()}
+
+
+@cache
+def examined(pool: Pool, seed: int, num_scenes: int = 150) -> Examined:
+    return examine(TrustedHorizon(pool=pool, num_scenes=num_scenes), seed, logs_of(pool))
+
+
+def graded(answers: Arrays) -> Grade:
+    one = examined(Pool.REPORT, 0)
+    return TrustedHorizon(num_scenes=150).grade(one.scenes, answers, one.references)
+
+
+def scores(grade: Grade) -> dict[str, float]:
+    return {cell.name: cell.score.value for cell in grade.cells if cell.score}
+
+
+@pytest.mark.parametrize(("pool", "seed"), [(Pool.REPORT, 0), (Pool.DEVELOPMENT, 1)])
+def test_the_oracle_holds_and_the_others_fail(pool: Pool, seed: int) -> None:
+    one = examined(pool, seed)
+    assert one.flaws == ()
+    assert verdict_of(one.oracle) is Verdict.PASS
+    assert min(scores(one.oracle).values()) > 0.999
+    assert list(one.must_fail) == ["persistence", "constant velocity"]
+    for grade in one.must_fail.values():
+        assert verdict_of(grade) is Verdict.FAIL
+        assert max(scores(grade).values()) < 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", list(Pool))
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
+    assert examined(pool, seed, 300).flaws == ()
+
+
+def test_it_is_registered_and_learns_from_the_logs_of_energy() -> None:
+    assert load("test", "T1") is TrustedHorizon
+    own, others = TrustedHorizon().curricula(), WorkAndEnergy().curricula()
+    assert [(a.name, a.num_episodes, a.num_steps) for a in own] == [
+        (b.name, b.num_episodes, b.num_steps) for b in others
+    ]
+    test = TrustedHorizon(num_scenes=12, num_steps=5)
+    first, second = test.generate(5), test.generate(5)
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+
+
+def test_the_floor_is_no_worse_than_any_member_where_it_was_chosen() -> None:
+    """At every step of every cell, though no member is the best at all of them."""
+    test, logs = TrustedHorizon(num_scenes=30, num_steps=20), logs_of(Pool.REPORT)
+    scenes = test.generate(0)
+    references = test.references(scenes, scenes, logs)
+    banks = {system: bank(logs[system], test.lab(system).schema) for system in SYSTEMS}
+    members = {name: test.ask({s: banks[s][name] for s in SYSTEMS}, scenes) for name in banks["pendulum"]}
+    always = set(members)
+    for system in SYSTEMS:
+        for damping in DAMPINGS:
+            floor = test._error(scenes, references.floor, system, damping).mean(0)
+            for name, answers in members.items():
+                loss = test._error(scenes, answers, system, damping).mean(0)
+                assert (floor <= loss).all(), (system, damping, name)
+                if (floor < loss).any():
+                    always.discard(name)
+    assert not always
+    assert "action-blind" in references.floor_name
+
+
+def test_the_horizon_is_where_a_twin_is_lost() -> None:
+    """A twin that is the truth for ten steps and elsewhere afterwards; and one that never leaves."""
+    one, test = examined(Pool.REPORT, 0), TrustedHorizon(num_scenes=150)
+    scenes = dict(one.scenes)
+    for key in list(scenes):
+        if ".twin." in key:
+            scenes[key] = one.scenes[key.replace(".twin.", ".truth.")].copy()
+    assert test.horizon(scenes, "pendulum", 0.2) == 100
+    for key in ("pendulum.twin.angle", "pendulum.twin.angular_velocity"):
+        scenes[key][:, 10:] += 5.0
+    assert test.horizon(scenes, "pendulum", 0.2) == 11
+    cell = test.grade(scenes, one.references.oracle, one.references).cells[1]
+    assert cell.raw["horizon"] == 11
+
+
+def test_pucks_are_lost_sooner_than_what_is_damped() -> None:
+    one, test = examined(Pool.REPORT, 0), TrustedHorizon(num_scenes=150)
+    assert 15 < test.horizon(one.scenes, "elastic-pucks", 0.0) < 50
+    assert test.horizon(one.scenes, "pendulum", 0.8) == 100
+    start = one.scenes["pendulum.history.observations.angular_velocity"][:, -1]
+    assert np.abs(one.scenes["pendulum.twin.angular_velocity"][:, 0] - start).max() < 2
+
+
+def test_a_known_share_of_the_floors_error_is_a_known_score() -> None:
+    """Answers between the truth and the floor: the square of the share is what is missing."""
+    one = examined(Pool.REPORT, 0)
+    between = {key: 0.5 * value + 0.5 * one.references.oracle[key] for key, value in one.references.floor.items()}
+    np.testing.assert_allclose(list(scores(graded(between)).values()), 0.75, atol=1e-3)
+
+
+def test_skill_ends_where_it_does() -> None:
+    """The truth for twenty steps, the mirror image of the floor after them."""
+    one = examined(Pool.REPORT, 0)
+    worse = {}
+    for key, value in one.references.oracle.items():
+        worse[key] = value.copy()
+        worse[key][:, 20:] = 2 * one.references.floor[key][:, 20:] - value[:, 20:]
+        worse[key][:, 20:] = value[:, 20:] + 1.5 * (worse[key][:, 20:] - value[:, 20:])
+    grade = graded(worse)
+    assert all(cell.raw["last_with_skill"] == 20 for cell in grade.cells)
+
+
+def test_pushes_that_are_a_step_late_are_noticed() -> None:
+    test, one = TrustedHorizon(num_scenes=150), examined(Pool.REPORT, 0)
+    late = {k: np.roll(v, 1, axis=1) if ".future." in k else v for k, v in one.scenes.items()}
+    worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
+    found = scores(graded(test.ask(worlds, late)))
+    assert all(value < 0.985 for value in found.values())
+    assert min(found.values()) < 0.8
+
+
+def test_a_swapped_body_is_noticed() -> None:
+    one = examined(Pool.REPORT, 0)
+    swapped = dict(one.references.oracle)
+    for body, other in (("red", "blue"), ("blue", "red")):
+        for part in ("position", "velocity"):
+            swapped[f"elastic-pucks.{body}_{part}"] = one.references.oracle[f"elastic-pucks.{other}_{part}"]
+    found = scores(graded(swapped))
+    assert found["elastic-pucks, damping 0"] < 0
+    assert found["pendulum, damping 0"] > 0.999
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.integers(0, 2**31))
+def test_answers_to_other_scenes_are_worth_nothing(seed: int) -> None:
+    one = examined(Pool.REPORT, 0)
+    order = np.random.default_rng(seed).permutation(150)
+    assert verdict_of(graded({k: v[order] for k, v in one.references.oracle.items()})) is Verdict.FAIL
+
+
+def test_where_the_floor_is_as_good_as_can_be_nothing_is_scored() -> None:
+    one, test = examined(Pool.REPORT, 0), TrustedHorizon(num_scenes=150)
+    known = replace(one.references, floor=one.references.oracle)
+    grade = test.grade(one.scenes, one.references.oracle, known)
+    assert all(cell.score is None and cell.note.startswith("gated") for cell in grade.cells)
+
+
+def test_a_world_that_does_not_predict_a_signal_is_unreadable() -> None:
+    test = TrustedHorizon(num_scenes=12, num_steps=4)
+    worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
+    worlds["pendulum"] = worlds["two-bodies"]
+    with pytest.raises(UnreadableError, match="angular_velocity"):
+        test.ask(worlds, test.generate(0))
+
+
+def test_stored_answers_are_graded_alike() -> None:
+    one = examined(Pool.REPORT, 0)
+    answers = one.references.must_fail["persistence"]
+    assert graded({k: v.copy() for k, v in answers.items()}) == graded(answers) == one.must_fail["persistence"]
+
+
+def test_the_exhibit_shows_skill_and_where_it_may_end() -> None:
+    one, test = examined(Pool.REPORT, 0), TrustedHorizon(num_scenes=150)
+    shown = test.exhibit(one.scenes, one.references.oracle, one.references)
+    assert len(shown.panels) == 6
+    for panel in shown.panels:
+        assert [line.name for line in panel.lines] == ["this world", "persistence", "constant velocity", "h*"]
+        np.testing.assert_allclose(panel.lines[0].y, 1.0, atol=1e-4)
+        assert max(panel.lines[2].y[20:]) < 0
+    assert shown.panels[2].lines[-1].x[0] == test.horizon(one.scenes, "elastic-pucks", 0.0)
+    assert damped_by(one.scenes, "pendulum", 0.8).sum() == 50
+
+
+@pytest.mark.parametrize("wrong", [50.0, np.nan])
+def test_a_step_that_is_not_scored_may_not_be_worse(wrong: float) -> None:
+    """The first steps, at which standing still is nearly right."""
+    one = examined(Pool.REPORT, 0)
+    good = {name: value.copy() for name, value in one.references.oracle.items()}
+    assert graded(good).conditions[0].met
+    spoiled = {name: value.copy() for name, value in good.items()}
+    spoiled["pendulum.angular_velocity"][:, 0] += wrong
+    grade = graded(spoiled)
+    assert not grade.conditions[0].met
+    assert "pendulum" in grade.conditions[0].found
+    assert verdict_of(grade) is not Verdict.PASS

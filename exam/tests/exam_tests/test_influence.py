@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from exam.tests.altered import Altered
+
+from worldline.engines.base import Engine
+from worldline.episode import Arrays, Episode
+from worldline.audit.grades import Grade, Score, Verdict
+from worldline.errors import UnreadableError
+from worldline.labs.playing import explore, replay
+from worldline_exam.labs.pusher_block import STATE
+from worldline.registry import load
+from worldline.audit.queries import unpacked
+from worldline.audit.baselines import as_world
+from worldline_exam.base import Pool, References
+from worldline_exam.self_check import Examined, examine, graded
+from worldline_exam.exam_tests.influence import EPSILON, FARTHEST, Influence, leaks
+from worldline_exam.scenes.pusher import CONTACT, Pushing, block_distance, make_lab
+from worldline.audit.verdicts import verdict_of
+
+SMALL = Influence(num_scenes=40, num_steps=12)
+NOTHING = References(oracle={}, must_fail={})
+
+
+def logs_of(test: Influence, num: int = 12) -> dict[str, list[Episode]]:
+    (curriculum,) = test.curricula()
+    lab = curriculum.make_lab()
+    return {curriculum.name: [explore(lab, seed, 30) for seed in range(num)]}
+
+
+def asked(test: Influence, engine: Engine, scenes: Arrays) -> Arrays:
+    return test.ask({test.curricula()[0].name: as_world(engine)}, scenes)
+
+
+def block_score(grade: Grade) -> Score:
+    (cell,) = grade.cells
+    assert cell.score is not None
+    return cell.score
+
+
+@pytest.fixture(scope="module")
+def small() -> Examined:
+    return examine(SMALL, 5, logs_of(SMALL))
+
+
+def test_the_small_test_holds(small: Examined) -> None:
+    assert small.flaws == ()
+    assert block_score(small.oracle).value == 1
+    assert verdict_of(small.oracle) is Verdict.PASS
+
+
+def test_models_that_must_fail_score_chance_by_themselves(small: Examined) -> None:
+    """Whatever the condition says of them."""
+    for name in ("equal sensitivity", "action-blind", "nearness alone"):
+        assert abs(block_score(small.must_fail[name]).value) < 0.1, name
+        assert verdict_of(small.must_fail[name]) is not Verdict.PASS
+
+
+@pytest.mark.parametrize("name", ["equal sensitivity", "action-blind", "nearness alone"])
+def test_who_tells_influence_without_an_effect_makes_the_test_void(small: Examined, name: str) -> None:
+    """The gate, the twin effect, is not met, and does not excuse it."""
+    oracle = small.references.oracle
+    moved = {key: 1.1 * value if key.startswith("second.block") else value for key, value in oracle.items()}
+    shifted = {key: value + 100 if key.startswith("second.block_position") else value for key, value in moved.items()}
+    told = {
+        key: np.where(small.scenes["influenced"][:, None, None], shifted[key], value) for key, value in oracle.items()
+    }
+    references = replace(small.references, must_fail={name: told})
+    assert not all(one.met for one in SMALL.grade(small.scenes, told, references).conditions)
+    (why,) = graded(SMALL, small.scenes, references).flaws
+    assert f"{name} must fail and scores 1.00" in why
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", list(Pool))
+def test_it_holds_at_full_size(pool: Pool) -> None:
+    test = Influence(pool=pool)
+    for seed in (1, 2):
+        found = examine(test, seed, logs_of(test))
+        assert found.flaws == ()
+        assert all(block_score(grade).value < 0.05 for grade in found.must_fail.values())
+
+
+def test_couples_share_actions_and_gap_and_differ_in_influence(small: Examined) -> None:
+    scenes, lab = small.scenes, make_lab(Pool.REPORT)
+    for group in ("first", "second"):
+        velocity = scenes[f"actions.{group}"]
+        np.testing.assert_array_equal(velocity[::2], velocity[1::2])
+    truth = unpacked(scenes, "truth")
+    size = block_distance(lab, *({name: v[:, at] for name, v in truth.items()} for at in (0, 1)))
+    assert scenes["influenced"].tolist() == [True, False] * 20
+    assert size[::2].min() > EPSILON
+    assert size[1::2].max() < EPSILON / 10
+    gap = scenes["gap"]
+    assert (gap[:20] < CONTACT).all()
+    assert ((gap[20:] >= CONTACT) & (gap[20:] < FARTHEST)).all()
+    assert np.median(np.abs(gap[::2] - gap[1::2])) < 0.01
+
+
+def test_scenes_are_the_same_for_a_seed_and_the_labs_own(small: Examined) -> None:
+    scenes, again = small.scenes, SMALL.generate(5)
+    for name, value in scenes.items():
+        np.testing.assert_array_equal(value, again[name])
+    for scene in (0, 1, 25):
+        done = np.concatenate([scenes["prelude"][scene], scenes["actions.second"][scene]])
+        path = replay(make_lab(Pool.REPORT), int(scenes["seed"][scene]), {"velocity": done}).observations
+        for name in STATE:
+            np.testing.assert_array_equal(path[name][-12:], scenes[f"truth.{name}"][scene, 1])
+
+
+def test_changed_sequences_change_from_a_step_on(small: Examined) -> None:
+    scenes = small.scenes
+    differ = (scenes["actions.changed"] != scenes["actions.first"]).any(-1)
+    np.testing.assert_array_equal(differ.argmax(1), scenes["changed_since"])
+    assert differ.any(1).all()
+    assert scenes["changed_since"].min() >= 1
+
+
+def test_a_peek_at_the_next_action_is_a_bug(small: Examined) -> None:
+    said = asked(SMALL, Altered(inner=Pushing(lab=make_lab(Pool.REPORT)), by=-1), small.scenes)
+    grade = SMALL.grade(small.scenes, said, NOTHING)
+    assert any("pusher_position" in bug for bug in grade.bugs)
+    assert verdict_of(grade) is Verdict.FAIL
+
+
+@pytest.mark.parametrize(("times", "found"), [(1e-7, 0), (1e-4, 1)])
+def test_only_rounding_is_forgiven(small: Examined, times: float, found: int) -> None:
+    """The smallest leak: one component of one step in one state."""
+    said = dict(small.references.oracle)
+    leaked = said["changed.block_position"].copy()
+    leaked[7, 0, 1] += times * np.abs(said["first.block_position"]).max()
+    assert len(leaks(small.scenes, {**said, "changed.block_position": leaked})) == found
+    assert len(leaks(small.scenes, {**said, "changed.block_position": leaked * np.nan})) == 1
+
+
+def test_other_planted_faults_are_noticed(small: Examined) -> None:
+    scenes, right = small.scenes, dict(small.references.oracle)
+    shuffled = {name: np.roll(value, 1, 0) for name, value in right.items()}
+    grade = SMALL.grade(scenes, shuffled, NOTHING)
+    assert block_score(grade).high < 0
+    assert not any(one.met for one in grade.conditions)
+    swapped = {
+        f"{group}.{name}": right[f"{group}.{other}"]
+        for group in ("first", "second", "changed")
+        for name, other in zip(STATE, ("block_position", "pusher_position", "block_angle"), strict=True)
+    }
+    assert block_score(SMALL.grade(scenes, swapped, NOTHING)).value < 0.5
+
+
+def test_without_a_twin_effect_it_is_no_pass(small: Examined) -> None:
+    """The right order of sizes, all in the wrong direction."""
+    right = dict(small.references.oracle)
+    wrong = {**right, "first.block_position": right["second.block_position"]}
+    wrong["second.block_position"] = right["first.block_position"]
+    wrong["changed.block_position"] = wrong["first.block_position"]
+    grade = SMALL.grade(small.scenes, wrong, NOTHING)
+    assert block_score(grade).value == 1
+    assert [one.met for one in grade.conditions] == [True, False]
+    assert verdict_of(grade) is Verdict.INCONCLUSIVE
+
+
+def test_a_world_that_does_not_tell_of_the_block_is_unreadable(small: Examined) -> None:
+    blind = Altered(inner=Pushing(lab=make_lab(Pool.REPORT)), tells=("pusher_position",))
+    with pytest.raises(UnreadableError, match="block_position"):
+        asked(SMALL, blind, small.scenes)
+
+
+def test_stored_answers_are_graded_alike(small: Examined) -> None:
+    kept = {name: np.array(value) for name, value in small.references.oracle.items()}
+    assert SMALL.grade(small.scenes, kept, small.references) == small.oracle
+
+
+def test_its_picture_shows_who_is_told_apart(small: Examined) -> None:
+    exhibit = SMALL.exhibit(small.scenes, small.references.oracle, small.references)
+    curves, counts, pairs = exhibit.panels
+    assert [line.name for line in curves.lines] == ["truth", "this world", "equal sensitivity"]
+    for line in curves.lines:
+        assert (line.x[0], line.y[0], line.x[-1], line.y[-1]) == (0, 0, 1, 1)
+    right = curves.lines[0]
+    assert max(y for x, y in zip(right.x, right.y, strict=True) if x == 0) == 1
+    assert [sum(line.y) for line in counts.lines] == [20, 20]
+    assert pairs.lines[1].points
+
+
+def test_it_is_registered() -> None:
+    assert load("test", "C5") is Influence

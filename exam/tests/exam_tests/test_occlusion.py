@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from worldline.episode import Arrays, Episode, History
+from worldline.audit.grades import Cell, Grade, Verdict
+from worldline.engines.fixed_lag import typical_values
+from worldline.errors import UnreadableError
+from worldline_exam.labs.hidden_mover import GAPS
+from worldline.labs.playing import explore
+from worldline.audit.queries import history_of
+from worldline.audit.baselines import MarginalMean, as_world
+from worldline_exam.base import Pool
+from worldline_exam.self_check import Examined, examine
+from worldline_exam.exam_tests.occlusion import CURRICULUM, HISTORY, SHORT, Follower, GoesOnUnseen
+from worldline.audit.verdicts import verdict_of
+from worldline.world.local import LocalWorld
+
+SMALL = GoesOnUnseen(pool=Pool.DEVELOPMENT, num_scenes=30, num_episodes=40)
+
+
+@cache
+def logs_of(pool: Pool, num_episodes: int) -> Mapping[str, Sequence[Episode]]:
+    test = GoesOnUnseen(pool=pool, num_episodes=num_episodes)
+    (log,) = test.curricula()
+    return {log.name: [explore(log.make_lab(), seed, log.num_steps) for seed in range(log.num_episodes)]}
+
+
+@cache
+def examined() -> Examined:
+    return examine(SMALL, 0, logs_of(Pool.DEVELOPMENT, 40))
+
+
+def regraded(**changed: np.ndarray) -> Grade:
+    found = examined()
+    return SMALL.grade(found.scenes, {**found.references.oracle, **changed}, found.references)
+
+
+def cell(grade: Grade, gap: int) -> Cell:
+    return next(one for one in grade.cells if one.name == f"hidden {gap} frames")
+
+
+def value(grade: Grade, gap: int) -> float:
+    score = cell(grade, gap).score
+    assert score is not None
+    return score.value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("pool", list(Pool))
+def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
+    found = examine(GoesOnUnseen(pool=pool), seed, logs_of(pool, 300))
+    assert found.flaws == ()
+    assert verdict_of(found.oracle) is Verdict.PASS
+    assert [one.name for one in found.oracle.cells if one.score is None] == ["lying still"]
+    for name, grade in found.must_fail.items():
+        assert verdict_of(grade) is not Verdict.PASS
+        assert value(grade, 40) < 0.25, name
+        assert not all(condition.met for condition in grade.conditions)
+    forgetful = found.must_fail["memory of 24 frames"]
+    assert [round(value(forgetful, gap), 3) for gap in (5, 10, 20)] == [1, 1, 1]
+
+
+def test_it_holds_when_small() -> None:
+    found = examined()
+    assert found.flaws == ()
+    assert verdict_of(found.oracle) is Verdict.PASS
+
+
+def test_scenes_are_the_same_for_a_seed_and_end_one_frame_before_it_comes_out() -> None:
+    one, other = (SMALL.generate(3) for _ in range(2))
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
+    assert (SMALL.generate(4)["truth.path"] != one["truth.path"]).any()
+    history = history_of(one)
+    seen = history.observed["puck_position"]
+    assert seen.shape == (5 * 30, HISTORY)
+    np.testing.assert_array_equal((~seen).sum(1), one["gap"])
+    assert not seen[:, -1].any()
+    np.testing.assert_array_equal(history.observations["puck_position"][seen], one["truth.path"][:, :HISTORY][seen])
+    assert not history.observations["puck_position"][~seen].any()
+
+
+def test_what_is_hidden_is_not_given_away() -> None:
+    """Whatever stands where nothing was observed, the answers are the same."""
+    scenes = dict(examined().scenes)
+    name = "history.observations.puck_position"
+    seen = scenes["history.observed.puck_position"].astype(bool)
+    scenes[name] = np.where(seen[..., None], scenes[name], 7.0).astype(np.float32)
+    found = SMALL.ask({CURRICULUM: as_world(Follower(lab=SMALL.make_lab()))}, scenes)
+    np.testing.assert_array_equal(found["position"], examined().references.oracle["position"])
+
+
+class LatePushes(LocalWorld):
+    """A harness that hands over each push one frame late."""
+
+    def predict(self, history: History, *arguments: object, **options: object) -> object:
+        """With the pushes of the history shifted."""
+        late = {name: np.roll(done, 1, axis=1) for name, done in history.actions.items()}
+        return super().predict(replace(history, actions=late), *arguments, **options)
+
+
+def test_pushes_that_come_one_frame_late_are_noticed() -> None:
+    found, right = examined(), as_world(Follower(lab=SMALL.make_lab()))
+    late = LatePushes(right.engine, None, right.planner)
+    grade = SMALL.grade(found.scenes, SMALL.ask({CURRICULUM: late}, found.scenes), found.references)
+    for gap in GAPS:
+        score = cell(grade, gap).score
+        assert score is not None
+        assert score.high < 0.998
+        assert value(found.oracle, gap) > 0.9999
+
+
+def test_what_forgets_says_the_mean_of_the_logs_and_heeds_no_push() -> None:
+    found = examined()
+    short, right = (
+        found.references.must_fail[f"memory of {SHORT} frames"]["position"],
+        found.references.oracle["position"],
+    )
+    gone = found.scenes["gap"] > SHORT
+    logs = logs_of(Pool.DEVELOPMENT, 40)[CURRICULUM]
+    mean = typical_values(logs, [SMALL.make_lab().schema["puck_position"]])["puck_position"]
+    np.testing.assert_array_equal(short[gone], np.broadcast_to(mean, short[gone].shape))
+    np.testing.assert_array_equal(short[~gone], right[~gone])
+
+
+def test_swapped_axes_and_shuffled_scenes_fail() -> None:
+    position = examined().references.oracle["position"]
+    for wrong in (position[:, ::-1], np.roll(position, 1, axis=0), -position):
+        grade = regraded(position=wrong)
+        assert verdict_of(grade) is Verdict.FAIL
+        assert value(grade, 5) < 0
+
+
+def test_half_of_the_way_has_skill_and_no_pass() -> None:
+    scenes, position = examined().scenes, examined().references.oracle["position"]
+    last = scenes["truth.path"][np.arange(len(position)), HISTORY - 1 - scenes["gap"]]
+    grade = regraded(position=(position + last) / 2)
+    assert 0.7 < value(grade, 10) < 0.8
+    assert not any(condition.met for condition in grade.conditions)
+    assert verdict_of(grade) is Verdict.PARTIAL
+
+
+def test_what_drifts_where_all_is_still_does_not_pass() -> None:
+    scenes, position = examined().scenes, examined().references.oracle["position"]
+    drifting = np.where(scenes["still"][:, None], position + 0.5, position)
+    grade = regraded(position=drifting)
+    assert all(condition.met for condition in grade.conditions)
+    assert grade.cells[-1].note.endswith("worse")
+    assert verdict_of(grade) is Verdict.PARTIAL
+    assert verdict_of(regraded()) is Verdict.PASS
+
+
+def test_a_world_that_does_not_tell_the_position_is_unreadable() -> None:
+    mute = as_world(MarginalMean(schema=SMALL.make_lab().schema, mean={}))
+    with pytest.raises(UnreadableError, match="puck_position"):
+        SMALL.ask({CURRICULUM: mute}, examined().scenes)
+
+
+def test_stored_answers_are_graded_alike(tmp_path) -> None:
+    found = examined()
+    np.savez(tmp_path / "answers.npz", **found.references.must_fail["frozen"])
+    with np.load(tmp_path / "answers.npz") as stored:
+        again = SMALL.grade(found.scenes, dict(stored), found.references)
+    assert again == found.must_fail["frozen"]
+
+
+def test_the_exhibit_shows_truth_the_world_and_the_frozen_one() -> None:
+    found = examined()
+    shown = SMALL.exhibit(found.scenes, found.references.oracle, found.references)
+    assert len(shown.panels) == len(GAPS) + 1
+    for gap, panel in zip(GAPS, shown.panels, strict=False):
+        assert [line.name for line in panel.lines] == ["truth", "this world", "frozen"]
+        truth, world, frozen = panel.lines
+        assert len(world.x) == gap + 1
+        np.testing.assert_allclose(world.y, [truth.y[int(at)] for at in world.x], atol=1e-3)
+        assert len(set(frozen.y)) == 1
+
+
+def test_the_follower_can_go_on_from_its_own_belief() -> None:
+    engine, history = Follower(lab=SMALL.make_lab()), history_of(examined().scenes)
+
+    def part(first: int, last: int, *, inputs: int) -> History:
+        def cut(arrays: Arrays, begin: int, end: int) -> Arrays:
+            return {name: array[:, begin:end] for name, array in arrays.items()}
+
+        return History(
+            observations=cut(history.observations, first, last),
+            actions=cut(history.actions, inputs, last - 1),
+            observed=cut(history.observed, first, last),
+        )
+
+    whole = engine.observe(None, part(0, HISTORY, inputs=0), seed=0)
+    split = engine.observe(None, part(0, 20, inputs=0), seed=0)
+    split = engine.observe(split, part(20, HISTORY, inputs=19), seed=0)
+    np.testing.assert_array_equal(whole.position, split.position)
+    np.testing.assert_array_equal(whole.velocity, split.velocity)

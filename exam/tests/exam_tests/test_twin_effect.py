@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from exam.tests.altered import Altered
+
+from worldline.engines.base import Engine
+from worldline.episode import Arrays, Episode
+from worldline.audit.grades import Verdict
+from worldline.errors import UnreadableError
+from worldline.labs.playing import explore, replay
+from worldline_exam.labs.pusher_block import STATE, PusherBlock
+from worldline.registry import load
+from worldline.audit.queries import unpacked
+from worldline.audit.baselines import as_world
+from worldline_exam.base import Pool, References
+from worldline_exam.self_check import Examined, examine
+from worldline_exam.scenes.pusher import HISTORY, Pushing, make_lab
+from worldline_exam.exam_tests.twin_effect import LEAST_EFFECT, PARTS, TwinEffect, effect_of, place_of
+from worldline.audit.verdicts import verdict_of, weakest
+
+SMALL = TwinEffect(num_scenes=20, num_branches=4, num_steps=12)
+NOTHING = References(oracle={}, must_fail={})
+
+
+def logs_of(test: TwinEffect, num: int = 12) -> dict[str, list[Episode]]:
+    (curriculum,) = test.curricula()
+    lab = curriculum.make_lab()
+    return {curriculum.name: [explore(lab, seed, 30) for seed in range(num)]}
+
+
+def asked(test: TwinEffect, engine: Engine, scenes: Arrays) -> Arrays:
+    return test.ask({test.curricula()[0].name: as_world(engine)}, scenes)
+
+
+@pytest.fixture(scope="module")
+def small() -> Examined:
+    return examine(SMALL, 5, logs_of(SMALL))
+
+
+def values(test: TwinEffect, scenes: Arrays, answers: Arrays) -> dict[str, float]:
+    cells = test.grade(scenes, answers, NOTHING).cells
+    return {cell.name: cell.score.value for cell in cells if cell.score is not None}
+
+
+def own(scenes: Arrays, times: float, offset: float = 0.0) -> dict[str, NDArray[np.floating]]:
+    """The truth, what each branch has of its own multiplied."""
+    truth = unpacked(scenes, "truth")
+    means = {name: value.astype(float).mean(1, keepdims=True) for name, value in truth.items()}
+    return {name: means[name] + offset + times * (value - means[name]) for name, value in truth.items()}
+
+
+@pytest.mark.parametrize(("times", "due"), [(1.0, 1.0), (0.0, 0.0), (0.5, 0.75), (-1.0, -3.0)])
+def test_reference_points(small: Examined, times: float, due: float) -> None:
+    """Right, none, half, opposite; an error that all branches share is not held against a world."""
+    for offset in (0.0, 0.3):
+        found = values(SMALL, small.scenes, own(small.scenes, times, offset))
+        assert found == pytest.approx(dict.fromkeys(PARTS, due), abs=1e-5)
+
+
+def test_the_places_of_the_block_are_those_of_its_corners(small: Examined) -> None:
+    truth, half = unpacked(small.scenes, "truth"), make_lab(Pool.REPORT).block_half
+    angle, middle = (truth[f"block_{name}"].astype(float) for name in ("angle", "position"))
+    across = np.stack([-angle[..., 1], angle[..., 0]], -1)
+    corners = np.stack([middle + half * (one * angle + other * across) for one in (-1, 1) for other in (-1, 1)])
+    apart = ((corners[:, :, 0] - corners[:, :, 1]) ** 2).sum(-1).mean(0)
+    found = place_of("block", truth, half)
+    np.testing.assert_allclose(((found[:, 0] - found[:, 1]) ** 2).sum(-1), apart, atol=1e-12)
+
+
+def test_half_the_effect_is_no_pass(small: Examined) -> None:
+    grade = SMALL.grade(small.scenes, own(small.scenes, 0.5), NOTHING)
+    assert verdict_of(grade) is Verdict.PARTIAL
+    assert [one.found for one in grade.conditions] == ["0.50"] * 2
+    assert verdict_of(SMALL.grade(small.scenes, own(small.scenes, 0.9), NOTHING)) is Verdict.PASS
+
+
+def test_an_effect_is_the_sum_over_pairs() -> None:
+    rng = np.random.default_rng(0)
+    said, truth = rng.standard_normal((2, 3, 4, 5, 2))
+    found = effect_of(said, truth)
+    first, second = np.triu_indices(4, 1)
+    ours, true = said[:, first] - said[:, second], truth[:, first] - truth[:, second]
+    np.testing.assert_allclose(found.error, ((ours - true) ** 2).sum((1, 2, 3)))
+    np.testing.assert_allclose(found.size, (true**2).sum((1, 2, 3)))
+    np.testing.assert_allclose(found.along, (ours * true).sum((1, 2, 3)))
+
+
+def test_the_small_test_holds(small: Examined) -> None:
+    assert small.flaws == ()
+    assert values(SMALL, small.scenes, small.references.oracle) == dict.fromkeys(PARTS, 1.0)
+    must_fail = {name: values(SMALL, small.scenes, said) for name, said in small.references.must_fail.items()}
+    assert must_fail["action-blind"] == pytest.approx(dict.fromkeys(PARTS, 0.0), abs=1e-6)
+    assert must_fail["block never moves"] == {"pusher": 1.0, "block": 0.0}
+    assert max(must_fail["shuffled action"].values()) < -0.1
+    assert all(verdict_of(grade) is Verdict.FAIL for grade in small.must_fail.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", list(Pool))
+def test_it_holds_at_full_size(pool: Pool) -> None:
+    test = TwinEffect(pool=pool)
+    for seed in (1, 2):
+        found = examine(test, seed, logs_of(test))
+        assert found.flaws == ()
+        weak = {name: weakest(grade) for name, grade in found.must_fail.items()}
+        assert all(cell is not None and cell.score is not None and cell.score.high <= 0 for cell in weak.values())
+
+
+def test_scenes_are_as_they_say(small: Examined) -> None:
+    scenes = small.scenes
+    assert scenes["touching"].mean() == 0.5
+    assert scenes["history.observations.block_position"].shape == (20, HISTORY, 2)
+    assert scenes["truth.block_angle"].shape == scenes["actions.velocity"].shape == (20, 4, 12, 2)
+    for name in ("truth.pusher_position", "truth.block_position"):
+        away = scenes[name].astype(float) - scenes[name].astype(float).mean(1, keepdims=True)
+        assert (np.sqrt((away**2).sum(-1).mean((1, 2))) > LEAST_EFFECT - 1e-6).all()
+    again, other = SMALL.generate(5), SMALL.generate(6)
+    for name, value in scenes.items():
+        np.testing.assert_array_equal(value, again[name])
+    assert not np.array_equal(scenes["seed"], other["seed"])
+
+
+def test_twins_are_the_labs_own_by_replay_from_the_seed(small: Examined) -> None:
+    lab, scenes = make_lab(Pool.REPORT), small.scenes
+    for scene in (0, 13):
+        for branch in (0, 3):
+            done = np.concatenate([scenes["prelude"][scene], scenes["actions.velocity"][scene, branch]])
+            path = replay(lab, int(scenes["seed"][scene]), {"velocity": done}).observations
+            for name in STATE:
+                shown, truth = scenes[f"history.observations.{name}"], scenes[f"truth.{name}"]
+                np.testing.assert_array_equal(path[name][:-12][-HISTORY:], shown[scene])
+                np.testing.assert_array_equal(path[name][-12:], truth[scene, branch])
+
+
+def test_planted_faults_are_noticed(small: Examined) -> None:
+    lab, scenes = make_lab(Pool.REPORT), small.scenes
+    for by in (1, -1):
+        late = asked(SMALL, Altered(inner=Pushing(lab=lab), by=by), scenes)
+        # Headings drift slowly, so a step costs little; but the oracle is exact.
+        assert max(values(SMALL, scenes, late).values()) < 0.9995
+    right = dict(small.references.oracle)
+    swapped = {**right, "pusher_position": right["block_position"], "block_position": right["pusher_position"]}
+    shuffled = {name: np.roll(value, 1, 0) for name, value in right.items()}
+    branches = {name: np.roll(value, 1, 1) for name, value in right.items()}
+    for faulty in (swapped, shuffled, branches):
+        found = weakest(SMALL.grade(scenes, faulty, NOTHING))
+        assert found is not None
+        assert found.score is not None
+        assert found.score.high < 0
+
+
+def test_a_world_that_does_not_tell_of_the_block_is_unreadable(small: Examined) -> None:
+    blind = Altered(inner=Pushing(lab=make_lab(Pool.REPORT)), tells=("pusher_position",))
+    with pytest.raises(UnreadableError, match="block_position"):
+        asked(SMALL, blind, small.scenes)
+
+
+def test_stored_answers_are_graded_alike(small: Examined) -> None:
+    kept = {name: np.array(value) for name, value in small.references.oracle.items()}
+    assert SMALL.grade(small.scenes, kept, small.references) == small.oracle
+
+
+def test_its_picture_shows_twins(small: Examined) -> None:
+    exhibit = SMALL.exhibit(small.scenes, small.references.oracle, small.references)
+    truth, ours, pusher, block = exhibit.panels
+    assert [line.x for line in truth.lines] == [line.x for line in ours.lines]
+    assert {line.name for line in truth.lines} == {"pusher", "truth"}
+    assert {line.name for line in ours.lines} == {"pusher", "this world"}
+    assert truth.equal
+    for panel in (pusher, block):
+        assert [line.name for line in panel.lines] == ["truth", "this world", "block never moves"]
+    still = block.lines[2]
+    assert max(still.y) == 0
+    assert block.lines[0].y[-1] > LEAST_EFFECT
+
+
+def test_it_is_registered() -> None:
+    assert load("test", "C1") is TwinEffect
+    assert isinstance(SMALL.curricula()[0].make_lab(), PusherBlock)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.engines.storage import build_lab, name_lab
+from worldline.errors import InputError
+from worldline_exam.labs.clips import BALLS, HALF_TABLE, MAX_PUSH, SPEEDS, STEP_S, Clips, shown, unshown
+from worldline.labs.playing import explore, replay
+
+SEEDS = st.integers(0, 2**31)
+
+
+def run(lab: Clips, states: np.ndarray, num_steps: int) -> np.ndarray:
+    """[T + 1, M, 3, 2, 2], without pushes or noise."""
+    path = [states]
+    for _ in range(num_steps):
+        path.append(lab.advance(path[-1], np.zeros((len(states), 2))))
+    return np.stack(path)
+
+
+def reversed_velocity(states: np.ndarray) -> np.ndarray:
+    return states * np.array([1.0, -1.0])[:, None]
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, SEEDS)
+def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
+    lab = Clips(pictures=True)
+    explore(lab, before, 5)
+    first, second = explore(lab, seed, 10), explore(Clips(pictures=True), seed, 10)
+    for name, value in first.observations.items():
+        np.testing.assert_array_equal(value, second.observations[name])
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_without_friction_a_path_runs_backwards_too(seed: int) -> None:
+    lab = Clips(drag=0.0, bounce=1.0)
+    path = run(lab, lab.starts(20, np.random.default_rng(seed)), 40)
+    back = run(lab, reversed_velocity(path[-1]), 40)
+    np.testing.assert_allclose(back[::-1], reversed_velocity(path), atol=1e-9)
+    speed = np.linalg.norm(path[..., 1, :], axis=-1)
+    np.testing.assert_allclose(speed, np.broadcast_to(speed[0], speed.shape), atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.floats(0.05, 2.0), st.floats(0.3, 1.0))
+def test_with_friction_energy_is_only_lost(seed: int, drag: float, bounce: float) -> None:
+    lab = Clips(drag=drag, bounce=bounce)
+    path = run(lab, lab.starts(20, np.random.default_rng(seed)), 30)
+    speed = np.linalg.norm(path[..., 1, :], axis=-1)
+    assert (np.diff(speed, axis=0) < 0).all()
+    np.testing.assert_array_less(np.abs(path[..., 0, :]), HALF_TABLE + 1e-9)
+
+
+def test_drag_is_solved_exactly() -> None:
+    """In the middle of the table, against many small steps of Euler."""
+    lab, start = Clips(drag=0.7), np.zeros((1, 3, 2, 2))
+    start[0, :, 1] = [[0.5, -0.3], [1.0, 0.2], [-0.8, 0.4]]
+    found, place, speed = run(lab, start, 5)[-1, 0], np.zeros((3, 2)), start[0, :, 1].copy()
+    for _ in range(50_000):
+        place, speed = place + 1e-5 * speed, speed - 0.7 * 1e-5 * speed
+    np.testing.assert_allclose(found[:, 0], place, atol=1e-4)
+    np.testing.assert_allclose(found[:, 1], speed, atol=1e-4)
+
+
+def test_a_cushion_gives_back_its_share() -> None:
+    lab, start = Clips(drag=0.0, bounce=0.5), np.zeros((1, 3, 2, 2))
+    start[0, 0] = [[0.95, 0.0], [1.0, 0.6]]
+    red = lab.advance(start, np.zeros((1, 2)))[0, 0]
+    np.testing.assert_allclose(red, [[1.0 - 0.5 * 0.05, 0.06], [-0.5, 0.6]])
+
+
+def test_without_friction_the_spread_stays_as_it_was() -> None:
+    lab = Clips(drag=0.0, bounce=1.0)
+    path = run(lab, lab.starts(3000, np.random.default_rng(0)), 30)
+    for step in (0, 10, 30):
+        place, speed = path[step, ..., 0, :], path[step, ..., 1, :]
+        np.testing.assert_allclose(place.std((0, 1)), HALF_TABLE / np.sqrt(3), rtol=0.02)
+        assert np.abs((place * speed).mean()) < 0.01
+        norm = np.linalg.norm(speed, axis=-1)
+        assert SPEEDS[0] <= norm.min() < norm.max() <= SPEEDS[1] + 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_noise_does_not_depend_on_what_is_done(seed: int) -> None:
+    lab, calm = Clips(), Clips(noise=0.0)
+    rng = np.random.default_rng(seed)
+    first, second = ({"push": rng.uniform(-1, 1, (12, 2)).astype(np.float32)} for _ in range(2))
+    one, two, clear_one, clear_two = (
+        unshown(replay(which, seed, pushes).observations)
+        for which, pushes in ((lab, first), (lab, second), (calm, first), (calm, second))
+    )
+    np.testing.assert_allclose(one - clear_one, two - clear_two, atol=1e-5)
+    assert 0.5 < (one - clear_one)[:, :, 1].std() / 0.02 < 1.5
+    np.testing.assert_array_equal(clear_one[:, 1:], clear_two[:, 1:])  # only the red ball is pushed
+    assert np.abs(clear_one[:, 0] - clear_two[:, 0]).max() > 1e-3
+
+
+def test_simulated_paths_are_those_of_the_environment() -> None:
+    lab = Clips(noise=0.0)
+    episode = explore(lab, 3, 30)
+    start = {name: value[:1] for name, value in episode.observations.items()}
+    path = lab.simulate(start, {"push": episode.actions["push"][None]})
+    for name, value in path.items():
+        np.testing.assert_allclose(value[0], episode.observations[name][1:], atol=1e-5)
+    far, edge = (replay(lab, 0, {"push": np.full((5, 2), push, np.float32)}) for push in (9.0, MAX_PUSH))
+    np.testing.assert_array_equal(far.observations["red_position"], edge.observations["red_position"])
+
+
+def test_signals_and_states_are_the_same() -> None:
+    states = np.random.default_rng(0).standard_normal((4, 5, 3, 2, 2)).astype(np.float32).astype(float)
+    found = shown(states)
+    assert found["blue_velocity"].shape == (4, 5, 2)
+    np.testing.assert_array_equal(found["green_position"], states[:, :, 1, 0])
+    np.testing.assert_array_equal(unshown(found), states)
+
+
+def test_pictures_show_every_ball() -> None:
+    lab = Clips(pictures=True)
+    state = np.zeros((3, 2, 2))
+    state[:, 0] = [[-0.5, 0.5], [0.5, 0.5], [0.0, -0.5]]
+    picture = lab.draw(state).astype(int)
+    for colour, (x, y) in zip(BALLS.values(), state[:, 0], strict=True):
+        near = np.abs(picture - np.array(colour)).sum(-1) < 30
+        rows, columns = np.nonzero(near)
+        unit = 2 * (HALF_TABLE + 0.12 + 0.08) / 64
+        assert 8 < near.sum() < 60
+        np.testing.assert_allclose((columns.mean() - 31.5) * unit, x, atol=0.02)
+        np.testing.assert_allclose((31.5 - rows.mean()) * unit, y, atol=0.02)
+
+
+def test_what_is_rendered_is_what_was_shown() -> None:
+    lab = Clips(pictures=True)
+    lab.reset(seed=0)
+    for _ in range(3):
+        seen = lab.step({"push": np.ones(2)})[0]
+        np.testing.assert_array_equal(lab.render(), seen["camera"])
+        for name in ("red_position", "camera"):
+            seen[name] += 1  # theirs, not the lab's
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = Clips(drag=0.1, bounce=0.9, noise=0.01, pictures=True)
+    found = build_lab(name_lab(lab))
+    assert isinstance(found, Clips)
+    assert found.settings == lab.settings
+    assert found.schema == lab.schema
+    assert found.schema.step_s == STEP_S
+
+
+@pytest.mark.parametrize("wrong", [{"drag": -0.1}, {"bounce": 0.0}, {"bounce": 1.1}, {"noise": -1.0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="must be"):
+        Clips(**wrong)
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|alternative render modes).*:UserWarning")
+@pytest.mark.parametrize("pictures", [False, True])
+def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
+    check_env(Clips(pictures=pictures))

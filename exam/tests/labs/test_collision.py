@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.errors import InputError
+from worldline_exam.labs.collision import FIELD, MAX_PUSH, STEP_S, USUAL, Collision
+from worldline_exam.labs.parabola import FAST, SLOW
+from worldline.labs.playing import explore, replay
+
+
+def pushes(seed: int, num_steps: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-MAX_PUSH, MAX_PUSH, (num_steps, 1)).astype(np.float32)
+
+
+@settings(max_examples=40)
+@given(st.floats(0.5, 7), st.floats(0.5, 7), st.floats(-5, 5), st.floats(0.06, 0.9), st.floats(0.3, 0.5))
+def test_balls_touch_when_they_should_and_go_on_as_the_law_says(
+    left: float, right: float, place: float, time: float, contact_s: float
+) -> None:
+    """Against the closed form: straight lines, half a swing of the spring, and straight lines again."""
+    lab, num_steps = Collision(radius=1.2, contact_s=contact_s), 30
+    start = lab.approach(*(np.array([number]) for number in (left, right, place, time)))
+    path = lab.simulate(start, {"push": np.zeros((1, num_steps, 1), np.float32)})
+    after = STEP_S * np.arange(1, num_steps + 1) - time
+    middle, closing = (left - right) / 2, left + right
+    rate = np.pi / contact_s
+    deep = closing / rate * np.sin(rate * np.clip(after, 0, contact_s))
+    gap = np.where(after < 0, -closing * after, np.where(after > contact_s, closing * (after - contact_s), -deep))
+    np.testing.assert_allclose(path["left_position"][0, :, 0], place + middle * after - lab.radius - gap / 2, atol=0.01)
+    np.testing.assert_allclose(
+        path["right_position"][0, :, 0], place + middle * after + lab.radius + gap / 2, atol=0.01
+    )
+    if after[-1] > contact_s + STEP_S:
+        np.testing.assert_allclose(path["left_velocity"][0, -1, 0], -right, atol=0.03)
+        np.testing.assert_allclose(path["right_velocity"][0, -1, 0], left, atol=0.03)
+
+
+@settings(max_examples=20)
+@given(st.floats(1, 7), st.floats(1, 7))
+def test_energy_is_kept_and_a_contact_takes_its_time_at_every_speed(left: float, right: float) -> None:
+    lab = Collision()
+    start = lab.approach(*(np.array([number]) for number in (left, right, 0.0, 0.2)))
+    path = lab.simulate(start, {"push": np.zeros((1, 30, 1), np.float32)})
+    one, other = (path[f"{ball}_velocity"][0, :, 0].astype(float) for ball in ("left", "right"))
+    overlap = np.maximum(2 * lab.radius - (path["right_position"] - path["left_position"])[0, :, 0].astype(float), 0)
+    energy = one**2 / 2 + other**2 / 2 + (np.pi / lab.contact_s) ** 2 * overlap**2 / 4
+    np.testing.assert_allclose(energy, (left**2 + right**2) / 2, rtol=0.02)
+    assert abs((overlap > 1e-6).sum() * STEP_S - lab.contact_s) <= STEP_S
+    assert overlap.max() < 2 * lab.radius
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**31))
+def test_a_push_moves_the_left_ball_alone_and_momentum_is_kept(seed: int) -> None:
+    lab = Collision()
+    push = pushes(seed, 30)
+    seen = replay(lab, seed, {"push": push}).observations
+    total = (seen["left_velocity"] + seen["right_velocity"])[:, 0].astype(float)
+    np.testing.assert_allclose(np.diff(total), STEP_S * push[:, 0], atol=1e-5)
+    assert (seen["right_position"] > seen["left_position"]).all()
+
+
+def test_simulating_many_at_once_is_stepping_each() -> None:
+    lab = Collision()
+    played = [replay(lab, seed, {"push": pushes(seed, 25)}) for seed in range(5)]
+    start = {name: np.stack([one.observations[name][0] for one in played]) for name in played[0].observations}
+    path = lab.simulate(start, {"push": np.stack([one.actions["push"] for one in played])})
+    for number, one in enumerate(played):
+        for name, value in path.items():
+            np.testing.assert_array_equal(value[number], one.observations[name][1:])
+
+
+def test_the_logs_leave_out_a_gap_what_is_faster_and_a_combination() -> None:
+    lab = Collision()
+    episodes = [explore(lab, seed, 30) for seed in range(150)]
+    left, right = (
+        np.array([one.observations[f"{ball}_velocity"] for one in episodes])[..., 0] for ball in ("left", "right")
+    )
+    bands = [
+        np.array([[low <= abs(v) <= high for low, high in (SLOW, FAST)] for v in one[:, 0]]) for one in (left, right)
+    ]
+    assert all((one.sum(1) == 1).all() for one in bands)
+    fast_left, fast_right = bands[0][:, 1], bands[1][:, 1]
+    assert (fast_left & fast_right).sum() > 30
+    assert (~fast_left & fast_right).sum() > 30
+    assert not (fast_left & ~fast_right).any()
+    assert max(np.abs(left).max(), np.abs(right).max()) < 4.5
+    met = (left[:, 0] > 0) & (left[:, -1] < left[:, 0] - 0.5)
+    assert met.mean() > 0.9
+    place = np.array([one.observations["left_position"] for one in episodes])
+    assert np.abs(place).max() < FIELD
+
+
+def test_options_change_one_thing_and_pushes_beyond_the_bounds_are_cut() -> None:
+    lab = Collision()
+    drawn = replay(lab, 3, {"push": pushes(0, 5)})
+    other = replay(lab, 3, {"push": pushes(0, 5)}, {"left_velocity": [0.0]})
+    for name in ("left_position", "right_position", "right_velocity"):
+        np.testing.assert_array_equal(drawn.observations[name][0], other.observations[name][0])
+    far, edge = (replay(lab, 0, {"push": np.full((5, 1), push, np.float32)}) for push in (9.0, MAX_PUSH))
+    np.testing.assert_array_equal(far.observations["left_position"], edge.observations["left_position"])
+
+
+def test_pictures_show_both_balls() -> None:
+    lab = Collision(pictures=True)
+    picture = lab.reset(seed=0, options={"left_position": [-5.0], "right_position": [6.0]})[0]["camera"].astype(int)
+    left, right = (picture[32, int((FIELD + x) / (2 * FIELD) * 64)] for x in (-5.0, 6.0))
+    assert left[0] > 150 > left[2]
+    assert right[2] > 120 > right[0]
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = Collision(USUAL[:2], radius=0.9, contact_s=0.3, pictures=True)
+    again = Collision.from_settings(lab.settings)
+    assert again.settings == lab.settings
+    assert again.meetings == lab.meetings
+
+
+@pytest.mark.parametrize("given", [{"meetings": ()}, {"radius": 0.0}, {"contact_s": 0.0}])
+def test_settings_out_of_range_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="must be"):
+        Collision(**given)
+
+
+def test_balls_that_would_pass_through_each_other_are_refused() -> None:
+    """The fastest meeting of each pool closes at 8 m/s: 1.02 m deep in a contact of 0.4 s."""
+    deep = 0.4 / np.pi * 8
+    with pytest.raises(InputError, match="pass through each other"):
+        Collision(radius=deep / 2 - 1e-6)
+    lab = Collision(radius=deep / 2 + 0.01)
+    start = lab.approach(*(np.array([number]) for number in (4.0, 4.0, 0.0, 0.1)))
+    path = lab.simulate(start, {"push": np.zeros((1, 20, 1), np.float32)})
+    assert (path["right_position"] > path["left_position"]).all()
+    assert path["left_velocity"][0, -1, 0] < 0
+    Collision(USUAL[:1], radius=0.3)  # slow ones do not go as deep
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+def test_it_is_a_gymnasium_environment() -> None:
+    check_env(Collision(pictures=True))

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.engines.simulator import SimulatorEngine
+from worldline.errors import ConfigError, InputError
+from worldline_exam.labs import containers
+from worldline_exam.labs.containers import DRAG, MAX_TILT, STEP_S, WALL_HALF_WIDTH, Containers
+from worldline.labs.playing import explore, replay
+
+SEEDS = st.integers(0, 2**31)
+
+
+def tilts(seed: int, num_steps: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-MAX_TILT, MAX_TILT, (num_steps, 2)).astype(np.float32)
+
+
+def run(lab: Containers, place: object, speed: object, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and velocities [T + 1, D, 2] without tilt."""
+    options = {"position": place, "velocity": speed}
+    episode = replay(lab, 0, {"tilt": np.zeros((num_steps, 2), np.float32)}, options)
+    return lab.state_of(episode.observations)
+
+
+def integrated(lab: Containers, place: np.ndarray, speed: np.ndarray, tilt: np.ndarray) -> np.ndarray:
+    """The equations by Runge and Kutta in a thousand small steps, written down a second time, disc by disc."""
+    root = np.sqrt(lab.stiffness)
+    share = -np.log(lab.restitution) / np.sqrt(np.pi**2 + np.log(lab.restitution) ** 2)
+
+    def spring(normal: np.ndarray, overlap: float, velocity: np.ndarray) -> np.ndarray:
+        if overlap <= 0:
+            return np.zeros(2)
+        return normal * max(0.0, lab.stiffness * overlap - 2 * share * root * float(velocity @ normal))
+
+    def slope(state: np.ndarray) -> np.ndarray:
+        places, speeds = state
+        push = np.tile(tilt, (lab.num_discs, 1)) - DRAG * speeds
+        for i in range(lab.num_discs):
+            x, y = places[i]
+            edges = [((1, 0), x), ((-1, 0), lab.size - x), ((0, 1), y), ((0, -1), lab.size - y)]
+            for normal, distance in edges:
+                push[i] += spring(np.array(normal, float), lab.radius - distance, speeds[i])
+            away = np.array([x - lab.pen[0], max(y - lab.pen[1], 0.0)])
+            far = float(np.hypot(*away))
+            push[i] += spring(away / far, lab.radius + WALL_HALF_WIDTH - far, speeds[i])
+            for j in range(lab.num_discs):
+                if i != j:
+                    apart = places[i] - places[j]
+                    far = float(np.hypot(*apart))
+                    push[i] += spring(apart / far, 2 * lab.radius - far, speeds[i] - speeds[j]) / 2
+        return np.stack([speeds, push])
+
+    state, dt = np.stack([place, speed]), STEP_S / 1000
+    for _ in range(1000):
+        first = slope(state)
+        second = slope(state + dt / 2 * first)
+        third = slope(state + dt / 2 * second)
+        state = state + dt / 6 * (first + 2 * second + 2 * third + slope(state + dt * third))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("places", "speeds"),
+    [
+        ([[0.24, 1.0], [1.2, 1.6]], [[-0.9, 0.3], [0.2, -0.5]]),  # at the rim
+        ([[0.63, 0.3], [1.6, 1.76]], [[0.8, 0.1], [0.5, 0.9]]),  # at the flat of the pen's wall, and in a corner
+        ([[0.85, 0.84], [1.5, 1.0]], [[0.1, -0.7], [0.0, 0.0]]),  # at its round end
+        ([[1.0, 1.4], [1.4, 1.67]], [[0.7, 0.2], [-0.4, -0.3]]),  # at each other
+        ([[0.4, 1.3], [1.5, 1.5]], [[0.7, 0.2], [-0.4, -0.3]]),  # free
+    ],
+)
+@pytest.mark.parametrize(("substeps", "within"), [(containers.SUBSTEPS, 6e-3), (300, 2e-4)])
+def test_a_step_solves_the_equations(
+    places: list[list[float]],
+    speeds: list[list[float]],
+    substeps: int,
+    within: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(containers, "SUBSTEPS", substeps)
+    lab, tilt = Containers(), np.array([0.4, -0.3])
+    place, speed = np.array(places), np.array(speeds)
+    found = lab.move(place[None], speed[None], tilt[None])
+    np.testing.assert_allclose(np.stack(found)[:, 0], integrated(lab, place, speed, tilt), atol=within)
+
+
+@pytest.mark.parametrize("restitution", [0.6, 0.8, 1.0])
+def test_a_contact_leaves_the_restitution_and_takes_its_time(restitution: float) -> None:
+    lab = Containers(num_discs=1, restitution=restitution)
+    place, speed = run(lab, [[1.5, 1.3]], [[0.8, 0.0]], 12)
+    first = np.flatnonzero(place[:, 0, 0] > lab.size - lab.radius)
+    assert 2 <= len(first) <= 4
+    before, after = speed[first[0] - 1, 0, 0], speed[first[-1] + 1, 0, 0]
+    # Drag of a percent a step beside it.
+    assert -after / before == pytest.approx(restitution, abs=0.06)
+    assert place.max() - (lab.size - lab.radius) <= 0.8 / np.sqrt(lab.stiffness) + 1e-6
+
+
+@pytest.mark.parametrize(("asked", "left"), [(0.95, 0.95), (0.9, 0.90), (0.8, 0.81), (0.5, 0.55), (0.1, 0.25)])
+@pytest.mark.parametrize(("substeps", "within"), [(containers.SUBSTEPS, 0.04), (200, 0.006)])
+def test_a_damper_that_does_not_pull_leaves_more_than_was_asked_for(
+    asked: float, left: float, substeps: int, within: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "SUBSTEPS", substeps)
+    monkeypatch.setattr(containers, "DRAG", 0.0)
+    lab = Containers(num_discs=1, restitution=asked)
+    place, speed = np.array([[[1.7, 1.4]]]), np.array([[[0.8, 0.0]]])
+    for _ in range(8):
+        place, speed = lab.move(place, speed, np.zeros((1, 2)))
+    assert -speed[0, 0, 0] / 0.8 == pytest.approx(left, abs=within)
+
+
+def test_two_discs_keep_their_momentum_and_swap_it() -> None:
+    lab = Containers(restitution=1.0)
+    _, speed = run(lab, [[0.5, 1.4], [1.1, 1.4]], [[0.7, 0.0], [0.0, 0.0]], 8)
+    fade = np.exp(-DRAG * STEP_S * np.arange(9))
+    np.testing.assert_allclose(speed.sum(1)[:, 0], 0.7 * fade, atol=1e-3)
+    np.testing.assert_allclose(speed[-1, :, 0], [0.0, 0.7 * fade[-1]], atol=0.02)
+
+
+@settings(max_examples=15)
+@given(SEEDS)
+def test_without_tilt_energy_is_only_lost(seed: int) -> None:
+    """But for what a spring holds during a contact, and gives back after it."""
+    lab = Containers()
+    lab.reset(seed=seed)
+    episode = replay(lab, seed, {"tilt": np.zeros((60, 2), np.float32)})
+    energy = (lab.state_of(episode.observations)[1] ** 2).sum((1, 2))
+    assert energy[30:].max() <= energy[0] * 1.01
+    assert energy.max() <= energy[0] * 1.01
+
+
+@settings(max_examples=10)
+@given(SEEDS, SEEDS)
+def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
+    lab = Containers()
+    explore(lab, before, 3)
+    one, other = (replay(each, seed, {"tilt": tilts(seed, 10)}) for each in (lab, Containers()))
+    for name, value in one.observations.items():
+        np.testing.assert_array_equal(value, other.observations[name])
+
+
+def test_discs_start_apart_and_clear_of_everything() -> None:
+    lab, rng = Containers(), np.random.default_rng(0)
+    for _ in range(200):
+        place, speed = lab.draw_start(rng)
+        assert np.hypot(*(place[0] - place[1])) > 2 * lab.radius
+        assert (lab.radius <= place).all()
+        assert (place <= lab.size - lab.radius).all()
+        beside = np.abs(place[:, 0] - lab.pen[0]) > lab.radius + WALL_HALF_WIDTH
+        assert (beside | (place[:, 1] > lab.pen[1])).all()
+        assert ((np.hypot(*speed.T) >= 0.4) & (np.hypot(*speed.T) <= 1.0)).all()
+
+
+def test_simulating_many_at_once_is_stepping_each() -> None:
+    lab = Containers()
+    played = [replay(lab, seed, {"tilt": tilts(seed, 30)}) for seed in range(6)]
+    start = {name: np.stack([one.observations[name][0] for one in played]) for name in played[0].observations}
+    path = lab.simulate(start, {"tilt": np.stack([one.actions["tilt"] for one in played])})
+    for number, one in enumerate(played):
+        for name, value in path.items():
+            np.testing.assert_array_equal(value[number], one.observations[name][1:])
+
+
+def test_alone_each_disc_moves_as_if_there_were_no_other() -> None:
+    lab, single = Containers(), Containers(num_discs=1)
+    places, speeds = np.array([[[0.5, 1.4], [1.1, 1.4]]]), np.array([[[0.7, 0.0], [0.0, 0.1]]])
+    actions = {"tilt": tilts(1, 20)[None]}
+    alone = lab.simulate(lab.signals_of(places, speeds), actions, alone=True)
+    for disc in range(2):
+        due = single.simulate(single.signals_of(places[:, [disc]], speeds[:, [disc]]), actions)
+        np.testing.assert_array_equal(alone[f"disc_{disc}_position"], due["disc_0_position"])
+    together = lab.simulate(lab.signals_of(places, speeds), actions)
+    assert np.abs(together["disc_0_position"] - alone["disc_0_position"]).max() > 0.1
+
+
+def test_options_change_one_thing_and_tilts_beyond_the_bounds_are_cut() -> None:
+    lab = Containers()
+    drawn = replay(lab, 3, {"tilt": tilts(0, 5)})
+    moved = replay(lab, 3, {"tilt": tilts(0, 5)}, {"velocity": np.zeros((2, 2))})
+    np.testing.assert_array_equal(moved.observations["disc_0_position"][0], drawn.observations["disc_0_position"][0])
+    assert not moved.observations["disc_1_velocity"][0].any()
+    far, edge = (replay(lab, 0, {"tilt": np.full((5, 2), tilt, np.float32)}) for tilt in (9.0, MAX_TILT))
+    np.testing.assert_array_equal(far.observations["disc_0_position"], edge.observations["disc_0_position"])
+
+
+def test_the_logs_hold_contacts_of_every_kind() -> None:
+    lab = Containers()
+    episodes = [explore(lab, seed, 60) for seed in range(12)]
+    place = np.stack([lab.state_of(one.observations)[0] for one in episodes])
+    assert ((place < lab.radius).any((1, 2)) | (place > lab.size - lab.radius).any((1, 2))).all()
+    near = np.hypot(*np.moveaxis(place[:, :, 0] - place[:, :, 1], -1, 0)) < 2 * lab.radius
+    assert near.any(1).sum() >= 6
+    wall = (np.abs(place[..., 0] - lab.pen[0]) < lab.radius + WALL_HALF_WIDTH) & (place[..., 1] < lab.pen[1])
+    assert wall.any((1, 2)).sum() >= 2
+
+
+def test_pictures_show_discs_and_pen() -> None:
+    lab = Containers(pictures=True)
+    seen = lab.reset(seed=0, options={"position": [[0.4, 0.4], [1.5, 1.5]], "velocity": np.zeros((2, 2))})[0]
+    picture = seen["camera"].astype(int)
+    scale = 64 / (1.08 * lab.size)
+
+    def at(x: float, y: float) -> np.ndarray:
+        margin = 0.04 * lab.size
+        return picture[63 - int((y + margin) * scale), int((x + margin) * scale)]
+
+    assert at(0.4, 0.4)[0] > 180 > at(0.4, 0.4)[2]  # red
+    assert at(1.5, 1.5)[2] > 140 > at(1.5, 1.5)[0]  # blue
+    assert at(*lab.pen)[0] < 150
+    assert at(lab.pen[0], 0.3).max() < 100
+    assert at(1.0, 1.0).min() > 200
+
+
+def test_it_is_built_again_from_its_settings_and_simulated_from_what_it_shows() -> None:
+    lab = Containers(size=2.2, restitution=0.8, pictures=True)
+    assert Containers.from_settings(lab.settings).settings == lab.settings
+    with pytest.raises(ConfigError):
+        Containers.from_settings({**lab.settings, "colour": "red"})
+    engine = SimulatorEngine.of_lab(lab)
+    assert engine.describe().predicts == tuple(signal.name for signal in lab.schema.observations)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"num_discs": 0},
+        {"num_discs": 9},
+        {"restitution": 0.0},
+        {"radius": -1.0},
+        {"stiffness": 0.0},
+        {"pen": (0.1, 0.5)},
+    ],
+)
+def test_settings_out_of_range_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        Containers(**given)
+
+
+def test_a_start_for_which_there_is_no_room_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "MOST_TRIES", 3)  # of four discs
+    with pytest.raises(InputError, match=r"of 4 discs of radius 0\.4 found room on a table of 2\.0"):
+        Containers(num_discs=4, radius=0.4, pen=(1.0, 0.05)).reset(seed=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+def test_it_is_a_gymnasium_environment() -> None:
+    check_env(Containers(pictures=True))

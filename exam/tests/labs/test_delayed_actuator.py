@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import worldline
+from worldline.engines.storage import build_lab, name_lab
+from worldline.errors import ConfigError, InputError
+from worldline_exam.labs.delayed_actuator import AMBIENT, GAIN, LAGS, SETTLED, DelayedActuator, use_valves
+from worldline.labs.playing import explore, replay
+
+SEEDS = st.integers(0, 2**31)
+EMPTY = {"before": np.zeros((0, 5))}
+
+
+def valves_of(seed: int, num_steps: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 1, (num_steps, 5)).astype(np.float32)
+
+
+def temperatures(lab: DelayedActuator, valves: np.ndarray, **options: object) -> np.ndarray:
+    return replay(lab, 0, {"valves": valves}, {**EMPTY, **options}).observations["temperatures"].astype(float)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.floats(0.0, 0.95), st.lists(st.integers(0, 12), min_size=5, max_size=5))
+def test_it_is_a_late_convolution(seed: int, fade: float, lags: list[int]) -> None:
+    valves = valves_of(seed, 30)
+    found = temperatures(DelayedActuator(tuple(lags), fade=fade), valves)
+    decay = GAIN * fade ** np.arange(30)
+    for tank, lag in enumerate(lags):
+        late = np.concatenate([np.zeros(lag), valves[:, tank].astype(float)])[:30]
+        due = AMBIENT + np.convolve(late, decay)[:30]
+        np.testing.assert_allclose(found[1:, tank], due, atol=1e-4)
+
+
+@pytest.mark.parametrize("tank", range(5))
+def test_a_pulse_moves_its_own_tank_after_its_lag(tank: int) -> None:
+    lab, pulse = DelayedActuator(), np.zeros((30, 5), np.float32)
+    pulse[0, tank] = 1.0
+    moved = temperatures(lab, pulse) - AMBIENT
+    assert not np.delete(moved, tank, axis=1).any()
+    assert not moved[: 1 + LAGS[tank], tank].any()
+    assert int(moved[:, tank].argmax()) == 1 + LAGS[tank]
+    np.testing.assert_allclose(moved[1 + LAGS[tank] :, tank], GAIN * lab.fade ** np.arange(30 - LAGS[tank]), atol=1e-5)
+
+
+@settings(max_examples=6, deadline=None)
+@given(SEEDS, SEEDS)
+def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
+    lab = DelayedActuator(pictures=True)
+    explore(lab, before, 3)
+    one, other = explore(lab, seed, 8), explore(DelayedActuator(pictures=True), seed, 8)
+    for name, values in one.observations.items():
+        np.testing.assert_array_equal(values, other.observations[name])
+
+
+def test_a_twin_differs_from_when_its_pulse_arrives() -> None:
+    lab, valves = DelayedActuator(), valves_of(0, 40)
+    others = valves.copy()
+    others[5, 4] = 1 - others[5, 4]
+    one, other = (replay(lab, 7, {"valves": done}).observations["temperatures"] for done in (valves, others))
+    np.testing.assert_array_equal(one[: 6 + LAGS[4]], other[: 6 + LAGS[4]])
+    apart = np.abs(one - other)
+    assert apart[6 + LAGS[4], 4] > 1.0
+    assert not apart[:, :4].any()
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS)
+def test_many_at_once_go_as_one_does(seed: int) -> None:
+    lab, valves = DelayedActuator(), valves_of(seed, 25)
+    before = valves_of(seed + 1, SETTLED)
+    due = temperatures(lab, valves, before=before)
+    start = {"temperatures": np.stack([due[0]] * 3), "before": np.stack([before] * 3)}
+    found = lab.simulate(start, {"valves": np.stack([valves] * 3)})["temperatures"]
+    np.testing.assert_allclose(found[2], due[1:], atol=1e-4)
+
+
+def test_valves_beyond_the_bounds_are_cut() -> None:
+    far, edge = (temperatures(DelayedActuator(), np.full((25, 5), v, np.float32)) for v in (9.0, 1.0))
+    np.testing.assert_array_equal(far, edge)
+
+
+def test_logs_hold_pulses_of_every_strength() -> None:
+    valves = use_valves(np.random.default_rng(0), 200, (50,))
+    opened = valves[valves > 0]
+    assert 0.05 < (valves > 0).mean() < 0.2
+    assert 0.3 <= opened.min() < 0.32
+    assert 0.98 < opened.max() <= 1.0
+    episodes = [explore(DelayedActuator(), seed, 60).observations["temperatures"] for seed in range(40)]
+    spread = np.array(episodes).std((0, 2))
+    np.testing.assert_allclose(spread[:10].mean(), spread[50:].mean(), rtol=0.15)  # settled when it begins
+
+
+def test_the_picture_shows_temperatures_and_valves() -> None:
+    lab = DelayedActuator(pictures=True)
+    cold, warm = (lab.draw(np.array([t, 20, 20, 20, 20.0]), np.zeros(5)).astype(int) for t in (22.0, 30.0))
+    changed = np.argwhere((cold != warm).any(-1))
+    assert changed[:, 1].max() < 13  # the first thermometer alone
+    red = [(frame[:, :13, 0] - frame[:, :13, 2] > 100).sum() for frame in (cold, warm)]
+    assert red[1] > red[0] > 0
+    opened = lab.draw(np.array([22, 20, 20, 20, 20.0]), np.array([0, 0, 1.0, 0, 0]))
+    changed = np.argwhere((cold != opened).any(-1))
+    assert changed[:, 0].min() > 50
+    assert 25 < changed[:, 1].mean() < 38
+
+
+def test_the_camera_shows_valves_that_act_at_once() -> None:
+    lab = DelayedActuator((0,) * 5, pictures=True)
+    lab.reset(seed=0)
+    valves = np.linspace(0, 1, 5, dtype=np.float32)
+    shown = lab.step({"valves": valves})[0]
+    np.testing.assert_array_equal(shown["camera"], lab.drawn({**shown, "valves": valves}))
+
+
+def test_a_store_can_be_recorded_and_the_lab_built_again(tmp_path: Path) -> None:
+    store = worldline.record("delayed-actuator", tmp_path / "logs", num_episodes=2, max_steps=12, seed=0)
+    episode = store.episode(1)
+    assert episode.seed is not None
+    twin = replay(DelayedActuator(), episode.seed, episode.actions)
+    np.testing.assert_array_equal(twin.observations["temperatures"], episode.observations["temperatures"])
+    lab = DelayedActuator((3, 1, 0, 2, 9), fade=0.5, pictures=True)
+    again = build_lab(name_lab(lab))
+    assert isinstance(again, DelayedActuator)
+    assert again.settings == lab.settings
+    with pytest.raises(ConfigError):
+        DelayedActuator.from_settings({"fade": 0.5})
+
+
+@pytest.mark.parametrize("settings", [{"lags": (1, 2)}, {"lags": (0, 1, 2, 3, -1)}, {"fade": 1.0}, {"fade": -0.1}])
+def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="lags"):
+        DelayedActuator(**settings)
+
+
+def test_lags_that_are_not_whole_are_refused() -> None:
+    with pytest.raises((InputError, TypeError), match="lags"):  # the latter where types are checked as tests run
+        DelayedActuator((0, 1.5, 2, 3, 4))
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+def test_it_is_a_gymnasium_environment() -> None:
+    check_env(DelayedActuator(pictures=True))

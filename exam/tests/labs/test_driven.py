@@ -1,0 +1,195 @@
+"""What pendulum, two bodies and elastic pucks have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.episode import Arrays
+from worldline_exam.labs.driven import DAMPINGS, STEP_S, Driven, bounds, leap
+from worldline_exam.labs.elastic_pucks import ElasticPucks
+from worldline_exam.labs.pendulum import Pendulum
+from worldline.labs.playing import explore, replay
+from worldline_exam.labs.two_bodies import TwoBodies
+from worldline.registry import load
+
+LABS: dict[str, Callable[..., Driven]] = {
+    "pendulum": Pendulum,
+    "two-bodies": TwoBodies,
+    "elastic-pucks": ElasticPucks,
+}
+SEEDS = st.integers(0, 2**31)
+every_lab = pytest.mark.parametrize("name", LABS)
+
+
+def pushes_of(lab: Driven, seed: int, num: int, num_steps: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {one.name: rng.uniform(*bounds(one), (num, num_steps, *one.shape)).astype(np.float32) for one in lab.pushes}
+
+
+def starts_of(lab: Driven, seed: int, num: int, damping: float) -> dict[str, np.ndarray]:
+    drawn = lab.split(lab.draw_states(np.random.default_rng(seed), num))
+    return {**{n: v.astype(np.float32) for n, v in drawn.items()}, "damping": np.full((num, 1), damping, np.float32)}
+
+
+def drift(lab: Driven, damping: float, num_steps: int = 100) -> np.ndarray:
+    """Energy [steps + 1, 200] of bodies that nobody pushes, in float64 throughout."""
+    state = lab.draw_states(np.random.default_rng(0), 200)
+    energy, force = [lab.energy(lab.split(state))], np.zeros((200, sum(one.size for one in lab.pushes)))
+    for _ in range(num_steps):
+        state = lab.advance(state, force, np.full(200, damping))
+        energy.append(lab.energy(lab.split(state)))
+    return np.stack(energy)
+
+
+@every_lab
+def test_undriven_and_undamped_no_energy_is_won_or_lost(name: str) -> None:
+    energy = drift(LABS[name](), 0.0)
+    assert np.abs(energy / energy[0] - 1).max() < 1e-6
+
+
+@every_lab
+@pytest.mark.parametrize("damping", DAMPINGS[1:])
+def test_the_medium_only_takes_energy(name: str, damping: float) -> None:
+    energy = drift(LABS[name](), damping)
+    assert (np.diff(energy, axis=0) <= 1e-6 * energy[0].max()).all()
+    assert energy[-1].mean() < (0.4 if damping == DAMPINGS[1] else 0.05) * energy[0].mean()
+
+
+@every_lab
+@settings(max_examples=8, deadline=None)
+@given(seed=SEEDS)
+def test_a_seed_holds_every_draw(name: str, seed: int) -> None:
+    lab = LABS[name]()
+    explore(lab, seed + 1, 3)  # another episode before it leaves nothing behind
+    first, second = explore(lab, seed, 12), explore(LABS[name](), seed, 12)
+    for signal, value in first.observations.items():
+        np.testing.assert_array_equal(value, second.observations[signal])
+    for signal, value in first.actions.items():
+        np.testing.assert_array_equal(value, second.actions[signal])
+
+
+@every_lab
+@settings(max_examples=8, deadline=None)
+@given(seed=SEEDS, at=st.integers(0, 19))
+def test_it_goes_on_from_any_observation(name: str, seed: int, at: int) -> None:
+    """`step` and `simulate` are one, and nothing is hidden."""
+    lab = LABS[name]()
+    episode = explore(lab, seed, 20)
+    start = {signal: value[at][None] for signal, value in episode.observations.items()}
+    path = lab.simulate(start, {signal: value[None, at:] for signal, value in episode.actions.items()})
+    for signal, value in path.items():
+        np.testing.assert_allclose(value[0], episode.observations[signal][at + 1 :], atol=1e-5)
+    located = lab.locate({signal: value[at] for signal, value in episode.observations.items()})
+    twin = replay(lab, 0, {signal: value[at:] for signal, value in episode.actions.items()}, located)
+    for signal in path:
+        np.testing.assert_array_equal(twin.observations[signal], episode.observations[signal][at:])
+
+
+@every_lab
+def test_a_twin_differs_by_what_was_changed_alone(name: str) -> None:
+    lab, seed = LABS[name](), 3
+    pushes = {signal: value[0] for signal, value in pushes_of(lab, 0, 1, 30).items()}
+    free, thick = (replay(lab, seed, pushes, {"damping": np.array([damping])}) for damping in (0.0, 0.8))
+    for signal in lab.moving:
+        np.testing.assert_array_equal(free.observations[signal.name][0], thick.observations[signal.name][0])
+    assert (free.observations["damping"] == 0).all()
+    np.testing.assert_allclose(thick.observations["damping"], 0.8, rtol=1e-6)
+    assert lab.energy(free.observations)[-1] > lab.energy(thick.observations)[-1]
+    later = {signal: value.copy() for signal, value in pushes.items()}
+    for value in later.values():
+        value[10:] = -value[10:]
+    other = replay(lab, seed, later, {"damping": np.array([0.0])})
+    for signal in lab.moving:
+        np.testing.assert_array_equal(other.observations[signal.name][:11], free.observations[signal.name][:11])
+    assert any(
+        np.abs(other.observations[signal.name][11] - free.observations[signal.name][11]).max() > 1e-3
+        for signal in lab.moving
+    )
+
+
+@every_lab
+def test_pushes_beyond_the_bounds_are_cut(name: str) -> None:
+    lab = LABS[name]()
+    start = starts_of(lab, 0, 4, 0.2)
+    edge = {one.name: np.broadcast_to(bounds(one)[1], (4, 6, *one.shape)) for one in lab.pushes}
+    far = {signal: 7 * value for signal, value in edge.items()}
+    for signal, value in lab.simulate(start, edge).items():
+        np.testing.assert_array_equal(value, lab.simulate(start, far)[signal])
+
+
+@every_lab
+def test_dampings_and_pushes_are_as_the_module_says(name: str) -> None:
+    lab = LABS[name]()
+    episodes = [explore(lab, seed, 15) for seed in range(45)]
+    dampings = np.array([episode.observations["damping"] for episode in episodes])
+    assert (dampings == dampings[:, :1]).all()
+    counts = [int(np.isclose(dampings[:, 0, 0], one).sum()) for one in DAMPINGS]
+    assert sum(counts) == 45
+    assert min(counts) > 5
+    for one in lab.pushes:
+        pushes = np.array([episode.actions[one.name] for episode in episodes])
+        kept = (np.diff(pushes, axis=1) == 0).all(-1).mean()
+        assert 0.72 < kept < 0.88
+        assert np.abs(pushes).max() <= bounds(one)[1].max()
+        assert pushes.std() > 0.5 * bounds(one)[1].max()
+
+
+@every_lab
+def test_the_thicker_the_medium_the_bluer_the_picture(name: str) -> None:
+    lab = LABS[name](pictures=True)
+    shown = [lab.reset(seed=2, options={"damping": np.array([damping])})[0] for damping in DAMPINGS]
+    pictures = np.stack([one["camera"] for one in shown]).astype(int)
+    assert pictures.shape == (3, 64, 64, 3)
+    blue = (pictures[..., 2] - pictures[..., 0]).mean((1, 2))
+    assert (np.diff(blue) > 5).all()
+    np.testing.assert_array_equal(pictures[0], lab.drawn({n: v for n, v in shown[0].items() if n != "camera"}))
+
+
+@every_lab
+def test_what_moves_is_seen_to_move(name: str) -> None:
+    lab = LABS[name](pictures=True)
+    episode = explore(lab, 1, 8)
+    camera = episode.observations["camera"].astype(int)
+    assert (np.abs(np.diff(camera, axis=0)).sum((1, 2, 3)) > 0).all()
+    assert lab.schema["camera"].shape == (64, 64, 3)
+
+
+@every_lab
+def test_it_can_be_built_again(name: str) -> None:
+    assert load("lab", name) is LABS[name]
+    lab = LABS[name](pictures=True)
+    again = type(lab).from_settings(lab.settings)
+    assert again.settings == lab.settings
+    assert again.schema == lab.schema
+
+
+@every_lab
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+def test_it_is_a_gymnasium_environment(name: str) -> None:
+    check_env(LABS[name](pictures=True))
+
+
+def test_leaps_are_of_fourth_order() -> None:
+    """Half as long, a sixteenth of the error; against the damped oscillator's own formula."""
+    damping, rate = 0.8, np.sqrt(9 - 0.16)
+    due = np.exp(-0.4 * STEP_S) * (np.cos(rate * STEP_S) + 0.4 / rate * np.sin(rate * STEP_S))
+    errors = []
+    for num_leaps in (1, 2, 4):
+        found, _ = leap(np.ones((1, 1)), np.zeros((1, 1)), lambda at: -9 * at, np.full((1, 1), damping), num_leaps)
+        errors.append(abs(float(found[0, 0]) - due))
+    assert 12 < errors[0] / errors[1] < 20
+    assert 12 < errors[1] / errors[2] < 20
+
+
+def test_places_are_those_of_the_bodies() -> None:
+    shown: Arrays = {"angle": np.array([[1.0, 0.0], [0.0, 1.0]])}
+    np.testing.assert_allclose(Pendulum(length=0.5).places(shown)[:, 0], [[0.0, -0.5], [0.5, 0.0]])
+    state = np.arange(8.0)
+    for lab in (TwoBodies(), ElasticPucks()):
+        np.testing.assert_array_equal(lab.places(lab.split(state)), [[0.0, 1.0], [4.0, 5.0]])

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import worldline
+from worldline.errors import ConfigError, InputError
+from worldline.labs.drawing import PAPER, YELLOW
+from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILL_SHARE, DRILLED, FAR, MAX_MOTOR, STEADY, Fleet, Weather
+from worldline.labs.playing import explore, replay
+
+SEEDS = st.integers(0, 2**31)
+
+
+def motors_of(seed: int, num_steps: int) -> dict[str, np.ndarray]:
+    draws = np.random.default_rng(seed).uniform(-MAX_MOTOR, MAX_MOTOR, (num_steps, len(BOATS), 1))
+    return {boat.motor: draws[:, number].astype(np.float32) for number, boat in enumerate(BOATS)}
+
+
+def drifts_of(observations: dict[str, np.ndarray]) -> np.ndarray:
+    """[T + 1, B]."""
+    return np.concatenate([observations[boat.drift] for boat in BOATS], -1).astype(float)
+
+
+def sailed(lab: Fleet, seed: int, num_steps: int) -> tuple[np.ndarray, ...]:
+    """Motors, drifts after them, winds that blew [T, B] and drills [T], under the lab's own explorer."""
+    rng, (shown, _) = np.random.default_rng([1, seed]), lab.reset(seed=seed)
+    policy, rows = lab.explorer(), []
+    policy.reset(rng)
+    for _ in range(num_steps):
+        action, before = policy.act(shown, rng), shown
+        shown = lab.step(action)[0]
+        motors, drifts = ([float(of[name][0]) for name in names] for of, names in (
+            (action, [boat.motor for boat in BOATS]), (shown, [boat.drift for boat in BOATS])))  # fmt: skip
+        rows.append((motors, drifts, before["winds"], before["drill"][0]))
+    return tuple(np.array(part, dtype=float) for part in zip(*rows, strict=True))
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_a_step_is_the_equation(seed: int) -> None:
+    motors, drifts, winds, _ = sailed(Fleet(motor_effect=0.7, wind_effect=2.0, noise=0.0), seed, 6)
+    np.testing.assert_allclose(drifts, 0.7 * motors + 2.0 * winds, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, SEEDS)
+def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
+    lab, motors = Fleet(), motors_of(seed, 8)
+    replay(lab, before, motors_of(before, 3))
+    first, again = replay(lab, seed, motors), replay(Fleet(), seed, motors)
+    for name, value in first.observations.items():
+        np.testing.assert_array_equal(value, again.observations[name])
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_winds_noise_and_drills_do_not_depend_on_what_is_done(seed: int) -> None:
+    apart = []
+    drills = []
+    for other in (seed, seed + 1):
+        motors = motors_of(other, 8)
+        one = replay(Fleet(), seed, motors)
+        apart.append(drifts_of(one.observations)[1:] - np.concatenate([motors[boat.motor] for boat in BOATS], -1))
+        drills.append(one.observations["drill"])
+    np.testing.assert_allclose(*apart, atol=1e-5)
+    np.testing.assert_array_equal(*drills)
+
+
+def test_options_change_one_thing() -> None:
+    lab, motors = Fleet(), motors_of(0, 6)
+    wind = lab.hidden(3)["steady_90_wind"]
+    plain, same = replay(lab, 3, motors), replay(lab, 3, motors, {"steady_90_wind": wind})
+    other = replay(lab, 3, motors, {"steady_90_wind": wind + 1, "gusty_60_drift": 2.5})
+    for name, value in plain.observations.items():
+        np.testing.assert_array_equal(value, same.observations[name])
+        due = value.astype(float).copy()
+        if name == "steady_90_drift":
+            due[1:] += lab.wind_effect
+        if name == "gusty_60_drift":
+            due[0] = 2.5
+        np.testing.assert_allclose(other.observations[name], due, atol=1e-5)
+
+
+def test_only_steady_winds_stay() -> None:
+    _, _, winds, _ = sailed(Fleet(), 5, 30)
+    assert (winds[:, STEADY] == winds[0, STEADY]).all()
+    assert (winds[1:, ~STEADY] != winds[:-1, ~STEADY]).all()
+    named = Fleet().hidden(5)
+    assert set(named) == {f"{boat.name}_wind" for boat in BOATS if boat.weather is Weather.STEADY}
+    np.testing.assert_allclose(list(named.values()), winds[0, STEADY])
+
+
+def test_who_regresses_drift_on_motor_finds_the_confounded_slope_but_for_drills() -> None:
+    """And the true one once the winds are known; a drill is flagged before it, and one step in ten."""
+    lab = Fleet()
+    motors, drifts, winds, drill = (np.concatenate(part) for part in zip(*(sailed(lab, seed, 8) for seed in range(500)),
+                                                                           strict=True))  # fmt: skip
+    drill = drill.astype(bool)
+    assert drill.mean() == pytest.approx(DRILL_SHARE, abs=0.02)
+    slope = (motors * drifts).sum(0) / (motors**2).sum(0)
+    calm = (motors * drifts)[~drill].sum(0) / (motors**2)[~drill].sum(0)
+    due = lab.motor_effect + lab.wind_effect * CONFOUNDING
+    np.testing.assert_allclose(slope[~DRILLED], due[~DRILLED], atol=0.15)
+    np.testing.assert_allclose(calm[DRILLED], due[DRILLED], atol=0.15)
+    inside = (motors * drifts)[drill].sum(0) / (motors**2)[drill].sum(0)
+    np.testing.assert_allclose(inside[DRILLED], lab.motor_effect, atol=0.15)
+    np.testing.assert_allclose(motors[~drill].std(0), 1.0, atol=0.12)
+    for boat in range(len(BOATS)):
+        known = np.linalg.lstsq(np.stack([motors[:, boat], winds[:, boat]], 1), drifts[:, boat], rcond=None)[0]
+        np.testing.assert_allclose(known, [lab.motor_effect, lab.wind_effect], atol=0.1)
+
+
+def test_it_starts_as_if_it_had_been_sailing() -> None:
+    every = np.array([drifts_of(explore(Fleet(), seed, 6).observations) for seed in range(250)])
+    np.testing.assert_allclose(every[:, 0].std(0), every[:, 1:].std((0, 1)), rtol=0.25)
+    steady = [np.corrcoef(every[:, 0, boat], every[:, 5, boat])[0, 1] for boat in range(len(BOATS))]
+    assert min(np.array(steady)[STEADY]) > 0.2 > max(np.abs(np.array(steady)[~STEADY]))
+
+
+def test_what_is_expected_is_the_mean_over_noise_and_gusts() -> None:
+    lab, motors = Fleet(), motors_of(0, 5)
+    winds = lab.hidden(0)
+    paths = np.array([drifts_of(replay(lab, seed, motors, winds).observations)[1:] for seed in range(300)])
+    due = lab.expected({}, {k: v[None] for k, v in motors.items()}, {k: np.array([v]) for k, v in winds.items()})
+    np.testing.assert_allclose(paths.mean(0), drifts_of(due)[0], atol=5 * 1.6 / np.sqrt(300))
+
+
+def test_no_log_holds_the_winds(tmp_path: Path) -> None:
+    store = worldline.record("fleet", tmp_path / "logs", num_episodes=2, max_steps=3, seed=0)
+    names = {signal.name for signal in store.schema.signals}
+    assert names == {*(boat.drift for boat in BOATS), *(boat.motor for boat in BOATS), "drill"}
+
+
+def test_motors_beyond_the_bounds_are_cut() -> None:
+    far, edge = (
+        replay(Fleet(), 0, {boat.motor: np.full((4, 1), motor, np.float32) for boat in BOATS})
+        for motor in (9.0, MAX_MOTOR)
+    )
+    np.testing.assert_array_equal(drifts_of(far.observations), drifts_of(edge.observations))
+
+
+def test_pictures_show_where_each_boat_lies_and_the_flag() -> None:
+    lab, still = Fleet(pictures=True), np.zeros(len(BOATS))
+    height = 64 // len(BOATS)
+    for boat in range(len(BOATS)):
+        moved = still.copy()
+        moved[boat] = 3.0
+        rows = np.flatnonzero((lab.picture(still, False) != lab.picture(moved, False)).any((1, 2)))
+        assert boat * 64 / len(BOATS) - 2 <= rows.min() <= rows.max() <= (boat + 1) * 64 / len(BOATS) + 2
+        assert len(rows) >= height // 2
+    little = lab.picture(still + 0.1, False).astype(int) - lab.picture(still, False)
+    assert np.abs(little).max() > 20
+    raised = lab.picture(still, True)
+    yellow = np.abs(raised.astype(int) - np.array(YELLOW)).max(-1) < 40
+    assert yellow.sum() >= 2 * DRILLED.sum()
+    assert (np.abs(raised[0, 0].astype(int) - np.array(PAPER)) < 30).all()
+    lab.reset(seed=0)
+    for _ in range(15):  # a drill among them
+        shown = lab.step({boat.motor: np.ones(1, np.float32) for boat in BOATS})[0]
+        camera = shown.pop("camera")
+        near = np.abs(lab.drawn(shown).astype(int) - camera)  # from float32
+        assert near.max() <= 1
+        assert ((camera.astype(int) - np.array(YELLOW)) == 0).all(-1).any() == bool(shown["drill"][0])
+
+
+def test_a_boat_that_is_far_out_is_drawn_at_the_edge() -> None:
+    lab, still = Fleet(), np.zeros(len(BOATS))
+    inside, edge, beyond = (lab.picture(still + far, False) for far in (FAR - 1.4, FAR - 1.2, 2 * FAR))
+    np.testing.assert_array_equal(edge, beyond)
+    assert (inside != edge).any()
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = Fleet(motor_effect=0.5, wind_effect=2.0, noise=0.1, pictures=True)
+    assert Fleet.from_settings(lab.settings).settings == lab.settings
+    with pytest.raises(ConfigError):
+        Fleet.from_settings({**lab.settings, "waves": 1})
+    with pytest.raises(InputError, match="at least 0"):
+        Fleet(noise=-1.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+@pytest.mark.parametrize("pictures", [False, True])
+def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
+    check_env(Fleet(pictures=pictures))

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import worldline
+from worldline.engines.simulator import SimulatorEngine
+from worldline.errors import ConfigError, InputError
+from worldline_exam.labs.gusty_puck import MAX_PUSH, START_SPREAD, STEP_S, TABLE, Explorer, GustyPuck, explored
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.world.local import LocalWorld
+
+SEEDS = st.integers(0, 2**31)
+
+
+def run(lab: GustyPuck, seed: int, pushes: np.ndarray, **options: object) -> np.ndarray:
+    """Positions and velocities [T + 1, 2, 2]."""
+    seen = [lab.reset(seed=seed, options=options)[0]]
+    seen += [lab.step({"push": push})[0] for push in pushes]
+    return np.array([[one["puck_position"], one["puck_velocity"]] for one in seen], dtype=float)
+
+
+def pushes_of(seed: int, num_steps: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-MAX_PUSH, MAX_PUSH, (num_steps, 2)).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.floats(0.1, 6.0), st.floats(0.2, 3.0), st.floats(0.05, 4.0))
+def test_a_step_solves_the_equation(seed: int, friction: float, mass: float, spring: float) -> None:
+    """Against Runge and Kutta in fifty small steps; over-, under- and critically damped alike."""
+    rng = np.random.default_rng(seed)
+    position, velocity, force = rng.standard_normal((3, 2))
+    found = GustyPuck(mass=mass, spring=spring).move(position, velocity, force, friction)
+    state, dt = np.stack([position, velocity]), STEP_S / 50
+
+    def slope(now: np.ndarray) -> np.ndarray:
+        return np.stack([now[1], force / mass - friction * now[1] - spring / mass * now[0]])
+
+    for _ in range(50):
+        first = slope(state)
+        second = slope(state + dt / 2 * first)
+        third = slope(state + dt / 2 * second)
+        state = state + dt / 6 * (first + 2 * second + 2 * third + slope(state + dt * third))
+    np.testing.assert_allclose(np.stack(found), state, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("friction", [0.5, 2.0, 2.0 + 1e-9, 5.0])
+def test_left_alone_it_is_the_damped_oscillator(friction: float) -> None:
+    lab, num_steps = GustyPuck(gust=0.0, mass=0.5, spring=0.5), 80
+    path = run(lab, 0, np.zeros((num_steps, 2)), friction=friction, position=[1.0, -1.0], velocity=[0.0, 0.0])
+    time = np.arange(num_steps + 1) * STEP_S
+    half = friction / 2
+    if abs(half - 1) < 1e-6:
+        due = (1 + time) * np.exp(-time)
+    else:
+        rate = np.sqrt(complex(half**2 - 1))
+        due = (np.exp(-half * time) * (np.cosh(rate * time) + half / rate * np.sinh(rate * time))).real
+    np.testing.assert_allclose(path[:, 0, 0], due, atol=1e-6)
+    np.testing.assert_allclose(path[:, 0, 1], -due, atol=1e-6)
+
+
+def test_a_weak_spring_leaves_drag_alone() -> None:
+    """Velocity fades by exp(-friction * time), and a steady push ends at push / (mass * friction)."""
+    lab = GustyPuck(gust=0.0, mass=0.5, spring=1e-4)
+    path = run(lab, 0, np.zeros((20, 2)), friction=1.5, position=[0.0, 0.0], velocity=[1.0, -2.0])
+    fade = np.exp(-1.5 * STEP_S * np.arange(21))
+    np.testing.assert_allclose(path[:, 1], fade[:, None] * [1.0, -2.0], atol=1e-3)
+    pushed = run(lab, 0, np.tile([0.6, -0.3], (80, 1)), friction=1.5, position=[0.0, 0.0], velocity=[0.0, 0.0])
+    np.testing.assert_allclose(pushed[-1, 1], np.array([0.6, -0.3]) / (0.5 * 1.5), atol=3e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_friction_only_takes_energy(seed: int) -> None:
+    lab = GustyPuck(gust=0.0)
+    path = run(lab, seed, np.zeros((60, 2)))
+    energy = 0.5 * lab.mass * (path[:, 1] ** 2).sum(1) + 0.5 * lab.spring * (path[:, 0] ** 2).sum(1)
+    assert (np.diff(energy) <= 1e-7).all()
+    assert energy[-1] < 0.5 * energy[0] + 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, SEEDS)
+def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
+    pushes = pushes_of(seed, 12)
+    lab = GustyPuck()
+    run(lab, before, pushes_of(before, 5))  # another episode before it leaves nothing behind
+    np.testing.assert_array_equal(run(lab, seed, pushes), run(GustyPuck(), seed, pushes))
+    assert lab.hidden(seed) == GustyPuck().hidden(seed)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_gusts_do_not_depend_on_what_is_done(seed: int) -> None:
+    """The equation is linear: with the same friction and gusts, two paths differ by what the pushes differ by."""
+    lab, still = GustyPuck(), GustyPuck(gust=0.0)
+    first, second = pushes_of(seed, 15), pushes_of(seed + 1, 15)
+    apart = run(lab, seed, first) - run(lab, seed, second)
+    due = run(still, seed, first) - run(still, seed, second)
+    np.testing.assert_allclose(apart, due, atol=1e-5)
+    assert np.abs(run(lab, seed, first) - run(still, seed, first)).max() > 0.01
+
+
+def test_options_change_one_thing() -> None:
+    pushes, lab = pushes_of(0, 10), GustyPuck()
+    drawn = lab.hidden(3)["friction"]
+    np.testing.assert_array_equal(run(lab, 3, pushes), run(lab, 3, pushes, friction=drawn))
+    slow = run(lab, 3, pushes, friction=drawn + 1)
+    np.testing.assert_array_equal(slow[0], run(lab, 3, pushes)[0])
+    assert np.abs(slow - run(lab, 3, pushes)).max() > 0.05
+    np.testing.assert_array_equal(run(lab, 3, pushes, position=[1.0, 2.0])[0, 0], [1.0, 2.0])
+
+
+def test_frictions_and_starts_are_as_spread_as_they_say() -> None:
+    lab = GustyPuck(friction=(3.0, 4.0))
+    frictions = [lab.hidden(seed)["friction"] for seed in range(300)]
+    assert 3.0 < min(frictions) < 3.05 < 3.95 < max(frictions) < 4.0
+    starts = np.array([run(lab, seed, np.zeros((0, 2)))[0] for seed in range(300)])
+    np.testing.assert_allclose(starts.std((0, 2)), START_SPREAD, rtol=0.1)
+
+
+def test_pushes_beyond_the_bounds_are_cut() -> None:
+    far, edge = (run(GustyPuck(), 0, np.full((5, 2), push)) for push in (9.0, MAX_PUSH))
+    np.testing.assert_array_equal(far, edge)
+
+
+def test_the_path_stays_as_spread_as_it_was() -> None:
+    """So that bands calibrated at one time hold at another."""
+    ends = []
+    for seed in range(150):
+        lab, rng = GustyPuck(), np.random.default_rng((1, seed))
+        policy, (shown, _) = lab.explorer(), lab.reset(seed=seed)
+        policy.reset(rng)
+        path = []
+        for _ in range(90):
+            shown = lab.step(policy.act(shown, rng))[0]
+            path.append([shown["puck_position"], shown["puck_velocity"]])
+        ends.append(path)
+    spread = np.array(ends).std((0, 3))
+    np.testing.assert_allclose(spread[60:].mean(0), START_SPREAD, rtol=0.15)
+    np.testing.assert_allclose(spread[:10].mean(0), START_SPREAD, rtol=0.15)
+
+
+def test_what_is_expected_is_the_mean_over_gusts() -> None:
+    lab, pushes = GustyPuck(friction=(1.0, 1.0), gust=0.3), pushes_of(0, 20)
+    start = {"position": [0.3, -0.4], "velocity": [0.5, 0.0]}
+    paths = np.array([run(lab, seed, pushes, **start)[1:] for seed in range(400)])
+    shown = {f"puck_{name}": np.array([value], np.float32) for name, value in start.items()}
+    due = lab.expected(shown, {"push": pushes[None]}, {"friction": np.array([1.0])})
+    for number, name in enumerate(("puck_position", "puck_velocity")):
+        np.testing.assert_allclose(paths[:, :, number].mean(0), due[name][0], atol=5 * paths[:, :, number].std() / 20)
+    calm = run(GustyPuck(friction=(1.0, 1.0), gust=0.0), 0, pushes, **start)[1:]
+    np.testing.assert_allclose(calm[:, 0], due["puck_position"][0], atol=1e-5)
+
+
+def test_a_simulator_of_it_answers_what_if_with_the_twin(tmp_path: Path) -> None:
+    store = worldline.record("gusty-puck", tmp_path / "logs", num_episodes=2, max_steps=15, seed=0)
+    episode, lab = store.episode(1), GustyPuck()
+    assert episode.seed is not None
+    world = LocalWorld(SimulatorEngine(make_environment=GustyPuck, schema=lab.schema), None, CrossEntropy())
+    others = pushes_of(5, 9)
+    found = world.what_if(episode, 4, {"push": others})
+    assert found.abduction == "full"
+    twin = run(lab, episode.seed, np.concatenate([episode.actions["push"][:4], others]))
+    np.testing.assert_array_equal(found.signals["puck_position"], twin[5:14, 0].astype(np.float32))
+    np.testing.assert_array_equal(found.factual["puck_velocity"], episode.observations["puck_velocity"][5:14])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"friction": (0.0, 1.0)},
+        {"friction": (2.0, 1.0)},
+        {"gust": -0.1},
+        {"mass": 0.0},
+        {"spring": 0.0},
+        {"speed": 0.0},
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="must be"):
+        GustyPuck(**settings)
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+def test_it_is_a_gymnasium_environment() -> None:
+    check_env(GustyPuck())
+
+
+def test_many_pucks_at_once_are_each_as_one_alone() -> None:
+    lab, num_steps = GustyPuck(tilt=(0.2, -0.1), speed=1.3), 15
+    gusts, starts, alone, frictions = [], [], [], []
+    for seed in range(4):
+        path = run(lab, seed, pushes_of(seed, num_steps))
+        lab.reset(seed=seed)
+        gusts.append([lab.gust * lab.np_random.standard_normal(2) for _ in range(num_steps)])
+        starts.append(path[0])
+        alone.append(path[1:])
+        frictions.append(lab.hidden(seed)["friction"])
+    start = {name: np.array(starts)[:, number] for number, name in enumerate(("puck_position", "puck_velocity"))}
+    pushes = np.stack([pushes_of(seed, num_steps) for seed in range(4)])
+    found = lab.simulate(start, {"push": pushes}, np.array(frictions), np.array(gusts))
+    np.testing.assert_allclose(found["puck_position"], np.array(alone)[:, :, 0], atol=1e-5)
+    np.testing.assert_allclose(found["puck_velocity"], np.array(alone)[:, :, 1], atol=1e-5)
+
+
+def test_a_tilted_table_moves_the_place_of_rest() -> None:
+    lab = GustyPuck(gust=0.0, tilt=(0.2, -0.1), spring=0.5)
+    path = run(lab, 0, np.zeros((300, 2)), friction=1.5)
+    np.testing.assert_allclose(path[-1], [[0.4, -0.2], [0.0, 0.0]], atol=1e-4)
+
+
+def test_twice_the_speed_of_time_is_two_steps_in_one() -> None:
+    pushes, start = pushes_of(1, 10), {"position": [0.5, 0.1], "velocity": [0.2, -0.6], "friction": 1.0}
+    fast = run(GustyPuck(gust=0.0, speed=2.0), 0, pushes, **start)
+    slow = run(GustyPuck(gust=0.0), 0, np.repeat(pushes, 2, 0), **start)
+    np.testing.assert_allclose(fast, slow[::2], atol=1e-6)
+
+
+def test_pictures_show_where_the_puck_is() -> None:
+    lab = GustyPuck(pictures=True)
+    for x, y in ((0.5, -1.0), (-1.7, 1.2)):
+        picture = lab.reset(seed=0, options={"position": [x, y]})[0]["camera"].astype(float)
+        blue = np.clip(picture[..., 2] - picture[..., 0] - 40, 0, None)
+        centre = [(blue.sum(axis) * (np.arange(64) + 0.5)).sum() / blue.sum() for axis in (0, 1)]
+        found = np.array([centre[0], 64 - centre[1]]) / 64 * 2 * TABLE - TABLE
+        np.testing.assert_allclose(found, [x, y], atol=0.04)
+    plain = run(GustyPuck(), 3, pushes_of(3, 5))
+    np.testing.assert_array_equal(run(lab, 3, pushes_of(3, 5)), plain)
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = GustyPuck((0.4, 3.0), gust=0.2, mass=0.6, spring=0.7, tilt=(0.1, 0.0), speed=1.5, pictures=True)
+    again = GustyPuck.from_settings(lab.settings)
+    assert again.settings == lab.settings
+    np.testing.assert_array_equal(run(again, 1, pushes_of(1, 5)), run(lab, 1, pushes_of(1, 5)))
+    with pytest.raises(ConfigError, match="speeed"):
+        GustyPuck.from_settings({**lab.settings, "speeed": 1.0})
+
+
+def test_pushes_of_many_episodes_are_distributed_as_the_explorer_s() -> None:
+    many, policy, rng = explored(400, 30, np.random.default_rng(0)), Explorer(), np.random.default_rng(1)
+    single = []
+    for _ in range(400):
+        policy.reset(rng)
+        single.append([policy.act({}, rng)["push"] for _ in range(30)])
+    for found, due in zip(*([one.std((0, 1)), (one[:, 5:] * one[:, :-5]).mean((0, 1))]
+                            for one in (many, np.array(single))), strict=True):  # fmt: skip
+        np.testing.assert_allclose(found, due, atol=0.03)

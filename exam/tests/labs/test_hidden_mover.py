@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import worldline
+from worldline.engines.storage import build_lab, name_lab
+from worldline.errors import ConfigError, InputError
+from worldline_exam.labs.hidden_mover import GAPS, MAX_PUSH, OPEN, START_SPEED, STEP_S, HiddenMover
+from worldline.labs.playing import explore, replay, stacked
+
+SEEDS = st.integers(0, 2**31)
+OPEN_LID: dict[str, object] = {"lid": []}
+
+
+def pushes_of(seed: int, num_steps: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-MAX_PUSH, MAX_PUSH, (num_steps, 2)).astype(np.float32)
+
+
+def path_of(lab: HiddenMover, seed: int, pushes: np.ndarray, **options: object) -> np.ndarray:
+    """Positions [T + 1, 2] with the lid up."""
+    return replay(lab, seed, {"push": pushes}, {**OPEN_LID, **options}).observations["puck_position"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.floats(0.0, 4.0), st.floats(0.2, 3.0))
+@example(0, 1.192092896e-07, 1.0)
+@example(0, 0.0099, 1.0)
+@example(0, 0.0101, 1.0)
+def test_a_step_solves_the_equation(seed: int, drag: float, mass: float) -> None:
+    """Against Runge and Kutta in fifty small steps, far from any wall."""
+    rng = np.random.default_rng(seed)
+    position, velocity, push = rng.uniform(-1, 1, (3, 2))
+    found = HiddenMover(drag, mass=mass, half_side=100.0).move(position, velocity, push)
+    state, dt = np.stack([position, velocity]), STEP_S / 50
+
+    def slope(now: np.ndarray) -> np.ndarray:
+        return np.stack([now[1], push / mass - drag * now[1]])
+
+    for _ in range(50):
+        first = slope(state)
+        second = slope(state + dt / 2 * first)
+        third = slope(state + dt / 2 * second)
+        state = state + dt / 6 * (first + 2 * second + 2 * third + slope(state + dt * third))
+    np.testing.assert_allclose(np.stack(found), state, rtol=1e-7, atol=1e-7)
+
+
+def test_a_wall_throws_back_by_its_bounce() -> None:
+    lab = HiddenMover(0.0, bounce=0.5, half_side=1.0)
+    position, velocity = lab.move(np.array([0.95, -0.95]), np.array([1.0, -2.0]), np.zeros(2))
+    np.testing.assert_allclose(position, [1 - 0.5 * 0.05, -1 + 0.5 * 0.15])
+    np.testing.assert_allclose(velocity, [-0.5, 1.0])
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.floats(0.0, 1.0))
+def test_it_stays_on_the_tray_and_walls_give_no_energy(seed: int, bounce: float) -> None:
+    rng = np.random.default_rng(seed)
+    lab = HiddenMover(0.1, bounce=bounce, half_side=0.7)
+    start = {"puck_position": rng.uniform(-0.7, 0.7, (20, 2)), "puck_velocity": 4 * rng.standard_normal((20, 2))}
+    found = lab.simulate(start, {"push": np.zeros((20, 60, 2))})
+    assert np.abs(found["puck_position"]).max() <= 0.7
+    speed = np.abs(np.concatenate([start["puck_velocity"][:, None], found["puck_velocity"]], 1))
+    assert (np.diff(speed, axis=1) <= 1e-12).all()
+
+
+@settings(max_examples=6, deadline=None)
+@given(SEEDS, SEEDS)
+def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
+    lab = HiddenMover(pictures=True)
+    explore(lab, before, 3)  # another episode before it leaves nothing behind
+    one, other = explore(lab, seed, 12), explore(HiddenMover(pictures=True), seed, 12)
+    for name, values in one.observations.items():
+        np.testing.assert_array_equal(values, other.observations[name])
+    np.testing.assert_array_equal(one.observed["puck_position"], other.observed["puck_position"])
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS)
+def test_many_at_once_go_as_one_does(seed: int) -> None:
+    lab, pushes = HiddenMover(), pushes_of(seed, 40)
+    rng = np.random.default_rng(seed)
+    start = {"position": rng.uniform(-2, 2, 2), "velocity": 2 * rng.standard_normal(2)}
+    due = path_of(lab, seed, pushes, **start)
+    many = {f"puck_{name}": np.stack([value, value]) for name, value in start.items()}
+    found = lab.simulate(many, {"push": np.stack([pushes, pushes])})["puck_position"]
+    np.testing.assert_array_equal(found[1].astype(np.float32), due[1:])
+
+
+def test_a_twin_differs_by_what_was_changed() -> None:
+    pushes = pushes_of(0, 30)
+    others = pushes.copy()
+    others[12] *= -1
+    one, other = (replay(HiddenMover(), 3, {"push": push}) for push in (pushes, others))
+    np.testing.assert_array_equal(one.observed["puck_position"], other.observed["puck_position"])
+    apart = np.abs(path_of(HiddenMover(), 3, pushes) - path_of(HiddenMover(), 3, others)).max(1)
+    assert not apart[:13].any()
+    assert (apart[13:] > 1e-4).all()
+    np.testing.assert_array_equal(path_of(HiddenMover(), 3, pushes, position=[0.5, -0.5])[0], [0.5, -0.5])
+
+
+def test_under_the_lid_it_goes_on_and_the_log_says_that_it_was_not_seen() -> None:
+    pushes = pushes_of(1, 30)
+    hidden = replay(HiddenMover(), 1, {"push": pushes}, {"lid": [(5, 10), (20, 5)]})
+    due = np.ones(31, bool)
+    due[5:15] = due[20:25] = False
+    np.testing.assert_array_equal(hidden.observed["puck_position"], due)
+    shown = hidden.observations["puck_position"]
+    np.testing.assert_array_equal(shown[due], path_of(HiddenMover(), 1, pushes)[due])
+    assert not shown[~due].any()
+
+
+def test_logs_hold_every_gap_and_enough_in_between() -> None:
+    logs = stacked([explore(HiddenMover(), seed, 100) for seed in range(60)])
+    seen = logs.observed["puck_position"]
+    edges = np.diff(np.pad((~seen).astype(int), ((0, 0), (1, 1))), axis=1)
+    gaps = [int(b - a) for row in edges for a, b in zip(*(np.flatnonzero(row == x) for x in (1, -1)), strict=True)]
+    assert set(GAPS) <= set(gaps)
+    assert seen[:, : OPEN[0]].all()
+    assert 0.4 < seen.mean() < 0.8
+    assert (np.lib.stride_tricks.sliding_window_view(seen, 25, axis=1).all(-1).sum(1) > 0).mean() > 0.6
+
+
+def test_starts_are_as_spread_as_they_say() -> None:
+    lab, still = HiddenMover(), []
+    for seed in range(300):
+        first = path_of(lab, seed, np.zeros((1, 2), np.float32))
+        still.append(np.diff(first, axis=0)[0])
+    speeds = np.array(still) / lab.response[1]
+    resting = (speeds == 0).all(1)
+    assert 0.12 < resting.mean() < 0.28
+    np.testing.assert_allclose(speeds[~resting].std(), START_SPEED, rtol=0.1)
+
+
+def test_the_picture_shows_the_puck_or_the_lid() -> None:
+    lab = HiddenMover(pictures=True)
+    left, right = (lab.draw(np.array([x, 0.0]), lid_down=False).astype(int) for x in (-1.0, 1.0))
+    red = [frame[..., 0] - frame[..., 2] > 100 for frame in (left, right)]
+    columns = [np.argwhere(mask)[:, 1].mean() for mask in red]
+    assert columns[0] < 24
+    assert columns[1] > 40
+    slid = lab.draw(np.array([1.01, 0.0]), lid_down=False)
+    assert (slid != right).any()  # less than a pixel of motion shows
+    covered = [lab.draw(np.array([x, 0.0]), lid_down=True) for x in (-1.0, 1.0)]
+    np.testing.assert_array_equal(*covered)
+    episode = replay(lab, 0, {"push": pushes_of(0, 8)}, {"lid": [(3, 5)]})
+    np.testing.assert_array_equal(episode.observations["camera"][3], covered[0])
+    assert (episode.observations["camera"][8] != covered[0]).any()
+
+
+def test_a_store_keeps_what_was_not_seen(tmp_path: Path) -> None:
+    store = worldline.record("hidden-mover", tmp_path / "logs", num_episodes=3, max_steps=60, seed=0)
+    for number in range(3):
+        episode = store.episode(number)
+        assert not episode.observed["puck_position"].all()
+        assert episode.seed is not None
+        twin = replay(HiddenMover(), episode.seed, episode.actions)
+        np.testing.assert_array_equal(twin.observed["puck_position"], episode.observed["puck_position"])
+        np.testing.assert_array_equal(twin.observations["puck_position"], episode.observations["puck_position"])
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = HiddenMover(0.5, bounce=0.3, mass=1.5, half_side=1.2, pictures=True)
+    again = build_lab(name_lab(lab))
+    assert isinstance(again, HiddenMover)
+    assert again.settings == lab.settings
+    with pytest.raises(ConfigError):
+        HiddenMover.from_settings({"drag": 0.5})
+
+
+@pytest.mark.parametrize("settings", [{"drag": -0.1}, {"bounce": 1.1}, {"mass": 0.0}, {"half_side": 0.0}])
+def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="must be"):
+        HiddenMover(**settings)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"position": [2.1, 0.0]}, {"position": [0.0, -2.1]}, {"lid": [(-1, 5)]}, {"lid": [(3, 1.5)]}, {"lid": [3, 5]}],
+)
+def test_what_cannot_be_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        HiddenMover().reset(seed=0, options=options)
+    wall = np.full(2, 1.1, np.float32)  # a little more than 1.1
+    HiddenMover(half_side=1.1).reset(seed=0, options={"position": wall, "lid": [(0, 5)]})
+
+
+def test_what_is_fast_enough_for_two_walls_stops_at_the_other_and_turns_there_next() -> None:
+    lab, still = HiddenMover(0.0, bounce=1.0, half_side=1.0), np.zeros(2)
+    position, velocity = lab.move(np.array([0.0, 0.0]), np.array([40.0, 0.0]), still)
+    np.testing.assert_allclose([position, velocity], [[-1.0, 0.0], [-40.0, 0.0]])
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+def test_it_is_a_gymnasium_environment() -> None:
+    check_env(HiddenMover(pictures=True))

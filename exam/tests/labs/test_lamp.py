@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import worldline
+from worldline.episode import Episode
+from worldline.errors import ConfigError, InputError
+from worldline_exam.labs.lamp import KEEP, LEAST_LEVER, STATIONS, Lamp, together
+from worldline.labs.playing import explore, replay
+
+SEEDS = st.integers(0, 2**31)
+
+
+def levers_of(seed: int, num_steps: int) -> dict[str, np.ndarray]:
+    draws = np.random.default_rng(seed).uniform(-1, 1, (num_steps, len(STATIONS), 2)).astype(np.float32)
+    return {station.levers: draws[:, number] for number, station in enumerate(STATIONS)}
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_a_step_is_the_equation(seed: int) -> None:
+    levers = levers_of(seed, 6)
+    episode = replay(Lamp(effect=-1.3, noise=0.0), seed, levers)
+    for station in STATIONS:
+        heat, (left, right) = episode.observations[station.heat][:, 0].astype(float), levers[station.levers].T
+        due = [KEEP * heat[t] - 1.3 * (1 if (left[t] > 0) == (right[t] > 0) else -1) for t in range(6)]
+        np.testing.assert_allclose(heat[1:], due, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, SEEDS)
+def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
+    lab, levers = Lamp(), levers_of(seed, 8)
+    replay(lab, before, levers_of(before, 3))
+    first, again = replay(lab, seed, levers), replay(Lamp(), seed, levers)
+    for name, value in first.observations.items():
+        np.testing.assert_array_equal(value, again.observations[name])
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_lamps_and_noise_do_not_depend_on_what_is_done(seed: int) -> None:
+    """Heats differ by what the levers differ by, and lamps not at all."""
+    first, second = levers_of(seed, 8), levers_of(seed + 1, 8)
+    apart = []
+    for noise in (0.1, 0.0):
+        one, other = (replay(Lamp(noise=noise), seed, levers).observations for levers in (first, second))
+        apart.append(np.concatenate([one[s.heat] - other[s.heat] for s in STATIONS], -1))
+        for station in STATIONS:
+            np.testing.assert_array_equal(one[station.lamp], other[station.lamp])
+    np.testing.assert_allclose(*apart, atol=1e-5)
+
+
+def test_options_change_one_thing_and_a_lamp_heats_nothing() -> None:
+    lab, levers = Lamp(), levers_of(0, 6)
+    plain = replay(lab, 3, levers).observations
+    lit = plain["station_99_lamp"][0, 0]
+    flipped = replay(lab, 3, levers, {"station_99_lamp": 1 - lit}).observations
+    warm = replay(lab, 3, levers, {"station_80_heat": plain["station_80_heat"][0, 0] + 1.0}).observations
+    for name, value in plain.items():
+        due = value.copy()
+        if name == "station_99_lamp":
+            due[0] = 1 - lit
+        np.testing.assert_array_equal(flipped[name], due)
+        if name == "station_80_heat":
+            np.testing.assert_allclose(warm[name][:, 0] - value[:, 0], KEEP ** np.arange(7), atol=1e-5)
+        else:
+            np.testing.assert_array_equal(warm[name], value)
+
+
+@pytest.fixture(scope="module")
+def episodes() -> list[Episode]:
+    return [explore(Lamp(), seed, 40) for seed in range(100)]
+
+
+def test_lamps_announce_what_the_explorer_does_as_often_as_they_say(episodes: list[Episode]) -> None:
+    for station in STATIONS:
+        levers = np.concatenate([one.actions[station.levers] for one in episodes]).astype(float)
+        lit = np.concatenate([one.observations[station.lamp][:-1, 0] for one in episodes]) > 0.5
+        joined = together(levers)
+        spread = np.sqrt(station.follows * (1 - station.follows) / len(lit))
+        assert (joined == lit).mean() == pytest.approx(station.follows, abs=4 * spread)
+        assert joined.mean() == pytest.approx(0.5, abs=0.04)
+        assert np.abs(levers).min() >= LEAST_LEVER - 1e-6
+        assert abs(np.corrcoef(levers[:, 0], lit)[0, 1]) < 0.07  # neither lever alone tells anything
+        assert abs(np.corrcoef(levers[:, 1], lit)[0, 1]) < 0.07
+
+
+def test_given_the_levers_the_lamp_says_nothing(episodes: list[Episode]) -> None:
+    for station in STATIONS:
+        heat = np.stack([one.observations[station.heat][:, 0] for one in episodes]).astype(float)
+        lit = np.stack([one.observations[station.lamp][:-1, 0] for one in episodes]).astype(float)
+        joined = together(np.stack([one.actions[station.levers] for one in episodes]).astype(float))
+        table = np.stack([heat[:, :-1].ravel(), 2.0 * joined.ravel() - 1, 2 * lit.ravel() - 1], 1)
+        keep, levers, lamp = np.linalg.lstsq(table, heat[:, 1:].ravel(), rcond=None)[0]
+        np.testing.assert_allclose([keep, levers, lamp], [KEEP, 1.0, 0.0], atol=0.05)
+
+
+def test_many_are_simulated_at_once_as_one_by_one() -> None:
+    lab, levers = Lamp(noise=0.0), [levers_of(seed, 5) for seed in range(4)]
+    episodes = [replay(lab, seed, one) for seed, one in enumerate(levers)]
+    start = {s.heat: np.stack([one.observations[s.heat][0] for one in episodes]) for s in STATIONS}
+    found = lab.simulate(start, {s.levers: np.stack([one[s.levers] for one in levers]) for s in STATIONS})
+    for station in STATIONS:
+        due = np.stack([one.observations[station.heat][1:] for one in episodes])
+        np.testing.assert_allclose(found[station.heat], due, atol=1e-5)
+
+
+def test_the_heat_stays_as_spread_as_it_was(episodes: list[Episode]) -> None:
+    for station in STATIONS:
+        heat = np.stack([one.observations[station.heat][:, 0] for one in episodes])
+        assert heat[:, 0].std() == pytest.approx(heat[:, 20:].std(), rel=0.25)
+
+
+def test_no_log_holds_the_decisions(tmp_path: Path) -> None:
+    store = worldline.record("lamp", tmp_path / "logs", num_episodes=2, max_steps=3, seed=0)
+    names = {signal.name for signal in store.schema.signals}
+    assert names == {name for s in STATIONS for name in (s.heat, s.lamp, s.levers)}
+
+
+def test_pictures_show_heats_and_lamps() -> None:
+    lab, heats, dark = Lamp(pictures=True), np.zeros(3), np.zeros(3, bool)
+    plain = lab.picture(heats, dark).astype(int)
+    for station in range(3):
+        lit, warm = dark.copy(), heats.copy()
+        lit[station], warm[station] = True, 0.2
+        columns = slice(64 * station // 3 - 1 if station else 0, 64 * (station + 1) // 3 + 2)
+        for other in (lab.picture(heats, lit), lab.picture(warm, dark)):
+            changed = np.abs(other - plain).max(-1) > 20
+            assert changed.sum() >= 3
+            assert changed.sum() == changed[:, columns].sum()
+    assert lab.reset(seed=0)[0]["camera"].shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("effect", [1.0, -1.5])
+def test_a_thermometer_ends_at_2_4_times_the_effect(effect: float) -> None:
+    lab, dark = Lamp(effect=effect), np.zeros(3, bool)
+    for way in (-2.4 * abs(effect), 2.4 * abs(effect)):
+        inside, end, beyond = (lab.picture(np.full(3, way * share), dark) for share in (0.9, 1.0, 2.0))
+        np.testing.assert_array_equal(end, beyond)
+        assert (inside != end).any()
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = Lamp(effect=-2.0, noise=0.3, pictures=True)
+    assert Lamp.from_settings(lab.settings).settings == lab.settings
+    with pytest.raises(ConfigError):
+        Lamp.from_settings({**lab.settings, "colour": "red"})
+
+
+@pytest.mark.parametrize("settings", [{"effect": 0.0}, {"noise": -0.1}])
+def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="must"):
+        Lamp(**settings)
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+@pytest.mark.parametrize("pictures", [False, True])
+def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
+    check_env(Lamp(pictures=pictures))

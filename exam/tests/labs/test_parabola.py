@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.errors import InputError
+from worldline_exam.labs.parabola import FAST, FIELD, MAX_LIFT, SLOW, STEP_S, STRONG, USUAL, Parabola
+from worldline.labs.playing import explore, replay
+
+
+def lifts(seed: int, num_steps: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-MAX_LIFT, MAX_LIFT, (num_steps, 1)).astype(np.float32)
+
+
+@settings(max_examples=30)
+@given(st.floats(-3, 3), st.floats(0.5, 6), st.floats(0, 5), st.floats(0, 0.9))
+def test_under_a_steady_lift_the_path_is_the_parabola(
+    lift: float, speed: float, gravity: float, buoyancy: float
+) -> None:
+    lab, num_steps = Parabola(buoyancy=buoyancy), 20
+    options = {"ball_position": [1.0, 2.0], "ball_velocity": [speed, 0.5], "gravity": [gravity]}
+    episode = replay(lab, 0, {"lift": np.full((num_steps, 1), lift, np.float32)}, options)
+    time = STEP_S * np.arange(num_steps + 1)
+    falling = lift - (1 - buoyancy) * gravity
+    due = np.stack([1 + speed * time, 2 + 0.5 * time + falling * time**2 / 2], -1)
+    np.testing.assert_allclose(episode.observations["ball_position"], due, atol=2e-5)
+    np.testing.assert_allclose(episode.observations["ball_velocity"][:, 1], 0.5 + falling * time, atol=2e-5)
+    assert (episode.observations["gravity"] == np.float32(gravity)).all()
+
+
+def test_simulating_many_at_once_is_stepping_each() -> None:
+    lab = Parabola()
+    played = [replay(lab, seed, {"lift": lifts(seed, 25)}) for seed in range(5)]
+    start = {name: np.stack([one.observations[name][0] for one in played]) for name in played[0].observations}
+    path = lab.simulate(start, {"lift": np.stack([one.actions["lift"] for one in played])})
+    for number, one in enumerate(played):
+        for name, value in path.items():
+            np.testing.assert_array_equal(value[number], one.observations[name][1:])
+        again = replay(Parabola(), number, one.actions)
+        np.testing.assert_array_equal(again.observations["ball_position"], one.observations["ball_position"])
+
+
+def test_the_logs_leave_out_a_gap_what_is_faster_and_a_combination() -> None:
+    lab = Parabola()
+    episodes = [explore(lab, seed, 30) for seed in range(150)]
+    speed = np.array([one.observations["ball_velocity"][:, 0] for one in episodes])
+    gravity = np.array([one.observations["gravity"][0, 0] for one in episodes])
+    slow, fast = (((low <= speed) & (speed <= high)).all(1) for low, high in (SLOW, FAST))
+    assert (slow ^ fast).all()
+    assert slow.sum() > 70
+    assert fast.sum() > 30
+    strong = gravity >= STRONG[0]
+    assert (slow & strong).sum() > 30
+    assert not (fast & strong).any()
+    place = np.array([one.observations["ball_position"] for one in episodes])
+    assert place[..., 0].min() > -FIELD
+    assert place[..., 0].max() < FIELD
+    lift = np.array([one.actions["lift"] for one in episodes])
+    assert 0.4 * MAX_LIFT < lift.std() < 0.7 * MAX_LIFT
+
+
+def test_options_change_one_thing_and_lifts_beyond_the_bounds_are_cut() -> None:
+    lab = Parabola()
+    drawn, heavy = (replay(lab, 3, {"lift": lifts(0, 5)}, options) for options in (None, {"gravity": [9.0]}))
+    for name in ("ball_position", "ball_velocity"):
+        np.testing.assert_array_equal(drawn.observations[name][0], heavy.observations[name][0])
+    assert heavy.observations["ball_position"][-1, 1] < drawn.observations["ball_position"][-1, 1]
+    far, edge = (replay(lab, 0, {"lift": np.full((5, 1), lift, np.float32)}) for lift in (9.0, MAX_LIFT))
+    np.testing.assert_array_equal(far.observations["ball_position"], edge.observations["ball_position"])
+
+
+def test_pictures_show_the_ball_and_gravity() -> None:
+    lab = Parabola(pictures=True)
+    weak, strong = (
+        lab.reset(seed=0, options={"ball_position": [3.0, 4.0], "gravity": [g]})[0]["camera"].astype(int)
+        for g in (1, 4)
+    )
+    row, column = int((FIELD - 4.0) / (2 * FIELD) * 64), int((FIELD + 3.0) / (2 * FIELD) * 64)
+    assert weak[row, column, 0] > 180 > weak[row, column, 2]
+    yellow = [(((p[..., 0] > 200) & (p[..., 2] < 120) & (p[..., 1] > 140)).sum()) for p in (weak, strong)]
+    assert yellow[1] > 2.5 * yellow[0] > 0
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = Parabola(USUAL[:1], buoyancy=0.2, pictures=True)
+    again = Parabola.from_settings(lab.settings)
+    assert again.settings == lab.settings
+    assert again.throws == lab.throws
+
+
+@pytest.mark.parametrize("given", [{"throws": ()}, {"throws": (((2.0, 1.0), SLOW),)}, {"buoyancy": 1.0}])
+def test_settings_out_of_range_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="must be"):
+        Parabola(**given)
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+def test_it_is_a_gymnasium_environment() -> None:
+    check_env(Parabola(pictures=True))

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.errors import ConfigError, InputError
+from worldline_exam.labs.driven import STEP_S
+from worldline_exam.labs.pendulum import GRAVITY, Pendulum
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.floats(-3.0, 3.0), st.floats(-6.0, 6.0), st.floats(-3.0, 3.0), st.floats(0.0, 1.0), st.floats(0.5, 2.0),
+    st.floats(0.5, 1.5),
+)  # fmt: skip
+def test_a_step_solves_the_equation(
+    angle: float, speed: float, torque: float, damping: float, mass: float, length: float
+) -> None:
+    """Against Runge and Kutta in a hundred small steps."""
+    lab = Pendulum(mass=mass, length=length)
+    state = np.array([[np.cos(angle), np.sin(angle), speed]])
+    found = lab.advance(state, np.array([[torque]]), np.array([damping]))[0]
+
+    def slope(now: np.ndarray) -> np.ndarray:
+        pull = torque / (mass * length**2) - GRAVITY / length * np.sin(now[0])
+        return np.array([now[1], pull - damping * now[1]])
+
+    now, dt = np.array([angle, speed]), STEP_S / 100
+    for _ in range(100):
+        first = slope(now)
+        second = slope(now + dt / 2 * first)
+        third = slope(now + dt / 2 * second)
+        now = now + dt / 6 * (first + 2 * second + 2 * third + slope(now + dt * third))
+    np.testing.assert_allclose(found, [np.cos(now[0]), np.sin(now[0]), now[1]], atol=1e-5)
+
+
+def test_small_swings_have_the_known_period() -> None:
+    lab = Pendulum(length=1.2)
+    rate, num_steps = np.sqrt(GRAVITY / 1.2), 60
+    start = {"angle": np.array([[np.cos(0.01), np.sin(0.01)]]), "angular_velocity": np.zeros((1, 1)),
+             "damping": np.zeros((1, 1))}  # fmt: skip
+    path = lab.simulate(start, {"torque": np.zeros((1, num_steps, 1))})
+    time = STEP_S * np.arange(1, num_steps + 1)
+    np.testing.assert_allclose(path["angle"][0, :, 1], 0.01 * np.cos(rate * time), atol=2e-5)
+
+
+def test_a_torque_does_work() -> None:
+    """Energy that is won is torque times the angle that was turned."""
+    lab = Pendulum(mass=1.3, length=0.9)
+    start = {"angle": np.array([[1.0, 0.0]]), "angular_velocity": np.ones((1, 1)), "damping": np.zeros((1, 1))}
+    path = lab.simulate(start, {"torque": np.full((1, 8, 1), 2.0)})
+    angle = np.unwrap(np.arctan2(path["angle"][0, :, 1], path["angle"][0, :, 0]))
+    np.testing.assert_allclose(lab.energy(path)[0] - lab.energy(start)[0], 2.0 * angle, atol=1e-4)
+
+
+def test_energy_is_kinetic_and_potential() -> None:
+    lab = Pendulum(mass=2.0, length=0.5)
+    shown = {"angle": np.array([[1.0, 0.0], [-1.0, 0.0]]), "angular_velocity": np.array([[0.0], [4.0]])}
+    np.testing.assert_allclose(lab.energy(shown), [0.0, 0.5 * 2 * 4.0 + 2 * GRAVITY * 1.0])
+
+
+def test_the_bob_is_drawn_where_it_is() -> None:
+    lab = Pendulum()
+    for angle in (0.0, np.pi / 2, np.pi):
+        shown = {"angle": np.array([np.cos(angle), np.sin(angle)]), "angular_velocity": np.zeros(1),
+                 "damping": np.zeros(1)}  # fmt: skip
+        picture = lab.drawn(shown).astype(int)
+        red = (picture[..., 0] - picture[..., 1] > 80).nonzero()
+        x, y = (red[1].mean() + 0.5) / 16 - 2, 2 - (red[0].mean() + 0.5) / 16
+        np.testing.assert_allclose([x, y], [np.sin(angle), -np.cos(angle)], atol=0.07)
+
+
+@pytest.mark.parametrize("settings", [{"mass": 0.0}, {"length": 0.0}, {"length": 2.0}])
+def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="must be"):
+        Pendulum(**settings)
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="pendulum"):
+        Pendulum.from_settings({"mass": 1.0, "length": 1.0})

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.engines.simulator import SimulatorEngine
+from worldline.engines.storage import build_lab, name_lab
+from worldline.errors import ConfigError, InputError
+from worldline.labs.drawing import SIZE
+from worldline.labs.playing import explore, replay
+from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, ROOM, STATE, STEP_S, PusherBlock
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.world.local import LocalWorld
+
+SEEDS = st.integers(0, 2**31)
+
+
+def placed(
+    lab: PusherBlock, pusher: tuple[float, float], block: tuple[float, float], angle: float = 0.0
+) -> dict[str, np.ndarray]:
+    """The observation of a lab that was reset into this state."""
+    turn = [np.cos(angle), np.sin(angle)]
+    options = {"pusher_position": pusher, "block_position": block, "block_angle": turn}
+    return dict(lab.reset(options=options)[0])
+
+
+def towards_block(lab: PusherBlock, seed: int, num_steps: int) -> np.ndarray:
+    """Velocities that push the block about, with noise."""
+    rng, shown, done = np.random.default_rng(seed), lab.reset(seed=seed)[0], []
+    for _ in range(num_steps):
+        way = shown["block_position"] - shown["pusher_position"]
+        velocity = 0.4 * way / np.linalg.norm(way) + rng.normal(0, 0.15, 2)
+        done.append(np.clip(velocity, -MAX_SPEED, MAX_SPEED).astype(np.float32))
+        shown = lab.step({"velocity": done[-1]})[0]
+    return np.stack(done)
+
+
+def corners(observations: dict[str, np.ndarray], half: float) -> np.ndarray:
+    """The block's corners [..., 4, 2]."""
+    cos, sin = observations["block_angle"][..., 0, None], observations["block_angle"][..., 1, None]
+    x, y = half * np.array([1, 1, -1, -1]), half * np.array([1, -1, -1, 1])
+    turned = np.stack([cos * x - sin * y, sin * x + cos * y], -1)
+    return np.asarray(observations["block_position"][..., None, :] + turned)
+
+
+@settings(max_examples=8, deadline=None)
+@given(SEEDS)
+def test_a_seed_replays_to_the_bit_alone_in_a_batch_and_from_any_observation(seed: int) -> None:
+    lab, num_steps = PusherBlock(), 25
+    velocity = {"velocity": towards_block(lab, seed, num_steps)}
+    one, again = replay(lab, seed, velocity), replay(PusherBlock(), seed, velocity)
+    start = {name: np.stack([one.observations[name][at] for at in (0, 7, 12)]) for name in STATE}
+    rest = np.stack([np.roll(velocity["velocity"], -at, 0) for at in (0, 7, 12)])
+    together = lab.simulate(start, {"velocity": rest})
+    for name in STATE:
+        np.testing.assert_array_equal(one.observations[name], again.observations[name])
+        for row, at in enumerate((0, 7, 12)):
+            left = num_steps - at
+            np.testing.assert_array_equal(together[name][row, :left], one.observations[name][at + 1 :])
+
+
+@settings(max_examples=8, deadline=None)
+@given(SEEDS)
+def test_a_twin_is_the_same_until_its_actions_differ(seed: int) -> None:
+    lab = PusherBlock()
+    velocity = towards_block(lab, seed, 20)
+    other = velocity.copy()
+    other[12:] = -velocity[12:]
+    one, twin = replay(lab, seed, {"velocity": velocity}), replay(lab, seed, {"velocity": other})
+    for name in STATE:
+        np.testing.assert_array_equal(one.observations[name][:13], twin.observations[name][:13])
+    apart = np.abs(one.observations["pusher_position"][13] - twin.observations["pusher_position"][13]).max()
+    assert apart > 1e-3
+
+
+@settings(max_examples=8, deadline=None)
+@given(SEEDS, st.floats(0.04, 0.15), st.floats(0.03, 0.08))
+def test_nothing_overlaps_and_nothing_leaves_the_table(seed: int, half: float, radius: float) -> None:
+    lab = PusherBlock(block_half=half, pusher_radius=radius)
+    path = replay(lab, seed, {"velocity": towards_block(lab, seed, 40)}).observations
+    assert np.abs(corners(dict(path), half)).max() <= ROOM + 1e-6
+    assert np.abs(path["pusher_position"]).max() <= ROOM - radius + 1e-6
+    assert lab.gap(path).min() > -2e-3
+    np.testing.assert_allclose(np.linalg.norm(path["block_angle"], axis=-1), 1.0, atol=1e-6)
+
+
+@settings(max_examples=8, deadline=None)
+@given(SEEDS)
+def test_the_block_moves_only_when_it_is_touched(seed: int) -> None:
+    lab = PusherBlock()
+    path = replay(lab, seed, {"velocity": towards_block(lab, seed, 30)}).observations
+    moved = np.abs(np.diff(path["block_position"], axis=0)).max(-1) + np.abs(np.diff(path["block_angle"], axis=0)).max(
+        -1
+    )
+    assert (moved[lab.gap(path)[1:] > 1e-3] == 0).all()
+    assert (moved > 0).any()
+
+
+def test_a_push_through_the_middle_moves_the_block_as_far_and_does_not_turn_it() -> None:
+    lab = PusherBlock(block_half=0.1, pusher_radius=0.05)
+    placed(lab, (-0.2, 0.0), (0.0, 0.0))
+    for _ in range(5):
+        shown = lab.step({"velocity": np.array([0.3, 0.0])})[0]
+    assert shown["pusher_position"][0] == pytest.approx(-0.2 + 5 * 0.03, abs=1e-6)
+    assert shown["block_position"] == pytest.approx([-0.05 + 0.15, 0.0], abs=1e-6)
+    np.testing.assert_array_equal(shown["block_angle"], np.array([1.0, 0.0], np.float32))
+
+
+@pytest.mark.parametrize("offset", [-0.06, 0.03, 0.08])
+def test_a_push_off_the_middle_turns_the_block_by_the_law(offset: float) -> None:
+    """A short push on a flat side, by hand: d = 1 mm, n = (1, 0), r = (-0.1, offset)."""
+    lab = PusherBlock(block_half=0.1, pusher_radius=0.05)
+    placed(lab, (-0.15, offset), (0.0, 0.0))
+    shown = lab.step({"velocity": np.array([0.001 / STEP_S, 0.0])})[0]
+    square = (LEVER * 0.1) ** 2
+    shift = 0.001 / (1 + offset**2 / square)
+    assert shown["block_position"][0] == pytest.approx(shift, rel=0.02)
+    assert np.arctan2(*shown["block_angle"][::-1]) == pytest.approx(-offset * shift / square, rel=0.02)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(-0.07, 0.07), st.floats(-0.4, 0.4))
+def test_a_long_push_is_the_law_in_small_steps(offset: float, slant: float) -> None:
+    """Against 2,000 small steps of an independent account, with complex numbers, of one disc and one square."""
+    lab, half, radius = PusherBlock(block_half=0.1, pusher_radius=0.05), 0.1, 0.05
+    placed(lab, (-0.16, offset), (0.0, 0.0), 0.1)
+    velocity, num_steps = np.array([0.3, 0.3 * slant]), 6
+    shown = [lab.step({"velocity": velocity})[0] for _ in range(num_steps)][-1]
+    pusher, block, angle, parts = complex(-0.16, offset), 0j, 0.1, 2000
+    for _ in range(parts):
+        pusher += complex(*velocity) * STEP_S * num_steps / parts
+        seen = (pusher - block) * np.exp(-1j * angle)
+        edge = complex(np.clip(seen.real, -half, half), np.clip(seen.imag, -half, half))
+        depth = radius - abs(seen - edge)
+        if depth > 0:
+            normal = (edge - seen) / abs(edge - seen)
+            torque = (edge.conjugate() * normal).imag
+            push = depth / (1 + torque**2 / (LEVER * half) ** 2)
+            block += push * normal * np.exp(1j * angle)
+            angle += push * torque / (LEVER * half) ** 2
+    np.testing.assert_allclose(shown["block_position"], [block.real, block.imag], atol=2e-3)
+    assert np.arctan2(*shown["block_angle"][::-1]) == pytest.approx(angle, abs=0.03)
+
+
+def test_a_block_at_a_wall_stops_the_pusher() -> None:
+    lab = PusherBlock(block_half=0.1, pusher_radius=0.05)
+    placed(lab, (0.2, 0.0), (0.37, 0.0))
+    for _ in range(10):
+        shown = lab.step({"velocity": np.array([MAX_SPEED, 0.0])})[0]
+    assert shown["block_position"] == pytest.approx([ROOM - 0.1, 0.0], abs=1e-5)
+    assert shown["pusher_position"] == pytest.approx([ROOM - 0.25, 0.0], abs=1e-5)
+
+
+def test_a_turned_block_is_laid_flat_by_a_wall() -> None:
+    lab = PusherBlock(block_half=0.1, pusher_radius=0.05)
+    placed(lab, (0.0, 0.3), (0.0, -0.3), 0.2)
+    for _ in range(30):
+        shown = lab.step({"velocity": np.array([0.0, -0.3])})[0]
+    assert abs(np.arctan2(*shown["block_angle"][::-1])) < 0.05
+
+
+def test_what_is_faster_than_the_bounds_is_cut() -> None:
+    lab, far, edge = PusherBlock(), np.full((5, 2), 9.0, np.float32), np.full((5, 2), MAX_SPEED, np.float32)
+    one, two = (replay(lab, 0, {"velocity": velocity}).observations for velocity in (far, edge))
+    np.testing.assert_array_equal(one["pusher_position"], two["pusher_position"])
+
+
+def test_options_change_one_thing() -> None:
+    lab = PusherBlock()
+    plain, moved = lab.reset(seed=4)[0], lab.reset(seed=4, options={"block_position": [0.1, -0.2]})[0]
+    np.testing.assert_array_equal(plain["pusher_position"], moved["pusher_position"])
+    np.testing.assert_array_equal(plain["block_angle"], moved["block_angle"])
+    np.testing.assert_allclose(moved["block_position"], [0.1, -0.2], atol=1e-7)
+
+
+def test_the_explorer_pushes_often_and_everywhere() -> None:
+    lab = PusherBlock()
+    paths = [explore(lab, seed, 50) for seed in range(20)]
+    touching = np.stack([lab.gap(one.observations) < 2e-3 for one in paths])
+    windows = np.stack([touching[:, at : at + 20].any(1) for at in range(31)])
+    assert 0.4 < windows.mean() < 0.85
+    block = np.stack([one.observations["block_position"] for one in paths])
+    assert np.abs(np.diff(block, axis=1)).sum((1, 2)).mean() > 0.15
+    half, turn = lab.block_half, np.stack([one.observations["block_angle"] for one in paths])
+    at_wall = (np.abs(block).max(-1) + half * np.abs(turn).sum(-1)) > ROOM - 1e-3
+    assert at_wall.mean() < 0.15
+    velocity = np.stack([one.actions["velocity"] for one in paths])
+    assert np.abs(velocity).max() <= MAX_SPEED
+    assert (velocity.std((0, 1)) > 0.15).all()
+
+
+def test_a_simulator_goes_on_from_what_is_seen() -> None:
+    lab = PusherBlock()
+    one = explore(lab, 3, 20)
+    world = LocalWorld(SimulatorEngine.of_lab(lab), None, CrossEntropy())
+    said = world.predict(one.history(8, 4), {"velocity": one.actions["velocity"][8:]})
+    for name in STATE:
+        np.testing.assert_array_equal(said.signals[name].mean, one.observations[name][9:])
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = PusherBlock(block_half=0.12, pusher_radius=0.04, pictures=True)
+    again = build_lab(name_lab(lab))
+    assert isinstance(again, PusherBlock)
+    assert again.settings == lab.settings
+    assert again.schema == lab.schema
+    with pytest.raises(ConfigError):
+        PusherBlock.from_settings({"block_halves": 0.1})
+
+
+@pytest.mark.parametrize("settings_", [{"block_half": 0.5}, {"pusher_radius": 0.0}])
+def test_settings_out_of_range_are_refused(settings_: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="must be in"):
+        PusherBlock(**settings_)
+
+
+def test_pictures_show_where_everything_is() -> None:
+    lab = PusherBlock(pictures=True)
+    shown = placed(lab, (-0.3, 0.2), (0.15, -0.1), 0.7)
+    picture = shown["camera"].astype(float)
+    centres = -0.55 + 1.1 * (np.arange(SIZE) + 0.5) / SIZE
+    x, y = np.meshgrid(centres, centres[::-1])
+    red = (picture[..., 0] > 150) & (picture[..., 2] < 100) & (picture[..., 1] < 110)
+    blue = (picture[..., 2] > 120) & (picture[..., 0] < 100)
+    yellow = (picture[..., 0] > 200) & (picture[..., 1] > 150) & (picture[..., 2] < 100)
+    assert (x[red].mean(), y[red].mean()) == pytest.approx((-0.3, 0.2), abs=0.01)
+    square = blue | yellow
+    assert (x[square].mean(), y[square].mean()) == pytest.approx((0.15, -0.1), abs=0.01)
+    mark = np.arctan2(y[yellow].mean() + 0.1, x[yellow].mean() - 0.15)
+    assert mark == pytest.approx(0.7, abs=0.1)
+    assert (picture[0] < 60).all()
+    assert (picture[:, -1] < 60).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*(alternative render modes).*:UserWarning")
+@pytest.mark.parametrize("pictures", [False, True])
+def test_it_is_a_gymnasium_environment(pictures: bool) -> None:
+    check_env(PusherBlock(pictures=pictures))

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import worldline
+from worldline.engines.simulator import SimulatorEngine
+from worldline.engines.storage import build_lab, name_lab
+from worldline.errors import ConfigError, InputError
+from worldline.labs.drawing import BLUE
+from worldline_exam.labs.wind import DECAY, MAX_MOTOR, MOTOR_EFFECT, WIND_EFFECT, Wind
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.world.local import LocalWorld
+
+SEEDS = st.integers(0, 2**31)
+
+
+def run(lab: Wind, seed: int, motors: np.ndarray, **options: object) -> np.ndarray:
+    """Positions [T + 1]."""
+    seen = [lab.reset(seed=seed, options=options)[0]]
+    seen += [lab.step({"motor": motor})[0] for motor in motors]
+    return np.array([one["boat_position"][0] for one in seen], dtype=float)
+
+
+def motors_of(seed: int, num_steps: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-MAX_MOTOR, MAX_MOTOR, (num_steps, 1)).astype(np.float32)
+
+
+def sail(lab: Wind, seed: int) -> tuple[float, float, float]:
+    """Motor, drift and wind of the first step under the lab's own explorer."""
+    rng, (shown, _) = np.random.default_rng((1, seed)), lab.reset(seed=seed)
+    policy = lab.explorer()
+    policy.reset(rng)
+    action = policy.act(shown, rng)
+    before, after = float(shown["boat_position"][0]), float(lab.step(action)[0]["boat_position"][0])
+    return float(action["motor"][0]), after - DECAY * before, lab.hidden(seed)["wind"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS)
+def test_a_step_is_the_equation(seed: int) -> None:
+    lab, motors = Wind(noise=0.0), motors_of(seed, 12)
+    place = run(lab, seed, motors)
+    due = DECAY * place[:-1] + MOTOR_EFFECT * motors[:, 0] + WIND_EFFECT * lab.hidden(seed)["wind"]
+    np.testing.assert_allclose(place[1:], due, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, SEEDS)
+def test_a_seed_holds_every_draw(seed: int, before: int) -> None:
+    lab, motors = Wind(), motors_of(seed, 12)
+    run(lab, before, motors_of(before, 5))
+    np.testing.assert_array_equal(run(lab, seed, motors), run(Wind(), seed, motors))
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_noise_does_not_depend_on_what_is_done(seed: int) -> None:
+    first, second = motors_of(seed, 15), motors_of(seed + 1, 15)
+    noises = []
+    for motors in (first, second):
+        place = run(Wind(), seed, motors)
+        noises.append(place[1:] - DECAY * place[:-1] - motors[:, 0])
+    np.testing.assert_allclose(noises[0], noises[1], atol=1e-4)
+
+
+def test_options_change_one_thing() -> None:
+    lab, motors = Wind(), motors_of(0, 10)
+    drawn = lab.hidden(3)["wind"]
+    np.testing.assert_array_equal(run(lab, 3, motors), run(lab, 3, motors, wind=drawn))
+    apart = run(lab, 3, motors, wind=drawn + 1) - run(lab, 3, motors)
+    np.testing.assert_allclose(apart, WIND_EFFECT * (1 - DECAY ** np.arange(11)) / (1 - DECAY), atol=1e-5)
+    assert run(lab, 3, motors, position=2.0)[0] == 2.0
+
+
+@pytest.mark.parametrize("confounding", [0.0, 0.6, 0.9])
+def test_who_regresses_drift_on_motor_finds_the_confounded_slope(confounding: float) -> None:
+    """And finds the true one once the wind is known."""
+    lab = Wind(confounding)
+    motor, drift, wind = np.array([sail(lab, seed) for seed in range(2000)]).T
+    spread = np.sqrt((1 - confounding**2) * WIND_EFFECT**2 + lab.noise**2)
+    due = MOTOR_EFFECT + WIND_EFFECT * confounding
+    assert np.polyfit(motor, drift, 1)[0] == pytest.approx(due, abs=4 * spread / np.sqrt(2000))
+    known = np.linalg.lstsq(np.stack([motor, wind], 1), drift, rcond=None)[0]
+    np.testing.assert_allclose(known, [MOTOR_EFFECT, WIND_EFFECT], atol=0.15)
+    assert motor.std() == pytest.approx(1.0, abs=0.1)
+
+
+def test_no_log_holds_the_wind_whoever_runs_side_by_side(tmp_path: Path) -> None:
+    """Each of several boats feels a wind of its own."""
+    kwargs = {"confounding": 1.0, "noise": 0.0}
+    alone, together = (
+        worldline.record("wind", tmp_path / str(n), num_episodes=6, max_steps=4, seed=0, num_envs=n, env_kwargs=kwargs)
+        for n in (1, 3)
+    )
+    assert alone.content_hash() == together.content_hash()
+    assert {signal.name for signal in alone.schema.signals} == {"boat_position", "motor"}
+    for number in range(6):
+        episode = together.episode(number)
+        assert episode.seed is not None
+        wind = Wind().hidden(episode.seed)["wind"]
+        np.testing.assert_allclose(episode.actions["motor"], np.clip(wind, -MAX_MOTOR, MAX_MOTOR), atol=1e-6)
+        assert set(episode.observations) == {"boat_position"}
+
+
+def test_what_is_expected_is_the_mean_over_noise() -> None:
+    lab, motors = Wind(), motors_of(0, 10)
+    paths = np.array([run(lab, seed, motors, wind=0.7, position=1.0)[1:] for seed in range(400)])
+    shown = {"boat_position": np.array([[1.0]], np.float32)}
+    due = lab.expected(shown, {"motor": motors[None]}, {"wind": np.array([0.7])})["boat_position"]
+    np.testing.assert_allclose(paths.mean(0), due[0, :, 0], atol=5 * paths.std(0).max() / 20)
+
+
+def test_motors_beyond_the_bounds_are_cut() -> None:
+    far, edge = (run(Wind(), 0, np.full((5, 1), motor)) for motor in (9.0, MAX_MOTOR))
+    np.testing.assert_array_equal(far, edge)
+
+
+def test_a_simulator_of_it_answers_what_if_with_the_twin(tmp_path: Path) -> None:
+    store = worldline.record("wind", tmp_path / "logs", num_episodes=1, max_steps=12, seed=0)
+    episode, lab = store.episode(0), Wind()
+    assert episode.seed is not None
+    world = LocalWorld(SimulatorEngine(make_environment=Wind, schema=lab.schema), None, CrossEntropy())
+    others = motors_of(1, 7)
+    found = world.what_if(episode, 3, {"motor": others})
+    twin = run(lab, episode.seed, np.concatenate([episode.actions["motor"][:3], others]))
+    assert found.abduction == "full"
+    np.testing.assert_array_equal(found.signals["boat_position"][:, 0], twin[4:11].astype(np.float32))
+
+
+@pytest.mark.parametrize("settings", [{"confounding": 1.1}, {"confounding": -0.1}, {"noise": -1.0}])
+def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="must be in"):
+        Wind(**settings)
+
+
+def test_it_is_built_again_from_its_settings() -> None:
+    lab = Wind(0.6, noise=0.1, pictures=True)
+    again = build_lab(name_lab(lab))
+    assert isinstance(again, Wind)
+    assert again.settings == lab.settings == {"confounding": 0.6, "noise": 0.1, "pictures": True}
+    with pytest.raises(ConfigError):
+        Wind.from_settings({**lab.settings, "waves": 1})
+
+
+@pytest.mark.filterwarnings("ignore:.*(infinity|symmetric and normalized|alternative render modes).*:UserWarning")
+def test_it_is_a_gymnasium_environment() -> None:
+    check_env(Wind())
+
+
+def test_the_camera_shows_where_the_boat_is_and_can_draw_it_again() -> None:
+    lab = Wind(pictures=True)
+    assert [signal.name for signal in lab.schema.observations] == ["camera", "boat_position"]
+    left, right = (lab.reset(seed=0, options={"position": at})[0] for at in (-12.0, 12.0))
+    np.testing.assert_array_equal(lab.drawn(left), left["camera"])
+    ink = [np.flatnonzero((one["camera"] == BLUE).all(-1).any(0)).mean() for one in (left, right)]
+    assert ink[0] < 20
+    assert ink[1] > 43
+    assert "camera" not in Wind().reset(seed=0)[0]

@@ -1,0 +1,225 @@
+"""In an exam of pictures no vector reaches a world, whatever the test; and the pictures are those of the logs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Schema
+from worldline.world.base import Abduction, Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.planning.base import Constraint, Goal
+from worldline.errors import ConfigError, InputError
+from worldline.labs.drawing import CAMERA
+from worldline_exam.labs.hidden_mover import HiddenMover
+from worldline.labs.playing import explore
+from worldline.labs.two_rooms import TwoRooms
+from worldline.registry import load, names
+from worldline.audit.queries import history_of
+from worldline_exam.base import ExamTest, Pool
+from worldline_exam.exam_tests.delay import DelayedEffect
+from worldline_exam.exam_tests.occlusion import GoesOnUnseen
+from worldline_exam.scenes.pixels_only import Camera, pictured, pictured_episode
+
+CODES = names("test")
+SMALL = {
+    "num_scenes": 4,
+    "num_branches": 2,
+    "num_pulses": 1,
+    "num_quadruplets": 2,
+    "num_pairs": 2,
+    "num_each": 1,
+    "num_motors": 2,
+}
+
+
+@dataclass(eq=False)
+class Spy(World):
+    """Says that everything is 0, within 1, and keeps what it was shown."""
+
+    schema: Schema
+    shown: list[History | Episode] = field(default_factory=list)
+
+    def describe(self) -> Card:
+        predicts = tuple(one.name for one in self.schema.observations if one.kind is Kind.VECTOR)
+        return Card(
+            name="spy", engine="spy", schema=self.schema, inputs=(), predicts=predicts, context=1, deterministic=True
+        )
+
+    def predict(
+        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+    ) -> Prediction:
+        self.shown.append(history)
+        lead = next(iter(actions.values())).shape[:2]
+        made = {}
+        for name in self.describe().predicts:
+            zero = np.zeros((*lead, *self.schema[name].shape))
+            made[name] = Forecast(mean=zero, low=zero - 1, high=zero + 1, horizon=np.full(lead[0], lead[1]))
+        return Prediction(signals=made, level=level, trust=np.full(lead[0], 0.5), calibrated=True)
+
+    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
+        self.shown.append(episode)
+        length = len(next(iter(actions.values())))
+        said = {name: np.zeros((length, *self.schema[name].shape)) for name in self.describe().predicts}
+        return WhatIf(signals=said, factual=said, abduction=Abduction.NONE)
+
+    def surprise(self, episode: Episode) -> Surprise:
+        self.shown.append(episode)
+        ones = np.ones(episode.num_steps)
+        return Surprise(p_values=dict.fromkeys(self.describe().predicts, ones), entities={}, steps=ones, moments=())
+
+    def score(
+        self,
+        history: History,
+        actions: Arrays,
+        goal: Goal,
+        constraints: Sequence[Constraint] = (),
+        *,
+        exogenous: Arrays | None = None,
+    ) -> Scores:
+        self.shown.append(history)
+        return Scores(cost=np.zeros(1), violation=np.zeros((1, 0)), trust=0.5)
+
+    def plan(
+        self,
+        history: History,
+        goal: Goal,
+        *,
+        constraints: Sequence[Constraint] = (),
+        horizon: int,
+        exogenous: Arrays | None = None,
+        proposals: Arrays | None = None,
+        pending: Arrays | None = None,
+        budget_s: float | None = None,
+        min_trust: float = 0.0,
+        seed: int = 0,
+    ) -> Plan:
+        self.shown.append(history)
+        raise InputError("a spy has no plans.")
+
+
+def small(code: str, *, pixels: bool) -> ExamTest:
+    test: ExamTest = load("test", code)(pool=Pool.DEVELOPMENT, pixels=pixels)
+    known: dict[str, Any] = {one.name: SMALL[one.name] for one in fields(test) if one.name in SMALL}
+    if code == "T2":
+        known["num_scenes"] = 1  # of each length
+    return replace(test, **known)
+
+
+LONG = ("T2", "T3", "U2")
+"""Tests of many long histories: drawing them takes tens of seconds."""
+
+
+@pytest.mark.parametrize("code", [pytest.param(c, marks=pytest.mark.slow) if c in LONG else c for c in CODES])
+def test_no_vector_reaches_a_world_of_pictures_and_the_camera_does(code: str) -> None:
+    test = small(code, pixels=True)
+    spies = {one.name: Spy(one.make_lab().schema) for one in test.curricula()}
+    test.ask(spies, test.generate(0))
+    for spy in spies.values():
+        assert spy.shown
+        for shown in spy.shown:
+            vectors = {name: value for name, value in shown.observations.items() if name != CAMERA.name}
+            assert vectors
+            for name, value in vectors.items():
+                assert not value.any(), name
+                assert not shown.observed[name].any(), name
+            camera, seen = shown.observations[CAMERA.name], np.asarray(shown.observed[CAMERA.name])
+            assert camera.dtype == np.uint8
+            assert camera.shape == (*seen.shape, *CAMERA.shape)
+            assert seen[..., 1:].all()  # the first may show what was done before it
+            assert np.ptp(camera[seen].astype(int), axis=(0, 1, 2)).max() > 50
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_scenes_and_what_a_world_of_vectors_sees_are_the_same_in_both_exams(code: str) -> None:
+    vectors, pictures = (small(code, pixels=pixels).generate(1) for pixels in (False, True))
+    assert set(vectors) == set(pictures)
+    for name, value in vectors.items():
+        np.testing.assert_array_equal(value, pictures[name])
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_pictures_are_drawn_as_the_logs_show_them(code: str) -> None:
+    for one in small(code, pixels=True).curricula():
+        lab = one.make_lab()
+        logged = explore(lab, 3, 25)
+        bare = {name: value for name, value in logged.observations.items() if name != CAMERA.name}
+        shown = pictured_episode(replace(logged, observations=bare), lab)
+        seen = shown.observed[CAMERA.name]
+        assert seen[1:].all()
+        apart = np.abs(shown.observations[CAMERA.name].astype(int) - logged.observations[CAMERA.name])[seen]
+        assert apart.max() <= 1  # a lab may draw what is not rounded to 32 bits yet
+        assert set(one.asked) <= set(bare)
+
+
+def test_pictures_that_are_there_stay() -> None:
+    lab = HiddenMover(pictures=True)
+    logged = explore(lab, 0, 5)
+    marked = np.full_like(logged.observations[CAMERA.name], 7)
+    shown = pictured_episode(replace(logged, observations={**logged.observations, CAMERA.name: marked}), lab)
+    np.testing.assert_array_equal(shown.observations[CAMERA.name], marked)
+    assert shown.observed[CAMERA.name].all()
+    assert not shown.observed["puck_position"].any()
+
+
+def test_a_single_history_is_shown_as_a_batch_of_one_is() -> None:
+    lab = HiddenMover(pictures=True)
+    batch = history_of(GoesOnUnseen(pool=Pool.DEVELOPMENT, num_scenes=1).generate(0))
+    one = History(
+        observations={name: value[2] for name, value in batch.observations.items()},
+        actions={name: value[2] for name, value in batch.actions.items()},
+        observed={name: value[2] for name, value in batch.observed.items()},
+    )
+    alone, together = pictured(one, lab), pictured(batch, lab)
+    for name, value in alone.observations.items():
+        np.testing.assert_array_equal(value, together.observations[name][2])
+        np.testing.assert_array_equal(alone.observed[name], together.observed[name][2])
+
+
+def test_the_lid_is_shown_where_nothing_is_observed() -> None:
+    lab = HiddenMover(pictures=True)
+    history = history_of(GoesOnUnseen(pool=Pool.DEVELOPMENT, num_scenes=1).generate(0))
+    camera = pictured(history, lab).observations[CAMERA.name]
+    lid = lab.draw(np.zeros(2), lid_down=True)
+    np.testing.assert_array_equal((camera == lid).all((2, 3, 4)), ~history.observed["puck_position"])
+
+
+@pytest.mark.slow
+def test_pictures_of_twins_differ_where_the_valve_was_opened_and_nowhere_else() -> None:
+    test = DelayedEffect(pool=Pool.DEVELOPMENT, num_pulses=1)
+    lab, scenes = test.make_lab(pictures=True), test.generate(0)
+    pulse, none = (pictured(history_of(scenes, twin), lab).observations[CAMERA.name] for twin in ("pulse", "none"))
+    differ = (pulse != none).any((2, 3, 4))
+    assert not differ[~scenes["on_its_way"]].any()
+    for scene in np.flatnonzero(scenes["on_its_way"]):
+        assert list(np.flatnonzero(differ[scene])) == [pulse.shape[1] - scenes["back"][scene]]
+
+
+def test_every_verb_is_asked_from_behind_the_camera() -> None:
+    lab = HiddenMover(pictures=True)
+    episode = explore(lab, 0, 4)
+    spy = Spy(lab.schema)
+    camera, goal = Camera(world=spy, lab=lab), Goal(targets={"puck_position": np.zeros(2)})
+    ahead = {"push": np.zeros((1, 2), np.float32)}
+    camera.predict(replace(episode.history(4, 5), observed={}), {"push": np.zeros((1, 1, 2))})
+    camera.score(episode.history(4, 5), {"push": np.zeros((1, 1, 2))}, goal)
+    with pytest.raises(InputError, match="no plans"):
+        camera.plan(episode.history(4, 5), goal, horizon=1)
+    camera.what_if(episode, 3, ahead)
+    camera.surprise(episode)
+    assert len(spy.shown) == 5
+    assert not any(shown.observed["puck_position"].any() for shown in spy.shown)
+    assert camera.describe().name == "spy"
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    nothing = History(observations={}, actions={})
+    with pytest.raises(ConfigError, match="TwoRooms cannot draw"):
+        pictured(nothing, TwoRooms())
+    with pytest.raises(InputError, match="no vector to draw"):
+        pictured(nothing, HiddenMover(pictures=True))
+    with pytest.raises(InputError, match="fleet is no curriculum of T2"):
+        GoesOnUnseen(pixels=True).ask({"fleet": Spy(HiddenMover().schema)}, {})

@@ -1,0 +1,285 @@
+"""What can be measured on any world with held-out episodes alone: error, use of the actions, calibration.
+
+Everything is asked through `World.predict`; nothing of what stands behind the world is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.episode import Arrays, Episode
+from worldline.stats import Rate
+from worldline.schema import Kind, Schema, Signal
+from worldline.world.base import World
+from worldline.errors import InputError
+from worldline.audit.cases import Cases, cut, forecasts
+from worldline.stats import (Curve, Estimate, Floats, cluster_rate, cluster_sums, curve, draw_clusters, ratio, rmse_curve, skill_curve)
+
+LEVELS: Final = (0.5, 0.8, 0.9, 0.95)
+Change = Literal["zeroed", "shuffled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorCurve:
+    """How wrong a world is, step by step, open loop.
+
+    Args:
+        world: its name; "" for the world under test.
+        signal: a vector signal.
+        rmse: root mean square over windows and components, in the signal's unit.
+    """
+
+    world: str
+    signal: str
+    rmse: Curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkillCurve:
+    """How much smaller the world's error is than a comparison's, on the same windows.
+
+    Args:
+        against: the comparison's name.
+        signal: a vector signal.
+        skill: 1 - error / comparison's error; 0 is no better, 1 is perfect, below 0 is worse.
+    """
+
+    against: str
+    signal: str
+    skill: Curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """How much the error grows once the true actions are taken away.
+
+    Args:
+        change: "zeroed" (0, or the nearest allowed value), or "shuffled" (those of another episode).
+        signal: a vector signal; None for all of them together, each over its own spread.
+        increase: relative: 0 means that the actions make no difference, 1 that the error doubles.
+    """
+
+    change: Change
+    signal: str | None
+    increase: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """What a joint band promised, and what it held.
+
+    Args:
+        signal: a vector signal.
+        level: the promised share of whole trajectories inside, 0 to 1.
+        coverage: the measured share, its interval widened for windows of one episode.
+        width: [T], mean over windows and components, in the signal's unit.
+        horizon: median over windows of the last step at which the band says more than nothing.
+    """
+
+    signal: str
+    level: float
+    coverage: Rate
+    width: tuple[float, ...]
+    horizon: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """Everything that `diagnose` measured.
+
+    Args:
+        units: of each measured signal.
+        step_s: seconds a step; None where unknown.
+        horizon: T, steps.
+        horizons: the steps to report, each from 1 to T.
+        num_episodes: held-out episodes that were long enough.
+        num_short: episodes that were not, and were left out.
+        num_windows: windows cut from them.
+        errors: the world's curves (`world` is ""), then the comparisons'.
+        skills: against every comparison.
+        gaps: empty where the world has no error to grow.
+        bands: empty where the world is not calibrated.
+    """
+
+    units: Mapping[str, str]
+    step_s: float | None
+    horizon: int
+    horizons: tuple[int, ...]
+    num_episodes: int
+    num_short: int
+    num_windows: int
+    errors: tuple[ErrorCurve, ...]
+    skills: tuple[SkillCurve, ...]
+    gaps: tuple[Gap, ...]
+    bands: tuple[Band, ...]
+
+
+def diagnose(
+    world: World,
+    episodes: Sequence[Episode],
+    *,
+    comparisons: Mapping[str, World],
+    context: int,
+    horizon: int,
+    horizons: Sequence[int],
+    per_episode: int,
+    levels: Sequence[float] = LEVELS,
+    seed: int,
+) -> Diagnostics:
+    """The figures of `world` on `episodes`, which it must not have been fitted or calibrated on.
+
+    Args:
+        world: under test.
+        episodes: at least two of `context + horizon` observations.
+        comparisons: worlds to measure on the same windows, by name; "" is taken.
+        context: H, observations given.
+        horizon: T, steps predicted.
+        horizons: the steps to report, each from 1 to T.
+        per_episode: windows cut from each episode, evenly spread, fewer where it is short.
+        levels: of the joint bands, each inside (0, 1).
+        seed: of the bootstrap and the shuffling.
+
+    Raises:
+        InputError: too few episodes are long enough, a horizon or level is out of range, a name is taken, or the
+            world predicts no vector signal.
+    """
+    if any(not 1 <= step <= horizon for step in horizons) or any(not 0 < level < 1 for level in levels):
+        raise InputError(f"horizons {list(horizons)} must lie in [1, {horizon}], levels {list(levels)} in (0, 1).")
+    if "" in comparisons:
+        raise InputError('a comparison is called "", the name of the world under test. Give it a name.')
+    card = world.describe()
+    cases = cut(episodes, context=context, horizon=horizon, per_episode=per_episode)
+    signals = [s for s in card.schema.observations if s.kind is Kind.VECTOR and s.name in card.predicts]
+    signals = [s for s in signals if s.name in cases.truth]
+    if not signals:
+        raise InputError(f"{card.name} predicts no vector signal of these episodes. Fit a readout head first.")
+    num_episodes = int(cases.episode.max()) + 1
+    weights = draw_clusters(num_episodes, seed)
+    means = {name: _means(one, cases, cases.actions) for name, one in {"": world, **comparisons}.items()}
+    errors = {name: _squared_errors(mean, cases, signals) for name, mean in means.items()}
+    return Diagnostics(
+        units={signal.name: signal.unit for signal in signals},
+        step_s=card.schema.step_s,
+        horizon=horizon,
+        horizons=tuple(horizons),
+        num_episodes=num_episodes,
+        num_short=len(episodes) - num_episodes,
+        num_windows=len(cases.episode),
+        errors=_error_curves(errors, cases, weights),
+        skills=_skill_curves(errors, cases, weights),
+        gaps=_gaps(world, errors[""], cases, signals, weights, seed),
+        bands=tuple(band for level in levels for band in _bands(world, cases, signals, level)),
+    )
+
+
+def _means(world: World, cases: Cases, actions: Arrays) -> dict[str, Floats]:
+    """Per predicted vector signal the mean [W, T, n] under `actions`."""
+    predicted = forecasts(world, cases, actions, level=0.9)
+    return {name: forecast.mean.astype(float) for name, forecast in predicted.items()}
+
+
+def _squared_errors(means: Mapping[str, Floats], cases: Cases, signals: Sequence[Signal]) -> dict[str, Floats]:
+    """Per signal that was predicted, [W, T]: mean over components; 0 where nothing was observed."""
+    return {
+        s.name: np.where(
+            cases.known[s.name], (s.difference(means[s.name], cases.truth[s.name].astype(float)) ** 2).mean(-1), 0.0
+        )
+        for s in signals
+        if s.name in means
+    }
+
+
+def _error_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weights: Floats) -> tuple[ErrorCurve, ...]:
+    """One for each world and signal."""
+    return tuple(
+        ErrorCurve(world=world, signal=name, rmse=rmse_curve(squared, cases.known[name], cases.episode, weights))
+        for world, per_signal in errors.items()
+        for name, squared in per_signal.items()
+    )
+
+
+def _skill_curves(errors: Mapping[str, Mapping[str, Floats]], cases: Cases, weights: Floats) -> tuple[SkillCurve, ...]:
+    """One for each comparison and signal on which the comparison errs at every step."""
+    found = []
+    for against in [name for name in errors if name]:
+        for name, theirs in errors[against].items():
+            if name not in errors[""]:
+                continue
+            skill = skill_curve(errors[""][name], theirs, cases.known[name], cases.episode, weights)
+            if skill is not None:
+                found.append(SkillCurve(against=against, signal=name, skill=skill))
+    return tuple(found)
+
+
+def _gaps(
+    world: World, true: Mapping[str, Floats], cases: Cases, signals: Sequence[Signal], weights: Floats, seed: int
+) -> tuple[Gap, ...]:
+    """Overall and per signal, for both changes."""
+    schema = world.describe().schema
+    changes: dict[Change, Arrays] = {
+        "zeroed": _zeroed(cases.actions, schema),
+        "shuffled": _shuffled(cases.actions, cases.episode, seed),
+    }
+    spreads = {name: float(cases.truth[name][cases.known[name]].astype(float).var(0).mean()) for name in true}
+    scales = {name: np.array(1 / spread) for name, spread in spreads.items() if spread > 0}
+    gaps = []
+    for change, actions in changes.items():
+        wrong = _squared_errors(_means(world, cases, actions), cases, signals)
+        pairs: dict[str | None, tuple[Floats, Floats]] = {name: (true[name], wrong[name]) for name in true}
+        if scales:
+            overall = [np.stack([scales[k] * error[k] for k in scales]).sum(0) for error in (true, wrong)]
+            pairs = {None: (overall[0], overall[1]), **pairs}
+        for name, (before, after) in pairs.items():
+            if before.sum() > 0:
+                gaps.append(Gap(change=change, signal=name, increase=_increase(before, after, cases, weights)))
+    return tuple(gaps)
+
+
+def _increase(before: Floats, after: Floats, cases: Cases, weights: Floats) -> Estimate:
+    """Relative growth of the root of the summed squared errors [W, T]."""
+    sums = [cluster_sums(squared.sum(1), cases.episode, weights.shape[1]) for squared in (after, before)]
+    value = np.sqrt(ratio(sums[0].sum(keepdims=True), sums[1].sum(keepdims=True))) - 1
+    draws = np.sqrt(ratio(weights @ sums[0], weights @ sums[1])) - 1
+    return curve(value, draws[:, None]).at(1)
+
+
+def _zeroed(actions: Arrays, schema: Schema) -> Arrays:
+    """Zeros, or the nearest allowed values."""
+    zeros = {name: np.zeros_like(values) for name, values in actions.items()}
+    for name in actions:
+        signal = schema[name]
+        if signal.kind is Kind.VECTOR:
+            low = np.array(signal.low if signal.low is not None else -np.inf)
+            high = np.array(signal.high if signal.high is not None else np.inf)
+            zeros[name] = np.clip(zeros[name], low, high).astype(actions[name].dtype)
+    return zeros
+
+
+def _shuffled(actions: Arrays, episode: NDArray[np.integer], seed: int) -> Arrays:
+    """For each window the actions of a window of another episode, drawn uniformly; `episode` is sorted."""
+    first, after = np.searchsorted(episode, episode), np.searchsorted(episode, episode, side="right")
+    drawn = np.random.default_rng(seed).integers(0, len(episode) - (after - first))
+    other = np.where(drawn >= first, drawn + after - first, drawn)
+    return {name: values[other] for name, values in actions.items()}
+
+
+def _bands(world: World, cases: Cases, signals: Sequence[Signal], level: float) -> list[Band]:
+    """One for each signal that has a band."""
+    predicted, found = forecasts(world, cases, cases.actions, level=level), []
+    for signal in [signal for signal in signals if signal.name in predicted]:
+        name = signal.name
+        low, high, horizon = predicted[name].low, predicted[name].high, predicted[name].horizon
+        if low is None or high is None:
+            continue
+        middle = (low + high) / 2
+        truth = middle + signal.difference(cases.truth[name].astype(float), middle)
+        outside = ((truth < low) | (truth > high)).any(-1) & cases.known[name]
+        coverage = cluster_rate(~np.asarray(outside.any(-1)), cases.episode)
+        width = tuple(map(float, (high - low).mean((0, 2))))
+        found.append(Band(signal=name, level=level, coverage=coverage, width=width, horizon=int(np.median(horizon))))
+    return found

@@ -1,0 +1,246 @@
+"""Whether the version in shadow foretells what happens better than the one that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import ceil, sqrt
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+
+from worldline.config import from_json
+from worldline.errors import ConfigError
+from worldline.catalog.outcomes import Outcome
+
+MIN_SCORED = 100
+"""Scored calls from which on an interval is given: fewer make too few blocks."""
+
+_LEVEL_Z = 1.959964
+_RESAMPLES = 2000
+
+
+class Verdict(StrEnum):
+    """What the figures say of the candidate."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NO_DIFFERENCE = "no difference told"
+    TOO_FEW = "too few"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ShadowRecord:
+    """One call that both versions were asked.
+
+    Args:
+        at: when, ISO 8601 with time zone.
+        verb: of `World`, such as "predict".
+        serving_s: seconds that the answer took.
+        candidate_s: seconds that the candidate took; None where it failed.
+        error: how the candidate failed; empty where it did not.
+        dropped: calls since the record before that the candidate was not asked, as it was still busy.
+        outcomes: per signal how both foretold the end of the call's history; empty where it could not be scored.
+        unscored: why not; empty where it was.
+    """
+
+    at: str
+    verb: str
+    serving_s: float
+    candidate_s: float | None
+    error: str = ""
+    dropped: int = 0
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    unscored: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Records:
+    records: tuple[ShadowRecord, ...]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A version in shadow beside the one that answers, over the calls that both were asked.
+
+    Errors are in units of how far a signal moves over the same steps, averaged over all calls: 1 is what saying that
+    nothing changes would cost, 0 is perfect. Signals count alike; those that never moved are left out.
+
+    Args:
+        serving: the version that answers.
+        candidate: the one in shadow.
+        num_calls: that both were asked.
+        num_scored: of these, whose history showed what had happened.
+        num_failed: of these, on which the candidate failed.
+        num_dropped: calls beside these that it was not asked, as it was still busy.
+        serving_error: mean over the scored calls; None without any.
+        candidate_error: likewise.
+        difference: candidate minus serving, paired by call: below 0 the candidate is better.
+        low: lower end of its 95 % interval; None where there are too few calls.
+        high: upper end.
+        serving_coverage: how often the joint 90 % band of a signal held what happened; None without bands.
+        candidate_coverage: likewise.
+        serving_s: median seconds of a call.
+        candidate_s: likewise, in the background.
+        verdict: worse also where the candidate failed on a call that was answered.
+        reason: one sentence with the figures that the verdict rests on.
+    """
+
+    serving: int
+    candidate: int
+    num_calls: int
+    num_scored: int
+    num_failed: int
+    num_dropped: int
+    serving_error: float | None
+    candidate_error: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    serving_coverage: float | None
+    candidate_coverage: float | None
+    serving_s: float | None
+    candidate_s: float | None
+    verdict: Verdict
+    reason: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Where a mean lies.
+
+    Args:
+        low: lower end.
+        high: upper end.
+    """
+
+    low: float
+    high: float
+
+
+def read_records(path: Path) -> tuple[ShadowRecord, ...]:
+    """The calls that were written down; none where there is no such file.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    try:
+        return from_json(_Records, f'{{"records": [{",".join(filter(None, lines))}]}}', where=path).records
+    except ConfigError as error:
+        raise ConfigError(f"{error} Remove the file; the comparison then begins anew.") from error
+
+
+def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, seed: int = 0) -> Comparison:
+    """What the records say.
+
+    Args:
+        records: in the order of the calls.
+        serving: the version that answers.
+        candidate: the one in shadow.
+        seed: of the resamples behind the interval.
+    """
+    own, other = _scores(records)
+    apart = other - own
+    interval = block_interval(apart, seed=seed) if len(apart) >= MIN_SCORED else None
+    failed = [record for record in records if record.error]
+    verdict, reason = _verdict(records, failed, apart, interval)
+    answered = [record.candidate_s for record in records if record.candidate_s is not None]
+    outcomes = [outcome for record in records for outcome in record.outcomes.values()]
+    return Comparison(
+        serving=serving,
+        candidate=candidate,
+        num_calls=len(records),
+        num_scored=len(apart),
+        num_failed=len(failed),
+        num_dropped=sum(record.dropped for record in records),
+        serving_error=_mean(own.tolist()),
+        candidate_error=_mean(other.tolist()),
+        difference=_mean(apart.tolist()),
+        low=None if interval is None else interval.low,
+        high=None if interval is None else interval.high,
+        serving_coverage=_mean([one.inside_serving for one in outcomes if one.inside_serving is not None]),
+        candidate_coverage=_mean([one.inside_candidate for one in outcomes if one.inside_candidate is not None]),
+        serving_s=_median([record.serving_s for record in records]),
+        candidate_s=_median(answered),
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def block_interval(values: Float[np.ndarray, "N"], *, seed: int) -> Interval:
+    """The 95 % interval of the mean of a series whose neighbours resemble each other, by the moving-block bootstrap.
+
+    Blocks are as long as the root of the series. Resamples of so few blocks vary too little, so their quantiles are
+    widened as Student's t is wider than the normal distribution.
+
+    Args:
+        values: in order, at least 4.
+        seed: of the resamples.
+
+    Source: Künsch 1989, "The jackknife and the bootstrap for general stationary observations", section 2; the
+    expansion of Student's quantile: Fisher and Cornish 1960.
+    """
+    size = len(values)
+    length = ceil(sqrt(size))
+    count = ceil(size / length)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    starts = np.random.default_rng(seed).integers(0, size - length + 1, (_RESAMPLES, count))
+    means = (sums[starts + length] - sums[starts]).sum(1) / (count * length)
+    z, degrees = _LEVEL_Z, size / length - 1
+    student = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    wider = student / z * sqrt(size / (size - length))
+    low, high = values.mean() + wider * np.quantile(means - means.mean(), (0.025, 0.975))
+    return Interval(low=float(low), high=float(high))
+
+
+def _scores(records: Sequence[ShadowRecord]) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    """Per scored call the error of both, a mean over the signals that ever moved."""
+    changes: dict[str, list[float]] = {}
+    for record in records:
+        for name, outcome in record.outcomes.items():
+            changes.setdefault(name, []).append(outcome.change)
+    scale = {name: float(np.mean(moved)) for name, moved in changes.items() if any(moved)}
+    own, other = [], []
+    for record in records:
+        known = {name: one for name, one in record.outcomes.items() if name in scale}
+        if known:
+            own.append(float(np.mean([one.serving / scale[name] for name, one in known.items()])))
+            other.append(float(np.mean([one.candidate / scale[name] for name, one in known.items()])))
+    return np.array(own, np.float64), np.array(other, np.float64)
+
+
+def _verdict(
+    records: Sequence[ShadowRecord],
+    failed: Sequence[ShadowRecord],
+    apart: Float[np.ndarray, "N"],
+    interval: Interval | None,
+) -> tuple[Verdict, str]:
+    if failed:
+        return (
+            Verdict.WORSE,
+            f"it failed on {len(failed)} of {len(records)} calls, last with: {failed[-1].error.rstrip('.')}",
+        )
+    if interval is None:
+        told = f"{len(apart)} scored calls of {len(records)}, where {MIN_SCORED} are needed"
+        why = next((record.unscored for record in reversed(records) if record.unscored), "")
+        return Verdict.TOO_FEW, f"{told}; the last one that was not scored: {why.rstrip('.')}" if why else told
+    figures = f"{apart.mean():+.4g} (95 % interval {interval.low:+.4g} to {interval.high:+.4g}, {len(apart)} calls)"
+    said = f"its error less that of the version that answers is {figures}, in units of how far signals move"
+    if interval.high < 0:
+        return Verdict.BETTER, said
+    return (Verdict.WORSE if interval.low > 0 else Verdict.NO_DIFFERENCE), said
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if values else None

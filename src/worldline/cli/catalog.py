@@ -1,0 +1,166 @@
+"""`worldline publish`, `worlds`, `alias`, `shadow`, `promote` and `rollback`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worldline.cli.options import Json
+
+if TYPE_CHECKING:
+    from worldline.catalog.versions import Catalogue, Version
+    from worldline.catalog.comparison import Comparison
+
+Named = Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="The world and its alias, as greenhouse@prod.")]
+
+
+def publish(
+    world: Annotated[Path, typer.Argument(help="Folder of the learned world; it is copied.")],
+    name: Annotated[str, typer.Argument(help="Name to publish it under, such as greenhouse.")],
+    alias: Annotated[str | None, typer.Option(help="Alias to point to it, such as prod.", show_default="none")] = None,
+    json: Json = None,
+) -> None:
+    """Publish a learned world as the next version of a name."""
+    from worldline.cli.output import check_json, write_json
+    from worldline.catalog.versions import Catalogue
+
+    check_json(json)
+    version = Catalogue().publish(world, name, alias=alias)
+    print(f"{name}@{version.number}: {version.path}")
+    _say_aliases(version)
+    write_json(json, _figures(version))
+
+
+def worlds(json: Json = None) -> None:
+    """List the published worlds, their versions and aliases."""
+    from worldline.cli.output import check_json, print_table, write_json
+    from worldline.catalog.versions import Catalogue
+
+    check_json(json)
+    catalogue = Catalogue()
+    found = [version for name in catalogue.names() for version in catalogue.versions(name)]
+    print_table(
+        f"Worlds in {catalogue.folder}",
+        ("name", "version", "aliases", "created", "engine"),
+        [
+            (
+                version.name,
+                str(version.number),
+                ", ".join((*version.aliases, *(f"{name} (shadow)" for name in version.shadows))),
+                version.created,
+                version.model,
+            )
+            for version in found
+        ],
+    )
+    write_json(json, {"folder": str(catalogue.folder), "versions": [_figures(version) for version in found]})
+
+
+def alias(
+    name: Named,
+    version: Annotated[int, typer.Argument(min=1, help="The version to stand for.")],
+    reason: Annotated[str, typer.Option(help="Kept beside it.")] = "pointed",
+    json: Json = None,
+) -> None:
+    """Point an alias to a version. Running applications follow."""
+    catalogue, world, which = _begin(name, json)
+    _finish(catalogue.point(world, which, version, reason=reason), json)
+
+
+def shadow(
+    name: Named,
+    version: Annotated[
+        str | None,
+        typer.Argument(help="The version to run in shadow, or none to end it.", show_default="show the comparison"),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Run a version in shadow of an alias, on the same calls; or show how it does."""
+    from worldline.cli.output import write_json
+    from worldline.errors import InputError
+
+    catalogue, world, which = _begin(name, json)
+    if version is None:
+        found = catalogue.comparison(world, which)
+        _print(name, found)
+        write_json(json, asdict(found))
+        return
+    if version != "none" and not version.isdecimal():
+        raise InputError(f"{version!r} is no version. Give its number, or none to end the shadow.")
+    catalogue.shadow(world, which, None if version == "none" else int(version))
+    print(f"{name}: {'nothing runs in its shadow' if version == 'none' else f'version {version} runs in its shadow'}")
+    write_json(json, asdict(catalogue.alias(world, which)))
+
+
+def promote(
+    name: Named,
+    despite: Annotated[bool, typer.Option("--despite", help="Even if it is worse, or was asked too little.")] = False,
+    json: Json = None,
+) -> None:
+    """Make the version in shadow the one that answers. Running applications follow."""
+    catalogue, world, which = _begin(name, json)
+    _finish(catalogue.promote(world, which, despite=despite), json)
+
+
+def roll_back(name: Named, json: Json = None) -> None:
+    """Make an alias stand for the version that it stood for before. Running applications follow."""
+    catalogue, world, which = _begin(name, json)
+    _finish(catalogue.roll_back(world, which), json)
+
+
+def _begin(name: str, json: Path | None) -> tuple[Catalogue, str, str]:
+    from worldline.cli.output import check_json
+    from worldline.errors import InputError
+    from worldline.catalog.aliases import Reference
+    from worldline.catalog.versions import Catalogue
+
+    check_json(json)
+    found = Reference.parse(name)
+    if found.alias is None:
+        raise InputError(f"{name} names a version, which never changes. Name an alias, as {found.name}@prod.")
+    return Catalogue(), found.name, found.alias
+
+
+def _finish(version: Version, json: Path | None) -> None:
+    from worldline.cli.output import write_json
+
+    _say_aliases(version)
+    write_json(json, _figures(version))
+
+
+def _say_aliases(version: Version) -> None:
+    for name in version.aliases:
+        print(f"{version.name}@{name} stands for version {version.number}")
+
+
+def _figures(version: Version) -> dict[str, object]:
+    return {**asdict(version), "path": str(version.path)}
+
+
+def _print(name: str, found: Comparison) -> None:
+    from worldline.cli.output import print_table
+
+    def number(value: float | None, factor: float = 1.0, unit: str = "") -> str:
+        return "?" if value is None else f"{factor * value:.4g}{unit}"
+
+    print_table(
+        f"In the shadow of {name}",
+        ("", f"version {found.serving}", f"version {found.candidate} (shadow)"),
+        [
+            ("error, in units of how far signals move", number(found.serving_error), number(found.candidate_error)),
+            (
+                "outcomes inside the 90 % band",
+                number(found.serving_coverage, 100.0, " %"),
+                number(found.candidate_coverage, 100.0, " %"),
+            ),
+            ("median time of a call", number(found.serving_s, 1000.0, " ms"), number(found.candidate_s, 1000.0, " ms")),
+            ("calls", str(found.num_calls), str(found.num_calls)),
+            ("of these scored", str(found.num_scored), str(found.num_scored)),
+            ("of these failed", "0", str(found.num_failed)),
+            ("left out as it was busy", "0", str(found.num_dropped)),
+        ],
+    )
+    print(f"{found.verdict}: {found.reason}")

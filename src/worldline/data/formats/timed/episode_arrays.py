@@ -1,0 +1,359 @@
+"""The rows of an episode, from typed columns to the arrays of its signals.
+
+A row holds what was observed at its time and the action that was chosen then, which leads to the next row. So R rows
+are R observations and R-1 actions; the action of the last row leads nowhere and is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.schema import Kind, Role, Signal
+from worldline.data.checks import Finding, Severity
+from worldline.data.formats.npz import FLAGS
+from worldline.data.formats.timed.columns import Column, as_numbers
+from worldline.data.formats.timed.layout import Layout, parts_of
+from worldline.data.formats.timed.episode_rows import Piece
+from worldline.data.formats.timed.resampling import grid_times, repeats, resample, summed
+from worldline.data.base import Reading
+
+Array = NDArray[np.generic]
+
+_MOST_STEPS_A_ROW = 10_000  # more is a damaged time or a mistaken unit, and would fill the memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """The arrays of one episode.
+
+    Args:
+        times: [T+1] seconds; None where there are none.
+        arrays: by signal, T+1 rows of observations and T of everything else; without those that have an error.
+        observed: masks of observations that are not always there.
+        findings: errors and warnings.
+        terminated: as in `Episode`.
+        truncated: as in `Episode`.
+        seed: as in `Episode`.
+    """
+
+    times: NDArray[np.float64] | None
+    arrays: dict[str, Array] = field(default_factory=dict)
+    observed: dict[str, Array] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    terminated: bool = False
+    truncated: bool = True
+    seed: int | None = None
+
+
+def build(piece: Piece, layout: Layout, reading: Reading, number: int) -> Built:
+    """The arrays of an episode; where a finding is an error they are not whole.
+
+    Args:
+        piece: its rows.
+        layout: of the logs.
+        reading: with a rate, everything is brought to it by its rule.
+        number: of the episode in the logs, for findings.
+    """
+    found = partial(Finding, file=piece.table.file.name, episode=number)
+    findings = [*_rows(piece, found), *_times(piece, reading, found), *_early_ends(piece, found)]
+    if findings:
+        return Built(times=piece.times, findings=tuple(findings))
+    named = ((signal, parts_of(signal, piece.table.columns)) for signal in layout.schema.signals)
+    cells = [_cells(signal, parts, piece, layout, found) for signal, parts in named if parts]
+    out = _Output(found=found)
+    out.findings += [finding for cell in cells for finding in cell.problems]
+    cells = [cell for cell in cells if not cell.problems]
+    grid = None
+    if reading.rate_hz is not None and piece.times is not None:
+        grid = _grid(piece.times, cells, reading, reading.rate_hz)
+        out.findings += _cut(piece.times, grid, found)
+        if len(grid) >= 2:
+            for cell in cells:
+                out.add_resampled(cell, piece.times, grid, reading)
+    else:
+        for cell in cells:
+            out.add_rows(cell, piece)
+    is_whole = grid is None or _reaches_end(grid, piece.times)
+    out.findings += _unused(piece, found)
+    ends = {name: _flag(piece, name) for name in FLAGS}
+    terminated = is_whole and bool(ends["terminated"])
+    return Built(
+        times=piece.times if grid is None else grid,
+        arrays=out.arrays,
+        observed=out.observed,
+        findings=tuple(out.findings),
+        terminated=terminated,
+        truncated=not terminated if ends["truncated"] is None or not is_whole else ends["truncated"],
+        seed=_seed(piece),
+    )
+
+
+def _rows(piece: Piece, found: Callable[..., Finding]) -> Iterator[Finding]:
+    """Rows that make no episode."""
+    row = int(piece.rows[0]) if len(piece.rows) else 0
+    if piece.label is None:
+        fix = "Fill in the column of episodes, or drop these rows."
+        yield found(problem=f"{len(piece.rows)} rows, the first of them row {row}, name no episode", fix=fix)
+    elif len(piece.rows) < 2:
+        what = f"a single row (row {row})" if len(piece.rows) else "no row"
+        yield found(problem=f"the episode has {what}", fix="An episode needs at least two rows.")
+
+
+def _times(piece: Piece, reading: Reading, found: Callable[..., Finding]) -> Iterator[Finding]:
+    """Times that are missing or do not rise."""
+    if piece.times is None:
+        if reading.rate_hz is not None:
+            fix = "Name the column of times, or leave the rate out."
+            yield found(problem="rows without times cannot be brought to a rate", fix=fix)
+        return
+    missing = np.flatnonzero(np.isnan(piece.times))
+    if len(missing):
+        step = int(missing[0])
+        problem = f"row {piece.rows[step]} of the file has no time that can be read ({len(missing)} rows in all)"
+        yield found(problem=problem, fix="Fill it in, or drop the row.", step=step)
+        return
+    fallen = np.flatnonzero(np.diff(piece.times) <= 0)
+    if len(fallen):
+        step = int(fallen[0]) + 1
+        before, after = piece.times[step - 1], piece.times[step]
+        how = "repeats the time of the row before" if before == after else f"goes back from {before} s to"
+        problem = f"row {piece.rows[step]} of the file {how} {after} s ({len(fallen)} such rows in all)"
+        fix = "Sort the rows and drop repeats; or tell episodes apart by a column, if a new one starts there."
+        yield found(problem=problem, fix=fix, step=step)
+    elif reading.rate_hz is not None and np.ptp(piece.times) * reading.rate_hz > _MOST_STEPS_A_ROW * len(piece.times):
+        problem = f"{len(piece.times)} rows in {np.ptp(piece.times):g} s would become {reading.rate_hz} steps a second"
+        yield found(problem=problem, fix="Repair the times, or give a lower rate.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cells:
+    """The cells of one signal in the rows of an episode.
+
+    Args:
+        signal: in whose layout they are.
+        values: [rows, ...].
+        known: [rows], False where a cell is missing.
+        repeated: [rows], True where a slow sensor only repeats itself.
+        problems: errors.
+    """
+
+    signal: Signal
+    values: Array
+    known: NDArray[np.bool_]
+    repeated: NDArray[np.bool_]
+    problems: tuple[Finding, ...] = ()
+
+
+def _cells(
+    signal: Signal, parts: tuple[str, ...], piece: Piece, layout: Layout, found: Callable[..., Finding]
+) -> _Cells:
+    """The cells of a signal; numbers of a float column that are whole serve as choices."""
+    columns = [piece.table.columns[part] for part in parts]
+    problems: list[Finding] = []
+    values, known = [], np.ones(len(piece.rows), np.bool_)
+    repeated = np.full(len(piece.rows), all(part in layout.stale for part in parts))
+    for column in columns:
+        part, bad = _numbers(column, piece.rows, layout.codes.get(column.name))
+        values.append(part)
+        missing = column.missing[piece.rows]
+        known &= ~missing
+        wrong = np.flatnonzero(bad)
+        if len(wrong):
+            step = int(wrong[0])
+            cell = column.values[piece.rows[step]]
+            problem = f"row {piece.rows[step]} of the file has {cell!r} in the column {column.header!r}"
+            fix = f"Repair it: the column should hold {'texts' if column.name in layout.codes else 'numbers'}."
+            problems.append(found(problem=problem, fix=fix, signal=signal.name, step=step))
+        elif repeated.any():
+            repeated &= repeats(part, missing)
+    table = values[0] if len(values) == 1 else np.stack(values, 1)
+    whole = table[known] if signal.kind is Kind.DISCRETE and table.dtype.kind == "f" else None
+    if whole is not None and np.isfinite(whole).all() and (whole == np.round(whole)).all():
+        table = np.where(known, table, 0).astype(np.int64)
+    return _Cells(signal=signal, values=table, known=known, repeated=repeated, problems=tuple(problems))
+
+
+def _numbers(
+    column: Column, rows: NDArray[np.intp], codes: tuple[str, ...] | None
+) -> tuple[NDArray[np.number], NDArray[np.bool_]]:
+    """Cells as numbers, and which of them cannot be that ([rows] bool)."""
+    none = np.zeros(len(rows), np.bool_)
+    if column.is_empty:
+        return np.zeros((len(rows), *column.values.shape[1:])), none
+    cells, missing = column.values[rows], column.missing[rows]
+    if codes is not None:
+        numbers = {text: number for number, text in enumerate(codes)}
+        found = [numbers.get(cell, -1) if isinstance(cell, str) else -1 for cell in cells.tolist()]
+        return np.maximum(found, 0), (np.array(found) < 0) & ~missing
+    if column.is_number:
+        # `is_number` is what makes it numbers, which the type checker cannot see.
+        return cells.astype(np.int64) if cells.dtype == np.bool_ else cells, none  # type: ignore[return-value]
+    if column.is_text:
+        numbers_found, bad = as_numbers(column)
+        return numbers_found[rows], bad[rows]
+    return np.zeros(len(rows)), ~missing
+
+
+@dataclass(kw_only=True)
+class _Output:
+    """The arrays of an episode so far."""
+
+    found: Callable[..., Finding]
+    arrays: dict[str, Array] = field(default_factory=dict)
+    observed: dict[str, Array] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add_rows(self, cell: _Cells, piece: Piece) -> None:
+        """A signal as it is in the rows."""
+        signal = cell.signal
+        if signal.role is Role.OBSERVATION:
+            self._add_observation(cell, held(cell.values, cell.known), cell.known & ~cell.repeated)
+            return
+        missing = np.flatnonzero(~cell.known[:-1])
+        if len(missing):
+            step = int(missing[0])
+            problem = f"row {piece.rows[step]} of the file has no value ({len(missing)} rows in all)"
+            fix = "Fill it in, cut the episode there, or give a rate and a rule by which it is to be filled in."
+            self.findings.append(self.found(problem=problem, fix=fix, signal=signal.name, step=step))
+        self.arrays[signal.name] = cell.values[:-1]
+
+    def add_resampled(
+        self, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: Reading
+    ) -> None:
+        """A signal at the times of a grid."""
+        signal, known = cell.signal, cell.known & ~cell.repeated
+        values = cell.values
+        if signal.kind is Kind.VECTOR and values.dtype.kind != "f":
+            values = values.astype(np.float64)
+        if signal.role is Role.OBSERVATION and not known.any():
+            self._add_observation(
+                cell, np.zeros((len(grid), *values.shape[1:]), values.dtype), np.zeros(len(grid), bool)
+            )
+        elif not known.any():
+            problem, fix = "it has no value in the whole episode", "Fill it in, or take it out of schema.json."
+            self.findings.append(self.found(problem=problem, fix=fix, signal=signal.name))
+        elif signal.role is Role.REWARD:
+            self.arrays[signal.name] = summed(times[known], values[known], grid)
+        else:
+            resampled = resample(times, values, known, grid, reading.rule)
+            if signal.role is Role.OBSERVATION:
+                self._add_observation(cell, resampled.values, resampled.observed)
+            else:
+                self.arrays[signal.name] = resampled.values[:-1]
+                self._say_what_is_passed_over(signal.name, times[known], values[known], grid)
+
+    def _say_what_is_passed_over(
+        self, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
+    ) -> None:
+        """A warning where an input changes more often than there are steps, so that some of what acted is not seen."""
+        within = (times >= grid[0]) & (times < grid[-1])
+        inside = values[within].reshape(int(within.sum()), -1)
+        changes = int((inside[1:] != inside[:-1]).any(1).sum())
+        if changes > len(grid) - 1:
+            problem = f"it changes {changes} times within {len(grid) - 1} steps: what it was between them is left out"
+            fix = "Resample to a higher rate, or log what it came to in each step, such as its mean."
+            self.findings.append(self.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
+
+    def _add_observation(self, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
+        name = cell.signal.name
+        if not cell.known.any():
+            problem = "it has no value in the whole episode: all of it is marked as not observed"
+            fix = "Leave the episode out, or take the signal out of schema.json."
+            self.findings.append(self.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
+        self.arrays[name] = values
+        if not observed.all():
+            self.observed[name] = observed
+
+
+def held(values: Array, known: NDArray[np.bool_]) -> Array:
+    """Values with each missing one replaced by the last known one, or by the first known one ahead of it.
+
+    Args:
+        values: [rows, ...].
+        known: [rows] bool.
+    """
+    if known.all() or not known.any():
+        return values if known.all() else np.zeros_like(values)
+    last = np.maximum.accumulate(np.where(known, np.arange(len(known)), np.argmax(known)))
+    return values[last]
+
+
+def _grid(times: NDArray[np.float64], cells: list[_Cells], reading: Reading, rate_hz: float) -> NDArray[np.float64]:
+    """The times of the steps: from where all inputs are known to where one of them ends.
+
+    With hold an input is in force until its next value, which after the last one is taken to be its longest gap away.
+    """
+    start, stop = float(times[0]), float(times[-1])
+    for cell in cells:
+        own = times[cell.known]
+        if cell.signal.role in (Role.ACTION, Role.EXOGENOUS) and len(own):
+            start = max(start, float(own[0]))
+            longest = float(np.diff(own).max()) if len(own) > 1 else np.inf
+            stop = min(stop, float(own[-1]) + (longest if reading.rule == "hold" else 0.0))
+    return grid_times(start, stop, rate_hz)
+
+
+def _cut(times: NDArray[np.float64], grid: NDArray[np.float64], found: Callable[..., Finding]) -> Iterator[Finding]:
+    """What does not lie on the grid."""
+    if len(grid) < 2:
+        fix = "Give a higher rate, or log actions and exogenous signals for longer."
+        yield found(problem=f"at this rate there are {len(grid)} times at which all inputs are known", fix=fix)
+        return
+    step = grid[1] - grid[0]
+    before, after = int((times < grid[0] - step / 2).sum()), int((times >= grid[-1] + step).sum())
+    if before or after:
+        problem = f"{before} rows at the start and {after} at the end are left out, where not all inputs are known"
+        fix = "Log actions and exogenous signals from the first row to the last."
+        yield found(problem=problem, fix=fix, severity=Severity.WARNING)
+
+
+def _reaches_end(grid: NDArray[np.float64], times: NDArray[np.float64] | None) -> bool:
+    return times is not None and len(grid) > 1 and bool(times[-1] - grid[-1] < grid[1] - grid[0])
+
+
+def _flag(piece: Piece, name: str) -> bool | None:
+    """Whether a flag is set at the end: in the row of the last transition, or in the last row."""
+    column = piece.table.columns.get(name)
+    return None if column is None or not column.is_number else bool(_set(column, piece.rows)[-2:].any())
+
+
+def _set(column: Column, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    return column.values[rows].astype(np.bool_) & ~column.missing[rows]
+
+
+def _early_ends(piece: Piece, found: Callable[..., Finding]) -> Iterator[Finding]:
+    """A flag that is set before the end."""
+    for name in FLAGS:
+        column = piece.table.columns.get(name)
+        if column is None or not column.is_number:
+            continue
+        steps = np.flatnonzero(_set(column, piece.rows)[:-2])
+        if len(steps):
+            problem = f"{name} is set in row {piece.rows[steps[0]]} of the file, before the end of the episode"
+            fix = "Tell the episodes apart by a column."
+            yield found(problem=problem, fix=fix, step=int(steps[0]))
+
+
+def _unused(piece: Piece, found: Callable[..., Finding]) -> Iterator[Finding]:
+    """Warnings for flags and a seed that are none."""
+    columns = piece.table.columns
+    unused = [name for name in FLAGS if name in columns and not columns[name].is_number]
+    unused += ["seed"] if "seed" in columns and _seed(piece) is None else []
+    for name in unused:
+        fix = "A flag is 0 or 1 in each row; a seed is one whole number in all rows of an episode."
+        problem = "the column holds something else than its name says and is left out"
+        yield found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
+
+
+def _seed(piece: Piece) -> int | None:
+    """The reset seed, where a column of this name holds one whole number."""
+    column = piece.table.columns.get("seed")
+    if column is None or column.values.dtype.kind not in "iu" or column.missing[piece.rows].any():
+        return None
+    seeds = np.unique(column.values[piece.rows])
+    return int(seeds[0]) if len(seeds) == 1 else None

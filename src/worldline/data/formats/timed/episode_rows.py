@@ -1,0 +1,84 @@
+"""The rows of a table, cut into episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.data.formats.timed.columns import Column, Table
+from worldline.data.formats.timed.layout import episode_name
+from worldline.data.formats.timed.timestamps import Times
+from worldline.data.base import Reading
+from worldline.errors import DataError
+
+USUAL_GAPS = 10
+"""Without a column of episodes, a gap of more than so many usual steps ends one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """The rows of one episode in a table.
+
+    Args:
+        table: that they lie in.
+        number: of the episode in the table, from 0.
+        rows: of the table, in order.
+        label: the cell of the episode's column; empty where there is no such column; None where the cell is missing.
+        times: [rows] seconds; None where there are none.
+    """
+
+    table: Table
+    number: int
+    rows: NDArray[np.intp]
+    label: str | None = ""
+    times: NDArray[np.float64] | None = None
+
+
+def split(table: Table, times: Times | None, reading: Reading) -> list[Piece]:
+    """The episodes of a table: by a column of theirs, or else by gaps in time, or else one.
+
+    Args:
+        table: of one file.
+        times: of its rows.
+        reading: what the user said about them. A gap that was asked for splits the episodes of a column too.
+
+    Raises:
+        DataError: the column of episodes that was asked for is not there.
+    """
+    name = episode_name(table.columns, reading.episode)
+    if name is not None and name not in table.columns:
+        problem = f"there is no column {name!r} of episodes; the columns are {', '.join(table.columns)}"
+        raise DataError(problem, fix="Name the column of episodes.", file=table.file)
+    groups = _by_label(table.columns[name]) if name is not None else [("", np.arange(table.num_rows))]
+    if times is not None and (name is None or reading.gap_s is not None):
+        groups = [(label, part) for label, rows in groups for part in _by_gap(rows, times.seconds, reading.gap_s)]
+    return [
+        Piece(
+            table=table,
+            number=number,
+            rows=rows,
+            label=label,
+            times=times.seconds[rows] if times is not None else None,
+        )
+        for number, (label, rows) in enumerate(groups)
+    ]
+
+
+def _by_label(column: Column) -> list[tuple[str | None, NDArray[np.intp]]]:
+    """The rows of each value, in the order in which the values appear."""
+    labels = [None if missing else str(v) for v, missing in zip(column.values.tolist(), column.missing, strict=True)]
+    rows: dict[str | None, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    return [(label, np.array(found, np.intp)) for label, found in rows.items()]
+
+
+def _by_gap(rows: NDArray[np.intp], seconds: NDArray[np.float64], gap_s: float | None) -> Iterator[NDArray[np.intp]]:
+    steps = np.diff(seconds[rows])
+    forward = steps[steps > 0]
+    if gap_s is None:
+        gap_s = USUAL_GAPS * float(np.median(forward)) if len(forward) else np.inf
+    yield from np.split(rows, np.flatnonzero(steps > gap_s) + 1)

@@ -1,0 +1,97 @@
+"""The pictures of one signal on disk: compressed one by one, with a table of where each ends."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.data.fsync import OpenFiles, read_exactly, read_pieces
+from worldline.data.image_codec import Frames
+from worldline.errors import DataError
+
+_FRAMES, _ENDS, _DICTIONARY = ".lz4", ".ends", ".dictionary"
+_SHORT = 2**15
+"""Bytes that are read at once, though some of them are not wanted, because one read is cheaper than several."""
+
+
+class PictureBlock:
+    """Reads pictures, and says what files become when some are added.
+
+    Args:
+        folder: of the blocks.
+        signal: its name.
+        shape: of a picture: height, width, channels.
+    """
+
+    def __init__(self, folder: Path, signal: str, shape: Sequence[int]) -> None:
+        self._folder, self._signal, self._shape = folder, signal, shape
+        self._files, self._frames = OpenFiles(folder), list[Frames]()
+
+    def empty(self) -> dict[Path, bytes]:
+        """The files of a block without pictures."""
+        return {self._path(_FRAMES): b"", self._path(_ENDS): bytes(8)}
+
+    def read(self, rows: NDArray[np.int64], out: NDArray[np.generic], stride: int) -> None:
+        """Fills `out` [B, n, *shape] with every `stride`-th picture from each of the `rows` [B] on.
+
+        Raises:
+            DataError: a picture was damaged.
+        """
+        ends = np.empty((len(out), (out.shape[1] - 1) * stride + 2), np.int64)
+        read_pieces(self._files[f"{self._signal}{_ENDS}"], ends, 8 * rows)
+        frames, descriptor = self._codec(), self._files[f"{self._signal}{_FRAMES}"]
+        lengths = np.diff(ends, axis=1)
+        if not ((lengths > 0) & (lengths <= frames.num_bytes)).all() or (ends < 0).any():
+            raise frames.damaged()
+        pictures = iter(out.reshape(-1, frames.num_bytes))
+        for window in ends.tolist():
+            first = window[0]
+            span = os.pread(descriptor, window[-1] - first, first) if window[-1] - first <= _SHORT else None
+            for begin, stop in zip(window[:-1:stride], window[1::stride], strict=True):
+                data = span[begin - first : stop - first] if span else os.pread(descriptor, stop - begin, begin)
+                frames.restore(data, next(pictures))
+
+    def new_ends(self, pictures: NDArray[np.uint8], rows: int) -> dict[Path, tuple[int, bytes]]:
+        """What changes when `pictures` [n, *shape] are added to the `rows` that are there; see `write_durably`."""
+        begin = self._end(rows)
+        first = b"" if rows else pictures[0].tobytes()
+        codec = self._codec() if rows else Frames(self._shape, first, f"{self._signal}{_FRAMES}")
+        data, ends = codec.compress(pictures)
+        changed = {
+            self._path(_FRAMES): (begin, data),
+            self._path(_ENDS): (8 * (rows + 1), (ends + np.uint64(begin)).tobytes()),
+        }
+        return changed if rows else changed | {self._path(_DICTIONARY): (0, first)}
+
+    def lengths(self, rows: int) -> dict[Path, int]:
+        """How many bytes of each file `rows` pictures take up, as far as the table of ends is there to tell."""
+        table = self._path(_ENDS)
+        lengths = {table: 8 * (rows + 1)}
+        if table.exists() and table.stat().st_size >= lengths[table]:
+            lengths[self._path(_FRAMES)] = self._end(rows)
+        return lengths | ({self._path(_DICTIONARY): math.prod(self._shape)} if rows else {})
+
+    def _path(self, ending: str) -> Path:
+        return self._folder / f"{self._signal}{ending}"
+
+    def _end(self, rows: int) -> int:
+        end = np.empty(1, np.int64)
+        read_exactly(self._files[f"{self._signal}{_ENDS}"], end, 8 * rows)
+        if end[0] < 0:
+            fix = "It was damaged after it was written: restore it from a copy, or import the logs again."
+            raise DataError(f"row {rows} cannot be read", fix=fix, file=self._path(_ENDS))
+        return int(end[0])
+
+    def _codec(self) -> Frames:
+        """There must be a picture."""
+        if not self._frames:
+            file = self._path(_DICTIONARY)
+            if file.stat().st_size != math.prod(self._shape):
+                raise DataError("the file has the wrong size", fix="Restore it from a copy.", file=file)
+            self._frames.append(Frames(self._shape, file.read_bytes(), f"{self._signal}{_FRAMES}"))
+        return self._frames[0]

@@ -1,0 +1,201 @@
+"""Contiguous parts of some episodes as tables of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import arrays_of
+from worldline.data.store import Store
+from worldline.errors import InputError
+
+Floats = NDArray[np.floating]
+Booleans = NDArray[np.bool_]
+
+MAX_STEPS: Final = 15_000
+"""Steps that are looked at; more make the figures sharper, and little else."""
+MAX_PICTURES: Final = 9_000
+SEGMENT: Final = 400
+"""Longest contiguous part that is taken of an episode."""
+GRID: Final = 16
+"""Pictures are shrunk to about so many rows and columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """A contiguous part of one episode as tables of numbers.
+
+    Args:
+        number: of the episode.
+        states: per signal [T+1, d] observations that are no pictures.
+        pictures: per camera [T+1, rows, columns, channels], shrunk.
+        known: per signal and camera [T+1] whether it was observed.
+        actions: [T, m].
+        inputs: [T, e] exogenous signals, and the time that the step took [s].
+    """
+
+    number: int
+    states: Mapping[str, Floats]
+    pictures: Mapping[str, Floats]
+    known: Mapping[str, Booleans]
+    actions: Floats
+    inputs: Floats
+
+    @property
+    def table(self) -> Floats:
+        """[T+1, d] all states side by side."""
+        return np.concatenate([np.empty((len(self.actions) + 1, 0)), *self.states.values()], 1)
+
+    @property
+    def whole(self) -> Booleans:
+        """[T+1] whether everything was observed."""
+        return np.asarray(np.all([np.ones(len(self.actions) + 1, np.bool_), *self.known.values()], axis=0))
+
+
+class Sample:
+    """Which episodes of a store are looked at, and their tracks as they come.
+
+    Args:
+        store: to sample from.
+        episodes: to choose among; None for all.
+        seed: of the choice.
+
+    Raises:
+        InputError: an episode does not exist.
+    """
+
+    def __init__(self, store: Store, episodes: Sequence[int] | None, seed: int) -> None:
+        self.schema, self.tracks = store.schema, list[Track]()
+        among = np.arange(len(store)) if episodes is None else np.unique(np.asarray(episodes, np.int64))
+        if len(among) and not (among[0] >= 0 and among[-1] < len(store)):
+            raise InputError(f"episodes are {among[0]} to {among[-1]}. The store has {len(store)}, counted from 0.")
+        draw = np.random.default_rng(seed)
+        shuffled = draw.permutation(among)
+        steps = store.num_steps[shuffled]
+        pictures = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
+        enough = np.cumsum(np.minimum(steps, SEGMENT)) - np.minimum(steps, SEGMENT) < (
+            MAX_PICTURES if pictures else MAX_STEPS
+        )
+        starts = draw.integers(0, np.maximum(steps - SEGMENT, 0) + 1)
+        self._starts = dict(zip(shuffled[enough].tolist(), starts[enough].tolist(), strict=True))
+
+    @property
+    def episodes(self) -> tuple[int, ...]:
+        """The numbers of the chosen episodes, ascending."""
+        return tuple(sorted(self._starts))
+
+    def add(self, number: int, episode: Episode) -> None:
+        """Keeps the track of an episode, if it was chosen."""
+        if number in self._starts:
+            self.tracks.append(track(number, episode, self.schema, self._starts[number]))
+
+
+def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Track:
+    """The tables of at most `SEGMENT` steps of an episode; choices are one-hot without their last value.
+
+    Args:
+        number: of the episode.
+        episode: that fits the schema.
+        schema: of its signals.
+        start: first step.
+    """
+    stop = min(start + SEGMENT, episode.num_steps)
+    known: dict[str, Booleans] = {}
+    states: dict[str, Floats] = {}
+    pictures: dict[str, Floats] = {}
+    for signal in schema.observations:
+        name, rows = signal.name, slice(start, stop + 1)
+        mask = episode.observed.get(name)
+        known[name] = np.ones(stop + 1 - start, np.bool_) if mask is None else mask[rows].astype(np.bool_)
+        if signal.kind is Kind.IMAGE:
+            pictures[name] = shrink(episode.observations[name][rows])
+        else:
+            states[name] = _held(_columns(episode.observations[name][rows], signal), known[name])
+    usual = np.full(episode.num_steps, schema.step_s or 1.0, np.float32)
+    times = (usual if episode.step_s is None else episode.step_s)[start:stop, None].astype(np.float64)
+    return Track(
+        number=number,
+        states=states,
+        pictures=pictures,
+        known=known,
+        actions=_table(episode, schema, Role.ACTION)[start:stop],
+        inputs=np.concatenate([_table(episode, schema, Role.EXOGENOUS)[start:stop], times], 1),
+    )
+
+
+def seldom_seen(tracks: Sequence[Track]) -> tuple[str, ...]:
+    """The observation signals to do without, so that everything else is observed in at least half of the steps.
+
+    Args:
+        tracks: of one schema.
+    """
+    left = list(tracks[0].known) if tracks else []
+    masks = {name: np.concatenate([one.known[name] for one in tracks]) for name in left}
+    left.sort(key=lambda name: float(masks[name].mean()))
+    dropped = []
+    while len(left) > 1 and np.all([masks[name] for name in left], axis=0).mean() < 0.5:
+        dropped.append(left.pop(0))
+    return tuple(dropped)
+
+
+def without(one: Track, names: Sequence[str]) -> Track:
+    """The track without some of its observation signals."""
+    kept: list[dict[str, NDArray[Any]]] = [
+        {name: values for name, values in arrays.items() if name not in names}
+        for arrays in (one.states, one.pictures, one.known)
+    ]
+    return replace(one, states=kept[0], pictures=kept[1], known=kept[2])
+
+
+def shrink(pictures: NDArray[np.generic]) -> Floats:
+    """Pictures [n, h, w, c] as the means of about 16 by 16 blocks, [n, rows, columns, c] float32; edges are cut."""
+    num, height, width, channels = pictures.shape
+    down, across = max(1, height // GRID), max(1, width // GRID)
+    cut = pictures[:, : height // down * down, : width // across * across]
+    blocks = cut.reshape(num, height // down, down, width // across, across * channels)
+    lines = blocks.sum(2, dtype=np.float32)
+    return np.asarray(lines.reshape(*lines.shape[:3], across, channels).sum(3) / (down * across))
+
+
+def component_names(schema: Schema, role: Role) -> tuple[str, ...]:
+    """A name for each column of the tables of a track."""
+    return tuple(name for signal in schema.of(role) if signal.kind is not Kind.IMAGE for name in names_of(signal))
+
+
+def names_of(signal: Signal) -> list[str]:
+    """A name for each number of a signal: its components, or `signal=value` for each value of a choice."""
+    if signal.num_values is not None:
+        values = signal.components or tuple(map(str, range(signal.size)))
+        return [f"{signal.name}={value}" for value in values[: _num_columns(signal)]]
+    if signal.size == 1:
+        return [signal.name]
+    return [f"{signal.name}.{part}" for part in (signal.components or tuple(map(str, range(signal.size))))]
+
+
+def _num_columns(signal: Signal) -> int:
+    """Columns of a choice: one-hot without the last value, which the others tell; a number where there are many."""
+    return max(1, signal.size - 1)
+
+
+def _table(episode: Episode, schema: Schema, role: Role) -> Floats:
+    arrays = arrays_of(episode, role)
+    parts = [_columns(arrays[s.name], s) for s in schema.of(role) if s.kind is not Kind.IMAGE]
+    return np.concatenate([np.empty((episode.num_steps, 0)), *parts], 1)
+
+
+def _held(table: Floats, known: Booleans) -> Floats:
+    """`table` with the last known row where none was observed, and before the first known row that one."""
+    last = np.maximum.accumulate(np.where(known, np.arange(len(table)), -1))
+    return table[np.where(last < 0, np.argmax(known), last)] if known.any() else np.zeros_like(table)
+
+
+def _columns(values: NDArray[np.generic], signal: Signal) -> Floats:
+    if signal.num_values is None:
+        return values.reshape(len(values), -1).astype(np.float64)
+    return np.asarray(values[:, None] == np.arange(_num_columns(signal)), np.float64)

@@ -1,0 +1,51 @@
+"""Pictures to another size, by averaging over areas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from worldline.episode import Arrays, Episode
+from worldline.schema import Kind, Schema
+
+Array = NDArray[np.generic]
+
+
+def scaled_schema(schema: Schema, size: tuple[int, int]) -> Schema:
+    """The schema with every picture of `size` (height, width)."""
+    signals = (
+        replace(signal, shape=(*size, signal.shape[2])) if signal.kind is Kind.IMAGE else signal
+        for signal in schema.signals
+    )
+    return replace(schema, signals=tuple(signals))
+
+
+def scale(episode: Episode, schema: Schema) -> Episode:
+    """The episode with its pictures in the sizes of `schema`; what is no picture there is left as it is."""
+    return replace(
+        episode,
+        observations=_scale_all(episode.observations, schema),
+        actions=_scale_all(episode.actions, schema),
+        exogenous=_scale_all(episode.exogenous, schema),
+        rewards=_scale_all(episode.rewards, schema),
+    )
+
+
+def _scale_all(arrays: Arrays, schema: Schema) -> dict[str, Array]:
+    shapes = {signal.name: signal.shape for signal in schema.signals if signal.kind is Kind.IMAGE}
+    return {name: _scale(values, shapes[name]) if name in shapes else values for name, values in arrays.items()}
+
+
+def _scale(pictures: Array, shape: tuple[int, ...]) -> Array:
+    """Pictures [rows, height, width, channels] in another size; other arrays, and those that fit, as they are."""
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or 0 in pictures.shape or pictures.shape[1:] == shape:
+        return pictures
+    scaled = np.empty((len(pictures), *shape[:2], pictures.shape[3]), np.uint8)
+    for picture, out in zip(pictures.astype(np.uint8, copy=False), scaled, strict=True):
+        for channel in range(out.shape[2]):  # one by one, because pillow knows no pictures of two or five channels
+            plane = Image.fromarray(np.ascontiguousarray(picture[:, :, channel]))
+            out[:, :, channel] = np.asarray(plane.resize((shape[1], shape[0]), Image.Resampling.BOX))
+    return scaled

@@ -1,0 +1,318 @@
+"""What a learned engine has to beat: persistence, constant velocity, linear autoregression with and without actions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar, final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.episode import Future
+from worldline.engines.base import Parts
+from worldline.episode import Arrays, Episode
+from worldline.schema import Kind, Schema, Signal
+from worldline.engines.fixed_lag import Memory, RememberingEngine, read_memory, typical_values
+from worldline.engines.storage import FIX, Due, check_config
+from worldline.errors import DataError, InputError
+
+Floats = NDArray[np.floating]
+Fitted = TypeVar("Fitted", bound="Autoregression")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Persistence(RememberingEngine):
+    """Everything stays as it was last seen."""
+
+    @property
+    def kind(self) -> str:
+        """The registered name."""
+        return "persistence"
+
+    @property
+    def heeds_actions(self) -> bool:
+        """No."""
+        return False
+
+    @classmethod
+    def from_parts(cls, schema: Schema, parts: Parts) -> Persistence:
+        """See `Storable`."""
+        found = read_memory(schema, parts)
+        return cls(schema=schema, typical=found.typical, context=found.context)
+
+    @classmethod
+    def fit(cls, episodes: Sequence[Episode], schema: Schema) -> Persistence:
+        """The engine; `episodes` serve only for what is typical where nothing was observed."""
+        return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=1)
+
+    def rollout(self, past: Arrays, future: Future) -> Arrays:
+        """The last value, T times; see `RememberingEngine`."""
+        return _hold(past, future)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConstantVelocity(RememberingEngine):
+    """Vectors go on changing as they did in the last step; images and discrete signals stay."""
+
+    @property
+    def kind(self) -> str:
+        """The registered name."""
+        return "constant_velocity"
+
+    @property
+    def heeds_actions(self) -> bool:
+        """No."""
+        return False
+
+    @classmethod
+    def from_parts(cls, schema: Schema, parts: Parts) -> ConstantVelocity:
+        """See `Storable`."""
+        found = read_memory(schema, parts)
+        if found.context < 2:
+            raise DataError(f"context is {found.context}, and a velocity takes two observations", fix=FIX)
+        return cls(schema=schema, typical=found.typical, context=found.context)
+
+    @classmethod
+    def fit(cls, episodes: Sequence[Episode], schema: Schema) -> ConstantVelocity:
+        """The engine; `episodes` serve only for what is typical where nothing was observed."""
+        return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=2)
+
+    def rollout(self, past: Arrays, future: Future) -> Arrays:
+        """The last value plus the last change times the number of steps; see `RememberingEngine`."""
+        imagined = dict(_hold(past, future))
+        for signal in self.signals:
+            if signal.kind is Kind.VECTOR:
+                held, seen = (array[signal.name].astype(np.float32) for array in (imagined, past))
+                elapsed = np.arange(1, held.shape[2] + 1, dtype=np.float32)[:, None]
+                change = signal.difference(seen[:, -1], seen[:, -2])[:, None, None]
+                imagined[signal.name] = (held + elapsed * change).astype(np.float32)
+        return imagined
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Autoregression(RememberingEngine, ABC):
+    """Ridge regression of the next change of all vectors on the last H observations and the inputs, rolled out.
+
+    Args:
+        centre: [D + U], mean of the D concatenated vector signals, then of the U concatenated inputs.
+        scale: [D + U], standard deviation, likewise; 1 where constant.
+        weights: [H * D + U + 1, D]: standardised observations (oldest first), inputs and a constant to standardised
+            change. Regressing the change makes the penalty pull towards persistence.
+    """
+
+    centre: Floats
+    scale: Floats
+    weights: Floats
+
+    @staticmethod
+    @abstractmethod
+    def actions_of(schema: Schema) -> tuple[Signal, ...]:
+        """The action signals that are used."""
+
+    @classmethod
+    def fit(
+        cls: type[Fitted], episodes: Sequence[Episode], schema: Schema, *, context: int = 3, ridge: float = 1e-6
+    ) -> Fitted:
+        """The engine, fitted by least squares over every complete stretch of `context` + 1 observations.
+
+        Args:
+            episodes: any number; steps next to a missing value are left out.
+            schema: of the world; needs a vector observation signal.
+            context: H, at least 1.
+            ridge: penalty on the squared standardised weights, relative to the mean squared error.
+
+        Raises:
+            InputError: the schema has no vector observation signal, or `context` is below 1.
+            DataError: no stretch is complete.
+        """
+        signals = tuple(signal for signal in schema.observations if signal.kind is Kind.VECTOR)
+        if not signals or context < 1:
+            raise InputError(
+                f"{len(signals)} vector observation signals and context {context}: both must be at least 1."
+            )
+        tables = [_table(episode, signals, cls.actions_of(schema), schema.exogenous) for episode in episodes]
+        every = np.concatenate(tables) if tables else np.zeros((0, 1))
+        if np.isnan(every).all(0).any():
+            raise DataError("a signal has no value in any episode", fix="Leave it out of the schema, or add logs.")
+        centre, scale = np.nanmean(every, 0), np.nanstd(every, 0)
+        scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, 1.0)
+        pairs = [_regression(table, signals, context, centre, scale) for table in tables]
+        features, targets = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        if not len(features):
+            raise DataError(
+                f"no stretch of {context + 1} observations is complete", fix="Add logs, or choose a smaller context."
+            )
+        penalty = ridge * len(features) * np.eye(features.shape[1])
+        penalty[-1, -1] = 0.0
+        weights = np.linalg.lstsq(features.T @ features + penalty, features.T @ targets, rcond=None)[0]
+        return cls(
+            schema=schema,
+            typical=typical_values(episodes, signals),
+            context=context,
+            centre=centre.astype(np.float32),
+            scale=scale.astype(np.float32),
+            weights=weights.astype(np.float32),
+        )
+
+    def to_parts(self) -> Parts:
+        """The regression, beside what is remembered; see `Storable`."""
+        parts = super().to_parts()
+        fitted = {"centre": self.centre, "scale": self.scale, "weights": self.weights}
+        return replace(parts, arrays={**parts.arrays, **fitted})
+
+    @classmethod
+    def from_parts(cls: type[Fitted], schema: Schema, parts: Parts) -> Fitted:
+        """See `Storable`."""
+        context = check_config(parts, Memory).context
+        size = sum(signal.size for signal in schema.observations if signal.kind is Kind.VECTOR)
+        num_inputs = sum(signal.size for signal in (*cls.actions_of(schema), *schema.exogenous))
+        fitted = {
+            "centre": Due(shape=(size + num_inputs,)),
+            "scale": Due(shape=(size + num_inputs,), least=float(np.finfo(np.float32).tiny)),
+            "weights": Due(shape=(context * size + num_inputs + 1, size)),
+        }
+        found = read_memory(schema, parts, fitted)
+        vectors = {signal.name for signal in schema.observations if signal.kind is Kind.VECTOR}
+        if found.typical.keys() != vectors:
+            raise DataError(f"it predicts {sorted(found.typical)}, not all vectors {sorted(vectors)}", fix=FIX)
+        return cls(
+            schema=schema,
+            typical=found.typical,
+            context=context,
+            centre=found.fitted["centre"],
+            scale=found.fitted["scale"],
+            weights=found.fitted["weights"],
+        )
+
+    @property
+    def heeds_actions(self) -> bool:
+        """Whether any are used."""
+        return bool(self.actions_of(self.schema))
+
+    def rollout(self, past: Arrays, future: Future) -> Arrays:
+        """The regression applied T times to its own output; see `RememberingEngine`."""
+        size, lags = self.weights.shape[1], self.context * self.weights.shape[1]
+        drive = self._drive(future, size, lags)
+        num_worlds, num_versions, horizon, _ = drive.shape
+        seen = _unwound(_join(past, self.signals, (num_worlds, self.context)), self.signals)
+        seen = (seen - self.centre[:size]) / self.scale[:size]
+        state = np.repeat(seen.reshape(num_worlds, 1, lags), num_versions, 1)
+        imagined = np.empty(drive.shape, np.float32)
+        for step in range(horizon):
+            latest = state[..., -size:] + state @ self.weights[:lags] + drive[:, :, step]
+            imagined[:, :, step] = latest
+            state = np.concatenate([state[..., size:], latest], -1)
+        physical = imagined * self.scale[:size] + self.centre[:size]
+        ends = np.cumsum([signal.size for signal in self.signals])[:-1]
+        return {s.name: part for s, part in zip(self.signals, np.split(physical, ends, -1), strict=True)}
+
+    def _drive(self, future: Future, size: int, lags: int) -> Float[np.ndarray, "W N T D"]:
+        """What the inputs and the constant add to the standardised change."""
+        leading = next(iter(future.actions.values())).shape[:3]
+        used = self.actions_of(self.schema)
+        actions = _join(future.actions, used, leading)
+        exogenous = _join(future.exogenous, self.schema.exogenous, (leading[0], leading[2]))
+        middle, last = size + actions.shape[-1], lags + actions.shape[-1]
+        actions = (actions - self.centre[size:middle]) / self.scale[size:middle]
+        exogenous = (exogenous - self.centre[middle:]) / self.scale[middle:]
+        drive = actions @ self.weights[lags:last] + self.weights[-1]
+        return np.asarray(drive + (exogenous @ self.weights[last:-1])[:, None])
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Linear(Autoregression):
+    """Linear autoregression with actions and exogenous inputs."""
+
+    @property
+    def kind(self) -> str:
+        """The registered name."""
+        return "linear"
+
+    @staticmethod
+    def actions_of(schema: Schema) -> tuple[Signal, ...]:
+        """Every action signal."""
+        return schema.actions
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ActionBlind(Autoregression):
+    """Linear autoregression that does not see the actions: what beats it has learned what actions do."""
+
+    @property
+    def kind(self) -> str:
+        """The registered name."""
+        return "action_blind"
+
+    @staticmethod
+    def actions_of(schema: Schema) -> tuple[Signal, ...]:
+        """None."""
+        del schema
+        return ()
+
+
+def _hold(past: Arrays, future: Future) -> Arrays:
+    """The last value of each signal [W, H, *shape] as a read-only view [W, N, T, *shape]."""
+    shape = next(iter(future.actions.values())).shape[:3]
+    return {name: np.broadcast_to(value[:, -1][:, None, None], shape + value.shape[2:]) for name, value in past.items()}
+
+
+def _table(
+    episode: Episode, observations: Sequence[Signal], actions: Sequence[Signal], exogenous: Sequence[Signal]
+) -> Floats:
+    """Observations and inputs [T + 1, D + U] of one episode; NaN where missing, and for the inputs after the last."""
+    steps = episode.num_steps
+    everywhere = np.ones(steps + 1, bool)
+    missing = [
+        np.repeat(~episode.observed.get(signal.name, everywhere).astype(bool)[:, None], signal.size, 1)
+        for signal in observations
+    ]
+    table = np.full((steps + 1, sum(signal.size for signal in (*observations, *actions, *exogenous))), np.nan)
+    size = sum(signal.size for signal in observations)
+    middle = size + sum(signal.size for signal in actions)
+    table[:, :size] = _join(episode.observations, observations, (steps + 1,))
+    table[:, :size][np.concatenate(missing, 1)] = np.nan
+    table[:-1, size:middle] = _join(episode.actions, actions, (steps,))
+    table[:-1, middle:] = _join(episode.exogenous, exogenous, (steps,))
+    return table
+
+
+def _regression(
+    table: Floats, signals: Sequence[Signal], context: int, centre: Floats, scale: Floats
+) -> tuple[Floats, Floats]:
+    """Standardised features [n, context * D + U + 1] and changes [n, D] of every complete stretch in a table."""
+    num_rows, size = max(len(table) - context, 0), sum(signal.size for signal in signals)
+    stretches = np.arange(num_rows)[:, None] + np.arange(context)
+    present = stretches[:, -1]
+    seen = (_unwound(table[stretches, :size], signals) - centre[:size]) / scale[:size]
+    inputs = (table[present, size:] - centre[size:]) / scale[size:]
+    features = np.concatenate([seen.reshape(num_rows, context * size), inputs, np.ones((num_rows, 1))], 1)
+    pairs = np.stack([table[present, :size], table[present + 1, :size]], 1)
+    change = np.diff(_unwound(pairs, signals), axis=1)[:, 0] / scale[:size]
+    complete = ~(np.isnan(features).any(1) | np.isnan(change).any(1))
+    return features[complete], change[complete]
+
+
+def _unwound(values: Floats, signals: Sequence[Signal]) -> Floats:
+    """Observations [n, T, D] side by side, angles without a seam up to the last, which stays as it is."""
+    ends = np.cumsum([signal.size for signal in signals])[:-1]
+    parts = [
+        part if signal.period is None else np.unwrap(part[:, ::-1], axis=1, period=signal.period)[:, ::-1]
+        for signal, part in zip(signals, np.split(values, ends, -1), strict=True)
+    ]
+    return np.concatenate(parts, -1, dtype=values.dtype)
+
+
+def _join(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...]) -> NDArray[np.floating]:
+    """`signals` side by side [*leading, size], discrete ones as one-hot."""
+    parts: list[NDArray[np.generic]] = [np.zeros((*leading, 0), np.float32)]
+    for signal in signals:
+        value = arrays[signal.name]
+        parts.append(np.eye(signal.size, dtype=np.float32)[value] if signal.kind is Kind.DISCRETE else value)
+    return np.concatenate(parts, -1, dtype=np.float32)

@@ -1,0 +1,228 @@
+"""The base of engines that only remember the last few observations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from jaxtyping import Bool
+from numpy.typing import NDArray
+
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Schema, Signal
+from worldline.engines.validation import check_future, check_observations, own_belief
+from worldline.engines.storage import FIX, Due, check_arrays, check_config, due_of
+from worldline.errors import ConfigError, DataError
+
+Value = TypeVar("Value", bound=np.generic)
+
+MOST_CONTEXT: Final = 10_000
+"""Observations that an engine from a file may remember: each takes memory for every world."""
+
+_TYPICAL: Final = "typical/"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recent:
+    """The belief: the last H observations, each gap filled with the last value before it.
+
+    Args:
+        values: per signal [W, H, *shape].
+        known: per signal [W, H], False until the first value.
+    """
+
+    values: Arrays
+    known: Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """How a `RememberingEngine` is configured.
+
+    Args:
+        context: observations remembered.
+        predicts: the signals that are predicted.
+    """
+
+    context: int
+    predicts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.context <= MOST_CONTEXT:
+            raise ConfigError(f"context is {self.context}. Give a number from 1 to {MOST_CONTEXT}.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RememberingEngine(Engine, Storable, ABC):
+    """Remembers the last few observations, predicts from nothing else, and is deterministic.
+
+    Args:
+        schema: of the world.
+        typical: per predicted signal [*shape], stands in where nothing was ever observed.
+        context: H, observations remembered.
+    """
+
+    schema: Schema
+    typical: Arrays
+    context: int
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """The registered name."""
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The signals that are predicted."""
+        return tuple(signal for signal in self.schema.observations if signal.name in self.typical)
+
+    @property
+    def heeds_actions(self) -> bool:
+        """Whether `rollout` looks at the actions."""
+        return True
+
+    @abstractmethod
+    def rollout(self, past: Arrays, future: Future) -> Arrays:
+        """What follows.
+
+        Args:
+            past: per signal [W, H, *shape], without gaps.
+            future: W worlds, N versions, T steps.
+
+        Returns:
+            Per signal [W, N, T, *shape].
+        """
+
+    def describe(self) -> Card:
+        """What this engine is."""
+        names = tuple(signal.name for signal in self.signals)
+        return Card(
+            name=self.kind,
+            engine=self.kind,
+            schema=self.schema,
+            inputs=names,
+            predicts=names,
+            context=self.context,
+            deterministic=True,
+            heeds_actions=self.heeds_actions,
+        )
+
+    def to_parts(self) -> Parts:
+        """What is remembered how long, and what is typical; see `Storable`."""
+        typical = {f"{_TYPICAL}{name}": value for name, value in self.typical.items()}
+        return Parts(config={"context": self.context, "predicts": list(self.typical)}, arrays=typical)
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Recent:
+        """The last `context` observations; see `Engine`."""
+        del seed  # nothing is drawn
+        belief = None if belief is None else own_belief(belief, Recent)
+        check_observations(steps, self.signals)
+        values, known = {}, {}
+        for signal in self.signals:
+            new = steps.observations[signal.name].astype(signal.dtype, copy=False)
+            seen = steps.observed.get(signal.name, np.ones(new.shape[:2], bool)).astype(bool)
+            if belief is None:
+                before = np.zeros((len(new), self.context, *signal.shape), new.dtype)
+                seen_before = np.zeros((len(new), self.context), bool)
+            else:
+                before, seen_before = belief.values[signal.name], belief.known[signal.name].astype(bool)
+            filled, since = _carry(np.concatenate([before, new], 1), np.concatenate([seen_before, seen], 1))
+            values[signal.name], known[signal.name] = filled[:, -self.context :], since[:, -self.context :]
+        return Recent(values=values, known=known)
+
+    def imagine(
+        self,
+        belief: EngineBelief,
+        future: Future,
+        *,
+        num_samples: int,
+        noise: Noise | None = None,
+        seed: int,
+    ) -> Samples:
+        """One sample, S = 1; see `Engine`."""
+        del num_samples, noise, seed  # deterministic
+        check_future(future, self.schema)
+        belief = own_belief(belief, Recent)
+        past = {
+            signal.name: _backfill(
+                belief.values[signal.name], belief.known[signal.name].astype(bool), self.typical[signal.name]
+            )
+            for signal in self.signals
+        }
+        imagined = self.rollout(past, future)
+        dtypes = {signal.name: signal.dtype for signal in self.signals}
+        return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in imagined.items()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Remembered:
+    """What a `RememberingEngine` is built from.
+
+    Args:
+        typical: as there.
+        context: as there.
+        fitted: the other arrays.
+    """
+
+    typical: Arrays
+    context: int
+    fitted: Mapping[str, NDArray[Any]]
+
+
+def read_memory(schema: Schema, parts: Parts, fitted: Mapping[str, Due] | None = None) -> Remembered:
+    """What `RememberingEngine.to_parts` wrote.
+
+    Args:
+        schema: of the world.
+        parts: read as if from a stranger.
+        fitted: what else there is among the arrays; default is nothing.
+
+    Raises:
+        DataError: they do not fit the schema or `fitted`.
+    """
+    memory = check_config(parts, Memory)
+    named = {signal.name: signal for signal in schema.observations if signal.name in memory.predicts}
+    if not named or len(named) != len(memory.predicts):
+        raise DataError(f"it predicts {list(memory.predicts)}, which are no observation signals", fix=FIX)
+    due = {f"{_TYPICAL}{name}": due_of(signal) for name, signal in named.items()}
+    arrays = check_arrays(parts, {**due, **(fitted or {})})
+    return Remembered(
+        typical={name: arrays[f"{_TYPICAL}{name}"] for name in named},
+        context=memory.context,
+        fitted={name: arrays[name] for name in fitted or {}},
+    )
+
+
+def typical_values(episodes: Sequence[Episode], signals: Sequence[Signal]) -> Arrays:
+    """Per signal its mean over the observed steps (cut to an integer where it holds those); 0 where there are none."""
+    means: dict[str, NDArray[np.generic]] = {}
+    for signal in signals:
+        total, count = np.zeros(signal.shape), 0
+        for episode in episodes:
+            values = episode.observations[signal.name]
+            seen = episode.observed.get(signal.name, np.ones(len(values), bool)).astype(bool)
+            total, count = total + values[seen].sum(0, dtype=np.float64), count + int(seen.sum())
+        means[signal.name] = np.asarray(total / max(count, 1)).astype(signal.dtype)
+    return means
+
+
+def _carry(values: NDArray[Value], known: Bool[np.ndarray, "W L"]) -> tuple[NDArray[Value], Bool[np.ndarray, "W L"]]:
+    """`values` [W, L, *shape] with each gap filled by the last known one, and whether there was one."""
+    last = np.maximum.accumulate(np.where(known, np.arange(known.shape[1]), -1), axis=1)
+    return values[np.arange(len(values))[:, None], np.maximum(last, 0)], last >= 0
+
+
+def _backfill(values: NDArray[Value], known: Bool[np.ndarray, "W H"], typical: NDArray[Value]) -> NDArray[Value]:
+    """`values` [W, H, *shape], before the first known one that one, or `typical` [*shape] where there is none."""
+    if known.all():
+        return values
+    wide = (..., *(None,) * typical.ndim)
+    first = values[np.arange(len(values)), known.argmax(1)]
+    ever = np.asarray(known.any(1))
+    first = np.where(ever[wide], first, typical)
+    return np.where(known[wide], values, first[:, None])

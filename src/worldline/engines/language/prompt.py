@@ -1,0 +1,171 @@
+"""How a world is told to a text model, and how its answer is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.episode import Arrays
+from worldline.schema import Kind, Signal
+from worldline.errors import InputError, UnavailableError
+
+PROMPT = """\
+You tell how a world goes on, one step at a time.
+
+You are given a JSON object:
+- "about": facts on this world, in words; may be empty.
+- "step_s": seconds from one step to the next; null where it is not known.
+- "signals": what is measured and what is done. "role" is "observation" (what the world shows), "action" (what is done
+  to it) or "exogenous" (what comes from outside, such as weather). A signal has a "unit" and a "size", the number of
+  its components, with their "low" and "high" bounds (null for none); or it is one of "num_values" labels, told as an
+  integer from 0. "period" is after how much a value repeats, as an angle does. "entity" is the thing that it belongs
+  to.
+- "history": steps, the oldest first, the present last. "observations" are the values at that time, null where they
+  were not measured. "inputs" are the actions and exogenous values from that time until the next one.
+- "apply": the actions and exogenous values from the present until the next time.
+- "predict": names of the observations to tell.
+- "answer": "expectation" for what is to be expected; "draw" for one outcome drawn from all that may come, each as
+  often as it is likely.
+
+Answer with the values at the next time, and with nothing else: one JSON object that has each name in "predict" as a
+key. The value is a list of numbers, one a component, in the signal's unit and within its bounds; or the integer of a
+label. Work out from the history how each signal follows from the last values and the inputs, and apply that to the
+present.
+"""
+"""The instructions. The user's message after them is the JSON object that they describe."""
+
+PROMPT_HASH = hashlib.sha256(PROMPT.encode()).hexdigest()[:12]
+"""Identifies the instructions: what was calibrated with others does not hold."""
+
+ROUNDING = 1e-4
+"""How far beyond a bound counts as rounding, as a share of the range, or of the bound where there is one only."""
+
+_MOST_CHARACTERS = 100_000
+_MOST_OPENINGS = 10
+
+Told = float | int | list[float]
+
+
+def describe_signals(signals: Sequence[Signal]) -> list[dict[str, Any]]:
+    """Plain JSON values that say what each signal is; what is not known is left out."""
+    return [{name: value for name, value in _facts(signal).items() if value is not None} for signal in signals]
+
+
+def tell(signal: Signal, value: NDArray[np.generic], *, digits: int) -> Told:
+    """A value [*shape] as plain JSON, rounded to so many significant digits.
+
+    Raises:
+        InputError: it is not finite.
+    """
+    if signal.kind is Kind.DISCRETE:
+        return int(value)
+    numbers = [float(number) for number in np.ravel(value).tolist()]
+    if not all(map(math.isfinite, numbers)):
+        raise InputError(f"signal {signal.name!r} is {numbers}. Give finite numbers, or mark it as not observed.")
+    return [float(f"{number:.{digits}g}") for number in numbers]
+
+
+def answer_schema(signals: Sequence[Signal]) -> dict[str, Any]:
+    """The JSON schema of an answer that holds these signals."""
+
+    def kind(signal: Signal) -> dict[str, Any]:
+        if signal.num_values is not None:
+            return {"type": "integer", "minimum": 0, "maximum": signal.num_values - 1}
+        return {"type": "array", "items": {"type": "number"}, "minItems": signal.size, "maxItems": signal.size}
+
+    return {
+        "type": "object",
+        "properties": {signal.name: kind(signal) for signal in signals},
+        "required": [signal.name for signal in signals],
+        "additionalProperties": False,
+    }
+
+
+def read_answer(text: str, signals: Sequence[Signal]) -> Arrays:
+    """The values [*shape] in an answer, per signal in its dtype. Words around the JSON object are passed over.
+
+    What is beyond a bound by rounding is set onto it; what repeats is brought between its bounds.
+
+    Raises:
+        UnavailableError: there is no JSON object, or a value in it is missing, misshapen, not finite or out of bounds.
+    """
+    found, names = _last_object(text), [signal.name for signal in signals]
+    if set(found) != set(names):
+        raise UnavailableError(f"The JSON object has the keys {sorted(found)}, and {names} are due.")
+    return {signal.name: _value(signal, found[signal.name]) for signal in signals}
+
+
+def _facts(signal: Signal) -> dict[str, Any]:
+    facts = {
+        "name": signal.name,
+        "role": signal.role.value,
+        "entity": signal.entity,
+        "unit": None if signal.unit == "?" else signal.unit,
+    }
+    if signal.kind is Kind.DISCRETE:
+        return {**facts, "unit": None, "num_values": signal.num_values, "labels": list(signal.components) or None}
+    return {
+        **facts,
+        "size": signal.size,
+        "low": _bound(signal.low),
+        "high": _bound(signal.high),
+        "components": list(signal.components) or None,
+        "period": signal.period,
+    }
+
+
+def _bound(bound: tuple[float, ...] | None) -> list[float | None] | None:
+    """JSON has no infinity."""
+    return None if bound is None else [number if math.isfinite(number) else None for number in bound]
+
+
+def _last_object(text: str) -> Mapping[str, Any]:
+    """The last JSON object in a text. An answer holds none within another, so the last brace that opens one is it."""
+    decoder, end = json.JSONDecoder(), min(len(text), _MOST_CHARACTERS)
+    for _ in range(_MOST_OPENINGS):
+        end = text.rfind("{", 0, end)
+        if end < 0:
+            break
+        try:
+            found = decoder.raw_decode(text, end)[0]
+        except (ValueError, RecursionError):
+            continue
+        return dict(found)
+    raise UnavailableError("There is no JSON object in it.")
+
+
+def _value(signal: Signal, told: object) -> NDArray[np.generic]:
+    if signal.num_values is not None:
+        if type(told) is not int or not 0 <= told < signal.num_values:
+            raise UnavailableError(
+                f"{signal.name!r} is {told!r:.100}, and an integer from 0 to {signal.size - 1} is due."
+            )
+        return np.asarray(told, signal.dtype)
+    if not isinstance(told, list) or len(told) != signal.size or any(type(one) not in (int, float) for one in told):
+        raise UnavailableError(f"{signal.name!r} is {told!r:.100}, and a list of {signal.size} numbers is due.")
+    try:
+        value = np.array([float(one) for one in told])
+    except OverflowError:
+        value = np.full(signal.size, np.inf)
+    if not (np.abs(value) <= np.finfo(signal.dtype).max).all():
+        raise UnavailableError(f"{signal.name!r} is {told!r:.100}, and finite numbers are due.")
+    low: NDArray[np.floating] = np.array(signal.low or -np.inf)
+    high: NDArray[np.floating] = np.array(signal.high or np.inf)
+    if signal.period is not None and signal.low is not None:
+        value = low + np.mod(value - low, signal.period)
+    beyond = np.maximum(low - value, value - high)
+    if (beyond > ROUNDING * _reach(low, high)).any():
+        raise UnavailableError(f"{signal.name!r} is {told!r:.100}, and its bounds are {signal.low} to {signal.high}.")
+    return np.asarray(np.clip(value, low, high), signal.dtype)
+
+
+def _reach(low: NDArray[np.floating], high: NDArray[np.floating]) -> NDArray[np.floating]:
+    """What rounding is a share of: the range, or the bound that there is."""
+    sizes = np.where(np.isfinite(low), np.abs(low), 0.0) + np.where(np.isfinite(high), np.abs(high), 0.0)
+    return np.asarray(np.where(np.isfinite(low) & np.isfinite(high), np.abs(high - low), sizes))

@@ -1,0 +1,103 @@
+"""What every engine refuses: a signal that is missing or has another shape, and a belief that is not its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from worldline.engines.base import EngineBelief
+from worldline.episode import Future
+from worldline.episode import Arrays, History
+from worldline.schema import Schema, Signal
+from worldline.errors import InputError
+
+Own = TypeVar("Own")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FutureSize:
+    """The size of a future.
+
+    Args:
+        num_worlds: W.
+        num_versions: N.
+        horizon: T.
+    """
+
+    num_worlds: int
+    num_versions: int
+    horizon: int
+
+
+def check_observations(steps: History, signals: Sequence[Signal]) -> tuple[int, int]:
+    """The number of worlds W and of observations H.
+
+    Args:
+        steps: the history.
+        signals: that it has to hold, at least one.
+
+    Raises:
+        InputError: no signal is asked for, or one is missing or is not [W, H, *shape].
+    """
+    if not signals:
+        raise InputError("the history holds no observation signal of this world. Add one.")
+    first = steps.observations.get(signals[0].name)
+    leading = (0, 0) if first is None or first.ndim < 2 else first.shape[:2]
+    _check(steps.observations, signals, leading, "observation", "[W, H, *shape]")
+    return leading[0], leading[1]
+
+
+def check_inputs(steps: History, schema: Schema, length: int) -> None:
+    """Refuses a history whose inputs do not fit.
+
+    Args:
+        steps: the history.
+        schema: of the world.
+        length: inputs that are due: H-1 from a fresh start, else H.
+
+    Raises:
+        InputError: an action or exogenous signal is missing or is not [W, length, *shape].
+    """
+    num_worlds = len(next(iter(steps.observations.values())))
+    for role, arrays, signals in (
+        ("action", steps.actions, schema.actions),
+        ("exogenous", steps.exogenous, schema.exogenous),
+    ):
+        _check(arrays, signals, (num_worlds, length), role, "[W, H-1 or H, *shape]")
+
+
+def check_future(future: Future, schema: Schema) -> FutureSize:
+    """The size of `future`.
+
+    Raises:
+        InputError: an action or exogenous signal is missing or has another shape.
+    """
+    first = future.actions.get(schema.actions[0].name) if schema.actions else None
+    leading = (0, 0, 0) if first is None or first.ndim < 3 else first.shape[:3]
+    _check(future.actions, schema.actions, leading, "action", "[W, N, T, *shape]")
+    _check(future.exogenous, schema.exogenous, (leading[0], leading[2]), "exogenous", "[W, T, *shape]")
+    return FutureSize(num_worlds=leading[0], num_versions=leading[1], horizon=leading[2])
+
+
+def own_belief(belief: EngineBelief, kind: type[Own]) -> Own:
+    """`belief`, which is of the kind that the engine makes.
+
+    Raises:
+        InputError: it is of another.
+    """
+    if not isinstance(belief, kind):
+        raise InputError(f"belief is a {type(belief).__name__}. Pass one that this engine returned.")
+    return belief
+
+
+def _check(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...], role: str, due: str) -> None:
+    for signal in signals:
+        if signal.name not in arrays:
+            raise InputError(f"{role} signal {signal.name!r} is missing. Add it as {due}, shape {signal.shape}.")
+        found = arrays[signal.name].shape
+        if found != (*leading, *signal.shape):
+            raise InputError(
+                f"{role} signal {signal.name!r} has shape {found}. Give it as {due} with *shape {signal.shape}, and "
+                "the same leading sizes as the others."
+            )

@@ -1,0 +1,117 @@
+"""Numbers, spans of time and names, as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from worldline.stats import Rate
+from worldline.stats import Estimate
+
+Number = float | int
+
+NBSP: Final = "\u00a0"
+"""Keeps a number and its unit on one line."""
+_UNITS: Final = {"degC": "°C", "1": "", "?": "", "percent": "%"}
+MINUTE_S: Final = 60.0
+HOUR_S: Final = 3600.0
+DAY_S: Final = 86400.0
+
+
+def number(value: Number, digits: int = 3) -> str:
+    """`value` with about `digits` significant digits, whole numbers whole, thousands set apart, a real minus."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    if value == round(value) and abs(value) < 1e7:
+        return f"{value:,.0f}".replace(",", "\u202f").replace("-", "−")
+    if not 1e-4 <= abs(value) < 1e7:
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}".replace(",", "\u202f").replace("-", "−")
+
+
+def tick(value: Number) -> str:
+    """A number on an axis, without needless zeros."""
+    text = number(value, 12)
+    return text if "." not in text or "e" in text else text.rstrip("0").rstrip(".")
+
+
+def percent(share: Number, *, signed: bool = False) -> str:
+    """A share in per cent: one decimal below 100 %, none above 10-fold."""
+    text = number(abs(share) * 100, 3) if abs(share) >= 1 else f"{abs(share) * 100:.1f}"
+    zero = float(text.replace("\u202f", "").replace("∞", "inf").replace("–", "nan")) == 0
+    sign = "" if zero else "−" if share < 0 else "+" if signed else ""
+    return f"{sign}{text.removesuffix('.0') if zero or text == '100.0' else text}{NBSP}%"
+
+
+def round_percent(share: Number) -> str:
+    """A share in per cent, without a decimal where it would be 0: levels and axes."""
+    return percent(share).replace(f".0{NBSP}", NBSP)
+
+
+def quantity(value: Number, unit: str) -> str:
+    """A number with its unit."""
+    return f"{number(value)}{NBSP}{pretty_unit(unit)}".rstrip()
+
+
+def pretty_unit(unit: str) -> str:
+    """The unit as it is printed; nothing for a plain number or an unknown unit."""
+    return _UNITS.get(unit, unit).replace("m2", "m²").replace("m3", "m³")
+
+
+def with_unit(text: str, unit: str) -> str:
+    """A label followed by its unit in brackets."""
+    return f"{text} [{pretty_unit(unit)}]" if pretty_unit(unit) else text
+
+
+def label(name: str) -> str:
+    """A name as words."""
+    return name.replace("action_blind", "action-blind").replace("_", " ")
+
+
+def between(estimate: Estimate | Rate) -> str:
+    """The interval of a share: "95.7 to 99.5 %"."""
+    low, high = percent(estimate.low), percent(estimate.high)
+    return f"{low.removesuffix(f'{NBSP}%')} to {high}"
+
+
+def listing(parts: Sequence[str]) -> str:
+    """Words in a row: "a, b and c"."""
+    return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def plural(count: int, noun: str) -> str:
+    """The count with its noun: "1 step", "12 steps", "2 trajectories"."""
+    many = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{number(count)}{NBSP}{noun if count == 1 else many}"
+
+
+def clock(horizon: int, step_s: float | None) -> tuple[float, str]:
+    """How much of a readable unit of time one step is, and that unit, for an axis of `horizon` steps."""
+    if step_s is None or horizon * step_s < 2 * MINUTE_S:
+        return 1.0, "steps"
+    if horizon * step_s <= 2 * HOUR_S:
+        return step_s / MINUTE_S, "minutes"
+    return (step_s / HOUR_S, "hours") if horizon * step_s <= 4 * DAY_S else (step_s / DAY_S, "days")
+
+
+def span(steps: int, step_s: float | None) -> str:
+    """That many steps in words: "6 h", "25 min", "8 steps"."""
+    if step_s is None or steps * step_s < MINUTE_S:
+        return plural(steps, "step")
+    seconds = steps * step_s
+    if seconds < HOUR_S:
+        return f"{number(seconds / MINUTE_S)}{NBSP}min"
+    return f"{number(seconds / HOUR_S)}{NBSP}h"
+
+
+def duration(seconds: Number) -> str:
+    """Wall time: "94 s", "4 min 12 s"."""
+    whole = round(seconds)
+    if whole < 2 * MINUTE_S:
+        return f"{number(seconds, 2) if seconds < 10 else whole}{NBSP}s"
+    return (
+        f"{whole // 60}{NBSP}min {whole % 60}{NBSP}s" if whole < 2 * HOUR_S else f"{number(seconds / HOUR_S, 2)}{NBSP}h"
+    )

@@ -1,0 +1,59 @@
+"""From a latent to a picture, for eyes only: nothing is computed from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldline.schema import Signal
+from worldline.models.layers.image_decoder import ImageDecoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Size of the head.
+
+    Args:
+        latent_size: D of the model.
+        images: image signals to show.
+        channels: of the convolutions.
+        width: of the hidden layer.
+    """
+
+    latent_size: int
+    images: tuple[Signal, ...]
+    channels: int = 48
+    width: int = 256
+
+
+class Decoder(nn.Module):
+    """Shows what a latent holds of each image. What the model does not keep is blurred."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.cameras = nn.ModuleList(
+            ImageDecoder(signal, latent_size=config.latent_size, channels=config.channels, width=config.width)
+            for signal in config.images
+        )
+
+    def of(self, number: int) -> ImageDecoder:
+        """The network of one image, in the order of the config."""
+        camera = self.cameras[number]
+        assert isinstance(camera, ImageDecoder)  # for the type checker
+        return camera
+
+    def forward(self, latents: Float[Tensor, "*lead D"]) -> dict[str, Tensor]:
+        """Per image signal a picture [*lead, height, width, channels], uint8."""
+        flat = latents.reshape(-1, latents.shape[-1])
+        return {
+            signal.name: self.of(number)
+            .images(flat)
+            .round()
+            .to(torch.uint8)
+            .reshape(*latents.shape[:-1], *signal.shape)
+            for number, signal in enumerate(self.config.images)
+        }

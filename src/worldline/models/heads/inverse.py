@@ -1,0 +1,71 @@
+"""Which action to take now to reach a goal in the steps that are left.
+
+Source: goal-conditioned inverse model, told the number of steps left (arXiv 2605.08732).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from worldline.errors import ConfigError
+from worldline.models.layers.mlp import mlp
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseConfig:
+    """Size of the head.
+
+    Args:
+        latent_size: D of the model.
+        low: smallest value of each action component, physical units.
+        high: largest value.
+        width: of the three hidden layers.
+        longest: steps left that it is fitted on; with more it acts as with so many.
+    """
+
+    latent_size: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    width: int = 512
+    longest: int = 12
+
+    def __post_init__(self) -> None:
+        if self.longest < 1:
+            raise ConfigError(f"longest is {self.longest}. It must be at least 1 step.")
+
+
+class Inverse(nn.Module):
+    """The next action towards a goal; always inside the action's bounds."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, config: InverseConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("low", torch.tensor(config.low))
+        self.register_buffer("high", torch.tensor(config.high))
+        width = config.width
+        self.layers = mlp([2 * config.latent_size, width, width, width, len(config.low)], norm=True)
+        self.haste = nn.Linear(2, width, bias=False)
+        nn.init.zeros_(self.haste.weight)  # so that the steps left do not matter until training says so
+
+    def forward(
+        self, latent: Float[Tensor, "... D"], goal: Float[Tensor, "... D"], steps_left: Int[Tensor, "..."]
+    ) -> Float[Tensor, "... A"]:
+        """The action, physical units.
+
+        Args:
+            latent: the present.
+            goal: to be reached.
+            steps_left: steps until then, this one among them, at least 1.
+        """
+        steps = steps_left.clamp(1, self.config.longest).to(latent.dtype)
+        first = self.layers[0](torch.cat([latent, goal], -1))
+        hidden = first + self.haste(torch.stack([steps.log(), 1 / steps], -1))
+        squashed = torch.tanh(self.layers[1:](hidden))
+        return self.low + (squashed + 1) / 2 * (self.high - self.low)

@@ -1,0 +1,51 @@
+"""Signals as real numbers in which near values are near: what encoders take and readouts give.
+
+A vector stands for itself, an angle is its sine and cosine, a discrete value is one-hot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.schema import Kind, Signal
+
+
+def code_size(signal: Signal) -> int:
+    """How many numbers stand for one value of a vector or discrete signal."""
+    return 2 * signal.size if signal.period is not None else signal.size
+
+
+def to_code(signal: Signal, values: Tensor) -> Float[Tensor, "... size"]:
+    """The code of `values` [..., *shape], physical units; NaN stays NaN."""
+    if signal.kind is Kind.DISCRETE:
+        return torch.nn.functional.one_hot(values.long(), signal.size).float()
+    if signal.period is None:
+        return values.float()
+    turn = values.float() * (2 * math.pi / signal.period)
+    return torch.cat([turn.sin(), turn.cos()], -1)
+
+
+def from_code(signal: Signal, code: Float[Tensor, "... size"]) -> Tensor:
+    """The values [..., *shape] that a code, exact or predicted, stands for.
+
+    A discrete value is the likeliest; an angle is in [low, low + period), or [0, period) without a bound.
+    """
+    if signal.kind is Kind.DISCRETE:
+        return code.argmax(-1)
+    if signal.period is None:
+        return code
+    sine, cosine = code.chunk(2, -1)
+    low = torch.zeros(()) if signal.low is None else torch.tensor(signal.low)
+    turn = torch.atan2(sine, cosine) * (signal.period / (2 * math.pi)) - low
+    turned = turn.remainder(signal.period)
+    return torch.where(turned >= signal.period, 0.0, turned) + low  # a tiny negative angle is rounded up to the period
+
+
+def join_codes(signals: Sequence[Signal], values: Mapping[str, Tensor]) -> Float[Tensor, "... size"]:
+    """The codes of all `signals` side by side along the last axis, in order."""
+    return torch.cat([to_code(signal, values[signal.name]) for signal in signals], -1)

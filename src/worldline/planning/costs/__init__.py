@@ -1,0 +1,20 @@
+"""What a plan should achieve and avoid, written on named signals in physical units."""
+
+from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
+from worldline.planning.costs.contact import KeepApart, KeepClear
+from worldline.planning.costs.step_costs import Change, Price, Track, Within
+from worldline.planning.costs.out_of_distribution import Familiar, Unfamiliar
+
+__all__ = [
+    "AtLeast",
+    "AtMost",
+    "Change",
+    "Familiar",
+    "KeepApart",
+    "KeepClear",
+    "KeepOut",
+    "Price",
+    "Track",
+    "Unfamiliar",
+    "Within",
+]

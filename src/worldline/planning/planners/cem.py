@@ -1,0 +1,87 @@
+"""The cross-entropy method, for few candidates and good proposals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.planning.planners.base import ActionSpace
+from worldline.errors import ConfigError
+from worldline.planning.planners.gaussian import Gaussian
+from worldline.planning.planners.noise import persistent
+from worldline.planning.planners.search import Candidates, PopulationPlanner
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy(PopulationPlanner):
+    """Draws sequences, moves the distribution towards the best of them, and repeats.
+
+    It departs from the textbook in five ways. The sequence returned is the best ever costed, not the mean of the
+    last elites. The mean itself is costed in each population. Elites survive into the next one. Every sequence
+    is inside the bounds before it is costed. One draw of noise serves all problems of a batch, so a batch gives
+    the same plans as its problems one at a time.
+
+    Where a proposal beats all of the first population, the search goes on around it with `proposal_deviation`.
+
+    Args:
+        num_candidates: sequences drawn for each population, at least 2.
+        num_iterations: populations, at least 1.
+        num_elites: the best sequences, which the distribution is fitted to; in [2, num_candidates].
+        deviation: first standard deviation, as a share of each component's range; above 0.
+        proposal_deviation: the deviation around a proposal that won, likewise.
+        min_deviation: the deviation never falls below this, likewise; 0 for no limit.
+        correlation: of the noise of neighbouring steps, in [0, 1): above 0, candidates persist in a direction.
+
+    Source: de Boer et al. 2005, "A tutorial on the cross-entropy method", section 4; kept elites and correlated
+        noise after Pinneri et al. 2020 (2008.06389), section 3.
+    """
+
+    num_candidates: int = 64
+    num_iterations: int = 3
+    num_elites: int = 8
+    deviation: float = 0.5
+    proposal_deviation: float = 0.1
+    min_deviation: float = 0.02
+    correlation: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 2 or self.num_iterations < 1:
+            raise ConfigError(
+                f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1."
+            )
+        if not 2 <= self.num_elites <= self.num_candidates:
+            raise ConfigError(f"num_elites {self.num_elites} must be in [2, num_candidates = {self.num_candidates}].")
+        if not (self.deviation > 0 and self.proposal_deviation > 0 and self.min_deviation >= 0):
+            raise ConfigError(
+                f"deviation {self.deviation} and proposal_deviation {self.proposal_deviation} must be above 0, "
+                f"min_deviation {self.min_deviation} at least 0."
+            )
+        if not 0 <= self.correlation < 1:
+            raise ConfigError(f"correlation is {self.correlation}. It must be in [0, 1).")
+
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
+    ) -> Candidates:
+        """See `PopulationPlanner`; all proposals are part of the first population."""
+        normal = Gaussian.over(space, proposals, deviation=self.deviation)
+        width = space.high - space.low
+        least = self.min_deviation * width
+        elites = (yield torch.cat([proposals, self._draw(normal, generator)], 1)).first(self.num_elites)
+        normal, best = normal.fit(elites, least), elites.actions[:, 0]
+        won = (best[:, None] == proposals).flatten(2).all(2).any(1)[:, None, None]
+        normal = Gaussian(
+            mean=torch.where(won, best, normal.mean),
+            deviation=torch.where(won, self.proposal_deviation * width, normal.deviation),
+        )
+        for _ in range(self.num_iterations - 1):
+            found = yield self._draw(normal, generator)
+            elites = elites.merge(found).first(self.num_elites)
+            normal = normal.fit(elites, least)
+
+    def _draw(self, normal: Gaussian, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
+        """The mean, and N - 1 sequences around it."""
+        noise = persistent((1, self.num_candidates - 1, *normal.mean.shape[1:]), self.correlation, generator)
+        return torch.cat([normal.mean[:, None], normal.draw(noise)], 1)

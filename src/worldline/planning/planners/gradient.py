@@ -1,0 +1,101 @@
+"""Gradient descent on action sequences, from several starts at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+from worldline.errors import ConfigError, UnsupportedError
+from worldline.planning.planners.deadline import Pace
+from worldline.planning.planners.population import check, inside, ranked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient(Planner):
+    """Adam on sequences, which are brought back inside the bounds after each step; the best ever costed is returned.
+
+    A sequence that breaks a constraint goes down its total violation, any other down its cost.
+
+    Args:
+        num_restarts: sequences drawn evenly from the space, beside the proposals; at least 1.
+        num_iterations: steps, at least 1.
+        learning_rate: of Adam at first, as a share of each component's range; above 0. It falls to 0 along a line.
+
+    Source: Adam, 1412.6980; descent on latent plans with restarts, as in 2603.12231.
+    """
+
+    num_restarts: int = 8
+    num_iterations: int = 30
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.num_restarts < 1 or self.num_iterations < 1 or not self.learning_rate > 0:
+            raise ConfigError(
+                f"num_restarts {self.num_restarts} and num_iterations {self.num_iterations} must be at least 1, "
+                f"learning_rate {self.learning_rate} above 0."
+            )
+
+    def plan(
+        self,
+        cost: CostFunction,
+        space: ActionSpace,
+        *,
+        batch: int,
+        horizon: int,
+        proposals: Float[Tensor, "B P T A"] | None = None,
+        generator: torch.Generator,
+        deadline_s: float | None = None,
+    ) -> PlannedActions:
+        """The best sequence found; see `Planner`. The starts are costed however short the deadline.
+
+        Raises:
+            InputError: see `population.check` and `Population.best`.
+            UnsupportedError: an action is discrete, or the cost cannot be differentiated in the actions.
+        """
+        pace = Pace(deadline_s, first=self.num_restarts + (0 if proposals is None else proposals.shape[1]))
+        check(space, proposals, batch=batch, horizon=horizon)
+        width = space.high - space.low
+        shape = (1, self.num_restarts, horizon, len(width))
+        drawn = torch.rand(shape, generator=generator, device=generator.device).to(space.low)
+        start = (space.low + drawn * width).expand(batch, -1, -1, -1)
+        if proposals is not None:
+            start = torch.cat([proposals.to(start), start], 1)
+        actions = start = inside(space, start)
+        moved = torch.zeros_like(start)  # as a share of the range
+        optimizer = torch.optim.Adam([moved], lr=self.learning_rate)
+        best, num_evaluated, converged = None, 0, True
+        for number in range(self.num_iterations + 1):
+            if pace.next(start.shape[1]) < start.shape[1]:
+                converged = False
+                break
+            value, slope = _descent(cost, actions)
+            found = ranked(actions, value)
+            num_evaluated += actions.shape[1]
+            best = found.first(1) if best is None else best.merge(found).first(1)
+            moved.grad = slope * width
+            optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - number / self.num_iterations)
+            optimizer.step()
+            actions = inside(space, start + moved * width)
+            moved.copy_((actions - start) / width.where(width > 0, 1.0))
+        assert best is not None
+        return best.best(num_evaluated=num_evaluated, converged=converged)
+
+
+def _descent(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[CostValue, Float[Tensor, "B N T A"]]:
+    """What the sequences cost, and the slope of their total violation, or where there is none of their cost."""
+    with torch.enable_grad():
+        leaf = actions.detach().requires_grad_()
+        value = cost(leaf)
+        violation = value.violation.sum(-1)
+        aim = torch.where(violation > 0, violation, value.cost)
+        if not aim.requires_grad:
+            raise UnsupportedError(
+                "the cost has no gradient in the actions, which the planner 'gradient' needs. Use the planner 'cem', "
+                "or a cost function that has one."
+            )
+        (slope,) = torch.autograd.grad(aim.where(aim.isfinite(), 0.0).sum(), leaf)
+    return value, slope.nan_to_num(0.0, 0.0, 0.0)

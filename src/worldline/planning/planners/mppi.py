@@ -1,0 +1,79 @@
+"""Model-predictive path integral control: every sequence counts, the better the more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.planning.planners.base import ActionSpace
+from worldline.errors import ConfigError
+from worldline.planning.planners.gaussian import Gaussian
+from worldline.planning.planners.noise import persistent
+from worldline.planning.planners.population import Population
+from worldline.planning.planners.search import Candidates, PopulationPlanner
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathIntegral(PopulationPlanner):
+    """Moves a normal distribution to the mean and deviation of its draws, weighted by exp(-cost / temperature).
+
+    The mean is costed in each population, and the best sequence ever costed is returned. Where some sequences hold
+    all constraints, only these count; else the total violation takes the place of the cost.
+
+    Args:
+        num_candidates: sequences of each population, at least 2.
+        num_iterations: populations, at least 1.
+        temperature: as a share of the standard deviation of a population's costs; above 0. The lower, the fewer
+            sequences count.
+        deviation: first standard deviation, as a share of each component's range; above 0.
+        min_deviation: the deviation never falls below this, likewise; 0 for no limit.
+        correlation: of the noise of neighbouring steps, in [0, 1).
+
+    Source: Williams et al. 2017, "Information theoretic MPC", algorithm 1; the deviation is fitted too, as in
+        TD-MPC2 (2310.16828), appendix on planning.
+    """
+
+    num_candidates: int = 64
+    num_iterations: int = 4
+    temperature: float = 0.3
+    deviation: float = 0.5
+    min_deviation: float = 0.02
+    correlation: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 2 or self.num_iterations < 1:
+            raise ConfigError(
+                f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1."
+            )
+        if not (self.temperature > 0 and self.deviation > 0 and self.min_deviation >= 0 and 0 <= self.correlation < 1):
+            raise ConfigError(
+                f"temperature {self.temperature} and deviation {self.deviation} must be above 0, min_deviation "
+                f"{self.min_deviation} at least 0, correlation {self.correlation} in [0, 1)."
+            )
+
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
+    ) -> Candidates:
+        """See `PopulationPlanner`."""
+        normal = Gaussian.over(space, proposals, deviation=self.deviation)
+        shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
+        for number in range(self.num_iterations):
+            drawn = normal.draw(persistent(shape, self.correlation, generator))
+            beside = proposals if number == 0 else proposals[:, :0]
+            found = yield torch.cat([beside, normal.mean[:, None], drawn], 1)
+            normal = normal.fit(found, self.min_deviation * (space.high - space.low), self._weight(found))
+
+    def _weight(self, found: Population) -> Float[Tensor, "B N"]:
+        violation = found.violation.sum(-1)
+        held = (violation == 0) & found.cost.isfinite()
+        score = torch.where(held.any(1, keepdim=True), found.cost.where(held, torch.inf), violation)
+        score = score.where(found.cost.isfinite(), torch.inf)
+        known = score.isfinite()
+        count = known.sum(1, keepdim=True).clamp(min=1)
+        mean = score.where(known, 0.0).sum(1, keepdim=True) / count
+        spread = ((score - mean).where(known, 0.0).square().sum(1, keepdim=True) / count).sqrt()
+        above = score - score.amin(1, keepdim=True).where(known.any(1, keepdim=True), 0.0)
+        return torch.exp(-above / (self.temperature * spread).clamp(min=torch.finfo(score.dtype).tiny))

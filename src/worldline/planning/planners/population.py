@@ -1,0 +1,138 @@
+"""Costed action sequences, best first: what every planner here searches with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions
+from worldline.errors import InputError, UnsupportedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """N sequences for each of B problems, best first: by total violation, then by cost, then as they came.
+
+    Args:
+        actions: inside the bounds.
+        cost: infinite where the cost function gave no finite number.
+        violation: as the cost function gave it.
+    """
+
+    actions: Float[Tensor, "B N T A"]
+    cost: Float[Tensor, "B N"]
+    violation: Float[Tensor, "B N C"]
+
+    def first(self, count: int) -> Population:
+        """The best `count` of each problem, or all where there are fewer."""
+        return Population(
+            actions=self.actions[:, :count], cost=self.cost[:, :count], violation=self.violation[:, :count]
+        )
+
+    def merge(self, other: Population) -> Population:
+        """Both together; equals keep their order, ours first."""
+        return _ranked(
+            torch.cat([self.actions, other.actions], 1),
+            torch.cat([self.cost, other.cost], 1),
+            torch.cat([self.violation, other.violation], 1),
+        )
+
+    def best(self, *, num_evaluated: int, converged: bool) -> PlannedActions:
+        """The best sequence of each problem.
+
+        Raises:
+            InputError: a problem has no sequence of finite cost.
+        """
+        hopeless = self.cost[:, 0].isinf().nonzero().flatten().tolist()
+        if hopeless:
+            raise InputError(
+                f"none of the {num_evaluated} sequences costed for problem {hopeless[0]} has a finite cost and "
+                f"violation ({len(hopeless)} of {len(self.cost)} problems). Check the cost function and its inputs."
+            )
+        return PlannedActions(
+            actions=self.actions[:, 0],
+            cost=self.cost[:, 0],
+            violation=self.violation[:, 0],
+            num_evaluated=num_evaluated,
+            converged=converged,
+        )
+
+
+def inside(space: ActionSpace, actions: Float[Tensor, "*lead A"]) -> Float[Tensor, "*lead A"]:
+    """`actions` clipped to the bounds; of each choice the value that is largest, the first where several are."""
+    parts, done = list[Tensor](), 0
+    for start, stop in space.choices:
+        chosen = one_hot(actions[..., start:stop].argmax(-1), stop - start).to(actions)
+        parts += [actions[..., done:start].clamp(space.low[done:start], space.high[done:start]), chosen]
+        done = stop
+    return torch.cat([*parts, actions[..., done:].clamp(space.low[done:], space.high[done:])], -1)
+
+
+def costed(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B N T A"]) -> Population:
+    """The population of `actions`, brought inside the space and costed in one call."""
+    actions = inside(space, actions)
+    return ranked(actions, cost(actions))
+
+
+def ranked(actions: Float[Tensor, "B N T A"], value: CostValue) -> Population:
+    """The population of sequences that cost `value`."""
+    usable = value.cost.isfinite() & value.violation.isfinite().all(-1)
+    return _ranked(actions, value.cost.detach().where(usable, torch.inf), value.violation.detach())
+
+
+def check(
+    space: ActionSpace,
+    proposals: Float[Tensor, "B P T A"] | None,
+    *,
+    batch: int,
+    horizon: int,
+    choices: bool = False,
+) -> None:
+    """Refuses what no planner can search, or this one cannot.
+
+    Args:
+        space: where to search.
+        proposals: what to start from.
+        batch: B.
+        horizon: T.
+        choices: whether the planner searches among choices too.
+
+    Raises:
+        InputError: an unbounded or empty range, no problem or step, or proposals of the wrong shape or not finite.
+        UnsupportedError: the space holds a choice, and the planner searches numbers only.
+    """
+    if batch < 1 or horizon < 1:
+        raise InputError(f"batch is {batch} and horizon {horizon}. Both must be at least 1.")
+    if not (space.low.isfinite().all() and space.high.isfinite().all() and bool((space.low <= space.high).all())):
+        raise InputError(
+            f"actions in [{space.low.tolist()}, {space.high.tolist()}] cannot be searched. Give every component a "
+            "finite low and high, low at most high."
+        )
+    if space.choices and not choices:
+        start, stop = space.choices[0]
+        raise UnsupportedError(
+            f"components {start} to {stop - 1} of the actions are a choice between {stop - start} values, and this "
+            "planner searches numbers only. Use the planner 'categorical'."
+        )
+    if proposals is None:
+        return
+    wanted = (batch, proposals.shape[1], horizon, len(space.low))
+    if proposals.shape != wanted or proposals.shape[1] < 1:
+        raise InputError(f"proposals of shape {tuple(proposals.shape)}. [B, P, T, A] = {wanted} with P >= 1 is wanted.")
+    if not proposals.isfinite().all():
+        raise InputError("proposals hold NaN or infinity. Leave such a sequence out.")
+
+
+def _ranked(
+    actions: Float[Tensor, "B N T A"], cost: Float[Tensor, "B N"], violation: Float[Tensor, "B N C"]
+) -> Population:
+    # What has no finite cost must not win on its violation either.
+    total = violation.sum(-1).where(cost.isfinite(), torch.inf)
+    by_cost = cost.argsort(dim=1, stable=True)
+    order = by_cost.gather(1, total.gather(1, by_cost).argsort(dim=1, stable=True))
+    problem = torch.arange(len(cost), device=cost.device)[:, None]
+    return Population(actions=actions[problem, order], cost=cost[problem, order], violation=violation[problem, order])

@@ -1,0 +1,55 @@
+"""Predictive sampling: the best of smooth variations on the best plan so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from worldline.planning.planners.base import ActionSpace
+from worldline.errors import ConfigError
+from worldline.planning.planners.search import Candidates, PopulationPlanner
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictiveSampling(PopulationPlanner):
+    """Adds noise to the best plan so far, keeps what is better, and repeats. It has nothing to tune but the noise.
+
+    Args:
+        num_candidates: sequences of each population, at least 1.
+        num_iterations: populations, at least 1; with plans shifted from step to step one is enough.
+        deviation: of the noise, as a share of each component's range; above 0.
+        num_knots: points at which noise is drawn, with straight lines between; at least 1, and no more than the
+            horizon are used.
+
+    Source: Howell et al. 2022 (2212.00541), section 4.
+    """
+
+    num_candidates: int = 64
+    num_iterations: int = 3
+    deviation: float = 0.2
+    num_knots: int = 4
+
+    def __post_init__(self) -> None:
+        if min(self.num_candidates, self.num_iterations, self.num_knots) < 1 or not self.deviation > 0:
+            raise ConfigError(
+                f"num_candidates {self.num_candidates}, num_iterations {self.num_iterations} and num_knots "
+                f"{self.num_knots} must be at least 1, deviation {self.deviation} above 0."
+            )
+
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
+    ) -> Candidates:
+        """See `PopulationPlanner`; the first population is the proposals and the middle of the space."""
+        batch, _, steps, size = proposals.shape
+        middle = ((space.low + space.high) / 2).expand(batch, 1, steps, size)
+        knots, width = min(self.num_knots, steps), space.high - space.low
+        best = (yield torch.cat([proposals, middle], 1)).first(1)
+        for _ in range(self.num_iterations):
+            drawn = torch.randn((self.num_candidates, size, knots), generator=generator, device=generator.device)
+            noise = interpolate(drawn.to(middle), size=steps, mode="linear", align_corners=True).transpose(1, 2)
+            found = yield best.actions + self.deviation * width * noise
+            best = best.merge(found).first(1)

@@ -1,0 +1,41 @@
+"""Random shooting: the baseline that a planner has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.planning.planners.base import ActionSpace
+from worldline.errors import ConfigError
+from worldline.planning.planners.search import Candidates, PopulationPlanner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shooting(PopulationPlanner):
+    """The best of uniformly random sequences and the proposals.
+
+    Args:
+        num_candidates: random sequences for each problem, the same for all problems of a batch; at least 1.
+        chunk: how many of them are costed at once, which bounds memory; at least 1.
+    """
+
+    num_candidates: int = 256
+    chunk: int = 256
+
+    def __post_init__(self) -> None:
+        if self.num_candidates < 1 or self.chunk < 1:
+            raise ConfigError(f"num_candidates {self.num_candidates} and chunk {self.chunk} must be at least 1.")
+
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
+    ) -> Candidates:
+        """See `PopulationPlanner`; a population is a chunk, the first one with the proposals."""
+        batch, _, steps, size = proposals.shape
+        for first in range(0, self.num_candidates, self.chunk):
+            count = min(self.chunk, self.num_candidates - first)
+            shares = torch.rand((1, count, steps, size), generator=generator, device=generator.device)
+            drawn = (space.low + shares.to(space.low) * (space.high - space.low)).expand(batch, -1, -1, -1)
+            yield torch.cat([proposals if first == 0 else proposals[:, :0], drawn], 1)

@@ -1,0 +1,174 @@
+"""A contact sheet: a row for each of a few episodes with pictures of a few moments, or with a curve of each signal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from worldline.plots.canvas import SCALE, Canvas, drawing, plot, shorten
+from worldline.plots.panels import Panel
+from worldline.report.images import Frames
+from worldline.plots.thumbnails import fitted, thumbnail
+
+MARGIN: Final = 28.0
+LABELS: Final = 138.0
+"""Width of what is said of each episode."""
+_GAP: Final = 8.0
+_BOX: Final = 112
+"""Most pixels of the drawing that a picture takes, to each side."""
+_SPARK: Final = (150.0, 46.0)
+_NARROWEST: Final = 640.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """One picture of an episode.
+
+    Args:
+        text: when it was.
+        frame: uint8 [height, width, channels]; None where it was not observed.
+    """
+
+    text: str
+    frame: Frames | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """What is said of an episode.
+
+    Args:
+        title: which it is.
+        lines: how long it is, how it ended; one or two short lines.
+    """
+
+    title: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reel:
+    """The pictures of one camera.
+
+    Args:
+        name: of its signal.
+        shape: of its frames: height, width, channels.
+        rows: for each episode its moments.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    rows: Sequence[Sequence[Moment]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparks:
+    """Signals as small curves, where there is no camera.
+
+    Args:
+        columns: for each signal one panel an episode, all of them over the same range of values.
+        span: of the longest episode, in its unit of time.
+    """
+
+    columns: Sequence[Sequence[Panel]]
+    span: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """What a contact sheet shows.
+
+    Args:
+        title: of the sheet.
+        subtitle: one line; empty for none.
+        rows: what is said of each episode.
+        reels: one a camera; empty where there is none.
+        sparks: shown where there is no camera; None where there is nothing to show.
+        note: at the foot; empty for none.
+    """
+
+    title: str
+    subtitle: str
+    rows: Sequence[Heading]
+    reels: Sequence[Reel]
+    sparks: Sparks | None = None
+    note: str = ""
+
+
+def contact_sheet(sheet: Sheet) -> bytes:
+    """The sheet as PNG, the same bytes for the same sheet."""
+    sizes = [fitted(reel.shape, _BOX * SCALE, _BOX * SCALE) for reel in sheet.reels]
+    cells = [(max(width / SCALE, 52.0) + _GAP, max(height / SCALE, 24.0) + 26) for width, height in sizes]
+    wide = [
+        cell[0] * max(len(row) for row in reel.rows) for reel, cell in zip(sheet.reels, cells, strict=True) if reel.rows
+    ]
+    high = [30 + cell[1] * len(sheet.rows) + 16 for cell in cells]
+    if sheet.sparks is not None:
+        wide.append(len(sheet.sparks.columns) * (_SPARK[0] + 3 * _GAP))
+        high.append(46 + len(sheet.rows) * (_SPARK[1] + 2 * _GAP) + 16)
+    width = max(2 * MARGIN + LABELS + max(wide, default=0.0), _NARROWEST)
+    foot = 34.0 if sheet.note else 12.0
+    with drawing(width, 84 + sum(high) + foot) as canvas:
+        canvas.text(MARGIN, 46, shorten(sheet.title, int(width / 13)), size=17, bold=True)
+        canvas.text(MARGIN, 66, shorten(sheet.subtitle, int(width / 6)), size=9.5, color="soft")
+        top = 84.0
+        for reel, cell in zip(sheet.reels, cells, strict=True):
+            _draw_reel(canvas, top, sheet.rows, reel, cell)
+            top += 30 + cell[1] * len(sheet.rows) + 16
+        if sheet.sparks is not None:
+            _draw_sparks(canvas, top, sheet.rows, sheet.sparks)
+        if sheet.note:
+            canvas.text(MARGIN, canvas.height - 22, shorten(sheet.note, int(width / 5.6)), size=8.5, color="soft")
+        return canvas.png()
+
+
+def _draw_reel(canvas: Canvas, top: float, rows: Sequence[Heading], reel: Reel, cell: tuple[float, float]) -> None:
+    """One camera: its name, then a row of pictures for each episode, each with its time."""
+    canvas.line([(MARGIN, top), (canvas.width - MARGIN, top)], color="ink", width=0.8)
+    canvas.text(MARGIN, top + 18, shorten(reel.name, 60), size=10, bold=True)
+    size = " × ".join(str(n) for n in reel.shape)
+    canvas.text(canvas.width - MARGIN, top + 18, size, size=8.5, color="soft", align="right")
+    for k, (heading, moments) in enumerate(zip(rows, reel.rows, strict=True)):
+        y = top + 30 + k * cell[1]
+        _draw_heading(canvas, y, heading)
+        for column, moment in enumerate(moments):
+            x = MARGIN + LABELS + column * cell[0]
+            if moment.frame is None:
+                width, height = fitted(reel.shape, _BOX * SCALE, _BOX * SCALE)
+                canvas.box(x, y, width / SCALE, height / SCALE, fill="panel", edge="rule")
+                canvas.text(x + width / SCALE / 2, y + height / SCALE / 2 + 3, "missing", size=8, align="center")
+            else:
+                canvas.picture(x, y, thumbnail(moment.frame, _BOX * SCALE, _BOX * SCALE))
+            canvas.text(x, y + cell[1] - 14, moment.text, size=7.5, color="soft")
+
+
+def _draw_heading(canvas: Canvas, y: float, heading: Heading) -> None:
+    """What is said of an episode, beside its row."""
+    canvas.text(MARGIN, y + 10, heading.title, size=9.5, bold=True)
+    for k, line in enumerate(heading.lines):
+        canvas.text(MARGIN, y + 24 + 13 * k, shorten(line, 24), size=8, color="soft")
+
+
+def _draw_sparks(canvas: Canvas, top: float, rows: Sequence[Heading], sparks: Sparks) -> None:
+    """Signals: their names and ranges, then a row of curves for each episode."""
+    canvas.line([(MARGIN, top), (canvas.width - MARGIN, top)], color="ink", width=0.8)
+    pitch = _SPARK[0] + 3 * _GAP
+    for column, panels in enumerate(sparks.columns):
+        x = MARGIN + LABELS + column * pitch
+        low, high = panels[0].tick_texts[0], panels[0].tick_texts[-1]
+        canvas.text(x, top + 18, shorten(panels[0].title, 22), size=9, bold=True)
+        canvas.text(x, top + 31, f"{low} to {high}", size=7.5, color="soft")
+        for k, panel in enumerate(panels):
+            y = top + 46 + k * (_SPARK[1] + 2 * _GAP)
+            up = panel.ticks[0], panel.ticks[-1]
+            axes = canvas.axes(x, y, *_SPARK, sparks.span, up)
+            for height in up:
+                canvas.line(
+                    [(x, y + _SPARK[1] * (height != up[1])), (x + _SPARK[0], y + _SPARK[1] * (height != up[1]))],
+                    color="grid",
+                )
+            for curve in reversed(panel.curves):
+                plot(axes, curve.x, curve.y, color=curve.colour, width=1.0)
+    for k, heading in enumerate(rows):
+        _draw_heading(canvas, top + 46 + k * (_SPARK[1] + 2 * _GAP), heading)

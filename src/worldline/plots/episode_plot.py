@@ -1,0 +1,175 @@
+"""An episode as a picture: what each camera saw in a row on top, and every signal below, over one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from worldline.schema import Role
+from worldline.plots.canvas import SCALE, Canvas, drawing, palette, plot, shorten
+from worldline.plots.panels import Panel, TimeAxis, tick_texts
+from worldline.report.images import Frames
+from worldline.plots.thumbnails import fitted, thumbnail
+
+MAX_FRAMES: Final = 14
+"""Of a filmstrip."""
+ROLES: Final = {
+    Role.OBSERVATION: "observations",
+    Role.ACTION: "actions",
+    Role.EXOGENOUS: "exogenous inputs",
+    Role.REWARD: "rewards",
+}
+_WIDTH: Final = 1120.0
+_LEFT: Final = 84.0
+_LEGEND: Final = 136.0
+_MARGIN: Final = 28.0
+_BOX: Final = (132, 88)
+_GAP: Final = 4.0
+_PANEL: Final = 84.0
+_LEADERS: Final = 16.0
+_STRAIGHT: Final = 5.0
+"""Up to so many pixels beside its frame, a moment is marked by a straight line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """What one camera saw.
+
+    Args:
+        name: of its signal.
+        shape: of its frames: height, width, channels.
+        frames: uint8 [height, width, channels], one a moment; None where it was not observed.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    frames: Sequence[Frames | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeView:
+    """What there is to see of an episode.
+
+    Args:
+        title: which it is.
+        subtitle: how long it is, how it ended; one line.
+        axis: its times.
+        moments: the observations that the strips show, increasing; empty without a camera.
+        strips: one a camera.
+        panels: one a signal, those of a role together.
+        notes: at the foot: what was left out, how to read it.
+    """
+
+    title: str
+    subtitle: str
+    axis: TimeAxis
+    moments: Sequence[int]
+    strips: Sequence[Strip]
+    panels: Sequence[Panel]
+    notes: Sequence[str] = ()
+
+
+def num_frames(shapes: Sequence[tuple[int, ...]]) -> int:
+    """How many frames fit side by side, of cameras with these shapes (height, width, channels)."""
+    widths = [fitted(shape, _BOX[0] * SCALE, _BOX[1] * SCALE)[0] / SCALE for shape in shapes]
+    room = _WIDTH - _LEFT - _LEGEND
+    return max(1, min([MAX_FRAMES, *(int((room + _GAP) / (width + _GAP)) for width in widths)]))
+
+
+def episode_plot(view: EpisodeView) -> bytes:
+    """The episode as PNG, the same bytes for the same view."""
+    roles = len({panel.signal.role for panel in view.panels})
+    strips = [18 + fitted(strip.shape, _BOX[0] * SCALE, _BOX[1] * SCALE)[1] / SCALE + 10 for strip in view.strips]
+    films = sum(strips) + _LEADERS + 4 if strips else 0.0
+    height = 84 + films + 22 + roles * 26 + len(view.panels) * (_PANEL + 34) + 46 + 15 * len(view.notes)
+    with drawing(_WIDTH, height) as canvas:
+        canvas.text(_MARGIN, 46, shorten(view.title, 80), size=17, bold=True)
+        canvas.text(_MARGIN, 66, shorten(view.subtitle, 170), size=9.5, color="soft")
+        top = 84.0
+        for strip, strip_height in zip(view.strips, strips, strict=True):
+            _draw_strip(canvas, top, strip)
+            top += strip_height
+        if strips:
+            _draw_leaders(canvas, top - 8, view)
+            top += _LEADERS + 4
+        top = _draw_time(canvas, top, view.axis) + 4
+        for role, panels in groupby(view.panels, lambda panel: panel.signal.role):
+            canvas.line([(_MARGIN, top), (_WIDTH - _MARGIN, top)], color="ink", width=0.8)
+            canvas.text(_MARGIN, top + 15, ROLES[role], size=9, color="soft", bold=True)
+            top += 26
+            for panel in panels:
+                _draw_panel(canvas, top, panel, view.axis)
+                top += _PANEL + 34
+        top = _draw_time(canvas, top - 10, view.axis)
+        for k, note in enumerate(view.notes):
+            canvas.text(_MARGIN, top + 24 + 15 * k, shorten(note, 175), size=8.5, color="soft")
+        return canvas.png()
+
+
+def _room() -> float:
+    """The width of the time axis."""
+    return _WIDTH - _LEFT - _LEGEND
+
+
+def _across(axis: TimeAxis, time: float) -> float:
+    """Where a time is on the sheet."""
+    return _LEFT + _room() * time / axis.span[1]
+
+
+def _draw_strip(canvas: Canvas, top: float, strip: Strip) -> None:
+    """The camera's name, and its frames evenly spaced."""
+    width, height = fitted(strip.shape, _BOX[0] * SCALE, _BOX[1] * SCALE)
+    canvas.text(_LEFT, top + 10, shorten(strip.name, 60), size=9.5, bold=True)
+    for k, frame in enumerate(strip.frames):
+        x, y = _LEFT + _room() * (k + 0.5) / len(strip.frames) - width / SCALE / 2, top + 18
+        if frame is None:
+            canvas.box(x, y, width / SCALE, height / SCALE, fill="panel", edge="rule")
+            canvas.text(x + width / SCALE / 2, y + height / SCALE / 2 + 3, "missing", size=7.5, align="center")
+        else:
+            canvas.picture(x, y, thumbnail(frame, _BOX[0] * SCALE, _BOX[1] * SCALE))
+
+
+def _draw_leaders(canvas: Canvas, top: float, view: EpisodeView) -> None:
+    """From the middle of each frame to its time on the axis below."""
+    for k, moment in enumerate(view.moments):
+        frame = _LEFT + _room() * (k + 0.5) / len(view.moments)
+        time = _across(view.axis, float(view.axis.times[moment]))
+        frame = time if abs(frame - time) < _STRAIGHT else frame
+        canvas.line(
+            [(frame, top), (frame, top + 3), (time, top + _LEADERS + 3), (time, top + _LEADERS + 8)], color="soft"
+        )
+
+
+def _draw_time(canvas: Canvas, top: float, axis: TimeAxis) -> float:
+    """The time axis with its title at the right; returns where it ends."""
+    for time, text in zip(axis.ticks, tick_texts(axis.ticks), strict=True):
+        canvas.text(_across(axis, time), top + 12, text, size=8, color="soft", align="center")
+    canvas.text(_LEFT + _room() + 22, top + 12, axis.label, size=8, color="soft")
+    return top + 18
+
+
+def _draw_panel(canvas: Canvas, top: float, panel: Panel, axis: TimeAxis) -> None:
+    """One signal: title, curves over a grid, where it is missing, and the names of its components."""
+    canvas.text(_LEFT, top + 9, shorten(panel.title, 70), size=9.5, bold=True)
+    canvas.text(_LEFT + _room(), top + 9, panel.note, size=8, color="soft", align="right")
+    y, colours = top + 18, palette()
+    axes = canvas.axes(_LEFT, y, _room(), _PANEL, axis.span, (panel.ticks[0], panel.ticks[-1]))
+    for time in axis.ticks:
+        axes.axvline(time, color=colours["grid"], linewidth=0.6, zorder=0)
+    for tick, text in zip(panel.ticks, panel.tick_texts, strict=True):
+        axes.axhline(tick, color=colours["grid"], linewidth=1.0, zorder=0)
+        height = y + _PANEL * (panel.ticks[-1] - tick) / (panel.ticks[-1] - panel.ticks[0])
+        canvas.text(_LEFT - 8, height + 3, text, size=8, color="soft", align="right")
+    for stretch in panel.missing:
+        axes.axvspan(stretch.start, stretch.stop, color=colours["unclear"], alpha=0.14, linewidth=0, zorder=0.5)
+    for curve in reversed(panel.curves):
+        if curve.low.size:
+            axes.fill_between(curve.x, curve.low, curve.high, color=colours[curve.colour], alpha=0.2, linewidth=0)
+        plot(axes, curve.x, curve.y, color=curve.colour, width=1.4)
+    if len(panel.curves) > 1:
+        for k, curve in enumerate(panel.curves):
+            x, middle = _LEFT + _room() + 14, y + 5 + k * 11.5
+            canvas.line([(x, middle), (x + 14, middle)], color=curve.colour, width=2.0)
+            canvas.text(x + 20, middle + 3, shorten(curve.label, 15), size=8)

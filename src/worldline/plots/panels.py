@@ -1,0 +1,295 @@
+"""An episode's signals as curves over a common time axis, no more points than a screen shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.schema import Kind, Role, Signal
+from worldline.report.charts import nice_ticks
+from worldline.formatting import DAY_S, HOUR_S, MINUTE_S, NBSP, number, percent, plural, tick, with_unit
+
+Floats = NDArray[np.float64]
+
+MAX_POINTS: Final = 400
+"""Of a curve; rows beyond it are drawn as the mean of several with a band from the least to the most."""
+MAX_CURVES: Final = 8
+"""Components of a vector that are drawn."""
+COLOURS: Final = ("world", "other0", "other3", "other4", "other2", "other1", "real", "other5")
+"""Of the components, by the names of the style sheet."""
+_LARGEST: Final = 1e300
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeAxis:
+    """When each observation of an episode was.
+
+    Args:
+        times: [T+1], increasing, from 0.
+        unit: of `times`; empty where they count steps.
+    """
+
+    times: Floats
+    unit: str
+
+    @property
+    def label(self) -> str:
+        """The title of the axis."""
+        return with_unit("time", self.unit) if self.unit else "step"
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The ends of the axis, apart even where there is only one moment."""
+        return 0.0, float(self.times[-1]) or 1.0
+
+    @property
+    def ticks(self) -> list[float]:
+        """Round times within the axis; whole ones where they count steps."""
+        low, high = self.span
+        ticks = [time for time in nice_ticks(low, high, 8) if low <= time <= high * (1 + 1e-9)]
+        return [time for time in ticks if self.unit or time == round(time)]
+
+    def text(self, at: int) -> str:
+        """The time of observation `at` in words."""
+        return f"{tick(float(f'{self.times[at]:.3g}'))}{NBSP}{self.unit}" if self.unit else f"step{NBSP}{number(at)}"
+
+
+def time_axis(num_steps: int, step_s: float | NDArray[np.floating] | None) -> TimeAxis:
+    """The times of an episode in a readable unit.
+
+    Args:
+        num_steps: T.
+        step_s: seconds a step, one number or [T]; None where it is not known.
+    """
+    if step_s is None:
+        return TimeAxis(times=np.arange(num_steps + 1, dtype=np.float64), unit="")
+    seconds = elapsed_s(num_steps, step_s)
+    units = (("ms", 1e-3, 0.5), ("s", 1.0, 2 * MINUTE_S), ("min", MINUTE_S, 2 * HOUR_S), ("h", HOUR_S, 4 * DAY_S))
+    unit, size = next(((name, size) for name, size, most in units if seconds[-1] <= most), ("d", DAY_S))
+    return TimeAxis(times=seconds / size, unit=unit)
+
+
+def elapsed_s(num_steps: int, step_s: float | NDArray[np.floating]) -> Floats:
+    """Seconds from the start to each observation, [T+1].
+
+    Args:
+        num_steps: T.
+        step_s: seconds a step, one number or [T].
+    """
+    if isinstance(step_s, float):
+        return np.arange(num_steps + 1, dtype=np.float64) * step_s
+    return np.concatenate([np.zeros(1), np.cumsum(step_s, dtype=np.float64)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One component over time.
+
+    Args:
+        label: its name within the signal.
+        colour: a name of the style sheet.
+        x: not decreasing.
+        y: one for each; NaN leaves a gap.
+        low: the least around each point; empty where every row is drawn.
+        high: the most.
+    """
+
+    label: str
+    colour: str
+    x: Floats
+    y: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A stretch of time.
+
+    Args:
+        start: in the unit of the axis.
+        stop: not before `start`.
+    """
+
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Where the values of a component lie; NaN where none was observed.
+
+    Args:
+        least: of them.
+        mean: of them.
+        most: of them.
+    """
+
+    least: float
+    mean: float
+    most: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One signal over time.
+
+    Args:
+        signal: what is drawn.
+        title: its name and unit.
+        note: what a reader must know of it; empty for nothing.
+        curves: one for each component that is drawn.
+        ticks: of the y axis; the first and last are its ends.
+        tick_texts: one for each.
+        missing: where the signal was not observed.
+        ranges: for each curve what its values are, of every row.
+    """
+
+    signal: Signal
+    title: str
+    note: str
+    curves: tuple[Curve, ...]
+    ticks: tuple[float, ...]
+    tick_texts: tuple[str, ...]
+    missing: tuple[Stretch, ...]
+    ranges: tuple[Range, ...]
+
+
+def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np.bool_], axis: TimeAxis) -> Panel:
+    """One signal of an episode as curves.
+
+    A vector that is observed is drawn from point to point. Whatever holds for a whole step, which is every input and
+    reward and every discrete signal, is drawn as steps.
+
+    Args:
+        signal: a vector or discrete.
+        values: [rows, C] or [rows]; T+1 rows for observations and T for others. C may be less than the signal has.
+        observed: [rows]; False where the value is missing.
+        axis: of the episode.
+    """
+    table = np.clip(values.reshape(len(values), -1)[:, :MAX_CURVES].astype(np.float64), -_LARGEST, _LARGEST)
+    table[~observed] = np.nan
+    starts = axis.times[: len(table)]
+    held = signal.role is not Role.OBSERVATION or signal.kind is Kind.DISCRETE
+    stops = axis.times[1:] if signal.role is not Role.OBSERVATION else np.append(axis.times[1:], axis.times[-1])
+    one = signal.size == 1 or signal.kind is Kind.DISCRETE
+    names = dict(enumerate(signal.components)) if signal.kind is Kind.DISCRETE else {}
+    labels = [signal.name] if one else signal.components or [str(k) for k in range(signal.size)]
+    curves = tuple(
+        _curve(labels[k], COLOURS[k], starts, stops if held else None, table[:, k]) for k in range(table.shape[1])
+    )
+    ticks = _ticks(table, 4, whole=signal.kind is Kind.DISCRETE)
+    notes = [] if one or signal.size == table.shape[1] else [f"first {table.shape[1]} of {signal.size} components"]
+    notes += [] if observed.all() else [f"{percent(1 - float(observed.mean()))} missing"]
+    return Panel(
+        signal=signal,
+        title=with_unit(signal.name, signal.unit),
+        note=", ".join(notes),
+        curves=curves,
+        ticks=tuple(ticks),
+        tick_texts=tuple(names.get(round(tick), "") for tick in ticks) if names else tuple(tick_texts(ticks)),
+        missing=_missing(starts, observed),
+        ranges=tuple(_range(column[observed]) for column in table.T),
+    )
+
+
+def share_axis(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels of one signal from the least to the most of all their values, without further ticks."""
+    found = [one for panel in panels for one in panel.ranges if not math.isnan(one.mean)]
+    ends = _apart(min((one.least for one in found), default=0.0), max((one.most for one in found), default=1.0))
+    texts = [number(end) for end in ends]
+    return [replace(panel, ticks=tuple(ends), tick_texts=tuple(texts)) for panel in panels]
+
+
+def tick_texts(ticks: list[float]) -> list[str]:
+    """The numbers on an axis, as short as they can be without being rounded."""
+    largest = max(abs(value) for value in ticks)
+    if largest == 0 or 1e-4 < largest < 1e6:
+        return [tick(value) for value in ticks]
+    texts = [f"{value:.15e}" for value in ticks]
+    for digits in range(15, -1, -1):
+        shorter = [f"{value:.{digits}e}" for value in ticks]
+        if any(abs(float(text) - value) > 1e-12 * largest for text, value in zip(shorter, ticks, strict=True)):
+            break
+        texts = shorter
+    parts = [text.partition("e") for text in texts]
+    return [
+        (f"{mantissa}e{int(exponent)}" if float(mantissa) else "0").replace("-", "−") for mantissa, _, exponent in parts
+    ]
+
+
+def envelope_note(num_rows: int) -> str:
+    """What a reader must know of curves of so many rows; empty where every row is drawn."""
+    if num_rows <= MAX_POINTS:
+        return ""
+    return f"Lines: the mean of every {plural(_rows_a_bin(num_rows), 'step')}; bands: from the least to the most."
+
+
+def _rows_a_bin(num_rows: int) -> int:
+    return -(-num_rows // MAX_POINTS)
+
+
+def _curve(label: str, colour: str, starts: Floats, stops: Floats | None, values: Floats) -> Curve:
+    """The curve of one component; `stops` is until when each value holds, None where it is a moment's."""
+    nothing = np.empty(0)
+    if stops is not None:
+        same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
+        first = np.flatnonzero(np.concatenate([[True], ~same]))
+        if len(first) <= MAX_POINTS:
+            last = np.append(first[1:], len(values)) - 1
+            x = np.stack([starts[first], stops[last]], 1).reshape(-1)
+            return Curve(label=label, colour=colour, x=x, y=np.repeat(values[first], 2), low=nothing, high=nothing)
+    if len(values) <= MAX_POINTS:
+        return Curve(label=label, colour=colour, x=starts, y=values, low=nothing, high=nothing)
+    size = _rows_a_bin(len(values))
+    first = np.arange(0, len(values), size)
+    low, high = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
+    known = np.add.reduceat(~np.isnan(values), first, dtype=np.float64)
+    total = np.add.reduceat(np.nan_to_num(values), first)
+    mean = np.divide(total, known, out=np.full(len(first), np.nan), where=known > 0)
+    middle = np.add.reduceat(starts, first) / np.diff(np.append(first, len(values)))
+    return Curve(label=label, colour=colour, x=middle, y=mean, low=low, high=high)
+
+
+def _range(known: Floats) -> Range:
+    if not known.size:
+        return Range(least=math.nan, mean=math.nan, most=math.nan)
+    return Range(least=float(known.min()), mean=float(known.mean()), most=float(known.max()))
+
+
+def _ticks(table: Floats, count: int, *, whole: bool) -> list[float]:
+    """Round numbers that enclose every value."""
+    known = table[np.isfinite(table)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    if whole:
+        low, high = (low, high) if high > low else (max(0.0, low - 1), low + 1)
+        step = -(-(high - low) // max(count - 1, 1))
+        return [low + step * k for k in range(int(-(-(high - low) // step)) + 1)]
+    ticks = nice_ticks(low, high, count)
+    slack = 1e-9 * max(abs(low), abs(high))
+    if all(a < b for a, b in pairwise(ticks)) and ticks[0] <= low + slack and ticks[-1] >= high - slack:
+        return ticks
+    return _apart(low, high)  # too small for round numbers
+
+
+def _apart(low: float, high: float) -> list[float]:
+    return [low, high] if low < high else [low - max(abs(low), 1e-300) / 2, high + max(abs(high), 1e-300) / 2]
+
+
+def _missing(times: Floats, observed: NDArray[np.bool_]) -> tuple[Stretch, ...]:
+    """Where nothing was observed; of long episodes only what is long enough to be seen."""
+    size = _rows_a_bin(len(observed))
+    first = np.arange(0, len(observed), size)
+    gone = ~np.logical_or.reduceat(observed, first)
+    middles = (times[first[1:] - 1] + times[first[1:]]) / 2
+    edges = np.concatenate([times[:1], middles, times[-1:]])
+    change = np.flatnonzero(np.diff(np.concatenate([[False], gone, [False]]).astype(np.int8)))
+    return tuple(
+        Stretch(start=float(edges[a]), stop=float(edges[b])) for a, b in zip(change[::2], change[1::2], strict=True)
+    )

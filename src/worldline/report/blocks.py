@@ -1,0 +1,220 @@
+"""Each kind of evidence as a block of the page: its finding first, then its figures with their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from worldline.stats import Rate
+from worldline.audit import findings
+from worldline.report import images as pictures
+from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
+from worldline.audit.report_evidence import (Film, Films, Forecasts, ForecastSample, Imagined, ImaginedPath, LatentHealth, Learning, Outcome, Planning, Readout, Series, Vital)
+from worldline.audit.findings import Finding
+from worldline.report.markup import Html, table, tag
+from worldline.formatting import (between, clock, label, listing, number, percent, plural, quantity, round_percent, with_unit)
+
+SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+_MARKS: Final = {"good": "✓", "bad": "✗", "unclear": "?"}
+_SPOKEN: Final = {"good": "holds", "bad": "does not hold", "unclear": "unclear"}
+
+
+def block(finding: Finding, *figures: str) -> Html:
+    """A finding and what it rests on."""
+    mark = Html("")
+    if finding.verdict != "plain":
+        spoken = {"class": f"mark {finding.verdict}", "role": "img", "aria-label": _SPOKEN[finding.verdict]}
+        mark = tag("span", spoken, _MARKS[finding.verdict])
+    return tag("div", {"class": "block"}, tag("p", {"class": "finding"}, mark, finding.text), *figures)
+
+
+def gallery(figures: Sequence[str]) -> Html:
+    """Figures side by side where there is room."""
+    kinds = {1: "gallery alone", 3: "gallery three"}
+    return tag("div", {"class": kinds.get(len(figures), "gallery")}, *figures)
+
+
+def note(text: str) -> Html:
+    """A line of small print."""
+    return tag("p", {"class": "note"}, text) if text else Html("")
+
+
+def outcomes_chart(planning: Planning, kind: str | None) -> Html:
+    """Every way of choosing actions with its interval, over all pairs or one kind of them."""
+    chosen: list[tuple[Outcome, Rate]] = [
+        (one, one.all if kind is None else one.split[kind])
+        for one in planning.outcomes
+        if kind is None or kind in one.split
+    ]
+    styles = {"planner": "world", "peer": "peer", "floor": "floor", "ceiling": "ceiling"}
+    rows = [
+        Dot(
+            label=one.name,
+            value=rate.value,
+            low=rate.low,
+            high=rate.high,
+            text=percent(rate.value),
+            style=styles[one.role],
+        )
+        for one, rate in chosen
+    ]
+    said = "; ".join(f"{one.name} {percent(rate.value)} ({between(rate)})" for one, rate in chosen)
+    title = f"Goals reached, {kind or 'all pairs'} ({chosen[0][1].trials} each)"
+    chart = IntervalChart(
+        title=title,
+        alt=f"{title}: {said}",
+        rows=rows,
+        ticks=SHARES,
+        show=round_percent,
+        head=("who plans", "goals reached"),
+    )
+    return interval_chart(chart)
+
+
+def planning_block(planning: Planning) -> Html:
+    """Success by kind of pair, and the time a plan takes."""
+    kinds = list(planning.planner.split)
+    figures = [outcomes_chart(planning, kind) for kind in kinds] or [outcomes_chart(planning, None)]
+    small = f"A pair counts as solved when {planning.task}. Bars are 95\u00a0% Wilson intervals."
+    return block(findings.splits(planning), gallery(figures), note(small))
+
+
+def films_block(films: Films) -> Html:
+    """Executed plans, moving unless the reader prefers stillness."""
+    return block(findings.films(films), gallery([_film(one, k) for k, one in enumerate(films.films)]))
+
+
+def _film(film: Film, index: int) -> Html:
+    """One film with a switch that holds it still; its strip stands in where motion is not wanted."""
+    ending = "the goal is reached" if film.reached else "the goal is not reached"
+    said = f"An executed plan of {plural(len(film.frames) - 1, 'step')}; {ending}"
+    switch = f"still-{index}"
+    shown = [
+        pictures.picture(pictures.animation(film.frames), f"{said}, playing in a loop.", kind="pixels moving"),
+        pictures.picture(pictures.strip(film.frames, 6), f"{said}, as a strip of frames.", kind="pixels still"),
+    ]
+    goal = []
+    if film.goal is not None:
+        image = pictures.picture(pictures.png(film.goal), "The picture that was to be reached.", kind="pixels")
+        goal = [tag("div", {"class": "goal"}, tag("span", {}, "goal"), image)]
+    title = f"{plural(len(film.frames) - 1, 'step')}, {'reached' if film.reached else 'not reached'}"
+    return tag(
+        "figure",
+        {"class": "film"},
+        tag("figcaption", {}, title),
+        tag("input", {"type": "checkbox", "id": switch, "class": "switch"}),
+        tag("label", {"for": switch}, "Hold still"),
+        tag("div", {"class": "screen"}, tag("div", {"class": "executed"}, tag("span", {}, "executed"), *shown), *goal),
+    )
+
+
+def learning_block(learning: Learning) -> Html:
+    """The losses against steps."""
+    terms = [_series_line(one, f"other{k % 6}") for k, one in enumerate(learning.terms)]
+    charts = [_loss_chart("Training loss, by term (unweighted)", terms)] if terms else []
+    if learning.validation is not None:
+        charts.append(_loss_chart("Validation loss", [_series_line(learning.validation, "world")]))
+    return block(findings.learning(learning), gallery(charts))
+
+
+def _series_line(series: Series, style: str) -> Line:
+    """A series as a curve."""
+    return Line(label=label(series.name), style=style, x=series.steps, y=series.values)
+
+
+def _loss_chart(title: str, lines: Sequence[Line]) -> Html:
+    """Losses on a logarithmic axis where all are positive."""
+    positive = all(y > 0 for line in lines for y in line.y)
+    said = "; ".join(f"{line.label} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines)
+    scale = "loss, logarithmic" if positive else "loss"
+    chart = LineChart(title=title, alt=f"{title}: {said}", x_label="step", y_label=scale, lines=lines, log=positive)
+    return line_chart(chart)
+
+
+def health_block(health: LatentHealth) -> Html:
+    """The vitals against steps, with what stops training."""
+    return block(findings.latent_health(health), gallery([_vital_chart(vital) for vital in health.vitals]))
+
+
+def _vital_chart(vital: Vital) -> Html:
+    """One vital and its lines."""
+    series, title = vital.series, label(vital.series.name)
+    levels = [] if vital.threshold is None else [("guard stops below", vital.threshold)]
+    levels += [] if vital.most is None else [("largest possible", vital.most)]
+    said = f"{title}: from {number(series.values[0])} to {number(series.values[-1])}"
+    said += "".join(f"; {name} {number(height)}" for name, height in levels)
+    lines = [_series_line(series, "world")]
+    return line_chart(LineChart(title=title, alt=said, x_label="step", y_label=title, lines=lines, levels=levels))
+
+
+def readout_block(readout: Readout) -> Html:
+    """R² and error of each signal."""
+    rows = [
+        [
+            label(row.signal),
+            "does not vary" if row.r2 is None else number(row.r2.value, 4),
+            "–" if row.r2 is None else f"{number(row.r2.low, 4)} to {number(row.r2.high, 4)}",
+            quantity(row.rmse, row.unit),
+        ]
+        for row in readout.rows
+    ]
+    caption = "What can be read from the latent of one moment, on held-out episodes"
+    return block(
+        findings.readout(readout), table(["signal", "R²", "95\u00a0% interval", "error (RMSE)"], rows, caption=caption)
+    )
+
+
+def forecasts_block(found: Forecasts) -> Html:
+    """Sample forecasts with their bands, beside what happened."""
+    return block(findings.sampled(found), gallery([_forecast_chart(one, found) for one in found.samples]))
+
+
+def _forecast_chart(sample: ForecastSample, found: Forecasts) -> Html:
+    """The past, the forecast and the truth of one component."""
+    unit, unit_name = clock(len(sample.real), found.step_s)
+    ahead = [unit * k for k in range(len(sample.real) + 1)]
+    before = [unit * (k - len(sample.past) + 1) for k in range(len(sample.past))]
+    here = sample.past[-1:]
+    low, high = (() if edge is None else (*here, *edge) for edge in (sample.low, sample.high))
+    lines = [
+        Line(
+            label="forecast with band" if low else "forecast",
+            style="world",
+            x=ahead,
+            y=(*here, *sample.mean),
+            low=low,
+            high=high,
+        ),
+        Line(label="what happened", style="real", x=[*before, *ahead[1:]], y=(*sample.past, *sample.real)),
+    ]
+    title = label(sample.label)
+    ends = [quantity(values[-1], sample.unit) for values in (sample.mean, sample.real)]
+    said = f"{title} at the end: forecast {ends[0]}, real {ends[1]}"
+    y_label, x_label = with_unit(title, sample.unit), f"{unit_name} from now"
+    return line_chart(LineChart(title=title, alt=said, x_label=x_label, y_label=y_label, lines=lines, now=0.0))
+
+
+def imagined_block(found: Imagined) -> Html:
+    """Real frames in a row, and both paths over the last of them."""
+    figures = [_imagined_figure(path, found) for path in found.paths]
+    key = tag(
+        "div",
+        {"class": "legend", "aria-hidden": "true"},
+        tag("span", {"class": "key"}, tag("i", {"class": "swatch real-swatch"}), "real path"),
+        tag("span", {"class": "key"}, tag("i", {"class": "swatch imagined-swatch"}), "imagined path"),
+    )
+    small = f"Drawn over the last real frame: {label(found.signal)} as it is read from what the model imagines."
+    return block(findings.imagined(found), key, gallery(figures), note(small))
+
+
+def _imagined_figure(path: ImaginedPath, found: Imagined) -> Html:
+    """One episode."""
+    miss = float(((path.real[-1] - path.imagined[-1]) ** 2).sum() ** 0.5)
+    title = f"{quantity(miss, found.unit)} apart after {plural(len(path.real) - 1, 'step')}"
+    said = f"Real and imagined path of {label(found.signal)} over the last real frame: {title}."
+    steps = listing([str(step) for step in path.frame_steps])
+    row = pictures.picture(
+        pictures.strip(path.frames, len(path.frames)), f"Real frames at steps {steps}.", kind="pixels strip"
+    )
+    over = pictures.overlay(path.frames[-1], path.real, path.imagined, said)
+    return tag("figure", {"class": "paths"}, tag("figcaption", {}, title), over, row)

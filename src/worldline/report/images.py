@@ -1,0 +1,123 @@
+"""Pictures that travel inside the page: stills, strips, animations, and paths drawn over a frame."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from worldline.errors import InputError
+from worldline.audit.report_evidence import Film
+from worldline.report.markup import Html, tag
+
+Frames = NDArray[np.uint8]
+Floats = NDArray[np.floating]
+
+FRAME_MS: Final = 180
+LAST_MS: Final = 1400
+_GUTTER: Final = 2
+_BORDER: Final = 3
+_GOAL_SHARE: Final = 0.3
+_GOING, _REACHED, _MISSED = ((214, 214, 214), (46, 140, 87), (200, 60, 50))
+
+
+def png(image: Frames) -> bytes:
+    """The picture [height, width, 3] as PNG."""
+    buffer = io.BytesIO()
+    Pillow.fromarray(_checked(image, 3)).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def animation(frames: Frames) -> bytes:
+    """The frames [F, height, width, 3] as an endless animated PNG that rests on its last frame."""
+    stills = [Pillow.fromarray(frame) for frame in _checked(frames, 4)]
+    if len(stills) == 1:
+        return png(frames[0])
+    buffer = io.BytesIO()
+    times = [FRAME_MS] * (len(stills) - 1) + [LAST_MS]
+    stills[0].save(buffer, format="PNG", save_all=True, append_images=stills[1:], duration=times, loop=0)
+    return buffer.getvalue()
+
+
+def film_grid(films: Sequence[Film], columns: int) -> bytes:
+    """All films at once as an animated PNG: each with its goal, if it has one, shining through.
+
+    Once a film has ended its border is green where the goal was reached, red where it was not.
+
+    Args:
+        films: at least one, all of one size.
+        columns: films in a row, at least 1.
+
+    Raises:
+        InputError: there is no film, or they differ in size.
+    """
+    sizes = {one.shape[-3:] for film in films for one in (film.frames, film.goal) if one is not None}
+    if len(sizes) != 1 or columns < 1:
+        raise InputError(f"{len(films)} films of sizes {sorted(sizes)} in {columns} columns. Give some, of one size.")
+    height, width, _ = next(iter(sizes))
+    rows, longest = -(-len(films) // columns), max(len(film.frames) for film in films)
+    tall, wide = height + 2 * _BORDER, width + 2 * _BORDER
+    canvas = np.full(
+        (longest, rows * (tall + _GUTTER) - _GUTTER, columns * (wide + _GUTTER) - _GUTTER, 3), 255, np.uint8
+    )
+    for number, film in enumerate(films):
+        top, left = number // columns * (tall + _GUTTER), number % columns * (wide + _GUTTER)
+        tile = canvas[:, top : top + tall, left : left + wide]
+        tile[:] = _GOING
+        tile[len(film.frames) - 1 :] = _REACHED if film.reached else _MISSED
+        seen = film.frames[np.minimum(np.arange(longest), len(film.frames) - 1)]
+        if film.goal is not None:
+            seen = np.rint((1 - _GOAL_SHARE) * seen.astype(np.float32) + _GOAL_SHARE * film.goal)
+        tile[:, _BORDER:-_BORDER, _BORDER:-_BORDER] = seen
+    return animation(canvas)
+
+
+def strip(frames: Frames, count: int) -> bytes:
+    """Up to `count` of the frames side by side as PNG, the first and the last among them."""
+    frames = _checked(frames, 4)
+    chosen = frames[np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))]
+    height, width = frames.shape[1:3]
+    canvas = np.zeros((height, len(chosen) * (width + _GUTTER) - _GUTTER, 4), np.uint8)
+    for k, frame in enumerate(chosen):
+        left = k * (width + _GUTTER)
+        canvas[:, left : left + width, :3], canvas[:, left : left + width, 3] = frame, 255
+    buffer = io.BytesIO()
+    Pillow.fromarray(canvas).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def data_uri(content: bytes) -> str:
+    """PNG bytes as an address that needs no network."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def picture(content: bytes, alt: str, *, kind: str) -> Html:
+    """An image of class `kind` with `alt` for those who do not see it."""
+    return tag("img", {"class": kind, "src": data_uri(content), "alt": alt})
+
+
+def overlay(frame: Frames, real: Floats, imagined: Floats, alt: str) -> Html:
+    """Two paths [T+1, 2] in pixels (x right, y down) over a picture: real solid, imagined dotted, ending in a ring."""
+    height, width = frame.shape[:2]
+    size = {"width": str(width), "height": str(height)}
+    box = {"class": "overlay", "viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": alt}
+    parts = [tag("image", {"href": data_uri(png(frame)), **size})]
+    for style, path in (("halo", real), ("real-path", real), ("imagined-path", imagined)):
+        points = "L".join(f"{x:.2f} {y:.2f}" for x, y in path)
+        parts.append(tag("path", {"class": style, "d": f"M{points}"}))
+    x, y = imagined[-1]
+    ring = {"class": "ring", "cx": f"{x:.2f}", "cy": f"{y:.2f}", "r": f"{max(height, width) / 22:.2f}"}
+    parts.append(tag("circle", ring))
+    return tag("svg", box, *parts)
+
+
+def _checked(image: Frames, dimensions: int) -> Frames:
+    """The picture or pictures, where they are RGB bytes."""
+    if image.ndim != dimensions or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
+        raise InputError(f"a picture of shape {image.shape} and {image.dtype}; give uint8 with 3 colours.")
+    return np.ascontiguousarray(image)

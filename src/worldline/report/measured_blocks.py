@@ -1,0 +1,177 @@
+"""What was measured on the world, as blocks of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from worldline.audit import findings
+from worldline.report.blocks import SHARES, block, gallery, note
+from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart, zero_ticks
+from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap
+from worldline.audit.findings import changed
+from worldline.report.markup import Html, table, tag
+from worldline.formatting import clock, label, listing, number, percent, round_percent, span, with_unit
+
+
+def skill_block(found: Diagnostics) -> Html:
+    """Per signal and horizon the error beside every comparison's, and who wins; a sentence where none can be told."""
+    if not found.skills:
+        return block(findings.margins(found))
+    against = list(dict.fromkeys(one.against for one in found.skills))
+    signals = list(dict.fromkeys(one.signal for one in found.skills))
+    errors = {(one.world, one.signal): one.rmse for one in found.errors}
+    rows = [
+        [
+            tag(
+                "span",
+                {"class": "first" if step == found.horizons[0] else "again"},
+                with_unit(label(signal), found.units[signal]),
+            ),
+            span(step, found.step_s),
+            *(
+                number(errors[name, signal].at(step).value) if (name, signal) in errors else "–"
+                for name in ["", *against]
+            ),
+            _contest(found, signal, step),
+        ]
+        for signal in signals
+        for step in found.horizons
+    ]
+    head = ["signal", "ahead", "this world", *map(label, against), "verdict"]
+    caption = (
+        "Error (RMSE) on the same held-out windows; a verdict is given where the 95\u00a0% interval excludes a tie"
+    )
+    return block(findings.margins(found), table(head, rows, caption=caption))
+
+
+def _contest(found: Diagnostics, signal: str, step: int) -> Html:
+    """Who is better at this step, beyond chance."""
+    rivals = {one.against: one.skill.at(step) for one in found.skills if one.signal == signal}
+    lost = [label(name) for name, skill in rivals.items() if skill.high < 0]
+    open_ = [label(name) for name, skill in rivals.items() if skill.low <= 0 <= skill.high]
+    if lost:
+        return tag("span", {"class": "verdict bad"}, f"✗ loses to {listing(lost)}")
+    if open_:
+        return tag("span", {"class": "verdict unclear"}, f"≈ open with {listing(open_)}")
+    return tag("span", {"class": "verdict good"}, "✓ wins")
+
+
+def skill_chart(found: Diagnostics) -> Html:
+    """At the last reported horizon, the skill on every signal against the comparison that is hardest to beat."""
+    step, rows = found.horizons[-1], []
+    for signal in dict.fromkeys(one.signal for one in found.skills):
+        curves = [one for one in found.skills if one.signal == signal]
+        hardest = min(curves, key=lambda one: one.skill.at(step).value)
+        skill = hardest.skill.at(step)
+        text = f"{percent(skill.value, signed=True)} vs {label(hardest.against)}"
+        style = "world" if skill.low > 0 else "missed" if skill.high < 0 else "floor"
+        rows.append(Dot(label=label(signal), value=skill.value, low=skill.low, high=skill.high, text=text, style=style))
+    title = f"Error saved after {span(step, found.step_s)}, against the hardest comparison"
+    ticks = zero_ticks((row.low for row in rows), (row.high for row in rows))
+    said = "; ".join(f"{row.label} {row.text}" for row in rows)
+    chart = IntervalChart(
+        title=title,
+        alt=f"{title}: {said}",
+        rows=rows,
+        ticks=ticks,
+        show=round_percent,
+        zero=True,
+        head=("signal", "saved"),
+    )
+    return interval_chart(chart)
+
+
+def open_loop_block(found: Diagnostics) -> Html:
+    """Error against horizon, per signal, beside the comparisons."""
+    own = [error for error in found.errors if not error.world]
+    charts = [_error_chart(found, error) for error in own]
+    whole = findings.open_loops(found)
+    texts = [findings.open_loop(found, error).text for error in own]
+    each = [note(text) for text in texts if text != whole.text]
+    small = "Open loop: nothing is observed after the start. Shaded: 95\u00a0% interval over episodes."
+    return block(whole, gallery(charts), *each, note(small))
+
+
+def _error_chart(found: Diagnostics, own: ErrorCurve) -> Html:
+    """One signal's curves, the world's on top with its interval."""
+    unit, unit_name = clock(found.horizon, found.step_s)
+    x = [unit * (k + 1) for k in range(found.horizon)]
+    others = [one for one in found.errors if one.world and one.signal == own.signal]
+    lines = [Line(label=label(one.world), style=f"other{k % 6}", x=x, y=one.rmse.value) for k, one in enumerate(others)]
+    lines.append(Line(label="this world", style="world", x=x, y=own.rmse.value, low=own.rmse.low, high=own.rmse.high))
+    title, y_label = label(own.signal), with_unit("error (RMSE)", found.units[own.signal])
+    said = "; ".join(f"{line.label} {number(line.y[-1])}" for line in reversed(lines))
+    said = f"Error of {title} against horizon; after {span(found.horizon, found.step_s)}: {said}"
+    return line_chart(
+        LineChart(title=title, alt=said, x_label=f"{unit_name} ahead", y_label=y_label, lines=lines, zero=True)
+    )
+
+
+def gaps_block(gaps: Sequence[Gap]) -> Html:
+    """How much the error grows without the true actions."""
+    overall = [gap for gap in gaps if gap.signal is None]
+    shown = overall if len({gap.signal for gap in gaps}) == 2 and overall else gaps
+    rows = []
+    for gap in shown:
+        one, name = gap.increase, "all signals" if gap.signal is None else label(gap.signal)
+        style = "world" if one.low > 0 else "floor"
+        row = Dot(
+            label=f"{name}, {gap.change}", value=one.value, low=one.low, high=one.high,
+            text=percent(one.value, signed=True), style=style,
+        )  # fmt: skip
+        rows.append(row)
+    ticks = zero_ticks((row.low for row in rows), (0.1, *(row.high for row in rows)))
+    title = "Growth of the error once the true actions are taken away"
+    said = "; ".join(f"{changed(gap)}, {row.label}: {row.text}" for gap, row in zip(shown, rows, strict=True))
+    chart = IntervalChart(
+        title=title,
+        alt=f"{title}: {said}",
+        rows=rows,
+        ticks=ticks,
+        show=round_percent,
+        zero=True,
+        head=("actions", "growth"),
+    )
+    return block(findings.gaps(gaps), interval_chart(chart))
+
+
+def coverage_block(found: Diagnostics) -> Html:
+    """Promised against measured coverage, and how wide the bands are."""
+    signals = list(dict.fromkeys(band.signal for band in found.bands))
+    charts = [_coverage_chart([band for band in found.bands if band.signal == name]) for name in signals]
+    level = min({band.level for band in found.bands}, key=lambda one: abs(one - findings.HEADLINE_LEVEL))
+    steps = found.horizons or (found.horizon,)
+    rows = [
+        [
+            with_unit(label(band.signal), found.units[band.signal]),
+            *(number(band.width[step - 1]) for step in steps),
+            span(band.horizon, found.step_s),
+        ]
+        for band in found.bands
+        if band.level == level
+    ]
+    head = ["signal", *(f"after {span(step, found.step_s)}" for step in steps), "says more than nothing up to"]
+    caption = f"Mean width of the {round_percent(level)} band"
+    small = (
+        "A band holds a trajectory only where every step and component lies inside. The upright tick is the promise."
+    )
+    return block(findings.coverage(found.bands), gallery(charts), note(small), table(head, rows, caption=caption))
+
+
+def _coverage_chart(bands: Sequence[Band]) -> Html:
+    """One signal's levels."""
+    rows = [
+        Dot(
+            label=f"{round_percent(band.level)} band",
+            value=band.coverage.value, low=band.coverage.low, high=band.coverage.high, target=band.level,
+            text=percent(band.coverage.value),
+            style="world" if band.coverage.low <= band.level <= band.coverage.high else "missed",
+        )
+        for band in bands
+    ]  # fmt: skip
+    title = f"Trajectories inside, {label(bands[0].signal)}"
+    said = "; ".join(f"{row.label}: {row.text}" for row in rows)
+    chart = IntervalChart(
+        title=title, alt=f"{title}: {said}", rows=rows, ticks=SHARES, show=round_percent, head=("band", "inside")
+    )
+    return interval_chart(chart)

@@ -1,0 +1,186 @@
+"""The panels of an episode as HTML with inline SVG, which follows the page in width, light and dark.
+
+Coordinates run from 0 to 1000 on both axes and are stretched; labels are HTML, placed in per cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Final
+
+import numpy as np
+
+from worldline.report import images as pictures
+from worldline.plots.episode_plot import ROLES, EpisodeView, Strip
+from worldline.report.markup import Html, tag
+from worldline.plots.panels import Curve, Floats, Panel, TimeAxis, tick_texts
+from worldline.plots.thumbnails import fitted, thumbnail
+from worldline.formatting import number, quantity
+
+_GRID: Final = 1000.0
+_SVG: Final = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "aria-hidden": "true", "focusable": "false"}
+_FRAME: Final = (132, 88)
+_STRAIGHT: Final = 6.0
+_BOX: Final = 224
+"""Most pixels of a picture in a page, to each side."""
+
+
+def timeline(view: EpisodeView) -> Html:
+    """Cameras on top and every signal below, over one time axis."""
+    parts = [_reel(strip, view) for strip in view.strips]
+    if view.strips:
+        parts.append(_leaders(view))
+    parts.append(_times(view.axis))
+    for role, panels in groupby(view.panels, lambda panel: panel.signal.role):
+        parts += [tag("h3", {"class": "role"}, ROLES[role]), *(panel_figure(panel, view.axis) for panel in panels)]
+    if view.panels:
+        parts.append(_times(view.axis))
+    parts.append(tag("div", {"class": "x-label"}, view.axis.label))
+    return tag("div", {"class": "wide"}, *parts)
+
+
+def panel_figure(panel: Panel, axis: TimeAxis) -> Html:
+    """One signal over the axis."""
+    low, high = panel.ticks[0], panel.ticks[-1]
+    grid = [_path("grid", f"M0 {_down(tick, low, high)}H1000") for tick in panel.ticks]
+    grid += [_path("grid", f"M{_across(time, axis.span)} 0V1000") for time in axis.ticks]
+    labels = [
+        tag("span", {"class": "y-tick", "style": f"top:{100 * (high - tick) / (high - low):.2f}%"}, text)
+        for tick, text in zip(panel.ticks, panel.tick_texts, strict=True)
+    ]
+    said = f"{panel.title} over time: {_said(panel)}"
+    drawn = [*_gaps(panel, axis.span), *grid, *_curves(panel, axis.span)]
+    plot = tag("div", {"class": "plot", "role": "img", "aria-label": said}, tag("svg", _SVG, *drawn), *labels)
+    aside = tag("span", {"class": "aside"}, panel.note) if panel.note else Html("")
+    return tag("figure", {"class": "panel"}, tag("figcaption", {}, panel.title, aside), _legend(panel), plot)
+
+
+def spark(panel: Panel, span: tuple[float, float]) -> Html:
+    """The curves alone, small.
+
+    Args:
+        panel: of an episode.
+        span: the ends of the axis.
+    """
+    drawn = [*_gaps(panel, span), *_curves(panel, span)]
+    return tag("div", {"class": "spark", "role": "img", "aria-label": _said(panel)}, tag("svg", _SVG, *drawn))
+
+
+def still(frame: pictures.Frames | None, shape: tuple[int, ...], alt: str) -> Html:
+    """A frame at the size of a thumbnail; where there is none, an empty box of the same shape."""
+    if frame is None:
+        return tag("div", {"class": "lost", "style": f"aspect-ratio:{shape[1]}/{shape[0]}"}, "missing")
+    small = thumbnail(frame, _BOX, _BOX, enlarge=False)
+    return pictures.picture(pictures.png(small), alt, kind="pixels" if max(shape[:2]) < _BOX else "photo")
+
+
+def _reel(strip: Strip, view: EpisodeView) -> Html:
+    """What one camera saw, evenly spaced."""
+    room = f"max-width:{fitted(strip.shape, *_FRAME)[0] / 16:.1f}rem"
+    stills = [
+        tag("div", {"style": room}, still(frame, strip.shape, f"{strip.name} at {view.axis.text(moment)}"))
+        for frame, moment in zip(strip.frames, view.moments, strict=True)
+    ]
+    columns = f"grid-template-columns:repeat({len(stills)},minmax(0,1fr))"
+    row = tag("div", {"class": "reel", "style": columns}, *stills)
+    return tag("figure", {"class": "panel"}, tag("figcaption", {}, strip.name), row)
+
+
+def _leaders(view: EpisodeView) -> Html:
+    """From the middle of each frame to its time."""
+    count = len(view.moments)
+    paths = []
+    for k, moment in enumerate(view.moments):
+        frame, time = _GRID * (k + 0.5) / count, _GRID * float(view.axis.times[moment]) / view.axis.span[1]
+        frame = time if abs(frame - time) < _STRAIGHT else frame
+        paths.append(_path("leader", f"M{frame:.1f} 0V200L{time:.1f} 750V1000"))
+    return tag("div", {"class": "leaders"}, tag("svg", _SVG, *paths))
+
+
+def _times(axis: TimeAxis) -> Html:
+    """The numbers of the time axis."""
+    labels = [
+        tag("span", {"class": "x-tick", "style": f"left:{100 * time / axis.span[1]:.2f}%"}, text)
+        for time, text in zip(axis.ticks, tick_texts(axis.ticks), strict=True)
+    ]
+    return tag("div", {"class": "times", "aria-hidden": "true"}, *labels)
+
+
+def _legend(panel: Panel) -> Html:
+    """The names of the components, where there are several."""
+    if len(panel.curves) < 2:
+        return Html("")
+    key = _path("", "M0 500H1000")
+    entries = [
+        tag("span", {"class": "key"}, tag("svg", {**_SVG, "class": f"line {curve.colour}"}, key), curve.label)
+        for curve in panel.curves
+    ]
+    return tag("div", {"class": "legend", "aria-hidden": "true"}, *entries)
+
+
+def _said(panel: Panel) -> str:
+    """The curves in words."""
+    unit = panel.signal.unit
+    parts = []
+    for curve, found in zip(panel.curves, panel.ranges, strict=True):
+        values = (
+            "nothing observed" if np.isnan(found.mean) else f"{number(found.least)} to {quantity(found.most, unit)}"
+        )
+        parts.append(f"{curve.label} {values}" if len(panel.curves) > 1 else values)
+    return "; ".join(parts)
+
+
+def _curves(panel: Panel, span: tuple[float, float]) -> list[Html]:
+    """Bands below, curves above, the first on top."""
+    low, high = panel.ticks[0], panel.ticks[-1]
+    bands = [_band(curve, span, low, high) for curve in panel.curves if curve.low.size]
+    return bands + [
+        _path(f"line {curve.colour}", _line(_runs(curve.x, curve.y, span, low, high)))
+        for curve in reversed(panel.curves)
+    ]
+
+
+def _band(curve: Curve, span: tuple[float, float], low: float, high: float) -> Html:
+    """The area from the least to the most."""
+    upper, lower = _runs(curve.x, curve.high, span, low, high), _runs(curve.x, curve.low, span, low, high)
+    areas = [f"M{'L'.join([*top, *reversed(bottom)])}Z" for top, bottom in zip(upper, lower, strict=True)]
+    return _path(f"band {curve.colour}", "".join(areas))
+
+
+def _gaps(panel: Panel, span: tuple[float, float]) -> list[Html]:
+    """Where nothing was observed."""
+    found = []
+    for gap in panel.missing:
+        width = f"{1000 * (gap.stop - gap.start) / span[1]:.1f}"
+        place = {"class": "gap", "x": _across(gap.start, span), "y": "0", "width": width, "height": "1000"}
+        found.append(tag("rect", place))
+    return found
+
+
+def _runs(x: Floats, y: Floats, span: tuple[float, float], low: float, high: float) -> list[list[str]]:
+    """The points, as runs between gaps."""
+    known = np.isfinite(y)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
+    across, down = _GRID * x / span[1], _GRID * (high - y) / (high - low)
+    return [
+        [f"{a:.1f} {b:.1f}" for a, b in zip(across[start:stop], down[start:stop], strict=True)]
+        for start, stop in zip(edges[::2], edges[1::2], strict=True)
+    ]
+
+
+def _line(runs: Sequence[Sequence[str]]) -> str:
+    """A curve through the points; a lone point is a dot."""
+    return "".join("M" + "L".join(run if len(run) > 1 else [*run, *run]) for run in runs)
+
+
+def _path(style: str, drawn: str) -> Html:
+    return tag("path", {"class": style, "d": drawn})
+
+
+def _across(time: float, span: tuple[float, float]) -> str:
+    return f"{_GRID * time / span[1]:.1f}"
+
+
+def _down(value: float, low: float, high: float) -> str:
+    return f"{_GRID * (high - value) / (high - low):.1f}"

@@ -1,0 +1,178 @@
+"""What there is to say of a store in figures, and how it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.formatting import NBSP, Number, listing, number, percent, plural, tick
+
+_SIZES: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalFigures:
+    """One signal of a store.
+
+    Args:
+        signal: of the schema.
+        num_rows: values of it in the store.
+        num_bytes: on disk.
+        missing: share of its values that were not observed; None where it is no observation.
+        max_error: the largest error of a pixel in grey levels; None where it holds no pictures.
+    """
+
+    signal: Signal
+    num_rows: int
+    num_bytes: int
+    missing: float | None
+    max_error: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyFigures:
+    """One key of what episodes say of their origin.
+
+    Args:
+        name: the key.
+        num_episodes: that have it.
+        num_values: different ones.
+        examples: the first few.
+    """
+
+    name: str
+    num_episodes: int
+    num_values: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreFigures:
+    """A store.
+
+    Args:
+        name: of its folder.
+        schema: of every episode.
+        num_episodes: in it.
+        num_steps: of all episodes together.
+        time_s: seconds of all episodes together; None where they are not known.
+        shortest: steps; 0 for an empty store, as are the next two.
+        median: steps.
+        longest: steps.
+        signals: in the order of the schema.
+        other_bytes: on disk, beside the signals.
+        layout: version of the store's layout.
+        notes: of the data card.
+        keys: of where the episodes came from.
+        terminated: episodes that ended in a terminal state, and were not cut.
+        truncated: episodes that were cut, and did not end in a terminal state.
+        both: episodes that did both.
+        neither: episodes that did neither.
+        seeded: episodes with a seed.
+    """
+
+    name: str
+    schema: Schema
+    num_episodes: int
+    num_steps: int
+    time_s: float | None
+    shortest: int
+    median: float
+    longest: int
+    signals: tuple[SignalFigures, ...]
+    other_bytes: int
+    layout: int
+    notes: Mapping[str, str]
+    keys: tuple[KeyFigures, ...]
+    terminated: int
+    truncated: int
+    both: int
+    neither: int
+    seeded: int
+
+    @property
+    def num_bytes(self) -> int:
+        """On disk, all together."""
+        return self.other_bytes + sum(one.num_bytes for one in self.signals)
+
+
+def endings(figures: StoreFigures) -> str:
+    """How the episodes ended: "12 terminated, 3 truncated"."""
+    parts = {
+        "terminated": figures.terminated,
+        "truncated": figures.truncated,
+        "terminated and truncated at once": figures.both,
+        "neither terminated nor truncated": figures.neither,
+    }
+    return ", ".join(f"{number(count)} {text}" for text, count in parts.items() if count) or "none"
+
+
+def lengths(figures: StoreFigures) -> str:
+    """The lengths of the episodes."""
+    if figures.shortest == figures.longest:
+        return plural(figures.longest, "step")
+    return f"{number(figures.shortest)} to {number(figures.longest)} steps, median {tick(figures.median)}"
+
+
+def origin(key: KeyFigures) -> str:
+    """The values of a key: how many, and the first few."""
+    shown = ", ".join(key.examples)
+    if key.num_values <= len(key.examples):
+        return shown
+    return f"{plural(key.num_values, 'value')}: {shown}, …"
+
+
+def bounds(signal: Signal) -> str:
+    """The range that a signal may take; empty where it has none."""
+    if signal.num_values is not None:
+        return f"0 to {number(signal.num_values - 1)}"
+    if signal.low is None and signal.high is None:
+        return ""
+    ends = [tuple(None if edge is None else edge[k] for edge in (signal.low, signal.high)) for k in range(signal.size)]
+    distinct = list(dict.fromkeys(ends))
+    if len(distinct) > 3:
+        return f"{len(distinct)} different"
+    return listing([_between(low, high) for low, high in distinct])
+
+
+def _between(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return f"from {number(low)}" if low is not None else f"to {number(high or 0.0)}"
+    return f"{number(low)} to {number(high)}"
+
+
+def shape(signal: Signal) -> str:
+    """The shape of one value: "64 × 64 × 3"; empty for a discrete signal."""
+    return f"{NBSP}×{NBSP}".join(str(n) for n in signal.shape)
+
+
+def exactness(one: SignalFigures) -> str:
+    """Whether the store holds the signal bit for bit."""
+    return "exact" if not one.max_error else f"off by up to {plural(one.max_error, 'grey level')}"
+
+
+def missing(one: SignalFigures) -> str:
+    """The share that was not observed; empty for what cannot be missing."""
+    if one.missing is None:
+        return ""
+    return percent(one.missing) if one.missing else "none"
+
+
+def size(num_bytes: Number) -> str:
+    """Bytes in a readable unit: "3.42 MB"."""
+    for unit, name in _SIZES:
+        if num_bytes >= unit:
+            return f"{number(num_bytes / unit)}{NBSP}{name}"
+    return f"{number(num_bytes, 2)}{NBSP}B"
+
+
+def drawn_signals(signals: Sequence[Signal], most: int) -> list[Signal]:
+    """The first signals that can be drawn as curves, each role among them, those of a role together."""
+    curves = [signal for signal in signals if signal.kind is not Kind.IMAGE]
+    firsts = [next(one for one in curves if one.role is role) for role in Role if any(c.role is role for c in curves)]
+    rest = [signal for signal in curves if signal not in firsts]
+    roles = list(Role)
+    chosen = [*firsts, *rest][:most]
+    return sorted(chosen, key=lambda one: (roles.index(one.role), curves.index(one)))

@@ -1,0 +1,109 @@
+"""Windows and inputs cut, spliced, reordered and masked, so that a model can be asked the same thing in many ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from worldline.models.base import Inputs, Window
+
+
+def redraw(past: Inputs, shape: tuple[int, int, int], generator: torch.Generator) -> Inputs:
+    """Inputs whose steps are drawn from those of `past`.
+
+    Args:
+        past: from a window.
+        shape: B, N and T.
+        generator: for the draws.
+    """
+    batch, _, horizon = shape
+
+    def draw(rows: Tensor, size: tuple[int, ...]) -> Tensor:
+        return rows[torch.randint(len(rows), size, generator=generator, device=rows.device)]
+
+    return Inputs(
+        actions=draw(past.actions.flatten(0, 2), shape),
+        exogenous=None if past.exogenous is None else draw(past.exogenous.flatten(0, 1), (batch, horizon)),
+        step_s=draw(past.step_s.flatten(0, 1), (batch, horizon)),
+    )
+
+
+def pick_candidates(inputs: Inputs, index: slice | list[int]) -> Inputs:
+    """The candidates in `index`, reordered or repeated as it says."""
+    return replace(inputs, actions=inputs.actions[:, index])
+
+
+def pick_entries(inputs: Inputs, index: Tensor) -> Inputs:
+    """The batch entries in `index`, reordered or repeated as it says."""
+    return Inputs(
+        actions=inputs.actions[index],
+        exogenous=None if inputs.exogenous is None else inputs.exogenous[index],
+        step_s=inputs.step_s[index],
+    )
+
+
+def one_candidate_each(inputs: Inputs) -> Inputs:
+    """The B*N candidates as entries of one candidate each, B outermost."""
+    num = inputs.actions.shape[1]
+    return Inputs(
+        actions=inputs.actions.flatten(0, 1).unsqueeze(1),
+        exogenous=None if inputs.exogenous is None else inputs.exogenous.repeat_interleave(num, 0),
+        step_s=inputs.step_s.repeat_interleave(num, 0),
+    )
+
+
+def splice(first: Inputs, second: Inputs, step: int) -> Inputs:
+    """`first` before `step`, `second` from there on."""
+    early, late = first.steps(slice(step)), second.steps(slice(step, None))
+    pair = [inputs.exogenous for inputs in (early, late) if inputs.exogenous is not None]
+    return Inputs(
+        actions=torch.cat([early.actions, late.actions], 2),
+        exogenous=torch.cat(pair, 1) if pair else None,
+        step_s=torch.cat([early.step_s, late.step_s], 1),
+    )
+
+
+def window_entries(window: Window, index: Tensor) -> Window:
+    """The batch entries in `index`, reordered or repeated as it says."""
+    return Window(
+        observations={name: value[index] for name, value in window.observations.items()},
+        observed={name: value[index] for name, value in window.observed.items()},
+        past=pick_entries(window.past, index),
+        reward=None if window.reward is None else window.reward[index],
+        terminated=None if window.terminated is None else window.terminated[index],
+    )
+
+
+def step_to(window: Window, step: int) -> tuple[Inputs, Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """The input that leads to observation `step`, that observation, and its masks: what `update` takes."""
+    return (
+        window.past.steps(slice(step - 1, step)),
+        {name: value[:, step] for name, value in window.observations.items()},
+        {name: value[:, step] for name, value in window.observed.items()},
+    )
+
+
+def hide(window: Window, hidden: Bool[Tensor, "B H"], values: str) -> Window:
+    """`window` with observations that are marked as missing.
+
+    Args:
+        window: any.
+        hidden: where every signal is missing.
+        values: what stands there: "kept" the true ones, "other" wrong ones, "nan" NaN where the signal is continuous.
+    """
+    observations = {}
+    for name, value in window.observations.items():
+        wrong = value.flip(0, 1)
+        if value.is_floating_point():
+            wrong = torch.full_like(value, torch.nan) if values == "nan" else wrong + 1.0
+        place = hidden.reshape(hidden.shape + (1,) * (value.ndim - 2))
+        observations[name] = value if values == "kept" else torch.where(place, wrong, value)
+    return replace(
+        window,
+        observations=observations,
+        observed={name: value & ~hidden for name, value in window.observed.items()},
+    )

@@ -1,0 +1,240 @@
+"""Fits heads on a frozen model: each file beside this one says how, this one says which and in what order.
+
+Before them the model's own rollout may be trained on: on stored latents a transition costs a fortieth of what it costs
+with its images, and what is rare in the logs, such as a wall that stops a move, takes many (docs/design/dynamics.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.models.base import WorldModel
+from worldline.data.splits import Split
+from worldline.data.store import Store
+from worldline.errors import ConfigError
+from worldline.models.heads.decoder import Decoder
+from worldline.models.heads.distance import Distance
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.inverse import Inverse
+from worldline.models.heads.landmarks import Landmarks
+from worldline.models.heads.outcome import Reward, Termination
+from worldline.models.heads.readout import Readout
+from worldline.models.layers.precision import autocast
+from worldline.training.batches import picture_goals, trace
+from worldline.training.head_fitting import Fit, descend
+from worldline.training.stored_latents import Imagination, Table
+from worldline.training.goal_heads import fit_distance, fit_inverse, fit_landmarks
+from worldline.training.readout_heads import fit_decoder, fit_readout, fit_reward, fit_termination
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig:
+    """How to fit the heads.
+
+    Args:
+        goals: whether to fit distance and inverse; needs bounded vector actions and no exogenous signals.
+        dynamics_updates: optimiser steps of the model's rollout on stored latents, before any head; 0 leaves the model
+            as it is.
+        readout_updates: optimiser steps of the readout after its linear part was solved for; 0 leaves it at that.
+        distance_updates: of the distance.
+        inverse_updates: of the inverse.
+        outcome_updates: of the reward, where the logs hold one, and of the termination, where an episode ends in a
+            terminal state; 0 fits neither.
+        decoder_updates: of the decoder of the model's images; 0 fits none.
+        width: of every network but the decoder.
+        batch_size: states an update.
+        unroll: imagined steps that dynamics and heads are fitted on.
+        far: steps beyond which pairs are no longer pushed apart as strongly; about a quarter of an episode.
+        num_landmarks: of the map for goals further than `reach`, from all over the logs; 0 makes none. So many that
+            neighbours are less than half the reach apart.
+        reach: steps within which the distance is believed, if there is a map; at least 2.
+        learning_rate: first of a linear decay to 0.
+        seed: of initial weights and batches.
+    """
+
+    goals: bool = True
+    dynamics_updates: int = 0
+    readout_updates: int = 1500
+    distance_updates: int = 2500
+    inverse_updates: int = 1500
+    outcome_updates: int = 500
+    decoder_updates: int = 0
+    width: int = 256
+    batch_size: int = 256
+    unroll: int = 6
+    far: float = 15.0
+    num_landmarks: int = 0
+    reach: float = 40.0
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_landmarks < 0 or not 2 <= self.reach < math.inf:
+            raise ConfigError(
+                f"num_landmarks {self.num_landmarks} must be at least 0, reach {self.reach} at least 2 and finite."
+            )
+        if self.num_landmarks and not self.goals:
+            raise ConfigError(f"num_landmarks is {self.num_landmarks}, and without goals there is no map. Set it to 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """The fitted heads.
+
+    Args:
+        readout: to signals.
+        familiarity: for novelty.
+        distance: None where there are no goals.
+        inverse: None where there are no goals.
+        landmarks: None where there are no goals, or they were not asked for.
+        reward: None where the logs hold none, or it was not asked for.
+        termination: None where no episode ends in a terminal state, or it was not asked for.
+        decoder: None where the model takes no images, or it was not asked for.
+    """
+
+    readout: Readout
+    familiarity: Familiarity
+    distance: Distance | None = None
+    inverse: Inverse | None = None
+    landmarks: Landmarks | None = None
+    reward: Reward | None = None
+    termination: Termination | None = None
+    decoder: Decoder | None = None
+
+
+def can_reach(schema: Schema) -> bool:
+    """Whether distance and inverse can be fitted: bounded vector actions, no exogenous signals."""
+    bounded = all(s.kind is Kind.VECTOR and s.low is not None and s.high is not None for s in schema.actions)
+    return bool(schema.actions) and bounded and not schema.exogenous
+
+
+def fit_heads(
+    model: WorldModel,
+    store: Store,
+    split: Split,
+    inputs: tuple[str, ...],
+    config: HeadsConfig,
+    *,
+    progress: Progress | None = None,
+) -> Heads:
+    """The heads of a trained model.
+
+    Args:
+        model: in evaluation mode. Only its rollout is changed, and only by `dynamics_updates`; frozen in the end.
+        store: to read from.
+        split: only `train` is read.
+        inputs: the observation signals that the model takes.
+        config: see `HeadsConfig`.
+        progress: called after each update, of all heads together.
+
+    Raises:
+        ConfigError: goals are asked for where actions are unbounded or discrete, or a signal is exogenous.
+    """
+    if config.goals and not can_reach(store.schema):
+        raise ConfigError(
+            "goals need bounded vector actions and no exogenous signals. Add low and high to the action signals "
+            "of schema.json, or learn with goals=False."
+        )
+    generator = torch.Generator().manual_seed(config.seed)
+    table = Table.of(trace(model, store, split.train, inputs, generator=generator), split.train)
+    plan = _Plan.of(store, split, inputs, config, progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # initial weights
+        familiarity = Familiarity(FamiliarityConfig(latent_size=table.features.shape[1]))
+        familiarity.fit(table.features)
+        imagination = Imagination(model, store.schema, generator)
+        _refine_dynamics(model, table, imagination, plan.fit("dynamics"))
+        readout = fit_readout(store, table, imagination, plan.fit("readout"))
+        distance, inverse, landmarks, reward, termination, decoder = None, None, None, None, None, None
+        if config.goals:
+            table = replace(table, pictures=picture_goals(model, store, split.train, inputs))
+            distance = fit_distance(table, imagination, plan.fit("distance"), far=config.far)
+            inverse = fit_inverse(table, distance, imagination, plan.fit("inverse"))
+            if config.num_landmarks:
+                landmarks = fit_landmarks(
+                    table,
+                    distance,
+                    model.present,
+                    generator,
+                    num_landmarks=config.num_landmarks,
+                    reach=config.reach,
+                )
+        if plan.updates["reward"]:
+            reward = fit_reward(store, table, imagination, plan.fit("reward"))
+        if plan.updates["termination"]:
+            termination = fit_termination(store, table, imagination, plan.fit("termination"))
+        if plan.updates["decoder"]:
+            decoder = fit_decoder(store, table, _images(store, inputs), generator, plan.fit("decoder"))
+    return Heads(
+        readout=readout,
+        familiarity=familiarity,
+        distance=distance,
+        inverse=inverse,
+        landmarks=landmarks,
+        reward=reward,
+        termination=termination,
+        decoder=decoder,
+    )
+
+
+class _Plan:
+    """How many updates each head gets; counts those that were made over all of them."""
+
+    def __init__(self, updates: Mapping[str, int], config: HeadsConfig, progress: Progress | None) -> None:
+        self.updates, self._config, self._progress, self._done = updates, config, progress, 0
+
+    @classmethod
+    def of(
+        cls, store: Store, split: Split, inputs: tuple[str, ...], config: HeadsConfig, progress: Progress | None
+    ) -> _Plan:
+        """The plan for these logs: what they do not hold gets no updates."""
+        ends = bool(store.terminated[list(split.train)].any())
+        updates = {
+            "dynamics": config.dynamics_updates,
+            "readout": config.readout_updates,
+            "distance": config.distance_updates if config.goals else 0,
+            "inverse": config.inverse_updates if config.goals else 0,
+            "reward": config.outcome_updates if store.schema.of(Role.REWARD) else 0,
+            "termination": config.outcome_updates if ends else 0,
+            "decoder": config.decoder_updates if _images(store, inputs) else 0,
+        }
+        return cls(updates, config, progress)
+
+    def fit(self, head: str) -> Fit:
+        """How to fit this head."""
+        return Fit(
+            updates=self.updates[head],
+            batch_size=self._config.batch_size,
+            unroll=self._config.unroll,
+            width=self._config.width,
+            learning_rate=self._config.learning_rate,
+            tick=self._tick,
+        )
+
+    def _tick(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, sum(self.updates.values()))
+
+
+def _images(store: Store, inputs: tuple[str, ...]) -> tuple[Signal, ...]:
+    return tuple(store.schema[name] for name in inputs if store.schema[name].kind is Kind.IMAGE)
+
+
+def _refine_dynamics(model: WorldModel, table: Table, imagination: Imagination, fit: Fit) -> None:
+    """Open-loop prediction of the stored latents. The encoder is not run, so it gets no gradient and stays."""
+    steps = min(fit.unroll, int(table.length.max()) - 1)
+    model.requires_grad_(True)
+    for optimizer in fit.optimise(model):
+        here = table.starts(fit.batch_size, steps, imagination.generator)
+        with autocast():
+            path = imagination.logged(table, here, steps).float()
+        rows = here[:, None] + torch.arange(steps + 1)
+        descend(optimizer, model.forecast_error(table.features[rows], path.transpose(0, 1), table.whole[rows]))

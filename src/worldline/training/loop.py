@@ -1,0 +1,335 @@
+"""The training loop: windows in, updates out; guarded, measured, and able to stop at any moment and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from worldline.config import to_json
+from worldline.models.base import Losses, Window, WorldModel
+from worldline.data.splits import Split
+from worldline.data.store import Store
+from worldline.data.windows import Windows
+from worldline.errors import CollapseError
+from worldline.models.layers.gather import num_processes
+from worldline.training.batches import fold, to_window, window_signals
+from worldline.training.checkpoint import (Checkpoint, deferred_interrupt, load_checkpoint, restore_batches, save_checkpoint)
+from worldline.training.latent_health import guard, measure_health
+from worldline.training.control_measures import measure_control
+from worldline.training.distributed import is_main, share_of, wait_for_all
+from worldline.training.tracking import Tracker
+from worldline.training.updates import Gradient, TrainingConfig, Updates, precision
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is to do."""
+
+MOST_RETURNS = 5
+"""How often the guard goes back before it gives up."""
+DIVERGED = 20.0
+"""A loss this many times its usual size above its usual value has diverged."""
+MEASURED = 64
+"""Windows a batch that the statistics of batch normalisation are taken from."""
+SETTLING = 50
+"""Batches for these statistics in the end."""
+MEMORY = 0.98
+"""Share of the usual loss that each update keeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What training left behind, beside the model's weights.
+
+    Args:
+        curves: one row a check: `step`, each loss term as `train_<term>` and `validation_<term>`,
+            `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and `control`.
+        chosen_step: updates after which the weights that were kept were reached.
+        notes: one for each time that the guard went back, with the reason.
+        elapsed_s: wall time of all sittings.
+    """
+
+    curves: tuple[dict[str, float], ...]
+    chosen_step: int
+    notes: tuple[str, ...]
+    elapsed_s: float
+
+    @property
+    def control(self) -> float:
+        """What the weights that were kept are worth for control, see `ControlMeasures`."""
+        return next(row["control"] for row in self.curves if row["step"] == self.chosen_step)
+
+
+def train(
+    model: WorldModel,
+    store: Store,
+    split: Split,
+    signals: Sequence[str],
+    config: TrainingConfig,
+    *,
+    folder: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    trackers: Sequence[Tracker] = (),
+    name: str = "run",
+) -> Trained:
+    """Trains `model` in place.
+
+    A checkpoint is written at each check, so a run that is killed at any moment goes on with `resume` to the same
+    weights, bit for bit. Ctrl-C is waited with until the update is complete, then saves one more and raises. Where
+    the loss or its gradient is not finite, or has run away, the run goes back to its last checkpoint and goes on with
+    other windows at half the learning rate. A run that is complete leaves its checkpoint too; the caller removes
+    `folder`. In several processes (`torchrun`) each takes its share of every batch, and the first one writes.
+
+    Args:
+        model: built with its normaliser fitted.
+        store: to read from.
+        split: only `train` and `validation` are read.
+        signals: the observation signals that the model takes.
+        config: see `TrainingConfig`.
+        folder: for the checkpoint.
+        resume: go on from the checkpoint in `folder`.
+        progress: called after each update.
+        trackers: told of each check.
+        name: of the run, for the trackers.
+
+    Raises:
+        CollapseError: the latents collapsed, or the loss ran away again and again; the model is left as it was then.
+        BundleError: there is nothing to resume.
+        KeyboardInterrupt: as it came, once the checkpoint is written.
+    """
+    run = Run(model, store, split, signals, config, folder)
+    if resume:
+        run.load()
+    else:
+        run.save()
+    told = trackers if is_main() else ()
+    settings = {"training": json.loads(to_json(config)), "model": json.loads(to_json(model.config))}
+    for tracker in told:
+        tracker.start(f"{name}-seed{config.seed}", settings, step=run.step)
+    try:
+        with deferred_interrupt() as pass_on_interrupt:
+            try:
+                while run.step < config.num_updates:
+                    row = run.advance()
+                    if row is not None:
+                        for tracker in told:
+                            tracker.log(run.step, {name: value for name, value in row.items() if name != "step"})
+                    if progress is not None:
+                        progress(run.step, config.num_updates)
+                    pass_on_interrupt()
+            except KeyboardInterrupt:
+                if num_processes() == 1:  # several need not stop at the same update; their last check is on disk
+                    run.save()
+                raise
+        return run.finish()
+    finally:
+        for tracker in told:
+            tracker.finish()
+
+
+class Run:
+    """A run in progress: what `Checkpoint` describes, with the objects that it describes."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        store: Store,
+        split: Split,
+        signals: Sequence[str],
+        config: TrainingConfig,
+        folder: Path,
+    ) -> None:
+        self.model, self.store, self.config, self.folder = model, store, config, folder
+        self.updates = Updates(model, store, split, signals, config)
+        names = window_signals(store.schema, (*signals, *model.targets))
+        checked = Windows(store, config.window, split.validation, names)
+        # The same windows whatever the seed, so that trainings can be compared.
+        drawn = checked.read(np.unique(checked.draw(config.num_validation, np.random.default_rng(0)), axis=0))
+        self.validation, self.episodes = to_window(drawn, store.schema), torch.from_numpy(drawn.starts[:, 0])
+        self.fingerprint = _fingerprint(model, store, split, config)
+        self.step, self.curves, self.notes = 0, list[dict[str, float]](), list[str]()
+        self.typical: float | None = None
+        self.best: dict[str, Tensor] = {}
+        self.every = math.ceil(config.num_updates / config.num_checks)
+        self.started = time.monotonic()
+        model.train()
+
+    def advance(self) -> dict[str, float] | None:
+        """One update, or one return to the last checkpoint; the row of the curves where a check was due."""
+        found = self.updates.gradient()
+        problem = self._problem(found)
+        if problem:
+            self._go_back(problem)
+            return None
+        self.updates.apply(self.step, caution=0.5 ** len(self.notes))
+        self.step += 1
+        total = float(found.losses.total)
+        self.typical = MEMORY * (total if self.typical is None else self.typical) + (1 - MEMORY) * total
+        if self.step % self.every and self.step != self.config.num_updates:
+            return None
+        with self._kept_weights():
+            self.model.take_stock(self._sample, self.step / self.config.num_updates)
+            row = {"step": float(self.step), **_named("train", found.losses), **self.check()}
+            self._remember_best(row)
+        self.curves.append(row)
+        self.save()
+        return row
+
+    def _sample(self, num: int) -> Window:
+        """Windows of the training data, the same at each check."""
+        return to_window(self.updates.windows.sample(num, np.random.default_rng(0)), self.store.schema)
+
+    def finish(self) -> Trained:
+        """Leaves the model with the weights that are kept, exact statistics, and in evaluation mode."""
+        if self.config.choose == "control" and self.best:
+            self.model.load_state_dict(self.best)
+        elif self.updates.average is not None:
+            self.model.load_state_dict(self.updates.average.values, strict=False)
+        self.settle(SETTLING, seed=self.config.seed)
+        self.model.eval()
+        return Trained(
+            curves=tuple(self.curves),
+            chosen_step=self._chosen(),
+            notes=tuple(self.notes),
+            elapsed_s=time.monotonic() - self.started,
+        )
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        if is_main():
+            state = Checkpoint(
+                step=self.step,
+                fingerprint=self.fingerprint,
+                batches=dict(self.updates.batches.bit_generator.state),
+                curves=self.curves,
+                elapsed_s=time.monotonic() - self.started,
+                typical_loss=self.typical,
+                notes=self.notes,
+            )
+            others = {"best": self.best, "average": {} if self.updates.average is None else self.updates.average.values}
+            save_checkpoint(self.folder, self.model, self.updates.optimizer, self.updates.generator, state, others)
+        wait_for_all()
+
+    def load(self) -> Checkpoint:
+        """Goes to where the checkpoint was written."""
+        found = load_checkpoint(
+            self.folder, self.model, self.updates.optimizer, self.updates.generator, self.fingerprint
+        )
+        state = found.state
+        self.updates.batches, self.curves, self.step = restore_batches(state.batches), list(state.curves), state.step
+        self.typical, self.notes = state.typical_loss, list(state.notes)
+        self.best = dict(found.others.get("best", {}))
+        if self.updates.average is not None:
+            self.updates.average.load(found.others["average"])
+        self.started = time.monotonic() - state.elapsed_s
+        return state
+
+    def _problem(self, found: Gradient) -> str:
+        """What is wrong with a loss or with the norm of its gradient; "" where nothing is."""
+        terms = ", ".join(f"{name} {float(term):.3g}" for name, term in found.losses.terms.items())
+        total, norm = float(found.losses.total), found.norm
+        if not math.isfinite(total) or not math.isfinite(norm):
+            return f"the {'gradient' if math.isfinite(total) else 'loss'} is not finite ({terms})"
+        usual = self.typical
+        if usual is not None and total > usual + DIVERGED * max(1.0, abs(usual)):
+            return f"the loss jumped from {usual:.3g} to {total:.3g} ({terms})"
+        return ""
+
+    def _go_back(self, problem: str) -> None:
+        """To the last checkpoint, on with other windows, more carefully."""
+        batches, notes = self.updates.batches, self.notes
+        note = f"after {self.step} updates {problem}"
+        if len(notes) == MOST_RETURNS:
+            raise CollapseError(
+                f"{note}, for the {MOST_RETURNS + 1}th time. Lower the learning rate, or check the data for outliers."
+            )
+        started = self.started
+        state = self.load()
+        self.updates.batches, self.started = batches, started
+        self.notes = [*notes, f"{note}: went back to update {state.step} and halved the learning rate"]
+
+    @contextmanager
+    def _kept_weights(self) -> Iterator[None]:
+        """Has the model use what is kept of it in the end: the average, where there is one."""
+        if self.updates.average is None:
+            yield
+            return
+        with self.updates.average.in_place():
+            yield
+
+    @torch.no_grad()
+    def check(self) -> dict[str, float]:
+        """Validation loss, health with the guard, and what the model is worth for control."""
+        config, model = self.config, self.model
+        self.settle(4, seed=self.step)
+        model.eval()
+        generator = torch.Generator().manual_seed(config.seed)
+        with precision(config):
+            losses = model.loss(self.validation, generator=generator)
+            draws = 1 if model.deterministic else 2
+            features = torch.stack([fold(model, self.validation, generator=generator) for _ in range(draws)])
+            control = measure_control(model, self.validation, features, self.episodes, seed=config.seed)
+        model.train()
+        health = measure_health(features[0, ..., model.present])
+        guard(health, step=self.step, min_rank=config.min_rank, min_deviation=config.min_deviation)
+        return _named("validation", losses) | asdict(health) | asdict(control) | {"control": control.control}
+
+    def settle(self, num_batches: int, *, seed: int) -> None:
+        """Exact statistics in the place of running ones, from so many batches."""
+        with precision(self.config):
+            recompute_batch_norm(self.model, self.updates.windows, self.store, num_batches=num_batches, seed=seed)
+
+    def _remember_best(self, row: Mapping[str, float]) -> None:
+        if all(row["control"] >= earlier["control"] for earlier in self.curves):
+            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    def _chosen(self) -> int:
+        """The update whose weights are kept."""
+        if self.config.choose == "last" or not self.curves:
+            return self.step
+        return int(max(self.curves, key=lambda row: (row["control"], row["step"]))["step"])
+
+
+def _fingerprint(model: WorldModel, store: Store, split: Split, config: TrainingConfig) -> str:
+    """Differs where a run would give another result."""
+    parts = to_json(config), to_json(model.config), str(model), store.content_hash(), str(split)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _named(prefix: str, losses: Losses) -> dict[str, float]:
+    return {f"{prefix}_{name}": float(term.detach()) for name, term in losses.terms.items()}
+
+
+@torch.no_grad()
+def recompute_batch_norm(model: WorldModel, windows: Windows, store: Store, *, num_batches: int, seed: int) -> None:
+    """Replaces running averages by exact ones: stale averages can inflate the loss a hundredfold.
+
+    What stays in evaluation mode, such as a frozen encoder, keeps its own.
+    """
+    was_training = model.training
+    model.train()
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    layers = [layer for layer in norms if layer.training]
+    if not layers:
+        model.train(was_training)
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative average
+    batches, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    size = num_processes() * -(-MEASURED // num_processes())  # each process takes equally many
+    for _ in range(num_batches):
+        model.loss(to_window(windows.read(share_of(windows.draw(size, batches))), store.schema), generator=generator)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    model.train(was_training)

@@ -1,0 +1,170 @@
+"""Stored latents, and where a frozen model leads from them. Every episode is encoded once; no image is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from worldline.schema import Schema
+from worldline.models.base import Inputs, WorldModel
+from worldline.training.batches import PictureGoals, Trace
+
+HELD_OUT: Final = 5
+"""One training episode in so many judges heads that might learn the others by heart."""
+EXAM_SIZE: Final = 1024
+"""States that a head is judged on, each with what is imagined from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All latents of all episodes, one below the other, with the inputs that follow each (0 after the last).
+
+    Args:
+        features: the latents.
+        actions: concatenated, physical units.
+        exogenous: concatenated; None where the schema has none.
+        step_s: seconds that the step takes.
+        episode: its number in the store.
+        first: row of the episode's first latent.
+        length: latents in the episode.
+        held_out: whether the episode is one of those that judge.
+        whole: whether everything that the model takes was observed.
+        pictures: the observations as goals of which only the pictures are known; None where the model does not take
+            both pictures and other signals.
+    """
+
+    features: Float[Tensor, "M D"]
+    actions: Float[Tensor, "M A"]
+    exogenous: Float[Tensor, "M E"] | None
+    step_s: Float[Tensor, " M"]
+    episode: Int[Tensor, " M"]
+    first: Int[Tensor, " M"]
+    length: Int[Tensor, " M"]
+    held_out: Bool[Tensor, " M"]
+    whole: Bool[Tensor, " M"]
+    pictures: PictureGoals | None = None
+
+    @staticmethod
+    def of(traces: Sequence[Trace], episodes: Sequence[int]) -> Table:
+        """The table of these episodes, which need not be in order; without `pictures`."""
+        lengths = torch.tensor([len(one.features) for one in traces])
+        firsts = lengths.cumsum(0) - lengths
+        known = [one.exogenous for one in traces if one.exogenous is not None]
+        order = torch.arange(len(traces))
+        held_out = (order % HELD_OUT == min(len(traces), HELD_OUT) - 1) & (len(traces) > 1)
+        return Table(
+            features=torch.cat([one.features for one in traces]),
+            actions=torch.cat([pad(one.actions, (0, 0, 0, 1)) for one in traces]),
+            exogenous=torch.cat([pad(inputs, (0, 0, 0, 1)) for inputs in known]) if known else None,
+            step_s=torch.cat([pad(one.step_s, (0, 1)) for one in traces]),
+            episode=torch.tensor(list(episodes)).repeat_interleave(lengths),
+            first=firsts.repeat_interleave(lengths),
+            length=lengths.repeat_interleave(lengths),
+            held_out=held_out.repeat_interleave(lengths),
+            whole=torch.cat([one.whole for one in traces]),
+        )
+
+    @property
+    def steps_after(self) -> Int[Tensor, " M"]:
+        """Logged steps that follow each row."""
+        return self.first + self.length - torch.arange(len(self.features)) - 1
+
+    @property
+    def numbers(self) -> list[int]:
+        """The episodes' numbers in the store, in order."""
+        return self.episode[self.first.unique()].tolist()
+
+    def pairs(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows of `count` states, and of another state of the same episode for each."""
+        here = torch.randint(len(self.features), (count,), generator=generator)
+        share = torch.rand(count, generator=generator)
+        return here, self.first[here] + (share * self.length[here]).long()
+
+    def starts(self, count: int, num_steps: int, generator: torch.Generator) -> Tensor:
+        """Rows of `count` states that `num_steps` logged steps follow."""
+        able = (self.steps_after >= num_steps).nonzero()[:, 0]
+        return able[torch.randint(len(able), (count,), generator=generator)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """Latents as imagined from stored ones, under the logged inputs; the first of each path is the stored one.
+
+    Args:
+        features: T imagined ones after the stored one.
+        rows: of the table that they stand for.
+        inside: whether there is such a row in the same episode; else both are meaningless.
+    """
+
+    features: Float[Tensor, "T1 B D"]
+    rows: Int[Tensor, "T1 B"]
+    inside: Bool[Tensor, "T1 B"]
+
+
+class Imagination:
+    """A frozen model, from bare latents on.
+
+    Args:
+        model: in evaluation mode.
+        schema: of the logs.
+        generator: of every draw.
+    """
+
+    def __init__(self, model: WorldModel, schema: Schema, generator: torch.Generator) -> None:
+        self._model, self.generator, self.present = model, generator, model.present
+        self._step_s = schema.step_s or 1.0
+        self.low = torch.tensor([bound for signal in schema.actions for bound in signal.low or ()])
+        self.high = torch.tensor([bound for signal in schema.actions for bound in signal.high or ()])
+
+    def step(self, latent: Float[Tensor, "B D"], action: Float[Tensor, "B A"]) -> Float[Tensor, "B D"]:
+        """The latent after `action`, without exogenous inputs."""
+        return self._rollout(latent, action[:, None], None, torch.full((len(action), 1), self._step_s))[:, 0]
+
+    def logged(self, table: Table, rows: Int[Tensor, " B"], num_steps: int) -> Float[Tensor, "T B D"]:
+        """The latents that the logged inputs lead to from the latents in `rows`, after each of the next steps."""
+        ahead = (rows[:, None] + torch.arange(num_steps)).clamp(max=len(table.features) - 1)
+        exogenous = None if table.exogenous is None else table.exogenous[ahead]
+        path = self._rollout(table.features[rows], table.actions[ahead], exogenous, table.step_s[ahead])
+        return path.transpose(0, 1)
+
+    @torch.no_grad()
+    def paths(self, table: Table, rows: Int[Tensor, " B"], num_steps: int) -> Paths:
+        """What is imagined from `rows`, without gradient; near the end of its episode a path leads outside."""
+        elapsed = torch.arange(num_steps + 1)[:, None]
+        imagined = self.logged(table, rows, num_steps)
+        return Paths(
+            features=torch.cat([table.features[rows][None], imagined]).float(),
+            rows=(rows + elapsed).clamp(max=len(table.features) - 1),
+            inside=elapsed <= table.steps_after[rows],
+        )
+
+    def draw(self, table: Table, among: Bool[Tensor, " M"], count: int, num_steps: int) -> Paths:
+        """Paths from `count` rows out of `among`."""
+        able = among.nonzero()[:, 0]
+        return self.paths(table, able[torch.randint(len(able), (count,), generator=self.generator)], num_steps)
+
+    def exam(self, table: Table, held_out: Bool[Tensor, " M"], num_steps: int) -> Paths | None:
+        """The paths that a head is judged on, always the same; None where nothing is held out."""
+        able = held_out.nonzero()[:, 0]
+        if not len(able):
+            return None
+        order = torch.randperm(len(able), generator=torch.Generator().manual_seed(0))
+        return self.paths(table, able[order[:EXAM_SIZE]], num_steps)
+
+    def random_actions(self, count: int) -> Float[Tensor, "B A"]:
+        """Uniform over the action space."""
+        share = torch.rand(count, len(self.low), generator=self.generator)
+        return self.low + share * (self.high - self.low)
+
+    def _rollout(
+        self, latent: Tensor, actions: Tensor, exogenous: Tensor | None, step_s: Tensor
+    ) -> Float[Tensor, "B T D"]:
+        inputs = Inputs(actions=actions[:, None], exogenous=exogenous, step_s=step_s)
+        belief = self._model.belief(latent)
+        return self._model.rollout(belief, inputs, generator=self.generator).features[:, 0].mean(1)

@@ -1,0 +1,177 @@
+"""One update after another: windows, their loss in pieces, the clipped gradient, the optimiser's step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from worldline.models.base import Losses, WorldModel
+from worldline.data.splits import Split
+from worldline.data.store import Store
+from worldline.data.windows import WindowBatch, Windows
+from worldline.errors import ConfigError
+from worldline.models.layers.precision import autocast
+from worldline.training.weight_average import Average
+from worldline.training.batches import to_window, window_signals
+from worldline.training.distributed import average_gradients, mean_over_processes, share_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to train.
+
+    Args:
+        num_updates: optimiser steps.
+        window: observations a window, at least 3.
+        batch_size: windows an update, of all processes together.
+        accumulate: pieces that each batch is computed in, to save memory; a regulariser of batches sees one piece.
+        learning_rate: peak of the schedule: linear warm-up, then a cosine to 0.
+        warm_up: share of the updates that warm up, 0 to 1.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        average: decay of a moving average of the parameters that is measured and kept in their place; 0 for none.
+        num_checks: how often the model is measured and a checkpoint written.
+        num_validation: windows that it is measured on, at most.
+        choose: what is kept in the end: the checkpoint that is best for control, see `ControlMeasures`, or the last.
+        min_rank: smallest effective rank of the latents that the guard accepts.
+        min_deviation: smallest deviation of the latents that the guard accepts.
+        precision: "auto" for half precision where the processor multiplies it faster, or "float32".
+        seed: of initial weights, batches and the loss's own draws.
+    """
+
+    num_updates: int
+    window: int = 5
+    batch_size: int = 64
+    accumulate: int = 1
+    learning_rate: float = 2e-3
+    warm_up: float = 0.1
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    average: float = 0.0
+    num_checks: int = 20
+    num_validation: int = 256
+    choose: Literal["control", "last"] = "control"
+    min_rank: float = 2.0
+    min_deviation: float = 0.05
+    precision: Literal["auto", "float32"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        leasts = {"num_updates": 1, "window": 3, "batch_size": 2, "num_checks": 1, "accumulate": 1, "num_validation": 4}
+        for name, least in leasts.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {least}.")
+        if self.batch_size % self.accumulate or self.batch_size // self.accumulate < 2:
+            raise ConfigError(
+                f"accumulate is {self.accumulate} and batch_size {self.batch_size}. Each piece must hold equally many "
+                "windows, at least 2."
+            )
+        for name, choices in (("choose", ("control", "last")), ("precision", ("auto", "float32"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}. Choose {' or '.join(choices)}.")
+        if not (0 <= self.warm_up <= 1 and self.learning_rate > 0 and self.clip_norm > 0):
+            raise ConfigError(
+                f"warm_up is {self.warm_up}, learning_rate {self.learning_rate}, clip_norm {self.clip_norm}. warm_up "
+                "must be in [0, 1], the others above 0."
+            )
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"average is {self.average}. It must be in [0, 1).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient:
+    """What came of a batch; the gradient itself, clipped, lies in the model.
+
+    Args:
+        losses: without gradient; means over the pieces of the batch, and over all processes.
+        norm: of the gradient before it was clipped.
+    """
+
+    losses: Losses
+    norm: float
+
+
+class Updates:
+    """What a training repeats. Each update is `gradient`, then `apply`, unless the gradient is no good.
+
+    Args:
+        model: in training mode, its normaliser fitted.
+        store: to read from.
+        split: only `train` is read.
+        signals: the observation signals that the model takes.
+        config: see `TrainingConfig`.
+    """
+
+    def __init__(
+        self, model: WorldModel, store: Store, split: Split, signals: Sequence[str], config: TrainingConfig
+    ) -> None:
+        self.model, self.config, self.schema = model, config, store.schema
+        names = window_signals(store.schema, (*signals, *model.targets))
+        self.windows = Windows(store, config.window, split.train, names)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.average = Average(model, config.average) if config.average else None
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.batches = np.random.default_rng(config.seed)
+        self._batch: WindowBatch | None = None  # filled anew each time, which spares the system finding memory
+
+    def gradient(self) -> Gradient:
+        """The gradient of the next batch; no weight is changed yet."""
+        config = self.config
+        self.optimizer.zero_grad()
+        pieces = list[Losses]()
+        for piece in np.split(self.windows.draw(config.batch_size, self.batches), config.accumulate):
+            self._batch = self.windows.read(share_of(piece), into=self._batch)
+            window = to_window(self._batch, self.schema)
+            with precision(config):
+                losses = self.model.loss(window, generator=self.generator)
+            (losses.total / config.accumulate).backward()
+            pieces.append(losses)
+        average_gradients(self.model)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        return Gradient(losses=_mean(pieces), norm=float(norm))
+
+    def apply(self, step: int, *, caution: float = 1.0) -> None:
+        """Changes the weights, and their average, by the gradient that was computed last.
+
+        Args:
+            step: updates before this one.
+            caution: what the learning rate is multiplied with.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = caution * _learning_rate(self.config, step)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(step + 1)
+
+
+def precision(config: TrainingConfig) -> torch.autocast:
+    """The context in which losses are computed."""
+    return autocast() if config.precision == "auto" else torch.autocast("cpu", enabled=False)
+
+
+def _learning_rate(config: TrainingConfig, step: int) -> float:
+    """Linear warm-up, then a cosine to 0."""
+    warm = max(1, round(config.warm_up * config.num_updates))
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
+    share = (step - warm) / max(1, config.num_updates - warm)
+    return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def _mean(pieces: Sequence[Losses]) -> Losses:
+    """Each term's mean over the pieces of a batch, and over all processes; without gradient."""
+    terms = {
+        name: torch.tensor(
+            mean_over_processes(float(sum(piece.terms[name].detach() for piece in pieces)) / len(pieces))
+        )
+        for name in pieces[0].terms
+    }
+    return Losses(terms=terms, weights=pieces[0].weights)

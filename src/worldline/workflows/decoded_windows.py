@@ -1,0 +1,205 @@
+"""What the decoder draws of held-out windows, beside what was seen: for the report, and for eyes only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldline.schema import Role
+from worldline.data.store import Store
+from worldline.data.windows import WindowBatch, Windows
+from worldline.engines.learned import LearnedEngine
+from worldline.models.heads.decoder import Decoder
+from worldline.models.layers.precision import autocast
+from worldline.training.batches import fold, to_window
+from worldline.audit.cases import spread
+from worldline.audit.report_evidence import Decoded, DecodedWindow, Image
+from worldline.stats import Floats, draw_clusters, rmse_curve, skill_curve
+
+NUM_MOMENTS: Final = 5
+"""Steps of the horizon that are drawn."""
+NUM_SHOWN: Final = 3
+BATCH: Final = 16
+"""Windows that are drawn at once; bounds memory, changes no figure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """W windows of one camera: the present and F moments after it.
+
+    Args:
+        real: [W, 1+F, *shape] uint8; the first is the last frame that was seen.
+        known: [W, 1+F], whether there is such a frame.
+        imagined: [W, F, *shape], decoded from imagined latents.
+        redrawn: [W, 1+F, *shape], decoded from the latents of the real frames.
+    """
+
+    real: Image
+    known: NDArray[np.bool_]
+    imagined: Image
+    redrawn: Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Squares:
+    """Squared errors [W, F] of W windows, each the mean over pixels and colours; 0 where not known."""
+
+    known: NDArray[np.bool_]
+    imagined: Floats
+    persistence: Floats
+    decoder: Floats
+
+
+def decoded_frames(
+    store: Store,
+    engine: LearnedEngine,
+    episodes: Sequence[int],
+    *,
+    context: int,
+    horizon: int,
+    per_episode: int,
+    seed: int,
+) -> tuple[Decoded, ...]:
+    """Windows as they were seen and as the decoder draws what is imagined of them; one for each image of the model's.
+
+    Shown are the first windows of the first episodes, of those with every frame observed. Empty without a decoder, and
+    where fewer than two episodes are long enough: intervals need two.
+
+    Args:
+        store: of the logs.
+        engine: with its decoder.
+        episodes: their numbers; held out.
+        context: H, observations given, at least 1.
+        horizon: T, steps imagined; below 1 nothing is.
+        per_episode: windows cut from each episode, evenly spread, fewer where it is short.
+        seed: of the bootstrap and of the model's draws.
+    """
+    long = [number for number in episodes if store.num_steps[number] >= context - 1 + horizon]
+    if engine.decoder is None or len(long) < 2 or horizon < 1:
+        return ()
+    nows = [spread(int(store.num_steps[number]), context, horizon, per_episode) for number in long]
+    episode = np.repeat(np.arange(len(long)), [len(one) for one in nows])
+    starts = np.stack([np.array(long)[episode], np.concatenate(nows) - context + 1], 1)
+    steps = moments(horizon)
+    signals = [s.name for s in store.schema.signals if s.role in (Role.ACTION, Role.EXOGENOUS)]
+    windows = Windows(store, context + horizon, long, [*engine.inputs, *signals])
+    generator = torch.Generator().manual_seed(seed)
+    squares: dict[str, list[_Squares]] = {signal.name: [] for signal in engine.decoder.config.images}
+    shown: dict[str, list[DecodedWindow]] = {name: [] for name in squares}
+    for first in range(0, len(starts), BATCH):
+        batch = windows.read(starts[first : first + BATCH])
+        leads = np.diff(episode, prepend=-1)[first : first + BATCH] > 0
+        for name, drawn in _draw(engine, engine.decoder, batch, context, steps, generator).items():
+            squares[name].append(_squares(drawn))
+            shown[name] += _first(drawn, leads, NUM_SHOWN - len(shown[name]))
+    return tuple(
+        _measured(name, steps, store.schema.step_s, shown[name], parts, episode, seed)
+        for name, parts in squares.items()
+    )
+
+
+def decoded_rmse(found: Sequence[Decoded]) -> dict[str, dict[str, dict[str, float]]]:
+    """The errors in grey levels by image signal, step and what was drawn; "world" is what the world imagines."""
+    return {
+        one.camera: {
+            str(step): {
+                "world": one.imagined.value[k],
+                "persistence": one.persistence.value[k],
+                "decoder": one.decoder.value[k],
+            }
+            for k, step in enumerate(one.steps)
+        }
+        for one in found
+    }
+
+
+def moments(horizon: int) -> tuple[int, ...]:
+    """About five steps that are evenly spread up to `horizon`, which is the last; at least 1."""
+    return tuple(sorted({max(1, round(horizon * k / NUM_MOMENTS)) for k in range(1, NUM_MOMENTS + 1)}))
+
+
+@torch.no_grad()
+def _draw(
+    engine: LearnedEngine,
+    decoder: Decoder,
+    batch: WindowBatch,
+    context: int,
+    steps: Sequence[int],
+    generator: torch.Generator,
+) -> Mapping[str, _Drawn]:
+    """Every image of the model's, in windows of H + T observations."""
+    window, now = to_window(batch, engine.schema), context - 1
+    belief = engine.model.encode(window.first(context), generator=generator)
+    future = window.past.steps(slice(now, None))
+    path = engine.model.rollout(belief, future, generator=generator).features[:, 0].mean(1)
+    with autocast():
+        seen = fold(engine.model, window, generator=generator)
+    ahead = [step - 1 for step in steps]
+    at = [now, *(now + step for step in steps)]
+    imagined, redrawn = decoder(path[:, ahead].float()), decoder(seen[:, at])
+    found = {}
+    for name in imagined:
+        frames, known = batch.observations[name], batch.observed[name]
+        back = known[:, now::-1].argmax(1)  # steps from the last frame that was seen to the present
+        last = frames[np.arange(len(frames)), now - back]
+        found[name] = _Drawn(
+            real=np.concatenate([last[:, None], frames[:, at[1:]]], 1).astype(np.uint8),
+            known=np.concatenate([known[:, :context].any(1, keepdims=True), known[:, at[1:]]], 1),
+            imagined=imagined[name].numpy(),
+            redrawn=redrawn[name].numpy(),
+        )
+    return found
+
+
+def _squares(drawn: _Drawn) -> _Squares:
+    """Of the moments ahead, where both the frame and one before it were seen."""
+    known, real = drawn.known[:, 1:] & drawn.known[:, :1], drawn.real[:, 1:].astype(np.float32)
+
+    def square(frames: Image) -> Floats:
+        return np.where(known, np.square(frames - real).mean((2, 3, 4), dtype=np.float64), 0.0)
+
+    return _Squares(
+        known=known,
+        imagined=square(drawn.imagined),
+        persistence=square(drawn.real[:, :1]),
+        decoder=square(drawn.redrawn[:, 1:]),
+    )
+
+
+def _first(drawn: _Drawn, leads: NDArray[np.bool_], most: int) -> list[DecodedWindow]:
+    """Up to `most` windows that are their episode's first and were observed throughout."""
+    chosen = np.flatnonzero(leads & drawn.known.all(1))[:most]
+    pictures = np.concatenate([drawn.redrawn[:, :1], drawn.imagined], 1)
+    return [DecodedWindow(real=drawn.real[row], drawn=pictures[row]) for row in chosen]
+
+
+def _measured(
+    camera: str,
+    steps: tuple[int, ...],
+    step_s: float | None,
+    shown: Sequence[DecodedWindow],
+    parts: Sequence[_Squares],
+    episode: NDArray[np.integer],
+    seed: int,
+) -> Decoded:
+    """The errors over all windows."""
+    whole = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
+    own, stays, known = whole["imagined"], whole["persistence"], whole["known"]
+    weights, counted = draw_clusters(int(episode.max()) + 1, seed), known.any(1)
+    return Decoded(
+        camera=camera,
+        step_s=step_s,
+        steps=steps,
+        windows=tuple(shown),
+        num_windows=int(counted.sum()),
+        num_episodes=len(np.unique(episode[counted])),
+        imagined=rmse_curve(own, known, episode, weights),
+        persistence=rmse_curve(stays, known, episode, weights),
+        decoder=rmse_curve(whole["decoder"], known, episode, weights),
+        saved=skill_curve(own, stays, known, episode, weights),
+    )

@@ -1,0 +1,247 @@
+"""What a report shows of a learned world, measured on episodes that it was neither fitted nor calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+import numpy as np
+import torch
+
+from worldline.engines.base import Engine
+from worldline.episode import Episode
+from worldline.schema import Kind, Signal
+from worldline.world.base import World
+from worldline.data.store import Store
+from worldline.data.windows import Windows
+from worldline.engines.fixed_lag import typical_values
+from worldline.engines.baselines import ActionBlind, Linear, Persistence
+from worldline.errors import DataError
+from worldline.training.batches import to_window, trace, window_signals
+from worldline.audit.cases import cut, forecasts
+from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
+from worldline.audit.report_evidence import (Decoded, Forecasts, Imagined, ImaginedPath, LatentHealth, Learning, Readout, Series, Vital, readout_row, sample_forecasts)
+from worldline.workflows.decoded_windows import decoded_frames
+from worldline.workflows.learned import Learned
+from worldline.world.calibration import Calibration
+from worldline.world.local import LocalWorld
+
+CONTEXT: Final = 3
+"""Observations that every world is given; what the comparisons want."""
+PER_EPISODE: Final = 4
+BAND: Final = 0.9
+_TIMES_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0)
+
+
+def supports(calibration: Calibration, level: float) -> bool:
+    """Whether there were enough calibration episodes for bands of this level."""
+    return level * (calibration.num_episodes + 1) <= calibration.num_episodes
+
+
+def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
+    """The steps whose figures are shown: the last three round times, such as 1, 6 and 24 hours, else 1, 5 and 20 steps.
+
+    Args:
+        horizon: the longest.
+        step_s: seconds a step; None where it is not known.
+    """
+    if step_s is not None:
+        steps = [round(time_s / step_s) for time_s in _TIMES_S if (time_s / step_s).is_integer()]
+        timed = sorted({step for step in steps if 1 <= step <= horizon})
+        if len(timed) >= 2:
+            return tuple(timed[-3:])
+    return tuple(sorted({min(step, horizon) for step in (1, 5, 20)}))
+
+
+def honest(learned: Learned) -> World:
+    """The learned world; without bands where there are too few calibration episodes for those of 90 %."""
+    if supports(learned.calibration, BAND):
+        return learned.world
+    return LocalWorld(learned.engine, None, learned.recipe.planner)
+
+
+def diagnosis(store: Store, learned: Learned) -> Diagnostics:
+    """Error, gaps and coverage on the held-out episodes, beside persistence and linear autoregression.
+
+    Raises:
+        DataError: fewer than two held-out episodes are long enough.
+    """
+    horizon = longest_horizon(store, learned)
+    if horizon < 1:
+        raise DataError(
+            f"fewer than two of the {len(learned.split.held_out)} held-out episodes have {CONTEXT + 1} observations",
+            fix="Log more or longer episodes.",
+            file=store.path,
+        )
+    return diagnose(
+        honest(learned),
+        [store.episode(number) for number in learned.split.held_out],
+        comparisons=comparisons(store, learned),
+        context=CONTEXT,
+        horizon=horizon,
+        horizons=reported_steps(horizon, store.schema.step_s),
+        per_episode=PER_EPISODE,
+        levels=[level for level in LEVELS if supports(learned.calibration, level)],
+        seed=learned.recipe.training.seed,
+    )
+
+
+def longest_horizon(store: Store, learned: Learned) -> int:
+    """Steps that the world is calibrated for and that two held-out episodes have; below 1 where no two have any."""
+    lengths = store.num_steps[list(learned.split.held_out)] - CONTEXT + 1
+    return min(learned.calibration.horizon, int(np.sort(lengths)[-2]) if len(lengths) > 1 else 0)
+
+
+def comparisons(store: Store, learned: Learned) -> dict[str, World]:
+    """What the world has to beat, fitted on the same training episodes; of their vector signals only.
+
+    Persistence is always there. A regression needs stretches of which everything was observed: where a slow sensor
+    leaves none, "linear" and "action_blind" are left out, and so are their columns.
+    """
+    vectors = _vectors(store)
+    if not vectors:
+        return {}
+    episodes = [_without_pictures(store, number, vectors) for number in learned.split.train]
+    engines: dict[str, Engine] = {
+        "persistence": Persistence(schema=store.schema, typical=typical_values(episodes, vectors), context=1)
+    }
+    for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
+        with suppress(DataError):  # no stretch is complete
+            engines[name] = family.fit(episodes, store.schema, context=CONTEXT)
+    return {name: LocalWorld(engine, None, learned.recipe.planner) for name, engine in engines.items()}
+
+
+def learning_curves(store: Store, learned: Learned) -> Learning:
+    """The losses through training, and the weighted sum of the validation losses."""
+    curves = learned.trained.curves
+    terms = [name.removeprefix("train_") for name in curves[0] if name.startswith("train_")]
+    weights = _weights(store, learned)
+    total = [sum(weights[term] * row[f"validation_{term}"] for term in terms) for row in curves]
+    return Learning(
+        terms=tuple(_series(curves, f"train_{term}", term) for term in terms),
+        validation=Series(name="validation", steps=_steps(curves), values=tuple(total)),
+        learn_s=learned.learn_s,
+    )
+
+
+def latent_health(learned: Learned) -> LatentHealth:
+    """Rank, deviation and straightness through training, and what the guard demanded."""
+    curves, training = learned.trained.curves, learned.recipe.training
+    size = float(learned.engine.readout.config.latent_size)
+    return LatentHealth(
+        vitals=(
+            Vital(series=_series(curves, "effective_rank", "effective rank"), threshold=training.min_rank, most=size),
+            Vital(series=_series(curves, "deviation", "deviation"), threshold=training.min_deviation, most=None),
+            Vital(series=_series(curves, "straightness", "straightness"), threshold=None, most=1.0),
+        )
+    )
+
+
+def readout_quality(store: Store, learned: Learned) -> Readout:
+    """How well each vector signal is read from the latents of the held-out episodes."""
+    engine, numbers = learned.engine, learned.split.held_out
+    traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator().manual_seed(0))
+    episode = np.repeat(np.arange(len(traces)), [len(one.features) for one in traces])
+    with torch.no_grad():
+        read = engine.readout(torch.cat([one.features for one in traces]))
+    rows = []
+    for signal in (store.schema[name] for name in read if store.schema[name].kind is Kind.VECTOR):
+        truth = np.concatenate([store.read(signal.name, n, 0, int(store.num_steps[n]) + 1) for n in numbers])
+        known = np.concatenate([store.observed(signal.name, n, 0, int(store.num_steps[n]) + 1) for n in numbers])
+        if known.any():
+            truth, values = truth[known].astype(float), read[signal.name].numpy()[known]
+            values = truth + signal.difference(values, truth)
+            rows.append(readout_row(signal.name, signal.unit, truth, values, episode[known], seed=0))
+    return Readout(rows=tuple(rows))
+
+
+def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) -> Forecasts:
+    """One forecast, from the first moment of the first held-out episode that is long enough."""
+    long = [n for n in learned.split.held_out if store.num_steps[n] >= CONTEXT - 1 + diagnostics.horizon]
+    return sample_forecasts(
+        honest(learned),
+        [store.episode(long[0])],
+        index=0,
+        context=CONTEXT,
+        horizon=diagnostics.horizon,
+        level=BAND,
+    )
+
+
+def imagined_paths(
+    store: Store, learned: Learned, *, signal: str, camera: str, horizon: int, num_paths: int
+) -> Imagined:
+    """The first held-out episodes, real and as imagined from their first observation.
+
+    Args:
+        store: of pictures with a position in their pixels.
+        learned: predicts `signal`.
+        signal: a vector signal of two components, x to the right and y down, in pixels of the picture.
+        camera: the picture.
+        horizon: steps.
+        num_paths: episodes to show, at least 1.
+    """
+    numbers = [n for n in learned.split.held_out if store.num_steps[n] >= horizon][:num_paths]
+    episodes = [store.episode(number) for number in numbers]
+    # One window from each: `cut` needs two episodes, as intervals do.
+    cases = cut([*episodes, episodes[0]], context=1, horizon=horizon, per_episode=1)
+    mean = forecasts(honest(learned), cases, cases.actions, level=BAND)[signal].mean
+    frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
+    paths = []
+    for row, episode in enumerate(episodes):
+        real = episode.observations[signal][: horizon + 1].astype(float)
+        paths.append(
+            ImaginedPath(
+                frames=episode.observations[camera][list(frame_steps)].astype(np.uint8),
+                frame_steps=frame_steps,
+                real=real,
+                imagined=np.concatenate([real[:1], mean[row].astype(float)]),
+            )
+        )
+    return Imagined(signal=signal, unit=store.schema[signal].unit, paths=tuple(paths))
+
+
+def drawn_imagination(store: Store, learned: Learned) -> tuple[Decoded, ...]:
+    """The windows of `diagnosis` as pictures, one for each image of the model's; empty without a decoder."""
+    return decoded_frames(
+        store,
+        learned.engine,
+        learned.split.held_out,
+        context=CONTEXT,
+        horizon=longest_horizon(store, learned),
+        per_episode=PER_EPISODE,
+        seed=learned.recipe.training.seed,
+    )
+
+
+def _vectors(store: Store) -> tuple[Signal, ...]:
+    return tuple(signal for signal in store.schema.observations if signal.kind is Kind.VECTOR)
+
+
+def _without_pictures(store: Store, number: int, vectors: Sequence[Signal]) -> Episode:
+    """An episode of vector observations only, so that all of them fit into memory."""
+    steps, schema = int(store.num_steps[number]), store.schema
+    return Episode(
+        observations={s.name: store.read(s.name, number, 0, steps + 1) for s in vectors},
+        actions={s.name: store.read(s.name, number, 0, steps) for s in schema.actions},
+        exogenous={s.name: store.read(s.name, number, 0, steps) for s in schema.exogenous},
+        observed={s.name: store.observed(s.name, number, 0, steps + 1) for s in vectors},
+    )
+
+
+def _weights(store: Store, learned: Learned) -> Mapping[str, float]:
+    """What the model weighs the terms of its loss with, by its own word."""
+    schema, recipe = store.schema, learned.recipe
+    names = window_signals(schema, (*learned.engine.inputs, *learned.engine.model.targets))
+    batch = Windows(store, recipe.training.window, learned.split.validation, names).sample(2, np.random.default_rng(0))
+    with torch.no_grad():
+        return learned.engine.model.loss(to_window(batch, schema), generator=torch.Generator().manual_seed(0)).weights
+
+
+def _series(curves: Sequence[Mapping[str, float]], key: str, name: str) -> Series:
+    return Series(name=name, steps=_steps(curves), values=tuple(float(row[key]) for row in curves))
+
+
+def _steps(curves: Sequence[Mapping[str, float]]) -> tuple[int, ...]:
+    return tuple(int(row["step"]) for row in curves)

@@ -1,0 +1,219 @@
+"""How episodes differ from each other: hidden causes, learned from many episodes and inferred in one.
+
+In episode i, with features x (state and input) and residuals e of some engine,
+
+    e = x @ (mean + sum over causes r of size[i, r] * directions[r]) + noise,    size[i, r] ~ N(0, 1)
+
+so that a cause, such as a friction, is one number an episode, whatever it does to how many signals. With the directions
+known one episode tells its sizes precisely, and better than it would tell what it does to each signal by itself.
+
+Fitted by expectation and maximisation, in closed form each, as both are linear Gaussian. Source: Dempster, Laird, Rubin
+1977; the model is that of Laird and Ware 1982 (random effects), with few effects for many coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from worldline.episode import Arrays
+from worldline.errors import DataError
+
+Floats = NDArray[np.floating]
+
+MOST_CAUSES: Final = 4
+
+SURE: Final = 1.0
+"""Standard errors by which one more cause has to make held-out episodes more probable."""
+
+LARGEST_SIZE: Final = 4.0
+"""Of a cause, in deviations over the episodes that were fitted; beyond it an episode is like none of them. What acts
+along a bend takes two directions, in one of which its ends lie a little beyond 3."""
+
+FEWEST_EPISODES: Final = 16
+"""Half of them are fitted and half choose the number of causes; fewer tell nothing of how episodes differ."""
+
+_ITERATIONS = 100
+_ENOUGH = 1e-3
+"""Nats an episode by which an iteration has to improve the fit, or it was the last."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HiddenCauses:
+    """Fitted by `fit_causes`.
+
+    Args:
+        mean: [P, D], the part of the residuals that all episodes have in common, per unit of each feature.
+        directions: [R, P, D], what a cause of size 1 adds to it.
+        noise: [D, D], covariance of what is left, invertible.
+        still: whether the residuals are those of standing still, and not of an engine's predictions.
+    """
+
+    mean: Floats
+    directions: Floats
+    noise: Floats
+    still: bool = False
+
+    def infer(self, features: Float[np.ndarray, "n P"], residuals: Float[np.ndarray, "n D"]) -> Floats | None:
+        """The weights [P, D] that are expected of one episode, the mean where it is empty; None where it is unlike all.
+
+        Directions are what episodes differ by within the range of those that were fitted, and mislead far from it.
+        """
+        sizes = _infer(self, _sums([(features, residuals)])).sizes[0]
+        if np.abs(sizes).max() > LARGEST_SIZE:
+            return None
+        return np.asarray(self.mean + np.tensordot(sizes, self.directions, 1))
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What `from_arrays` takes."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> HiddenCauses:
+        """The causes whose fields are `arrays`.
+
+        Raises:
+            DataError: they are not those of any.
+        """
+        if arrays.keys() == {"mean", "directions", "noise", "still"} and arrays["still"].shape == ():
+            mean, directions, noise = (np.asarray(arrays[n], dtype=np.float64) for n in ("mean", "directions", "noise"))
+            square = mean.ndim == 2 and noise.shape == (mean.shape[1],) * 2
+            if square and directions.ndim == 3 and len(directions) and directions.shape[1:] == mean.shape:
+                return cls(mean=mean, directions=directions, noise=noise, still=bool(arrays["still"]))
+        shapes = {name: value.shape for name, value in arrays.items()}
+        raise DataError(f"arrays {shapes} are no hidden causes", fix="Calibrate the world again.")
+
+
+def fit_causes(tables: Sequence[tuple[Floats, Floats]]) -> HiddenCauses | None:
+    """The causes, as many as surely make held-out episodes more probable; None for none, or for few episodes.
+
+    Args:
+        tables: per episode features [n, P] and residuals [n, D]; n may differ.
+    """
+    if len(tables) < FEWEST_EPISODES:
+        return None
+    every = np.concatenate([features for features, _ in tables]), np.concatenate([rest for _, rest in tables])
+    scales = tuple(np.where(size > 0, size, 1.0) for size in (np.sqrt((part**2).mean(0)) for part in every))
+    scaled = [(features / scales[0], residuals / scales[1]) for features, residuals in tables]
+    first, second = _sums(scaled[::2]), _sums(scaled[1::2])
+    number, best = 0, _infer(_fit(first, 0), second).log_likelihood
+    for more in range(1, MOST_CAUSES + 1):
+        worth = _infer(_fit(first, more), second).log_likelihood
+        gain = worth - best
+        if gain.mean() > SURE * gain.std() / np.sqrt(len(gain)):
+            number, best = more, worth
+    if number == 0:
+        return None
+    found = _fit(_sums(scaled), number)
+    unit = scales[1] / scales[0][:, None]
+    return HiddenCauses(
+        mean=found.mean * unit, directions=found.directions * unit, noise=found.noise * np.outer(scales[1], scales[1])
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sums:
+    """All that matters of K episodes.
+
+    Args:
+        rows: [K], n of each.
+        xx: [K, P, P], features with features.
+        xe: [K, P, D], features with residuals.
+        ee: [K, D, D].
+    """
+
+    rows: Floats
+    xx: Floats
+    xe: Floats
+    ee: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Posterior:
+    """What K episodes tell of their causes.
+
+    Args:
+        sizes: [K, R], expected.
+        spread: [K, R, R], covariance.
+        log_likelihood: [K], but for a constant.
+    """
+
+    sizes: Floats
+    spread: Floats
+    log_likelihood: Floats
+
+
+def _sums(tables: Sequence[tuple[Floats, Floats]]) -> _Sums:
+    return _Sums(
+        rows=np.array([float(len(features)) for features, _ in tables]),
+        xx=np.stack([features.T @ features for features, _ in tables]),
+        xe=np.stack([features.T @ residuals for features, residuals in tables]),
+        ee=np.stack([residuals.T @ residuals for _, residuals in tables]),
+    )
+
+
+def _infer(causes: HiddenCauses, sums: _Sums) -> _Posterior:
+    precision = np.linalg.inv(causes.noise)
+    left = sums.xe - sums.xx @ causes.mean
+    rest = sums.ee - sums.xe.transpose(0, 2, 1) @ causes.mean - causes.mean.T @ left
+    pull = causes.directions @ precision
+    among = np.einsum("rpd,kpq,sqd->krs", pull, sums.xx, causes.directions, optimize=True)
+    towards = np.einsum("rpd,kpd->kr", pull, left)
+    spread = np.linalg.inv(np.eye(len(causes.directions)) + among)
+    sizes = np.einsum("krs,ks->kr", spread, towards)
+    log_likelihood = 0.5 * (
+        (sizes * towards).sum(1)
+        + np.linalg.slogdet(spread)[1]
+        - np.einsum("de,kde->k", precision, rest)
+        - sums.rows * np.linalg.slogdet(causes.noise)[1]
+    )
+    return _Posterior(sizes=sizes, spread=spread, log_likelihood=log_likelihood)
+
+
+def _fit(sums: _Sums, number: int) -> HiddenCauses:
+    """This many causes; features and residuals have mean square 1."""
+    causes, before = _start(sums, number), -np.inf
+    for _ in range(_ITERATIONS):
+        told = _infer(causes, sums)
+        now = float(told.log_likelihood.sum())
+        if now - before < _ENOUGH * len(sums.rows):
+            break
+        before, causes = now, _maximise(sums, told)
+    return causes
+
+
+def _start(sums: _Sums, number: int) -> HiddenCauses:
+    """The mean over all episodes, and the principal directions in which episodes by themselves differ from it."""
+    num_episodes, size, targets = sums.xe.shape
+    none = _maximise(
+        sums,
+        _Posterior(
+            sizes=np.zeros((num_episodes, 0)),
+            spread=np.zeros((num_episodes, 0, 0)),
+            log_likelihood=np.zeros(num_episodes),
+        ),
+    )
+    own = np.linalg.solve(sums.xx + np.eye(size), sums.xe - sums.xx @ none.mean)
+    _, lengths, axes = np.linalg.svd(own.reshape(num_episodes, -1), full_matrices=False)
+    directions = lengths[:number, None] / np.sqrt(num_episodes) * axes[:number]
+    return HiddenCauses(mean=none.mean, directions=directions.reshape(-1, size, targets), noise=none.noise)
+
+
+def _maximise(sums: _Sums, told: _Posterior) -> HiddenCauses:
+    """Mean, directions and noise by one regression on every feature times 1 and times the size of every cause."""
+    num_episodes, size, targets = sums.xe.shape
+    sizes = np.concatenate([np.ones((num_episodes, 1)), told.sizes], 1)
+    second = sizes[:, :, None] * sizes[:, None, :]
+    second[:, 1:, 1:] += told.spread
+    among = np.einsum("krs,kpq->rpsq", second, sums.xx).reshape(sizes.shape[1] * size, -1)
+    towards = np.einsum("kr,kpd->rpd", sizes, sums.xe).reshape(-1, targets)
+    total = float(sums.rows.sum())
+    found = np.linalg.solve(among + 1e-9 * total * np.eye(len(among)), towards)  # some features may be copies
+    noise = (sums.ee.sum(0) - found.T @ towards) / total
+    weights = found.reshape(-1, size, targets)
+    return HiddenCauses(mean=weights[0], directions=weights[1:], noise=(noise + noise.T) / 2 + 1e-12 * np.eye(targets))

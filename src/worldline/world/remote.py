@@ -1,0 +1,199 @@
+"""A world in another process, over HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, TypeVar, final
+
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode, History
+from worldline.planning.base import Constraint, Goal
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.engines.language.engine.endpoint import LOOPBACK
+from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
+from worldline.world.wire import (CONTENT_TYPE, Call, DescribeCall, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall, decode_answer, encode_call)
+
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    raise MissingExtraError("httpx", "client") from error
+
+Answer = TypeVar("Answer")
+
+LIMIT_BYTES: Final = 256 * 2**20
+"""The largest answer that is taken."""
+
+_IDLE_S: Final = 2.0  # shorter than servers keep an idle connection open: none is used just as it is being closed
+_LONGEST_S: Final = 1e6  # that a socket can wait
+
+
+@final
+class RemoteWorld(World):
+    """The world that `worldline serve` serves at a URL. Every verb is forwarded; threads may share it.
+
+    Its errors are raised here again, as the same class with the same text. Costs and constraints have to be those of
+    `worldline.planning.costs`. `UnavailableError` is raised by every verb where the server cannot be reached, does not answer
+    in time, or answers something else.
+
+    Args:
+        url: such as "http://127.0.0.1:8000". Proxies of the environment are passed by where it is on this machine.
+        timeout_s: how long to wait for the connection, and for the server to send anything, above 0; in `plan` its
+            `budget_s` comes on top.
+        limit_bytes: the largest answer that is taken.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 60.0, limit_bytes: int = LIMIT_BYTES) -> None:
+        if not 0 < timeout_s <= _LONGEST_S:
+            raise InputError(f"timeout_s is {timeout_s}. Give seconds, above 0 and at most {_LONGEST_S:g}.")
+        try:
+            self._url = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise InputError(f"{url!r} is no URL: {error}. Give one such as 'http://127.0.0.1:8000'.") from error
+        if self._url.scheme not in ("http", "https") or not self._url.host:
+            raise InputError(f"{url!r} is no URL of a server. Give one such as 'http://127.0.0.1:8000'.")
+        self._timeout_s, self._limit_bytes = timeout_s, limit_bytes
+        # Answers are taken as they are sent, so that none unfolds into more than the limit.
+        headers = {"accept": CONTENT_TYPE, "accept-encoding": "identity", "content-type": CONTENT_TYPE}
+        limits, direct = httpx.Limits(keepalive_expiry=_IDLE_S), self._url.host in LOOPBACK
+        self._client = httpx.Client(headers=headers, limits=limits, trust_env=not direct)
+        self._close = weakref.finalize(self, self._client.close)
+        self._lock = threading.Lock()
+        self._card: Card | None = None
+
+    def __enter__(self) -> RemoteWorld:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections; also done when the world is no longer used."""
+        self._close()
+
+    def describe(self) -> Card:
+        """The card of the world behind the URL, as it was when it was first asked for."""
+        with self._lock:
+            if self._card is None:
+                self._card = self._ask(DescribeCall())
+            return self._card
+
+    def predict(
+        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float = 0.9
+    ) -> Prediction:
+        """See `World`."""
+        return self._ask(PredictCall(history=history, actions=actions, exogenous=exogenous, level=level))
+
+    def score(
+        self,
+        history: History,
+        actions: Arrays,
+        goal: Goal,
+        constraints: Sequence[Constraint] = (),
+        *,
+        exogenous: Arrays | None = None,
+    ) -> Scores:
+        """See `World`.
+
+        Raises:
+            UnsupportedError: as in `World`; or a cost or constraint cannot be sent.
+        """
+        return self._ask(
+            ScoreCall(history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous)
+        )
+
+    def plan(
+        self,
+        history: History,
+        goal: Goal,
+        *,
+        constraints: Sequence[Constraint] = (),
+        horizon: int,
+        exogenous: Arrays | None = None,
+        proposals: Arrays | None = None,
+        pending: Arrays | None = None,
+        budget_s: float | None = None,
+        min_trust: float = 0.0,
+        seed: int = 0,
+    ) -> Plan:
+        """See `World`. `budget_s` is that of the search; `Plan.elapsed_s` also counts the way there and back.
+
+        Raises:
+            UnsupportedError: as in `World`; or a cost or constraint cannot be sent.
+        """
+        started_s = time.monotonic()
+        call = PlanCall(
+            history=history,
+            goal=goal,
+            constraints=constraints,
+            horizon=horizon,
+            exogenous=exogenous,
+            proposals=proposals,
+            pending=pending,
+            budget_s=budget_s,
+            min_trust=min_trust,
+            seed=seed,
+        )
+        found = self._ask(call, extra_s=budget_s or 0.0)
+        return replace(found, elapsed_s=time.monotonic() - started_s)
+
+    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
+        """See `World`."""
+        return self._ask(WhatIfCall(episode=episode, at=at, actions=actions))
+
+    def surprise(self, episode: Episode) -> Surprise:
+        """See `World`."""
+        return self._ask(SurpriseCall(episode=episode))
+
+    def _ask(self, call: Call[Answer], *, extra_s: float = 0.0) -> Answer:
+        """What the server says; `extra_s` seconds more than usual are given to it."""
+        url = self._url.copy_with(path=f"{self._url.path.rstrip('/')}/v1/{call.verb}")
+        wait_s = min(self._timeout_s + extra_s, _LONGEST_S) if extra_s > 0 else self._timeout_s
+        body = self._post(url, encode_call(call), wait_s)
+        try:
+            found = decode_answer(call, body)
+        except InputError as error:
+            raise UnavailableError(f"{_shown(url)} answered badly: {error}") from error
+        if isinstance(found, WorldlineError):
+            raise found
+        return found
+
+    def _post(self, url: httpx.URL, message: bytes, wait_s: float) -> bytes:
+        """The bytes of an answer that says that it is one."""
+        shown, body = _shown(url), bytearray()
+        try:
+            with self._client.stream("POST", url, content=message, timeout=wait_s) as response:
+                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+                if kind != CONTENT_TYPE:
+                    raise UnavailableError(
+                        f"{shown} answered with status {response.status_code} and {kind or 'no content type'}, where "
+                        f"{CONTENT_TYPE} is due. Check that `worldline serve` is behind this URL."
+                    )
+                for piece in response.iter_raw():
+                    body += piece
+                    if len(body) > self._limit_bytes:
+                        raise UnavailableError(
+                            f"{shown} answered more than {self._limit_bytes} bytes. Ask for fewer worlds, plans or "
+                            "steps at once, or raise limit_bytes."
+                        )
+        except httpx.TimeoutException as error:
+            raise UnavailableError(
+                f"{shown} did not answer within {wait_s:g} s ({type(error).__name__}). Raise timeout_s, or give plan a "
+                "budget_s."
+            ) from error
+        except httpx.HTTPError as error:
+            raise UnavailableError(
+                f"{shown} cannot be reached: {type(error).__name__} ({error}). Check that `worldline serve` runs there."
+            ) from error
+        return bytes(body)
+
+
+def _shown(url: httpx.URL) -> str:
+    """The URL for people, without a password."""
+    return str(url.copy_with(userinfo=b""))

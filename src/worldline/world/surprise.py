@@ -1,0 +1,51 @@
+"""From p-values of steps to what was surprising about an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.schema import Schema
+from worldline.world.base import Moment, Surprise
+from worldline.world.calibration import StepPValues
+
+MOST_MOMENTS: Final = 10
+"""How many moments are named."""
+
+LARGEST_P_VALUE: Final = 0.1
+"""Of a step that is a moment."""
+
+
+def surprise_of(schema: Schema, found: StepPValues, known: Mapping[str, NDArray[np.bool_]]) -> Surprise:
+    """The surprise of an episode of T steps.
+
+    Args:
+        schema: of the world.
+        found: p-values [T].
+        known: per predicted signal [T], where there was something to compare with.
+    """
+    signals = {name: np.where(known[name], value, 1.0) for name, value in found.signals.items()}
+    any_known = np.logical_or.reduce([known[name] for name in signals])
+    entities = {}
+    for entity, value in found.entities.items():
+        seen = np.logical_or.reduce([known[name] for name in signals if schema[name].entity == entity])
+        entities[entity] = np.where(seen, value, 1.0)
+    steps = np.where(any_known, found.steps, 1.0)
+    order = np.argsort(steps, kind="stable")[:MOST_MOMENTS]
+    return Surprise(
+        p_values=signals,
+        entities=entities,
+        steps=steps,
+        moments=tuple(
+            Moment(
+                step=int(step),
+                signals=tuple(sorted(signals, key=lambda name: float(signals[name][step]))),
+                p_value=float(steps[step]),
+            )
+            for step in order
+            if steps[step] <= LARGEST_P_VALUE
+        ),
+    )

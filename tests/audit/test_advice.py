@@ -1,0 +1,264 @@
+"""What is advised, on an audit whose figures are changed one at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from tests.audit.carts import SCHEMA, Cart
+from tests.report.test_audit_page import made
+
+from worldline.audit.grades import Verdict
+from worldline.schema import Kind, Role, Signal
+from worldline.stats import wilson
+from worldline.audit.run import ungraded
+from worldline.audit.audit_evidence import Advice, Decision, Measured, Told
+from worldline.audit.advice import cause_of, decide
+from worldline.audit.diagnostics import Gap, SkillCurve
+from worldline.stats import Curve, Estimate
+
+
+@cache
+def good(*, twins: bool) -> Measured:
+    found = made(Cart(), twins=twins).measured
+    assert found is not None
+    return found
+
+
+def advised(change: Callable[[Measured], Measured], *, twins: bool = False) -> Decision:
+    assert decide(good(twins=twins)).advice is Advice.DEPLOY
+    return decide(change(good(twins=twins)))
+
+
+def holding(count: int, verdict: str) -> Callable[[Measured], Measured]:
+    def change(found: Measured) -> Measured:
+        bands = tuple(replace(one, inside=wilson(count, 100), verdict=verdict) for one in found.coverage)
+        return replace(found, coverage=bands)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("count", "verdict", "advice", "said"),
+    [
+        (54, "holds", Advice.NO, "It claims more than it knows: its 90"),
+        (
+            75,
+            "holds",
+            Advice.LIMITS,
+            "held 75 of 100 trajectories, as few calibration episodes may leave it by chance.",
+        ),
+        (75, "narrow", Advice.LIMITS, "held 75 of 100 trajectories."),
+        (85, "holds", Advice.DEPLOY, "at least 85 of 100"),
+        (100, "wide", Advice.LIMITS, "wider than they need be"),
+    ],
+)
+def test_bands_count_by_what_they_hold_whoever_is_to_blame(count: int, verdict: str, advice: Advice, said: str) -> None:
+    found = advised(holding(count, verdict))
+    assert found.advice is advice
+    assert any(said in text for text in (*found.reasons, *found.limits))
+
+
+def test_what_was_not_checked_is_a_limit() -> None:
+    found = advised(lambda found: replace(found, unchecked=("Not checked.",)))
+    assert found.advice is Advice.LIMITS
+    assert found.limits == ("Not checked.",)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_twins_tell_nothing_of_an_action_that_none_of_their_branches_changes(constant: bool) -> None:
+    def change(found: Measured) -> Measured:
+        assert cause_of(found) is Verdict.PASS
+        dull = tuple(replace(one, enough=False) for one in found.excitation)
+        actions = tuple(replace(one, greatest=one.least if constant else one.greatest) for one in found.data.actions)
+        return replace(found, excitation=dull, data=replace(found.data, actions=actions))
+
+    limits = advised(change, twins=True).limits
+    assert any("NOT IDENTIFIABLE" in limit for limit in limits) is constant
+
+
+def test_an_effect_that_the_logs_deny_is_a_limit_though_twins_pass_on_the_whole() -> None:
+    def change(found: Measured) -> Measured:
+        return replace(found, effects=tuple(replace(one, told="apart") for one in found.effects))
+
+    decision = advised(change, twins=True)
+    assert any("Mind the effect of" in limit for limit in decision.limits)
+    assert not any("are as the world says" in reason for reason in decision.reasons)
+    assert any("are as the world says" in reason for reason in advised(lambda found: found, twins=True).reasons)
+
+
+def test_bands_that_hold_are_named_where_others_do_not() -> None:
+    def change(found: Measured) -> Measured:
+        (own,) = found.coverage
+        other = replace(own, signal="other", inside=wilson(77, 100))
+        return replace(found, coverage=(replace(own, inside=wilson(86, 100)), other))
+
+    reasons = advised(change).reasons
+    assert any(one.startswith("The bands of place hold: at 90\u00a0% at least 86 of 100") for one in reasons)
+
+
+def beats(found: Measured, signal: str, low: float) -> Measured:
+    """With a second signal of which every rival is beaten by `low`."""
+    told = found.diagnostics
+    (place,) = found.trusted
+
+    def of(curve: SkillCurve) -> SkillCurve:
+        ends = replace(curve.skill, low=(low,) * told.horizon)
+        return replace(curve, signal=signal, skill=ends)
+
+    errors = (*told.errors, *(replace(one, signal=signal) for one in told.errors))
+    skills = (*(of(one) for one in told.skills), *told.skills)
+    return replace(
+        found,
+        trusted=(replace(place, signal=signal), place),
+        diagnostics=replace(told, errors=errors, skills=skills),
+    )
+
+
+def test_what_is_beaten_is_said_of_each_signal_apart() -> None:
+    reasons = advised(lambda found: beats(found, "other", 0.5)).reasons
+    assert reasons[0].startswith(
+        "It predicts other better than persistence, an action-blind copy and a linear model at"
+    )
+    assert reasons[1].startswith(
+        "It predicts place better than persistence and an action-blind copy, and no worse than a linear model, at"
+    )
+    alike = advised(lambda found: beats(found, "other", -0.01)).reasons
+    assert alike[0].startswith(
+        "It predicts other no worse than persistence, an action-blind copy and a linear model at"
+    )
+
+
+def test_rivals_that_are_exact_are_named() -> None:
+    def change(found: Measured) -> Measured:
+        return replace(found, diagnostics=replace(found.diagnostics, skills=()))
+
+    assert "no worse than persistence, an action-blind copy and a linear model at" in advised(change).reasons[0]
+
+
+def test_the_error_grows_by_at_least_the_lower_end_of_the_weakest_change() -> None:
+    def change(found: Measured) -> Measured:
+        gaps = (
+            Gap(change="zeroed", signal=None, increase=Estimate(value=0.5, low=0.1, high=0.9)),
+            Gap(change="shuffled", signal=None, increase=Estimate(value=0.6, low=0.5, high=0.8)),
+        )
+        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+    assert any("its error grows by at least 10.0\u00a0%" in reason for reason in advised(change).reasons)
+
+
+@pytest.mark.parametrize("twins", [True, False])
+def test_effects_that_nothing_was_held_against_are_a_limit(twins: bool) -> None:
+    def change(found: Measured) -> Measured:
+        return replace(found, effects=tuple(replace(one, logs=None, told="unclear") for one in found.effects))
+
+    limits = advised(change, twins=twins).limits
+    assert any("What its actions do was not checked" in limit for limit in limits) is not twins
+
+
+def curve(*values: float) -> Curve:
+    return Curve(value=values, low=values, high=values)
+
+
+@pytest.mark.parametrize(("lost", "step"), [(math.nan, 5), (math.inf, 1)])
+def test_what_is_not_finite_speaks_against_the_world_and_for_no_rival(lost: float, step: int) -> None:
+    def change(found: Measured) -> Measured:
+        told = found.diagnostics
+        own = curve(*(0.1 if k < step else lost for k in range(1, told.horizon + 1)))
+        errors = tuple(one if one.world else replace(one, rmse=own) for one in told.errors)
+        gaps = tuple(replace(one, increase=Estimate(value=math.nan, low=math.nan, high=math.nan)) for one in told.gaps)
+        trusted = tuple(replace(one, steps=step - 1, stops="persistence") for one in found.trusted)
+        return replace(found, trusted=trusted, diagnostics=replace(told, errors=errors, gaps=gaps))
+
+    decision = advised(change)
+    assert decision.advice is Advice.NO
+    assert decision.reasons == (f"It says what is no finite number: of place from step {step} on.",)
+    assert not any("persistence" in line or "nan" in line for line in decision.limits)
+
+
+def test_steps_that_were_never_observed_are_not_held_against_the_world() -> None:
+    def change(found: Measured) -> Measured:
+        told = found.diagnostics
+        own = curve(*([math.nan] + [0.1] * (told.horizon - 1)))
+        return replace(found, diagnostics=replace(told, errors=tuple(replace(one, rmse=own) for one in told.errors)))
+
+    assert advised(change).advice is Advice.DEPLOY
+
+
+def test_what_is_not_finite_under_other_actions_alone_speaks_against_the_world() -> None:
+    def change(found: Measured) -> Measured:
+        gaps = tuple(replace(one, increase=replace(one.increase, value=math.nan)) for one in found.diagnostics.gaps)
+        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+    assert "Under other actions than the logged it says what is no finite number." in advised(change).reasons
+
+
+def test_predictions_that_no_figure_is_of_are_a_limit() -> None:
+    alarm = Signal(name="alarm", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=2)
+    camera = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(8, 8, 3))
+    graded = SCHEMA.observations
+    decision = advised(lambda found: replace(found, unchecked=tuple(ungraded([*graded, alarm, camera], graded))))
+    assert decision.advice is Advice.LIMITS
+    assert decision.limits[0].startswith("Not graded: alarm (a choice) and camera (a picture).")
+
+
+def heard(found: Measured, told: Told, moved: float, *, grown: float = 0.03) -> Measured:
+    """Its effects are so told and as large as `moved`; on the whole its error grows by `grown`."""
+    gap = Estimate(value=grown, low=grown - 0.005, high=grown + 0.005)
+    gaps = tuple(replace(one, increase=gap) for one in found.diagnostics.gaps)
+    own = Estimate(value=moved, low=moved, high=moved)
+    effects = tuple(replace(one, told=told, world=own) for one in found.effects)
+    return replace(found, effects=effects, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+
+@pytest.mark.parametrize(("grown", "advice"), [(0.02, Advice.NO), (4.0, Advice.DEPLOY)])
+def test_who_listens_where_actions_matter_is_not_deaf(grown: float, advice: Advice) -> None:
+    """On the whole its error hardly grows, as most of its signals are moved by something else."""
+
+    def change(found: Measured) -> Measured:
+        found = heard(found, "none", 0.0)
+        own = Estimate(value=grown, low=grown - 0.005, high=grown + 0.005)
+        gaps = tuple(replace(one, increase=own) if one.signal else one for one in found.diagnostics.gaps)
+        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+    assert advised(change).advice is advice
+
+
+@pytest.mark.parametrize(
+    ("told", "moved", "grown", "said"),
+    [
+        ("apart", 0.0, 0.03, "It does not listen to its actions: with"),
+        ("apart", -2.0, 0.03, "Its error does not grow without its actions: with"),
+        ("none", 0.01, -0.36, "Its error does not grow without its actions: with"),
+        ("agrees", 0.2, 0.03, ""),
+    ],
+)
+def test_only_who_does_nothing_with_its_actions_is_deaf(told: Told, moved: float, grown: float, said: str) -> None:
+    decision = advised(lambda found: heard(found, told, moved, grown=grown))
+    assert decision.advice is (Advice.NO if said else Advice.DEPLOY)
+    assert not said or decision.reasons[0].startswith(said)
+
+
+def test_help_is_what_helps_against_what_is_wrong() -> None:
+    def behind(found: Measured) -> Measured:
+        worse = curve(*[-0.2] * found.diagnostics.horizon)
+        skills = tuple(replace(one, skill=worse) for one in found.diagnostics.skills)
+        return replace(found, diagnostics=replace(found.diagnostics, skills=skills))
+
+    def lost(found: Measured) -> Measured:
+        gaps = tuple(replace(one, increase=replace(one.increase, value=math.nan)) for one in found.diagnostics.gaps)
+        return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
+
+    def failed(found: Measured) -> Measured:
+        return replace(found, twins=tuple(replace(one, verdict=Verdict.FAIL) for one in found.twins))
+
+    assert len(decide(good(twins=False)).help) == 1
+    assert "longer training: on place a linear model does better." in advised(behind).help[0]
+    assert "Another training" in advised(lost).help[0]
+    assert "Logs to learn it from in which push varies" in advised(lambda found: heard(found, "apart", 0.0)).help[0]
+    assert "Signs and clocks" in advised(lambda found: heard(found, "opposite", -2.0, grown=0.5)).help[0]
+    assert decide(good(twins=True)).help == ()
+    assert "it fails C1" in advised(failed, twins=True).help[0]

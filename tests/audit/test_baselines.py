@@ -1,0 +1,92 @@
+"""Trivial models, and how worlds are asked."""
+
+import numpy as np
+import pytest
+
+from worldline.episode import History
+from worldline.engines.baselines import Linear
+from worldline.errors import InputError, UnreadableError
+from worldline_exam.labs.gusty_puck import GustyPuck
+from worldline.labs.playing import explore, stacked
+from worldline.audit.queries import BATCH, check_readable, history_of, means, only, packed, packed_history, unpacked
+from worldline.audit.baselines import as_world, bank, best_of
+
+EPISODES = [explore(GustyPuck(), seed, 20) for seed in range(20)]
+SCHEMA = GustyPuck().schema
+BOTH = stacked(EPISODES)
+HISTORY = History(
+    observations={name: value[:, :4] for name, value in BOTH.observations.items()},
+    actions={name: value[:, :3] for name, value in BOTH.actions.items()},
+)
+FUTURE = {"push": BOTH.actions["push"][:, 3:9]}
+
+
+def test_the_bank_says_what_its_members_are_called_after() -> None:
+    worlds = bank(EPISODES, SCHEMA)
+    found = {n: means(one, HISTORY, FUTURE, signals=("puck_position",))["puck_position"] for n, one in worlds.items()}
+    last, before = (HISTORY.observations["puck_position"][:, place] for place in (-1, -2))
+    steps = np.arange(1, 7)[:, None]
+    assert np.allclose(found["persistence"], last[:, None])
+    assert np.allclose(found["constant velocity"], last[:, None] + steps * (last - before)[:, None], atol=1e-5)
+    every = np.concatenate([one.observations["puck_position"] for one in EPISODES])
+    assert np.allclose(found["marginal mean"], every.mean(0), atol=1e-5)
+    truthful = means(as_world(Linear.fit(EPISODES, SCHEMA)), HISTORY, FUTURE, signals=("puck_position",))
+    rolled = {"push": np.roll(FUTURE["push"], 1, axis=0)}
+    told = means(as_world(Linear.fit(EPISODES, SCHEMA)), HISTORY, rolled, signals=("puck_position",))
+    assert np.allclose(found["shuffled action"], told["puck_position"])
+    assert not np.allclose(found["shuffled action"], truthful["puck_position"])
+
+
+def test_actions_of_a_world_that_is_alone_are_shuffled_too() -> None:
+    one = History(
+        observations={name: value[:1] for name, value in HISTORY.observations.items()},
+        actions={name: value[:1] for name, value in HISTORY.actions.items()},
+    )
+    push = {"push": FUTURE["push"][:1]}
+    worlds = (bank(EPISODES, SCHEMA)["shuffled action"], as_world(Linear.fit(EPISODES, SCHEMA)))
+    told, truthful = (means(world, one, push, signals=("puck_position",))["puck_position"] for world in worlds)
+    assert not np.allclose(told, truthful)
+
+
+def test_what_ignores_the_actions_says_so() -> None:
+    assert not any(world.describe().heeds_actions for world in bank(EPISODES, SCHEMA).values())
+
+
+def test_the_best_is_that_with_the_smallest_mean_loss() -> None:
+    candidates = {"a": {"loss": np.array([0.0, 9.0])}, "b": {"loss": np.array([2.0, 2.0])}}
+    assert best_of(candidates, lambda answers: answers["loss"].astype(float)) == "b"
+
+
+def test_asking_in_batches_changes_no_figure() -> None:
+    world, count = as_world(Linear.fit(EPISODES, SCHEMA)), BATCH + 3
+    rows = np.arange(count) % len(EPISODES)
+    history = History(
+        observations={name: value[rows] for name, value in HISTORY.observations.items()},
+        actions={name: value[rows] for name, value in HISTORY.actions.items()},
+    )
+    many = means(world, history, {"push": FUTURE["push"][rows]}, signals=("puck_velocity",))["puck_velocity"]
+    few = means(world, HISTORY, FUTURE, signals=("puck_velocity",))["puck_velocity"]
+    assert np.allclose(many, few[rows], atol=1e-6)
+
+
+def test_histories_are_packed_and_unpacked() -> None:
+    seen = {"puck_position": np.ones((20, 4), bool)}
+    history = History(observations=HISTORY.observations, actions=HISTORY.actions, observed=seen)
+    again = history_of({**packed_history(history), **packed("truth", HISTORY.actions)})
+    assert again.observations.keys() == history.observations.keys()
+    assert again.observed["puck_position"].dtype == bool
+    assert np.array_equal(again.actions["push"], history.actions["push"])
+    assert unpacked(packed("truth", HISTORY.actions), "truth").keys() == {"push"}
+
+
+def test_a_signal_that_is_not_predicted_is_unreadable() -> None:
+    world = bank(EPISODES, SCHEMA)["persistence"]
+    check_readable(world, ("puck_position",))
+    with pytest.raises(UnreadableError, match="the test needs depth"):
+        check_readable(world, ("puck_position", "depth"))
+
+
+def test_one_world_is_asked_where_one_is_due() -> None:
+    worlds = bank(EPISODES, SCHEMA)
+    with pytest.raises(InputError, match="5 worlds"):
+        only(worlds)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.config import from_json, to_json
+from worldline.episode import Episode
+from worldline.world.base import World
+from worldline.engines.baselines import Linear, Persistence
+from worldline.errors import InputError
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.testing.toys import Integrator
+from worldline.audit.diagnostics import Diagnostics, diagnose
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
+
+Worlds = Mapping[str, Callable[..., World]]
+
+
+def measure(
+    world: World,
+    episodes: Sequence[Episode],
+    comparisons: Mapping[str, World] | None = None,
+    levels: Sequence[float] = (0.5, 0.9),
+    seed: int = 0,
+) -> Diagnostics:
+    return diagnose(
+        world,
+        episodes,
+        comparisons=comparisons or {},
+        context=2,
+        horizon=6,
+        horizons=(1, 6),
+        per_episode=3,
+        levels=levels,
+        seed=seed,
+    )
+
+
+def test_an_error_that_grows_linearly_is_measured_exactly(episodes: list[Episode], worlds: Worlds) -> None:
+    (error,) = measure(worlds["linear_error"](), episodes).errors
+    expected = [0.1 * step for step in range(1, 7)]
+    assert error.rmse.value == pytest.approx(expected)
+    assert error.rmse.low == pytest.approx(expected)
+    assert error.rmse.high == pytest.approx(expected)
+    assert (error.world, error.signal) == ("", "place")
+
+
+def test_the_interval_is_over_episodes(episodes: list[Episode], worlds: Worlds) -> None:
+    (error,) = measure(worlds["error_by_episode"](), episodes).errors
+    at = error.rmse.at(3)
+    assert at.value == pytest.approx(np.sqrt(np.mean(np.arange(10.0) ** 2)))
+    assert at.low < at.value - 0.5
+    assert at.high > at.value + 0.5
+
+
+def test_skill_is_the_share_of_error_saved(episodes: list[Episode], worlds: Worlds) -> None:
+    found = measure(worlds["exact"](), episodes, {"off": worlds["linear_error"](), "same": worlds["exact"]()})
+    (skill,) = found.skills
+    assert skill.against == "off"
+    assert skill.skill.value == pytest.approx([1.0] * 6)
+    assert [error.world for error in found.errors] == ["", "off", "same"]
+    turned = measure(worlds["linear_error"](), episodes, {"off": worlds["linear_error"]()})
+    assert turned.skills[0].skill.at(6).value == 0
+    assert turned.skills[0].skill.at(6).high == 0
+
+
+def test_an_action_blind_world_has_no_gap(episodes: list[Episode], worlds: Worlds) -> None:
+    gaps = measure(worlds["still"](), episodes).gaps
+    assert {(gap.change, gap.signal) for gap in gaps} == {
+        (change, signal) for change in ("zeroed", "shuffled") for signal in (None, "place")
+    }
+    for gap in gaps:
+        assert (gap.increase.value, gap.increase.low, gap.increase.high) == (0, 0, 0)
+
+
+def test_a_world_that_listens_has_a_gap(episodes: list[Episode], worlds: Worlds) -> None:
+    for gap in measure(worlds["linear_error"](), episodes).gaps:
+        assert gap.increase.low > 0.5
+
+
+def test_zeroed_actions_stay_inside_their_bounds(episodes: list[Episode], worlds: Worlds) -> None:
+    """With true actions the error is 0.1 k; with zeros it is that minus the pushes that were taken away."""
+    found = measure(worlds["linear_error"](), episodes)
+    gap = next(gap for gap in found.gaps if gap.change == "zeroed" and gap.signal == "place")
+    steps, before, after = np.arange(1, 7)[:, None], [], []
+    for episode in episodes:
+        for at in (1, 4, 6):
+            pushed = np.cumsum(episode.actions["push"][at : at + 6].astype(float), axis=0)
+            before.append(np.broadcast_to((0.1 * steps) ** 2, (6, 2)))
+            after.append((0.1 * steps - pushed) ** 2)
+    assert gap.increase.value == pytest.approx(np.sqrt(np.mean(after) / np.mean(before)) - 1)
+
+
+def test_no_gap_is_claimed_where_there_is_no_error_to_grow(episodes: list[Episode], worlds: Worlds) -> None:
+    assert measure(worlds["exact"](), episodes).gaps == ()
+
+
+def test_coverage_is_counted_exactly(episodes: list[Episode], worlds: Worlds) -> None:
+    """Episode e is off by e everywhere, and the band reaches 10 x level to each side."""
+    found = measure(worlds["error_by_episode"](lambda level: 10 * level), episodes)
+    shares = {band.level: band.coverage for band in found.bands}
+    assert (shares[0.5].successes, shares[0.5].trials) == (18, 30)
+    assert (shares[0.9].successes, shares[0.9].trials) == (30, 30)
+    assert shares[0.5].high - shares[0.5].low > 0.4
+    widths = {band.level: band.width for band in found.bands}
+    assert widths[0.5] == pytest.approx([10.0] * 6)
+    assert {band.horizon for band in found.bands} == {5}
+
+
+def test_an_uncalibrated_world_has_no_bands(episodes: list[Episode], worlds: Worlds) -> None:
+    assert measure(worlds["exact"](), episodes).bands == ()
+
+
+def test_what_was_not_observed_does_not_count(episodes: list[Episode], worlds: Worlds) -> None:
+    """Step 5 of every episode is missing, and holds NaN."""
+
+    def spoiled(episode: Episode) -> Episode:
+        place = episode.observations["place"].copy()
+        place[5] = np.nan
+        known = np.arange(13) != 5
+        return replace(
+            episode,
+            observations={**episode.observations, "place": place},
+            observed={"place": known, "number": known | True},
+        )
+
+    found = diagnose(
+        worlds["linear_error"](lambda level: 10 * level),
+        [spoiled(episode) for episode in episodes],
+        comparisons={"off": worlds["still"]()},
+        context=1,
+        horizon=8,
+        horizons=(8,),
+        per_episode=1,
+        seed=0,
+    )
+    assert np.isnan(found.errors[0].rmse.value[4])
+    assert found.errors[0].rmse.value[5:] == pytest.approx([0.6, 0.7, 0.8])
+    assert all(band.coverage.value == 1 for band in found.bands)
+    assert all(np.isfinite(gap.increase.value) for gap in found.gaps)
+    assert len(found.skills) == 1
+
+
+def test_short_episodes_are_counted(episodes: list[Episode], worlds: Worlds) -> None:
+    short = Episode(
+        observations={name: values[:4] for name, values in episodes[0].observations.items()},
+        actions={name: values[:3] for name, values in episodes[0].actions.items()},
+    )
+    found = measure(worlds["exact"](), [*episodes, short])
+    assert (found.num_episodes, found.num_short, found.num_windows) == (10, 1, 30)
+
+
+def test_equal_seeds_give_equal_figures_that_survive_json(episodes: list[Episode], worlds: Worlds) -> None:
+    world = worlds["error_by_episode"](lambda level: 10 * level)
+    found = measure(world, episodes, {"off": worlds["still"]()})
+    assert found == measure(world, episodes, {"off": worlds["still"]()})
+    assert found != measure(world, episodes, {"off": worlds["still"]()}, seed=1)
+    assert from_json(Diagnostics, to_json(found), where="a test") == found
+
+
+def test_refusals(episodes: list[Episode], worlds: Worlds) -> None:
+    world = worlds["exact"]()
+    with pytest.raises(InputError, match="level"):
+        measure(world, episodes, levels=(1.0,))
+    with pytest.raises(InputError, match="the world under test"):
+        measure(world, episodes, {"": world})
+    strip = [replace(episode, observations={"number": episode.observations["number"]}) for episode in episodes]
+    with pytest.raises(InputError, match="no vector signal"):
+        measure(world, strip)
+
+
+def test_on_a_real_world_with_engines_beside_it() -> None:
+    toy = Integrator(noise=0.1, camera=False, wind=False)
+    linear = Linear.fit(toy.episodes(40, 30, seed=0), toy.schema, context=1)
+    world = LocalWorld(
+        linear, calibrate(linear, toy.episodes(60, 12, seed=1), horizon=8, num_windows=1, seed=0), CrossEntropy()
+    )
+    held_out = toy.episodes(60, 12, seed=2)
+    still = LocalWorld(Persistence.fit(held_out, toy.schema), None, CrossEntropy())
+    found = diagnose(
+        world,
+        held_out,
+        comparisons={"persistence": still},
+        context=1,
+        horizon=8,
+        horizons=(1, 8),
+        per_episode=2,
+        levels=(0.5, 0.9, 0.95),
+        seed=0,
+    )
+    assert all(skill.skill.at(8).low > 0 for skill in found.skills)
+    assert all(gap.increase.low > 0 for gap in found.gaps if gap.signal is None)
+    assert all(band.coverage.high > band.level for band in found.bands)
+    assert len(found.bands) == 3 * len(found.units)

@@ -1,0 +1,336 @@
+"""Each sentence for a good, a bad and an undecided outcome."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from worldline.stats import wilson
+from worldline.audit import findings
+from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
+from worldline.audit.report_evidence import (Decoded, Film, Films, Forecasts, ForecastSample, Imagined, ImaginedPath, LatentHealth, Learning, Outcome, Planning, Readout, ReadoutRow, Series, Vital)
+from worldline.audit.findings import Finding
+from worldline.stats import Curve, Estimate
+
+
+def plain(finding: Finding) -> str:
+    """Its text with ordinary spaces."""
+    return finding.text.replace("\u00a0", " ").replace("\u202f", " ")
+
+
+def planning(planner: int, floor: int = 6, ceiling: int = 200, peer: int | None = None) -> Planning:
+    def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"], successes: int) -> Outcome:
+        return Outcome(name=name, role=role, all=wilson(successes, 200), split={})
+
+    peers = () if peer is None else (outcome("the inverse head", "peer", peer),)
+    rows = (outcome("planner", "planner", planner), outcome("random", "floor", floor), outcome("no move", "floor", 0))
+    return Planning(
+        task="t",
+        outcomes=(*rows, *peers, outcome("the oracle", "ceiling", ceiling)),
+        plan_ms=41.0,
+        plan_batched_ms=None,
+    )
+
+
+def test_planning_that_works() -> None:
+    found = findings.planning(planning(197))
+    assert found.verdict == "good"
+    assert plain(found) == (
+        "Planning reaches 197 of 200 goals: 98.5 % (95.7 to 99.5 %). The best floor, random, reaches 3.0 %. "
+        "The oracle reaches 100 %, and on this many pairs the two are not told apart."
+    )
+
+
+def test_planning_that_is_no_better_than_chance() -> None:
+    found = findings.planning(planning(7))
+    assert found.verdict == "unclear"
+    assert "That is not told apart from random, which reaches 3.0 %." in plain(found)
+    assert "The oracle reaches 100 %: the 96.5 points between lie in the model and its planner." in plain(found)
+
+
+def test_planning_that_is_worse_than_chance() -> None:
+    found = findings.planning(planning(0, floor=40))
+    assert found.verdict == "bad"
+    assert "That is worse than random, which reaches 20.0 %." in plain(found)
+
+
+def test_planning_without_floor_or_ceiling_judges_nothing() -> None:
+    alone = Planning(task="t", outcomes=(planning(100).planner,), plan_ms=None, plan_batched_ms=None)
+    assert plain(findings.planning(alone)) == "Planning reaches 100 of 200 goals: 50.0 % (43.1 to 56.9 %)."
+    assert findings.planning(alone).verdict == "plain"
+    assert findings.speed(alone) == ""
+
+
+@pytest.mark.parametrize(
+    ("planner", "peer", "says"),
+    [
+        (190, 120, "Searching pays: the"),
+        (100, 190, "Searching hurts: the"),
+        (190, 188, "is not shown: the inverse head"),
+    ],
+)
+def test_whether_searching_pays(planner: int, peer: int, says: str) -> None:
+    found = findings.splits(planning(planner, peer=peer))
+    assert says in plain(found)
+    assert plain(found).endswith("One plan takes 41 ms alone.")
+
+
+def learning(*values: float) -> Learning:
+    series = Series(name="total", steps=tuple(range(0, 100 * len(values), 100)), values=values)
+    return Learning(terms=(series,), validation=series, learn_s=94.0)
+
+
+def test_learning() -> None:
+    good = findings.learning(learning(1.0, 0.2, 0.05))
+    assert (
+        plain(good) == "The validation loss fell from 1 to 0.0500, 20 times lower, over 200 steps. Learning took 94 s."
+    )
+    assert good.verdict == "good"
+    rose = findings.learning(learning(1.0, 0.2, 0.4))
+    assert "fell from 1 to 0.200 by step 100, then rose again to 0.400" in plain(rose)
+    assert rose.verdict == "unclear"
+    stuck = findings.learning(learning(1.0, 1.0, 1.2))
+    assert "did not fall: it went from 1 to 1.20" in plain(stuck)
+    assert stuck.verdict == "bad"
+    diverged = findings.learning(learning(1.0, 2.0, float("nan")))
+    assert "no longer a number" in plain(diverged)
+    assert diverged.verdict == "bad"
+
+
+def test_latent_health() -> None:
+    def health(rank: float, threshold: float | None) -> LatentHealth:
+        series = Series(name="effective rank", steps=(0, 10), values=(2.0, rank))
+        return LatentHealth(vitals=(Vital(series=series, threshold=threshold, most=64.0),))
+
+    assert plain(findings.latent_health(health(41.0, 8.0))) == (
+        "The latent stayed alive: effective rank ended at 41 of 64."
+    )
+    collapsed = findings.latent_health(health(2.5, 8.0))
+    assert plain(collapsed) == "The latent collapsed: effective rank fell to 2.50, below 8."
+    assert collapsed.verdict == "bad"
+    assert findings.latent_health(health(float("nan"), 8.0)).verdict == "bad"
+    assert findings.latent_health(health(2.5, None)).verdict == "plain"
+
+
+def readout(*rows: tuple[str, Estimate | None]) -> Finding:
+    return findings.readout(Readout(rows=tuple(ReadoutRow(signal=n, unit="px", r2=r2, rmse=0.3) for n, r2 in rows)))
+
+
+def test_readout() -> None:
+    high, middle = Estimate(value=0.99, low=0.98, high=0.995), Estimate(value=0.7, low=0.6, high=0.8)
+    assert plain(readout(("position", high))).startswith(
+        "Position can be read from the latent to within 0.300 px (R² 0.9900"
+    )
+    assert readout(("position", high), ("wall", None)).verdict == "good"
+    worst = readout(("position", high), ("door_y", middle))
+    assert plain(worst).startswith("Door y can be read from the latent only roughly, to 0.300 px")
+    assert worst.verdict == "unclear"
+    lost = readout(("wall", Estimate(value=-0.1, low=-0.2, high=0.1)))
+    assert plain(lost).startswith("Wall cannot be read from the latent (R² −0.1000")
+    assert lost.verdict == "bad"
+    assert readout(("wall", None)).verdict == "plain"
+
+
+def diagnosis(skills: dict[tuple[str, str], tuple[float, float]], horizon: int = 4) -> Diagnostics:
+    """Skill intervals (low, high) per signal and comparison, the same at every step."""
+    signals = dict.fromkeys(signal for signal, _ in skills)
+    flat = Curve(value=(1.0,) * horizon, low=(0.9,) * horizon, high=(1.1,) * horizon)
+
+    def constant(low: float, high: float) -> Curve:
+        return Curve(value=((low + high) / 2,) * horizon, low=(low,) * horizon, high=(high,) * horizon)
+
+    return Diagnostics(
+        units=dict.fromkeys(signals, "px"),
+        step_s=None,
+        horizon=horizon,
+        horizons=(1, horizon),
+        num_episodes=10,
+        num_short=0,
+        num_windows=30,
+        errors=tuple(ErrorCurve(world="", signal=signal, rmse=flat) for signal in signals),
+        skills=tuple(
+            SkillCurve(against=against, signal=signal, skill=constant(*ends))
+            for (signal, against), ends in skills.items()
+        ),
+        gaps=(),
+        bands=(),
+    )
+
+
+GOOD, BAD, OPEN = (0.4, 0.6), (-0.6, -0.4), (-0.1, 0.3)
+
+
+def test_skills() -> None:
+    all_won = findings.skills(diagnosis({("a", "persistence"): GOOD, ("a", "linear"): GOOD, ("b", "linear"): GOOD}))
+    assert plain(all_won) == "It predicts better than persistence and linear at 1 step and 4 steps on 2 of 2 signals."
+    assert all_won.verdict == "good"
+    some = findings.skills(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
+    assert plain(some).endswith("on 1 of 2 signals. It is worse somewhere on b.")
+    assert some.verdict == "unclear"
+    undecided = findings.skills(diagnosis({("a", "linear"): GOOD, ("b", "linear"): OPEN}))
+    assert plain(undecided).endswith("On b the difference is not clear at every horizon.")
+    assert findings.skills(diagnosis({("a", "linear"): BAD})).verdict == "bad"
+
+
+def test_margins() -> None:
+    found = findings.margins(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
+    assert plain(found) == (
+        "After 4 steps its error is 50 % smaller than linear's in a (saved: 40.0 to 60.0 %) and "
+        "50 % larger than linear's in b (saved: −60.0 to −40.0 %)."
+    )
+    assert found.verdict == "unclear"
+    assert "so it may be chance" in plain(findings.margins(diagnosis({("a", "linear"): OPEN})))
+    assert findings.margins(diagnosis({("a", "linear"): OPEN})).verdict == "bad"
+    assert findings.margins(diagnosis({("a", "linear"): GOOD})).verdict == "good"
+    assert "No comparison errs at every step" in plain(findings.margins(diagnosis({})))
+
+
+def test_open_loop() -> None:
+    good = findings.open_loops(diagnosis({("a", "persistence"): GOOD, ("a", "action_blind"): GOOD}))
+    assert plain(good) == (
+        "The error in a goes from 1 px after 1 step to 1 px after 4 steps. "
+        "It is below that of persistence and action-blind at every step."
+    )
+    assert good.verdict == "good"
+    bad = findings.open_loops(diagnosis({("a", "persistence"): OPEN}))
+    assert plain(bad).endswith("It is at no step below that of persistence.")
+    assert bad.verdict == "bad"
+    two = findings.open_loops(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
+    assert plain(two) == "Its error is below that of linear at every step up to 4 steps on 1 of 2 signals, a."
+    assert two.verdict == "unclear"
+
+
+def gap(value: float, low: float, high: float) -> Gap:
+    return Gap(change="zeroed", signal=None, increase=Estimate(value=value, low=low, high=high))
+
+
+@pytest.mark.parametrize(
+    ("one", "says", "verdict"),
+    [
+        (
+            gap(6.4, 5.0, 8.0),
+            "The world listens to its actions: its error grows by 640 % when they are zeroed.",
+            "good",
+        ),
+        (
+            gap(0.0, 0.0, 0.0),
+            "The world does no worse with other actions: with actions zeroed, its error changes by 0 %",
+            "bad",
+        ),
+        (gap(0.006, -0.005, 0.017), "The world does no worse with other actions: with actions zeroed", "bad"),
+        (gap(0.02, 0.01, 0.03), "The world does hardly worse with other actions", "bad"),
+        (gap(0.2, -0.1, 0.5), "Whether the world listens to its actions is not shown", "unclear"),
+        (gap(-0.2, -0.3, -0.1), "Its actions mislead the world", "bad"),
+    ],
+)
+def test_gaps(one: Gap, says: str, verdict: str) -> None:
+    found = findings.gaps([one])
+    assert plain(found).startswith(says)
+    assert found.verdict == verdict
+
+
+def test_the_weaker_gap_decides() -> None:
+    shuffled = Gap(change="shuffled", signal=None, increase=Estimate(value=0.0, low=-0.01, high=0.01))
+    found = findings.gaps([gap(6.4, 5.0, 8.0), shuffled])
+    assert plain(found).startswith("The world does no worse with other actions: with actions shuffled across episodes")
+
+
+@pytest.mark.parametrize(
+    ("inside", "says", "verdict"),
+    [
+        (
+            178,
+            "The bands hold what they promise: at 90 % they held 178 of 200 real trajectories of place: 89.0 %",
+            "good",
+        ),
+        (120, "The bands are too narrow: at 90 % they held 120 of 200", "bad"),
+        (199, "The bands are too wide: at 90 % they held 199 of 200", "unclear"),
+    ],
+)
+def test_coverage(inside: int, says: str, verdict: str) -> None:
+    band = Band(signal="place", level=0.9, coverage=wilson(inside, 200), width=(1.0,), horizon=1)
+    other = Band(signal="place", level=0.5, coverage=wilson(0, 200), width=(1.0,), horizon=1)
+    found = findings.coverage([other, band])
+    assert plain(found).startswith(says)
+    assert found.verdict == verdict
+
+
+def test_the_worst_signal_decides_coverage() -> None:
+    bands = [
+        Band(signal=name, level=0.9, coverage=wilson(inside, 200), width=(1.0,), horizon=1)
+        for name, inside in (("good", 180), ("worse", 150), ("worst", 100))
+    ]
+    assert "of worst: 50.0 %" in plain(findings.coverage(bands))
+
+
+def test_imagined() -> None:
+    real = np.stack([np.arange(9.0), np.zeros(9)], axis=1)
+
+    def imagined(miss: float) -> Finding:
+        frames = np.zeros((1, 4, 4, 3), np.uint8)
+        path = ImaginedPath(frames=frames, frame_steps=(8,), real=real, imagined=real + np.array([0.0, miss]))
+        return findings.imagined(Imagined(signal="position", unit="px", paths=(path,)))
+
+    assert plain(imagined(1.25)) == "After 8 imagined steps, position is 1.25 px from where it really went."
+    assert plain(imagined(20.0)).endswith("no nearer than had it not moved at all.")
+    assert imagined(20.0).verdict == "bad"
+
+
+def test_films() -> None:
+    def films(*reached: bool) -> Finding:
+        frames = np.zeros((2, 4, 4, 3), np.uint8)
+        return findings.films(Films(films=tuple(Film(frames=frames, goal=None, reached=one) for one in reached)))
+
+    assert plain(films(True)) == "The plan shown reached its goal."
+    assert plain(films(False)) == "The plan shown did not reach its goal."
+    assert plain(films(True, False)) == "Of the 2 plans shown, 1 reached the goal."
+    assert films(False, False).verdict == "bad"
+
+
+def test_sampled() -> None:
+    def sample(real: float) -> ForecastSample:
+        return ForecastSample(label="a", unit="m", past=(0.0,), real=(real,), mean=(0.0,), low=(-1.0,), high=(1.0,))
+
+    found = findings.sampled(Forecasts(samples=(sample(0.5), sample(2.0)), level=0.9, step_s=None))
+    assert "1 of 2 trajectories stay inside the 90 % band" in plain(found)
+
+
+def decoded(imagined: float, decoder: float, saved: tuple[float, float] | None) -> Finding:
+    def flat(value: float, low: float, high: float) -> Curve:
+        return Curve(value=(value,) * 2, low=(low,) * 2, high=(high,) * 2)
+
+    return findings.decoded(
+        Decoded(
+            camera="camera",
+            step_s=None,
+            steps=(4, 8),
+            windows=(),
+            num_windows=40,
+            num_episodes=10,
+            imagined=flat(imagined, imagined, imagined),
+            persistence=flat(12.0, 12.0, 12.0),
+            decoder=flat(decoder, decoder, decoder),
+            saved=None if saved is None else flat(sum(saved) / 2, *saved),
+        )
+    )
+
+
+def test_decoded_imagination() -> None:
+    better = decoded(6.0, 4.0, (0.3, 0.6))
+    assert plain(better) == (
+        "Drawn as pictures, what it imagines 8 steps ahead is 6 grey levels from what was seen. "
+        "The last seen frame is 12 away; the decoder alone loses 4."
+    )
+    assert better.verdict == "plain"
+    worse = decoded(15.0, 4.0, (-0.4, -0.1))
+    assert plain(worse).endswith("Imagination ends further off than had nothing changed.")
+    assert worse.verdict == "bad"
+    open_ = decoded(12.0, 4.0, (-0.1, 0.1))
+    assert plain(open_).endswith("Whether imagination beats standing still is not shown.")
+    assert open_.verdict == "unclear"
+    blurred = decoded(15.0, 14.0, (-0.4, -0.1))
+    assert plain(blurred).endswith("More is lost in drawing than changes, so these pictures judge nothing.")
+    assert blurred.verdict == "plain"
+    assert decoded(0.0, 0.0, None).verdict == "plain"

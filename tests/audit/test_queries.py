@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldline.episode import Episode
+from worldline.world.base import World
+from worldline.engines.baselines import Linear
+from worldline.errors import NoGoodAnswerError, UnsupportedError
+from worldline.labs.playing import explore
+from worldline.registry import load, names
+from worldline.audit.queries import check_numbers
+from worldline.audit.baselines import as_world
+from worldline_exam.base import ExamTest, Pool
+from worldline_exam.exam_tests.counterfactual import Counterfactual
+from worldline_exam.scenes.puck import NUM_STEPS, puck
+from worldline.world.local import LocalWorld
+
+SHOWN_WHOLE = {"C4", "T4"}
+"""Tests that show a world whole episodes, and not histories, which have no seed."""
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Episode]:
+    """The episodes that worlds are shown from now on."""
+    found: list[Episode] = []
+
+    def noting(verb: str) -> Any:
+        asked = getattr(LocalWorld, verb)
+
+        def note(self: LocalWorld, episode: Episode, *rest: Any) -> Any:
+            found.append(episode)
+            return asked(self, episode, *rest)
+
+        return note
+
+    for verb in ("what_if", "surprise"):
+        monkeypatch.setattr(LocalWorld, verb, noting(verb))
+    return found
+
+
+def smallest(code: str) -> ExamTest:
+    test: ExamTest = load("test", code)(pool=Pool.DEVELOPMENT)
+    counted = [one.name for one in fields(test) if one.name in test.paid]
+    few: dict[str, Any] = {name: test.paid[name] for name in counted}
+    return replace(test, **few)
+
+
+def lines_of(test: ExamTest) -> dict[str, World]:
+    """Least squares of two episodes of each curriculum."""
+    labs = {one.name: (one.make_lab(), one.num_steps) for one in test.curricula()}
+    return {
+        name: as_world(Linear.fit([explore(lab, n, steps) for n in range(2)], lab.schema))
+        for name, (lab, steps) in labs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "code", [pytest.param(code, marks=() if code in SHOWN_WHOLE else pytest.mark.slow) for code in names("test")]
+)
+def test_no_world_is_told_the_seed_of_a_scene(code: str, shown: list[Episode]) -> None:
+    """It fixes what is hidden and drawn: who can build the lab could replay the answer."""
+    test = smallest(code)
+    worlds = lines_of(test)
+    with suppress(UnsupportedError):  # what is not calibrated says so once it has been shown the episode
+        test.ask(worlds, test.generate(5))
+    assert all(episode.seed is None for episode in shown)
+    assert bool(shown) == (code in SHOWN_WHOLE)
+
+
+@pytest.mark.parametrize("says", [math.nan, math.inf])
+@pytest.mark.parametrize("code", ["C1", "P3", "T4"])
+def test_what_is_no_number_is_an_error_and_no_grade(code: str, says: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score of it would be that of something else, or a p-value like any other."""
+    said = Linear.rollout
+    monkeypatch.setattr(Linear, "rollout", lambda *asked: {name: value * says for name, value in said(*asked).items()})
+    test = smallest(code)
+    with pytest.raises(NoGoodAnswerError, match="no finite number"):
+        test.ask(lines_of(test), test.generate(5))
+
+
+def test_an_answer_of_another_shape_is_an_error() -> None:
+    world = as_world(Linear.fit([explore(puck(Pool.REPORT), n, 20) for n in range(2)], puck(Pool.REPORT).schema))
+    with pytest.raises(NoGoodAnswerError, match=r"as \(5, 1, 2\), and \(5, 20, 2\) is due"):
+        check_numbers(world, {"puck_position": np.zeros((5, 1, 2))}, {"push": np.zeros((5, 20, 2))})
+
+
+def test_the_oracle_of_counterfactuals_is_told(shown: list[Episode]) -> None:
+    test = Counterfactual(pool=Pool.DEVELOPMENT, num_scenes=10)
+    scenes, lab = test.generate(5), puck(Pool.DEVELOPMENT)
+    logs = [explore(lab, n, NUM_STEPS) for n in range(8)]
+    references = test.references(scenes, scenes, {"logs": logs})
+    assert {int(seed) for seed in scenes["seed"]} <= {one.seed for one in shown}
+    np.testing.assert_allclose(references.oracle["path.puck_position"], scenes["truth.puck_position"], atol=1e-4)

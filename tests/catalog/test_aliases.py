@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from worldline.config import to_json
+from worldline.errors import ConfigError, InputError, UnknownNameError
+from worldline.catalog import aliases
+from worldline.catalog.aliases import Alias, Aliases, Reference, Shelf, Turn, check_name
+
+NOW = Turn(version=2, since="2026-01-01T00:00:00+00:00", reason="pointed")
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    for number in ("1", "2", "10"):
+        (tmp_path / "greenhouse" / number).mkdir(parents=True)
+    (tmp_path / "greenhouse" / "shadow").mkdir()
+    return Shelf(folder=tmp_path / "greenhouse")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a@b", "a b", "-a", "a" * 101, "a\n", "é"])
+def test_no_name_leads_out_of_its_folder(name: str) -> None:
+    with pytest.raises(InputError, match="is not allowed as world name"):
+        check_name("world", name)
+
+
+def test_an_alias_is_no_number() -> None:
+    assert check_name("world", "42") == "42"
+    with pytest.raises(InputError, match="let an alias be no number"):
+        check_name("alias", "42")
+
+
+def test_references() -> None:
+    assert Reference.parse("greenhouse@prod") == Reference(name="greenhouse", alias="prod", version=None)
+    assert Reference.parse("greenhouse@3") == Reference(name="greenhouse", alias=None, version=3)
+
+
+@pytest.mark.parametrize("text", ["greenhouse", "greenhouse@", "@prod", "a/b@prod", "a@../b", "a@0", "a@b@c"])
+def test_what_is_no_reference(text: str) -> None:
+    with pytest.raises(InputError):
+        Reference.parse(text)
+
+
+def test_versions_are_folders_that_are_numbers(shelf: Shelf) -> None:
+    assert shelf.numbers() == (1, 2, 10)
+    assert shelf.check_version(10) == 10
+    with pytest.raises(UnknownNameError, match="no version of 'greenhouse' is called '3'"):
+        shelf.check_version(3)
+
+
+def test_what_is_written_is_read(shelf: Shelf) -> None:
+    assert shelf.aliases() == {}
+    known = {"prod": Alias(now=NOW, earlier=(Turn(version=1, since="then", reason="published"),), shadow=10)}
+    with shelf.locked():
+        shelf.write(known)
+    assert shelf.aliases() == known
+    assert shelf.alias("prod").shadow == 10
+    with pytest.raises(UnknownNameError, match="Did you mean 'prod'"):
+        shelf.alias("prd")
+    assert [path.name for path in shelf.folder.iterdir() if "partial" in path.name] == []
+
+
+def test_a_file_of_before_the_count_is_read_and_counted_on(shelf: Shelf) -> None:
+    gone = Alias(now=Turn(version=12, since="then", reason="pointed"), earlier=(NOW,), shadow=14)
+    old = json.loads(to_json(Aliases(aliases={"prod": gone})))
+    del old["published"]
+    (shelf.folder / aliases.ALIASES).write_text(json.dumps(old))
+    assert (shelf.aliases(), shelf.published()) == ({"prod": gone}, 14)
+    shelf.write({"prod": Alias(now=NOW)})
+    assert (shelf.aliases(), shelf.published()) == ({"prod": Alias(now=NOW)}, 14)
+
+
+def test_a_change_always_shows_in_the_stamp(shelf: Shelf) -> None:
+    stamps = set()
+    for _ in range(50):  # within one tick of the file system's clock
+        shelf.write({"prod": Alias(now=NOW)})
+        stamp = shelf.stamp()
+        assert stamp is not None
+        stamps.add(stamp[0])
+    assert len(stamps) == 50
+    os.utime(shelf.folder / aliases.ALIASES, ns=(2**62, 2**62))  # a clock that was set back
+    shelf.write({"prod": Alias(now=NOW)})
+    assert shelf.stamp() != stamp
+    assert (shelf.stamp() or (0,))[0] == 2**62 + 1
+
+
+def test_without_a_file_there_is_no_stamp(shelf: Shelf) -> None:
+    assert shelf.stamp() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "aliases.json"),
+        ("[]", "aliases.json"),
+        (json.dumps({"format": 2, "aliases": {}}), "format 2"),
+        (json.dumps({"format": 1, "aliases": {"../x": {"now": vars(NOW), "earlier": [], "shadow": None}}}), "'../x'"),
+        (json.dumps({"format": 1, "aliases": {"p": {"now": {**vars(NOW), "version": 0}}}}), "count from 1"),
+        (json.dumps({"format": 1, "aliases": {"p": {"now": {**vars(NOW), "version": "2"}}}}), "version"),
+        (json.dumps({"format": 1, "aliases": {"p": {"now": vars(NOW), "shadow": -1}}}), "count from 1"),
+        (json.dumps({"format": 1, "aliases": {"p": {"now": vars(NOW), "shaddow": 1}}}), "shaddow"),
+        (json.dumps({"format": 1, "aliases": {}, "published": -1}), "published"),
+    ],
+)
+def test_a_damaged_file_is_refused(shelf: Shelf, content: str, message: str) -> None:
+    (shelf.folder / aliases.ALIASES).write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        shelf.aliases()
+
+
+def test_a_huge_file_is_not_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aliases, "MAX_BYTES", 10)
+    (shelf.folder / aliases.ALIASES).write_text(" " * 11)
+    with pytest.raises(ConfigError, match="larger than 10 bytes"):
+        shelf.aliases()

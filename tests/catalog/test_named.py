@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import logging
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event, Thread, current_thread
+
+import numpy as np
+import pytest
+
+from worldline.episode import History
+from worldline.planning.base import Goal, Outlook
+from worldline.world.base import World
+from worldline.errors import InputError, UnsupportedError
+from worldline.testing.toys import Integrator
+from worldline.catalog.aliases import Shelf, Stamp
+from worldline.catalog.versions import Catalogue
+from worldline.catalog.comparison import Verdict, read_records
+from worldline.world.local import LocalWorld
+from worldline.catalog.named import NamedWorld
+
+Write = Callable[..., Path]
+Open = Callable[[Path], LocalWorld]
+EPISODE = Integrator(noise=0.1, camera=False, wind=False).episodes(1, 12, seed=3)[0]
+STILL = History(observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2), np.float32)})
+PUSHES = {"push": np.zeros((2, 2), np.float32)}
+HOME = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, open_toy: Open, toy_bundle: Write) -> Catalogue:
+    """Version n of toy is off by n; prod stands for 1."""
+    found = Catalogue(tmp_path / "catalogue", open_bundle=open_toy)
+    for number in (1, 2, 3):
+        found.publish(toy_bundle(float(number)), "toy", alias="prod" if number == 1 else None)
+    return found
+
+
+@pytest.fixture
+def world(catalogue: Catalogue, open_toy: Open) -> Iterator[NamedWorld]:
+    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy) as found:
+        yield found
+
+
+def told(world: World) -> float:
+    """The bias of whatever answers."""
+    return float(world.predict(STILL, PUSHES).signals["position"].mean[0, 0])
+
+
+def test_a_running_application_is_swapped(catalogue: Catalogue, world: NamedWorld) -> None:
+    seen = []
+    for step in range(12):
+        if step == 4:
+            catalogue.point("toy", "prod", 3)
+        if step == 8:
+            catalogue.roll_back("toy", "prod")
+        seen.append((told(world), world.version, world.describe().name))
+    assert seen == [(1.0, 1, "biased by 1.0")] * 4 + [(3.0, 3, "biased by 3.0")] * 4 + [(1.0, 1, "biased by 1.0")] * 4
+
+
+def test_another_process_may_swap_it(catalogue: Catalogue, world: NamedWorld) -> None:
+    assert told(world) == 1.0
+    code = (
+        "import runpy, sys; from pathlib import Path; from worldline.catalog.versions import Catalogue\n"
+        "opener = runpy.run_path(sys.argv[2])['open_toy']\n"
+        "Catalogue(Path(sys.argv[1]), open_bundle=opener).point('toy', 'prod', 2)"
+    )
+    here = Path(__file__).with_name("conftest.py")
+    subprocess.run([sys.executable, "-c", code, str(catalogue.folder), str(here)], check=True)
+    assert told(world) == 2.0
+
+
+def test_every_verb_is_that_of_the_version(catalogue: Catalogue, world: NamedWorld, open_toy: Open) -> None:
+    plain = open_toy(catalogue.resolve("toy@1"))
+    plans = {"push": np.stack([PUSHES["push"], PUSHES["push"] + 0.5])}
+    for one, other in zip(answers(world, plans), answers(plain, plans), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(UnsupportedError):
+        world.surprise(EPISODE)
+    with pytest.raises(InputError, match="push"):
+        world.predict(STILL, {"push": np.full((2, 2), 9.0)})
+
+
+def answers(world: World, plans: dict[str, np.ndarray]) -> list[np.ndarray]:
+    settings = {"proposals": plans, "pending": PUSHES, "seed": 5}
+    return [
+        world.predict(STILL, PUSHES, level=0.8).signals["position"].mean,
+        np.asarray(world.score(STILL, plans, HOME, [far]).violation),
+        np.asarray(world.plan(STILL, HOME, horizon=2, constraints=[far], min_trust=0.0, **settings).actions["push"]),
+        np.asarray(world.what_if(EPISODE, 3, PUSHES).signals["position"]),
+    ]
+
+
+def far(outlook: Outlook) -> np.ndarray:
+    return np.maximum(outlook.signals["position"][..., 0].max((2, 3)) - 1.2, 0.0)
+
+
+def test_a_version_that_cannot_be_opened_is_not_taken(
+    catalogue: Catalogue, world: NamedWorld, toy_bundle: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert told(world) == 1.0
+    blind = Catalogue(catalogue.folder, open_bundle=lambda path: catalogue.open_bundle(catalogue.resolve("toy@1")))
+    blind.publish(toy_bundle(fails="open"), "toy", alias="prod")
+    with caplog.at_level(logging.WARNING):
+        assert [told(world) for _ in range(5)] == [1.0] * 5
+    assert len(caplog.records) == 1
+    assert "toy@prod: version 1 goes on" in caplog.text
+    assert "no key fits" in caplog.text
+    catalogue.point("toy", "prod", 2)
+    assert told(world) == 2.0
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_a_damaged_or_missing_file_of_aliases_stops_nothing(
+    catalogue: Catalogue, world: NamedWorld, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    assert told(world) == 1.0
+    path = catalogue.folder / "toy" / "aliases.json"
+    kept = path.read_text()
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with caplog.at_level(logging.WARNING):
+        assert [told(world) for _ in range(3)] == [1.0] * 3
+    assert len(caplog.records) == 1
+    path.write_text(kept.replace('"version": 1', '"version": 2'))
+    assert told(world) == 2.0
+
+
+def test_a_call_ends_on_the_version_that_it_began_with(catalogue: Catalogue, open_toy: Open) -> None:
+    begun, may_go_on = Event(), Event()
+
+    def slow(outlook: Outlook) -> np.ndarray:
+        begun.set()
+        assert may_go_on.wait(60)
+        return outlook.signals["position"][..., 0]
+
+    world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy), []
+    plans = {"push": np.zeros((1, 1, 2), np.float32)}
+    thread = Thread(target=lambda: found.append(world.score(STILL, plans, Goal(costs=[slow])).cost[0]))
+    thread.start()
+    assert begun.wait(60)
+    catalogue.point("toy", "prod", 3)
+    assert told(world) == 3.0
+    may_go_on.set()
+    thread.join()
+    assert found == [1.0]
+
+
+def test_others_go_on_while_one_opens_the_new_version(catalogue: Catalogue, open_toy: Open) -> None:
+    opening, may_open = Event(), Event()
+
+    def slow(path: Path) -> World:
+        if path.name == "2":
+            opening.set()
+            assert may_open.wait(60)
+        return open_toy(path)
+
+    world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=slow), []
+    assert told(world) == 1.0
+    catalogue.point("toy", "prod", 2)
+    thread = Thread(target=lambda: found.append(told(world)))
+    thread.start()
+    assert opening.wait(60)
+    assert told(world) == 1.0
+    may_open.set()
+    thread.join()
+    assert (found, told(world)) == ([2.0], 2.0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
+    catalogue: Catalogue, open_toy: Open, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    looked, swapped, opened, stamp = Event(), Event(), list[str](), Shelf.stamp
+
+    def once(path: Path) -> World:
+        if fails and path.name in opened:
+            raise OSError("no memory left")
+        opened.append(path.name)
+        return open_toy(path)
+
+    def wait(shelf: Shelf) -> Stamp | None:
+        found = stamp(shelf)
+        if current_thread() is late and not looked.is_set():
+            looked.set()
+            assert swapped.wait(60)
+        return found
+
+    world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=once), []
+    late = Thread(target=lambda: found.append(told(world)))
+    monkeypatch.setattr(Shelf, "stamp", wait)
+    assert told(world) == 1.0
+    catalogue.point("toy", "prod", 2)
+    late.start()
+    assert looked.wait(60)
+    assert told(world) == 2.0
+    swapped.set()
+    late.join()
+    assert (found, told(world), opened) == ([2.0], 2.0, ["1", "2"])
+
+
+def test_eight_threads_never_see_a_mixture(catalogue: Catalogue, world: NamedWorld) -> None:
+    def ask(_: int) -> set[tuple[float, ...]]:
+        mine = set()
+        for _ in range(60):
+            mean = world.predict(STILL, {"push": np.zeros((6, 2), np.float32)}).signals["position"].mean
+            mine.add(tuple(np.round(mean[:, 0], 3).tolist()))
+        return mine
+
+    catalogue.shadow("toy", "prod", 3)
+    with ThreadPoolExecutor(9) as pool:
+        asked = [pool.submit(ask, number) for number in range(8)]
+        for version in (2, 3, 2, 1) * 3:
+            catalogue.point("toy", "prod", version)
+        seen = set().union(*(one.result() for one in asked))
+    whole = {
+        tuple(np.round(np.cumsum(0.9 ** np.arange(6)) * bias, 3).astype(np.float32).tolist()) for bias in (1, 2, 3)
+    }
+    assert {tuple(np.float32(one).tolist()) for one in seen} <= whole
+    assert told(world) == 1.0
+
+
+def test_what_ran_in_shadow_is_open_already(catalogue: Catalogue, open_toy: Open) -> None:
+    opened = []
+
+    def count(path: Path) -> World:
+        opened.append(path.name)
+        return open_toy(path)
+
+    catalogue.shadow("toy", "prod", 2)
+    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=count) as world:
+        assert told(world) == 1.0
+        world.flush()
+        catalogue.promote("toy", "prod", despite=True)
+        assert told(world) == 2.0
+    assert opened == ["1", "2"]
+
+
+def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(
+    catalogue: Catalogue, open_toy: Open
+) -> None:
+    opened, begun, may_go_on = list[str](), Event(), Event()
+
+    def count(path: Path) -> World:
+        opened.append(path.name)
+        return open_toy(path)
+
+    def slow(outlook: Outlook) -> np.ndarray:
+        begun.set()
+        assert may_go_on.wait(60)
+        return outlook.signals["position"][..., 0]
+
+    catalogue.shadow("toy", "prod", 2)
+    plans = {"push": np.zeros((1, 1, 2), np.float32)}
+    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=count) as world:
+        late = Thread(target=lambda: world.score(STILL, plans, Goal(costs=[slow])))
+        late.start()
+        assert begun.wait(60)
+        catalogue.shadow("toy", "prod", None)
+        assert told(world) == 1.0
+        may_go_on.set()
+        late.join()
+        world.flush()
+        assert opened == ["1"]
+        assert world._shadow.opened(catalogue.resolve("toy@2")) is None
+
+
+def test_shadow_writes_down_every_verb_and_changes_no_answer(
+    catalogue: Catalogue, world: NamedWorld, open_toy: Open
+) -> None:
+    plans = {"push": np.stack([PUSHES["push"], PUSHES["push"] + 0.5])}
+    catalogue.shadow("toy", "prod", 2)
+    plain = open_toy(catalogue.resolve("toy@1"))
+    for one, other in zip(answers(world, plans), answers(plain, plans), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(InputError):  # what is refused is not shadowed
+        world.predict(STILL, {"push": np.full((2, 2), 9.0)})
+    world.flush()
+    found = read_records(catalogue.folder / "toy" / "shadow" / "prod-1-2.jsonl")
+    assert [one.verb for one in found] == ["predict", "score", "plan", "what_if"]
+    assert [bool(one.unscored) for one in found] == [True, True, True, False]
+    assert not any(one.error for one in found)
+
+
+def test_surprise_is_shadowed_too(
+    catalogue: Catalogue, tmp_path: Path, world: NamedWorld, open_toy: Open, request: pytest.FixtureRequest
+) -> None:
+    calibrated = request.getfixturevalue("calibration"), request.getfixturevalue("engine")
+
+    def open_calibrated(path: Path) -> World:
+        plain = open_toy(path)
+        return LocalWorld(calibrated[1], calibrated[0], plain.planner)
+
+    catalogue.shadow("toy", "prod", 2)
+    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_calibrated) as asked:
+        asked.surprise(EPISODE)
+    (record,) = read_records(catalogue.folder / "toy" / "shadow" / "prod-1-2.jsonl")
+    assert (record.verb, record.error) == ("surprise", "")
+    assert record.outcomes["position"].inside_serving in (0.0, 1.0)
+
+
+def test_the_candidate_is_asked_what_was_asked_then(catalogue: Catalogue, open_toy: Open) -> None:
+    """An application may fill its arrays anew as soon as it has its answer."""
+    opening, may_open = Event(), Event()
+
+    def slow(path: Path) -> World:
+        if path.name == "2":
+            opening.set()
+            assert may_open.wait(60)
+        return open_toy(path)
+
+    catalogue.shadow("toy", "prod", 2)
+    position = EPISODE.observations["position"].copy()
+    history = History(observations={"position": position}, actions=EPISODE.actions)
+    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=slow) as world:
+        world.predict(history, PUSHES)
+        assert opening.wait(60)
+        position[:] = np.nan
+        may_open.set()
+    (record,) = read_records(catalogue.folder / "toy" / "shadow" / "prod-1-2.jsonl")
+    assert record.outcomes
+
+
+@pytest.mark.parametrize("fails", ["open", "imagine", "exit", "nan"])
+def test_a_candidate_that_fails_is_never_noticed(
+    catalogue: Catalogue, world: NamedWorld, toy_bundle: Write, fails: str
+) -> None:
+    blind = Catalogue(catalogue.folder, open_bundle=lambda path: catalogue.open_bundle(catalogue.resolve("toy@1")))
+    blind.publish(toy_bundle(fails=fails), "toy")
+    blind.shadow("toy", "prod", 4)
+    for length in (6, 12):
+        history = EPISODE.history(12, length)
+        alone = catalogue.open_bundle(catalogue.resolve("toy@1")).predict(history, PUSHES)
+        found = world.predict(history, PUSHES)
+        np.testing.assert_array_equal(found.signals["position"].mean, alone.signals["position"].mean)
+        world.flush()
+    seen = catalogue.comparison("toy", "prod")
+    assert (seen.num_calls, seen.num_failed, seen.verdict) == (2, 2, Verdict.WORSE)
+
+
+def test_after_closing_it_still_answers_and_follows(catalogue: Catalogue, world: NamedWorld) -> None:
+    catalogue.shadow("toy", "prod", 2)
+    world.close()
+    assert told(world) == 1.0
+    catalogue.point("toy", "prod", 3)
+    assert told(world) == 3.0
+    assert not (catalogue.folder / "toy" / "shadow").exists()
+
+
+def test_the_conftest_stands_alone() -> None:
+    """Another process opens toys by it."""
+    assert "open_toy" in runpy.run_path(str(Path(__file__).with_name("conftest.py")))

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldline.episode import Episode, History
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.world.base import Forecast, Prediction
+from worldline.errors import InputError
+from worldline.testing.toys import Integrator
+from worldline.world.local import LocalWorld
+from worldline.catalog.outcomes import LEVEL, Asked, ask_again, judge
+
+TOY = Integrator(noise=0.0, camera=False, wind=False)
+
+
+@pytest.fixture
+def exact(toy_bundle: Callable[..., Path], open_toy: Callable[[Path], LocalWorld]) -> LocalWorld:
+    return open_toy(toy_bundle(0.0))
+
+
+@pytest.fixture
+def biased(toy_bundle: Callable[..., Path], open_toy: Callable[[Path], LocalWorld]) -> LocalWorld:
+    return open_toy(toy_bundle(0.5))
+
+
+def foretold(world: LocalWorld, asked: Asked) -> Prediction:
+    return world.predict(asked.before, asked.actions, exogenous=asked.exogenous, level=LEVEL)
+
+
+def episode() -> Episode:
+    return TOY.episodes(1, 9, seed=0)[0]
+
+
+def whole(one: Episode) -> History:
+    return one.history(one.num_steps, one.num_steps + 1)
+
+
+def test_the_last_four_steps_are_asked_again(exact: LocalWorld) -> None:
+    card, one = exact.describe(), episode()
+    asked = ask_again(whole(one), card, card)
+    np.testing.assert_array_equal(asked.before.observations["position"], one.observations["position"][:6])
+    np.testing.assert_array_equal(asked.before.actions["push"], one.actions["push"][:5])
+    np.testing.assert_array_equal(asked.actions["push"], one.actions["push"][5:])
+    np.testing.assert_array_equal(asked.truth["position"], one.observations["position"][5:])
+
+
+def test_the_larger_context_is_kept_in_front(exact: LocalWorld) -> None:
+    card = exact.describe()
+    asked = ask_again(whole(episode()), card, replace(card, context=8))
+    assert len(asked.before.observations["position"]) == 8
+    assert len(asked.actions["push"]) == 2
+    with pytest.raises(InputError, match=r"10 observations where 11 are needed\. Give histories of 14"):
+        ask_again(whole(episode()), card, replace(card, context=10))
+
+
+def test_errors_are_those_that_are_known(exact: LocalWorld, biased: LocalWorld) -> None:
+    asked = ask_again(whole(episode()), exact.describe(), biased.describe())
+    found = judge(asked, foretold(exact, asked), foretold(biased, asked))["position"]
+    off, total = 0.0, 0.0
+    for _ in range(4):
+        off = 0.9 * off + 0.5
+        total += off / 4
+    assert found.serving == pytest.approx(0.0, abs=1e-6)
+    assert found.candidate == pytest.approx(total, abs=1e-6)
+    path = asked.truth["position"].astype(np.float64)
+    assert found.change == pytest.approx(np.abs(path[1:] - path[:1]).mean())
+    assert found.inside_serving is None
+
+
+def test_a_batch_is_the_mean_of_its_worlds(exact: LocalWorld, biased: LocalWorld) -> None:
+    episodes = TOY.episodes(3, 9, seed=1)
+    together = History(
+        observations={"position": np.stack([one.observations["position"] for one in episodes])},
+        actions={"push": np.stack([one.actions["push"] for one in episodes])},
+    )
+    changes = []
+    for one in episodes:
+        asked = ask_again(whole(one), exact.describe(), biased.describe())
+        changes.append(judge(asked, foretold(exact, asked), foretold(biased, asked))["position"].change)
+    asked = ask_again(together, exact.describe(), biased.describe())
+    assert judge(asked, foretold(exact, asked), foretold(biased, asked))["position"].change == pytest.approx(
+        np.mean(changes)
+    )
+
+
+def test_what_was_not_observed_does_not_count(exact: LocalWorld, biased: LocalWorld) -> None:
+    one = episode()
+    position = one.observations["position"].copy()
+    position[-2] = np.nan
+    seen = np.ones(10, bool)
+    seen[-2] = False
+    gap = History(observations={"position": position}, actions=one.actions, observed={"position": seen})
+    asked = ask_again(gap, exact.describe(), biased.describe())
+    found = judge(asked, foretold(exact, asked), foretold(biased, asked))["position"]
+    assert found.serving == pytest.approx(0.0, abs=1e-6)
+    assert found.candidate == pytest.approx(np.mean([0.5, 0.95, 0.5 * (1 + 0.9 + 0.81 + 0.729)]), abs=1e-6)
+    none = replace(gap, observed={"position": np.arange(10) < 6}, observations={"position": np.nan_to_num(position)})
+    asked = ask_again(none, exact.describe(), biased.describe())
+    assert judge(asked, foretold(exact, asked), foretold(biased, asked)) == {}
+
+
+def test_bands_hold_what_they_promise(world: LocalWorld, fresh: list[Episode]) -> None:
+    card, inside = world.describe(), []
+    for one in fresh[:200]:
+        asked = ask_again(whole(one), card, card)
+        answer = foretold(world, asked)
+        found = judge(asked, answer, answer)["position"]
+        assert found.inside_serving == found.inside_candidate
+        inside.append(found.inside_serving)
+    assert 0.82 <= np.mean([one for one in inside if one is not None]) <= 0.97
+
+
+def test_the_shorter_way_round_counts() -> None:
+    angle = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)
+    asked = Asked(
+        before=History(observations={}, actions={}),
+        actions={},
+        exogenous=None,
+        truth={"angle": np.array([[350.0], [355.0]])},
+        observed={"angle": np.ones(2, bool)},
+        signals=Schema(signals=(angle,)).observations,
+        batch=False,
+    )
+    near, wide = np.array([[2.0]]), np.array([[8.0]])
+
+    def said(half: np.ndarray) -> Prediction:
+        forecast = Forecast(mean=near, low=near - half, high=near + half, horizon=1)
+        return Prediction(signals={"angle": forecast}, level=0.9, trust=1.0, calibrated=True)
+
+    found = judge(asked, said(wide), said(near))["angle"]
+    assert (found.serving, found.change) == (7.0, 5.0)
+    assert (found.inside_serving, found.inside_candidate) == (1.0, 0.0)
+
+
+def test_a_candidate_that_predicts_no_number_has_failed(
+    exact: LocalWorld, toy_bundle: Callable[..., Path], open_toy: Callable[[Path], LocalWorld]
+) -> None:
+    broken = open_toy(toy_bundle(fails="nan"))
+    asked = ask_again(whole(episode()), exact.describe(), broken.describe())
+    with pytest.raises(InputError, match="'position' is not finite"):
+        judge(asked, foretold(exact, asked), foretold(broken, asked))
+    assert judge(asked, foretold(broken, asked), foretold(exact, asked)) == {}
+
+
+def test_a_signal_that_both_predict_has_to_be_there(exact: LocalWorld) -> None:
+    card = exact.describe()
+    with pytest.raises(InputError, match="no vector that both predict"):
+        ask_again(whole(episode()), card, replace(card, predicts=()))

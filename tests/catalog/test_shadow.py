@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import gc
+import logging
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+
+from worldline.episode import History
+from worldline.planning.base import Goal
+from worldline.world.base import World
+from worldline.testing.toys import Integrator
+from worldline.catalog import shadow
+from worldline.catalog.comparison import read_records
+from worldline.world.local import LocalWorld
+from worldline.catalog.shadow import Call, Pair, Shadow, copy_episode, copy_goal, copy_history
+
+EPISODE = Integrator(noise=0.1, camera=False, wind=False).episodes(1, 9, seed=0)[0]
+HISTORY = EPISODE.history(EPISODE.num_steps, EPISODE.num_steps + 1)
+PUSHES = {"push": np.zeros((3, 2), np.float32)}
+Write = Callable[..., Path]
+Open = Callable[[Path], LocalWorld]
+
+
+@pytest.fixture
+def pair(tmp_path: Path, toy_bundle: Write) -> Pair:
+    return Pair(serving=1, candidate=2, bundle=toy_bundle(0.5), records=tmp_path / "shadow" / "prod-1-2.jsonl")
+
+
+def ask(world: World) -> object:
+    return world.predict(HISTORY, PUSHES)
+
+
+def wanting(pair: Pair, open_bundle: Callable[[Path], World], size: int) -> Shadow:
+    found = Shadow(open_bundle, size)
+    found.want(pair.bundle)
+    return found
+
+
+def put(shadowing: Shadow, pair: Pair, world: World, again: Callable[[World], object] = ask) -> bool:
+    if not shadowing.reserve(pair):
+        return False
+    shadowing.put(Call(pair=pair, verb="predict", world=world, seconds=0.25, again=again, history=HISTORY))
+    return True
+
+
+def test_a_call_is_asked_again_and_written_down(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+    shadowing = wanting(pair, open_toy, 4)
+    assert put(shadowing, pair, open_toy(toy_bundle(0.0)))
+    shadowing.flush()
+    (record,) = read_records(pair.records)
+    assert (record.verb, record.serving_s, record.error, record.unscored) == ("predict", 0.25, "", "")
+    assert record.candidate_s is not None
+    assert record.outcomes["position"].candidate > record.outcomes["position"].serving + 0.2
+    assert shadowing.opened(pair.bundle) is not None
+    shadowing.want(None)
+    assert shadowing.opened(pair.bundle) is None
+    shadowing.close()
+
+
+def test_the_caller_waits_for_nothing_and_what_finds_no_room_is_counted(
+    pair: Pair, toy_bundle: Write, open_toy: Open
+) -> None:
+    opening, may_open = Event(), Event()
+
+    def slow(path: Path) -> World:
+        opening.set()
+        assert may_open.wait(60)
+        return open_toy(path)
+
+    world, shadowing = open_toy(toy_bundle(0.0)), wanting(pair, slow, 2)
+    assert put(shadowing, pair, world)
+    assert opening.wait(60)
+    assert [put(shadowing, pair, world) for _ in range(4)] == [True, False, False, False]
+    may_open.set()
+    shadowing.flush()
+    assert put(shadowing, pair, world)
+    shadowing.close()
+    found = read_records(pair.records)
+    assert len(found) == 3
+    assert sum(record.dropped for record in found) == 3
+
+
+@pytest.mark.parametrize(("fails", "said"), [("imagine", "RuntimeError: out of luck"), ("exit", "SystemExit: ")])
+def test_a_candidate_that_fails_is_written_down_each_time(
+    tmp_path: Path, toy_bundle: Write, open_toy: Open, fails: str, said: str
+) -> None:
+    pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails=fails), records=tmp_path / "shadow" / "a.jsonl")
+    shadowing = wanting(pair, open_toy, 4)
+    for _ in range(2):
+        put(shadowing, pair, open_toy(toy_bundle(0.0)))
+    shadowing.close()
+    found = read_records(pair.records)
+    assert len(found) == 2
+    assert all(said in record.error and record.candidate_s is None and not record.outcomes for record in found)
+
+
+def test_a_candidate_that_predicts_no_number_has_failed(tmp_path: Path, toy_bundle: Write, open_toy: Open) -> None:
+    pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails="nan"), records=tmp_path / "shadow" / "a.jsonl")
+    shadowing = wanting(pair, open_toy, 4)
+    put(shadowing, pair, open_toy(toy_bundle(0.0)))
+    shadowing.close()
+    (record,) = read_records(pair.records)
+    assert "'position' is not finite" in record.error
+
+
+def test_a_candidate_that_cannot_be_opened_is_tried_once(
+    tmp_path: Path, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails="open"), records=tmp_path / "shadow" / "a.jsonl")
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            put(shadowing, pair, world)
+        shadowing.close()
+    assert [record.error for record in read_records(pair.records)] == ["BundleError: no key fits"] * 3
+    assert len(caplog.records) == 1
+    assert "version 2 cannot be opened" in caplog.text
+
+
+def test_a_call_that_shows_no_outcome_is_not_scored(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+    shadowing = wanting(pair, open_toy, 4)
+    shadowing.reserve(pair)
+    now = History(observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2))})
+    shadowing.put(Call(pair=pair, verb="plan", world=open_toy(toy_bundle(0.0)), seconds=0.1, again=ask, history=now))
+    shadowing.close()
+    (record,) = read_records(pair.records)
+    assert "1 observations where 2 are needed" in record.unscored
+    assert record.candidate_s is not None
+
+
+def test_one_history_is_scored_once(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
+    for _ in range(2):
+        put(shadowing, pair, world)
+    shadowing.close()
+    first, second = read_records(pair.records)
+    assert first.outcomes
+    assert (second.outcomes, second.unscored, second.error) == ({}, "this history was scored already", "")
+
+
+def test_records_stop_at_a_size(pair: Pair, toy_bundle: Write, open_toy: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadow, "MAX_FILE_BYTES", 500)
+    shadowing, world, asked = wanting(pair, open_toy, 16), open_toy(toy_bundle(0.0)), []
+    for _ in range(8):
+        put(shadowing, pair, world, asked.append)
+    shadowing.flush()
+    size = pair.records.stat().st_size
+    assert 500 <= size < 1500
+    assert len(asked) == len(read_records(pair.records)) < 8
+    assert not put(shadowing, pair, world)  # from now on nothing is copied either
+    pair.records.unlink()
+    assert put(shadowing, pair, world, asked.append)  # the comparison begins anew
+    shadowing.close()
+    assert len(read_records(pair.records)) == 1
+
+
+def test_a_disk_that_is_full_ends_nothing(
+    pair: Pair, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
+    pair.records.parent.write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING):
+        put(shadowing, pair, world)
+        shadowing.flush()
+    assert "could not be written down" in caplog.text
+    pair.records.parent.unlink()
+    put(shadowing, pair, world)
+    shadowing.close()
+    assert len(read_records(pair.records)) == 1
+
+
+def test_after_closing_nothing_is_taken(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
+    shadowing.close()
+    assert not put(shadowing, pair, world)
+    shadowing.flush()
+    shadowing.close()
+
+
+def test_the_thread_ends_with_the_object(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+    shadowing = wanting(pair, open_toy, 4)
+    put(shadowing, pair, open_toy(toy_bundle(0.0)))
+    thread = shadowing._state.thread
+    assert thread is not None
+    assert thread.daemon
+    del shadowing
+    thread.join(60)
+    assert not thread.is_alive()
+    assert len(read_records(pair.records)) == 1
+
+
+def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_toy: Open, pair: Pair) -> None:
+    opening, may_open, opened = Event(), Event(), []
+
+    def slow(path: Path) -> World:
+        opened.append(path)
+        opening.set()
+        assert may_open.wait(60)
+        return open_toy(path)
+
+    world, shadowing = open_toy(toy_bundle(0.0)), wanting(pair, slow, 4)
+    for _ in range(3):
+        put(shadowing, pair, world)
+    assert opening.wait(60)
+    shadowing.want(None)
+    may_open.set()
+    shadowing.flush()
+    assert shadowing.opened(pair.bundle) is None
+    assert (len(opened), len(read_records(pair.records))) == (1, 1)
+    assert not put(shadowing, pair, world)
+    shadowing.want(pair.bundle)
+    assert put(shadowing, pair, world)  # there is room for all of them again
+    shadowing.close()
+    assert len(read_records(pair.records)) == 2
+
+
+def test_no_call_holds_the_world_that_answered_it(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
+    put(shadowing, pair, world)
+    shadowing.flush()
+    gone = weakref.ref(world)
+    del world
+    gc.collect()
+    assert gone() is None
+    shadowing.close()
+
+
+def test_a_process_ends_although_a_candidate_is_at_work(tmp_path: Path) -> None:
+    code = """
+import runpy, sys
+from pathlib import Path
+import numpy as np
+from worldline.episode import History
+from worldline.catalog.versions import Catalogue
+from worldline.catalog.named import NamedWorld
+
+toys, folder = runpy.run_path(sys.argv[1]), Path(sys.argv[2])
+def slow(path):
+    if path.name == "2":
+        for _ in range(20):
+            np.linalg.svd(np.random.default_rng(0).standard_normal((300, 300)))
+    return toys["open_toy"](path)
+catalogue = Catalogue(folder / "c", open_bundle=toys["open_toy"])
+catalogue.publish(toys["write_toy"](folder / "a"), "toy", alias="prod")
+catalogue.publish(toys["write_toy"](folder / "b"), "toy")
+catalogue.shadow("toy", "prod", 2)
+world = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=slow)
+for _ in range(9):
+    history = History(observations={"position": np.zeros((6, 2))}, actions={"push": np.zeros((5, 2))})
+    world.predict(history, {"push": np.zeros((2, 2))})
+"""
+    here = str(Path(__file__).with_name("conftest.py"))
+    done = subprocess.run([sys.executable, "-c", code, here, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_copies_share_nothing_that_can_change() -> None:
+    goal = Goal(targets={"position": np.zeros(2)})
+    history, episode, aim = copy_history(HISTORY), copy_episode(EPISODE), copy_goal(goal)
+    for one, other in ((history, HISTORY), (episode, EPISODE)):
+        for group in ("observations", "actions", "exogenous", "observed"):
+            assert vars(one)[group].keys() == vars(other)[group].keys()
+        np.testing.assert_array_equal(one.observations["position"], other.observations["position"])
+        assert not np.shares_memory(one.observations["position"], other.observations["position"])
+        assert not np.shares_memory(one.actions["push"], other.actions["push"])
+    assert not np.shares_memory(aim.targets["position"], goal.targets["position"])

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldline.bundle import read_bundle
+from worldline.episode import History
+from worldline.errors import BundleError, ConfigError, InputError, UnknownNameError
+from worldline.testing.toys import Integrator
+from worldline.catalog.aliases import Shelf
+from worldline.catalog.versions import Catalogue, default_folder, open_named
+from worldline.catalog.comparison import Verdict
+from worldline.world.local import LocalWorld
+from worldline.catalog.named import NamedWorld
+
+Write = Callable[..., Path]
+Open = Callable[[Path], LocalWorld]
+PUSHES = {"push": np.zeros((2, 2), np.float32)}
+HISTORIES = [one.history(6, 7) for one in Integrator(noise=0.1, camera=False, wind=False).episodes(120, 6, seed=5)]
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, open_toy: Open) -> Catalogue:
+    return Catalogue(tmp_path / "catalogue", open_bundle=open_toy)
+
+
+@pytest.fixture
+def asked(catalogue: Catalogue, open_toy: Open) -> Iterator[Callable[[list[History]], None]]:
+    """Asks toy@prod about each of the histories, and waits for its shadow."""
+    worlds: list[NamedWorld] = []
+
+    def ask(histories: list[History]) -> None:
+        if not worlds:
+            worlds.append(NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy, queue_size=1000))
+        for history in histories:
+            worlds[0].predict(history, PUSHES)
+        worlds[0].flush()
+
+    yield ask
+    for world in worlds:
+        world.close()
+
+
+def published(catalogue: Catalogue, toy_bundle: Write, *biases: float) -> None:
+    """Version 1 is that with the first bias, and so on; prod stands for 1."""
+    for number, bias in enumerate(biases):
+        catalogue.publish(toy_bundle(bias), "toy", alias=None if number else "prod")
+
+
+def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WORLDLINE_HOME", raising=False)
+    for data in (None, "relative/is/ignored"):
+        if data is None:
+            monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+        else:
+            monkeypatch.setenv("XDG_DATA_HOME", data)
+        assert default_folder() == tmp_path / ".local" / "share" / "worldline"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert default_folder() == tmp_path / "data" / "worldline"
+    monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "own"))
+    assert Catalogue().folder == tmp_path / "own"
+
+
+def test_a_version_is_a_copy_that_counts_on(catalogue: Catalogue, toy_bundle: Write, tmp_path: Path) -> None:
+    assert catalogue.names() == ()
+    source = toy_bundle(0.5)
+    first = catalogue.publish(source, "toy")
+    for path in sorted(source.rglob("*"), reverse=True):
+        path.unlink()
+    assert (first.number, first.aliases, first.model) == (1, (), "toy")
+    assert first.path == tmp_path / "catalogue" / "toy" / "1"
+    assert json.loads(read_bundle(first.path).text("toy.json"))["bias"] == 0.5
+    second = catalogue.publish(toy_bundle(0.25), "toy", alias="prod")
+    assert (second.number, second.aliases) == (2, ("prod",))
+    assert [one.number for one in catalogue.versions("toy")] == [1, 2]
+    assert catalogue.names() == ("toy",)
+    assert catalogue.resolve("toy@prod") == catalogue.resolve("toy@2") == second.path
+    assert {path.name for path in first.path.parent.iterdir()} == {"1", "2", "aliases.json", ".lock"}
+
+
+def test_names_that_are_not_there(catalogue: Catalogue, toy_bundle: Write) -> None:
+    published(catalogue, toy_bundle, 0.0)
+    with pytest.raises(UnknownNameError, match=r"no world is called 'tyo'\. Did you mean 'toy'"):
+        catalogue.resolve("tyo@prod")
+    with pytest.raises(UnknownNameError, match="Did you mean 'prod'"):
+        catalogue.resolve("toy@prd")
+    with pytest.raises(UnknownNameError, match="version of 'toy' is called '7'"):
+        catalogue.resolve("toy@7")
+    with pytest.raises(UnknownNameError):
+        catalogue.versions("other")
+    with pytest.raises(UnknownNameError):
+        catalogue.point("toy", "prod", 2)
+    for name in ("../toy", "a/b", ".", ""):
+        with pytest.raises(InputError, match="not allowed"):
+            catalogue.publish(toy_bundle(0.0), name)
+        with pytest.raises(InputError, match="not allowed"):
+            catalogue.versions(name)
+    assert catalogue.names() == ("toy",)
+
+
+def test_a_damaged_bundle_is_not_published(catalogue: Catalogue, toy_bundle: Write) -> None:
+    source = toy_bundle(0.0)
+    (source / "toy.json").write_text("{}")
+    with pytest.raises(BundleError):
+        catalogue.publish(source, "toy")
+    assert catalogue.names() == ()
+    with pytest.raises(BundleError):
+        catalogue.publish(source / "nowhere", "toy")
+
+
+def test_a_number_is_given_once(catalogue: Catalogue, toy_bundle: Write) -> None:
+    published(catalogue, toy_bundle, 0.0)
+    catalogue.publish(toy_bundle(1.0), "toy", alias="prod")
+    gone = catalogue.resolve("toy@2")
+    for path in gone.iterdir():
+        path.unlink()
+    gone.rmdir()
+    assert catalogue.publish(toy_bundle(2.0), "toy").number == 3
+    with pytest.raises(UnknownNameError, match="'2'"):
+        catalogue.resolve("toy@prod")
+
+
+@pytest.mark.parametrize("named", ["alias", "shadow", "nothing"])
+def test_a_number_is_given_once_whatever_named_it(catalogue: Catalogue, toy_bundle: Write, named: str) -> None:
+    published(catalogue, toy_bundle, 0.0, 1.0)
+    if named == "alias":
+        catalogue.point("toy", "prod", 2)
+        catalogue.roll_back("toy", "prod")
+    elif named == "shadow":
+        catalogue.shadow("toy", "prod", 2)
+    shutil.rmtree(catalogue.resolve("toy@2"))
+    catalogue.shadow("toy", "prod", None)
+    assert catalogue.publish(toy_bundle(2.0), "toy").number == 3
+    assert catalogue.publish(toy_bundle(3.0), "toy", alias="prod").number == 4
+
+
+def test_a_running_world_never_takes_a_new_version_for_one_that_is_gone(
+    catalogue: Catalogue, toy_bundle: Write, open_toy: Open
+) -> None:
+    published(catalogue, toy_bundle, 0.0, 1.0)
+    catalogue.point("toy", "prod", 2)
+    with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy) as world:
+        assert world.describe().name == "biased by 1.0"
+        catalogue.roll_back("toy", "prod")
+        shutil.rmtree(catalogue.resolve("toy@2"))
+        catalogue.publish(toy_bundle(2.0), "toy", alias="prod")
+        assert (world.version, world.describe().name) == (3, "biased by 2.0")
+
+
+def test_an_alias_is_moved_and_rolled_back(catalogue: Catalogue, toy_bundle: Write) -> None:
+    published(catalogue, toy_bundle, 0.0, 1.0, 2.0)
+    assert catalogue.point("toy", "prod", 2).aliases == ("prod",)
+    catalogue.point("toy", "prod", 2)  # changes nothing
+    catalogue.point("toy", "prod", 3, reason="the harvest began")
+    now = catalogue.alias("toy", "prod")
+    assert (now.now.version, now.now.reason) == (3, "the harvest began")
+    assert [turn.version for turn in now.earlier] == [1, 2]
+    assert catalogue.roll_back("toy", "prod").number == 2
+    assert catalogue.alias("toy", "prod").now.reason == "rolled back from 3"
+    assert catalogue.roll_back("toy", "prod").number == 1
+    with pytest.raises(InputError, match="stood for no version before 1"):
+        catalogue.roll_back("toy", "prod")
+    catalogue.point("toy", "canary", 3)
+    assert [one.aliases for one in catalogue.versions("toy")] == [("prod",), (), ("canary",)]
+
+
+def test_what_cannot_be_opened_is_not_pointed_to(catalogue: Catalogue, toy_bundle: Write) -> None:
+    published(catalogue, toy_bundle, 0.0)
+    catalogue.publish(toy_bundle(fails="open"), "toy")
+    with pytest.raises(BundleError, match="no key fits"):
+        catalogue.point("toy", "prod", 2)
+    with pytest.raises(BundleError, match="no key fits"):
+        catalogue.publish(toy_bundle(fails="open"), "toy", alias="prod")
+    assert catalogue.alias("toy", "prod").now.version == 1
+    assert len(catalogue.versions("toy")) == 2
+
+
+def test_what_speaks_otherwise_is_refused_with_the_differences(
+    catalogue: Catalogue, toy_bundle: Write, open_toy: Open, tmp_path: Path
+) -> None:
+    def windy(path: Path) -> LocalWorld:
+        world = open_toy(path)
+        if 'bias": 9' not in (path / "toy.json").read_text():
+            return world
+        return replace(world, engine=replace(world.engine, schema=Integrator(camera=False).schema))
+
+    published(catalogue, toy_bundle, 0.0, 9.0)
+    strict = Catalogue(catalogue.folder, open_bundle=windy)
+    for refused in (
+        lambda: strict.point("toy", "prod", 2),
+        lambda: strict.shadow("toy", "prod", 2),
+        lambda: strict.publish(toy_bundle(9.0), "toy", alias="prod"),
+    ):
+        with pytest.raises(InputError, match=r"toy@prod stays as it is.*'wind' is new"):
+            refused()
+    assert len(strict.versions("toy")) == 2
+    strict.point("toy", "windy", 2)  # an alias of its own has nobody to surprise
+    catalogue.shadow("toy", "prod", 2)
+    with pytest.raises(InputError, match="'wind' is new"):
+        strict.promote("toy", "prod", despite=True)
+    catalogue.point("toy", "prod", 2)
+    assert strict.roll_back("toy", "prod").number == 1
+
+
+def test_a_damaged_file_of_aliases_is_named(catalogue: Catalogue, toy_bundle: Write) -> None:
+    published(catalogue, toy_bundle, 0.0, 1.0)
+    (catalogue.folder / "toy" / "aliases.json").write_text("{")
+    for refused in (
+        lambda: catalogue.resolve("toy@prod"),
+        lambda: catalogue.point("toy", "prod", 2),
+        lambda: catalogue.publish(toy_bundle(2.0), "toy"),
+        lambda: catalogue.versions("toy"),
+    ):
+        with pytest.raises(ConfigError, match=r"aliases\.json"):
+            refused()
+    assert catalogue.resolve("toy@2").name == "2"
+
+
+def test_shadow_and_promotion(catalogue: Catalogue, toy_bundle: Write, asked: Callable[[list[History]], None]) -> None:
+    published(catalogue, toy_bundle, 0.5, 0.0)
+    with pytest.raises(InputError, match="nothing runs in the shadow of toy@prod"):
+        catalogue.comparison("toy", "prod")
+    with pytest.raises(InputError, match="nothing runs in the shadow"):
+        catalogue.promote("toy", "prod")
+    with pytest.raises(InputError, match="stands for version 1 already"):
+        catalogue.shadow("toy", "prod", 1)
+    catalogue.shadow("toy", "prod", 2)
+    assert [one.shadows for one in catalogue.versions("toy")] == [(), ("prod",)]
+    asked(HISTORIES[:20])
+    with pytest.raises(InputError, match=r"too few\): 20 scored calls of 20, where 100 are needed"):
+        catalogue.promote("toy", "prod")
+    asked(HISTORIES[20:])
+    found = catalogue.comparison("toy", "prod")
+    assert (found.verdict, found.num_calls, found.num_scored) == (Verdict.BETTER, 120, 120)
+    assert (found.serving_coverage, found.candidate_coverage) == (None, None)
+    assert catalogue.promote("toy", "prod").number == 2
+    now = catalogue.alias("toy", "prod")
+    assert now.shadow is None
+    assert now.now.reason.startswith("promoted over 1 (better): its error less that of")
+    assert catalogue.roll_back("toy", "prod").number == 1
+
+
+def test_a_worse_one_is_promoted_only_despite(
+    catalogue: Catalogue, toy_bundle: Write, asked: Callable[[list[History]], None]
+) -> None:
+    published(catalogue, toy_bundle, 0.0, 0.5)
+    catalogue.shadow("toy", "prod", 2)
+    asked(HISTORIES)
+    with pytest.raises(InputError, match=r"\(worse\): its error less that .* is \+.*promote it despite this"):
+        catalogue.promote("toy", "prod")
+    assert catalogue.promote("toy", "prod", despite=True).number == 2
+
+
+def test_equal_ones_are_told_to_be_so(
+    catalogue: Catalogue, toy_bundle: Write, asked: Callable[[list[History]], None]
+) -> None:
+    published(catalogue, toy_bundle, 0.3, -0.3)  # off by as much, to the other side
+    catalogue.shadow("toy", "prod", 2)
+    asked(HISTORIES)
+    assert catalogue.comparison("toy", "prod").verdict is Verdict.NO_DIFFERENCE
+    assert catalogue.promote("toy", "prod").number == 2
+
+
+def test_a_candidate_that_crashes_is_not_promoted(
+    catalogue: Catalogue, toy_bundle: Write, asked: Callable[[list[History]], None]
+) -> None:
+    published(catalogue, toy_bundle, 0.5)
+    catalogue.publish(toy_bundle(fails="imagine"), "toy")
+    catalogue.shadow("toy", "prod", 2)
+    asked(HISTORIES[:3])
+    with pytest.raises(InputError, match=r"failed on 3 of 3 calls, last with: RuntimeError: out of luck"):
+        catalogue.promote("toy", "prod")
+    catalogue.shadow("toy", "prod", None)
+    assert catalogue.alias("toy", "prod").shadow is None
+
+
+def test_moving_to_the_candidate_ends_its_shadow(catalogue: Catalogue, toy_bundle: Write) -> None:
+    published(catalogue, toy_bundle, 0.0, 1.0, 2.0)
+    catalogue.shadow("toy", "prod", 2)
+    catalogue.point("toy", "prod", 3)
+    assert catalogue.alias("toy", "prod").shadow == 2
+    catalogue.point("toy", "prod", 2)
+    assert catalogue.alias("toy", "prod").shadow is None
+
+
+def test_threads_that_publish_lose_nothing(catalogue: Catalogue, toy_bundle: Write) -> None:
+    source = toy_bundle(0.0)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: catalogue.publish(source, "toy", alias=f"alias{n}"), range(8)))
+    assert sorted(one.number for one in found) == list(range(1, 9))
+    assert len(Shelf(folder=catalogue.folder / "toy").aliases()) == 8
+
+
+def test_processes_that_publish_lose_nothing(catalogue: Catalogue, toy_bundle: Write) -> None:
+    source = toy_bundle(0.0)
+    code = (
+        "import sys; from pathlib import Path; from worldline.catalog.versions import Catalogue\n"
+        "for _ in range(6): Catalogue(Path(sys.argv[1])).publish(sys.argv[2], 'toy')"
+    )
+    command = [sys.executable, "-c", code, str(catalogue.folder), str(source)]
+    running = [subprocess.Popen(command) for _ in range(2)]
+    assert [one.wait(100) for one in running] == [0, 0]
+    versions = catalogue.versions("toy")
+    assert [one.number for one in versions] == list(range(1, 13))
+    for one in versions:
+        read_bundle(one.path)
+
+
+def test_open_named_refuses_what_it_cannot_open(
+    catalogue: Catalogue, toy_bundle: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLDLINE_HOME", str(catalogue.folder))
+    published(catalogue, toy_bundle, 0.0)
+    with pytest.raises(InputError, match="NAME@ALIAS"):
+        open_named("toy")
+    with pytest.raises(UnknownNameError):
+        open_named("toy@canary")
+    with pytest.raises(BundleError):  # a toy is no bundle that `worldline.open` knows
+        open_named("toy@prod")

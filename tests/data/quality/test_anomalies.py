@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.checks import Finding, Severity
+from worldline.data.quality.anomalies import Inspection, quality
+from worldline.data.store import Store
+
+
+def signal(name: str, role: Role, size: int = 1, unit: str = "1") -> Signal:
+    return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit=unit, precision="float64")
+
+
+CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(8, 8, 3))
+SCHEMA = Schema(
+    signals=(
+        CAMERA,
+        signal("place", Role.OBSERVATION, 2, "m"),
+        signal("push", Role.ACTION, 2),
+        signal("wind", Role.EXOGENOUS),
+        signal("reward", Role.REWARD),
+    )
+)
+NUM_STEPS = 40
+
+
+def make(number: int) -> Episode:
+    """Nothing is odd about it: a random walk, pushed and seen."""
+    draw = np.random.default_rng(number)
+    push = draw.normal(size=(NUM_STEPS, 2))
+    place = draw.normal(size=2) + np.concatenate([np.zeros((1, 2)), 0.3 * np.cumsum(push, 0)])
+    return Episode(
+        observations={
+            "camera": draw.integers(0, 256, (NUM_STEPS + 1, 8, 8, 3)).astype(np.uint8),
+            "place": place + 0.01 * draw.normal(size=place.shape),
+        },
+        actions={"push": push},
+        exogenous={"wind": draw.normal(size=(NUM_STEPS, 1))},
+        rewards={"reward": np.zeros((NUM_STEPS, 1))},
+    )
+
+
+def inspect(episodes: list[Episode], schema: Schema = SCHEMA) -> tuple[Finding, ...]:
+    inspection = Inspection(schema, len(episodes))
+    for number, episode in enumerate(episodes):
+        inspection.add(number, episode)
+    return inspection.findings()
+
+
+def the_only(found: tuple[Finding, ...], text: str) -> Finding:
+    assert len(found) == 1, [str(one) for one in found]
+    assert text in found[0].problem
+    assert found[0].fix.endswith(".")
+    return found[0]
+
+
+def observe(episode: Episode, **arrays: Any) -> Episode:
+    return replace(episode, observations={**episode.observations, **arrays})
+
+
+def act(episode: Episode, push: np.ndarray) -> Episode:
+    return replace(episode, actions={"push": push})
+
+
+@pytest.fixture
+def episodes() -> list[Episode]:
+    return [make(number) for number in range(12)]
+
+
+def test_nothing_is_odd_about_good_logs(episodes: list[Episode]) -> None:
+    assert inspect(episodes) == ()
+    assert inspect([]) == ()
+    assert inspect(episodes[:1]) == ()
+
+
+def test_constant_signals(episodes: list[Episode]) -> None:
+    place = [np.stack([e.observations["place"][:, 0], np.full(NUM_STEPS + 1, 3.5)], 1) for e in episodes]
+    found = inspect([observe(e, place=p) for e, p in zip(episodes, place, strict=True)])
+    one = the_only(found, "component 1 never changes (always 3.5)")
+    assert (one.signal, one.severity) == ("place", Severity.WARNING)
+
+
+def test_actions_that_never_change_teach_nothing(episodes: list[Episode]) -> None:
+    found = inspect([act(e, np.ones((NUM_STEPS, 2))) for e in episodes])
+    assert [one.severity for one in found] == [Severity.WARNING, Severity.ERROR]
+    assert "no action ever changes" in found[1].problem
+
+
+def test_a_signal_that_says_the_same_as_another(episodes: list[Episode]) -> None:
+    schema = Schema(signals=(*SCHEMA.signals, signal("again", Role.OBSERVATION)))
+    found = inspect([observe(e, again=7 - 100 * e.observations["place"][:, :1]) for e in episodes], schema)
+    one = the_only(found, "it says the same as component 0 of 'place'")
+    assert one.signal == "again"
+
+
+def test_an_exogenous_signal_that_repeats_the_action(episodes: list[Episode]) -> None:
+    schema = Schema(signals=(*SCHEMA.signals, signal("echo", Role.EXOGENOUS)))
+    found = inspect(
+        [replace(e, exogenous={**e.exogenous, "echo": 1 + 2 * e.actions["push"][:, :1]}) for e in episodes], schema
+    )
+    assert the_only(found, "it at step t repeats component 0 of 'push' of step t").signal == "echo"
+
+
+@pytest.mark.parametrize(("late", "words"), [(0, "of step t"), (1, "of step t-1")])
+def test_an_observation_that_repeats_the_action(episodes: list[Episode], late: int, words: str) -> None:
+    schema = Schema(signals=(*SCHEMA.signals, signal("echo", Role.OBSERVATION)))
+
+    def echo(push: np.ndarray) -> np.ndarray:
+        return 2 + 5 * (np.concatenate([[0.1], push]) if late else np.append(push, 0.1))[:, None]
+
+    found = inspect([observe(e, echo=echo(e.actions["push"][:, 1])) for e in episodes], schema)
+    one = the_only(found, f"it at step t repeats component 1 of 'push' {words}")
+    assert one.signal == "echo"
+
+
+def test_a_wild_value_is_named_with_its_place(episodes: list[Episode]) -> None:
+    place = episodes[3].observations["place"].copy()
+    place[17, 1] = 1e5
+    episodes[3] = observe(episodes[3], place=place)
+    one = the_only(inspect(episodes), "component 1 is 100000 where 99 % of the values lie in")
+    assert (one.signal, one.episode, one.step) == ("place", 3, 17)
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1000, "thousandth"), (1 / 1000, "thousandth"), (57.2958, "degrees")])
+def test_an_episode_in_another_unit(factor: float, words: str) -> None:
+    episodes = [observe(make(i), place=5 + make(i).observations["place"]) for i in range(12)]
+    episodes[4] = observe(episodes[4], place=factor * episodes[4].observations["place"])
+    found = inspect(episodes)
+    assert {one.episode for one in found} == {4}
+    assert all(words in one.problem and "the schema: m" in one.fix for one in found)
+    assert len(found) == 2  # one a component, and not once more as outliers
+
+
+def test_sizes_that_differ_from_episode_to_episode_are_no_unit() -> None:
+    scales = np.exp(np.random.default_rng(0).uniform(0, 5, 40))
+    found = inspect([observe(make(i), place=scale * make(i).observations["place"]) for i, scale in enumerate(scales)])
+    assert not any("ratio" in one.problem for one in found)
+
+
+def test_an_episode_in_which_nothing_moves(episodes: list[Episode]) -> None:
+    still = {name: np.repeat(values[:1], NUM_STEPS + 1, 0) for name, values in episodes[2].observations.items()}
+    episodes[2] = observe(episodes[2], **still)
+    assert any(
+        "nothing that is observed ever changes in 1 of 12 episodes (2)" in one.problem for one in inspect(episodes)
+    )
+
+
+def test_a_sensor_that_is_stuck(episodes: list[Episode]) -> None:
+    place = episodes[5].observations["place"].copy()
+    place[8:34, 0] = place[8, 0]
+    episodes[5] = observe(episodes[5], place=place)
+    one = the_only(inspect(episodes), "component 0 shows exactly")
+    assert (one.signal, one.episode, one.step) == ("place", 5, 8)
+    assert "for 26 steps" in one.problem
+
+
+def test_a_stop_is_not_a_stuck_sensor(episodes: list[Episode]) -> None:
+    for number in (5, 7):
+        place = episodes[number].observations["place"].copy()
+        place[8:34, 0] = 0.25  # rests there in two episodes
+        place[:26, 1] = 99.0  # the end of its range
+        episodes[number] = observe(episodes[number], place=place)
+    assert not any("exactly" in one.problem for one in inspect(episodes))
+
+
+def test_what_is_mostly_missing(episodes: list[Episode]) -> None:
+    mask = np.arange(NUM_STEPS + 1) % 4 == 0
+    one = the_only(inspect([replace(e, observed={"place": mask}) for e in episodes]), "in only 27 % of the steps")
+    assert one.signal == "place"
+
+
+def test_values_that_are_not_observed_do_not_matter(episodes: list[Episode]) -> None:
+    mask = np.arange(NUM_STEPS + 1) % 4 != 0
+    wild = [np.where(mask[:, None], e.observations["place"], 1e9) for e in episodes]
+    found = [replace(observe(e, place=p), observed={"place": mask}) for e, p in zip(episodes, wild, strict=True)]
+    assert inspect(found) == ()
+
+
+def test_pictures_that_show_nothing(episodes: list[Episode]) -> None:
+    camera = episodes[6].observations["camera"].copy()
+    camera[3:5], camera[9] = 0, 77
+    episodes[6] = observe(episodes[6], camera=camera)
+    black, blank = inspect(episodes)
+    assert black.problem.startswith("2 pictures (0.4 %) are black")
+    assert (black.signal, black.episode, black.step) == ("camera", 6, 3)
+    assert blank.problem.startswith("1 pictures (0.2 %) are of one single colour")
+    frozen = np.repeat(episodes[1].observations["camera"][:1], NUM_STEPS + 1, 0)
+    episodes = [make(number) for number in range(12)]
+    episodes[1] = observe(episodes[1], camera=frozen)
+    assert the_only(inspect(episodes), "never changes while other signals do").episode == 1
+
+
+def test_copies_and_near_copies_leak(episodes: list[Episode]) -> None:
+    near = observe(episodes[4], place=episodes[4].observations["place"] + 1e-4)
+    exact, alike = inspect([*episodes, episodes[3], near])
+    assert exact.problem == "it is an exact copy of episode 3"
+    assert exact.episode == 12
+    assert "nearly as episode 4" in alike.problem
+    assert alike.episode == 13
+
+
+def test_many_findings_of_a_kind_are_summed_up(episodes: list[Episode]) -> None:
+    found = inspect([*episodes, *episodes[:9]])
+    assert len(found) == 5
+    assert found[-1].problem.endswith("(and 4 more like this)")
+
+
+def test_episodes_of_a_store(tmp_path: Any, episodes: list[Episode]) -> None:
+    store = Store.create(tmp_path / "store", SCHEMA)
+    for episode in (*episodes[:3], episodes[0]):
+        store.append(episode)
+    assert the_only(quality(store), "exact copy of episode 0").episode == 3
+    assert quality(store, range(3)) == ()

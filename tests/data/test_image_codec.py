@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from worldline.data.image_codec import Frames, round_off
+from worldline.errors import DataError
+
+SHAPES = st.sampled_from([(1, 1, 1), (7, 5, 3), (64, 64, 3), (160, 150, 3), (224, 224, 4)])
+
+
+@given(shape=SHAPES, seed=st.integers(0, 99), noise=st.sampled_from([0.0, 0.01, 1.0]))
+@settings(max_examples=60)
+def test_what_was_compressed_comes_back(shape, seed, noise):
+    draw = np.random.default_rng(seed)
+    first = draw.integers(0, 256, shape).astype(np.uint8)
+    pictures = np.where(draw.random((3, *shape)) < noise, draw.integers(0, 256, (3, *shape)), first).astype(np.uint8)
+    frames = Frames(shape, first.tobytes(), "x")
+    data, ends = frames.compress(pictures)
+    assert ends[-1] == len(data) <= pictures.nbytes
+    for number, (begin, end) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
+        out = np.empty(frames.num_bytes, np.uint8)
+        frames.restore(data[begin:end], out)
+        np.testing.assert_array_equal(out, pictures[number].reshape(-1))
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (224, 224, 3)])
+def test_every_band_is_compressed_against_its_own(shape):
+    """What is as in the first picture costs next to nothing, wherever it is."""
+    first = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    frames = Frames(shape, first.tobytes(), "x")
+    data, _ = frames.compress(first[None])
+    assert len(data) < first.nbytes / 100
+
+
+def test_noise_is_kept_as_it_is():
+    shape = (224, 224, 3)
+    frames = Frames(shape, bytes(224 * 224 * 3), "x")
+    noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    assert frames.compress(noise[None])[0] == noise.tobytes()
+
+
+@given(shape=SHAPES, cut=st.floats(0, 1), junk=st.binary(max_size=40))
+@settings(max_examples=60)
+def test_damage_is_an_error_or_another_picture_and_never_more(shape, cut, junk):
+    frames = Frames(shape, bytes(int(np.prod(shape))), "camera.lz4")
+    data, _ = frames.compress(np.full((1, *shape), 7, np.uint8))
+    out = np.empty(frames.num_bytes, np.uint8)
+    with suppress(DataError):
+        frames.restore(data[: int(cut * len(data))] + junk, out)
+    with pytest.raises(DataError, match=r"camera\.lz4: a picture cannot be restored"):
+        frames.restore(b"", out)
+
+
+@given(pictures=arrays(np.uint8, (2, 5, 5, 3)), error=st.integers(0, 64))
+def test_rounding_is_bounded_and_done_once(pictures, error):
+    rounded = round_off(pictures, error)
+    assert np.abs(rounded.astype(int) - pictures).max() <= error
+    np.testing.assert_array_equal(round_off(rounded, error), rounded)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldline.schema import Kind, Role, Signal
+from worldline.engines.language.engine.prompt import PROMPT, answer_schema, describe_signals, read_answer, tell
+from worldline.errors import InputError, UnavailableError
+
+
+def vector(**settings: Any) -> Signal:
+    return Signal(
+        **{"name": "x", "role": Role.OBSERVATION, "kind": Kind.VECTOR, "shape": (2,), "unit": "m", **settings}
+    )
+
+
+BOUNDED = vector(low=(0.0, -np.inf), high=(10.0, np.inf))
+GEAR = Signal(
+    name="gear", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3, components=("park", "low", "high")
+)
+
+
+def test_signals_are_described_without_what_is_not_known() -> None:
+    told = describe_signals([BOUNDED, vector(unit="?", components=("x", "y"), entity="cart", period=360.0), GEAR])
+    assert told == [
+        {
+            "name": "x",
+            "role": "observation",
+            "unit": "m",
+            "size": 2,
+            "low": [0.0, None],
+            "high": [10.0, None],
+        },
+        {"name": "x", "role": "observation", "entity": "cart", "size": 2, "components": ["x", "y"], "period": 360.0},
+        {"name": "gear", "role": "observation", "num_values": 3, "labels": ["park", "low", "high"]},
+    ]
+    json.dumps(told, allow_nan=False)
+
+
+def test_every_word_of_the_description_is_explained() -> None:
+    keys = set().union(*describe_signals([BOUNDED, vector(period=1.0, entity="e"), GEAR]))
+    assert {key for key in keys if f'"{key}"' not in PROMPT} <= {"name", "labels"}
+
+
+def test_numbers_are_told_as_short_as_they_may_be() -> None:
+    value = np.array([0.1, 123456.789], np.float32)
+    assert tell(vector(), value, digits=6) == [0.1, 123457.0]
+    assert tell(vector(), value, digits=2) == [0.1, 120000.0]
+    assert tell(GEAR, np.asarray(2), digits=6) == 2
+    with pytest.raises(InputError, match="'x'"):
+        tell(vector(), np.array([0.0, np.nan], np.float32), digits=6)
+
+
+def test_the_schema_of_an_answer() -> None:
+    assert answer_schema([vector(), GEAR]) == {
+        "type": "object",
+        "properties": {
+            "x": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+            "gear": {"type": "integer", "minimum": 0, "maximum": 2},
+        },
+        "required": ["x", "gear"],
+        "additionalProperties": False,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"x": [1, 2.5], "gear": 2}',
+        'Thinking {of it}: {"x": [0, 0], "gear": 0}. So:\n```json\n{"gear": 2, "x": [1, 2.5]}\n```\nDone.',
+        '<think>{"x": [9</think>{"x": [1.0, 2.5], "gear": 2} with } and ]',
+    ],
+)
+def test_words_around_an_answer_are_passed_over(text: str) -> None:
+    found = read_answer(text, [vector(), GEAR])
+    assert found["x"].tolist() == [1.0, 2.5]
+    assert found["x"].dtype == np.float32
+    assert found["gear"].dtype == np.int64
+    assert found["gear"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "no JSON object"),
+        ("as before", "no JSON object"),
+        ('{"x": [1, 2', "no JSON object"),
+        ("{" * 200_000, "no JSON object"),
+        ('{"x": ' + "[" * 100_000, "no JSON object"),
+        ('{"x": [1, 2]}', "keys"),
+        ('{"x": [1, 2], "gear": 1, "y": 0}', "keys"),
+        ('{"x": [1], "gear": 1}', "list of 2"),
+        ('{"x": 1, "gear": 1}', "list of 2"),
+        ('{"x": [1, "2"], "gear": 1}', "list of 2"),
+        ('{"x": [1, true], "gear": 1}', "list of 2"),
+        ('{"x": [1, null], "gear": 1}', "list of 2"),
+        ('{"x": [1, NaN], "gear": 1}', "finite"),
+        ('{"x": [1, 1e39], "gear": 1}', "finite"),
+        ('{"x": [1, 1' + "0" * 400 + '], "gear": 1}', "finite"),
+        ('{"x": [1, 2], "gear": 3}', "0 to 2"),
+        ('{"x": [1, 2], "gear": -1}', "0 to 2"),
+        ('{"x": [1, 2], "gear": "low"}', "0 to 2"),
+        ('{"x": [1, 2], "gear": true}', "0 to 2"),
+        ('{"x": [-0.1, 2], "gear": 1}', "bounds"),
+        ('{"x": [10.1, 2], "gear": 1}', "bounds"),
+    ],
+)
+def test_a_wrong_answer_is_refused(text: str, word: str) -> None:
+    with pytest.raises(UnavailableError, match=word):
+        read_answer(text, [BOUNDED, GEAR])
+
+
+def test_rounding_beyond_a_bound_is_set_onto_it() -> None:
+    assert read_answer('{"x": [10.0005, 1e6]}', [BOUNDED])["x"].tolist() == [10.0, 1e6]
+    one_sided = vector(low=(100.0, 0.0))
+    assert read_answer('{"x": [99.995, 0]}', [one_sided])["x"].tolist() == [100.0, 0.0]
+    with pytest.raises(UnavailableError, match="bounds"):
+        read_answer('{"x": [99.9, 0]}', [one_sided])
+
+
+def test_what_repeats_is_brought_between_its_bounds() -> None:
+    angle = vector(unit="deg", low=(-180.0, -180.0), high=(180.0, 180.0), period=360.0)
+    assert read_answer('{"x": [190, -540]}', [angle])["x"].tolist() == [-170.0, -180.0]

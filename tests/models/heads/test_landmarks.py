@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from itertools import combinations, product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.training.hairpin import LENGTH, WAY, Straight, straight, walks
+from torch import Tensor
+
+from worldline.errors import ConfigError, DataError
+from worldline.models.heads.distance import DistanceConfig
+from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
+from worldline.training.stored_latents import Table
+from worldline.training.goal_heads import fit_landmarks
+
+REACH = 5.0
+ALL = 2 * LENGTH + 6
+"""Steps from one end of the hairpin to the other."""
+BOTH = walks(WAY, WAY.flip(0))
+
+
+def fitted(table: Table = BOTH, count: int = len(WAY)) -> Landmarks:
+    generator = torch.Generator().manual_seed(0)
+    return fit_landmarks(table, straight(), slice(None), generator, num_landmarks=count, reach=REACH)
+
+
+MARKS = fitted()
+
+
+def test_a_far_goal_is_approached_by_the_logged_way_and_not_through_the_wall() -> None:
+    now, goal = WAY[[0, 3, 26]], WAY[[26, 24, 5]]
+    aim = fitted().aim(straight(), now, goal)
+    torch.testing.assert_close(aim.latent, WAY[[5, 8, 21]])
+    torch.testing.assert_close(aim.after, torch.tensor([ALL - 5.0, 16.0, 16.0]))
+
+
+def test_a_goal_within_reach_is_headed_for_directly() -> None:
+    goal = WAY[:1] + torch.tensor([0.7, 0.2])
+    aim = fitted().aim(straight(), WAY[:1], goal)
+    assert torch.equal(aim.latent, goal)
+    assert aim.after.tolist() == [0.0]
+
+
+def test_where_no_logged_way_leads_there_the_goal_itself_is_headed_for() -> None:
+    aim = fitted(walks(WAY)).aim(straight(), WAY[[26, 0]], WAY[[0, 26]])
+    torch.testing.assert_close(aim.latent, WAY[[0, 5]])  # never walked backwards; forwards it was
+    assert aim.after.tolist() == [0.0, ALL - 5.0]
+    nowhere = torch.tensor([[50.0, 50.0]])
+    assert torch.equal(fitted().aim(straight(), nowhere, WAY[:1]).latent, WAY[:1])
+
+
+@given(st.integers(0, len(WAY) - 1), st.integers(0, len(WAY) - 1))
+def test_who_walks_from_aim_to_aim_arrives(start: int, goal: int) -> None:
+    """Within the steps that were promised, which are those of the walk but for a corner that is cut."""
+    place, steps = WAY[start, None], 0.0
+    while float((place - WAY[goal]).norm()) > 0:
+        aim = MARKS.aim(straight(), place, WAY[goal, None])
+        leg = float(straight().between(place, aim.latent))
+        assert 0 < leg <= REACH
+        assert steps + leg + float(aim.after) <= abs(goal - start) + 1e-4
+        steps, place = steps + leg, aim.latent
+    assert steps >= abs(goal - start) - 4  # two corners, each cut by less than two steps; never through the wall
+
+
+class Uphill(Straight):
+    """As the crow flies, and half as far again to the extent that it goes up."""
+
+    def between(self, start: Tensor, goal: Tensor) -> Tensor:
+        return super().between(start, goal) + 0.5 * (goal - start)[..., 1].relu()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ways_are_the_shortest_over_legs_that_were_walked(seed: int) -> None:
+    """Against plain loops: every walk of every episode, from beside one landmark to beside another."""
+    generator = torch.Generator().manual_seed(seed)
+    table = walks(*[torch.randn(12, 2, generator=generator).mul(0.8).cumsum(0) for _ in range(4)])
+    table.whole[torch.randperm(48, generator=generator)[:9]] = False
+    head, reach = Uphill(DistanceConfig(latent_size=2, width=2, size=2)), 7.0
+    marks = fit_landmarks(table, head, slice(None), generator, num_landmarks=9, reach=reach)
+    places, count = table.features, 9
+    known = {tuple(place.tolist()) for place in places[table.whole]}
+    assert {tuple(mark.tolist()) for mark in marks.latents} <= known
+    assert len(marks.latents.unique(dim=0)) == count
+
+    def steps(start: Tensor, goal: Tensor) -> float:
+        return float(head.between(start, goal))
+
+    beside = [min(range(count), key=lambda m: steps(marks.latents[m], x) + steps(x, marks.latents[m])) for x in places]
+    due = torch.full((count, count), torch.inf).fill_diagonal_(0.0)
+    for begin, end in combinations(range(len(places)), 2):
+        if table.episode[begin] != table.episode[end] or not (table.whole[begin] and table.whole[end]):
+            continue
+        here, there = beside[begin], beside[end]
+        walked = steps(marks.latents[here], places[begin]) + end - begin + steps(places[end], marks.latents[there])
+        leg = max(walked, steps(marks.latents[here], marks.latents[there]))
+        if leg <= reach / 2:
+            due[here, there] = min(float(due[here, there]), leg)
+    for through, here, there in product(range(count), repeat=3):
+        due[here, there] = min(due[here, there], due[here, through] + due[through, there])
+    torch.testing.assert_close(marks.steps, due, rtol=1e-4, atol=1e-4)
+    assert (due.isfinite() & (due > 0)).any()
+
+
+def test_where_nothing_was_seen_whole_no_landmark_can_be_chosen() -> None:
+    blind = walks(WAY)
+    blind.whole[:] = False
+    with pytest.raises(DataError, match="no landmark"):
+        fitted(blind)
+
+
+def test_near_and_far_goals_of_a_batch_do_not_mix() -> None:
+    now, goal = WAY[[0, 0, 26]], torch.stack([WAY[26], WAY[2], WAY[0]])
+    together = MARKS.aim(straight(), now, goal)
+    for row in range(3):
+        alone = MARKS.aim(straight(), now[row, None], goal[row, None])
+        torch.testing.assert_close(together.latent[row], alone.latent[0])
+        torch.testing.assert_close(together.after[row], alone.after[0])
+    assert torch.equal(together.latent[1], WAY[2])
+
+
+@pytest.mark.parametrize(("count", "reach"), [(0, 1.0), (3, 0.0), (3, float("nan")), (3, float("inf"))])
+def test_what_makes_no_map_is_refused(count: int, reach: float) -> None:
+    with pytest.raises(ConfigError, match="num_landmarks"):
+        LandmarksConfig(latent_size=2, num_landmarks=count, reach=reach)

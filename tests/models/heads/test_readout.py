@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.schema import Kind, Role, Signal
+from worldline.errors import ConfigError
+from worldline.models.heads.readout import PENALTIES, Readout, ReadoutConfig
+from worldline.models.layers.codes import join_codes, to_code
+
+
+def vector(name: str, size: int, **more: float) -> Signal:
+    return Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(size,), **more)
+
+
+POSITION, HEAT = vector("position", 2), vector("heat", 1)
+HEADING = Signal(
+    name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), low=(-180.0,), high=(180.0,), period=360.0
+)
+GEAR = Signal(name="gear", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
+
+
+def head(*signals: Signal, latent_size: int = 4) -> Readout:
+    torch.manual_seed(0)
+    net = Readout(ReadoutConfig(latent_size=latent_size, signals=signals or (POSITION, HEAT), width=8))
+    return net.requires_grad_(False)
+
+
+def normal(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def fit(net: Readout, latents: torch.Tensor, codes: torch.Tensor, known: torch.Tensor | None = None) -> Readout:
+    """Every fifth row judges."""
+    known = torch.ones_like(codes, dtype=torch.bool) if known is None else known
+    net.fit_linear(latents, codes, known, torch.arange(len(latents)) % 5 == 0, whole=True)
+    return net
+
+
+def test_each_signal_has_its_name_shape_and_kind() -> None:
+    net = head(POSITION, HEADING, GEAR)
+    for leading in [(), (5,), (2, 3, 1, 6)]:
+        read = net(torch.zeros(*leading, 4))
+        shapes = {name: value.shape for name, value in read.items()}
+        assert shapes == {"position": (*leading, 2), "heading": (*leading, 1), "gear": leading}
+        assert read["gear"].dtype == torch.int64
+
+
+def test_values_are_in_physical_units() -> None:
+    net, values = head(), torch.tensor([[0.0, 10.0, 280.0], [4.0, 30.0, 300.0]])
+    net.normaliser.fit(values)
+    latents = torch.randn(7, 4)
+    joined = torch.cat(list(net(latents).values()), -1)
+    torch.testing.assert_close(joined, net.normaliser.inverse(net.scores(latents)))
+    torch.testing.assert_close(net.normaliser(joined), net.scores(latents), rtol=1e-4, atol=1e-4)
+
+
+def test_a_linear_map_is_found_exactly_whatever_is_missing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents, weights = torch.randn(200, 4, generator=generator), torch.randn(4, 3, generator=generator)
+    truth = latents @ weights * 20 + 5
+    known = torch.rand(200, 3, generator=generator) < 0.7
+    net = fit(head(), latents, truth.where(known, torch.nan), known)
+    torch.testing.assert_close(torch.cat(list(net(latents).values()), -1), truth, rtol=1e-5, atol=1e-4)
+
+
+def test_the_least_penalty_leaves_a_linear_map_as_it_is() -> None:
+    latents = normal(0, 400, 4) * torch.tensor([1.0, 10.0, 0.1, 1.0]) + 3
+    net = fit(head(), latents, latents[:, :3])
+    slope = net.linear.weight * net.normaliser.deviation[:, None]
+    torch.testing.assert_close(slope, torch.eye(4)[:3], rtol=0, atol=1e-5)
+
+
+def test_a_signal_never_seen_and_an_idle_latent_do_no_harm() -> None:
+    latents = normal(0, 50, 4) * torch.tensor([1.0, 1.0, 1.0, 0.0])
+    truth = latents[:, :3] * torch.tensor([1e-3, 1.0, torch.nan])
+    net = fit(head(), latents, truth, torch.tensor([True, True, False]).expand(50, 3))
+    read = net(latents)
+    torch.testing.assert_close(read["position"], truth[:, :2], rtol=1e-4, atol=1e-6)
+    assert (read["heat"] == 0).all()
+
+
+def test_latents_of_more_numbers_than_rows_do_not_hide_what_they_hold() -> None:
+    """One strong direction among 600, from 400 rows: without a penalty the others are fitted to noise."""
+    strength = torch.full((600,), 0.3).index_fill(0, torch.tensor([0]), 5.0)
+    latents, others = (normal(seed, rows, 600) * strength for seed, rows in ((0, 400), (1, 500)))
+    noise = normal(2, 400, 1)
+    net = fit(head(HEAT, latent_size=600), latents, latents[:, :1] + noise)
+    free = head(HEAT, latent_size=600)
+    none = torch.zeros(400, dtype=torch.bool)
+    free.fit_linear(latents, latents[:, :1] + noise, torch.ones(400, 1, dtype=torch.bool), none, whole=True)
+    error, unpenalised = (float((one(others)["heat"] - others[:, :1]).square().mean()) for one in (net, free))
+    assert error < 0.2
+    assert unpenalised > 3 * error
+
+
+def test_noise_takes_the_largest_penalty_and_leaves_the_mean() -> None:
+    latents, values = normal(0, 500, 300), 7 + normal(1, 500, 1)
+    net = fit(head(HEAT, latent_size=300), latents, values)
+    free = head(HEAT, latent_size=300)
+    none, every = torch.zeros(500, dtype=torch.bool), torch.ones(500, 1, dtype=torch.bool)
+    free.fit_linear(latents, values, every, none, whole=True)
+    shrunk = float(net.linear.weight.norm() / free.linear.weight.norm())
+    assert shrunk < 3 / (1 + PENALTIES[-1])
+    torch.testing.assert_close(net(latents)["heat"], values.mean().expand(500, 1), rtol=0, atol=0.1)
+
+
+def test_each_number_has_its_own_penalty() -> None:
+    latents, noise = normal(0, 500, 300), normal(1, 500, 1)
+    net = fit(head(vector("position", 2), latent_size=300), latents, torch.cat([latents[:, :1], noise], 1))
+    read = net(latents)["position"]
+    torch.testing.assert_close(read[:, 0], latents[:, 0], rtol=0, atol=1e-4)
+    assert read[:, 1].std() < 0.05
+
+
+def test_rows_that_judge_count_in_the_fit_where_they_are_to() -> None:
+    latents, values, judges = torch.ones(10, 4), torch.arange(10.0)[:, None], torch.arange(10) >= 8
+    for whole, due in ((True, 4.5), (False, 3.5)):
+        net = head(HEAT)
+        net.fit_linear(latents, values, torch.ones(10, 1, dtype=torch.bool), judges, whole=whole)
+        assert float(net(latents)["heat"][0]) == pytest.approx(due, abs=1e-4)
+
+
+@settings(max_examples=25)
+@given(st.floats(-179.9, 179.9), st.integers(0, 1000))
+def test_an_angle_is_read_across_the_seam(middle: float, seed: int) -> None:
+    """Headings within 60 degrees of any place, the seam at 180 among them; the latent holds sine and cosine."""
+    angle = middle + 60 * (2 * torch.rand(300, 1, generator=torch.Generator().manual_seed(seed)) - 1)
+    angle = (angle + 180).remainder(360) - 180
+    turn = angle * math.pi / 180
+    latents = torch.cat([turn.sin(), turn.cos()], 1) @ normal(seed, 2, 4)
+    read = fit(head(HEADING), latents, to_code(HEADING, angle))(latents)["heading"]
+    gap = (read - angle + 180).remainder(360) - 180
+    assert gap.abs().max() < 0.1
+    assert (read >= -180).all()
+    assert (read <= 180).all()
+
+
+def test_a_plain_regression_on_an_angle_fails_at_the_seam() -> None:
+    """What the codes are for: the same numbers, read as they are."""
+    angle = (180 + 120 * torch.rand(300, 1, generator=torch.Generator().manual_seed(0)) - 60 + 180).remainder(360) - 180
+    turn = angle * math.pi / 180
+    latents = torch.cat([turn.sin(), turn.cos(), normal(0, 300, 2)], 1)
+    plain = fit(head(vector("heading", 1)), latents, angle)(latents)["heading"]
+    assert ((plain - angle + 180).remainder(360) - 180).abs().max() > 20
+
+
+def test_a_discrete_signal_is_read_without_an_error_where_it_can_be() -> None:
+    gear = torch.randint(3, (200,), generator=torch.Generator().manual_seed(0))
+    latents = torch.nn.functional.one_hot(gear, 3).float() @ normal(1, 3, 4) + 0.01 * normal(2, 200, 4)
+    net = fit(head(POSITION, GEAR), latents, join_codes((POSITION, GEAR), {"position": latents[:, :2], "gear": gear}))
+    read = net(latents)
+    assert (read["gear"] == gear).all()
+    torch.testing.assert_close(read["position"], latents[:, :2], rtol=1e-4, atol=1e-4)
+
+
+def test_columns_can_be_taken_from_another() -> None:
+    net, other, latents = head(), head(), normal(0, 6, 4)
+    for number, parameter in enumerate(net.parameters()):
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
+    before = net.scores(latents)
+    net.take(other, torch.tensor([False, True, False]))
+    assert torch.equal(net.scores(latents)[:, [0, 2]], before[:, [0, 2]])
+    torch.testing.assert_close(net.scores(latents)[:, 1], other.scores(latents)[:, 1])
+
+
+def test_no_signal_at_all_is_nothing_to_read() -> None:
+    net = Readout(ReadoutConfig(latent_size=4, signals=(), width=8))
+    assert net(torch.zeros(3, 4)) == {}
+
+
+def test_images_are_left_to_the_decoder() -> None:
+    view = Signal(name="view", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 3))
+    with pytest.raises(ConfigError, match="'view' is an image"):
+        ReadoutConfig(latent_size=4, signals=(view,))

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import torch
+
+from worldline.models.layers.linear_forecast import LinearForecast
+
+
+def oscillator(batch: int, steps: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions [B, T + 1, 1] of a pushed spring, of which one position alone does not tell the velocity."""
+    generator = torch.Generator().manual_seed(seed)
+    push = torch.randn(batch, steps, 1, generator=generator)
+    place, speed = torch.randn(2, batch, 1, generator=generator)
+    path = [place]
+    for step in range(steps):
+        speed = speed - 0.2 * place - 0.1 * speed + push[:, step]
+        place = place + speed
+        path.append(place)
+    return torch.stack(path, 1), push
+
+
+def test_a_linear_world_is_foretold_exactly_from_two_steps() -> None:
+    values, push = oscillator(64, 8)
+    net = LinearForecast(size=1, num_inputs=1, history=2)
+    net.fit(values, push, torch.ones(64, 9, 1, dtype=torch.bool))
+    values, push = oscillator(8, 20, seed=1)
+    past, now = net.begin(8, values.device), values[:, 0]
+    for step in range(20):
+        change, past = net(now, push[:, step], past)
+        now = values[:, 1] if step == 0 else now + change  # the first step cannot be told: the speed is not known
+        if step:
+            torch.testing.assert_close(now, values[:, step + 1], rtol=1e-3, atol=1e-3)
+
+
+def test_with_one_step_known_the_best_guess_from_one_is_given() -> None:
+    values, push = oscillator(4000, 4)
+    net = LinearForecast(size=1, num_inputs=1, history=3)
+    net.fit(values, push, torch.ones(4000, 5, 1, dtype=torch.bool))
+    change, past = net(values[:, 0], push[:, 0], net.begin(4000, values.device))
+    rows = torch.cat([values[:, :-1], push, torch.ones_like(push)], -1).flatten(0, 1).double()
+    due = torch.linalg.lstsq(rows, values.diff(dim=1).flatten(0, 1).double()).solution
+    first = torch.cat([values[:, 0], push[:, 0], torch.ones(4000, 1)], -1).double()
+    torch.testing.assert_close(change.double(), first @ due, rtol=1e-3, atol=1e-3)
+    assert past.count.eq(1).all()
+
+
+def test_stretches_with_gaps_do_not_count() -> None:
+    values, push = oscillator(64, 8)
+    observed = torch.rand(64, 9, 1, generator=torch.Generator().manual_seed(0)) > 0.2
+    net, other = (LinearForecast(size=1, num_inputs=1, history=2) for _ in range(2))
+    net.fit(values, push, observed)
+    other.fit(values.where(observed, 1e3), push, observed)
+    assert torch.equal(net.weight, other.weight)
+    assert net.weight.any()
+
+
+def test_where_nothing_is_known_no_change_is_foretold() -> None:
+    values, push = oscillator(4, 3)
+    net = LinearForecast(size=1, num_inputs=1, history=2)
+    net.fit(values, push, torch.zeros(4, 4, 1, dtype=torch.bool))
+    change, _ = net(values[:, 0], push[:, 0], net.begin(4, values.device))
+    assert not change.any()
+
+
+def test_the_past_can_be_laid_out_flat_and_taken_up_again() -> None:
+    values, push = oscillator(5, 4)
+    net = LinearForecast(size=1, num_inputs=1, history=3)
+    past = net.begin(5, values.device)
+    for step in range(3):
+        again = net.past(past.flat())
+        assert torch.equal(again.steps, past.steps)
+        assert torch.equal(again.count, past.count)
+        assert past.flat().shape == (5, net.num_flat)
+        _, past = net(values[:, step], push[:, step], past)
+    assert past.steps[:, :, 0].tolist() == values[:, [2, 1], 0].tolist()  # the nearest first
+
+
+def test_few_values_leave_rows_between_gaps_to_solve_for_late_inputs() -> None:
+    """What was done acts four steps later, and every third value is missing: no stretch of five is whole."""
+    generator = torch.Generator().manual_seed(0)
+    push, values = torch.randn(32, 20, 1, generator=generator), torch.zeros(32, 21, 1)
+    for step in range(20):
+        values[:, step + 1] = 0.7 * values[:, step] + (push[:, step - 4] if step >= 4 else 0.0)
+    observed = (torch.arange(21) % 3 != 0).expand(32, 21)
+    seen = values.where(observed[..., None], 1e3)
+    whole, few = (LinearForecast(size=1, num_inputs=1, history=6, values=number) for number in (0, 1))
+    for net in (whole, few):
+        net.fit(seen, push, observed[..., None])
+    rows = few.weight[5, :-1].unflatten(0, (6, 2))[..., 0]  # of the nearest step first: value, input
+    due = torch.zeros(6, 2)
+    due[0, 0], due[4, 1] = -0.3, 1.0
+    torch.testing.assert_close(rows, due, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(whole.weight[5, 9], torch.ones(1), atol=0.5)
+
+
+def test_as_many_values_as_steps_are_all_of_them() -> None:
+    values, push = oscillator(64, 8)
+    nets = [LinearForecast(size=1, num_inputs=1, history=3, values=number) for number in (0, 3, 9)]
+    for net in nets:
+        net.fit(values, push, torch.ones(64, 9, 1, dtype=torch.bool))
+        assert torch.equal(net.weight, nets[0].weight)
+
+
+def test_a_leap_to_what_is_seen_is_no_speed() -> None:
+    """Guesses in a gap are moved by what the last of them lacked; what was seen, and other values, are not."""
+    net = LinearForecast(size=2, num_inputs=1, history=5)
+    past, now = net.begin(1, torch.device("cpu")), torch.tensor([[1.0, 5.0]])
+    for _ in range(4):
+        _, past = net(now, torch.zeros(1, 1), past)
+        now = now + 1.0
+        seen = torch.tensor([[now[0, 0].item() < 3.0, True]])  # the first value for the last time at 2
+        past = past.meet(torch.zeros(1, 2), seen)
+    assert past.guessed.tolist() == [[3, 0]]
+    assert past.steps[0, :, 0].tolist() == [4.0, 3.0, 2.0, 1.0]
+    met = past.meet(torch.full((1, 2), 0.5), torch.ones(1, 2, dtype=torch.bool))
+    assert met.steps[0, :, 0].tolist() == [4.5, 3.5, 2.0, 1.0]
+    assert met.steps[0, :, 1].tolist() == past.steps[0, :, 1].tolist()
+    assert met.guessed.tolist() == [[0, 0]]
+    assert met.select(torch.tensor([0, 0])).guessed.shape == (2, 2)
+
+
+def test_without_the_steps_that_it_misses_most_it_is_exact_between_contacts() -> None:
+    """A pushed puck that walls throw back: one law inside, which least squares over everything does not find."""
+    generator = torch.Generator().manual_seed(0)
+    push, values = 0.1 * torch.randn(64, 40, 1, generator=generator), torch.zeros(64, 41, 1)
+    speed = 0.3 * torch.randn(64, 1, generator=generator)
+    for step in range(40):
+        speed = 0.9 * speed + push[:, step]
+        values[:, step + 1] = values[:, step] + speed
+        beyond = values[:, step + 1].abs() > 1
+        values[:, step + 1] = torch.where(beyond, values[:, step + 1].sign() * 2, 0) + torch.where(
+            beyond, -values[:, step + 1], values[:, step + 1]
+        )
+        speed = torch.where(beyond, -speed, speed)
+    whole, trimmed = (LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.4))
+    for net in (whole, trimmed):
+        net.fit(values, push, torch.ones(64, 41, 1, dtype=torch.bool))
+    due = torch.tensor([0.9, 1.0, -0.9, 0.0, 0.0])
+    torch.testing.assert_close(trimmed.weight[1, :, 0], due, rtol=1e-3, atol=1e-3)
+    assert (whole.weight[1, :, 0] - due).abs().max() > 0.05
+
+
+def test_trimming_leaves_a_linear_world_as_it_is() -> None:
+    values, push = oscillator(64, 8)
+    nets = [LinearForecast(size=1, num_inputs=1, history=2, trim=share) for share in (0.0, 0.3)]
+    for net in nets:
+        net.fit(values, push, torch.ones(64, 9, 1, dtype=torch.bool))
+    torch.testing.assert_close(nets[1].weight[1], nets[0].weight[1], rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_missed_is_measured_and_the_network_measures_in_it() -> None:
+    values, push = oscillator(256, 8)
+    everything = torch.ones(256, 9, 1, dtype=torch.bool)
+    exact = LinearForecast(size=1, num_inputs=1, history=3, values=2)
+    exact.fit(values, push, everything)
+    noise = 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
+    blurred = LinearForecast(size=1, num_inputs=1, history=3, values=2)
+    blurred.fit(values + noise, push, everything)
+    change = values.diff(dim=1).square().mean().sqrt()[None]
+    assert exact.missed < 1e-4 * change
+    assert 0.1 < blurred.missed < 0.3
+    torch.testing.assert_close(blurred.unit(change), blurred.missed)
+    torch.testing.assert_close(blurred.unit(0.5 * blurred.missed), 0.5 * blurred.missed)
+    whole = LinearForecast(size=1, num_inputs=1, history=2)
+    whole.fit(values, push, everything)
+    torch.testing.assert_close(whole.unit(change), change)
+
+
+def test_what_changes_only_while_not_all_is_observed_is_missed() -> None:
+    """A lamp that is switched where nobody looks: every stretch that was all observed shows it constant."""
+    values, push = torch.zeros(64, 9, 2), torch.zeros(64, 8, 1)
+    values[:32, 5:, 0], values[32:, :5, 0] = 1.0, 1.0
+    values[..., 1] = torch.randn(64, 9, generator=torch.Generator().manual_seed(0))
+    observed = torch.ones(64, 9, 2, dtype=torch.bool)
+    observed[:, 4] = False
+    net = LinearForecast(size=2, num_inputs=1, history=1)
+    net.fit(values, push, observed)
+    torch.testing.assert_close(net.missed[0], torch.tensor(1 / 7).sqrt(), rtol=1e-3, atol=1e-3)  # once in seven changes
+    whole = LinearForecast(size=2, num_inputs=1, history=1)
+    whole.fit(values[:, :4], push[:, :3], observed[:, :4])
+    assert whole.missed[0] < 1e-6
+
+
+def test_as_many_steps_are_enough_as_something_takes_to_show() -> None:
+    """What was done acts four steps later: five are enough, and one where it acts at once."""
+    generator = torch.Generator().manual_seed(0)
+    push, everything = torch.randn(64, 30, 1, generator=generator), torch.ones(64, 31, 1, dtype=torch.bool)
+    for lag in (4, 0):
+        values = torch.zeros(64, 31, 1)
+        for step in range(30):
+            values[:, step + 1] = 0.7 * values[:, step] + (push[:, step - lag] if step >= lag else 0.0)
+        net = LinearForecast(size=1, num_inputs=1, history=9)
+        net.fit(values, push, everything)
+        assert len(net.misses) == 9
+        assert net.enough(values.diff(dim=1).square().mean().sqrt()[None], 0.02) == lag + 1
+
+
+def test_where_nothing_could_be_solved_for_one_step_is_enough() -> None:
+    net = LinearForecast(size=1, num_inputs=1, history=9)
+    assert net.enough(torch.ones(1), 0.02) == 1

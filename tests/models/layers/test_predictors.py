@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import torch
+
+from worldline.models.layers.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
+
+
+def block(size: int, count: list[int]) -> Block:
+    batch = len(count)
+    return Block(
+        base=torch.zeros(batch, 2),
+        inputs=torch.full((batch, size, 1), 5.0),
+        count=torch.tensor(count, dtype=torch.long),
+    )
+
+
+def test_a_block_takes_steps_until_it_is_full_and_then_sets_out_anew() -> None:
+    latent, known = torch.ones(2, 2), torch.tensor([[7.0], [8.0]])
+    taken = block(3, [1, 3]).take(latent, known)
+    assert taken.count.tolist() == [2, 1]
+    assert taken.base.tolist() == [[0.0, 0.0], [1.0, 1.0]]
+    assert taken.inputs[:, :, 0].tolist() == [[5.0, 7.0, 5.0], [8.0, 0.0, 0.0]]
+
+
+def test_a_block_can_be_left_and_picked_from() -> None:
+    ended = block(3, [1, 2]).end(torch.tensor([False, True]))
+    assert ended.count.tolist() == [1, 3]
+    assert ended.select(torch.tensor([1, 1, 0])).count.tolist() == [3, 3, 1]
+
+
+def test_a_block_changes_nothing_that_it_came_from() -> None:
+    first = block(2, [1])
+    first.take(torch.ones(1, 2), torch.ones(1, 1))
+    assert first.inputs.tolist() == [[[5.0], [5.0]]]
+    assert first.count.tolist() == [1]
+
+
+def test_a_recurrent_state_remembers_what_the_latent_does_not_say() -> None:
+    torch.manual_seed(0)
+    made = RecurrentPredictor(latent_size=2, num_inputs=1, width=8, memory_size=4, out=2)
+    latent, blank = torch.zeros(2, 2), Hidden(state=torch.zeros(2, 4))
+    _, hidden = made(latent, torch.tensor([[1.0], [-1.0]]), blank)
+    change, _ = made(latent, torch.zeros(2, 1), hidden)
+    assert (change[0] != change[1]).all()
+    swapped, _ = made(latent, torch.zeros(2, 1), hidden.select(torch.tensor([1, 0])))
+    torch.testing.assert_close(swapped, change.flip(0))
+
+
+def test_a_recurrent_state_stays_in_full_precision() -> None:
+    torch.manual_seed(0)
+    made = RecurrentPredictor(latent_size=2, num_inputs=1, width=8, memory_size=4, out=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, hidden = made(torch.ones(1, 2).bfloat16(), torch.ones(1, 1).bfloat16(), Hidden(state=torch.zeros(1, 4)))
+    assert hidden.state.dtype == torch.float32
+
+
+def test_attention_steers_by_the_inputs_once_it_has_learned_to() -> None:
+    torch.manual_seed(0)
+    sizes = {"latent_size": 2, "width": 8, "depth": 1, "num_heads": 2, "span": 2, "out": 2}
+    made, latent = AttentivePredictor(num_inputs=1, **sizes), torch.ones(2, 2)
+    known = torch.tensor([[1.0], [-1.0]])
+    change, cache = made(latent, known, None)
+    assert torch.equal(change[0], change[1])
+    assert cache.position == 1
+    change[0].square().sum().backward()  # both would cancel
+    steer = made.layers.blocks[0].steer
+    assert steer.weight.grad.abs().max() > 0
+    free = AttentivePredictor(num_inputs=0, **sizes)  # a world in which nothing can be done
+    assert free(latent, torch.zeros(2, 0), None)[0].shape == (2, 2)

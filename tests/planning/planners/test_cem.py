@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.planning.planners.toys import free, kept_below_one, optimum, pushed_cart, solve
+from torch import Tensor
+
+from worldline.planning.planners.base import CostValue
+from worldline.errors import ConfigError
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.shooting import Shooting
+
+THOROUGH = CrossEntropy(num_candidates=128, num_iterations=30, num_elites=16, min_deviation=0.005, correlation=0.0)
+
+
+def walk_to_ten(actions: Tensor) -> CostValue:
+    """Steps from 0, as near to 10 as they can get, all the way."""
+    return free((actions[..., 0].cumsum(2) - 10).square().sum(2))
+
+
+def test_finds_the_optimum_of_a_linear_quadratic_problem() -> None:
+    pushes, least = optimum(6)
+    found = solve(THOROUGH, pushed_cart, 2.0, 6)
+    assert found.cost.item() == pytest.approx(least, rel=5e-3)
+    assert found.actions[0, :, 0] == pytest.approx(pushes, abs=0.05)
+
+
+def test_finds_an_optimum_that_lies_in_a_corner_of_the_bounds() -> None:
+    found = solve(CrossEntropy(), walk_to_ten, 1.0, 5)
+    assert (found.actions > 0.999).all()
+
+
+def test_finds_the_best_of_what_a_constraint_allows() -> None:
+    found = solve(THOROUGH, kept_below_one, 1.0, 4)
+    assert found.violation.item() == 0
+    assert found.cost.item() == pytest.approx(4.0, rel=0.02)
+
+
+def test_small_budgets_beat_random_shooting_of_the_same_size() -> None:
+    cem, shooting = CrossEntropy(), Shooting(num_candidates=3 * 64)
+    for cost, bound, least in ((pushed_cart, 2.0, optimum(8)[1]), (walk_to_ten, 1.0, 284.0)):
+        excess = [
+            sum(solve(planner, cost, bound, 8, seed).cost.item() - least for seed in range(10))
+            for planner in (cem, shooting)
+        ]
+        assert excess[0] < 0.6 * excess[1]
+
+
+def test_a_good_proposal_narrows_the_search() -> None:
+    pushes, least = optimum(8)
+    proposals = (pushes + 0.2)[None, None, :, None]
+    excess = [
+        solve(CrossEntropy(), pushed_cart, 2.0, 8, proposals=given).cost.item() - least for given in (None, proposals)
+    ]
+    assert excess[1] < 0.5 * excess[0]
+    assert excess[1] < 0.5 * (pushed_cart(proposals).cost.item() - least)
+
+
+def test_a_bad_proposal_does_no_harm() -> None:
+    corner = torch.full((1, 1, 8, 1), 2.0)
+    alone, beside = (solve(CrossEntropy(), pushed_cart, 2.0, 8, proposals=p) for p in (None, corner))
+    assert beside.cost.item() == pytest.approx(alone.cost.item(), rel=0.3)
+
+
+def test_noise_persists_over_steps_as_far_as_correlation_says() -> None:
+    for correlation in (0.0, 0.8):
+        drawn: list[Tensor] = []
+
+        def cost(actions: Tensor, drawn: list[Tensor] = drawn) -> CostValue:
+            drawn.append(actions)
+            return free(actions.sum((2, 3)))
+
+        planner = CrossEntropy(num_candidates=4000, num_iterations=1, deviation=0.1, correlation=correlation)
+        solve(planner, cost, 1.0, 6)
+        noise = drawn[0][0, 1:, :, 0]
+        assert noise.std(0) == pytest.approx(torch.full((6,), 0.2), rel=0.05)
+        assert torch.corrcoef(noise[:, 2:4].T)[0, 1].item() == pytest.approx(correlation, abs=0.05)
+
+
+def test_goes_on_where_the_first_population_was_useless() -> None:
+    calls = 0
+
+    def cost(actions: Tensor) -> CostValue:
+        nonlocal calls
+        calls += 1
+        return free(actions.square().sum((2, 3)) if calls > 1 else torch.full(actions.shape[:2], torch.nan))
+
+    assert solve(CrossEntropy(), cost, 1.0, 3).cost.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_candidates": 1}, "num_candidates 1"),
+        ({"num_iterations": 0}, "num_iterations 0"),
+        ({"num_elites": 65}, "num_elites 65"),
+        ({"num_elites": 1}, "num_elites 1"),
+        ({"deviation": 0.0}, "deviation 0"),
+        ({"min_deviation": -0.1}, "min_deviation -0.1"),
+        ({"correlation": 1.0}, "correlation is 1"),
+        ({"deviation": float("nan")}, "deviation nan"),
+    ],
+)
+def test_refuses_settings_that_make_no_sense(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(CrossEntropy(), **wrong)

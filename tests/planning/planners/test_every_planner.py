@@ -1,0 +1,195 @@
+"""What every search here promises, on toys whose optimum is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
+from worldline.errors import InputError
+from worldline.planning.planners.categorical import Categorical
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.gradient import Gradient
+from worldline.planning.planners.guided import Guided
+from worldline.planning.planners.icem import ImprovedCrossEntropy
+from worldline.planning.planners.lagrangian import AugmentedLagrangian
+from worldline.planning.planners.mppi import PathIntegral
+from worldline.planning.planners.predictive_sampling import PredictiveSampling
+from worldline.planning.planners.shooting import Shooting
+
+PLANNERS = [
+    pytest.param(Categorical(num_candidates=16, num_elites=4), id="categorical"),
+    pytest.param(CrossEntropy(num_candidates=16, num_elites=4), id="cem"),
+    pytest.param(Gradient(num_restarts=4), id="gradient"),
+    pytest.param(Guided(num_iterations=4), id="guided"),
+    pytest.param(ImprovedCrossEntropy(num_candidates=16, num_elites=4), id="icem"),
+    pytest.param(AugmentedLagrangian(search=CrossEntropy(num_candidates=16, num_elites=4)), id="lagrangian"),
+    pytest.param(PathIntegral(num_candidates=16), id="mppi"),
+    pytest.param(PredictiveSampling(num_candidates=16), id="predictive_sampling"),
+    pytest.param(Shooting(num_candidates=48, chunk=20), id="shooting"),
+]
+every_planner = pytest.mark.parametrize("planner", PLANNERS)
+SPACE = ActionSpace(low=torch.tensor([-1.0, 0.0]), high=torch.tensor([1.0, 3.0]))
+
+
+def bowl(center: Tensor) -> CostFunction:
+    """The squared distance to `center` [B, T, A]."""
+
+    def cost(actions: Tensor) -> CostValue:
+        value = (actions - center[:, None]).square().sum((2, 3))
+        return CostValue(cost=value, violation=value.new_zeros(*value.shape, 0))
+
+    return cost
+
+
+def solve(
+    planner: Planner,
+    cost: CostFunction,
+    *,
+    space: ActionSpace = SPACE,
+    batch: int = 1,
+    horizon: int = 4,
+    proposals: Tensor | None = None,
+    seed: int = 0,
+    deadline_s: float | None = None,
+) -> PlannedActions:
+    generator = torch.Generator().manual_seed(seed)
+    return planner.plan(
+        cost,
+        space,
+        batch=batch,
+        horizon=horizon,
+        proposals=proposals,
+        generator=generator,
+        deadline_s=deadline_s,
+    )
+
+
+def uniform(seed: int, *shape: int) -> Tensor:
+    share = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+    return SPACE.low + share * (SPACE.high - SPACE.low)
+
+
+@every_planner
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 5), reach=st.floats(1.0, 3.0))
+@settings(max_examples=25)
+def test_is_never_worse_than_any_proposal(planner: Planner, seed: int, count: int, reach: float) -> None:
+    proposals = reach * uniform(seed, 2, count, 4, 2)
+    cost = bowl(uniform(seed + 1, 2, 4, 2))
+    found = solve(planner, cost, batch=2, proposals=proposals, seed=seed)
+    assert (found.cost <= cost(proposals.clamp(SPACE.low, SPACE.high)).cost.amin(1)).all()
+    assert (found.actions >= SPACE.low).all()
+    assert (found.actions <= SPACE.high).all()
+
+
+@every_planner
+@given(seed=st.integers(0, 10**6), batch=st.integers(1, 7), num_proposals=st.integers(0, 3))
+@settings(max_examples=25)
+def test_a_batch_gives_exactly_the_plans_of_its_problems_one_at_a_time(
+    planner: Planner, seed: int, batch: int, num_proposals: int
+) -> None:
+    centers = uniform(seed, batch, 4, 2)
+    proposals = uniform(seed + 1, batch, num_proposals, 4, 2) if num_proposals else None
+
+    def exact(center: Tensor) -> CostFunction:
+        # Summed step by step, so that the cost itself does not depend on how the batch is laid out in memory.
+        def cost(actions: Tensor) -> CostValue:
+            value = torch.zeros(actions.shape[:2])
+            for squares in (actions - center[:, None]).square().flatten(2).unbind(2):
+                value = value + squares
+            return CostValue(cost=value, violation=value.new_zeros(*value.shape, 0))
+
+        return cost
+
+    together = solve(planner, exact(centers), batch=batch, proposals=proposals, seed=seed)
+    for b in range(batch):
+        own = None if proposals is None else proposals[b : b + 1]
+        alone = solve(planner, exact(centers[b : b + 1]), proposals=own, seed=seed)
+        assert torch.equal(together.actions[b], alone.actions[0])
+        assert torch.equal(together.cost[b], alone.cost[0])
+
+
+@every_planner
+def test_the_seed_alone_decides(planner: Planner) -> None:
+    cost = bowl(uniform(3, 1, 4, 2))
+    first, again, other = (solve(planner, cost, seed=seed).actions for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@every_planner
+def test_arguments_are_left_as_they_are(planner: Planner) -> None:
+    space = ActionSpace(low=SPACE.low.clone(), high=SPACE.high.clone())
+    proposals = 2 * uniform(1, 1, 3, 4, 2)
+    before = proposals.clone()
+    solve(planner, bowl(uniform(2, 1, 4, 2)), space=space, proposals=proposals)
+    assert torch.equal(proposals, before)
+    assert torch.equal(space.low, SPACE.low)
+    assert torch.equal(space.high, SPACE.high)
+
+
+@every_planner
+def test_a_fixed_component_keeps_its_only_value(planner: Planner) -> None:
+    space = ActionSpace(low=torch.tensor([-1.0, 0.5]), high=torch.tensor([1.0, 0.5]))
+    found = solve(planner, bowl(torch.zeros(1, 4, 2)), space=space)
+    assert (found.actions[..., 1] == 0.5).all()
+    assert found.cost.isfinite().all()
+
+
+@every_planner
+def test_horizon_one(planner: Planner) -> None:
+    found = solve(planner, bowl(torch.tensor([[[0.3, 1.2]]])), horizon=1)
+    assert found.actions.shape == (1, 1, 2)
+    assert found.cost.item() < 0.1
+
+
+@every_planner
+def test_costs_that_are_not_finite_never_win(planner: Planner) -> None:
+    def cost(actions: Tensor) -> CostValue:
+        value = bowl(torch.zeros(1, 4, 2))(actions).cost
+        odd = torch.where(actions[..., 0, 0] > 0, torch.nan, -torch.inf)
+        lucky = torch.arange(actions.shape[1]) % 2 == 0
+        return CostValue(cost=value.where(lucky, odd), violation=value.new_zeros(*value.shape, 0))
+
+    found = solve(planner, cost)
+    assert found.cost.isfinite().all()
+    assert torch.equal(found.cost, bowl(torch.zeros(1, 4, 2))(found.actions[:, None]).cost[:, 0])
+
+
+@every_planner
+def test_an_error_where_no_cost_is_finite(planner: Planner) -> None:
+    def cost(actions: Tensor) -> CostValue:
+        value = actions.sum((2, 3))
+        value[1] = torch.nan
+        return CostValue(cost=value, violation=value.new_zeros(*value.shape, 0))
+
+    with pytest.raises(InputError, match="problem 1 "):
+        solve(planner, cost, batch=2)
+
+
+@every_planner
+def test_feasible_beats_infeasible_and_less_violation_beats_more(planner: Planner) -> None:
+    def cost(actions: Tensor) -> CostValue:
+        # The cost rewards what the constraint forbids: the sum of the first component must stay below the limit.
+        total = actions[..., 0].sum(-1)
+        return CostValue(cost=-total, violation=(total[..., None] - limits[:, None, None]).clamp(min=0))
+
+    limits = torch.tensor([0.0, -100.0])
+    proposals = torch.tensor([-0.5, -1.0, 1.0])[None, :, None, None].expand(2, 3, 4, 2)
+    found = solve(planner, cost, batch=2, proposals=proposals)
+    assert found.violation[0].item() == 0
+    assert found.cost[0].item() < 1.0  # not merely the feasible proposals, which cost 2 and 4
+    assert found.violation[1].item() == 96.0  # nothing is feasible: the least violation, though it costs most
+
+
+@every_planner
+def test_a_deadline_in_the_past_still_costs_one_population(planner: Planner) -> None:
+    cost = bowl(uniform(0, 1, 4, 2))
+    cut, full = solve(planner, cost, deadline_s=0.0), solve(planner, cost)
+    assert cut.num_evaluated < full.num_evaluated
+    assert not cut.converged
+    assert full.converged
+    assert cut.cost.isfinite().all()

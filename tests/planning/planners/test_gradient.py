@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.planning.planners.toys import Listening, free, kept_below_one, optimum, pushed_cart, solve
+from torch import Tensor
+
+from worldline.planning.planners.base import ActionSpace, CostValue
+from worldline.errors import ConfigError, UnsupportedError
+from worldline.planning.planners.gradient import Gradient
+
+LONG = Gradient(num_restarts=2, num_iterations=600, learning_rate=0.05)
+
+
+def test_finds_the_optimum_of_a_linear_quadratic_problem() -> None:
+    pushes, least = optimum(6)
+    found = solve(LONG, pushed_cart, 2.0, 6)
+    assert found.cost.item() == pytest.approx(least, rel=1e-4)
+    assert found.actions[0, :, 0] == pytest.approx(pushes, abs=5e-3)
+
+
+def test_restarts_find_the_deeper_of_two_valleys() -> None:
+    def cost(actions: Tensor) -> CostValue:
+        first = actions[..., 0, 0]
+        return free((first.square() - 1).square() + 0.3 * first)
+
+    depths = [solve(replace(LONG, num_restarts=count), cost, 2.0, 1, seed=3).cost.item() for count in (1, 8)]
+    assert depths[1] == pytest.approx(-0.306, abs=1e-3)
+    assert depths[0] >= depths[1]
+    shallow = torch.full((1, 1, 1, 1), 1.0)
+    assert solve(replace(LONG, num_restarts=8), cost, 2.0, 1, proposals=shallow).cost.item() < 0
+
+
+def test_goes_round_a_constraint() -> None:
+    found = solve(LONG, kept_below_one, 1.0, 4)
+    assert found.violation.item() == 0
+    assert found.cost.item() == pytest.approx(4.0, rel=0.02)
+
+
+def test_steps_stay_inside_and_are_counted() -> None:
+    cost = Listening(lambda actions: free((actions - 5).square().sum((2, 3))))
+    found = solve(Gradient(num_restarts=3, num_iterations=40), cost, 1.0, 2)
+    assert [len(asked[0]) for asked in cost.asked] == 41 * [3]
+    assert found.num_evaluated == 41 * 3
+    assert max(asked.abs().max().item() for asked in cost.asked) <= 1.0
+    assert (found.actions == 1.0).all()
+
+
+def test_a_sequence_of_no_finite_cost_does_not_stop_the_others() -> None:
+    def cost(actions: Tensor) -> CostValue:
+        value = (actions - 0.5).square().sum((2, 3))
+        return free(value.masked_fill(actions[..., 0, 0] < 0, torch.nan))
+
+    assert solve(LONG, cost, 1.0, 3, seed=1).cost.item() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_sequence_at_its_bound_can_leave_it() -> None:
+    """-4 + 1 * (-1.6 + 4) is above -1.6, and a clip has no slope there."""
+    space = ActionSpace(low=torch.tensor([-4.0]), high=torch.tensor([-1.6]))
+    planner = Gradient(num_restarts=1, num_iterations=100)
+    cost = Listening(lambda actions: free((actions + 2.8).square().sum((2, 3))))
+    edge = torch.full((1, 1, 1, 1), -1.6)
+    planner.plan(cost, space, batch=1, horizon=1, proposals=edge, generator=torch.Generator().manual_seed(0))
+    assert cost.asked[-1][0, 0].item() == pytest.approx(-2.8, abs=0.01)
+
+
+def test_proposals_are_costed_as_they_are() -> None:
+    space = ActionSpace(low=torch.tensor([-1.3]), high=torch.tensor([2.9]))
+    proposals = torch.rand(1, 200, 3, 1, generator=torch.Generator().manual_seed(1))
+    cost = Listening(lambda actions: free(actions.sum((2, 3))))
+    Gradient(num_iterations=1).plan(
+        cost, space, batch=1, horizon=3, proposals=proposals, generator=torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(cost.asked[0][:, :200], proposals)
+
+
+def test_refuses_a_cost_without_gradient() -> None:
+    with pytest.raises(UnsupportedError, match="no gradient"):
+        solve(Gradient(), lambda actions: pushed_cart(actions.detach()), 1.0, 2)
+
+
+@pytest.mark.parametrize("wrong", [{"num_restarts": 0}, {"num_iterations": 0}, {"learning_rate": 0.0}])
+def test_refuses_settings_that_make_no_sense(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} 0"):
+        replace(Gradient(), **wrong)

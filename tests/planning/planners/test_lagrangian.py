@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.planning.planners.toys import Listening, free, kept_below_one, solve
+from torch import Tensor
+
+from worldline.config import from_json, to_json
+from worldline.planning.planners.base import ActionSpace, CostValue
+from worldline.errors import ConfigError
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.lagrangian import AugmentedLagrangian, _Priced
+
+
+def thin(actions: Tensor) -> CostValue:
+    """Six numbers, each 1 away from 0 at best, in turns up and down; but they may only add up to 0.02 at most."""
+    numbers = actions[..., 0]
+    aim = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
+    violation = (numbers.sum(-1, keepdim=True).abs() - 0.02).clamp(min=0)
+    return CostValue(cost=(numbers - aim).square().sum(-1), violation=violation)
+
+
+def test_it_finds_the_way_along_a_thin_set_where_sorting_by_violation_is_stuck() -> None:
+    planners = AugmentedLagrangian(search=CrossEntropy(num_iterations=4)), CrossEntropy(num_iterations=21)
+    found = [[solve(planner, thin, 2.0, 6, seed) for seed in range(5)] for planner in planners]
+    assert found[0][0].num_evaluated <= found[1][0].num_evaluated
+    assert all(plan.violation.item() == 0 for plans in found for plan in plans)
+    costs = [torch.stack([plan.cost for plan in plans]) for plans in found]
+    assert costs[0].max() < 0.5
+    assert costs[1].min() > 3
+
+
+def test_finds_the_best_of_what_a_constraint_allows() -> None:
+    planner = AugmentedLagrangian(
+        search=CrossEntropy(num_candidates=128, num_iterations=12, min_deviation=0.002, correlation=0.0)
+    )
+    found = solve(planner, kept_below_one, 1.0, 4)
+    assert found.violation.item() == 0
+    assert found.cost.item() == pytest.approx(4.0, rel=0.05)
+
+
+def test_where_nothing_is_allowed_the_least_violation_is_returned() -> None:
+    def never(actions: Tensor) -> CostValue:
+        total = actions.sum((2, 3))
+        return CostValue(cost=-total, violation=(total[..., None] + 10).clamp(min=0))
+
+    found = solve(AugmentedLagrangian(), never, 1.0, 3)
+    assert found.violation.item() == pytest.approx(7.0, abs=1e-3)
+
+
+def test_rules_have_a_price_where_nothing_else_costs() -> None:
+    aim = torch.tensor([0.5, -0.5, 0.9, 0.0, -0.9, 0.3])
+
+    def flat(actions: Tensor) -> CostValue:
+        away = (actions[..., 0] - aim).abs().sum(-1, keepdim=True)
+        return CostValue(cost=torch.zeros(actions.shape[:2]), violation=(away - 0.3).clamp(min=0))
+
+    for seed in range(3):
+        assert solve(AugmentedLagrangian(), flat, 1.0, 6, seed).violation.item() == 0
+
+
+def test_prices_by_hand() -> None:
+    """Costs 0 and 4 have a spread of 2, violations 0 and 2 one of 1."""
+    first = torch.tensor([0.0, 4.0]).reshape(1, 2, 1, 1)
+    priced = _Priced(
+        lambda actions: CostValue(cost=actions[..., 0, 0], violation=actions[..., 0, 0, None] / 2), first, 0.5
+    )
+    two = torch.full((1, 1, 1, 1), 2.0)  # it violates by 1
+    assert priced.weight.item() == 1.0
+    assert priced(two).cost.item() == 2 + 0.5
+    assert priced(two).violation.shape == (1, 1, 0)
+    priced.raise_prices(two[:, 0], growth=3.0)
+    assert priced(two).cost.item() == 2 + 1 + 1.5
+    assert priced.best.cost.item() == 0.0
+    assert priced.num_evaluated == 2 + 1 + 1 + 1 + 1
+
+
+def test_proposals_are_costed_first_and_rounds_are_counted() -> None:
+    cost = Listening(lambda actions: free(actions.square().sum((2, 3))))
+    planner = AugmentedLagrangian(search=CrossEntropy(num_candidates=10, num_iterations=2), num_rounds=2, num_probes=3)
+    found = solve(planner, cost, 1.0, 2, proposals=torch.full((1, 1, 2, 1), 0.25))
+    assert cost.asked[0][0, 0, :, 0].tolist() == [0.25, 0.25]
+    assert [asked.shape[1] for asked in cost.asked] == [1 + 3, 1 + 10, 10, 1, 2 + 10, 10]
+    assert found.num_evaluated == 48
+    assert found.cost.item() <= 0.125
+
+
+def test_it_is_saved_with_its_search(tmp_path_factory: pytest.TempPathFactory) -> None:
+    planner = AugmentedLagrangian(search=CrossEntropy(num_candidates=9), num_rounds=3)
+    path = tmp_path_factory.mktemp("planner") / "planner.json"
+    assert from_json(AugmentedLagrangian, to_json(planner), where=path) == planner
+
+
+def test_problems_have_prices_of_their_own() -> None:
+    space = ActionSpace(low=torch.tensor([-2.0]), high=torch.tensor([2.0]))
+
+    def cost(limits: list[float]) -> Listening:
+        bound = torch.tensor(limits)[:, None]
+
+        def judge(actions: Tensor) -> CostValue:
+            total = actions[..., 0].sum(-1)
+            return CostValue(cost=-total, violation=(total - bound).clamp(min=0)[..., None])
+
+        return Listening(judge)
+
+    plans = [
+        AugmentedLagrangian().plan(
+            cost(limits), space, batch=len(limits), horizon=2, generator=torch.Generator().manual_seed(0)
+        )
+        for limits in ([0.5, 100.0], [0.5], [100.0])
+    ]
+    assert torch.equal(plans[0].actions[:1], plans[1].actions)
+    assert torch.equal(plans[0].actions[1:], plans[2].actions)
+    assert plans[0].cost.tolist() == pytest.approx([-0.5, -4.0], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_rounds": 0}, "num_rounds 0"),
+        ({"num_probes": 1}, "num_probes 1"),
+        ({"penalty": 0.0}, "penalty 0"),
+        ({"growth": 0.5}, "growth 0.5"),
+    ],
+)
+def test_refuses_settings_that_make_no_sense(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(AugmentedLagrangian(), **wrong)

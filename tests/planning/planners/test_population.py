@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue
+from worldline.errors import InputError
+from worldline.planning.planners.population import Population, check, costed
+
+SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
+
+
+def table(cost: list[float], violation: list[list[float]]) -> CostFunction:
+    """A cost that is looked up by position, whatever the actions."""
+    return lambda _: CostValue(cost=torch.tensor([cost]), violation=torch.tensor([violation]))
+
+
+def population(cost: list[float], violation: list[list[float]]) -> Population:
+    actions = torch.linspace(-1, 1, len(cost)).reshape(1, -1, 1, 1)
+    return costed(table(cost, violation), SPACE, actions)
+
+
+def test_orders_by_total_violation_then_by_cost_then_as_they_came() -> None:
+    ranked = population([1.0, 5.0, 4.0, 5.0, 0.0], [[0.5, 0.5], [0, 0], [0, 0.9], [0, 0], [2, 0]])
+    assert ranked.cost.tolist() == [[5.0, 5.0, 4.0, 1.0, 0.0]]
+    assert ranked.actions.flatten().tolist() == [-0.5, 0.5, 0.0, -1.0, 1.0]
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_comes_last_even_if_it_is_feasible(odd: float) -> None:
+    ranked = population([odd, 9.0, 1.0], [[0.0], [3.0], [odd]])
+    assert ranked.cost[0, 0] == 9.0
+    assert ranked.cost[0, 1:].isinf().all()
+
+
+def test_clips_before_costing() -> None:
+    seen = []
+
+    def cost(actions: torch.Tensor) -> CostValue:
+        seen.append(actions)
+        return CostValue(cost=actions.sum((2, 3)), violation=torch.zeros(1, 2, 0))
+
+    ranked = costed(cost, SPACE, torch.tensor([-7.0, 7.0]).reshape(1, 2, 1, 1))
+    assert seen[0].flatten().tolist() == [-1.0, 1.0]
+    assert ranked.actions.flatten().tolist() == [-1.0, 1.0]
+
+
+def test_merge_keeps_the_earlier_of_two_equals() -> None:
+    first, second = population([1.0], [[0.0]]), population([1.0, 0.5], [[0.0], [0.0]])
+    merged = first.merge(second)
+    assert merged.cost.tolist() == [[0.5, 1.0, 1.0]]
+    assert merged.actions.flatten().tolist() == [1.0, -1.0, -1.0]
+    assert merged.first(2).cost.tolist() == [[0.5, 1.0]]
+
+
+def test_best_says_which_problem_has_no_finite_cost() -> None:
+    with pytest.raises(InputError, match=r"none of the 2 sequences costed for problem 0 .*1 of 1"):
+        population([float("nan"), 1.0], [[0.0], [float("nan")]]).best(num_evaluated=2, converged=True)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "batch", "horizon", "proposals", "message"),
+    [
+        (-torch.inf, 1.0, 1, 1, None, "finite low and high"),
+        (2.0, 1.0, 1, 1, None, "low at most high"),
+        (0.0, 1.0, 0, 1, None, "at least 1"),
+        (0.0, 1.0, 1, 0, None, "at least 1"),
+        (0.0, 1.0, 1, 2, torch.zeros(1, 1, 3, 1), r"\(1, 1, 3, 1\).*\(1, 1, 2, 1\)"),
+        (0.0, 1.0, 1, 2, torch.zeros(1, 0, 2, 1), "P >= 1"),
+        (0.0, 1.0, 1, 2, torch.full((1, 1, 2, 1), torch.nan), "NaN"),
+    ],
+)
+def test_check_refuses_what_cannot_be_searched(
+    low: float, high: float, batch: int, horizon: int, proposals: torch.Tensor | None, message: str
+) -> None:
+    space = ActionSpace(low=torch.tensor([low]), high=torch.tensor([high]))
+    with pytest.raises(InputError, match=message):
+        check(space, proposals, batch=batch, horizon=horizon)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.planning.planners.toys import Listening, optimum, pushed_cart, solve
+
+from worldline.errors import ConfigError
+from worldline.planning.planners.predictive_sampling import PredictiveSampling
+
+
+def test_comes_near_the_optimum_of_a_linear_quadratic_problem() -> None:
+    least = optimum(8)[1]
+    found = solve(PredictiveSampling(num_iterations=160, deviation=0.03, num_knots=8), pushed_cart, 2.0, 8)
+    assert found.cost.item() == pytest.approx(least, rel=0.1)
+
+
+def test_noise_is_straight_between_knots() -> None:
+    cost = Listening(pushed_cart)
+    solve(PredictiveSampling(num_candidates=5, num_iterations=1, deviation=0.01, num_knots=3), cost, 2.0, 9)
+    noise = cost.asked[1][0, :, :, 0] - cost.asked[0][0, 0, :, 0]
+    bends = noise.diff(n=2).abs()
+    assert bends[:, 3].min() > 1e-4  # at the knot in the middle
+    assert bends[:, [0, 1, 2, 4, 5, 6]].max() < 1e-5
+
+
+def test_each_population_varies_the_best_so_far() -> None:
+    cost = Listening(pushed_cart)
+    solve(PredictiveSampling(num_candidates=200, num_iterations=3, deviation=0.05), cost, 2.0, 4)
+    for number in (1, 2, 3):
+        seen = torch.cat(cost.asked[:number], 1)
+        best = seen[0, pushed_cart(seen).cost[0].argmin()]
+        assert cost.asked[number][0].mean(0) == pytest.approx(best, abs=0.06)
+
+
+@pytest.mark.parametrize("wrong", [{"num_candidates": 0}, {"num_iterations": 0}, {"num_knots": 0}, {"deviation": 0.0}])
+def test_refuses_settings_that_make_no_sense(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} 0"):
+        replace(PredictiveSampling(), **wrong)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from worldline.schema import Kind, Role, Signal
+from worldline.plots.panels import MAX_CURVES, MAX_POINTS, envelope_note, make_panel, share_axis, tick_texts, time_axis
+
+HEIGHT = Signal(name="height", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
+GEAR = Signal(name="gear", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=4)
+PUSH = Signal(
+    name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N", components=("left", "right"), low=None
+)
+
+
+def all_seen(rows: int) -> np.ndarray:
+    return np.ones(rows, bool)
+
+
+@pytest.mark.parametrize(
+    ("steps", "step_s", "unit", "last"),
+    [
+        (10, None, "", 10.0),
+        (10, 0.5, "s", 5.0),
+        (60, 60.0, "min", 60.0),
+        (48, 1800.0, "h", 24.0),
+        (10, 86400.0, "d", 10),
+    ],
+)
+def test_time_has_a_readable_unit(steps: int, step_s: float | None, unit: str, last: float) -> None:
+    axis = time_axis(steps, step_s)
+    assert (axis.unit, axis.times[0], axis.times[-1]) == (unit, 0.0, last)
+    assert len(axis.times) == steps + 1
+
+
+def test_steps_may_vary() -> None:
+    axis = time_axis(3, np.array([1.0, 0.5, 2.0], np.float32))
+    assert axis.times.tolist() == [0.0, 1.0, 1.5, 3.5]
+    assert axis.text(2) == "1.5\u00a0s"
+    assert axis.label == "time [s]"
+
+
+def test_without_times_steps_are_counted() -> None:
+    axis = time_axis(3, None)
+    assert axis.label == "step"
+    assert axis.text(2) == "step\u00a02"
+    assert axis.ticks == [0, 1, 2, 3]
+
+
+def test_an_observed_vector_goes_from_point_to_point() -> None:
+    panel = make_panel(HEIGHT, np.array([[0.0], [2.0], [1.0]], np.float32), all_seen(3), time_axis(2, 1.0))
+    assert panel.title == "height [m]"
+    assert panel.note == ""
+    (curve,) = panel.curves
+    assert curve.x.tolist() == [0, 1, 2]
+    assert curve.y.tolist() == [0, 2, 1]
+    assert (panel.ranges[0].least, panel.ranges[0].mean, panel.ranges[0].most) == (0, 1, 2)
+    assert panel.ticks[0] <= 0 < 2 <= panel.ticks[-1]
+
+
+def test_an_action_holds_for_its_step() -> None:
+    values = np.array([[1.0, 0.0], [1.0, 5.0], [3.0, 5.0]], np.float32)
+    left, right = make_panel(PUSH, values, all_seen(3), time_axis(3, None)).curves
+    assert (left.label, right.label) == ("left", "right")
+    assert list(zip(left.x, left.y, strict=True)) == [(0, 1), (2, 1), (2, 3), (3, 3)]
+    assert list(zip(right.x, right.y, strict=True)) == [(0, 0), (1, 0), (1, 5), (3, 5)]
+
+
+def test_a_discrete_observation_holds_until_the_next() -> None:
+    panel = make_panel(GEAR, np.array([0, 3, 3]), all_seen(3), time_axis(2, None))
+    (curve,) = panel.curves
+    assert list(zip(curve.x, curve.y, strict=True)) == [(0, 0), (1, 0), (1, 3), (2, 3)]
+    assert all(tick == int(tick) for tick in panel.ticks)
+
+
+def test_what_is_missing_is_a_gap() -> None:
+    observed = np.array([True, False, False, True, True])
+    panel = make_panel(HEIGHT, np.arange(5.0)[:, None], observed, time_axis(4, None))
+    assert np.isnan(panel.curves[0].y).tolist() == (~observed).tolist()
+    assert [(gap.start, gap.stop) for gap in panel.missing] == [(0.5, 2.5)]
+    assert panel.note == "40.0\u00a0% missing"
+    assert panel.ranges[0].least == 0
+    assert panel.ranges[0].most == 4
+
+
+def test_nothing_observed_at_all_still_has_an_axis() -> None:
+    panel = make_panel(HEIGHT, np.zeros((2, 1)), np.zeros(2, bool), time_axis(1, None))
+    assert math.isnan(panel.ranges[0].mean)
+    assert panel.ticks[0] < panel.ticks[-1]
+    assert [(gap.start, gap.stop) for gap in panel.missing] == [(0, 1)]
+
+
+def test_only_the_first_components_of_a_wide_vector_are_drawn() -> None:
+    wide = Signal(name="lidar", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(40,))
+    panel = make_panel(wide, np.zeros((3, 40)), all_seen(3), time_axis(2, None))
+    assert len(panel.curves) == MAX_CURVES
+    assert panel.note == f"first {MAX_CURVES} of 40 components"
+    assert [curve.label for curve in panel.curves][:2] == ["0", "1"]
+
+
+def test_a_long_episode_becomes_an_envelope_that_misses_no_spike() -> None:
+    values = np.zeros((5001, 1), np.float32)
+    values[1234], values[4000] = 9, -7
+    panel = make_panel(HEIGHT, values, all_seen(5001), time_axis(5000, None))
+    (curve,) = panel.curves
+    assert len(curve.x) <= MAX_POINTS
+    assert curve.low.min() == -7
+    assert curve.high.max() == 9
+    assert (curve.low <= curve.y).all()
+    assert (curve.y <= curve.high).all()
+    assert "13\u00a0steps" in envelope_note(5001)
+    assert envelope_note(MAX_POINTS) == ""
+
+
+def test_a_long_episode_of_few_changes_stays_exact() -> None:
+    values = np.zeros(5000, np.int64)
+    values[1234:] = 2
+    (curve,) = make_panel(GEAR, np.append(values, 2), all_seen(5001), time_axis(5000, None)).curves
+    assert list(zip(curve.x, curve.y, strict=True)) == [(0, 0), (1234, 0), (1234, 2), (5000, 2)]
+    assert not curve.low.size
+
+
+@given(
+    arrays.arrays(np.float64, st.integers(1, 1500), elements=st.floats(allow_nan=False)),
+    st.sampled_from([Role.OBSERVATION, Role.ACTION]),
+    st.randoms(use_true_random=False),
+)
+def test_every_curve_lies_within_its_ticks(values: np.ndarray, role: Role, random: object) -> None:
+    signal = Signal(name="x", role=role, kind=Kind.VECTOR, shape=(1,), precision="float64")
+    steps = len(values) - (role is Role.OBSERVATION)
+    observed = np.array([random.random() < 0.8 for _ in values]) if role is Role.OBSERVATION else all_seen(len(values))  # type: ignore[attr-defined]
+    panel = make_panel(signal, values[:, None], observed, time_axis(steps, 0.1))
+    assert list(panel.ticks) == sorted(set(panel.ticks))
+    assert len(panel.tick_texts) == len(panel.ticks)
+    known = np.concatenate([part[np.isfinite(part)] for one in panel.curves for part in (one.y, one.low, one.high)])
+    slack = 1e-6 * (panel.ticks[-1] / 2 - panel.ticks[0] / 2)
+    assert (known >= panel.ticks[0] - slack).all()
+    assert (known <= panel.ticks[-1] + slack).all()
+    assert len(panel.curves[0].x) <= 2 * MAX_POINTS
+
+
+def test_numbers_on_an_axis_are_told_apart() -> None:
+    assert tick_texts([0.0, 0.5, 1.0]) == ["0", "0.5", "1"]
+    assert tick_texts([0.0, 1e-7]) == ["0", "1e−7"]
+    assert tick_texts([-2.5e-6, 0.0, 2.5e-6, 5e-6]) == ["−2.5e−6", "0", "2.5e−6", "5.0e−6"]
+    texts = tick_texts([1.7e9, 1.7e9 + 1, 1.7e9 + 2])
+    assert len(set(texts)) == 3
+
+
+def test_a_shared_axis_encloses_all() -> None:
+    axis = time_axis(1, None)
+    panels = [make_panel(HEIGHT, np.array([[low], [low + 1]]), all_seen(2), axis) for low in (0.0, 5.0)]
+    assert [panel.ticks for panel in share_axis(panels)] == [(0, 6), (0, 6)]
+    lost = make_panel(HEIGHT, np.zeros((2, 1)), np.zeros(2, bool), axis)
+    assert share_axis([lost])[0].ticks == (0, 1)
+
+
+@pytest.mark.parametrize("values", [(0, 3, 1), (3, 3, 3), (0, 2, 2)])
+def test_the_values_of_a_choice_are_called_by_their_names(values: tuple[int, ...]) -> None:
+    named = replace(GEAR, components=("park", "back", "idle", "drive"))
+    panel = make_panel(named, np.array(values), all_seen(3), time_axis(2, None))
+    assert [curve.label for curve in panel.curves] == ["gear"]
+    known = dict(enumerate(named.components))
+    assert list(panel.tick_texts) == [known.get(round(tick), "") for tick in panel.ticks]
+    assert all(known[value] in panel.tick_texts for value in (min(values), max(values)))

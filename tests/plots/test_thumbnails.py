@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldline.errors import InputError
+from worldline.plots.thumbnails import colours, fitted, thumbnail
+
+
+def frame(height: int, width: int, channels: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+def test_one_or_two_channels_are_grey() -> None:
+    for channels in (1, 2):
+        image = frame(4, 5, channels)
+        np.testing.assert_array_equal(colours(image), np.repeat(image[..., :1], 3, -1))
+
+
+def test_of_more_channels_the_first_three_are_colours() -> None:
+    for channels in (3, 4, 9):
+        image = frame(4, 5, channels)
+        np.testing.assert_array_equal(colours(image), image[..., :3])
+
+
+def test_a_small_frame_grows_by_a_whole_factor_with_sharp_pixels() -> None:
+    image = frame(4, 5, 3)
+    small = thumbnail(image, 33, 33)
+    assert small.shape == (24, 30, 3)
+    np.testing.assert_array_equal(small, image.repeat(6, 0).repeat(6, 1))
+
+
+def test_a_frame_need_not_grow() -> None:
+    image = frame(4, 5, 3)
+    np.testing.assert_array_equal(thumbnail(image, 33, 33, enlarge=False), image)
+
+
+def test_a_plain_frame_stays_plain_when_it_shrinks() -> None:
+    image = np.full((301, 500, 3), 77, np.uint8)
+    small = thumbnail(image, 100, 100)
+    assert small.shape == (60, 100, 3)
+    assert (small == 77).all()
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 200), st.integers(1, 200))
+def test_every_frame_fits_into_its_box(height: int, width: int, box_width: int, box_height: int) -> None:
+    across, down = fitted((height, width, 3), box_width, box_height)
+    assert 1 <= across <= box_width
+    assert 1 <= down <= box_height
+
+
+@pytest.mark.parametrize("image", [np.zeros((3, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)])
+def test_anything_else_is_no_frame(image: np.ndarray) -> None:
+    with pytest.raises(InputError, match="channels"):
+        colours(image)

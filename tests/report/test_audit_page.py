@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from tests.audit.carts import SCHEMA, Cart, CartTwins, carts, thermostat, world
+
+from worldline.engines.base import Card, EngineBelief, Noise, Samples
+from worldline.episode import Future
+from worldline.episode import Episode
+from worldline.audit.grades import Cell, Grade, Score, Verdict
+from worldline.schema import Kind, Role, Signal
+from worldline.audit.run import Material, measure
+from worldline.report.audit_blocks import effects_block, twins_block
+from worldline.audit.audit_evidence import Advice, Audit, Decision, TwinTest
+from worldline.report.audit_page import render_audit
+from worldline.audit.advice import NO_TWINS, decide
+from worldline.audit.baselines import as_world
+
+
+class Balanced(HTMLParser):
+    """Every element is closed where it should be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img", "input", "br", "col"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def material(episodes: Sequence[Episode]) -> Material:
+    return Material(
+        graded=episodes[:26],
+        fitted=episodes[26:],
+        flags=[None] * 40,
+        context=3,
+        horizon=6,
+        horizons=(1, 6),
+        num_calibration=60,
+    )
+
+
+def made(engine: Cart, *, twins: bool, controlled: bool = False) -> Audit:
+    episodes = carts(0, 40, thermostat) if controlled else carts(0, 40)
+    found = measure(world(engine), material(episodes), banded=True, source=CartTwins() if twins else None, seed=0)
+    return Audit(
+        world="<cart>", logs="a & b", decision=decide(found), measured=found, facts={"World": "cart from <nowhere>"}
+    )
+
+
+def test_actions_that_never_change_are_not_identifiable() -> None:
+    found = measure(world(Cart()), material(carts(0, 40, lambda place, draw: 1.0)), banded=True, source=None, seed=0)
+    decision = decide(found)
+    assert found.effects == ()
+    assert any("Do not plan with push" in limit and "NOT IDENTIFIABLE" in limit for limit in decision.limits)
+    assert not any("was not checked" in limit for limit in decision.limits)
+    assert "NOT IDENTIFIABLE" in read(Audit(world="cart", logs="a & b", decision=decision, measured=found, facts={}))
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        (Cart(decay=1.0, gain=0.0), "Nothing that it predicts moves in these logs"),
+        (Cart(), "It is to be trusted on no signal"),
+    ],
+)
+def test_where_nothing_moves_nothing_is_graded_unless_the_world_moves_it(engine: Cart, reason: str) -> None:
+    still = [replace(one, observations={"place": np.full((31, 1), 2.0, np.float32)}) for one in carts(0, 40)]
+    found = measure(world(engine), material(still), banded=False, source=None, seed=0)
+    decision = decide(found)
+    assert decision.advice is Advice.NO
+    assert any(reason in said for said in decision.reasons)
+    text = read(Audit(world="cart", logs="a & b", decision=decision, measured=found, facts={}))
+    assert "No comparison errs at every step" in text
+
+
+class Sampled(Cart):
+    """Its world has a sensor that is read now and then, and that it neither takes nor predicts."""
+
+    def describe(self) -> Card:
+        sensor = Signal(name="sensor", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
+        return replace(super().describe(), schema=replace(SCHEMA, signals=(*SCHEMA.signals, sensor)))
+
+
+def test_a_sensor_that_is_seldom_read_leaves_the_others_their_effects() -> None:
+    def sampled(episode: Episode) -> Episode:
+        seen = np.arange(episode.num_steps + 1) % 12 == 0
+        sensor = np.where(seen[:, None], episode.observations["place"], np.nan).astype(np.float32)
+        observations = {**episode.observations, "sensor": sensor}
+        return replace(episode, observations=observations, observed={"sensor": seen})
+
+    found = measure(
+        world(Sampled()), material([sampled(one) for one in carts(0, 40)]), banded=True, source=None, seed=0
+    )
+    assert {(one.signal, one.told) for one in found.effects} == {("place", "agrees")}
+
+
+class Alarmed(Cart):
+    """Its world predicts an alarm too, that never sounds."""
+
+    def describe(self) -> Card:
+        alarm = Signal(name="alarm", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=2)
+        schema = replace(SCHEMA, signals=(*SCHEMA.signals, alarm))
+        return replace(super().describe(), schema=schema, predicts=("place", "alarm"))
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        found = super().imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+        alarm = np.zeros(found.signals["place"].shape[:-1], np.int64)
+        return replace(found, signals={**found.signals, "alarm": alarm})
+
+
+def test_a_choice_that_is_predicted_is_not_graded() -> None:
+    def alarmed(episode: Episode) -> Episode:
+        alarm = (episode.observations["place"][:, 0] > 1).astype(np.int64)
+        return replace(episode, observations={**episode.observations, "alarm": alarm})
+
+    logs = material([alarmed(one) for one in carts(0, 40)])
+    found = measure(as_world(Alarmed()), logs, banded=False, source=None, seed=0)
+    assert "Not graded: alarm (a choice). Do not rely on what it says there." in decide(found).limits
+
+
+def read(audit: Audit) -> str:
+    page, reader = render_audit(audit), Balanced()
+    reader.feed(page)
+    assert reader.open == []
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<cart>" not in page
+    return reader.text
+
+
+def test_the_page_says_what_to_do_and_shows_everything() -> None:
+    text = read(made(Cart(), twins=True))
+    for part in ("Deploy", "Why", "What its actions do", "Against twins", "How far to trust it", "How sure it is"):
+        assert part in text
+    assert "push → place" in text
+    assert "✓ as the logs say" in text
+    assert "Cause and effect, against twins in a replayed environment: PASS" in text
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PARTIAL, Verdict.FAIL, Verdict.INCONCLUSIVE])
+def test_a_pulse_that_twins_answer_otherwise_is_a_limit(verdict: Verdict) -> None:
+    found = made(Cart(), twins=True).measured
+    assert decide(found).advice is Advice.DEPLOY
+    twins = tuple(replace(one, verdict=verdict) if one.name == "T3" else one for one in found.twins)
+    decision = decide(replace(found, twins=twins))
+    assert decision.advice is Advice.LIMITS
+    assert any(f"T3 is {verdict}, weakest in" in limit for limit in decision.limits)
+
+
+def test_without_twins_cause_is_never_passed() -> None:
+    audit = made(Cart(), twins=False, controlled=True)
+    assert audit.decision.cause is Verdict.NOT_MEASURED
+    text = read(audit)
+    assert NO_TWINS in text
+    assert "Against twins" not in text
+    assert "NOT IDENTIFIABLE" in text
+
+
+@pytest.mark.parametrize("advice", list(Advice))
+def test_every_verdict_has_a_card(advice: Advice) -> None:
+    decision = Decision(
+        advice=advice,
+        reasons=tuple(f"reason {k}" for k in range(9)),
+        limits=tuple(f"limit {k}" for k in range(9)),
+        help=("more data",),
+        cause=Verdict.FAIL,
+    )
+    text = read(Audit(world="<cart>", logs="a & b", decision=decision, measured=None, facts={}))
+    for k in range(9):
+        assert f"reason {k}" in text
+        assert f"limit {k}" in text
+    assert "and 6 more" in text
+    assert "and 4 more" in text
+    assert "more data" in text
+
+
+def test_of_few_episodes_the_page_says_that_the_placebo_tells_nothing() -> None:
+    found = made(Cart(), twins=False)
+    assert "errors say nothing of the actions that come after them" in read(found)
+    assert found.measured is not None
+    few = tuple(replace(one, num_episodes=19) for one in found.measured.placebo)
+    text = read(replace(found, measured=replace(found.measured, placebo=few)))
+    assert "cannot be told from 19\u00a0episodes: 20 are needed" in text
+    assert "errors say nothing" not in text
+
+
+def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
+    found = made(Cart(), twins=False).measured
+    assert found is not None
+    first, *later = found.effects
+    hidden = replace(found, effects=(first, *(replace(one, told="not identifiable") for one in later)))
+    row = effects_block(hidden).split("<tbody>")[1].split("</tr>")[0]
+    assert "✓ as the logs say" in row
+    assert "largest after 1\u00a0step; after 2 and 5 NOT IDENTIFIABLE" in row
+    assert "–" not in row
+
+
+@pytest.mark.parametrize(("others", "marks"), [((), "−1"), ((0.9,), "−1"), (None, "0")])
+def test_scores_below_the_trivial_are_drawn_where_they_are(others: tuple[float, ...] | None, marks: str) -> None:
+    values = (0.8,) if others is None else (-0.8, *others)
+    scores = [Score(value=one, low=one, high=one, surely=one, p_half=0.5, draws=()) for one in values]
+    cells = tuple(Cell(name=f"{k}", score=one, raw={}, note="") for k, one in enumerate(scores))
+    test = TwinTest(name="C1", title="", grade=Grade(cells=cells, conditions=()), verdict=Verdict.FAIL)
+    found = made(Cart(), twins=False).measured
+    assert found is not None
+    drawn = twins_block(replace(found, twins=(test,)))
+    assert re.findall(r'x-tick"[^>]*>([^<]*)<', drawn)[0] == marks
+
+
+def test_the_same_audit_is_the_same_page() -> None:
+    assert render_audit(made(Cart(), twins=True)) == render_audit(made(Cart(), twins=True))
+    assert SCHEMA.step_s == 1.0

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldline.report.charts import (Dot, IntervalChart, Line, LineChart, interval_chart, line_chart, log_ticks, nice_ticks, zero_ticks)
+from worldline.formatting import percent
+
+
+def chart(line: Line, *, log: bool = False, zero: bool = False, levels: list[tuple[str, float]] | None = None) -> str:
+    return line_chart(
+        LineChart(
+            title="t",
+            alt="what it shows",
+            x_label="step",
+            y_label="loss",
+            lines=[line],
+            levels=levels or [],
+            log=log,
+            zero=zero,
+        )
+    )
+
+
+def points(html: str, style: str) -> list[tuple[float, float]]:
+    """The corners of the first path of this class."""
+    found = re.search(rf'<path class="{style}" d="([^"]*)"', html)
+    assert found is not None
+    return [(float(x), float(y)) for x, y in re.findall(r"([\d.-]+) ([\d.-]+)", found[1])]
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 8))
+def test_ticks_enclose_and_rise(low: float, size: float, count: int) -> None:
+    ticks = nice_ticks(low, low + size, count)
+    assert ticks == sorted(set(ticks))
+    assert ticks[0] <= low + 1e-6 * (size + abs(low))
+    assert ticks[-1] >= low + size - 1e-6 * (size + abs(low))
+    assert 2 <= len(ticks) <= 2 * count + 2
+
+
+@given(st.floats(1e-8, 1e6), st.floats(1.0, 1e8))
+def test_log_ticks_enclose_and_rise(low: float, factor: float) -> None:
+    ticks = log_ticks(low, low * factor)
+    assert ticks == sorted(set(ticks))
+    assert ticks[0] <= low * 1.001
+    assert ticks[-1] >= low * factor * 0.999
+    assert 2 <= len(ticks) <= 8
+
+
+def test_a_single_value_still_has_an_axis() -> None:
+    assert len(nice_ticks(0, 0, 5)) > 1
+    assert len(nice_ticks(3, 3, 5)) > 1
+    assert len(log_ticks(1, 1)) > 1
+
+
+def test_a_hair_below_zero_gets_no_axis_of_its_own() -> None:
+    assert zero_ticks([-0.001], [2.0])[0] == 0
+    assert zero_ticks([-1.0], [2.0])[0] < 0
+
+
+def test_a_line_goes_through_its_points() -> None:
+    html = chart(Line(label="l", style="world", x=[0, 5, 10], y=[0.0, 1.0, 2.0]))
+    assert points(html, "line world") == [(0, 1000), (500, 500), (1000, 0)]
+    assert 'role="img" aria-label="what it shows"' in html
+
+
+def test_a_logarithmic_axis() -> None:
+    html = chart(Line(label="l", style="world", x=[0, 1, 2], y=[0.001, 0.1, 10.0]), log=True)
+    assert points(html, "line world") == [(0, 1000), (500, 500), (1000, 0)]
+
+
+def test_gaps_stay_gaps_and_lone_points_are_dots() -> None:
+    html = chart(Line(label="l", style="world", x=[0, 1, 2, 3, 4], y=[0.0, math.nan, 1.0, math.nan, 0.0]))
+    found = re.search(r'<path class="line world" d="([^"]*)"', html)
+    assert found is not None
+    assert found[1].count("M") == 3
+    assert "nan" not in html
+
+
+def test_nothing_but_nan_draws_nothing() -> None:
+    html = chart(Line(label="l", style="world", x=[0, 1], y=[math.nan, math.nan]))
+    assert '<path class="line world" d=""' in html
+
+
+def test_a_band_surrounds_its_line() -> None:
+    html = chart(Line(label="l", style="world", x=[0, 1], y=[1.0, 1.0], low=[0.0, 0.0], high=[2.0, 2.0]))
+    assert points(html, "band world") == [(0, 0), (1000, 0), (1000, 1000), (0, 1000)]
+
+
+def test_long_lines_are_thinned_and_keep_both_ends() -> None:
+    count = 5000
+    html = chart(Line(label="l", style="world", x=range(count), y=[float(k) for k in range(count)]))
+    drawn = points(html, "line world")
+    assert len(drawn) <= 401
+    assert (drawn[0][0], drawn[-1][0]) == (0, 1000)
+    assert html.count("<tr>") <= 14
+
+
+def test_levels_are_inside_the_axis_and_named() -> None:
+    html = chart(Line(label="l", style="world", x=[0, 1], y=[3.0, 4.0]), levels=[("guard", 1.0)])
+    assert "guard" in html
+    assert all(0 <= y <= 1000 for _, y in points(html, "level"))
+
+
+def test_dots_and_whiskers_sit_where_the_figures_are() -> None:
+    row = Dot(label="<me>", value=0.5, low=0.25, high=0.75, text="half", style="world", target=0.9)
+    html = interval_chart(IntervalChart(title="t", alt="a", rows=[row], ticks=[0.0, 0.5, 1.0], show=percent))
+    assert points(html, "dot world") == [(500, 500), (500, 500)]
+    assert points(html, "whisker world") == [(250, 500), (750, 500)]
+    assert points(html, "target")[0][0] == 900
+    assert "&lt;me&gt;" in html
+    assert "<me>" not in html
+
+
+@pytest.mark.parametrize("value", [-3.0, 7.0])
+def test_figures_beyond_the_axis_stay_on_it(value: float) -> None:
+    row = Dot(label="r", value=value, low=value, high=value, text="", style="floor")
+    html = interval_chart(IntervalChart(title="t", alt="a", rows=[row], ticks=[0.0, 1.0], show=percent))
+    assert all(0 <= x <= 1000 for x, _ in points(html, "dot floor"))
+
+
+def test_lines_of_one_name_are_one_entry_of_the_legend() -> None:
+    lines = [Line(label=name, style="world", x=(0, 1), y=(0, 1)) for name in ("a", "b", "a")]
+    drawn = str(line_chart(LineChart(title="t", alt="t", x_label="x", y_label="y", lines=lines)))
+    assert drawn.count('class="key"') == 2
+
+
+@pytest.mark.parametrize("beyond", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("equal", [False, True])
+def test_what_lies_nowhere_is_left_out(beyond: float, equal: bool) -> None:
+    line = Line(label="way", x=(0.0, 1.0, beyond, 3.0), y=(0.0, 1.0, 2.0, 3.0), style="world")
+    drawn = line_chart(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], equal=equal))
+    assert "nan" not in re.findall(r'd="([^"]*)"', drawn)[-1]
+    assert len(re.findall("M", re.findall(r'class="line world" d="([^"]*)"', drawn)[-1])) == 2
+
+
+def test_a_line_that_lies_nowhere_still_has_an_axis() -> None:
+    line = Line(label="way", x=(math.nan, math.nan), y=(0.0, 1.0), style="world")
+    drawn = line_chart(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line]))
+    assert "x-tick" in drawn

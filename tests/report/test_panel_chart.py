@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from worldline.schema import Kind, Role, Signal
+from worldline.plots.episode_plot import EpisodeView, Strip
+from worldline.report.panel_chart import panel_figure, spark, still, timeline
+from worldline.plots.panels import make_panel, time_axis
+
+AXIS = time_axis(4, 0.5)
+HEIGHT = Signal(name="height<", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", components=("a", "b"))
+
+
+def paths(html: str, style: str) -> list[str]:
+    return re.findall(rf'<path class="{style}" d="([^"]*)"', html)
+
+
+def test_curves_gaps_and_their_words() -> None:
+    values = np.array([[0.0, 1.0]] * 5)
+    observed = np.array([True, True, False, True, False])
+    html = panel_figure(make_panel(HEIGHT, values, observed, AXIS), AXIS)
+    (first,) = paths(html, "line world")
+    assert first.count("M") == 2
+    assert first.startswith("M0.0 1000.0L250.0 1000.0")
+    assert html.count('class="gap"') == 2
+    assert "nan" not in html
+    assert "height&lt; [m]" in html
+    assert "40.0\u00a0% missing" in html
+    assert "a 0 to 0\u00a0m; b 1 to 1\u00a0m" in html
+    assert ">a</span>" in html
+
+
+def test_nothing_observed_is_said() -> None:
+    html = panel_figure(make_panel(HEIGHT, np.zeros((5, 2)), np.zeros(5, bool), AXIS), AXIS)
+    assert "nothing observed" in html
+    assert paths(html, "line world") == [""]
+
+
+def test_an_envelope_is_a_band() -> None:
+    long = time_axis(2000, None)
+    values = np.random.default_rng(0).normal(size=(2001, 2))
+    html = panel_figure(make_panel(HEIGHT, values, np.ones(2001, bool), long), long)
+    (band,) = paths(html, "band world")
+    assert band.endswith("Z")
+    assert len(html) < 60_000
+
+
+def test_a_spark_is_the_curves_alone() -> None:
+    html = spark(make_panel(HEIGHT, np.zeros((5, 2)), np.ones(5, bool), AXIS), (0.0, 4.0))
+    assert paths(html, "line world")[0].startswith("M0.0 ")
+    assert "500.0 " in paths(html, "line world")[0]
+    assert "y-tick" not in html
+
+
+def test_a_missing_frame_keeps_its_shape() -> None:
+    assert "aspect-ratio:7/5" in still(None, (5, 7, 3), "a")
+    assert 'class="pixels"' in still(np.zeros((5, 7, 1), np.uint8), (5, 7, 1), "a")
+    assert 'class="photo"' in still(np.zeros((500, 7, 4), np.uint8), (500, 7, 4), "a")
+
+
+def test_frames_lead_to_their_times() -> None:
+    strip = Strip(name="eye", shape=(2, 2, 3), frames=[np.zeros((2, 2, 3), np.uint8)] * 2)
+    view = EpisodeView(title="", subtitle="", axis=AXIS, moments=(0, 4), strips=(strip,), panels=())
+    html = timeline(view)
+    assert paths(html, "leader") == ["M250.0 0V200L0.0 750V1000", "M750.0 0V200L1000.0 750V1000"]
+    assert html.count("<img") == 2
+    assert 'alt="eye at 2\u00a0s"' in html

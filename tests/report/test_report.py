@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from worldline.stats import wilson
+from worldline.audit.diagnostics import Diagnostics
+from worldline.audit.report_evidence import (Decoded, Films, Forecasts, ForecastSample, Imagined, LatentHealth, Learning, Outcome, Planning, Readout, ReadoutRow, Series, Vital)
+from worldline.report.report import Report, render
+
+VOID = {"meta", "img", "input", "br"}
+MARKERS = {
+    Planning: "Goals reached",
+    Learning: "Validation loss",
+    LatentHealth: "The latent stayed alive",
+    Readout: "can be read from the latent",
+    Diagnostics: "The world listens to its actions",
+    Imagined: "imagined steps",
+    Decoded: "The decoder is for eyes only",
+    Films: "The plan shown",
+    Forecasts: "One held-out forecast",
+}
+
+
+class Page(HTMLParser):
+    """Collects elements, and checks that they nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(attrs) == len(dict(attrs)), f"an attribute twice in {tag}"
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append(data)
+
+    def counts(self) -> Counter[str]:
+        return Counter(tag for tag, _ in self.elements)
+
+
+def test_the_page_is_well_formed_and_complete(report: Report) -> None:
+    html = render(report)
+    page = Page(html)
+    assert html.startswith('<!doctype html>\n<html lang="en">')
+    assert page.headings == [
+        "A toy world",
+        "What it learned",
+        "How it learned",
+        "Where it stops being right",
+        "Can it be trusted",
+        "How it plans",
+        "The small print",
+    ]
+    assert len(html) < 3_000_000
+
+
+def test_nothing_comes_from_outside(report: Report) -> None:
+    html = render(report)
+    assert not re.search(r"https?:|@import|url\(|<script|<link|<iframe|javascript:", html, re.IGNORECASE)
+    for _, attributes in Page(html).elements:
+        for name in ("src", "href", "srcset"):
+            assert str(attributes.get(name) or "data:").startswith("data:")
+        assert not any(name.startswith("on") for name in attributes)
+    assert "default-src 'none'" in html.replace("&#x27;", "'")
+
+
+def test_everything_seen_is_also_said(report: Report) -> None:
+    page = Page(render(report))
+    for tag, attributes in page.elements:
+        if tag == "img":
+            assert attributes["alt"]
+        if attributes.get("role") in ("img", "region"):
+            assert attributes["aria-label"]
+        if tag == "svg":
+            assert attributes.get("aria-hidden") == "true" or attributes.get("aria-label")
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {attributes["for"] for _, attributes in page.elements if "for" in attributes}
+    assert targets == set(ids)
+
+
+def test_every_chart_folds_its_numbers(report: Report) -> None:
+    html = render(report)
+    charts = re.findall(r'<figure class="(?:chart|intervals)">.*?</figure>', html, re.DOTALL)
+    assert len(charts) > 8
+    assert all("<details>" in chart and "<table" in chart for chart in charts)
+
+
+def test_it_suits_dark_print_and_stillness(report: Report) -> None:
+    html = render(report)
+    for query in ("prefers-color-scheme: dark", "prefers-reduced-motion: reduce", "@media print", "max-width"):
+        assert query in html
+    assert html.count("as a strip of frames") == 1
+    assert 'name="viewport"' in html
+
+
+def test_the_same_report_gives_the_same_bytes_in_any_order(report: Report) -> None:
+    assert render(report) == render(report)
+    assert render(replace(report, sections=report.sections[::-1])) == render(report)
+
+
+@pytest.mark.parametrize("kind", MARKERS, ids=lambda kind: kind.__name__)
+def test_only_what_is_given_is_shown(report: Report, kind: type) -> None:
+    alone = replace(report, sections=tuple(one for one in report.sections if isinstance(one, kind)))
+    html = render(alone)
+    Page(html)
+    assert MARKERS[kind] in html
+    for other, marker in MARKERS.items():
+        if other is not kind:
+            assert marker not in html
+
+
+def test_an_empty_report_is_still_a_page() -> None:
+    html = render(Report(title="Nothing yet", subtitle="", facts={}, sections=()))
+    assert Page(html).headings == ["Nothing yet"]
+
+
+def test_the_headline_is_the_success_rate(report: Report) -> None:
+    text = render(report).replace("\u00a0", " ")
+    assert '<p class="big good">99.0 %</p>' in text
+    assert "95 % interval 94.6 to 99.8 %" in text
+
+
+def test_without_plans_the_headline_is_the_signals_won(report: Report, diagnostics: Diagnostics) -> None:
+    html = render(replace(report, sections=(diagnostics,)))
+    assert re.search(r'<p class="big \w+">[01] of 1</p>', html)
+    assert "Error saved after" in html
+
+
+def test_an_undiagnosed_part_is_left_out(report: Report, diagnostics: Diagnostics) -> None:
+    bare = replace(diagnostics, gaps=(), bands=(), skills=())
+    assert Page(render(replace(report, sections=(bare,)))).headings == [
+        "A toy world",
+        "Where it stops being right",
+        "The small print",
+    ]
+
+
+def test_missing_steps_and_endless_bands_can_be_shown(report: Report, diagnostics: Diagnostics) -> None:
+    spoiled = replace(
+        diagnostics,
+        errors=tuple(
+            replace(one, rmse=replace(one.rmse, value=(np.nan, *one.rmse.value[1:]))) for one in diagnostics.errors
+        ),
+        bands=tuple(replace(band, width=(float("inf"),) * 6) for band in diagnostics.bands),
+    )
+    html = render(replace(report, sections=(spoiled,)))
+    Page(html)
+    assert "∞" in html
+
+
+ATTACKS = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onload='x",
+    "</style><b>",
+    "{{x}}",
+    "&amp;",
+    "]]>",
+]
+
+
+def poisoned(report: Report, text: str) -> Report:
+    """The report with `text` wherever a user's string can be."""
+    found: list[Any] = []
+    for one in report.sections:
+        if isinstance(one, Planning):
+            rows = [Outcome(name=text, role=row.role, all=row.all, split={text: wilson(1, 2)}) for row in one.outcomes]
+            found.append(replace(one, task=text, outcomes=tuple(rows)))
+        elif isinstance(one, Learning):
+            series = Series(name=text, steps=(0, 1), values=(1.0, 0.5))
+            found.append(replace(one, terms=(series,)))
+        elif isinstance(one, LatentHealth):
+            found.append(
+                LatentHealth(
+                    vitals=tuple(
+                        Vital(series=replace(v.series, name=text), threshold=v.threshold, most=v.most)
+                        for v in one.vitals
+                    )
+                )
+            )
+        elif isinstance(one, Readout):
+            found.append(
+                Readout(rows=tuple(ReadoutRow(signal=text, unit=text, r2=row.r2, rmse=row.rmse) for row in one.rows))
+            )
+        elif isinstance(one, Imagined):
+            found.append(replace(one, signal=text, unit=text))
+        elif isinstance(one, Decoded):
+            found.append(replace(one, camera=text))
+        elif isinstance(one, Forecasts):
+            samples: list[ForecastSample] = [replace(sample, label=text, unit=text) for sample in one.samples]
+            found.append(replace(one, samples=tuple(samples)))
+        elif isinstance(one, Diagnostics):
+            found.append(
+                replace(
+                    one,
+                    units={text: text},
+                    errors=tuple(replace(e, signal=text, world=text if e.world else "") for e in one.errors),
+                    skills=tuple(replace(s, signal=text, against=text) for s in one.skills),
+                    gaps=tuple(replace(g, signal=text if g.signal else None) for g in one.gaps),
+                    bands=tuple(replace(b, signal=text) for b in one.bands),
+                )
+            )
+        else:
+            found.append(one)
+    return Report(title=text, subtitle=text, facts={text: text}, sections=tuple(found))
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(text=st.one_of(st.sampled_from(ATTACKS), st.text(alphabet="<>&\"'/ax= ", min_size=1)))
+def test_no_string_becomes_markup(report: Report, text: str) -> None:
+    """The page has the same elements and attributes whatever its strings say."""
+    harmless, html = Page(render(poisoned(report, "word"))), render(poisoned(report, text))
+    page = Page(html)
+    assert page.counts() == harmless.counts()
+    for (tag, attributes), (expected, same) in zip(page.elements, harmless.elements, strict=True):
+        assert (tag, list(attributes)) == (expected, list(same))
+
+
+def test_headings_never_skip_a_level(report: Report) -> None:
+    levels = [int(tag[1]) for tag, _ in Page(render(report)).elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))

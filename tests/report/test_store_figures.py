@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from worldline.schema import Kind, Role, Signal
+from worldline.report.store_figures import KeyFigures, SignalFigures, bounds, drawn_signals, exactness, origin, size
+
+
+def vector(name: str, role: Role, size_: int = 1, **bounds_: tuple[float, ...]) -> Signal:
+    return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size_,), **bounds_)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "said"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.50 kB"), (2e6, "2 MB"), (3.25e9, "3.25 GB"), (1e13, "10 TB")],
+)
+def test_sizes(num_bytes: float, said: str) -> None:
+    assert size(num_bytes).replace("\u00a0", " ") == said
+
+
+def test_bounds() -> None:
+    role = Role.ACTION
+    assert bounds(vector("x", role)) == ""
+    assert bounds(vector("x", role, low=(-1.0,), high=(1.0,))) == "−1 to 1"
+    assert bounds(vector("x", role, 2, low=(-1.0, -1.0), high=(1.0, 1.0))) == "−1 to 1"
+    assert bounds(vector("x", role, 2, low=(0.0, 1.0), high=(2.0, 3.0))) == "0 to 2 and 1 to 3"
+    assert bounds(vector("x", role, low=(0.5,))) == "from 0.500"
+    assert bounds(vector("x", role, high=(0.0,))) == "to 0"
+    assert bounds(vector("x", role, low=(0.0,), high=(math.inf,))) == "0 to ∞"
+    assert bounds(vector("x", role, 5, low=(0.0, 1.0, 2.0, 3.0, 4.0))) == "5 different"
+    assert bounds(Signal(name="g", role=role, kind=Kind.DISCRETE, shape=(), num_values=4)) == "0 to 3"
+
+
+def test_exactness() -> None:
+    camera = Signal(name="c", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(2, 2, 3))
+    said = [
+        exactness(SignalFigures(signal=camera, num_rows=1, num_bytes=1, missing=0.0, max_error=error))
+        for error in (None, 0, 1, 3)
+    ]
+    assert [text.replace("\u00a0", " ") for text in said] == [
+        "exact",
+        "exact",
+        "off by up to 1 grey level",
+        "off by up to 3 grey levels",
+    ]
+
+
+def test_origin_lists_few_values_and_counts_many() -> None:
+    assert origin(KeyFigures(name="file", num_episodes=9, num_values=2, examples=("a", "b"))) == "a, b"
+    many = KeyFigures(name="file", num_episodes=9, num_values=9, examples=("a", "b", "c"))
+    assert origin(many).replace("\u00a0", " ") == "9 values: a, b, c, …"
+
+
+def test_of_many_signals_each_role_is_drawn() -> None:
+    signals = [vector(f"o{k}", Role.OBSERVATION) for k in range(100)]
+    signals += [Signal(name="eye", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(2, 2, 3))]
+    signals += [vector("r", Role.REWARD), vector("a", Role.ACTION)]
+    assert [one.name for one in drawn_signals(signals, 5)] == ["o0", "o1", "o2", "a", "r"]
+    assert len(drawn_signals(signals, 12)) == 12
+    assert drawn_signals([], 12) == []

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from worldline.schema import Kind, Role, Signal
+from worldline.stats import wilson
+from worldline.stats import (cluster_rate, cluster_sums, curve, draw_clusters, from_mean, r_squared, ratio, rmse_curve, skill_curve, student_quantile)
+
+
+def test_copies_within_a_cluster_count_once() -> None:
+    once = np.random.default_rng(0).random(200) < 0.7
+    clustered = cluster_rate(np.repeat(once, 10), np.repeat(np.arange(200), 10))
+    plain = cluster_rate(once, np.arange(200))
+    assert (clustered.low, clustered.high) == pytest.approx((plain.low, plain.high), abs=1e-3)
+    assert clustered.trials == 2000
+
+
+def test_where_all_hit_a_cluster_counts_as_one_trial() -> None:
+    rate = cluster_rate(np.ones(100, bool), np.repeat(np.arange(10), 10))
+    assert rate.low == pytest.approx(wilson(10, 10).low)
+    assert rate.high == 1
+
+
+def test_cluster_sums_and_draws() -> None:
+    values = np.arange(12.0).reshape(6, 2)
+    sums = cluster_sums(values, np.array([0, 0, 1, 1, 1, 2]), 3)
+    np.testing.assert_array_equal(sums, [[2, 4], [18, 21], [10, 11]])
+    draws = draw_clusters(3, seed=1)
+    assert draws.shape == (2000, 3)
+    assert (draws.sum(1) == 3).all()
+    np.testing.assert_array_equal(draws, draw_clusters(3, seed=1))
+
+
+def test_ratio_of_nothing_is_nan_and_stays_nan() -> None:
+    np.testing.assert_array_equal(ratio(np.array([1.0, 1.0]), np.array([2.0, 0.0])), [0.5, np.nan])
+    found = curve(np.array([1.0, np.nan]), np.array([[0.5, np.nan], [1.5, np.nan]]))
+    assert found.low[0] < 1 < found.high[0]
+    assert np.isnan([found.value[1], found.low[1], found.high[1]]).all()
+
+
+def test_r_squared_of_known_cases() -> None:
+    rng = np.random.default_rng(0)
+    truth, episode = rng.normal(size=(4000, 2)), np.repeat(np.arange(40), 100)
+    perfect = r_squared(truth, truth, episode, seed=0)
+    assert perfect is not None
+    assert (perfect.value, perfect.low, perfect.high) == (1, 1, 1)
+    mean = r_squared(truth, np.broadcast_to(truth.mean(0), truth.shape), episode, seed=0)
+    assert mean is not None
+    assert mean.value == pytest.approx(0)
+    noisy = r_squared(truth, truth + rng.normal(size=truth.shape) * 0.5, episode, seed=0)
+    assert noisy is not None
+    assert noisy.low < 0.75 < noisy.high
+    assert noisy.high - noisy.low < 0.05
+    assert r_squared(np.ones((4000, 2)), truth, episode, seed=0) is None
+
+
+def test_errors_and_what_is_saved_of_them() -> None:
+    known = np.array([[True, True], [True, False], [True, False]])
+    own, theirs = np.array([[4.0, 9.0], [16.0, 0.0], [1.0, 0.0]]), np.array([[16.0, 36.0], [64.0, 0.0], [4.0, 0.0]])
+    cluster, weights = np.array([0, 0, 1]), draw_clusters(2, 0)
+    rmse = rmse_curve(own, known, cluster, weights)
+    assert rmse.value == pytest.approx((np.sqrt(7.0), 3.0))  # what is not known does not count
+    assert rmse.low[0] < rmse.value[0] < rmse.high[0]
+    saved = skill_curve(own, theirs, known, cluster, weights)
+    assert saved is not None
+    assert saved.value == pytest.approx((0.5, 0.5))
+    assert saved.low[0] == pytest.approx(0.5)  # on the same windows, however these are drawn
+    assert skill_curve(own, np.zeros((3, 2)), known, cluster, weights) is None
+
+
+@pytest.mark.parametrize(
+    ("tail", "degrees", "due"),
+    [
+        (0.025, 1.0, 12.7062),
+        (0.025, 10.0, 2.2281),
+        (0.0005, 19.0, 3.8834),
+        (0.0005, 60.0, 3.4602),
+        (0.025, 1e5, 1.9600),
+    ],
+)
+def test_quantiles_of_student_are_those_of_the_tables(tail: float, degrees: float, due: float) -> None:
+    assert student_quantile(tail, degrees) == pytest.approx(due, rel=2e-4)
+
+
+def test_an_angle_is_told_from_its_mean_direction() -> None:
+    plain = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
+    values = np.array([[350.0], [10.0], [30.0]])
+    np.testing.assert_allclose(from_mean(values, plain)[:, 0], [220, -120, -100])
+    round_ = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), period=360.0)
+    np.testing.assert_allclose(from_mean(values, round_)[:, 0], [-20, 0, 20], atol=1e-9)

@@ -1,0 +1,205 @@
+"""Every part in the registry against the conformance kit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from worldline.engines.base import Engine
+from worldline.episode import Arrays, Episode
+from worldline.schema import Schema
+from worldline.planning.base import Goal
+from worldline.models.base import Inputs, Window, WorldModel
+from worldline.labs.two_rooms import TwoRooms
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
+from worldline.registry import load, names
+from worldline.testing import check_engine, check_model, check_planner, check_world
+from worldline.testing.clauses import breaches
+from worldline.testing.planners import PlannerCase, bounds, deterministic
+from worldline.testing.toys import Integrator
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
+
+TOY = Integrator(noise=0.2)
+
+
+class Walk(gymnasium.Env[dict[str, Any], dict[str, Any]]):
+    """A point that is pushed: the smallest environment that can be reset into an observed state."""
+
+    observation_space = gymnasium.spaces.Dict({"position": gymnasium.spaces.Box(-9.0, 9.0, (2,), np.float32)})
+    action_space = gymnasium.spaces.Dict({"push": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)})
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        start = self.np_random.uniform(-2, 2, 2) if options is None else options["position"]
+        self.position = np.asarray(start, np.float32)
+        return {"position": self.position.copy()}, {}
+
+    def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        self.position = np.float32(0.9) * self.position + action["push"]
+        return {"position": self.position.copy()}, 0.0, False, False, {}
+
+    @staticmethod
+    def schema() -> Schema:
+        return Integrator(wind=False, camera=False).schema
+
+    @staticmethod
+    def episode(seed: int) -> Episode:
+        environment, rng = Walk(), np.random.default_rng(seed)
+        path, pushes = [environment.reset(seed=seed)[0]["position"]], rng.uniform(-1, 1, (12, 2)).astype(np.float32)
+        path += [environment.step({"push": push})[0]["position"] for push in pushes]
+        return Episode(observations={"position": np.stack(path)}, actions={"push": pushes}, seed=seed)
+
+
+def fitted(name: str) -> tuple[Engine, Sequence[Episode]]:
+    return load("engine", name).fit(TOY.episodes(60, 14, seed=1), TOY.schema), TOY.episodes(20, 14, seed=2)
+
+
+def simulator() -> tuple[Engine, Sequence[Episode]]:
+    def locate(observation: Arrays) -> Mapping[str, Any]:
+        return dict(observation)
+
+    engine = load("engine", "simulator")(make_environment=Walk, schema=Walk.schema(), locate=locate)
+    return engine, [Walk.episode(seed) for seed in range(12)]
+
+
+def oracle() -> tuple[Engine, Sequence[Episode]]:
+    """The lab, and episodes of it."""
+    lab = TwoRooms(camera=False)
+    episodes = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        seen, moves = [lab.reset(seed=seed)[0]], rng.uniform(-6, 6, (12, 2)).astype(np.float32)
+        seen += [lab.step({"move": move})[0] for move in moves]
+        places = {name: np.stack([one[name] for one in seen]) for name in ("position", "wall")}
+        episodes.append(Episode(observations=places, actions={"move": moves}, seed=seed))
+    return load("engine", "oracle")(lab=lab), episodes
+
+
+ENGINES: dict[str, Callable[[], tuple[Engine, Sequence[Episode]]]] = {
+    "action_blind": lambda: fitted("action_blind"),
+    "constant_velocity": lambda: fitted("constant_velocity"),
+    "linear": lambda: fitted("linear"),
+    "persistence": lambda: fitted("persistence"),
+    "oracle": oracle,
+    "simulator": simulator,
+}
+"""Per name, what builds the engine and episodes of a world that it knows."""
+
+TRAINED = {"learned"}
+"""Engines that need training; checked where they are trained."""
+
+SERVED = {"language"}
+"""Engines that need a server; checked where one runs, in tests/engines/test_language.py."""
+
+
+def jepa_of_vectors() -> tuple[WorldModel, Schema]:
+    config = JepaConfig(inputs=("position",), latent_size=16, encoder_width=32, predictor_width=32, signal_weight=1.0)
+    return Jepa(schema=TOY.schema, config=config), TOY.schema
+
+
+def small(name: str, **sizes: Any) -> tuple[WorldModel, Schema]:
+    family = load("model", name)
+    return family(schema=TOY.schema, config=family.Config(inputs=("position",), **sizes)), TOY.schema
+
+
+MODELS: dict[str, Callable[[], tuple[WorldModel, Schema]]] = {
+    "ensemble": lambda: small("ensemble", width=16),
+    "jepa": jepa_of_vectors,
+    "rssm": lambda: small("rssm", hidden_size=16, num_groups=4, num_classes=4, width=16),
+    "token": lambda: small("token", width=16, num_heads=2, num_bins=16, context_steps=3),
+}
+"""Per name, what builds the model, small and untrained, and the schema that it speaks: that of `TOY`."""
+
+OF_IMAGES = {"features", "lewm"}
+"""Families that need a picture; checked in tests of their own."""
+
+SEARCHES = {
+    "categorical": 0.2,
+    "cem": 0.2,
+    "gradient": 0.01,
+    "guided": 0.4,
+    "icem": 0.2,
+    "lagrangian": 0.2,
+    "mppi": 0.2,
+    "predictive_sampling": 0.2,
+    "shooting": 0.6,
+}
+"""Per planner how near the optimum of a bowl it has to get; see `PlannerCase.optimality`."""
+
+
+@pytest.mark.parametrize("name", sorted(set(names("model")) - OF_IMAGES))
+def test_models(name: str) -> None:
+    torch.manual_seed(0)
+    model, schema = MODELS[name]()
+    check_model(model, window(TOY.episodes(6, 5, seed=3), schema))
+
+
+@pytest.mark.parametrize("name", sorted(set(names("planner")) - {"first_proposal"}))
+def test_planners(name: str) -> None:
+    check_planner(load("planner", name)(), optimality=SEARCHES[name])
+
+
+def test_a_planner_that_does_not_search() -> None:
+    # It keeps what does not depend on searching: the rest of the contract is given up on purpose, as it says.
+    case = PlannerCase(planner=load("planner", "first_proposal")())
+    assert breaches("FirstProposal", case, (bounds, deterministic)) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(names("engine")) - TRAINED - SERVED))
+def test_engines(name: str) -> None:
+    check_engine(*ENGINES[name]())
+
+
+@pytest.mark.parametrize("name", ["linear", "persistence"])
+@pytest.mark.parametrize("num_windows", [1, 4])
+def test_local_world(name: str, num_windows: int) -> None:
+    engine, _ = fitted(name)
+    calibration = calibrate(engine, TOY.episodes(120, 14, seed=4), horizon=6, num_windows=num_windows, seed=0)
+    world = LocalWorld(engine, calibration, load("planner", "cem")())
+    goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
+    check_world(world, TOY.episodes(80, 14, seed=5), goal, horizon=6, num_calibration=calibration.num_episodes)
+
+
+def test_local_world_without_calibration() -> None:
+    engine, episodes = fitted("linear")
+    goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)}, tolerance={"position": 1.0})
+    check_world(LocalWorld(engine, None, load("planner", "cem")()), episodes, goal)
+
+
+def test_local_world_over_a_simulator() -> None:
+    engine, episodes = simulator()
+    calibration = calibrate(engine, [Walk.episode(seed) for seed in range(100, 140)], horizon=4, num_windows=1, seed=0)
+    world = LocalWorld(engine, calibration, load("planner", "cem")())
+    goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
+    check_world(world, [*episodes], goal, num_calibration=calibration.num_episodes)
+
+
+def window(episodes: Sequence[Episode], schema: Schema) -> Window:
+    """A batch of whole episodes of `TOY`."""
+
+    def batch(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(arrays))
+
+    observations = {
+        signal.name: batch([episode.observations[signal.name] for episode in episodes])
+        for signal in schema.observations
+    }
+    shape = next(iter(observations.values())).shape[:2]
+    return Window(
+        observations=observations,
+        observed={name: torch.ones(shape, dtype=torch.bool) for name in observations},
+        past=Inputs(
+            actions=batch([episode.actions["push"] for episode in episodes])[:, None],
+            exogenous=batch([episode.exogenous["wind"] for episode in episodes]),
+            step_s=torch.full((shape[0], shape[1] - 1), 0.1),
+        ),
+    )

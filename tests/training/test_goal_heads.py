@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from tests.models.partial_model import PartialModel
+from torch import Tensor
+
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.models.base import Belief, Imagined, Inputs, WorldModel
+from worldline.models.heads.distance import Distance, DistanceConfig
+from worldline.models.jepa import Latent
+from worldline.training.batches import PictureGoals
+from worldline.training.head_fitting import Fit
+from worldline.training.stored_latents import Imagination, Table
+from worldline.training.goal_heads import fit_distance, fit_inverse
+
+SCHEMA = Schema(
+    signals=(
+        Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,)),
+        Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,)),
+    )
+)
+PUSHES = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), low=(-1.0, -1.0), high=(1.0, 1.0))
+PLANE = Schema(signals=(SCHEMA["place"], PUSHES))
+FIT = Fit(updates=150, batch_size=32, unroll=2, width=32, learning_rate=3e-3, tick=lambda: None)
+
+
+class Line(PartialModel):
+    """The latent is where a thing is, and a 0."""
+
+    def belief(self, features: Tensor) -> Belief:
+        return Latent(latent=features)
+
+    def move(self, place: Tensor, last: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
+        return place + push, last
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        place, last = belief.features()[:, 0].repeat_interleave(inputs.actions.shape[1], 0).unbind(-1)
+        path = []
+        for push in inputs.actions.flatten(0, 1)[..., 0].unbind(1):
+            place, last = self.move(place, last, push)
+            path.append(torch.stack([place, last], -1))
+        features = torch.stack(path, 1).unflatten(0, inputs.actions.shape[:2])[:, :, None]
+        return Imagined(features=features, final=Latent(latent=path[-1]))
+
+
+class Backwards(Line):
+    """A push first leads the wrong way, then twice as far the right way; the latent holds the last one too."""
+
+    def move(self, place: Tensor, last: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
+        return place - push + 2 * last, push
+
+
+class Plane(Line):
+    """The latent is where a thing is in the plane."""
+
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        start = belief.features().repeat_interleave(inputs.actions.shape[1], 0)
+        path = (start + inputs.actions.flatten(0, 1).cumsum(1)).unflatten(0, inputs.actions.shape[:2])
+        return Imagined(features=path[:, :, None], final=Latent(latent=path[:, :, -1].flatten(0, 1)))
+
+
+class Gap(Distance):
+    """How far the places are apart, exactly."""
+
+    def embed(self, latents: Tensor) -> Tensor:
+        return latents[..., :1]
+
+    def between(self, start: Tensor, goal: Tensor) -> Tensor:
+        return (start - goal).abs().sum(-1)
+
+
+def table(places: Tensor) -> Table:
+    """Episodes of latents at rest, [episodes, observations] places; their inputs do not matter."""
+    episodes, length = places.shape
+    number = torch.arange(episodes).repeat_interleave(length)
+    latents = torch.stack([places.flatten(), torch.zeros(places.numel())], 1)
+    return Table(
+        features=latents,
+        actions=torch.zeros(len(latents), 1),
+        exogenous=None,
+        step_s=torch.ones(len(latents)),
+        episode=number,
+        first=number * length,
+        length=torch.full((len(latents),), length),
+        held_out=torch.zeros(len(latents), dtype=torch.bool),
+        whole=torch.ones(len(latents), dtype=torch.bool),
+    )
+
+
+def imagination(model: WorldModel) -> Imagination:
+    return Imagination(model, SCHEMA, torch.Generator().manual_seed(0))
+
+
+def exact() -> Gap:
+    return Gap(DistanceConfig(latent_size=2, width=2, size=2))
+
+
+def latent(*places: float) -> Tensor:
+    return torch.tensor([[place, 0.0] for place in places])
+
+
+def test_it_goes_to_the_goal_and_no_further() -> None:
+    torch.manual_seed(0)
+    spread = 2 * torch.rand(200, 2, generator=torch.Generator().manual_seed(1)) - 1
+    head = fit_inverse(table(spread), exact(), imagination(Line()), FIT)
+    assert head.config.longest == 4
+    start, goal = latent(0.0, 0.0, -0.6, 0.3), latent(0.5, -0.5, 0.2, 0.3)
+    for steps in (1, 2, 4):
+        action = head(start, goal, torch.full((4,), steps))[:, 0]
+        torch.testing.assert_close(action, (goal - start)[:, 0], rtol=0, atol=0.2)
+
+
+def test_how_many_steps_are_left_decides_where_to_go_first() -> None:
+    """The goal is three ahead. With one step left a push backwards comes nearest, with more a push forwards does."""
+    torch.manual_seed(0)
+    pair = torch.tensor([0.0, 3.0]).repeat(50, 1)
+    fit = replace(FIT, updates=300, unroll=3, learning_rate=1e-2)
+    head = fit_inverse(table(pair), exact(), imagination(Backwards()), fit)
+    first = [float(head(latent(0.0), latent(3.0), torch.tensor([steps]))) for steps in (1, 2, 3, 4, 6)]
+    assert first[0] < -0.8
+    assert min(first[1:]) > 0.8
+
+
+@pytest.mark.slow
+def test_the_distance_counts_steps() -> None:
+    """Steps of at most 1 along a line; logged steps are 0.5 long."""
+    torch.manual_seed(0)
+    begin = 4 * torch.rand(100, 1, generator=torch.Generator().manual_seed(1))
+    walk = begin + 0.5 * torch.arange(13.0)
+    fit = Fit(updates=600, batch_size=64, unroll=2, width=64, learning_rate=1e-3, tick=lambda: None)
+    head = fit_distance(table(walk), imagination(Line()), fit, far=8.0)
+    start, goal = latent(2.0, 2.0, 2.0, 8.0), latent(3.0, 5.0, 8.0, 2.0)
+    torch.testing.assert_close(head(start, goal), torch.tensor([1.0, 3.0, 6.0, 6.0]), rtol=0.25, atol=0.3)
+
+
+@pytest.mark.slow
+def test_a_goal_of_pictures_is_as_far_as_the_nearest_state_that_looks_like_it() -> None:
+    """Pushes of at most 1 in each of two directions; the pictures show the first and not the second."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    stops = 8 * torch.rand(80, 2, generator=generator)
+    legs = [here + torch.arange(0, 1, 1 / 12)[:, None] * (there - here) for here, there in pairwise(stops)]
+    walk = torch.cat(legs)  # one episode, so that pairs differ in both directions
+    shown = torch.stack([-walk[:, 0], torch.ones(len(walk))], 1)
+    taken = torch.rand(len(walk), generator=generator) < 0.7
+    shown[~taken] = torch.tensor([-6.0, 1.0])  # what was not taken must not count as looking like that
+    pictures = PictureGoals(latents=shown, taken=taken)
+    whole = replace(table(walk[None, :, 0]), features=walk, pictures=pictures)
+    fit = Fit(updates=2000, batch_size=64, unroll=2, width=64, learning_rate=2e-3, tick=lambda: None)
+    head = fit_distance(whole, Imagination(Plane(), PLANE, torch.Generator().manual_seed(0)), fit, far=8.0)
+    start = head.embed(torch.tensor([[2.0, 2.0], [2.0, 7.0], [6.0, 1.0]]))
+    found = head.between(start, head.embed_pictures(torch.tensor([[-6.0, 1.0]])))
+    torch.testing.assert_close(found, torch.tensor([4.0, 4.0, 0.0]), rtol=0.3, atol=0.3)
+    assert abs(found[0] - found[1]) < 0.3  # where it lies in the other direction does not matter

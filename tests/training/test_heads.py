@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Signal
+from worldline.data.splits import Split, split
+from worldline.data.store import Store
+from worldline.data.windows import Windows
+from worldline.errors import ConfigError
+from worldline.models.heads.outcome import Reward, Termination
+from worldline.labs.two_rooms import TwoRooms
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
+from worldline.testing.toys import Integrator
+from worldline.training.batches import to_window, trace
+from worldline.training.heads import Heads, HeadsConfig, fit_heads
+
+Build = Callable[..., Jepa]
+TOY = Integrator(camera=False)
+
+NONE = HeadsConfig(goals=False, readout_updates=0, batch_size=64, unroll=3)
+
+
+def fitted(build: Build, store: Store, parts: Split, config: HeadsConfig) -> tuple[Jepa, Heads]:
+    model = build().eval().requires_grad_(False)
+    return model, fit_heads(model, store, parts, ("position",), config)
+
+
+def prediction_error(model: Jepa, store: Store, parts: Split) -> float:
+    inputs = [signal.name for signal in (*store.schema.actions, *store.schema.exogenous)]
+    windows = Windows(store, 4, parts.held_out, ["position", *inputs])
+    window = to_window(windows.read(windows.all_starts()), store.schema)
+    return float(model.loss(window, generator=torch.Generator().manual_seed(0)).terms["prediction"])
+
+
+def test_the_dynamics_are_refined_on_stored_latents_and_the_encoder_stays(
+    store: Store, build: Build, parts: Split
+) -> None:
+    before, _ = fitted(build, store, parts, NONE)
+    after, _ = fitted(build, store, parts, replace(NONE, dynamics_updates=200))
+    assert prediction_error(after, store, parts) < 0.1 * prediction_error(before, store, parts)
+    for (name, was), now in zip(before.state_dict().items(), after.state_dict().values(), strict=True):
+        assert torch.equal(was, now) != name.startswith("predictor"), name
+    assert not after.training
+    assert not any(parameter.requires_grad for parameter in after.parameters())
+
+
+def test_without_updates_the_model_stays_as_it_was(store: Store, build: Build, parts: Split) -> None:
+    model, heads = fitted(build, store, parts, NONE)
+    untouched = build().state_dict()
+    assert all(torch.equal(value, untouched[name]) for name, value in model.state_dict().items())
+    assert heads.distance is None
+    assert heads.inverse is None
+
+
+def test_every_update_is_told(store: Store, build: Build, parts: Split) -> None:
+    told: list[tuple[int, int]] = []
+    config = replace(NONE, dynamics_updates=3, readout_updates=2)
+    fit_heads(
+        build().eval(), store, parts, ("position",), config, progress=lambda done, total: told.append((done, total))
+    )
+    assert told == [(done, 5) for done in range(1, 6)]
+
+
+def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tmp_path: Path) -> None:
+    """No head of rewards, ends or pictures without them, and none that was not asked for."""
+    reward = Signal(name="reward", role=Role.REWARD, kind=Kind.VECTOR, shape=(1,))
+    schema, told = replace(TOY.schema, signals=(*TOY.schema.signals, reward)), []
+    store = Store.create(tmp_path / "store", schema)
+    for number, one in enumerate(TOY.episodes(24, 8, seed=0)):
+        earned = {"reward": one.observations["position"][1:, :1]}
+        store.append(replace(one, rewards=earned, terminated=number % 2 == 0))
+    parts = split(len(store), seed=0)
+    config = replace(NONE, outcome_updates=2, decoder_updates=3)
+    model = build(schema=schema).eval()
+    heads = fit_heads(
+        model, store, parts, ("position",), config, progress=lambda done, total: told.append((done, total))
+    )
+    assert told == [(done, 4) for done in range(1, 5)]
+    assert isinstance(heads.reward, Reward)
+    assert isinstance(heads.termination, Termination)
+    assert heads.decoder is None
+    assert not any(parameter.requires_grad for parameter in [*heads.reward.parameters(), *model.parameters()])
+    without = fit_heads(model, store, parts, ("position",), replace(config, outcome_updates=0))
+    assert without.reward is None
+    assert without.termination is None
+
+
+def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
+    calm = Integrator(camera=False, wind=False)
+    store = Store.create(tmp_path / "store", calm.schema)
+    for episode in calm.episodes(24, 8, seed=0):
+        store.append(episode)
+    model, parts = build(schema=calm.schema).eval(), split(len(store), seed=0)
+    config = replace(NONE, goals=True, distance_updates=3, inverse_updates=1, num_landmarks=7, reach=4.0)
+    marks = fit_heads(model, store, parts, ("position",), config).landmarks
+    assert marks is not None
+    assert len(marks.latents.unique(dim=0)) == 7
+    assert (marks.steps.isfinite() & (marks.steps > 0)).any()
+    assert fit_heads(model, store, parts, ("position",), replace(config, num_landmarks=0)).landmarks is None
+
+
+@pytest.mark.parametrize("settings", [{"num_landmarks": -1}, {"reach": float("inf")}, {"reach": 1.0}])
+def test_a_map_that_cannot_be_made_is_refused_at_once(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="num_landmarks"):
+        HeadsConfig(**settings)
+    with pytest.raises(ConfigError, match="without goals there is no map"):
+        HeadsConfig(goals=False, num_landmarks=5)
+
+
+def test_the_model_s_images_are_decoded_on_request(tmp_path: Path) -> None:
+    store, draw = Store.create(tmp_path / "store", TwoRooms().schema), np.random.default_rng(0)
+    for _ in range(8):
+        observations = {
+            signal.name: draw.integers(0, 60, (6, *signal.shape)).astype(signal.dtype)
+            for signal in store.schema.observations
+        }
+        store.append(Episode(observations=observations, actions={"move": draw.uniform(-1, 1, (5, 2)).astype("f4")}))
+    config = JepaConfig(inputs=("camera",), latent_size=8, channels=4, encoder_width=8, predictor_width=8)
+    model, parts = Jepa(schema=store.schema, config=config).eval(), split(len(store), seed=0)
+    assert fit_heads(model, store, parts, ("camera",), NONE).decoder is None
+    heads = fit_heads(model, store, parts, ("camera",), replace(NONE, decoder_updates=2))
+    assert heads.decoder is not None
+    shown = heads.decoder(torch.zeros(3, 8))
+    assert {name: value.shape for name, value in shown.items()} == {"camera": (3, 64, 64, 3)}
+
+
+def test_the_readout_tells_the_position(store: Store, build: Build, parts: Split) -> None:
+    model, heads = fitted(build, store, parts, replace(NONE, readout_updates=300))
+    episode = store.episode(parts.held_out[0])
+    seen = trace(model, store, parts.held_out[:1], ("position",), generator=torch.Generator())[0]
+    read = heads.readout(seen.features)["position"].numpy()
+    spread = np.concatenate([store.episode(number).observations["position"] for number in parts.train]).std(0)
+    assert (np.sqrt(((read - episode.observations["position"]) ** 2).mean(0)) < 0.5 * spread).all()
+
+
+def test_goals_are_refused_where_something_acts_from_outside(store: Store, build: Build, parts: Split) -> None:
+    with pytest.raises(ConfigError, match="no exogenous signals"):
+        fitted(build, store, parts, HeadsConfig())

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from worldline.data.splits import Split
+from worldline.data.store import Store
+from worldline.errors import ConfigError
+from worldline.models.jepa import Jepa
+from worldline.training import updates as module
+from worldline.training.updates import TrainingConfig, Updates
+
+Build = Callable[..., Jepa]
+SHORT = TrainingConfig(num_updates=8, batch_size=8, clip_norm=0.1, average=0.5, precision="float32")
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
+
+
+def test_a_gradient_changes_nothing_until_it_is_applied(store: Store, parts: Split, build: Build) -> None:
+    model = build()
+    updates = Updates(model, store, parts, ("position",), SHORT)
+    before = weights(model)
+    found = updates.gradient()
+    clipped = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()
+    assert torch.equal(weights(model), before)
+    assert found.norm > 0.1
+    assert float(clipped) == pytest.approx(0.1, rel=1e-4)
+    assert not found.losses.total.requires_grad
+    updates.apply(0)
+    after = weights(model)
+    assert not torch.equal(after, before)
+    assert updates.average is not None
+    averaged = torch.cat([value.flatten() for value in updates.average.values.values()])
+    torch.testing.assert_close(averaged, before + (after - before) * 10 / 11)
+
+
+def test_caution_lowers_the_learning_rate(store: Store, parts: Split, build: Build) -> None:
+    def moved(caution: float) -> torch.Tensor:
+        model = build()
+        updates = Updates(model, store, parts, ("position",), replace(SHORT, weight_decay=0.0))
+        before = weights(model)
+        updates.gradient()
+        updates.apply(0, caution=caution)
+        return weights(model) - before
+
+    torch.testing.assert_close(moved(0.5), 0.5 * moved(1.0), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "half"), [("auto", True), ("float32", False)])
+def test_losses_are_computed_in_the_precision_asked_for(
+    store: Store, parts: Split, build: Build, monkeypatch: pytest.MonkeyPatch, precision: Any, half: bool
+) -> None:
+    monkeypatch.setattr(module, "autocast", lambda: torch.autocast("cpu", torch.bfloat16))
+    model, seen = build(), list[bool]()
+    model.predictor.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    Updates(model, store, parts, ("position",), replace(SHORT, precision=precision)).gradient()
+    assert set(seen) == {half}
+
+
+@pytest.mark.parametrize("name", ["num_updates", "window", "batch_size", "num_checks"])
+def test_impossible_settings_are_refused(name: str) -> None:
+    settings: dict[str, Any] = {"num_updates": 10, name: 0}
+    with pytest.raises(ConfigError, match=f"{name} is 0"):
+        TrainingConfig(**settings)

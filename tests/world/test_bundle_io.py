@@ -1,0 +1,435 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from worldline.bundle import read_bundle
+from worldline.engines.base import CallCost, Engine, Parts
+from worldline.episode import Episode, History
+from worldline.schema import Kind, Role, Signal
+from worldline.planning.base import Chance, Goal
+from worldline.planning.costs import AtMost
+from worldline.engines.learned import Adaptation, LearnedEngine
+from worldline.engines.oracle import OracleEngine
+from worldline.engines.simulator import SimulatorEngine
+from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
+from worldline.errors import BundleError, DataError, InputError, UnknownNameError, UnsupportedError
+from worldline.models.heads.decoder import Decoder, DecoderConfig
+from worldline.models.heads.distance import Distance, DistanceConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.inverse import Inverse, InverseConfig
+from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
+from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
+from worldline.models.heads.readout import Readout, ReadoutConfig
+from worldline.labs.two_rooms import TwoRooms
+from worldline.models.jepa import Jepa
+from worldline.models.jepa_config import JepaConfig
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.guided import Guided
+from worldline.planning.planners.icem import ImprovedCrossEntropy
+from worldline.testing.toys import Integrator
+from worldline.world.bundle_io import open_engine, open_world, save_world
+from worldline.world.calibration import Calibration, calibrate
+from worldline.world.local import LocalWorld
+
+TOY = Integrator(noise=0.1, camera=False, wind=False)
+SIZE = 8
+SEARCH = CrossEntropy(num_candidates=8, num_iterations=2)
+ROOMS = TwoRooms("random", camera=False)
+CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))
+Change = Callable[[Any], Any]
+
+
+def a_map() -> Landmarks:
+    marks = Landmarks(LandmarksConfig(latent_size=SIZE, num_landmarks=3, reach=2.0))
+    marks.latents.copy_(torch.randn(3, SIZE))
+    marks.steps[0, 1] = 5.0  # the others stay infinite
+    return marks.eval()
+
+
+def learned_engine() -> LearnedEngine:
+    """Small and untrained: what is saved and opened need not be clever."""
+    torch.manual_seed(0)
+    config = JepaConfig(inputs=("position",), latent_size=SIZE, encoder_width=16, predictor_width=16)
+    return LearnedEngine(
+        model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),
+        schema=TOY.schema,
+        inputs=("position",),
+        readout=Readout(ReadoutConfig(latent_size=SIZE, signals=TOY.schema.observations, width=16)).eval(),
+        familiarity=Familiarity(FamiliarityConfig(latent_size=SIZE)).eval(),
+        distance_head=Distance(DistanceConfig(latent_size=SIZE, width=16, size=8)).eval(),
+        inverse_head=Inverse(InverseConfig(latent_size=SIZE, low=(-1.0, -1.0), high=(1.0, 1.0), width=16)).eval(),
+        landmarks=a_map(),
+        reward_head=Reward(RewardConfig(latent_size=SIZE, action_size=2, width=16)).eval(),
+        termination_head=Termination(TerminationConfig(latent_size=SIZE, width=16)).eval(),
+        decoder=Decoder(DecoderConfig(latent_size=SIZE, images=(CAMERA,), channels=4, width=16)).eval(),
+        name="toy",
+        notes={"data": "none"},
+    )
+
+
+@pytest.fixture(scope="module")
+def learned_calibration() -> Calibration:
+    return calibrate(learned_engine(), TOY.episodes(30, 12, seed=1), horizon=6, num_windows=1, seed=0)
+
+
+@pytest.fixture
+def saved(tmp_path: Path, learned_calibration: Calibration) -> Path:
+    folder = tmp_path / "world"
+    call = CallCost(latency_s=0.1 + 0.2)
+    world = LocalWorld(learned_engine(), learned_calibration, SEARCH, num_proposals=3, call=call)
+    save_world(folder, world, run={"seed": 0}, report="<html></html>")
+    return folder
+
+
+def tamper(folder: Path, name: str, change: Change) -> None:
+    """Changes a JSON file as a clever stranger would: its size and hash in the manifest fit again."""
+    content = json.dumps(change(json.loads((folder / name).read_text()))).encode()
+    (folder / name).write_bytes(content)
+    if name != "manifest.json":
+        entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        tamper(folder, "manifest.json", lambda found: {**found, "files": {**found["files"], name: entry}})
+
+
+def test_a_world_comes_back_as_it_was(saved: Path, learned_calibration: Calibration) -> None:
+    before = LocalWorld(learned_engine(), learned_calibration, SEARCH, call=CallCost(latency_s=0.1 + 0.2))
+    after = open_world(saved)
+    assert after.num_proposals == 3
+    assert after.describe() == before.describe()
+    episode: Episode = TOY.episodes(1, 12, seed=5)[0]
+    now, pushes = episode.history(at=3, length=1), {"push": episode.actions["push"][3:8]}
+    goal = Goal(targets={"position": np.array([1.0, -1.0], np.float32)})
+    first, second = (world.predict(now, pushes).signals["position"] for world in (before, after))
+    for part in ("mean", "low", "high"):
+        np.testing.assert_array_equal(vars(first)[part], vars(second)[part])
+    assert before.predict(now, pushes).trust == after.predict(now, pushes).trust
+    plans = [world.plan(now, goal, horizon=4).actions["push"] for world in (before, after)]
+    np.testing.assert_array_equal(*plans)
+
+
+def test_another_planner_may_take_the_place_of_its_own(saved: Path) -> None:
+    own = Guided(num_candidates=5)
+    found = [open_world(saved, planner=planner) for planner in (None, "icem", own)]
+    assert [world.planner for world in found] == [SEARCH, ImprovedCrossEntropy(), own]
+    with pytest.raises(UnknownNameError, match="'icem'"):
+        open_world(saved, planner="icen")
+
+
+def test_a_world_may_adapt_and_its_bundle_stays_as_it_was(saved: Path) -> None:
+    before = {path: path.read_bytes() for path in sorted(saved.rglob("*")) if path.is_file()}
+    world = open_world(saved, adaptation=Adaptation(num_steps=6, trust=1e-3))
+    assert (open_world(saved).describe().context, world.describe().context) == (1, 7)
+    stuck = History(
+        observations={"position": np.full((7, 2), 1.5, np.float32)}, actions={"push": np.full((6, 2), 0.5, np.float32)}
+    )
+    pushes = {"push": np.full((4, 2), 0.5, np.float32)}
+    moves = [np.ptp(one.predict(stuck, pushes).signals["position"].mean, 0).max() for one in (open_world(saved), world)]
+    assert moves[1] < 0.5 * moves[0]
+    told = world.predict(stuck, pushes)
+    assert not told.calibrated  # the bands are those of the world as it was learned
+    assert told.signals["position"].low is None
+    now = History(observations={"position": stuck.observations["position"][-1:]}, actions={"push": np.zeros((0, 2))})
+    assert (
+        told.trust == open_world(saved).predict(now, pushes).trust
+    )  # the present is judged as ever, its steps are not
+    with pytest.raises(UnsupportedError, match="calibration"):
+        world.surprise(TOY.episodes(1, 12, seed=5)[0])
+    rule = Chance(constraint=AtMost(signal="position", bound=1.0), level=0.5)
+    with pytest.raises(InputError, match="not calibrated"):
+        world.plan(stuck, Goal(targets={"position": np.zeros(2, np.float32)}), horizon=3, constraints=[rule])
+    assert before == {path: path.read_bytes() for path in sorted(saved.rglob("*")) if path.is_file()}
+
+
+def test_every_head_comes_back_with_its_weights(saved: Path) -> None:
+    before, after = learned_engine(), open_engine(read_bundle(saved))
+    heads = ("distance_head", "inverse_head", "landmarks", "reward_head", "termination_head", "decoder")
+    for name in ("readout", "familiarity", *heads):
+        old, new = vars(before)[name], vars(after)[name]
+        assert new.config == old.config, name
+        assert old.state_dict().keys() == new.state_dict().keys(), name
+        assert all(torch.equal(value, new.state_dict()[key]) for key, value in old.state_dict().items()), name
+        assert not new.training
+        assert not any(parameter.requires_grad for parameter in new.parameters())
+    assert after.describe().predicts == ("position",)  # a decoder is for eyes only
+
+
+def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibration: Calibration) -> None:
+    heads = ("distance_head", "inverse_head", "landmarks", "reward_head", "termination_head", "decoder")
+    engine = replace(learned_engine(), **dict.fromkeys(heads))
+    save_world(tmp_path / "w", LocalWorld(engine, learned_calibration, CrossEntropy()))
+    opened = open_engine(read_bundle(tmp_path / "w"))
+    assert isinstance(opened, LearnedEngine)
+    assert all(vars(opened)[name] is None for name in heads)
+    assert "reaches" not in opened.describe().abilities
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("heads/readout.json", lambda config: {**config, "latent_size": SIZE + 1}),
+        ("heads/distance.json", lambda config: {**config, "width": 17}),
+        ("heads/inverse.json", lambda config: {**config, "low": [-1.0], "high": [1.0]}),
+        ("heads/reward.json", lambda config: {**config, "action_size": 3}),
+        ("heads/termination.json", lambda config: {**config, "width": 17}),
+        ("heads/decoder.json", lambda config: {**config, "channels": 5}),
+        ("heads/familiarity.json", lambda config: {**config, "latent_size": SIZE - 1}),
+        ("model.json", lambda config: {**config, "predictor_width": 17}),
+    ],
+)
+def test_weights_that_do_not_fit_their_config_are_refused(saved: Path, name: str, change: Change) -> None:
+    tamper(saved, name, change)
+    with pytest.raises(BundleError, match="does not fit"):
+        open_world(saved)
+
+
+def test_nothing_is_allocated_for_a_huge_config(saved: Path) -> None:
+    # One layer of it would take 400 terabytes, more than any process can address: to try would be a RuntimeError.
+    huge = 10**7
+    tamper(saved, "model.json", lambda config: {**config, "latent_size": huge, "predictor_width": huge})
+    with pytest.raises(BundleError, match="does not fit"):
+        open_world(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: {**found, "model": "jepaa"}, "Did you mean 'jepa'"),
+        (lambda found: {**found, "model": "os:system"}, "no model is called"),
+        (lambda found: {**found, "notes": {"planner": "cen"}}, "Did you mean 'cem'"),
+        (lambda found: {**found, "notes": {}}, "no planner is called"),
+    ],
+)
+def test_a_name_that_is_not_registered_is_refused(saved: Path, change: Change, message: str) -> None:
+    tamper(saved, "manifest.json", change)
+    with pytest.raises(UnknownNameError, match=message):
+        open_world(saved)
+
+
+# Engines that are not learned
+
+
+def walk(seed: int) -> Episode:
+    rng = np.random.default_rng(seed)
+    moves = rng.uniform(-6, 6, (9, 2)).astype(np.float32)
+    seen = [ROOMS.reset(seed=seed)[0], *(ROOMS.step({"move": move})[0] for move in moves)]
+    return Episode(
+        observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
+        actions={"move": moves},
+        seed=seed,
+    )
+
+
+RICH = Integrator(noise=0.1)
+WALKS = [walk(seed) for seed in range(12)]
+STEPS = RICH.episodes(12, 9, seed=1)
+ENGINES: dict[str, tuple[Engine, list[Episode]]] = {
+    "persistence": (Persistence.fit(STEPS, RICH.schema), STEPS),
+    "constant_velocity": (ConstantVelocity.fit(STEPS, RICH.schema), STEPS),
+    "linear": (Linear.fit(STEPS, RICH.schema), STEPS),
+    "action_blind": (ActionBlind.fit(STEPS, RICH.schema), STEPS),
+    "oracle": (OracleEngine(lab=ROOMS), WALKS),
+    "simulator": (SimulatorEngine.of_lab(ROOMS, name="rooms"), WALKS),
+}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_world_over_any_storable_engine_comes_back_as_it_was(tmp_path: Path, kind: str) -> None:
+    engine, episodes = ENGINES[kind]
+    calibration = calibrate(engine, episodes, horizon=3, num_windows=2, seed=0)
+    before = LocalWorld(engine, calibration, SEARCH, num_proposals=5, call=CallCost(latency_s=0.25))
+    save_world(tmp_path / "w", before, run={"seed": 0})
+    after = open_world(tmp_path / "w")
+    assert type(after.engine) is type(engine)
+    assert after.describe() == before.describe()
+    assert (after.num_proposals, after.planner, after.call) == (5, SEARCH, CallCost(latency_s=0.25))
+    episode = episodes[0]
+    length = engine.describe().context
+    now, at = episode.history(length - 1, length), length - 1
+    ahead = {name: value[at : at + 3] for name, value in episode.actions.items()}
+    given = {name: value[at : at + 3] for name, value in episode.exogenous.items()} or None
+    first, second = (world.predict(now, ahead, exogenous=given, level=0.5) for world in (before, after))
+    assert first.trust == second.trust
+    for name, forecast in first.signals.items():
+        for part in ("mean", "low", "high", "horizon"):
+            np.testing.assert_array_equal(vars(forecast)[part], vars(second.signals[name])[part])
+    if not before.describe().heeds_actions:
+        return
+    goal = Goal(targets={"position": episode.observations["position"][-1]})
+    plans = [world.plan(now, goal, horizon=3, exogenous=given).actions for world in (before, after)]
+    for name, value in plans[0].items():
+        np.testing.assert_array_equal(value, plans[1][name])
+
+
+def test_a_world_without_a_calibration_comes_back_without_one(tmp_path: Path) -> None:
+    save_world(tmp_path / "w", LocalWorld(ENGINES["linear"][0], None, SEARCH))
+    bundle = read_bundle(tmp_path / "w")
+    assert bundle.files == ("card.json", "engine.json", "engine.safetensors", "planner.json", "schema.json")
+    assert open_world(tmp_path / "w").calibration is None
+
+
+def test_a_simulator_that_is_reset_by_seed_stays_so(tmp_path: Path) -> None:
+    engine = replace(SimulatorEngine.of_lab(ROOMS), locate=None)
+    save_world(tmp_path / "w", LocalWorld(engine, None, SEARCH))
+    opened = open_world(tmp_path / "w")
+    assert isinstance(opened.engine, SimulatorEngine)
+    assert opened.engine.locate is None
+    taken = {"move": WALKS[0].actions["move"][4:]}
+    np.testing.assert_array_equal(
+        opened.what_if(WALKS[0], 4, taken).signals["position"], WALKS[0].observations["position"][5:]
+    )
+
+
+class Dreams(Engine):
+    """Cannot be stored, though what it leaves all to can."""
+
+    def describe(self) -> Any:
+        return ENGINES["linear"][0].describe()
+
+    def observe(self, belief: object, steps: History, *, seed: int) -> object:
+        return ENGINES["linear"][0].observe(belief, steps, seed=seed)
+
+    def imagine(self, belief: object, future: Any, *, num_samples: int, noise: object = None, seed: int) -> Any:
+        return ENGINES["linear"][0].imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+
+
+class Own(CrossEntropy):
+    """A planner that nobody registered."""
+
+
+def test_what_cannot_be_stored_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    by_code = SimulatorEngine(make_environment=lambda: TwoRooms(camera=False), schema=ROOMS.schema)
+    adapted = replace(learned_engine(), adaptation=Adaptation())
+    linear = ENGINES["linear"][0]
+    for world, message in (
+        (LocalWorld(Dreams(), None, SEARCH), "Dreams is not Storable"),
+        (LocalWorld(by_code, None, SEARCH), "by code of its own, which cannot be stored"),
+        (LocalWorld(adapted, None, SEARCH), "an adaptation is not stored"),
+        (LocalWorld(linear, None, Own()), "Own is not registered as a planner"),
+    ):
+        with pytest.raises(UnsupportedError, match=message):
+            save_world(tmp_path / "w", world)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A sound bundle of a linear world."""
+    engine, episodes = ENGINES["linear"]
+    calibration = calibrate(engine, episodes, horizon=3, num_windows=1, seed=0)
+    save_world(tmp_path / "w", LocalWorld(engine, calibration, SEARCH))
+    return tmp_path / "w"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 4}}, "'weights' is float32"),
+        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 0}}, "context is 0"),
+        (
+            "engine.json",
+            lambda found: {**found, "config": {**found["config"], "context": 10**9}},
+            "context is 1000000000",
+        ),
+        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": True}}, "valid integer"),
+        ("engine.json", lambda found: {**found, "config": {}}, "context"),
+        ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),
+        ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest says 'linear'"),
+        ("card.json", lambda found: {**found, "inputs": ["camera"]}, "not the card of the engine"),
+        ("schema.json", lambda found: {**found, "signals": found["signals"][:2]}, "'centre' is float32"),
+    ],
+)
+def test_parts_that_contradict_each_other_are_refused(stored: Path, name: str, change: Change, message: str) -> None:
+    tamper(stored, name, change)
+    with pytest.raises(BundleError, match=message):
+        open_world(stored)
+
+
+def replace_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Other arrays in a file, with an entry in the manifest that fits them."""
+    save_file({key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}, folder / name)
+    content = (folder / name).read_bytes()
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    tamper(folder, "manifest.json", lambda found: {**found, "files": {**found["files"], name: entry}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": None}, "'weights' is missing"),
+        ({"more": np.zeros(1, np.float32)}, "'more' is unknown"),
+        ({"typical/position": None}, "'typical/position' is missing"),
+        ({"scale": np.zeros(6, np.float32)}, "'scale' has a value"),
+        ({"centre": np.full(6, np.nan, np.float32)}, "'centre' has a value that is not finite"),
+        ({"centre": np.zeros(6, np.int64)}, "'centre' is int64"),
+        ({"centre": np.zeros((6, 1), np.float32)}, r"'centre' is float32\[6, 1\]"),
+    ],
+)
+def test_arrays_that_are_not_those_of_the_engine_are_refused(
+    stored: Path, changes: Mapping[str, np.ndarray | None], message: str
+) -> None:
+    engine = ENGINES["linear"][0]
+    assert isinstance(engine, Linear)
+    arrays = {**engine.to_parts().arrays, **changes}
+    replace_arrays(stored, "engine.safetensors", {n: v for n, v in arrays.items() if v is not None})
+    with pytest.raises(BundleError, match=message):
+        open_world(stored)
+
+
+def test_a_calibration_of_other_signals_is_refused(stored: Path) -> None:
+    calibration = open_world(stored).calibration
+    assert calibration is not None
+    renamed = {name.replace("/position", "/place"): value for name, value in calibration.to_arrays().items()}
+    replace_arrays(stored, "calibration.safetensors", renamed)
+    with pytest.raises(BundleError, match=r"calibration.safetensors: not that of this engine"):
+        open_world(stored)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("linaer", "Did you mean 'linear'"), ("os:system", "no engine is called"), ("learned", "cannot be stored")],
+)
+def test_only_registered_engines_are_built(stored: Path, kind: str, message: str) -> None:
+    tamper(stored, "engine.json", lambda found: {**found, "kind": kind})
+    tamper(stored, "manifest.json", lambda found: {**found, "model": kind})
+    with pytest.raises((UnknownNameError, BundleError), match=message):
+        open_world(stored)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"lab": "os:system", "settings": {}}, "no lab is called"),
+        ({"lab": "two-rooms", "settings": {"walls": "none", "camera": False}}, "walls"),
+        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": False, "more": 1}}, "'more'"),
+        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": "no"}}, "camera"),
+        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": True}}, "signals are not those of the lab"),
+    ],
+)
+def test_only_registered_labs_are_built(tmp_path: Path, config: Mapping[str, Any], message: str) -> None:
+    save_world(tmp_path / "w", LocalWorld(OracleEngine(lab=ROOMS), None, SEARCH))
+    tamper(tmp_path / "w", "engine.json", lambda found: {**found, "config": config})
+    with pytest.raises((UnknownNameError, BundleError), match=message):
+        open_world(tmp_path / "w")
+
+
+def test_a_simulator_of_signals_that_its_lab_does_not_show_is_refused(tmp_path: Path) -> None:
+    engine = SimulatorEngine.of_lab(ROOMS)
+    parts, wider = engine.to_parts(), TwoRooms("random").schema
+    with pytest.raises(DataError, match="signal 'camera': the lab has no such signal"):
+        SimulatorEngine.from_parts(wider, parts)
+    with pytest.raises(DataError, match="'more' is unknown"):
+        SimulatorEngine.from_parts(engine.schema, Parts(config=parts.config, arrays={"more": np.zeros(1)}))
+
+
+def test_only_a_learned_world_adapts(stored: Path) -> None:
+    with pytest.raises(UnsupportedError, match="only a learned world adapts, and this one is 'linear'"):
+        open_world(stored, adaptation=Adaptation())

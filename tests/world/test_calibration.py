@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldline.engines.base import Card, Samples
+from worldline.episode import Episode
+from worldline.engines.baselines import ActionBlind, Linear, Persistence
+from worldline.errors import DataError, InputError
+from worldline.testing.toys import Integrator
+from worldline.stats import tails
+from worldline.world.calibration import Calibration, calibrate
+from worldline.world.pieces import cut, errors
+
+TOY = Integrator(noise=0.1, camera=False, wind=False)
+RARE = 1e-4
+"""Chance that an honest calibration fails one of these counts."""
+
+
+def windows(engine: Linear, episodes: list[Episode], horizon: int, seed: int) -> np.ndarray:
+    """Absolute errors [W, T, 2] of one random window of each episode."""
+    rng = np.random.default_rng(seed)
+    places = [(episode, int(rng.integers(0, episode.num_steps - horizon + 1))) for episode in episodes]
+    pieces = cut(TOY.schema, places, length=1, horizon=horizon, truth=["position"])
+    return errors(engine, pieces, seed=0)["position"]
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("horizon", [1, 4, 8])
+def test_joint_bands_cover_fresh_trajectories_at_their_level(
+    engine: Linear, calibration: Calibration, fresh: list[Episode], level: float, horizon: int
+) -> None:
+    error = windows(engine, fresh, horizon, seed=3)
+    inside = (error <= calibration.half_width("position", horizon, level)).all((1, 2)).sum()
+    chance = tails(int(inside), len(fresh), level, calibration.num_episodes)
+    assert min(chance.low, chance.high) > RARE, f"{inside} of {len(fresh)}"
+
+
+def test_bands_for_each_step_alone_would_cover_too_little(
+    engine: Linear, calibration: Calibration, fresh: list[Episode]
+) -> None:
+    """What the joint band is for: each step at 80 %, with the same data, is far from the whole at 80 %."""
+    pointwise = np.quantile(windows(engine, TOY.episodes(400, 12, seed=4), 8, seed=0), 0.8, axis=0)
+    inside = (windows(engine, fresh, 8, seed=3) <= pointwise).all((1, 2)).sum()
+    assert tails(int(inside), len(fresh), 0.8, calibration.num_episodes).low < 1e-9
+
+
+def test_several_windows_of_an_episode_count_as_one(engine: Linear) -> None:
+    """Episodes differ in how noisy they are, so that windows of one resemble each other; coverage must hold."""
+    loud = [Integrator(noise=s, camera=False, wind=False) for s in np.random.default_rng(0).uniform(0.02, 1, 340)]
+    episodes = [toy.episodes(1, 12, seed=number)[0] for number, toy in enumerate(loud)]
+    calibration = calibrate(engine, episodes[:40], horizon=8, num_windows=10, seed=0)
+    assert calibration.num_episodes == 30
+    inside = (windows(engine, episodes[40:], 8, seed=3) <= calibration.half_width("position", 8, 0.8)).all((1, 2)).sum()
+    assert tails(int(inside), 300, 0.8, 30).low > RARE
+    assert tails(int(inside), 300, 0.8, 30).high > RARE
+
+
+@pytest.mark.parametrize("num_windows", [1, 3])
+def test_the_rank_is_the_finite_sample_one(engine: Linear, num_windows: int) -> None:
+    calibration = calibrate(engine, TOY.episodes(26, 12, seed=1), horizon=2, num_windows=num_windows, seed=0)
+    assert calibration.num_episodes == 20  # one in four shapes the band, rounded down: 26 - 6
+    scores = calibration.scores["position"][1]
+    rank = math.ceil(0.9 * 21 * num_windows)
+    expected = scores[rank - 1] * calibration.scale["position"][:2]
+    np.testing.assert_array_equal(calibration.half_width("position", 2, 0.9), expected)
+
+
+def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear, calibration: Calibration) -> None:
+    with pytest.raises(InputError, match="calibrated up to 8"):
+        calibration.half_width("position", 9, 0.9)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        calibration.half_width("position", 2, 1.0)
+    few = calibrate(engine, TOY.episodes(11, 12, seed=1), horizon=2, num_windows=5, seed=0)
+    with pytest.raises(InputError, match=r"level 0.95 needs at least 25 calibration episodes; there are 11"):
+        few.half_width("position", 2, 0.95)
+    enough = calibrate(engine, TOY.episodes(25, 12, seed=1), horizon=2, num_windows=5, seed=0)
+    enough.half_width("position", 2, 0.95)
+
+
+def test_trust_is_uniform_at_home_and_small_abroad(calibration: Calibration, fresh: list[Episode]) -> None:
+    assert calibration.input_novelty is not None
+
+    def trust(shift: float) -> np.ndarray:
+        moved = [replace(e, observations={"position": e.observations["position"] + shift}) for e in fresh]
+        pieces = cut(TOY.schema, [(e, 6) for e in moved], length=1, horizon=1, truth=[])
+        return calibration.trust(calibration.input_novelty.measure(TOY.schema, pieces.history))
+
+    at_home = trust(0.0)
+    for share in (0.1, 0.3, 0.5, 0.8):
+        chance = tails(int((at_home <= share).sum()), len(fresh), share, calibration.num_episodes)
+        assert min(chance.low, chance.high) > RARE
+    assert trust(20.0).max() == pytest.approx(1 / (calibration.num_episodes + 1))
+
+
+def test_an_exact_engine_has_bands_without_width() -> None:
+    toy = Integrator(noise=0.0, camera=False, wind=False)
+    still = [
+        Episode(observations={"position": np.ones((13, 2), np.float32)}, actions=episode.actions)
+        for episode in toy.episodes(40, 12, seed=0)
+    ]
+    calibration = calibrate(Persistence.fit(still, toy.schema), still, horizon=4, num_windows=1, seed=0)
+    assert (calibration.half_width("position", 4, 0.9) == 0).all()
+    assert calibration.horizon_of("position", 4) == 4
+    assert (calibration.tolerance("position") > 0).all()
+
+
+@pytest.mark.parametrize(("decay", "least", "most"), [(0.0, 0, 0), (0.5, 1, 3), (0.95, 8, 8)])
+def test_the_horizon_ends_where_skill_ends(decay: float, least: int, most: int) -> None:
+    # Nothing is known of the pushes to come, so what is foretold decays as fast as the world forgets its present.
+    toy = Integrator(decay=decay, noise=0.1, camera=False, wind=False)
+    engine = ActionBlind.fit(toy.episodes(60, 50, seed=0), toy.schema, context=1)
+    calibration = calibrate(engine, toy.episodes(200, 60, seed=1), horizon=8, num_windows=8, seed=0)
+    found = calibration.horizon_of("position", 8)
+    assert least <= found <= most
+    assert calibration.horizon_of("position", 3) == min(found, 3)
+
+
+def test_what_was_not_observed_is_no_error_of_nought() -> None:
+    """Pushes do next to nothing, so nobody foretells better than the mean, however seldom a value is observed."""
+    toy = Integrator(decay=0.0, noise=1.0, camera=False, wind=False)
+    engine = Persistence.fit(toy.episodes(20, 20, seed=0), toy.schema)
+    rng = np.random.default_rng(0)
+    sparse = [replace(e, observed={"position": rng.random(21) < 0.03}) for e in toy.episodes(120, 20, seed=1)]
+    calibration = calibrate(engine, sparse, horizon=6, num_windows=1, seed=0, with_causes=False)
+    assert calibration.horizon_of("position", 6) == 0
+
+
+SELDOM = 0.3
+
+
+@pytest.fixture(scope="module")
+def sparse(engine: Linear) -> Calibration:
+    """Of episodes of which three observations in ten were made, and the present."""
+    return calibrate(
+        engine, [seldom(e, n) for n, e in enumerate(TOY.episodes(400, 8, seed=1))], horizon=4, num_windows=1, seed=0
+    )
+
+
+def seldom(episode: Episode, seed: int) -> Episode:
+    seen = np.random.default_rng(seed).random(episode.num_steps + 1) < SELDOM
+    return replace(episode, observed={"position": seen})
+
+
+def test_bands_cover_what_is_observed_though_it_seldom_is(engine: Linear, sparse: Calibration) -> None:
+    rng, inside, of = np.random.default_rng(0), 0, 0
+    half = sparse.half_width("position", 1, 0.8)
+    for number, episode in enumerate(TOY.episodes(900, 8, seed=2)):
+        shown = seldom(episode, 10_000 + number)
+        place = (shown, int(rng.integers(0, 8)))
+        pieces = cut(TOY.schema, [place], length=1, horizon=1, truth=["position"])
+        if pieces.known["position"].all():
+            error = errors(engine, pieces, seed=0)["position"]
+            inside, of = inside + bool((error <= half).all()), of + 1
+    chance = tails(inside, of, 0.8, int(SELDOM * sparse.num_episodes))
+    assert of > 200
+    assert min(chance.low, chance.high) > RARE, f"{inside} of {of}"
+
+
+def test_what_is_seldom_observed_is_not_surprising_for_that(engine: Linear, sparse: Calibration) -> None:
+    shown = [seldom(episode, 20_000 + n) for n, episode in enumerate(TOY.episodes(300, 8, seed=3))]
+    pieces = cut(TOY.schema, [(one, 4) for one in shown], length=1, horizon=1, truth=["position"])
+    found = sparse.surprise(TOY.schema, {n: e[:, 0] for n, e in errors(engine, pieces, seed=0).items()})
+    known = pieces.known["position"][:, 0].astype(bool)
+    for p_values in (found.signals["position"], found.steps):
+        assert tails(int((p_values[known] > 0.2).sum()), int(known.sum()), 0.8, 90).low > RARE
+
+
+def test_what_was_never_observed_has_no_finite_band_and_surprises_nobody(engine: Linear) -> None:
+    blind = [replace(e, observed={"position": np.arange(9) < 1}) for e in TOY.episodes(40, 8, seed=1)]
+    blind = [replace(e, observed={"position": np.arange(9) < (5 if n < 3 else 1)}) for n, e in enumerate(blind)]
+    calibration = calibrate(engine, blind, horizon=4, num_windows=1, seed=0, trust_steps=0)
+    assert np.isinf(calibration.half_width("position", 4, 0.8)).all()
+    again = Calibration.from_arrays(calibration.to_arrays())
+    assert again.surprise(TOY.schema, {"position": np.full((1, 2), 9.0)}).signals["position"][0] > 0.2
+
+
+def test_a_step_that_is_never_observed_is_foretold_without_skill() -> None:
+    toy = Integrator(decay=0.95, noise=0.01, camera=False, wind=False)
+    engine = Linear.fit(toy.episodes(60, 20, seed=0), toy.schema, context=1)
+    early = np.arange(9) < 5
+    episodes = [replace(e, observed={"position": early}) for e in toy.episodes(40, 8, seed=1)]
+    calibration = calibrate(engine, episodes, horizon=8, num_windows=1, seed=0, trust_steps=0)
+    assert calibration.horizon_of("position", 8) == 4
+
+
+def test_persistence_has_no_skill_beyond_itself() -> None:
+    engine = Persistence.fit(TOY.episodes(20, 20, seed=0), TOY.schema)
+    calibration = calibrate(engine, TOY.episodes(60, 20, seed=1), horizon=4, num_windows=2, seed=0)
+    assert calibration.horizon_of("position", 4) == 0
+
+
+def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> None:
+    again = Calibration.from_arrays(calibration.to_arrays())
+    assert again.num_episodes == calibration.num_episodes
+    assert again.num_windows == calibration.num_windows
+    np.testing.assert_array_equal(again.half_width("position", 8, 0.9), calibration.half_width("position", 8, 0.9))
+    error = np.array([[0.1, 0.0], [1.0, 2.0]])
+    found, due = (one.surprise(TOY.schema, {"position": error}) for one in (again, calibration))
+    np.testing.assert_array_equal(found.signals["position"], due.signals["position"])
+    np.testing.assert_array_equal(found.steps, due.steps)
+    assert again.input_novelty is not None
+    arrays = calibration.to_arrays()
+    for wrong in (
+        {name: value for name, value in arrays.items() if name != "spread/position"},
+        arrays | {"strange": np.concatenate([calibration.novelty[None], calibration.strange])},  # as it once was
+    ):
+        with pytest.raises(DataError, match="no calibration"):
+            Calibration.from_arrays(wrong)
+
+
+def test_too_few_or_short_episodes_are_refused(engine: Linear) -> None:
+    with pytest.raises(DataError, match="0 of 5 calibration episodes have the 20 steps"):
+        calibrate(engine, TOY.episodes(5, 12, seed=0), horizon=20, num_windows=1, seed=0)
+    with pytest.raises(InputError, match="num_windows 0"):
+        calibrate(engine, TOY.episodes(5, 12, seed=0), horizon=2, num_windows=0, seed=0)
+
+
+def test_the_seed_decides(engine: Linear) -> None:
+    first, same, other = (
+        calibrate(engine, TOY.episodes(20, 12, seed=1), horizon=2, num_windows=1, seed=seed).scores["position"]
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).any()
+
+
+def test_a_world_that_predicts_nothing_is_calibrated_for_its_trust() -> None:
+    class Silent(Persistence):
+        def describe(self) -> Card:
+            return replace(super().describe(), predicts=())
+
+        def imagine(self, *arguments: Any, **rest: Any) -> Samples:
+            return Samples(signals={})
+
+    engine = Silent.fit(TOY.episodes(5, 9, seed=0), TOY.schema)
+    silent = Silent(schema=engine.schema, typical=engine.typical, context=1)
+    calibration = calibrate(silent, TOY.episodes(30, 9, seed=1), horizon=2, num_windows=1, seed=0)
+    assert not calibration.tells_errors
+    again = Calibration.from_arrays(calibration.to_arrays())
+    assert again.trust(np.array([1e9]))[0] == pytest.approx(1 / (calibration.num_episodes + 1))

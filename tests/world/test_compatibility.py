@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from worldline.engines.base import Card
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.testing.toys import Integrator
+from worldline.world.compatibility import differences
+
+SCHEMA = Integrator(camera=False).schema
+CARD = Card(
+    name="toy",
+    engine="toy",
+    schema=SCHEMA,
+    inputs=("position",),
+    predicts=("position",),
+    context=1,
+    deterministic=True,
+    abilities=("reaches",),
+)
+HEAT = Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC")
+
+
+def with_signal(name: str, **changes: Any) -> Card:
+    signals = tuple(replace(one, **changes) if one.name == name else one for one in SCHEMA.signals)
+    return replace(CARD, schema=replace(SCHEMA, signals=signals))
+
+
+def test_the_same_world_learned_anew_agrees() -> None:
+    assert differences(CARD, replace(CARD, name="newer", context=4, notes={"data": "more"})) == ()
+
+
+def test_more_may_be_predicted() -> None:
+    more = replace(CARD, schema=replace(SCHEMA, signals=(*SCHEMA.signals, HEAT)), predicts=("heat", "position"))
+    assert differences(CARD, more) == ()
+    assert differences(more, CARD) == ("'heat' is no longer predicted",)
+    assert differences(CARD, replace(more, inputs=("position", "heat"))) == (
+        "'heat' has to be observed, and was not asked for",
+    )
+
+
+def test_actions_may_come_to_be_heeded() -> None:
+    blind = replace(CARD, heeds_actions=False)
+    assert differences(blind, CARD) == differences(blind, blind) == ()
+
+
+def test_bounds_and_precision_of_an_observation_do_not_show() -> None:
+    assert differences(CARD, with_signal("position", low=(-3.0, -3.0), high=(3.0, 3.0), precision="float64")) == ()
+
+
+def test_what_is_neither_taken_nor_predicted_may_be_anything() -> None:
+    blind = replace(CARD, inputs=("camera",), predicts=("camera",))
+    other = replace(with_signal("position", unit="ft"), inputs=("camera",), predicts=("camera",))
+    assert differences(blind, other) == ()
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (with_signal("position", unit="ft"), "unit of 'position' is ft, not m"),
+        (with_signal("push", high=(2.0, 1.0)), "high of 'push' is (2.0, 1.0), not (1.0, 1.0)"),
+        (with_signal("wind", shape=(3,)), "shape of 'wind' is (3,), not (2,)"),
+        (replace(CARD, schema=replace(SCHEMA, step_s=0.2)), "a step takes 0.2 s, not 0.1 s"),
+        (replace(CARD, heeds_actions=False), "it no longer heeds actions, so it cannot plan"),
+        (replace(CARD, abilities=()), "the ability 'reaches' is gone"),
+        (replace(CARD, schema=Schema(signals=SCHEMA.signals[:2], step_s=0.1)), "the exogenous signal 'wind' is gone"),
+    ],
+)
+def test_what_an_application_would_notice(after: Card, said: str) -> None:
+    assert differences(CARD, after) == (said,)
+
+
+def test_new_inputs_that_nobody_gives() -> None:
+    pull = Signal(name="pull", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
+    after = replace(CARD, schema=replace(SCHEMA, signals=(*SCHEMA.signals, pull)))
+    assert differences(CARD, after) == ("the action signal 'pull' is new, and nobody gives it",)

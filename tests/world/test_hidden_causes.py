@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldline.errors import DataError
+from worldline.world.hidden_causes import FEWEST_EPISODES, LARGEST_SIZE, HiddenCauses, fit_causes
+
+SEEDS = st.integers(0, 2**31)
+Table = tuple[np.ndarray, np.ndarray]
+
+
+def episodes(
+    seed: int, count: int, directions: np.ndarray, *, noise: float, rows: int = 30, mean: float = 0.0
+) -> tuple[list[Table], np.ndarray]:
+    """Tables in which `directions` [R, P, D] come in by sizes [count, R], and the sizes."""
+    rng = np.random.default_rng(seed)
+    num_causes, size, targets = directions.shape
+    sizes = rng.standard_normal((count, num_causes))
+    tables = []
+    for own in sizes:
+        features = np.concatenate([np.ones((rows, 1)), rng.standard_normal((rows, size - 1)) * 5], 1)
+        weights = mean + np.tensordot(own, directions, 1)
+        tables.append((features, features @ weights + noise * rng.standard_normal((rows, targets))))
+    return tables, sizes
+
+
+def direction(*places: tuple[int, int, float], size: int = 5, targets: int = 3) -> np.ndarray:
+    found = np.zeros((size, targets))
+    for feature, target, value in places:
+        found[feature, target] = value
+    return found
+
+
+FRICTION = direction((1, 0, -0.5), (2, 1, -0.5), (1, 2, 0.1))
+WIND = direction((0, 1, 2.0))
+
+
+@settings(max_examples=8, deadline=None)
+@given(SEEDS, st.sampled_from([(FRICTION,), (WIND,), (FRICTION, WIND)]))
+def test_the_causes_are_found(seed: int, causes: tuple[np.ndarray, ...]) -> None:
+    truth = np.stack(causes)
+    tables, _ = episodes(seed, 60, truth, noise=1.0)
+    found = fit_causes(tables)
+    assert found is not None
+    assert len(causes) <= len(found.directions)
+    spanned = np.linalg.svd(found.directions.reshape(len(found.directions), -1), full_matrices=False)
+    main = spanned.Vh[: len(causes)]
+    flat = truth.reshape(len(causes), -1)
+    lost = flat - flat @ main.T @ main
+    assert np.linalg.norm(lost) < 0.2 * np.linalg.norm(flat)
+    np.testing.assert_allclose(np.sqrt(np.diag(found.noise)), 1.0, rtol=0.1)
+
+
+@pytest.mark.parametrize("causes", [(FRICTION,), (WIND,), (FRICTION, WIND)])
+def test_seldom_more_are_found_than_there_are(causes: tuple[np.ndarray, ...]) -> None:
+    """Of two causes in 5 of 150 seeds, of one in none of 300."""
+    found = [fit_causes(episodes(seed, 60, np.stack(causes), noise=1.0)[0]) for seed in range(20)]
+    assert sum(one is not None and len(one.directions) == len(causes) for one in found) >= 17
+
+
+def test_one_episode_tells_a_cause_better_with_the_others() -> None:
+    tables, sizes = episodes(0, 200, FRICTION[None], noise=1.0)
+    found = fit_causes(tables[:100])
+    assert found is not None
+    errors = []
+    for (features, residuals), own in zip(tables[100:], sizes[100:], strict=True):
+        truth = np.tensordot(own, FRICTION[None], 1)
+        weights = found.infer(features, residuals)
+        if weights is None:
+            continue
+        alone = np.linalg.lstsq(features, residuals, rcond=None)[0]
+        errors.append([((features @ (w - truth)) ** 2).mean() for w in (weights, alone)])
+    together, alone = np.mean(errors, 0)
+    assert together < 0.1 * alone
+
+
+def test_units_do_not_matter() -> None:
+    tables, _ = episodes(0, 40, FRICTION[None], noise=1.0)
+    units, targets = np.array([1.0, 1e3, 1e-3, 7.0, 1.0]), np.array([1e-2, 1e2, 1.0])
+    first = fit_causes(tables)
+    second = fit_causes([(features * units, residuals * targets) for features, residuals in tables])
+    assert first is not None
+    assert second is not None
+    weights = first.infer(*tables[0])
+    other = second.infer(tables[0][0] * units, tables[0][1] * targets)
+    assert weights is not None
+    assert other is not None
+    np.testing.assert_allclose(other * units[:, None] / targets, weights, rtol=1e-3, atol=1e-5)
+
+
+def test_what_all_have_in_common_is_no_cause() -> None:
+    tables, _ = episodes(0, 60, FRICTION[None], noise=0.5, mean=0.7)
+    found = fit_causes(tables)
+    assert found is not None
+    np.testing.assert_allclose(found.mean, 0.7, atol=0.25)
+    nothing = found.infer(np.zeros((0, 5)), np.zeros((0, 3)))
+    np.testing.assert_array_equal(nothing, found.mean)
+
+
+def test_episodes_that_do_not_differ_have_no_cause() -> None:
+    missed = [fit_causes(episodes(seed, 40, np.zeros((1, 5, 3)), noise=1.0)[0]) for seed in range(12)]
+    assert sum(found is None for found in missed) >= 11
+
+
+def test_an_episode_unlike_all_is_told() -> None:
+    tables, _ = episodes(0, 60, FRICTION[None], noise=0.5)
+    found = fit_causes(tables)
+    assert found is not None
+    features = tables[0][0]
+    for size, like in ((0.5 * LARGEST_SIZE, True), (2 * LARGEST_SIZE, False)):
+        assert (found.infer(features, features @ (size * FRICTION)) is not None) == like
+
+
+def test_few_episodes_tell_nothing() -> None:
+    tables, _ = episodes(0, FEWEST_EPISODES, FRICTION[None], noise=0.5)
+    assert fit_causes(tables[:-1]) is None
+    assert fit_causes(tables) is not None
+
+
+def test_a_feature_that_never_varies_or_comes_twice_is_borne() -> None:
+    tables, _ = episodes(0, 40, FRICTION[None], noise=0.5)
+    wide = [
+        (np.concatenate([features, 0 * features[:, :1], features[:, 1:2]], 1), residuals)
+        for features, residuals in tables
+    ]
+    found, plain = fit_causes(wide), fit_causes(tables)
+    assert found is not None
+    assert plain is not None
+    weights, due = found.infer(*wide[0]), plain.infer(*tables[0])
+    assert weights is not None
+    assert due is not None
+    np.testing.assert_allclose(wide[0][0] @ weights, tables[0][0] @ due, atol=0.2)
+
+
+def test_arrays_and_back() -> None:
+    found = fit_causes(episodes(0, 40, FRICTION[None], noise=0.5)[0])
+    assert found is not None
+    for one in (found, replace(found, still=True)):
+        again = HiddenCauses.from_arrays(one.to_arrays())
+        for name, value in vars(one).items():
+            np.testing.assert_array_equal(vars(again)[name], value)
+    kept = found.to_arrays()
+    for wrong in (
+        {"mean": found.mean},
+        {**kept, "noise": np.eye(2)},
+        {**kept, "directions": found.mean},
+        {**kept, "still": np.zeros(2, bool)},
+    ):
+        with pytest.raises(DataError, match="are no hidden causes"):
+            HiddenCauses.from_arrays(wrong)

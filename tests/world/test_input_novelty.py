@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from worldline.episode import History
+from worldline.errors import UnsupportedError
+from worldline.testing.toys import Integrator, picture
+from worldline.world.input_novelty import features, fit_input_novelty
+
+SCHEMA = Integrator().schema
+
+
+def presents(num_worlds: int, seed: int, shift: float = 0.0) -> History:
+    """Positions whose two components go together."""
+    rng = np.random.default_rng(seed)
+    position = rng.normal(size=(num_worlds, 1, 1)) + 0.1 * rng.normal(size=(num_worlds, 1, 2)) + [shift, -shift]
+    return History(observations={"position": position.astype(np.float32), "camera": picture(position)}, actions={})
+
+
+def test_it_knows_what_goes_together() -> None:
+    measure = fit_input_novelty(Integrator(camera=False).schema, presents(400, 0))
+    home, along, across = (
+        measure.measure(
+            Integrator(camera=False).schema, History(observations={"position": np.array([[p]])}, actions={})
+        )
+        for p in ([0.0, 0.0], [1.0, 1.0], [1.0, -1.0])
+    )
+    assert home < along < 0.5 * across
+
+
+def test_pictures_count() -> None:
+    measure = fit_input_novelty(SCHEMA, presents(400, 0))
+    usual = presents(50, 1)
+    dark = History(observations={**usual.observations, "camera": 255 - usual.observations["camera"]}, actions={})
+    assert measure.measure(SCHEMA, dark).min() > measure.measure(SCHEMA, usual).max()
+
+
+def test_what_is_missing_counts_as_typical() -> None:
+    measure = fit_input_novelty(SCHEMA, presents(400, 0))
+    far = presents(5, 1, shift=50.0)
+    blind = {name: np.zeros((5, 1), bool) for name in far.observations}
+    unseen = History(observations=far.observations, actions={}, observed=blind)
+    assert (measure.measure(SCHEMA, unseen) == 0).all()
+    without = History(observations={"camera": far.observations["camera"]}, actions={})
+    assert np.isnan(features(SCHEMA, without)[:, :2]).all()
+    assert np.isfinite(measure.measure(SCHEMA, without)).all()
+
+
+def test_a_picture_is_pooled_to_8_by_8() -> None:
+    wide = Integrator().schema["camera"]
+    assert features(SCHEMA, presents(3, 0)).shape == (3, 2 + 64 * wide.shape[2])
+
+
+def test_another_schema_is_refused() -> None:
+    measure = fit_input_novelty(SCHEMA, presents(40, 0))
+    with pytest.raises(UnsupportedError, match="Calibrate again"):
+        measure.measure(Integrator(camera=False).schema, presents(4, 0))

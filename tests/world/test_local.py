@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Noise, Novelty, Samples
+from worldline.episode import Future
+from worldline.episode import Episode, History
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.world.base import Abduction
+from worldline.planning.base import Goal
+from worldline.engines.simulator import SimulatorEngine
+from worldline.engines.baselines import Linear, Persistence
+from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.labs.spaces import schema_of
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.testing import check_world
+from worldline.testing.toys import Integrator
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
+
+PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
+GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
+
+
+def test_conforms(world: LocalWorld, fresh: list[Episode]) -> None:
+    assert world.calibration is not None
+    check_world(world, fresh[:60], GOAL, num_calibration=world.calibration.num_episodes)
+
+
+def test_the_card_says_what_a_call_costs(world: LocalWorld) -> None:
+    cost, own = CallCost(latency_s=0.5), CallCost(latency_s=2.0, price=0.01, currency="USD")
+    assert world.describe().call is None
+    assert replace(world, call=cost).describe() == replace(world.describe(), call=cost)
+    assert LocalWorld(Priced(own), None, CrossEntropy(), call=cost).describe().call == own
+
+
+def test_conforms_with_pictures_wind_and_gaps() -> None:
+    toy = Integrator(noise=0.2)
+    engine = Persistence.fit(toy.episodes(10, 20, seed=0), toy.schema)
+    calibration = calibrate(engine, toy.episodes(132, 12, seed=1), horizon=4, num_windows=1, seed=0)
+    world = LocalWorld(engine, calibration, CrossEntropy())
+    check_world(world, toy.episodes(60, 12, seed=2), GOAL, num_calibration=calibration.num_episodes)
+
+
+def test_a_prediction_follows_the_actions(world: LocalWorld, history: History) -> None:
+    found = world.predict(history, PUSH)
+    position = np.array([1.0, -1.0])
+    for step, push in enumerate(PUSH["push"]):
+        position = 0.9 * position + push
+        np.testing.assert_allclose(found.signals["position"].mean[step], position, atol=0.1)
+    assert found.calibrated
+    assert isinstance(found.trust, float)
+    assert found.signals["position"].horizon == 3
+
+
+def test_missing_values_do_not_matter(world: LocalWorld, history: History) -> None:
+    seen, known = {"position": np.array([True, False])}, history.observations["position"]
+    first, second = (
+        world.predict(replace(history, observations={"position": value}, observed=seen), PUSH)
+        for value in (known, np.array([known[0], [np.nan, np.inf]], np.float32))
+    )
+    np.testing.assert_array_equal(first.signals["position"].mean, second.signals["position"].mean)
+    assert first.trust == second.trust
+
+
+def test_without_calibration_nothing_is_claimed(engine: Linear, history: History, fresh: list[Episode]) -> None:
+    world = LocalWorld(engine, None, CrossEntropy())
+    found = world.predict(history, PUSH)
+    assert not found.calibrated
+    assert np.isnan(found.trust)
+    assert found.signals["position"].low is None
+    assert found.signals["position"].horizon == 0
+    with pytest.raises(UnsupportedError, match="surprise needs a calibration"):
+        world.surprise(fresh[0])
+
+
+def test_a_prediction_longer_than_calibrated_is_refused(world: LocalWorld, history: History) -> None:
+    with pytest.raises(InputError, match="calibrated up to 8"):
+        world.predict(history, {"push": np.zeros((9, 2), np.float32)})
+    with pytest.raises(InputError, match=r"level is 1\.0"):
+        world.predict(history, PUSH, level=1.0)
+
+
+def test_exogenous_inputs_are_needed_where_the_schema_has_them() -> None:
+    toy = Integrator(camera=False)
+    world = LocalWorld(Linear.fit(toy.episodes(9, 20, seed=0), toy.schema), None, CrossEntropy())
+    history = History(
+        observations={"position": np.zeros((1, 2))},
+        actions={"push": np.zeros((0, 2))},
+        exogenous={"wind": np.zeros((0, 2))},
+    )
+    with pytest.raises(InputError, match=r"exogenous 'wind' is missing. Add an array of shape \(3, 2\)"):
+        world.predict(history, PUSH)
+    wind = {"wind": np.full((3, 2), 0.5, np.float32)}
+    moved = world.predict(history, PUSH, exogenous=wind).signals["position"].mean
+    still = world.predict(history, PUSH, exogenous={"wind": np.zeros((3, 2), np.float32)}).signals["position"].mean
+    np.testing.assert_allclose(np.asarray(moved[0]) - np.asarray(still[0]), 0.5, atol=1e-3)
+
+
+class Dice(Engine, Novelty):
+    """Three signals that do not follow from anything; four sides to the die."""
+
+    schema = Schema(
+        signals=(
+            Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,)),
+            Signal(name="view", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(1, 1, 1)),
+            Signal(name="side", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=4),
+            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,)),
+        )
+    )
+
+    def describe(self) -> Card:
+        names = ("level", "view", "side")
+        return Card(
+            name="dice", engine="dice", schema=self.schema, inputs=("level",), predicts=names, context=1,
+            deterministic=False, abilities=("novelty",),
+        )  # fmt: skip
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return steps.observations["level"][:, -1, 0]
+
+    def novelty(self, belief: EngineBelief) -> np.ndarray:
+        assert isinstance(belief, np.ndarray)
+        return np.abs(belief)
+
+    def novelty_ahead(self, belief: EngineBelief, future: Future) -> np.ndarray:
+        return np.abs(future.actions["push"][..., 0])
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        worlds, versions, horizon = future.actions["push"].shape[:3]
+        shape = (worlds, versions, num_samples, horizon)
+        number = np.broadcast_to(np.arange(num_samples)[:, None], shape)
+        return Samples(
+            signals={
+                "level": number[..., None].astype(np.float32),
+                "view": (10 * number)[..., None, None, None].astype(np.uint8),
+                "side": np.where(number < 2, 1, np.where(number < 5, 3, number % 3)),
+            }
+        )
+
+
+class Priced(Dice):
+    """Knows what it costs."""
+
+    def __init__(self, call: CallCost) -> None:
+        self.call = call
+
+    def describe(self) -> Card:
+        return replace(super().describe(), call=self.call)
+
+
+def dice(num_episodes: int, num_steps: int) -> list[Episode]:
+    rng = np.random.default_rng(0)
+    return [
+        Episode(
+            observations={
+                "level": rng.normal(size=(num_steps + 1, 1)).astype(np.float32),
+                "view": rng.integers(0, 9, (num_steps + 1, 1, 1, 1)).astype(np.uint8),
+                "side": rng.integers(0, 4, num_steps + 1),
+            },
+            actions={"push": rng.uniform(-1, 1, (num_steps, 1)).astype(np.float32)},
+        )
+        for _ in range(num_episodes)
+    ]
+
+
+def test_samples_become_a_mean_a_picture_and_a_label() -> None:
+    calibration = calibrate(Dice(), dice(40, 5), horizon=2, num_windows=1, seed=0)
+    world = LocalWorld(Dice(), calibration, CrossEntropy())
+    found = world.predict(dice(1, 0)[0].history(0, 1), {"push": np.zeros((2, 1), np.float32)})
+    numbers = np.arange(16)
+    assert found.signals["level"].mean[0, 0] == numbers.mean()
+    assert found.signals["view"].mean[0] == np.rint(10 * numbers.mean())
+    assert found.signals["view"].mean.dtype == np.uint8
+    labels = np.where(numbers < 2, 1, np.where(numbers < 5, 3, numbers % 3))
+    assert found.signals["side"].mean[0] == np.bincount(labels).argmax()
+    assert found.signals["view"].low is None
+    assert found.signals["level"].low is not None
+
+
+def test_an_engine_that_measures_novelty_is_asked() -> None:
+    calibration = calibrate(Dice(), dice(40, 5), horizon=2, num_windows=1, seed=0)
+    assert calibration.input_novelty is None
+    world = LocalWorld(Dice(), calibration, CrossEntropy())
+    batch = replace(
+        dice(1, 0)[0], observations={k: v[None].repeat(2, 0) for k, v in dice(1, 0)[0].observations.items()}
+    )
+    levels = np.array([[[0.0]], [[99.0]]], np.float32)
+    history = History(observations={**batch.observations, "level": levels}, actions={"push": np.zeros((2, 0, 1))})
+    found = world.predict(history, {"push": np.zeros((2, 1, 1), np.float32)})
+    np.testing.assert_allclose(found.trust, [1.0, 1 / 31])
+    other = Persistence.fit(dice(2, 5), Dice.schema)
+    with pytest.raises(ConfigError, match="Calibrate this engine"):
+        LocalWorld(other, calibration, CrossEntropy())
+
+
+class Gusts(gymnasium.Env[dict[str, Any], dict[str, Any]]):
+    """A place that is pushed by actions and by gusts that nothing but the reset seed tells."""
+
+    observation_space = gymnasium.spaces.Dict({"place": gymnasium.spaces.Box(-np.inf, np.inf, (1,))})
+    action_space = gymnasium.spaces.Dict({"push": gymnasium.spaces.Box(-1, 1, (1,))})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.place = self.np_random.normal(size=1)
+        return {"place": self.place.astype(np.float32)}, {}
+
+    def step(self, action: dict[str, Any]) -> Any:
+        self.place = self.place + action["push"] + self.np_random.normal(size=1)
+        return {"place": self.place.astype(np.float32)}, 0.0, False, False, {}
+
+
+def gusty(seed: int, push: np.ndarray) -> Episode:
+    environment = Gusts()
+    places = [environment.reset(seed=seed)[0]["place"], *(environment.step({"push": one})[0]["place"] for one in push)]
+    return Episode(observations={"place": np.stack(places)}, actions={"push": push}, seed=seed)
+
+
+def test_what_if_is_the_twin_where_the_engine_can_abduct() -> None:
+    world = LocalWorld(SimulatorEngine(make_environment=Gusts, schema=schema_of(Gusts())), None, CrossEntropy())
+    rng = np.random.default_rng(0)
+    taken, other = (rng.uniform(-1, 1, (n, 1)).astype(np.float32) for n in (9, 4))
+    episode, twin = gusty(5, taken), gusty(5, np.concatenate([taken[:3], other]))
+    found = world.what_if(episode, 3, {"push": other})
+    assert found.abduction is Abduction.FULL
+    assert not found.reason
+    np.testing.assert_array_equal(found.signals["place"], twin.observations["place"][4:])
+    np.testing.assert_array_equal(found.factual["place"], episode.observations["place"][4:8])
+
+
+def test_what_if_replays_hidden_causes_and_noise_over_an_engine_of_vectors(
+    world: LocalWorld, fresh: list[Episode]
+) -> None:
+    """The toy is linear: a twin differs by what its pushes differ by, each as much as is left of it later."""
+    episode = fresh[0]
+    found = world.what_if(episode, 4, PUSH)
+    assert found.abduction is Abduction.FULL
+    np.testing.assert_array_equal(found.factual["position"], episode.observations["position"][5:8])
+    apart = PUSH["push"] - episode.actions["push"][4:7]
+    change = [sum(0.9 ** (step - k) * apart[k] for k in range(step + 1)) for step in range(3)]
+    np.testing.assert_allclose(found.signals["position"], episode.observations["position"][5:8] + change, atol=0.1)
+
+
+def test_what_if_uses_the_past_alone_where_nothing_is_inferred() -> None:
+    toy = Integrator(noise=0.2)
+    world = LocalWorld(Persistence.fit(toy.episodes(4, 12, seed=0), toy.schema), None, CrossEntropy())
+    episode = toy.episodes(1, 12, seed=1)[0]
+    later = {name: np.concatenate([value[:5], value[5:] * 0]) for name, value in episode.observations.items()}
+    first, second = (world.what_if(one, 4, PUSH) for one in (episode, replace(episode, observations=later)))
+    assert first.abduction is Abduction.NONE
+    assert "does not heed actions" in first.reason
+    np.testing.assert_array_equal(first.signals["position"], second.signals["position"])
+    same = world.what_if(episode, 4, {"push": episode.actions["push"][4:7]})
+    np.testing.assert_array_equal(same.signals["position"], same.factual["position"])
+
+
+@pytest.mark.parametrize("at", [-1, 10, 12])
+def test_a_branch_that_does_not_fit_is_refused(world: LocalWorld, fresh: list[Episode], at: int) -> None:
+    with pytest.raises(InputError, match=f"3 steps from observation {at} of an episode of 12 steps"):
+        world.what_if(fresh[0], at, PUSH)
+
+
+def test_surprise_flags_a_planted_jump(world: LocalWorld, fresh: list[Episode]) -> None:
+    episode = fresh[0]
+    position = episode.observations["position"].copy()
+    position[6:, 0] += 3
+    found = world.surprise(replace(episode, observations={"position": position})).p_values["position"]
+    assert found.shape == (12,)
+    assert found[5] == pytest.approx(0.01)  # as small as 99 episodes can tell
+    assert found.argmin() == 5
+    missing = np.arange(13) != 6
+    blind = world.surprise(replace(episode, observations={"position": position}, observed={"position": missing}))
+    assert blind.p_values["position"][5] == 1
+
+
+def test_surprise_counts_the_early_steps_too() -> None:
+    toy = Integrator(noise=0.1, camera=False, wind=False)
+    engine = Linear.fit(toy.episodes(60, 50, seed=0), toy.schema, context=4)
+    world = LocalWorld(
+        engine, calibrate(engine, toy.episodes(50, 9, seed=1), horizon=2, num_windows=1, seed=0), CrossEntropy()
+    )
+    for num_steps in (1, 3, 4, 9):
+        assert world.surprise(toy.episodes(1, num_steps, seed=3)[0]).p_values["position"].shape == (num_steps,)
+    with pytest.raises(InputError, match="no step"):
+        world.surprise(Episode(observations={"position": np.zeros((1, 2))}, actions={"push": np.zeros((0, 2))}))
+
+
+def test_what_is_predicted_and_not_shown_surprises_nobody() -> None:
+    world = LocalWorld(Dice(), calibrate(Dice(), dice(40, 5), horizon=2, num_windows=1, seed=0), CrossEntropy())
+    episode = dice(1, 4)[0]
+    found = world.surprise(replace(episode, observations={"level": episode.observations["level"]}))
+    assert (found.p_values["view"] == 1).all()
+    assert (found.p_values["side"] == 1).all()
+    np.testing.assert_array_equal(found.p_values["level"], world.surprise(episode).p_values["level"])

@@ -1,0 +1,492 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from worldline.engines.base import Card, Differentiable, Engine, EngineBelief, Noise, Novelty, Reaches, Samples
+from worldline.episode import Future
+from worldline.episode import Arrays, Episode, History
+from worldline.planning.planners.base import Planner
+from worldline.planning.base import Chance, Goal, Outlook
+from worldline.planning.costs import AtMost, Change, Familiar, Price, Unfamiliar
+from worldline.engines.baselines import Linear, Persistence
+from worldline.errors import InputError, UnsupportedError
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.first_proposal import FirstProposal
+from worldline.planning.planners.gradient import Gradient
+from worldline.testing.toys import Integrator, picture
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
+
+TOY = Integrator()
+EPISODES = TOY.episodes(30, 30, seed=0)
+
+
+class Homesick(Engine, Novelty):
+    """The linear engine, to which things are the stranger the further they are from the origin."""
+
+    def __init__(self, engine: Linear) -> None:
+        self.engine = engine
+
+    def describe(self) -> Card:
+        return replace(self.engine.describe(), abilities=("novelty",))
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return self.engine.observe(belief, steps, seed=seed), steps.observations["position"][:, -1]
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        assert isinstance(belief, tuple)
+        return self.engine.imagine(belief[0], future, num_samples=num_samples, noise=noise, seed=seed)
+
+    def novelty(self, belief: EngineBelief) -> np.ndarray:
+        assert isinstance(belief, tuple)
+        return np.linalg.norm(belief[1].astype(float), axis=-1)
+
+    def novelty_ahead(self, belief: EngineBelief, future: Future) -> np.ndarray:
+        path = self.imagine(belief, future, num_samples=1, seed=0).signals["position"][:, :, 0]
+        return np.linalg.norm(path.astype(float), axis=-1)
+
+
+class Seeing(Engine, Reaches):
+    """The linear engine, with a distance to pictures: how far the position is from where the picture is brightest."""
+
+    def __init__(self, engine: Linear) -> None:
+        self.engine = engine
+
+    def describe(self) -> Card:
+        return self.engine.describe()
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return self.engine.observe(belief, steps, seed=seed)
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
+
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> np.ndarray:
+        position = self.imagine(belief, future, num_samples=1, seed=0).signals["position"][:, :, 0]
+        return np.linalg.norm(position - self.place(goal)[:, None, None], axis=-1)
+
+    def propose(
+        self,
+        belief: EngineBelief,
+        goal: Arrays,
+        horizon: int,
+        *,
+        num_proposals: int,
+        pending: Arrays | None = None,
+        budget_s: float | None = None,
+        seed: int,
+    ) -> Mapping[str, np.ndarray]:
+        towards = np.sign(self.place(goal)).astype(np.float32)
+        return {"push": towards[:, None, None] * np.ones((1, min(2, num_proposals), horizon, 1), np.float32)}
+
+    def place(self, goal: Arrays) -> np.ndarray:
+        if "camera" not in goal:
+            return goal["position"].astype(float)
+        flat = goal["camera"].reshape(len(goal["camera"]), -1).argmax(1)
+        return np.stack([flat % 8, flat // 8], -1) - 3.5
+
+
+@pytest.fixture(scope="module")
+def linear() -> Linear:
+    return Linear.fit(EPISODES, TOY.schema)
+
+
+def at_origin(episode: Episode = EPISODES[0]) -> History:
+    return History(
+        observations={"position": np.zeros((1, 2), np.float32), "camera": picture(np.zeros((1, 2)))},
+        actions={"push": np.zeros((0, 2), np.float32)},
+        exogenous={"wind": np.zeros((0, 2), np.float32)},
+    )
+
+
+WIND = {"wind": np.zeros((2, 2), np.float32)}
+PLANS = {"push": np.array([[[1, 0], [0, 0]], [[0, 0], [0, 0]], [[1, 1], [1, 1]]], np.float32)}
+AT_REST = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+PICTURE = Goal(targets={"camera": picture(np.array([1.5, -2.5]))})
+
+
+def test_the_cost_is_the_squared_error_over_the_tolerance_of_all_steps(linear: Linear) -> None:
+    world = LocalWorld(linear, None, CrossEntropy())
+    goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 0.5})
+    found = world.score(at_origin(), PLANS, goal, exogenous=WIND)
+    np.testing.assert_allclose(found.cost, [(1 + 0.81) / 2 / 0.25, 0, (1 + 1.9**2) / 0.25], rtol=1e-3, atol=1e-4)
+    assert found.violation.shape == (3, 0)
+
+
+def test_a_target_needs_a_tolerance_from_somewhere(linear: Linear) -> None:
+    with pytest.raises(
+        InputError, match=r"'position' has no tolerance, and the world is not calibrated\. Give one in m"
+    ):
+        LocalWorld(linear, None, CrossEntropy()).score(
+            at_origin(), PLANS, Goal(targets={"position": np.zeros(2)}), exogenous=WIND
+        )
+
+
+def test_constraints_are_judged_beside_the_cost(linear: Linear) -> None:
+    goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+    world = LocalWorld(linear, None, CrossEntropy())
+    rules = (AtMost(signal="position", bound=0.5), AtMost(signal="position", bound=9.0))
+    found = world.score(at_origin(), PLANS, goal, rules, exogenous=WIND)
+    np.testing.assert_allclose(found.violation, [[0.5, 0], [0, 0], [1.4, 0]], atol=1e-2)
+    with pytest.raises(
+        InputError, match=r"constraint 0 gave shape \(\). It must give a violation \[W, N\], here \(1, 3\)"
+    ):
+        world.score(at_origin(), PLANS, goal, [lambda samples: np.zeros(())], exogenous=WIND)
+
+
+def test_a_picture_needs_a_distance_head(linear: Linear) -> None:
+    for engine in (linear, Persistence.fit(EPISODES, TOY.schema)):
+        world = LocalWorld(engine, None, CrossEntropy())
+        with pytest.raises(UnsupportedError, match="no distance head, which a goal on camera needs"):
+            world.score(at_origin(), PLANS, PICTURE, exogenous=WIND)
+        with pytest.raises(UnsupportedError, match="distance head"):
+            world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
+
+
+def test_a_picture_is_approached_by_its_distance(linear: Linear) -> None:
+    world = LocalWorld(Seeing(linear), None, CrossEntropy(num_iterations=6))
+    scores = world.score(at_origin(), PLANS, PICTURE, [AtMost(signal="position", bound=0.5)], exogenous=WIND)
+    goal = np.array([1.5, -2.5])
+    np.testing.assert_allclose(
+        scores.cost, [sum(np.linalg.norm(np.array(p) - goal) for p in path) for path in
+                      ([(1, 0), (0.9, 0)], [(0, 0), (0, 0)], [(1, 1), (1.9, 1.9)])], rtol=1e-3)  # fmt: skip
+    np.testing.assert_allclose(scores.violation[:, 0], [0.5, 0, 1.4], atol=1e-2)
+    plan = world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
+    np.testing.assert_allclose(plan.actions["push"][0], [1, -1], atol=0.1)
+
+
+def test_a_predicted_target_is_approached_in_steps_where_the_goal_says_so(linear: Linear) -> None:
+    """The distance of the stand-in is that of the plane, its error to a target the square of it."""
+    world, goal = LocalWorld(Seeing(linear), None, CrossEntropy()), replace(AT_REST, in_steps=True)
+    steps, squares = (world.score(at_origin(), PLANS, one, exogenous=WIND).cost for one in (goal, AT_REST))
+    np.testing.assert_allclose(steps, [1.9, 0, np.sqrt(2) * 2.9], atol=1e-2)
+    np.testing.assert_allclose(squares, [(1 + 0.81) / 2, 0, 1 + 1.9**2], atol=1e-2)
+    with pytest.raises(UnsupportedError, match="which in_steps needs"):
+        LocalWorld(linear, None, CrossEntropy()).score(at_origin(), PLANS, goal, exogenous=WIND)
+
+
+def test_the_engine_proposes_where_the_distance_counts(linear: Linear) -> None:
+    world = LocalWorld(Seeing(linear), None, FirstProposal(), num_proposals=1)
+    plan = world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
+    np.testing.assert_array_equal(plan.actions["push"], [[1, -1], [1, -1]])
+    given = {"push": np.full((1, 2, 2), 0.25, np.float32)}
+    plan = world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND, proposals=given)
+    np.testing.assert_array_equal(plan.actions["push"], given["push"][0])  # the user's come first
+    deaf = LocalWorld(
+        Seeing(linear), None, CrossEntropy(num_candidates=2, num_iterations=1, num_elites=2), num_proposals=0
+    )
+    plan = deaf.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
+    assert not np.array_equal(plan.actions["push"], [[1, -1], [1, -1]])
+
+
+def test_costs_are_added_to_the_error_to_the_targets(linear: Linear) -> None:
+    world = LocalWorld(linear, None, CrossEntropy())
+    near = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+    restless = replace(near, costs=(Price(signal="push", price=(2.0, 10.0)), Change(signal="push", tolerance=1.0)))
+    base, found = (world.score(at_origin(), PLANS, goal, exogenous=WIND).cost for goal in (near, restless))
+    np.testing.assert_allclose(found - base, [2 + 0.5, 0, 24], rtol=1e-6)
+    pushed = History(
+        observations={"position": np.zeros((2, 2), np.float32), "camera": picture(np.zeros((2, 2)))},
+        actions={"push": np.array([[0, 2.0]], np.float32)},
+        exogenous={"wind": np.zeros((1, 2), np.float32)},
+    )
+    still = Goal(costs=(Change(signal="push", tolerance=1.0),))
+    found = world.score(pushed, PLANS, still, exogenous=WIND).cost  # counted from the last push, (0, 2)
+    np.testing.assert_allclose(found, [(1 + 4) / 2 + 0.5, 2, (1 + 1) / 2])
+
+
+def test_a_cost_stands_beside_a_picture(linear: Linear) -> None:
+    world = LocalWorld(Seeing(linear), None, CrossEntropy())
+    dear = replace(PICTURE, costs=(Price(signal="push", price=1.0),))
+    base, found = (world.score(at_origin(), PLANS, goal, exogenous=WIND).cost for goal in (PICTURE, dear))
+    np.testing.assert_allclose(found - base, [1, 0, 4], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("risk", "due"), [(1.0, 4.5), (0.5, 7.0), (0.2, 8.5), (0.01, 9.0)])
+def test_risk_is_the_mean_of_the_worst_share_of_the_samples(linear: Linear, risk: float, due: float) -> None:
+    class Ten(Seeing):
+        def describe(self) -> Card:
+            return replace(self.engine.describe(), deterministic=False)
+
+        def imagine(
+            self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+        ) -> Samples:
+            shape = (*future.actions["push"].shape[:2], 10, future.actions["push"].shape[2], 2)
+            return Samples(signals={"position": np.broadcast_to(np.arange(10.0)[:, None, None], shape)})
+
+    goal = Goal(costs=(Price(signal="position", price=(0.5, 0.0)),), risk=risk)
+    found = LocalWorld(Ten(linear), None, CrossEntropy()).score(at_origin(), PLANS, goal, exogenous=WIND)
+    np.testing.assert_allclose(found.cost, 3 * [due])  # two steps of half a unit
+
+
+def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
+    world = LocalWorld(linear, None, CrossEntropy())
+    with pytest.raises(InputError, match="no target and no cost"):
+        world.score(at_origin(), PLANS, Goal(), exogenous=WIND)
+    for name in ("risk", "discount"):
+        for value in (0.0, 1.5, float("nan")):
+            with pytest.raises(InputError, match=f"goal's {name} is {value}"):
+                world.score(at_origin(), PLANS, replace(PICTURE, **{name: value}), exogenous=WIND)
+    flat = Goal(costs=(lambda outlook: outlook.signals["push"].sum((2, 3, 4)),))
+    with pytest.raises(InputError, match=r"cost 0 gave shape \(1, 3\). It must give the cost of each step"):
+        world.score(at_origin(), PLANS, flat, exogenous=WIND)
+    short = Goal(costs=(lambda outlook: np.zeros((1, 3, 1, 3)),))
+    with pytest.raises(InputError, match=r"gave shape \(1, 3, 1, 3\).*here \(1, 3, 1, 2\)"):
+        world.score(at_origin(), PLANS, short, exogenous=WIND)
+    with pytest.raises(InputError, match=r"risk is 0\.5, and the distance to camera is a mean"):
+        LocalWorld(Seeing(linear), None, CrossEntropy()).score(
+            at_origin(), PLANS, replace(PICTURE, risk=0.5), exogenous=WIND
+        )
+
+
+def test_a_violation_below_zero_is_an_error(linear: Linear) -> None:
+    world = LocalWorld(linear, None, CrossEntropy())
+
+    def slack(outlook: Outlook) -> np.ndarray:
+        return outlook.signals["position"].max((2, 3, 4)) - 9.0
+
+    with pytest.raises(InputError, match=r"constraint 0 gave a violation of -.*np\.maximum"):
+        world.plan(at_origin(), AT_REST, constraints=[slack], horizon=2, exogenous=WIND)
+
+
+def test_what_acts_from_outside_may_be_ruled_on(linear: Linear) -> None:
+    world, wind = LocalWorld(linear, None, CrossEntropy()), {"wind": np.full((2, 2), 3.0, np.float32)}
+    found = world.score(at_origin(), PLANS, AT_REST, [AtMost(signal="wind", bound=2.0)], exogenous=wind)
+    assert found.violation.tolist() == [[1.0], [1.0], [1.0]]
+
+
+def test_what_one_world_has_not_seen_does_not_change_another(world: LocalWorld) -> None:
+    position = np.array([[[0.0, 0.0]], [[1.0, 1.0]]], np.float32)
+    history = History(
+        observations={"position": position},
+        actions={"push": np.zeros((2, 0, 2), np.float32)},
+        observed={"position": np.array([[False], [True]])},
+    )
+    goal, plans = Goal(costs=(Change(signal="position", tolerance=1.0),)), np.zeros((2, 1, 2, 2), np.float32)
+    both = world.score(history, {"push": plans}, goal).cost
+    alone = History(observations={"position": position[1]}, actions={"push": np.zeros((0, 2), np.float32)})
+    assert both[1] == pytest.approx(world.score(alone, {"push": plans[1]}, goal).cost)
+    assert np.isfinite(both).all()
+
+
+class Steep(Engine, Differentiable):
+    """The linear engine, without noise: what is left of a push decays."""
+
+    def __init__(self, samples: int = 1) -> None:
+        self.toy, self.samples = Integrator(camera=False, wind=False), samples
+
+    def describe(self) -> Card:
+        return Card(
+            name="steep", engine="steep", schema=self.toy.schema, inputs=("position",), predicts=("position",),
+            context=1,
+            deterministic=self.samples == 1, abilities=("differentiable",),
+        )  # fmt: skip
+
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        return steps.observations["position"][:, -1].astype(float)
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        assert isinstance(belief, np.ndarray)
+        strength = 1 + np.arange(self.samples)[:, None]  # of the pushes, in each sample
+        now, path = belief[:, None, None], []
+        for push in np.moveaxis(future.actions["push"].astype(float), 2, 0):
+            now = self.toy.step(now, strength * push[:, :, None], np.zeros(2))
+            path.append(now)
+        return Samples(signals={"position": np.stack(path, 3).astype(np.float32)})
+
+    def pull_back(
+        self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
+    ) -> dict[str, np.ndarray]:
+        found, left = np.zeros(future.actions["push"].shape), np.zeros(())
+        strength = 1 + np.arange(self.samples)[:, None]
+        for step in reversed(range(found.shape[2])):
+            left = slopes["position"][:, :, :, step] + self.toy.decay * left
+            found[:, :, step] = (strength * left).sum(2)
+        return {"push": found}
+
+
+CALM_ORIGIN = History(
+    observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2), np.float32)}
+)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("settings", [{}, {"discount": 0.5}, {"last_only": True}, {"risk": 0.5}])
+def test_the_slope_of_a_cost_is_what_a_small_change_changes(samples: int, settings: dict[str, float]) -> None:
+    goal = Goal(targets={"position": np.array([1.0, -2.0])}, tolerance={"position": 0.7}, **settings)
+    aims, draw = [], np.random.default_rng(0)
+
+    class Catching(Planner):
+        def plan(self, cost, space, *, batch, horizon, **rest):
+            actions = torch.from_numpy(draw.uniform(-0.5, 0.5, (batch, 2, horizon, 2)).astype(np.float32))
+            leaf = actions.clone().requires_grad_()
+            cost(leaf).cost.sum().backward()
+            way = torch.from_numpy(draw.normal(size=actions.shape).astype(np.float32))
+            ends = [float(cost(actions + sign * 1e-2 * way).cost.sum()) for sign in (1, -1)]
+            assert leaf.grad is not None
+            aims.append((float((leaf.grad * way).sum()), (ends[0] - ends[1]) / 2e-2))
+            return CrossEntropy().plan(cost, space, batch=batch, horizon=horizon, **rest)
+
+    LocalWorld(Steep(samples), None, Catching()).plan(CALM_ORIGIN, goal, horizon=4)
+    ((told, seen),) = aims
+    assert told == pytest.approx(seen, rel=2e-2, abs=2e-2)
+
+
+def test_the_gradient_planner_finds_the_optimum_through_a_world() -> None:
+    """It is reached in two pushes, and then held."""
+    goal = Goal(targets={"position": np.array([1.5, -0.5])}, tolerance={"position": 1.0})
+    world = LocalWorld(Steep(), None, Gradient(num_iterations=200))
+    plan = world.plan(CALM_ORIGIN, goal, horizon=3)
+    decay = Steep().toy.decay
+    np.testing.assert_allclose(plan.actions["push"][:, 0], [1, 1.5 - decay, 1.5 * (1 - decay)], atol=0.03)
+    pending = world.plan(CALM_ORIGIN, goal, horizon=2, pending={"push": np.array([[1.0, -0.5]])})
+    np.testing.assert_allclose(pending.actions["push"], plan.actions["push"][1:], atol=0.05)
+
+
+def test_the_gradient_planner_is_refused_what_has_no_slope(world: LocalWorld, history: History, linear: Linear) -> None:
+    goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+    rule = AtMost(signal="position", bound=1.0)
+    with pytest.raises(UnsupportedError, match="linear is not Differentiable"):
+        replace(world, planner=Gradient()).plan(history, goal, horizon=2)
+    steep = LocalWorld(Steep(), None, Gradient())
+    with pytest.raises(UnsupportedError, match="have no slope"):
+        steep.plan(CALM_ORIGIN, goal, horizon=2, constraints=[rule])
+    with pytest.raises(UnsupportedError, match="have no slope"):
+        steep.plan(CALM_ORIGIN, replace(goal, costs=(Price(signal="push", price=1.0),)), horizon=2)
+
+
+def test_each_world_of_a_batch_follows_its_own_slope() -> None:
+    goals, starts = np.array([[1.5, -0.5], [-2.0, 0.3]]), np.array([[[0.0, 0.0]], [[0.5, 1.0]]], np.float32)
+    world = LocalWorld(Steep(), None, Gradient(num_iterations=150))
+    none = {"push": np.zeros((2, 0, 2), np.float32)}
+    tolerance = {"position": 1.0}
+    both = world.plan(
+        History(observations={"position": starts}, actions=none),
+        Goal(targets={"position": goals}, tolerance=tolerance),
+        horizon=3,
+    )
+    for row in range(2):
+        one = History(observations={"position": starts[row]}, actions={"push": np.zeros((0, 2), np.float32)})
+        alone = world.plan(one, Goal(targets={"position": goals[row]}, tolerance=tolerance), horizon=3)
+        np.testing.assert_allclose(both.actions["push"][row], alone.actions["push"], atol=0.03)
+
+
+def test_with_a_chance_the_end_of_the_band_has_to_keep_the_rule(world: LocalWorld, history: History) -> None:
+    plan = {"push": np.array([[0.5, 0.0], [0.5, 0.0]], np.float32)}
+    rule = AtMost(signal="position", bound=(0.9, np.inf))
+    plain, sure = (
+        world.score(history, {"push": plan["push"][None]}, Goal(costs=(Price(signal="push", price=1.0),)), [each])
+        for each in (rule, Chance(constraint=rule, level=0.8))
+    )
+    forecast = world.predict(history, plan, level=0.8).signals["position"]
+    assert forecast.high is not None
+    assert plain.violation.item() == pytest.approx(forecast.mean[:, 0].max() - 0.9)
+    assert sure.violation.item() == pytest.approx(forecast.high[:, 0].max() - 0.9)
+
+
+def test_a_chance_needs_a_calibration_that_reaches_as_far(world: LocalWorld, history: History) -> None:
+    rule = Chance(constraint=AtMost(signal="position", bound=1.0), level=0.9)
+    goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
+    with pytest.raises(InputError, match=r"probability 0\.9, and the world is not calibrated"):
+        replace(world, calibration=None).plan(history, goal, constraints=[rule], horizon=2)
+    with pytest.raises(InputError, match="calibrated up to 8"):
+        world.plan(history, goal, constraints=[rule], horizon=9)
+
+
+def test_a_rule_that_is_planned_with_a_chance_is_kept_that_often(world: LocalWorld) -> None:
+    """The goal lies behind the bound, so plans go as near as they may."""
+    toy, count, horizon = Integrator(noise=0.1, camera=False, wind=False), 200, 4
+    start = np.random.default_rng(3).uniform(-1, 0.5, (count, 1, 2)).astype(np.float32)
+    history = History(observations={"position": start}, actions={"push": np.zeros((count, 0, 2), np.float32)})
+    goal = Goal(targets={"position": np.full((count, 2), 3.0, np.float32)}, tolerance={"position": 1.0})
+    broken = []
+    rule = AtMost(signal="position", bound=1.0)
+    for constraint in (rule, Chance(constraint=rule, level=0.9)):
+        plan = world.plan(history, goal, constraints=[constraint], horizon=horizon)
+        place, over, draw = start[:, 0].astype(float), np.zeros(count, bool), np.random.default_rng(4)
+        for step in range(horizon):
+            place = toy.step(place, plan.actions["push"][:, step], np.zeros((count, 2)))
+            place = place + 0.1 * draw.standard_normal((count, 2))
+            over |= (place > 1.0).any(1)
+        broken.append(over.mean())
+    assert broken[0] > 0.3
+    assert broken[1] <= 0.1
+
+
+def test_a_chance_of_what_was_hardly_observed_is_refused() -> None:
+    toy = Integrator(camera=False, wind=False, noise=0.1)
+    logs, linear = toy.episodes(40, 12, seed=1), Linear.fit(toy.episodes(20, 12, seed=0), toy.schema, context=1)
+    logs = [replace(one, observed={"position": np.arange(13) < (9 if n < 3 else 1)}) for n, one in enumerate(logs)]
+    seldom = calibrate(linear, logs, horizon=4, num_windows=1, seed=0, trust_steps=0)
+    world, episode = LocalWorld(linear, seldom, CrossEntropy(num_candidates=16, num_iterations=2)), logs[0]
+    rule = AtMost(signal="position", bound=9.0)
+    goal = Goal(targets={"position": np.zeros(2)})
+    with pytest.raises(InputError, match=r"constraint 0 .* probability 0.8, .* observed in too few"):
+        world.plan(episode.history(3, 1), goal, constraints=[Chance(constraint=rule, level=0.8)], horizon=4)
+    assert world.plan(episode.history(3, 1), goal, constraints=[rule], horizon=4).reason == ""
+
+
+def test_a_plan_stays_where_the_world_knows_its_way(linear: Linear) -> None:
+    """The goal lies outside of all that was seen; so does the shortest way of not getting there, but for the rule."""
+    engine = Homesick(linear)
+    calibration = calibrate(engine, EPISODES, horizon=12, num_windows=4, seed=0)
+    world = LocalWorld(engine, calibration, CrossEntropy(num_candidates=200, num_iterations=6))
+    far, wind = Goal(targets={"position": np.full(2, 30.0, np.float32)}), {"wind": np.zeros((12, 2), np.float32)}
+
+    def furthest(goal: Goal, *rules: Familiar) -> float:
+        plan = world.plan(at_origin(), goal, constraints=rules, horizon=12, exogenous=wind)
+        assert (plan.violation <= 1e-9).all()
+        path = world.predict(at_origin(), plan.actions, exogenous=wind).signals["position"].mean
+        return float(np.linalg.norm(path.astype(float), axis=-1).max())
+
+    edge = float(calibration.novelty[calibration.trust(calibration.novelty) >= 0.1].max())
+    assert furthest(far) > 1.5 * edge
+    assert 0.7 * edge < furthest(far, Familiar(trust=0.1)) <= edge + 1e-3
+    assert furthest(replace(far, costs=(Unfamiliar(trust=0.1, weight=1e4),))) <= edge + 1e-3
+
+
+def test_a_trust_that_so_few_episodes_cannot_tell_is_refused(linear: Linear) -> None:
+    """Nothing would ever lie below it, and the rule would keep nothing out."""
+    engine = Homesick(linear)
+    calibration = calibrate(engine, EPISODES, horizon=4, num_windows=1, seed=0)
+    world, least = LocalWorld(engine, calibration, CrossEntropy()), 1 / (calibration.num_episodes + 1)
+    goal = Goal(targets={"position": np.zeros(2, np.float32)})
+    with pytest.raises(InputError, match="calibration episodes give none below"):
+        world.score(at_origin(), PLANS, goal, [Familiar(trust=least)], exogenous=WIND)
+    far = world.score(at_origin(), PLANS, goal, [Familiar(trust=1.5 * least)], exogenous=WIND)
+    assert far.violation.shape == (3, 1)
+
+
+def test_what_the_better_samples_cost_does_not_matter_however_much(linear: Linear) -> None:
+    """Nor does an infinite cost of the worse ones become anything else."""
+    world = LocalWorld(Steep(4), None, CrossEntropy())
+    plan = {"push": np.full((1, 1, 2), 0.1, np.float32)}
+
+    def told(costs: list[float], risk: float) -> float:
+        goal = Goal(costs=(lambda outlook: np.array(costs).reshape(1, 1, 4, 1),), risk=risk)
+        return float(world.score(CALM_ORIGIN, plan, goal).cost[0])
+
+    assert told([0, np.inf, np.inf, np.inf], 0.5) == np.inf
+    assert told([-np.inf, 1, 2, 3], 0.5) == pytest.approx(2.5)
+    assert told([3, 0, 1, 2], 0.25) == pytest.approx(3)
+
+
+def test_a_world_that_cannot_tell_the_new_does_not_pretend_to(
+    linear: Linear, world: LocalWorld, history: History
+) -> None:
+    plans, goal = {"push": np.zeros((1, 2, 2), np.float32)}, Goal(costs=(Unfamiliar(),))
+    with pytest.raises(UnsupportedError, match="novelty is not measured"):
+        world.score(history, plans, goal)
+    with pytest.raises(UnsupportedError, match="not calibrated"):
+        LocalWorld(Homesick(linear), None, CrossEntropy()).score(at_origin(), PLANS, goal, exogenous=WIND)

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from worldline.engines.base import Engine, EngineBelief
+from worldline.episode import Episode, History
+from worldline.engines.baselines import Linear
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.testing.toys import Integrator
+from worldline.stats import tails
+from worldline.world.calibration import Calibration, calibrate
+from worldline.world.local import LocalWorld
+from worldline.world.pieces import Pieces, cut, residuals
+from worldline.world.ood import LENGTHS, watch, watch_places
+
+TOY = Integrator(noise=0.2, camera=False, wind=False)
+NOW = 40
+PUSH = {"push": np.zeros((1, 2), np.float32)}
+
+
+@pytest.fixture(scope="module")
+def world() -> LocalWorld:
+    engine = Linear.fit(TOY.episodes(100, 50, seed=0), TOY.schema, context=1)
+    calibration = calibrate(engine, TOY.episodes(80, 60, seed=1), horizon=8, num_windows=4, seed=0)
+    return LocalWorld(engine, calibration, CrossEntropy())
+
+
+def history(episodes: Sequence[Episode], length: int) -> History:
+    """The last `length` observations up to `NOW` of each episode."""
+    return cut(TOY.schema, [(one, NOW) for one in episodes], length=length, horizon=1, truth=()).history
+
+
+def trust(world: LocalWorld, episodes: Sequence[Episode], length: int) -> np.ndarray:
+    pushes = {"push": np.zeros((len(episodes), 1, 2), np.float32)}
+    return np.asarray(world.predict(history(episodes, length), pushes).trust)
+
+
+def gappy(episodes: Sequence[Episode], share: float) -> list[Episode]:
+    """The episodes with about such a share of their observations missing, but for that at `NOW`."""
+    rng, gappy = np.random.default_rng(0), list[Episode]()
+    for one in episodes:
+        seen = rng.random(one.num_steps + 1) >= share
+        seen[NOW] = True
+        gappy.append(replace(one, observed={"position": seen}))
+    return gappy
+
+
+def flagged(world: LocalWorld, toy: Integrator, length: int) -> float:
+    return float((trust(world, toy.episodes(200, 60, seed=3), length) <= 0.05).mean())
+
+
+@pytest.mark.parametrize("length", [1, 2, 6, 17, 33])
+def test_trust_is_a_p_value_whatever_the_length_of_the_history(world: LocalWorld, length: int) -> None:
+    assert world.calibration is not None
+    found = trust(world, TOY.episodes(400, 60, seed=2), length)
+    for share in (0.05, 0.2, 0.5):
+        chance = tails(int((found <= share).sum()), len(found), share, world.calibration.num_episodes)
+        assert min(chance.low, chance.high) > 1e-4
+
+
+@pytest.mark.parametrize("change", [{"decay": 0.7}, {"noise": 0.4}])
+def test_a_changed_law_is_flagged_though_every_signal_is_inside_its_range(
+    world: LocalWorld, change: dict[str, float]
+) -> None:
+    shifted = replace(TOY, **change)
+    ordinary = np.abs(np.concatenate([e.observations["position"] for e in TOY.episodes(80, 60, seed=1)])).max(0)
+    inside = [e for e in shifted.episodes(200, 60, seed=3) if (np.abs(e.observations["position"]) <= ordinary).all()]
+    assert len(inside) > 150
+    assert (trust(world, inside, 33) <= 0.05).mean() >= 0.9
+    assert flagged(world, shifted, 1) < 0.3  # the present alone tells next to nothing
+    lengths = [flagged(world, shifted, length) for length in (3, 9, 33)]
+    assert lengths == sorted(lengths)
+
+
+def test_a_gain_that_is_lost_is_flagged(world: LocalWorld) -> None:
+    episodes = TOY.episodes(100, 60, seed=4)
+    weak = [replace(one, actions={"push": np.clip(one.actions["push"] * 2, -1, 1)}) for one in episodes]
+    assert (trust(world, weak, 17) <= 0.05).mean() >= 0.95
+
+
+def test_steps_next_to_a_missing_value_count_for_nothing(world: LocalWorld) -> None:
+    past = history(TOY.episodes(1, 60, seed=5), 17)
+    seen = np.ones((1, 17), bool)
+    seen[0, 8] = False
+    wrong = past.observations["position"].copy()
+    wrong[0, 8] = np.nan
+    pushes = {"push": np.zeros((1, 1, 2), np.float32)}
+    found = [
+        world.predict(replace(past, observations={"position": value}, observed={"position": seen}), pushes).trust
+        for value in (past.observations["position"], wrong)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_what_is_missing_is_not_strange(world: LocalWorld, share: float) -> None:
+    assert world.calibration is not None
+    found = trust(world, gappy(TOY.episodes(400, 60, seed=6), share), 33)
+    chance = tails(int((found <= 0.05).sum()), len(found), 0.05, world.calibration.num_episodes)
+    assert chance.high > 1e-4
+
+
+def test_a_history_is_judged_from_its_last_gap_on(world: LocalWorld) -> None:
+    """Worlds of a batch have their gaps in different places; each is judged as if it began behind its own."""
+    odd = replace(TOY, decay=0.7).episodes(4, 60, seed=3)
+    past, lengths = history(odd, 33), (33, 17, 6, 1)
+    seen = np.arange(33) >= 33 - np.array(lengths)[:, None]
+    pushes = {"push": np.zeros((4, 1, 2), np.float32)}
+    found = np.asarray(world.predict(replace(past, observed={"position": seen}), pushes).trust)
+    due = [trust(world, [one], length)[0] for one, length in zip(odd, lengths, strict=True)]
+    np.testing.assert_array_equal(found, due)
+    assert found[0] <= 0.05
+
+
+def test_calibration_data_with_gaps_are_compared_with_as_a_whole() -> None:
+    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=1)
+    logs = gappy(TOY.episodes(80, 60, seed=1), 0.3)
+    calibration = calibrate(engine, logs, horizon=8, num_windows=4, seed=0)
+    assert not calibration.complete
+    again = LocalWorld(engine, Calibration.from_arrays(calibration.to_arrays()), CrossEntropy())
+    found = trust(again, gappy(TOY.episodes(400, 60, seed=6), 0.3), 33)
+    assert tails(int((found <= 0.05).sum()), len(found), 0.05, calibration.num_episodes).high > 1e-4
+    changed = trust(again, gappy(replace(TOY, decay=0.7).episodes(100, 60, seed=3), 0.3), 33)
+    assert (changed <= 0.05).mean() >= 0.5
+
+
+def test_short_episodes_leave_the_present_alone() -> None:
+    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=3)
+    calibration = calibrate(engine, TOY.episodes(40, 4, seed=1), horizon=1, num_windows=1, seed=0)
+    assert calibration.strangeness.lengths == LENGTHS[:2]
+    calibration = calibrate(engine, TOY.episodes(40, 60, seed=1), horizon=1, num_windows=1, seed=0, trust_steps=0)
+    assert calibration.strangeness.lengths == (0,)
+    found = LocalWorld(engine, calibration, CrossEntropy()).predict(
+        History(observations={"position": np.zeros((20, 2))}, actions={"push": np.ones((19, 2))}), PUSH
+    )
+    assert float(found.trust) > 0.2  # nobody looked at the steps, which are impossible
+
+
+def test_histories_with_pictures_are_watched_a_few_at_a_time_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    toy = Integrator(noise=0.2, wind=False)
+    episodes = toy.episodes(9, 50, seed=2)
+    engine = Linear.fit(episodes, toy.schema, context=1)
+    seen = cut(toy.schema, [(one, NOW) for one in episodes], length=9, horizon=1, truth=()).history
+    whole = watch(engine, seen, 8)
+    monkeypatch.setattr("worldline.world.ood.MOST_PICTURES", 4 * 8)
+    for name, value in vars(watch(engine, seen, 8)).items():
+        np.testing.assert_allclose(value, vars(whole)[name], atol=1e-12)
+
+
+def test_many_histories_are_watched_a_few_at_a_time_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step is a history of its own to the engine, and some hold much of each."""
+    episodes = TOY.episodes(150, 50, seed=2)
+    engine = Linear.fit(episodes, TOY.schema, context=1)
+    asked, observe = [], Linear.observe
+
+    def counted(self: Linear, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+        asked.append(len(steps.observations["position"]))
+        return observe(self, belief, steps, seed=seed)
+
+    monkeypatch.setattr(Linear, "observe", counted)
+    found = watch(engine, history(episodes, 33), 32)
+    assert sum(asked) == 150 * 32
+    assert max(asked) <= 4096
+    monkeypatch.setattr("worldline.world.ood.MOST_STEPS", 2**40)
+    for name, value in vars(watch(engine, history(episodes, 33), 32)).items():
+        np.testing.assert_allclose(vars(found)[name], value, atol=1e-12)
+
+
+def test_places_in_episodes_are_watched_as_the_histories_that_end_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is missing, and however many are watched at a time."""
+    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=3)
+    episodes = gappy(TOY.episodes(5, 60, seed=2), 0.2)
+    places = [(episodes[which], at) for which, at in [(3, 20), (0, 19), (3, 22), (3, 20), (4, 59), (0, 11)]]
+    seen = cut(TOY.schema, places, length=3 + 8, horizon=1, truth=()).history
+    monkeypatch.setattr("worldline.world.ood.MOST_STEPS", 7)
+    for name, value in vars(watch_places(engine, places, 8)).items():
+        np.testing.assert_allclose(value, vars(watch(engine, seen, 8))[name], atol=1e-12)
+
+
+def test_each_step_is_watched_once_however_many_windows_and_lengths_look_at_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Predictions may be dear."""
+    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=1)
+    asked = []
+
+    def counted(engine: Engine, pieces: Pieces, *, seed: int) -> dict[str, np.ndarray]:
+        asked.append(len(pieces.history.observations["position"]))
+        return residuals(engine, pieces, seed=seed)
+
+    monkeypatch.setattr("worldline.world.ood.residuals", counted)
+    found = calibrate(engine, TOY.episodes(16, 40, seed=1), horizon=1, num_windows=4, seed=0)
+    assert found.strangeness.lengths[-1] == 32
+    assert sum(asked) <= 16 * 39
+
+
+def test_what_a_world_knows_nothing_of_changes_nothing() -> None:
+    engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=1)
+    plain = TOY.episodes(16, 40, seed=1)
+    extra = {"extra": np.zeros((41, 1), np.float32)}
+    more = [
+        replace(one, observations={**one.observations, **extra}, observed={**one.observed, "extra": np.zeros(41, bool)})
+        for one in plain
+    ]
+    first, second = (calibrate(engine, of, horizon=1, num_windows=2, seed=0).to_arrays() for of in (plain, more))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])

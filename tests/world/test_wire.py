@@ -1,0 +1,548 @@
+from __future__ import annotations
+
+import math
+import tracemalloc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from worldline.engines.base import CallCost, Card
+from worldline.episode import Episode, History
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.world.base import Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
+from worldline.planning.base import Chance, Goal, Outlook
+from worldline.planning.costs import (AtLeast, AtMost, Change, Familiar, KeepApart, KeepClear, KeepOut, Price, Track, Unfamiliar, Within)
+from worldline.errors import (
+    BundleError,
+    CollapseError,
+    ConfigError,
+    DataError,
+    InputError,
+    MissingExtraError,
+    UnavailableError,
+    UnknownNameError,
+    UnsupportedError,
+    WorldlineError,
+)
+from worldline.world.wire import (DTYPES, MOST_NESTED, MOST_VALUES, RULES, VERSION, DescribeCall, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall, decode_answer, decode_call, encode_answer, encode_call, encode_error)
+
+
+def difference(one: object, other: object, where: str = "") -> str | None:
+    """Where two values differ to the bit, in type, dtype or shape; None where nowhere. Tuples and lists are alike."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        alike = (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+        return None if alike else where
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        pairs = [(f"{where}[{n}]", *pair) for n, pair in enumerate(zip(one, other, strict=True))]
+    elif isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
+        pairs = [(f"{where}.{name}", one[name], other[name]) for name in one]
+    elif is_dataclass(one) and type(one) is type(other):
+        pairs = [(f"{where}.{item.name}", vars(one)[item.name], vars(other)[item.name]) for item in fields(one)]
+    else:
+        alike = type(one) is type(other) and (one == other or (one != one and other != other))
+        return None if alike and not (isinstance(one, float) and math.copysign(1, one) != sign(other)) else where
+    return next((found for place, *pair in pairs if (found := difference(*pair, place)) is not None), None)
+
+
+def sign(value: object) -> float:
+    assert isinstance(value, float)
+    return math.copysign(1, value)
+
+
+NAMES = st.text(max_size=8)
+NUMBERS = st.floats()
+COUNTS = st.integers(0, 2**63 - 1)
+
+
+@dataclass(frozen=True)
+class Later:
+    """A call that is made once the values are drawn: type checks draw random numbers, which strategies must not."""
+
+    kind: Callable[..., object]
+    parts: Mapping[str, object]
+
+
+def later(kind: Callable[..., object], **parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.fixed_dictionaries(parts).map(partial(Later, kind))
+
+
+def made(value: Any) -> Any:
+    """The value, with all calls made that are inside of it."""
+    if isinstance(value, Later):
+        return value.kind(**{name: made(part) for name, part in value.parts.items()})
+    if isinstance(value, tuple):
+        return tuple(made(part) for part in value)
+    return {name: made(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+
+def arrays(*dtypes: str) -> st.SearchStrategy[Any]:
+    shapes = npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
+    return st.sampled_from(dtypes or DTYPES).flatmap(lambda name: npst.arrays(name, shapes))
+
+
+FLOATS = arrays("float32", "float64")
+NAMED = st.dictionaries(NAMES, arrays(), max_size=3)
+PER_COMPONENT = st.one_of(st.floats(0.1, 9), st.lists(st.floats(0.1, 9), min_size=1, max_size=3).map(tuple))
+
+HISTORIES = later(History, observations=NAMED, actions=NAMED, exogenous=NAMED, observed=NAMED)
+EPISODES = later(
+    Episode,
+    observations=NAMED,
+    actions=NAMED,
+    exogenous=NAMED,
+    rewards=NAMED,
+    observed=NAMED,
+    terminated=st.booleans(),
+    truncated=st.booleans(),
+    seed=st.none() | COUNTS,
+    step_s=st.none() | arrays("float32"),
+)
+TABLES = npst.arrays("float64", st.tuples(st.integers(1, 3), st.integers(1, 3)), elements=st.floats(-9, 9))
+COSTS = st.one_of(
+    later(Track, signal=NAMES, reference=TABLES | st.just(((1.0, 2.0), (3.0, 4.0))), tolerance=PER_COMPONENT),
+    later(Within, signal=NAMES, low=st.just(-math.inf), high=PER_COMPONENT, tolerance=PER_COMPONENT),
+    later(Price, signal=NAMES, price=PER_COMPONENT | TABLES),
+    later(Change, signal=NAMES, tolerance=PER_COMPONENT),
+    later(Unfamiliar, trust=st.floats(0.01, 1), weight=st.floats(0.1, 9)),
+)
+PLAIN_RULES = st.one_of(
+    later(AtMost, signal=NAMES, bound=PER_COMPONENT | st.just(math.inf), quantile=st.floats(0, 1)),
+    later(AtLeast, signal=NAMES, bound=PER_COMPONENT | st.just(-math.inf), quantile=st.floats(0, 1)),
+    later(KeepOut, low=st.just({"x": -math.inf, "y": (1.0, 2.0)}), high=st.just({"x": 3.0, "y": 4.0})),
+    later(KeepApart, first=NAMES, second=NAMES, distance=st.floats(0.01, 9), quantile=st.floats(0, 1)),
+    later(KeepClear, signal=NAMES, start=st.just((0.0, 1.0)), end=st.just((2.0, 3.0)), distance=st.floats(0.01, 9)),
+    later(Familiar, trust=st.floats(0.01, 1)),
+)
+CONSTRAINTS = PLAIN_RULES | later(Chance, constraint=PLAIN_RULES, level=st.floats(0.1, 0.9))
+GOALS = later(
+    Goal,
+    targets=NAMED,
+    tolerance=st.dictionaries(NAMES, NUMBERS, max_size=2),
+    costs=st.lists(COSTS, max_size=3).map(tuple),
+    in_steps=st.booleans(),
+    discount=NUMBERS,
+    last_only=st.booleans(),
+    risk=NUMBERS,
+)
+RULE_LISTS = st.lists(CONSTRAINTS, max_size=3).map(tuple)
+MAYBE = st.none() | NAMED
+ASKED = st.one_of(
+    later(DescribeCall),
+    later(PredictCall, history=HISTORIES, actions=NAMED, exogenous=MAYBE, level=NUMBERS),
+    later(ScoreCall, history=HISTORIES, actions=NAMED, goal=GOALS, constraints=RULE_LISTS, exogenous=MAYBE),
+    later(
+        PlanCall,
+        history=HISTORIES,
+        goal=GOALS,
+        constraints=RULE_LISTS,
+        horizon=COUNTS,
+        exogenous=MAYBE,
+        proposals=MAYBE,
+        pending=MAYBE,
+        budget_s=st.none() | NUMBERS,
+        min_trust=NUMBERS,
+        seed=COUNTS,
+    ),
+    later(WhatIfCall, episode=EPISODES, at=st.integers(-9, 9), actions=NAMED),
+    later(SurpriseCall, episode=EPISODES),
+)
+
+SIGNALS = st.sampled_from(
+    (
+        Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", low=(-math.inf, 0.0)),
+        Signal(name="angle", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(1,), period=360.0, precision="float64"),
+        Signal(name="view", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(4, 4, 3), entity="arm"),
+        Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=2, components=("low", "high")),
+    )
+)
+SCHEMAS = later(
+    Schema,
+    signals=st.lists(SIGNALS, max_size=4, unique_by=lambda signal: signal.name).map(tuple),
+    step_s=st.none() | st.floats(0.1, 9),
+)
+AMOUNTS = st.floats(0, allow_infinity=False)
+NAME_LISTS = st.lists(NAMES, max_size=3).map(tuple)
+CARDS = later(
+    Card,
+    name=NAMES,
+    engine=NAMES,
+    schema=SCHEMAS,
+    inputs=NAME_LISTS,
+    predicts=NAME_LISTS,
+    context=COUNTS,
+    deterministic=st.booleans(),
+    abilities=NAME_LISTS,
+    call=st.none()
+    | later(CallCost, latency_s=AMOUNTS)
+    | later(CallCost, latency_s=AMOUNTS, price=AMOUNTS, currency=st.sampled_from(("USD", "EUR"))),
+    notes=st.dictionaries(NAMES, NAMES, max_size=3),
+)
+TRUST = NUMBERS | FLOATS
+FORECASTS = later(
+    Forecast, mean=arrays(), low=st.none() | FLOATS, high=st.none() | FLOATS, horizon=COUNTS | arrays("int64")
+)
+ANSWERS = st.one_of(
+    st.tuples(st.just(DescribeCall()), CARDS),
+    st.tuples(
+        later(PredictCall, history=HISTORIES, actions=NAMED),
+        later(
+            Prediction,
+            signals=st.dictionaries(NAMES, FORECASTS, max_size=3),
+            level=NUMBERS,
+            trust=TRUST,
+            calibrated=st.booleans(),
+        ),
+    ),
+    st.tuples(
+        later(ScoreCall, history=HISTORIES, actions=NAMED, goal=GOALS),
+        later(Scores, cost=FLOATS, violation=FLOATS, trust=TRUST),
+    ),
+    st.tuples(
+        later(PlanCall, history=HISTORIES, goal=GOALS, horizon=COUNTS),
+        later(
+            Plan,
+            actions=NAMED,
+            status=st.sampled_from(PlanStatus),
+            cost=TRUST,
+            violation=FLOATS,
+            trust=TRUST,
+            reason=NAMES,
+            elapsed_s=NUMBERS,
+        ),
+    ),
+    st.tuples(
+        later(WhatIfCall, episode=EPISODES, at=COUNTS, actions=NAMED),
+        later(WhatIf, signals=NAMED, factual=NAMED, abduction=st.sampled_from(Abduction), reason=NAMES),
+    ),
+    st.tuples(
+        later(SurpriseCall, episode=EPISODES),
+        later(
+            Surprise,
+            p_values=st.dictionaries(NAMES, FLOATS, max_size=2),
+            entities=st.dictionaries(NAMES, FLOATS, max_size=2),
+            steps=FLOATS,
+            moments=st.lists(later(Moment, step=COUNTS, signals=NAME_LISTS, p_value=NUMBERS), max_size=3).map(tuple),
+        ),
+    ),
+)
+ASK = PredictCall(history=History(observations={"x": np.zeros((2, 1))}, actions={}), actions={})
+
+
+@given(ASKED)
+def test_a_call_survives_the_way_there(asked: Later) -> None:
+    call = made(asked)
+    assert difference(call, decode_call(call.verb, encode_call(call))) is None
+
+
+@given(ANSWERS)
+def test_an_answer_survives_the_way_back(asked: tuple[Later, Later]) -> None:
+    call, answer = made(asked)
+    assert difference(answer, decode_answer(call, encode_answer(answer))) is None
+
+
+def test_arrays_can_be_written_to_and_lie_as_torch_wants_them() -> None:
+    value = np.arange(12, dtype=">f8").reshape(3, 4).T[::-1]
+    found = decode_call("predict", encode_call(PredictCall(history=ASK.history, actions={"push": value})))
+    assert isinstance(found, PredictCall)
+    push = found.actions["push"]
+    np.testing.assert_array_equal(push, value)
+    assert push.dtype == np.float64
+    assert push.flags.writeable
+    assert push.flags.aligned
+    assert push.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"), [("int8", "int64"), ("uint16", "int64"), ("int32", "int64"), ("float16", "float64")]
+)
+def test_narrow_numbers_go_as_wider_ones(narrow: str, wide: str) -> None:
+    value = np.array([0, 1, 100], narrow)
+    found = decode_call("predict", encode_call(PredictCall(history=ASK.history, actions={"push": value})))
+    assert isinstance(found, PredictCall)
+    assert found.actions["push"].dtype == wide
+    np.testing.assert_array_equal(found.actions["push"], value)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(np.int64(2), "int64"), (np.float32(0.1), "float64"), (np.bool_(1), "bool")]
+)
+def test_a_scalar_in_the_place_of_an_array_becomes_one(value: Any, dtype: str) -> None:
+    sent = msgspec.msgpack.decode(encode_answer({"x": value}))["answer"]
+    again = decode_call("surprise", message(surprise={"episode": {"observations": sent, "actions": {}}}))
+    assert isinstance(again, SurpriseCall)
+    assert again.episode.observations["x"].shape == ()
+    assert again.episode.observations["x"].dtype == dtype
+    assert again.episode.observations["x"] == value
+
+
+@pytest.mark.parametrize("value", [np.zeros(1, "uint64"), np.zeros(1, complex), np.array(["a"]), np.array([None])])
+def test_other_arrays_are_refused_before_they_are_sent(value: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"predict\.actions\.push has dtype .* cannot be sent\. Convert it to float32"):
+        encode_call(PredictCall(history=ASK.history, actions={"push": value}))
+
+
+def test_what_no_message_can_hold_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(InputError, match="surprise cannot be sent"):
+        encode_call(SurpriseCall(episode=Episode(observations={}, actions={}, seed=2**70)))
+    with pytest.raises(InputError, match="cannot be sent"):
+        encode_answer({"name": "\ud800"})
+    with pytest.raises(InputError, match=r"answer\.it is b'' *, which cannot be sent"):
+        encode_answer({"it": b""})
+
+
+class Stricter(AtMost):
+    pass
+
+
+def above(limit: float, outlook: Outlook) -> np.ndarray:
+    return np.zeros((1, 1))
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        (partial(above, 1.0), "functools.partial"),
+        (above, "function above"),
+        (Stricter(signal="x", bound=1.0), "Stricter"),
+        (Chance(constraint=partial(above, 1.0), level=0.9), "functools.partial"),
+    ],
+)
+def test_code_is_not_sent(code: Any, named: str) -> None:
+    plain = PlanCall(history=ASK.history, goal=Goal(), horizon=1, constraints=(AtMost(signal="x", bound=1.0), code))
+    costly = PlanCall(history=ASK.history, goal=Goal(costs=(code,)), horizon=1)
+    for call, place in ((plain, r"plan\.constraints\[1\]"), (costly, r"plan\.goal\.costs\[0\]")):
+        with pytest.raises(UnsupportedError, match=rf"{place}.*{named}.*AtLeast, AtMost, Chance, Change, .*, Within"):
+            encode_call(call)
+
+
+ERRORS = (
+    WorldlineError("no"),
+    InputError("position is NaN. Fill it."),
+    ConfigError("no"),
+    UnsupportedError("no"),
+    CollapseError("no"),
+    BundleError("no"),
+    UnavailableError("no"),
+    UnknownNameError("signal", "psition", ["position", "push"]),
+    MissingExtraError("av", "video"),
+    DataError("it is torn", fix="Mend it.", file="a.npz", episode=3, signal="x", step=4),
+    DataError("it is torn", fix="Mend it."),
+)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_comes_back_as_it_was(error: WorldlineError) -> None:
+    again = decode_answer(ASK, encode_error(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+def test_an_error_of_another_package_comes_back_as_its_base() -> None:
+    class OddError(InputError):
+        pass
+
+    again = decode_answer(ASK, encode_error(OddError("no")))
+    assert type(again) is InputError
+    assert str(again) == "no"
+
+
+def test_every_error_crosses() -> None:
+    assert {type(error) for error in ERRORS} == {WorldlineError, *WorldlineError.__subclasses__()} - {
+        kind for kind in WorldlineError.__subclasses__() if not kind.__module__.startswith("worldline.errors")
+    }
+
+
+def message(**contents: Any) -> bytes:
+    return msgspec.msgpack.encode({"worldline": VERSION, **contents})
+
+
+def array(**changed: Any) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": [2, 1], "data": bytes(8), **changed}
+
+
+def surprise(array: Any) -> bytes:
+    return message(surprise={"episode": {"observations": {"x": array}, "actions": {}}})
+
+
+def score(**rule: Any) -> bytes:
+    history = {"observations": {}, "actions": {}}
+    return message(score={"history": history, "actions": {}, "goal": {}, "constraints": [rule]})
+
+
+WRONG = [
+    (b"", "before it is complete"),
+    (encode_call(SurpriseCall(episode=Episode(observations={}, actions={})))[:-1], "before it is complete"),
+    (encode_call(DescribeCall()) + b"\xc0", "goes on for 1 bytes"),
+    (b"\xdd\xff\xff\xff\xff", "before it is complete"),
+    (b"\xdf\xff\xff\xff\xff", "before it is complete"),
+    (b"\xc6\xff\xff\xff\xff", "before it is complete"),
+    (b"\xc6\xff", "before it is complete"),
+    (b"\x91" * 1000 + b"\xc0", f"nests more than {MOST_NESTED} levels"),
+    (b"\xdc\xff\xff" + b"\x93\x01\x01\x01" * 0xFFFF, f"more than {MOST_VALUES} values"),
+    (b"\xc1", "a type that worldline does not use"),
+    (b"\xd6\xff\xff\xff\xff\xff", "a type that worldline does not use"),
+    (b"\xa1\xff", "not msgpack"),
+    (b"\x81\x80\x01", "not msgpack"),
+    (b"\x01", "no version number"),
+    (msgspec.msgpack.encode({"surprise": {}}), "no version number"),
+    (msgspec.msgpack.encode({"worldline": 2, "surprise": {}}), "is of version 2, and this side speaks 1"),
+    (msgspec.msgpack.encode({"worldline": True, "surprise": {}}), "is of version True"),
+    (message(), "has 0 bodies"),
+    (message(a={}, b={}), "has 2 bodies"),
+    (message(predict={}), "is about 'predict', where 'surprise' was asked for"),
+    (message(surprise=[]), "surprise: SurpriseCall is due, and list came"),
+    (message(surprise={}), "surprise: 'episode' of SurpriseCall is missing"),
+    (message(surprise={"episode": {}, "epsode": {}}), "Did you mean 'episode'"),
+    (message(surprise={1: {}}), "1 is no name"),
+    (message(surprise={"episode": {"observations": {1: array()}, "actions": {}}}), "1 is no name"),
+    (message(surprise={"episode": {"observations": {}, "actions": {}, "seed": "x"}}), "a whole number or nothing is"),
+    (message(surprise={"episode": {"observations": {}, "actions": {}, "seed": True}}), "and True came"),
+    (surprise(2**63), "uint64, which cannot be sent"),
+    (surprise("text"), "an array is due, and 'text' came"),
+    (surprise([1.0]), r"observations\.x: an array is due, and list came"),
+    (surprise(array(extra=1)), "no array came"),
+    (surprise(array(dtype="object")), "no array came, which is a map of dtype"),
+    (surprise(array(dtype=["float32"])), "no array came"),
+    (surprise(array(shape=[2, 2])), r"float32\[2, 2\] takes 16 bytes, and 8 came"),
+    (surprise(array(shape=[2**62, 2**62])), "takes .* bytes, and 8 came"),
+    (surprise(array(shape=[0, 2**62], data=b"")), "takes 0 bytes, and 0 came"),
+    (surprise(array(shape=[-2, -1])), "is none"),
+    (surprise(array(shape=[True, 2])), "is none"),
+    (surprise(array(shape=[1] * 99)), "is none"),
+    (surprise(array(data="text")), "no array came"),
+    (surprise(array(dtype="bool", shape=[1], data=b"\x02")), "bool values are the bytes 0 and 1"),
+    (
+        message(surprise={"episode": {"observations": {}, "actions": {}, "step_s": array(dtype="bool", data=b"00")}}),
+        r"step_s: float32 values are due, and bool came",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "told"), WRONG, ids=[str(number) for number in range(len(WRONG))])
+def test_a_damaged_or_hostile_message_is_refused(body: bytes, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        decode_call("surprise", body)
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({}, "a cost or constraint .* is due, and dict came"),
+        ({"rule": "Popen", "args": "rm"}, r"a cost or constraint \(AtLeast, .*\) is due"),
+        ({"rule": ["AtMost"]}, "a cost or constraint"),
+        ({"rule": "AtMost", "signal": "x", "bound": "1"}, "a number or a list is due, and '1' came"),
+        ({"rule": "AtMost", "signal": "x", "bound": 1.0, "quantile": 7.0}, r"quantile is 7\.0"),
+        ({"rule": "AtMost", "signal": "x"}, "'bound' of AtMost is missing"),
+        ({"rule": "AtMost", "signal": "x", "bound": [1.0, None]}, r"bound\[1\]: a number is due"),
+        ({"rule": "Track", "signal": "x", "tolerance": 1.0, "reference": [[1.0], [1.0, 2.0]]}, "inhomogeneous"),
+        ({"rule": "Chance", "level": 2.0, "constraint": {"rule": "Familiar"}}, r"level is 2\.0"),
+        ({"rule": "Chance", "level": 0.5, "constraint": None}, "a cost or constraint"),
+    ],
+)
+def test_a_hostile_constraint_is_refused(rule: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        decode_call("score", score(**rule))
+
+
+def test_only_the_known_verbs_and_answers_are_taken() -> None:
+    with pytest.raises(UnknownNameError, match=r"no verb is called 'pridict'. Did you mean 'predict'"):
+        decode_call("pridict", encode_call(ASK))
+    with pytest.raises(InputError, match="where an answer was due"):
+        decode_answer(ASK, encode_call(ASK))
+    for odd in ({"class": "SystemExit", "arguments": ["x"]}, {"class": "InputError"}, [], {"class": []}):
+        with pytest.raises(InputError):
+            decode_answer(ASK, message(error=odd))
+    with pytest.raises(InputError, match=r"arguments|a list of 1 is due"):
+        decode_answer(ASK, message(error={"class": "InputError", "arguments": ["a", "b"]}))
+
+
+def test_a_field_with_a_default_may_be_left_out() -> None:
+    found = decode_call("surprise", message(surprise={"episode": {"observations": {}, "actions": {}}}))
+    assert isinstance(found, SurpriseCall)
+    assert found.episode == Episode(observations={}, actions={})
+
+
+def test_little_is_allocated_for_a_message_that_lies() -> None:
+    lies = [
+        b"\xdd\x7f\xff\xff\xff" + b"\xc0" * 100,
+        surprise(array(shape=[2**40])),
+        surprise(array(shape=[0, 2**39], data=b"")),
+        b"\x9f" * 31 + b"\x80" * 1000,
+    ]
+    tracemalloc.start()
+    try:
+        for body in lies:
+            try:
+                decode_call("surprise", body)
+            except InputError:
+                continue
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20
+
+
+TREES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats()
+    | st.text(max_size=3)
+    | st.binary(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=9,
+)
+
+
+@given(st.binary(max_size=60), st.sampled_from(["plan", "surprise"]))
+def test_noise_is_refused(body: bytes, verb: str) -> None:
+    with pytest.raises(InputError):
+        decode_call(verb, body)
+
+
+@given(TREES)
+def test_any_other_tree_is_refused(tree: Any) -> None:
+    for body in (tree, {"history": tree, "goal": tree, "horizon": 1}, {"history": {"observations": tree}}):
+        with pytest.raises(InputError):
+            decode_call("plan", message(plan=body))
+    with pytest.raises(InputError):
+        decode_answer(DescribeCall(), message(error=tree))
+
+
+@given(ASKED, st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4))
+def test_a_spoiled_message_is_refused_or_read(asked: Later, spots: list[tuple[int, int]]) -> None:
+    call = made(asked)
+    body = bytearray(encode_call(call))
+    for spot, value in spots:
+        body[spot % len(body)] = value
+    try:
+        found = decode_call(call.verb, bytes(body))
+    except InputError:
+        return
+    assert type(found) is type(call)
+
+
+def test_every_cost_and_constraint_can_be_sent() -> None:
+    from worldline.planning import costs
+
+    assert set(RULES) == {*costs.__all__, "Chance"}
+
+
+def test_values_of_an_enumeration_go_by_their_value() -> None:
+    body = encode_answer(WhatIf(signals={}, factual={}, abduction=Abduction.HIDDEN_CAUSE))
+    assert msgspec.msgpack.decode(body)["answer"]["abduction"] == Abduction.HIDDEN_CAUSE.value
+    wrong = {"signals": {}, "factual": {}, "abduction": "half"}
+    ask = WhatIfCall(episode=Episode(observations={}, actions={}), at=0, actions={})
+    with pytest.raises(
+        InputError, match=r"what_if\.abduction: one of full, hidden_cause, none is due, and 'half' came"
+    ):
+        decode_answer(ask, message(answer=wrong))
