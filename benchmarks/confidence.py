@@ -31,26 +31,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.engines.base import Engine
-from worldline.episode import Episode
-from worldline.schema import Kind, Schema
-from worldline.stats import wilson
 from worldline.data.store import Store, is_store, open_store
+from worldline.engines.base import Engine
 from worldline.engines.baselines import Linear
-from worldline_exam.labs.gusty_puck import GustyPuck
+from worldline.episode import Episode
 from worldline.labs.base import Lab
-from worldline_exam.labs.wind import Wind
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.greenhouse import greenhouse, greenhouse_split, record_greenhouse
 from worldline.recipes.vectors import vectors
-from worldline.stats import tails
+from worldline.schema import Kind, Schema
+from worldline.stats import tails, wilson
 from worldline.workflows.record import record
 from worldline.workflows.training import learn_world
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
+from worldline.world.ood import LENGTHS
 from worldline.world.pieces import cut
 from worldline.world.session import Session
-from worldline.world.ood import LENGTHS
+from worldline_exam.labs.gusty_puck import GustyPuck
+from worldline_exam.labs.wind import Wind
 
 LEVEL = 0.9
 RATE = 0.05

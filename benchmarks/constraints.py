@@ -32,14 +32,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays
-from worldline.planning.base import Chance, Constraint
 from worldline.control.controller import ReplanningController, WorldActor
-from worldline.control.goal_reaching import evaluate
 from worldline.control.goal_pairs import draw_pairs
-from worldline.planning.costs import AtMost, KeepOut, Price
+from worldline.control.goal_reaching import evaluate
 from worldline.data.store import Store
+from worldline.episode import Arrays
 from worldline.labs.two_rooms import TwoRooms
+from worldline.planning.base import Chance, Constraint
+from worldline.planning.costs import AtMost, KeepOut, Price
 from worldline.recipes.greenhouse import SCHEMA, greenhouse, make_greenhouse, record_greenhouse
 from worldline.recipes.two_rooms import two_rooms
 from worldline.stats import tails

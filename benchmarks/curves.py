@@ -23,13 +23,13 @@ import torch
 from matplotlib import pyplot as plt
 
 from worldline.control.controller import Actor, WorldActor
-from worldline.control.goal_reaching import evaluate
-from worldline.stats import wilson
 from worldline.control.goal_pairs import Pair
+from worldline.control.goal_reaching import evaluate
 from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms
+from worldline.stats import wilson
 from worldline.workflows.goals import HORIZON, StraightActor, held_out_pairs, reached
 from worldline.workflows.record import record
 from worldline.workflows.training import learn_world

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from data_layouts import BATCH_SIZE, NUM_OBSERVATIONS, STRIDE, memory_mb
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.index import INDEX_FILE, RECORD, seal
 from worldline.data.store import Store, open_store
 from worldline.data.windows import Windows
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 
 STEPS = 60
 NUM_BATCHES = 200

@@ -42,8 +42,8 @@ import numpy as np
 
 from worldline.audit import scoring
 from worldline_exam.exam_tests.counterfactual import Counterfactual
-from worldline_exam.scenes.puck import NUM_CALIBRATION
 from worldline_exam.exam_tests.violation import ViolationOfExpectation
+from worldline_exam.scenes.puck import NUM_CALIBRATION
 
 RESULT: Final = Path(__file__).parent / "results" / "exam_harness.json"
 DUE_CELL: Final = 0.025

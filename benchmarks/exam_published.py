@@ -30,19 +30,19 @@ import numpy as np
 from exam_rates import Figures, Rng, kept_draws, rate
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode
-from worldline.engines.baselines import Linear
-from worldline.stats import tails
-from worldline.audit.queries import unpacked
 from worldline.audit.baselines import as_world
+from worldline.audit.queries import unpacked
+from worldline.audit.verdicts import ALPHA, holm
+from worldline.engines.baselines import Linear
+from worldline.episode import Arrays, Episode
+from worldline.stats import tails
+from worldline.world.calibration import SCALE_SHARE, calibrate
 from worldline_exam.base import References
 from worldline_exam.exam_tests.counterfactual import AT, WINDOWS, Counterfactual
 from worldline_exam.exam_tests.coverage import GATED, LEVELS
 from worldline_exam.exam_tests.coverage import WINDOWS as WINDOWS_EACH
-from worldline_exam.scenes.puck import NUM_CALIBRATION, SIGNALS, puck
-from worldline.audit.verdicts import ALPHA, holm
 from worldline_exam.exam_tests.violation import DECIMALS, PARTS, ViolationOfExpectation
-from worldline.world.calibration import SCALE_SHARE, calibrate
+from worldline_exam.scenes.puck import NUM_CALIBRATION, SIGNALS, puck
 
 Floats = NDArray[np.floating]
 

@@ -23,13 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.audit.grades import Cell, Grade, Score, Verdict
-from worldline.stats import wilson
-from worldline_exam.comparison import Difference, compared
-from worldline_exam.base import Section
-from worldline_exam.results import SeedGrade, TestResult
 from worldline.audit.scoring import Statistic, accuracy, auroc, cell, skill, skill_cell
 from worldline.audit.verdicts import BREAKS_AT, PASS_ABOVE, flaws, holm, p_value, verdict_of
-from worldline.stats import draw_clusters, ratio
+from worldline.stats import draw_clusters, ratio, wilson
+from worldline_exam.base import Section
+from worldline_exam.comparison import Difference, compared
+from worldline_exam.results import SeedGrade, TestResult
 
 Floats = NDArray[np.floating]
 Figures = dict[str, Any]

@@ -24,29 +24,29 @@ import numpy as np
 from exam_rates import Rng, rate
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode
 from worldline.audit.grades import Grade, Verdict
+from worldline.audit.verdicts import PASS_ABOVE, verdict_of
+from worldline.episode import Arrays, Episode
 from worldline.labs.playing import explore
 from worldline_exam import self_check as examining
+from worldline_exam.base import ExamTest
 from worldline_exam.exam_tests.abstention import Abstention
 from worldline_exam.exam_tests.arrow import Arrow
 from worldline_exam.exam_tests.beyond_range import BeyondRange
 from worldline_exam.exam_tests.confounded_log import ConfoundedLog
 from worldline_exam.exam_tests.contact import ContactAndConstraint
-from worldline_exam.base import ExamTest
 from worldline_exam.exam_tests.counterfactual import Counterfactual
 from worldline_exam.exam_tests.coverage import JointCoverage
 from worldline_exam.exam_tests.delay import TWINS, DelayedEffect
 from worldline_exam.exam_tests.energy import WorkAndEnergy
-from worldline_exam.self_check import Examined, examine
 from worldline_exam.exam_tests.horizon import TrustedHorizon
 from worldline_exam.exam_tests.influence import Influence
-from worldline_exam.exam_tests.ood_detection import KnowsWhenLost
 from worldline_exam.exam_tests.occlusion import GoesOnUnseen
+from worldline_exam.exam_tests.ood_detection import KnowsWhenLost
 from worldline_exam.exam_tests.spurious_channel import SpuriousChannel
 from worldline_exam.exam_tests.twin_effect import TwinEffect
-from worldline.audit.verdicts import PASS_ABOVE, verdict_of
 from worldline_exam.exam_tests.violation import ViolationOfExpectation
+from worldline_exam.self_check import Examined, examine
 
 Figures = dict[str, Any]
 Floor = Callable[[Examined, Rng], Arrays]

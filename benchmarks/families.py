@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldline.audit.diagnostics import diagnose
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import UnsupportedError, WorldlineError
 from worldline.labs.two_rooms import TwoRooms
@@ -31,7 +32,6 @@ from worldline.recipes.greenhouse import greenhouse, record_greenhouse
 from worldline.recipes.push_t import push_t, record_push_t
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
-from worldline.audit.diagnostics import diagnose
 from worldline.workflows.budget import within
 from worldline.workflows.goals import INVERSE, PLANNER, STRAIGHT, Walls, held_out_pairs, reach
 from worldline.workflows.learned import Learned

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, History
-from worldline.world.base import World
 from worldline.control.controller import Actor, Situation, WorldActor
 from worldline.control.goal_pairs import Grouping, Reached
 from worldline.data.store import Store
 from worldline.engines.learned import Adaptation
 from worldline.engines.oracle import OracleEngine
+from worldline.episode import Arrays, History
 from worldline.labs.spaces import AnyEnv
 from worldline.labs.two_rooms import SIZE, TwoRooms
 from worldline.planning.planners.cem import CrossEntropy
@@ -30,6 +29,7 @@ from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.workflows.goals import GROUPS, StraightActor, Walls, reached, side
 from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
+from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 PLACE, ANGLE = 20.0, np.pi / 9

@@ -42,13 +42,13 @@ import torch
 from goal_tasks import TASKS, Task
 from numpy.typing import NDArray
 
-from worldline.planning.planners.base import Planner
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
-from worldline.control.goal_reaching import evaluate
 from worldline.control.goal_pairs import Pair, draw_pairs, historical_pairs
+from worldline.control.goal_reaching import evaluate
 from worldline.data.store import Store, is_store, open_store
 from worldline.engines.learned import LearnedEngine
 from worldline.models.layers.precision import has_bfloat16
+from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.planning.planners.guided import Guided

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from worldline.episode import Episode
-from worldline.data.store import Store, is_store, open_store
-from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse, record_greenhouse
 from worldline.audit.diagnostics import Diagnostics, diagnose
+from worldline.data.store import Store, is_store, open_store
+from worldline.episode import Episode
+from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse, record_greenhouse
 from worldline.workflows.learned import Learned
 from worldline.workflows.report_data import comparisons, honest
 from worldline.workflows.training import learn_world

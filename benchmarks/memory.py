@@ -34,17 +34,16 @@ from rich.progress import track
 from train import machine
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Episode, History
-from worldline.planning.base import Goal
-from worldline.engines.learned import LearnedEngine
 from worldline.engines.baselines import Linear
+from worldline.engines.learned import LearnedEngine
+from worldline.episode import Episode, Future, History
 from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import HIGH, LOW, Integrator
 from worldline.world.calibration import calibrate

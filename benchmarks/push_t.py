@@ -33,19 +33,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldline.audit.cases import Cases, cut
 from worldline.config import to_json
-from worldline.engines.base import Engine
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Schema, Signal
 from worldline.data.store import Store, is_store, open_store
+from worldline.engines.base import Engine
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.recipes.families import with_family
 from worldline.recipes.push_t import push_t, record_push_t
 from worldline.recipes.recipe import Recipe
-from worldline.training.batches import trace
-from worldline.audit.cases import Cases, cut
+from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, r_squared, ratio
+from worldline.training.batches import trace
 from worldline.workflows.learned import Learned
 from worldline.workflows.training import learn_world
 

@@ -48,16 +48,16 @@ from torch import Tensor
 from train import machine
 
 import worldline
-from worldline.episode import Arrays
-from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
-from worldline.world.base import World
 from worldline.control.controller import ReplanningController, WorldActor
-from worldline.stats import wilson
 from worldline.control.realtime import Period, Reading, RealTimeLoop
+from worldline.episode import Arrays
 from worldline.labs.two_rooms import TwoRooms
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.population import costed, inside
+from worldline.stats import wilson
 from worldline.workflows.goals import reached
+from worldline.world.base import World
 
 RESULT = Path(__file__).parent / "results" / "realtime.json"
 PERIOD_S, MARGIN_S, THIN_S, HORIZON, GOAL_STEPS = 0.05, 0.015, 0.002, 12, 40

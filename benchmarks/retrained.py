@@ -27,8 +27,8 @@ import torch
 from understanding import SEED
 
 from worldline_exam.comparison import Comparison
-from worldline_exam.run import compare
 from worldline_exam.folder import read_exam
+from worldline_exam.run import compare
 
 RESULT: Final = Path(__file__).parent / "results" / "retrained.json"
 TESTS: Final = "C2,C3,P4,T3,U1"

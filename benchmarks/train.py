@@ -32,12 +32,12 @@ from rich.console import Console
 from rich.table import Table
 from train_peer import CLIP_NORM, follow, make_optimizer, timed
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.models.base import Inputs, Window, WorldModel
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.models.lewm import Lewm, LewmConfig, WholeLinear
 from worldline.models.lewm_checkpoint import from_published
+from worldline.schema import Kind, Role, Schema, Signal
 
 HERE = Path(__file__).parent
 NUM_FRAMES, NUM_ACTIONS = 4, 10

@@ -22,16 +22,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from worldline.audit.grades import Cell, Grade, Verdict
+from worldline.audit.verdicts import weakest
 from worldline.cli.options import free_cores, use_threads
 from worldline.config import from_json, to_strict_json
-from worldline.audit.grades import Cell, Grade, Verdict
+from worldline.formatting import listing
 from worldline.registry import names
 from worldline_exam.base import Pool
-from worldline_exam.results import ExamResult, TestResult, deciding_part
-from worldline.audit.verdicts import weakest
-from worldline.formatting import listing
-from worldline_exam.run import exam
 from worldline_exam.options import ExamOptions
+from worldline_exam.results import ExamResult, TestResult, deciding_part
+from worldline_exam.run import exam
 from worldline_exam.subjects import BLIND, RecipeSitter, Sitter, TrivialSitter
 
 ROOT = Path(__file__).parent.parent

@@ -35,18 +35,18 @@ import torch
 from numpy.typing import NDArray
 
 import worldline
-from worldline.episode import Arrays, Episode
-from worldline.world.base import World
 from worldline.data.splits import split_store
 from worldline.data.store import Store
-from worldline.engines.simulator import SimulatorEngine
 from worldline.engines.baselines import Linear
-from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck
+from worldline.engines.simulator import SimulatorEngine
+from worldline.episode import Arrays, Episode
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
+from worldline.world.base import World
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
+from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck
 
 RESULT = Path(__file__).parent / "results" / "what_if.json"
 NUM_EPISODES, NUM_STEPS, AT = 240, 40, 2

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.config import from_json, to_json, to_strict_json
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import ConfigError
+from worldline.schema import Kind, Role, Schema, Signal
 
 
 @dataclass(frozen=True, kw_only=True)

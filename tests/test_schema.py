@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import ConfigError, UnknownNameError
+from worldline.schema import Kind, Role, Schema, Signal
 
 
 def vector(name: str = "x", role: Role = Role.OBSERVATION, **changes: Any) -> Signal:

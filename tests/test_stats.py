@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 
 from worldline.schema import Kind, Role, Signal
-from worldline.stats import wilson
-from worldline.stats import (cluster_rate, cluster_sums, curve, draw_clusters, from_mean, r_squared, ratio, rmse_curve, skill_curve, student_quantile)
+from worldline.stats import (
+    cluster_rate,
+    cluster_sums,
+    curve,
+    draw_clusters,
+    r_squared,
+    ratio,
+    rmse_curve,
+    skill_curve,
+    student_quantile,
+    wilson,
+)
 
 
 def test_copies_within_a_cluster_count_once() -> None:
@@ -86,6 +96,6 @@ def test_quantiles_of_student_are_those_of_the_tables(tail: float, degrees: floa
 def test_an_angle_is_told_from_its_mean_direction() -> None:
     plain = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
     values = np.array([[350.0], [10.0], [30.0]])
-    np.testing.assert_allclose(from_mean(values, plain)[:, 0], [220, -120, -100])
+    np.testing.assert_allclose(plain.deviations(values)[:, 0], [220, -120, -100])
     round_ = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), period=360.0)
-    np.testing.assert_allclose(from_mean(values, round_)[:, 0], [-20, 0, 20], atol=1e-9)
+    np.testing.assert_allclose(round_.deviations(values)[:, 0], [-20, 0, 20], atol=1e-9)

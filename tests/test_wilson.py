@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.stats import wilson
 from worldline.errors import InputError
+from worldline.stats import wilson
 
 
 @pytest.mark.parametrize(

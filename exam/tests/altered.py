@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import History
+from worldline.episode import Future, History
 from worldline_exam.labs.pusher_block import STATE
 from worldline_exam.scenes.pusher import Pushing
 

@@ -7,17 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from worldline.episode import Arrays, Episode
-from worldline.world.base import World
-from worldline.labs.playing import explore
-from worldline_exam.exam_tests import coverage, ood_detection as lost
 from worldline.audit.baselines import as_world, engines
-from worldline_exam.exam_tests.beyond_range import BeyondRange
+from worldline.episode import Arrays, Episode
+from worldline.labs.playing import explore
+from worldline.world.base import World
 from worldline_exam.base import ExamTest
+from worldline_exam.exam_tests import coverage
+from worldline_exam.exam_tests import ood_detection as lost
+from worldline_exam.exam_tests.beyond_range import BeyondRange
 from worldline_exam.exam_tests.coverage import JointCoverage
 from worldline_exam.exam_tests.horizon import TrustedHorizon
-from worldline_exam.exam_tests.ood_detection import KnowsWhenLost
 from worldline_exam.exam_tests.occlusion import GoesOnUnseen
+from worldline_exam.exam_tests.ood_detection import KnowsWhenLost
 
 Truth = Callable[[Arrays, Arrays], Arrays]
 """Takes scenes and answers to them, gives what of the truth would have to be otherwise for the answers to be right."""

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from worldline_exam.cli import _print
-from worldline.cli.main import app
 from worldline.audit.grades import Cell, Grade, Score, Verdict
-from worldline_exam.comparison import Comparison, Difference
+from worldline.cli.main import app
 from worldline_exam.base import Section
+from worldline_exam.cli import _print
+from worldline_exam.comparison import Comparison, Difference
 from worldline_exam.results import SeedGrade, TestResult
 
 RUN = CliRunner()

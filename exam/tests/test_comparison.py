@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.audit.grades import Cell, Grade, Verdict
-from worldline.errors import InputError
-from worldline_exam.comparison import Comparison, compared
-from worldline_exam.base import Section
-from worldline_exam.results import SeedGrade, TestResult
 from worldline.audit.scoring import skill_cell
+from worldline.errors import InputError
 from worldline.stats import draw_clusters
+from worldline_exam.base import Section
+from worldline_exam.comparison import Comparison, compared
+from worldline_exam.results import SeedGrade, TestResult
 
 SCENES = 60
 GATED = Cell(name="still", score=None, note="gated: it does not move")

@@ -11,31 +11,31 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from tests.engines.language.chat_server import ChatServer, Fault, Values, latest, question_of
 from exam.tests.test_run import STEPS, Steering
+from tests.engines.language.chat_server import ChatServer, Fault, Values, latest, question_of
 from typer.testing import CliRunner
 
+from worldline.audit.baselines import as_world
+from worldline.audit.grades import Verdict
 from worldline.cli.main import app
 from worldline.config import to_json
-from worldline.episode import Arrays
-from worldline.audit.grades import Verdict
 from worldline.data.store import open_store
-from worldline.engines.language.engine.endpoint import Endpoint
-from worldline.engines.language.engine.prompt import PROMPT_HASH
-from worldline.engines.language.engine.transcript import Exchange, Transcript, request_hash
 from worldline.engines.baselines import Persistence
+from worldline.engines.language.endpoint import Endpoint
+from worldline.engines.language.prompt import PROMPT_HASH
+from worldline.engines.language.transcript import Exchange, Transcript, request_hash
+from worldline.episode import Arrays
 from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.registry import load, names
+from worldline.workflows.record import record
+from worldline_exam.base import ExamTest
+from worldline_exam.folder import REPORT, RESULT, read_exam
 from worldline_exam.labs.fleet import BOATS, Fleet
 from worldline_exam.labs.wind import DECAY, Wind
-from worldline.registry import load, names
-from worldline.audit.baselines import as_world
-from worldline_exam.base import ExamTest
+from worldline_exam.language_subject import TRANSCRIPT, LanguageSitter, endpoint_of
+from worldline_exam.options import ExamOptions
 from worldline_exam.results import ExamResult, without_draws
 from worldline_exam.run import exam, regrade
-from worldline_exam.folder import REPORT, RESULT, read_exam
-from worldline_exam.options import ExamOptions
-from worldline_exam.language_subject import TRANSCRIPT, LanguageSitter, endpoint_of
-from worldline.workflows.record import record
 
 SCENES = 10
 QUESTIONS = SCENES * 2 * STEPS  # with the motor and without

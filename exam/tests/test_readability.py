@@ -10,26 +10,26 @@ import pytest
 import torch
 
 from worldline.audit.grades import Verdict
-from worldline.schema import Kind, Role, Signal
 from worldline.data.store import Store
-from worldline.engines.learned import LearnedEngine
 from worldline.engines.baselines import Persistence
+from worldline.engines.learned import LearnedEngine
+from worldline.labs.drawing import CAMERA
+from worldline.labs.playing import explore
 from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.labs.drawing import CAMERA
-from worldline_exam.labs.hidden_mover import HiddenMover
-from worldline_exam.labs.lamp import Lamp
-from worldline.labs.playing import explore
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Role, Signal
+from worldline.world.local import LocalWorld
 from worldline_exam.exam_tests.spurious_channel import HEATS
-from worldline_exam.run import exam
 from worldline_exam.folder import read_exam
+from worldline_exam.labs.hidden_mover import HiddenMover
+from worldline_exam.labs.lamp import Lamp
 from worldline_exam.options import ExamOptions
 from worldline_exam.readability import READABLE, explained, read_from, unread
+from worldline_exam.run import exam
 from worldline_exam.subjects import Sat, Sitter, Terms, TrivialSitter
-from worldline.world.local import LocalWorld
 
 PLACE = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
 TURN = Signal(name="turn", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="rad", low=(0.0,), period=6.0)

@@ -13,25 +13,25 @@ import pytest
 from typer.testing import CliRunner
 
 from worldline import registry
+from worldline.audit.grades import Grade, Verdict
+from worldline.audit.queries import history_of, means, only, packed_history
+from worldline.audit.scoring import skill_cell
 from worldline.cli.main import app
 from worldline.config import to_json
-from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Grade, Verdict
-from worldline.world.base import Prediction, World
 from worldline.data.store import Store, open_store
+from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, DataError, InputError, UnknownNameError, UnsupportedError
 from worldline.labs.playing import replay, stacked
-from worldline_exam.labs.wind import Wind
-from worldline.audit.queries import history_of, means, only, packed_history
+from worldline.world.base import Prediction, World
+from worldline.world.local import LocalWorld
 from worldline_exam.base import Curriculum, ExamTest, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
-from worldline_exam.results import SeedGrade, same_figures, without_draws
-from worldline.audit.scoring import skill_cell
-from worldline_exam.run import _lacking, compare, exam, regrade
 from worldline_exam.folder import Learned, read_exam
+from worldline_exam.labs.wind import Wind
 from worldline_exam.options import ExamOptions
+from worldline_exam.results import SeedGrade, same_figures, without_draws
+from worldline_exam.run import _lacking, compare, exam, regrade
 from worldline_exam.subjects import RecipeSitter, TrivialSitter
-from worldline.world.local import LocalWorld
 
 STEPS = 4
 NO_ZIP = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (0,), }".ljust(117) + b"\n"

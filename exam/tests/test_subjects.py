@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.recipes.families import with_family
 from worldline.recipes.memory import memory
 from worldline.recipes.recipe import Recipe
 from worldline.testing.toys import Integrator
-from worldline_exam.subjects import RecipeSitter, Sitter, Terms, TrivialSitter, kept_last
 from worldline.workflows.training import build_model
 from worldline.world.calibration import Calibration, calibrate
+from worldline_exam.subjects import RecipeSitter, Sitter, Terms, TrivialSitter, kept_last
 
 SHORT = f"{__name__}:short"
 

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 from worldline import data, errors
 from worldline.errors import WorldlineError
+from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.episode import Episode, History
-    from worldline.schema import Kind, Role, Schema, Signal
-    from worldline.planning.base import Goal
-    from worldline.world.base import World
+    from worldline.catalog.opening import open_target as open
     from worldline.data.store import Store, open_store
+    from worldline.episode import Episode, History
+    from worldline.planning.base import Goal
+    from worldline.schema import Kind, Role, Schema, Signal
     from worldline.workflows.learn import learn
     from worldline.workflows.record import record
     from worldline.workflows.recorder import Recorder
-    from worldline.catalog.opening import open_target as open
+    from worldline.world.base import World
     from worldline.world.session import Session
 
     __version__: str
@@ -45,23 +46,21 @@ __all__ = [
     "record",
 ]
 
-_HOMES = {
-    "Episode": "worldline.episode:Episode",
-    "Goal": "worldline.planning.base:Goal",
-    "History": "worldline.episode:History",
-    "Kind": "worldline.schema:Kind",
-    "Recorder": "worldline.workflows.recorder:Recorder",
-    "Role": "worldline.schema:Role",
-    "Schema": "worldline.schema:Schema",
-    "Session": "worldline.world.session:Session",
-    "Signal": "worldline.schema:Signal",
-    "Store": "worldline.data.store:Store",
-    "World": "worldline.world.base:World",
-    "learn": "worldline.workflows.learn:learn",
-    "open": "worldline.catalog.opening:open_target",
-    "open_store": "worldline.data.store:open_store",
-    "record": "worldline.workflows.record:record",
-}
+_load = lazy_names(
+    __name__,
+    {
+        "worldline.catalog.opening": ("open_target as open",),
+        "worldline.data.store": ("Store", "open_store"),
+        "worldline.episode": ("Episode", "History"),
+        "worldline.planning.base": ("Goal",),
+        "worldline.schema": ("Kind", "Role", "Schema", "Signal"),
+        "worldline.workflows.learn": ("learn",),
+        "worldline.workflows.record": ("record",),
+        "worldline.workflows.recorder": ("Recorder",),
+        "worldline.world.base": ("World",),
+        "worldline.world.session": ("Session",),
+    },
+)
 
 
 def __getattr__(name: str) -> object:
@@ -69,14 +68,7 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("worldline")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'worldline' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
-    from importlib import import_module
-
-    module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(import_module(module), attribute)
-    globals()[name] = value
-    return value
+    return _load(name)
 
 
 def __dir__() -> list[str]:

@@ -77,3 +77,16 @@ class Episode:
             exogenous={k: v[first:at] for k, v in self.exogenous.items()},
             observed={k: v[first : at + 1] for k, v in self.observed.items()},
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Future:
+    """T inputs that may be applied from now on, in N versions.
+
+    Args:
+        actions: per signal [W, N, T, *shape].
+        exogenous: per signal [W, T, *shape]; empty where the schema has none.
+    """
+
+    actions: Arrays
+    exogenous: Arrays = field(default_factory=dict)

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from worldline.stats import Rate
-from worldline.stats import Estimate
+from worldline.stats import Estimate, Rate
 
 Number = float | int
 

@@ -104,6 +104,18 @@ class Signal:
         apart: NDArray[Any] = values - others
         return apart if self.period is None else np.mod(apart + self.period / 2, self.period) - self.period / 2
 
+    def deviations(self, values: NDArray[np.generic]) -> NDArray[np.floating]:
+        """Each of `values` [..., n] less the mean over all axes but the last; of an angle the shorter way round.
+
+        Source: Mardia and Jupp (2000), "Directional statistics", section 2.2 (the mean direction).
+        """
+        known = values.astype(float)
+        flat = known.reshape(-1, known.shape[-1])
+        if self.period is None:
+            return np.asarray(known - flat.mean(0))
+        turn = 2 * np.pi / self.period
+        return np.asarray(self.difference(known, np.angle(np.exp(1j * turn * flat).mean(0)) / turn))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:

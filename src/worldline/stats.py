@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.stats import Rate
-from worldline.schema import Signal
-from worldline.stats import wilson
+from worldline.errors import InputError
 
 Floats = NDArray[np.floating]
 
 NUM_DRAWS: Final = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """A share of successes with its 95 % Wilson interval.
+
+    Args:
+        successes: how many succeeded.
+        trials: out of how many.
+        low: lower end, 0 to 1.
+        high: upper end.
+    """
+
+    successes: int
+    trials: int
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The share, 0 to 1."""
+        return self.successes / self.trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +131,6 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.asarray(np.divide(numerator, denominator, out=empty, where=denominator != 0))
 
 
-def from_mean(values: NDArray[np.generic], signal: Signal) -> Floats:
-    """Each of `values` [..., n] less the mean over all axes but the last; of an angle the shorter way round.
-
-    Source: Mardia and Jupp (2000), "Directional statistics", section 2.2 (the mean direction).
-    """
-    known = values.astype(float)
-    flat = known.reshape(-1, known.shape[-1])
-    if signal.period is None:
-        return np.asarray(known - flat.mean(0))
-    turn = 2 * np.pi / signal.period
-    return np.asarray(signal.difference(known, np.angle(np.exp(1j * turn * flat).mean(0)) / turn))
-
-
 def curve(value: Floats, draws: Floats) -> Curve:
     """A curve from its values [T] and their bootstrap draws [draws, T], by percentiles; NaN stays NaN."""
     draws = np.where(np.isnan(value), 0.0, draws)
@@ -194,3 +203,109 @@ def _explained(sums: Floats) -> Floats:
     """R² [draws] from sums [draws, 4, components] of squared error, value, squared value, and count."""
     error, total, square, count = np.moveaxis(sums, 1, 0)
     return np.asarray(1 - ratio(error.sum(-1), (square - ratio(total**2, count)).sum(-1)))
+
+
+def wilson(successes: int, trials: int, level: float = 0.95, *, effective_trials: float | None = None) -> Rate:
+    """The share of successes with its Wilson score interval.
+
+    Args:
+        successes: 0 to `trials`.
+        trials: at least 1.
+        level: how often such an interval holds the true share, in (0, 1).
+        effective_trials: how many independent trials they are worth, more than 0; None where all are independent.
+
+    Raises:
+        InputError: a count or the level is out of range.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; the effective
+    number of trials: Kish 1965, "Survey sampling", section 8.2.
+    """
+    if not (trials >= 1 and 0 <= successes <= trials):
+        raise InputError(f"{successes} successes in {trials} trials. Give at least one trial and no more successes.")
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}. It must be between 0 and 1, such as 0.95.")
+    n = trials if effective_trials is None else effective_trials
+    if not n > 0:
+        raise InputError(f"effective_trials is {n}. It must be more than 0.")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, shrink = successes / trials, 1 + z**2 / n
+    centre = (share + z**2 / (2 * n)) / shrink
+    half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / shrink
+    # At 0 and at all successes an end is exact; rounding must not put it beyond the share.
+    return Rate(
+        successes=successes,
+        trials=trials,
+        low=min(max(centre - half, 0.0), share),
+        high=max(min(centre + half, 1.0), share),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tails:
+    """How likely a count is under a claim.
+
+    Args:
+        low: chance of this count or a smaller one.
+        high: chance of this count or a larger one.
+    """
+
+    low: float
+    high: float
+
+
+def tails(count: int, trials: int, share: float, num_calibration: int | None = None) -> Tails:
+    """The chances of a count where each trial is said to hit with probability `share`.
+
+    Args:
+        count: hits, 0 to `trials`.
+        trials: at least 1, exchangeable with each other and with the calibration data.
+        share: that is claimed, in (0, 1).
+        num_calibration: episodes that the claim was calibrated on, as in split conformal prediction, whose share
+            is itself a draw; None where it is exact.
+
+    Raises:
+        InputError: a count or share out of range.
+
+    Source: Vovk 2012 (1209.2673), proposition 2a: given its n calibration examples, split conformal prediction
+        covers with probability Beta(n + 1 - l, l), l = floor((n + 1)(1 - share)); the count is then beta-binomial.
+    """
+    if not (0 <= count <= trials and trials >= 1 and 0 < share < 1):
+        raise InputError(f"{count} of {trials} at {share}. Give at least one trial and a share between 0 and 1.")
+    logs = _binomial(trials, share) if num_calibration is None else _beta_binomial(trials, share, num_calibration)
+    chances = np.exp(logs)
+    return Tails(low=min(1.0, float(chances[: count + 1].sum())), high=min(1.0, float(chances[count:].sum())))
+
+
+def separation(low: NDArray[np.floating], high: NDArray[np.floating]) -> float:
+    """The share of pairs in which `low` is below `high`, ties half: 0.5 where they tell nothing, 1 where everything."""
+    below = low[:, None] < high[None]
+    return float((below + 0.5 * (low[:, None] == high[None])).mean())
+
+
+def _binomial(trials: int, share: float) -> NDArray[np.floating]:
+    """Log chance of each count from 0 to `trials`."""
+    return np.array(
+        [_choose(trials, k) + k * math.log(share) + (trials - k) * math.log1p(-share) for k in range(trials + 1)]
+    )
+
+
+def _beta_binomial(trials: int, share: float, num_calibration: int) -> NDArray[np.floating]:
+    """Log chance of each count from 0 to `trials`, the share being drawn once."""
+    outside = math.floor((num_calibration + 1) * (1 - share) + 1e-9)
+    if outside == 0:  # too few examples for this share: everything is inside
+        return np.array([-math.inf] * trials + [0.0])
+    inside = num_calibration + 1 - outside
+    return np.array(
+        [
+            _choose(trials, k) + _log_beta(k + inside, trials - k + outside) - _log_beta(inside, outside)
+            for k in range(trials + 1)
+        ]
+    )
+
+
+def _choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_beta(a: int, b: int) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.data.store import Store
-from worldline.planning.planners.cem import CrossEntropy
 from worldline.audit.twins import TwinSource
+from worldline.data.store import Store
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
 

@@ -11,14 +11,13 @@ import pytest
 from tests.audit.carts import SCHEMA, Cart
 from tests.report.test_audit_page import made
 
-from worldline.audit.grades import Verdict
-from worldline.schema import Kind, Role, Signal
-from worldline.stats import wilson
-from worldline.audit.run import ungraded
-from worldline.audit.audit_evidence import Advice, Decision, Measured, Told
 from worldline.audit.advice import cause_of, decide
+from worldline.audit.audit_evidence import Advice, Decision, Measured, Told
 from worldline.audit.diagnostics import Gap, SkillCurve
-from worldline.stats import Curve, Estimate
+from worldline.audit.grades import Verdict
+from worldline.audit.run import ungraded
+from worldline.schema import Kind, Role, Signal
+from worldline.stats import Curve, Estimate, wilson
 
 
 @cache

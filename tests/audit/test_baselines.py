@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from worldline.episode import History
-from worldline.engines.baselines import Linear
-from worldline.errors import InputError, UnreadableError
-from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline.labs.playing import explore, stacked
-from worldline.audit.queries import BATCH, check_readable, history_of, means, only, packed, packed_history, unpacked
 from worldline.audit.baselines import as_world, bank, best_of
+from worldline.audit.queries import BATCH, check_readable, history_of, means, only, packed, packed_history, unpacked
+from worldline.engines.baselines import Linear
+from worldline.episode import History
+from worldline.errors import InputError, UnreadableError
+from worldline.labs.playing import explore, stacked
+from worldline_exam.labs.gusty_puck import GustyPuck
 
 EPISODES = [explore(GustyPuck(), seed, 20) for seed in range(20)]
 SCHEMA = GustyPuck().schema

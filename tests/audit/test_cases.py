@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.world.base import World
-from worldline.errors import InputError
 from worldline.audit import cases as module
 from worldline.audit.cases import cut, forecasts
+from worldline.episode import Episode
+from worldline.errors import InputError
+from worldline.world.base import World
 
 
 def test_windows_hold_what_followed(episodes: list[Episode]) -> None:

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.config import from_json, to_json
-from worldline.episode import Episode
-from worldline.world.base import World
 from worldline.engines.baselines import Linear, Persistence
+from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
-from worldline.audit.diagnostics import Diagnostics, diagnose
+from worldline.world.base import World
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, thermostat, world
 
+from worldline.audit.audit_evidence import Effect
+from worldline.audit.cases import cut
+from worldline.audit.effects import changes, effects_table, log_effects, world_effects
+from worldline.audit.regression_rows import Rows, rows_of, tracks_of
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.audit.effects import changes, effects_table, log_effects, world_effects
-from worldline.audit.audit_evidence import Effect
-from worldline.audit.regression_rows import Rows, rows_of, tracks_of
-from worldline.audit.cases import cut
 
 EPISODES = carts(0, 60)
 ROWS = rows_of(tracks_of(EPISODES, SCHEMA), [None] * len(EPISODES))

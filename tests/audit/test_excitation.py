@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from tests.audit.carts import SCHEMA, Cart, Push, at_random, carts, thermostat, world
 
-from worldline.episode import Episode
-from worldline.errors import DataError
 from worldline.audit.audit_evidence import Placebo
 from worldline.audit.excitation import Innovations, excitations, innovations, placebos
 from worldline.audit.measures import one_step_errors
 from worldline.audit.regression_rows import Rows, action_names, rows_of, state_columns, state_names, tracks_of
+from worldline.episode import Episode
+from worldline.errors import DataError
 
 
 def rows(episodes: list[Episode]) -> Rows:

@@ -7,12 +7,27 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from worldline.stats import wilson
 from worldline.audit import findings
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
-from worldline.audit.report_evidence import (Decoded, Film, Films, Forecasts, ForecastSample, Imagined, ImaginedPath, LatentHealth, Learning, Outcome, Planning, Readout, ReadoutRow, Series, Vital)
 from worldline.audit.findings import Finding
-from worldline.stats import Curve, Estimate
+from worldline.audit.report_evidence import (
+    Decoded,
+    Film,
+    Films,
+    Forecasts,
+    ForecastSample,
+    Imagined,
+    ImaginedPath,
+    LatentHealth,
+    Learning,
+    Outcome,
+    Planning,
+    Readout,
+    ReadoutRow,
+    Series,
+    Vital,
+)
+from worldline.stats import Curve, Estimate, wilson
 
 
 def plain(finding: Finding) -> str:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from tests.audit.carts import SCHEMA, Cart, carts, world
 
-from worldline.world.base import Forecast
 from worldline.audit import measures
-from worldline.audit.run import comparisons
-from worldline.audit.measures import joint_coverage, leak_check, participation, rank_of, trusted_horizons
 from worldline.audit.cases import cut, forecasts
 from worldline.audit.diagnostics import Diagnostics, diagnose
+from worldline.audit.measures import joint_coverage, leak_check, participation, rank_of, trusted_horizons
+from worldline.audit.run import comparisons
+from worldline.world.base import Forecast
 
 EPISODES = carts(0, 60)
 CASES = cut(EPISODES, context=3, horizon=6, per_episode=2)

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.world.base import World
+from worldline.audit.baselines import as_world
+from worldline.audit.queries import check_numbers
 from worldline.engines.baselines import Linear
+from worldline.episode import Episode
 from worldline.errors import NoGoodAnswerError, UnsupportedError
 from worldline.labs.playing import explore
 from worldline.registry import load, names
-from worldline.audit.queries import check_numbers
-from worldline.audit.baselines import as_world
+from worldline.world.base import World
+from worldline.world.local import LocalWorld
 from worldline_exam.base import ExamTest, Pool
 from worldline_exam.exam_tests.counterfactual import Counterfactual
 from worldline_exam.scenes.puck import NUM_STEPS, puck
-from worldline.world.local import LocalWorld
 
 SHOWN_WHOLE = {"C4", "T4"}
 """Tests that show a world whole episodes, and not histories, which have no seed."""

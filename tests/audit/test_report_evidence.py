@@ -5,12 +5,20 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
+from worldline.audit.report_evidence import (
+    Decoded,
+    DecodedWindow,
+    ImaginedPath,
+    Outcome,
+    Planning,
+    Series,
+    readout_row,
+    sample_forecasts,
+)
 from worldline.episode import Episode
-from worldline.world.base import World
-from worldline.stats import wilson
 from worldline.errors import InputError
-from worldline.audit.report_evidence import (Decoded, DecodedWindow, ImaginedPath, Outcome, Planning, Series, readout_row, sample_forecasts)
-from worldline.stats import Curve
+from worldline.stats import Curve, wilson
+from worldline.world.base import World
 
 
 def test_a_plan_has_exactly_one_planner() -> None:

@@ -7,20 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.audit.carts import SCHEMA, Cart, CartTwins, cart, carts, world
-from tests.report.test_audit_page import material
 from tests.audit.test_twins import MARKED, Forgetful, MarkedCart, ShortTwins
+from tests.report.test_audit_page import material
 
-from worldline.engines.base import Card, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode
+from worldline.audit.advice import decide
+from worldline.audit.audit_evidence import Advice, Audit
+from worldline.audit.baselines import as_world
+from worldline.audit.cases import cut, forecasts
 from worldline.audit.grades import Verdict
 from worldline.audit.run import comparisons, measure
-from worldline.audit.audit_evidence import Advice, Audit
-from worldline.report.audit_page import render_audit
 from worldline.audit.twins import TwinSource, furthest
-from worldline.audit.advice import decide
-from worldline.audit.cases import cut, forecasts
-from worldline.audit.baselines import as_world
+from worldline.engines.base import Card, EngineBelief, Noise, Samples
+from worldline.episode import Arrays, Episode, Future
+from worldline.report.audit_page import render_audit
 
 
 class Broken(CartTwins):

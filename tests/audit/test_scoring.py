@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.audit.grades import Score
-from worldline.errors import InputError
 from worldline.audit.scoring import accuracy, auroc, cell, score, skill, skill_cell
+from worldline.errors import InputError
 
 
 def scored(found: Score | None) -> Score:

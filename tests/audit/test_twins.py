@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, CartTwins, carts, world
 
-from worldline.engines.base import Card, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Verdict
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.errors import DataError, UnsupportedError
 from worldline.audit.audit_evidence import TwinTest
-from worldline.audit.twins import branches, pulses, twin_tests
 from worldline.audit.baselines import as_world
+from worldline.audit.grades import Verdict
+from worldline.audit.twins import branches, pulses, twin_tests
+from worldline.engines.base import Card, EngineBelief, Noise, Samples
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.errors import DataError, UnsupportedError
+from worldline.schema import Kind, Role, Schema, Signal
 
 EPISODES = carts(0, 20)
 

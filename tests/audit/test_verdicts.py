@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.audit.grades import Cell, Condition, Grade, Score, Verdict
-from worldline.errors import InputError
 from worldline.audit.verdicts import flaws, holm, p_value, verdict_of, weakest, worst
+from worldline.errors import InputError
 
 
 def cell(low: float, high: float, *, name: str = "part", p_half: float = 0.001, surely: float | None = None) -> Cell:

@@ -8,16 +8,31 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from worldline.audit.diagnostics import Diagnostics, diagnose
+from worldline.audit.report_evidence import (
+    Decoded,
+    DecodedWindow,
+    Film,
+    Films,
+    Imagined,
+    ImaginedPath,
+    LatentHealth,
+    Learning,
+    Outcome,
+    Planning,
+    Readout,
+    ReadoutRow,
+    Series,
+    Vital,
+    sample_forecasts,
+)
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.planning.base import Constraint, Goal
-from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
-from worldline.stats import wilson
-from worldline.audit.diagnostics import Diagnostics, diagnose
-from worldline.audit.report_evidence import (Decoded, DecodedWindow, Film, Films, Imagined, ImaginedPath, LatentHealth, Learning, Outcome, Planning, Readout, ReadoutRow, Series, Vital, sample_forecasts)
 from worldline.report.report import Report
-from worldline.stats import Curve, Estimate, Floats
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.stats import Curve, Estimate, Floats, wilson
+from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
 
 SCHEMA = Schema(
     signals=(

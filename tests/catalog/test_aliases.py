@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from worldline.config import to_json
-from worldline.errors import ConfigError, InputError, UnknownNameError
 from worldline.catalog import aliases
 from worldline.catalog.aliases import Alias, Aliases, Reference, Shelf, Turn, check_name
+from worldline.config import to_json
+from worldline.errors import ConfigError, InputError, UnknownNameError
 
 NOW = Turn(version=2, since="2026-01-01T00:00:00+00:00", reason="pointed")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.errors import ConfigError
 from worldline.catalog.comparison import MIN_SCORED, ShadowRecord, Verdict, block_interval, compare, read_records
 from worldline.catalog.outcomes import Outcome
+from worldline.errors import ConfigError
 
 
 def records(difference: float, size: int = 400, seed: int = 0) -> list[ShadowRecord]:

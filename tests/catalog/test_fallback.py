@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from worldline.catalog.fallback import FallbackWorld
 from worldline.engines.base import CallCost, Card
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Signal
-from worldline.world.base import Abduction, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
-from worldline.planning.base import Constraint, Goal
 from worldline.engines.baselines import Persistence
+from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError, UnavailableError, UnsupportedError
+from worldline.planning.base import Constraint, Goal
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Signal
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
+from worldline.world.base import Abduction, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.calibration import calibrate
-from worldline.catalog.fallback import FallbackWorld
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)

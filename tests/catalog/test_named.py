@@ -12,16 +12,16 @@ from threading import Event, Thread, current_thread
 import numpy as np
 import pytest
 
-from worldline.episode import History
-from worldline.planning.base import Goal, Outlook
-from worldline.world.base import World
-from worldline.errors import InputError, UnsupportedError
-from worldline.testing.toys import Integrator
 from worldline.catalog.aliases import Shelf, Stamp
-from worldline.catalog.versions import Catalogue
 from worldline.catalog.comparison import Verdict, read_records
-from worldline.world.local import LocalWorld
 from worldline.catalog.named import NamedWorld
+from worldline.catalog.versions import Catalogue
+from worldline.episode import History
+from worldline.errors import InputError, UnsupportedError
+from worldline.planning.base import Goal, Outlook
+from worldline.testing.toys import Integrator
+from worldline.world.base import World
+from worldline.world.local import LocalWorld
 
 Write = Callable[..., Path]
 Open = Callable[[Path], LocalWorld]

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 import worldline
-from worldline.episode import History
-from worldline.planning.base import Goal
-from worldline.engines.learned import Adaptation
-from worldline.errors import BundleError, InputError, UnknownNameError, UnsupportedError
-from worldline.planning.planners.icem import ImprovedCrossEntropy
-from worldline.world.bundle_io import save_world
-from worldline.catalog.versions import Catalogue
-from worldline.world.local import LocalWorld
 from worldline.catalog.named import NamedWorld
 from worldline.catalog.opening import open_target
+from worldline.catalog.versions import Catalogue
+from worldline.engines.learned import Adaptation
+from worldline.episode import History
+from worldline.errors import BundleError, InputError, UnknownNameError, UnsupportedError
+from worldline.planning.base import Goal
+from worldline.planning.planners.icem import ImprovedCrossEntropy
+from worldline.world.bundle_io import save_world
+from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.episode import Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import Forecast, Prediction
-from worldline.errors import InputError
-from worldline.testing.toys import Integrator
-from worldline.world.local import LocalWorld
 from worldline.catalog.outcomes import LEVEL, Asked, ask_again, judge
+from worldline.episode import Episode, History
+from worldline.errors import InputError
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.testing.toys import Integrator
+from worldline.world.base import Forecast, Prediction
+from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.0, camera=False, wind=False)
 

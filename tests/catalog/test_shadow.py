@@ -12,14 +12,14 @@ from threading import Event
 import numpy as np
 import pytest
 
-from worldline.episode import History
-from worldline.planning.base import Goal
-from worldline.world.base import World
-from worldline.testing.toys import Integrator
 from worldline.catalog import shadow
 from worldline.catalog.comparison import read_records
-from worldline.world.local import LocalWorld
 from worldline.catalog.shadow import Call, Pair, Shadow, copy_episode, copy_goal, copy_history
+from worldline.episode import History
+from worldline.planning.base import Goal
+from worldline.testing.toys import Integrator
+from worldline.world.base import World
+from worldline.world.local import LocalWorld
 
 EPISODE = Integrator(noise=0.1, camera=False, wind=False).episodes(1, 9, seed=0)[0]
 HISTORY = EPISODE.history(EPISODE.num_steps, EPISODE.num_steps + 1)

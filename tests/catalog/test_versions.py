@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from worldline.bundle import read_bundle
+from worldline.catalog.aliases import Shelf
+from worldline.catalog.comparison import Verdict
+from worldline.catalog.named import NamedWorld
+from worldline.catalog.versions import Catalogue, default_folder, open_named
 from worldline.episode import History
 from worldline.errors import BundleError, ConfigError, InputError, UnknownNameError
 from worldline.testing.toys import Integrator
-from worldline.catalog.aliases import Shelf
-from worldline.catalog.versions import Catalogue, default_folder, open_named
-from worldline.catalog.comparison import Verdict
 from worldline.world.local import LocalWorld
-from worldline.catalog.named import NamedWorld
 
 Write = Callable[..., Path]
 Open = Callable[[Path], LocalWorld]

@@ -6,13 +6,13 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 import worldline
+from worldline.audit.baselines import as_world
 from worldline.cli.main import app
 from worldline.data.store import Store
 from worldline.engines.baselines import Linear, Persistence
-from worldline_exam.labs.wind import Wind
-from worldline.audit.baselines import as_world
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
+from worldline_exam.labs.wind import Wind
 
 RUN = CliRunner()
 

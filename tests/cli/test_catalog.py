@@ -11,13 +11,13 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from worldline.catalog.named import NamedWorld
+from worldline.catalog.versions import Catalogue, open_named
 from worldline.cli.main import app
 from worldline.engines.learned import Adaptation
 from worldline.testing.toys import Integrator
 from worldline.world.bundle_io import open_world
-from worldline.catalog.versions import Catalogue, open_named
 from worldline.world.local import LocalWorld
-from worldline.catalog.named import NamedWorld
 
 RUN = CliRunner()
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "swap.md"

@@ -9,9 +9,9 @@ import typer
 from typer.testing import CliRunner
 
 from worldline.cli.check import check
+from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.data.store import Store
 
 RUN = CliRunner()
 APP = typer.Typer()

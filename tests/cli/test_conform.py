@@ -9,16 +9,16 @@ from tests.testing.exact_world import Exact, toy_episodes
 from typer.testing import CliRunner
 
 import worldline
+from worldline.catalog.versions import Catalogue
 from worldline.cli.main import app
-from worldline.world.base import World
 from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
 from worldline.testing.worlds import CLAUSES
+from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
-from worldline.catalog.versions import Catalogue
 from worldline.world.local import LocalWorld
 
 RUN = CliRunner(env={"COLUMNS": "200"})

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import worldline
+from worldline.catalog.versions import Catalogue
 from worldline.cli.main import app
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
@@ -17,7 +18,6 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve import http
 from worldline.testing.toys import Integrator
 from worldline.world.bundle_io import save_world
-from worldline.catalog.versions import Catalogue
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 

@@ -9,10 +9,10 @@ import typer
 from typer.testing import CliRunner
 
 from worldline.cli.show import show
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import InputError, WorldlineError
+from worldline.schema import Kind, Role, Schema, Signal
 
 APP = typer.Typer(pretty_exceptions_enable=False)
 APP.command()(show)

@@ -10,12 +10,12 @@ import gymnasium
 import numpy as np
 import pytest
 
+from worldline.data.store import Store
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.planning.base import Constraint, Goal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
-from worldline.data.store import Store
 
 SCHEMA = Schema(
     signals=(

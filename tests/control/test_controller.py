@@ -6,9 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.episode import Arrays, History
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import PlanStatus
 from worldline.control.controller import (
     NUM_ROUNDS,
     Actor,
@@ -18,11 +15,14 @@ from worldline.control.controller import (
     Situation,
     WorldActor,
 )
-from worldline.planning.costs import AtMost, Price
 from worldline.engines.baselines import Linear
+from worldline.episode import Arrays, History
 from worldline.errors import ConfigError, InputError
+from worldline.planning.costs import AtMost, Price
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
+from worldline.world.base import PlanStatus
 from worldline.world.local import LocalWorld
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.episode import Arrays
-from worldline.schema import Schema
 from worldline.control.goal_pairs import Pair, draw_pairs, historical_pairs
 from worldline.data.store import Store
+from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
+from worldline.schema import Schema
 
 
 def reached(observation: Arrays, goal: Arrays) -> bool:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.episode import Arrays
-from worldline.schema import Schema
 from worldline.control.controller import NoMoveActor, RandomActor, WorldActor
-from worldline.control.goal_reaching import GoalReaching, evaluate
 from worldline.control.goal_pairs import Pair, draw_pairs
+from worldline.control.goal_reaching import GoalReaching, evaluate
 from worldline.data.store import Store
+from worldline.episode import Arrays
 from worldline.errors import DataError, InputError, UnknownNameError
+from worldline.schema import Schema
 
 
 def reached(observation: Arrays, goal: Arrays) -> bool:

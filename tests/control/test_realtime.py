@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.episode import Arrays
-from worldline.schema import Schema
 from worldline.control.controller import Actor, ReplanningController, Situation, WorldActor
 from worldline.control.realtime import LEAST_S, MOST_WAITED, Period, Reading, RealTimeLoop
+from worldline.episode import Arrays
 from worldline.errors import ConfigError
+from worldline.schema import Schema
 
 GOAL = {"place": np.array([[3.0]], np.float32)}
 

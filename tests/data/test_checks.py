@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, check_lengths, raise_errors
+from worldline.episode import Episode
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 
 @pytest.fixture

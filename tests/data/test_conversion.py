@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from worldline.schema import Kind, Role, Signal
 from worldline.data.conversion import convert, steps_s, to_episode
+from worldline.schema import Kind, Role, Signal
 
 VECTOR = Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,))
 CHOICE = Signal(name="x", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=4)

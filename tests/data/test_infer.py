@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.schema import Kind, Role
 from worldline.data.infer import Summary, infer_schema
 from worldline.errors import DataError
+from worldline.schema import Kind, Role
 
 
 def summary(shape: tuple[int, ...], dtype: str, low: float = 0, high: float = 1) -> Summary:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worldline.episode import Episode
 from worldline.data.store import Store, is_store, open_store
+from worldline.episode import Episode
 from worldline.errors import ConfigError, DataError, InputError, UnknownNameError
 
 MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))

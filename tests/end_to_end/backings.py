@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.engines.language.chat_server import ChatServer, Dynamics, Values, latest
+from worldline.engines.language.engine import LanguageEngine
 
 import worldline
-from worldline.engines.base import Engine
-from worldline.episode import Future
-from worldline.episode import Episode, History
-from worldline.planning.planners.base import Planner
-from worldline.world.base import World
+from worldline.catalog.fallback import FallbackWorld
+from worldline.catalog.versions import Catalogue
 from worldline.data.store import Store
-from worldline.engines.language.engine.chat import Chat
-from worldline.engines.language.engine.endpoint import HOSTS_VARIABLE, Endpoint
-from worldline.engines.language.engine.engine import LanguageEngine
+from worldline.engines.base import Engine
+from worldline.engines.baselines import Linear
+from worldline.engines.language.chat import Chat
+from worldline.engines.language.endpoint import HOSTS_VARIABLE, Endpoint
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
-from worldline.engines.baselines import Linear
+from worldline.episode import Episode, Future, History
 from worldline.labs.two_rooms import TwoRooms
+from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.shooting import Shooting
 from worldline.recipes.greenhouse import greenhouse, record_greenhouse
@@ -34,10 +34,9 @@ from worldline.recipes.vectors import vectors
 from worldline.registry import load
 from worldline.serve.http import serving
 from worldline.workflows.learn import Options, learn_logs
+from worldline.world.base import World
 from worldline.world.bundle_io import save_world
 from worldline.world.calibration import calibrate
-from worldline.catalog.versions import Catalogue
-from worldline.catalog.fallback import FallbackWorld
 from worldline.world.local import LocalWorld
 
 PLANNER = CrossEntropy(num_candidates=64, num_iterations=3)

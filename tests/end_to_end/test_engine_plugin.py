@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import worldline
+from worldline.data.store import Store
 from worldline.engines.base import Parts, Storable
 from worldline.episode import Episode, History
-from worldline.planning.base import Goal
-from worldline.data.store import Store
 from worldline.errors import DataError, InputError
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
 from worldline.testing import check_engine, check_world

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 import worldline
-from worldline.schema import Kind
-from worldline.planning.base import Goal
-from worldline.world.base import PlanStatus, World
 from worldline.data.store import Store
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.families import with_family
 from worldline.recipes.pixels import pixels
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.registry import names
+from worldline.schema import Kind
 from worldline.testing.toys import Integrator
 from worldline.workflows.learn import Options, learn_logs
+from worldline.world.base import PlanStatus, World
 
 SIZES: dict[str, dict[str, Any]] = {
     "jepa": {"latent_size": 8, "encoder_width": 16, "predictor_width": 16, "num_slices": 8},

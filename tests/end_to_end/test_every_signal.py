@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.planning.base import Goal
-from worldline.world.base import PlanStatus
 from worldline.data.store import Store
 from worldline.data.windows import Windows
+from worldline.episode import Episode
+from worldline.planning.base import Goal
 from worldline.recipes.pixels import pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import to_window
 from worldline.training.loop import train
 from worldline.workflows.learn import Options, learn_logs
 from worldline.workflows.training import build_model
+from worldline.world.base import PlanStatus
 
 SCHEMA = Schema(
     signals=(

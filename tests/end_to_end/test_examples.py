@@ -17,14 +17,14 @@ import pytest
 from tests.end_to_end.backings import BACKINGS, BLIND, Workshop, greenhouse_workshop, two_rooms_workshop
 
 import worldline
+from worldline.catalog.fallback import FallbackWorld
+from worldline.catalog.named import NamedWorld
+from worldline.catalog.versions import HOME, Catalogue
 from worldline.episode import Arrays
 from worldline.errors import UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.registry import names
 from worldline.serve.http import serving
-from worldline.catalog.versions import HOME, Catalogue
-from worldline.catalog.fallback import FallbackWorld
-from worldline.catalog.named import NamedWorld
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PNG = b"\x89PNG"

@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.engines.base import Engine
-from worldline.episode import Future
-from worldline.episode import Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
+from worldline.episode import Episode, Future, History
 from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_engine
 from worldline.testing.toys import Integrator
 

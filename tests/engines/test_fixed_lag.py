@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.episode import Future
-from worldline.episode import History
-from worldline.engines.fixed_lag import typical_values
 from worldline.engines.baselines import Persistence
+from worldline.engines.fixed_lag import typical_values
+from worldline.episode import Future, History
 from worldline.errors import InputError
 from worldline.testing.toys import Integrator
 

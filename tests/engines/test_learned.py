@@ -9,25 +9,24 @@ import torch
 from tests.models.partial_model import PartialModel
 from torch import Tensor
 
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.planning.base import Goal
-from worldline.models.base import Belief, Imagined, Inputs, Window
 from worldline.engines import learned
 from worldline.engines.learned import Adaptation, LearnedEngine
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.labs.two_rooms import TwoRooms
+from worldline.models.base import Belief, Imagined, Inputs, Window
 from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.models.token import Story, TokenConfig, TokenModel
+from worldline.planning.base import Goal
 from worldline.planning.planners.gradient import Gradient
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase
 from worldline.testing.engines import CLAUSES, novelty_grows, timing

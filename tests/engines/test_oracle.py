@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.episode import Future
-from worldline.episode import Episode, History
 from worldline.engines.oracle import OracleEngine
+from worldline.episode import Episode, Future, History
 from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
 from worldline.testing import check_engine

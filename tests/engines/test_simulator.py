@@ -7,13 +7,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from worldline.episode import Future
-from worldline.episode import Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.engines.simulator import SimulatorEngine
+from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
 from worldline.labs.spaces import schema_of
 from worldline.labs.two_rooms import TwoRooms
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_engine
 
 SCHEMA = Schema(

@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.episode import Future
-from worldline.episode import History
 from worldline.engines.validation import check_future, check_inputs, check_observations
+from worldline.episode import Future, History
 from worldline.errors import InputError
 from worldline.testing.toys import Integrator
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.schema import Kind
 from worldline.labs.abilities import Draws
 from worldline.labs.base import Lab
 from worldline.registry import BUILTIN, load
+from worldline.schema import Kind
 
 NEEDLESS = {
     "clips": {"red_velocity", "green_velocity", "blue_velocity"},

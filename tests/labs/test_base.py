@@ -12,8 +12,8 @@ import pytest
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.labs.abilities import Configured
 from worldline.labs.base import Lab, read_action, read_options
-from worldline_exam.labs.wind import Wind
 from worldline.registry import BUILTIN, load
+from worldline_exam.labs.wind import Wind
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "clips": {"state": np.zeros((3, 2, 2))},

@@ -7,11 +7,11 @@ import pytest
 
 from worldline.engines.simulator import SimulatorEngine
 from worldline.errors import DataError, InputError, UnknownNameError
+from worldline.labs.playing import explore, replay, stacked
+from worldline.labs.two_rooms import TwoRooms
 from worldline_exam.labs.elastic_pucks import ElasticPucks
 from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.labs.occluder import Occluder
-from worldline.labs.playing import explore, replay, stacked
-from worldline.labs.two_rooms import TwoRooms
 from worldline_exam.labs.wind import Wind
 
 

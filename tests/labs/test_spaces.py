@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError, UnsupportedError
 from worldline.labs.spaces import Layout, boxes, from_signals, schema_of, to_signals
 from worldline.labs.two_rooms import TwoRooms
+from worldline.schema import Kind, Role, Schema, Signal
 
 OBSERVATION = Role.OBSERVATION
 SPACES = {

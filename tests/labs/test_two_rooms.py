@@ -7,7 +7,6 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.schema import Role
 from worldline.errors import ConfigError, InputError
 from worldline.labs.spaces import from_signals, to_signals
 from worldline.labs.two_rooms import (
@@ -27,6 +26,7 @@ from worldline.labs.two_rooms import (
     shortest_path,
     slide,
 )
+from worldline.schema import Role
 
 SEEDS = st.integers(0, 2**32 - 1)
 WALLS = st.tuples(st.floats(20, 44), st.floats(10, 54)).map(np.array)

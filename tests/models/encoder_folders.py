@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.models.base import Inputs, Window
 from worldline.models.features import Features, FeaturesConfig, features_config
+from worldline.schema import Kind, Role, Schema, Signal
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.models.base import Inputs, Window
 from worldline.models.lewm import History, Lewm, LewmConfig
+from worldline.schema import Kind, Role, Schema, Signal
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(16, 24, 3))
 PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,))

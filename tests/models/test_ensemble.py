@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import Inputs, Window
 from worldline.errors import ConfigError, InputError
+from worldline.models.base import Inputs, Window
 from worldline.models.ensemble import Ensemble, EnsembleConfig, MemberLinear
 from worldline.models.layers.normaliser import Normaliser
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.toys import Integrator
 

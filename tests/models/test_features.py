@@ -30,11 +30,11 @@ from tests.models.encoder_folders import (
 )
 
 from worldline.config import from_json, to_json
-from worldline.schema import Schema
-from worldline.models.base import Inputs, Window
 from worldline.errors import ConfigError, UnknownNameError
+from worldline.models.base import Inputs, Window
 from worldline.models.features import Features, FeaturesConfig, load_encoder
 from worldline.models.layers.codes import to_code
+from worldline.schema import Schema
 from worldline.testing import check_model
 
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from worldline.config import from_json, to_json
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import Belief, Inputs, Losses, Window
 from worldline.errors import ConfigError, UnknownNameError
+from worldline.models.base import Belief, Inputs, Losses, Window
 from worldline.models.jepa import Jepa, Latent
 from worldline.models.jepa_config import JepaConfig
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.predictors import Block
 from worldline.models.layers.sigreg import sigreg
 from worldline.models.layers.vicreg import covariance, variance
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from worldline.config import from_json, to_json
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import Inputs, Window
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models import lewm
+from worldline.models.base import Inputs, Window
+from worldline.models.layers.sigreg import sigreg
 from worldline.models.lewm import HalfAttention, Lewm, LewmConfig, WholeLinear
 from worldline.models.lewm_predictor import Dropout
-from worldline.models.layers.sigreg import sigreg
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 
 

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import Inputs, Losses, Window
 from worldline.errors import ConfigError
+from worldline.models.base import Inputs, Losses, Window
 from worldline.models.lewm import Lewm
 from worldline.models.lewm_checkpoint import from_published, read_lewm
+from worldline.schema import Kind, Role, Schema, Signal
 
 REFERENCES = Path(__file__).parent / "references" / "lewm"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "lewm-references"

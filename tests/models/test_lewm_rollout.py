@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.models.lewm_toys import BATCH, encoded, model, seeded, window
 
-from worldline.models.base import Inputs
 from worldline.models import lewm_rollout
+from worldline.models.base import Inputs
 from worldline.models.lewm import History, Lewm
 
 

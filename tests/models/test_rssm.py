@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.config import from_json, to_json
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import Inputs, Window
 from worldline.errors import ConfigError, UnknownNameError, UnsupportedError
-from worldline.models.rssm import Rssm, RssmBelief, RssmConfig, divergence, draw, log_probabilities
+from worldline.models.base import Inputs, Window
 from worldline.models.layers.two_hot import expected, symexp_bins, two_hot_loss
+from worldline.models.rssm import Rssm, RssmBelief, RssmConfig, divergence, draw, log_probabilities
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.toys import Integrator
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from worldline.config import from_json, to_json
 from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import Inputs, Window
 from worldline.errors import ConfigError, UnknownNameError
+from worldline.models.base import Inputs, Window
 from worldline.models.token import Bins, Choices, Story, Token, TokenConfig, TokenModel
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
-from worldline.testing.window_edits import hide, pick_entries, step_to
 from worldline.testing.toys import Integrator
+from worldline.testing.window_edits import hide, pick_entries, step_to
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
 POSITION = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")

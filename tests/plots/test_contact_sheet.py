@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldline.schema import Kind, Role, Signal
 from worldline.plots.canvas import SCALE
 from worldline.plots.contact_sheet import LABELS, MARGIN, Heading, Moment, Reel, Sheet, Sparks, contact_sheet
 from worldline.plots.panels import make_panel, time_axis
+from worldline.schema import Kind, Role, Signal
 
 RED, BLUE = np.full((8, 8, 3), (250, 0, 0), np.uint8), np.full((8, 8, 3), (0, 0, 250), np.uint8)
 

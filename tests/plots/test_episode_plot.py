@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldline.schema import Kind, Role, Signal
 from worldline.plots.canvas import SCALE, palette
 from worldline.plots.episode_plot import EpisodeView, Strip, episode_plot, num_frames
 from worldline.plots.panels import Panel, make_panel, time_axis
+from worldline.schema import Kind, Role, Signal
 
 LEFT, RIGHT = 84 * SCALE, (1120 - 136) * SCALE
 AXIS = time_axis(4, 0.5)

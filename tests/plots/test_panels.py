@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from worldline.schema import Kind, Role, Signal
 from worldline.plots.panels import MAX_CURVES, MAX_POINTS, envelope_note, make_panel, share_axis, tick_texts, time_axis
+from worldline.schema import Kind, Role, Signal
 
 HEIGHT = Signal(name="height", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
 GEAR = Signal(name="gear", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=4)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.data.store import Store
 from worldline.recipes.greenhouse import SCHEMA, greenhouse, greenhouse_split, record_greenhouse
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
-from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.workflows.learned import Learned
 from worldline.workflows.report_data import comparisons, honest
 from worldline.workflows.training import learn_world

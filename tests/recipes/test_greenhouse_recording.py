@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from worldline.schema import Role
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError, MissingExtraError
 from worldline.recipes import greenhouse
 from worldline.recipes.greenhouse import SCHEMA, Plant, greenhouse_split, make_greenhouse, record_greenhouse
+from worldline.schema import Role
 
 package = pytest.importorskip("lettuce_greenhouse_gym")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import UnsupportedError
 from worldline.recipes.memory import memory
 from worldline.registry import load
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.training import learn_world
 
 HEAT = Signal(name="heat", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="K")

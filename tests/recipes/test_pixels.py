@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.planning.base import Goal
-from worldline.world.base import PlanStatus
-from worldline.models.base import Window
 from worldline.data.store import Store
 from worldline.data.windows import Windows
+from worldline.episode import Episode
 from worldline.errors import UnsupportedError
+from worldline.models.base import Window
+from worldline.planning.base import Goal
 from worldline.recipes.pixels import film, pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.models import check_model
 from worldline.training.batches import to_window, window_signals
 from worldline.workflows.learn import Options, recipes
 from worldline.workflows.learned import Learned
-from worldline_exam.readability import readings
 from worldline.workflows.training import build_model, learn_world
+from worldline.world.base import PlanStatus
+from worldline_exam.readability import readings
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))
 PLACE = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")

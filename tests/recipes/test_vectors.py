@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.audit.diagnostics import diagnose
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import UnsupportedError
 from worldline.recipes.vectors import vectors
-from worldline.audit.diagnostics import diagnose
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.report_data import comparisons, honest
 from worldline.workflows.training import learn_world
 

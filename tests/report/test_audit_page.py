@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 from tests.audit.carts import SCHEMA, Cart, CartTwins, carts, thermostat, world
 
-from worldline.engines.base import Card, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Episode
-from worldline.audit.grades import Cell, Grade, Score, Verdict
-from worldline.schema import Kind, Role, Signal
-from worldline.audit.run import Material, measure
-from worldline.report.audit_blocks import effects_block, twins_block
-from worldline.audit.audit_evidence import Advice, Audit, Decision, TwinTest
-from worldline.report.audit_page import render_audit
 from worldline.audit.advice import NO_TWINS, decide
+from worldline.audit.audit_evidence import Advice, Audit, Decision, TwinTest
 from worldline.audit.baselines import as_world
+from worldline.audit.grades import Cell, Grade, Score, Verdict
+from worldline.audit.run import Material, measure
+from worldline.engines.base import Card, EngineBelief, Noise, Samples
+from worldline.episode import Episode, Future
+from worldline.report.audit_blocks import effects_block, twins_block
+from worldline.report.audit_page import render_audit
+from worldline.schema import Kind, Role, Signal
 
 
 class Balanced(HTMLParser):

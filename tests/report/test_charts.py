@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.report.charts import (Dot, IntervalChart, Line, LineChart, interval_chart, line_chart, log_ticks, nice_ticks, zero_ticks)
 from worldline.formatting import percent
+from worldline.plots.ticks import log_ticks, nice_ticks, zero_ticks
+from worldline.report.charts import (
+    Dot,
+    IntervalChart,
+    Line,
+    LineChart,
+    interval_chart,
+    line_chart,
+)
 
 
 def chart(line: Line, *, log: bool = False, zero: bool = False, levels: list[tuple[str, float]] | None = None) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldline.report.decoded_block import decoded_block
 from worldline.audit.report_evidence import Decoded, DecodedWindow
+from worldline.report.decoded_block import decoded_block
 from worldline.report.report import Report
 
 

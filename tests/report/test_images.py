@@ -8,20 +8,20 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from worldline.errors import InputError
-from worldline.report import images as pictures
 from worldline.audit.report_evidence import Film
+from worldline.errors import InputError
+from worldline.report import images
 
 FRAMES = np.random.default_rng(0).integers(0, 256, size=(7, 12, 10, 3), dtype=np.uint8)
 
 
 def test_a_still_is_lossless() -> None:
-    with Image.open(io.BytesIO(pictures.png(FRAMES[0]))) as image:
+    with Image.open(io.BytesIO(images.png(FRAMES[0]))) as image:
         np.testing.assert_array_equal(np.asarray(image), FRAMES[0])
 
 
 def test_an_animation_shows_every_frame_forever() -> None:
-    content = pictures.animation(FRAMES)
+    content = images.animation(FRAMES)
     with Image.open(io.BytesIO(content)) as image:
         assert isinstance(image, PngImageFile)
         assert image.n_frames == 7
@@ -29,13 +29,13 @@ def test_an_animation_shows_every_frame_forever() -> None:
         for k, frame in enumerate(FRAMES):
             image.seek(k)
             np.testing.assert_array_equal(np.asarray(image.convert("RGB")), frame)
-    assert content == pictures.animation(FRAMES)
+    assert content == images.animation(FRAMES)
 
 
 def test_frames_that_repeat_are_no_trouble() -> None:
-    with Image.open(io.BytesIO(pictures.animation(np.repeat(FRAMES[:1], 3, axis=0)))) as image:
+    with Image.open(io.BytesIO(images.animation(np.repeat(FRAMES[:1], 3, axis=0)))) as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB")), FRAMES[0])
-    with Image.open(io.BytesIO(pictures.animation(FRAMES[:1]))) as image:
+    with Image.open(io.BytesIO(images.animation(FRAMES[:1]))) as image:
         assert image.size == (10, 12)
 
 
@@ -47,7 +47,7 @@ def test_a_grid_shows_all_films_their_goals_and_how_they_ended() -> None:
         Film(frames=np.stack([black] * len(FRAMES)), goal=white, reached=True),
     ]
     shown = []
-    with Image.open(io.BytesIO(pictures.film_grid(films, 2))) as image:
+    with Image.open(io.BytesIO(images.film_grid(films, 2))) as image:
         assert isinstance(image, PngImageFile)
         for number in range(image.n_frames):
             image.seek(number)
@@ -71,11 +71,11 @@ def test_films_of_several_sizes_or_none_make_no_grid() -> None:
     small = Film(frames=FRAMES[:, :4], goal=None, reached=True)
     for films in ([], [small, Film(frames=FRAMES, goal=None, reached=True)]):
         with pytest.raises(InputError, match="of one size"):
-            pictures.film_grid(films, 2)
+            images.film_grid(films, 2)
 
 
 def test_a_strip_begins_and_ends_with_the_ends() -> None:
-    with Image.open(io.BytesIO(pictures.strip(FRAMES, 3))) as image:
+    with Image.open(io.BytesIO(images.strip(FRAMES, 3))) as image:
         pixels = np.asarray(image)
     assert pixels.shape == (12, 3 * 10 + 2 * 2, 4)
     np.testing.assert_array_equal(pixels[:, :10, :3], FRAMES[0])
@@ -84,25 +84,25 @@ def test_a_strip_begins_and_ends_with_the_ends() -> None:
 
 
 def test_a_strip_of_few_frames_shows_them_all() -> None:
-    with Image.open(io.BytesIO(pictures.strip(FRAMES[:2], 6))) as image:
+    with Image.open(io.BytesIO(images.strip(FRAMES[:2], 6))) as image:
         assert image.size == (22, 12)
 
 
 @pytest.mark.parametrize("image", [FRAMES[0, :, :, :2], FRAMES, np.empty((0, 3, 3), np.uint8)])
 def test_only_colour_bytes_are_pictures(image: np.ndarray) -> None:
     with pytest.raises(InputError, match="uint8"):
-        pictures.png(image)
+        images.png(image)
 
 
 def test_pictures_carry_their_description_and_their_bytes() -> None:
-    html = pictures.picture(b"abc", 'a "dot"', kind="pixels")
+    html = images.picture(b"abc", 'a "dot"', kind="pixels")
     source = f"data:image/png;base64,{base64.b64encode(b'abc').decode()}"
     assert html == f'<img class="pixels" src="{source}" alt="a &quot;dot&quot;">'
 
 
 def test_paths_are_drawn_in_pixels_of_the_frame() -> None:
     real, imagined = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0], [5.0, 6.0]])
-    html = pictures.overlay(FRAMES[0], real, imagined, "two paths")
+    html = images.overlay(FRAMES[0], real, imagined, "two paths")
     assert 'viewBox="0 0 10 12"' in html
     assert '<path class="real-path" d="M1.00 2.00L3.00 4.00">' in html
     assert '<path class="imagined-path" d="M1.00 2.00L5.00 6.00">' in html

@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 
-from worldline.schema import Kind, Role, Signal
 from worldline.plots.episode_plot import EpisodeView, Strip
-from worldline.report.panel_chart import panel_figure, spark, still, timeline
 from worldline.plots.panels import make_panel, time_axis
+from worldline.report.panel_chart import panel_figure, spark, still, timeline
+from worldline.schema import Kind, Role, Signal
 
 AXIS = time_axis(4, 0.5)
 HEIGHT = Signal(name="height<", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", components=("a", "b"))

@@ -12,10 +12,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worldline.stats import wilson
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.report_evidence import (Decoded, Films, Forecasts, ForecastSample, Imagined, LatentHealth, Learning, Outcome, Planning, Readout, ReadoutRow, Series, Vital)
+from worldline.audit.report_evidence import (
+    Decoded,
+    Films,
+    Forecasts,
+    ForecastSample,
+    Imagined,
+    LatentHealth,
+    Learning,
+    Outcome,
+    Planning,
+    Readout,
+    ReadoutRow,
+    Series,
+    Vital,
+)
 from worldline.report.report import Report, render
+from worldline.stats import wilson
 
 VOID = {"meta", "img", "input", "br"}
 MARKERS = {

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from worldline.schema import Kind, Role, Signal
 from worldline.report.store_figures import KeyFigures, SignalFigures, bounds, drawn_signals, exactness, origin, size
+from worldline.schema import Kind, Role, Signal
 
 
 def vector(name: str, role: Role, size_: int = 1, **bounds_: tuple[float, ...]) -> Signal:

@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.plots.contact_sheet import Heading, Moment, Reel, Sheet, Sparks
 from worldline.plots.episode_plot import EpisodeView
 from worldline.plots.panels import make_panel, time_axis
 from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures
 from worldline.report.store_page import Link, episode_page, index_page
+from worldline.schema import Kind, Role, Schema, Signal
 
 VOID = {"img", "meta", "input", "br", "col"}
 HEIGHT = Signal(name="height<b>", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from worldline.engines.base import Card
-from worldline.episode import History
-from worldline.world.base import World
 from worldline.engines.baselines import Linear
+from worldline.episode import History
 from worldline.errors import InputError, UnavailableError, UnknownNameError, WorldlineError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.http import listen, serving, url_of
 from worldline.testing.toys import Integrator
-from worldline.world.wire import CONTENT_TYPE, VERSION, DescribeCall, PredictCall, decode_answer, encode_call
+from worldline.world.base import World
 from worldline.world.local import LocalWorld
+from worldline.world.wire import CONTENT_TYPE, VERSION, DescribeCall, PredictCall, decode_answer, encode_call
 
 TOY = Integrator(camera=False, wind=False)
 ASK = encode_call(DescribeCall())

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from worldline.engines.base import Card
-from worldline.episode import History
-from worldline.planning.base import Goal
-from worldline.world.base import World
 from worldline.engines.baselines import Linear
+from worldline.episode import History
 from worldline.errors import InputError, UnavailableError, UnknownNameError, WorldlineError
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.service import MOST_STEPS, Reply, reply
 from worldline.testing.toys import Integrator
-from worldline.world.wire import Call, DescribeCall, PlanCall, PredictCall, decode_answer, encode_call
+from worldline.world.base import World
 from worldline.world.local import LocalWorld
+from worldline.world.wire import Call, DescribeCall, PlanCall, PredictCall, decode_answer, encode_call
 
 TOY = Integrator(camera=False, wind=False)
 HISTORY = History(observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2))})

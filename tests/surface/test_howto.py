@@ -21,13 +21,13 @@ from typer.testing import CliRunner
 
 import worldline
 from worldline.cli.main import app
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.models.rssm import RssmConfig
 from worldline.recipes import families, pixels, vectors
 from worldline.recipes.recipe import Recipe
 from worldline.registry import BUILTIN, load, names
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training import loop
 from worldline.training.updates import TrainingConfig
 from worldline.workflows.training import train_model

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tests.engines.language.chat_server import ChatServer, Values, latest
 
+from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.data.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "language.md"
 

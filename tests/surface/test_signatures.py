@@ -10,12 +10,12 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from worldline.engines import base as engine
 from worldline import episode, schema
-from worldline.world import base as world
+from worldline.engines import base as engine
 from worldline.models import base as world_model
-from worldline.world.base import World
+from worldline.world import base as world
 from worldline.world import local
+from worldline.world.base import World
 
 
 def hints_of(thing: Any) -> Iterator[tuple[str, Any]]:

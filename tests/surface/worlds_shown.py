@@ -19,32 +19,32 @@ import numpy as np
 import torch
 from tests.engines.language.chat_server import ChatServer, latest
 from tests.surface.worlds_table import Abilities, ask, worlds_table
+from worldline.engines.language.engine import LanguageEngine
 
-from worldline.engines.base import Engine
-from worldline.episode import Episode
-from worldline.schema import Kind, Schema
-from worldline.world.base import World
-from worldline.models.base import WorldModel
+from worldline.catalog.fallback import FallbackWorld
+from worldline.catalog.versions import HOME, Catalogue, open_named
 from worldline.data.windows import WindowBatch
-from worldline.engines.language.engine.chat import Chat
-from worldline.engines.language.engine.endpoint import Endpoint
-from worldline.engines.language.engine.engine import LanguageEngine
+from worldline.engines.base import Engine
+from worldline.engines.language.chat import Chat
+from worldline.engines.language.endpoint import Endpoint
 from worldline.engines.learned import LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
+from worldline.episode import Episode
+from worldline.labs.two_rooms import TwoRooms
+from worldline.models.base import WorldModel
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
+from worldline.schema import Kind, Schema
 from worldline.serve.http import serving
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window
+from worldline.world.base import World
 from worldline.world.bundle_io import save_world
 from worldline.world.calibration import calibrate
-from worldline.catalog.versions import HOME, Catalogue, open_named
-from worldline.catalog.fallback import FallbackWorld
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind
-from worldline.planning.base import Goal
-from worldline.world.base import PlanStatus, World
 from worldline.errors import UnsupportedError
+from worldline.planning.base import Goal
+from worldline.schema import Kind
+from worldline.world.base import PlanStatus, World
 
 _HORIZON: Final = 2
 _YES: Final = "yes"

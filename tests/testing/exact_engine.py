@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, Novelty, Reaches, Samples
-from worldline.episode import Future
-from worldline.episode import Episode, History
+from worldline.episode import Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.toys import Integrator
 

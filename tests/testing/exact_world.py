@@ -10,13 +10,31 @@ import numpy as np
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Schema
-from worldline.world.base import (Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World)
-from worldline.planning.base import Chance, Goal, Outlook
 from worldline.errors import InputError, UnsupportedError
+from worldline.planning.base import Chance, Goal, Outlook
+from worldline.schema import Schema
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
-from worldline.world.validation import (add_world_axis, check_actions, check_episode, check_goal, check_group, check_history)
+from worldline.world.base import (
+    Abduction,
+    Forecast,
+    Moment,
+    Plan,
+    PlanStatus,
+    Prediction,
+    Scores,
+    Surprise,
+    WhatIf,
+    World,
+)
+from worldline.world.validation import (
+    add_world_axis,
+    check_actions,
+    check_episode,
+    check_goal,
+    check_group,
+    check_history,
+)
 
 NOISE, HORIZON = 0.3, 6
 

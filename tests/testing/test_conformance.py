@@ -12,13 +12,13 @@ import torch
 
 from worldline.engines.base import Engine
 from worldline.episode import Arrays, Episode
-from worldline.schema import Schema
-from worldline.planning.base import Goal
-from worldline.models.base import Inputs, Window, WorldModel
 from worldline.labs.two_rooms import TwoRooms
+from worldline.models.base import Inputs, Window, WorldModel
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
+from worldline.planning.base import Goal
 from worldline.registry import load, names
+from worldline.schema import Schema
 from worldline.testing import check_engine, check_model, check_planner, check_world
 from worldline.testing.clauses import breaches
 from worldline.testing.planners import PlannerCase, bounds, deterministic

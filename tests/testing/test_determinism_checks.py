@@ -11,7 +11,12 @@ from tests.testing.exact_world import Drawing, Exact, toy_case, toy_episodes
 
 from worldline.episode import Episode
 from worldline.testing.clauses import breaches
-from worldline.testing.determinism_checks import (NUM_THREADS, any_layout, same_from_eight_threads, same_whatever_came_between)
+from worldline.testing.determinism_checks import (
+    NUM_THREADS,
+    any_layout,
+    same_from_eight_threads,
+    same_whatever_came_between,
+)
 
 
 class SharedBuffer(Exact):

@@ -8,21 +8,21 @@ import pytest
 import torch
 from tests.testing.exact_world import Exact, toy_episodes
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import World
 from worldline.data.store import Store, open_store
-from worldline.engines.learned import LearnedEngine
 from worldline.engines.baselines import Linear
+from worldline.engines.learned import LearnedEngine
+from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnreadableError
 from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.logged_world import case_from_logs, logged_goal
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
+from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import InputError
+from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.testing import check_model
 from worldline.testing.clauses import breaches
 from worldline.testing.models import CLAUSES, ModelCase
-from worldline.testing.window_edits import step_to
 from worldline.testing.toys import Integrator
+from worldline.testing.window_edits import step_to
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActions, Planner
 from worldline.errors import InputError, UnsupportedError
+from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActions, Planner
 from worldline.testing import check_planner
 from worldline.testing.clauses import breaches
 from worldline.testing.planners import CLAUSES, PlannerCase

@@ -8,10 +8,10 @@ import pytest
 from tests.testing.exact_world import Exact, toy_case, toy_episodes
 
 from worldline.episode import Episode
-from worldline.world.base import PlanStatus
 from worldline.errors import UnsupportedError
 from worldline.testing.plans import plan_counts, plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
 from worldline.testing.world_case import WorldCase
+from worldline.world.base import PlanStatus
 
 
 class NothingInTime(Exact):

@@ -8,7 +8,6 @@ import pytest
 from tests.testing.exact_world import Exact, toy_case, toy_episodes
 
 from worldline.episode import Episode
-from worldline.world.base import Moment
 from worldline.testing.surprises import (
     moments_in_order,
     surprise_of_missing,
@@ -17,6 +16,7 @@ from worldline.testing.surprises import (
     surprise_uniform,
 )
 from worldline.testing.world_case import WorldCase
+from worldline.world.base import Moment
 
 
 class NoEntities(Exact):

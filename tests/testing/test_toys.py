@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.schema import Role
 from worldline.errors import ConfigError
+from worldline.schema import Role
 from worldline.testing.toys import SIDE, Integrator, picture
 
 

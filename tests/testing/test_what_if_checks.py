@@ -8,9 +8,9 @@ import pytest
 from tests.testing.exact_world import Exact, toy_case, toy_episodes
 
 from worldline.episode import Episode
-from worldline.world.base import Abduction
 from worldline.testing.clauses import breaches
 from worldline.testing.what_if_checks import abduction_honest
+from worldline.world.base import Abduction
 
 
 class FromThePast(Exact):

@@ -19,16 +19,16 @@ from tests.testing.exact_world import (
 )
 
 from worldline.engines.base import Card
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import Forecast, PlanStatus, Scores, World
-from worldline.planning.base import Goal
 from worldline.engines.baselines import Persistence
+from worldline.episode import Episode
+from worldline.planning.base import Goal
 from worldline.planning.planners.categorical import Categorical
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
 from worldline.testing.clauses import breaches
 from worldline.testing.world_case import WorldCase
 from worldline.testing.worlds import CLAUSES, scores_each_plan
+from worldline.world.base import Forecast, PlanStatus, Scores, World
 from worldline.world.local import LocalWorld
 
 TOLERANCE = {"place": 1.0}

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from worldline.schema import Schema
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
+from worldline.schema import Schema
 from worldline.testing.toys import Integrator
 
 TOY = Integrator(camera=False)

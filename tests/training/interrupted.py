@@ -16,11 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from worldline.schema import Schema
-from worldline.models.base import WorldModel
 from worldline.data.splits import split
 from worldline.data.store import open_store
 from worldline.data.windows import Windows
+from worldline.models.base import WorldModel
 from worldline.models.ensemble import Ensemble, EnsembleConfig
 from worldline.models.features import Features, features_config
 from worldline.models.jepa import Jepa
@@ -28,9 +27,10 @@ from worldline.models.jepa_config import JepaConfig
 from worldline.models.lewm import Lewm, LewmConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
+from worldline.schema import Schema
 from worldline.training.batches import to_window, window_signals
-from worldline.training.loop import train
 from worldline.training.distributed import is_main, processes
+from worldline.training.loop import train
 from worldline.training.updates import TrainingConfig
 
 BOTH = ("camera", "position")

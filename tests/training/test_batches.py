@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 from worldline.data.windows import Windows
+from worldline.episode import Episode
 from worldline.models.jepa import Jepa
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.batches import fold, split_actions, to_inputs, to_window, trace
 

@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 from worldline.errors import BundleError
-from worldline.training.checkpoint import (Checkpoint, deferred_interrupt, load_checkpoint, restore_batches, save_checkpoint)
+from worldline.training.checkpoint import (
+    Checkpoint,
+    deferred_interrupt,
+    load_checkpoint,
+    restore_batches,
+    save_checkpoint,
+)
 
 BEST = {"0.weight": torch.ones(4, 2), "plain": torch.zeros(3)}
 

@@ -8,14 +8,14 @@ import torch
 from tests.models.partial_model import PartialModel
 from torch import Tensor
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.models.base import Belief, Imagined, Inputs, WorldModel
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.jepa import Latent
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import PictureGoals
+from worldline.training.goal_heads import fit_distance, fit_inverse
 from worldline.training.head_fitting import Fit
 from worldline.training.stored_latents import Imagination, Table
-from worldline.training.goal_heads import fit_distance, fit_inverse
 
 SCHEMA = Schema(
     signals=(

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Signal
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
+from worldline.episode import Episode
 from worldline.errors import ConfigError
-from worldline.models.heads.outcome import Reward, Termination
 from worldline.labs.two_rooms import TwoRooms
+from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
+from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window, trace
 from worldline.training.heads import Heads, HeadsConfig, fit_heads

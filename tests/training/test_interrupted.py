@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from worldline.schema import Kind, Role, Signal
 from worldline.data.store import Store
+from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 
 SITTING = Path(__file__).parent / "sitting.py"

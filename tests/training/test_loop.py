@@ -15,14 +15,15 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from worldline.models.base import Losses, Window
 from worldline.data.splits import Split, split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.errors import BundleError, CollapseError
+from worldline.models.base import Losses, Window
 from worldline.models.jepa import Jepa
 from worldline.testing.toys import Integrator
-from worldline.training import loop, distributed as parallel
+from worldline.training import distributed as parallel
+from worldline.training import loop
 from worldline.training.loop import Trained, recompute_batch_norm, train
 from worldline.training.tracking import JsonLines
 from worldline.training.updates import TrainingConfig

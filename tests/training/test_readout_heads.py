@@ -10,16 +10,16 @@ import torch
 from tests.models.partial_model import PartialModel
 from torch import Tensor
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import Belief, Imagined, Inputs
 from worldline.data.store import Store
+from worldline.episode import Episode
+from worldline.models.base import Belief, Imagined, Inputs
 from worldline.models.jepa import Latent
 from worldline.models.layers.image_decoder import ImageDecoder
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import Trace
 from worldline.training.head_fitting import Fit
-from worldline.training.stored_latents import Imagination, Table
 from worldline.training.readout_heads import SMALLEST_BATCH, fit_decoder, fit_readout, fit_reward, fit_termination
+from worldline.training.stored_latents import Imagination, Table
 
 EDGE = 1.5
 """An episode ends where the dot gets further than this to the right."""

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from tests.audit.carts import Cart, at_random, carts, thermostat, timid, world, write
 
-from worldline.episode import Episode
-from worldline.audit.grades import Verdict
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.data.store import Store
-from worldline.engines.baselines import Linear, Persistence
-from worldline.errors import BundleError, DataError, UnknownNameError
-from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline.labs.playing import explore
 from worldline.audit.audit_evidence import Advice, Audit, Measured
 from worldline.audit.baselines import as_world
+from worldline.audit.grades import Verdict
+from worldline.data.store import Store
+from worldline.engines.baselines import Linear, Persistence
+from worldline.episode import Episode
+from worldline.errors import BundleError, DataError, UnknownNameError
+from worldline.labs.playing import explore
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.audit import audit
 from worldline.workflows.record import record
+from worldline_exam.labs.gusty_puck import GustyPuck
 
 
 def measured(found: Audit) -> Measured:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from worldline.models.base import Losses, Window
 from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
+from worldline.models.base import Losses, Window
 from worldline.models.jepa import Jepa
 from worldline.recipes.pixels import pixels
 from worldline.recipes.recipe import Recipe

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Severity
 from worldline.data.quality.alignment import Verdict, alignment
-from worldline.data.quality.coverage import coverage
 from worldline.data.quality.anomalies import quality
+from worldline.data.quality.coverage import coverage
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.check import check
 
 SCHEMA = Schema(

@@ -10,16 +10,16 @@ import torch
 from tests.models.partial_model import PartialModel
 from torch import Tensor
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import Belief, Imagined, Inputs, Window
+from worldline.audit.report_evidence import Decoded
 from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
+from worldline.episode import Episode
+from worldline.models.base import Belief, Imagined, Inputs, Window
 from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Latent
-from worldline.audit.report_evidence import Decoded
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.decoded_windows import decoded_frames, decoded_rmse, moments
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(6, 4, 1))

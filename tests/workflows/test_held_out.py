@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from tests.audit.carts import SCHEMA, Cart, carts, write
 
+from worldline.audit.baselines import as_world
 from worldline.config import to_json
-from worldline.engines.base import Card
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Signal
 from worldline.data.store import Store, open_store
+from worldline.engines.base import Card
 from worldline.engines.baselines import Persistence
+from worldline.episode import Episode
 from worldline.errors import BundleError, DataError
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.audit.baselines import as_world
+from worldline.schema import Kind, Role, Signal
 from worldline.workflows.audit import audit
 from worldline.workflows.held_out import Seen, chosen, fingerprints, read_episodes
 from worldline.world.bundle_io import save_world

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store, open_store
 from worldline.errors import ConfigError, DataError, InputError, UnknownNameError, UnsupportedError
 from worldline.labs.base import Policy
 from worldline.labs.spaces import from_signals
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.record import record
 
 

@@ -9,10 +9,10 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import Autoreset, TimeLimit
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.record import record
 from worldline.workflows.recorder import Recorder
 

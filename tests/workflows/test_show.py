@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import InputError, UnknownNameError
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.show import MAX_PANELS, make_sheet, measure, show, view_episode
 
 

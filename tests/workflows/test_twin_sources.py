@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.schema import Schema
 from worldline.errors import UnreadableError
+from worldline.schema import Schema
 from worldline.workflows.twin_sources import EnvironmentTwins, GreenhouseTwins, twin_source
 
 

@@ -14,28 +14,28 @@ from safetensors.torch import save_file
 
 from worldline.bundle import read_bundle
 from worldline.engines.base import CallCost, Engine, Parts
-from worldline.episode import Episode, History
-from worldline.schema import Kind, Role, Signal
-from worldline.planning.base import Chance, Goal
-from worldline.planning.costs import AtMost
+from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
-from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
+from worldline.episode import Episode, History
 from worldline.errors import BundleError, DataError, InputError, UnknownNameError, UnsupportedError
+from worldline.labs.two_rooms import TwoRooms
 from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
-from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
+from worldline.planning.base import Chance, Goal
+from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.guided import Guided
 from worldline.planning.planners.icem import ImprovedCrossEntropy
+from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.bundle_io import open_engine, open_world, save_world
 from worldline.world.calibration import Calibration, calibrate

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from worldline.engines.base import Card, Samples
-from worldline.episode import Episode
 from worldline.engines.baselines import ActionBlind, Linear, Persistence
+from worldline.episode import Episode
 from worldline.errors import DataError, InputError
-from worldline.testing.toys import Integrator
 from worldline.stats import tails
+from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.pieces import cut, errors
 

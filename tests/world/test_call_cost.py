@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 
 from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import History
 from worldline.engines.baselines import Linear
+from worldline.episode import Future, History
 from worldline.errors import DataError, InputError
 from worldline.testing.toys import Integrator
 from worldline.world.call_cost import measure_call

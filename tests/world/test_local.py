@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 
 from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Noise, Novelty, Samples
-from worldline.episode import Future
-from worldline.episode import Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import Abduction
-from worldline.planning.base import Goal
-from worldline.engines.simulator import SimulatorEngine
 from worldline.engines.baselines import Linear, Persistence
+from worldline.engines.simulator import SimulatorEngine
+from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.labs.spaces import schema_of
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
+from worldline.world.base import Abduction
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 

@@ -12,8 +12,7 @@ import pytest
 from tests.world.tiny import Tiny, each_tiny, tiny
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import History
+from worldline.episode import Future, History
 
 NUM_ROUNDS = 2
 """Of 20 calls, after as many that fill caches."""

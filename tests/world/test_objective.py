@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from worldline.engines.base import Card, Differentiable, Engine, EngineBelief, Noise, Novelty, Reaches, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.planning.planners.base import Planner
+from worldline.engines.baselines import Linear, Persistence
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Goal, Outlook
 from worldline.planning.costs import AtMost, Change, Familiar, Price, Unfamiliar
-from worldline.engines.baselines import Linear, Persistence
-from worldline.errors import InputError, UnsupportedError
+from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.planning.planners.gradient import Gradient

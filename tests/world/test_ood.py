@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from worldline.engines.base import Engine, EngineBelief
-from worldline.episode import Episode, History
 from worldline.engines.baselines import Linear
+from worldline.episode import Episode, History
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.testing.toys import Integrator
 from worldline.stats import tails
+from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.pieces import Pieces, cut, residuals
 from worldline.world.ood import LENGTHS, watch, watch_places
+from worldline.world.pieces import Pieces, cut, residuals
 
 TOY = Integrator(noise=0.2, camera=False, wind=False)
 NOW = 40

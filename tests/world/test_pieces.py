@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.engines.baselines import Persistence
+from worldline.episode import Episode, Future, History
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.pieces import cut, errors, mean_of, num_samples
 
 SCHEMA = Schema(

@@ -6,21 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldline.catalog.fallback import FallbackWorld
 from worldline.engines.base import Card, Engine, EngineBelief, Reaches, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.planning.planners.base import PlannedActions
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.planning.base import Goal
-from worldline.world.base import PlanStatus
-from worldline.planning.costs import AtMost
 from worldline.engines.baselines import Linear, Persistence
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
+from worldline.planning.base import Goal
+from worldline.planning.costs import AtMost
+from worldline.planning.planners.base import PlannedActions
 from worldline.planning.planners.categorical import Categorical
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
-from worldline.catalog.fallback import FallbackWorld
+from worldline.world.base import PlanStatus
 from worldline.world.local import LocalWorld
 from worldline.world.plan_search import CLOSING, PROPOSING
 

@@ -15,11 +15,8 @@ import numpy as np
 import pytest
 
 from worldline.engines.base import Card
-from worldline.episode import Episode, History
-from worldline.planning.base import Chance, Goal
-from worldline.world.base import PlanStatus, World
-from worldline.planning.costs import AtMost, Change, Familiar, KeepOut, Price, Track, Within
 from worldline.engines.baselines import Persistence
+from worldline.episode import Episode, History
 from worldline.errors import (
     ConfigError,
     DataError,
@@ -30,14 +27,17 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
+from worldline.planning.base import Chance, Goal
+from worldline.planning.costs import AtMost, Change, Familiar, KeepOut, Price, Track, Within
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.http import serving
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
-from worldline.world.wire import CONTENT_TYPE, encode_answer, encode_error
+from worldline.world.base import PlanStatus, World
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
+from worldline.world.wire import CONTENT_TYPE, encode_answer, encode_error
 
 PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
 GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})

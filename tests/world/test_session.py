@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.episode import Episode, History
-from worldline.schema import Schema
-from worldline.world.base import Prediction, Surprise
 from worldline.engines.baselines import Linear
+from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, WorldlineError
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.testing.toys import Integrator
+from worldline.schema import Schema
 from worldline.stats import tails
+from worldline.testing.toys import Integrator
+from worldline.world.base import Prediction, Surprise
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.session import Session

@@ -13,8 +13,7 @@ import pytest
 from tests.world.tiny import Tiny, answer, each_tiny, tiny
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import History
+from worldline.episode import Future, History
 
 NUM_THREADS, NUM_ROUNDS = 8, 2
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.episode import Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.planning.base import Goal
 from worldline.errors import InputError
+from worldline.planning.base import Goal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.validation import check_actions, check_episode, check_goal, check_history
 
 SCHEMA = Schema(

@@ -9,22 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import Abduction, WhatIf
-from worldline.planning.base import Goal
 from worldline.engines.baselines import Linear, Persistence
+from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError
-from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline.labs.base import NoisyLab
-from worldline_exam.labs.wind import MOTOR_EFFECT, WIND_EFFECT, Wind
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
-from worldline.world.what_if import _filled, causes_of, twins
+from worldline.world.base import Abduction, WhatIf
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld
+from worldline.world.what_if import _filled, causes_of, twins
+from worldline_exam.labs.gusty_puck import GustyPuck
+from worldline_exam.labs.wind import MOTOR_EFFECT, WIND_EFFECT, Wind
 
 SEEDS = st.integers(0, 2**31)
 TOY = Integrator(noise=0.1, camera=False)

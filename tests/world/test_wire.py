@@ -16,10 +16,6 @@ from hypothesis.extra import numpy as npst
 
 from worldline.engines.base import CallCost, Card
 from worldline.episode import Episode, History
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
-from worldline.planning.base import Chance, Goal, Outlook
-from worldline.planning.costs import (AtLeast, AtMost, Change, Familiar, KeepApart, KeepClear, KeepOut, Price, Track, Unfamiliar, Within)
 from worldline.errors import (
     BundleError,
     CollapseError,
@@ -32,7 +28,40 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
-from worldline.world.wire import (DTYPES, MOST_NESTED, MOST_VALUES, RULES, VERSION, DescribeCall, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall, decode_answer, decode_call, encode_answer, encode_call, encode_error)
+from worldline.planning.base import Chance, Goal, Outlook
+from worldline.planning.costs import (
+    AtLeast,
+    AtMost,
+    Change,
+    Familiar,
+    KeepApart,
+    KeepClear,
+    KeepOut,
+    Price,
+    Track,
+    Unfamiliar,
+    Within,
+)
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.world.base import Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
+from worldline.world.wire import (
+    DTYPES,
+    MOST_NESTED,
+    MOST_VALUES,
+    RULES,
+    VERSION,
+    DescribeCall,
+    PlanCall,
+    PredictCall,
+    ScoreCall,
+    SurpriseCall,
+    WhatIfCall,
+    decode_answer,
+    decode_call,
+    encode_answer,
+    encode_call,
+    encode_error,
+)
 
 
 def difference(one: object, other: object, where: str = "") -> str | None:

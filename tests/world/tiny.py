@@ -12,23 +12,23 @@ import torch
 from tests.engines.test_simulator import Gusts
 
 from worldline.engines.base import Engine
-from worldline.episode import Arrays, Episode
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.planning.base import Goal
-from worldline.models.base import WorldModel
+from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
-from worldline.engines.baselines import Linear
-from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
-from worldline.models.heads.inverse import Inverse, InverseConfig
-from worldline.models.heads.readout import Readout, ReadoutConfig
+from worldline.episode import Arrays, Episode
 from worldline.labs.two_rooms import TwoRooms
+from worldline.models.base import WorldModel
+from worldline.models.heads.distance import Distance, DistanceConfig
+from worldline.models.heads.inverse import Inverse, InverseConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
 from worldline.models.rssm import Rssm, RssmConfig
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld

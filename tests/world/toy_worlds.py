@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from worldline.bundle import read_bundle, write_bundle
-from worldline.episode import Future
 from worldline.engines.base import Parts
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Schema
-from worldline.engines.fixed_lag import RememberingEngine
 from worldline.engines.baselines import Linear
+from worldline.engines.fixed_lag import RememberingEngine
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import BundleError
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Schema
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration, calibrate
 from worldline.world.local import LocalWorld

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, final
 
+from worldline.audit import Grade
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Grade
-from worldline.world.base import World
 from worldline.errors import InputError
-from worldline.labs.base import Lab
+from worldline.labs import Lab
+from worldline.world import World
 from worldline_exam.figures import Exhibit
 from worldline_exam.scenes.pixels_only import Camera
 

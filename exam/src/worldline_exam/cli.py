@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from worldline.cli.options import Json, Threads, free_cores, use_threads
+from worldline.cli import Json, Threads, free_cores, use_threads
 
 if TYPE_CHECKING:
     from worldline_exam.comparison import Comparison
@@ -75,12 +75,11 @@ def exam(
     json: Json = None,
 ) -> None:
     """Train a recipe on each lab's logs, and grade what it understood against twins."""
-    from worldline.cli.output import check_json, write_json
-    from worldline.cli.progress import progress_bars
+    from worldline.cli import check_json, progress_bars, write_json
     from worldline_exam.base import Pool
-    from worldline_exam.run import exam as run
     from worldline_exam.folder import REPORT
     from worldline_exam.options import ExamOptions
+    from worldline_exam.run import exam as run
 
     check_json(json)
     if ":" in sitter:
@@ -116,9 +115,9 @@ def exam(
 
 def regrade(folder: Annotated[Path, typer.Argument(help="Of an exam.")]) -> None:
     """Grade an exam's stored answers again. The exit status is 1 where a figure differs."""
+    from worldline_exam.folder import read_exam
     from worldline_exam.results import ExamResult, same_figures, without_draws
     from worldline_exam.run import regrade as run
-    from worldline_exam.folder import read_exam
 
     before = read_exam(folder).result
     again = tuple(without_draws(one) for one in run(folder))
@@ -144,10 +143,10 @@ def compare(
     """How much higher A scores than B, paired by scene and training, with 95 % intervals over scenes and trainings."""
     from dataclasses import asdict
 
-    from worldline.cli.output import check_json, write_json
+    from worldline.cli import check_json, write_json
     from worldline.config import spelled
-    from worldline_exam.run import compare as run
     from worldline_exam.folder import read_exam
+    from worldline_exam.run import compare as run
 
     check_json(json)
     found = run(ours, theirs, trainings)
@@ -161,7 +160,7 @@ def compare(
 
 def _print_comparison(found: Comparison, titles: Sequence[str]) -> None:
     """The differences, and what was not compared."""
-    from worldline.cli.output import print_table
+    from worldline.cli import print_table
 
     print_table(
         f"{titles[0]} minus {titles[1]}",
@@ -262,7 +261,7 @@ def _prices(text: str) -> tuple[float, float, str]:
 
 def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
     """One row a test: its verdict and its weakest part."""
-    from worldline.cli.output import print_table
+    from worldline.cli import print_table
     from worldline_exam.results import deciding_part, is_any_graded, is_fully_graded
 
     rows = []

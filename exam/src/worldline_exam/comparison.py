@@ -19,10 +19,10 @@ from typing import Final
 
 import numpy as np
 
-from worldline.audit.grades import Score
+from worldline.audit import Score
 from worldline.errors import InputError
-from worldline_exam.results import SeedGrade, TestResult
 from worldline.stats import student_quantile
+from worldline_exam.results import SeedGrade, TestResult
 
 TAIL: Final = 0.025
 """Chance that a difference lies below its interval, and that it lies above."""

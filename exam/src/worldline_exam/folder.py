@@ -17,11 +17,11 @@ import worldline
 from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import ConfigError, DataError, InputError
+from worldline.workflows import versions
 from worldline_exam.base import ExamTest, References
-from worldline_exam.self_check import Examined, graded
-from worldline_exam.results import ExamResult, SeedGrade
 from worldline_exam.options import ExamOptions
-from worldline.workflows.manifest import versions
+from worldline_exam.results import ExamResult, SeedGrade
+from worldline_exam.self_check import Examined, graded
 from worldline_exam.subjects import Sitter
 
 RESULT, REPORT, BEGUN, SCENES = "exam.json", "report.html", "begun.json", "scenes.npz"

@@ -18,24 +18,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, History
-from worldline.audit.grades import Verdict
-from worldline.schema import Schema
-from worldline.world.base import World
-from worldline.data.store import Store
-from worldline.engines.language.engine.chat import Chat
-from worldline.engines.language.engine.endpoint import Endpoint, key_in
-from worldline.engines.language.engine.engine import LanguageEngine
-from worldline.engines.language.engine.prompt import PROMPT_HASH
-from worldline.engines.language.engine.transcript import exchanges
+from worldline.audit import Verdict
+from worldline.data import Store
+from worldline.engines import (
+    PROMPT_HASH,
+    Card,
+    Chat,
+    Endpoint,
+    Engine,
+    EngineBelief,
+    LanguageEngine,
+    Noise,
+    Samples,
+    exchanges,
+    key_in,
+)
+from worldline.episode import Arrays, Future, History
 from worldline.errors import InputError
-from worldline.planning.planners.shooting import Shooting
+from worldline.planning import Shooting
+from worldline.schema import Schema
+from worldline.world import LocalWorld, World
 from worldline_exam.base import ExamTest
 from worldline_exam.results import SeedGrade
 from worldline_exam.subjects import Sat, Sitter, Terms
-from worldline.world.local import LocalWorld
 
 NAME: Final = "language"
 TRANSCRIPT: Final = "transcript.jsonl"

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldline.data import Store
+from worldline.engines import LearnedEngine
 from worldline.episode import Arrays, Episode, History
+from worldline.models import Belief
 from worldline.schema import Signal
-from worldline.models.base import Belief
-from worldline.data.store import Store
-from worldline.engines.learned import LearnedEngine
+from worldline.workflows import Learned
 from worldline_exam.scenes.pixels_only import without_vectors
-from worldline.workflows.learned import Learned
 
 READABLE: Final = 0.9
 """R^2 below which a signal is unreadable."""

@@ -7,15 +7,27 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
-from worldline.audit.grades import Cell, Score, Verdict
-from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
+from worldline.audit import Cell, Score, Verdict, weakest
+from worldline.formatting import listing, number, plural
+from worldline.report import (
+    Dot,
+    Html,
+    IntervalChart,
+    Line,
+    LineChart,
+    chapter,
+    facts,
+    interval_chart,
+    join,
+    line_chart,
+    render_page,
+    style_sheet,
+    table,
+    tag,
+)
 from worldline_exam.base import Section
 from worldline_exam.figures import Exhibit, Panel
 from worldline_exam.results import ExamResult, TestResult, is_any_graded, is_fully_graded, section_weakest
-from worldline.audit.verdicts import weakest
-from worldline.report.markup import Html, join, table, tag
-from worldline.report.page import chapter, facts, page
-from worldline.formatting import listing, number, plural
 
 _TONES: Final = {
     Verdict.PASS: "good",
@@ -71,12 +83,12 @@ _AXIS: Final = (-0.5, 0.0, 0.5, 1.0)
 
 def render(result: ExamResult) -> str:
     """The page: UTF-8, self-contained, the same bytes for the same result."""
-    return page(
+    return render_page(
         f"{result.sitter}: what it understands",
         _top(result),
         *(_section(result, section) for section in _sections(result.tests)),
         chapter("The small print", facts(list(result.facts.items())), *_notes(result)),
-        style="exam.css",
+        style=style_sheet("worldline_exam", "exam.css"),
     )
 
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from worldline.audit import Cell, Grade, Score, Verdict, holm, is_undefined, p_value, verdict_of, weakest, worst
 from worldline.config import to_json
 from worldline.episode import Arrays
-from worldline.audit.grades import Cell, Grade, Score, Verdict
 from worldline_exam.base import ExamTest, Section
-from worldline_exam.self_check import Examined
 from worldline_exam.figures import Exhibit
-from worldline.audit.verdicts import holm, is_undefined, p_value, verdict_of, weakest, worst
+from worldline_exam.self_check import Examined
 
 
 @dataclass(frozen=True, kw_only=True)

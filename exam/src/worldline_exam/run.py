@@ -18,12 +18,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+from worldline import record
+from worldline.audit import Verdict, worst
 from worldline.config import to_json, to_strict_json
-from worldline.engines.base import Card
+from worldline.data import Store, open_store
+from worldline.engines import Card
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Verdict
-from worldline.schema import Kind
-from worldline.data.store import Store, open_store
 from worldline.errors import (
     CollapseError,
     ConfigError,
@@ -35,22 +35,38 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
-from worldline_exam.comparison import Comparison, Pair, compared
+from worldline.schema import Kind
+from worldline.workflows import Stage, device, versions
+from worldline.world import clashes, save_world
 from worldline_exam.base import Curriculum, ExamTest
-from worldline_exam.self_check import examine
+from worldline_exam.comparison import Comparison, Pair, compared
+from worldline_exam.folder import (
+    BEGUN,
+    REPORT,
+    RESULT,
+    SCENES,
+    Learned,
+    Stored,
+    answers_of,
+    begun_with,
+    goes_on,
+    keep,
+    keep_examined,
+    kept,
+    kept_examined,
+    logs_of,
+    read,
+    read_exam,
+    world_of,
+    write,
+)
+from worldline_exam.options import ExamOptions
+from worldline_exam.readability import unread
 from worldline_exam.report import render
 from worldline_exam.results import ExamResult, SeedGrade, TestResult, broken, digest, result, unasked, without_draws
-from worldline.audit.verdicts import worst
-from worldline_exam.folder import (BEGUN, REPORT, RESULT, SCENES, Learned, Stored, answers_of, begun_with, goes_on, keep, keep_examined, kept, kept_examined, logs_of, read, read_exam, world_of, write)
-from worldline_exam.options import ExamOptions
-from worldline.workflows.manifest import device, versions
-from worldline_exam.worker_pool import workers
-from worldline_exam.readability import unread
-from worldline.workflows.record import record
+from worldline_exam.self_check import examine
 from worldline_exam.subjects import Sitter, Terms
-from worldline.workflows.stage import Stage
-from worldline.world.compatibility import clashes
-from worldline.world.bundle_io import save_world
+from worldline_exam.worker_pool import workers
 
 LOG_SEED: Final = 500_000
 """Added to the exam's seed for the logs, so that no scene begins as a logged episode did."""

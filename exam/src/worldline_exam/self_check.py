@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from worldline.audit import Grade, flaws
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Grade
 from worldline_exam.base import ExamTest, References
-from worldline.audit.verdicts import flaws
 
 PILOT: Final = 1_000_003
 """Added to a seed for the scenes on which the floor is chosen."""

@@ -13,23 +13,18 @@ from typing import Final, final
 import numpy as np
 import torch
 
-from worldline.engines.base import Engine
-from worldline.audit.grades import Verdict
-from worldline.world.base import World
-from worldline.data.splits import Split, split_store
-from worldline.data.store import Store
+from worldline.audit import Verdict
+from worldline.data import Split, Store, split_store
+from worldline.engines import Engine
 from worldline.errors import InputError
-from worldline.planning.planners.cem import CrossEntropy
-from worldline.recipes.families import resized, with_family
-from worldline.recipes.recipe import Recipe
+from worldline.planning import CrossEntropy
+from worldline.recipes import Recipe, resized, with_family
 from worldline.registry import imported, load
+from worldline.workflows import build_model, learn_world
+from worldline.world import LocalWorld, World, calibrate, open_world
 from worldline_exam.base import ExamTest
-from worldline_exam.results import SeedGrade
 from worldline_exam.readability import readings
-from worldline.workflows.training import build_model, learn_world
-from worldline.world.bundle_io import open_world
-from worldline.world.calibration import calibrate
-from worldline.world.local import LocalWorld
+from worldline_exam.results import SeedGrade
 
 BLIND: Final = "token-blind"
 """The family "token" that is told no actions: it only watches."""

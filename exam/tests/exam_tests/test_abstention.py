@@ -3,18 +3,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
+from worldline.audit.baselines import MarginalMean, as_world
 from worldline.audit.grades import Grade, Verdict
+from worldline.audit.verdicts import verdict_of, weakest
+from worldline.episode import Episode
 from worldline.errors import UnreadableError, UnsupportedError
+from worldline.labs.playing import explore
+from worldline_exam.base import Pool
+from worldline_exam.exam_tests.abstention import (
+    BLIND,
+    FALL,
+    INFINITE,
+    SCORED,
+    TOLD,
+    UNDRILLED,
+    WIDER,
+    WIDEST,
+    Abstention,
+)
 from worldline_exam.labs.fleet import BOATS, DRILLED
 from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline.labs.playing import explore
-from worldline_exam.exam_tests.abstention import (BLIND, FALL, INFINITE, SCORED, TOLD, UNDRILLED, WIDER, WIDEST, Abstention)
-from worldline.audit.baselines import MarginalMean, as_world
-from worldline_exam.base import Pool
-from worldline_exam.self_check import Examined, examine
 from worldline_exam.scenes.confounded_scenes import CURRICULUM, Sailor
-from worldline.audit.verdicts import verdict_of, weakest
+from worldline_exam.self_check import Examined, examine
 
 SMALL = {"num_scenes": 150, "num_motors": 8, "num_steps": 6}
 

@@ -6,18 +6,18 @@ from functools import cache
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
+from worldline.audit.baselines import as_world
 from worldline.audit.grades import Cell, Verdict
-from worldline.schema import Schema
+from worldline.audit.queries import unpacked
+from worldline.audit.verdicts import verdict_of
 from worldline.engines.baselines import Persistence
+from worldline.episode import Episode
 from worldline.errors import InputError, UnreadableError, UnsupportedError
 from worldline.labs.playing import explore
-from worldline_exam.exam_tests.arrow import TABLES, Arrow, backwards
-from worldline.audit.queries import unpacked
-from worldline.audit.baselines import as_world
+from worldline.schema import Schema
 from worldline_exam.base import Pool, References
+from worldline_exam.exam_tests.arrow import TABLES, Arrow, backwards
 from worldline_exam.self_check import Examined, examine
-from worldline.audit.verdicts import verdict_of
 
 NOTHING = References(oracle={}, must_fail={})
 SMALL = Arrow(num_pairs=24)

@@ -6,20 +6,33 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.episode import Arrays, Episode
+from worldline.audit.baselines import as_world
 from worldline.audit.grades import Grade
+from worldline.audit.queries import history_of
+from worldline.audit.verdicts import verdict_of, weakest
 from worldline.engines.baselines import Linear
+from worldline.episode import Arrays, Episode
 from worldline.errors import UnreadableError
+from worldline.labs.playing import explore
+from worldline_exam.base import Pool
+from worldline_exam.exam_tests.beyond_range import (
+    CELLS,
+    CLIPPED,
+    COPY,
+    HISTORY,
+    MEETINGS,
+    PASSES,
+    POSITIONS,
+    PUBLISHED,
+    REBOUND,
+    STICKS,
+    UNIFORM,
+    BeyondRange,
+)
 from worldline_exam.labs.collision import Collision
 from worldline_exam.labs.parabola import FAST, SLOW, STRONG, Parabola
-from worldline.labs.playing import explore
-from worldline.audit.queries import history_of
-from worldline.audit.baselines import as_world
-from worldline_exam.exam_tests.beyond_range import (CELLS, CLIPPED, COPY, HISTORY, MEETINGS, PASSES, POSITIONS, PUBLISHED, REBOUND, STICKS, UNIFORM, BeyondRange)
-from worldline_exam.base import Pool
-from worldline_exam.self_check import Examined, examine
 from worldline_exam.references.lab_oracle import Lawful
-from worldline.audit.verdicts import verdict_of, weakest
+from worldline_exam.self_check import Examined, examine
 
 NUM_EPISODES = 150
 

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
+from worldline.audit.baselines import MarginalMean, as_world
 from worldline.audit.grades import Grade, Verdict
+from worldline.audit.verdicts import verdict_of, weakest
+from worldline.episode import Episode
 from worldline.errors import UnreadableError
+from worldline.labs.playing import explore
+from worldline_exam.base import Pool
+from worldline_exam.exam_tests.confounded_log import BLIND, SCORED, SHOWN, ConfoundedLog
 from worldline_exam.labs.fleet import BOATS
 from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline.labs.playing import explore
-from worldline.audit.baselines import MarginalMean, as_world
-from worldline_exam.exam_tests.confounded_log import BLIND, SCORED, SHOWN, ConfoundedLog
-from worldline_exam.base import Pool
-from worldline_exam.self_check import Examined, examine
 from worldline_exam.scenes.confounded_scenes import CURRICULUM
-from worldline.audit.verdicts import verdict_of, weakest
+from worldline_exam.self_check import Examined, examine
 
 
 def logs_of(test: ConfoundedLog, num_episodes: int = 100) -> dict[str, list[Episode]]:

@@ -5,20 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from worldline.audit.baselines import as_world
+from worldline.audit.queries import history_of, unpacked
+from worldline.audit.verdicts import verdict_of, weakest
 from worldline.episode import Arrays, Episode
+from worldline.errors import UnreadableError
+from worldline.labs.playing import explore
 from worldline.planning.base import Goal
 from worldline.planning.costs import AtLeast, AtMost, KeepApart, KeepClear
-from worldline.errors import UnreadableError
-from worldline_exam.labs.containers import WALL_HALF_WIDTH
-from worldline.labs.playing import explore
-from worldline.audit.queries import history_of, unpacked
-from worldline.audit.baselines import as_world
-from worldline_exam.exam_tests.contact import ContactAndConstraint
 from worldline_exam.base import Pool
-from worldline_exam.self_check import Examined, examine
+from worldline_exam.exam_tests.contact import ContactAndConstraint
+from worldline_exam.labs.containers import WALL_HALF_WIDTH
 from worldline_exam.references.lab_oracle import Lawful
 from worldline_exam.scenes.contact_detection import depth
-from worldline.audit.verdicts import verdict_of, weakest
+from worldline_exam.self_check import Examined, examine
 
 
 def logs_of(test: ContactAndConstraint) -> dict[str, list[Episode]]:

@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.engines.baselines import Linear, Persistence
-from worldline.errors import UnreadableError, UnsupportedError
 from worldline.audit.baselines import as_world
+from worldline.audit.verdicts import flaws, verdict_of
+from worldline.engines.baselines import Linear, Persistence
+from worldline.episode import Episode
+from worldline.errors import UnreadableError, UnsupportedError
+from worldline.world.calibration import calibrate
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.counterfactual import AT, Counterfactual
-from worldline_exam.self_check import examine
 from worldline_exam.scenes.puck import NUM_STEPS, SIGNALS, draw, paths, puck
-from worldline.audit.verdicts import flaws, verdict_of
-from worldline.world.calibration import calibrate
+from worldline_exam.self_check import examine
 
 
 def logs_of(pool: Pool, num_episodes: int) -> list[Episode]:

@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.engines.baselines import Linear
-from worldline.errors import UnreadableError, UnsupportedError
-from worldline_exam.exam_tests import coverage
 from worldline.audit.baselines import as_world
+from worldline.engines.baselines import Linear
+from worldline.episode import Episode
+from worldline.errors import UnreadableError, UnsupportedError
 from worldline_exam.base import Pool
+from worldline_exam.exam_tests import coverage
 from worldline_exam.exam_tests.coverage import JointCoverage
-from worldline_exam.self_check import examine
 from worldline_exam.references.puck_oracle import KnowingPuck
 from worldline_exam.scenes.puck import SIGNALS, puck
+from worldline_exam.self_check import examine
 
 
 def logs_of(pool: Pool, num_episodes: int) -> list[Episode]:

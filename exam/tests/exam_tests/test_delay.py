@@ -6,17 +6,17 @@ from functools import cache
 import numpy as np
 import pytest
 
-from worldline.episode import Episode, History
-from worldline.audit.grades import Grade, Verdict
-from worldline.errors import UnreadableError
-from worldline_exam.labs.delayed_actuator import LAGS
-from worldline.labs.playing import explore
-from worldline.audit.queries import history_of
 from worldline.audit.baselines import MarginalMean, as_world
+from worldline.audit.grades import Grade, Verdict
+from worldline.audit.queries import history_of
+from worldline.audit.verdicts import verdict_of
+from worldline.episode import Episode, History
+from worldline.errors import UnreadableError
+from worldline.labs.playing import explore
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.delay import CURRICULUM, HISTORY, HORIZON, DelayedEffect, DelayLine
+from worldline_exam.labs.delayed_actuator import LAGS
 from worldline_exam.self_check import Examined, examine
-from worldline.audit.verdicts import verdict_of
 
 SMALL = DelayedEffect(pool=Pool.DEVELOPMENT, num_pulses=15, num_episodes=40)
 

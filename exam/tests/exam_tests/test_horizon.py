@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.episode import Arrays, Episode
+from worldline.audit.baselines import as_world, bank
 from worldline.audit.grades import Grade, Verdict
-from worldline.world.base import World
+from worldline.audit.verdicts import verdict_of
+from worldline.episode import Arrays, Episode
 from worldline.errors import UnreadableError
-from worldline_exam.labs.driven import DAMPINGS
 from worldline.labs.playing import explore
 from worldline.registry import load
-from worldline.audit.baselines import as_world, bank
+from worldline.world.base import World
 from worldline_exam.base import Pool
-from worldline_exam.scenes.driven import SYSTEMS, Simulated, damped_by, lab_of
 from worldline_exam.exam_tests.energy import WorkAndEnergy
-from worldline_exam.self_check import Examined, examine
 from worldline_exam.exam_tests.horizon import TrustedHorizon
-from worldline.audit.verdicts import verdict_of
+from worldline_exam.labs.driven import DAMPINGS
+from worldline_exam.scenes.driven import SYSTEMS, Simulated, damped_by, lab_of
+from worldline_exam.self_check import Examined, examine
 
 
 @cache

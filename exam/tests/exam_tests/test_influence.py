@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from exam.tests.altered import Altered
 
+from worldline.audit.baselines import as_world
+from worldline.audit.grades import Grade, Score, Verdict
+from worldline.audit.queries import unpacked
+from worldline.audit.verdicts import verdict_of
 from worldline.engines.base import Engine
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Grade, Score, Verdict
 from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
-from worldline_exam.labs.pusher_block import STATE
 from worldline.registry import load
-from worldline.audit.queries import unpacked
-from worldline.audit.baselines import as_world
 from worldline_exam.base import Pool, References
-from worldline_exam.self_check import Examined, examine, graded
 from worldline_exam.exam_tests.influence import EPSILON, FARTHEST, Influence, leaks
+from worldline_exam.labs.pusher_block import STATE
 from worldline_exam.scenes.pusher import CONTACT, Pushing, block_distance, make_lab
-from worldline.audit.verdicts import verdict_of
+from worldline_exam.self_check import Examined, examine, graded
 
 SMALL = Influence(num_scenes=40, num_steps=12)
 NOTHING = References(oracle={}, must_fail={})

@@ -7,19 +7,19 @@ from functools import cache
 import numpy as np
 import pytest
 
-from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Cell, Grade, Verdict
-from worldline.engines.fixed_lag import typical_values
-from worldline.errors import UnreadableError
-from worldline_exam.labs.hidden_mover import GAPS
-from worldline.labs.playing import explore
-from worldline.audit.queries import history_of
 from worldline.audit.baselines import MarginalMean, as_world
-from worldline_exam.base import Pool
-from worldline_exam.self_check import Examined, examine
-from worldline_exam.exam_tests.occlusion import CURRICULUM, HISTORY, SHORT, Follower, GoesOnUnseen
+from worldline.audit.grades import Cell, Grade, Verdict
+from worldline.audit.queries import history_of
 from worldline.audit.verdicts import verdict_of
+from worldline.engines.fixed_lag import typical_values
+from worldline.episode import Arrays, Episode, History
+from worldline.errors import UnreadableError
+from worldline.labs.playing import explore
 from worldline.world.local import LocalWorld
+from worldline_exam.base import Pool
+from worldline_exam.exam_tests.occlusion import CURRICULUM, HISTORY, SHORT, Follower, GoesOnUnseen
+from worldline_exam.labs.hidden_mover import GAPS
+from worldline_exam.self_check import Examined, examine
 
 SMALL = GoesOnUnseen(pool=Pool.DEVELOPMENT, num_scenes=30, num_episodes=40)
 

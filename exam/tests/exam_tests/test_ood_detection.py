@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.audit.grades import Verdict
-from worldline.engines.baselines import Linear
-from worldline.errors import UnreadableError, UnsupportedError
-from worldline_exam.exam_tests import ood_detection as lost
 from worldline.audit.baselines import as_world
-from worldline_exam.base import Pool
-from worldline_exam.self_check import examine, graded
-from worldline_exam.exam_tests.ood_detection import KnowsWhenLost
-from worldline_exam.scenes.puck import puck, recorded
+from worldline.audit.grades import Verdict
 from worldline.audit.scoring import auroc
 from worldline.audit.verdicts import verdict_of
+from worldline.engines.baselines import Linear
+from worldline.errors import UnreadableError, UnsupportedError
+from worldline_exam.base import Pool
+from worldline_exam.exam_tests import ood_detection as lost
+from worldline_exam.exam_tests.ood_detection import KnowsWhenLost
+from worldline_exam.scenes.puck import puck, recorded
+from worldline_exam.self_check import examine, graded
 
 
 @pytest.mark.slow

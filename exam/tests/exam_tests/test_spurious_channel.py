@@ -5,18 +5,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.episode import Future
-from worldline.episode import Episode
+from worldline.audit.baselines import MarginalMean, as_world
 from worldline.audit.grades import Grade, Verdict
+from worldline.audit.verdicts import verdict_of, weakest
+from worldline.episode import Episode, Future
 from worldline.errors import InputError, UnreadableError
+from worldline.labs.playing import explore
+from worldline_exam.base import Pool
+from worldline_exam.exam_tests.spurious_channel import (
+    CURRICULUM,
+    LAMP_ONLY,
+    PLAIN,
+    SCORED,
+    TEMPTED,
+    SpuriousChannel,
+    Stoker,
+    lamp_of,
+)
 from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.labs.lamp import STATIONS, together
-from worldline.labs.playing import explore
-from worldline.audit.baselines import MarginalMean, as_world
-from worldline_exam.base import Pool
 from worldline_exam.self_check import Examined, examine, graded
-from worldline_exam.exam_tests.spurious_channel import (CURRICULUM, LAMP_ONLY, PLAIN, SCORED, TEMPTED, SpuriousChannel, Stoker, lamp_of)
-from worldline.audit.verdicts import verdict_of, weakest
 
 
 def logs_of(test: SpuriousChannel, num_episodes: int) -> dict[str, list[Episode]]:

@@ -2,23 +2,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from exam.tests.altered import Altered
+from numpy.typing import NDArray
 
+from worldline.audit.baselines import as_world
+from worldline.audit.grades import Verdict
+from worldline.audit.queries import unpacked
+from worldline.audit.verdicts import verdict_of, weakest
 from worldline.engines.base import Engine
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Verdict
 from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
-from worldline_exam.labs.pusher_block import STATE, PusherBlock
 from worldline.registry import load
-from worldline.audit.queries import unpacked
-from worldline.audit.baselines import as_world
 from worldline_exam.base import Pool, References
-from worldline_exam.self_check import Examined, examine
-from worldline_exam.scenes.pusher import HISTORY, Pushing, make_lab
 from worldline_exam.exam_tests.twin_effect import LEAST_EFFECT, PARTS, TwinEffect, effect_of, place_of
-from worldline.audit.verdicts import verdict_of, weakest
+from worldline_exam.labs.pusher_block import STATE, PusherBlock
+from worldline_exam.scenes.pusher import HISTORY, Pushing, make_lab
+from worldline_exam.self_check import Examined, examine
 
 SMALL = TwinEffect(num_scenes=20, num_branches=4, num_steps=12)
 NOTHING = References(oracle={}, must_fail={})

@@ -6,21 +6,20 @@ from functools import cache
 import numpy as np
 import pytest
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Episode, History
-from worldline.audit.grades import Verdict
-from worldline.schema import Schema
-from worldline.engines.baselines import Persistence
-from worldline.errors import UnreadableError
-from worldline_exam.labs.occluder import Occluder
-from worldline.labs.playing import explore
 from worldline.audit.baselines import as_world
-from worldline_exam.base import Pool, References
-from worldline_exam.self_check import Examined, examine
-from worldline_exam.references.lab_oracle import Lawful, Untrained
+from worldline.audit.grades import Verdict
 from worldline.audit.verdicts import verdict_of
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.baselines import Persistence
+from worldline.episode import Episode, Future, History
+from worldline.errors import UnreadableError
+from worldline.labs.playing import explore
+from worldline.schema import Schema
+from worldline_exam.base import Pool, References
 from worldline_exam.exam_tests.violation import HORIZON, NUM_PUSHED, PARTS, SIGNALS, ViolationOfExpectation
+from worldline_exam.labs.occluder import Occluder
+from worldline_exam.references.lab_oracle import Lawful, Untrained
+from worldline_exam.self_check import Examined, examine
 
 NOTHING = References(oracle={}, must_fail={})
 

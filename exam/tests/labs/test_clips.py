@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from worldline.engines.storage import build_lab, name_lab
 from worldline.errors import InputError
-from worldline_exam.labs.clips import BALLS, HALF_TABLE, MAX_PUSH, SPEEDS, STEP_S, Clips, shown, unshown
 from worldline.labs.playing import explore, replay
+from worldline_exam.labs.clips import BALLS, HALF_TABLE, MAX_PUSH, SPEEDS, STEP_S, Clips, shown, unshown
 
 SEEDS = st.integers(0, 2**31)
 

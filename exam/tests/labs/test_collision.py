@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.errors import InputError
+from worldline.labs.playing import explore, replay
 from worldline_exam.labs.collision import FIELD, MAX_PUSH, STEP_S, USUAL, Collision
 from worldline_exam.labs.parabola import FAST, SLOW
-from worldline.labs.playing import explore, replay
 
 
 def pushes(seed: int, num_steps: int) -> np.ndarray:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from worldline.engines.simulator import SimulatorEngine
 from worldline.errors import ConfigError, InputError
+from worldline.labs.playing import explore, replay
 from worldline_exam.labs import containers
 from worldline_exam.labs.containers import DRAG, MAX_TILT, STEP_S, WALL_HALF_WIDTH, Containers
-from worldline.labs.playing import explore, replay
 
 SEEDS = st.integers(0, 2**31)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import worldline
 from worldline.engines.storage import build_lab, name_lab
 from worldline.errors import ConfigError, InputError
-from worldline_exam.labs.delayed_actuator import AMBIENT, GAIN, LAGS, SETTLED, DelayedActuator, use_valves
 from worldline.labs.playing import explore, replay
+from worldline_exam.labs.delayed_actuator import AMBIENT, GAIN, LAGS, SETTLED, DelayedActuator, use_valves
 
 SEEDS = st.integers(0, 2**31)
 EMPTY = {"before": np.zeros((0, 5))}

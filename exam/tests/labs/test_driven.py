@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.episode import Arrays
+from worldline.labs.playing import explore, replay
+from worldline.registry import load
 from worldline_exam.labs.driven import DAMPINGS, STEP_S, Driven, bounds, leap
 from worldline_exam.labs.elastic_pucks import ElasticPucks
 from worldline_exam.labs.pendulum import Pendulum
-from worldline.labs.playing import explore, replay
 from worldline_exam.labs.two_bodies import TwoBodies
-from worldline.registry import load
 
 LABS: dict[str, Callable[..., Driven]] = {
     "pendulum": Pendulum,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import worldline
 from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import PAPER, YELLOW
-from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILL_SHARE, DRILLED, FAR, MAX_MOTOR, STEADY, Fleet, Weather
 from worldline.labs.playing import explore, replay
+from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILL_SHARE, DRILLED, FAR, MAX_MOTOR, STEADY, Fleet, Weather
 
 SEEDS = st.integers(0, 2**31)
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 import worldline
 from worldline.engines.simulator import SimulatorEngine
 from worldline.errors import ConfigError, InputError
-from worldline_exam.labs.gusty_puck import MAX_PUSH, START_SPREAD, STEP_S, TABLE, Explorer, GustyPuck, explored
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.local import LocalWorld
+from worldline_exam.labs.gusty_puck import MAX_PUSH, START_SPREAD, STEP_S, TABLE, Explorer, GustyPuck, explored
 
 SEEDS = st.integers(0, 2**31)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import worldline
 from worldline.engines.storage import build_lab, name_lab
 from worldline.errors import ConfigError, InputError
-from worldline_exam.labs.hidden_mover import GAPS, MAX_PUSH, OPEN, START_SPEED, STEP_S, HiddenMover
 from worldline.labs.playing import explore, replay, stacked
+from worldline_exam.labs.hidden_mover import GAPS, MAX_PUSH, OPEN, START_SPEED, STEP_S, HiddenMover
 
 SEEDS = st.integers(0, 2**31)
 OPEN_LID: dict[str, object] = {"lid": []}

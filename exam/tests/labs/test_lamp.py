@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import worldline
 from worldline.episode import Episode
 from worldline.errors import ConfigError, InputError
-from worldline_exam.labs.lamp import KEEP, LEAST_LEVER, STATIONS, Lamp, together
 from worldline.labs.playing import explore, replay
+from worldline_exam.labs.lamp import KEEP, LEAST_LEVER, STATIONS, Lamp, together
 
 SEEDS = st.integers(0, 2**31)
 

@@ -6,11 +6,23 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.episode import Episode
 from worldline.engines.storage import build_lab, name_lab
+from worldline.episode import Episode
 from worldline.errors import InputError
-from worldline_exam.labs.occluder import (BARRIER, EDGE, END, GRAVITY, LEVEL, MAX_DEPTH, MAX_PUSH, RADIUS, SPEEDS, STEP_S, Occluder)
 from worldline.labs.playing import explore, replay, stacked
+from worldline_exam.labs.occluder import (
+    BARRIER,
+    EDGE,
+    END,
+    GRAVITY,
+    LEVEL,
+    MAX_DEPTH,
+    MAX_PUSH,
+    RADIUS,
+    SPEEDS,
+    STEP_S,
+    Occluder,
+)
 
 SEEDS = st.integers(0, 2**31)
 RAILS = st.sampled_from([1, -1])

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.errors import InputError
-from worldline_exam.labs.parabola import FAST, FIELD, MAX_LIFT, SLOW, STEP_S, STRONG, USUAL, Parabola
 from worldline.labs.playing import explore, replay
+from worldline_exam.labs.parabola import FAST, FIELD, MAX_LIFT, SLOW, STEP_S, STRONG, USUAL, Parabola
 
 
 def lifts(seed: int, num_steps: int) -> np.ndarray:

@@ -11,9 +11,9 @@ from worldline.engines.storage import build_lab, name_lab
 from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import SIZE
 from worldline.labs.playing import explore, replay
-from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, ROOM, STATE, STEP_S, PusherBlock
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.local import LocalWorld
+from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, ROOM, STATE, STEP_S, PusherBlock
 
 SEEDS = st.integers(0, 2**31)
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.errors import InputError
-from worldline_exam.labs.driven import STEP_S
 from worldline.labs.playing import explore
+from worldline_exam.labs.driven import STEP_S
 from worldline_exam.labs.two_bodies import FAR, TwoBodies
 
 

@@ -13,9 +13,9 @@ from worldline.engines.simulator import SimulatorEngine
 from worldline.engines.storage import build_lab, name_lab
 from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import BLUE
-from worldline_exam.labs.wind import DECAY, MAX_MOTOR, MOTOR_EFFECT, WIND_EFFECT, Wind
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.local import LocalWorld
+from worldline_exam.labs.wind import DECAY, MAX_MOTOR, MOTOR_EFFECT, WIND_EFFECT, Wind
 
 SEEDS = st.integers(0, 2**31)
 

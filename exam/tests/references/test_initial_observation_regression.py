@@ -5,11 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError
-from worldline_exam.labs.occluder import Occluder
 from worldline.labs.playing import explore, stacked
+from worldline_exam.labs.occluder import Occluder
 from worldline_exam.references.initial_observation_regression import FirstSight, Terms, When
 
 INPUTS = ("pit", "ball_position")

@@ -3,11 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.episode import Future
-from worldline.episode import History
+from worldline.episode import Future, History
 from worldline.errors import InputError
-from worldline_exam.labs.collision import Collision
 from worldline.labs.playing import replay
+from worldline_exam.labs.collision import Collision
 from worldline_exam.references.lab_oracle import Lawful
 
 

@@ -3,12 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.episode import Future
-from worldline.episode import History
+from worldline.episode import Future, History
 from worldline.errors import DataError, InputError
+from worldline.labs.playing import explore
 from worldline_exam.labs.collision import Collision
 from worldline_exam.labs.parabola import Parabola
-from worldline.labs.playing import explore
 from worldline_exam.references.nearest_case import NearestCase
 
 LAB = Collision()

@@ -5,14 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.episode import Future
-from worldline.episode import Episode, History
-from worldline.errors import InputError, UnsupportedError
-from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILLED, MAX_MOTOR, STEADY, Fleet
-from worldline.labs.playing import explore, stacked
-from worldline.audit.queries import history_of
 from worldline.audit.baselines import as_world
+from worldline.audit.queries import history_of
+from worldline.episode import Episode, Future, History
+from worldline.errors import InputError, UnsupportedError
+from worldline.labs.playing import explore, stacked
 from worldline_exam.base import Pool
+from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILLED, MAX_MOTOR, STEADY, Fleet
 from worldline_exam.scenes.confounded_scenes import DRIFTS, Sailor, _shown, asked, curriculum, fleet, scenes_of
 
 LAB = Fleet()

@@ -3,15 +3,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.episode import Future
-from worldline.episode import Arrays
-from worldline.errors import InputError
-from worldline_exam.labs.driven import DAMPINGS, HOLDS
-from worldline.labs.playing import explore
-from worldline.audit.queries import packed, unpacked
 from worldline.audit.baselines import as_world
+from worldline.audit.queries import packed, unpacked
+from worldline.episode import Arrays, Future
+from worldline.errors import InputError
+from worldline.labs.playing import explore
 from worldline_exam.base import Pool
-from worldline_exam.scenes.driven import (CONTEXT, NUM_STEPS, SYSTEMS, Simulated, curricula_of, damped_by, lab_of, predictions, rollouts)
+from worldline_exam.labs.driven import DAMPINGS, HOLDS
+from worldline_exam.scenes.driven import (
+    CONTEXT,
+    NUM_STEPS,
+    SYSTEMS,
+    Simulated,
+    curricula_of,
+    damped_by,
+    lab_of,
+    predictions,
+    rollouts,
+)
 
 
 def scenes_of(system: str, pool: Pool = Pool.REPORT, *, pixels: bool = False, num: int = 30) -> dict[str, np.ndarray]:

@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldline.audit.queries import history_of
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Schema
-from worldline.world.base import Abduction, Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
-from worldline.planning.base import Constraint, Goal
 from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import CAMERA
-from worldline_exam.labs.hidden_mover import HiddenMover
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
+from worldline.planning.base import Constraint, Goal
 from worldline.registry import load, names
-from worldline.audit.queries import history_of
+from worldline.schema import Kind, Schema
+from worldline.world.base import Abduction, Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline_exam.base import ExamTest, Pool
 from worldline_exam.exam_tests.delay import DelayedEffect
 from worldline_exam.exam_tests.occlusion import GoesOnUnseen
+from worldline_exam.labs.hidden_mover import HiddenMover
 from worldline_exam.scenes.pixels_only import Camera, pictured, pictured_episode
 
 CODES = names("test")

@@ -7,14 +7,14 @@ from dataclasses import replace
 from math import isfinite
 from typing import Final
 
-from worldline.audit.grades import Verdict
-from worldline.audit.effects import MATERIAL
 from worldline.audit.audit_evidence import Advice, Decision, Effect, JointCoverage, Measured, Trusted, TwinTest
-from worldline.audit.excitation import FEWEST_EPISODES
-from worldline.audit.measures import GATE
 from worldline.audit.diagnostics import Gap
-from worldline.audit.verdicts import weakest
+from worldline.audit.effects import MATERIAL
+from worldline.audit.excitation import FEWEST_EPISODES
 from worldline.audit.findings import NEGLIGIBLE
+from worldline.audit.grades import Verdict
+from worldline.audit.measures import GATE
+from worldline.audit.verdicts import weakest
 from worldline.formatting import label, listing, number, percent, plural, quantity, round_percent, span
 
 FAR_OFF: Final = 0.2

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from worldline.audit.grades import Grade, Verdict
-from worldline.stats import Rate
-from worldline.data.quality.coverage import Coverage
 from worldline.audit.diagnostics import Diagnostics
-from worldline.stats import Estimate
+from worldline.audit.grades import Grade, Verdict
+from worldline.data.quality.coverage import Coverage
+from worldline.stats import Estimate, Rate
 
 Told = Literal["agrees", "apart", "opposite", "none", "unclear", "not identifiable"]
 """How a world's effect compares with that of the logs: alike, of another size, of the other sign; both have next to

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
+from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
+from worldline.engines.fixed_lag import typical_values
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Schema
 from worldline.world.base import World
-from worldline.engines.fixed_lag import typical_values
-from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
-from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.calibration import Calibration
 from worldline.world.local import LocalWorld
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode, History
-from worldline.world.base import Forecast, World
 from worldline.errors import InputError
+from worldline.world.base import Forecast, World
 
 BATCH: Final = 64
 """Windows asked of a world at once; bounds memory, changes no figure."""

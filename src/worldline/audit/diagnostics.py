@@ -12,13 +12,24 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode
-from worldline.stats import Rate
-from worldline.schema import Kind, Schema, Signal
-from worldline.world.base import World
-from worldline.errors import InputError
 from worldline.audit.cases import Cases, cut, forecasts
-from worldline.stats import (Curve, Estimate, Floats, cluster_rate, cluster_sums, curve, draw_clusters, ratio, rmse_curve, skill_curve)
+from worldline.episode import Arrays, Episode
+from worldline.errors import InputError
+from worldline.schema import Kind, Schema, Signal
+from worldline.stats import (
+    Curve,
+    Estimate,
+    Floats,
+    Rate,
+    cluster_rate,
+    cluster_sums,
+    curve,
+    draw_clusters,
+    ratio,
+    rmse_curve,
+    skill_curve,
+)
+from worldline.world.base import World
 
 LEVELS: Final = (0.5, 0.8, 0.9, 0.95)
 Change = Literal["zeroed", "shuffled"]

@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from worldline.audit.audit_evidence import Effect, Told
+from worldline.audit.cases import Cases, forecasts
+from worldline.audit.regression_rows import LAGS, Rows, state_columns
+from worldline.data.quality.segments import names_of
 from worldline.episode import Arrays
 from worldline.schema import Kind, Schema, Signal
+from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
 from worldline.world.base import World
-from worldline.data.quality.segments import names_of
-from worldline.audit.audit_evidence import Effect, Told
-from worldline.audit.regression_rows import LAGS, Rows, state_columns
-from worldline.audit.cases import Cases, forecasts
-from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, from_mean, ratio
 
 NUM_FITS: Final = 300
 """Regressions on resampled episodes."""
@@ -245,7 +245,7 @@ def effects_table(
             columns, signal = state_columns(schema, name), schema[name]
             for part, label in enumerate(names_of(signal)):
                 column = columns.start + part
-                spread = float(from_mean(rows.after[:, column, None], signal).std())
+                spread = float(signal.deviations(rows.after[:, column, None]).std())
                 if spread <= STILL * (1 + float(np.abs(rows.after[:, column]).max())):
                     continue  # it never moves
                 for lag in lags:

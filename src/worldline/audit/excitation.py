@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, Int
 
-from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
 from worldline.audit.audit_evidence import Excitation, Placebo
 from worldline.audit.regression_rows import Rows
+from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
 from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, ratio, student_quantile
 
 ENOUGH: Final = 0.05

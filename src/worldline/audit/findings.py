@@ -8,10 +8,31 @@ from typing import Final, Literal
 
 import numpy as np
 
-from worldline.stats import Rate
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
-from worldline.audit.report_evidence import (Decoded, Films, Forecasts, Imagined, LatentHealth, Learning, Outcome, Planning, Readout)
-from worldline.formatting import (between, duration, label, listing, number, percent, plural, quantity, round_percent, span)
+from worldline.audit.report_evidence import (
+    Decoded,
+    Films,
+    Forecasts,
+    Imagined,
+    LatentHealth,
+    Learning,
+    Outcome,
+    Planning,
+    Readout,
+)
+from worldline.formatting import (
+    between,
+    duration,
+    label,
+    listing,
+    number,
+    percent,
+    plural,
+    quantity,
+    round_percent,
+    span,
+)
+from worldline.stats import Rate
 
 NEGLIGIBLE: Final = 0.05
 """A gap whose whole interval lies below this is no use of the actions worth the name."""

@@ -8,28 +8,6 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rate:
-    """A share of successes with its 95 % Wilson interval.
-
-    Args:
-        successes: how many succeeded.
-        trials: out of how many.
-        low: lower end, 0 to 1.
-        high: upper end.
-    """
-
-    successes: int
-    trials: int
-    low: float
-    high: float
-
-    @property
-    def value(self) -> float:
-        """The share, 0 to 1."""
-        return self.successes / self.trials
-
-
-@dataclass(frozen=True, kw_only=True)
 class Score:
     """A score of understanding with its interval over scenes: 0 is the floor, 1 the ceiling.
 

@@ -10,15 +10,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Signal
-from worldline.world.base import Forecast, Prediction, World
-from worldline.stats import wilson
 from worldline.audit.audit_evidence import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.cases import Cases, cut, forecasts, spread
-from worldline.stats import tails
 from worldline.audit.diagnostics import Diagnostics
-from worldline.stats import from_mean
+from worldline.episode import Arrays, Episode, History
+from worldline.schema import Kind, Signal
+from worldline.stats import tails, wilson
+from worldline.world.base import Forecast, Prediction, World
 
 EXACT: Final = 1e-5
 """Share of a deviation that is rounding."""
@@ -223,8 +221,8 @@ def rank_of(world: World, cases: Cases, signals: Sequence[Signal]) -> Rank:
             known = cases.known[signal.name][..., None]
             truth = np.where(known, cases.truth[signal.name].astype(float), 0.0)
             mean = np.where(known, predicted[signal.name].mean.astype(float), 0.0)
-            deviation = from_mean(truth, signal).std((0, 1))
-            one = from_mean(mean if source == "predicted" else truth, signal)
+            deviation = signal.deviations(truth).std((0, 1))
+            one = signal.deviations(mean if source == "predicted" else truth)
             parts.append((one / np.where(deviation > 0, deviation, 1.0))[:, 0])
         tables.append(np.concatenate(parts, 1))
     share = float(tables[0].var(0).sum() / max(float(tables[1].var(0).sum()), 1e-12))

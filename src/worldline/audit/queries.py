@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode, History
-from worldline.world.base import Forecast, World
-from worldline.errors import InputError, NoGoodAnswerError, UnreadableError, UnsupportedError
 from worldline.audit.cases import joined
+from worldline.episode import Arrays, Episode, History
+from worldline.errors import InputError, NoGoodAnswerError, UnreadableError, UnsupportedError
+from worldline.world.base import Forecast, World
 
 BATCH: Final = 256
 """Worlds asked at once; bounds memory, changes no figure."""

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema
 from worldline.data.quality.segments import Track, component_names, track
+from worldline.episode import Episode
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema
 from worldline.stats import Floats
 
 LAGS: Final = 3

@@ -9,14 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Episode
-from worldline.stats import Rate
-from worldline.schema import Kind
-from worldline.world.base import World
-from worldline.errors import InputError
 from worldline.audit.cases import cut, forecasts
 from worldline.audit.diagnostics import Diagnostics
-from worldline.stats import Curve, Estimate, Floats, r_squared
+from worldline.episode import Episode
+from worldline.errors import InputError
+from worldline.schema import Kind
+from worldline.stats import Curve, Estimate, Floats, Rate, r_squared
+from worldline.world.base import World
 
 Image = NDArray[np.uint8]
 """A picture [height, width, 3], or several."""

@@ -10,26 +10,26 @@ from typing import Final
 
 import numpy as np
 
-from worldline.episode import Episode
-from worldline.audit.grades import Verdict
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import World
-from worldline.data.quality.coverage import survey
-from worldline.data.quality.segments import MAX_STEPS, names_of, seldom_seen, without
-from worldline.engines.fixed_lag import typical_values
-from worldline.engines.baselines import ActionBlind, Linear, Persistence
-from worldline.errors import DataError, UnsupportedError
-from worldline.audit.effects import STILL, Change, changes, effects_table, log_effects, world_effects
 from worldline.audit.audit_evidence import Effect, Excitation, Measured, Placebo, Trusted, TwinTest
+from worldline.audit.baselines import as_world
+from worldline.audit.cases import Cases, cut
+from worldline.audit.diagnostics import Diagnostics, diagnose
+from worldline.audit.effects import STILL, Change, changes, effects_table, log_effects, world_effects
 from worldline.audit.excitation import FEWEST_RANDOMISED, excitations, innovations, placebos
+from worldline.audit.grades import Verdict
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons, vectors
 from worldline.audit.regression_rows import LAGS, Rows, action_names, rows_of, tracks_of
 from worldline.audit.twins import TwinSource, furthest, lost_tests, twin_tests
-from worldline.audit.cases import Cases, cut
-from worldline.audit.diagnostics import Diagnostics, diagnose
-from worldline.audit.baselines import as_world
-from worldline.stats import Floats, from_mean
+from worldline.data.quality.coverage import survey
+from worldline.data.quality.segments import MAX_STEPS, names_of, seldom_seen, without
+from worldline.engines.baselines import ActionBlind, Linear, Persistence
+from worldline.engines.fixed_lag import typical_values
+from worldline.episode import Episode
+from worldline.errors import DataError, UnsupportedError
 from worldline.formatting import label, listing
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.stats import Floats
+from worldline.world.base import World
 
 _logger = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ def _lags(horizon: int) -> tuple[int, ...]:
 def _spread(cases: Cases, signal: Signal) -> float:
     """The deviation; 0 for what never moves."""
     known = cases.truth[signal.name].astype(float)[cases.known[signal.name]]
-    found = float(np.sqrt(from_mean(known, signal).var(0).mean())) if len(known) else 0.0
+    found = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
     return found if found > STILL * (1 + float(np.abs(known).max(initial=0.0))) else 0.0
 
 

@@ -16,18 +16,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Cell, Condition, Grade, Verdict
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import World
-from worldline.errors import DataError, UnsupportedError
-from worldline.audit.effects import MATERIAL
 from worldline.audit.audit_evidence import TwinTest
+from worldline.audit.effects import MATERIAL
+from worldline.audit.grades import Cell, Condition, Grade, Verdict
 from worldline.audit.queries import forecasts
 from worldline.audit.scoring import skill_cell
 from worldline.audit.verdicts import GATED, verdict_of
-from worldline.stats import Floats, from_mean, ratio
+from worldline.episode import Arrays, Episode, History
+from worldline.errors import DataError, UnsupportedError
 from worldline.formatting import plural
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.stats import Floats, ratio
+from worldline.world.base import World
 
 NUM_ANCHORS: Final = 40
 FEWEST_ANCHORS: Final = 20
@@ -323,7 +323,7 @@ def _squares(values: NDArray[np.generic], signal: Signal) -> Floats:
     Of a signal that never varies the squares themselves, or ones where it is 0: beside nothing at all, the rounding of
     an answer would pass for an invention.
     """
-    found, sizes = from_mean(values, signal) ** 2, values.astype(float) ** 2
+    found, sizes = signal.deviations(values) ** 2, values.astype(float) ** 2
     if found.sum() > ROUNDING**2 * sizes.sum():
         return found
     return sizes if sizes.any() else np.ones_like(sizes)

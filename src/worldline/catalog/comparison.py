@@ -12,9 +12,9 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
+from worldline.catalog.outcomes import Outcome
 from worldline.config import from_json
 from worldline.errors import ConfigError
-from worldline.catalog.outcomes import Outcome
 
 MIN_SCORED = 100
 """Scored calls from which on an interval is given: fewer make too few blocks."""

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from worldline.engines.base import CallCost, Card
 from worldline.episode import Arrays, Episode, History
+from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
 from worldline.planning.base import Constraint, Goal
 from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
-from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
 from worldline.world.compatibility import clashes
 
 Answer = TypeVar("Answer")

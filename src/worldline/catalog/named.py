@@ -10,12 +10,12 @@ from threading import Lock
 from time import perf_counter
 from typing import final
 
+from worldline.catalog.aliases import Shelf, Stamp
+from worldline.catalog.shadow import Call, Pair, Shadow, copy_arrays, copy_episode, copy_goal, copy_history, copy_some
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import Constraint, Goal
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
-from worldline.catalog.aliases import Shelf, Stamp
-from worldline.catalog.shadow import Call, Pair, Shadow, copy_arrays, copy_episode, copy_goal, copy_history, copy_some
 
 _logger = logging.getLogger(__name__)
 

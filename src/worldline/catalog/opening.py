@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from worldline.bundle import holds_bundle
-from worldline.planning.planners.base import Planner
-from worldline.world.base import World
 from worldline.engines.learned import Adaptation
 from worldline.errors import BundleError, InputError
+from worldline.planning.planners.base import Planner
+from worldline.world.base import World
 from worldline.world.bundle_io import open_world
 
 

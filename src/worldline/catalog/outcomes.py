@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, History
+from worldline.errors import InputError
 from worldline.schema import Kind, Signal
 from worldline.world.base import Forecast, Prediction
-from worldline.errors import InputError
 
 MAX_STEPS = 4
 """The most that is foretold: the last outcomes of the history, at least one."""

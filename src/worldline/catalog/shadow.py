@@ -22,11 +22,11 @@ from weakref import WeakSet
 
 import numpy as np
 
+from worldline.catalog.comparison import ShadowRecord
+from worldline.catalog.outcomes import LEVEL, ask_again, judge
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import Goal
 from worldline.world.base import Prediction, World
-from worldline.catalog.comparison import ShadowRecord
-from worldline.catalog.outcomes import LEVEL, ask_again, judge
 
 MAX_FILE_BYTES = 2**22
 """Of the records of one pair of versions, some ten thousand calls; after that the candidate is not asked any more."""

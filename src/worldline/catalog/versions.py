@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import final
 
 from worldline.bundle import MANIFEST, read_bundle, read_manifest
-from worldline.engines.base import Card
-from worldline.planning.planners.base import Planner
-from worldline.world.base import World
-from worldline.data.fsync import sync_folder
-from worldline.engines.learned import Adaptation
-from worldline.errors import InputError, UnknownNameError, WorldlineError
-from worldline.world.compatibility import differences
 from worldline.catalog.aliases import Alias, Reference, Shelf, Turn, check_name
-from worldline.world.bundle_io import open_world
 from worldline.catalog.comparison import Comparison, Verdict, compare, read_records
 from worldline.catalog.named import NamedWorld
+from worldline.data.fsync import sync_folder
+from worldline.engines.base import Card
+from worldline.engines.learned import Adaptation
+from worldline.errors import InputError, UnknownNameError, WorldlineError
+from worldline.planning.planners.base import Planner
+from worldline.world.base import World
+from worldline.world.bundle_io import open_world
+from worldline.world.compatibility import differences
 
 HOME = "WORLDLINE_HOME"
 """The environment variable that names the folder of the catalogue."""

@@ -1,1 +1,32 @@
 """The command line: one thin file a command. Each imports what is heavy only once it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.cli.options import Json, Threads, free_cores, use_threads
+    from worldline.cli.output import check_json, print_table, write_json
+    from worldline.cli.progress import progress_bars
+
+__all__ = [
+    "Json",
+    "Threads",
+    "check_json",
+    "free_cores",
+    "print_table",
+    "progress_bars",
+    "use_threads",
+    "write_json",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.cli.options": ("Json", "Threads", "free_cores", "use_threads"),
+        "worldline.cli.output": ("check_json", "print_table", "write_json"),
+        "worldline.cli.progress": ("progress_bars",),
+    },
+)

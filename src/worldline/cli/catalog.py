@@ -11,8 +11,8 @@ import typer
 from worldline.cli.options import Json
 
 if TYPE_CHECKING:
-    from worldline.catalog.versions import Catalogue, Version
     from worldline.catalog.comparison import Comparison
+    from worldline.catalog.versions import Catalogue, Version
 
 Named = Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="The world and its alias, as greenhouse@prod.")]
 
@@ -24,8 +24,8 @@ def publish(
     json: Json = None,
 ) -> None:
     """Publish a learned world as the next version of a name."""
-    from worldline.cli.output import check_json, write_json
     from worldline.catalog.versions import Catalogue
+    from worldline.cli.output import check_json, write_json
 
     check_json(json)
     version = Catalogue().publish(world, name, alias=alias)
@@ -36,8 +36,8 @@ def publish(
 
 def worlds(json: Json = None) -> None:
     """List the published worlds, their versions and aliases."""
-    from worldline.cli.output import check_json, print_table, write_json
     from worldline.catalog.versions import Catalogue
+    from worldline.cli.output import check_json, print_table, write_json
 
     check_json(json)
     catalogue = Catalogue()
@@ -112,10 +112,10 @@ def roll_back(name: Named, json: Json = None) -> None:
 
 
 def _begin(name: str, json: Path | None) -> tuple[Catalogue, str, str]:
-    from worldline.cli.output import check_json
-    from worldline.errors import InputError
     from worldline.catalog.aliases import Reference
     from worldline.catalog.versions import Catalogue
+    from worldline.cli.output import check_json
+    from worldline.errors import InputError
 
     check_json(json)
     found = Reference.parse(name)

@@ -124,8 +124,8 @@ def _world(
 
 def _bundle(name: str) -> str:
     """The bundle that a name of the catalogue stands for now, which tells what was held out; other names stay."""
-    from worldline.catalog.versions import Catalogue
     from worldline.catalog.opening import is_reference
+    from worldline.catalog.versions import Catalogue
 
     return str(Catalogue().resolve(name)) if is_reference(name) else name
 

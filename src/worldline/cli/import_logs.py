@@ -56,9 +56,9 @@ def import_logs(
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
     from worldline.config import from_json
-    from worldline.schema import Schema
-    from worldline.data.importing import import_logs as run
     from worldline.data.base import Reading
+    from worldline.data.importing import import_logs as run
+    from worldline.schema import Schema
 
     check_json(json)
     reading = Reading(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule.value)

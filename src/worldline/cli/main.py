@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -13,7 +13,6 @@ from worldline.cli.catalog import alias, promote, publish, roll_back, shadow, wo
 from worldline.cli.check import check
 from worldline.cli.conform import conform
 from worldline.cli.demo import demo
-from worldline_exam.cli import compare, exam, regrade
 from worldline.cli.export import export
 from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn
@@ -22,6 +21,7 @@ from worldline.cli.serve import serve
 from worldline.cli.show import show
 from worldline.cli.version import version
 from worldline.errors import WorldlineError
+from worldline.registry import load, names
 
 
 class _Commands(TyperGroup):
@@ -36,6 +36,30 @@ class _Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
+START, DATA, LEARN, EVALUATE, RUN, EXTEND = "Start", "Data", "Learn", "Evaluate", "Run", "Extend"
+COMMANDS: Final = (
+    ("demo", demo, START),
+    ("version", version, START),
+    ("record", record, DATA),
+    ("import", import_logs, DATA),
+    ("check", check, DATA),
+    ("show", show, DATA),
+    ("export", export, DATA),
+    ("learn", learn, LEARN),
+    ("audit", audit, EVALUATE),
+    ("serve", serve, RUN),
+    ("publish", publish, RUN),
+    ("worlds", worlds, RUN),
+    ("alias", alias, RUN),
+    ("shadow", shadow, RUN),
+    ("promote", promote, RUN),
+    ("rollback", roll_back, RUN),
+    ("conform", conform, EXTEND),
+)
+"""Name, function and help group of each command of this package."""
+EVALUATING: Final = ("exam", "regrade", "compare")
+"""Commands of the exam's package, which belong to another help group than those of other packages."""
+
 app = typer.Typer(
     cls=_Commands,
     help="Learn how a world works from its logs; then predict, score, plan and ask what if.",
@@ -43,26 +67,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(demo)
-app.command()(record)
-app.command("import")(import_logs)
-for command in (
-    check,
-    show,
-    export,
-    learn,
-    audit,
-    exam,
-    regrade,
-    compare,
-    publish,
-    worlds,
-    alias,
-    shadow,
-    promote,
-    serve,
-    conform,
-    version,
-):
-    app.command()(command)
-app.command("rollback")(roll_back)
+for name, command, group in COMMANDS:
+    app.command(name, rich_help_panel=group)(command)
+for name in names("command"):
+    app.command(name, rich_help_panel=EVALUATE if name in EVALUATING else EXTEND)(load("command", name))

@@ -18,8 +18,8 @@ def serve(
     threads: Threads = None,
 ) -> None:
     """Let other processes ask a world, over HTTP."""
-    from worldline.serve import http
     from worldline.catalog.opening import open_target
+    from worldline.serve import http
 
     use_threads(threads)
     opened = open_target(world)

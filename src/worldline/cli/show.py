@@ -38,8 +38,8 @@ def show(
 def _print(figures: StoreFigures) -> None:
     """Three tables: the signals, what they take on disk, and where the episodes came from."""
     from worldline.cli.output import print_table
-    from worldline.report import store_figures as say
     from worldline.formatting import duration, number, pretty_unit
+    from worldline.report import store_figures as say
 
     print_table(
         f"Signals of {figures.name}",

@@ -1,1 +1,24 @@
 """Acting in an environment with a world: a replanning controller, and how often it reaches goals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.control.controller import ReplanningController
+    from worldline.control.realtime import RealTimeLoop
+
+__all__ = [
+    "RealTimeLoop",
+    "ReplanningController",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.control.controller": ("ReplanningController",),
+        "worldline.control.realtime": ("RealTimeLoop",),
+    },
+)

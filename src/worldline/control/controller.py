@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, History
-from worldline.schema import Kind, Schema, Signal
-from worldline.planning.base import Constraint, Cost, Goal
-from worldline.world.base import PlanStatus, World
 from worldline.errors import ConfigError, InputError
+from worldline.planning.base import Constraint, Cost, Goal
+from worldline.schema import Kind, Schema, Signal
+from worldline.world.base import PlanStatus, World
 
 Floats = NDArray[np.floating]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worldline.episode import Arrays
 from worldline.data.store import Store
+from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
 
 Reached = Callable[[Arrays, Arrays], bool]

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, History
-from worldline.stats import Rate
-from worldline.schema import Kind, Role
 from worldline.control.controller import Actor, ReplanningController, Round
-from worldline.stats import wilson
 from worldline.control.goal_pairs import Pair, Reached
+from worldline.episode import Arrays, History
 from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.labs.spaces import AnyEnv, from_signals, schema_of, to_signals
+from worldline.schema import Kind, Role
+from worldline.stats import Rate, wilson
 
 ROUNDING = 1e-4
 """How far a replayed vector may be from the logged one, absolute and relative; a picture: one grey level on average."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from worldline.episode import Arrays
 from worldline.control.controller import ReplanningController
+from worldline.episode import Arrays
 from worldline.errors import ConfigError
 
 LEAST_S: Final = 1e-3

@@ -1,4 +1,4 @@
-"""Data: stores, windows, checks, and importers of logs.
+"""Stores, windows, checks, and importers of logs.
 
 Importing this package loads nothing; each name below loads what it needs when it is first used.
 """
@@ -7,29 +7,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from worldline.lazy import lazy_names
+
 if TYPE_CHECKING:
+    from worldline.data.base import LoggedEpisode, Logs, Reading
     from worldline.data.exporting import export_store
     from worldline.data.importing import import_logs
-    from worldline.data.base import Reading
     from worldline.data.open_logs import open_logs as open
+    from worldline.data.splits import Split, split_store
+    from worldline.data.store import Store, open_store
 
-__all__ = ["Reading", "export_store", "import_logs", "open"]
+__all__ = [
+    "LoggedEpisode",
+    "Logs",
+    "Reading",
+    "Split",
+    "Store",
+    "export_store",
+    "import_logs",
+    "open",
+    "open_store",
+    "split_store",
+]
 
-_HOMES = {
-    "Reading": "worldline.data.base:Reading",
-    "export_store": "worldline.data.exporting:export_store",
-    "import_logs": "worldline.data.importing:import_logs",
-    "open": "worldline.data.open_logs:open_logs",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'worldline.data' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
-    from importlib import import_module
-
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(module), attribute)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.data.base": ("LoggedEpisode", "Logs", "Reading"),
+        "worldline.data.exporting": ("export_store",),
+        "worldline.data.importing": ("import_logs",),
+        "worldline.data.open_logs": ("open_logs as open",),
+        "worldline.data.splits": ("Split", "split_store"),
+        "worldline.data.store": ("Store", "open_store"),
+    },
+)
 
 
 def __dir__() -> list[str]:

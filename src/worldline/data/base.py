@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from worldline.config import from_json
-from worldline.episode import Episode
-from worldline.schema import Schema
 from worldline.data.checks import Finding
 from worldline.data.store import SCHEMA_FILE, Source
+from worldline.episode import Episode
 from worldline.errors import InputError
+from worldline.schema import Schema
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from worldline.schema import Kind, Schema
 from worldline.errors import ConfigError, InputError, UnknownNameError
+from worldline.schema import Kind, Schema
 
 FORMAT = 2
 """The version of a store's layout that this code writes and reads."""

@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from worldline.episode import Arrays
-from worldline.schema import Kind, Schema
-from worldline.data.data_card import CARD_FILE
-from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
 from worldline.data.base import LoggedEpisode, Logs, Reading
+from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
+from worldline.data.data_card import CARD_FILE
 from worldline.data.open_logs import open_logs, recognise
 from worldline.data.resizing import scale, scaled_schema
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
+from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Schema
 
 
 @dataclass(frozen=True, kw_only=True)

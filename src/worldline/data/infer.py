@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import CONVENTION
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 REWARD_WORDS = ("reward", "return")
 EXOGENOUS_WORDS = ("exogenous", "weather", "outdoor", "outside", "ambient", "disturbance", "forecast")

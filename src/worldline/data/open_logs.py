@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from worldline.schema import Schema
-from worldline.data.checks import Finding
 from worldline.data.base import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.checks import Finding
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import DataError
 from worldline.registry import BUILTIN, load, names
+from worldline.schema import Schema
 
 
 class StoreLogs(Logs):

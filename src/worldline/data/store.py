@@ -35,15 +35,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema
-from worldline.data.data_card import CARD_FILE, Card, make_card
 from worldline.data.checks import arrays_of, check_episode, raise_errors
+from worldline.data.data_card import CARD_FILE, Card, make_card
 from worldline.data.fsync import OpenFiles, read_bytes, read_pieces, sync_folder, write_durably
+from worldline.data.image_block import PictureBlock
 from worldline.data.image_codec import round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
-from worldline.data.image_block import PictureBlock
+from worldline.episode import Episode
 from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Role, Schema
 
 Array = NDArray[np.generic]
 Source = Mapping[str, str | int | float]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays
-from worldline.schema import Role, Signal
 from worldline.data.checks import Finding, check_lengths
 from worldline.data.store import Store
+from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
+from worldline.schema import Role, Signal
 
 
 @dataclass(frozen=True, kw_only=True)

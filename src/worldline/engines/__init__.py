@@ -1,1 +1,95 @@
 """Engines: what stands behind a world."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.engines.base import (
+        Abducts,
+        CallCost,
+        Card,
+        Differentiable,
+        Engine,
+        EngineBelief,
+        Noise,
+        Novelty,
+        Parts,
+        Reaches,
+        Samples,
+        Storable,
+    )
+    from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
+    from worldline.engines.fixed_lag import typical_values
+    from worldline.engines.language.chat import Chat
+    from worldline.engines.language.endpoint import Endpoint, key_in
+    from worldline.engines.language.engine import LanguageEngine
+    from worldline.engines.language.prompt import PROMPT_HASH
+    from worldline.engines.language.transcript import exchanges
+    from worldline.engines.learned import LearnedEngine
+    from worldline.engines.simulator import SimulatorEngine
+    from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
+
+__all__ = [
+    "PROMPT_HASH",
+    "Abducts",
+    "ActionBlind",
+    "CallCost",
+    "Card",
+    "Chat",
+    "ConstantVelocity",
+    "Differentiable",
+    "Endpoint",
+    "Engine",
+    "EngineBelief",
+    "LanguageEngine",
+    "LearnedEngine",
+    "Linear",
+    "Noise",
+    "Novelty",
+    "Parts",
+    "Persistence",
+    "Reaches",
+    "Samples",
+    "SimulatorEngine",
+    "Storable",
+    "check_future",
+    "check_inputs",
+    "check_observations",
+    "exchanges",
+    "key_in",
+    "own_belief",
+    "typical_values",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.engines.base": (
+            "Abducts",
+            "CallCost",
+            "Card",
+            "Differentiable",
+            "Engine",
+            "EngineBelief",
+            "Noise",
+            "Novelty",
+            "Parts",
+            "Reaches",
+            "Samples",
+            "Storable",
+        ),
+        "worldline.engines.baselines": ("ActionBlind", "ConstantVelocity", "Linear", "Persistence"),
+        "worldline.engines.fixed_lag": ("typical_values",),
+        "worldline.engines.language.chat": ("Chat",),
+        "worldline.engines.language.endpoint": ("Endpoint", "key_in"),
+        "worldline.engines.language.engine": ("LanguageEngine",),
+        "worldline.engines.language.prompt": ("PROMPT_HASH",),
+        "worldline.engines.language.transcript": ("exchanges",),
+        "worldline.engines.learned": ("LearnedEngine",),
+        "worldline.engines.simulator": ("SimulatorEngine",),
+        "worldline.engines.validation": ("check_future", "check_inputs", "check_observations", "own_belief"),
+    },
+)

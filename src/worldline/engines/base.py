@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Schema
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError
+from worldline.schema import Schema
 
 EngineBelief = object
 """Opaque to everyone but the engine that made it. Immutable."""
@@ -73,19 +73,6 @@ class Card:
     abilities: tuple[str, ...] = ()
     call: CallCost | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Future:
-    """T inputs that may be applied from now on, in N versions.
-
-    Args:
-        actions: per signal [W, N, T, *shape].
-        exogenous: per signal [W, T, *shape]; empty where the schema has none.
-    """
-
-    actions: Arrays
-    exogenous: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.episode import Future
 from worldline.engines.base import Parts
-from worldline.episode import Arrays, Episode
-from worldline.schema import Kind, Schema, Signal
 from worldline.engines.fixed_lag import Memory, RememberingEngine, read_memory, typical_values
 from worldline.engines.storage import FIX, Due, check_config
+from worldline.episode import Arrays, Episode, Future
 from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Schema, Signal
 
 Floats = NDArray[np.floating]
 Fitted = TypeVar("Fitted", bound="Autoregression")

@@ -12,12 +12,11 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Schema, Signal
-from worldline.engines.validation import check_future, check_observations, own_belief
 from worldline.engines.storage import FIX, Due, check_arrays, check_config, due_of
+from worldline.engines.validation import check_future, check_observations, own_belief
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, DataError
+from worldline.schema import Schema, Signal
 
 Value = TypeVar("Value", bound=np.generic)
 

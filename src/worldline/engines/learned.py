@@ -15,20 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.engines.base import Card, Differentiable, Engine, EngineBelief, Noise, Novelty, Reaches, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, History
-from worldline.schema import Kind, Schema
-from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel
 from worldline.engines.validation import check_future, check_inputs, check_observations
+from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel
 from worldline.models.heads.decoder import Decoder
 from worldline.models.heads.distance import Distance
-from worldline.models.heads.mahalanobis import Familiarity
 from worldline.models.heads.inverse import Inverse
 from worldline.models.heads.landmarks import Aim, Landmarks
+from worldline.models.heads.mahalanobis import Familiarity
 from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.heads.readout import Readout
 from worldline.models.layers.precision import autocast
+from worldline.schema import Kind, Schema
 from worldline.training.batches import goal_latents, split_actions, to_inputs, to_tensor
 
 Head = TypeVar("Head")

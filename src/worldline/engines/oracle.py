@@ -11,13 +11,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, Parts, Reaches, Samples, Storable
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Schema, Signal
-from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
+from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.labs.base import SolvedLab
+from worldline.schema import Kind, Schema, Signal
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Role, Schema
-from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
+from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
 from worldline.labs.abilities import Locates
 from worldline.labs.base import Lab
 from worldline.labs.spaces import from_signals, to_signals
+from worldline.schema import Kind, Role, Schema
 
 Environment = gymnasium.Env[Any, Any]
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.engines.base import Parts
-from worldline.schema import Signal
 from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
 from worldline.labs.abilities import Configured
 from worldline.labs.base import Lab
 from worldline.registry import load, name_of
+from worldline.schema import Signal
 
 Config = TypeVar("Config")
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from worldline.engines.base import EngineBelief
-from worldline.episode import Future
-from worldline.episode import Arrays, History
-from worldline.schema import Schema, Signal
+from worldline.episode import Arrays, Future, History
 from worldline.errors import InputError
+from worldline.schema import Schema, Signal
 
 Own = TypeVar("Own")
 

@@ -1,1 +1,64 @@
 """Labs: small Gymnasium environments with exact replay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.labs.abilities import Configured, Draws, Hides, Locates
+    from worldline.labs.base import Lab, NoisyLab, Policy, SolvedLab, read_options
+    from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, PAPER, RED, SIZE, YELLOW, Colour, Picture
+    from worldline.labs.playing import explore, replay, stacked
+    from worldline.labs.spaces import boxes
+
+__all__ = [
+    "BLUE",
+    "CAMERA",
+    "GREEN",
+    "GREY",
+    "INK",
+    "PAPER",
+    "RED",
+    "SIZE",
+    "YELLOW",
+    "Colour",
+    "Configured",
+    "Draws",
+    "Hides",
+    "Lab",
+    "Locates",
+    "NoisyLab",
+    "Picture",
+    "Policy",
+    "SolvedLab",
+    "boxes",
+    "explore",
+    "read_options",
+    "replay",
+    "stacked",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.labs.abilities": ("Configured", "Draws", "Hides", "Locates"),
+        "worldline.labs.base": ("Lab", "NoisyLab", "Policy", "SolvedLab", "read_options"),
+        "worldline.labs.drawing": (
+            "BLUE",
+            "CAMERA",
+            "Colour",
+            "GREEN",
+            "GREY",
+            "INK",
+            "PAPER",
+            "Picture",
+            "RED",
+            "SIZE",
+            "YELLOW",
+        ),
+        "worldline.labs.playing": ("explore", "replay", "stacked"),
+        "worldline.labs.spaces": ("boxes",),
+    },
+)

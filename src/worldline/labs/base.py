@@ -13,8 +13,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.schema import Schema
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
+from worldline.schema import Schema
 
 Observation = Mapping[str, NDArray[np.generic]]
 

@@ -11,9 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError, UnsupportedError
 from worldline.labs.base import Lab
+from worldline.schema import Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
 AnyEnv = gymnasium.Env[Any, Any]

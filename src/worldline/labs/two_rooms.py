@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.episode import Arrays
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Locates
 from worldline.labs.base import Policy, SolvedLab, read_options
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 

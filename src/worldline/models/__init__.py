@@ -1,1 +1,27 @@
 """World models: one family, one file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
+
+__all__ = [
+    "Adapts",
+    "Belief",
+    "Imagined",
+    "Inputs",
+    "Losses",
+    "Window",
+    "WorldModel",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.models.base": ("Adapts", "Belief", "Imagined", "Inputs", "Losses", "Window", "WorldModel"),
+    },
+)

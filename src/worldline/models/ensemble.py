@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
-from worldline.schema import Kind, Schema
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError, InputError
+from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import fit_inputs, join_inputs
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.standardizer import Scores
+from worldline.schema import Kind, Schema
 
 HIDDEN: Final = 3
 """Hidden layers of each network."""

@@ -27,9 +27,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from worldline.schema import Kind, Schema
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
+from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
 from worldline.models.layers.codes import code_size, join_codes
 from worldline.models.layers.gather import share_mean, whole_mean
@@ -38,6 +37,7 @@ from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.precision import autocast
 from worldline.models.layers.transformer import Cache, CausalTransformer
+from worldline.schema import Kind, Schema
 
 FITTED: Final = 1024
 """Frames that `fit_normaliser` encodes, at most."""

@@ -26,10 +26,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from worldline.schema import Kind, Schema, Signal
-from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
+from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.models.jepa_config import JepaConfig
+from worldline.models.layers.auxiliary_targets import Targets
 from worldline.models.layers.codes import code_size
 from worldline.models.layers.conserved_quantity import Conserved
 from worldline.models.layers.correction import Correction
@@ -43,9 +43,9 @@ from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.path_errors import bend, signal_error
 from worldline.models.layers.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
 from worldline.models.layers.sigreg import sigreg
-from worldline.models.layers.auxiliary_targets import Targets
 from worldline.models.layers.transformer import Cache
 from worldline.models.layers.vicreg import covariance, variance
+from worldline.schema import Kind, Schema, Signal
 
 LAW_SOUGHT: Final = 0.5
 """Share of the training after which predictions are good enough for what they miss to say something."""

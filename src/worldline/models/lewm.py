@@ -18,16 +18,16 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
-from worldline.schema import Kind, Schema, Signal
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
-from worldline.models.lewm_predictor import Dropout, Predictor
-from worldline.models.lewm_rollout import Folded, fold, imagine
+from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.gather import share_mean
 from worldline.models.layers.inputs import fit_inputs, join_inputs
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.sigreg import sigreg
+from worldline.models.lewm_predictor import Dropout, Predictor
+from worldline.models.lewm_rollout import Folded, fold, imagine
+from worldline.schema import Kind, Schema, Signal
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION: Final = (0.229, 0.224, 0.225)

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from worldline.schema import Schema
 from worldline.errors import ConfigError
 from worldline.models.lewm import Lewm, LewmConfig
+from worldline.schema import Schema
 
 ENCODER_HEADS: Final = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
 """Of the encoder sizes that a configuration may name."""

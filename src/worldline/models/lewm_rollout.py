@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
-from worldline.models.lewm_predictor import Predictor, PredictorBlock
 from worldline.models.layers.batch_norm import BatchNorm
+from worldline.models.lewm_predictor import Predictor, PredictorBlock
 
 ROWS_AT_ONCE: Final = {"cpu": 150}
 """Candidates that are imagined together. On a processor: with more, what lies between two products leaves the cache;

@@ -19,17 +19,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from worldline.schema import Kind, Role, Schema
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError, UnsupportedError
+from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.models.layers.codes import code_size, from_code
-from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.models.layers.gather import share_draw, share_mean
+from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.models.layers.inputs import fit_inputs, join_inputs
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.two_hot import expected, symexp_bins, two_hot_loss
+from worldline.schema import Kind, Role, Schema
 
 UNIFORM: Final = 0.01
 """Share of every distribution that is spread evenly, so that no class is ever impossible and no divergence infinite."""

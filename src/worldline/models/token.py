@@ -32,13 +32,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding, one_hot
 
-from worldline.schema import Kind, Schema, Signal
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.errors import ConfigError
+from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
 from worldline.models.layers.codes import code_size, to_code
 from worldline.models.layers.gather import share_draw, share_mean
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.transformer import Cache, CausalTransformer
+from worldline.schema import Kind, Schema, Signal
 
 CONSTANT: Final = 1e-3
 """Range, in deviations, below which a component counts as constant."""

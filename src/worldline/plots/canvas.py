@@ -25,10 +25,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from worldline.report.images import Frames
 from worldline.formatting import Number
 
 Floats = NDArray[np.float64]
+Frames = NDArray[np.uint8]
 
 SCALE: Final = 2
 """Pixels of the picture to one of the drawing, so that text is sharp."""
@@ -39,7 +39,7 @@ _UNKNOWN: Final = "\N{WHITE SQUARE}"
 @cache
 def palette() -> Mapping[str, str]:
     """The report's colours on paper, by name."""
-    text = resources.files("worldline.understanding").joinpath("report.css").read_text(encoding="utf-8")
+    text = resources.files("worldline.plots").joinpath("report.css").read_text(encoding="utf-8")
     return dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", text.partition("@media")[0]))
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.plots.canvas import SCALE, Canvas, drawing, plot, shorten
+from worldline.plots.canvas import SCALE, Canvas, Frames, drawing, plot, shorten
 from worldline.plots.panels import Panel
-from worldline.report.images import Frames
 from worldline.plots.thumbnails import fitted, thumbnail
 
 MARGIN: Final = 28.0

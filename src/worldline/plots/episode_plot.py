@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from worldline.schema import Role
-from worldline.plots.canvas import SCALE, Canvas, drawing, palette, plot, shorten
+from worldline.plots.canvas import SCALE, Canvas, Frames, drawing, palette, plot, shorten
 from worldline.plots.panels import Panel, TimeAxis, tick_texts
-from worldline.report.images import Frames
 from worldline.plots.thumbnails import fitted, thumbnail
+from worldline.schema import Role
 
 MAX_FRAMES: Final = 14
 """Of a filmstrip."""

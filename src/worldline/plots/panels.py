@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Kind, Role, Signal
-from worldline.report.charts import nice_ticks
 from worldline.formatting import DAY_S, HOUR_S, MINUTE_S, NBSP, number, percent, plural, tick, with_unit
+from worldline.plots.ticks import nice_ticks
+from worldline.schema import Kind, Role, Signal
 
 Floats = NDArray[np.float64]
 

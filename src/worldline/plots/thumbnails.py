@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from worldline.errors import InputError
-from worldline.report.images import Frames
+from worldline.plots.canvas import Frames
 
 _WHOLE: Final = 3
 """From this factor on a frame grows by a whole one, so that its pixels can be told apart."""

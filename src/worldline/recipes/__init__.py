@@ -1,1 +1,25 @@
 """Recipes: functions that return a whole run's configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.recipes.families import resized, with_family
+    from worldline.recipes.recipe import Recipe
+
+__all__ = [
+    "Recipe",
+    "resized",
+    "with_family",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.recipes.families": ("resized", "with_family"),
+        "worldline.recipes.recipe": ("Recipe",),
+    },
+)

@@ -14,10 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from worldline.schema import Kind
-from worldline.models.base import WorldModel
 from worldline.data.store import Store
 from worldline.errors import InputError, UnsupportedError
+from worldline.models.base import WorldModel
 from worldline.models.ensemble import EnsembleConfig
 from worldline.models.features import Features, features_config, load_encoder
 from worldline.models.jepa_config import JepaConfig
@@ -27,6 +26,7 @@ from worldline.models.rssm import RssmConfig
 from worldline.models.token import TokenConfig
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
+from worldline.schema import Kind
 from worldline.training.heads import HeadsConfig
 
 WIDTHS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -20,13 +20,13 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.splits import Split
 from worldline.data.store import Store
+from worldline.episode import Arrays, Episode
 from worldline.errors import DataError, InputError, MissingExtraError
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 Greenhouse = Any

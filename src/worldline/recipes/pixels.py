@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 
-from worldline.schema import Kind
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
@@ -20,6 +19,7 @@ from worldline.models.jepa_config import JepaConfig
 from worldline.models.layers.codes import code_size
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
+from worldline.schema import Kind
 from worldline.training.heads import HeadsConfig, can_reach
 from worldline.training.updates import TrainingConfig
 

@@ -26,12 +26,12 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.store import Store
 from worldline.errors import InputError, MissingExtraError
 from worldline.labs.base import Policy
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 Maze = Literal["medium", "large", "giant"]

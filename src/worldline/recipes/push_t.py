@@ -21,15 +21,15 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.splits import split_store
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError
 from worldline.labs.base import Policy
 from worldline.models.jepa_config import JepaConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.heads import HeadsConfig, can_reach
 from worldline.training.updates import TrainingConfig
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from worldline.planning.planners.base import Planner
-from worldline.schema import Kind, Schema
-from worldline.models.base import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
+from worldline.models.base import WorldModel
+from worldline.planning.planners.base import Planner
 from worldline.planning.planners.categorical import Categorical
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Schema
 from worldline.training.heads import HeadsConfig
 from worldline.training.updates import TrainingConfig
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldline.schema import Kind
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import UnsupportedError
 from worldline.models.jepa_config import JepaConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
+from worldline.schema import Kind
 from worldline.training.heads import HeadsConfig, can_reach
 from worldline.training.updates import TrainingConfig
 

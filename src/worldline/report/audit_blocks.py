@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from worldline.audit.grades import Verdict
-from worldline.report.effect_chart import effect_picture
+from worldline.audit.advice import beaten, does, judged, not_finite, usable
 from worldline.audit.audit_evidence import Effect, Measured, Told
 from worldline.audit.excitation import ENOUGH, FEWEST_EPISODES, MATERIAL
-from worldline.audit.advice import beaten, does, judged, not_finite, usable
-from worldline.report.blocks import SHARES, block, note
-from worldline.report.charts import Dot, IntervalChart, interval_chart, nice_ticks, zero_ticks
 from worldline.audit.findings import Finding
 from worldline.audit.findings import Verdict as Direction
+from worldline.audit.grades import Verdict
+from worldline.formatting import (
+    MINUTE_S,
+    label,
+    listing,
+    number,
+    percent,
+    plural,
+    quantity,
+    round_percent,
+    span,
+    tick,
+    with_unit,
+)
+from worldline.plots.ticks import nice_ticks, zero_ticks
+from worldline.report.blocks import SHARES, block, note
+from worldline.report.charts import Dot, IntervalChart, interval_chart
+from worldline.report.effect_chart import effect_picture
 from worldline.report.markup import Html, numbers, table, tag
 from worldline.stats import Estimate
-from worldline.formatting import (MINUTE_S, label, listing, number, percent, plural, quantity, round_percent, span, tick, with_unit)
 
 MOST_ROWS: Final = 24
 MOST_PLACEBOS: Final = 12

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from worldline.audit.grades import Verdict
-from worldline.report.audit_blocks import (cover_block, effects_block, excitation_block, horizon_block, joint_block, leak_block, placebo_block, rank_block, twins_block)
-from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
 from worldline.audit.advice import NO_TWINS, judged, usable, weakest_gap
+from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
+from worldline.audit.grades import Verdict
+from worldline.formatting import percent, plural, span
+from worldline.report.audit_blocks import (
+    cover_block,
+    effects_block,
+    excitation_block,
+    horizon_block,
+    joint_block,
+    leak_block,
+    placebo_block,
+    rank_block,
+    twins_block,
+)
 from worldline.report.blocks import note
 from worldline.report.markup import Html, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
-from worldline.report.page import chapter, facts, page
-from worldline.formatting import percent, plural, span
+from worldline.report.page import chapter, facts, render_page, style_sheet
 
 _COLOURS: Final[Mapping[Advice, str]] = {
     Advice.DEPLOY: "good",
@@ -47,7 +57,13 @@ def render_audit(found: Audit) -> str:
     )
     chapters = [] if measured is None else _chapters(measured)
     small = facts(list(found.facts.items()))
-    return page(f"Audit of {found.world}", top, *chapters, _small_print(small, measured), style="audit.css")
+    return render_page(
+        f"Audit of {found.world}",
+        top,
+        *chapters,
+        _small_print(small, measured),
+        style=style_sheet("worldline.report", "audit.css"),
+    )
 
 
 def _card(decision: Decision) -> Html:

@@ -5,14 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from worldline.stats import Rate
 from worldline.audit import findings
-from worldline.report import images as pictures
-from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
-from worldline.audit.report_evidence import (Film, Films, Forecasts, ForecastSample, Imagined, ImaginedPath, LatentHealth, Learning, Outcome, Planning, Readout, Series, Vital)
 from worldline.audit.findings import Finding
+from worldline.audit.report_evidence import (
+    Film,
+    Films,
+    Forecasts,
+    ForecastSample,
+    Imagined,
+    ImaginedPath,
+    LatentHealth,
+    Learning,
+    Outcome,
+    Planning,
+    Readout,
+    Series,
+    Vital,
+)
+from worldline.formatting import (
+    between,
+    clock,
+    label,
+    listing,
+    number,
+    percent,
+    plural,
+    quantity,
+    round_percent,
+    with_unit,
+)
+from worldline.report import images
+from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
 from worldline.report.markup import Html, table, tag
-from worldline.formatting import (between, clock, label, listing, number, percent, plural, quantity, round_percent, with_unit)
+from worldline.stats import Rate
 
 SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MARKS: Final = {"good": "✓", "bad": "✗", "unclear": "?"}
@@ -90,12 +115,12 @@ def _film(film: Film, index: int) -> Html:
     said = f"An executed plan of {plural(len(film.frames) - 1, 'step')}; {ending}"
     switch = f"still-{index}"
     shown = [
-        pictures.picture(pictures.animation(film.frames), f"{said}, playing in a loop.", kind="pixels moving"),
-        pictures.picture(pictures.strip(film.frames, 6), f"{said}, as a strip of frames.", kind="pixels still"),
+        images.picture(images.animation(film.frames), f"{said}, playing in a loop.", kind="pixels moving"),
+        images.picture(images.strip(film.frames, 6), f"{said}, as a strip of frames.", kind="pixels still"),
     ]
     goal = []
     if film.goal is not None:
-        image = pictures.picture(pictures.png(film.goal), "The picture that was to be reached.", kind="pixels")
+        image = images.picture(images.png(film.goal), "The picture that was to be reached.", kind="pixels")
         goal = [tag("div", {"class": "goal"}, tag("span", {}, "goal"), image)]
     title = f"{plural(len(film.frames) - 1, 'step')}, {'reached' if film.reached else 'not reached'}"
     return tag(
@@ -213,8 +238,8 @@ def _imagined_figure(path: ImaginedPath, found: Imagined) -> Html:
     title = f"{quantity(miss, found.unit)} apart after {plural(len(path.real) - 1, 'step')}"
     said = f"Real and imagined path of {label(found.signal)} over the last real frame: {title}."
     steps = listing([str(step) for step in path.frame_steps])
-    row = pictures.picture(
-        pictures.strip(path.frames, len(path.frames)), f"Real frames at steps {steps}.", kind="pixels strip"
+    row = images.picture(
+        images.strip(path.frames, len(path.frames)), f"Real frames at steps {steps}.", kind="pixels strip"
     )
-    over = pictures.overlay(path.frames[-1], path.real, path.imagined, said)
+    over = images.overlay(path.frames[-1], path.real, path.imagined, said)
     return tag("figure", {"class": "paths"}, tag("figcaption", {}, title), over, row)

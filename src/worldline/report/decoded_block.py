@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from worldline.audit import findings
-from worldline.report.blocks import block, note
 from worldline.audit.report_evidence import Decoded, Image
-from worldline.report.markup import Html, numbers, tag
-from worldline.report.images import picture, png
-from worldline.stats import Curve
-from worldline.plots.thumbnails import thumbnail
 from worldline.formatting import clock, label, number, plural
+from worldline.plots.thumbnails import thumbnail
+from worldline.report.blocks import block, note
+from worldline.report.images import picture, png
+from worldline.report.markup import Html, numbers, tag
+from worldline.stats import Curve
 
 _SHARP: Final = 128
 """Pixels a side up to which each pixel of a frame is shown as one; larger frames are shrunk smoothly."""

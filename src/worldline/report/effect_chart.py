@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from worldline.audit.effects import MATERIAL
 from worldline.audit.audit_evidence import Effect
-from worldline.report.markup import Html, tag
+from worldline.audit.effects import MATERIAL
 from worldline.formatting import number, pretty_unit
+from worldline.report.markup import Html, tag
 
 _GRID: Final = 1000.0
 _SVG: Final = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "aria-hidden": "true", "focusable": "false"}

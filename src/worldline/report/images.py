@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from worldline.errors import InputError
 from worldline.audit.report_evidence import Film
+from worldline.errors import InputError
+from worldline.plots.canvas import Frames
 from worldline.report.markup import Html, tag
 
-Frames = NDArray[np.uint8]
 Floats = NDArray[np.floating]
 
 FRAME_MS: Final = 180

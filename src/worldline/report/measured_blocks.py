@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worldline.audit import findings
-from worldline.report.blocks import SHARES, block, gallery, note
-from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart, zero_ticks
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap
 from worldline.audit.findings import changed
-from worldline.report.markup import Html, table, tag
 from worldline.formatting import clock, label, listing, number, percent, round_percent, span, with_unit
+from worldline.plots.ticks import zero_ticks
+from worldline.report.blocks import SHARES, block, gallery, note
+from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
+from worldline.report.markup import Html, table, tag
 
 
 def skill_block(found: Diagnostics) -> Html:

@@ -12,16 +12,15 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The browser itself refuses scripts and every address."""
 
 
-def page(title: str, *children: str, style: str = "") -> str:
+def render_page(title: str, *children: str, style: str = "") -> str:
     """The page: UTF-8, self-contained, light or dark as the reader has it, the same bytes for the same children.
 
     Args:
         title: of the page.
         children: its content.
-        style: name of a style sheet of this room that is needed beside the report's; empty for none.
+        style: CSS to add to the style sheet of the report; empty for none.
     """
-    folder = resources.files("worldline.understanding")
-    styles = [folder.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", style) if name]
+    styles = [style_sheet("worldline.plots", "report.css"), style]
     head = tag(
         "head",
         {},
@@ -34,6 +33,11 @@ def page(title: str, *children: str, style: str = "") -> str:
     )
     body = tag("body", {}, tag("main", {}, *children))
     return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, body)}\n"
+
+
+def style_sheet(package: str, name: str) -> str:
+    """The text of a style sheet that lies in a package."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def header(title: str, subtitle: str, tiles: Mapping[str, str]) -> Html:

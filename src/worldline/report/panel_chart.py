@@ -11,12 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from worldline.report import images as pictures
+from worldline.formatting import number, quantity
+from worldline.plots.canvas import Frames
 from worldline.plots.episode_plot import ROLES, EpisodeView, Strip
-from worldline.report.markup import Html, tag
 from worldline.plots.panels import Curve, Floats, Panel, TimeAxis, tick_texts
 from worldline.plots.thumbnails import fitted, thumbnail
-from worldline.formatting import number, quantity
+from worldline.report import images
+from worldline.report.markup import Html, tag
 
 _GRID: Final = 1000.0
 _SVG: Final = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "aria-hidden": "true", "focusable": "false"}
@@ -67,12 +68,12 @@ def spark(panel: Panel, span: tuple[float, float]) -> Html:
     return tag("div", {"class": "spark", "role": "img", "aria-label": _said(panel)}, tag("svg", _SVG, *drawn))
 
 
-def still(frame: pictures.Frames | None, shape: tuple[int, ...], alt: str) -> Html:
+def still(frame: Frames | None, shape: tuple[int, ...], alt: str) -> Html:
     """A frame at the size of a thumbnail; where there is none, an empty box of the same shape."""
     if frame is None:
         return tag("div", {"class": "lost", "style": f"aspect-ratio:{shape[1]}/{shape[0]}"}, "missing")
     small = thumbnail(frame, _BOX, _BOX, enlarge=False)
-    return pictures.picture(pictures.png(small), alt, kind="pixels" if max(shape[:2]) < _BOX else "photo")
+    return images.picture(images.png(small), alt, kind="pixels" if max(shape[:2]) < _BOX else "photo")
 
 
 def _reel(strip: Strip, view: EpisodeView) -> Html:

@@ -10,15 +10,34 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from worldline.audit import findings
-from worldline.report.blocks import (films_block, forecasts_block, health_block, imagined_block, learning_block, outcomes_chart, planning_block, readout_block)
-from worldline.report.decoded_block import decoded_block
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.report_evidence import (Decoded, Evidence, Films, Forecasts, Imagined, LatentHealth, Learning, Planning, Readout)
 from worldline.audit.findings import Finding
+from worldline.audit.report_evidence import (
+    Decoded,
+    Evidence,
+    Films,
+    Forecasts,
+    Imagined,
+    LatentHealth,
+    Learning,
+    Planning,
+    Readout,
+)
+from worldline.formatting import between, duration, label, number, percent, plural, quantity, round_percent
+from worldline.report.blocks import (
+    films_block,
+    forecasts_block,
+    health_block,
+    imagined_block,
+    learning_block,
+    outcomes_chart,
+    planning_block,
+    readout_block,
+)
+from worldline.report.decoded_block import decoded_block
 from worldline.report.markup import Html, join, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block, skill_chart
-from worldline.report.page import page
-from worldline.formatting import between, duration, label, number, percent, plural, quantity, round_percent
+from worldline.report.page import render_page
 
 _ORDER: Final = (Planning, Learning, LatentHealth, Readout, Diagnostics, Forecasts, Decoded, Imagined, Films)
 """Of evidence that shares a chapter or the row at the top, whatever order it was given in."""
@@ -44,7 +63,7 @@ class Report:
 def render(report: Report) -> str:
     """The page: UTF-8, self-contained, the same bytes for the same report."""
     report = replace(report, sections=tuple(sorted(report.sections, key=lambda one: _ORDER.index(type(one)))))
-    return page(report.title, _top(report), *_chapters(report.sections), _small_print(report))
+    return render_page(report.title, _top(report), *_chapters(report.sections), _small_print(report))
 
 
 def _top(report: Report) -> Html:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.formatting import NBSP, Number, listing, number, percent, plural, tick
+from worldline.schema import Kind, Role, Schema, Signal
 
 _SIZES: Final = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worldline.report import store_figures as say
+from worldline.formatting import duration, number, percent, plural, pretty_unit, tick
 from worldline.plots.contact_sheet import Reel, Sheet, Sparks
 from worldline.plots.episode_plot import EpisodeView
+from worldline.report import store_figures as say
 from worldline.report.markup import Html, join, table, tag
-from worldline.report.page import chapter, facts, header, page
+from worldline.report.page import chapter, facts, header, render_page, style_sheet
 from worldline.report.panel_chart import spark, still, timeline
 from worldline.report.store_figures import StoreFigures
-from worldline.formatting import duration, number, percent, plural, pretty_unit, tick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def index_page(figures: StoreFigures, sheet: Sheet | None, links: Sequence[Link]
         tiles["for one step"] = say.size(figures.num_bytes / figures.num_steps)
     top = header(figures.name, f"{plural(len(figures.signals), 'signal')}; episodes of {say.lengths(figures)}", tiles)
     looks = [_sheet(sheet)] if sheet is not None else []
-    return page(
+    return render_page(
         figures.name,
         top,
         _links(links),
@@ -55,7 +55,7 @@ def index_page(figures: StoreFigures, sheet: Sheet | None, links: Sequence[Link]
         chapter("What is in it", _signals_table(figures)),
         chapter("What it takes", _sizes_table(figures)),
         chapter("Where it came from", facts(_origin(figures))),
-        style="show.css",
+        style=style_sheet("worldline.report", "show.css"),
     )
 
 
@@ -69,14 +69,14 @@ def episode_page(store: str, view: EpisodeView, source: Sequence[tuple[str, str]
         links: to what lies beside the page.
     """
     notes = [tag("p", {"class": "note"}, note) for note in view.notes]
-    return page(
+    return render_page(
         f"{view.title}, {store}",
         header(view.title, view.subtitle, {}),
         _links(links),
         chapter("What happened", timeline(view), *notes),
         chapter("In numbers", *([_ranges_table(view)] if view.panels else [])),
         chapter("Where it came from", facts(source)),
-        style="show.css",
+        style=style_sheet("worldline.report", "show.css"),
     )
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from worldline.world.base import World
 from worldline.errors import InputError, MissingExtraError, UnavailableError, UnknownNameError
 from worldline.serve.service import Reply, refusal, reply
+from worldline.world.base import World
 from worldline.world.wire import CALLS, CONTENT_TYPE, VERSION
 
 try:

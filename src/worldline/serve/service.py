@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.world.base import World
 from worldline.errors import InputError, WorldlineError
+from worldline.world.base import World
 from worldline.world.wire import PlanCall, decode_call, encode_answer, encode_error
 
 MOST_STEPS: Final = 10_000

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode
-from worldline.world.base import Forecast
 from worldline.errors import UnsupportedError
+from worldline.stats import separation, tails
 from worldline.testing.clauses import Clause, as_float
 from worldline.testing.cuts import Cut, observed_of, places, random_cut
 from worldline.testing.world_case import WorldCase, corrupt, jump, one_of
-from worldline.stats import separation, tails
+from worldline.world.base import Forecast
 
 LEVELS: Final = (0.5, 0.8, 0.95)
 """Levels that bands are asked for."""

@@ -9,10 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Signal
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError
+from worldline.schema import Signal
 from worldline.testing.clauses import Clause
 
 

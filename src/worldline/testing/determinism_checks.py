@@ -10,11 +10,11 @@ from functools import partial
 from typing import Final
 
 from worldline.episode import Arrays
-from worldline.world.base import Plan
 from worldline.errors import WorldlineError
 from worldline.testing.clauses import Clause, changed_place, snapshot
 from worldline.testing.cuts import map_history
 from worldline.testing.world_case import One, WorldCase, logged_plans, one_of
+from worldline.world.base import Plan
 
 NUM_THREADS: Final = 8
 

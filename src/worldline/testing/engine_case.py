@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldline.engines.base import Card, Engine, EngineBelief
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError
 from worldline.testing.cuts import Cut, random_cut
 

@@ -8,8 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from worldline.episode import Future
-from worldline.episode import Arrays, History
+from worldline.episode import Arrays, Future, History
 from worldline.testing.cards import without
 from worldline.testing.clauses import Clause
 from worldline.testing.cuts import wider

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Abducts, Differentiable, Engine, EngineBelief, Novelty, Reaches
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
+from worldline.schema import Kind
+from worldline.stats import separation
 from worldline.testing.cards import ABILITIES, check_card
 from worldline.testing.clauses import Clause, difference, run
 from worldline.testing.cuts import (
@@ -36,7 +36,6 @@ from worldline.testing.engine_case import EngineCase
 from worldline.testing.engine_inputs import fewer_observations, inputs_honest, messages_tell
 from worldline.testing.engine_parts import parts_restore
 from worldline.testing.world_case import corrupt
-from worldline.stats import separation
 
 CARD = Clause(name="engine.card", look="Engine.describe; predicts and context are what imagine and observe do")
 ABILITY = Clause(name="engine.abilities", look="Card.abilities; exactly the optional classes that the engine is of")

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.schema import Kind, Signal
 from worldline.planning.base import Chance, Constraint, Cost, Goal
 from worldline.planning.costs import AtLeast, AtMost, Change, Price, Track
+from worldline.schema import Kind, Signal
 from worldline.testing.clauses import Clause, as_float
 from worldline.testing.world_case import One, WorldCase, logged_plans, one_of
 

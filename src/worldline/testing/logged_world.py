@@ -9,14 +9,14 @@ import numpy as np
 
 from worldline.engines.base import Card
 from worldline.episode import Episode
-from worldline.schema import Kind
-from worldline.planning.base import Goal
-from worldline.world.base import World
 from worldline.errors import DataError, InputError
+from worldline.planning.base import Goal
+from worldline.schema import Kind
 from worldline.testing.clauses import as_float
 from worldline.testing.cuts import observed_of
 from worldline.testing.world_case import WorldCase
 from worldline.workflows.held_out import read_episodes
+from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 MARGIN = 2

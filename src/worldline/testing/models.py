@@ -15,10 +15,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.models.base import Adapts, Belief, Inputs, Losses, Window, WorldModel
 from worldline.errors import InputError
+from worldline.models.base import Adapts, Belief, Inputs, Losses, Window, WorldModel
 from worldline.testing.clauses import Clause, difference, run
-from worldline.testing.window_edits import (hide, one_candidate_each, pick_candidates, pick_entries, redraw, splice, step_to, window_entries)
+from worldline.testing.window_edits import (
+    hide,
+    one_candidate_each,
+    pick_candidates,
+    pick_entries,
+    redraw,
+    splice,
+    step_to,
+    window_entries,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

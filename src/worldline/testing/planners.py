@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.errors import InputError, UnsupportedError
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.testing.clauses import Clause, run
 
 

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from worldline.episode import Arrays
-from worldline.world.base import Plan, PlanStatus
 from worldline.planning.costs import AtMost
 from worldline.testing.clauses import Clause, as_float, difference
 from worldline.testing.world_case import WorldCase, logged_plans, one_of
+from worldline.world.base import Plan, PlanStatus
 
 BUDGET = Clause(name="world.plan_budget", look="World.plan, budget_s; the best so far, whole and inside the bounds")
 PROPOSALS = Clause(name="world.plan_proposals", look="World.plan, proposals; never worse than the best of them")

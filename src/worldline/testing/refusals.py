@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Signal
 from worldline.planning.base import Goal
 from worldline.planning.costs import Unfamiliar
+from worldline.schema import Kind, Signal
 from worldline.testing.clauses import Clause, Wanted, as_float
 from worldline.testing.cuts import wider
 from worldline.testing.world_case import One, WorldCase, one_of

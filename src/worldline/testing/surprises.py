@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.world.base import Surprise
+from worldline.stats import separation, tails
 from worldline.testing.clauses import Clause
 from worldline.testing.confidence import seldom_small
 from worldline.testing.cuts import places
 from worldline.testing.world_case import WorldCase, jump
-from worldline.stats import separation, tails
+from worldline.world.base import Surprise
 
 MOST_MOMENTS, LARGEST_P_VALUE = 10, 0.1
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import ConfigError
+from worldline.schema import Kind, Role, Schema, Signal
 
 SIDE = 8
 """Height and width of the camera picture, pixels."""

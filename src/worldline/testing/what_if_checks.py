@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from worldline.episode import Arrays, Episode
-from worldline.world.base import Abduction
 from worldline.testing.clauses import Clause, difference
 from worldline.testing.world_case import WorldCase
+from worldline.world.base import Abduction
 
 ABDUCTION = Clause(
     name="world.abduction",

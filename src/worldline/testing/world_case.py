@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Constraint, Goal
-from worldline.world.base import Plan, Prediction, Scores, World
 from worldline.errors import InputError
+from worldline.planning.base import Constraint, Goal
 from worldline.testing.clauses import as_float
 from worldline.testing.cuts import Cut, map_history, random_cut
+from worldline.world.base import Plan, Prediction, Scores, World
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,17 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind
-from worldline.world.base import Abduction, Plan, PlanStatus, Prediction, World
+from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Constraint, Goal
 from worldline.planning.costs import AtMost, Price
-from worldline.errors import InputError, UnsupportedError
+from worldline.schema import Kind
 from worldline.testing.cards import card_honest, inputs_honest, short_history
 from worldline.testing.clauses import Clause, as_float, difference, run
 from worldline.testing.confidence import bands_ordered, coverage, surprise_tells, trust_heeds_steps, trust_tells
 from worldline.testing.cuts import Cut, aligned, alignment_errors, hide, some_hidden, splice, wider
+from worldline.testing.determinism_checks import any_layout, same_from_eight_threads, same_whatever_came_between
 from worldline.testing.goals import chance_by_the_band, outlook_shows, periods_heeded, tolerance_scales, worst_samples
-from worldline.testing.what_if_checks import abduction_honest
 from worldline.testing.horizons import horizon_honest
 from worldline.testing.plans import plan_counts, plan_heeds_proposals, plan_in_time, plan_of_batch, trust_is_one
 from worldline.testing.refusals import (
@@ -37,7 +36,6 @@ from worldline.testing.refusals import (
     refusals_name_what_lacks,
     trust_ahead,
 )
-from worldline.testing.determinism_checks import any_layout, same_from_eight_threads, same_whatever_came_between
 from worldline.testing.surprises import (
     moments_in_order,
     surprise_of_missing,
@@ -45,7 +43,9 @@ from worldline.testing.surprises import (
     surprise_together,
     surprise_uniform,
 )
+from worldline.testing.what_if_checks import abduction_honest
 from worldline.testing.world_case import One, WorldCase, logged_plans, one_of
+from worldline.world.base import Abduction, Plan, PlanStatus, Prediction, World
 
 SHAPES = Clause(name="world.prediction", look="Prediction and Forecast; a mean [T, *shape] and a band for each signal")
 BATCH = Clause(name="world.batch", look="the verbs; W worlds at once are W worlds one by one, without the leading axis")

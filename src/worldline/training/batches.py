@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import Inputs, Window, WorldModel
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
+from worldline.models.base import Inputs, Window, WorldModel
 from worldline.models.layers.precision import autocast
+from worldline.schema import Kind, Role, Schema, Signal
 
 NUM_FITTED: Final = 512
 """Windows that a normaliser is fitted on."""

@@ -12,24 +12,24 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.models.base import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.errors import ConfigError
+from worldline.models.base import WorldModel
 from worldline.models.heads.decoder import Decoder
 from worldline.models.heads.distance import Distance
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.inverse import Inverse
 from worldline.models.heads.landmarks import Landmarks
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.heads.readout import Readout
 from worldline.models.layers.precision import autocast
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import picture_goals, trace
-from worldline.training.head_fitting import Fit, descend
-from worldline.training.stored_latents import Imagination, Table
 from worldline.training.goal_heads import fit_distance, fit_inverse, fit_landmarks
+from worldline.training.head_fitting import Fit, descend
 from worldline.training.readout_heads import fit_decoder, fit_readout, fit_reward, fit_termination
+from worldline.training.stored_latents import Imagination, Table
 
 Progress = Callable[[int, int], None]
 

@@ -16,17 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from worldline.config import to_json
-from worldline.models.base import Losses, Window, WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.errors import CollapseError
+from worldline.models.base import Losses, Window, WorldModel
 from worldline.models.layers.gather import num_processes
 from worldline.training.batches import fold, to_window, window_signals
-from worldline.training.checkpoint import (Checkpoint, deferred_interrupt, load_checkpoint, restore_batches, save_checkpoint)
-from worldline.training.latent_health import guard, measure_health
+from worldline.training.checkpoint import (
+    Checkpoint,
+    deferred_interrupt,
+    load_checkpoint,
+    restore_batches,
+    save_checkpoint,
+)
 from worldline.training.control_measures import measure_control
 from worldline.training.distributed import is_main, share_of, wait_for_all
+from worldline.training.latent_health import guard, measure_health
 from worldline.training.tracking import Tracker
 from worldline.training.updates import Gradient, TrainingConfig, Updates, precision
 

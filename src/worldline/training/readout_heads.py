@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from worldline.schema import Kind, Role, Signal
 from worldline.data.store import Store
 from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.layers.codes import code_size, to_code
 from worldline.models.layers.precision import autocast
+from worldline.schema import Kind, Role, Signal
 from worldline.training.batches import to_tensor
 from worldline.training.head_fitting import Fit, descend
 from worldline.training.stored_latents import Imagination, Paths, Table

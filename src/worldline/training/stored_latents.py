@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from worldline.schema import Schema
 from worldline.models.base import Inputs, WorldModel
+from worldline.schema import Schema
 from worldline.training.batches import PictureGoals, Trace
 
 HELD_OUT: Final = 5

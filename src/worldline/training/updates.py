@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from worldline.models.base import Losses, WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.errors import ConfigError
+from worldline.models.base import Losses, WorldModel
 from worldline.models.layers.precision import autocast
-from worldline.training.weight_average import Average
 from worldline.training.batches import to_window, window_signals
 from worldline.training.distributed import average_gradients, mean_over_processes, share_of
+from worldline.training.weight_average import Average
 
 
 @dataclass(frozen=True, kw_only=True)

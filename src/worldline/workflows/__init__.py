@@ -1,1 +1,32 @@
 """Workflows: what a command or a job runs from end to end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.workflows.learned import Learned
+    from worldline.workflows.manifest import device, versions
+    from worldline.workflows.stage import Stage
+    from worldline.workflows.training import build_model, learn_world
+
+__all__ = [
+    "Learned",
+    "Stage",
+    "build_model",
+    "device",
+    "learn_world",
+    "versions",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.workflows.learned": ("Learned",),
+        "worldline.workflows.manifest": ("device", "versions"),
+        "worldline.workflows.stage": ("Stage",),
+        "worldline.workflows.training": ("build_model", "learn_world"),
+    },
+)

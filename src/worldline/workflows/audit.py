@@ -8,22 +8,22 @@ from typing import Final
 
 import numpy as np
 
-from worldline.audit.grades import Verdict
-from worldline.schema import Kind
-from worldline.world.base import World
-from worldline.errors import DataError, UnreadableError, UnsupportedError
-from worldline.audit.run import LEVEL, Material, measure
-from worldline.audit.audit_evidence import Advice, Audit, Decision
-from worldline.audit.regression_rows import LAGS
 from worldline.audit.advice import decide
+from worldline.audit.audit_evidence import Advice, Audit, Decision
+from worldline.audit.grades import Verdict
+from worldline.audit.regression_rows import LAGS
+from worldline.audit.run import LEVEL, Material, measure
+from worldline.catalog.opening import is_reference, open_target
+from worldline.catalog.versions import Catalogue
+from worldline.errors import DataError, UnreadableError, UnsupportedError
 from worldline.formatting import plural
+from worldline.schema import Kind
 from worldline.workflows.held_out import Seen, chosen, read_episodes
 from worldline.workflows.report_data import reported_steps, supports
 from worldline.workflows.stage import Stage, tell
 from worldline.workflows.twin_sources import twin_source
-from worldline.catalog.versions import Catalogue
+from worldline.world.base import World
 from worldline.world.local import LocalWorld
-from worldline.catalog.opening import is_reference, open_target
 
 MOST_GRADED: Final = 200
 FAR: Final = 20

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.models.base import WorldModel
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.errors import ConfigError
+from worldline.models.base import WorldModel
 from worldline.recipes.families import resized
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from worldline.data.checks import Finding, Severity
 from worldline.data.quality.alignment import Alignment, Verdict, judge
-from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.anomalies import Inspection
+from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.segments import Sample
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.schema import Role
+from worldline.audit.cases import spread
+from worldline.audit.report_evidence import Decoded, DecodedWindow, Image
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.engines.learned import LearnedEngine
 from worldline.models.heads.decoder import Decoder
 from worldline.models.layers.precision import autocast
-from worldline.training.batches import fold, to_window
-from worldline.audit.cases import spread
-from worldline.audit.report_evidence import Decoded, DecodedWindow, Image
+from worldline.schema import Role
 from worldline.stats import Floats, draw_clusters, rmse_curve, skill_curve
+from worldline.training.batches import fold, to_window
 
 NUM_MOMENTS: Final = 5
 """Steps of the horizon that are drawn."""

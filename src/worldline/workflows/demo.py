@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from worldline.control.goal_reaching import GoalReaching
+from worldline.audit.report_evidence import Decoded, Evidence, Films, Outcome, Planning
 from worldline.control.goal_pairs import Pair
+from worldline.control.goal_reaching import GoalReaching
 from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
-from worldline.audit.report_evidence import Decoded, Evidence, Films, Outcome, Planning
 from worldline.report.report import Report, render
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.goals import (
@@ -43,7 +43,14 @@ from worldline.workflows.learn import MakeRecipe
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import device, facts, peak_memory_gb, run_manifest
 from worldline.workflows.record import record
-from worldline.workflows.report_data import (diagnosis, drawn_imagination, imagined_paths, latent_health, learning_curves, readout_quality)
+from worldline.workflows.report_data import (
+    diagnosis,
+    drawn_imagination,
+    imagined_paths,
+    latent_health,
+    learning_curves,
+    readout_quality,
+)
 from worldline.workflows.stage import Stage, counted
 from worldline.workflows.training import learn_world, save_learned
 

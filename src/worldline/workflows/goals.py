@@ -11,21 +11,20 @@ from typing import Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, History
-from worldline.stats import Rate
-from worldline.schema import Schema
-from worldline.planning.base import Goal
+from worldline.audit.report_evidence import Film
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
-from worldline.control.goal_reaching import GoalReaching, evaluate
-from worldline.stats import wilson
 from worldline.control.goal_pairs import Pair, draw_pairs
+from worldline.control.goal_reaching import GoalReaching, evaluate
 from worldline.data.store import Store
 from worldline.engines.oracle import OracleEngine
+from worldline.episode import Arrays, History
 from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
-from worldline.audit.report_evidence import Film
 from worldline.report.images import film_grid
+from worldline.schema import Schema
+from worldline.stats import Rate, wilson
 from worldline.workflows.learned import Learned
 from worldline.workflows.stage import Stage, counted
 from worldline.world.local import LocalWorld

@@ -12,16 +12,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.audit.regression_rows import FLAGS
 from worldline.bundle import read_bundle
-from worldline.engines.base import Card
-from worldline.episode import Arrays, Episode
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.data.checks import arrays_of, check_episode, raise_errors
 from worldline.data.base import Logs
+from worldline.data.checks import arrays_of, check_episode, raise_errors
 from worldline.data.open_logs import open_logs
 from worldline.data.store import Store, is_store, open_store
+from worldline.engines.base import Card
+from worldline.episode import Arrays, Episode
 from worldline.errors import BundleError, DataError, UnreadableError
-from worldline.audit.regression_rows import FLAGS
+from worldline.schema import Kind, Role, Schema, Signal
 
 KEPT: Final = ("", "train", "held_out")
 """Parts that an audit has a use for: what calibrated a world tells nothing more of its bands."""

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from worldline.audit.diagnostics import Diagnostics
+from worldline.audit.report_evidence import Decoded, Evidence
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
-from worldline.schema import Kind
-from worldline.world.base import World
 from worldline.data.checks import Finding, check_actions, raise_errors
 from worldline.data.importing import import_logs, logged_actions
 from worldline.data.splits import split_store
@@ -23,17 +23,26 @@ from worldline.errors import CollapseError, ConfigError, InputError
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
-from worldline.training.distributed import meet, rank
-from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.report_evidence import Decoded, Evidence
 from worldline.report.report import Report, render
+from worldline.schema import Kind
+from worldline.training.distributed import meet, rank
 from worldline.workflows.budget import Sizing, size_for
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learned import Learned
 from worldline.workflows.manifest import facts, run_manifest
-from worldline.workflows.report_data import (BAND, diagnosis, drawn_imagination, forecast_sample, latent_health, learning_curves, readout_quality, supports)
+from worldline.workflows.report_data import (
+    BAND,
+    diagnosis,
+    drawn_imagination,
+    forecast_sample,
+    latent_health,
+    learning_curves,
+    readout_quality,
+    supports,
+)
 from worldline.workflows.stage import Stage, counted, tell
 from worldline.workflows.training import learn_world, save_learned, train_model
+from worldline.world.base import World
 from worldline.world.bundle_io import open_world
 
 MakeRecipe = Callable[[Store], Recipe]

@@ -15,13 +15,13 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from worldline.episode import Episode
-from worldline.schema import Schema
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import InputError, UnknownNameError
 from worldline.labs.base import Policy
 from worldline.labs.spaces import AnyEnv
 from worldline.registry import load, names
+from worldline.schema import Schema
 from worldline.workflows.policies import Act, policies_for
 from worldline.workflows.recorder import Transcript, recorded_schema
 

@@ -11,14 +11,14 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.conversion import convert, to_episode
 from worldline.data.store import Store, is_store, open_store
+from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.labs.base import Lab
 from worldline.labs.playing import seen_in
 from worldline.labs.spaces import AnyEnv, Layout, schema_of
+from worldline.schema import Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
 

@@ -9,21 +9,33 @@ from typing import Final
 import numpy as np
 import torch
 
-from worldline.engines.base import Engine
-from worldline.episode import Episode
-from worldline.schema import Kind, Signal
-from worldline.world.base import World
-from worldline.data.store import Store
-from worldline.data.windows import Windows
-from worldline.engines.fixed_lag import typical_values
-from worldline.engines.baselines import ActionBlind, Linear, Persistence
-from worldline.errors import DataError
-from worldline.training.batches import to_window, trace, window_signals
 from worldline.audit.cases import cut, forecasts
 from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
-from worldline.audit.report_evidence import (Decoded, Forecasts, Imagined, ImaginedPath, LatentHealth, Learning, Readout, Series, Vital, readout_row, sample_forecasts)
+from worldline.audit.report_evidence import (
+    Decoded,
+    Forecasts,
+    Imagined,
+    ImaginedPath,
+    LatentHealth,
+    Learning,
+    Readout,
+    Series,
+    Vital,
+    readout_row,
+    sample_forecasts,
+)
+from worldline.data.store import Store
+from worldline.data.windows import Windows
+from worldline.engines.base import Engine
+from worldline.engines.baselines import ActionBlind, Linear, Persistence
+from worldline.engines.fixed_lag import typical_values
+from worldline.episode import Episode
+from worldline.errors import DataError
+from worldline.schema import Kind, Signal
+from worldline.training.batches import to_window, trace, window_signals
 from worldline.workflows.decoded_windows import decoded_frames
 from worldline.workflows.learned import Learned
+from worldline.world.base import World
 from worldline.world.calibration import Calibration
 from worldline.world.local import LocalWorld
 

@@ -11,15 +11,24 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Kind, Role, Signal
 from worldline.data.store import Store, is_store
 from worldline.errors import InputError
+from worldline.formatting import duration, number, plural
 from worldline.plots.contact_sheet import Heading, Moment, Reel, Sheet, Sparks, contact_sheet
 from worldline.plots.episode_plot import EpisodeView, Strip, episode_plot, num_frames
-from worldline.plots.panels import (MAX_CURVES, Panel, TimeAxis, elapsed_s, envelope_note, make_panel, share_axis, time_axis)
+from worldline.plots.panels import (
+    MAX_CURVES,
+    Panel,
+    TimeAxis,
+    elapsed_s,
+    envelope_note,
+    make_panel,
+    share_axis,
+    time_axis,
+)
 from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures, drawn_signals
 from worldline.report.store_page import Link, episode_page, index_page
-from worldline.formatting import duration, number, plural
+from worldline.schema import Kind, Role, Signal
 
 MAX_PANELS: Final = 12
 MAX_CAMERAS: Final = 4

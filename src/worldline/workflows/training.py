@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldline.models.base import WorldModel
 from worldline.data.splits import FEW, Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import DataError
+from worldline.models.base import WorldModel
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.training.batches import fit_normaliser
+from worldline.training.distributed import processes
 from worldline.training.heads import Heads, fit_heads
 from worldline.training.loop import Trained, train
-from worldline.training.distributed import processes
 from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned
 from worldline.workflows.report_data import CONTEXT

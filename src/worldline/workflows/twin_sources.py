@@ -8,12 +8,12 @@ from typing import Final, final
 
 import numpy as np
 
+from worldline.audit.twins import TwinSource
 from worldline.episode import Arrays, Episode
-from worldline.schema import Role, Schema
 from worldline.errors import UnreadableError, UnsupportedError
 from worldline.labs.spaces import Layout, schema_of
 from worldline.recipes.greenhouse import EPISODE_DAYS, FIRST_DAY, NUM_STEPS, SCHEMA, Plant
-from worldline.audit.twins import TwinSource
+from worldline.schema import Role, Schema
 from worldline.workflows.record import make
 
 GREENHOUSE: Final = "greenhouse"

@@ -1,1 +1,75 @@
 """Worlds: the product contract, over any engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.world.base import (
+        Abduction,
+        Forecast,
+        Moment,
+        Plan,
+        PlanStatus,
+        Prediction,
+        Scores,
+        Surprise,
+        WhatIf,
+        World,
+    )
+    from worldline.world.bundle_io import open_world, save_world
+    from worldline.world.calibration import Calibration, calibrate
+    from worldline.world.compatibility import clashes
+    from worldline.world.local import LocalWorld
+    from worldline.world.pieces import worlds_of
+    from worldline.world.remote import RemoteWorld
+    from worldline.world.session import Session
+
+__all__ = [
+    "Abduction",
+    "Calibration",
+    "Forecast",
+    "LocalWorld",
+    "Moment",
+    "Plan",
+    "PlanStatus",
+    "Prediction",
+    "RemoteWorld",
+    "Scores",
+    "Session",
+    "Surprise",
+    "WhatIf",
+    "World",
+    "calibrate",
+    "clashes",
+    "open_world",
+    "save_world",
+    "worlds_of",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.world.base": (
+            "Abduction",
+            "Forecast",
+            "Moment",
+            "Plan",
+            "PlanStatus",
+            "Prediction",
+            "Scores",
+            "Surprise",
+            "WhatIf",
+            "World",
+        ),
+        "worldline.world.bundle_io": ("open_world", "save_world"),
+        "worldline.world.calibration": ("Calibration", "calibrate"),
+        "worldline.world.compatibility": ("clashes",),
+        "worldline.world.local": ("LocalWorld",),
+        "worldline.world.pieces": ("worlds_of",),
+        "worldline.world.remote": ("RemoteWorld",),
+        "worldline.world.session": ("Session",),
+    },
+)

@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from worldline.bundle import Bundle, read_bundle, write_bundle
 from worldline.config import from_json, to_json
 from worldline.engines.base import CallCost, Card, Engine, Parts, Storable
-from worldline.episode import Arrays
-from worldline.planning.planners.base import Planner
-from worldline.schema import Kind, Schema
-from worldline.models.base import WorldModel
 from worldline.engines.learned import Adaptation, LearnedEngine
+from worldline.episode import Arrays
 from worldline.errors import BundleError, DataError, UnsupportedError
+from worldline.models.base import WorldModel
 from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
+from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
+from worldline.planning.planners.base import Planner
 from worldline.registry import load, name_of
+from worldline.schema import Kind, Schema
 from worldline.world.calibration import Calibration
 from worldline.world.local import LocalWorld
 

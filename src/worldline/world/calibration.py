@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Schema, Signal
 from worldline.errors import DataError, InputError
-from worldline.world.what_if import causes_of
+from worldline.schema import Kind, Schema, Signal
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
-from worldline.world.pieces import Pieces, Places, cut, errors, mean_of, tail_of, vectors_of, worlds_of
 from worldline.world.ood import LENGTHS, Strangeness, fit_strangeness, novelty_of, watch_places
+from worldline.world.pieces import Pieces, Places, cut, errors, mean_of, tail_of, vectors_of, worlds_of
+from worldline.world.what_if import causes_of
 
 Floats = NDArray[np.floating]
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.episode import History
-from worldline.schema import Kind, Schema
 from worldline.errors import UnsupportedError
+from worldline.schema import Kind, Schema
 
 Floats = NDArray[np.floating]
 

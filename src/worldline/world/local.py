@@ -10,20 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Novelty
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.planning.base import Constraint, Goal
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Signal
-from worldline.planning.base import Constraint, Goal
 from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
-from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.world.what_if import obstacle, twins
 from worldline.world.calibration import Calibration
-from worldline.world.validation import Present, check_actions, check_episode, check_goal, check_group, check_history
 from worldline.world.objective import objective
 from worldline.world.pieces import cut, errors, mean_of, num_samples
 from worldline.world.plan_search import Search
 from worldline.world.surprise import surprise_of
+from worldline.world.validation import Present, check_actions, check_episode, check_goal, check_group, check_history
+from worldline.world.what_if import obstacle, twins
 
 SEED = 0
 """Of the draws of every verb that takes no seed: asked twice, a world answers the same."""

@@ -12,12 +12,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.engines.base import Differentiable, Engine, EngineBelief, Novelty, Reaches
-from worldline.episode import Future
-from worldline.episode import Arrays
-from worldline.schema import Kind
+from worldline.episode import Arrays, Future
+from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Constraint, Goal, Outlook
 from worldline.planning.costs.target_error import target_cost, target_slopes
-from worldline.errors import InputError, UnsupportedError
+from worldline.schema import Kind
 from worldline.world.calibration import Calibration
 from worldline.world.pieces import num_samples
 

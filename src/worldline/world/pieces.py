@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card, Engine
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.schema import Kind, Schema, Signal
 
 NUM_SAMPLES = 16

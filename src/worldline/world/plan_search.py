@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.episode import Arrays
+from worldline.errors import InputError
 from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActions, Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.base import Plan, PlanStatus
-from worldline.errors import InputError
-from worldline.world.validation import Present, check_actions
 from worldline.world.objective import Objective
+from worldline.world.validation import Present, check_actions
 
 Trust = float | NDArray[np.floating]
 

@@ -11,12 +11,23 @@ from types import TracebackType
 from typing import Final, TypeVar, final
 
 from worldline.engines.base import Card
+from worldline.engines.language.endpoint import LOOPBACK
 from worldline.episode import Arrays, Episode, History
+from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
 from worldline.planning.base import Constraint, Goal
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
-from worldline.engines.language.engine.endpoint import LOOPBACK
-from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
-from worldline.world.wire import (CONTENT_TYPE, Call, DescribeCall, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall, decode_answer, encode_call)
+from worldline.world.wire import (
+    CONTENT_TYPE,
+    Call,
+    DescribeCall,
+    PlanCall,
+    PredictCall,
+    ScoreCall,
+    SurpriseCall,
+    WhatIfCall,
+    decode_answer,
+    encode_call,
+)
 
 try:
     import httpx

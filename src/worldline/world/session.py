@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
+from worldline.errors import ConfigError, InputError
 from worldline.schema import Signal
 from worldline.world.base import Forecast, Prediction, World
-from worldline.errors import ConfigError, InputError
 from worldline.world.compatibility import differences
 from worldline.world.validation import check_history
 

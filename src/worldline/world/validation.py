@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Schema, Signal
-from worldline.planning.base import Goal
 from worldline.errors import InputError, UnknownNameError
+from worldline.planning.base import Goal
+from worldline.schema import Kind, Schema, Signal
 
 Array = NDArray[np.generic]
 

@@ -32,15 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Abducts, Card, Engine, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode
+from worldline.episode import Arrays, Episode, Future
+from worldline.errors import ConfigError
 from worldline.schema import Kind, Signal
 from worldline.world.base import Abduction
-from worldline.errors import ConfigError
 from worldline.world.hidden_causes import FEWEST_EPISODES, HiddenCauses, fit_causes
-from worldline.world.validation import add_world_axis
-from worldline.world.sparse_bayesian_regression import explain
 from worldline.world.pieces import cut, mean_of, num_samples, residuals, vectors_of
+from worldline.world.sparse_bayesian_regression import explain
+from worldline.world.validation import add_world_axis
 
 Floats = NDArray[np.floating]
 

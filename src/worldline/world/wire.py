@@ -23,9 +23,6 @@ from numpy.typing import NDArray
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Chance, Constraint, Goal
-from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
-from worldline.planning.costs import (AtLeast, AtMost, Change, Familiar, KeepApart, KeepClear, KeepOut, Price, Track, Unfamiliar, Within)
 from worldline.errors import (
     BundleError,
     CollapseError,
@@ -38,6 +35,21 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
+from worldline.planning.base import Chance, Constraint, Goal
+from worldline.planning.costs import (
+    AtLeast,
+    AtMost,
+    Change,
+    Familiar,
+    KeepApart,
+    KeepClear,
+    KeepOut,
+    Price,
+    Track,
+    Unfamiliar,
+    Within,
+)
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
 
 try:
     import msgspec

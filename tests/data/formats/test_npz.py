@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from worldline.config import to_json
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import Reading
 from worldline.data.checks import Severity, check_episode
 from worldline.data.conversion import convert
 from worldline.data.formats.npz import NpzLogs
-from worldline.data.base import Reading
 from worldline.errors import ConfigError, DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 
 def save(path: Path, num_steps: int = 4, **arrays: object) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.quality.alignment import Alignment, Verdict, alignment, judge
 from worldline.data.quality.segments import track
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.greenhouse import record_greenhouse
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.record import record
 
 Policy = Callable[[np.ndarray, np.random.Generator, dict[str, float]], float]

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Finding, Severity
 from worldline.data.quality.anomalies import Inspection, quality
 from worldline.data.store import Store
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 
 
 def signal(name: str, role: Role, size: int = 1, unit: str = "1") -> Signal:

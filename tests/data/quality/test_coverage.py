@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.quality import segments as tracks
 from worldline.data.quality.coverage import Coverage, coverage, survey
 from worldline.data.quality.segments import Sample, component_names, shrink, track
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Role, Schema, Signal
 
 SCHEMA = Schema(
     signals=(

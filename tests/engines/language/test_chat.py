@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from tests.engines.language.chat_server import ChatServer, Fault, Values
 
-from worldline.engines.language.engine.chat import LONGEST_WAIT_S, Chat, Request
-from worldline.engines.language.engine.endpoint import HOSTS_VARIABLE, Endpoint
-from worldline.engines.language.engine.transcript import exchanges
+from worldline.engines.language.chat import LONGEST_WAIT_S, Chat, Request
+from worldline.engines.language.endpoint import HOSTS_VARIABLE, Endpoint
+from worldline.engines.language.transcript import exchanges
 from worldline.errors import (
     BundleError,
     ConfigError,

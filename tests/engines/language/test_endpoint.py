@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from worldline.engines.language.engine.endpoint import HOSTS_VARIABLE, Endpoint, key_in, listed_variable, origin_of
+from worldline.engines.language.endpoint import HOSTS_VARIABLE, Endpoint, key_in, listed_variable, origin_of
 from worldline.errors import BundleError, ConfigError
 
 SECRET = "sk-0123456789"

@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.engines.language.chat_server import ChatServer, Fault, Values, latest
+from worldline.engines.language.engine import LanguageEngine
 
 from worldline.engines.base import CallCost, Parts
-from worldline.episode import Future
-from worldline.episode import History
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.planning.base import Goal
-from worldline.engines.language.engine.chat import Chat
-from worldline.engines.language.engine.endpoint import HOSTS_VARIABLE, Endpoint
-from worldline.engines.language.engine.engine import LanguageEngine
-from worldline.engines.language.engine.prompt import PROMPT, PROMPT_HASH
+from worldline.engines.language.chat import Chat
+from worldline.engines.language.endpoint import HOSTS_VARIABLE, Endpoint
+from worldline.engines.language.prompt import PROMPT, PROMPT_HASH
+from worldline.episode import Future, History
 from worldline.errors import BundleError, ConfigError, DataError, InputError, UnavailableError
+from worldline.planning.base import Goal
 from worldline.planning.planners.shooting import Shooting
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_engine, check_world
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import calibrate

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.schema import Kind, Role, Signal
-from worldline.engines.language.engine.prompt import PROMPT, answer_schema, describe_signals, read_answer, tell
+from worldline.engines.language.prompt import PROMPT, answer_schema, describe_signals, read_answer, tell
 from worldline.errors import InputError, UnavailableError
+from worldline.schema import Kind, Role, Signal
 
 
 def vector(**settings: Any) -> Signal:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worldline.engines.language.engine.transcript import Exchange, Transcript, exchanges, request_hash
+from worldline.engines.language.transcript import Exchange, Transcript, exchanges, request_hash
 from worldline.errors import DataError
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from worldline.errors import ConfigError, DataError
 from worldline.models.heads.distance import DistanceConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.training.stored_latents import Table
 from worldline.training.goal_heads import fit_landmarks
+from worldline.training.stored_latents import Table
 
 REACH = 5.0
 ALL = 2 * LENGTH + 6

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.schema import Kind, Role, Signal
 from worldline.errors import ConfigError
 from worldline.models.heads.readout import PENALTIES, Readout, ReadoutConfig
 from worldline.models.layers.codes import join_codes, to_code
+from worldline.schema import Kind, Role, Signal
 
 
 def vector(name: str, size: int, **more: float) -> Signal:

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from worldline.schema import Kind, Role, Signal
 from worldline.errors import ConfigError
 from worldline.models.layers.codes import code_size, from_code, join_codes, to_code
+from worldline.schema import Kind, Role, Signal
 
 PLACE = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
 ANGLE = Signal(name="angle", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="deg", period=360.0)

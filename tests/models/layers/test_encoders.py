@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from worldline.schema import Kind, Role, Signal
 from worldline.errors import ConfigError
 from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
+from worldline.schema import Kind, Role, Signal
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 48, 3))
 POSITION = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from worldline.schema import Kind, Role, Signal
 from worldline.models.layers.image_decoder import LEAST_DEVIATION, ImageDecoder
+from worldline.schema import Kind, Role, Signal
 
 
 def camera(high: int, wide: int, colours: int = 3) -> Signal:

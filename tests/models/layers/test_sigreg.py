@@ -164,7 +164,9 @@ def test_what_does_not_count_might_as_well_not_be_there() -> None:
 def test_it_looks_at_the_latents_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     latents = torch.randn(2, 30, 4, generator=seeded(1))
     elsewhere = {3: latents[:, 10:], 2: torch.ones(2, 20)}
-    monkeypatch.setattr("worldline.models.layers.sigreg.gather", lambda here, dim: torch.cat([here, elsewhere[here.ndim]], dim))
+    monkeypatch.setattr(
+        "worldline.models.layers.sigreg.gather", lambda here, dim: torch.cat([here, elsewhere[here.ndim]], dim)
+    )
     found = misfit(latents[:, :10])
     monkeypatch.undo()
     assert found == pytest.approx(misfit(latents), rel=1e-5)

@@ -81,7 +81,9 @@ def test_it_looks_at_the_latents_of_all_processes(
     latents = 0.5 * normal(2, 9, 3)
     due = term(latents)
     elsewhere = {3: latents[:, 4:], 2: torch.ones(2, 5)}
-    monkeypatch.setattr("worldline.models.layers.vicreg.gather", lambda here, dim: torch.cat([here, elsewhere[here.ndim]], dim))
+    monkeypatch.setattr(
+        "worldline.models.layers.vicreg.gather", lambda here, dim: torch.cat([here, elsewhere[here.ndim]], dim)
+    )
     torch.testing.assert_close(term(latents[:, :4]), due)
 
 

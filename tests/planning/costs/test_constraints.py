@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from worldline.errors import ConfigError, InputError, UnknownNameError
 from worldline.planning.base import Outlook
 from worldline.planning.costs import AtLeast, AtMost, KeepOut
-from worldline.errors import ConfigError, InputError, UnknownNameError
 
 SHAPE = (2, 3, 4, 5)  # W, N, S, T
 numbers = st.floats(-100, 100)

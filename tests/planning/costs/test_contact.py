@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.episode import Arrays
+from worldline.errors import ConfigError, InputError, UnknownNameError
 from worldline.planning.base import Chance, Outlook
 from worldline.planning.costs import KeepApart, KeepClear
 from worldline.planning.costs.contact import away_from_wall
-from worldline.errors import ConfigError, InputError, UnknownNameError
 
 NUMBERS = st.floats(-3, 3)
 

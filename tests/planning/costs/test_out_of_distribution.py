@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Outlook
 from worldline.planning.costs import Familiar, Unfamiliar
-from worldline.errors import ConfigError, InputError
 
 TRUST = np.array([[[0.5, 0.05], [0.04, 0.01], [1.0, 0.0]]])[:, :, None]  # one world, three plans, two steps
 SEEN = Outlook(signals={}, trust=lambda least: TRUST)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from worldline.errors import ConfigError, InputError, UnknownNameError
 from worldline.planning.base import Outlook
 from worldline.planning.costs import Change, Price, Track, Within
-from worldline.errors import ConfigError, InputError, UnknownNameError
 
 HEAT = np.array([[[[20.0, 24.0, 30.0]]]])[..., None]  # one world, plan and sample; 3 steps
 VALVE = np.array([[0.0, 0.5, 0.5], [1.0, 1.0, 0.0]])[None, :, None, :, None]  # two plans, whatever the sample

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from worldline.schema import Kind, Role, Signal
+from worldline.errors import InputError, UnknownNameError
 from worldline.planning.base import Outlook
 from worldline.planning.costs.target_error import target_cost, target_slopes
-from worldline.errors import InputError, UnknownNameError
+from worldline.schema import Kind, Role, Signal
 
 SHAPE = (2, 3, 4, 5)  # W, N, S, T
 numbers = st.floats(-100, 100)

@@ -9,8 +9,8 @@ from tests.planning.planners.toys import free
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions
 from worldline.errors import ConfigError, UnsupportedError
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions
 from worldline.planning.planners.categorical import Categorical
 from worldline.planning.planners.cem import CrossEntropy
 

@@ -7,8 +7,8 @@ import torch
 from tests.planning.planners.toys import free, kept_below_one, optimum, pushed_cart, solve
 from torch import Tensor
 
-from worldline.planning.planners.base import CostValue
 from worldline.errors import ConfigError
+from worldline.planning.planners.base import CostValue
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.shooting import Shooting
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.errors import InputError
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.planning.planners.categorical import Categorical
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.gradient import Gradient

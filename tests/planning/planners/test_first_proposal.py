@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActions
 from worldline.errors import InputError
+from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActions
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.registry import load
 

@@ -7,8 +7,8 @@ import torch
 from tests.planning.planners.toys import Listening, free, kept_below_one, optimum, pushed_cart, solve
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.errors import ConfigError, UnsupportedError
+from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.planning.planners.gradient import Gradient
 
 LONG = Gradient(num_restarts=2, num_iterations=600, learning_rate=0.05)

@@ -8,8 +8,8 @@ from tests.planning.planners.toys import Listening, free, kept_below_one, solve
 from torch import Tensor
 
 from worldline.config import from_json, to_json
-from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.errors import ConfigError
+from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.lagrangian import AugmentedLagrangian, _Priced
 

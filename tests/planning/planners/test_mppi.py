@@ -7,8 +7,8 @@ import pytest
 import torch
 from tests.planning.planners.toys import kept_below_one, optimum, pushed_cart, solve
 
-from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.errors import ConfigError
+from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.planning.planners.mppi import PathIntegral
 from worldline.planning.planners.population import Population, costed
 

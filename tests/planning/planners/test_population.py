@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue
 from worldline.errors import InputError
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue
 from worldline.planning.planners.population import Population, check, costed
 
 SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.errors import ConfigError
+from worldline.planning.planners.base import ActionSpace, CostValue
 from worldline.planning.planners.shooting import Shooting
 
 SPACE = ActionSpace(low=torch.tensor([1.0]), high=torch.tensor([3.0]))

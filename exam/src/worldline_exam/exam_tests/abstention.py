@@ -46,18 +46,14 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.audit import Condition, Grade, Statistic, as_world, cell, only, rounded, score
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Condition, Grade
-from worldline.world.base import World
-from worldline_exam.labs.fleet import BOATS, DRILLED, MAX_MOTOR, Weather
-from worldline.audit.queries import only
-from worldline.audit.baselines import as_world
+from worldline.stats import ratio
+from worldline.world import World, calibrate
 from worldline_exam.base import Curriculum, ExamTest, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.fleet import BOATS, DRILLED, MAX_MOTOR, Weather
 from worldline_exam.scenes.confounded_scenes import CURRICULUM, GROUPS, Sailor, asked, curriculum, fleet, scenes_of
-from worldline.audit.scoring import Statistic, cell, rounded, score
-from worldline.stats import ratio
-from worldline.world.calibration import calibrate
 
 Floats = NDArray[np.floating]
 

@@ -35,21 +35,28 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Engine
+from worldline.audit import (
+    HALF,
+    Floats,
+    Grade,
+    Statistic,
+    as_world,
+    cell,
+    check_readable,
+    forecasts,
+    packed,
+    rounded,
+    unpacked,
+)
+from worldline.engines import ConstantVelocity, Engine, Persistence
 from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Grade
-from worldline.world.base import Forecast, World
-from worldline.engines.baselines import ConstantVelocity, Persistence
 from worldline.errors import InputError, UnsupportedError
-from worldline_exam.labs.clips import BALLS, STEP_S, Clips, shown
-from worldline.audit.queries import check_readable, forecasts, packed, unpacked
-from worldline.audit.baselines import as_world
+from worldline.stats import ratio
+from worldline.world import Forecast, World, calibrate
 from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.clips import BALLS, STEP_S, Clips, shown
 from worldline_exam.references.lab_oracle import Lawful
-from worldline.audit.scoring import HALF, Floats, Statistic, cell, rounded
-from worldline.stats import ratio
-from worldline.world.calibration import calibrate
 
 TABLES: Final = ("dissipative", "frictionless")
 SIGNALS: Final = tuple(f"{ball}_{what}" for ball in BALLS for what in ("position", "velocity"))

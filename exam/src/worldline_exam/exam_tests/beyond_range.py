@@ -63,19 +63,33 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.audit import (
+    Cell,
+    Condition,
+    Floats,
+    Grade,
+    as_world,
+    bank,
+    best_of,
+    history_of,
+    means,
+    packed,
+    packed_history,
+    rounded,
+    score,
+    skill,
+    skill_cell,
+    unpacked,
+)
 from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Cell, Condition, Grade
-from worldline.world.base import World
+from worldline.world import World
+from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
+from worldline_exam.figures import Exhibit, Line, Panel
 from worldline_exam.labs.collision import Collision
 from worldline_exam.labs.parabola import FAST, SLOW, STEP_S, STRONG, USUAL, WEAK, Band, Parabola
-from worldline.audit.queries import history_of, means, packed, packed_history, unpacked
-from worldline.audit.baselines import as_world, bank, best_of
-from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
-from worldline_exam.references.nearest_case import NearestCase
-from worldline_exam.figures import Exhibit, Line, Panel
 from worldline_exam.references.false_laws import passing, slowed, slowed_at_contact, sticking
 from worldline_exam.references.lab_oracle import Law, Lawful
-from worldline.audit.scoring import Floats, rounded, score, skill, skill_cell
+from worldline_exam.references.nearest_case import NearestCase
 
 HISTORY: Final = 4
 """Observations that are shown."""

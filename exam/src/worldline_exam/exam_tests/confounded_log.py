@@ -29,18 +29,14 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.audit import UNKNOWABLE, Cell, Condition, Grade, Statistic, as_world, cell, only, rounded
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Cell, Condition, Grade
-from worldline.world.base import World
-from worldline_exam.labs.fleet import BOATS, Weather
-from worldline.audit.queries import only
-from worldline.audit.baselines import as_world
+from worldline.stats import ratio
+from worldline.world import World
 from worldline_exam.base import Curriculum, ExamTest, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.fleet import BOATS, Weather
 from worldline_exam.scenes.confounded_scenes import CURRICULUM, Sailor, asked, curriculum, fleet, scenes_of
-from worldline.audit.scoring import Statistic, cell, rounded
-from worldline.audit.verdicts import UNKNOWABLE
-from worldline.stats import ratio
 
 Floats = NDArray[np.floating]
 

@@ -30,20 +30,29 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.audit import (
+    Floats,
+    Grade,
+    as_world,
+    cell,
+    history_of,
+    means,
+    only,
+    packed,
+    packed_history,
+    rounded,
+    unpacked,
+)
+from worldline.engines import ConstantVelocity, Persistence
 from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Grade
-from worldline.world.base import World
-from worldline.engines.baselines import ConstantVelocity, Persistence
 from worldline.errors import InputError
-from worldline_exam.labs.containers import WALL_HALF_WIDTH, Containers
-from worldline.audit.queries import history_of, means, only, packed, packed_history, unpacked
-from worldline.audit.baselines import as_world
+from worldline.stats import ratio
+from worldline.world import World
 from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.containers import WALL_HALF_WIDTH, Containers
 from worldline_exam.references.lab_oracle import Law, Lawful
-from worldline.audit.scoring import Floats, cell, rounded
 from worldline_exam.scenes.contact_detection import SLACK, Table, contacts, depth, gaps, miscounted, tally
-from worldline.stats import ratio
 
 HISTORY: Final = 4
 """Observations that are shown."""

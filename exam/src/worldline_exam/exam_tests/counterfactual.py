@@ -25,20 +25,15 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.audit import Grade, as_world, counterfactuals, means, only, packed, skill_cell, unpacked
+from worldline.engines import Linear, SimulatorEngine
 from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Grade
-from worldline.world.base import World
-from worldline.engines.simulator import SimulatorEngine
-from worldline.engines.baselines import Linear
-from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline.labs.playing import replay, stacked
-from worldline.audit.queries import counterfactuals, means, only, packed, unpacked
-from worldline.audit.baselines import as_world
+from worldline.labs import replay, stacked
+from worldline.world import World, calibrate
 from worldline_exam.base import Curriculum, ExamTest, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.scenes.puck import SIGNALS, curriculum, draw, puck, squared_error
-from worldline.audit.scoring import skill_cell
-from worldline.world.calibration import calibrate
 
 Floats = NDArray[np.floating]
 

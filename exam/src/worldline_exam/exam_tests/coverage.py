@@ -41,22 +41,43 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Engine
+from worldline.audit import (
+    ALPHA,
+    Cell,
+    Condition,
+    Grade,
+    as_world,
+    best_of,
+    engines,
+    forecasts,
+    history_of,
+    holm,
+    only,
+    packed,
+    packed_history,
+    skill_cell,
+)
+from worldline.engines import Engine
 from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Cell, Condition, Grade
-from worldline.world.base import World
 from worldline.errors import UnsupportedError
-from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline.stats import tails
-from worldline.audit.queries import forecasts, history_of, only, packed, packed_history
-from worldline.audit.baselines import as_world, best_of, engines
+from worldline.world import Calibration, World, calibrate
 from worldline_exam.base import Curriculum, ExamTest, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.references.puck_oracle import KnowingPuck
-from worldline_exam.scenes.puck import (AHEAD, NUM_CALIBRATION, NUM_STEPS, SIGNALS, curriculum, draw, paths, puck, recorded, window)
-from worldline.audit.scoring import skill_cell
-from worldline.audit.verdicts import ALPHA, holm
-from worldline.world.calibration import Calibration, calibrate
+from worldline_exam.scenes.puck import (
+    AHEAD,
+    NUM_CALIBRATION,
+    NUM_STEPS,
+    SIGNALS,
+    curriculum,
+    draw,
+    paths,
+    puck,
+    recorded,
+    window,
+)
 
 Floats = NDArray[np.floating]
 

@@ -28,19 +28,35 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Cell, Condition, Grade
-from worldline.world.base import World
-from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
-from worldline.engines.baselines import Linear
-from worldline_exam.labs.delayed_actuator import AMBIENT, LAGS, NAMES, SETTLED, DelayedActuator, use_valves
-from worldline.audit.queries import history_of, means, only, packed_history
-from worldline.audit.baselines import as_world
+from worldline.audit import (
+    Cell,
+    Condition,
+    Grade,
+    as_world,
+    history_of,
+    means,
+    only,
+    packed_history,
+    rounded,
+    skill_cell,
+)
+from worldline.engines import (
+    Card,
+    Engine,
+    EngineBelief,
+    Linear,
+    Noise,
+    Samples,
+    check_future,
+    check_inputs,
+    check_observations,
+    own_belief,
+)
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.world import World
 from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
-from worldline.audit.scoring import rounded, skill_cell
+from worldline_exam.labs.delayed_actuator import AMBIENT, LAGS, NAMES, SETTLED, DelayedActuator, use_valves
 
 Floats = NDArray[np.floating]
 

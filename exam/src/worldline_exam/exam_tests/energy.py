@@ -27,16 +27,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from worldline.audit import Cell, Condition, Grade, as_world, packed, skill_cell, unpacked
+from worldline.engines import Persistence
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Cell, Condition, Grade
-from worldline.engines.baselines import Persistence
-from worldline_exam.labs.driven import DAMPINGS, Driven
-from worldline.audit.queries import packed, unpacked
-from worldline.audit.baselines import as_world
 from worldline_exam.base import References, Section
-from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_by, present, rollouts
 from worldline_exam.figures import Exhibit, Line, Panel
-from worldline.audit.scoring import skill_cell
+from worldline_exam.labs.driven import DAMPINGS, Driven
+from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_by, present, rollouts
 
 SHORTEST, LONGEST = 0.8, 1.25
 """Of the predicted path, as a share of the true one."""

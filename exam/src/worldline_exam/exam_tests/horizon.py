@@ -30,16 +30,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from worldline.audit import GATE, Cell, Condition, Grade, as_world, bank, cell, packed, rounded, unpacked
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Cell, Condition, Grade
-from worldline_exam.labs.driven import DAMPINGS
-from worldline.audit.queries import packed, unpacked
-from worldline.audit.baselines import as_world, bank
-from worldline_exam.base import References, Section
-from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_by, present, rollouts
-from worldline_exam.figures import Exhibit, Line, Panel
-from worldline.audit.scoring import GATE, cell, rounded
 from worldline.stats import draw_clusters, ratio
+from worldline_exam.base import References, Section
+from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.driven import DAMPINGS
+from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_by, present, rollouts
 
 Floats = NDArray[np.floating]
 

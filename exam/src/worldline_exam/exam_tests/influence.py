@@ -31,19 +31,42 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Engine
+from worldline.audit import (
+    CONTEXT,
+    Condition,
+    Floats,
+    Grade,
+    Statistic,
+    as_world,
+    auroc,
+    cell,
+    history_of,
+    only,
+    packed,
+    packed_history,
+    rounded,
+    score,
+    unpacked,
+)
+from worldline.engines import ActionBlind, Engine, Linear
 from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Condition, Grade
-from worldline.world.base import World
-from worldline.engines.baselines import ActionBlind, Linear
-from worldline_exam.labs.pusher_block import STATE, STEP_S, PusherBlock
-from worldline.audit.queries import history_of, only, packed, packed_history, unpacked
-from worldline.audit.baselines import CONTEXT, as_world
+from worldline.world import World
 from worldline_exam.base import Curriculum, ExamTest, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
-from worldline_exam.scenes.pusher import (Beginnings, Pushing, beginnings, block_distance, branch_answers, history_before, make_lab, motions, pushing_curriculum, true_branches)
-from worldline.audit.scoring import Floats, Statistic, auroc, cell, rounded, score
 from worldline_exam.exam_tests.twin_effect import effect_of
+from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.pusher_block import STATE, STEP_S, PusherBlock
+from worldline_exam.scenes.pusher import (
+    Beginnings,
+    Pushing,
+    beginnings,
+    block_distance,
+    branch_answers,
+    history_before,
+    make_lab,
+    motions,
+    pushing_curriculum,
+    true_branches,
+)
 
 EPSILON: Final = 0.01
 """Effect above which the block is influenced, m; below a tenth of it, it is not."""

@@ -30,20 +30,38 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Cell, Condition, Grade
-from worldline.world.base import World
-from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
-from worldline.engines.fixed_lag import typical_values
-from worldline.engines.baselines import Persistence
-from worldline_exam.labs.hidden_mover import GAPS, OPEN, START_SPEED, HiddenMover
-from worldline.audit.queries import history_of, means, only, packed_history
-from worldline.audit.baselines import as_world, bank, best_of
+from worldline.audit import (
+    Cell,
+    Condition,
+    Grade,
+    as_world,
+    bank,
+    best_of,
+    history_of,
+    means,
+    only,
+    packed_history,
+    rounded,
+    skill_cell,
+)
+from worldline.engines import (
+    Card,
+    Engine,
+    EngineBelief,
+    Noise,
+    Persistence,
+    Samples,
+    check_future,
+    check_inputs,
+    check_observations,
+    own_belief,
+    typical_values,
+)
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.world import World
 from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
-from worldline.audit.scoring import rounded, skill_cell
+from worldline_exam.labs.hidden_mover import GAPS, OPEN, START_SPEED, HiddenMover
 
 Floats = NDArray[np.floating]
 

@@ -52,22 +52,44 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from worldline.engines.base import Engine
+from worldline.audit import (
+    BATCH,
+    GATE,
+    Grade,
+    Statistic,
+    as_world,
+    auroc,
+    cell,
+    check_numbers,
+    check_readable,
+    engines,
+    history_of,
+    only,
+    packed,
+    packed_history,
+    rounded,
+    unpacked,
+)
+from worldline.engines import Engine
 from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Grade
-from worldline.world.base import World
 from worldline.errors import UnsupportedError
-from worldline_exam.labs.gusty_puck import MAX_PUSH, GustyPuck
-from worldline.audit.queries import (BATCH, check_numbers, check_readable, history_of, only, packed, packed_history, unpacked)
-from worldline.audit.baselines import as_world, engines
+from worldline.stats import ratio
+from worldline.world import World, calibrate, worlds_of
 from worldline_exam.base import Curriculum, ExamTest, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.gusty_puck import MAX_PUSH, GustyPuck
 from worldline_exam.references.puck_oracle import KnowingPuck
-from worldline_exam.scenes.puck import (NUM_CALIBRATION, SIGNALS, Draws, curriculum, draw, paths, puck, recorded, squared_error)
-from worldline.audit.scoring import GATE, Statistic, auroc, cell, rounded
-from worldline.stats import ratio
-from worldline.world.calibration import calibrate
-from worldline.world.pieces import worlds_of
+from worldline_exam.scenes.puck import (
+    NUM_CALIBRATION,
+    SIGNALS,
+    Draws,
+    curriculum,
+    draw,
+    paths,
+    puck,
+    recorded,
+    squared_error,
+)
 
 Floats = NDArray[np.floating]
 

@@ -44,22 +44,39 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Cell, Condition, Grade
+from worldline.audit import (
+    HALF,
+    Cell,
+    Condition,
+    Grade,
+    Statistic,
+    as_world,
+    cell,
+    history_of,
+    means,
+    only,
+    packed_history,
+    rounded,
+)
+from worldline.engines import (
+    Card,
+    Engine,
+    EngineBelief,
+    Linear,
+    Noise,
+    Samples,
+    check_future,
+    check_observations,
+    own_belief,
+)
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.labs import explore, stacked
 from worldline.schema import Schema
-from worldline.world.base import World
-from worldline.engines.validation import check_future, check_observations, own_belief
-from worldline.engines.baselines import Linear
-from worldline_exam.labs.lamp import KEEP, STATIONS, Lamp, levers_for, together
-from worldline.labs.playing import explore, stacked
-from worldline.audit.queries import history_of, means, only, packed_history
-from worldline.audit.baselines import as_world
+from worldline.stats import ratio
+from worldline.world import World
 from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
-from worldline.audit.scoring import HALF, Statistic, cell, rounded
-from worldline.stats import ratio
+from worldline_exam.labs.lamp import KEEP, STATIONS, Lamp, levers_for, together
 
 Floats = NDArray[np.floating]
 

@@ -29,18 +29,41 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Engine
+from worldline.audit import (
+    CONTEXT,
+    Cell,
+    Condition,
+    Grade,
+    ShuffledActions,
+    Statistic,
+    as_world,
+    cell,
+    history_of,
+    only,
+    packed,
+    packed_history,
+    rounded,
+    skill,
+    unpacked,
+)
+from worldline.engines import ActionBlind, Engine
 from worldline.episode import Arrays, Episode
-from worldline.audit.grades import Cell, Condition, Grade
-from worldline.world.base import World
-from worldline.engines.baselines import ActionBlind
-from worldline_exam.labs.pusher_block import STATE
-from worldline.audit.queries import history_of, only, packed, packed_history, unpacked
-from worldline.audit.baselines import CONTEXT, ShuffledActions, as_world
+from worldline.world import World
 from worldline_exam.base import Curriculum, ExamTest, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
-from worldline_exam.scenes.pusher import (Beginnings, Pushing, beginnings, branch_answers, history_before, make_lab, motions, pushing_curriculum, towards, true_branches)
-from worldline.audit.scoring import Statistic, cell, rounded, skill
+from worldline_exam.labs.pusher_block import STATE
+from worldline_exam.scenes.pusher import (
+    Beginnings,
+    Pushing,
+    beginnings,
+    branch_answers,
+    history_before,
+    make_lab,
+    motions,
+    pushing_curriculum,
+    towards,
+    true_branches,
+)
 
 Floats = NDArray[np.floating]
 

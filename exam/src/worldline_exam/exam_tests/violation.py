@@ -60,19 +60,29 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from worldline.audit import (
+    Cell,
+    Grade,
+    accuracy,
+    as_world,
+    cell,
+    check_readable,
+    history_of,
+    means,
+    only,
+    packed,
+    packed_history,
+    rounded,
+)
+from worldline.engines import ConstantVelocity, Persistence
 from worldline.episode import Arrays, Episode, History
-from worldline.audit.grades import Cell, Grade
 from worldline.schema import Schema
-from worldline.world.base import World
-from worldline.engines.baselines import ConstantVelocity, Persistence
-from worldline_exam.labs.occluder import BARRIER, DOOR_PLAY, LEVEL, LOWER, MAX_PUSH, RADIUS, STEP_S, UPPER, Occluder
-from worldline.audit.queries import check_readable, history_of, means, only, packed, packed_history
-from worldline.audit.baselines import as_world
+from worldline.world import World
 from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
 from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.labs.occluder import BARRIER, DOOR_PLAY, LEVEL, LOWER, MAX_PUSH, RADIUS, STEP_S, UPPER, Occluder
 from worldline_exam.references.initial_observation_regression import FirstSight, Terms, When
 from worldline_exam.references.lab_oracle import Lawful, Untrained
-from worldline.audit.scoring import accuracy, cell, rounded
 
 Floats = NDArray[np.floating]
 

@@ -24,13 +24,23 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.episode import Arrays
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Draws, Locates
-from worldline.labs.drawing import BLUE, CAMERA, GREY, RED, Picture
-from worldline.labs.base import Lab, Policy, read_options
+from worldline.labs import (
+    BLUE,
+    CAMERA,
+    GREY,
+    RED,
+    Configured,
+    Draws,
+    Lab,
+    Locates,
+    Picture,
+    Policy,
+    boxes,
+    read_options,
+)
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline_exam.labs.parabola import FAST, SLOW, Band, SteadyExplorer
-from worldline.labs.spaces import boxes
 
 Floats = NDArray[np.floating]
 Meetings = tuple[tuple[Band, Band], ...]

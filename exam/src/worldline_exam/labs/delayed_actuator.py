@@ -23,11 +23,9 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.episode import Arrays
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Draws
-from worldline.labs.drawing import CAMERA, GREY, INK, PAPER, RED, YELLOW, Picture
-from worldline.labs.base import Lab, Policy, read_options
+from worldline.labs import CAMERA, GREY, INK, PAPER, RED, YELLOW, Configured, Draws, Lab, Picture, Policy, read_options
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 

@@ -18,12 +18,9 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Draws, Locates
-from worldline.labs.drawing import CAMERA, PAPER, Colour
-from worldline.labs.base import Lab, Policy, read_options
-from worldline.labs.spaces import boxes
+from worldline.labs import CAMERA, PAPER, Colour, Configured, Draws, Lab, Locates, Policy, boxes, read_options
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs.drawing import BLUE, INK, RED, Colour, Picture
+from worldline.labs import BLUE, INK, RED, Colour, Picture
 from worldline_exam.labs.driven import STEP_S, Driven, body_signals, push_signal
 
 Floats = NDArray[np.floating]

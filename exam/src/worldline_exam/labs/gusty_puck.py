@@ -29,11 +29,9 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.episode import Arrays
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Draws
-from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, SIZE, Picture
-from worldline.labs.base import NoisyLab, Policy, read_options
+from worldline.labs import BLUE, CAMERA, GREY, INK, SIZE, Configured, Draws, NoisyLab, Picture, Policy, read_options
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 

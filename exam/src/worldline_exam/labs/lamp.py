@@ -30,11 +30,23 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.episode import Arrays
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Draws
-from worldline.labs.drawing import BLUE, CAMERA, GREY, INK, RED, YELLOW, Colour, Picture
-from worldline.labs.base import Lab, Policy, read_options
+from worldline.labs import (
+    BLUE,
+    CAMERA,
+    GREY,
+    INK,
+    RED,
+    YELLOW,
+    Colour,
+    Configured,
+    Draws,
+    Lab,
+    Picture,
+    Policy,
+    read_options,
+)
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 

@@ -36,11 +36,25 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.episode import Arrays
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Draws, Hides
-from worldline.labs.drawing import CAMERA, GREEN, GREY, INK, PAPER, SIZE, YELLOW, Colour, Picture
-from worldline.labs.base import Lab, Policy, read_options
+from worldline.labs import (
+    CAMERA,
+    GREEN,
+    GREY,
+    INK,
+    PAPER,
+    SIZE,
+    YELLOW,
+    Colour,
+    Configured,
+    Draws,
+    Hides,
+    Lab,
+    Picture,
+    Policy,
+    read_options,
+)
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 

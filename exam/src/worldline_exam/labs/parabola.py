@@ -21,12 +21,23 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.episode import Arrays
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Draws, Locates
-from worldline.labs.drawing import CAMERA, GREY, INK, RED, YELLOW, Picture
-from worldline.labs.base import Lab, Policy, read_options
-from worldline.labs.spaces import boxes
+from worldline.labs import (
+    CAMERA,
+    GREY,
+    INK,
+    RED,
+    YELLOW,
+    Configured,
+    Draws,
+    Lab,
+    Locates,
+    Picture,
+    Policy,
+    boxes,
+    read_options,
+)
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 Band = tuple[float, float]

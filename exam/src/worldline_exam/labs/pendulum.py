@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.episode import Arrays
-from worldline.schema import Kind, Role, Signal
 from worldline.errors import InputError
-from worldline.labs.drawing import GREY, INK, RED, Colour, Picture
+from worldline.labs import GREY, INK, RED, Colour, Picture
+from worldline.schema import Kind, Role, Signal
 from worldline_exam.labs.driven import Driven, leap
 
 Floats = NDArray[np.floating]

@@ -10,11 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
+from worldline.engines import Card, Engine, EngineBelief, Noise, Samples, own_belief
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.schema import Schema
-from worldline.engines.validation import own_belief
 
 Floats = NDArray[np.floating]
 Terms = Literal["linear", "products", "kernel"]

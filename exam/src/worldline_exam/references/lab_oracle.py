@@ -9,11 +9,9 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
+from worldline.engines import Card, Engine, EngineBelief, Noise, Samples, own_belief
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.schema import Kind, Schema, Signal
-from worldline.engines.validation import own_belief
 
 Floats = NDArray[np.floating]
 Law = Callable[[Arrays, Arrays], Arrays]

@@ -9,12 +9,10 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Schema
-from worldline.engines.validation import check_future, check_observations, own_belief
+from worldline.engines import Card, Engine, EngineBelief, Noise, Samples, check_future, check_observations, own_belief
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import DataError
+from worldline.schema import Kind, Schema
 
 Floats = NDArray[np.floating]
 

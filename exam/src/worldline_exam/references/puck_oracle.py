@@ -9,10 +9,18 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, History
-from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
+from worldline.engines import (
+    Card,
+    Engine,
+    EngineBelief,
+    Noise,
+    Samples,
+    check_future,
+    check_inputs,
+    check_observations,
+    own_belief,
+)
+from worldline.episode import Arrays, Future, History
 from worldline.errors import InputError
 from worldline_exam.labs.gusty_puck import MAX_PUSH, GustyPuck
 from worldline_exam.scenes.puck import SIGNALS

@@ -15,17 +15,25 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode, History
-from worldline.schema import Schema
-from worldline.world.base import World
-from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
+from worldline.audit import forecasts, history_of, packed_history
+from worldline.engines import (
+    Card,
+    Engine,
+    EngineBelief,
+    Noise,
+    Samples,
+    check_future,
+    check_inputs,
+    check_observations,
+    own_belief,
+)
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import UnsupportedError
-from worldline_exam.labs.fleet import BOATS, DRILLED, STEADY, Fleet, leaning
-from worldline.labs.playing import explore, stacked
-from worldline.audit.queries import forecasts, history_of, packed_history
+from worldline.labs import explore, stacked
+from worldline.schema import Schema
+from worldline.world import World
 from worldline_exam.base import Curriculum, Pool
+from worldline_exam.labs.fleet import BOATS, DRILLED, STEADY, Fleet, leaning
 
 Floats = NDArray[np.floating]
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from worldline.planning.costs.contact import Point, away_from_wall
+from worldline.planning import Point, away_from_wall
 
 Floats = NDArray[np.floating]
 

@@ -13,17 +13,15 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, History
-from worldline.world.base import World
-from worldline.engines.validation import own_belief
+from worldline.audit import history_of, means, packed, packed_history, unpacked
+from worldline.engines import Card, Engine, EngineBelief, Noise, Samples, own_belief
+from worldline.episode import Arrays, Future, History
+from worldline.world import World
+from worldline_exam.base import Curriculum, ExamTest, Pool
 from worldline_exam.labs.driven import DAMPINGS, HOLDS, Driven, bounds
 from worldline_exam.labs.elastic_pucks import ElasticPucks
 from worldline_exam.labs.pendulum import Pendulum
 from worldline_exam.labs.two_bodies import TwoBodies
-from worldline.audit.queries import history_of, means, packed, packed_history, unpacked
-from worldline_exam.base import Curriculum, ExamTest, Pool
 
 Floats = NDArray[np.floating]
 

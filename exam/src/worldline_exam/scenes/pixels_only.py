@@ -14,15 +14,13 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card
+from worldline.engines import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Schema
-from worldline.planning.base import Constraint, Goal
-from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.errors import ConfigError, InputError
-from worldline.labs.abilities import Draws
-from worldline.labs.drawing import CAMERA
-from worldline.labs.base import Lab
+from worldline.labs import CAMERA, Draws, Lab
+from worldline.planning import Constraint, Goal
+from worldline.schema import Kind, Schema
+from worldline.world import Plan, Prediction, Scores, Surprise, WhatIf, World
 
 PIXELS: Final = CAMERA.shape
 

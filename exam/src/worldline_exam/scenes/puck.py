@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode
-from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck, explored
 from worldline_exam.base import Curriculum, Pool
+from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck, explored
 
 Floats = NDArray[np.floating]
 

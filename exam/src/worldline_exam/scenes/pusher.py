@@ -15,14 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Future
-from worldline.episode import Arrays, History
-from worldline.world.base import World
+from worldline.audit import means
+from worldline.engines import Card, Engine, EngineBelief, Noise, Samples
+from worldline.episode import Arrays, Future, History
 from worldline.errors import InputError
-from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, STATE, PusherBlock
-from worldline.audit.queries import means
+from worldline.world import World
 from worldline_exam.base import Curriculum, Pool
+from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, STATE, PusherBlock
 
 Floats = NDArray[np.floating]
 

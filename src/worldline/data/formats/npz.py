@@ -22,15 +22,15 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from worldline.episode import Episode
-from worldline.schema import Schema
+from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s, to_episode
 from worldline.data.formats.natural_order import natural
 from worldline.data.infer import Summary, infer_schema, summarise
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.store import SCHEMA_FILE
+from worldline.episode import Episode
 from worldline.errors import DataError
+from worldline.schema import Schema
 
 Array = NDArray[np.generic]
 

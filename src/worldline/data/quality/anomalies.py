@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import Finding, Severity, arrays_of
 from worldline.data.store import Store
+from worldline.episode import Episode
+from worldline.schema import Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.floating]

@@ -9,11 +9,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.quality.regression import NUM_FOLDS, HeldOut, clipped, folds, scaled, waves
-from worldline.data.quality.segments import (MAX_STEPS, SEGMENT, Sample, Track, component_names, names_of, seldom_seen, without)
+from worldline.data.quality.segments import (
+    MAX_STEPS,
+    SEGMENT,
+    Sample,
+    Track,
+    component_names,
+    names_of,
+    seldom_seen,
+    without,
+)
 from worldline.data.store import Store
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 Booleans = NDArray[np.bool_]

@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import arrays_of
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import InputError
+from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
 Booleans = NDArray[np.bool_]

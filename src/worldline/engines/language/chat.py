@@ -16,9 +16,9 @@ from typing import Any, TypeVar, final
 from pydantic import TypeAdapter, ValidationError
 
 from worldline.engines.base import CallCost
-from worldline.engines.language.engine.endpoint import Endpoint, key_in, listed_variable
-from worldline.engines.language.engine.http_client import Poster
-from worldline.engines.language.engine.transcript import Exchange, Transcript, request_hash
+from worldline.engines.language.endpoint import Endpoint, key_in, listed_variable
+from worldline.engines.language.http_client import Poster
+from worldline.engines.language.transcript import Exchange, Transcript, request_hash
 from worldline.errors import ConfigError, NoGoodAnswerError, UnavailableError, UnsupportedError
 
 Value = TypeVar("Value")

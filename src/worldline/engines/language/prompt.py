@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.schema import Kind, Signal
 from worldline.errors import InputError, UnavailableError
+from worldline.schema import Kind, Signal
 
 PROMPT = """\
 You tell how a world goes on, one step at a time.

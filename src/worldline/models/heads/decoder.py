@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldline.schema import Signal
 from worldline.models.layers.image_decoder import ImageDecoder
+from worldline.schema import Signal
 
 
 @dataclass(frozen=True, kw_only=True)

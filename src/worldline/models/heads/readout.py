@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from worldline.schema import Kind, Signal
 from worldline.errors import ConfigError
 from worldline.models.layers.codes import code_size, from_code
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
+from worldline.schema import Kind, Signal
 
 PENALTIES: Final = (1e-9, 1e-4, 1e-2, 1.0, 100.0)
 """On the squared weights of the linear fit, over the mean variance of the latents' numbers. The least leaves what is

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldline.schema import Kind, Signal
-from worldline.models.base import Window
 from worldline.errors import ConfigError
+from worldline.models.base import Window
 from worldline.models.layers.gather import share_mean
 from worldline.models.layers.standardizer import Scores
+from worldline.schema import Kind, Signal
 
 
 class Targets(nn.Module):

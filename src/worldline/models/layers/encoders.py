@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from worldline.schema import Kind, Signal
 from worldline.errors import ConfigError
 from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.changes import changes
 from worldline.models.layers.codes import code_size, join_codes
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
+from worldline.schema import Kind, Signal
 
 PATCH: Final = 8
 BLOCK: Final = 256

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from worldline.schema import Signal
 from worldline.models.layers.encoders import PATCH
+from worldline.schema import Signal
 
 LEAST_DEVIATION = 8.0
 """Of a pixel, grey levels: what varies less is noise."""

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from worldline.schema import Signal
 from worldline.models.layers.codes import code_size, to_code
 from worldline.models.layers.encoders import FINEST
 from worldline.models.layers.normaliser import Normaliser
+from worldline.schema import Signal
 
 
 class Scores(nn.Module):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from worldline.errors import ConfigError
 from worldline.planning.base import Outlook
 from worldline.planning.costs.rollout_signals import PerComponent, end
-from worldline.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Outlook
 from worldline.planning.costs.rollout_signals import components
-from worldline.errors import ConfigError, InputError
 
 Floats = NDArray[np.floating]
 Point = tuple[float, float]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from worldline.planning.base import Outlook
 from worldline.errors import ConfigError, InputError
+from worldline.planning.base import Outlook
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.planning.base import Outlook
 from worldline.errors import InputError, UnknownNameError
+from worldline.planning.base import Outlook
 
 Floats = NDArray[np.floating]
 PerComponent = float | tuple[float, ...]

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Outlook
 from worldline.planning.costs.rollout_signals import PerComponent, components, shorter
-from worldline.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.schema import Signal
+from worldline.errors import InputError, UnknownNameError
 from worldline.planning.base import Outlook
 from worldline.planning.costs.rollout_signals import Floats, signal_in
-from worldline.errors import InputError, UnknownNameError
+from worldline.schema import Signal
 
 
 def target_cost(

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
 from worldline.errors import InputError
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
 from worldline.planning.planners.population import check, costed
 
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.errors import ConfigError, UnsupportedError
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.planning.planners.deadline import Pace
 from worldline.planning.planners.population import check, inside, ranked
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace
 from worldline.errors import ConfigError
+from worldline.planning.planners.base import ActionSpace
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.noise import coloured
 from worldline.planning.planners.search import Candidates, PopulationPlanner

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.errors import ConfigError
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.deadline import HEADROOM
 from worldline.planning.planners.population import check, inside, ranked

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions
 from worldline.errors import InputError, UnsupportedError
+from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from worldline.planning.planners.base import ActionSpace
 from worldline.errors import ConfigError
+from worldline.planning.planners.base import ActionSpace
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worldline.config import to_json
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs, export_hdf5
-from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Role, Schema, Signal
 
 MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
 SHAPES = st.lists(st.tuples(st.integers(1, 6), MASKS), min_size=1, max_size=5)

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worldline.config import to_json
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs
 from worldline.data.formats.hdf5.robomimic import RobomimicLogs
 from worldline.data.formats.minari.logs import MinariLogs
-from worldline.data.base import LoggedEpisode, Reading
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 ENV_ARGS = json.dumps({"env_name": "Lift", "env_kwargs": {"control_freq": 20}})
 SETTINGS = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

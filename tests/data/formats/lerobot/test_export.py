@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.checks import Severity
 from worldline.data.formats.lerobot import export as lerobot_export
 from worldline.data.formats.lerobot.export import export_lerobot
 from worldline.data.formats.lerobot.logs import LeRobotLogs
-from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.store import Store, open_store
+from worldline.episode import Episode
 from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
+from worldline.schema import Kind, Role, Schema, Signal
 
 MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -25,14 +25,14 @@ from tests.data.formats.lerobot.lerobot_fixture import (
 )
 
 from worldline.config import to_json
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.lerobot.logs import LeRobotLogs
 from worldline.data.importing import import_logs
-from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.open_logs import open_logs
 from worldline.data.store import open_store
 from worldline.errors import ConfigError, DataError, InputError
+from worldline.schema import Kind, Role, Schema, Signal
 
 VERSIONS = pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 

@@ -17,14 +17,14 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 from worldline.config import to_json
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs
 from worldline.data.formats.hdf5.robomimic import RobomimicLogs
 from worldline.data.formats.minari.logs import MinariLogs, export_minari
-from worldline.data.base import LoggedEpisode, Reading
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError, MissingExtraError
+from worldline.schema import Kind, Role, Schema, Signal
 
 MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
 SHAPES = st.lists(st.tuples(st.integers(1, 6), MASKS), min_size=1, max_size=4)

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from worldline.config import to_json
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import Reading
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.timed.tables import TableLogs
 from worldline.data.importing import import_logs
-from worldline.data.base import Reading
 from worldline.data.open_logs import open_logs
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 VECTOR, DISCRETE = Kind.VECTOR, Kind.DISCRETE
 OBSERVATION, ACTION = Role.OBSERVATION, Role.ACTION

@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import Reading
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.timed.tables import TableLogs
 from worldline.data.formats.timed.video import VideoLogs
 from worldline.data.importing import import_logs
-from worldline.data.base import Reading
 from worldline.data.open_logs import open_logs
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 SIDE = 32
 TENTHS = [i / 10 for i in range(10)]

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card, EngineBelief, Novelty, Parts, Storable
-from worldline.episode import Future
-from worldline.episode import Arrays, Episode
-from worldline.schema import Kind, Schema, Signal
-from worldline.engines.validation import own_belief
 from worldline.engines.fixed_lag import Recent, RememberingEngine, typical_values
+from worldline.engines.validation import own_belief
+from worldline.episode import Arrays, Episode, Future
 from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Schema, Signal
 
 Floats = NDArray[np.floating]
 ARRAYS = ("steps", "changes", "trend", "centre", "scale")

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.checks import Finding
 from worldline.data.conversion import steps_s, to_episode
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.episode import Episode
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 MAGIC = b"TAPE1\n"
 RECORD = struct.Struct("<II")

@@ -36,8 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.episode import Episode
-from worldline.schema import Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.checks import Finding, arrays_of
 from worldline.data.conversion import to_episode
 from worldline.data.formats.hdf5.access import (
@@ -73,9 +72,10 @@ from worldline.data.formats.hdf5.rows import (
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
 from worldline.data.formats.npz import FLAGS, MASK_PREFIX, TIMES
 from worldline.data.infer import Summary, role_of_column, role_of_input
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import DataError, InputError
+from worldline.schema import Role, Schema, Signal
 
 SCHEMA_ATTRIBUTE = "worldline_schema"
 EPISODE_ATTRIBUTE = "worldline_{}"

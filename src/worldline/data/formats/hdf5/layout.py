@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Role
 from worldline.data.formats.hdf5.access import UNREADABLE, finding_of, read_rows
 from worldline.errors import DataError
+from worldline.schema import Role
 
 LENGTHS = ("ep_len", "ep_lens", "episode_len", "episode_length", "episode_lengths")
 OFFSETS = ("ep_offset", "ep_offsets", "episode_offset", "episode_offsets")

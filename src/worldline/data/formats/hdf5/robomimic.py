@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
 from worldline.data.formats.hdf5.access import (
@@ -46,8 +46,8 @@ from worldline.data.formats.hdf5.rows import Columns, Told, nothing_known, signa
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
 from worldline.data.formats.npz import FOREIGN_ENDS
 from worldline.data.infer import Summary
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.errors import DataError
+from worldline.schema import Role, Schema, Signal
 
 _DEMO = re.compile(r"demo_(\d+)")
 _ROLES = {"actions": Role.ACTION, "rewards": Role.REWARD}

@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Role, Signal
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s
 from worldline.data.formats.hdf5.access import LONGEST_TEXT, Array, is_numeric, is_text, read_rows, texts_in
@@ -18,6 +17,7 @@ from worldline.data.formats.missing import check_known
 from worldline.data.formats.npz import FLAGS, FOREIGN_ENDS, MASK_PREFIX, TIMES
 from worldline.data.infer import Summary, infer_signal, summarise
 from worldline.errors import ConfigError, DataError
+from worldline.schema import Role, Signal
 
 STEP_S = "step_s"
 EPISODE_IDS = ("id", "ep_idx", "ep_id", "episode", "episode_id", "episode_idx", "episode_index", "seed")

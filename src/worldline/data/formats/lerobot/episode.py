@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Episode
-from worldline.schema import Role, Schema, Signal
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
 from worldline.data.formats.decoding import frames, frames_between
@@ -22,7 +20,9 @@ from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OW
 from worldline.data.formats.lerobot.metadata import FIX, Checked, within
 from worldline.data.formats.lerobot.tables import DataFiles, Piece, decode_picture
 from worldline.data.store import Source
+from worldline.episode import Episode
 from worldline.errors import DataError
+from worldline.schema import Role, Schema, Signal
 
 Array = NDArray[np.generic]
 

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import to_json
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.checks import arrays_of
 from worldline.data.formats.lerobot.episode import MASKS, SURPLUS
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, OWN_FILE, TASKS_FILE
 from worldline.data.formats.lerobot.tables import encode_picture
 from worldline.data.store import SCHEMA_FILE, Entry, Store
+from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError, UnsupportedError
+from worldline.schema import Kind, Role, Schema, Signal
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Logs, Reading, refuse
 from worldline.data.checks import Finding
 from worldline.data.formats.lerobot.episode import (
     BOOKKEEPING,
@@ -29,9 +29,9 @@ from worldline.data.formats.lerobot.layout import INFO_FILE, OWN, Feature, Layou
 from worldline.data.formats.lerobot.metadata import within
 from worldline.data.formats.lerobot.tables import DataFiles
 from worldline.data.infer import Summary, infer_signal, role_of_column, summarise
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
 

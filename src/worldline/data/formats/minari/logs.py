@@ -23,8 +23,7 @@ import h5py
 import numpy as np
 
 from worldline.config import from_json, to_json
-from worldline.episode import Episode
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
 from worldline.data.formats.hdf5.access import (
@@ -52,9 +51,10 @@ from worldline.data.formats.minari.storage import (
     read_metadata,
 )
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
 from worldline.data.store import Store
+from worldline.episode import Episode
 from worldline.errors import DataError, InputError
+from worldline.schema import Kind, Role, Schema, Signal
 
 SCHEMA_ATTRIBUTE = "worldline_schema"
 FORMAT_VERSION = "0.5.4"

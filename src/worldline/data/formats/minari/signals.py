@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.formats.hdf5.access import DAMAGED, UNREADABLE, Array, reason
 from worldline.data.formats.hdf5.rows import signal_of, summary_of
 from worldline.data.formats.minari.storage import (
@@ -25,6 +24,7 @@ from worldline.data.formats.minari.storage import (
 )
 from worldline.data.infer import Summary
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 _ROLES = {OBSERVATION: Role.OBSERVATION, ACTION: Role.ACTION}
 

@@ -13,14 +13,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Kind, Role, Signal
+from worldline.data.base import Reading
 from worldline.data.checks import Finding, Severity
 from worldline.data.formats.npz import FLAGS
 from worldline.data.formats.timed.columns import Column, as_numbers
-from worldline.data.formats.timed.layout import Layout, parts_of
 from worldline.data.formats.timed.episode_rows import Piece
+from worldline.data.formats.timed.layout import Layout, parts_of
 from worldline.data.formats.timed.resampling import grid_times, repeats, resample, summed
-from worldline.data.base import Reading
+from worldline.schema import Kind, Role, Signal
 
 Array = NDArray[np.generic]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.base import Reading
 from worldline.data.formats.timed.columns import Column, Table
 from worldline.data.formats.timed.layout import episode_name
 from worldline.data.formats.timed.timestamps import Times
-from worldline.data.base import Reading
 from worldline.errors import DataError
 
 USUAL_GAPS = 10

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.data.formats.npz import FLAGS, FOREIGN_ENDS
 from worldline.data.formats.timed.columns import Column, as_numbers
 from worldline.data.formats.timed.resampling import Changes, changes, refresh_period
 from worldline.data.formats.timed.timestamps import time_names
 from worldline.data.infer import Summary, infer_signal, role_of_column, role_of_input
+from worldline.schema import Kind, Role, Schema, Signal
 
 EPISODE_NAMES: tuple[str, ...] = (
     *("episode", "episode_id", "episode_index", "episode_idx", "episode_number", "ep", "run", "run_id"),

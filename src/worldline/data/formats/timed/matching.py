@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.base import Reading
 from worldline.data.checks import Finding, Severity
 from worldline.data.formats.timed.columns import Column
-from worldline.data.formats.timed.layout import Layout
-from worldline.data.formats.timed.frame_sources import Clip, open_clip, room_for
-from worldline.data.formats.timed.episode_rows import Piece
-from worldline.data.formats.timed.resampling import SLACK, resample
 from worldline.data.formats.timed.episode_arrays import Built, build, held
-from worldline.data.base import Reading
+from worldline.data.formats.timed.episode_rows import Piece
+from worldline.data.formats.timed.frame_sources import Clip, open_clip, room_for
+from worldline.data.formats.timed.layout import Layout
+from worldline.data.formats.timed.resampling import SLACK, resample
 from worldline.errors import DataError
 
 FRAME_NAMES = ("frame", "frame_index", "frame_idx", "frame_id", "frame_number")

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.schema import Kind, Role, Schema
+from worldline.data.base import LoggedEpisode, Logs, Reading, schema_beside
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s, to_episode
 from worldline.data.formats.timed.columns import Table, read_table, tables_in
-from worldline.data.formats.timed.layout import Layout, Survey, episode_name
-from worldline.data.formats.timed.frame_sources import has_pictures
-from worldline.data.formats.timed.episode_rows import Piece, split
 from worldline.data.formats.timed.episode_arrays import Built, build
+from worldline.data.formats.timed.episode_rows import Piece, split
+from worldline.data.formats.timed.frame_sources import has_pictures
+from worldline.data.formats.timed.layout import Layout, Survey, episode_name
 from worldline.data.formats.timed.timestamps import Times, read_times
-from worldline.data.base import LoggedEpisode, Logs, Reading, schema_beside
 from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema
 
 LEROBOT_FILE = "meta/info.json"
 """A folder with this file is no plain folder of tables, whatever else lies in it."""

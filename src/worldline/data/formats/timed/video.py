@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.base import LoggedEpisode, Logs, Reading, schema_beside
 from worldline.data.checks import Finding
 from worldline.data.formats.timed.columns import tables_in
+from worldline.data.formats.timed.episode_arrays import Built
+from worldline.data.formats.timed.episode_rows import Piece
+from worldline.data.formats.timed.frame_sources import VIDEO_SUFFIXES, clips_in, open_clip
 from worldline.data.formats.timed.layout import Layout
 from worldline.data.formats.timed.matching import FRAME_NAMES, Rows, build_with_pictures
-from worldline.data.formats.timed.frame_sources import VIDEO_SUFFIXES, clips_in, open_clip
-from worldline.data.formats.timed.episode_rows import Piece
-from worldline.data.formats.timed.episode_arrays import Built
 from worldline.data.formats.timed.tables import (
     LEROBOT_FILE,
     Scan,
@@ -42,9 +42,9 @@ from worldline.data.formats.timed.tables import (
     unreadable,
 )
 from worldline.data.formats.timed.timestamps import Times
-from worldline.data.base import LoggedEpisode, Logs, Reading, schema_beside
 from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Schema, Signal
 
 CAMERA = "camera"
 """The signal of an only camera."""

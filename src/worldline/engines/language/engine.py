@@ -15,14 +15,20 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
 from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
-from worldline.episode import Future
-from worldline.episode import Arrays, History
-from worldline.schema import Kind, Schema, Signal
-from worldline.engines.language.engine.chat import Chat, Request
+from worldline.engines.language.chat import Chat, Request
+from worldline.engines.language.endpoint import Endpoint
+from worldline.engines.language.prompt import (
+    PROMPT,
+    PROMPT_HASH,
+    answer_schema,
+    describe_signals,
+    read_answer,
+    tell,
+)
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
-from worldline.engines.language.engine.endpoint import Endpoint
-from worldline.engines.language.engine.prompt import PROMPT, PROMPT_HASH, answer_schema, describe_signals, read_answer, tell
+from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, DataError, InputError
+from worldline.schema import Kind, Schema, Signal
 
 Row = Mapping[str, Any]
 """A step as the prompt tells it: "observations" and, but for the last one, "inputs"."""

@@ -1,0 +1,1 @@
+"""The sixteen tests, one file each."""

@@ -1,0 +1,1 @@
+"""Labs of the exam: small Gymnasium environments with exact replay."""

@@ -1,0 +1,1 @@
+"""Oracles and models that must fail: what the exam examines itself with."""

@@ -1,0 +1,1 @@
+"""Scenes and questions that several tests share."""

@@ -1,0 +1,27 @@
+"""Named worlds: versions, aliases, shadow, promotion, fallback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.catalog.fallback import FallbackWorld
+    from worldline.catalog.opening import open_target
+    from worldline.catalog.versions import Catalogue
+
+__all__ = [
+    "Catalogue",
+    "FallbackWorld",
+    "open_target",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.catalog.fallback": ("FallbackWorld",),
+        "worldline.catalog.opening": ("open_target",),
+        "worldline.catalog.versions": ("Catalogue",),
+    },
+)

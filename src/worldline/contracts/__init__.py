@@ -1,1 +1,0 @@
-"""The contracts: abstract base classes and frozen dataclasses, no algorithms."""

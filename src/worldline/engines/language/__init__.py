@@ -1,0 +1,1 @@
+"""Text models behind a chat endpoint, as engines."""

@@ -1,0 +1,30 @@
+"""Public names of a package that are imported when they are first used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+
+
+def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
+    """The `__getattr__` of a package whose public names live in its modules.
+
+    Args:
+        package: `__name__` of the package.
+        homes: per module the public names that it defines; "name as other" for one that is public as `other`.
+    """
+    found = [(module, *name.split(" as ")) for module, names in homes.items() for name in names]
+    home_of = {name[-1]: (module, name[0]) for module, *name in found}
+
+    def get(name: str) -> object:
+        if name not in home_of:
+            raise AttributeError(
+                f"module {package!r} has no attribute {name!r}. Public names: {', '.join(sorted(home_of))}."
+            )
+        module, attribute = home_of[name]
+        value = getattr(import_module(module), attribute)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get

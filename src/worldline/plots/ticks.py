@@ -1,0 +1,37 @@
+"""Round tick values for axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from worldline.formatting import Number
+
+
+def nice_ticks(low: Number, high: Number, count: int) -> list[float]:
+    """About `count` round numbers whose ends enclose [low, high]."""
+    if not high - low > 1e-300:
+        half = (abs(low) if abs(low) > 1e-300 else 1.0) / 2  # halves of the least numbers there are would be 0
+        low, high = low - half, high + half
+    rough = (high - low) / max(count - 1, 1)
+    size = 10.0 ** math.floor(math.log10(rough))
+    step = next(size * factor for factor in (1, 2, 2.5, 5, 10, 20) if size * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def zero_ticks(lows: Iterable[Number], highs: Iterable[Number]) -> list[float]:
+    """Ticks for figures that are read from 0; what lies only a little below 0 gets no axis of its own."""
+    low, high = min([0.0, *lows]), max([0.0, *highs])
+    return nice_ticks(0.0 if -low < 0.05 * high else low, high, 5)
+
+
+def log_ticks(low: Number, high: Number) -> list[float]:
+    """Powers of ten, with 2 and 5 between where there are few, whose ends enclose [low, high], both positive."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1, 2, 5) if last - first <= 2 else (1,)
+    ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    start = max((k for k, tick in enumerate(ticks) if tick <= low * 1.0001), default=0)
+    stop = min((k for k, tick in enumerate(ticks) if tick >= high * 0.9999), default=len(ticks) - 1)
+    chosen = ticks[start : max(stop, start + 1) + 1]
+    return chosen if len(chosen) <= 7 else [*chosen[: -1 : math.ceil(len(chosen) / 6)], chosen[-1]]

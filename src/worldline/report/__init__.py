@@ -1,0 +1,38 @@
+"""HTML pages: the report of a learned world, of a store, of an audit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worldline.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
+    from worldline.report.markup import Html, join, table, tag
+    from worldline.report.page import chapter, facts, render_page, style_sheet
+
+__all__ = [
+    "Dot",
+    "Html",
+    "IntervalChart",
+    "Line",
+    "LineChart",
+    "chapter",
+    "facts",
+    "interval_chart",
+    "join",
+    "line_chart",
+    "render_page",
+    "style_sheet",
+    "table",
+    "tag",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "worldline.report.charts": ("Dot", "IntervalChart", "Line", "LineChart", "interval_chart", "line_chart"),
+        "worldline.report.markup": ("Html", "join", "table", "tag"),
+        "worldline.report.page": ("chapter", "facts", "render_page", "style_sheet"),
+    },
+)

@@ -1,1 +1,0 @@
-"""Measuring a world, and the report that a person reads."""
