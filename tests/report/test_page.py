@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from worldline.report.markup import tag
-from worldline.report.page import chapter, facts, header, page
+from worldline.report.page import chapter, facts, header, render_page, style_sheet
 
 
 def test_a_page_is_whole_and_asks_for_nothing_from_outside() -> None:
-    html = page("<me>", tag("p", {}, "body"))
+    html = render_page("<me>", tag("p", {}, "body"))
     assert html.startswith("<!doctype html>")
     assert "<title>&lt;me&gt;</title>" in html
     assert "default-src &#x27;none&#x27;" in html
