@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from worldline.contracts.episode import Arrays
 from worldline.contracts.schema import Kind, Schema
 from worldline.data.card import CARD_FILE
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
+from worldline.data.locking import locked
 from worldline.data.logs import LoggedEpisode, Logs, Reading
 from worldline.data.opening import open_logs, recognise
 from worldline.data.scaling import scale, scaled_schema
@@ -158,9 +158,9 @@ def _create(
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
     """Keeps every other import out of the store."""
-    with (store.path / CARD_FILE).open("r+b") as lock:  # some file systems lock only what can be written
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(store.path / CARD_FILE, wait=False))
         except BlockingIOError as error:
             raise InputError(f"another import into {store.path} is under way. Wait until it has ended.") from error
         store.refresh()

@@ -20,7 +20,6 @@ record speaks of, which the next append overwrites.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -42,6 +41,7 @@ from worldline.data.checks import arrays_of, check_episode, raise_errors
 from worldline.data.durable import OpenFiles, read_bytes, read_pieces, sync_folder, write_durably
 from worldline.data.frames import round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
+from worldline.data.locking import locked
 from worldline.data.picture_block import PictureBlock
 from worldline.errors import DataError, InputError
 
@@ -193,8 +193,7 @@ class Store:
         raise_errors(check_episode(episode, self.schema, number=len(self)))
         line = json.dumps(dict(source or {}), allow_nan=False).encode() + b"\n"
         episode = self.as_stored(episode)
-        with (self.path / INDEX_FILE).open("r+b") as lock:  # some file systems lock only what can be written
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.path / INDEX_FILE):
             self.refresh()
             record = seal(np.array([self._record(episode, len(line))], RECORD))
             write_durably(self._new_ends(episode) | {self.path / SOURCES_FILE: (self._index.source_end, line)})
