@@ -186,14 +186,14 @@ def _add_all(
         if not keep_going:
             raise_errors(problems)
         if logged.episode is not None and not any(finding.severity is Severity.ERROR for finding in problems):
-            origin = _origin(logged.source)
-            known = origin, store.digest(logged.episode)
+            origin, digest = _origin(logged.source), store.digest(logged.episode)
+            known = origin, digest
             if there[known]:
                 there[known] -= 1
                 present[logged.file] += 1
             else:
                 findings += [_changed(logged)] if logged.source and origin in origins else []
-                store.append(logged.episode, logged.source)
+                store.append_checked(logged.episode, logged.source, digest=digest)
                 kept[logged.file] += 1
         if progress is not None:
             progress(number, len(logs))
