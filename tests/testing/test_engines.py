@@ -13,7 +13,7 @@ from worldline.errors import InputError
 from worldline.testing import check_engine
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase
-from worldline.testing.engines import CLAUSES, check_timing
+from worldline.testing.engines import CLAUSES
 from worldline.testing.toys import Integrator
 
 
@@ -342,12 +342,6 @@ def test_a_correct_engine_passes(engine: type[Exact], episodes: Sequence[Episode
 @pytest.mark.parametrize(("fault", "clause"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
 def test_a_planted_fault_is_caught(fault: type[Exact], clause: str, episodes: Sequence[Episode]) -> None:
     assert _seen_by_the_clauses(EngineCase(engine=fault(), episodes=episodes), clause)
-
-
-def test_timing_can_be_checked_alone(episodes: Sequence[Episode]) -> None:
-    check_timing(Exact(), episodes)
-    with pytest.raises(AssertionError, match=r"shifted by \+1"):
-        check_timing(Late(), episodes)
 
 
 def test_missing_values_in_the_log_do_not_disturb(episodes: Sequence[Episode]) -> None:

@@ -92,15 +92,6 @@ def check_engine(
     run(type(engine).__name__, case, CLAUSES)
 
 
-def check_timing(engine: Engine, episodes: Sequence[Episode], *, horizon: int = 4, seed: int = 0) -> None:
-    """Checks the clause `timing` alone.
-
-    Raises:
-        AssertionError: the engine fits the log better when the actions are shifted by a step.
-    """
-    timing(EngineCase(engine=engine, episodes=episodes, horizon=horizon, seed=seed))
-
-
 def card_honest(case: EngineCase) -> None:
     """The card names signals and abilities that exist, its numbers make sense, and it does not change."""
     check_card(CARD, case.card)
