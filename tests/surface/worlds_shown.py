@@ -58,7 +58,7 @@ calibrated and planning with `cem`; the learned ones have a distance head, which
 outside. A world that is served or named can do what stands behind it can, and a fallback what any of its worlds can.
 
 * **Goals in steps**: whether `Goal(in_steps=True)` and goal pictures are measured.
-* **Gradient planners**: whether `gradient` and `lagrangian` can follow a slope.
+* **Gradient planner**: whether the planner `gradient` can differentiate the cost.
 * **What if**: what `WhatIf.abduction` says of an episode.
 * **Trust by**: what the p-value judges beside how steps follow, the model's own belief or the last observation.
 

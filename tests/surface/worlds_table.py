@@ -29,7 +29,7 @@ class Abilities:
         bands: whether a prediction of vectors comes with a band.
         goals: whether it plans towards values of signals.
         in_steps: whether it tells how many steps a goal observation is away.
-        gradients: whether planners can follow a slope.
+        gradients: whether the planner `gradient` can differentiate the cost.
         what_if: what it infers of an episode before it imagines other actions.
         trust: what it is judged by.
         samples: whether it draws several futures.
@@ -54,7 +54,7 @@ _HEADS: Final = (
     "bands",
     "goals on signals",
     "goals in steps",
-    "gradient planners",
+    "gradient planner",
     "what if",
     "trust by",
     "draws samples",

@@ -5,11 +5,13 @@ import pytest
 from tests.understanding.audit.carts import SCHEMA, Cart, Push, at_random, carts, thermostat, world
 
 from worldline.contracts.episode import Episode
+from worldline.contracts.schema import Role
+from worldline.data.quality.tracks import component_names
 from worldline.errors import DataError
 from worldline.understanding.audit.evidence import Placebo
 from worldline.understanding.audit.excitation import Innovations, excitations, innovations, placebos
 from worldline.understanding.audit.measures import one_step_errors
-from worldline.understanding.audit.rows import Rows, action_names, rows_of, state_columns, state_names, tracks_of
+from worldline.understanding.audit.rows import Rows, action_names, rows_of, state_columns, tracks_of
 
 
 def rows(episodes: list[Episode]) -> Rows:
@@ -19,7 +21,7 @@ def rows(episodes: list[Episode]) -> Rows:
 def placebo(engine: Cart, episodes: list[Episode]) -> Placebo:
     left = innovations(rows(episodes), seed=0)
     errors = one_step_errors(world(engine), episodes, SCHEMA.observations, context=3, per_episode=40)
-    return placebos(left, *errors, (action_names(SCHEMA), state_names(SCHEMA)))[0]
+    return placebos(left, *errors, (action_names(SCHEMA), component_names(SCHEMA, Role.OBSERVATION)))[0]
 
 
 def noisy(place: float, draw: np.random.Generator) -> float:
