@@ -35,7 +35,7 @@ from worldline.worlds.local import LocalWorld
 PLACE, ANGLE = 20.0, np.pi / 9
 """Of Push-T, px and rad."""
 PUSH_AHEAD = 25
-"""Steps of its plans; with fewer the block ends further from its goal (benchmarks/LOG.md)."""
+"""Steps of its plans; with fewer the block ends further from its goal (benchmarks/log/push-t.md)."""
 PUSHER = CrossEntropy(num_candidates=64, num_iterations=3)
 NUM_PLAYS = 64
 """Of the log, beside those drawn at random."""

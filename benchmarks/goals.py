@@ -326,7 +326,7 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         "from its goal, at each step of the plan. In Push-T the planner is asked for the pose that it reads from the "
         "goal's picture, and starts its search from what was done in the log between poses most like these. Push-T's "
         "planner and the recipe of the point maze were chosen by training 0 on some of these pairs: of the others see "
-        "the worst (benchmarks/LOG.md has each).",
+        "the worst (benchmarks/log/goals.md has each).",
         "",
     ]
     for name in (name for name in TASKS if name in results):

@@ -85,8 +85,9 @@ toolkit's, and C4. That one is answered by `World.what_if`, which infers hidden 
 calibrated world has, whatever model is behind it: a PASS there is the toolkit's, and says little of a family.
 
 The recipe `memory` was held to these scenes three times: it passed 12, then 11 after a change that was made on other
-generators and had two faults, then, with these mended on those, 15 (`benchmarks/LOG.md`, "Energy"); between the first
-two the logs of the elastic pucks grew from 1,000 to 1,600 episodes. Then readers found that P1, P4, U2 and U3 could be
+generators and had two faults, then, with these mended on those, 15 (`benchmarks/log/exam-recipes.md`,
+"Energy"); between the first two the logs of the elastic pucks grew from 1,000 to 1,600 episodes. Then readers found
+that P1, P4, U2 and U3 could be
 passed without what they ask for, that C3 asks for less than it claimed, and that T1 looked away where its floor is
 good. All were mended on other generators ([how](design/exam.md)), all were asked anew, and `memory`, unchanged, was
 learned anew three times. After that, with the answers as they were, more was asked of the models that must fail (C3,
@@ -105,8 +106,9 @@ exam in vectors, where a test asks both alike, and say nothing of what is drawn.
 
 FRESH = """\
 This seed was chosen when tests, references and recipe were fixed. The training for P1 could not go on; the fault that
-it showed was mended (`benchmarks/LOG.md`), and P1 was learned and asked again. U1 was INCONCLUSIVE, as bands held too
-much (0.950, 0.947): worlds were calibrated for more steps than are asked. That was found and mended on other seeds, and
+it showed was mended (`benchmarks/log/exam-results.md`), and P1 was learned and asked again. U1 was
+INCONCLUSIVE, as bands held too much (0.950, 0.947): worlds were calibrated for more steps than are asked. That was
+found and mended on other seeds, and
 U1 and U3 were learned and asked again, here and above.
 
 """
