@@ -1,15 +1,15 @@
-"""The table of record: every family on every test of the exam, three training seeds each.
+"""The exam's table: every model family on every test, three training seeds each.
 
 Run: .venv/bin/python benchmarks/understanding.py [--sitters ...] [--tests ...] [--seeds 3] [--pixels | --fresh]
-Measured again with --again. A quick look: ... --sizes num_scenes=20 --out FOLDER, which leaves the record alone.
-Adds to benchmarks/results/understanding.json after every sitter and writes docs/understanding.md from all that it has.
-A sitter is measured where these tests were not asked of it with as many trainings: one with a single training is
-measured again for three, and one that is there is not, unless `--again` is given. All sit on logs of the same seed and
-answer the same scenes, which is checked. Families other than `jepa` sit with the recipe `memory`, at the width with
-about as many parameters and with as many updates, and like it as they are after the last; how many windows an update
-has and how long they are is a family's own (`recipes/families.py`), and is written below each. Scenes are those of the
-report's generators, which no model was improved on, with a seed that is kept for this; the page says what else it
-served. `--fresh` asks the best recipe on logs and scenes of another seed, which was chosen when all else was fixed.
+A quick look: ... --sizes num_scenes=20 --out FOLDER, which leaves the committed table unchanged.
+Adds to benchmarks/results/understanding.json after every subject, and writes docs/understanding.md from all results.
+
+A subject is measured if its results have fewer tests or trainings than requested, or always with `--again`. All
+subjects train on logs of the same seed and answer the same scenes, which is checked. Families other than `jepa` use
+the recipe `memory` with about as many parameters and as many updates, and their last checkpoint. The number and length
+of windows per update depend on the family (`recipes/families.py`) and are listed on the page. Scenes come from the
+report's generators, which were not used to improve models, with a reserved seed. `--fresh` examines the best recipe on
+logs and scenes of another seed.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ PIXEL_SITTERS: Mapping[str, Sitter] = {
     "film": RecipeSitter(recipe="film"),
     "film-rssm": RecipeSitter(recipe="film", family="rssm"),
 }
-"""Those of the families that have an encoder for pictures."""
+"""Subjects whose family has an encoder for pictures."""
 KINDS: Mapping[str, tuple[str, Mapping[str, Sitter]]] = {
     "vectors": ("From vectors", SITTERS),
     "pixels": ("From pictures", PIXEL_SITTERS),
-    "fresh": ("From vectors, on logs and scenes that nobody had looked at", {"jepa": SITTERS["jepa"]}),
+    "fresh": ("From vectors, with a seed that was not used in development", {"jepa": SITTERS["jepa"]}),
 }
-"""The parts of the page, each with its title and who sits."""
+"""The sections of the page, each with its title and its subjects."""
 TITLES = {
     "jepa": "jepa (memory)",
     "jepa-without-memory": "jepa without memory",
@@ -66,58 +66,51 @@ TITLES = {
 FACTS = ("Parameters", "Updates", "Batches", "Context", "Machine", "Asked later")
 INTRODUCTION = """# What each family understands
 
-Written by `python benchmarks/understanding.py` from `benchmarks/results/understanding.json`. All learn from the same
-logs and answer the same scenes; the worst training counts. `jepa (memory)` and `jepa without memory` are the recipes
-`memory` and `vectors`; the other families sit with `memory`, at the width with about as many parameters, for as many
-updates. Parameters and updates stand below each, with how many windows an update has and how far a model looks back,
-which is a family's own: `rssm` and `token` look at eight observations at most, the ensemble and `linear` at three and
-`vectors` at one, where T2 and T3 ask for more. What `memory` fits by least squares is counted as no parameter, and
-`vectors` has fewer updates.
+Sixteen tests of cause, physics, time and confidence, written by `python benchmarks/understanding.py` from
+`benchmarks/results/understanding.json`. All families learn from the same logs and answer the same scenes.
+Each cell has the verdict, the score of the weakest part and its 95 % interval over scenes.
+A score of 0 is the floor that the test names; 1 is the upper bound. The worst training counts.
 
-Each cell is the verdict, the score of the test's weakest part (where it fails, of those that fail) and, in brackets,
-its 95 % interval over scenes: 0 is the floor that the test names, 1 the best that can be known. The last row counts
-what every training passes and Holm's procedure keeps. [What the tests ask](howto/understand.md). Parts have names such
-as `steady_60`, a boat under a steady wind on which whoever logged leaned by 0.6, and `station_99`, whose lamp agrees
-with the levers in 99 % of the steps.
+"""
 
-`linear`, least squares that heed actions, passes U1, as its puck nearly moves along a line and bands are the
-toolkit's, and C4. That one is answered by `World.what_if`, which infers hidden causes and noise by a line that every
-calibrated world has, whatever model is behind it: a PASS there is the toolkit's, and says little of a family.
+READING = """\
+How to read the table:
 
-The recipe `memory` was held to these scenes three times: it passed 12, then 11 after a change that was made on other
-generators and had two faults, then, with these mended on those, 15 (`benchmarks/LOG.md`, "Energy"); between the first
-two the logs of the elastic pucks grew from 1,000 to 1,600 episodes. Then readers found that P1, P4, U2 and U3 could be
-passed without what they ask for, that C3 asks for less than it claimed, and that T1 looked away where its floor is
-good. All were mended on other generators ([how](design/exam.md)), all were asked anew, and `memory`, unchanged, was
-learned anew three times. After that, with the answers as they were, more was asked of the models that must fail (C3,
-C5, T2, U3), of P2's paths, and of a PARTIAL: gates took six from U2. The same seed has served to time an exam, and to
-retrain `memory` as on another processor.
-
-A text model (`worldline exam language`) has not sat: that takes an endpoint.
+* If a test fails, the cell has the weakest failed part. The last row counts the tests that every training passes after
+  Holm's correction. [What the tests ask](howto/understand.md).
+* `steady_60` is a boat in steady wind whose logged actions follow the wind with weight 0.6. `station_99` has a lamp
+  that agrees with the levers in 99 % of the steps.
+* `jepa (memory)` and `jepa without memory` are the recipes `memory` and `vectors`. The other families use `memory`,
+  with about as many parameters and updates. `vectors` has fewer updates. Least-squares coefficients are not counted.
+* `rssm` and `token` see at most eight observations, the ensemble and `linear` three, `vectors` one.
+  T2 and T3 need more.
+* `linear` passes U1 because its puck moves nearly along a line and the toolkit calibrates the bands.
+* C4 is answered by `World.what_if`, whose inference does not depend on the model. A PASS says little of a family.
+* These scenes were used several times while the exam and `memory` were developed
+  ([log](../benchmarks/log/exam-results.md)). The last section has a seed that was not used in development.
+* No text model has taken the exam: `worldline exam language` needs an endpoint.
 
 """
 
 REFERENCES_IN_PICTURES = """\
-The oracle and the models that must fail know the state and are asked without a camera: their grades are those of the
-exam in vectors, where a test asks both alike, and say nothing of what is drawn.
+The oracle and the models that must fail know the state. Their grades are those of the exam in vectors if a test is the
+same in both, and do not measure what the camera shows.
 
 """
 
 FRESH = """\
-This seed was chosen when tests, references and recipe were fixed. The training for P1 could not go on; the fault that
-it showed was mended (`benchmarks/LOG.md`), and P1 was learned and asked again. U1 was INCONCLUSIVE, as bands held too
-much (0.950, 0.947): worlds were calibrated for more steps than are asked. That was found and mended on other seeds, and
-U1 and U3 were learned and asked again, here and above.
+P1, U1 and U3 were trained and graded again after two fixes ([log](../benchmarks/log/exam-results.md)). Before, 12 of 16
+tests passed.
 
 """
 
-NOTES = {"pixels": REFERENCES_IN_PICTURES, "fresh": FRESH}
+NOTES = {"vectors": READING, "pixels": REFERENCES_IN_PICTURES, "fresh": FRESH}
 
 Rows = Mapping[str, ExamResult]
 
 
 def measure(sitter: Sitter, options: ExamOptions, folder: Path | None) -> ExamResult:
-    """In this folder, where an exam that was broken off goes on, or in one that is removed."""
+    """Runs the exam in this folder, where an interrupted exam continues, or in a temporary one."""
     if folder is not None:
         return exam(sitter, folder, options, resume=True)
     with tempfile.TemporaryDirectory() as new:
@@ -131,7 +124,7 @@ def stored(result: ExamResult) -> dict[str, Any]:
 
 
 def joined(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with those tests of an earlier one that were not asked again; the small print of who was asked more."""
+    """The row joined with tests of an earlier row that were not repeated; facts of the row with more tests."""
     before = before or {"tests": ()}
     tests = {one["code"]: one for one in (*before["tests"], *row["tests"])}
     whole = max(row, before, key=lambda one: len(one["tests"]))
@@ -143,7 +136,7 @@ def joined(before: Mapping[str, Any] | None, row: Mapping[str, Any]) -> dict[str
 
 
 def once(kind: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The rows with oracle and models that must fail, which all sitters have alike, in the first that has them."""
+    """The rows, with oracle and models that must fail in the first row only: they are equal in all."""
     told: set[str] = set()
     rows = {}
     for name, row in kind.items():
@@ -154,14 +147,14 @@ def once(kind: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def is_measured(row: Mapping[str, Any] | None, codes: Sequence[str], num_seeds: int) -> bool:
-    """Whether a sitter was asked all of these tests with at least as many trainings, and nothing broke."""
+    """Whether a row has all these tests with at least as many trainings and without errors."""
     tests = [] if row is None else row["tests"]
     asked = {one["code"]: sum(seed["verdict"] != Verdict.ERROR for seed in one["seeds"]) for one in tests}
     return all(asked.get(code, 0) >= num_seeds for code in codes)
 
 
 def page(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """The whole page from all that was measured."""
+    """Returns the text of docs/understanding.md."""
     parts = [INTRODUCTION]
     for seen, kept in ((seen, found[seen]) for seen in KINDS if seen in found):
         rows = {name: from_json(ExamResult, json.dumps(row), where=RESULT) for name, row in kept.items()}
@@ -170,20 +163,20 @@ def page(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         parts += [NOTES.get(seen, ""), examiners(rows)]
         parts += [f"\n### {TITLES.get(name, name)}\n\n{words(row)}" for name, row in rows.items()]
     if "pixels" not in found:
-        parts.append("\n## From pictures\n\nNobody has sat the whole exam in pictures yet.\n")
+        parts.append("\n## From pictures\n\nNot measured yet.\n")
     return "".join(parts)
 
 
 def check_scenes(rows: Rows) -> None:
-    """Raises `SystemExit` where sitters answered different scenes: their scores are then not beside each other."""
+    """Raises `SystemExit` if subjects answered different scenes, because their scores do not compare."""
     for code in codes_of(rows):
         scenes = {row: one.scenes for row, one in of(rows, code) if one.scenes}
         if len(set(scenes.values())) > 1:
-            raise SystemExit(f"{code} was asked about other scenes: {scenes}. Measure all sitters with this version.")
+            raise SystemExit(f"{code} has different scenes: {scenes}. Measure all subjects with this version.")
 
 
 def seeds(rows: Rows) -> str:
-    """Which seeds, in a sentence."""
+    """A sentence with the seeds."""
     drawn = sorted({row.facts["Generators"] for row in rows.values()})
     trained: dict[str, list[str]] = {}
     for name, row in rows.items():
@@ -195,13 +188,13 @@ def seeds(rows: Rows) -> str:
 
 
 def unmeasured(seen: str, rows: Rows) -> str:
-    """Who has not sat yet; empty where all have."""
+    """Subjects without results; empty if there are none."""
     lost = [name for name in KINDS[seen][1] if name not in rows]
     return f"Not measured yet: {', '.join(TITLES.get(name, name) for name in lost)}.\n\n" if lost else ""
 
 
 def trainings(row: ExamResult) -> str:
-    """Such as "3 (seeds 0 to 2)", or with tests that have fewer."""
+    """A text such as "3 (seeds 0 to 2)", with the tests that have fewer."""
     counts = {one.code: len(one.seeds) for one in row.tests}
     most = max(counts.values())
     fewer = [f"{code} {count}" for code, count in counts.items() if count < most]
@@ -210,7 +203,7 @@ def trainings(row: ExamResult) -> str:
 
 
 def table(rows: Rows) -> str:
-    """A row a test, a column a sitter; the oracle last."""
+    """One row per test, one column per subject; the oracle last."""
     titles = {one.code: one.title for row in rows.values() for one in row.tests}
     lines = [line("", *(TITLES.get(name, name) for name in rows), "oracle"), line(*["---"] * (2 + len(rows)))]
     for code in codes_of(rows):
@@ -225,17 +218,17 @@ def table(rows: Rows) -> str:
 
 
 def unpassed(rows: Rows) -> str:
-    """What the best sitter does not pass, and what nobody does."""
+    """Tests that the best subject does not pass, and tests that none passes."""
     best = max(rows, key=lambda name: len(rows[name].passed))
     lacks = [f"{one.code} ({one.verdict})" for one in rows[best].tests if one.code not in rows[best].passed]
     nobody = [code for code in codes_of(rows) if not any(code in row.passed for row in rows.values())]
     told = [f"The best, {TITLES.get(best, best)}, lacks {listing(lacks)}."] if lacks else []
-    return " ".join([*told, *([f"Passed by nobody: {listing(nobody)}."] if nobody and len(rows) > 1 else [])]) + "\n\n"
+    return " ".join([*told, *([f"Passed by none: {listing(nobody)}."] if nobody and len(rows) > 1 else [])]) + "\n\n"
 
 
 def examiners(rows: Rows) -> str:
-    """What every run grades beside the sitters: models that must fail, and by what they do."""
-    lines = ["Each run grades models that must fail: the score of their weakest part, and conditions missed as well:\n"]
+    """The models that must fail, which every run grades, with the reason of their failure."""
+    lines = ["Each run grades models that must fail, by the score of their weakest part and by missed conditions:\n"]
     for code in codes_of(rows):
         one = next((one for _, one in of(rows, code) if one.must_fail), None)
         if one is not None:
@@ -251,8 +244,8 @@ def failing(grade: Grade) -> str:
 
 
 def words(row: ExamResult) -> str:
-    """What a sitter passes and what it does not, failures first and in full, and how it was measured."""
-    passed = [f"{one.title} ({one.code})" for one in row.tests if one.code in row.passed]
+    """What a subject passes and does not pass, failures first with reasons, and how it was measured."""
+    passed = [one.code for one in row.tests if one.code in row.passed]
     lines = [f"Passes {', '.join(passed)}." if passed else "Passes nothing."]
     order = [Verdict.FAIL, Verdict.PARTIAL, Verdict.INCONCLUSIVE]
     others = [one for one in row.tests if one.code not in row.passed]
@@ -266,12 +259,12 @@ def words(row: ExamResult) -> str:
 
 def says(one: TestResult) -> str:
     if one.verdict is Verdict.PASS:
-        return "Passes, but not surely over all tests:"
+        return "Passes, but not after Holm's correction:"
     return {Verdict.FAIL: "Fails", Verdict.PARTIAL: "Passes in part"}.get(one.verdict, f"{one.verdict} in")
 
 
 def reasons(one: TestResult) -> Iterator[str]:
-    """Why there is no grade, conditions that some training does not meet, parts that are not scored, and bugs."""
+    """Reasons for a missing grade, conditions not met by some training, unscored parts, and bugs."""
     grades = [seed.grade for seed in one.seeds if seed.grade is not None]
     yield from dict.fromkeys(seed.reason.removesuffix(".") for seed in one.seeds if seed.reason)
     unmet: dict[str, dict[str, None]] = {}
@@ -318,28 +311,34 @@ def read_sizes(texts: Sequence[str]) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sitters", nargs="+", choices=[*SITTERS, *PIXEL_SITTERS], help="all that see what is shown")
+    parser.add_argument("--sitters", nargs="+", choices=[*SITTERS, *PIXEL_SITTERS], help="default: all of the section")
     parser.add_argument("--tests", nargs="+", default=names("test"))
-    parser.add_argument("--seeds", type=int, default=3, help="trainings, with seeds 0, 1, ...")
+    parser.add_argument("--seeds", type=int, default=3, help="number of training seeds: 0, 1, ...")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--pixels", action="store_const", dest="kind", const="pixels", help="pictures, not vectors")
     shown.add_argument(
         "--fresh", action="store_const", dest="kind", const="fresh", help="logs and scenes of another seed"
     )
     parser.set_defaults(kind="vectors")
-    parser.add_argument("--again", action="store_true", help="measure again what is there")
+    parser.add_argument("--again", action="store_true", help="measure existing results again")
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--sizes", nargs="+", default=[], metavar="NAME=N", help="of the tests, such as num_scenes=20")
-    parser.add_argument("--out", type=Path, default=None, help="folder for JSON and table; the record if left out")
-    parser.add_argument("--work", type=Path, default=None, help="folder where exams stay, to go on with this version")
+    parser.add_argument(
+        "--sizes", nargs="+", default=[], metavar="NAME=N", help="sizes of the tests, such as num_scenes=20"
+    )
+    parser.add_argument("--out", type=Path, default=None, help="folder for JSON and table; default: the committed ones")
+    parser.add_argument(
+        "--work", type=Path, default=None, help="folder that keeps the exams, to continue them with this version"
+    )
     given = parser.parse_args()
     if given.sizes and given.out is None:
-        parser.error("--sizes makes no table of record. Give a folder for it: --out")
+        parser.error("--sizes needs --out FOLDER, because its results do not belong in the committed table")
     if given.again and given.work is not None:
-        parser.error("--again measures again, and in --work an exam goes on. Leave one of them out.")
+        parser.error("--again and --work exclude each other: --work continues an exam. Remove one.")
     seen, (_, sitters) = given.kind, KINDS[given.kind]
     if lost := [name for name in given.sitters or () if name not in sitters]:
-        parser.error(f"{', '.join(lost)}: choose of {', '.join(sitters)}, or change --pixels or --fresh")
+        parser.error(
+            f"{', '.join(lost)}: unknown here; choose from {', '.join(sitters)}, or change --pixels or --fresh"
+        )
     use_threads(1)
     options = ExamOptions(
         codes=tuple(given.tests),
@@ -366,7 +365,7 @@ def main() -> None:
         result.write_text(json.dumps(found) + "\n")
     written.write_text(page(found))
     broken = [name for name, row in kind.items() for one in row["tests"] if one["verdict"] == Verdict.ERROR]
-    print(f"\nwritten to {written}{'; tests that broke: ' + ', '.join(broken) if broken else ''}")
+    print(f"\nwritten to {written}{'; tests with errors: ' + ', '.join(broken) if broken else ''}")
 
 
 if __name__ == "__main__":
