@@ -1,9 +1,9 @@
-"""Every model family on every task, three training seeds each: open-loop errors against baselines, and goals reached.
+"""Every family on every task, three training seeds each: open-loop errors beside the floors, and goals reached.
 
 Run: .venv/bin/python benchmarks/families.py [--tasks ...] [--families ...] [--seeds 3] [--logs FOLDER]
-Adds to benchmarks/results/families.json after every training, and writes the table in docs/families.md from all
-results. Existing rows are measured again with `--again` only. Every family gets the same logs, split, inputs and
-processor time, and at most the updates of its recipe. If a family cannot learn a task, its row gives the reason.
+Adds to benchmarks/results/families.json after every training and writes the table in docs/families.md from all that is
+there; a row that was measured is not measured again unless `--again` is given. Every family gets the same logs, split,
+inputs and processor time to train in, at most the updates of its recipe. Where it cannot learn a task, the row says so.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ FAMILIES = ("jepa", "rssm", "ensemble", "token", "features", "lewm")
 ROOT = Path(__file__).parent.parent
 RESULT, TABLE = ROOT / "benchmarks" / "results" / "families.json", ROOT / "docs" / "families.md"
 CONTEXT = 8
-"""Observations before a goal is given, the same for all families: the largest number that any of them needs."""
+"""Observations before a goal is given: what the family that needs most of them asks for, the same for all."""
 GOALS_S = 100
-"""Approximate limit of processor seconds for planning to all goals of a training."""
+"""Seconds of a core that planning to all goals of a training may take, about."""
 RIVALS = ("persistence", "linear", "action_blind")
 Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task to learn.
+    """What is to be learned.
 
     Args:
-        title: title in the table.
-        record: records the logs.
-        recipe: returns the recipe for the logs.
-        train_s: limit of processor seconds per training.
-        heads_s: limit of processor seconds for its heads.
-        steps: reported horizons.
-        walls: walls of Two Rooms if goals are evaluated too.
+        title: for the table.
+        record: makes the logs.
+        recipe: for them.
+        train_s: seconds of a core that each training may take.
+        heads_s: seconds of a core that its heads may take.
+        steps: horizons that are reported.
+        walls: of Two Rooms, where goals are reached for too.
     """
 
     title: str
@@ -116,7 +116,7 @@ TASKS = {
 
 
 def measure(task: Task, store: Store, family: str, seed: int, encoder: Path | None) -> Figures:
-    """One training and its results."""
+    """One training and everything that is read from it."""
     recipe = with_family(task.recipe(store), store, family, weights=encoder if family == "features" else None)
     recipe = recipe.with_seed(seed)
     recipe = replace(recipe, heads=replace(recipe.heads, goals=task.walls is not None, decoder_updates=0))
@@ -141,7 +141,7 @@ def measure(task: Task, store: Store, family: str, seed: int, encoder: Path | No
 
 
 def goals(learned: Learned, store: Store, walls: Walls, seed: int) -> Figures:
-    """Success rates on held-out goals; on fewer goals if plans are slow."""
+    """How often held-out goals are reached; of fewer goals where plans take long."""
     few = held_out_pairs(store, learned.split.held_out, 2, context=CONTEXT)
     started = time.process_time()
     reach(learned, few, walls, seed=seed, stage=None, who=(PLANNER,))
@@ -154,7 +154,7 @@ def goals(learned: Learned, store: Store, walls: Walls, seed: int) -> Figures:
 
 
 def errors(task: Task, store: Store, learned: Learned) -> list[Figures]:
-    """Errors of the world and the baselines per signal and horizon, and the skill against the best baseline."""
+    """Per signal and horizon the errors of the world and of the floors, and the skill against the best floor."""
     rivals = comparisons(store, learned)
     found = diagnose(
         honest(learned),
@@ -175,7 +175,7 @@ def errors(task: Task, store: Store, learned: Learned) -> list[Figures]:
             row: Figures = {"signal": signal, "unit": unit, "step": step, "world": rmse["", signal].at(step).value}
             row |= {name: rmse[name, signal].at(step).value for name in RIVALS}
             best = min(RIVALS, key=lambda name: row[name])
-            if (best, signal) not in skill:  # the baseline has no error: a wall that never moves
+            if (best, signal) not in skill:  # the floor makes no error: a wall that stays where it is
                 continue
             better = skill[best, signal].at(step)
             row |= {"floor": best, "skill": [better.value, better.low, better.high]}
@@ -184,28 +184,29 @@ def errors(task: Task, store: Store, learned: Learned) -> list[Figures]:
 
 
 def table(results: Figures) -> str:
-    """Returns the text of docs/families.md."""
+    """The page."""
     lines = [
         "# What each family reaches",
         "",
-        "Written by `python benchmarks/families.py` from `benchmarks/results/families.json`. Every family gets the "
-        "same logs, split and inputs (`lewm` the camera alone). The same processor time limits the updates of model "
-        "and heads.",
+        "Use these tables to compare model families on four tasks. [How to choose a family](howto/choose-a-family.md).",
         "",
-        "Skill is 1 - error / error of the best baseline, on held-out episodes, open loop. Baselines are persistence, "
-        "a linear autoregression, and its action-blind copy. 0 equals the baseline, 1 is perfect, below 0 is worse. "
-        "Each cell has the mean over training seeds and, in brackets, the worst seed.",
+        "Reproduce the tables with `python benchmarks/families.py`; figures are in `benchmarks/results/families.json`.",
         "",
-        "[How to choose one](howto/choose-a-family.md).",
+        "* **Skill** is 1 - error / error of the best baseline. 1 is perfect, 0 equals the baseline, below 0 is worse.",
+        "* **Baselines** are persistence, a linear autoregression, and a linear autoregression without actions.",
+        "* **Errors** are open loop on held-out episodes.",
+        "* **Cells** show the mean over training seeds and, in brackets, the worst seed.",
+        "* **Conditions** are equal: logs, split, inputs (`lewm`: the image only) and processor time for training.",
+        "* **Auxiliary targets**: on Push-T only `jepa` has the block's pose as an auxiliary target (`targets`).",
+        "* **Encoder** of `features`: EfficientNet-Lite0 pretrained on ImageNet (Apache 2.0), map of stride 16. "
+        "`python benchmarks/pretrained.py` makes its folder.",
         "",
-        "Missing rows were not measured. For Push-T, `jepa` has the block's pose as an auxiliary target (`targets`); "
-        "the other families do not. The encoder of `features` is EfficientNet-Lite0, trained on ImageNet, with its "
-        "map of stride 16 (Apache licence 2.0; `python benchmarks/pretrained.py` creates its folder).",
+        "Tasks that are not listed were not measured.",
     ]
     for name, task in TASKS.items():
         rows = {family: results["tasks"].get(name, {}).get(family) for family in FAMILIES}
         if any(rows.values()):
-            time_s = f"Limits: {task.train_s:.0f} s of a core per training, {task.heads_s:.0f} s for its heads."
+            time_s = f"Limit of processor time: {task.train_s:.0f} s for training, {task.heads_s:.0f} s for heads."
             lines += ["", f"## {task.title}", "", time_s, "", *_rows(task, rows)]
     return "\n".join(lines) + "\n"
 
@@ -260,7 +261,7 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 
 def machine(threads: int) -> str:
-    """The machine and the versions of a training."""
+    """What a training ran on."""
     return (
         f"CPU, {os.cpu_count()} cores, {threads} thread{'s' if threads > 1 else ''}; Python "
         f"{platform.python_version()}, torch {torch.__version__}"
@@ -268,7 +269,7 @@ def machine(threads: int) -> str:
 
 
 def run(name: str, family: str, seeds: Sequence[int], store: Store, given: argparse.Namespace) -> None:
-    """Measures the missing seeds of one row."""
+    """Measures what is missing of one row."""
     for seed in seeds:
         if not given.again and any(one["seed"] == seed for one in _row(_results(), name, family).get("seeds", ())):
             continue
@@ -281,7 +282,7 @@ def run(name: str, family: str, seeds: Sequence[int], store: Store, given: argpa
         except WorldlineError as error:
             print(f"  failed: {error}", flush=True)
             found = {"seed": seed, "why": str(error)}
-        results = _results()  # read again: another run may have added to it
+        results = _results()  # as it is now: another run may have added to it
         _add(_row(results, name, family), found)
         RESULT.write_text(json.dumps(results, indent=1) + "\n")
         TABLE.write_text(table(results))
@@ -297,7 +298,7 @@ def _row(results: Figures, name: str, family: str) -> Figures:
 
 
 def _add(row: Figures, found: Figures) -> None:
-    """Adds the result of one seed to a row; replaces an earlier result of that seed."""
+    """To the row of a family what one seed gave; it takes the place of what that seed gave before."""
     if "unsupported" in found:
         row.clear()
         row |= found
@@ -314,14 +315,14 @@ def main() -> None:
     parser.add_argument("--families", nargs="*", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--logs", type=Path, help="folder for recorded logs; default: a temporary one")
+    parser.add_argument("--logs", type=Path, help="folder of recorded logs, kept; default: a temporary one")
     parser.add_argument(
         "--encoder",
         type=Path,
         help="folder of the pretrained encoder of `features`; benchmarks/pretrained.py makes one",
     )
-    parser.add_argument("--note", default="", help="note to store with each new row")
-    parser.add_argument("--again", action="store_true", help="measure existing rows again")
+    parser.add_argument("--note", default="", help="kept with each row that is measured now")
+    parser.add_argument("--again", action="store_true", help="measure anew what is there")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,23 +1,24 @@
-"""Success rates on goals from near to far under the strict protocol, with baselines and upper bounds.
+"""How often goals are reached under the strict protocol, from near to far, beside floors and ceilings.
 
 Run: .venv/bin/python benchmarks/goals.py [--tasks two-rooms ...] [--seeds 3] [--pairs 200] [--threads N]
-Adds to benchmarks/results/goals.json after every row and writes docs/goals.md. Existing rows are not measured again.
+Adds to benchmarks/results/goals.json after every row and writes docs/goals.md; what was measured is not measured again.
 
 * two-rooms, two-rooms-random: from one picture to another; half of the pairs lie across the wall. Reached within 3 px.
-* two-rooms-unseen: learned with the wall in the middle, as in two-rooms; evaluated with wall and door elsewhere in
-  every episode. One row adapts to the last 40 steps (docs/design/adaptation.md).
-* push-t: gym-pusht, from picture and agent to picture and agent, with goals that need the block moved. Reached if agent
-  and block together are within 20 px and the block within 20 degrees: the full criterion of published results.
+* two-rooms-unseen: learned where the wall stands in the middle, as in two-rooms; tried where wall and door are
+  somewhere else in every episode. One row corrects itself by the last 40 steps (docs/design/adaptation.md).
+* push-t: gym-pusht, from picture and agent to picture and agent, where the block has to be moved. Reached where agent
+  and block together are within 20 px and the block within 20 degrees, the full criterion of the published figures.
 * reacher: dm_control's arm, from a moving pose to the angles of another. Reached within 0.05 rad at both joints.
-* point-maze, point-maze-giant: OGBench's mazes, from one position to another. Reached within 1 m, the environment's
-  criterion.
+* point-maze, point-maze-giant: OGBench's mazes, from one position to another. Reached within 1 m, the environment's own
+  rule.
 
-Starts and goals come from a separate held-out recording and are `offset` steps apart. No goal is reached at its start,
-and an attempt may take twice the offset. All training seeds and rows use the same pairs, so rows compare pair by pair.
+Starts and goals come from episodes that no training saw, recorded apart; both are `offset` steps apart in the log, none
+is reached at its start, and an attempt may take twice the offset. The pairs are the same for all training seeds and all
+rows, so that rows can be compared pair by pair.
 
-`--historical` also measures the planner by the protocol of published results, with standing still as baseline. It uses
-50 pairs of the training log, 25 steps apart, solved ones included (Push-T: of the held-out log, which can be replayed;
-not for two-rooms-unseen). Plans have 25 steps, all of which are executed. Two Rooms is reached within 16 of 224 px.
+`--historical` measures the planner by the protocol of published figures too, beside standing still: 50 pairs 25 steps
+apart from the training log (Push-T: from the held-out one, which can be replayed; not where another world was logged),
+solved ones among them, plans of 25 steps of which all are taken, in Two Rooms within 16 of 224 px.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ PUBLISHED = CrossEntropy(num_candidates=300, num_iterations=30, num_elites=30)
 """The setting of the published planners (2603.19312)."""
 MANY = PUBLISHED.num_candidates * PUBLISHED.num_iterations
 FEW = 3 + Guided().num_candidates * Guided().num_iterations
-"""Sequences per plan of `guided`: candidates, last plan, and the inverse head's proposal (rolled out twice)."""
+"""With what is left of the last plan and the inverse head's proposal, imagined to be made and again to be judged."""
 PLANNER, FLAT, PLAIN = "planner", "planner, no landmarks", "planner, no landmarks, no distance head"
 ADAPTIVE, EXACT = "planner, adapting", "planner, in float32"
 GUIDED, FULL, INVERSE = "guided", "full search", "inverse head alone"
@@ -80,22 +81,22 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class InFloat32(Actor):
-    """Acts without bfloat16 products, as on a processor without them.
+    """Acts without bfloat16 products, as on a processor that has none.
 
     Args:
-        actor: the wrapped actor.
+        actor: that acts.
     """
 
     actor: Actor
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """Actions of the wrapped actor."""
+        """As it does."""
         with patch("worldline.nn.precision.has_bfloat16", lambda: False):
             return self.actor.act(now, num_steps=num_steps, seed=seed)
 
 
 def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
-    """Per row the actor, its goal signals, and the executed steps of each answer."""
+    """Per row who acts, what it is shown of the goal, and how many steps of each answer are taken."""
     engine, recipe, schema = learned.engine, learned.recipe, learned.engine.schema
     shown, whole, often = task.shown, task.whole, task.replan_every
 
@@ -141,7 +142,7 @@ def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Act
 
 
 def names(task: Task, recipe: Recipe, asked: Sequence[str]) -> list[str]:
-    """The requested rows of `actors`."""
+    """The rows of `actors` that are asked for."""
     flat = recipe.heads.num_landmarks == 0
     left_out = {
         EXACT: not has_bfloat16(),
@@ -155,7 +156,7 @@ def names(task: Task, recipe: Recipe, asked: Sequence[str]) -> list[str]:
 
 
 def pairs_of(task: Task, store: Store, offset: int, count: int, context: int) -> tuple[Pair, ...]:
-    """The pairs of one offset, the same for all rows."""
+    """The pairs of one offset, the same for everybody."""
     return draw_pairs(
         store,
         range(len(store)),
@@ -170,7 +171,7 @@ def pairs_of(task: Task, store: Store, offset: int, count: int, context: int) ->
 
 
 def kept(path: Path, make: Callable[[Path], Store]) -> Store:
-    """The recording at a path; recorded if it is missing or incomplete."""
+    """The recording at a path; made there where there is none, or only a part of one."""
     if not is_store(path):
         partial = path.with_name(f"{path.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -180,7 +181,7 @@ def kept(path: Path, make: Callable[[Path], Store]) -> Store:
 
 
 def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> None:
-    """One training, and all its missing rows."""
+    """One training, and every row that is missing at every offset."""
     task = TASKS[name]
     store, exam = kept(folder / name, task.learn), kept(folder / f"{name}-exam", task.examine)
     recipe = task.recipe(store).with_seed(seed)
@@ -279,7 +280,7 @@ def _is_there(name: str, seed: int, offset: int, row: str, given: argparse.Names
 
 
 def _add(name: str, figures: Figures) -> None:
-    """Adds a row to the current results; replaces an earlier row with as many pairs."""
+    """To the results as they are now; it takes the place of what was there for as many pairs."""
 
     def key(one: Figures) -> list[Any]:
         return [one["offset"], one["row"], one["seed"], len(one["reached"])]
@@ -290,15 +291,15 @@ def _add(name: str, figures: Figures) -> None:
         results[name] = sorted([one for one in results.get(name, ()) if key(one) != key(figures)] + [figures], key=key)
         partial = RESULT.with_suffix(".partial")
         partial.write_text(json.dumps(results) + "\n")
-        partial.replace(RESULT)  # atomic, because the results took hours
+        partial.replace(RESULT)  # whole at every moment: it took hours
         TABLE.write_text(table(results))
 
 
 def gain(first: Sequence[Figures], second: Sequence[Figures]) -> tuple[float, float, float] | None:
-    """The difference of two success rates, pair by pair: the mean and its 95 % interval.
+    """How much more often the first reaches its goals than the second, pair by pair: the mean and its 95 % interval.
 
-    The interval holds for these trainings: the bootstrap resamples episodes with all their pairs, not trainings.
-    None if the two have no training in common.
+    It is one for these trainings: episodes are drawn anew, with all their pairs and trainings, and trainings are not.
+    None where the two have no training in common.
     """
     by_seed = [{one["seed"]: np.array(one["reached"]) for one in rows} for rows in (first, second)]
     change = [one - by_seed[1][seed] for seed, one in by_seed[0].items() if seed in by_seed[1]]
@@ -312,24 +313,27 @@ def gain(first: Sequence[Figures], second: Sequence[Figures]) -> tuple[float, fl
 
 
 def table(results: Mapping[str, Sequence[Figures]]) -> str:
-    """Returns the text of docs/goals.md."""
+    """docs/goals.md."""
     lines = [
         "# How often goals are reached",
         "",
-        "Written by `python benchmarks/goals.py` from `benchmarks/results/goals.json`. The script describes the tasks. "
-        "Strict protocol: held-out episodes, no goal reached at its start, at most twice the steps of the log.",
+        "Use these tables to see how often a learned world reaches its goals, from near to far.",
         "",
-        "Brackets: 95 % Wilson interval, with the attempts of one episode as a cluster; then the worst training seed "
-        "if there are several.",
+        "Reproduce them with `python benchmarks/goals.py`, which also describes the tasks. Figures are in "
+        "`benchmarks/results/goals.json`.",
         "",
-        "* Planners execute 1 step of each plan in Two Rooms, 2 in Push-T, and 5 elsewhere. The inverse head acts anew "
-        "at every step.",
-        "* All rows use the map of landmarks if the recipe has one, except the rows without landmarks. Without a "
-        "distance head, the cost is the distance of the signal to its goal at each step of the plan.",
-        "* In Push-T the goal is the pose that the world reads from the goal's picture. The search starts from logged "
-        "sequences between the most similar poses.",
-        "* Training seed 0 also served to choose Push-T's planner and the recipe of the point maze, on some of these "
-        "pairs. The other seeds are independent of that choice ([log](../benchmarks/log/goals.md)).",
+        "* **Protocol**: held-out episodes, no goal reached at its start, at most twice as many steps as the log took.",
+        "* **Cells**: success rate, in brackets the 95 % Wilson interval (clustered by episode) and the worst "
+        "training seed.",
+        "* **Replanning**: every step in Two Rooms, every 2 steps in Push-T, else every 5. The inverse head acts at "
+        "every step.",
+        "* **Landmarks** are used by all learned rows where a map exists, except the rows without them. Without a "
+        "distance head, the cost is the distance of the signal to its goal at each step.",
+        "* **Push-T**: the goal is the pose read from the goal's image. Each search starts from logged actions between "
+        "similar poses.",
+        "* **Ground truth**: the hand-written policy and the straight-line baseline read the true signals.",
+        "* **Selection**: Push-T's planner and the recipe of the point maze were chosen with training seed 0 on some "
+        "of these pairs. Use the worst seed there.",
         "",
     ]
     for name in (name for name in TASKS if name in results):
@@ -342,14 +346,14 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         lines += [
             f"## {name}",
             "",
-            f"{count} pairs per offset, training seeds: {seeds}. Learning took {cpu:.0f} s of processor time.",
+            f"{count} pairs per offset, training seeds: {seeds}. Training took {cpu:.0f} s of processor time.",
             "",
-            "| actor | " + " | ".join(f"{offset} steps" for offset in offsets) + " |",
+            "| policy | " + " | ".join(f"{offset} steps" for offset in offsets) + " |",
             "| --- " * (len(offsets) + 1) + "|",
         ]
         for row in rows:
             cells = [_cell([o for o in found if (o["row"], o["offset"]) == (row, offset)]) for offset in offsets]
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+            lines.append(f"| {NAMES.get(row, row)} | " + " | ".join(cells) + " |")
         film = Path(str(FILM).format(name))
         if film.exists():
             lines += [
@@ -362,17 +366,17 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
 
 
 def _historical(results: Mapping[str, Sequence[Figures]]) -> list[str]:
-    """The table of the historical protocol."""
+    """The table of the other protocol."""
     tasks = [name for name in TASKS if f"{name}, historical" in results]
     if not tasks:
         return []
     lines = [
-        "## By the protocol of published figures",
+        "## Protocol of published figures",
         "",
-        "50 pairs 25 steps apart, solved ones included, from the training log (Push-T: the held-out log); two plans of "
-        "25 steps, each executed completely.",
+        "50 pairs 25 steps apart from the training log, pairs that are solved at the start included (Push-T: held-out "
+        "log). Two plans of 25 steps, each executed to its end.",
         "",
-        "| | planner | standing still | training seeds |",
+        "| task | planner | no move | training seeds |",
         "| --- | --- | --- | --- |",
     ]
     for name in tasks:
@@ -382,6 +386,8 @@ def _historical(results: Mapping[str, Sequence[Figures]]) -> list[str]:
     return [*lines, ""]
 
 
+NAMES = {BY_HAND: "hand-written policy", STRAIGHT: "straight-line baseline"}
+"""Rows whose names in the page differ from those in the results."""
 ROWS = (PLANNER, EXACT, FLAT, PLAIN, ADAPTIVE, GUIDED, FULL, INVERSE, BY_HAND, STRAIGHT, RANDOM, NO_MOVE)
 
 
@@ -396,32 +402,32 @@ def _cell(found: Sequence[Figures]) -> str:
 
 def _gains(task: Task, found: Sequence[Figures], offsets: Sequence[int]) -> list[str]:
     compared = [
-        (PLANNER, FLAT, "Landmarks change"),
-        (PLANNER, PLAIN, "Landmarks, distance and inverse head together change"),
-        (ADAPTIVE, PLANNER, "Adapting changes"),
-        (PLANNER, EXACT, "bfloat16 instead of float32 changes"),
+        (PLANNER, FLAT, "landmarks"),
+        (PLANNER, PLAIN, "landmarks, distance head and inverse head"),
+        (ADAPTIVE, PLANNER, "adaptation"),
+        (PLANNER, EXACT, "bfloat16 instead of float32"),
     ]
     if task.shown == task.whole:  # otherwise their goals differ
-        compared.append(
-            (GUIDED, FULL, f"`guided` (at most {FEW} sequences per plan) instead of full search ({MANY}) changes")
-        )
+        compared.append((GUIDED, FULL, f"`guided` (at most {FEW} sequences per plan) instead of full search ({MANY})"))
     lines = []
     for first, second, words in compared:
-        told = []
+        cells = []
         for offset in offsets:
             both = [[one for one in found if (one["row"], one["offset"]) == (row, offset)] for row in (first, second)]
             change = gain(*both)
-            if change is not None:
-                mean, low, high = (100 * one for one in change)
-                interval = "" if low == high else f" ({low:+.1f} to {high:+.1f})"
-                told.append(f"{mean:+.1f} points at {offset}{interval}")
-        if told:
-            lines.append(f"{words} success, paired and for these trainings, by " + ", ".join(told) + ".")
-    return lines
+            if change is None:
+                cells.append("–")
+                continue
+            mean, low, high = (100 * one for one in change)
+            cells.append(f"{mean:+.1f}" + ("" if low == high else f" ({low:+.1f} to {high:+.1f})"))
+        if set(cells) != {"–"}:
+            lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    head = "| change in success, paired (percentage points) | " + " | ".join(f"{offset} steps" for offset in offsets)
+    return [head + " |", "| --- " * (len(offsets) + 1) + "|", *lines] if lines else []
 
 
 def main() -> None:
-    """Measures missing rows."""
+    """Measures what is missing."""
     usual = [row for row in ROWS if row not in (EXACT, FULL)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
@@ -430,10 +436,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--rows", nargs="*", choices=ROWS, default=usual, help="default: all except full search and float32"
+        "--rows", nargs="*", choices=ROWS, default=usual, help="default: all but full search and float32"
     )
-    parser.add_argument("--historical", action="store_true", help="also measure by the historical protocol")
-    parser.add_argument("--logs", type=Path, help="folder for recorded logs; default: a temporary one")
+    parser.add_argument("--historical", action="store_true", help="measure by that protocol too")
+    parser.add_argument("--logs", type=Path, help="folder of recorded logs, kept; default: a temporary one")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,8 +1,7 @@
 """Any logs with pictures: `worldline learn LOGS --out world/`.
 
-The settings are those of Two Rooms with random walls, where they were measured (recipes/two_rooms.py); those of the
-vectors are explained in docs/design/vectors.md and docs/design/linear-and-told.md. Both together were tried in short
-runs only (benchmarks/log/families.md).
+The settings for images were measured on Two Rooms with random walls (recipes/two_rooms.py). docs/design/vectors.md
+explains the settings for vectors. The combination was tried in short runs only.
 """
 
 from __future__ import annotations
