@@ -178,17 +178,15 @@ LIMITATIONS = """\
 * Intervals are over scenes. They do not contain the spread between trainings.
 """
 
-COMMANDS = """\
-| result | command |
-| --- | --- |
-| models from vectors | `python benchmarks/understanding.py` |
-| models from pictures | `python benchmarks/understanding.py --pixels` |
-| one more exam seed of `memory` | `worldline exam memory --seed N --out FOLDER` |
-| its results on this page | `python benchmarks/understanding.py --add FOLDER` |
-| this page, from `benchmarks/results/understanding.json` | `python benchmarks/understanding.py --page` |
-| error rates of the verdicts | `python benchmarks/exam_harness.py` |
-
-"""
+COMMANDS = {
+    "models from vectors": "python benchmarks/understanding.py",
+    "models from pictures": "python benchmarks/understanding.py --pixels",
+    "one more exam seed of `memory`": "worldline exam memory --seed N --out FOLDER",
+    "its results on this page": "python benchmarks/understanding.py --add FOLDER",
+    "this page, from `benchmarks/results/understanding.json`": "python benchmarks/understanding.py --page",
+    "error rates of the verdicts": "python benchmarks/exam_harness.py",
+}
+"""How each result is made."""
 
 Rows = Mapping[str, ExamResult]
 
@@ -275,7 +273,7 @@ def page(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         "Language models": LANGUAGE,
         "Size and training": sizes({**vectors, **pictures}),
         "Limitations": LIMITATIONS,
-        "How the numbers were made": COMMANDS + provenance({**vectors, **pictures}),
+        "How the numbers were made": commands() + "\n" + provenance({**vectors, **pictures}),
     }
     parts = [f"## {title}\n\n{text.strip()}\n" if title else text for title, text in sections.items()]
     return "# What each model understands\n\n" + "\n".join(parts)
@@ -420,6 +418,11 @@ def sizes(rows: Rows) -> str:
         ]
         lines.append(line(TITLES.get(name, name), *ranges))
     return "\n".join(lines) + "\n\nContext: observations that the model sees. Each range is over the datasets.\n"
+
+
+def commands() -> str:
+    lines = [line(result, f"`{command}`") for result, command in COMMANDS.items()]
+    return "\n".join([line("result", "command"), rule(2), *lines]) + "\n"
 
 
 def provenance(rows: Rows) -> str:
