@@ -36,14 +36,19 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     logs: Store, tmp_path: Path, tiny: Make
 ) -> None:
+    def refining(store: Store) -> Recipe:
+        recipe = tiny(store)
+        return replace(recipe, heads=replace(recipe.heads, dynamics_updates=30))
+
     told: list[tuple[str, int, int]] = []
     result = learn_logs(
         logs.path,
         tmp_path / "world",
-        Options(recipe=tiny, seed=3),
+        Options(recipe=refining, seed=3),
         stage=lambda name, done, total: told.append((name, done, total)),
     )
-    assert list(dict.fromkeys(name for name, _, _ in told)) == ["learn", "fit heads", "calibrate", "measure"]
+    stages = ["learn", "refine dynamics", "fit heads", "calibrate", "measure"]
+    assert list(dict.fromkeys(name for name, _, _ in told)) == stages
     assert all((name, total, total) in told for name, _, total in told)
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["seed"] == run["training"]["seed"] == 3
@@ -52,8 +57,14 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     assert run["data"] == {"hash": logs.content_hash(), "episodes": 24, "steps": 720, "fingerprints": known}
     assert run["split"].pop("rule") == "episodes at random, seed 0"
     assert sorted(number for part in run["split"].values() for number in part) == list(range(24))
-    assert {"learn", "heads", "calibrate", "report"} <= run["times_s"].keys()
+    assert {"learn", "refine", "heads", "calibrate", "report"} <= run["times_s"].keys()
     page = (tmp_path / "world" / "report.html").read_text()
+    assert run["times_s"]["refine"] > 0
+    assert run["refinement"]["updates"] == run["heads"]["dynamics_updates"] == 30
+    losses = run["refinement"]["losses"]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0]
+    assert f"mean loss {losses[0]:.3g} in the first tenth and {losses[-1]:.3g} in the last" in page
     assert all(chapter in page for chapter in ("How it learned", "What it learned", "Where it stops being right"))
     assert "The decoder is for eyes only" in page
     (drawn,) = result.decoded
@@ -88,8 +99,12 @@ def test_without_a_decoder_the_report_shows_no_pictures_of_what_is_imagined(
         recipe = tiny(store)
         return replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
 
-    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=blind))
+    stages: list[str] = []
+    result = learn_logs(
+        logs.path, tmp_path / "world", Options(recipe=blind), stage=lambda name, *_: stages.append(name)
+    )
     assert result.decoded == ()
+    assert "refine dynamics" not in stages
     assert json.loads((tmp_path / "world" / "run.json").read_text())["decoded_rmse"] == {}
     assert "decoder" not in (tmp_path / "world" / "report.html").read_text()
 

@@ -171,6 +171,7 @@ def _figures(result: LearnResult) -> dict[str, object]:
         "seeds": [asdict(one) for one in result.seeds],
         "rmse": {**errors, **decoded_rmse(result.decoded)},
         "learn_s": round(result.learned.learn_s, 2),
+        "refine_s": round(result.learned.refine_s, 2),
         "heads_s": round(result.learned.heads_s, 2),
         "total_s": round(result.total_s, 2),
         "peak_memory_gb": peak_memory_gb(),
