@@ -116,9 +116,10 @@ def test_a_recipe_of_the_users_own_lies_in_the_current_folder(tmp_path: Path, mo
     ("left", "told"),
     [
         ((), "nothing was saved"),
-        (("budget.json",), "nothing was saved"),
-        (("checkpoint.json",), "--resume"),
-        (("budget.json", "seed1/checkpoint.json"), "--resume"),
+        (("world.partial/budget.json",), "nothing was saved"),
+        (("world.partial/checkpoint.json",), "--resume"),
+        (("world.partial/budget.json", "world.partial/seed1/checkpoint.json"), "--resume"),
+        (tuple(f"world.store/{name}" for name in ("schema.json", "card.json", "index.bin")), "keeps the imported"),
     ],
 )
 def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(
@@ -128,7 +129,7 @@ def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(
 
     def interrupted(*arguments: Any, **settings: Any) -> Any:
         for name in left:
-            file = tmp_path / "world.partial" / name
+            file = tmp_path / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
         raise KeyboardInterrupt
