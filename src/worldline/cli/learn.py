@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,6 +83,10 @@ def learn(
     except KeyboardInterrupt:
         print(f"worldline: stopped. {_saved(logs, out)}", file=sys.stderr)
         raise typer.Exit(130) from None
+    except OSError as error:
+        with suppress(OSError):  # such as a place that cannot be read
+            error.add_note(_saved(logs, out))
+        raise
     for line in (*result.findings, *result.unclear):
         print(line)
     _print(result)
