@@ -1,16 +1,16 @@
-"""Whether worlds know how far to be trusted: joint bands, p-values of surprise and trust, shifts of law, the alarm.
+"""Calibration of worlds: joint coverage, p-values of surprise and trust, detection of changed laws, and the alarm.
 
 Run: .venv/bin/python benchmarks/confidence.py [FOLDER] [--seeds 3] [--worlds gusty-puck wind greenhouse]
-Records into FOLDER (default: a temporary one), or uses what is there. Writes benchmarks/results/confidence.json, in
-which worlds that are not named stay as they are; `--worlds` alone only works out the bars again.
+Records into FOLDER (default: a temporary one), or reuses its recordings. Writes benchmarks/results/confidence.json.
+Worlds that `--worlds` leaves out keep their results. `--worlds` without names only recomputes the targets.
 
-Worlds: gusty puck and wind (labs with noise and a hidden cause), each behind `linear` and a learned world of vectors;
-the greenhouse under real weather behind a learned one. Everything is calibrated and tested on episodes of their own.
+Worlds: gusty puck and wind (labs with noise and a hidden cause), each with the engine `linear` and a learned model of
+vectors; and the greenhouse under measured weather with a learned model. Training, calibration and test use different
+episodes.
 
-Bars: of fresh trajectories as many lie inside their joint 90 % band as the beta-binomial law allows (95 % of the time,
-Holm over all signals, worlds and seeds); p-values of surprise are uniform (Kolmogorov-Smirnov, Holm); in each world at
-least 95 % of shifted histories are flagged where trust is at most 0.05, though every signal stays inside the range of
-the training data.
+Targets. The share of fresh trajectories inside their joint 90 % band agrees with the beta-binomial law (5 % level, Holm
+over signals, worlds and seeds). P-values of surprise are uniform (Kolmogorov-Smirnov, Holm). In each world a trust of
+at most 0.05 flags at least 95 % of shifted histories; only histories with every signal inside its training range count.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from worldline_exam.labs.wind import Wind
 
 LEVEL = 0.9
 RATE = 0.05
-"""Of false alarms."""
+"""Nominal rate of false alarms."""
 RESULT = Path(__file__).parent / "results" / "confidence.json"
 Figures = dict[str, Any]
 Floats = NDArray[np.floating]
@@ -61,15 +61,15 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A world to be learned, and what may change in it.
+    """A world to learn, and the changes of its law.
 
     Args:
-        name: of it.
+        name: name of the world.
         horizon: steps of the trajectories.
-        seen: steps of a history beyond the context that trust may judge.
-        logs: gives the store to learn from.
-        fresh: gives episodes to calibrate on and to test on, none of which was learned from.
-        shifts: per name, gives episodes of the changed world.
+        seen: steps of a history beyond the context that trust evaluates.
+        logs: returns the store to learn from.
+        fresh: returns episodes for calibration and for testing, none of them in the training data.
+        shifts: per name, a function that returns episodes of the changed world.
     """
 
     name: str
@@ -156,7 +156,7 @@ def cases(folder: Path) -> list[Case]:
 
 
 def engines(case: Case, store: Store, seed: int, folder: Path) -> dict[str, Engine]:
-    """The linear one is the same for every seed, so it is there once."""
+    """The linear world is the same for every seed, so it occurs once."""
     recipe = greenhouse(store) if case.name == "greenhouse" else vectors(store)
     learned = learn_world(store, recipe.with_seed(seed), folder=folder / f"{case.name}-{seed}")
     found: dict[str, Engine] = {"learned": learned.engine}
@@ -177,7 +177,7 @@ def histories(world: LocalWorld, episodes: Sequence[Episode], num_steps: int, rn
 
 
 def coverage(world: LocalWorld, episodes: Sequence[Episode], horizon: int, rng: np.random.Generator) -> list[Figures]:
-    """One row for each signal: trajectories inside the joint band, one of each episode."""
+    """One row per signal: trajectories inside the joint band, one per episode."""
     card = world.describe()
     assert world.calibration is not None
     vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
@@ -213,7 +213,7 @@ def _two_sided(count: int, trials: int, num_calibration: int) -> float:
 
 
 def surprises(world: LocalWorld, episodes: Sequence[Episode], rng: np.random.Generator) -> list[Figures]:
-    """Kolmogorov-Smirnov against uniform, one random step of each episode."""
+    """Kolmogorov-Smirnov test against uniform, one random step per episode."""
     assert world.calibration is not None
     drawn: dict[str, list[float]] = {}
     for one in episodes:
@@ -228,7 +228,7 @@ def surprises(world: LocalWorld, episodes: Sequence[Episode], rng: np.random.Gen
 
 
 def uniform(p_values: Floats, num_calibration: int) -> Figures:
-    """How far p-values are from uniform: they are ranks among the calibration episodes, so both samples count."""
+    """Two-sample distance of p-values from uniform, since they are ranks among the calibration episodes."""
     order, count = np.sort(p_values), len(p_values)
     distance = max((np.arange(1, count + 1) / count - order).max(), (order - np.arange(count) / count).max())
     size = count * num_calibration / (count + num_calibration)
@@ -238,7 +238,7 @@ def uniform(p_values: Floats, num_calibration: int) -> Figures:
 
 
 def inside_range(schema: Schema, train: Sequence[Episode], episodes: Sequence[Episode]) -> list[Episode]:
-    """The episodes of which no vector leaves the range that it has in the training data."""
+    """The episodes whose vectors all stay in their training range."""
     kept = list(episodes)
     for signal in (*schema.observations, *schema.actions, *schema.exogenous):
         if signal.kind is not Kind.VECTOR:
@@ -254,7 +254,7 @@ def _values(episode: Episode, name: str) -> NDArray[np.generic]:
 
 
 def shifted(case: Case, world: LocalWorld, store: Store, held_out: Sequence[Episode], seed: int) -> Figures:
-    """How often ordinary and shifted histories are flagged, for each number of steps that is looked at."""
+    """Flag rates of ordinary and shifted histories, per number of observed steps."""
     train = every(store) if case.name != "greenhouse" else [store.episode(n) for n in greenhouse_split(store).train]
     lengths = [steps for steps in LENGTHS if steps <= case.seen]
     rng = np.random.default_rng(seed)
@@ -276,7 +276,7 @@ def shifted(case: Case, world: LocalWorld, store: Store, held_out: Sequence[Epis
 
 
 def alarms(world: LocalWorld, ordinary: Sequence[Episode], changed: Mapping[str, Callable[[], Store]]) -> Figures:
-    """Alarms of sessions that end where their episode ends: how often by mistake, and after how many steps."""
+    """Alarms of one session per episode: false alarms, and the delay in steps."""
 
     def play(one: Episode) -> Session:
         session = Session(world, num_kept=world.describe().context + 4)
@@ -333,7 +333,7 @@ def run(case: Case, seed: int, folder: Path) -> list[Figures]:
 def show(row: Figures) -> None:
     print(
         f"\n{row['world']} behind {row['engine']}, seed {row['seed']} "
-        f"({row['calibration_episodes']} episodes set the widths)"
+        f"({row['calibration_episodes']} calibration episodes)"
     )
     for one in row["coverage"]:
         print(
@@ -351,17 +351,17 @@ def show(row: Figures) -> None:
 
 
 def holm(rows: Sequence[Figures], part: str) -> Figures:
-    """Whether any of the tests of this part fails at 5 % over all of them."""
+    """Whether any test of this part is rejected at 5 %, with Holm's correction."""
     p_values = sorted(one["p"] for row in rows for one in row[part])
     adjusted = [min(1.0, p * (len(p_values) - place)) for place, p in enumerate(p_values)]
     return {"tests": len(p_values), "smallest_p": p_values[0], "after_holm": adjusted[0], "met": adjusted[0] > 0.05}
 
 
 def shift_bar(rows: Sequence[Figures]) -> Figures:
-    """Per world, of shifted and of ordinary histories at the longest length: the share that is flagged, 95 % interval.
+    """Per world, the flagged share of shifted and ordinary histories of the longest length, with a 95 % interval.
 
-    Runs of a world are tried on the same episodes, so that they count once: the share is the mean over the runs, the
-    interval that of as many episodes as one run has.
+    All runs of a world use the same episodes, so the episodes count once. The share is the mean over runs; the
+    interval uses the number of episodes of one run.
     """
     worlds = {}
     for world in dict.fromkeys(row["world"] for row in rows):
@@ -377,7 +377,7 @@ def shift_bar(rows: Sequence[Figures]) -> Figures:
 
 
 def _over_runs(runs: Sequence[Sequence[Figures]]) -> list[float]:
-    """The mean share of several runs on the same trials, and its Wilson interval."""
+    """The mean share over runs on the same trials, with its Wilson interval."""
     trials = sum(one["of"] for one in runs[0])
     hits = sum(one["share"] * one["of"] for run in runs for one in run) / len(runs)
     rate = wilson(round(hits), trials)
@@ -386,9 +386,11 @@ def _over_runs(runs: Sequence[Sequence[Figures]]) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="of the recordings; default: a temporary one")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings, with seeds 0, 1, ...")
-    parser.add_argument("--worlds", nargs="*", default=["gusty-puck", "wind", "greenhouse"], help="others stay")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of the recordings; default: a temporary one")
+    parser.add_argument("--seeds", type=int, default=3, help="number of training seeds: 0, 1, ...")
+    parser.add_argument(
+        "--worlds", nargs="*", default=["gusty-puck", "wind", "greenhouse"], help="other worlds keep their results"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:

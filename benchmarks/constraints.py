@@ -1,17 +1,16 @@
-"""How often a rule that was planned with a probability is broken in closed loop.
+"""How often closed-loop plans break a constraint: without it, with it, and under `Chance`.
 
 Run: .venv/bin/python benchmarks/constraints.py [--tasks two-rooms greenhouse] [--seeds 1] [--episodes 150]
-Adds to benchmarks/results/constraints.json after every task; what was measured is not measured again.
+Adds to benchmarks/results/constraints.json after every task; existing results are not measured again.
 
-* two-rooms: from one picture to another in the fixed room, on held-out pairs half of whose straight ways cross a zone
-  in which the dot must not be. The goal is the camera's picture; the zone is a box in `position`, which the world reads
-  from its latent. Broken where the dot was ever inside, on its way between two steps too.
-* greenhouse: twelve hours under held-out weather, whose course is known ahead; heat and supplied CO2 cost, the crop is
-  to grow, and the air may be neither warmer nor more humid than a limit. Broken where it ever was.
+* two-rooms: from one picture to another in the fixed room. Half of the held-out pairs have a straight path through a
+  forbidden zone. The goal is a camera picture; the zone is a box in `position`, which is read from the latent. The
+  constraint is broken if the dot is ever inside, also between two steps.
+* greenhouse: twelve hours under held-out weather with a known forecast. Heat and supplied CO2 cost, growth pays. The
+  constraint is broken if the air ever exceeds a limit of temperature or humidity.
 
-Each is planned without the rule, with it, and under `Chance` with probability 1 - `ALPHA`; the bar is that the exact
-upper bound (Clopper-Pearson, 95 %, one-sided) of the share of episodes that break it is at most `ALPHA`, over both
-tasks together.
+Each task is planned without the constraint, with it, and under `Chance` with probability 1 - `ALPHA`. Target: over both
+tasks, the exact upper bound (Clopper-Pearson, 95 %, one-sided) of the share of broken episodes is at most `ALPHA`.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "constraints.json"
 ALPHA = 0.1
 ZONE = np.array([[10.0, 22.0], [24.0, 40.0]])
-"""Of the dot's centre, px: from x to x, from y to y."""
+"""The forbidden zone for the dot's centre, px: x range, y range."""
 ROOM_HORIZON, HOUSE_HORIZON, HOUSE_STEPS = 12, 12, 24
 LIMITS = {"air_temperature": 26.0, "air_humidity": 85.0}
 GROUPS = ("free", "across the zone")
@@ -61,19 +60,19 @@ Floats = NDArray[np.floating]
 
 
 def rules(constraints: Sequence[Constraint]) -> dict[str, list[Constraint]]:
-    """The three ways of planning."""
+    """Names of the three ways of planning."""
     sure = [Chance(constraint=rule, level=1 - ALPHA) for rule in constraints]
     return {"no rule": [], "rule": list(constraints), "chance": list(sure)}
 
 
 def crosses(first: Floats, second: Floats) -> bool:
-    """Whether the straight way between two points is ever inside the zone."""
+    """Whether the straight line between two points crosses the zone."""
     way = first + np.linspace(0, 1, 61)[:, None] * (second - first)
     return bool(((way > ZONE[:, 0]) & (way < ZONE[:, 1])).all(1).any())
 
 
 def measure_room(seed: int, num_episodes: int, folder: Path) -> Figures:
-    """One training in Two Rooms, and the same held-out pairs in three ways."""
+    """One training in Two Rooms; plans the same held-out pairs in three ways."""
     store = record(TwoRooms("fixed"), folder / "rooms", num_episodes=500, max_steps=60, seed=0)
     recipe = two_rooms(store).with_seed(seed)
     learned = learn_world(store, replace(recipe, heads=replace(recipe.heads, decoder_updates=0)), folder=folder / "a")
@@ -122,7 +121,7 @@ def measure_room(seed: int, num_episodes: int, folder: Path) -> Figures:
 
 
 def measure_house(seed: int, num_episodes: int, folder: Path) -> Figures:
-    """One training in the greenhouse, and the same held-out weather in three ways."""
+    """One training in the greenhouse; plans under the same held-out weather in three ways."""
     store = record_greenhouse(folder / "house", num_episodes=288, seed=0)
     recipe = greenhouse(store).with_seed(seed)
     learned = learn_world(store, recipe, folder=folder / "b")
@@ -143,7 +142,7 @@ def measure_house(seed: int, num_episodes: int, folder: Path) -> Figures:
 
 
 def house_starts(store: Store, learned: Learned, count: int) -> list[tuple[int, int]]:
-    """Held-out episodes and steps from where the limits hold with room to spare, none twice."""
+    """Distinct held-out episodes and steps that satisfy the limits with a margin."""
     found = []
     for number in learned.split.held_out:
         seen = store.episode(number).observations
@@ -152,14 +151,14 @@ def house_starts(store: Store, learned: Learned, count: int) -> list[tuple[int, 
         found += [(number, int(at)) for at in np.flatnonzero(fine) if 2 <= at < len(fine) - HOUSE_STEPS - HOUSE_HORIZON]
     order = np.random.default_rng(0).permutation(len(found))[:count]
     if len(order) < count:
-        raise SystemExit(f"there are {len(order)} starts, and {count} are wanted")
+        raise SystemExit(f"found {len(order)} starts, need {count}")
     return [found[i] for i in order]
 
 
 def drive(
     store: Store, learned: Learned, starts: Sequence[tuple[int, int]], constraints: Sequence[Constraint], seed: int
 ) -> dict[str, Floats]:
-    """Per observation signal the paths [E, steps + 1, 1] of all starts, acted on side by side."""
+    """Paths [E, steps + 1, 1] of all starts per observation signal, controlled in parallel."""
     costs = [
         Price(signal="dry_weight", price=-2000.0),
         Price(signal="heating", price=1e-3),
@@ -192,14 +191,14 @@ def drive(
 
 
 class House:
-    """One greenhouse on its way."""
+    """One running greenhouse."""
 
     def __init__(self, env: Any, observation: Floats) -> None:
         self.env, self.observation = env, observation
 
 
 def place(store: Store, number: int, at: int) -> House:
-    """A greenhouse in the state and the weather of a step of the log."""
+    """A greenhouse in the state and weather of one logged step."""
     from lettuce_greenhouse_gym import units
 
     convert: Any = units
@@ -211,7 +210,7 @@ def place(store: Store, number: int, at: int) -> House:
 
 
 def observed(house: House, observation: Floats) -> Arrays:
-    """What is seen of it, per signal [1]."""
+    """Its observation, per signal [1]."""
     values = np.asarray(observation)[dict(house.env.observation_layout)["observables"]]
     return {s.name: values[[i]].astype(np.float32) for i, s in enumerate(SCHEMA.observations)}
 
@@ -220,7 +219,7 @@ TASKS: dict[str, Callable[[int, int, Path], Figures]] = {"two-rooms": measure_ro
 
 
 def upper_bound(broken: int, episodes: int, level: float = 0.95) -> float:
-    """The exact one-sided bound on a share of which `broken` in `episodes` were seen."""
+    """The exact one-sided upper bound of the share, for `broken` of `episodes`."""
     if broken == episodes:
         return 1.0
     low, high = broken / episodes, 1.0
@@ -231,7 +230,7 @@ def upper_bound(broken: int, episodes: int, level: float = 0.95) -> float:
 
 
 def summary(runs: Sequence[Figures]) -> Figures:
-    """Per way of planning, all tasks and seeds together."""
+    """Rates per way of planning, pooled over tasks and seeds."""
     found: Figures = {}
     for name in ("no rule", "rule", "chance"):
         broken, episodes = (sum(run["figures"][name][key] for run in runs) for key in ("broken", "episodes"))
@@ -246,11 +245,11 @@ def summary(runs: Sequence[Figures]) -> Figures:
 
 
 def main() -> None:
-    """Measures what is missing, writes and prints."""
+    """Measures missing results, writes and prints them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="*", choices=sorted(TASKS), default=sorted(TASKS))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--episodes", type=int, default=150, help="of each task and seed")
+    parser.add_argument("--episodes", type=int, default=150, help="episodes per task and seed")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,8 +1,8 @@
-"""How little suffices: success in Two Rooms (fixed wall) against learning time, and against logged episodes.
+"""Learning curves: success in Two Rooms (fixed wall) against learning time, and against the number of logged episodes.
 
 Run: .venv/bin/python benchmarks/curves.py [--seeds 3] [--threads N]
-Writes benchmarks/results/curves.json after every run, and docs/images/curves.png. The 200 pairs come from episodes of
-their own and are the same for all runs. "Share" is that of the recipe's updates, of the model and of its heads.
+Writes benchmarks/results/curves.json after every run, and docs/images/curves.png. The 200 pairs come from a separate
+recording and are the same for all runs. "Share" is the share of the recipe's updates, for the model and its heads.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RUNS = ((500, 0.05), (500, 0.1), (500, 0.2), (500, 0.4), (500, 1.0), (30, 0.4), 
 
 
 def shortened(recipe: Recipe, share: float) -> Recipe:
-    """The recipe with this share of its updates."""
+    """Returns the recipe with this share of its updates."""
 
     def part(updates: int) -> int:
         return round(share * updates)
@@ -64,7 +64,7 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
 
 
 def success(actor: Actor, pairs: Sequence[Pair], goal_signals: tuple[str, ...], seed: int) -> dict[str, float]:
-    """How often the goals of `pairs` are reached."""
+    """The success rate on the goals of `pairs`."""
     found = evaluate(
         actor,
         lambda: TwoRooms("fixed"),
@@ -79,7 +79,7 @@ def success(actor: Actor, pairs: Sequence[Pair], goal_signals: tuple[str, ...], 
 
 
 def measure(store: Store, pairs: Sequence[Pair], share: float, seed: int, folder: Path) -> dict[str, Any]:
-    """One training on `store` and how well it plans."""
+    """One training on `store`, with its planning success."""
     learned = learn_world(store, shortened(two_rooms(store), share).with_seed(seed), folder=folder)
     rates = success(WorldActor(world=learned.world, horizon=HORIZON), pairs, ("camera",), seed)
     steps = int(store.num_steps.sum())
@@ -94,7 +94,7 @@ def measure(store: Store, pairs: Sequence[Pair], share: float, seed: int, folder
 
 
 def pooled(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The seeds of each setting together."""
+    """Each setting, pooled over its seeds."""
     found = []
     for episodes, share in dict.fromkeys((run["episodes"], run["share"]) for run in runs):
         same = [run for run in runs if (run["episodes"], run["share"]) == (episodes, share)]
@@ -143,7 +143,7 @@ def draw(settings: Sequence[dict[str, Any]], straight: float, path: Path) -> Non
 
 
 def main() -> None:
-    """Measures, prints, writes and draws."""
+    """Measures, prints, writes and draws the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=None)

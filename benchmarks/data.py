@@ -1,14 +1,14 @@
-"""Data loading side by side with stable-worldmodel 0.1.1, from a warm file cache; and the store's layout and growth.
+"""Data loading against stable-worldmodel 0.1.1, from a warm file cache; and the store's layout and growth.
 
 Run: .venv/bin/python benchmarks/data.py [--quick] [--peer PYTHON] [--cache FOLDER]
 Writes benchmarks/results/data.json and docs/images/data.png (with --quick into the cache folder).
 
-Both sides get the same frames (30 episodes of 61; the peer renders its own environments) and draw batches of 64 windows
-of 4 frames, every 5th step, uniformly at random, stacked; they take turns. The peer has its best settings: small
-columns in memory, batches fetched at once where it can, in its process or from 1 or 2 workers of torch's DataLoader.
-Ours reads with one thread. What counts is the fastest of each side. The peer's windows
-hold 20 actions, ours the 15 in between. What is read is compared with what was written. The frames fit into the page
-cache. The cube scene is slow to render, and has a third of the episodes.
+Both sides read the same frames: 30 episodes of 61, rendered by the peer for its own environments. Both draw batches of
+64 windows of 4 frames, every 5th step, uniformly at random, and take turns. The peer runs with its best settings: small
+columns in memory, batched reads where it supports them, in its process or with 1 or 2 DataLoader workers. Our side uses
+one thread. The fastest configuration of each side counts. The peer's windows hold 20 actions, ours the 15 in between.
+Everything that is read is compared with what was written. The frames fit into the page cache. The cube scene renders
+slowly, so it has a third of the episodes.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ HERE = Path(__file__).parent
 WORKERS = {"lance": (0, 1, 2), "hdf5": (0, 1, 2), "hdf5-zstd": (0, 2), "hdf5-memory": (0,), "folder": (0, 2)}
 WORKERS["video"] = (0, 2)
 WRITERS = ("lance", "hdf5", "folder", "video")
-"""The peer's own; what it reads but does not write, or holds in memory, is listed beside them."""
+"""Formats that the peer writes. Formats that it only reads, or holds in memory, are listed separately."""
 
 LOSSY = ("lance", "folder", "video")
 MATCHED = ("lance", "folder")
-"""A store of ours with the largest error that still has their PSNR; that of video lies in between."""
+"""Lossy formats, compared with our store of the largest error that reaches their PSNR. Video's PSNR lies in between."""
 
 SCENES = ("two-room", "push-t", "cube", "sensor")
 SLOW_SCENES = ("cube",)
-"""A third of the episodes: they take 0.1 s a frame to render without a GPU."""
+"""Scenes with a third of the episodes: rendering takes 0.1 s per frame without a GPU."""
 
 BIG, SMALL = 224, 64
 Row = dict[str, Any]
@@ -55,7 +55,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much to measure."""
+    """Size of the benchmark."""
 
     scenes: tuple[str, ...] = SCENES
     episodes: int = 30
@@ -112,7 +112,7 @@ def prepare(cache: Path, python: str, plan: Plan) -> list[FrameSet]:
 
 
 def measure_set(frames: FrameSet, peers: dict[str, Peer], folder: Path, plan: Plan) -> Row:
-    """Both sides on one set."""
+    """Measures both sides on one set."""
     kept = {form: keep(form, peer, frames, folder) for form, peer in peers.items()}
     errors = {0, *(error_for(frames, kept[form]["psnr_db"]) for form in MATCHED)}
     ours = [Ours(frames, folder / f"store-{error}", error) for error in sorted(errors)]
@@ -135,14 +135,14 @@ def measure_set(frames: FrameSet, peers: dict[str, Peer], folder: Path, plan: Pl
 
 
 def keep(form: str, peer: Peer, frames: FrameSet, folder: Path) -> Row:
-    """Has the peer write a set in one of its formats, and tells what that takes and what it loses."""
+    """Writes a set in one of the peer's formats; returns its size, time and loss."""
     if form == "hdf5-memory":
         written = {"bytes": (folder / "hdf5.h5").stat().st_size, "write_s": 0.0}
     else:
         written = peer.ask("write", frames=frames.folder, folder=folder)
     checked = peer.ask("check", frames=frames.folder, folder=folder)
     if not (checked["vectors_exact"] and checked["windows_aligned"]):
-        raise AssertionError(f"the peer's {form} does not give back what was written: {checked}")
+        raise AssertionError(f"the peer's {form} does not return the frames that were written: {checked}")
     return {
         "lossless": checked["psnr_db"] is None,
         "bytes_per_frame": round(written["bytes"] / frames.num_frames, 1),
@@ -152,7 +152,7 @@ def keep(form: str, peer: Peer, frames: FrameSet, folder: Path) -> Row:
 
 
 def verdict(rows: Sequence[Row]) -> Row:
-    """The ratios that the bars are about: ours over the peer's."""
+    """The ratios that have targets: ours over the peer's."""
     ours = [row for row in rows if row["format"] == "store"]
     lossless = [row for row in ours if row["lossless"]]
     own = [row for row in rows if row["format"] in WRITERS]
@@ -175,7 +175,7 @@ def verdict(rows: Sequence[Row]) -> Row:
 
 
 def at_equal_psnr(ours: Sequence[Row], theirs: Sequence[Row]) -> Row:
-    """Our smallest store that is at least as close to the originals as a lossy format of the peer, over that format."""
+    """Our smallest store with at least the PSNR of a lossy peer format, relative to that format."""
     fastest = fastest_of(theirs)
     close = [row for row in ours if row["lossless"] or row["psnr_db"] >= fastest["psnr_db"]]
     error = max(row["max_error"] for row in close)
@@ -189,17 +189,17 @@ def at_equal_psnr(ours: Sequence[Row], theirs: Sequence[Row]) -> Row:
 
 
 def ratio(ours: Row, theirs: Row) -> float:
-    """Of windows a second."""
+    """The ratio of median windows per second."""
     return round(float(ours["median"]) / float(theirs["median"]), 2)
 
 
 def fastest_of(rows: Sequence[Row]) -> Row:
-    """The row with the most windows a second."""
+    """The row with the most windows per second."""
     return max(rows, key=lambda row: float(row["median"]))
 
 
 def measure_memory(frames: FrameSet, python: str, folder: Path, log: Path, plan: Plan) -> list[Row]:
-    """How much memory grows over opening and drawing, each format in a process of its own."""
+    """Memory growth of opening and drawing, each format in a separate process."""
     rows: list[Row] = [{"set": frames.name, "format": "store", **data_scale.store_memory(folder / "store-0")}]
     for form in WORKERS:
         peer = Peer(python, form, log)
@@ -250,14 +250,14 @@ def measure(cache: Path, python: str, plan: Plan) -> Row:
 
 
 def lance_as_layout(rows: Sequence[Row]) -> Row:
-    """The peer's Lance table among our layouts: the same frames, but JPEG, more episodes, and vectors with them."""
+    """The peer's Lance table as a layout: the same frames as JPEG, with more episodes and vectors."""
     lance = next(row for row in rows if row["format"] == "lance" and row["workers"] == 0)
     own = {"windows_per_s": lance["repeats"], "bytes_per_frame": lance["bytes_per_frame"]}
     return {"layout": "Lance with JPEG, the peer's", **own}
 
 
 def bars(result: Row) -> Row:
-    """What was asked for, and whether it was met."""
+    """Targets and whether they are met."""
     speeds = {one["set"]: one["verdict"]["speed"] for one in result["sets"]}
     sizes = {one["set"]: one["verdict"]["bytes"] for one in result["sets"]}
     lossy = {
@@ -276,7 +276,7 @@ def bars(result: Row) -> Row:
 
 
 def machine() -> Row:
-    """What it was measured on."""
+    """The machine and the versions."""
     facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     facts = {name.strip(): text.strip() for name, text in facts.items()}
     names = ("numpy", "torch", "zstandard", "h5py", "pillow")
@@ -291,17 +291,17 @@ def machine() -> Row:
 
 
 def tell(text: str) -> None:
-    """Says what is being done."""
+    """Prints the current stage."""
     Console(stderr=True).print(text, style="dim")
 
 
 def main() -> None:
-    """Measures, writes, draws and prints."""
+    """Measures, writes, draws and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(tempfile.gettempdir()) / "worldline-benchmark-data"
-    parser.add_argument("--peer", help="Python of an environment with the peer; default is to make one in the cache")
+    parser.add_argument("--peer", help="Python of an environment with the peer; default: create one in the cache")
     parser.add_argument("--cache", type=Path, default=default, help="folder for that environment and for the frames")
-    parser.add_argument("--quick", action="store_true", help="one scene, few episodes: only to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="one scene and few episodes, as a smoke test")
     options = parser.parse_args()
     cache: Path = options.cache.absolute()
     cache.mkdir(parents=True, exist_ok=True)

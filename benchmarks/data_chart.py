@@ -1,4 +1,4 @@
-"""Draws what benchmarks/data.py measured: random windows a second against bytes a frame."""
+"""Draws the results of benchmarks/data.py: random windows per second against bytes per frame."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = {
 
 
 def draw(sets: Sequence[dict[str, Any]], path: Path) -> None:
-    """One panel a set: scenes from left to right, sizes from top to bottom."""
+    """One panel per set: scenes from left to right, sizes from top to bottom."""
     sizes = sorted({one["size"] for one in sets})
     scenes = list(dict.fromkeys(one["scene"] for one in sets))
     figure, panels = plt.subplots(
@@ -53,7 +53,7 @@ def draw(sets: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _panel(panel: Axes, one: dict[str, Any]) -> None:
-    """The best of each format; the memory of the machine is no format."""
+    """The best row of each format, without the in-memory rows."""
     best: dict[tuple[str, int | None], dict[str, Any]] = {}
     for row in one["rows"]:
         key = (row["format"], row.get("max_error"))
@@ -86,7 +86,7 @@ def _panel(panel: Axes, one: dict[str, Any]) -> None:
 
 
 def _legends(figure: Figure) -> None:
-    """Who is who, under all panels; filled is lossless."""
+    """The legend under all panels; filled markers are lossless."""
     ours = [("store", "lossless", True), ("store", "lossy, PSNR as Lance and folder", False)]
     peer = [(form, text, form.startswith("hdf5")) for form, text in LABELS.items()]
     for title, names, place, columns in (

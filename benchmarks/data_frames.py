@@ -1,7 +1,7 @@
-"""The frames that benchmarks/data.py measures with: the same for us and for the peer, kept as plain arrays.
+"""Frame sets of benchmarks/data.py, the same for both sides, stored as plain arrays.
 
 A set is a folder with `camera.npy` [episodes, rows, height, width, 3], `position.npy` [episodes, rows, 2] and
-`action.npy` [episodes, rows, 2]. The peer renders its own environments into such a folder; the others are made here.
+`action.npy` [episodes, rows, 2]. The peer renders its own environments into such a folder; other scenes are made here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Vectors = NDArray[np.float32]
 
 ROWS = 61
 SENSOR_NOISE = 3.0
-"""Standard deviation in grey levels, about that of a webcam indoors."""
+"""Standard deviation of the noise in grey levels, about that of an indoor webcam."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class FrameSet:
 
     Args:
         name: scene and size, such as "push-t 224".
-        folder: where its arrays lie.
+        folder: folder of its arrays.
     """
 
     name: str
@@ -39,17 +39,17 @@ class FrameSet:
 
     @property
     def camera(self) -> Pictures:
-        """[episodes, rows, height, width, 3]."""
+        """Frames [episodes, rows, height, width, 3]."""
         return np.asarray(np.load(self.folder / "camera.npy", mmap_mode="r"))
 
     @property
     def position(self) -> Vectors:
-        """[episodes, rows, 2]."""
+        """Positions [episodes, rows, 2]."""
         return np.asarray(np.load(self.folder / "position.npy"))
 
     @property
     def action(self) -> Vectors:
-        """[episodes, rows, 2]; the last of each episode is surplus."""
+        """Actions [episodes, rows, 2]; the last of each episode is unused."""
         return np.asarray(np.load(self.folder / "action.npy"))
 
     def __len__(self) -> int:
@@ -57,12 +57,12 @@ class FrameSet:
 
     @property
     def num_frames(self) -> int:
-        """Of all episodes together."""
+        """Number of frames over all episodes."""
         return int(np.prod(self.camera.shape[:2]))
 
     @property
     def schema(self) -> Schema:
-        """Of the episodes."""
+        """Number of episodes."""
         return Schema(
             signals=(
                 Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=self.camera.shape[2:]),
@@ -72,7 +72,7 @@ class FrameSet:
         )
 
     def episodes(self) -> Iterator[Episode]:
-        """T+1 observations and T actions each."""
+        """Episodes of T+1 observations and T actions each."""
         for camera, position, action in zip(self.camera, self.position, self.action, strict=True):
             yield Episode(
                 observations={"camera": np.array(camera), "position": position}, actions={"action": action[:-1]}
@@ -80,7 +80,7 @@ class FrameSet:
 
 
 def save(folder: Path, camera: Pictures, position: Vectors, action: Vectors) -> None:
-    """Writes a set; the camera last, so that a set that was cut short is known by its lack."""
+    """Writes a set, the camera last, so that an interrupted set lacks its camera file."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "position.npy", position)
     np.save(folder / "action.npy", action)
@@ -90,7 +90,7 @@ def save(folder: Path, camera: Pictures, position: Vectors, action: Vectors) -> 
 
 
 def shrink(big: FrameSet, folder: Path, size: int) -> None:
-    """Makes the same episodes at another size, each pixel the mean of the area that it covers."""
+    """Resizes the episodes; each pixel is the mean of the area that it covers."""
     camera = np.empty((len(big), ROWS, size, size, 3), np.uint8)
     for out, episode in zip(camera, big.camera, strict=True):
         for row, picture in zip(out, episode, strict=True):
@@ -99,7 +99,7 @@ def shrink(big: FrameSet, folder: Path, size: int) -> None:
 
 
 def make_sensor(folder: Path, num_episodes: int, size: int, seed: int) -> None:
-    """The hard case: a camera pans over a textured scene, and every pixel of every frame has its own noise."""
+    """The hard case for compression: a camera pans over a texture, with independent noise per pixel and frame."""
     generator = np.random.default_rng(seed)
     scene = _texture(generator, 4 * size)
     camera = np.empty((num_episodes, ROWS, size, size, 3), np.uint8)
@@ -114,7 +114,7 @@ def make_sensor(folder: Path, num_episodes: int, size: int, seed: int) -> None:
 
 
 def _texture(generator: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """[size, size, 3] with the spectrum of natural pictures: amplitude falls as one over frequency."""
+    """Texture [size, size, 3] with the spectrum of natural images: amplitude proportional to 1 / frequency."""
     rows, columns = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
     amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / size)
     phase = generator.uniform(0, 2 * np.pi, (3, *amplitude.shape))

@@ -1,6 +1,7 @@
-"""Ways to lay frames out on disk, measured against each other by benchmarks/data.py before the store took one.
+"""Disk layouts for frames, compared by benchmarks/data.py. The store uses one of them.
 
-Each keeps the frames of one camera, appends whole episodes durably, and reads every `STRIDE`-th frame of a window.
+Each layout holds the frames of one camera, appends whole episodes durably, and reads every `STRIDE`-th frame of a
+window.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from worldline.data.image_codec import Frames
 NUM_OBSERVATIONS, STRIDE, BATCH_SIZE = 4, 5, 64
 SPAN = (NUM_OBSERVATIONS - 1) * STRIDE + 1
 COLD_S = 0.05
-"""How long to read after the page cache was emptied: what was read comes back soon."""
+"""Seconds of reading after the page cache was dropped; short, because frames that are read return to the cache."""
 
 CACHED_SHARE = 0.25
-"""Share of the episodes whose decoded frames the video layout may keep in memory."""
+"""Share of the episodes whose decoded frames the video layout keeps in memory."""
 
 Row = dict[str, Any]
 
@@ -39,9 +40,9 @@ class Layout(ABC):
     """Frames on disk.
 
     Args:
-        folder: to write into and read from.
-        shape: of a frame: height, width, channels.
-        num_episodes: that will be there.
+        folder: folder of the files.
+        shape: height, width and channels of a frame.
+        num_episodes: final number of episodes.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], num_episodes: int) -> None:
@@ -58,14 +59,14 @@ class Layout(ABC):
 
 
 class MemoryMap(Layout):
-    """The values one after another, mapped into memory."""
+    """Raw values in sequence, memory-mapped."""
 
     def append(self, pictures: Pictures) -> None:
-        """Writes the values at the end."""
+        """Appends the values."""
         append_durably(self.folder / "frames.raw", pictures.tobytes())
 
     def read(self, first: int, out: Pictures) -> None:
-        """Copies from the map."""
+        """Copies frames from the map."""
         out[:] = self.frames[first : first + SPAN : STRIDE]
 
     @cached_property
@@ -75,21 +76,21 @@ class MemoryMap(Layout):
 
 
 class Reads(MemoryMap):
-    """The same file, read by one call a frame straight into place."""
+    """The same file, read with one call per frame directly into the output."""
 
     def read(self, first: int, out: Pictures) -> None:
-        """One `preadv` a frame."""
+        """Reads with one `preadv` per frame."""
         for number, picture in enumerate(out):
             os.preadv(self.descriptor, [picture.reshape(-1).data], (first + number * STRIDE) * self.frame_bytes)
 
     @cached_property
     def descriptor(self) -> int:
-        """Stays open."""
+        """The open file."""
         return os.open(self.folder / "frames.raw", os.O_RDONLY)
 
 
 class Hdf5(Layout):
-    """One HDF5 dataset, a chunk a frame."""
+    """One HDF5 dataset with one chunk per frame."""
 
     def __init__(self, compression: str | None, folder: Path, shape: tuple[int, ...], num_episodes: int) -> None:
         super().__init__(folder, shape, num_episodes)
@@ -108,7 +109,7 @@ class Hdf5(Layout):
         append_durably(self.folder / "frames.h5", b"")
 
     def read(self, first: int, out: Pictures) -> None:
-        """One selection a frame: a strided selection of a whole window takes a hundred times as long."""
+        """Reads one selection per frame: one strided selection of a window takes a hundred times as long."""
         for number, picture in enumerate(out):
             self.frames.read_direct(picture, np.s_[first + number * STRIDE])
 
@@ -119,7 +120,7 @@ class Hdf5(Layout):
 
 
 class Blobs(Layout):
-    """Frames that are compressed one by one, one after another in a file, and a file of where each ends."""
+    """Frames compressed one by one in one file, with a second file of their end offsets."""
 
     def append(self, pictures: Pictures) -> None:
         """Compresses each frame."""
@@ -133,7 +134,7 @@ class Blobs(Layout):
         append_durably(self.folder / "ends", ends.astype(np.uint64).tobytes())
 
     def read(self, first: int, out: Pictures) -> None:
-        """One read of the ends a window, one of data a frame."""
+        """Reads the offsets once per window and the data once per frame."""
         ends, frames = self.descriptors
         bounds = np.frombuffer(os.pread(ends, 8 * (SPAN + 1), 8 * first), np.uint64).tolist()
         for number, picture in enumerate(out):
@@ -142,37 +143,37 @@ class Blobs(Layout):
 
     @cached_property
     def descriptors(self) -> tuple[int, int]:
-        """Of the ends and of the frames; stay open."""
+        """The open files of offsets and frames."""
         return os.open(self.folder / "ends", os.O_RDONLY), os.open(self.folder / "frames", os.O_RDONLY)
 
     @abstractmethod
     def compress(self, picture: Pictures) -> bytes:
-        """A frame as bytes."""
+        """Returns the compressed bytes of a frame."""
 
     @abstractmethod
     def restore(self, data: bytes, out: Pictures) -> None:
-        """The frame back, into `out`."""
+        """Decompresses a frame into `out`."""
 
 
 class Zstd(Blobs):
-    """zstd at level 3, against nothing or against the first frame."""
+    """zstd at level 3, without a dictionary or with the first frame as dictionary."""
 
     def __init__(self, against_first: bool, folder: Path, shape: tuple[int, ...], num_episodes: int) -> None:
         super().__init__(folder, shape, num_episodes)
         self.against_first = against_first
 
     def compress(self, picture: Pictures) -> bytes:
-        """A frame as bytes."""
+        """Returns the compressed bytes of a frame."""
         data: bytes = self.codecs[0].compress(picture.tobytes())
         return data
 
     def restore(self, data: bytes, out: Pictures) -> None:
-        """The frame back."""
+        """Decompresses a frame."""
         out.reshape(-1)[:] = np.frombuffer(self.codecs[1].decompress(data), np.uint8)
 
     @cached_property
     def codecs(self) -> tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor]:
-        """Both directions."""
+        """The compressor and the decompressor."""
         if not self.against_first:
             return zstandard.ZstdCompressor(level=3), zstandard.ZstdDecompressor()
         first = (self.folder / "first").read_bytes()
@@ -181,42 +182,42 @@ class Zstd(Blobs):
 
 
 class Lz4(Blobs):
-    """What the store does: LZ4-HC in bands, against the first frame."""
+    """The layout of the store: LZ4-HC in bands, with the first frame as dictionary."""
 
     def compress(self, picture: Pictures) -> bytes:
-        """A frame as bytes."""
+        """Returns the compressed bytes of a frame."""
         if not (self.folder / "first").exists():
             (self.folder / "first").write_bytes(picture.tobytes())
         data, _ = self.codec.compress(picture[None])
         return data
 
     def restore(self, data: bytes, out: Pictures) -> None:
-        """The frame back."""
+        """Decompresses a frame."""
         self.codec.restore(data, out.reshape(-1))
 
     @cached_property
     def codec(self) -> Frames:
-        """Both directions."""
+        """The compressor and the decompressor."""
         return Frames(self.shape, (self.folder / "first").read_bytes(), "frames")
 
 
 class Png(Blobs):
-    """A PNG a frame."""
+    """One PNG per frame."""
 
     def compress(self, picture: Pictures) -> bytes:
-        """A frame as bytes."""
+        """Returns the compressed bytes of a frame."""
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "PNG", compress_level=6)
         return buffer.getvalue()
 
     def restore(self, data: bytes, out: Pictures) -> None:
-        """The frame back."""
+        """Decompresses a frame."""
         with Image.open(io.BytesIO(data)) as picture:
             out[:] = np.asarray(picture)
 
 
 class Video(Layout):
-    """A lossless H.264 video an episode, and the decoded frames of a share of the episodes in memory."""
+    """One lossless H.264 video per episode, with the decoded frames of some episodes in memory."""
 
     def append(self, pictures: Pictures) -> None:
         """Encodes the episode."""
@@ -232,13 +233,13 @@ class Video(Layout):
         append_durably(path, b"")
 
     def read(self, first: int, out: Pictures) -> None:
-        """From the decoded episode."""
+        """Reads from the decoded episode."""
         episode, row = divmod(first, ROWS)
         out[:] = self.decoded(episode)[row : row + SPAN : STRIDE]
 
     @cached_property
     def decoded(self) -> Callable[[int], Pictures]:
-        """Decodes an episode, and remembers those that were asked for last."""
+        """Decodes an episode; caches the most recent ones."""
         return lru_cache(maxsize=max(1, round(CACHED_SHARE * self.num_episodes)))(self.decode)
 
     def decode(self, episode: int) -> Pictures:
@@ -266,7 +267,7 @@ if find_spec("av"):
 
 
 def append_durably(path: Path, data: bytes) -> None:
-    """Adds to the end of a file and waits until it is on disk."""
+    """Appends to a file and waits until the data is on disk."""
     with path.open("ab") as file:
         file.write(data)
         file.flush()
@@ -274,7 +275,7 @@ def append_durably(path: Path, data: bytes) -> None:
 
 
 def rate(layout: Layout, seconds: float, seed: int) -> float:
-    """Random windows a second, gathered into batches; a batch may be left unfinished."""
+    """Random windows per second, gathered into batches; the last batch may be incomplete."""
     generator, windows, begin = np.random.default_rng(seed), 0, time.perf_counter()
     while time.perf_counter() - begin < seconds:
         out = np.empty((BATCH_SIZE, NUM_OBSERVATIONS, *layout.shape), np.uint8)
@@ -295,7 +296,7 @@ def memory_mb() -> tuple[float, float]:
 
 
 def read_alone(name: str, folder: Path, shape: tuple[int, ...], num_episodes: int, seconds: float, seed: int) -> Row:
-    """What a process of its own sees: its rate, and how much its memory has grown."""
+    """Rate and memory growth, measured in a separate process."""
     before = memory_mb()
     layout = LAYOUTS[name](folder, shape, num_episodes)
     windows_per_s = rate(layout, seconds, seed)
@@ -304,7 +305,7 @@ def read_alone(name: str, folder: Path, shape: tuple[int, ...], num_episodes: in
 
 
 def evict(folder: Path) -> None:
-    """Drops the files of a folder from the page cache, as when data does not fit into memory."""
+    """Drops the files of a folder from the page cache, to simulate data that exceeds memory."""
     for file in folder.rglob("*"):
         if file.is_file():
             descriptor = os.open(file, os.O_RDONLY)
@@ -313,7 +314,7 @@ def evict(folder: Path) -> None:
 
 
 def compare(frames: FrameSet, folder: Path, num_episodes: int, repeats: int, seconds: float) -> list[Row]:
-    """The figures of every layout on the first episodes of a set; the layouts take turns."""
+    """Results of every layout on the first episodes of a set; the layouts take turns."""
     camera = frames.camera[:num_episodes]
     shape = camera.shape[2:]
     folders = {name: folder / str(number) for number, name in enumerate(LAYOUTS)}
@@ -325,7 +326,7 @@ def compare(frames: FrameSet, folder: Path, num_episodes: int, repeats: int, sec
     for seed in range(repeats):
         for name, layout in layouts.items():
             rates[name].append(rate(layout, seconds, seed))
-    layouts.clear()  # pages that are mapped cannot be evicted
+    layouts.clear()  # mapped pages cannot be evicted
     del layout
     return [
         {
@@ -349,16 +350,18 @@ def _write(layout: Layout, camera: Pictures) -> Row:
 
 
 def _verify(layout: Layout, camera: Pictures) -> None:
-    """Raises where a layout does not give back what was put in."""
+    """Raises an error if a layout does not return the frames that were written."""
     out = np.empty((NUM_OBSERVATIONS, *layout.shape), np.uint8)
     for episode, start in ((0, 0), (len(camera) - 1, ROWS - SPAN), (len(camera) // 2, 7)):
         layout.read(episode * ROWS + start, out)
         if not np.array_equal(out, camera[episode, start : start + SPAN : STRIDE]):
-            raise AssertionError(f"{layout.folder}: episode {episode} from step {start} on is not what was written")
+            raise AssertionError(
+                f"{layout.folder}: episode {episode} from step {start} on differs from the frames that were written"
+            )
 
 
 def _apart(name: str, folder: Path, shape: tuple[int, ...], num_episodes: int, seconds: float) -> Row:
-    """One reader with nothing in the page cache, then two readers at once, each in a process of its own."""
+    """One reader with an empty page cache, then two concurrent readers in separate processes."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(2) as pool:
         evict(folder)

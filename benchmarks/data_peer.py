@@ -1,7 +1,8 @@
-"""The peer's side of benchmarks/data.py: runs inside its environment, and imports nothing of worldline.
+"""The peer's side of benchmarks/data.py: runs in its environment and imports nothing of worldline.
 
-`python data_peer.py serve FORMAT` answers one JSON object a line, until its input ends. FORMAT is one of `FORMATS`, or
-"frames" to render. A process serves one format, because the peer's Lance reader changes how later workers start.
+`python data_peer.py serve FORMAT` reads requests and answers one JSON object per line until its input ends. FORMAT is
+one of `FORMATS`, or "frames" to render. A process serves one format, because the peer's Lance reader changes how later
+workers start.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 FORMATS = ("lance", "hdf5", "hdf5-zstd", "hdf5-memory", "folder", "video")
-"""Its four writers; hdf5-zstd is its HDF5 file with each frame compressed, which its reader reads; hdf5-memory is its
-HDF5 reader told to hold every column in memory."""
+"""The peer's four writers. hdf5-zstd is its HDF5 file with each frame compressed, which its reader supports.
+hdf5-memory is its HDF5 reader with every column in memory."""
 
 FORKED = ("hdf5", "hdf5-zstd", "hdf5-memory", "folder")
-"""Whose workers may be forked, which starts them at once; the libraries of the others have threads."""
+"""Formats whose workers can be forked, which starts them fast; the libraries of the others use threads."""
 
 NUM_STEPS, FRAMESKIP, BATCH_SIZE, ROWS = 4, 5, 64, 61
 SCENES = {"two-room": "swm/TwoRoom-v1", "push-t": "swm/PushT-v1", "cube": "swm/OGBCube-v0"}
@@ -35,14 +36,14 @@ Reply = dict[str, Any]
 
 
 def files_of(form: str, folder: Path) -> Path:
-    """Where a format keeps its data."""
+    """The path of a format's data."""
     return {"lance": folder / "data.lance", "folder": folder / "folder", "video": folder / "video"}.get(
         form, folder / f"{form.removesuffix('-memory')}.h5"
     )
 
 
 def episodes_of(frames: Path) -> Iterator[dict[str, list[NDArray[np.generic]]]]:
-    """What the peer's writers take: a list a column."""
+    """The input of the peer's writers: one list per column."""
     camera = np.load(frames / "camera.npy", mmap_mode="r")
     position, action = np.load(frames / "position.npy"), np.load(frames / "action.npy")
     for number in range(len(camera)):
@@ -54,7 +55,7 @@ def episodes_of(frames: Path) -> Iterator[dict[str, list[NDArray[np.generic]]]]:
 
 
 def write(form: str, frames: Path, folder: Path) -> Reply:
-    """Writes a set with the peer's own writer, all episodes in one go, which is its fastest way."""
+    """Writes a set with the peer's own writer, all episodes at once, which is its fastest way."""
     path = files_of(form, folder)
     episodes = list(episodes_of(frames))
     begin = time.perf_counter()
@@ -69,7 +70,7 @@ def write(form: str, frames: Path, folder: Path) -> Reply:
 
 
 def compress(source: Path, path: Path) -> None:
-    """The peer's HDF5 file with zstd on every frame: it registers these filters when it reads, but writes none."""
+    """Writes the peer's HDF5 file with zstd on every frame: its reader registers these filters, its writer does not."""
     h5py, plugin = import_module("h5py"), import_module("hdf5plugin")
     with h5py.File(source) as old, h5py.File(path, "w", libver="latest") as new:
         for name, column in old.items():
@@ -78,7 +79,7 @@ def compress(source: Path, path: Path) -> None:
 
 
 def open_dataset(form: str, folder: Path) -> Any:
-    """The peer's reader; small columns are held in memory where it offers that, which is faster."""
+    """The peer's reader, with small columns in memory where it supports that, which is faster."""
     data = import_module("stable_worldmodel.data")
     options: dict[str, Any] = {}
     if form.startswith("hdf5"):
@@ -92,22 +93,22 @@ def open_dataset(form: str, folder: Path) -> Any:
 
 
 def samples_of(dataset: Any, numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """Windows by number, all at once where the reader can do that; this is what its DataLoader does too."""
+    """Windows by index, in one call where the reader supports it, as its DataLoader does."""
     fetch = getattr(dataset, "__getitems__", None)
     return fetch(numbers) if fetch is not None else [dataset[number] for number in numbers]
 
 
 class Source(Protocol):
-    """Random batches without end, the peer's or ours."""
+    """An endless iterator of random batches."""
 
     workers: int
 
     def next(self) -> object:
-        """A batch."""
+        """The next batch."""
 
 
 class Draws:
-    """Random batches without end, in this process or from workers."""
+    """Endless random batches, in this process or from workers."""
 
     def __init__(self, form: str, dataset: Any, workers: int, seed: int) -> None:
         torch_data = import_module("torch.utils.data")
@@ -124,7 +125,7 @@ class Draws:
             )
 
     def next(self) -> dict[str, Any]:
-        """A batch of windows, stacked."""
+        """A stacked batch of windows."""
         if self.loaded is not None:
             return next(self.loaded)
         numbers = self.generator.integers(len(self.dataset), size=BATCH_SIZE).tolist()
@@ -133,10 +134,10 @@ class Draws:
 
 def measure(draws: Source, seconds: float) -> Reply:
     """Windows drawn in about `seconds` of wall time, and the processor time of this process and its workers."""
-    for _ in range(2 * draws.workers + 1):  # what the workers had ready before the clock starts
+    for _ in range(2 * draws.workers + 1):  # discard the batches that workers prepared before the clock starts
         draws.next()
     cpu, begin, batches = processor_s(), time.perf_counter(), 0
-    # Workers finish together, so that with few batches it would matter when the clock stops.
+    # Workers finish together, so with few batches the stop time would bias the rate.
     while (
         batches < max(2, 6 * draws.workers) or batches % max(1, draws.workers) or time.perf_counter() - begin < seconds
     ):
@@ -149,7 +150,7 @@ def measure(draws: Source, seconds: float) -> Reply:
 
 
 def settle() -> None:
-    """Waits until the workers have filled their queues, so that they do not disturb whoever is measured next."""
+    """Waits until the workers have filled their queues, so that they do not disturb the next measurement."""
     before = -1.0
     while multiprocessing.active_children() and processor_s() - before > 0.015:
         before = processor_s()
@@ -157,7 +158,7 @@ def settle() -> None:
 
 
 def processor_s() -> float:
-    """User and system time of this process and of its running workers."""
+    """User and system time of this process and its running workers."""
     total = time.process_time()
     for child in multiprocessing.active_children():
         fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
@@ -166,17 +167,17 @@ def processor_s() -> float:
 
 
 def resident_mb() -> float:
-    """Memory of this process that is in use, in megabytes."""
+    """Memory in use by this process, in megabytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
 def check(dataset: Any, frames: Path) -> Reply:
-    """How far what is read of every fourth episode lies from what was written, and whether windows are in place."""
+    """Error of every fourth episode against the written frames, and whether windows are aligned."""
     camera = np.load(frames / "camera.npy", mmap_mode="r")
     columns = {"proprio": np.load(frames / "position.npy"), "action": np.load(frames / "action.npy")}
     squares, worst, exact = 0.0, 0, True
-    whole = {}  # episodes as they are read with every frame
+    whole = {}  # whole episodes, with every frame
     dataset.frameskip = 1
     for number in range(0, len(camera), 4):
         read = dataset.load_episode(number)
@@ -200,7 +201,7 @@ def check(dataset: Any, frames: Path) -> Reply:
 
 
 def memory(form: str, folder: Path, num_batches: int) -> Reply:
-    """Growth of memory in use from before the dataset is opened until some batches are drawn."""
+    """Memory growth from before the dataset is opened until some batches are drawn."""
     import_module("stable_worldmodel")
     before = resident_mb()
     draws = Draws(form, open_dataset(form, folder), 0, 0)
@@ -210,7 +211,7 @@ def memory(form: str, folder: Path, num_batches: int) -> Reply:
 
 
 def lance_layout(frames: Path, folder: Path, num_episodes: int, repeats: int, seconds: float) -> Reply:
-    """A Lance table of raw frames and nothing else, as a layout beside ours; the peer itself would store JPEG."""
+    """A Lance table of raw frames only, as a further layout; the peer itself stores JPEG."""
     lance, arrow = import_module("lance"), import_module("pyarrow")
     camera = np.load(frames / "camera.npy", mmap_mode="r")[:num_episodes]
     begin = time.perf_counter()
@@ -231,7 +232,7 @@ def lance_layout(frames: Path, folder: Path, num_episodes: int, repeats: int, se
             batches += 1
         rates.append(batches * BATCH_SIZE / (time.perf_counter() - begin))
     if not np.array_equal(out, camera.reshape(-1, *camera.shape[2:])[rows]):
-        raise AssertionError("the Lance table does not give back what was written")
+        raise AssertionError("the Lance table does not return the frames that were written")
     size = sum(file.stat().st_size for file in (folder / "raw.lance").rglob("*") if file.is_file())
     name, num_frames = "Lance, raw frames", len(camera) * ROWS
     return {
@@ -243,7 +244,7 @@ def lance_layout(frames: Path, folder: Path, num_episodes: int, repeats: int, se
 
 
 def render(scene: str, num_episodes: int, frames: Path, seed: int) -> Reply:
-    """Makes a set from one of the peer's environments; actions are random, held for some steps each."""
+    """Renders a set from one of the peer's environments, with random actions that are held for some steps each."""
     import_module("stable_worldmodel")
     environment = import_module("gymnasium").make(SCENES[scene], render_mode="rgb_array", disable_env_checker=True)
     generator = np.random.default_rng(seed)
@@ -270,14 +271,14 @@ def render(scene: str, num_episodes: int, frames: Path, seed: int) -> Reply:
 
 
 def toward_block(environment: Any, noise: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A move about the block, so that it is pushed, as the peer's own policy for collecting does."""
+    """A random move near the block, so that it is pushed, like the peer's collection policy."""
     block, agent = (np.array(body.position) for body in (environment.block, environment.agent))
     move: NDArray[np.float64] = np.clip((block + 100 * noise - agent) / environment.action_scale, -1, 1)
     return move.astype(np.float32)
 
 
 def whereabouts(environment: Any, scene: str) -> NDArray[np.float32]:
-    """Two numbers that tell where the agent is."""
+    """The agent's position as two numbers."""
     if scene == "two-room":
         return np.asarray(environment.agent_position, np.float32)
     if scene == "push-t":
@@ -286,14 +287,14 @@ def whereabouts(environment: Any, scene: str) -> NDArray[np.float32]:
 
 
 def versions() -> Reply:
-    """Of what matters for speed."""
+    """Versions of the packages that affect speed."""
     names = ["stable-worldmodel", "lancedb", "pylance", "torch", "torchvision", "numpy", "h5py", "hdf5plugin"]
     names += ["decord", "imageio", "pillow"]
     return {name: version(name) for name in names}
 
 
 def answer(form: str, ask: Reply, draws: dict[int, Draws]) -> Reply:
-    """What one request asks for; `draws` holds what is open, by number of workers."""
+    """Answers one request; `draws` holds the open iterators by number of workers."""
     folder, frames = Path(ask.get("folder", ".")), Path(ask.get("frames", "."))
     match ask["do"]:
         case "versions":
@@ -325,25 +326,25 @@ def answer(form: str, ask: Reply, draws: dict[int, Draws]) -> Reply:
         case "close":
             draws.pop(ask["workers"], None)
             return {}
-    raise ValueError(f"no such request: {ask['do']}")
+    raise ValueError(f"unknown request: {ask['do']}")
 
 
 def serve(form: str, replies: TextIO) -> None:
-    """Answers every line of standard input."""
+    """Answers each line of standard input."""
     draws: dict[int, Draws] = {}
     for line in sys.stdin:
         print(json.dumps(answer(form, json.loads(line), draws)), file=replies, flush=True)
 
 
 def main() -> None:
-    """Serves if told so; what the peer prints goes to standard error."""
+    """Serves requests; redirects the peer's output to standard error."""
     if sys.argv[1:2] != ["serve"]:
         print("benchmarks/data.py runs this file inside the peer's environment.")
         return
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
-    import_module("torch").set_num_threads(1)  # two threads wait for each other more than they gain
+    import_module("torch").set_num_threads(1)  # two threads cost more waiting than they gain
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("MUJOCO_GL", "egl")
     serve(sys.argv[2], replies)

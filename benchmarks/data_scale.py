@@ -1,4 +1,4 @@
-"""How a store behaves as it grows, and what loading costs a training; measured by benchmarks/data.py."""
+"""Growth of a store, and the loading cost of a training; measured by benchmarks/data.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SCHEMA = Schema(
 
 
 def sparse_store(path: Path, num_episodes: int) -> None:
-    """A store of the same episode over and over: a picture that never changes takes a few bytes, vectors are holes."""
+    """A store of one repeated episode: constant pictures take a few bytes, vectors are sparse holes."""
     camera = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8).repeat(STEPS + 1, 0)
     position, action = np.zeros((STEPS + 1, 2), np.float32), np.zeros((STEPS, 2), np.float32)
     store = Store.create(path, _SCHEMA)
@@ -53,7 +53,7 @@ def sparse_store(path: Path, num_episodes: int) -> None:
 
 
 def growth(folder: Path, sizes: tuple[int, ...], repeats: int) -> list[Row]:
-    """Time to open, time of a batch, and memory, for stores of these numbers of episodes."""
+    """Opening time, batch time and memory, per number of episodes."""
     rows = []
     for size in sizes:
         path = folder / f"sparse-{size}"
@@ -68,14 +68,14 @@ def growth(folder: Path, sizes: tuple[int, ...], repeats: int) -> list[Row]:
 
 
 def store_memory(path: Path) -> Row:
-    """Growth of memory over opening a store and drawing batches, in a process of its own."""
+    """Memory growth of opening a store and drawing batches, in a separate process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         row: Row = pool.apply(_draw, (path,))
     return row
 
 
 def _draw(path: Path) -> Row:
-    """Opens, draws, and tells how much memory has grown."""
+    """Opens a store, draws batches, and reports the growth of memory."""
     before, generator = memory_mb(), np.random.default_rng(0)
     store = open_store(path)
     windows = Windows(store, NUM_OBSERVATIONS, range(len(store)), _SIGNALS, stride=STRIDE)
@@ -90,7 +90,7 @@ def _draw(path: Path) -> Row:
 
 
 def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:
-    """Time to load a batch over the time of one update of the demo's training; both taken in turns."""
+    """Loading time of a batch relative to one update of the demo's training; both measured in turns."""
     import torch
 
     from worldline.models.layers.precision import autocast
@@ -120,7 +120,7 @@ def loading_share(folder: Path, num_episodes: int, num_updates: int) -> Row:
         optimizer.step()
         loads.append(loaded - begin)
         updates.append(time.perf_counter() - loaded)
-    loads, updates = loads[num_updates // 10 :], updates[num_updates // 10 :]  # the first ones warm up
+    loads, updates = loads[num_updates // 10 :], updates[num_updates // 10 :]  # the first updates warm up
     load_ms, update_ms = 1e3 * statistics.median(loads), 1e3 * statistics.median(updates)
     return {
         "load_ms": load_ms,

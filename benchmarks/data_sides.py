@@ -1,4 +1,4 @@
-"""The two sides of benchmarks/data.py: processes of the peer in an environment of its own, and a store of ours."""
+"""The two sides of benchmarks/data.py: processes of the peer in a separate environment, and our store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def peer_python(cache: Path) -> str:
-    """An environment with the peer, made once."""
+    """Creates the environment with the peer once; returns its Python."""
     python = cache / "peer" / "bin" / "python"
     if not (cache / "peer" / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", cache / "peer"], check=True)
@@ -42,7 +42,7 @@ def peer_python(cache: Path) -> str:
 
 
 class Peer:
-    """A process of the peer that serves one format."""
+    """A peer process that serves one format."""
 
     def __init__(self, python: str, form: str, log: Path) -> None:
         command = [python, str(Path(__file__).with_name("data_peer.py")), "serve", form]
@@ -53,7 +53,7 @@ class Peer:
             )
 
     def ask(self, do: str, **what: object) -> Row:
-        """Its answer to a request."""
+        """The answer to a request."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(json.dumps({"do": do, **what}, default=str), file=self.process.stdin, flush=True)
@@ -71,13 +71,13 @@ class Peer:
 
 
 def spread(values: Sequence[float]) -> Row:
-    """Median, ends, and everything that was measured."""
+    """Median, minimum, maximum and all repetitions."""
     rounded = [round(value, 2) for value in values]
     return {"median": statistics.median(rounded), "low": min(rounded), "high": max(rounded), "repeats": rounded}
 
 
 class Ours:
-    """A store with the frames of a set, read by one thread."""
+    """A store of a set's frames, read by one thread."""
 
     def __init__(self, frames: FrameSet, path: Path, max_error: int) -> None:
         self.frames, self.path, self.max_error = frames, path, max_error
@@ -98,7 +98,7 @@ class Ours:
         self.measured.append(measure(self.draws, seconds))
 
     def check(self) -> Row:
-        """How far what is read lies from what was written."""
+        """Error of the read frames against the written ones."""
         camera, position, action = self.frames.camera, self.frames.position, self.frames.action
         squares, worst, exact = 0.0, 0, True
         for number in range(len(self.store)):
@@ -119,10 +119,10 @@ class Ours:
         return {"psnr_db": psnr, "worst_error": worst, "vectors_exact": exact, "windows_aligned": aligned}
 
     def rows(self) -> list[Row]:
-        """The figures."""
+        """The results."""
         checked = self.check()
         if not (checked["vectors_exact"] and checked["windows_aligned"] and checked["worst_error"] <= self.max_error):
-            raise AssertionError(f"{self.path} does not give back what was written: {checked}")
+            raise AssertionError(f"{self.path} does not return the frames that were written: {checked}")
         kept = {
             "format": "store",
             "max_error": self.max_error,
@@ -135,7 +135,7 @@ class Ours:
 
 
 class StoreDraws:
-    """Random batches of a store without end, each in the arrays of the one before."""
+    """Endless random batches of a store; each reuses the arrays of the previous one."""
 
     workers = 0
 
@@ -144,19 +144,19 @@ class StoreDraws:
         self.batch: WindowBatch | None = None
 
     def next(self) -> object:
-        """A batch."""
+        """The next batch."""
         self.batch = self.windows.sample(BATCH_SIZE, self.generator, into=self.batch)
         return self.batch
 
 
 def speeds(measured: Sequence[Row]) -> Row:
-    """Windows a second, of wall time and of processor time."""
+    """Windows per second of wall time and of processor time."""
     per_cpu_s = spread([one["windows"] / one["cpu_s"] for one in measured])
     return {**spread([one["windows"] / one["wall_s"] for one in measured]), "per_cpu_s": per_cpu_s}
 
 
 def error_for(frames: FrameSet, psnr_db: float) -> int:
-    """The largest `max_error` whose pictures are at least this close to the originals; 0 where none is."""
+    """The largest `max_error` with at least this PSNR; 0 if none reaches it."""
     counts = sum(np.bincount(episode.reshape(-1), minlength=256) for episode in frames.camera)
     values = np.arange(256)
     enough = [0]

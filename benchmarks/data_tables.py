@@ -1,4 +1,4 @@
-"""Prints what benchmarks/data.py measured."""
+"""Prints the results of benchmarks/data.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def show(result: Row) -> None:
-    """Prints the figures."""
+    """Prints the results."""
     console = Console(width=140)
     for one in result["sets"]:
         console.print(table_of_set(one))
@@ -28,7 +28,7 @@ def show(result: Row) -> None:
         console.print(f"memory, {row['set']}, {row['format']}: {grown}")
     for row in result["growth"]:
         opened = 1e3 * statistics.median(row["open_s"])
-        grown = f"+{row['resident_mb']:.1f} MB, {row['batch_ms']:.2f} ms a batch"
+        grown = f"+{row['resident_mb']:.1f} MB, {row['batch_ms']:.2f} ms per batch"
         console.print(f"{row['episodes']:>7,} episodes: opens in {opened:.1f} ms, {grown}")
     loading = result["loading"]
     share = f"{loading['share']:.1%} of an update of {loading['update_ms']:.1f} ms"
@@ -38,7 +38,7 @@ def show(result: Row) -> None:
 
 
 def table_of_set(one: Row) -> Table:
-    """A row for each way to read a set."""
+    """Prints one row per way to read a set."""
     table = Table(title=f"{one['set']}: random windows of {NUM_OBSERVATIONS} frames", title_justify="left")
     for name in (
         "format",
@@ -70,7 +70,7 @@ def table_of_set(one: Row) -> Table:
 
 
 def table_of_layouts(name: str, rows: Sequence[Row]) -> Table:
-    """A row for each layout."""
+    """Prints one row per layout."""
     table = Table(title=f"layouts: {name}", title_justify="left")
     for heading in ("layout", "bytes/frame", "windows/s", "evicted", "two readers", "append, ms", "memory, MB"):
         table.add_column(heading, justify="left" if heading == "layout" else "right")

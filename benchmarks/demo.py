@@ -1,8 +1,8 @@
-"""The demo, three training seeds: success pooled over the seeds, beside its bars.
+"""The demo with three training seeds: success pooled over the seeds, with its targets.
 
 Run: .venv/bin/python benchmarks/demo.py [--walls fixed|random] [--seeds 3] [--threads N]
-Writes benchmarks/results/demo-<walls>.json after every seed. Each seed is a whole `worldline demo` in a process of its
-own, so that peak memory is that of one demo; the 200 held-out pairs are the same for all seeds.
+Writes benchmarks/results/demo-<walls>.json after every seed. Each seed runs a whole `worldline demo` in a separate
+process, so that peak memory belongs to one demo. The 200 held-out pairs are the same for all seeds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMAND = str(Path(sys.executable).with_name("worldline"))
 
 
 def run_seed(walls: str, seed: int, threads: int | None, folder: Path) -> dict[str, Any]:
-    """The figures of one demo."""
+    """The results of one demo."""
     figures = folder / "figures.json"
     command = [COMMAND, "demo", "--walls", walls, "--seed", str(seed), "--out", str(folder / "demo")]
     command += ["--json", str(figures)] + ([] if threads is None else ["--threads", str(threads)])
@@ -38,7 +38,7 @@ def run_seed(walls: str, seed: int, threads: int | None, folder: Path) -> dict[s
 
 
 def summary(walls: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Pooled over seeds; the worst of each where there is a bar."""
+    """Results pooled over seeds; the worst seed for each target."""
     pairs = sum(run["pairs"] for run in seeds)
     pooled = wilson(round(sum(run["success"] * run["pairs"] for run in seeds)), pairs)
     detours = sum(run["detours"] for run in seeds)
@@ -66,7 +66,7 @@ def summary(walls: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, prints and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--walls", choices=sorted(BARS), default="fixed")
     parser.add_argument("--seeds", type=int, default=3)

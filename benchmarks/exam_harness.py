@@ -1,25 +1,27 @@
-"""Whether the exam can be believed: how often its verdicts are wrong, and how its metrics stand to published ones.
+"""Validity of the exam: error rates of its verdicts, and its metrics against published ones.
 
 Run: .venv/bin/python benchmarks/exam_harness.py [--part synthetic|real|published|stored] [--runs 200] [--tests C3 T3]
-Writes benchmarks/results/exam_harness.json, or the part of it. On one idle thread a minute for the synthetic and the
-published part, and hours for the real one, whose first five tests take a quarter of an hour. Tests are written one by
-one, those of earlier runs stay, and --seconds bounds each: then the seeds count that are done by then.
+Writes benchmarks/results/exam_harness.json, or one part of it. On one idle thread the synthetic and published parts
+take a minute; the real part takes hours, its first five tests a quarter of an hour. Tests are written one by one, and
+earlier results stay. `--seconds` limits the time per test; the seeds that finish in time count.
 
-Parts, each told in its own file beside this one:
+Parts, each in a file next to this one:
 
-* synthetic (exam_rates.py): false PASS and false VOID of cells whose true score is known, and of whole exams; and how
-  often sitters that are equally good seem to differ.
+* synthetic (exam_rates.py): false PASS and false VOID of cells with a known true score, and of whole exams. Also how
+  often two equally good subjects seem to differ.
 * real (exam_seeds.py): the same on tests of the exam, over seeds of their scenes.
-* stored: the metric of IntPhys again, of the surprises that sitters gave in the exams of --exams NAME=FOLDER.
-* published (exam_published.py): P1's surprises by the metric of IntPhys, C4 beside CoPhy's copying baselines, and the
-  beta-binomial law by which U1 judges counts.
+* stored: the metric of IntPhys on the surprises that are stored in the exams of --exams NAME=FOLDER.
+* published (exam_published.py): P1's surprises by the metric of IntPhys, C4 against CoPhy's copying baselines, and the
+  beta-binomial law that U1 uses to judge counts.
 
-Bars, `met` in the result. A PASS of a model at the boundary, 0.5, in at most 2.5 % of cells (the Wilson interval must
-reach down to it), by kind of cell; any false pass in at most 5 % of exams by Holm; no PASS of a model that knows
-nothing; a good test void in at most 2.5 % of exams (here too by the interval); equally good sitters, each with two
-trainings or more, seem to differ in at most 5 % of comparisons (likewise); the published metric stands to ours as
-it must, in every row; copying is beaten as published; and counts of exact split conformal prediction follow the law (p
-above 0.01).
+Targets, `met` in the result. Where a rate is limited, the lower end of its Wilson interval must not exceed the limit.
+
+* a model at the boundary 0.5 gets a PASS in at most 2.5 % of cells, per kind of cell;
+* an exam has any false pass by Holm in at most 5 % of exams, and a model without knowledge never passes;
+* a valid test is VOID in at most 2.5 % of exams;
+* equally good subjects with two trainings or more seem to differ in at most 5 % of comparisons;
+* the published metric relates to ours as derived, in every row, and copying is beaten as published;
+* counts of exact split conformal prediction follow the law (p above 0.01).
 """
 
 from __future__ import annotations
@@ -51,13 +53,13 @@ DUE_EXAM: Final = 0.05
 DUE_EQUAL: Final = 0.05
 DUE_P: Final = 0.01
 SURE: Final = 5.0
-"""Floor over ceiling from which an oracle's cell is large enough to hold; those of the exam's labs are 10 and more."""
+"""Ratio of floor to ceiling from which an oracle's cell must be valid; the exam's labs have 10 or more."""
 NUM_LAW: Final = 2000
 SETS_SEEDS: Final = (60_001, 60_002, 60_003)
 TWIN_SEED: Final = 60_004
 NUM_TWINS: Final = 400
 OWN: Final = 2000
-"""Episodes that U1's oracle is calibrated on."""
+"""Calibration episodes of U1's oracle."""
 EXAMS: Final = ("all at 0.5, one cell a test", "half at 1 and half at 0.5, one cell a test")
 Figures = dict[str, Any]
 
@@ -90,7 +92,7 @@ def synthetic(runs: int) -> Figures:
 
 
 def real(runs: int, seconds: float, out: Path, codes: Collection[str]) -> None:
-    """Measures the tests one by one; each is written when it is done, and those of earlier runs stay."""
+    """Measures the tests one by one and writes each result; earlier results stay."""
     rows = {one["test"]: one for one in read(out).get("real", {}).get("tests", ())}
     for case in exam_seeds.CASES:
         if case.test.code in codes:
@@ -101,7 +103,7 @@ def real(runs: int, seconds: float, out: Path, codes: Collection[str]) -> None:
 
 
 def judged(rows: list[Figures]) -> Figures:
-    """Which bars real tests meet."""
+    """The targets that real tests meet."""
     nobody = [row for one in rows for name, row in one["models"].items() if name not in ("oracle", "half")]
     halves = {one["test"]: one["models"]["half"] for one in rows if "half" in one["models"]}
     return {
@@ -147,7 +149,7 @@ def stored(exams: Sequence[str]) -> Figures:
     folders = {name: Path(folder) for name, _, folder in (text.partition("=") for text in exams)}
     found = {name: exam_published.of_stored(folder) for name, folder in folders.items()}
     if lost := [name for name, trainings in found.items() if not trainings]:
-        raise SystemExit(f"No answers to P1 in the exam of {', '.join(lost)}.")
+        raise SystemExit(f"The exam of {', '.join(lost)} has no answers to P1. Run the exam with P1 first.")
     rows = [row for trainings in found.values() for parts in trainings.values() for row in parts.values()]
     return {"sitters": found, "met": all(row["holds"] for row in rows)}
 
@@ -162,7 +164,7 @@ def read(out: Path) -> Figures:
 
 
 def write(out: Path, part: str, found: Figures) -> None:
-    """Puts a part into the result, and where it was measured."""
+    """Adds a part and its machine to the result."""
     figures = read(out) | {
         part: found,
         "device": f"CPU, {os.cpu_count()} cores, 1 thread used",
@@ -180,16 +182,16 @@ WHOLE: Final[dict[str, Callable[[int], Figures]]] = {"synthetic": synthetic, "pu
 def main() -> None:
     codes = tuple(case.test.code for case in exam_seeds.CASES)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=(*WHOLE, "real", "stored"), help="all without it")
+    parser.add_argument("--part", choices=(*WHOLE, "real", "stored"), help="default: all")
     parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--tests", nargs="+", choices=codes, default=codes, help="of the part real")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="of the part real, for each test")
-    parser.add_argument("--exams", nargs="+", metavar="NAME=FOLDER", help="of the part stored, which needs them")
+    parser.add_argument("--tests", nargs="+", choices=codes, default=codes, help="tests of the part real")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="time limit per test of the part real")
+    parser.add_argument("--exams", nargs="+", metavar="NAME=FOLDER", help="exams of the part stored; required there")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     if (given.part == "stored" and not given.exams) or not all("=" in one for one in given.exams or ()):
         parser.error("--part stored needs --exams NAME=FOLDER")
-    # The same draws as ever, made once: they take nine tenths of the time.
+    # The usual bootstrap draws, made once: they take nine tenths of the time.
     with patch.object(scoring, "draw_clusters", exam_rates.kept_draws):
         for name, measure in WHOLE.items():
             if given.part in (None, name):

@@ -1,22 +1,21 @@
-"""Parts of the exam beside what was published: matched sets, copying baselines, and split conformal prediction.
+"""Parts of the exam against published metrics: matched sets, copying baselines, and split conformal prediction.
 
 Used by exam_harness.py.
 
-* Matched sets. IntPhys (Riochet et al., arXiv 1803.07616, equation 1): of a set of two possible and two impossible
-  movies, an error is one in which the possible movies' plausibilities sum to less than the impossible ones'. As in the
-  authors' own scoring script; a tie is half, as their leaderboard has it since 2020. Plausibility of a movie is here
-  less the surprise that a world's stored answers to P1 give it. Ours asks more: in each context by itself the
-  impossible outcome has to be the more surprising one (and so have those of another time, which are left out here). So
-  in every set that is not split between its two contexts both say the same, exactly, and in all the published accuracy
-  differs from ours by at most half of the share of split sets.
+* Matched sets. IntPhys (Riochet et al., arXiv 1803.07616, equation 1): a set has two possible and two impossible
+  movies. It is an error if the plausibilities of the possible movies sum to less than those of the impossible ones, as
+  in the authors' scoring script. A tie counts half, as on their leaderboard since 2020. The plausibility of a movie is
+  here minus the surprise of a world's stored answers to P1. Our metric is stricter: in each context separately, the
+  impossible outcome must be more surprising. (Outcomes at another time are left out here.) Both metrics agree exactly
+  in every set that is not split between its contexts. So the accuracies differ by at most half the share of split sets.
 
-* Copying. CoPhy (Baradel et al., arXiv 1909.12000): A became B; what would C have become? Mean squared error of places
-  over objects and time, as in the authors' own code. "Copy C" holds C, as there. "Copy B" could not be read in their
-  code and is taken as what followed in the episode that was seen. Here C is the puck at the branch, and what is changed
-  is the pushes. Whoever does not look at the episode knows A and C alone, as the published networks without a
-  counterfactual do; friction is the confounder, and who is told it stands for those that were told theirs.
+* Copying. CoPhy (Baradel et al., arXiv 1909.12000): A became B; what would C have become? The error is the mean squared
+  error of positions over objects and time, as in the authors' code. "Copy C" keeps C constant, as there. "Copy B" is
+  not defined in their code; here it is the observed continuation of the episode. C is the puck at the branch, and the
+  pushes change. A model that ignores the episode knows A and C alone, like the published networks without a
+  counterfactual. Friction is the confounder; a model with known friction stands for those with known confounders.
 
-* Conformal prediction (Vovk 2012, proposition 2a): see `chance.tails`, by which U1 judges counts.
+* Conformal prediction (Vovk 2012, proposition 2a): see `chance.tails`, which U1 uses to judge counts.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ NUM_TESTED: Final = 300
 BAND: Final = (0.853, 0.940)
 LEVEL: Final = LEVELS[GATED]
 NUM_REFERENCE: Final = 20_000
-"""Draws of the law itself that a distance to it is compared with."""
+"""Draws of the law itself, as the reference distribution of the distance."""
 FRICTIONS: Final = 141
-"""On the grid from which the friction of an episode is inferred."""
+"""Grid points for inferring the friction of an episode."""
 
 
 def published_right(surprise: Floats) -> Floats:
-    """Of each set [E], from surprises [E, context, outcome]: 1 where it is right by equation 1, a half for a tie."""
+    """Score of each set [E] from surprises [E, context, outcome]: 1 if right by equation 1, 0.5 for a tie."""
     total = np.round(surprise, DECIMALS)
     possible, impossible = np.trace(total, axis1=1, axis2=2), np.trace(total[:, :, ::-1], axis1=1, axis2=2)
     apart = np.round(impossible - possible, DECIMALS)
@@ -64,14 +63,14 @@ def published_right(surprise: Floats) -> Floats:
 
 
 def our_hits(surprise: Floats) -> Floats:
-    """Of each context [E, 2], from the same: 1 where the impossible outcome is the more surprising one, ties half."""
+    """Score of each context [E, 2] from the same: 1 if the impossible outcome is more surprising, 0.5 for a tie."""
     total = np.round(surprise, DECIMALS)
     apart = np.stack([total[:, 0, 1] - total[:, 0, 0], total[:, 1, 0] - total[:, 1, 1]], 1)
     return np.asarray((apart > 0) + 0.5 * (apart == 0))
 
 
 def compared(surprise: Floats) -> Figures:
-    """Both metrics of the same answers, and whether they stand to each other as they must."""
+    """Both metrics of the same answers, and whether their relation holds."""
     ours, theirs = our_hits(surprise), published_right(surprise)
     split = np.abs(ours[:, 0] - ours[:, 1]) == 1
     due = 0.5 + 0.5 * np.sign(ours.sum(1) - 1)
@@ -87,28 +86,28 @@ def compared(surprise: Floats) -> Figures:
 
 
 def _untied(ours: Floats) -> float:
-    """The mean of our hits, where a set with one tie counts as its other context does."""
+    """The mean of our scores; a set with one tie counts like its other context."""
     return float((0.5 + 0.5 * np.sign(ours.sum(1) - 1)).mean())
 
 
 def constructed(rng: Rng) -> dict[str, Figures]:
-    """Answers whose figures are known beforehand."""
+    """Constructed answers with known results."""
     small, large = rng.random((1000, 1, 1)), 1 + rng.random((1000, 1, 1))
     same = np.eye(2)[None]
-    judged = rng.random((1000, 1, 2))  # by outcome alone
+    judged = rng.random((1000, 1, 2))  # depends on the outcome only
     return {
         "always right": compared(small * same + large * (1 - same)),
         "always wrong": compared(large * same + small * (1 - same)),
         "one outcome always more surprising": compared(np.repeat(judged, 2, 1)),
         "no surprise": compared(np.zeros((1000, 2, 2))),
         "at random": compared(rng.random((1000, 2, 2))),
-        # Right in one context by much, wrong in the other by little: right as a set, half right in pairs.
+        # Far right in one context, slightly wrong in the other: right as a set, half right in pairs.
         "right by much, wrong by little": compared(np.array([[[0.0, 1.0], [0.0, 0.1]]]) + np.zeros((1000, 1, 1))),
     }
 
 
 def matched_sets(seeds: Sequence[int], logs: Mapping[str, Sequence[Episode]]) -> dict[str, dict[str, Figures]]:
-    """By model and principle, over the sets of all seeds."""
+    """Results by model and principle, over the sets of all seeds."""
     test, found = ViolationOfExpectation(), dict[str, dict[str, list[Floats]]]()
     for seed in seeds:
         scenes = test.generate(seed)
@@ -122,7 +121,7 @@ def matched_sets(seeds: Sequence[int], logs: Mapping[str, Sequence[Episode]]) ->
 
 
 def of_stored(exam: Path) -> dict[str, dict[str, Figures]]:
-    """By training and principle, of the surprises that a sitter's worlds gave in an exam."""
+    """Results by training and principle, from the surprises of a subject's worlds in an exam."""
     found: dict[str, dict[str, Figures]] = {}
     for path in sorted(exam.glob("answers/P1/answers-*.npz")):
         answers = dict(np.load(path))
@@ -131,13 +130,13 @@ def of_stored(exam: Path) -> dict[str, dict[str, Figures]]:
 
 
 def _sets(answers: Arrays, part: str) -> Floats:
-    """Surprises [2 E, context, outcome] of the sets that are pushed on, and of those that are held back."""
+    """Surprises [2 E, context, outcome] of the accelerated and of the delayed sets."""
     surprise = answers[f"{part}.surprise"].astype(float).sum(-1)
     return np.concatenate([surprise[:, quadruplet, quadruplet] for quadruplet in (slice(0, 2), slice(2, 4))])
 
 
 def inferred_friction(scenes: Arrays, test: Counterfactual) -> Floats:
-    """Of each scene [E]: the friction under which the steps of the episode surprise least, on a grid."""
+    """The friction of each scene [E] that makes the episode's steps least surprising, on a grid."""
     lab, seen = puck(test.pool), unpacked(scenes, "factual")
     start = {name: seen[name][:, :-1].reshape(-1, 2) for name in SIGNALS}
     speed = seen["puck_velocity"][:, 1:].astype(float)
@@ -151,7 +150,7 @@ def inferred_friction(scenes: Arrays, test: Counterfactual) -> Floats:
 
 
 def copying(seed: int, num_scenes: int, logs: Mapping[str, Sequence[Episode]]) -> Figures:
-    """The errors of copying, of not looking, and of those who infer what was hidden; and how they rank."""
+    """Errors of copying, of ignoring the episode, and of inferring the hidden friction; and their ranking."""
     test = Counterfactual(num_scenes=num_scenes)
     scenes = test.generate(seed)
     references = test.references(scenes, scenes, logs)
@@ -184,7 +183,7 @@ def copying(seed: int, num_scenes: int, logs: Mapping[str, Sequence[Episode]]) -
 def _rows(
     test: Counterfactual, scenes: Arrays, references: References, logs: Mapping[str, Sequence[Episode]]
 ) -> dict[str, Floats]:
-    """Predicted places [E, T, 2] by model."""
+    """Predicted positions [E, T, 2] by model."""
     lab, (name,) = puck(test.pool), (one.name for one in test.curricula())
     episodes = logs[name]
     engine = Linear.fit(episodes[: len(episodes) // 2], lab.schema, context=1)
@@ -209,13 +208,13 @@ def _rows(
 
 
 def law() -> Floats:
-    """The chance of each count of 300 by `tails`."""
+    """The probability of each count of 300 by `tails`."""
     lows = np.array([tails(k, NUM_TESTED, LEVEL, NUM_CALIBRATION).low for k in range(NUM_TESTED + 1)])
     return np.diff(lows, prepend=0.0)
 
 
 def split_conformal(runs: int, rng: Rng) -> Figures:
-    """Counts of exchangeable scores inside the calibrated band, against the law."""
+    """Counts of exchangeable scores inside the calibrated band, compared with the law."""
     rank = math.ceil(LEVEL * (NUM_CALIBRATION + 1) - 1e-9)
     edge = np.sort(rng.random((runs, NUM_CALIBRATION)), 1)[:, rank - 1]
     counts = (rng.random((runs, NUM_TESTED)) <= edge[:, None]).sum(1)
@@ -241,7 +240,7 @@ def split_conformal(runs: int, rng: Rng) -> Figures:
 
 
 def _chi_square(counts: Floats, chances: Floats) -> Floats:
-    """Of counts [n, 301], over bins of at least five runs as expected."""
+    """Chi-square test of counts [n, 301], over bins with at least five expected runs."""
     runs = counts[0].sum()
     bins = np.minimum.accumulate(np.floor(np.cumsum(chances[::-1])[::-1] * runs / 5)).astype(int)
     groups = np.unique(bins, return_inverse=True)[1]
@@ -255,7 +254,7 @@ def _ks(counts: Floats, chances: Floats) -> Floats:
 
 
 def met(counts: Mapping[str, int]) -> bool:
-    """Whether U1's condition holds of the counts by signal."""
+    """Whether the counts by signal meet U1's condition."""
     p_values = {}
     for name, count in counts.items():
         chance = tails(count, NUM_TESTED, LEVEL, NUM_CALIBRATION)
@@ -264,9 +263,9 @@ def met(counts: Mapping[str, int]) -> bool:
 
 
 def as_calibrated(num_episodes: int, runs: int, rng: Rng) -> list[Figures]:
-    """The same for scores as `calibrate` uses them: three quarters of the episodes, four windows each, which are alike.
+    """The same with scores as `calibrate` uses them: three quarters of the episodes, four correlated windows each.
 
-    Two signals, independent; what is said to be due is one world in twenty at most.
+    Two independent signals; at most one world in twenty may miss U1's condition.
     """
     episodes = num_episodes - num_episodes // SCALE_SHARE
     rank = math.ceil(LEVEL * (episodes + 1) * WINDOWS_EACH - 1e-9)

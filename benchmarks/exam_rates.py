@@ -1,15 +1,15 @@
-"""How often the exam's verdicts are wrong on synthetic cells whose true score is known. Used by exam_harness.py.
+"""Error rates of the exam's verdicts on synthetic cells with a known true score. Used by exam_harness.py.
 
-A cell is graded by the exam's own functions. Losses of scenes are drawn so that their expectations give the true score.
-They have heavy tails, as scenes have: log-normal (deviation of the log 1), or Pareto with tail index 2.5, whose third
-moment is infinite. A model's loss is a share of the floor's, times log-normal noise of its own (deviation of the log
-0.7). Beside them cells of pairs (two in a scene), of both-right, and of areas under the curve.
+Cells are graded by the exam's own functions. Scene losses are drawn so that their expectations give the true score.
+They have heavy tails, as in real scenes: log-normal (log deviation 1), or Pareto with tail index 2.5, whose third
+moment is infinite. A model's loss is a share of the floor's, times log-normal noise (log deviation 0.7). Further cells
+are pairs (two per scene), both-right, and areas under the curve.
 
-Two sitters that are compared have log-normal losses in the same scenes, and trainings of which each has a true score of
-its own, drawn from one normal distribution for both.
+Two compared subjects have log-normal losses in the same scenes. Each training has an individual true score, drawn from
+one normal distribution for both.
 
-An oracle's loss is the ceiling's, times log-normal noise (deviation of the log 0.3): its true score is 1, and the
-ceiling is no 0, as where there is noise in the lab.
+An oracle's loss is the ceiling's, times log-normal noise (log deviation 0.3). Its true score is 1; the ceiling is not
+0, as in labs with noise.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ ORACLE_NOISE: Final = 0.3
 KINDS: Final = ("log-normal", "pareto", "pairs", "both right", "areas")
 SIZES: Final = (100, 200, 400)
 CELLS: Final = (2, 4, 1, 2, 1, 8, 9, 1, 2, 9, 4, 9, 1, 2, 6, 2)
-"""That are scored in C1 to U3, in this order."""
+"""Numbers of scored cells in C1 to U3, in this order."""
 NUM_MUST_FAIL: Final = 3
 COMPARED_AT: Final = 0.7
-"""True score of both sitters that are compared, the mean over trainings."""
+"""True score of both compared subjects, the mean over trainings."""
 SPREADS: Final = (0.0, 0.01, 0.05, 0.1)
-"""Deviations of a training's true score."""
+"""Standard deviations of a training's true score."""
 TRAININGS: Final = (1, 2, 3, 5)
 
 kept_draws: Final = lru_cache(maxsize=16)(draw_clusters)
-"""The same draws as ever, made once."""
+"""The usual bootstrap draws, made once."""
 
 
 def rate(count: int, runs: int) -> Figures:
@@ -65,9 +65,9 @@ class Drawn:
     """One synthetic cell.
 
     Args:
-        statistic: of it.
-        cell: graded.
-        parts: gained and possible [E, 2], where the score is a ratio of sums; empty elsewhere.
+        statistic: statistic of the cell.
+        cell: the graded cell.
+        parts: gained and possible [E, 2] if the score is a ratio of sums; otherwise empty.
     """
 
     statistic: Statistic
@@ -76,19 +76,19 @@ class Drawn:
 
 
 def losses(tail: str, rng: Rng, num: int) -> Floats:
-    """Of scenes, with expectation 1."""
+    """Scene losses with expectation 1."""
     if tail == "log-normal":
         return np.exp(rng.standard_normal(num) - 0.5)
     return (1 + rng.pareto(TAIL, num)) * (TAIL - 1) / TAIL
 
 
 def noise(rng: Rng, num: int, deviation: float) -> Floats:
-    """Log-normal, with expectation 1."""
+    """Log-normal noise with expectation 1."""
     return np.asarray(np.exp(deviation * rng.standard_normal(num) - deviation**2 / 2))
 
 
 def draw(kind: str, true: float, num: int, rng: Rng) -> Drawn:
-    """A cell of E scenes whose true score is `true`."""
+    """A cell of E scenes with the true score `true`."""
     if kind in ("log-normal", "pareto"):
         floor = losses(kind, rng, num)
         loss = (1 - true) * floor * noise(rng, num, OWN_NOISE)
@@ -137,14 +137,14 @@ def studentised_low(drawn: Drawn) -> float:
 
 
 def draw_oracle(apart: float, num: int, rng: Rng) -> Cell:
-    """A cell of an oracle whose true score is 1; the floor's loss is `apart` times the ceiling's, on average."""
+    """A cell of an oracle with true score 1; the floor's loss is on average `apart` times the ceiling's."""
     ceiling = losses("log-normal", rng, num)
     floor = ceiling * (1 + (apart - 1) * losses("log-normal", rng, num))
     return skill_cell("oracle", ceiling * noise(rng, num, ORACLE_NOISE), floor, ceiling)
 
 
 def nulls(runs: int, rng: Rng) -> list[Figures]:
-    """Models whose true score is 0, and the boundary of a PASS: each kind and number of scenes."""
+    """Rates of models with true score 0 and of models at the boundary of a PASS, per kind and number of scenes."""
     rows = []
     for kind in KINDS:
         for num in SIZES:
@@ -170,7 +170,7 @@ def nulls(runs: int, rng: Rng) -> list[Figures]:
 
 
 def oracles(runs: int, rng: Rng) -> list[Figures]:
-    """VOID of good tests: an oracle at 1 and must-fail models at 0, two cells each."""
+    """VOID rates of valid tests: an oracle at 1 and must-fail models at 0, two cells each."""
     rows = []
     for apart in (2.0, 5.0, 20.0):
         for num in SIZES:
@@ -193,7 +193,7 @@ def oracles(runs: int, rng: Rng) -> list[Figures]:
 
 
 def exams(runs: int, rng: Rng) -> list[Figures]:
-    """Exams of sixteen tests of models at the boundary or at 0: share with any false pass, alone and by Holm."""
+    """Exams of sixteen tests with models at the boundary or at 0: share with any false pass, without and with Holm."""
     rows = []
     for name, cells, good, true in (
         ("all at 0.5, one cell a test", (1,) * 16, 0, BOUNDARY),
@@ -204,7 +204,7 @@ def exams(runs: int, rng: Rng) -> list[Figures]:
         alone = together = 0
         for _ in range(runs):
             bad = {}
-            p_values = dict.fromkeys(map(str, range(good)), 1 / 2001)  # passed as surely as can be
+            p_values = dict.fromkeys(map(str, range(good)), 1 / 2001)  # passes with the smallest p-value
             for number, count in enumerate(cells[good:], good):
                 num, kind = SIZES[number % 3], KINDS[number % len(KINDS)]
                 grade = Grade(cells=tuple(draw(kind, true, num, rng).cell for _ in range(count)))
@@ -217,7 +217,7 @@ def exams(runs: int, rng: Rng) -> list[Figures]:
 
 
 def comparisons(runs: int, rng: Rng) -> list[Figures]:
-    """How often two sitters that are equally good, all trainings considered, seem to differ: `worldline compare`."""
+    """How often `worldline compare` reports a difference between two equally good subjects."""
     rows = []
     for spread in SPREADS:
         for trainings in TRAININGS:
@@ -252,7 +252,7 @@ def _comparison(spread: float, trainings: int, num: int, rng: Rng) -> Difference
 
 
 def _low(drawn: Drawn, share: float) -> float:
-    """The lower end by percentiles, as the exam's, with `share` of the draws below it."""
+    """The lower percentile bound, as in the exam, with `share` of the draws below it."""
     return float(np.quantile(_score(drawn).draws, share, method="inverted_cdf"))
 
 

@@ -1,15 +1,15 @@
-"""How often the exam's verdicts are wrong on real tests, over many seeds of their scenes. Used by exam_harness.py.
+"""Error rates of the exam's verdicts on real tests, over many seeds of their scenes. Used by exam_harness.py.
 
-Tests are examined as in any exam, on the report's pool, whose seeds are their own here. Graded are the oracle, the
-models that must fail, and, where their true score is known whatever the seed:
+Tests are examined as in any exam, on the report's pool with separate seeds. Graded are the oracle, the models that must
+fail, and, where their true score is known for every seed:
 
-* floor: the references' own answers, or what does not depend on what was seen; 0 in every cell, by definition.
-* floor with noise: the same, with Gaussian noise of a tenth of the deviation of the oracle's answers. Below 0.
-* half: the oracle's answers to scenes drawn with chance a half, the floor's to the others. 0.5 in every cell (C4: in
-  "noise"), the boundary of a PASS, with the spread over scenes that the test's own losses have. Where it can hardly
-  meet a test's conditions (C1, P2, T2: half of a gain, a path or a slope), its cells alone tell something.
+* floor: the answers of the floor, or answers that ignore the history; 0 in every cell by definition.
+* floor with noise: the same with Gaussian noise of a tenth of the deviation of the oracle's answers. Below 0.
+* half: the oracle's answers to half of the scenes at random, the floor's to the others. 0.5 in every cell (C4: in
+  "noise"), which is the boundary of a PASS, with the spread over scenes of the test's own losses. In C1, P2 and T2 it
+  rarely meets the conditions (half of a gain, a path or a slope), so only its cells are informative.
 
-Tests are in the order of what a seed takes. Where the time given to a test is over, those seeds count that are done.
+Tests run in the order of their time per seed. If the time of a test is over, the finished seeds count.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ Figures = dict[str, Any]
 Floor = Callable[[Examined, Rng], Arrays]
 
 LOG_SETS: Final = 2
-"""Logs that the models that must fail are fitted on; seeds take turns."""
+"""Log sets for fitting the models that must fail; seeds alternate between them."""
 LOG_SEED: Final = 500_000
 NOISE: Final = 0.1
 FIRST_SEED: Final = 50_000
-"""Of scenes: far from those of any exam."""
+"""First seed of scenes, far from those of any exam."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A test, at the size that is run.
+    """A test at the size of this run.
 
     Args:
-        test: with its sizes.
-        floor: answers whose true score is 0 in every cell; None where none is known.
-        at_half: the cells of half of either whose true score is 0.5; empty for all.
-        piloted: whether references are chosen on a pilot's scenes; else none are generated.
+        test: the test with its sizes.
+        floor: answers with a true score of 0 in every cell; None if unknown.
+        at_half: the cells in which "half" has a true score of 0.5; empty for all.
+        piloted: whether references are chosen on pilot scenes; otherwise none are generated.
     """
 
     test: ExamTest
@@ -77,13 +77,13 @@ class Case:
 
 
 def no_response(examined: Examined, rng: Rng) -> Arrays:
-    """A pulse changes nothing."""
+    """T3: a pulse has no effect."""
     del rng
     return dict.fromkeys(TWINS, examined.references.oracle[TWINS[1]])
 
 
 def guesses(examined: Examined, rng: Rng) -> Arrays:
-    """Of P1: knows when, and guesses which, for each cue of a scene."""
+    """P1: knows the time and guesses the outcome, for each cue of a scene."""
     contexts, found = np.arange(4), dict[str, NDArray[np.generic]]()
     for name, value in examined.references.oracle.items():
         wrong = rng.random((len(value), 2))[:, contexts % 2] < 0.5
@@ -93,31 +93,31 @@ def guesses(examined: Examined, rng: Rng) -> Arrays:
 
 
 def own_floor(examined: Examined, rng: Rng) -> Arrays:
-    """The references' floor."""
+    """The floor of the references."""
     del rng
     return examined.references.floor
 
 
 def known_friction(examined: Examined, rng: Rng) -> Arrays:
-    """Of C4: what does not look at the gusts."""
+    """C4: knows the friction and ignores the gusts."""
     del rng
     return examined.references.ceiling
 
 
 def one_branch(examined: Examined, rng: Rng) -> Arrays:
-    """Of C1: actions change nothing."""
+    """C1: actions have no effect."""
     del rng
     return {name: np.repeat(value[:, :1], value.shape[1], 1) for name, value in examined.references.oracle.items()}
 
 
 def lamp_for_levers(examined: Examined, rng: Rng) -> Arrays:
-    """Of C3: the lamp does what the levers do, and they nothing."""
+    """C3: attributes the effect of the levers to the lamp."""
     del rng
     return {"heats": examined.references.oracle["heats"].swapaxes(1, 2)}
 
 
 def logged_slope(examined: Examined, rng: Rng) -> Arrays:
-    """Of C2: what the motors seem to do in the log."""
+    """C2: the confounded effect of the motors in the log."""
     del rng
     motors, drifts = (examined.scenes[f"seen.{name}"].astype(float) for name in ("motors", "drifts"))
     slopes = (motors * drifts).sum((0, 1)) / (motors**2).sum((0, 1))
@@ -145,7 +145,7 @@ CASES: Final = (
 
 
 def logs_of(test: ExamTest, number: int) -> Mapping[str, Sequence[Episode]]:
-    """The logs that worlds would learn from."""
+    """The training logs of the test."""
     return {
         log.name: [
             explore(log.make_lab(), LOG_SEED * (number + 1) + episode, log.num_steps)
@@ -156,7 +156,7 @@ def logs_of(test: ExamTest, number: int) -> Mapping[str, Sequence[Episode]]:
 
 
 def half(oracle: Arrays, floor: Arrays, rng: Rng) -> Arrays:
-    """The oracle's answers to about half of the scenes, the floor's to the others."""
+    """The oracle's answers to a random half of the scenes, the floor's to the others."""
     coin = rng.random(max(len(value) for value in oracle.values())) < 0.5
     return {
         name: np.where(coin[: len(value)].reshape(-1, *[1] * (value.ndim - 1)), value, floor[name])
@@ -173,7 +173,7 @@ def noisy(floor: Arrays, oracle: Arrays, rng: Rng) -> dict[str, NDArray[np.gener
 
 
 def examined_at(case: Case, seed: int, logs: Mapping[str, Sequence[Episode]]) -> Examined:
-    """As `examine` has it, without the scenes of a pilot where nothing is chosen on them."""
+    """Like `examine`, without pilot scenes if nothing is chosen on them."""
     if case.piloted:
         return examine(case.test, seed, logs)
     scenes = case.test.generate(seed)
@@ -181,12 +181,12 @@ def examined_at(case: Case, seed: int, logs: Mapping[str, Sequence[Episode]]) ->
 
 
 def graded(case: Case, examined: Examined, rng: Rng) -> dict[str, Grade]:
-    """The grades of a seed, by model."""
+    """The grades of one seed, by model."""
     found = {"oracle": examined.oracle, **examined.must_fail}
     if case.floor is None:
         return found
     oracle = examined.references.oracle
-    floor = {**oracle, **case.floor(examined, rng)}  # what no score is made of stays
+    floor = {**oracle, **case.floor(examined, rng)}  # values that no score uses stay
     asked = {"floor": floor, "floor with noise": noisy(floor, oracle, rng), "half": half(oracle, floor, rng)}
     grades = {name: case.test.grade(examined.scenes, one, examined.references) for name, one in asked.items()}
     return {**found, **grades}
@@ -194,14 +194,14 @@ def graded(case: Case, examined: Examined, rng: Rng) -> dict[str, Grade]:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What was found of one model, over seeds.
+    """Results of one model over seeds.
 
     Args:
         passes: seeds with the verdict PASS.
-        cells: scored ones.
-        above: of those, with a lower end above 0.5.
-        surely: with a lower end above 0.
-        weakest: the lower ends of the weakest cells, by seed.
+        cells: scored cells.
+        above: scored cells with a lower bound above 0.5.
+        surely: scored cells with a lower bound above 0.
+        weakest: the lower bounds of the weakest cells, by seed.
     """
 
     passes: int = 0
@@ -211,7 +211,7 @@ class Tally:
     weakest: list[float] = field(default_factory=list)
 
     def add(self, grade: Grade, names: tuple[str, ...] = ()) -> None:
-        """Counts a seed: of its cells those with these names, or all."""
+        """Adds a seed: the cells with these names, or all."""
         cells = [one for one in grade.cells if one.score is not None and (not names or one.name in names)]
         scores = [one.score for one in cells if one.score is not None]
         self.passes += verdict_of(grade) is Verdict.PASS
@@ -221,7 +221,7 @@ class Tally:
         self.weakest.append(min((one.value for one in scores), default=float("nan")))
 
     def told(self, runs: int) -> Figures:
-        """As the result has it."""
+        """The entry of the result."""
         return {
             "PASS": rate(self.passes, runs),
             "cells above 0.5": rate(self.above, self.cells),
@@ -231,7 +231,7 @@ class Tally:
 
 
 def measure(case: Case, runs: int, seconds: float) -> Figures:
-    """The rates of one test over `runs` seeds, or over those that were begun within `seconds`."""
+    """Rates of one test over `runs` seeds, or over the seeds begun within `seconds`."""
     begin, start, voids, reasons = time.process_time(), time.monotonic(), 0, Counter[str]()
     found: dict[str, Tally] = {}
     lows = []

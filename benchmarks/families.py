@@ -188,23 +188,25 @@ def table(results: Figures) -> str:
     lines = [
         "# What each family reaches",
         "",
-        "Written by `python benchmarks/families.py` from `benchmarks/results/families.json`. Every family gets the "
-        "same logs, split and inputs (`lewm` the camera alone), and as many updates of its recipe as a trial says fit "
-        "into the same processor time, and their heads' likewise. Skill is 1 - error / error of the best of "
-        "persistence, a linear autoregression and an action-blind copy of it, on held-out episodes, open loop: 0 is no "
-        "better, 1 is perfect, below 0 is worse. Each cell shows the mean over training seeds and, in brackets, the "
-        "worst seed.",
+        "Use these tables to compare model families on four tasks. [How to choose a family](howto/choose-a-family.md).",
         "",
-        "[How to choose one](howto/choose-a-family.md).",
+        "Reproduce the tables with `python benchmarks/families.py`; figures are in `benchmarks/results/families.json`.",
         "",
-        "What is not here was not measured yet. Push-T's `jepa` is told in training where the block is (`targets`); "
-        "the other families are not. The encoder of `features` is EfficientNet-Lite0, trained on ImageNet (Apache "
-        "licence 2.0; `python benchmarks/pretrained.py` makes its folder): its map of stride 16.",
+        "* **Skill** is 1 - error / error of the best baseline. 1 is perfect, 0 equals the baseline, below 0 is worse.",
+        "* **Baselines** are persistence, a linear autoregression, and a linear autoregression without actions.",
+        "* **Errors** are open loop on held-out episodes.",
+        "* **Cells** show the mean over training seeds and, in brackets, the worst seed.",
+        "* **Conditions** are equal: logs, split, inputs (`lewm`: the image only) and processor time for training.",
+        "* **Auxiliary targets**: on Push-T only `jepa` has the block's pose as an auxiliary target (`targets`).",
+        "* **Encoder** of `features`: EfficientNet-Lite0 pretrained on ImageNet (Apache 2.0), map of stride 16. "
+        "`python benchmarks/pretrained.py` makes its folder.",
+        "",
+        "Tasks that are not listed were not measured.",
     ]
     for name, task in TASKS.items():
         rows = {family: results["tasks"].get(name, {}).get(family) for family in FAMILIES}
         if any(rows.values()):
-            time_s = f"A training may take {task.train_s:.0f} s of a core, its heads {task.heads_s:.0f}."
+            time_s = f"Limit of processor time: {task.train_s:.0f} s for training, {task.heads_s:.0f} s for heads."
             lines += ["", f"## {task.title}", "", time_s, "", *_rows(task, rows)]
     return "\n".join(lines) + "\n"
 

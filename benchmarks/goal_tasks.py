@@ -1,4 +1,4 @@
-"""What benchmarks/goals.py asks: the tasks, and who acts in them beside a recipe's own planner. Measures nothing."""
+"""The tasks of benchmarks/goals.py, and the actors that a recipe's planner is compared with. Measures nothing."""
 
 from __future__ import annotations
 
@@ -33,40 +33,40 @@ from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 PLACE, ANGLE = 20.0, np.pi / 9
-"""Of Push-T, px and rad."""
+"""Tolerances of Push-T in px and rad."""
 PUSH_AHEAD = 25
-"""Steps of its plans; with fewer the block ends further from its goal (benchmarks/LOG.md)."""
+"""Steps of a Push-T plan; with fewer the block ends further from its goal (benchmarks/log/push-t.md)."""
 PUSHER = CrossEntropy(num_candidates=64, num_iterations=3)
 NUM_PLAYS = 64
-"""Of the log, beside those drawn at random."""
+"""Sequences from the log, in addition to random ones."""
 POSE_TOLERANCE = {"agent_position": 20.0, "block_position": 10.0, "block_angle": 0.2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is learned from, and where goals are to be reached.
+    """A task: the logs to learn from, and the goals to reach.
 
     Args:
-        learn: records the logs at a path.
-        examine: records, at a path, the episodes that starts and goals come from.
-        make: the environment.
-        recipe: for the logs.
+        learn: records the training logs at a path.
+        examine: records at a path the episodes for starts and goals.
+        make: creates the environment.
+        recipe: returns the recipe for the logs.
         reached: whether an observation is near enough to a goal.
-        group: the label of a pair.
-        groups: those that are wanted.
-        shown: the signals of the goal that the planner is shown.
-        whole: those that its heads need.
-        by_hand: makes what acts by what nobody has learned: the true dynamics, the true map, or a tuned controller;
-            None where there is none.
-        told: the signals of the goal that it is shown.
-        by_hand_every: steps that are taken of each of its answers.
-        straight: acts as if nothing stood between; None where that is no way to act.
+        group: returns the label of a pair.
+        groups: labels of the pairs to use.
+        shown: goal signals that the planner receives.
+        whole: goal signals that its heads need.
+        by_hand: creates the upper-bound actor, with the true dynamics, the true map, or a tuned controller; None if
+            there is none.
+        told: goal signals that this actor receives.
+        by_hand_every: executed steps of each of its answers.
+        straight: straight-line baseline; None if it does not apply.
         horizon: steps of a plan.
-        replan_every: steps that are taken of it.
-        adaptation: of one more row; None for none.
-        rest: stands still; None for the action 0.
-        plans: makes the planner's actor of a world and the log; None for plans to the goal as it is shown.
-        loosely: as `reached`, for the historical protocol; None for the same.
+        replan_every: executed steps of a plan.
+        adaptation: settings of the row with adaptation; None for no such row.
+        rest: actor that stands still; None for the action 0.
+        plans: creates the planner's actor from a world and the log; None for plans to the goal signals.
+        loosely: like `reached`, for the historical protocol; None for the same.
     """
 
     learn: Callable[[Path], Store]
@@ -92,31 +92,31 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Go(Actor):
-    """Has the agent of Push-T go where it stands in the goal."""
+    """Moves the agent of Push-T to its position in the goal."""
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The same place `num_steps` times."""
+        """The same target `num_steps` times."""
         del seed
         return {"target": np.repeat(now.goals["agent_position"][:, None], num_steps, 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stay(Actor):
-    """Has it stay where it is."""
+    """Keeps the agent at its position."""
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The same place `num_steps` times."""
+        """The same target `num_steps` times."""
         del seed
         return {"target": np.repeat(now.history.observations["agent_position"][:, -1:], num_steps, 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plays:
-    """What was done in the logs of Push-T, in pieces as long as a plan.
+    """Logged action sequences of Push-T, each as long as a plan.
 
     Args:
-        ends: how each began and how it ended, as `_alike` has it [N, 12].
-        targets: what was done [N, PUSH_AHEAD, 2].
+        ends: first and last pose of each, in the form of `_alike` [N, 12].
+        targets: logged actions [N, PUSH_AHEAD, 2].
     """
 
     ends: torch.Tensor
@@ -124,7 +124,7 @@ class Plays:
 
     @classmethod
     def of(cls, store: Store, episodes: Sequence[int]) -> Plays:
-        """All of these episodes."""
+        """All sequences of these episodes."""
         ends, targets = [], []
         for number in episodes:
             length = int(store.num_steps[number])
@@ -135,31 +135,31 @@ class Plays:
         return cls(ends=torch.cat(ends), targets=np.concatenate(targets))
 
     def between(self, starts: Arrays, goals: Arrays, count: int) -> Arrays:
-        """Those that began and ended most like this, for poses [W, ...]: targets [W, count, PUSH_AHEAD, 2]."""
+        """Actions [W, count, PUSH_AHEAD, 2] with the first and last pose most similar to poses [W, ...]."""
         wanted = torch.cat([_alike(starts), _alike(goals)], 1)
         return {"target": self.targets[torch.cdist(wanted, self.ends).topk(count, largest=False).indices.numpy()]}
 
 
 def _alike(pose: Arrays) -> torch.Tensor:
-    """Poses [..., 2] and [..., 1] as [..., 6], in which what looks as different is as far apart."""
+    """Poses [..., 2] and [..., 1] as [..., 6], scaled so that distance means visual difference."""
     agent, block, angle = (torch.from_numpy(np.asarray(pose[name], np.float32)) for name in POSE_TOLERANCE)
     return torch.cat([agent / 60, block / 40, 2 * angle.cos(), 2 * angle.sin()], -1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pose(Actor):
-    """Has the world read the block's pose from pictures, and plans to bring the block to that of the goal.
+    """Plans to the pose of the block that the world reads from the goal's picture.
 
     Args:
-        world: to ask.
-        plays: to start the search from.
+        world: the world that plans.
+        plays: logged sequences to start the search from.
     """
 
     world: World
     plays: Plays
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The plans."""
+        """The actions of the plans."""
         told = self._pose(now.goals)
         here = self._pose({name: now.history.observations[name][:, -1] for name in now.goals})
         planner = WorldActor(
@@ -171,7 +171,7 @@ class Pose(Actor):
         return planner.act(replace(now, goals=told), num_steps=num_steps, seed=seed)
 
     def _pose(self, seen: Arrays) -> Arrays:
-        """Of one observation: the agent's place as it is, the block's pose as it is after a step of standing still."""
+        """Pose of one observation: the agent's position, and the block's pose one predicted step later."""
         rest = {"target": seen["agent_position"][:, None]}
         none = {"target": rest["target"][:, :0]}
         past = History(observations={name: value[:, None] for name, value in seen.items()}, actions=none)
@@ -182,16 +182,16 @@ class Pose(Actor):
 
 @dataclass(frozen=True, kw_only=True)
 class Walk(Actor):
-    """Goes straight at the next point on the way.
+    """Moves straight to the next point of the path.
 
     Args:
-        maze: knows the way.
+        maze: the maze with its shortest paths.
     """
 
     maze: PointMaze
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """As `StraightActor`."""
+        """Like `StraightActor`."""
         here, there = now.history.observations["position"][:, -1].astype(float), now.goals["position"].astype(float)
         points = np.stack([self.maze.towards(*both) for both in zip(here, there, strict=True)])
         return StraightActor(longest=MAX_MOVE).act(
@@ -201,7 +201,7 @@ class Walk(Actor):
 
 @dataclass(frozen=True, kw_only=True)
 class Pull(Actor):
-    """A spring and a brake, tuned by hand."""
+    """A hand-tuned proportional-derivative controller."""
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """The same torque `num_steps` times."""
@@ -212,7 +212,7 @@ class Pull(Actor):
 
 
 def rooms(walls: Walls, num_episodes: int, recipe: Callable[[Store], Recipe]) -> Task:
-    """Two Rooms."""
+    """The tasks of Two Rooms."""
     oracle = LocalWorld(
         OracleEngine(lab=TwoRooms(walls)), None, CrossEntropy(num_candidates=16, num_iterations=2), num_proposals=1
     )
@@ -238,7 +238,7 @@ def rooms(walls: Walls, num_episodes: int, recipe: Callable[[Store], Recipe]) ->
 
 
 def mazes(maze: Maze) -> Task:
-    """OGBench's point maze."""
+    """The task of an OGBench point maze."""
 
     def walks(path: Path, num_episodes: int, seed: int) -> Store:
         with closing(PointMaze(maze)) as env:
@@ -269,7 +269,7 @@ def mazes(maze: Maze) -> Task:
 
 
 def arm() -> Task:
-    """The reacher of dm_control."""
+    """The task of dm_control's reacher."""
 
     def flailing(path: Path, num_episodes: int, seed: int) -> Store:
         env = Reacher()

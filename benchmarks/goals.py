@@ -317,16 +317,23 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
     lines = [
         "# How often goals are reached",
         "",
-        "Written by `python benchmarks/goals.py` from `benchmarks/results/goals.json`; the file says what is asked and "
-        "how. Strict protocol: held-out episodes, no pair reached at its start, at most twice as many steps as the log "
-        "took. In brackets: 95 % Wilson interval, attempts in one episode being a cluster; then the worst training "
-        "seed where there are several. Planners take as many steps of each plan as the file says (1 in Two Rooms, 2 in "
-        "Push-T, else 5), the inverse head acts anew at every step. Where there is a map of landmarks, all that was "
-        "learned goes by it but for the rows without; without a distance head, what counts is how far the signal is "
-        "from its goal, at each step of the plan. In Push-T the planner is asked for the pose that it reads from the "
-        "goal's picture, and starts its search from what was done in the log between poses most like these. Push-T's "
-        "planner and the recipe of the point maze were chosen by training 0 on some of these pairs: of the others see "
-        "the worst (benchmarks/LOG.md has each).",
+        "Use these tables to see how often a learned world reaches its goals, from near to far.",
+        "",
+        "Reproduce them with `python benchmarks/goals.py`, which also describes the tasks. Figures are in "
+        "`benchmarks/results/goals.json`.",
+        "",
+        "* **Protocol**: held-out episodes, no goal reached at its start, at most twice as many steps as the log took.",
+        "* **Cells**: success rate, in brackets the 95 % Wilson interval (clustered by episode) and the worst "
+        "training seed.",
+        "* **Replanning**: every step in Two Rooms, every 2 steps in Push-T, else every 5. The inverse head acts at "
+        "every step.",
+        "* **Landmarks** are used by all learned rows where a map exists, except the rows without them. Without a "
+        "distance head, the cost is the distance of the signal to its goal at each step.",
+        "* **Push-T**: the goal is the pose read from the goal's image. Each search starts from logged actions between "
+        "similar poses.",
+        "* **Ground truth**: the hand-written policy and the straight-line baseline read the true signals.",
+        "* **Selection**: Push-T's planner and the recipe of the point maze were chosen with training seed 0 on some "
+        "of these pairs. Use the worst seed there.",
         "",
     ]
     for name in (name for name in TASKS if name in results):
@@ -339,19 +346,19 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         lines += [
             f"## {name}",
             "",
-            f"{count} pairs an offset, training seeds: {seeds}. Learning took {cpu:.0f} s of processor time.",
+            f"{count} pairs per offset, training seeds: {seeds}. Training took {cpu:.0f} s of processor time.",
             "",
-            "| who acts | " + " | ".join(f"{offset} steps" for offset in offsets) + " |",
+            "| policy | " + " | ".join(f"{offset} steps" for offset in offsets) + " |",
             "| --- " * (len(offsets) + 1) + "|",
         ]
         for row in rows:
             cells = [_cell([o for o in found if (o["row"], o["offset"]) == (row, offset)]) for offset in offsets]
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+            lines.append(f"| {NAMES.get(row, row)} | " + " | ".join(cells) + " |")
         film = Path(str(FILM).format(name))
         if film.exists():
             lines += [
                 "",
-                f"Attempts of the planner at {offsets[0]} steps, as they went (animated): ![film](images/{film.name})",
+                f"Attempts of the planner at {offsets[0]} steps (animated): ![film](images/{film.name})",
             ]
         gains = _gains(TASKS[name], found, offsets)
         lines += ["", *gains, *([""] if gains else [])]
@@ -364,12 +371,12 @@ def _historical(results: Mapping[str, Sequence[Figures]]) -> list[str]:
     if not tasks:
         return []
     lines = [
-        "## By the protocol of published figures",
+        "## Protocol of published figures",
         "",
-        "50 pairs 25 steps apart, solved ones among them, from the training log (Push-T: the held-out one); two plans "
-        "of 25 steps, each taken to its end.",
+        "50 pairs 25 steps apart from the training log, pairs that are solved at the start included (Push-T: held-out "
+        "log). Two plans of 25 steps, each executed to its end.",
         "",
-        "| | planner | standing still | training seeds |",
+        "| task | planner | no move | training seeds |",
         "| --- | --- | --- | --- |",
     ]
     for name in tasks:
@@ -379,6 +386,8 @@ def _historical(results: Mapping[str, Sequence[Figures]]) -> list[str]:
     return [*lines, ""]
 
 
+NAMES = {BY_HAND: "hand-written policy", STRAIGHT: "straight-line baseline"}
+"""Rows whose names in the page differ from those in the results."""
 ROWS = (PLANNER, EXACT, FLAT, PLAIN, ADAPTIVE, GUIDED, FULL, INVERSE, BY_HAND, STRAIGHT, RANDOM, NO_MOVE)
 
 
@@ -393,26 +402,28 @@ def _cell(found: Sequence[Figures]) -> str:
 
 def _gains(task: Task, found: Sequence[Figures], offsets: Sequence[int]) -> list[str]:
     compared = [
-        (PLANNER, FLAT, "Landmarks change"),
-        (PLANNER, PLAIN, "Landmarks, distance and inverse head together change"),
-        (ADAPTIVE, PLANNER, "Adapting changes"),
-        (PLANNER, EXACT, "bfloat16, not float32, changes"),
+        (PLANNER, FLAT, "landmarks"),
+        (PLANNER, PLAIN, "landmarks, distance head and inverse head"),
+        (ADAPTIVE, PLANNER, "adaptation"),
+        (PLANNER, EXACT, "bfloat16 instead of float32"),
     ]
-    if task.shown == task.whole:  # else they are not asked the same
-        compared.append((GUIDED, FULL, f"`guided` (at most {FEW} sequences a plan), not full search ({MANY}), changes"))
+    if task.shown == task.whole:  # otherwise their goals differ
+        compared.append((GUIDED, FULL, f"`guided` (at most {FEW} sequences per plan) instead of full search ({MANY})"))
     lines = []
     for first, second, words in compared:
-        told = []
+        cells = []
         for offset in offsets:
             both = [[one for one in found if (one["row"], one["offset"]) == (row, offset)] for row in (first, second)]
             change = gain(*both)
-            if change is not None:
-                mean, low, high = (100 * one for one in change)
-                interval = "" if low == high else f" ({low:+.1f} to {high:+.1f})"
-                told.append(f"{mean:+.1f} points at {offset}{interval}")
-        if told:
-            lines.append(f"{words} success, pair by pair and for these trainings, by " + ", ".join(told) + ".")
-    return lines
+            if change is None:
+                cells.append("–")
+                continue
+            mean, low, high = (100 * one for one in change)
+            cells.append(f"{mean:+.1f}" + ("" if low == high else f" ({low:+.1f} to {high:+.1f})"))
+        if set(cells) != {"–"}:
+            lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    head = "| change in success, paired (percentage points) | " + " | ".join(f"{offset} steps" for offset in offsets)
+    return [head + " |", "| --- " * (len(offsets) + 1) + "|", *lines] if lines else []
 
 
 def main() -> None:

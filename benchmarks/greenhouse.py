@@ -1,9 +1,10 @@
-"""How well the recipe 'greenhouse' learns from logs under real weather, beside persistence and linear regression.
+"""Accuracy of the recipe 'greenhouse' on logs under measured weather, against persistence and linear regression.
 
 Run: .venv/bin/python benchmarks/greenhouse.py [FOLDER] [--episodes 288] [--seeds 3]
-Records a store into FOLDER (default: a temporary one), or uses the store that is there. Writes
-benchmarks/results/greenhouse.json. Bar, in each training seed: on at least 3 of 4 signals the world's error is smaller
-than both at 1, 6 and 24 hours, the whole 95 % interval of the paired difference on the right side.
+Records a store into FOLDER (default: a temporary one), or reuses the store in it. Writes
+benchmarks/results/greenhouse.json. Target, in each training seed: the world's error is smaller than
+both baselines' on at least 3 of 4 signals, at 1, 6 and 24 hours. The whole 95 % interval of the paired difference must
+agree.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from worldline.workflows.report_data import comparisons, honest
 from worldline.workflows.training import learn_world
 
 STEPS = {1: 2, 6: 12, 24: 48}
-"""Hours to steps."""
+"""Steps per horizon in hours."""
 CONTEXT = 3
 PER_EPISODE = 8
 LEVELS = (0.8, 0.9, 0.95)
@@ -54,7 +55,7 @@ def measure(learned: Learned, store: Store, episodes: Sequence[Episode], levels:
 
 
 def errors(found: Diagnostics) -> list[Figures]:
-    """One row for each signal and horizon: three errors, and how much smaller the world's is, with intervals."""
+    """One row per signal and horizon: three errors, and the world's relative improvement with intervals."""
     rmse = {(one.world, one.signal): one.rmse for one in found.errors}
     skill = {(one.against, one.signal): one.skill for one in found.skills}
     rows = []
@@ -71,9 +72,9 @@ def errors(found: Diagnostics) -> list[Figures]:
 
 
 def worst_block(learned: Learned, store: Store) -> float:
-    """The smallest skill over signals, horizons, rivals and stretches of weather, each stretch by itself.
+    """The smallest skill over signals, horizons, baselines and stretches of weather.
 
-    Episodes under the same weather are not quite independent, which the intervals do not know of.
+    The intervals treat episodes as independent, but episodes under the same weather are correlated.
     """
     blocks = defaultdict(list)
     for number in learned.split.held_out:
@@ -87,7 +88,7 @@ def worst_block(learned: Learned, store: Store) -> float:
 
 
 def run(store: Store, seed: int, folder: Path) -> Figures:
-    """The figures of one training seed."""
+    """The results of one training seed."""
     learned = learn_world(store, greenhouse(store).with_seed(seed), folder=folder / f"seed{seed}")
     found = measure(learned, store, [store.episode(number) for number in learned.split.held_out], LEVELS)
     rows = errors(found)
@@ -136,9 +137,9 @@ def show(figures: Figures) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="of the store; default: a temporary one")
-    parser.add_argument("--episodes", type=int, default=288, help="to record")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings, with seeds 0, 1, ...")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of the store; default: a temporary one")
+    parser.add_argument("--episodes", type=int, default=288, help="number of episodes to record")
+    parser.add_argument("--seeds", type=int, default=3, help="number of training seeds: 0, 1, ...")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -160,7 +161,7 @@ def main() -> None:
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"\nbar met in every seed: {'yes' if figures['met'] else 'NO'}")
+    print(f"\ntarget met in every seed: {'yes' if figures['met'] else 'NO'}")
 
 
 if __name__ == "__main__":

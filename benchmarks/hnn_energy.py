@@ -1,25 +1,25 @@
-"""Whether the energy score of P2 reads what was published: Hamiltonian networks against plain ones, by energy error.
+"""The energy score of P2 against published values: Hamiltonian and plain networks by energy error.
 
 Run: .venv/bin/python benchmarks/hnn_energy.py [--seeds 9]. Writes benchmarks/results/hnn_energy.json.
 
 Source: Greydanus, Dzamba and Yosinski (2019), "Hamiltonian Neural Networks" (arXiv 1906.01563), tasks 1 and 2 (ideal
-spring, ideal pendulum) and the column "Energy MSE" of its table, with the data as the authors' own code makes them: 50
-paths of times 0 to 3 (half to learn from), Gaussian noise of deviation 0.1 on the coordinates and none on their
-derivatives. Two hidden layers of 200 tanh units, Adam at 1e-3, 2,000 steps on the whole batch. The error is that of
-`understanding.exam.energy.energy_error`, by which P2 is graded (its labs and its condition on the path are no part of
-the published tasks), of 15 paths a network over times 0 to 20, at 100 times, which start with each coordinate 0.2 to 1
-in size: so the authors' notebooks have it for either task. Pendulums learn from paths that start at a distance of 1.3
-to 2.3, so most of the tested ones lie inside of all that were learned from.
+spring, ideal pendulum), column "Energy MSE" of their table. The data follow the authors' code: 50 paths of times 0 to 3
+(half for training), with Gaussian noise of deviation 0.1 on coordinates and none on derivatives. Networks have two
+hidden layers of 200 tanh units and train with Adam at 1e-3 for 2,000 full-batch steps.
 
-The notebooks score the same "energy" in both tasks, the squared distance from the origin. That is the energy of the
-spring; a pendulum's own is conserved while this is not. Here the published column is measured as it was, and the energy
-itself beside it.
+The error is `understanding.exam.energy.energy_error`, which grades P2. P2's labs and its condition on the path are not
+part of the published tasks. Each network is evaluated on 15 paths over times 0 to 20, at 100 times. Each starting
+coordinate is 0.2 to 1 in size, as in the authors' notebooks for both tasks. Pendulum training paths start at a distance
+of 1.3 to 2.3, so most test paths lie inside the training data.
 
-Not the authors': fixed steps of Runge and Kutta in the place of an adaptive solver; several seeds of data and network,
-where the table has one (its +/- is of 15 paths).
+The notebooks score the squared distance from the origin in both tasks. That is the energy of the spring, but not of the
+pendulum, where it is not conserved. This benchmark measures the published quantity and the true energy.
 
-Bars, per task: the Hamiltonian network's median error over the seeds is below the plain one's, as published, by what
-was published and by the energy itself; and the published value lies within a factor of ten of each median.
+Deviations from the authors: fixed Runge-Kutta steps instead of an adaptive solver, and several seeds of data and
+network, where the table has one. (Its +/- is over 15 paths.)
+
+Targets, per task: the Hamiltonian network's median error over seeds is below the plain one's, for the published
+quantity and for the true energy. Each median is within a factor of ten of the published value.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NUM_PATHS: Final = 25
 NUM_TESTS: Final = 15
 SUBSTEPS: Final = 4
 WITHIN: Final = 10.0
-"""Factor by which a median may differ from the published value."""
+"""Largest factor between a median and the published value."""
 
 Floats = NDArray[np.floating]
 Slope = Callable[[Tensor], Tensor]
@@ -59,11 +59,11 @@ class Task:
     """One row of the published table.
 
     Args:
-        name: of the task.
-        energy: of coordinates and momenta [..., 2].
-        num_observed: of each path that is learned from.
-        radius: smallest and largest distance from the origin at which those paths start.
-        published: error of the squared distance from the origin by kind of network.
+        name: name of the task.
+        energy: energy of coordinates and momenta [..., 2].
+        num_observed: observations per training path.
+        radius: smallest and largest starting distance of training paths from the origin.
+        published: published error of the squared distance from the origin, per kind of network.
     """
 
     name: str
@@ -78,13 +78,13 @@ class Task:
 
 
 def on_circles(rng: np.random.Generator, num: int, radius: tuple[float, float]) -> Floats:
-    """Directions of points of a square, at distances that are uniform."""
+    """Starting states: directions of random points of a square, with uniform distances."""
     drawn = rng.uniform(-1, 1, (num, 2))
     return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True) * rng.uniform(*radius, (num, 1)))
 
 
 def off_axes(rng: np.random.Generator, num: int) -> Floats:
-    """Each coordinate 0.2 to 1 in size, either way."""
+    """Starting states with coordinates of 0.2 to 1 in size, of either sign."""
     drawn = rng.uniform(-0.8, 0.8, (num, 2))
     return np.asarray(drawn + 0.2 * np.sign(drawn))
 
@@ -106,7 +106,7 @@ PENDULUM: Final = Task(
 
 
 def network(num_outputs: int) -> nn.Sequential:
-    """Two hidden layers of 200 tanh units, begun orthogonally; no bias at the end."""
+    """Two hidden layers of 200 tanh units with orthogonal initialisation; no bias in the last layer."""
     layers = nn.Linear(2, 200), nn.Linear(200, 200), nn.Linear(200, num_outputs, bias=False)
     for layer in layers:
         nn.init.orthogonal_(layer.weight)
@@ -114,7 +114,7 @@ def network(num_outputs: int) -> nn.Sequential:
 
 
 def hamiltonian_slope(energy: Callable[[Tensor], Tensor], state: Tensor) -> Tensor:
-    """What Hamilton's equations say [n, 2] of an energy, differentiable in its weights."""
+    """Time derivative [n, 2] by Hamilton's equations, differentiable in the weights of the energy."""
     with torch.enable_grad():
         state = state.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(energy(state).sum(), state, create_graph=True)
@@ -122,17 +122,17 @@ def hamiltonian_slope(energy: Callable[[Tensor], Tensor], state: Tensor) -> Tens
 
 
 def make_slope(kind: str) -> tuple[Slope, list[nn.Parameter]]:
-    """A network of this kind, as a time derivative, and its weights."""
+    """A network of this kind as a time derivative, with its weights."""
     if kind == "plain":
         plain = network(2)
         return plain, list(plain.parameters())
-    # The authors' network has a second output, whose gradient goes unused.
+    # The authors' network has a second output, whose gradient is unused.
     scalar = network(1)
     return lambda state: hamiltonian_slope(lambda x: scalar(x)[:, 0], state), list(scalar.parameters())
 
 
 def paths(slope: Slope, start: Tensor, times: Floats) -> Tensor:
-    """States [n, T, 2] at `times`, by Runge and Kutta's fourth order."""
+    """States [n, T, 2] at `times`, by the fourth-order Runge-Kutta method."""
     state, seen = start, [start]
     for gap in np.diff(times) / SUBSTEPS:
         for _ in range(SUBSTEPS):
@@ -145,7 +145,7 @@ def paths(slope: Slope, start: Tensor, times: Floats) -> Tensor:
 
 
 def learn(task: Task, kind: str, seed: int, num_updates: int) -> Slope:
-    """The time derivative that a network learned from noisy states and true derivatives."""
+    """A time derivative learned from noisy states and true derivatives."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     begun = torch.tensor(on_circles(rng, NUM_PATHS, task.radius), dtype=torch.float64)
@@ -162,7 +162,7 @@ def learn(task: Task, kind: str, seed: int, num_updates: int) -> Slope:
 
 
 def tested(task: Task, slope: Slope, seed: int) -> dict[str, float]:
-    """The errors of a network's paths, mean over them: as published and of the energy itself, by P2's function."""
+    """Mean errors over a network's paths, by P2's function: of the published quantity and of the energy."""
     start = torch.tensor(off_axes(np.random.default_rng((seed, 1)), NUM_TESTS))
     times = np.linspace(0, TEST_S, NUM_TIMES)
     true, predicted = paths(task.slope, start, times), paths(slope, start.float(), times).double()
@@ -174,7 +174,7 @@ def tested(task: Task, slope: Slope, seed: int) -> dict[str, float]:
 
 
 def measure(task: Task, kind: str, num_seeds: int, num_updates: int = 2000) -> dict[str, Any]:
-    """Errors of `num_seeds` networks, and the ratio of their median to what was published."""
+    """Errors of `num_seeds` networks, and the ratio of their median to the published value."""
     errors: dict[str, list[float]] = {}
     for seed in range(num_seeds):
         for name, error in tested(task, learn(task, kind, seed, num_updates), seed).items():

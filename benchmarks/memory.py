@@ -1,20 +1,19 @@
-"""Does a world grow as it is asked? The memory of the process over 100,000 calls.
+"""Memory of a process over 100,000 calls to a world.
 
 Run: .venv/bin/python benchmarks/memory.py [--calls 100000]
-Writes benchmarks/results/memory.json. Some three minutes.
+Writes benchmarks/results/memory.json. Takes some three minutes.
 
-A small learned world of vectors with every head, calibrated, is asked in turns: of 20 calls 12 predict, 3 score, 3 plan
-(one with a budget), 1 asks what if and 1 how surprising. Its weights are not trained: what it says is not looked
-at. The first tenth of the calls is not counted. Bar: the resident memory after the last call is less than 1 % or 2 MB
-above that after the first tenth. Beside it a world with a planted fault, which keeps a copy of each history that it is
-shown: it must fail.
+A small calibrated world of vectors with every head answers calls in turns. Of 20 calls, 12 are `predict`, 3 `score`, 3
+`plan` (one with a budget), 1 `what_if` and 1 `surprise`. Its weights are not trained, because the answers do not
+matter. The first tenth of the calls is not counted. Target: the resident memory after the last call is less than 1 % or
+2 MB above that after the first tenth. A world with a planted leak, which keeps a copy of each history, must miss it.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, which reads it once
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, which reads it once
 
 import argparse
 import gc
@@ -53,38 +52,38 @@ RESULT = Path(__file__).parent / "results" / "memory.json"
 TOY = Integrator(camera=False, wind=False, noise=0.1)
 LATENT, HORIZON = 8, 3
 SAMPLES = 20
-"""Times that memory is read."""
+"""Number of memory readings."""
 SHARE_BAR, BYTES_BAR = 0.01, 2e6
 T_QUANTILE = 2.12
-"""Of Student's distribution at 97.5 % with the 16 degrees of freedom that 18 readings leave a line."""
+"""97.5 % quantile of Student's t with 16 degrees of freedom: a line through 18 readings."""
 Row = dict[str, Any]
 
 
 class Keeps(Engine):
-    """The planted fault."""
+    """An engine with a planted leak."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.kept: list[np.ndarray] = []
 
     def describe(self) -> Card:
-        """As the engine inside."""
+        """Like the wrapped engine."""
         return self.engine.describe()
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        """Likewise; keeps what it is shown."""
+        """Like the wrapped engine; keeps a copy of each history."""
         self.kept.append(steps.observations["position"].copy())
         return self.engine.observe(belief, steps, seed=seed)
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
-        """As the engine inside."""
+        """Like the wrapped engine."""
         return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
 
 
 def learned_world(episodes: list[Episode]) -> LocalWorld:
-    """A small world of vectors with every head that a plan needs."""
+    """A small world of vectors with every head that planning needs."""
     torch.manual_seed(0)
     config = JepaConfig(inputs=("position",), latent_size=LATENT, encoder_width=16, predictor_width=16)
     readout = Readout(ReadoutConfig(latent_size=LATENT, signals=TOY.schema.observations, width=8))
@@ -109,7 +108,7 @@ def _calibrated(engine: Engine, episodes: list[Episode]) -> LocalWorld:
 
 
 def questions(world: LocalWorld, episodes: list[Episode]) -> list[Callable[[], object]]:
-    """What the world is asked in turns."""
+    """The calls, in turns."""
     asked = list[Callable[[], object]]()
     for episode in episodes:
         history = episode.history(2, 3)
@@ -128,12 +127,12 @@ def questions(world: LocalWorld, episodes: list[Episode]) -> list[Callable[[], o
 
 
 def resident() -> int:
-    """Bytes of the process that are in memory."""
+    """Resident memory of the process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def measure(name: str, world: LocalWorld, episodes: list[Episode], num_calls: int) -> Row:
-    """The memory as the world is asked so many times."""
+    """Memory over this number of calls."""
     asked, each = cycle(questions(world, episodes)), num_calls // SAMPLES
     calls, held, began = list[int](), list[int](), time.perf_counter()
     for number in track(range(SAMPLES), description=name):
@@ -141,7 +140,7 @@ def measure(name: str, world: LocalWorld, episodes: list[Episode], num_calls: in
             ask()
         calls.append((number + 1) * each)
         held.append(resident())
-    counted = slice(SAMPLES // 10 - 1, None)  # from the reading after the first tenth on
+    counted = slice(SAMPLES // 10 - 1, None)  # starts with the reading after the first tenth
     grown = held[-1] - held[counted][0]
     slope, error = _line(np.array(calls[counted], float), np.array(held[counted], float))
     return {
@@ -157,7 +156,7 @@ def measure(name: str, world: LocalWorld, episodes: list[Episode], num_calls: in
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """The slope of the straight line through the readings, and its standard error."""
+    """The slope of a straight line through the readings, with its standard error."""
     away = x - x.mean()
     slope = float(away @ y / (away @ away))
     left = y - y.mean() - slope * away
@@ -165,7 +164,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, prints and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=100_000)
     options = parser.parse_args()

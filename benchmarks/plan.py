@@ -1,19 +1,19 @@
-"""Planning with LeWM side by side with stable-worldmodel 0.1.1: the same plans, and how long they take.
+"""Planning with LeWM against stable-worldmodel 0.1.1: equal plans, and their time.
 
 Run: .venv/bin/python benchmarks/plan.py [--plans 100] [--batches 3] [--threads N] [--quick] [--peer PYTHON]
-Adds to benchmarks/results/plan.json after every plan (with --quick to a file in the cache); what was measured with
-the same settings is not measured again.
+Adds to benchmarks/results/plan.json after every plan (with --quick to a file in the cache). Plans that were measured
+with the same settings are not measured again.
 
-Both sides hold the same weights: a fresh network, whose predictor is shaken so that it heeds actions. Each plan goes
-from one smooth random picture to another with the peer's published cross-entropy method: 300 samples, 30 iterations,
-30 elites, 5 blocks of 5 actions, the cost at the last block, the mean of the last elites as the answer. The loop is
-written out here as the peer's does it, with the same draws; what is ours is the cost: `WorldModel.rollout` and the
-squared distance to the goal's latent. Sides take turns, plan by plan. Of sixteen environments the peer plans one
-at a time: its LeWM cannot cost two goals together (`expand_as` in its `criterion` fails).
+Both sides have the same weights: a new network whose predictor gets noise, so that it depends on actions. Each plan
+goes from one smooth random picture to another with the peer's published cross-entropy method: 300 samples, 30
+iterations, 30 elites, 5 blocks of 5 actions, the cost at the last block, and the mean of the last elites as the answer.
+The loop here replicates the peer's, with the same draws. Our part is the cost: `WorldModel.rollout` and the squared
+distance to the goal's latent. Sides take turns, plan by plan. For sixteen environments the peer plans one at a time,
+because its LeWM cannot cost two goals together (`expand_as` in its `criterion` fails).
 
-Where the processor multiplies bfloat16, each plan is made once more under `torch.autocast`, from the same draws: how
-long it takes beside the peer's float32, how far the costs of the first iteration are apart, and how much more its
-answer costs in float32 than the float32 answer does. int8 is tried on the products alone.
+If the processor multiplies bfloat16, each plan is repeated under `torch.autocast` with the same draws. Measured are its
+time against the peer's float32, the difference of the costs in the first iteration, and the extra cost of its answer in
+float32. int8 is tried on the matrix products alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 
 HERE = Path(__file__).parent
 SIDE, BLOCKS, SIZE = 224, 5, 10
-"""Pixels of a picture, blocks of a plan, numbers of a block."""
+"""Pixels per side of a picture, blocks per plan, values per block."""
 COST_BAR, ACTION_BAR, ALIKE_BAR = 1e-5, 1e-4, 0.99
 SPEED_BARS = {"one": 1.45, "sixteen": 1.6}
 HALF_BAR = 2.7
@@ -53,7 +53,7 @@ RATE_BAR = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Of the search, and of the weights."""
+    """Seeds of the search and of the weights."""
 
     samples: int = 300
     iterations: int = 30
@@ -72,15 +72,15 @@ class Ours:
         block = Signal(name="block", role=Role.ACTION, kind=Kind.VECTOR, shape=(SIZE,))
         self.model = Lewm(schema=Schema(signals=(camera, block)), config=LewmConfig(inputs=("camera",)))
         weights = from_published(torch.load(folder / "weights.pt", weights_only=True))
-        self.model.load_state_dict(weights, strict=False)  # the z-scores of actions are left as they are
+        self.model.load_state_dict(weights, strict=False)  # actions are not standardized
         self.model.eval()
         self.settings = settings
 
     @torch.no_grad()
     def solve(self, start: Tensor, goal: Tensor, *seeds: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The plans [B, T, A], and the costs [I, B, N] and elites of each iteration.
+        """Returns the plans [B, T, A], and the costs [I, B, N] and elites of each iteration.
 
-        Each environment has draws of its own, as where the peer plans one at a time; equally many share a seed.
+        Each environment has separate draws, as when the peer plans one at a time; batches of a size share a seed.
         """
         belief, aim = self._see(start), self._see(goal).features()[:, 0, None]
         settings = self.settings
@@ -107,7 +107,7 @@ class Ours:
         return mean, torch.stack([costs for costs, _ in kept]), torch.stack([which for _, which in kept])
 
     def cost(self, belief: Belief, aim: Tensor, candidates: Tensor) -> Tensor:
-        """The squared distance of the last latent to the goal's [B, N]."""
+        """Squared distance [B, N] of the last latent to the goal's latent."""
         inputs = Inputs(actions=candidates, exogenous=None, step_s=torch.ones(len(candidates), BLOCKS))
         imagined = self.model.rollout(belief, inputs, generator=torch.Generator()).features
         return (imagined[:, :, 0, -1] - aim).square().sum(-1)
@@ -130,7 +130,7 @@ def pictures(count: int, seed: int) -> Tensor:
 
 
 class Sides:
-    """Both of them, on the same pictures."""
+    """Both sides, on the same pictures."""
 
     def __init__(self, peer: Peer, folder: Path, settings: Settings, threads: int) -> None:
         self.peer, self.folder, self.settings = peer, folder, settings
@@ -139,14 +139,14 @@ class Sides:
         self.ours = Ours(folder, settings)
 
     def theirs(self, start: Tensor, goal: Tensor, seed: int) -> Row:
-        """The peer's plans; how long they took."""
+        """The peer's plans, and their time in seconds."""
         np.save(self.folder / "start.npy", start.numpy())
         np.save(self.folder / "goal.npy", goal.numpy())
         search = {name: value for name, value in asdict(self.settings).items() if name != "seed"}
         return self.peer.ask("solve", seed=seed, **search)
 
     def plan(self, seed: int) -> Row:
-        """One environment: both plans, and where they part."""
+        """One environment: both plans, and where they diverge."""
         start, goal = pictures(2, seed)[:, None]
         theirs_s = self.theirs(start, goal, seed)["elapsed_s"]
         begin = time.perf_counter()
@@ -164,7 +164,7 @@ class Sides:
         }
 
     def half(self, start: Tensor, goal: Tensor, seed: int, actions: Tensor, costs: Tensor) -> Row:
-        """The same plan with products in bfloat16, beside the answer and the costs in float32."""
+        """The same plan with bfloat16 products, compared with answer and costs in float32."""
         begin = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16):
             found, found_costs, _ = self.ours.solve(start, goal, seed)
@@ -179,7 +179,7 @@ class Sides:
         }
 
     def batch(self, seed: int, count: int = 16) -> Row:
-        """Sixteen environments: half of the peer's, all of ours, the other half, since a machine's speed drifts."""
+        """Sixteen environments: half of the peer's plans, all of ours, the other half, because machine speed drifts."""
         start, goal = pictures(2 * count, seed).chunk(2)
         seeds, half = (seed, seed + count), count // 2
 
@@ -202,10 +202,10 @@ class Sides:
 
 
 def parting(costs: Tensor, elites: Tensor, their_costs: Tensor, their_elites: Tensor) -> Row:
-    """How far the costs are apart as long as both sides choose the same elites, and what parts them.
+    """Difference of costs while both sides choose the same elites, and the cause of the divergence.
 
-    Where they choose others, `cut` is the gap between the last elite and the next one, and `apart_there` how far the
-    costs of the two sides are apart; both as a share of the cost.
+    At a divergence, `cut` is the gap between the last elite and the next candidate, and `apart_there` the difference
+    between the costs of the two sides. Both are relative to the cost.
     """
     same = [set(mine.tolist()) == set(other.tolist()) for mine, other in zip(elites, their_elites, strict=True)]
     last = same.index(False) if False in same else len(same) - 1
@@ -219,7 +219,7 @@ def parting(costs: Tensor, elites: Tensor, their_costs: Tensor, their_elites: Te
 
 
 def rate(sides: Sides, threads: int) -> Row:
-    """Operations a second in the products of one population, beside a product of two large matrices."""
+    """Operations per second in the products of one population, against a product of two large matrices."""
     peak = measure_peak(threads)["float32, torch.mm"]
     ours, config = sides.ours, sides.ours.model.config
     belief, aim = ours._see(pictures(1, 0)), torch.zeros(1, 1, config.latent_size)
@@ -242,8 +242,7 @@ def rate(sides: Sides, threads: int) -> Row:
 def int8(sides: Sides, threads: int) -> list[Row]:
     """The products of one population's widest layers, in float32, bfloat16 and int8; GFLOP/s.
 
-    int8 as it would be used, with one scale a row of what comes in, which has to be found anew each time, and one a
-    column of the weights.
+    int8 uses one scale per input row, computed in each call, and one per column of the weights.
     """
     torch.set_num_threads(threads)
     config, found = sides.ours.model.config, []
@@ -278,9 +277,9 @@ def _quantised(values: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def flops(config: LewmConfig) -> float:
-    """Operations in the products of one candidate's rollout from one observation, as we do them; 2 a multiplication.
+    """Operations in the products of one candidate's rollout from one observation; 2 per multiplication.
 
-    A window holds 1, 2 and then 3 steps. While it grows, only its newest is worked on; then all three are.
+    A window holds 1, 2 and then 3 steps. While it grows, only the newest step is computed; then all three.
     """
     width, inner, wide = config.latent_size, config.predictor_heads * config.head_size, config.predictor_width
     kept, asked, network = 2 * width * inner, 2 * width * inner, 2 * width * wide
@@ -296,7 +295,7 @@ def flops(config: LewmConfig) -> float:
 
 
 def bars(result: Row) -> Row:
-    """What was asked for, and whether it was met."""
+    """Targets and whether they are met."""
     plans, batches = result["plans"], result["batches"]
     found: Row = {}
     if plans:
@@ -335,14 +334,14 @@ def bars(result: Row) -> Row:
 
 
 def measure(peer: Peer, folder: Path, path: Path, options: argparse.Namespace, settings: Settings) -> Row:
-    """All that is missing in `path`."""
+    """Measures all missing results in `path`."""
     result: Row = {"settings": asdict(settings), "threads": options.threads, "peer": peer.ask("versions")}
     earlier: Row = json.loads(path.read_text()) if path.exists() else {}
     same = all(earlier.get(name) == value for name, value in result.items())
     result |= {name: earlier.get(name, []) if same else [] for name in ("plans", "batches", "rates", "int8")}
     result["machine"] = machine()
     if not has_bfloat16():
-        result["bfloat16"] = "not measured: the processor has no products for it"
+        result["bfloat16"] = "not measured: the processor has no bfloat16 products"
     sides = Sides(peer, folder, settings, options.threads)
     console = Console(stderr=True)
 
@@ -369,23 +368,23 @@ def measure(peer: Peer, folder: Path, path: Path, options: argparse.Namespace, s
 
 
 def show(result: Row) -> None:
-    """Prints the figures."""
+    """Prints the results."""
     for name, bar in result["bars"].items():
         values = ", ".join(f"{key} {value:.4g}" for key, value in bar.items() if key != "met")
         Console().print(f"{'met   ' if bar['met'] else 'missed'} {name}: {values}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, writes and prints."""
+    """Measures, writes and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(tempfile.gettempdir()) / "worldline-benchmark-data"
-    parser.add_argument("--plans", type=int, default=100, help="of one environment")
-    parser.add_argument("--batches", type=int, default=3, help="of sixteen environments")
-    parser.add_argument("--peer", help="Python of an environment with the peer; default is to make one in the cache")
+    parser.add_argument("--plans", type=int, default=100, help="plans of one environment")
+    parser.add_argument("--batches", type=int, default=3, help="batches of sixteen environments")
+    parser.add_argument("--peer", help="Python of an environment with the peer; default: create one in the cache")
     parser.add_argument("--cache", type=Path, default=default, help="folder for that environment")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each side")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each side")
     parser.add_argument("--again-rates", action="store_true", help="measure the rates of products again")
-    parser.add_argument("--quick", action="store_true", help="few samples and iterations: only to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few samples and iterations, as a smoke test")
     options: Any = parser.parse_args(arguments)
     options.cache.mkdir(parents=True, exist_ok=True)
     path = (options.cache if options.quick else HERE / "results") / "plan.json"

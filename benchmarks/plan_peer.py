@@ -1,6 +1,6 @@
-"""The peer's side of benchmarks/plan.py: runs inside its environment, and imports nothing of worldline.
+"""The peer's side of benchmarks/plan.py: runs in its environment and imports nothing of worldline.
 
-`python plan_peer.py serve FOLDER` answers one JSON object a line, until its input ends.
+`python plan_peer.py serve FOLDER` reads requests and answers one JSON object per line until its input ends.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import torch
 from train_peer import IMAGENET, Training
 
 BLOCKS, BLOCK, ACTION = 5, 5, 2
-"""Of its published plans: blocks of raw actions of this size."""
+"""Raw actions per block in its published plans."""
 Reply = dict[str, Any]
 
 
 class Costs:
-    """Keeps the costs and the elites of every iteration; what its solver calls a callback."""
+    """Callback of its solver that keeps the costs and elites of every iteration."""
 
     output_key = "kept"
 
@@ -49,7 +49,7 @@ class Costs:
 
 
 def shake(model: torch.nn.Module, seed: int) -> None:
-    """Gives every weight of the predictor some noise: a fresh one does not heed actions."""
+    """Adds noise to every weight of the predictor, because a new one ignores actions."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -58,13 +58,13 @@ def shake(model: torch.nn.Module, seed: int) -> None:
 
 
 def frames(path: Path) -> torch.Tensor:
-    """Pictures as its data pipeline gives them [B, 1, 3, height, width]."""
+    """Pictures in the format of its data pipeline [B, 1, 3, height, width]."""
     mean, deviation = (torch.tensor(colours)[:, None, None] for colours in IMAGENET)
     return ((torch.from_numpy(np.load(path)).movedim(-1, -3).float() / 255 - mean) / deviation)[:, None]
 
 
 def solve(model: Any, folder: Path, *, seed: int, samples: int, iterations: int, elites: int) -> Reply:
-    """Plans for all pictures in the folder, one after another; costs and elites go into the folder."""
+    """Plans for all pictures in the folder, one after another; writes costs and elites into the folder."""
     gym, solver = import_module("gymnasium"), import_module("stable_worldmodel.solver.cem")
     kept = Costs()
     search = solver.CEMSolver(
@@ -103,7 +103,7 @@ def answer(request: Reply, models: dict[str, Any], folder: Path) -> Reply:
 
 
 def main() -> None:
-    """Serves if told so; what the peer prints goes to standard error."""
+    """Serves requests; redirects the peer's output to standard error."""
     if sys.argv[1:2] != ["serve"]:
         print("benchmarks/plan.py runs this file inside the peer's environment.")
         return

@@ -1,19 +1,21 @@
-"""How well the recipe 'push-t' learns contact from pixels, beside all that a world has to beat.
+"""Accuracy of the recipe 'push-t', which learns contact from pixels, against all baselines.
 
 Run: .venv/bin/python benchmarks/push_t.py [FOLDER] [--episodes 400] [--side 64] [--family jepa] [--seeds 0 1 2]
-Records a store into FOLDER (default: a temporary one), or uses the store that is there; trainings go on from what
-`--partial FOLDER` holds. Writes benchmarks/results/push-t.json, or push-t-FAMILY.json for another family than the
-recipe's own.
+Records a store into FOLDER (default: a temporary one), or reuses the store in it. Interrupted trainings continue from
+`--partial FOLDER`. Writes benchmarks/results/push-t.json, or push-t-FAMILY.json for a family other than the recipe's.
 
-Bars, in each training seed, on held-out episodes, open loop at 5, 10 and 25 steps, for the agent's position, the
-block's position and its angle apart: the world's error is smaller than that of persistence, of constant velocity, of
-linear autoregression with and without actions, and of the same world under actions that say nothing of the future
-(those of another window, the last one, the mean one); the whole 95 % interval of the paired difference is on the right
-side. And so on the windows in which the agent or the block truly moves. Its readout from real frames explains 98 % of
-the variance of the block's position, 95 % of that of the sine and cosine of its angle. Learning takes at most 45
-minutes.
+Targets, in each training seed, on held-out episodes, open loop at 5, 10 and 25 steps, separately for the agent's
+position, the block's position and its angle:
 
-Angles differ the short way round. Linear models get them unwound, since they cannot know of the jump at a full turn.
+* The world's error is smaller than that of persistence, constant velocity, and linear autoregression with and without
+  actions. It is also smaller than the error of the same world under uninformative actions: those of another window, the
+  last one, and the mean one. The whole 95 % interval of the paired difference must agree.
+* The same holds on the windows in which the agent or the block moves.
+* The readout from real frames explains 98 % of the variance of the block's position, and 95 % of that of the sine and
+  cosine of its angle.
+* Learning takes at most 45 minutes.
+
+Angles are compared the shorter way round. Linear models get unwrapped angles, because they cannot represent the jump.
 """
 
 from __future__ import annotations
@@ -52,11 +54,11 @@ STEPS = (5, 10, 25)
 CONTEXT = 3
 PER_EPISODE = 12
 BATCH = 32
-"""Windows asked of an engine at once."""
+"""Windows per call of an engine."""
 SAMPLES = 8
-"""Of engines that draw; their mean is judged."""
+"""Samples of stochastic engines; their mean is evaluated."""
 LEAST = {"agent_position": 10.0, "block_position": 10.0, "block_angle": math.radians(5)}
-"""The least true change, px and rad, that counts as a move of what the signal belongs to."""
+"""Smallest true change, px and rad, that counts as a move of the signal's entity."""
 READOUT_BARS = {"block_position": 0.98, "block_angle": 0.95}
 LONGEST_S = 45 * 60
 RESULTS = Path(__file__).parent / "results"
@@ -70,7 +72,7 @@ def vectors(schema: Schema) -> tuple[Signal, ...]:
 
 
 def gap(signal: Signal, values: NDArray[np.generic], truth: NDArray[np.generic]) -> Floats:
-    """Their difference; of an angle the short way round."""
+    """The difference; for an angle, the shorter way round."""
     difference = np.asarray(values.astype(float) - truth.astype(float))
     if signal.period is None:
         return difference
@@ -86,14 +88,14 @@ def without_pictures(store: Store, number: int) -> Episode:
 
 
 def unwound(signal: Signal, values: NDArray[np.generic], axis: int = 0) -> NDArray[np.generic]:
-    """Angles [.., T, ..] without the jump at a full turn; all else as it is."""
+    """Unwrapped angles [.., T, ..]; other signals unchanged."""
     if signal.period is None:
         return values
     return np.asarray(np.unwrap(values.astype(float), period=signal.period, axis=axis).astype(np.float32))
 
 
 def rivals(store: Store, train: Sequence[int]) -> dict[str, Engine]:
-    """Fitted on the same training episodes."""
+    """Baselines, fitted on the same training episodes."""
     schema = replace(store.schema, signals=(*vectors(store.schema), *store.schema.actions))
     episodes = [without_pictures(store, number) for number in train]
     return {
@@ -105,7 +107,7 @@ def rivals(store: Store, train: Sequence[int]) -> dict[str, Engine]:
 
 
 def imagined(engine: Engine, history: History, actions: Arrays) -> dict[str, Floats]:
-    """Per vector signal the mean prediction [W, T, n]; of an angle along the circle."""
+    """Mean prediction [W, T, n] per vector signal; circular mean for angles."""
     card, found = engine.describe(), dict[str, list[Floats]]()
     num_samples = 1 if card.deterministic else SAMPLES
     for first in range(0, len(next(iter(actions.values()))), BATCH):
@@ -135,7 +137,7 @@ def errors_of(schema: Schema, predicted: Mapping[str, Floats], cases: Cases) -> 
 
 
 def measure(store: Store, learned: Learned) -> tuple[Cases, dict[str, Errors]]:
-    """All errors on the held-out episodes; "" is the world's."""
+    """All errors on the held-out episodes; the key "" is the world."""
     schema, train = store.schema, learned.split.train
     episodes = [store.episode(number) for number in learned.split.held_out]
     cases = cut(episodes, context=CONTEXT, horizon=max(STEPS), per_episode=PER_EPISODE)
@@ -153,7 +155,7 @@ def measure(store: Store, learned: Learned) -> tuple[Cases, dict[str, Errors]]:
 
 
 def uninformed(store: Store, train: Sequence[int], cases: Cases) -> dict[str, Arrays]:
-    """Actions that say nothing of the future: of another window, the last one, the mean of the training data."""
+    """Uninformative actions: of another window, the last one, and the training mean."""
     other = shuffled(cases.episode)
 
     def mean(name: str) -> Floats:
@@ -171,14 +173,14 @@ def uninformed(store: Store, train: Sequence[int], cases: Cases) -> dict[str, Ar
 
 
 def shuffled(episode: NDArray[np.integer]) -> NDArray[np.integer]:
-    """For each window one of another episode; `episode` is sorted."""
+    """For each window the index of one from another episode; `episode` is sorted."""
     first, after = np.searchsorted(episode, episode), np.searchsorted(episode, episode, side="right")
     drawn = np.random.default_rng(0).integers(0, len(episode) - (after - first))
     return np.asarray(np.where(drawn >= first, drawn + after - first, drawn))
 
 
 def moved(schema: Schema, cases: Cases, entity: str | None) -> NDArray[np.bool_]:
-    """[W, T]: whether the entity is by then somewhere else, or turned, by `LEAST` or more."""
+    """Whether the entity has moved or turned by at least `LEAST` [W, T]."""
     found = np.zeros(next(iter(cases.truth.values())).shape[:2], bool)
     for name, least in LEAST.items():
         if schema[name].entity == entity:
@@ -188,7 +190,7 @@ def moved(schema: Schema, cases: Cases, entity: str | None) -> NDArray[np.bool_]
 
 
 def rmse(squared: Floats, counted: NDArray[np.bool_], episode: NDArray[np.integer]) -> tuple[float, Floats]:
-    """The root mean square over the windows that count, and its draws over episodes."""
+    """The root mean square over the selected windows, and its bootstrap draws over episodes."""
     weights = draw_clusters(int(episode.max()) + 1, seed=0)
     sums = cluster_sums(np.where(counted, squared, 0.0), episode, weights.shape[1])
     counts = cluster_sums(counted.astype(float), episode, weights.shape[1])
@@ -196,7 +198,7 @@ def rmse(squared: Floats, counted: NDArray[np.bool_], episode: NDArray[np.intege
 
 
 def rows_of(store: Store, cases: Cases, found: Mapping[str, Errors]) -> list[Figures]:
-    """A row for each signal, step and choice of windows: errors, and how much smaller the world's is."""
+    """One row per signal, step and selection of windows: errors, and the world's relative improvement."""
     rows = []
     for signal in vectors(store.schema):
         moves = moved(store.schema, cases, signal.entity)
@@ -221,7 +223,7 @@ def interval(value: float, draws: Floats) -> tuple[float, float, float]:
 
 
 def readouts(store: Store, learned: Learned) -> dict[str, Figures]:
-    """How much of each signal's variance, of an angle of its sine and cosine, is read from held-out real frames."""
+    """Explained variance of each signal from held-out real frames; for an angle, of its sine and cosine."""
     engine, numbers = learned.engine, learned.split.held_out
     traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator().manual_seed(0))
     episode = np.repeat(np.arange(len(traces)), [len(one.features) for one in traces])
@@ -255,7 +257,7 @@ def as_list(estimate: Estimate) -> list[float]:
 
 
 def run(store: Store, recipe: Recipe, seed: int, folder: Path) -> Figures:
-    """The figures of one training seed."""
+    """The results of one training seed."""
     place = folder / f"seed{seed}"
     learned = learn_world(store, recipe.with_seed(seed), folder=place, resume=(place / "checkpoint.json").exists())
     cases, found = measure(store, learned)
@@ -299,12 +301,12 @@ def show(figures: Figures) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="of the store; default: a temporary one")
-    parser.add_argument("--episodes", type=int, default=400, help="to record")
-    parser.add_argument("--side", type=int, default=64, help="pixels a side, to record")
-    parser.add_argument("--family", default="jepa", help="of models, a registered name")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of the trainings")
-    parser.add_argument("--partial", type=Path, help="of interrupted trainings, kept; default: a temporary one")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of the store; default: a temporary one")
+    parser.add_argument("--episodes", type=int, default=400, help="number of episodes to record")
+    parser.add_argument("--side", type=int, default=64, help="pixels per side to record")
+    parser.add_argument("--family", default="jepa", help="registered name of a model family")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="training seeds")
+    parser.add_argument("--partial", type=Path, help="folder of interrupted trainings; default: a temporary one")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -320,13 +322,13 @@ def main() -> None:
             found = run(store, recipe, seed, given.partial or Path(temporary))
             show(found)
             met = keep(found, own, recipe, store, given.threads)
-    print(f"\nall bars met in every seed: {'yes' if met else 'NO'}")
+    print(f"\nall targets met in every seed: {'yes' if met else 'NO'}")
 
 
 def keep(found: Figures, own: Recipe, recipe: Recipe, store: Store, threads: int) -> bool:
-    """Adds a run to the results, in the place of an earlier one of its seed; whether all runs that are there met all.
+    """Adds a run to the results and replaces an earlier one of its seed; returns whether all runs meet all targets.
 
-    Runs of other settings or other data are dropped.
+    Runs with other settings or other data are dropped.
     """
     name = own.name if recipe.model == own.model else f"{own.name}-{recipe.model}"
     path = RESULTS / f"{name}.json"

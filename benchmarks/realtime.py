@@ -1,31 +1,31 @@
-"""A world that plans from pixels inside a 20 Hz controller: how many deadlines it keeps, and what they cost.
+"""A world that plans from pixels inside a 20 Hz controller: deadlines kept, and their cost.
 
 Run: taskset -c 1 .venv/bin/python benchmarks/realtime.py [--world FOLDER] [--steps 10000] [--reference-goals 60]
      [--nice -10]
-Learns Two Rooms with the recipe 'two-rooms' into FOLDER (default: a temporary one) if there is no world yet, with its
-logs beside it; writes benchmarks/results/realtime.json. 10,000 steps take 8.4 minutes, the other rows together 5.
+Learns Two Rooms with the recipe 'two-rooms' into FOLDER (default: a temporary one) if it holds no world, with its logs
+next to it. Writes benchmarks/results/realtime.json. 10,000 steps take 8.4 minutes, the other rows together 5.
 
-Every 50 ms the controller is shown a picture of 64 by 64 pixels, plans 12 steps to a goal picture, and acts on the
-first of them; a new goal is given every 40 steps, and counts as reached where the dot comes within 3 px of it. One
-thread. The environment moves and is drawn at the start of a period, before the picture is in hand. The deadline is the
-end of the period: of the 50 ms a plan has what the environment, and the operating system by waking late, left of them.
+Every 50 ms the controller reads a picture of 64 by 64 pixels, plans 12 steps to a goal picture, and executes the first
+one. A new goal comes every 40 steps and counts as reached within 3 px. The loop has one thread. The environment moves
+and renders at the start of a period, before the picture is available. The deadline is the end of the period. Of the 50
+ms, a plan gets what remains after the environment and the wake-up delay of the operating system.
 
-The planner is cem with 20 populations, some 150 to 230 ms, so that every plan is cut short: it is the best so far that
-is acted on. A kept deadline with a plan of an earlier picture does not count as kept. What has deadlines needs the
-processor when it wants it, so the loop runs with a priority (--nice; below 0 takes root, and is else left out). Rows to
-compare with, 500 steps each:
-  normal priority   the same loop beside whatever else runs
-  thin margin       2 ms instead of 15 for what the machine does besides
-  stop after        as thin, and plans stop once their time is over, as before they looked ahead: it must fail
-  no budget         the world is not told how much time there is: it must fail
-  no deadline       no clock: each step waits for the recipe's own search, as in the demo
+The planner is cem with 20 populations, some 150 to 230 ms, so every plan is cut short and its best sequence so far is
+executed. A deadline that is kept with the plan of an earlier picture does not count. A loop with deadlines needs the
+processor on time, so it runs with raised priority (--nice; values below 0 need root and are otherwise ignored).
+Comparison rows, 500 steps each:
+  normal priority   the same loop at normal priority.
+  thin margin       a margin of 2 ms instead of 15.
+  stop after        a margin of 2 ms, and plans stop after their deadline instead of before it: must fail.
+  no budget         the world receives no budget: must fail.
+  no deadline       no clock: each step waits for the recipe's own search, as in the demo.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, which reads it once
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, which reads it once
 
 import argparse
 import gc
@@ -64,20 +64,20 @@ PERIOD_S, MARGIN_S, THIN_S, HORIZON, GOAL_STEPS = 0.05, 0.015, 0.002, 12, 40
 KEPT_BAR = 0.999
 RECIPE, THOROUGH = CrossEntropy(num_iterations=2), CrossEntropy(num_iterations=20)
 WARM_UP = 20
-"""Steps that are not counted: what is built at the first plan is not built again."""
+"""Steps that are not counted, because the first plan builds caches."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched(Planner):
-    """A planner that keeps how much it did.
+    """A planner that records its work.
 
     Args:
-        planner: plans.
-        told: whether it is told of deadlines.
-        costed: sequences of each plan.
-        cut: whether each was cut short by its deadline.
-        proposed: what each started from.
+        planner: the wrapped planner.
+        told: whether it receives the deadline.
+        costed: evaluated sequences of each plan.
+        cut: whether each plan was cut short by its deadline.
+        proposed: number of proposals of each plan.
     """
 
     planner: Planner
@@ -97,7 +97,7 @@ class Watched(Planner):
         generator: torch.Generator,
         deadline_s: float | None = None,
     ) -> PlannedActions:
-        """As the planner inside does."""
+        """Like the wrapped planner."""
         found = self.planner.plan(
             cost,
             space,
@@ -115,7 +115,7 @@ class Watched(Planner):
 
 @dataclass(frozen=True, kw_only=True)
 class StopsAfter(Planner):
-    """cem as it kept deadlines before: a population more is costed as long as time is not over."""
+    """cem that evaluates another population until the deadline has passed."""
 
     search: CrossEntropy
 
@@ -130,7 +130,7 @@ class StopsAfter(Planner):
         generator: torch.Generator,
         deadline_s: float | None = None,
     ) -> PlannedActions:
-        """The best sequence found."""
+        """Returns the best sequence found."""
         started = time.monotonic()
         none = space.low.new_zeros(batch, 0, horizon, len(space.low))
         given = none if proposals is None else inside(space, proposals.to(none))
@@ -149,11 +149,11 @@ class StopsAfter(Planner):
 
 
 class Rooms:
-    """Two Rooms, with a new goal every so many steps; what a loop reads from and sends to.
+    """Two Rooms with a periodic new goal, as source and sink of a loop.
 
     Attributes:
-        successes: of each goal that is over, whether it was reached.
-        cpu_s: seconds of processor time from each picture to its action.
+        successes: whether each finished goal was reached.
+        cpu_s: processor seconds from each picture to its action.
     """
 
     def __init__(self, controller: ReplanningController, seed: int) -> None:
@@ -168,7 +168,7 @@ class Rooms:
         self._began_s = 0.0
 
     def read(self) -> Reading:
-        """The picture after the last action, and every so often a new goal."""
+        """Returns the picture after the last action; sets a new goal periodically."""
         if self.move is not None:
             self.seen = self.environment.step({"move": self.move["move"][0]})[0]
             self.there |= reached(self.seen, self.goal)
@@ -189,16 +189,18 @@ class Rooms:
 
 
 def prioritise(priority: int) -> int:
-    """The priority of this process, which is what was asked for where that is allowed."""
+    """Sets the priority if that is allowed; returns the priority of this process."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, priority)
     except PermissionError:
-        Console().print(f"[yellow]The priority {priority} is not allowed here: the loop competes with all else.")
+        Console().print(
+            f"[yellow]Priority {priority} is not permitted; the loop runs at normal priority. Run as root to raise it."
+        )
     return os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def open_with(folder: Path, planner: Planner) -> World:
-    """The world of Two Rooms, learned if it is not there."""
+    """The world of Two Rooms; learned if it is missing."""
     if not (folder / "card.json").exists():
         logs = folder.with_name(folder.name + ".logs")
         if not logs.exists():
@@ -208,7 +210,7 @@ def open_with(folder: Path, planner: Planner) -> World:
 
 
 def controlled(world: World, seed: int) -> ReplanningController:
-    """By plans of so many steps, anew at each step."""
+    """A controller that replans at each step."""
     card = world.describe()
     actor = WorldActor(world=world, horizon=HORIZON)
     return ReplanningController(actor, card.schema, context=card.context, replan_every=1, seed=seed)
@@ -224,7 +226,7 @@ def in_time(
     told: bool = True,
     margin_s: float = MARGIN_S,
 ) -> Row:
-    """The figures of a loop in real time."""
+    """The results of a loop in real time."""
     priority = prioritise(priority)
     watched = Watched(planner=planner, told=told)
     controller = controlled(open_with(folder, watched), seed)
@@ -262,14 +264,14 @@ def in_time(
 
 
 class Pauses:
-    """How long Python collected garbage, each time."""
+    """Times of Python's garbage collections."""
 
     def __init__(self) -> None:
         self.took_s: list[float] = []
         self._began_s = 0.0
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
-        """Called by Python as a collection starts and as it stops."""
+        """Callback of Python at the start and end of a collection."""
         del info
         if phase == "start":
             self._began_s = time.perf_counter()
@@ -278,12 +280,12 @@ class Pauses:
 
 
 def without_clock(folder: Path, *, num_goals: int, seed: int) -> Row:
-    """The figures of the same control where every step waits for the recipe's whole search."""
+    """The results of the same control if every step waits for the recipe's whole search."""
     watched = Watched(planner=RECIPE)
     controller = controlled(open_with(folder, watched), seed)
     rooms, took_ms, pauses = Rooms(controller, seed), list[float](), Pauses()
     gc.callbacks.append(pauses)
-    for _ in range(num_goals * GOAL_STEPS + 1):  # the last reading closes the last goal
+    for _ in range(num_goals * GOAL_STEPS + 1):  # the last reading ends the last goal
         reading = rooms.read()
         began_s = time.perf_counter()
         action = controller.act(reading.observations)
@@ -298,13 +300,13 @@ def without_clock(folder: Path, *, num_goals: int, seed: int) -> Row:
 
 
 def quantiles(values: Sequence[float]) -> Row:
-    """The middle and the upper end."""
+    """Median and upper quantiles."""
     marks = {"median": 0.5, "99 %": 0.99, "99.9 %": 0.999, "largest": 1.0}
     return {name: round(float(np.quantile(values, mark)), 2) for name, mark in marks.items()}
 
 
 def reached_share(successes: Sequence[bool]) -> Row:
-    """How many goals were reached."""
+    """The number of reached goals."""
     if not successes:
         return {"number": 0}
     found = wilson(sum(successes), len(successes))
@@ -312,7 +314,7 @@ def reached_share(successes: Sequence[bool]) -> Row:
 
 
 def causes(periods: Sequence[Period], cpu_s: Sequence[float], sequences: Sequence[int]) -> list[Row]:
-    """Of the first misses: how late, and what of the time this process had the processor."""
+    """Delay and processor time of the first misses."""
     rows = [
         {
             "step": step,
@@ -331,7 +333,7 @@ def causes(periods: Sequence[Period], cpu_s: Sequence[float], sequences: Sequenc
 
 
 def _proposing(proposed: Sequence[int], steps: int) -> float:
-    """The share of plans that started from what the inverse head does; what was left of a plan is one start too."""
+    """The share of plans that started from the inverse head's proposal; the rest of the last plan is one start too."""
     warm = [0 if step % GOAL_STEPS == 0 else 1 for step in range(WARM_UP, WARM_UP + steps)]
     return round(sum(many > own for many, own in zip(proposed, warm, strict=True)) / steps, 4)
 
@@ -341,7 +343,7 @@ def _rounded(*values: float) -> list[float]:
 
 
 def show(rows: Row, console: Console) -> None:
-    """Prints the figures."""
+    """Prints the results."""
     table = Table("", "kept", "95 %", "missed", "fresh", "plan, median", "99.9 %", "largest", "sequences", "goals")
     for name, row in rows.items():
         plan = row["plan_ms"]
@@ -361,7 +363,7 @@ def show(rows: Row, console: Console) -> None:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> Row:
-    """All rows."""
+    """Measures all rows."""
     few, usual = min(options.steps, 500), os.getpriority(os.PRIO_PROCESS, 0)
     how = {"seed": options.seed, "priority": options.nice}
     old = StopsAfter(search=THOROUGH)
@@ -379,7 +381,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Row:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, prints and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", type=Path, default=None)
     parser.add_argument("--steps", type=int, default=10_000)

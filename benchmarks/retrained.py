@@ -1,14 +1,14 @@
-"""Whether `memory`, learned again with the rounding of another processor, is as good: `worldline compare` of two exams.
+"""Effect of another processor's rounding on a retrained `memory`: `worldline compare` of two exams.
 
-Run: .venv/bin/python benchmarks/retrained.py [--exams HERE OTHER] [--seeds 3], an hour on two cores without --exams.
-Writes benchmarks/results/retrained.json.
+Run: .venv/bin/python benchmarks/retrained.py [--exams HERE OTHER] [--seeds 3]
+Takes an hour on two cores without --exams. Writes benchmarks/results/retrained.json.
 
-Both exams have the tests, logs, scenes and trainings of the table of record. One is learned as this processor can; the
-other with AVX2 at most and nothing in bfloat16, as an older processor would. --exams takes the folders of two that are
-there, wherever they were learned.
+Both exams have the tests, logs, scenes and trainings of the published table. One uses all instructions of this
+processor. The other uses AVX2 at most and no bfloat16, like an older processor. --exams takes the folders of two
+existing exams, trained on any machine.
 
-Bar: every interval of the difference, over scenes and trainings, includes 0. Beside it, without a bar: the intervals of
-each training by itself, which are over scenes alone and do not know that training again differs.
+Target: every interval of the difference, over scenes and trainings, includes 0. Without a target: the intervals of each
+training alone, which are over scenes only and ignore the variation between trainings.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Figures = dict[str, Any]
 
 
 def sit(out: Path, seeds: int) -> list[Path]:
-    """Folders of the exam as it is learned here and as on an older processor, which sit side by side on a core each."""
+    """Folders of the exams with this processor and with an older one, run in parallel on one core each."""
     folders, sitting = [out / "here", out / "older"], []
     for folder, before, further in zip(folders, ("", WITHOUT_BFLOAT16), ({}, OLDER), strict=True):
         asked = ["--tests", TESTS, "--seed", str(SEED), "--seeds", str(seeds), "--threads", "1", "--out", str(folder)]
@@ -53,7 +53,7 @@ def sit(out: Path, seeds: int) -> list[Path]:
 
 
 def told(found: Comparison) -> Figures:
-    """How many intervals include 0."""
+    """Counts the intervals that include 0."""
     return {"intervals": len(found.differences), "include 0": sum(one.includes_zero for one in found.differences)}
 
 

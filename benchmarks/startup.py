@@ -1,7 +1,7 @@
-"""How long a fresh interpreter takes to import worldline, and to print the help of its command.
+"""Time of a new interpreter to import worldline, and to print the help of its command.
 
 Run: .venv/bin/python benchmarks/startup.py
-Writes benchmarks/results/startup.json. Bars: 0.15 s for the import, 0.4 s for the help, interpreter included.
+Writes benchmarks/results/startup.json. Targets: 0.15 s for the import, 0.4 s for the help, interpreter included.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measures, prints and writes the results."""
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    # The commands take turns, so that a busy moment of the machine does not fall on one of them alone.
+    # The commands take turns, so that a busy moment of the machine affects all of them.
     for run in range(RUNS + 1):
         for name, (command, _) in COMMANDS.items():
             taken = seconds(command)
-            if run > 0:  # the first fills the file cache
+            if run > 0:  # the first run fills the file cache
                 times[name].append(taken)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     rows = [

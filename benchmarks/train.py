@@ -1,12 +1,12 @@
-"""Training of LeWM side by side with stable-worldmodel 0.1.1, and of the small JEPA, on a processor.
+"""Training of LeWM against stable-worldmodel 0.1.1, and of the small JEPA, on a CPU.
 
 Run: .venv/bin/python benchmarks/train.py [--quick] [--threads N] [--peer PYTHON] [--cache FOLDER]
 Writes benchmarks/results/train.json (with --quick into the cache folder).
 
-Both sides start from the same weights, and train on the same windows of 4 frames with the same draws of dropout and of
-SIGReg's directions. First they take 20 steps in float32, whose losses are compared. Then they take turns, a few steps
-each, after one step of warming up; a sample is a window, a step is forward, backward, clipping, AdamW. The peer's
-autocast is set against ours. The peer is given pictures that are normalised already; ours start from bytes.
+Both sides start from the same weights and train on the same windows of 4 frames, with the same draws of dropout and of
+SIGReg's directions. First they take 20 steps in float32, whose losses are compared. Then they alternate, a few steps
+each after one warm-up step. A sample is a window; a step is forward, backward, clipping and AdamW. bfloat16 is compared
+with the peer's autocast. The peer receives normalized pictures; ours starts from bytes.
 """
 
 from __future__ import annotations
@@ -51,17 +51,23 @@ KERNELS = {
     "activations and norms": ("gelu", "layer_norm"),
     "copies": ("::copy_", "::cat"),
 }
-"""Parts of the names of operators, by what they are for; an operator belongs to the first that fits."""
+"""Parts of operator names by purpose; an operator belongs to the first match."""
 PEER_PACKAGES = (
     *("stable-worldmodel==0.1.1", "transformers>=5,<6"),
-    *("imageio[ffmpeg]", "opencv-python-headless", "pygame", "pymunk", "shapely"),  # it imports them unasked
+    *(
+        "imageio[ffmpeg]",
+        "opencv-python-headless",
+        "pygame",
+        "pymunk",
+        "shapely",
+    ),  # the peer imports them unconditionally
 )
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """One image size: windows in a batch where losses are compared, and where time is measured."""
+    """One image size, with the batch sizes for comparing losses and for measuring time."""
 
     image: int
     patch: int
@@ -71,7 +77,7 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much to measure."""
+    """Size of the benchmark."""
 
     sizes: tuple[Size, ...] = (
         Size(image=224, patch=14, compared=2, batch=8),
@@ -102,7 +108,7 @@ class Ours:
         config = LewmConfig(inputs=("camera",), patch=size.patch)
         self.model = Lewm(schema=Schema(signals=(camera, block)), config=config)
         weights = from_published(torch.load(folder / f"weights-{side}.pt", weights_only=True))
-        self.model.load_state_dict(weights, strict=False)  # the z-scores of actions are left as they are
+        self.model.load_state_dict(weights, strict=False)  # actions are not standardized
         self.frames = torch.from_numpy(np.load(folder / f"frames-{side}.npy"))
         self.actions = torch.from_numpy(np.load(folder / f"actions-{side}.npy"))
         self.optimizer = make_optimizer(self.model)
@@ -137,7 +143,7 @@ def update(
 
 
 def peer_python(cache: Path) -> str:
-    """An environment with the peer, made once."""
+    """Creates the environment with the peer once; returns its Python."""
     home = cache / "train-peer"
     python = home / "bin" / "python"
     if not (home / "complete").exists():
@@ -148,7 +154,7 @@ def peer_python(cache: Path) -> str:
 
 
 class Peer:
-    """The peer's process: one of the files `*_peer.py` here, in its environment."""
+    """A process of the peer that runs one of the files `*_peer.py` in its environment."""
 
     def __init__(self, python: str, script: str, folder: Path) -> None:
         command = [python, str(HERE / script), "serve", str(folder)]
@@ -159,7 +165,7 @@ class Peer:
             )
 
     def ask(self, do: str, **what: object) -> Row:
-        """Its answer to a request."""
+        """The answer to a request."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(json.dumps({"do": do, **what}), file=self.process.stdin, flush=True)
@@ -177,7 +183,7 @@ class Peer:
 
 
 def measure_size(peer: Peer, folder: Path, size: Size, threads: int, plan: Plan) -> Row:
-    """Both sides at one image size."""
+    """Measures both sides at one image size."""
     draw(folder, size, plan.seed)
     peer.ask("open", image=size.image, patch=size.patch, threads=threads, seed=plan.seed)
     steps, compared = plan.compared_steps, size.compared
@@ -197,12 +203,12 @@ def measure_size(peer: Peer, folder: Path, size: Size, threads: int, plan: Plan)
 
 
 def take_turns(peer: Peer, training: Ours, size: Size, plan: Plan, *, half: bool) -> Row:
-    """Windows a second of both sides."""
+    """Windows per second of both sides."""
     runs: dict[str, list[Row]] = {"ours": [], "theirs": []}
     for repeat in range(plan.repeats + 1):
         mine = timed(training, plan.steps, size.batch, half=half)
         other = peer.ask("time", image=size.image, steps=plan.steps, batch=size.batch, half=half)
-        if repeat:  # the first is warming up
+        if repeat:  # the first step is the warm-up
             runs["ours"].append(mine)
             runs["theirs"].append(other)
     rates = {side: [one["windows"] / one["wall_s"] for one in measured] for side, measured in runs.items()}
@@ -220,7 +226,7 @@ def take_turns(peer: Peer, training: Ours, size: Size, plan: Plan, *, half: bool
 
 
 def shares_of_time(training: Ours, size: Size, *, half: bool) -> Row:
-    """What one step of ours spends its time on, by the profiler."""
+    """Shares of time in one of our steps, by the profiler."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         training.step(slice(0, size.batch), half=half, seed=0)
     times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
@@ -232,9 +238,9 @@ def shares_of_time(training: Ours, size: Size, *, half: bool) -> Row:
 
 
 def flops_per_window(size: Size) -> dict[str, float]:
-    """Operations in the products of a training step, 2 for each multiplication: forward, and twice that backward.
+    """Operations in the products of a training step, 2 per multiplication: forward, and twice that backward.
 
-    Ours has no last encoder layer but for one token. Pixels need no gradient.
+    Our last encoder layer computes one token only. Pixels need no gradient.
     """
     width, tokens, layers = 192, 1 + (size.image // size.patch) ** 2, 12
     pixels = 3 * size.patch**2 * width * (tokens - 1)
@@ -248,7 +254,7 @@ def flops_per_window(size: Size) -> dict[str, float]:
 
 
 def draw(folder: Path, size: Size, seed: int) -> None:
-    """Frames and blocks of actions that both sides read."""
+    """Frames and action blocks for both sides."""
     count = max(size.batch, 5 * size.compared)
     generator = np.random.default_rng(seed)
     shape = (count, NUM_FRAMES, size.image, size.image, 3)
@@ -258,9 +264,9 @@ def draw(folder: Path, size: Size, seed: int) -> None:
 
 
 def measure_peak(threads: int) -> dict[str, float]:
-    """The most operations a second of a product of two 2048 by 2048 matrices, in units of 1e9.
+    """The highest rate of a product of two 2048 by 2048 matrices, in GFLOP/s.
 
-    In float32 with the library that torch takes, and with the one that our encoder takes, where that is faster.
+    In float32 with torch's default library, and with the library of our encoder if that is faster.
     """
     torch.set_num_threads(threads)
     found = {}
@@ -270,7 +276,7 @@ def measure_peak(threads: int) -> dict[str, float]:
         for turn in range(16):
             begin = time.perf_counter()
             if turn % 2 and name == "float32":
-                WholeLinear.apply(left, right, bias)  # type: ignore[no-untyped-call] # torch leaves it untyped
+                WholeLinear.apply(left, right, bias)  # type: ignore[no-untyped-call] # untyped in torch
             else:
                 torch.mm(left, right)
             times.append(time.perf_counter() - begin)
@@ -281,7 +287,7 @@ def measure_peak(threads: int) -> dict[str, float]:
 
 
 def measure_jepa(threads: int, plan: Plan) -> Row:
-    """Frames a second, forward and backward, of the JEPA that the recipes for cameras of 64 pixels train."""
+    """Frames per second, forward and backward, of the JEPA in the recipes for 64-pixel cameras."""
     torch.set_num_threads(threads)
     batch, length, generator = 64, 5, torch.Generator().manual_seed(plan.seed)
     camera = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
@@ -305,13 +311,13 @@ def measure_jepa(threads: int, plan: Plan) -> Row:
 
 
 def spread(values: Sequence[float]) -> Row:
-    """Median, ends, and everything that was measured."""
+    """Median, minimum, maximum and all repetitions."""
     rounded = [round(value, 3) for value in values]
     return {"median": statistics.median(rounded), "low": min(rounded), "high": max(rounded), "repeats": rounded}
 
 
 def interval(*, ours: Sequence[float], theirs: Sequence[float]) -> Row:
-    """The median ratio of neighbouring repetitions, and where 95 % of its bootstrap draws lie."""
+    """The median ratio of neighbouring repetitions, with a 95 % bootstrap interval."""
     ratios = np.array(ours) / np.array(theirs)
     draws = np.random.default_rng(0).choice(ratios, (4000, len(ratios)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
@@ -319,7 +325,7 @@ def interval(*, ours: Sequence[float], theirs: Sequence[float]) -> Row:
 
 
 def largest_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Between two courses of the loss, as a share of the second."""
+    """Largest relative difference of two loss curves."""
     return max(abs(mine - other) / abs(other) for mine, other in zip(ours, theirs, strict=True))
 
 
@@ -342,7 +348,7 @@ def measure(python: str, threads: int, plan: Plan) -> Row:
 
 
 def bars(result: Row) -> Row:
-    """What was asked for, and whether it was met."""
+    """Targets and whether they are met."""
     found: Row = {}
     for kind, least in BARS.items():
         ratios = {f"{size['image']} px": size[kind]["ratio"]["median"] for size in result["sizes"]}
@@ -355,7 +361,7 @@ def bars(result: Row) -> Row:
 
 
 def machine() -> Row:
-    """What it was measured on."""
+    """The machine and the versions."""
     facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     facts = {name.strip(): text.strip() for name, text in facts.items()}
     return {
@@ -369,7 +375,7 @@ def machine() -> Row:
 
 
 def show(result: Row) -> None:
-    """Prints the figures."""
+    """Prints the results."""
     table = Table("image", "precision", "ours, windows/s", "peer", "ratio", "95 %", "per CPU-s", "of peak")
     for size in result["sizes"]:
         for kind in BARS:
@@ -396,13 +402,13 @@ def show(result: Row) -> None:
 
 
 def main() -> None:
-    """Measures, writes and prints."""
+    """Measures, writes and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(tempfile.gettempdir()) / "worldline-benchmark-data"
-    parser.add_argument("--peer", help="Python of an environment with the peer; default is to make one in the cache")
+    parser.add_argument("--peer", help="Python of an environment with the peer; default: create one in the cache")
     parser.add_argument("--cache", type=Path, default=default, help="folder for that environment")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each side")
-    parser.add_argument("--quick", action="store_true", help="small batches, few steps: only to see that it runs")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each side")
+    parser.add_argument("--quick", action="store_true", help="small batches and few steps, as a smoke test")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()

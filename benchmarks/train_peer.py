@@ -1,6 +1,6 @@
-"""The peer's side of benchmarks/train.py: runs inside its environment, and imports nothing of worldline.
+"""The peer's side of benchmarks/train.py: runs in its environment and imports nothing of worldline.
 
-`python train_peer.py serve FOLDER` answers one JSON object a line, until its input ends.
+`python train_peer.py serve FOLDER` reads requests and answers one JSON object per line until its input ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HISTORY, SIGREG_WEIGHT, CLIP_NORM = 3, 0.09, 1.0
-"""Of its training script, as are the optimiser, the loss and the order of the calls below."""
+"""From its training script, like the optimiser, the loss and the order of the calls below."""
 
 Reply = dict[str, Any]
 
@@ -53,7 +53,7 @@ class Training:
         torch.save(self.model.state_dict(), folder / f"weights-{image}.pt")
         frames = torch.from_numpy(np.load(folder / f"frames-{image}.npy"))
         mean, deviation = (torch.tensor(colours)[:, None, None] for colours in IMAGENET)
-        self.frames = (frames.movedim(-1, -3).float() / 255 - mean) / deviation  # its data pipeline gives floats
+        self.frames = (frames.movedim(-1, -3).float() / 255 - mean) / deviation  # its data pipeline returns floats
         self.actions = torch.from_numpy(np.load(folder / f"actions-{image}.npy"))
         self.optimizer = make_optimizer(self.model)
 
@@ -73,12 +73,12 @@ class Training:
 
 
 def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """That of the published run; of either side."""
+    """Optimiser of the published run; used by both sides."""
     return torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=1e-3)
 
 
 def timed(training: Any, steps: int, batch: int, *, half: bool) -> Reply:
-    """How long some steps take; of either side."""
+    """Time of some steps; used by both sides."""
     used, begin = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     for number in range(steps):
         training.step(slice(0, batch), half=half, seed=number)
@@ -92,7 +92,7 @@ def timed(training: Any, steps: int, batch: int, *, half: bool) -> Reply:
 
 
 def follow(training: Any, steps: int, batch: int, *, half: bool) -> list[float]:
-    """The losses of the first steps, a new batch each; of either side."""
+    """Losses of the first steps, with a new batch each; used by both sides."""
     count = len(training.frames) // batch
     return [training.step(slice(n % count * batch, (n % count + 1) * batch), half=half, seed=n) for n in range(steps)]
 
@@ -114,7 +114,7 @@ def answer(request: Reply, open_ones: dict[int, Training], folder: Path) -> Repl
 
 
 def main() -> None:
-    """Serves if told so; what the peer prints goes to standard error."""
+    """Serves requests; redirects the peer's output to standard error."""
     if sys.argv[1:2] != ["serve"]:
         print("benchmarks/train.py runs this file inside the peer's environment.")
         return

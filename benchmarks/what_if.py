@@ -1,20 +1,21 @@
-"""How well worlds answer what would have happened under other actions, on twins of the gusty puck.
+"""Accuracy of counterfactual predictions under other actions, on twins of the gusty puck.
 
 Run: .venv/bin/python benchmarks/what_if.py [--seeds 3] [--scenes 400]
 Writes benchmarks/results/what_if.json. Takes some minutes.
 
-A puck with a hidden friction is pushed for 40 steps in gusts. A world sees the whole episode and is asked what other
-pushes, from the second step on, would have led to with the same friction and the same gusts; the simulator, run again
-from its seed, knows. The error is squared, in units of each signal's spread, the mean over steps and signals. Scores:
+A puck with a hidden friction is pushed for 40 steps in gusts. A world receives the whole episode and predicts the
+outcome of other pushes from the second step on, with the same friction and gusts. The simulator, replayed from its
+seed, gives the ground truth. The error is squared, in units of each signal's spread, the mean over steps and signals.
+Scores:
 
-* hidden cause: 0 is the best that ignores the episode, which is the path that is expected with an unknown friction and
-  no gusts; 1 is the path that is expected with the friction known.
-* noise: 0 is the path that is expected with the friction known; 1 is the simulator.
+* hidden cause: 0 is the best prediction that ignores the episode: the expected path under unknown friction without
+  gusts. 1 is the expected path with known friction.
+* noise: 0 is the expected path with known friction; 1 is the simulator.
 
-Each training seed records its own logs and its own scenes. Intervals are bootstraps over scenes. Bar: in every seed
-both scores of `linear` are above 0.5 with their whole interval, and what must fail is below 0 in the first: copying the
-episode, and inferring from an episode with the friction and the gusts of another scene. The learned world is the recipe
-'vectors' trained for some seconds; it is measured, and not part of the bar.
+Each training seed records separate logs and scenes. Intervals are bootstraps over scenes. Target, in every seed: both
+scores of `linear` are above 0.5 with their whole interval. Models that must fail score below 0 in the first: copying
+the episode, and inference from an episode with the friction and gusts of another scene. The learned world is the recipe
+'vectors' with a short training; it is measured without a target.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck
 RESULT = Path(__file__).parent / "results" / "what_if.json"
 NUM_EPISODES, NUM_STEPS, AT = 240, 40, 2
 NUM_UPDATES = 500
-"""Of the learned world."""
+"""Updates of the learned world."""
 SPREAD = dict(zip(("puck_position", "puck_velocity"), START_SPREAD, strict=True))
 DRAWS = 2000
 MUST_FAIL = ("copy the episode", "episode of another scene")
@@ -61,14 +62,14 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What was logged, what is asked, and the truth.
+    """Logged episode, counterfactual actions, and ground truth.
 
     Args:
-        episode: seen.
-        actions: asked about, from `AT` on.
-        twin: what they lead to.
-        friction: hidden.
-        shuffled: the same start and pushes with the friction and the gusts of another scene.
+        episode: the observed episode.
+        actions: counterfactual actions from `AT` on.
+        twin: their true outcome.
+        friction: hidden friction.
+        shuffled: the same start and pushes with the friction and gusts of another scene.
     """
 
     episode: Episode
@@ -114,7 +115,7 @@ def _after(observations: Arrays) -> Arrays:
 
 
 def expected(scene: Scene, frictions: Sequence[float]) -> Arrays:
-    """The mean over these frictions of the path without gusts."""
+    """The mean path without gusts over these frictions."""
     start = {
         name: np.repeat(value[AT : AT + 1], len(frictions), 0) for name, value in scene.episode.observations.items()
     }
@@ -124,7 +125,7 @@ def expected(scene: Scene, frictions: Sequence[float]) -> Arrays:
 
 
 def answers(worlds: Mapping[str, World]) -> dict[str, Callable[[Scene], Arrays]]:
-    """What each way of answering says of a scene."""
+    """Predictions of each method for a scene."""
 
     def asked(world: World, *, shuffled: bool = False) -> Callable[[Scene], Arrays]:
         def answer(scene: Scene) -> Arrays:
@@ -162,7 +163,7 @@ def error(answer: Arrays, twin: Arrays) -> float:
 
 
 def small(store: Store) -> Recipe:
-    """The recipe 'vectors', without what serves goals and with a short training."""
+    """The recipe 'vectors' without goal heads and with a short training."""
     recipe = vectors(store)
     return replace(
         recipe,
@@ -187,7 +188,7 @@ def make_worlds(seed: int, folder: Path) -> dict[str, World]:
 
 
 def measure(seed: int, num_scenes: int, folder: Path) -> Figures:
-    """The figures of one training seed."""
+    """The results of one training seed."""
     begin = time.perf_counter()
     worlds = make_worlds(seed, folder)
     learn_s = time.perf_counter() - begin
@@ -234,8 +235,8 @@ def show(figures: Figures) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="trainings, with seeds 0, 1, ...")
-    parser.add_argument("--scenes", type=int, default=400, help="of each")
+    parser.add_argument("--seeds", type=int, default=3, help="number of training seeds: 0, 1, ...")
+    parser.add_argument("--scenes", type=int, default=400, help="number of scenes per seed")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -256,7 +257,7 @@ def main() -> None:
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"\nbar met in every seed: {'yes' if figures['met'] else 'NO'}")
+    print(f"\ntarget met in every seed: {'yes' if figures['met'] else 'NO'}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Goes to a place in the other room, with any world: `python examples/navigate.py WORLD --plot it.png`.
+"""Moves to a place in the other room, with any world: `python examples/navigate.py WORLD --plot it.png`.
 
-It knows where the door is, so any world that predicts positions will do. With --direct it says no more than what is
-seen at the goal, and the world has to find the way: one that can tell how many steps a goal is away.
+It uses the known position of the door, so any world that predicts positions is enough. With --direct it uses only the
+observation at the goal. Then the world must find the path, which takes a world with a goal distance.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from worldline.labs.two_rooms import TwoRooms
 
 Array = np.ndarray[Any, Any]
 HORIZON, MAX_STEPS = 6, 60
-NEAR = 2.0  # px from the goal that count as there
+NEAR = 2.0  # px from the goal that count as reached
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Whether it arrived, after how many steps, and where it was after each of them [steps + 1, 2] px."""
+    """Whether the goal was reached, the number of steps, and the path [steps + 1, 2] px."""
 
     arrived: bool
     num_steps: int
@@ -31,7 +31,7 @@ class Result:
 
 
 def draw_task(seed: int, walls: Literal["fixed", "random"]) -> tuple[TwoRooms, dict[str, Array], dict[str, Array]]:
-    """The rooms, what is seen at the start, and what would be seen at the goal, which is in the other room."""
+    """The rooms, the observation at the start, and the observation at the goal in the other room."""
     rooms = TwoRooms(walls)
     start, _ = rooms.reset(seed=seed)
     draw = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def draw_task(seed: int, walls: Literal["fixed", "random"]) -> tuple[TwoRooms, d
 
 
 def waypoints(start: dict[str, Array], goal: dict[str, Array]) -> list[Array]:
-    """Before the door, behind it, and the goal: the wall shows where the door is."""
+    """Points before and behind the door, and the goal; the signal `wall` gives the door."""
     side = np.sign(goal["position"][0] - start["wall"][0])
     return [start["wall"] + (-6 * side, 0), start["wall"] + (6 * side, 0), goal["position"]]
 
@@ -51,7 +51,7 @@ def waypoints(start: dict[str, Array], goal: dict[str, Array]) -> list[Array]:
 def navigate(
     world: worldline.World, rooms: TwoRooms, start: dict[str, Array], goal: dict[str, Array], *, direct: bool
 ) -> Result:
-    """Plans a few steps ahead, takes the first of them, and plans anew."""
+    """Plans a few steps ahead, executes the first, and plans again."""
     card = world.describe()
     legs = [goal["position"]] if direct else waypoints(start, goal)
     session = worldline.Session(world, num_kept=card.context + 2, level=0.5)
@@ -66,7 +66,7 @@ def navigate(
         aim = worldline.Goal(targets={name: goal[name] for name in card.inputs}, in_steps=True) if direct else near
         plan = world.plan(session.history, aim, horizon=HORIZON, proposals=left, seed=len(path))
         moves = plan.actions["move"]
-        left = {"move": np.append(moves[1:], moves[-1:], 0)[None]}  # a start for the next search
+        left = {"move": np.append(moves[1:], moves[-1:], 0)[None]}  # start of the next search
         seen = rooms.step({"move": moves[0]})[0]
         session.observe({name: seen[name] for name in card.inputs}, actions={"move": moves[0]})
         path.append(seen["position"])
@@ -74,13 +74,13 @@ def navigate(
 
 
 def main(argv: Sequence[str] | None = None) -> Result:
-    """The result, printed, and drawn where asked."""
+    """Moves to the goal, prints the result, and draws it on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("world", help="whatever worldline.open takes")
-    parser.add_argument("--seed", type=int, default=0, help="of start and goal")
-    parser.add_argument("--walls", choices=("fixed", "random"), default="fixed", help="where the wall and its door are")
-    parser.add_argument("--plot", help="file for a picture")
-    parser.add_argument("--direct", action="store_true", help="leave the way to the world")
+    parser.add_argument("world", help="world: a folder, URL or name, as for worldline.open")
+    parser.add_argument("--seed", type=int, default=0, help="seed of start and goal")
+    parser.add_argument("--walls", choices=("fixed", "random"), default="fixed", help="position of wall and door")
+    parser.add_argument("--plot", help="file for the figure")
+    parser.add_argument("--direct", action="store_true", help="plan directly to the goal, without waypoints")
     given = parser.parse_args(argv)
     rooms, start, goal = draw_task(given.seed, given.walls)
     world = worldline.open(given.world)

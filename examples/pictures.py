@@ -1,4 +1,4 @@
-"""The pictures of the examples."""
+"""Figures of the examples."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ RANGE = "#d8e6e2"
 
 
 def draw_climate(file: str, courses: Mapping[str, Array]) -> None:
-    """Air and heating over the hours, with the range that was wanted.
+    """Draws air temperature and heating over time, with the target range.
 
     Args:
-        file: to write, such as "it.png".
+        file: file to write, such as "it.png".
         courses: per name [T, 4]: air, lower and upper end of the range [degC], heating [W/m2].
     """
     figure = Figure((8.6, 5.4), dpi=160, facecolor=PAPER)
@@ -48,14 +48,14 @@ def draw_climate(file: str, courses: Mapping[str, Array]) -> None:
 
 
 def draw_rooms(file: str, wall: Array, goal: Array, path: Array, title: str) -> None:
-    """The rooms from above, the way through them, and where it should lead.
+    """Draws the rooms from above, with the path and the goal.
 
     Args:
-        file: to write, such as "it.png".
+        file: file to write, such as "it.png".
         wall: wall x and door y, px.
         goal: [2] px.
         path: [T + 1, 2] px.
-        title: above it.
+        title: title of the figure.
     """
     figure = Figure((5.4, 5.6), dpi=160, facecolor=PAPER)
     axes = figure.subplots()
@@ -67,7 +67,7 @@ def draw_rooms(file: str, wall: Array, goal: Array, path: Array, title: str) -> 
     axes.plot(*path.T, color=CURVES[0], linewidth=1.6, marker="o", markersize=3.2, solid_joinstyle="round")
     for place, alpha in ((path[0], 0.35), (path[-1], 1.0)):
         axes.add_patch(Circle(tuple(place), DOT_RADIUS, color="#d64038", alpha=alpha, linewidth=0, zorder=3))
-    halo = [withStroke(linewidth=3, foreground=PANEL)]  # the way may lead through the words
+    halo = [withStroke(linewidth=3, foreground=PANEL)]  # the path may cross the text
     for place, beside, word, colour in ((path[0], path[1:2], "start", SOFT), (goal, path[-2:-1], "goal", CURVES[1])):
         room = place[1] < SIZE - 10, place[1] > 10
         below = room[0] and not (room[1] and (beside[:, 1] > place[1]).any())

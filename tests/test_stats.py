@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,20 @@ def test_cluster_sums_and_draws() -> None:
     assert draws.shape == (2000, 3)
     assert (draws.sum(1) == 3).all()
     np.testing.assert_array_equal(draws, draw_clusters(3, seed=1))
+
+
+def test_cluster_sums_take_memory_that_is_linear_in_the_windows() -> None:
+    values = np.random.default_rng(0).normal(size=(16_000, 2, 5))
+    episode = np.arange(16_000) // 8
+    tracemalloc.start()
+    try:
+        sums = cluster_sums(values, episode, 2_001)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * values.nbytes  # a matrix of windows and episodes takes 200 times as much
+    np.testing.assert_allclose(sums[:-1], values.reshape(2_000, 8, 2, 5).sum(1), rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(sums[-1], np.zeros((2, 5)))  # an episode without windows
 
 
 def test_ratio_of_nothing_is_nan_and_stays_nan() -> None:

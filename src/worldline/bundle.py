@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worldline.config import from_json, to_json
+from worldline.data.fsync import name_in_errors
 from worldline.errors import BundleError, ConfigError, UnknownNameError
 
 FORMAT = 1
@@ -383,12 +384,13 @@ def _refuse_foreign(folder: Path) -> None:
 def _write_file(path: Path, content: str | bytes | Mapping[str, Tensor]) -> FileEntry:
     """Writes one file through to the disk; its entry for the manifest."""
     path.parent.mkdir(exist_ok=True)
-    if isinstance(content, Mapping):
-        # Copies, because the format refuses tensors that share memory, such as tied weights.
-        layout = torch.contiguous_format
-        save_file({k: v.detach().cpu().clone(memory_format=layout) for k, v in content.items()}, path)
-    else:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with name_in_errors(path):
+        if isinstance(content, Mapping):
+            # Copies, because the format refuses tensors that share memory, such as tied weights.
+            layout = torch.contiguous_format
+            save_file({k: v.detach().cpu().clone(memory_format=layout) for k, v in content.items()}, path)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)

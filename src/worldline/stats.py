@@ -97,8 +97,11 @@ def cluster_rate(hits: NDArray[np.bool_], cluster: NDArray[np.integer]) -> Rate:
 
 def cluster_sums(values: Floats, cluster: NDArray[np.integer], num_clusters: int) -> Floats:
     """Sums [E, ...] of `values` [W, ...] over the windows of each of E clusters."""
-    member = (np.arange(num_clusters)[:, None] == cluster[None]).astype(float)
-    return np.asarray(np.tensordot(member, values, axes=(1, 0)))
+    shape, width = values.shape[1:], math.prod(values.shape[1:])
+    # One bin for each cluster and column: memory grows with W, where a membership matrix grows with E x W.
+    bins = cluster[:, None] * width + np.arange(width)
+    sums = np.bincount(bins.ravel(), weights=values.ravel(), minlength=num_clusters * width)
+    return np.asarray(sums.reshape(num_clusters, *shape))
 
 
 def draw_clusters(num_clusters: int, seed: int) -> Floats:

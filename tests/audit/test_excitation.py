@@ -7,9 +7,11 @@ from tests.audit.carts import SCHEMA, Cart, Push, at_random, carts, thermostat, 
 from worldline.audit.audit_evidence import Placebo
 from worldline.audit.excitation import Innovations, excitations, innovations, placebos
 from worldline.audit.measures import one_step_errors
-from worldline.audit.regression_rows import Rows, action_names, rows_of, state_columns, state_names, tracks_of
+from worldline.audit.regression_rows import Rows, action_names, rows_of, state_columns, tracks_of
+from worldline.data.quality.segments import component_names
 from worldline.episode import Episode
 from worldline.errors import DataError
+from worldline.schema import Role
 
 
 def rows(episodes: list[Episode]) -> Rows:
@@ -19,7 +21,7 @@ def rows(episodes: list[Episode]) -> Rows:
 def placebo(engine: Cart, episodes: list[Episode]) -> Placebo:
     left = innovations(rows(episodes), seed=0)
     errors = one_step_errors(world(engine), episodes, SCHEMA.observations, context=3, per_episode=40)
-    return placebos(left, *errors, (action_names(SCHEMA), state_names(SCHEMA)))[0]
+    return placebos(left, *errors, (action_names(SCHEMA), component_names(SCHEMA, Role.OBSERVATION)))[0]
 
 
 def noisy(place: float, draw: np.random.Generator) -> float:

@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from worldline.cli.main import app
+from worldline.config import to_json
 from worldline.data.store import open_store
+from worldline.schema import Kind, Role, Schema, Signal
 
 RUN = CliRunner()
 
@@ -70,3 +72,14 @@ def test_options_of_other_formats_are_refused(tmp_path: Path, logs: Path) -> Non
     assert "npz logs take no rate_hz, rule" in said
     assert not (tmp_path / "store").exists()
     assert "no importer is called 'npy'" in run(logs, tmp_path / "store", "--as", "npy", code=1)
+
+
+def test_logs_without_an_action_are_stored_and_fail(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    seen = Schema(signals=(Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), precision="float64"),))
+    (tmp_path / "logs" / "schema.json").write_text(to_json(seen))
+    for number in range(2):
+        np.savez(tmp_path / "logs" / f"{number}.npz", x=np.random.default_rng(number).random((6, 2)))
+    said = run(tmp_path / "logs", tmp_path / "store", "--json", tmp_path / "figures.json", code=1)
+    assert "worldline: the logs hold no action" in said
+    assert json.loads((tmp_path / "figures.json").read_text())["added"] == len(open_store(tmp_path / "store")) == 2

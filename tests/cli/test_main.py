@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
+import io
+import itertools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from worldline.cli.main import app
@@ -16,6 +22,7 @@ from worldline.data.store import Store, open_store
 from worldline.recipes import two_rooms
 from worldline.recipes.recipe import Recipe
 from worldline.testing.toys import Integrator
+from worldline.training import checkpoint
 
 RUN = CliRunner()
 COMMANDS = ("demo", "record", "import", "check", "show", "export", "learn", "serve", "conform", "version")
@@ -112,13 +119,108 @@ def test_a_recipe_of_the_users_own_lies_in_the_current_folder(tmp_path: Path, mo
     assert "no recipe in recipe_for_a_test is called 'smal'. Did you mean 'small'" in shown.stderr.replace("\n", " ")
 
 
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A store of 24 episodes."""
+    store = Store.create(tmp_path / "toy", Integrator(camera=False).schema)
+    for episode in Integrator(camera=False).episodes(24, 12, seed=0):
+        store.append(episode)
+    return store.path
+
+
+def failed(*arguments: str | Path) -> str:
+    """What is printed to stderr, on one line, by a command that fails without a traceback."""
+    shown = RUN.invoke(app, [str(argument) for argument in arguments])
+    assert isinstance(shown.exception, SystemExit), shown.exception
+    assert shown.exit_code == 1
+    return " ".join(shown.stderr.split())
+
+
+@pytest.mark.parametrize("command", ["show", "learn"])
+def test_a_file_where_a_folder_is_needed_is_one_line(toy: Path, tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    said = failed(command, toy, "--out", tmp_path / "file" / "out")
+    assert f"worldline: {tmp_path / 'file' / 'out'}" in said
+    assert "Not a directory. Check the path" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "No space left on device. Free space there and run the command again."),
+        (errno.EACCES, "Permission denied. Ask for access, or choose another place."),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_one_line(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    def refuse(path: Path, data: bytes) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert failed("show", toy, "--out", tmp_path / "pages").endswith(f"{tmp_path / 'pages' / 'index.html'}: {said}")
+
+
+def test_an_import_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = itertools.count()
+
+    class Full(io.BufferedWriter):
+        """A disk that is full in the sixth episode."""
+
+        def write(self, content: Any) -> int:
+            if next(full) > 60:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", lambda descriptor, mode: Full(io.FileIO(descriptor, mode)))
+        said = failed("import", toy, tmp_path / "store")
+    assert f"worldline: {tmp_path / 'store'}" in said
+    assert said.endswith("No space left on device. Free space there and run the command again.")
+    kept = len(open_store(tmp_path / "store"))
+    assert 0 < kept < 24
+    shown = RUN.invoke(app, ["import", str(toy), str(tmp_path / "store")])
+    assert shown.exit_code == 0
+    assert f"{24 - kept} episodes added, {kept} were there already" in shown.output
+
+
+def test_a_training_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("recipe_on_a_full_disk.py").write_text(OWN_RECIPE)
+    saves = itertools.count()
+
+    def save(tensors: Any, path: Path) -> None:
+        if next(saves) == 1:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", save)
+    arguments = ["learn", "toy", "--out", "world", "--recipe", "recipe_on_a_full_disk:small"]
+    said = failed(*arguments)
+    assert "worldline: world.partial/checkpoint-4-" in said
+    assert "No space left on device. Free space there" in said
+    assert said.endswith("The training was saved. Go on with the same command and --resume.")
+    shown = RUN.invoke(app, [*arguments, "--resume"])
+    assert shown.exit_code == 0, shown.output
+
+
+def test_an_error_that_is_not_of_the_system_keeps_its_traceback(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(path: Path) -> Store:
+        raise OSError("odd")
+
+    monkeypatch.setattr("worldline.data.store.open_store", odd)
+    assert str(RUN.invoke(app, ["show", str(toy)]).exception) == "odd"
+
+
 @pytest.mark.parametrize(
     ("left", "told"),
     [
         ((), "nothing was saved"),
-        (("budget.json",), "nothing was saved"),
-        (("checkpoint.json",), "--resume"),
-        (("budget.json", "seed1/checkpoint.json"), "--resume"),
+        (("world.partial/budget.json",), "nothing was saved"),
+        (("world.partial/checkpoint.json",), "--resume"),
+        (("world.partial/budget.json", "world.partial/seed1/checkpoint.json"), "--resume"),
+        (tuple(f"world.store/{name}" for name in ("schema.json", "card.json", "index.bin")), "keeps the imported"),
     ],
 )
 def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(
@@ -128,7 +230,7 @@ def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(
 
     def interrupted(*arguments: Any, **settings: Any) -> Any:
         for name in left:
-            file = tmp_path / "world.partial" / name
+            file = tmp_path / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
         raise KeyboardInterrupt

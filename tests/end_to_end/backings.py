@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.engines.language.chat_server import ChatServer, Dynamics, Values, latest
-from worldline.engines.language.engine import LanguageEngine
 
 import worldline
 from worldline.catalog.fallback import FallbackWorld
@@ -21,6 +20,7 @@ from worldline.engines.base import Engine
 from worldline.engines.baselines import Linear
 from worldline.engines.language.chat import Chat
 from worldline.engines.language.endpoint import HOSTS_VARIABLE, Endpoint
+from worldline.engines.language.engine import LanguageEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, Future, History

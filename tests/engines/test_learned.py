@@ -33,6 +33,7 @@ from worldline.testing.engines import CLAUSES, novelty_grows, timing
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_inputs
 from worldline.world.local import LocalWorld
+from worldline.world.objective import objective
 
 UNTRAINED = tuple(clause for clause in CLAUSES if clause not in (timing, novelty_grows))
 """What holds without training: all but that the log is predicted, and that noise is unlike it."""
@@ -253,11 +254,11 @@ def test_a_far_goal_is_headed_for_by_landmarks() -> None:
     engine = replace(flat, landmarks=marks)
     future = Future(actions={"push": np.zeros((size, 1, 2, 2), np.float32)})
     mark = {"position": np.stack([episodes[0].observations["position"][4]] * size)}
-    far, near = engine.distance(belief, future, goal), flat.distance(belief, future, mark)
+    far, near = engine.distance(belief, future, goal, seed=0), flat.distance(belief, future, mark, seed=0)
     np.testing.assert_allclose(far, near + 30, rtol=1e-4)
     proposed = engine.propose(belief, goal, 2, num_proposals=1, seed=0)["push"]
     np.testing.assert_allclose(proposed, flat.propose(belief, mark, 2, num_proposals=1, seed=0)["push"], rtol=1e-4)
-    np.testing.assert_allclose(engine.distance(belief, future, mark), near, rtol=1e-6)
+    np.testing.assert_allclose(engine.distance(belief, future, mark, seed=0), near, rtol=1e-6)
     sent = {"push": np.ones((size, 2, 2), np.float32)}  # what is pending leads away, and the landmark stays the aim
     after, due = (
         one.propose(belief, there, 2, num_proposals=1, pending=sent, seed=0)["push"]
@@ -280,7 +281,7 @@ def test_a_distance_without_its_head_is_refused_by_name() -> None:
     belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
     future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
     with pytest.raises(UnsupportedError, match="distance head"):
-        engine.distance(belief, future, {"position": np.ones((3, 2), np.float32)})
+        engine.distance(belief, future, {"position": np.ones((3, 2), np.float32)}, seed=0)
 
 
 def test_a_goal_that_is_no_whole_observation_is_refused() -> None:
@@ -289,7 +290,7 @@ def test_a_goal_that_is_no_whole_observation_is_refused() -> None:
     future = Future(actions={"move": np.zeros((4, 1, 2, 2), np.float32)})
     goal = {"position": np.ones((4, 2), np.float32)}
     with pytest.raises(UnsupportedError, match="the goal lacks camera"):
-        engine.distance(belief, future, goal)
+        engine.distance(belief, future, goal, seed=0)
     with pytest.raises(UnsupportedError, match="the goal lacks camera"):
         engine.propose(belief, goal, 2, num_proposals=1, seed=0)
 
@@ -315,8 +316,10 @@ def test_a_goal_may_be_the_pictures_alone_where_the_head_knows_such() -> None:
     due = engine.distance_head.between(
         engine.distance_head.embed(steps.features), engine.distance_head.embed_pictures(alone.features()[:, None, None])
     )
-    np.testing.assert_allclose(engine.distance(belief, future, picture), due[:, :, 0].detach(), rtol=0.05)
-    assert not np.allclose(engine.distance(belief, future, picture), engine.distance(belief, future, whole), rtol=0.1)
+    np.testing.assert_allclose(engine.distance(belief, future, picture, seed=0), due[:, :, 0].detach(), rtol=0.05)
+    assert not np.allclose(
+        engine.distance(belief, future, picture, seed=0), engine.distance(belief, future, whole, seed=0), rtol=0.1
+    )
     assert engine.propose(belief, picture, 2, num_proposals=1, seed=0)["move"].shape == (4, 1, 2, 2)
 
 
@@ -326,7 +329,7 @@ def test_a_goal_that_is_neither_whole_nor_all_pictures_is_refused() -> None:
     future = Future(actions={"move": np.zeros((4, 1, 2, 2), np.float32)})
     goal = {name: np.stack([one.observations[name][7] for one in ROOMS]) for name in ("camera", "position")}
     with pytest.raises(UnsupportedError, match=r"the goal lacks wall\. Add it, or give the pictures alone: camera; or"):
-        engine.distance(belief, future, goal)
+        engine.distance(belief, future, goal, seed=0)
 
 
 def test_a_goal_of_another_shape_is_refused() -> None:
@@ -334,7 +337,7 @@ def test_a_goal_of_another_shape_is_refused() -> None:
     belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
     future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
     with pytest.raises(InputError, match="'position' has shape"):
-        engine.distance(belief, future, {"position": np.ones((3, 3), np.float32)})
+        engine.distance(belief, future, {"position": np.ones((3, 3), np.float32)}, seed=0)
 
 
 def test_past_exogenous_inputs_are_asked_for() -> None:
@@ -365,7 +368,7 @@ def test_what_is_imagined_is_as_novel_as_its_latents() -> None:
     engine = untrained(CALM.schema, ("position",), goals=False)
     belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
     pushes = np.random.default_rng(0).uniform(-1, 1, (3, 2, 4, 2)).astype(np.float32)
-    found = engine.novelty_ahead(belief, Future(actions={"push": pushes}))
+    found = engine.novelty_ahead(belief, Future(actions={"push": pushes}), seed=0)
     assert found.shape == (3, 2, 4)
     one = to_inputs({"push": pushes[:, 1:, :3]}, {}, CALM.schema)
     later = engine.model.rollout(belief, one, generator=torch.Generator()).final
@@ -380,7 +383,7 @@ def test_nothing_that_it_takes_or_gives_has_a_gradient() -> None:
     goal = {"position": np.ones((3, 2), np.float32)}
     assert not belief.features().requires_grad
     engine.imagine(belief, future, num_samples=1, seed=0)
-    engine.distance(belief, future, goal)
+    engine.distance(belief, future, goal, seed=0)
     engine.propose(belief, goal, 2, num_proposals=1, seed=0)
     engine.novelty(belief)
 
@@ -640,10 +643,75 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
         rewards = torch.stack([engine.reward_head(features, actions)[:, :, one] for one in range(4)]).mean(0)
         assert engine.termination_head is not None
         ends = engine.termination_head(features).mean(2)
-    np.testing.assert_allclose(engine.distance(belief, future, goal), steps.numpy(), rtol=0.05)
-    np.testing.assert_allclose(engine.rewards(belief, future), rewards.numpy(), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(engine.termination(belief, future), ends.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(engine.distance(belief, future, goal, seed=0), steps.numpy(), rtol=0.05)
+    np.testing.assert_allclose(engine.rewards(belief, future, seed=0), rewards.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(engine.termination(belief, future, seed=0), ends.numpy(), rtol=1e-4, atol=1e-6)
     assert ((ends > 0) & (ends < 1)).all()
+
+
+def ahead(engine: LearnedEngine, belief: object, push: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """All measures of imagined states."""
+    future = Future(actions={"push": push})
+    goal = {"position": np.ones((len(push), 2), np.float32)}
+    return {
+        "distance": engine.distance(belief, future, goal, seed=seed),
+        "rewards": engine.rewards(belief, future, seed=seed),
+        "termination": engine.termination(belief, future, seed=seed),
+        "novelty": engine.novelty_ahead(belief, future, seed=seed),
+    }
+
+
+def test_measures_of_imagined_states_draw_with_the_seed_of_the_call() -> None:
+    engine, episodes = drifting(3), CALM.episodes(3, 8, seed=0)
+    push = np.random.default_rng(0).uniform(-1, 1, (3, 2, 5, 2)).astype(np.float32)
+    for one, draws in ((engine, True), (replace(engine, model=Still(3).eval()), False)):
+        belief = one.observe(None, history(episodes, 4, 1), seed=0)
+        first, again, other = (ahead(one, belief, push, seed) for seed in (1, 1, 2))
+        for name, values in first.items():
+            np.testing.assert_array_equal(values, again[name], name)
+            assert np.allclose(values, other[name]) is not draws, name
+
+
+def test_the_cost_in_steps_draws_with_the_seed_of_the_plan() -> None:
+    engine, targets = drifting(3), {"position": np.ones((3, 2), np.float32)}
+    push = {"push": np.random.default_rng(0).uniform(-1, 1, (3, 2, 5, 2)).astype(np.float32)}
+    goal = Goal(targets=targets, in_steps=True)
+    for one, draws in ((engine, True), (replace(engine, model=Still(3).eval()), False)):
+        belief = one.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+        first, other = (
+            objective(one, belief, None, goal, targets, (), {}, {}, seed=seed).judge(push).cost for seed in (1, 2)
+        )
+        assert np.allclose(first, other) is not draws
+
+
+@pytest.mark.parametrize(("worlds", "versions"), [(5, 2), (1, 7)])
+def test_measures_of_imagined_states_hold_few_latents_at_once(
+    worlds: int, versions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, held, rollout = drifting(2), list[int](), Drift.rollout
+    belief = engine.observe(None, history(CALM.episodes(worlds, 8, seed=0), 4, 1), seed=0)
+    push = np.random.default_rng(0).uniform(-1, 1, (worlds, versions, 3, 2)).astype(np.float32)
+
+    def watched(self: Drift, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        imagined = rollout(self, belief, inputs, generator=generator)
+        held.append(imagined.features.numel())
+        return imagined
+
+    monkeypatch.setattr(Drift, "rollout", watched)
+    whole = ahead(engine, belief, push, 1)
+    signals = engine.imagine(belief, Future(actions={"push": push}), num_samples=2, seed=1).signals["position"]
+    assert set(held) == {worlds * versions * 2 * 3 * 2}
+    most = 3 * (2 * 3 * 2)  # three versions
+    monkeypatch.setattr(learned, "MOST_NUMBERS", most)
+    held.clear()
+    parts = ahead(engine, belief, push, 1)
+    few = engine.imagine(belief, Future(actions={"push": push}), num_samples=2, seed=1).signals["position"]
+    assert max(held) <= most
+    if worlds == 1:  # worlds that are drawn one after the other have other draws
+        np.testing.assert_allclose(few, signals, rtol=1e-5, atol=1e-6)
+        for name, values in whole.items():
+            np.testing.assert_allclose(parts[name], values, rtol=1e-2 if name == "distance" else 1e-5, err_msg=name)
+    assert {name: values.shape for name, values in parts.items()} == dict.fromkeys(parts, (worlds, versions, 3))
 
 
 def test_a_head_that_was_not_fitted_is_refused_by_name() -> None:
@@ -651,9 +719,9 @@ def test_a_head_that_was_not_fitted_is_refused_by_name() -> None:
     belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
     future = Future(actions={"push": np.zeros((3, 1, 2, 2), np.float32)})
     with pytest.raises(UnsupportedError, match="no reward head"):
-        engine.rewards(belief, future)
+        engine.rewards(belief, future, seed=0)
     with pytest.raises(UnsupportedError, match="no termination head"):
-        engine.termination(belief, future)
+        engine.termination(belief, future, seed=0)
 
 
 def test_angles_and_labels_come_out_as_the_log_holds_them() -> None:

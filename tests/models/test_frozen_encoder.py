@@ -347,15 +347,30 @@ def test_a_memo_tells_makers_sizes_and_precisions_apart() -> None:
     assert made(7.0, frames) == 7
 
 
-def test_a_memo_is_never_fuller_than_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = torch.arange(9, dtype=torch.uint8)[:, None, None, None]
-    for limits in ((4, 10**6), (10**6, 12)):
-        monkeypatch.setattr("worldline.models.frozen_encoder.REMEMBERED", limits)
-        memo = Memo(3)
-        for some in frames.split(2):
-            found = memo.recall(some, lambda images: images.flatten(1).float().expand(-1, 3), maker="left")
-            assert torch.equal(found, some.flatten(1).float().expand(-1, 3))
-        assert len(memo.rows) == 4
+def test_a_full_memo_drops_what_was_used_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, calls, memo = torch.arange(9, dtype=torch.uint8)[:, None, None, None], list[int](), Memo(3)
+    monkeypatch.setattr("worldline.models.frozen_encoder.MEMO_BYTES", 4 * (4 * 3 + 1000) + 1)
+
+    def recall(*numbers: int) -> list[int]:
+        """The frames that had to be made."""
+        before = len(calls)
+        found = memo.recall(frames[list(numbers)], make, maker="left")
+        assert found.tolist() == [[number] * 3 for number in numbers]
+        return calls[before:]
+
+    def make(images: torch.Tensor) -> torch.Tensor:
+        calls.extend(images.flatten().tolist())
+        return images.flatten(1).float().expand(-1, 3)
+
+    assert recall(0, 1, 2, 3) == [0, 1, 2, 3]
+    assert recall(0) == []
+    assert recall(4, 5) == [4, 5]  # in place of 1 and 2
+    assert recall(0, 3, 4, 5) == []
+    assert recall(1) == [1]
+    assert recall(*range(9)) == [0, 2, 6, 7, 8]  # more than it can hold
+    assert recall(2, 6, 7, 8) == []
+    assert len(memo.rows) == 4
+    assert all(row.untyped_storage().nbytes() == 12 for row in memo.rows.values())
 
 
 def test_copies_of_a_memo_begin_empty() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from worldline.report.markup import tag
-from worldline.report.page import chapter, facts, header, render_page, style_sheet
+from worldline.report.page import chapter, facts, header, render_page
 
 
 def test_a_page_is_whole_and_asks_for_nothing_from_outside() -> None:

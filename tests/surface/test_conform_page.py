@@ -1,13 +1,13 @@
-"""The tables of `docs/howto/conform.md` are those of the kit: each promise, and the clause that checks it."""
+"""The tables of `docs/howto/conform.md` list each promise of the kit and the clause that checks it.
+
+`python -m tests.surface.test_conform_page` writes the tables.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from worldline.testing import engines, worlds
 
@@ -16,7 +16,7 @@ CLAUSES: dict[str, Sequence[Callable[[Any], None]]] = {"worlds": worlds.CLAUSES,
 
 
 def table(clauses: Sequence[Callable[[Any], None]]) -> str:
-    """The rows that are due."""
+    """The expected rows."""
     rows = [
         f"| {(clause.__doc__ or '').splitlines()[0]} | `{clause.__module__.split('.')[-1]}.{clause.__name__}` |"
         for clause in clauses
@@ -24,8 +24,19 @@ def table(clauses: Sequence[Callable[[Any], None]]) -> str:
     return "\n".join(["| promise | clause |", "| --- | --- |", *rows])
 
 
-@pytest.mark.parametrize("kind", sorted(CLAUSES))
-def test_the_table_is_that_of_the_kit(kind: str) -> None:
-    shown = re.search(f"<!-- {kind}: begin -->\n(.*?)\n?<!-- {kind}: end -->", PAGE.read_text(), re.DOTALL)
-    assert shown is not None
-    assert shown[1] == table(CLAUSES[kind])
+def with_tables(page: str) -> str:
+    """The page with the tables of this version."""
+    for kind, clauses in CLAUSES.items():
+        begin, end = f"<!-- {kind}: begin -->\n", f"\n<!-- {kind}: end -->"
+        before, rest = page.split(begin)
+        page = before + begin + table(clauses) + end + rest.split(end)[1]
+    return page
+
+
+def test_the_tables_are_those_of_the_kit() -> None:
+    page = PAGE.read_text()
+    assert with_tables(page) == page, "run `python -m tests.surface.test_conform_page`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text()))

@@ -235,7 +235,7 @@ def test_the_page_on_trust_runs_and_does_what_it_says(room: Path, monkeypatch: p
 
 
 def test_the_page_on_planning_names_every_planner() -> None:
-    table = PLANNING.read_text().split("## Which planner")[1]
+    table = PLANNING.read_text().split("## Choose a planner")[1]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(names("planner"))
 
 

@@ -1,14 +1,22 @@
-"""What `benchmarks/understanding.py` makes of what was measured."""
+"""`benchmarks/understanding.py`: how it stores results and what the page shows."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from worldline.audit.grades import Verdict
+from worldline.config import to_json
+from worldline_exam.base import Pool
+from worldline_exam.folder import RESULT, Stored
+from worldline_exam.options import ExamOptions
+from worldline_exam.results import ExamResult
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -32,7 +40,82 @@ def test_the_page_is_that_of_the_record(made: ModuleType) -> None:
     assert made.TABLE.read_text(encoding="utf-8") == made.page(json.loads(made.RESULT.read_text(encoding="utf-8")))
 
 
-def test_what_is_asked_again_takes_the_place_of_what_was_and_is_told(made: ModuleType) -> None:
+@pytest.fixture
+def record(made: ModuleType) -> dict[str, Any]:
+    """The committed results of `memory` from vectors."""
+    found: dict[str, Any] = json.loads(made.RESULT.read_text(encoding="utf-8"))
+    return {"vectors": {made.BEST: found["vectors"][made.BEST]}, made.EXAM_SEEDS: found[made.EXAM_SEEDS]}
+
+
+def exam_of_memory(made: ModuleType, record: dict[str, Any], *failed: str) -> ExamResult:
+    """The committed exam of `memory`, with a FAIL in these tests."""
+    result = made.read({"memory": record["vectors"][made.BEST]})["memory"]
+    assert isinstance(result, ExamResult)
+    tests = (replace(one, verdict=Verdict.FAIL) if one.code in failed else one for one in result.tests)
+    return replace(result, tests=tuple(tests))
+
+
+def kept(folder: Path, result: ExamResult, **options: Any) -> Path:
+    """A folder with this exam."""
+    folder.mkdir()
+    (folder / RESULT).write_text(to_json(Stored(options=ExamOptions(**options), result=result)))
+    return folder
+
+
+def test_the_page_begins_with_one_sentence_and_the_table(made: ModuleType) -> None:
+    heading, sentence, table, *_ = made.TABLE.read_text(encoding="utf-8").split("\n\n")
+    assert heading.startswith("# ")
+    assert "\n" not in heading + sentence
+    assert [row.split()[1] for row in table.splitlines()[2:-1]] == [f"**{code}**" for code in made.names("test")]
+
+
+def test_exam_folders_of_any_number_widen_the_range(made: ModuleType, record: dict[str, Any], tmp_path: Path) -> None:
+    before = made.read(record[made.EXAM_SEEDS]) | {str(made.SEED): exam_of_memory(made, record)}
+    for seed, failed in ((7, ("T1", "T4")), (8, ("T1",))):
+        result = exam_of_memory(made, record, *failed)
+        record = made.with_exam_seed(record, kept(tmp_path / str(seed), result, seed=seed))
+    most = max(len(row.passed) for row in before.values())
+    fewest = len(before[str(made.SEED)].passed) - 2
+    text = made.page(record)
+    assert text.split("\n\n")[1].startswith(f"`memory` passes {fewest} to {most} of 16 tests over {len(before) + 2} ")
+    row = next(row for row in text.split("over exam seeds\n")[1].splitlines() if row.startswith("| **T1**"))
+    assert row.split(" | ")[1] == str(len(before) + 2)
+    assert int(row.removesuffix(" |").split(" | ")[-1]) == 2 + sum(
+        one.verdict is Verdict.FAIL for _, one in made.of(before, "T1")
+    )
+
+
+def test_an_exam_of_some_tests_completes_that_of_the_same_seed(
+    made: ModuleType, record: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = exam_of_memory(made, record)
+    record = made.with_exam_seed(record, kept(tmp_path / "whole", whole, seed=7))
+    part = exam_of_memory(made, record, "T1")
+    part = replace(part, tests=tuple(one for one in part.tests if one.code == "T1"))
+    record = made.with_exam_seed(record, kept(tmp_path / "part", part, seed=7, codes=("T1",)))
+    verdicts = {one["code"]: one["verdict"] for one in record[made.EXAM_SEEDS]["7"]["tests"]}
+    assert verdicts == {one.code: str(one.verdict) for one in whole.tests} | {"T1": "FAIL"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        ("vectors", {"seed": 7}, "an exam of vectors"),
+        ("memory", {"seed": 7, "pool": Pool.DEVELOPMENT}, "not a full report exam"),
+        ("memory", {"seed": 7, "pixels": True}, "not a full report exam"),
+        ("memory", {"seed": 7, "sizes": {"num_scenes": 20}}, "not a full report exam"),
+        ("memory", {"seed": 20_261_126}, "another seed"),
+    ],
+)
+def test_other_exams_are_not_added(
+    made: ModuleType, record: dict[str, Any], tmp_path: Path, recipe: str, options: dict[str, Any], message: str
+) -> None:
+    result = replace(exam_of_memory(made, record), sitter=recipe)
+    with pytest.raises(SystemExit, match=message):
+        made.with_exam_seed(record, kept(tmp_path / "exam", result, **options))
+
+
+def test_tests_that_are_repeated_replace_the_earlier_ones(made: ModuleType) -> None:
     before, after = row("C1", "P1", "T1"), row("P1", verdicts=("FAIL",))
     found = made.joined(before, after)
     assert [(one["code"], one["seeds"][0]["verdict"]) for one in found["tests"]] == [
@@ -45,7 +128,7 @@ def test_what_is_asked_again_takes_the_place_of_what_was_and_is_told(made: Modul
     assert made.joined(after, before)["facts"] == before["facts"]
 
 
-def test_what_all_sitters_have_alike_is_kept_once(made: ModuleType) -> None:
+def test_what_all_models_share_is_stored_once(made: ModuleType) -> None:
     known = {"oracle": {"cells": 1}, "must_fail": {"blind": {"cells": 2}}}
     broken, one, other = (
         {"code": "C1", "seeds": [], **more} for more in ({"oracle": None, "must_fail": {}}, known, known)
@@ -57,7 +140,7 @@ def test_what_all_sitters_have_alike_is_kept_once(made: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "measured"),
+    ("before", "measured"),
     [
         (None, False),
         (row("C1"), False),
@@ -67,7 +150,7 @@ def test_what_all_sitters_have_alike_is_kept_once(made: ModuleType) -> None:
         (row("C1", "P1", verdicts=("PASS", "ERROR")), False),
     ],
 )
-def test_what_broke_or_has_fewer_trainings_is_not_measured(
-    made: ModuleType, kept: dict[str, Any] | None, measured: bool
+def test_rows_with_errors_or_fewer_trainings_are_not_measured(
+    made: ModuleType, before: dict[str, Any] | None, measured: bool
 ) -> None:
-    assert made.is_measured(kept, ("C1", "P1"), 2) is measured
+    assert made.is_measured(before, ("C1", "P1"), 2) is measured

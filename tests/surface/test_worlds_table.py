@@ -38,9 +38,9 @@ def test_a_world_is_asked_for_everything() -> None:
     assert replace(bare, what_if="none") == replace(due, bands="–", trust="–")
 
 
-def test_what_heeds_no_actions_has_no_goals() -> None:
+def test_a_world_that_is_not_action_conditioned_has_no_goals() -> None:
     world = LocalWorld(Persistence.fit(EPISODES, TOY.schema), None, PLANNER)
-    assert ask("it", world, EPISODES[0]).goals == "heeds no actions"
+    assert ask("it", world, EPISODES[0]).goals == "not action-conditioned"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""The worlds of docs/worlds.md, small and untrained: what they can do does not depend on how well they do it.
+"""The worlds of docs/worlds.md, small and untrained, because abilities do not depend on accuracy.
 
-`python -m tests.surface.worlds_shown` writes the page anew.
+`python -m tests.surface.worlds_shown` writes the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from tests.engines.language.chat_server import ChatServer, latest
 from tests.surface.worlds_table import Abilities, ask, worlds_table
-from worldline.engines.language.engine import LanguageEngine
 
 from worldline.catalog.fallback import FallbackWorld
 from worldline.catalog.versions import HOME, Catalogue, open_named
@@ -27,6 +26,7 @@ from worldline.data.windows import WindowBatch
 from worldline.engines.base import Engine
 from worldline.engines.language.chat import Chat
 from worldline.engines.language.endpoint import Endpoint
+from worldline.engines.language.engine import LanguageEngine
 from worldline.engines.learned import LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
@@ -52,15 +52,18 @@ Shown = tuple[World, Episode]
 PAGE = Path(__file__).parents[2] / "docs" / "worlds.md"
 INTRODUCTION = """# What each world can do
 
-An application speaks to a `World` and does not know what stands behind it. Where a world lacks an ability, it says so
-and names what provides it. This table was found by asking each of them (`python -m tests.surface.worlds_shown`), all
-calibrated and planning with `cem`; the learned ones have a distance head, which recipes fit where nothing acts from
-outside. A world that is served or named can do what stands behind it can, and a fallback what any of its worlds can.
+Use this table to choose a world by its abilities. A world without an ability raises `UnsupportedError` and names what
+provides it.
 
-* **Goals in steps**: whether `Goal(in_steps=True)` and goal pictures are measured.
-* **Gradient planners**: whether `gradient` and `lagrangian` can follow a slope.
-* **What if**: what `WhatIf.abduction` says of an episode.
-* **Trust by**: what the p-value judges beside how steps follow, the model's own belief or the last observation.
+Reproduce the table with `python -m tests.surface.worlds_shown`. It calls every method of every world. All worlds are
+calibrated and plan with `cem`. Learned worlds have a distance head, which recipes fit if there are no exogenous inputs.
+
+A remote or named world has the abilities of the world behind it. A fallback has the abilities of all its worlds.
+
+* **Goals in steps**: whether the world measures `Goal(in_steps=True)` and image goals.
+* **Gradient planner**: whether the planner `gradient` can differentiate the cost.
+* **What if**: the value of `WhatIf.abduction`.
+* **Trust by**: what the p-value tests in addition to one-step errors: the model's belief or the last observation.
 
 """
 SIZES: dict[str, dict[str, Any]] = {
@@ -188,7 +191,7 @@ def over(make: Callable[[], Engine], episodes: Callable[[], Sequence[Episode]]) 
 
 
 def language(running: ExitStack) -> Shown:
-    """A text model that says that all stays as it is."""
+    """A language model that predicts no change."""
     server = running.enter_context(ChatServer(lambda history, *_: {"position": latest(history["position"])}))
     endpoint = Endpoint(base_url=server.base_url, model="tiny", temperature=0.0, num_retries=0)
     engine = LanguageEngine(schema=toy_schema(), chat=Chat(endpoint), context=2)
@@ -226,11 +229,11 @@ SHOWN: dict[str, Callable[[ExitStack], Shown]] = {
     "`action_blind`": over(partial(fitted, "action_blind"), toy_episodes),
     "`constant_velocity`": over(partial(fitted, "constant_velocity"), toy_episodes),
     "`persistence`": PERSISTENCE,
-    "remote, of `linear`": remote,
-    "named, of `linear`": named,
+    "remote, over `linear`": remote,
+    "named, over `linear`": named,
     "fallback: `linear`, `language`, `persistence`": fallback,
 }
-"""Per row of the table what makes the world, there while servers run, and an episode of it. A world more is a line."""
+"""A function per row that makes the world and an episode of it. The world is usable while the servers run."""
 
 
 def rows() -> list[Abilities]:

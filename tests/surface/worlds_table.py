@@ -1,4 +1,4 @@
-"""What each world can do, found by asking it: a table for people who choose one."""
+"""The abilities of each world, found by calling its methods, as a table."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _NO: Final = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class Abilities:
-    """A row of the table, in words.
+    """A row of the table, as text.
 
     Args:
-        world: its name.
+        world: name.
         predicts: kinds of signals.
-        bands: whether a prediction of vectors comes with a band.
+        bands: whether predictions of vectors have a band.
         goals: whether it plans towards values of signals.
-        in_steps: whether it tells how many steps a goal observation is away.
-        gradients: whether planners can follow a slope.
-        what_if: what it infers of an episode before it imagines other actions.
-        trust: what it is judged by.
+        in_steps: whether it measures the steps to a goal observation.
+        gradients: whether planners can use gradients.
+        what_if: value of `WhatIf.abduction`.
+        trust: what the p-value tests in addition to one-step errors.
         samples: whether it draws several futures.
-        call: what a prediction costs beside the time.
+        call: price of a prediction.
     """
 
     world: str
@@ -55,7 +55,7 @@ _HEADS: Final = (
     "bands",
     "goals on signals",
     "goals in steps",
-    "gradient planners",
+    "gradient planner",
     "what if",
     "trust by",
     "draws samples",
@@ -64,12 +64,12 @@ _HEADS: Final = (
 
 
 def ask(name: str, world: World, episode: Episode) -> Abilities:
-    """What the world's card says, and what it answers when each verb is tried.
+    """The abilities on the world's card and those found by calling each method.
 
     Args:
-        name: for the table.
-        world: any.
-        episode: of the world, two steps longer than `Card.context` or more.
+        name: name in the table.
+        world: world to test.
+        episode: an episode of the world, at least two steps longer than `Card.context`.
     """
     card = world.describe()
     at = card.context - 1
@@ -108,10 +108,10 @@ def _word(able: bool) -> str:
 
 
 def _goals(world: World, card: Card, episode: Episode, now: History, ahead: Arrays | None) -> str:
-    """Whether it plans towards a vector; a world that heeds no actions is not asked, since it refuses."""
+    """Whether it plans towards a vector. A world that is not action-conditioned refuses to plan."""
     vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
     if not vectors or not card.heeds_actions:
-        return _NO if card.heeds_actions else "heeds no actions"
+        return _NO if card.heeds_actions else "not action-conditioned"
     goal = Goal(targets={vectors[0]: episode.observations[vectors[0]][-1]}, tolerance={vectors[0]: 1.0})
     plan = world.plan(now, goal, horizon=_HORIZON, exogenous=ahead)
     return _word(plan.status is not PlanStatus.REFUSED)

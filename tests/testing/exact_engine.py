@@ -124,13 +124,13 @@ class Able(Drawing, Abducts, Novelty, Reaches):
     def novelty(self, belief):
         return np.abs(self.opened(belief)).max(1)
 
-    def novelty_ahead(self, belief, future):
-        return np.abs(self.imagine(belief, future, num_samples=3, seed=0).signals["position"].mean(2)).max(-1)
+    def novelty_ahead(self, belief, future, *, seed):
+        return np.abs(self.imagine(belief, future, num_samples=3, seed=seed).signals["position"].mean(2)).max(-1)
 
-    def distance(self, belief, future, goal):
+    def distance(self, belief, future, goal, *, seed):
         if "position" not in goal:
             raise UnsupportedError("there is no distance head for the camera.")
-        path = self.imagine(belief, future, num_samples=3, seed=0).signals["position"].mean(2)
+        path = self.imagine(belief, future, num_samples=3, seed=seed).signals["position"].mean(2)
         return np.abs(path - goal["position"][:, None, None]).max(-1)
 
     def propose(self, belief, goal, horizon, *, num_proposals, pending=None, budget_s=None, seed):

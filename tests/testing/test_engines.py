@@ -13,7 +13,7 @@ from worldline.errors import InputError
 from worldline.testing import check_engine
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase
-from worldline.testing.engines import CLAUSES, check_timing
+from worldline.testing.engines import CLAUSES
 from worldline.testing.toys import Integrator
 
 
@@ -181,10 +181,20 @@ class NoiseNotReplayed(Able):
 
 
 class FakedDistance(Able):
-    def distance(self, belief, future, goal):
+    def distance(self, belief, future, goal, *, seed):
         if "camera" in goal:
             return np.zeros(future.actions["push"].shape[:3])
-        return super().distance(belief, future, goal)
+        return super().distance(belief, future, goal, seed=seed)
+
+
+class UnseededDistance(Able):
+    def distance(self, belief, future, goal, *, seed):
+        return super().distance(belief, future, goal, seed=None)
+
+
+class UnseededNovelty(Able):
+    def novelty_ahead(self, belief, future, *, seed):
+        return super().novelty_ahead(belief, future, seed=None)
 
 
 class Sloping(Exact, Differentiable):
@@ -265,7 +275,7 @@ class ConstantNovelty(Able):
 class NoveltyOfThePresent(Able):
     """However far it goes, it is as new as where it set out."""
 
-    def novelty_ahead(self, belief, future):
+    def novelty_ahead(self, belief, future, *, seed):
         versions, horizon = future.actions["push"].shape[1:3]
         return np.repeat(np.repeat(self.novelty(belief)[:, None, None], versions, 1), horizon, 2)
 
@@ -306,6 +316,7 @@ FAULTS = [
     (AbductsTheWrongDraws, "engine.abducts"),
     (NoveltyReversed, "engine.novelty"),
     (FakedDistance, "engine.reaches"),
+    (UnseededDistance, "engine.reaches"),
     (ProposesOutside, "engine.reaches"),
     (CutsSequencesShort, "engine.reaches"),
     (ProposesWhatIsPending, "engine.reaches"),
@@ -313,6 +324,7 @@ FAULTS = [
     (SlopesOfTheNextStepOnly, "engine.slopes"),
     (NoSlope, "engine.slopes"),
     (ConstantNovelty, "engine.novelty"),
+    (UnseededNovelty, "engine.novelty"),
     (NoveltyOfThePresent, "engine.novelty"),
 ]
 
@@ -330,12 +342,6 @@ def test_a_correct_engine_passes(engine: type[Exact], episodes: Sequence[Episode
 @pytest.mark.parametrize(("fault", "clause"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
 def test_a_planted_fault_is_caught(fault: type[Exact], clause: str, episodes: Sequence[Episode]) -> None:
     assert _seen_by_the_clauses(EngineCase(engine=fault(), episodes=episodes), clause)
-
-
-def test_timing_can_be_checked_alone(episodes: Sequence[Episode]) -> None:
-    check_timing(Exact(), episodes)
-    with pytest.raises(AssertionError, match=r"shifted by \+1"):
-        check_timing(Late(), episodes)
 
 
 def test_missing_values_in_the_log_do_not_disturb(episodes: Sequence[Episode]) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +14,15 @@ from hypothesis import strategies as st
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.episode import Episode
+from worldline.models.base import Belief
 from worldline.models.jepa import Jepa
+from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.batches import fold, split_actions, to_inputs, to_window, trace
 
 Build = Callable[..., Jepa]
+TOY = Integrator(camera=False)
 
 FORCE = Signal(name="force", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="N")
 GEAR = Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3)
@@ -133,6 +139,51 @@ def test_a_trace_is_a_whole_episode_in_the_order_asked_for(tmp_path: Path, build
         alone = to_window(whole.read(np.array([[number, 0]])), store.schema)
         due = fold(model, alone, generator=seeded())[0]
         torch.testing.assert_close(one.features, due, rtol=0.05, atol=0.05)  # half precision where there is any
+
+
+def traced(model: Jepa, path: Path, lengths: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The updates that it takes to trace episodes of these lengths."""
+    store, updates = Store.create(path, model.schema), list[int]()
+    for number, length in enumerate(lengths):
+        store.append(TOY.episodes(1, length, seed=number)[0])
+
+    def counted(*arguments: Any, **settings: Any) -> Belief:
+        updates.append(1)
+        return type(model).update(model, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "update", counted)
+        found = trace(model, store, range(len(lengths)), ["position"], generator=seeded())
+    assert [len(one.features) for one in found] == [length + 1 for length in lengths]
+    return len(updates)
+
+
+@pytest.mark.parametrize("lengths", [range(28, 92), range(2, 66)])
+def test_episodes_of_different_lengths_take_few_more_updates_than_equal_ones(
+    tmp_path: Path, build: Build, lengths: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build().eval()
+    mean = math.ceil(sum(lengths) / len(lengths))
+    equal = traced(model, tmp_path / "equal", [mean] * len(lengths), monkeypatch)
+    mixed = np.random.default_rng(0).permutation(lengths).tolist()
+    different = traced(model, tmp_path / "different", mixed, monkeypatch)
+    assert equal == 2 * mean
+    assert different <= 1.3 * equal
+
+
+def test_episodes_of_one_length_are_traced_in_batches_of_32(tmp_path: Path, build: Build) -> None:
+    model, store = build().eval(), Store.create(tmp_path / "store", TOY.schema)
+    for episode in TOY.episodes(40, 4, seed=0):
+        store.append(episode)
+    order = np.random.default_rng(0).permutation(40)
+    found = trace(model, store, order.tolist(), ["position"], generator=seeded())
+    windows = Windows(store, 5, range(40), ["position", "push", "wind"])
+    for some in (order[:32], order[32:]):
+        window = to_window(windows.read(np.stack([some, np.zeros_like(some)], 1)), store.schema)
+        with autocast():
+            features = fold(model, window, generator=seeded())
+        for number, due in zip(some, features, strict=True):
+            assert torch.equal(found[order.tolist().index(number)].features, due)
 
 
 def test_a_trace_needs_no_exogenous_signals(tmp_path: Path, build: Build) -> None:

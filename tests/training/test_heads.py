@@ -20,7 +20,7 @@ from worldline.models.jepa_config import JepaConfig
 from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window, trace
-from worldline.training.heads import Heads, HeadsConfig, fit_heads
+from worldline.training.heads import Heads, HeadsConfig, fit_heads, refine_dynamics
 
 Build = Callable[..., Jepa]
 TOY = Integrator(camera=False)
@@ -61,12 +61,39 @@ def test_without_updates_the_model_stays_as_it_was(store: Store, build: Build, p
 
 
 def test_every_update_is_told(store: Store, build: Build, parts: Split) -> None:
-    told: list[tuple[int, int]] = []
-    config = replace(NONE, dynamics_updates=3, readout_updates=2)
-    fit_heads(
-        build().eval(), store, parts, ("position",), config, progress=lambda done, total: told.append((done, total))
+    refined: list[tuple[int, int]] = []
+    fitted: list[tuple[int, int]] = []
+    config, model = replace(NONE, dynamics_updates=3, readout_updates=2), build().eval()
+    refinement = refine_dynamics(
+        model, store, parts, ("position",), config, progress=lambda done, total: refined.append((done, total))
     )
-    assert told == [(done, 5) for done in range(1, 6)]
+    assert refined == [(1, 3), (2, 3), (3, 3)]
+    assert len(refinement.losses) == 3
+    fit_heads(
+        model,
+        store,
+        parts,
+        ("position",),
+        config,
+        refinement=refinement,
+        progress=lambda done, total: fitted.append((done, total)),
+    )
+    assert fitted == [(1, 2), (2, 2)]
+
+
+def test_heads_do_not_depend_on_whether_the_refinement_was_a_stage_of_its_own(
+    store: Store, build: Build, parts: Split
+) -> None:
+    config = replace(NONE, dynamics_updates=5, readout_updates=3)
+    one, heads = fitted(build, store, parts, config)
+    other = build().eval().requires_grad_(False)
+    refinement = refine_dynamics(other, store, parts, ("position",), config)
+    after = {name: value.clone() for name, value in other.state_dict().items()}
+    again = fit_heads(other, store, parts, ("position",), config, refinement=refinement)
+    for first, second in ((one.state_dict(), after), (after, other.state_dict())):
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+    other_readout = again.readout.state_dict()
+    assert all(torch.equal(value, other_readout[name]) for name, value in heads.readout.state_dict().items())
 
 
 def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ NAMES += [
     "inverse",
     "oracle",
     "learn_s",
+    "refine_s",
     "heads_s",
     "total_s",
     "plan_ms",
@@ -44,6 +45,7 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     assert result.oracle == 1.0
     assert result.no_move == 0.0
     assert 0 <= result.success_low <= result.success <= result.success_high <= 1
+    assert result.refine_s == 0  # with fixed walls the dynamics are not refined
     assert 0 < result.heads_s < result.learn_s < result.total_s
     assert min(result.plan_ms, result.plan_batched_ms, result.peak_memory_gb) > 0
     assert [stage for stage in dict.fromkeys(stages) if not stage.startswith("plan")] == [

@@ -36,14 +36,19 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     logs: Store, tmp_path: Path, tiny: Make
 ) -> None:
+    def refining(store: Store) -> Recipe:
+        recipe = tiny(store)
+        return replace(recipe, heads=replace(recipe.heads, dynamics_updates=30))
+
     told: list[tuple[str, int, int]] = []
     result = learn_logs(
         logs.path,
         tmp_path / "world",
-        Options(recipe=tiny, seed=3),
+        Options(recipe=refining, seed=3),
         stage=lambda name, done, total: told.append((name, done, total)),
     )
-    assert list(dict.fromkeys(name for name, _, _ in told)) == ["learn", "fit heads", "calibrate", "measure"]
+    stages = ["learn", "refine dynamics", "fit heads", "calibrate", "measure"]
+    assert list(dict.fromkeys(name for name, _, _ in told)) == stages
     assert all((name, total, total) in told for name, _, total in told)
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["seed"] == run["training"]["seed"] == 3
@@ -52,8 +57,14 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     assert run["data"] == {"hash": logs.content_hash(), "episodes": 24, "steps": 720, "fingerprints": known}
     assert run["split"].pop("rule") == "episodes at random, seed 0"
     assert sorted(number for part in run["split"].values() for number in part) == list(range(24))
-    assert {"learn", "heads", "calibrate", "report"} <= run["times_s"].keys()
+    assert {"learn", "refine", "heads", "calibrate", "report"} <= run["times_s"].keys()
     page = (tmp_path / "world" / "report.html").read_text()
+    assert run["times_s"]["refine"] > 0
+    assert run["refinement"]["updates"] == run["heads"]["dynamics_updates"] == 30
+    losses = run["refinement"]["losses"]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0]
+    assert f"mean loss {losses[0]:.3g} in the first tenth and {losses[-1]:.3g} in the last" in page
     assert all(chapter in page for chapter in ("How it learned", "What it learned", "Where it stops being right"))
     assert "The decoder is for eyes only" in page
     (drawn,) = result.decoded
@@ -88,27 +99,129 @@ def test_without_a_decoder_the_report_shows_no_pictures_of_what_is_imagined(
         recipe = tiny(store)
         return replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
 
-    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=blind))
+    stages: list[str] = []
+    result = learn_logs(
+        logs.path, tmp_path / "world", Options(recipe=blind), stage=lambda name, *_: stages.append(name)
+    )
     assert result.decoded == ()
+    assert "refine dynamics" not in stages
     assert json.loads((tmp_path / "world" / "run.json").read_text())["decoded_rmse"] == {}
     assert "decoder" not in (tmp_path / "world" / "report.html").read_text()
 
 
-def test_logs_are_imported_beside_the_world(logs: Store, tmp_path: Path, tiny: Make) -> None:
+class Stopped(BaseException):
+    """As a kill: nothing in the package catches it."""
+
+
+def at(name: str, done: int = 0) -> Callable[[str, int, int], None]:
+    """A stage that is stopped."""
+
+    def stop(stage: str, now: int, total: int) -> None:
+        if stage == name and now >= done:
+            raise Stopped
+
+    return stop
+
+
+@pytest.fixture
+def raw(logs: Store, tmp_path: Path) -> Path:
+    """A folder of 24 NPZ files."""
     (tmp_path / "mine").mkdir()
     for number in range(24):
-        episode = logs.episode(number)
-        np.savez(tmp_path / "mine" / f"{number:02}.npz", **episode.observations, **episode.actions)
-    (tmp_path / "mine" / "99.npz").write_bytes(b"not an archive")
-    result = learn_logs(tmp_path / "mine", tmp_path / "world", Options(recipe=tiny))
+        save_npz(logs, number, tmp_path / "mine" / f"{number:02}.npz")
+    return tmp_path / "mine"
+
+
+def save_npz(logs: Store, number: int, path: Path) -> None:
+    episode = logs.episode(number)
+    np.savez(path, **episode.observations, **episode.actions)
+
+
+def edit_step(store: Path) -> None:
+    """Corrects the schema of a store by hand."""
+    file = store / "schema.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "step_s": 0.25}))
+
+
+def test_an_edited_schema_is_used_by_the_next_call_which_adds_what_is_new(
+    logs: Store, raw: Path, tmp_path: Path, tiny: Make
+) -> None:
+    (raw / "00.npz").rename(tmp_path / "00.npz")
+    with pytest.raises(Stopped):
+        learn(raw, tmp_path / "world", recipe=tiny, stage=at("learn"))
+    edit_step(tmp_path / "world.store")
+    (tmp_path / "00.npz").rename(raw / "00.npz")  # before all that are in the store
+    with pytest.raises(Stopped):
+        learn(raw, tmp_path / "world", recipe=tiny, stage=at("learn"))
+    store = open_store(tmp_path / "world.store")
+    assert store.schema.step_s == 0.25
+    assert [entry.source["file"] for entry in store.entries()] == [f"{n:02}.npz" for n in (*range(1, 24), 0)]
+
+
+def test_a_store_of_other_logs_is_left_alone(logs: Store, raw: Path, tmp_path: Path, tiny: Make) -> None:
+    with pytest.raises(Stopped):
+        learn(raw, tmp_path / "world", recipe=tiny, stage=at("learn"))
+    edit_step(tmp_path / "world.store")
+    files = [path for path in (tmp_path / "world.store").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    save_npz(logs, 4, raw / "03.npz")
+    save_npz(logs, 5, raw / "new.npz")
+    with pytest.raises(InputError, match=r"holds 24 episodes, and 1 of them are not in the logs\. Nothing was added"):
+        learn(raw, tmp_path / "world", recipe=tiny)
+    assert {path: path.read_bytes() for path in files} == before
+    assert (tmp_path / "world.partial" / "checkpoint.json").exists()
+
+
+def test_an_import_that_fails_leaves_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing here"):
+        learn(tmp_path / "nowhere", tmp_path / "world")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_schema_beside_the_logs_that_is_not_used_is_named(raw: Path, tmp_path: Path, tiny: Make) -> None:
+    """Also where it is the remedy: without an action nothing can be learned."""
+    with pytest.raises(Stopped):
+        learn(raw, tmp_path / "world", recipe=tiny, stage=at("learn"))
+    known = json.loads((tmp_path / "world.store" / "schema.json").read_text())
+    (raw / "schema.json").write_text(json.dumps(known))
+    for one in known["signals"]:
+        one["role"] = "exogenous" if one["role"] == "action" else one["role"]
+    (tmp_path / "world.store" / "schema.json").write_text(json.dumps(known))
+    with pytest.raises(DataError, match=r"no action.*The schema beside the logs was not used: .*world\.store"):
+        learn(raw, tmp_path / "world", recipe=tiny)
+
+
+def test_a_killed_import_goes_on_with_resume(raw: Path, tmp_path: Path, tiny: Make) -> None:
+    with pytest.raises(Stopped):
+        learn(raw, tmp_path / "world", recipe=tiny, stage=at("import", 10))
+    assert len(open_store(tmp_path / "world.store")) == 10
+    edit_step(tmp_path / "world.store")
+    seen: list[tuple[str, int]] = []
+
+    def stage(name: str, done: int, total: int) -> None:
+        seen.append((name, done))
+        at("learn", 2)(name, done, total)
+
+    with pytest.raises(Stopped):
+        learn(raw, tmp_path / "world", recipe=tiny, resume=True, stage=stage)
+    assert seen[-2:] == [("learn", 1), ("learn", 2)]
+    store = open_store(tmp_path / "world.store")
+    assert (len(store), store.schema.step_s) == (24, 0.25)
+    with pytest.raises(BundleError, match="no checkpoint"):  # of another number of seeds
+        learn(raw, tmp_path / "world", recipe=tiny, num_seeds=2, resume=True)
+
+
+def test_logs_are_imported_beside_the_world(raw: Path, tmp_path: Path, tiny: Make) -> None:
+    (raw / "99.npz").write_bytes(b"not an archive")
+    result = learn_logs(raw, tmp_path / "world", Options(recipe=tiny))
     assert len(open_store(tmp_path / "world.store")) == 24
     assert any("99.npz" in line for line in result.findings)
     assert any("bounds" in line for line in result.unclear)
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     assert run["findings"] == list(result.findings)
     assert run["unclear"] == list(result.unclear)
-    # Learned again, into the same place: both the import and the bundle are replaced.
-    learn(tmp_path / "mine", tmp_path / "world", recipe=tiny)
+    # Learned again, into the same place: the bundle is replaced.
+    learn(raw, tmp_path / "world", recipe=tiny)
 
 
 def test_an_interrupted_training_goes_on(logs: Store, tmp_path: Path, tiny: Make) -> None:

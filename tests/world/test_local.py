@@ -127,7 +127,7 @@ class Dice(Engine, Novelty):
         assert isinstance(belief, np.ndarray)
         return np.abs(belief)
 
-    def novelty_ahead(self, belief: EngineBelief, future: Future) -> np.ndarray:
+    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> np.ndarray:
         return np.abs(future.actions["push"][..., 0])
 
     def imagine(

@@ -47,8 +47,8 @@ class Homesick(Engine, Novelty):
         assert isinstance(belief, tuple)
         return np.linalg.norm(belief[1].astype(float), axis=-1)
 
-    def novelty_ahead(self, belief: EngineBelief, future: Future) -> np.ndarray:
-        path = self.imagine(belief, future, num_samples=1, seed=0).signals["position"][:, :, 0]
+    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> np.ndarray:
+        path = self.imagine(belief, future, num_samples=1, seed=seed).signals["position"][:, :, 0]
         return np.linalg.norm(path.astype(float), axis=-1)
 
 
@@ -69,8 +69,8 @@ class Seeing(Engine, Reaches):
     ) -> Samples:
         return self.engine.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
 
-    def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> np.ndarray:
-        position = self.imagine(belief, future, num_samples=1, seed=0).signals["position"][:, :, 0]
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> np.ndarray:
+        position = self.imagine(belief, future, num_samples=1, seed=seed).signals["position"][:, :, 0]
         return np.linalg.norm(position - self.place(goal)[:, None, None], axis=-1)
 
     def propose(

@@ -137,7 +137,7 @@ def test_a_budget_covers_all_that_a_plan_takes(
         def imagine(self, *args: Any, **rest: Any) -> Samples:
             return world.engine.imagine(*args, **rest)
 
-        def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> np.ndarray:
+        def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> np.ndarray:
             return np.zeros(future.actions["push"].shape[:3])
 
         def propose(self, *args: Any, budget_s: float | None = None, **rest: Any) -> dict[str, np.ndarray]:

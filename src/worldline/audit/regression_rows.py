@@ -127,11 +127,6 @@ def action_names(schema: Schema) -> tuple[str, ...]:
     return component_names(schema, Role.ACTION)
 
 
-def state_names(schema: Schema) -> tuple[str, ...]:
-    """A name for each column of `Rows.after`."""
-    return component_names(schema, Role.OBSERVATION)
-
-
 def state_columns(schema: Schema, signal: str) -> slice:
     """The columns of `Rows.after` that hold a vector signal."""
     first = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import final
 
 from worldline.config import from_json, to_json
 from worldline.data.fsync import sync_folder
+from worldline.data.locking import locked
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
 FORMAT = 1
@@ -242,8 +242,9 @@ class Shelf:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else writes meanwhile, in this process or another."""
-        with (self.folder / ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = self.folder / ".lock"
+        lock.touch()
+        with locked(lock):
             yield
 
     def write(self, aliases: Mapping[str, Alias]) -> None:

@@ -73,6 +73,7 @@ def _print(result: DemoResult, walls: Walls) -> None:
         ("", ""),
         [
             ("learning", f"{result.learn_s:.0f} s"),
+            ("of which refining the dynamics", f"{result.refine_s:.0f} s"),
             ("of which heads", f"{result.heads_s:.0f} s"),
             ("everything", f"{result.total_s:.0f} s"),
             ("one plan alone", f"{result.plan_ms:.1f} ms"),

@@ -57,6 +57,7 @@ def import_logs(
     from worldline.cli.progress import progress_bars
     from worldline.config import from_json
     from worldline.data.base import Reading
+    from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.schema import Schema
 
@@ -79,6 +80,7 @@ def import_logs(
         )
     _print(report)
     write_json(json, _figures(report))
+    raise_errors(finding for finding in report.findings if finding.episode is None)  # nothing can be learned
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

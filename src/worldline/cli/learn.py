@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +47,9 @@ def learn(
         typer.Option(help="Time to learn in, such as 10min; sets size and updates.", show_default="the recipe's"),
     ] = None,
     track: Annotated[list[str] | None, typer.Option(help="Also report to: tensorboard, mlflow.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the training was stopped or killed.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where import or training was stopped or killed.")
+    ] = False,
     threads: Threads = None,
     json: Json = None,
 ) -> None:
@@ -54,7 +57,7 @@ def learn(
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
     from worldline.training.distributed import rank
-    from worldline.workflows.learn import Options, assist, learn_logs, log_folder, partial_folder
+    from worldline.workflows.learn import Options, assist, learn_logs, log_folder
 
     check_json(json)
     options = Options(
@@ -78,11 +81,12 @@ def learn(
         with progress_bars() as stage:
             result = learn_logs(logs, out, options, stage=stage)
     except KeyboardInterrupt:
-        if any(partial_folder(out).rglob("checkpoint.json")):
-            print("worldline: stopped, and saved. Go on with the same command and --resume.", file=sys.stderr)
-        else:
-            print("worldline: stopped before the training began, so nothing was saved.", file=sys.stderr)
+        print(f"worldline: stopped. {_saved(logs, out)}", file=sys.stderr)
         raise typer.Exit(130) from None
+    except OSError as error:
+        with suppress(OSError):  # such as a place that cannot be read
+            error.add_note(_saved(logs, out))
+        raise
     for line in (*result.findings, *result.unclear):
         print(line)
     _print(result)
@@ -104,6 +108,18 @@ def seconds(budget: str) -> float:
     if found is None or float(found[1]) <= 0:
         raise typer.BadParameter(f"{budget!r} is no time. Give a number and s, min or h, such as 10min.")
     return float(found[1]) * UNITS[found[2]]
+
+
+def _saved(logs: Path, out: Path) -> str:
+    """What an interrupted run left, and how to go on."""
+    from worldline.data.store import is_store
+    from worldline.workflows.learn import partial_folder, store_folder
+
+    if any(partial_folder(out).rglob("checkpoint.json")):
+        return "The training was saved. Go on with the same command and --resume."
+    if not is_store(logs) and is_store(store_folder(out)):
+        return f"{store_folder(out)} keeps the imported episodes. Go on with the same command."
+    return "The training had not begun, so nothing was saved."
 
 
 def _print(result: LearnResult) -> None:
@@ -171,6 +187,7 @@ def _figures(result: LearnResult) -> dict[str, object]:
         "seeds": [asdict(one) for one in result.seeds],
         "rmse": {**errors, **decoded_rmse(result.decoded)},
         "learn_s": round(result.learned.learn_s, 2),
+        "refine_s": round(result.learned.refine_s, 2),
         "heads_s": round(result.learned.heads_s, 2),
         "total_s": round(result.total_s, 2),
         "peak_memory_gb": peak_memory_gb(),

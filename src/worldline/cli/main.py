@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any, Final
 
@@ -23,17 +24,34 @@ from worldline.cli.version import version
 from worldline.errors import WorldlineError
 from worldline.registry import load, names
 
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space there and run the command again."),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Ask for access, or choose another place."),
+}
+
 
 class _Commands(TyperGroup):
-    """Says what went wrong in one line instead of a traceback, where worldline raised it on purpose."""
+    """Prints one line instead of a traceback for errors of worldline and of the operating system."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; exit status 1 after an error of worldline's own."""
+        """Runs the command; exit status 1 after such an error."""
         try:
             return super().invoke(ctx)
         except WorldlineError as error:
             print(f"worldline: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
+        except OSError as error:
+            if error.errno in (None, errno.EPIPE):  # not of the system; a pipe that was closed, which click handles
+                raise
+            print(f"worldline: {_system_error(error)}", file=sys.stderr)
+            raise typer.Exit(1) from error
+
+
+def _system_error(error: OSError) -> str:
+    """Path, reason and what to do; the commands add notes on what was kept."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    remedy = _REMEDIES.get(error.errno or 0, "Check the path and the disk, and run the command again.")
+    return " ".join((f"{where}{error.strerror}. {remedy}", *getattr(error, "__notes__", ())))
 
 
 START, DATA, LEARN, EVALUATE, RUN, EXTEND = "Start", "Data", "Learn", "Evaluate", "Run", "Extend"

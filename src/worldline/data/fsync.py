@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from io import BufferedWriter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from worldline.errors import DataError
 
@@ -45,6 +48,26 @@ def _close(descriptors: dict[str, int]) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def name_in_errors(path: Path) -> Iterator[None]:
+    """Adds the path to an error of the operating system without one: writing to a full disk names no file.
+
+    Raises:
+        OSError: as it came, or in place of the `SafetensorError` that safetensors makes of it.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_durably(ends: Ends) -> None:
     """Gives each file a new end; all of it is on disk when this returns, the names of new files too."""
     folders = {file.parent for file in ends if not file.exists()}
@@ -59,7 +82,7 @@ def _write(changes: Sequence[tuple[Path, tuple[int, bytes]]]) -> None:
     with ExitStack() as stack:
         streams = []
         for file, (offset, content) in changes:
-            stream = stack.enter_context(os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o666), "wb"))
+            stream = stack.enter_context(_opened(file))
             stream.truncate(offset)
             stream.seek(offset)
             stream.write(content)
@@ -68,6 +91,13 @@ def _write(changes: Sequence[tuple[Path, tuple[int, bytes]]]) -> None:
         # Syncs that run together share one commit of the file system: 11 files take 1 ms, one after another 50 ms.
         with ThreadPoolExecutor(len(streams)) as pool:
             list(pool.map(os.fsync, streams))
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BufferedWriter]:
+    """The file, to be changed in place; closing it writes too, and may fail."""
+    with name_in_errors(file), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as stream:
+        yield stream
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worldline.data.base import LoggedEpisode, Logs, Reading
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
 from worldline.data.data_card import CARD_FILE
+from worldline.data.locking import locked
 from worldline.data.open_logs import open_logs, recognise
 from worldline.data.resizing import scale, scaled_schema
 from worldline.data.store import SCHEMA_FILE, Source, Store, is_store, open_store
@@ -75,6 +75,7 @@ def import_logs(
     keep_going: bool = False,
     max_error: int = 0,
     size: tuple[int, int] | None = None,
+    only: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
     """Brings logs into a store: a new one, or one that is there, to which it adds what it does not hold yet.
@@ -90,11 +91,13 @@ def import_logs(
         keep_going: leave out what cannot be used, and report it, instead of stopping there.
         max_error: of a new store: how far off a pixel may be, in grey levels from 0 (exact) to 64.
         size: of a new store: height and width that pictures are scaled to; default is to keep theirs.
+        only: refuse a store with episodes that these logs do not hold; nothing is added to it then.
         progress: called with the number of episodes tried and their total.
 
     Raises:
         DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
         InputError: the destination is something else, holds other signals, or another import into it is under way.
+            With `only`, it holds other episodes.
     """
     source, destination = Path(source), Path(destination)
     importer = importer or recognise(source)
@@ -112,7 +115,7 @@ def import_logs(
     with _alone(store):
         try:
             scaled = size is not None or "size" in store.card.notes
-            files, findings = _add_all(logs, store, scaled=scaled, keep_going=keep_going, progress=progress)
+            files, findings = _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=only, progress=progress)
             if not len(store):
                 raise _nothing(findings, source)
         except DataError as error:
@@ -158,9 +161,9 @@ def _create(
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
     """Keeps every other import out of the store."""
-    with (store.path / CARD_FILE).open("r+b") as lock:  # some file systems lock only what can be written
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(store.path / CARD_FILE, wait=False))
         except BlockingIOError as error:
             raise InputError(f"another import into {store.path} is under way. Wait until it has ended.") from error
         store.refresh()
@@ -168,9 +171,14 @@ def _alone(store: Store) -> Iterator[None]:
 
 
 def _add_all(
-    logs: Logs, store: Store, *, scaled: bool, keep_going: bool, progress: Callable[[int, int], None] | None
+    logs: Logs, store: Store, *, scaled: bool, keep_going: bool, only: bool, progress: Callable[[int, int], None] | None
 ) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
-    """Adds the episodes that can be used and are not there yet."""
+    """Adds the episodes that can be used and are not there yet.
+
+    With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order than
+    the store therefore take a second pass.
+    """
+    postponed, unseen = False, len(store) if only else 0
     there = Counter((_origin(entry.source), entry.digest) for entry in store.entries())
     origins = {origin for origin, _ in there}
     findings: list[Finding] = []
@@ -186,17 +194,24 @@ def _add_all(
         if not keep_going:
             raise_errors(problems)
         if logged.episode is not None and not any(finding.severity is Severity.ERROR for finding in problems):
-            origin = _origin(logged.source)
-            known = origin, store.digest(logged.episode)
+            origin, digest = _origin(logged.source), store.digest(logged.episode)
+            known = origin, digest
             if there[known]:
                 there[known] -= 1
+                unseen -= only
                 present[logged.file] += 1
+            elif unseen:
+                postponed = True
             else:
                 findings += [_changed(logged)] if logged.source and origin in origins else []
-                store.append(logged.episode, logged.source)
+                store.append_checked(logged.episode, logged.source, digest=digest)
                 kept[logged.file] += 1
         if progress is not None:
             progress(number, len(logs))
+    if unseen:
+        raise _foreign(store, unseen, findings)
+    if postponed:
+        return _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=False, progress=progress)
     files = (
         ImportedFile(file=f, kept=kept[f], present=present[f], left_out=n - kept[f] - present[f])
         for f, n in tried.items()
@@ -215,6 +230,16 @@ def _changed(logged: LoggedEpisode) -> Finding:
         severity=Severity.WARNING,
         file=logged.file,
         episode=logged.number,
+    )
+
+
+def _foreign(store: Store, count: int, findings: Sequence[Finding]) -> InputError:
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    reason = f" The first problem in the logs: {errors[0].error()}" if errors else ""
+    return InputError(
+        f"{store.path} holds {len(store)} episodes, and {count} of them are not in the logs. Nothing was added. "
+        f"To use these episodes, give {store.path} in place of the logs. To import the logs again, move it away; "
+        f"a copy of its {SCHEMA_FILE} beside the logs keeps the schema.{reason}"
     )
 
 

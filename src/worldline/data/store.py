@@ -20,7 +20,6 @@ record speaks of, which the next append overwrites.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -41,6 +40,7 @@ from worldline.data.fsync import OpenFiles, read_bytes, read_pieces, sync_folder
 from worldline.data.image_block import PictureBlock
 from worldline.data.image_codec import round_off
 from worldline.data.index import INDEX_FILE, MASKED, RECORD, SEEDED, TERMINATED, TIMED, TRUNCATED, Index, seal
+from worldline.data.locking import locked
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema
@@ -191,12 +191,21 @@ class Store:
             DataError: the episode does not fit the schema; nothing was written.
         """
         raise_errors(check_episode(episode, self.schema, number=len(self)))
+        self.append_checked(episode, source, digest=self.digest(episode))
+
+    def append_checked(self, episode: Episode, source: Source | None = None, *, digest: str) -> None:
+        """Adds an episode that has been checked already; `append` does both.
+
+        Args:
+            episode: without errors by `check_episode`.
+            source: as for `append`.
+            digest: of the episode, from `digest`.
+        """
         line = json.dumps(dict(source or {}), allow_nan=False).encode() + b"\n"
         episode = self.as_stored(episode)
-        with (self.path / INDEX_FILE).open("r+b") as lock:  # some file systems lock only what can be written
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.path / INDEX_FILE):
             self.refresh()
-            record = seal(np.array([self._record(episode, len(line))], RECORD))
+            record = seal(np.array([self._record(episode, len(line), digest)], RECORD))
             write_durably(self._new_ends(episode) | {self.path / SOURCES_FILE: (self._index.source_end, line)})
             write_durably({self.path / INDEX_FILE: (self._index.num_bytes, record.tobytes())})
             self._index.refresh()
@@ -463,12 +472,12 @@ class Store:
         error = self.card.max_error.get(name, 0)
         return round_off(values.astype(np.uint8, copy=False), error) if error else values
 
-    def _record(self, episode: Episode, line_bytes: int) -> tuple[int, int, int, int, int, bytes, int]:
+    def _record(self, episode: Episode, line_bytes: int, digest: str) -> tuple[int, int, int, int, int, bytes, int]:
         flags = TERMINATED * episode.terminated | TRUNCATED * episode.truncated | SEEDED * (episode.seed is not None)
         flags |= MASKED * _lacks_any(episode) | TIMED * (episode.step_s is not None)
         source_end = self._index.source_end + line_bytes
-        digest = bytes.fromhex(self.digest(episode))
-        return episode.num_steps, flags, episode.seed or 0, self._index.num_steps, source_end, digest, 0
+        seed, first_step = episode.seed or 0, self._index.num_steps
+        return episode.num_steps, flags, seed, first_step, source_end, bytes.fromhex(digest), 0
 
     def _new_ends(self, episode: Episode) -> dict[Path, tuple[int, bytes]]:
         """Every block with the offset from which on it changes, and its new end."""

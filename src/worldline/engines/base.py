@@ -158,13 +158,14 @@ class Reaches(ABC):
     """Optional: knows how far a goal observation is, in steps, and suggests how to get there."""
 
     @abstractmethod
-    def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
-        """Steps from each imagined state to `goal`, at least 0.
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
+        """Steps from each imagined state to `goal`, at least 0. Equal seeds give equal distances.
 
         Args:
             belief: from `observe`, W worlds.
             future: N versions of T steps.
             goal: observation signals [W, *shape].
+            seed: of every draw.
 
         Raises:
             UnsupportedError: the head that is needed was not fitted; names it.
@@ -203,8 +204,8 @@ class Novelty(ABC):
         """A score that grows with strangeness; only its order has meaning, `World` calibrates it."""
 
     @abstractmethod
-    def novelty_ahead(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
-        """The score of each state that `future` leads to, on the scale of `novelty`."""
+    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
+        """The score of each state that `future` leads to, on the scale of `novelty`. Equal seeds give equal scores."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Final, TypeVar, final
 
@@ -31,6 +31,8 @@ from worldline.schema import Kind, Schema
 from worldline.training.batches import goal_latents, split_actions, to_inputs, to_tensor
 
 Head = TypeVar("Head")
+Part = tuple[slice, slice]
+"""Which worlds, and which versions of their future."""
 
 MOST_NUMBERS: Final = 2**27
 """Of latents that are held at once while samples are drawn; 4 bytes each, and many times that with gradients."""
@@ -158,11 +160,14 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         del noise
         check_future(future, self.schema)
         inputs = to_inputs(future.actions, future.exogenous, self.schema)
-        found: dict[str, list[NDArray[np.generic]]] = {signal.name: [] for signal in self.readout.config.signals}
-        for _, signals in self._read(_belief(belief), inputs, num_samples, seed):
-            for name, values in signals.items():
-                found[name].append(values.numpy().astype(self.schema[name].dtype))
-        return Samples(signals={name: np.concatenate(parts) for name, parts in found.items()})
+        held, (worlds, versions, horizon, _) = _belief(belief), inputs.actions.shape
+        drawn = held.features().shape[1] if self.model.deterministic else num_samples
+        shape = (worlds, versions, drawn, horizon)
+        found = {s.name: np.empty(shape + s.shape, s.dtype) for s in self.readout.config.signals}
+        for part, features in self._rollouts(held, inputs, num_samples, seed):
+            for name, values in self.readout(features).items():
+                found[name][part] = values.numpy()
+        return Samples(signals=found)
 
     def pull_back(
         self, belief: EngineBelief, future: Future, slopes: Arrays, *, num_samples: int, seed: int
@@ -177,22 +182,22 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         with torch.enable_grad():
             leaf = inputs.actions.clone().requires_grad_()
             found = torch.zeros_like(leaf)
-            for worlds, signals in self._read(_belief(belief), replace(inputs, actions=leaf), num_samples, seed):
-                total = 0 * leaf.sum()
+            for part, features in self._rollouts(_belief(belief), replace(inputs, actions=leaf), num_samples, seed):
+                signals, total = self.readout(features), 0 * leaf.sum()
                 for name, slope in slopes.items():
-                    due = None if name not in signals else (len(leaf), *signals[name].shape[1:])
+                    due = None if name not in signals else (*leaf.shape[:2], *signals[name].shape[2:])
                     if slope.shape != due or self.schema[name].kind is not Kind.VECTOR:
                         raise InputError(
                             f"slopes of {name!r} have shape {slope.shape}. Give those of a predicted vector signal, "
                             f"[W, N, S, T, *shape]{'' if due is None else f' = {due}'}."
                         )
-                    total = total + (signals[name] * to_tensor(slope)[worlds]).sum()
+                    total = total + (signals[name] * to_tensor(slope)[part]).sum()
                 found += torch.autograd.grad(total, leaf)[0]
         kinds = {signal.name: signal.kind for signal in self.schema.actions}
         return {n: value for n, value in split_actions(found, self.schema).items() if kinds[n] is Kind.VECTOR}
 
     @torch.no_grad()
-    def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """Steps to the goal by the distance head, the mean over the model's own samples; see `Reaches`.
 
         Where there are landmarks, to the one that the way to a far goal leads by, and from there by the logged way;
@@ -203,42 +208,51 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         embed = head.embed_pictures if self._missing(goal) else head.embed
         aim = self._aim(_belief(belief), goal)
         with autocast():
-            features = self._rollout(belief, future, seed=0)[..., self.model.present]
-            there = embed(aim.latent)[:, None, None, None]
-            steps = head.between(head.embed(features).float(), there.float())
-        return np.asarray((steps.mean(2) + aim.after[:, None, None]).numpy())
+            there = embed(aim.latent)[:, None, None, None].float()
+
+            def steps(features: Tensor, part: Part) -> Tensor:
+                return head.between(head.embed(features[..., self.model.present]).float(), there[part[0]])
+
+            found = self._mean_ahead(belief, future, steps, seed)
+        return np.asarray((found + aim.after[:, None, None]).numpy())
 
     @torch.no_grad()
-    def rewards(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
+    def rewards(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """The expected reward of each step of `future`, the sum over all reward signals.
 
         Args:
             belief: from `observe`, W worlds.
             future: N versions of T steps.
+            seed: of every draw.
 
         Raises:
             UnsupportedError: the reward head was not fitted.
         """
         head = _fitted(self.reward_head, "reward", "Learn it from logs that hold a reward, with outcome_updates.")
-        features = self._rollout(belief, future, seed=0)
         actions = to_inputs(future.actions, future.exogenous, self.schema).actions[:, :, None]
-        found = head(features, actions.expand(-1, -1, features.shape[2], -1, -1))
-        return np.asarray(found.mean(2).numpy())
+        found = self._mean_ahead(
+            belief,
+            future,
+            lambda features, part: head(features, actions[part].expand(-1, -1, features.shape[2], -1, -1)),
+            seed,
+        )
+        return np.asarray(found.numpy())
 
     @torch.no_grad()
-    def termination(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
+    def termination(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """The probability that each step of `future` ends the episode, if none before it did.
 
         Args:
             belief: from `observe`, W worlds.
             future: N versions of T steps.
+            seed: of every draw.
 
         Raises:
             UnsupportedError: the termination head was not fitted.
         """
         fix = "Learn it from logs with terminated episodes, with outcome_updates."
         head = _fitted(self.termination_head, "termination", fix)
-        return np.asarray(head(self._rollout(belief, future, seed=0)).mean(2).numpy())
+        return np.asarray(self._mean_ahead(belief, future, lambda features, _: head(features), seed).numpy())
 
     @torch.no_grad()
     def propose(
@@ -288,9 +302,12 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         return np.asarray(self.familiarity(_belief(belief).features().mean(1)).numpy())
 
     @torch.no_grad()
-    def novelty_ahead(self, belief: EngineBelief, future: Future) -> Float[np.ndarray, "W N T"]:
+    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """The same of imagined latents, the mean over the model's own samples; see `Novelty`."""
-        return np.asarray(self.familiarity(self._rollout(belief, future, seed=0).mean(2)).numpy())
+        found = self._mean_ahead(
+            belief, future, lambda features, _: self.familiarity(features.mean(2, keepdim=True)), seed
+        )
+        return np.asarray(found.numpy())
 
     def _aim(self, belief: Belief, goal: Arrays) -> Aim:
         """What to head for from the present: the goal, or a landmark on the way to a whole observation that is far."""
@@ -300,39 +317,49 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         now = belief.features().mean(1)[:, self.model.present]
         return self.landmarks.aim(self.distance_head, now, wanted)
 
-    def _rollout(self, belief: EngineBelief, future: Future, seed: int) -> Float[Tensor, "W N S T D"]:
+    def _mean_ahead(
+        self, belief: EngineBelief, future: Future, measure: Callable[[Tensor, Part], Tensor], seed: int
+    ) -> Float[Tensor, "W N T"]:
+        """The mean of `measure`, a function of what `_rollouts` yields, over the model's own samples."""
         check_future(future, self.schema)
-        inputs = to_inputs(future.actions, future.exogenous, self.schema)
-        generator = torch.Generator().manual_seed(seed)
-        return self.model.rollout(_belief(belief), inputs, generator=generator).features
+        held, inputs = _belief(belief), to_inputs(future.actions, future.exogenous, self.schema)
+        found = torch.empty(inputs.actions.shape[:3])
+        for part, features in self._rollouts(held, inputs, held.features().shape[1], seed):
+            found[part] = measure(features, part).mean(2)
+        return found
 
-    def _read(
+    def _rollouts(
         self, belief: Belief, inputs: Inputs, num_samples: int, seed: int
-    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Some worlds at a time: which they are, and their imagined signals, each [W, N, S, T, *shape]."""
+    ) -> Iterator[tuple[Part, Float[Tensor, "W N S T D"]]]:
+        """The imagined latents of some worlds and versions at a time, so that memory is bounded."""
         num_worlds, num_versions, horizon, _ = inputs.actions.shape
         _, held_samples, size = belief.features().shape
         repeats = 1 if self.model.deterministic else -(-num_samples // held_samples)
-        latents = num_versions * repeats * held_samples * horizon * size  # of a world
-        remembered = num_versions * repeats * -(-_count(belief) // max(1, num_worlds))
-        most = min(MOST_NUMBERS // max(1, latents), MOST_REMEMBERED // max(1, remembered))
+        latents = repeats * held_samples * horizon * size  # of a version
+        remembered = repeats * -(-_count(belief) // max(1, num_worlds))
+        most = max(1, min(MOST_NUMBERS // max(1, latents), MOST_REMEMBERED // max(1, remembered)))
+        at_once = max(1, most // max(1, num_versions))
         generator = torch.Generator().manual_seed(seed)
-        for worlds in torch.arange(num_worlds).split(max(1, most)):
-            features = self._draw(belief, inputs, worlds, repeats, generator)
-            yield worlds, self.readout(features if self.model.deterministic else features[:, :, :num_samples])
+        for world in range(0, num_worlds, at_once):
+            start = generator.get_state()
+            for version in range(0, num_versions, most):
+                generator.set_state(start)  # all versions of a world have the same draws
+                part = slice(world, world + at_once), slice(version, version + most)
+                features = self._draw(belief, inputs, part, repeats, generator)
+                yield part, features if self.model.deterministic else features[:, :, :num_samples]
 
     def _draw(
-        self, belief: Belief, inputs: Inputs, worlds: Tensor, repeats: int, generator: torch.Generator
+        self, belief: Belief, inputs: Inputs, part: Part, repeats: int, generator: torch.Generator
     ) -> Float[Tensor, "W N S T D"]:
-        """The rollout of some worlds, each `repeats` times with draws of its own, all as samples."""
-        index = worlds.repeat_interleave(repeats)
+        """The rollout of a part, each world `repeats` times with other draws, all as samples."""
+        index = torch.arange(len(inputs.actions))[part[0]].repeat_interleave(repeats)
         repeated = Inputs(
-            actions=inputs.actions[index],
+            actions=inputs.actions[part].repeat_interleave(repeats, 0),
             exogenous=None if inputs.exogenous is None else inputs.exogenous[index],
             step_s=inputs.step_s[index],
         )
         features = self.model.rollout(belief.select(index), repeated, generator=generator).features
-        return torch.as_tensor(features.unflatten(0, (len(worlds), repeats)).transpose(1, 2).flatten(2, 3))
+        return torch.as_tensor(features.unflatten(0, (-1, repeats)).transpose(1, 2).flatten(2, 3))
 
     def _missing(self, goal: Arrays) -> tuple[str, ...]:
         """The inputs that the goal lacks: none, or all but the pictures.

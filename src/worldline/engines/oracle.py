@@ -142,13 +142,13 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
             seed=0,
         ), None
 
-    def distance(self, belief: EngineBelief, future: Future, goal: Arrays) -> Float[np.ndarray, "W N T"]:
+    def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """True steps from each state to `goal`; state signals that it leaves open are as they are. See `Reaches`.
 
         Raises:
             UnsupportedError: the goal names no state signal.
         """
-        imagined = self.imagine(belief, future, num_samples=1, seed=0).signals
+        imagined = self.imagine(belief, future, num_samples=1, seed=seed).signals
         shape = next(iter(imagined.values())).shape[:4]
         wanted = self._wanted(belief, goal)
         states = {s.name: imagined[s.name].reshape(-1, *s.shape) for s in self.signals}

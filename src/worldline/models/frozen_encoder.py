@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import torch
@@ -35,8 +37,10 @@ IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of red, green and blue in [0, 1], where a folder does not give its own."""
 CHUNK: Final = 128
 """Frames that are encoded at once."""
-REMEMBERED: Final = (100_000, 50_000_000)
-"""Frames, and numbers of all of them together, that a `Memo` keeps at most."""
+MEMO_BYTES: Final = 200_000_000
+"""Memory that a `Memo` takes at most."""
+ROW_BYTES: Final = 1000
+"""Memory of one row of a `Memo` beside its numbers: the key, the place in the dictionary and the tensor's header."""
 PICKLED: Final = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
 CONVERT: Final = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{0}', weights_only=True); "
@@ -266,8 +270,9 @@ class View(nn.Module):
 class Memo:
     """What was made of each distinct frame, so that none is encoded twice while the weights stay as they are.
 
-    A frame is known by its pixels, so any change of one makes it another. Rows are kept in memory as float32. Copies,
-    and what is pickled, begin empty: their weights may go other ways.
+    A frame is known by its pixels, so any change of one makes it another. Rows are kept in memory as float32. Beyond
+    `MEMO_BYTES` the least recently used ones are dropped. Copies, and what is pickled, begin empty: their weights may
+    go other ways.
 
     Args:
         size: numbers made of a frame.
@@ -275,7 +280,8 @@ class Memo:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.rows: dict[bytes, Float[Tensor, "size"]] = {}
+        self.rows: OrderedDict[bytes, Float[Tensor, "size"]] = OrderedDict()  # least recently used first
+        self._lock = Lock()
 
     def __reduce__(self) -> tuple[type[Memo], tuple[int]]:
         return Memo, (self.size,)
@@ -298,19 +304,29 @@ class Memo:
         if not len(images):
             return make(images)
         keys = _fingerprints(images, maker)
-        places = {key: place for place, key in enumerate(keys) if key not in self.rows}
-        made: dict[bytes, Tensor] = {}
+        with self._lock:
+            rows = {key: self.rows[key] for key in keys if key in self.rows}
+        places = {key: place for place, key in enumerate(keys) if key not in rows}
         if places:
-            rows = make(images[torch.tensor(list(places.values()), device=images.device)])
-            made = dict(zip(places, rows.float().cpu().unbind(), strict=True))
-            if len(self.rows) + len(made) <= min(REMEMBERED[0], REMEMBERED[1] // self.size):
-                self.rows.update(made)
-        found = [made[key] if key in made else self.rows[key] for key in keys]
-        return torch.stack(found).to(images.device)
+            made = make(images[torch.tensor(list(places.values()), device=images.device)]).float().cpu()
+            # Copies, because a view of one row would keep all rows of the batch in memory.
+            rows |= {key: row.clone() for key, row in zip(places, made, strict=True)}
+        self._keep(rows)
+        return torch.stack([rows[key] for key in keys]).to(images.device)
 
     def forget(self) -> None:
         """Empties it; due whenever the weights change."""
-        self.rows.clear()
+        with self._lock:
+            self.rows.clear()
+
+    def _keep(self, used: Mapping[bytes, Tensor]) -> None:
+        """Makes these rows the most recently used ones, and drops the least recently used beyond the limit."""
+        with self._lock:
+            for key, row in used.items():
+                self.rows[key] = row
+                self.rows.move_to_end(key)
+            while len(self.rows) * (4 * self.size + ROW_BYTES) > MEMO_BYTES:
+                self.rows.popitem(last=False)
 
 
 def _fingerprints(images: UInt8[Tensor, "M height width C"], maker: str) -> list[bytes]:

@@ -6,7 +6,7 @@ forecast that is solved for and a network that learns what the forecast misses. 
 done, such as the energy of what moves, its predictions conserve too (docs/design/conserved.md).
 
 What it understands of the exam's labs, and what not, is in docs/understanding.md. The settings were chosen on the
-exam's development generators: benchmarks/LOG.md.
+exam's development generators: benchmarks/log/exam-recipes.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Any logs with pictures: `worldline learn LOGS --out world/`.
 
-The settings are those of Two Rooms with random walls, where they were measured (recipes/two_rooms.py); those of the
-vectors are explained in docs/design/vectors.md and docs/design/linear-and-told.md. Both together were tried in short
-runs only (benchmarks/LOG.md).
+The settings for images were measured on Two Rooms with random walls (recipes/two_rooms.py). docs/design/vectors.md
+explains the settings for vectors. The combination was tried in short runs only.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def film(store: Store) -> Recipe:
             targets=told,
             target_weight=TOLD,
         ),
-        # With these the exam's worlds are learned and asked in 53 minutes on two cores (benchmarks/LOG.md).
+        # With these the exam takes 53 minutes on two cores (benchmarks/log/exam-results.md).
         training=replace(
             base.training, num_updates=1500, window=min(2 * context, num_steps + 1), batch_size=32, choose="last"
         ),

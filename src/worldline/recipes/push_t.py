@@ -92,7 +92,7 @@ def push_t(store: Store) -> Recipe:
     """Picture and agent position go in; block position and angle are read out.
 
     The latents are told in training where the block is: without that they hold its position and hardly its angle
-    (benchmarks/LOG.md).
+    (benchmarks/log/push-t.md).
 
     Args:
         store: from `record_push_t`.

@@ -92,15 +92,6 @@ def check_engine(
     run(type(engine).__name__, case, CLAUSES)
 
 
-def check_timing(engine: Engine, episodes: Sequence[Episode], *, horizon: int = 4, seed: int = 0) -> None:
-    """Checks the clause `timing` alone.
-
-    Raises:
-        AssertionError: the engine fits the log better when the actions are shifted by a step.
-    """
-    timing(EngineCase(engine=engine, episodes=episodes, horizon=horizon, seed=seed))
-
-
 def card_honest(case: EngineCase) -> None:
     """The card names signals and abilities that exist, its numbers make sense, and it does not change."""
     check_card(CARD, case.card)
@@ -351,7 +342,9 @@ def reaches(case: EngineCase) -> None:
         return
     cut = case.cut()
     due = (cut.num_worlds, case.num_versions, case.horizon)
-    for name, steps in _distances(case).items():
+    distances = _distances(case)
+    REACHES.all_equal(distances, _distances(case), within=0.0, seen="equal seeds gave two different distances")
+    for name, steps in distances.items():
         REACHES.holds(steps.shape == due, f"the distance to {name!r} has shape {steps.shape} where {due} is due")
         good = bool(np.isfinite(steps).all() and (steps >= 0).all())
         REACHES.holds(good, f"the distance to {name!r} is negative or not finite")
@@ -414,10 +407,12 @@ def novelty(case: EngineCase) -> None:
     NOVELTY.holds(bool(np.isfinite(score).all()), "a score that is not finite")
     NOVELTY.holds(float(np.ptp(score)) > 0, f"the score is {score[0]:.4g} for every world")
     future = case.futures(cut)[0]
-    ahead = case.engine.novelty_ahead(case.observe(cut.history), future)
+    belief = case.observe(cut.history)
+    ahead, again = (case.engine.novelty_ahead(belief, future, seed=case.seed) for _ in range(2))
     due = next(iter(future.actions.values())).shape[:3]
     NOVELTY.holds(ahead.shape == due, f"shape {ahead.shape} ahead, where {due} is due")
     NOVELTY.holds(bool(np.isfinite(ahead).all()), "a score ahead that is not finite")
+    NOVELTY.equal(ahead, again, within=0.0, seen="equal seeds gave two different scores ahead")
     NOVELTY.holds(float(np.ptp(ahead, axis=(1, 2)).max()) > 0, "what is imagined is as new as the present, all along")
 
 
@@ -508,7 +503,7 @@ def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
     belief, future = case.observe(cut.history), case.futures(cut)[0]
     for label, goal in _goals(cut).items():
         try:
-            found[label] = case.engine.distance(belief, future, goal)
+            found[label] = case.engine.distance(belief, future, goal, seed=case.seed)
         except UnsupportedError:
             continue
     return found

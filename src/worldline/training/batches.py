@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
-from worldline.models.base import Inputs, Window, WorldModel
+from worldline.models.base import Belief, Inputs, Window, WorldModel
 from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -22,6 +22,10 @@ NUM_FITTED: Final = 512
 """Windows that a normaliser is fitted on."""
 PICTURES: Final = 512
 """That are encoded at once as goals."""
+BATCH: Final = 32
+"""Episodes of equal length that are encoded at once."""
+MAX_BATCH: Final = 4 * BATCH
+"""Episodes of different lengths that are encoded at once, at most."""
 
 
 def to_window(batch: WindowBatch, schema: Schema) -> Window:
@@ -113,15 +117,24 @@ def split_actions(actions: Float[Tensor, "*lead A"], schema: Schema) -> dict[str
 @torch.no_grad()
 def fold(model: WorldModel, window: Window, *, generator: torch.Generator) -> Float[Tensor, "B H D"]:
     """The features of the belief after each observation of `window` (mean over samples), in turn."""
-    belief = model.encode(window.first(1), generator=generator)
-    features = [belief.features().mean(1)]
+    return _fold(model, window, None, generator)[0]
+
+
+def _fold(
+    model: WorldModel, window: Window, belief: Belief | None, generator: torch.Generator
+) -> tuple[Float[Tensor, "B H D"], Belief]:
+    """The features after each observation, and the last belief. Given the belief after the first, that is left out."""
+    features = []
+    if belief is None:
+        belief = model.encode(window.first(1), generator=generator)
+        features.append(belief.features().mean(1))
     for step in range(window.past.step_s.shape[1]):
         inputs = window.past.steps(slice(step, step + 1))
         observation = {name: values[:, step + 1] for name, values in window.observations.items()}
         observed = {name: values[:, step + 1] for name, values in window.observed.items()}
         belief = model.update(belief, inputs, observation, observed, generator=generator)
         features.append(belief.features().mean(1))
-    return torch.stack(features, 1).float()
+    return torch.stack(features, 1).float(), belief
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,26 +215,65 @@ def trace(
         signals: the observation signals that the model takes.
         generator: for the model's draws.
     """
+    lengths = {episode: int(store.num_steps[episode]) for episode in episodes}
     found: dict[int, Trace] = {}
-    inputs = [signal.name for signal in (*store.schema.actions, *store.schema.exogenous)]
-    by_length: dict[int, list[int]] = {}
-    for episode in episodes:
-        by_length.setdefault(int(store.num_steps[episode]), []).append(episode)
-    for length, equal in by_length.items():
-        windows = Windows(store, length + 1, equal, [*signals, *inputs])
-        for first in range(0, len(equal), 32):
-            some = equal[first : first + 32]
-            window = to_window(windows.read(np.array([(episode, 0) for episode in some])), store.schema)
-            with autocast():
-                features = fold(model, window, generator=generator)
-            whole = torch.stack([window.observed[name] for name in signals]).all(0)
-            for row, episode in enumerate(some):
-                known = window.past.exogenous
-                found[episode] = Trace(
-                    features=features[row],
-                    actions=window.past.actions[row, 0],
-                    exogenous=None if known is None else known[row],
-                    step_s=window.past.step_s[row],
-                    whole=whole[row],
-                )
+    for batch in _batches(lengths):
+        found |= _trace_batch(model, store, batch, signals, generator)
     return [found[episode] for episode in episodes]
+
+
+def _batches(lengths: Mapping[int, int]) -> Iterator[dict[int, int]]:
+    """Episodes with their lengths, longest first, in batches that hold as many steps as `BATCH` of the longest.
+
+    A batch takes as many updates as its longest episode has steps. So a fixed number of episodes would need more
+    updates for different lengths than for equal ones.
+    """
+    batch: dict[int, int] = {}
+    for episode in sorted(lengths, key=lambda number: lengths[number], reverse=True):
+        if batch and (len(batch) == MAX_BATCH or sum(batch.values()) >= BATCH * max(batch.values())):
+            yield batch
+            batch = {}
+        batch[episode] = lengths[episode]
+    if batch:
+        yield batch
+
+
+def _trace_batch(
+    model: WorldModel, store: Store, lengths: Mapping[int, int], signals: Sequence[str], generator: torch.Generator
+) -> dict[int, Trace]:
+    """The traces of one batch, longest first, so that the episodes that have not ended are always its first rows."""
+    names = [*signals, *(signal.name for signal in (*store.schema.actions, *store.schema.exogenous))]
+    parts: dict[int, list[Trace]] = {episode: [] for episode in lengths}
+    belief, start = None, 0
+    for stop in sorted(set(lengths.values())):
+        going = [episode for episode, length in lengths.items() if length >= stop]
+        windows = Windows(store, stop - start + 1, going, names)
+        window = to_window(windows.read(np.array([(episode, start) for episode in going])), store.schema)
+        if belief is not None:
+            belief = belief.select(torch.arange(len(going)))
+        with autocast():
+            features, belief = _fold(model, window, belief, generator)
+        whole = torch.stack([window.observed[name] for name in signals]).all(0)[:, -features.shape[1] :]
+        known = window.past.exogenous
+        for row, episode in enumerate(going):
+            part = Trace(
+                features=features[row],
+                actions=window.past.actions[row, 0],
+                exogenous=None if known is None else known[row],
+                step_s=window.past.step_s[row],
+                whole=whole[row],
+            )
+            parts[episode].append(part)
+        start = stop
+    return {episode: _joined(pieces) for episode, pieces in parts.items()}
+
+
+def _joined(parts: Sequence[Trace]) -> Trace:
+    known = [part.exogenous for part in parts if part.exogenous is not None]
+    return Trace(
+        features=torch.cat([part.features for part in parts]),
+        actions=torch.cat([part.actions for part in parts]),
+        exogenous=torch.cat(known) if known else None,
+        step_s=torch.cat([part.step_s for part in parts]),
+        whole=torch.cat([part.whole for part in parts]),
+    )

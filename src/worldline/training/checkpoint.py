@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from worldline.data.fsync import name_in_errors
 from worldline.errors import BundleError
 
 STATE = "checkpoint.json"
@@ -88,9 +89,11 @@ def save_checkpoint(
         tensors |= {f"{group}.{name}": value for name, value in values.items()}
     tensors["generator"] = generator.get_state()
     name = f"checkpoint-{state.step}-{secrets.token_hex(4)}.safetensors"  # never one that is in use
-    save_file({key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}, folder / name)
+    with name_in_errors(folder / name):
+        save_file({key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}, folder / name)
     draft = folder / f"{STATE}.draft"
-    draft.write_text(json.dumps({"tensors": name, **asdict(state)}))
+    with name_in_errors(draft):
+        draft.write_text(json.dumps({"tensors": name, **asdict(state)}))
     for path in (folder / name, draft):
         with path.open("rb+") as file:
             os.fsync(file.fileno())

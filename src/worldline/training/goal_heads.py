@@ -31,7 +31,7 @@ from worldline.training.head_fitting import Fit, descend
 from worldline.training.stored_latents import Imagination, Table
 
 FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
-"""Of the two parts of the distance's loss; chosen on Two Rooms (benchmarks/LOG.md)."""
+"""Of the two parts of the distance's loss; chosen on Two Rooms (benchmarks/log/demo.md)."""
 
 MOST_PLACES: Final = 4096
 """Stored latents that landmarks are chosen among."""

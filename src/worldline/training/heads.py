@@ -1,7 +1,8 @@
 """Fits heads on a frozen model: each file beside this one says how, this one says which and in what order.
 
-Before them the model's own rollout may be trained on: on stored latents a transition costs a fortieth of what it costs
-with its images, and what is rare in the logs, such as a wall that stops a move, takes many (docs/design/dynamics.md).
+Before the heads, `refine_dynamics` trains the model's rollout further, on stored latents. There a transition costs a
+fortieth of what it costs with its images. Rare events, such as a wall that stops a move, need many transitions
+(docs/design/dynamics.md).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from worldline.data.splits import Split
 from worldline.data.store import Store
@@ -27,7 +29,7 @@ from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import picture_goals, trace
 from worldline.training.goal_heads import fit_distance, fit_inverse, fit_landmarks
-from worldline.training.head_fitting import Fit, descend
+from worldline.training.head_fitting import NUM_LOOKS, Fit, descend
 from worldline.training.readout_heads import fit_decoder, fit_readout, fit_reward, fit_termination
 from worldline.training.stored_latents import Imagination, Table
 
@@ -40,8 +42,8 @@ class HeadsConfig:
 
     Args:
         goals: whether to fit distance and inverse; needs bounded vector actions and no exogenous signals.
-        dynamics_updates: optimiser steps of the model's rollout on stored latents, before any head; 0 leaves the model
-            as it is.
+        dynamics_updates: optimiser steps of the model's rollout on stored latents, before any head, see
+            `refine_dynamics`; 0 leaves the model unchanged.
         readout_updates: optimiser steps of the readout after its linear part was solved for; 0 leaves it at that.
         distance_updates: of the distance.
         inverse_updates: of the inverse.
@@ -115,7 +117,22 @@ def can_reach(schema: Schema) -> bool:
     return bool(schema.actions) and bounded and not schema.exogenous
 
 
-def fit_heads(
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """The stored latents, the model with refined dynamics, and how the refinement went.
+
+    Args:
+        table: latents of the training episodes.
+        imagination: the model, with the generator of every draw of the heads.
+        losses: mean training loss of each tenth of the updates, in order; empty without updates.
+    """
+
+    table: Table
+    imagination: Imagination
+    losses: tuple[float, ...]
+
+
+def refine_dynamics(
     model: WorldModel,
     store: Store,
     split: Split,
@@ -123,8 +140,8 @@ def fit_heads(
     config: HeadsConfig,
     *,
     progress: Progress | None = None,
-) -> Heads:
-    """The heads of a trained model.
+) -> Refinement:
+    """Encodes the training episodes, and trains the model's rollout further on their latents.
 
     Args:
         model: in evaluation mode. Only its rollout is changed, and only by `dynamics_updates`; frozen in the end.
@@ -132,7 +149,7 @@ def fit_heads(
         split: only `train` is read.
         inputs: the observation signals that the model takes.
         config: see `HeadsConfig`.
-        progress: called after each update, of all heads together.
+        progress: called after each update.
 
     Raises:
         ConfigError: goals are asked for where actions are unbounded or discrete, or a signal is exogenous.
@@ -144,13 +161,45 @@ def fit_heads(
         )
     generator = torch.Generator().manual_seed(config.seed)
     table = Table.of(trace(model, store, split.train, inputs, generator=generator), split.train)
+    imagination = Imagination(model, store.schema, generator)
+    fit = _Plan({"dynamics": config.dynamics_updates}, config, progress).fit("dynamics")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        losses = _fit_dynamics(model, table, imagination, fit)
+    return Refinement(table=table, imagination=imagination, losses=losses)
+
+
+def fit_heads(
+    model: WorldModel,
+    store: Store,
+    split: Split,
+    inputs: tuple[str, ...],
+    config: HeadsConfig,
+    *,
+    refinement: Refinement | None = None,
+    progress: Progress | None = None,
+) -> Heads:
+    """The heads of a trained model.
+
+    Args:
+        model: in evaluation mode; frozen in the end.
+        store: to read from.
+        split: only `train` is read.
+        inputs: the observation signals that the model takes.
+        config: see `HeadsConfig`.
+        refinement: of this model with this configuration; default is to refine the dynamics first.
+        progress: called after each update, of all heads together.
+
+    Raises:
+        ConfigError: goals are asked for where actions are unbounded or discrete, or a signal is exogenous.
+    """
+    refinement = refinement or refine_dynamics(model, store, split, inputs, config)
+    table, imagination = refinement.table, refinement.imagination
     plan = _Plan.of(store, split, inputs, config, progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # initial weights
         familiarity = Familiarity(FamiliarityConfig(latent_size=table.features.shape[1]))
         familiarity.fit(table.features)
-        imagination = Imagination(model, store.schema, generator)
-        _refine_dynamics(model, table, imagination, plan.fit("dynamics"))
         readout = fit_readout(store, table, imagination, plan.fit("readout"))
         distance, inverse, landmarks, reward, termination, decoder = None, None, None, None, None, None
         if config.goals:
@@ -162,7 +211,7 @@ def fit_heads(
                     table,
                     distance,
                     model.present,
-                    generator,
+                    imagination.generator,
                     num_landmarks=config.num_landmarks,
                     reach=config.reach,
                 )
@@ -171,7 +220,7 @@ def fit_heads(
         if plan.updates["termination"]:
             termination = fit_termination(store, table, imagination, plan.fit("termination"))
         if plan.updates["decoder"]:
-            decoder = fit_decoder(store, table, _images(store, inputs), generator, plan.fit("decoder"))
+            decoder = fit_decoder(store, table, _images(store, inputs), imagination.generator, plan.fit("decoder"))
     return Heads(
         readout=readout,
         familiarity=familiarity,
@@ -197,7 +246,6 @@ class _Plan:
         """The plan for these logs: what they do not hold gets no updates."""
         ends = bool(store.terminated[list(split.train)].any())
         updates = {
-            "dynamics": config.dynamics_updates,
             "readout": config.readout_updates,
             "distance": config.distance_updates if config.goals else 0,
             "inverse": config.inverse_updates if config.goals else 0,
@@ -228,13 +276,18 @@ def _images(store: Store, inputs: tuple[str, ...]) -> tuple[Signal, ...]:
     return tuple(store.schema[name] for name in inputs if store.schema[name].kind is Kind.IMAGE)
 
 
-def _refine_dynamics(model: WorldModel, table: Table, imagination: Imagination, fit: Fit) -> None:
+def _fit_dynamics(model: WorldModel, table: Table, imagination: Imagination, fit: Fit) -> tuple[float, ...]:
     """Open-loop prediction of the stored latents. The encoder is not run, so it gets no gradient and stays."""
-    steps = min(fit.unroll, int(table.length.max()) - 1)
+    steps, losses = min(fit.unroll, int(table.length.max()) - 1), list[Tensor]()
     model.requires_grad_(True)
     for optimizer in fit.optimise(model):
         here = table.starts(fit.batch_size, steps, imagination.generator)
         with autocast():
             path = imagination.logged(table, here, steps).float()
         rows = here[:, None] + torch.arange(steps + 1)
-        descend(optimizer, model.forecast_error(table.features[rows], path.transpose(0, 1), table.whole[rows]))
+        loss = model.forecast_error(table.features[rows], path.transpose(0, 1), table.whole[rows])
+        descend(optimizer, loss)
+        losses.append(loss.detach())
+    if not losses:
+        return ()
+    return tuple(float(part.mean()) for part in torch.stack(losses).tensor_split(min(NUM_LOOKS, len(losses))))

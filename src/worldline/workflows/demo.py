@@ -78,6 +78,7 @@ class DemoResult:
         inverse: share that the inverse head reached alone, without a search.
         oracle: share that the true dynamics reached, with the true distance and a search.
         learn_s: seconds of training, heads and calibration included.
+        refine_s: seconds of refining the dynamics.
         heads_s: seconds of fitting the heads.
         total_s: seconds of everything, from recording to the report.
         plan_ms: milliseconds for one plan alone, median.
@@ -98,6 +99,7 @@ class DemoResult:
     inverse: float
     oracle: float
     learn_s: float
+    refine_s: float
     heads_s: float
     total_s: float
     plan_ms: float
@@ -165,6 +167,7 @@ def demo(
         **_rates(rows),
         pairs=len(pairs),
         learn_s=round(learned.learn_s, 2),
+        refine_s=round(learned.refine_s, 2),
         heads_s=round(learned.heads_s, 2),
         total_s=round(time.monotonic() - started, 2),
         plan_ms=round(took.alone_ms, 2),

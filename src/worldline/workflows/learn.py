@@ -15,16 +15,18 @@ from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import Decoded, Evidence
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, to_json
-from worldline.data.checks import Finding, check_actions, raise_errors
+from worldline.data.base import schema_beside
+from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.importing import import_logs, logged_actions
 from worldline.data.splits import split_store
 from worldline.data.store import Store, is_store, open_store
-from worldline.errors import CollapseError, ConfigError, InputError
+from worldline.errors import BundleError, CollapseError, ConfigError, InputError, WorldlineError
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
 from worldline.report.report import Report, render
 from worldline.schema import Kind
+from worldline.training.checkpoint import STATE
 from worldline.training.distributed import meet, rank
 from worldline.workflows.budget import Sizing, size_for
 from worldline.workflows.decoded_windows import decoded_rmse
@@ -93,7 +95,7 @@ class Options:
         budget_s: seconds that learning may take on this machine, of all seeds together; sets size and number of
             updates. None for those of the recipe.
         trackers: registered names of trackers beside "jsonl", which always writes into `<out>.log`.
-        resume: go on from the checkpoint that an interrupted call left in `<out>.partial`.
+        resume: go on where an interrupted call stopped: in the import, or at the checkpoint in `<out>.partial`.
     """
 
     recipe: str | MakeRecipe | None = None
@@ -147,7 +149,8 @@ def learn(
 
     Args:
         logs: a store, or whatever `worldline.data.open_logs.open_logs` takes: these are imported into `<out>.store`,
-            where the schema that was inferred can be read.
+            where the inferred schema can be read and edited. A later call uses that store and its schema, and adds
+            episodes that are new in the logs.
         out: folder of the bundle; an earlier bundle is replaced. Its report is `report.html`, and `<out>.log` gets
             what was measured during training.
         recipe: see `Options`, as for all that follow.
@@ -165,7 +168,7 @@ def learn(
         DataError: the logs cannot be used; the message names file, episode, signal and step, and what to do.
         UnsupportedError: the family cannot learn from these signals; says why, and which can.
         CollapseError: the latents collapsed, or the loss ran away.
-        InputError: `out` holds something that is not a bundle.
+        InputError: `out` holds something that is not a bundle, or `<out>.store` holds episodes that the logs do not.
         BundleError: there is nothing to resume.
     """
     options = Options(
@@ -196,9 +199,11 @@ def learn_logs(
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
         raise InputError(f"{out} exists and is no bundle. Choose another place for the world, or delete it first.")
     _check_names(options)
-    store, findings, unclear = _open(Path(logs), out, options, stage)
-    imported_s = time.monotonic() - started
     unfinished = partial_folder(out)
+    if options.resume and not unfinished.is_dir():
+        raise BundleError(f"{unfinished} holds no checkpoint to go on from. Start the run without --resume.")
+    store, findings, unclear = _open(Path(logs), out, stage)
+    imported_s = time.monotonic() - started
     if unfinished.is_dir() and not options.resume:
         shutil.rmtree(unfinished)  # of an earlier call, which another --resume must not meet
     outcomes = list(_learn_seeds(store, out, options, stage))
@@ -314,9 +319,13 @@ def _seed_folder(unfinished: Path, recipe: Recipe, options: Options) -> Path:
 
 
 def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
-    """Whether this seed goes on; of several, those that were not begun start afresh."""
-    begun = any(unfinished.glob("seed*/checkpoint.json"))
-    return options.resume and (options.num_seeds == 1 or not begun or (folder / "checkpoint.json").exists())
+    """Whether this seed goes on; one without a checkpoint starts afresh.
+
+    Where another number of seeds was begun, the answer is yes, and the missing checkpoint is an error.
+    """
+    begun, several = (folder / STATE).exists(), any(unfinished.glob(f"seed*/{STATE}"))
+    other = several if options.num_seeds == 1 else not several and (unfinished / STATE).exists()
+    return options.resume and (begun or other)
 
 
 def log_folder(out: Path) -> Path:
@@ -325,13 +334,19 @@ def log_folder(out: Path) -> Path:
 
 
 def partial_folder(out: Path) -> Path:
-    """Where the checkpoint of an interrupted training lies: beside the bundle, which takes no foreign file."""
+    """Where the checkpoint of an interrupted training lies: beside the bundle, which takes no foreign file.
+
+    It is empty where the import was interrupted, and absent where there is nothing to go on from.
+    """
     return out.with_name(f"{out.name}.partial")
 
 
-def _open(
-    logs: Path, out: Path, options: Options, stage: Stage | None
-) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
+def store_folder(out: Path) -> Path:
+    """Where logs are imported to: beside the bundle, which takes no foreign file."""
+    return out.with_name(f"{out.name}.store")
+
+
+def _open(logs: Path, out: Path, stage: Stage | None) -> tuple[Store, tuple[str, ...], tuple[str, ...]]:
     """The store to learn from, what was noticed in the logs, and what could not be told from them."""
     noticed: tuple[Finding, ...]
     unclear: tuple[str, ...]
@@ -339,13 +354,28 @@ def _open(
         store = open_store(logs)
         noticed, unclear = check_actions(store.schema, logged_actions(store)), ()
     else:
-        destination = out.with_name(f"{out.name}.store")
-        if is_store(destination) and not options.resume:
-            shutil.rmtree(destination)  # of an earlier call; the logs may have changed since
-        imported = import_logs(logs, destination, keep_going=True, progress=counted(stage, "import"))
-        store, noticed, unclear = open_store(destination), imported.findings, imported.unclear
-    raise_errors(finding for finding in noticed if finding.episode is None)
+        destination, unfinished = store_folder(out), partial_folder(out)
+        unfinished.mkdir(parents=True, exist_ok=True)
+        try:
+            imported = import_logs(logs, destination, keep_going=True, only=True, progress=counted(stage, "import"))
+        except WorldlineError:
+            with suppress(OSError):  # it holds a checkpoint
+                unfinished.rmdir()
+            raise
+        store, noticed = open_store(destination), imported.findings
+        unclear = (*imported.unclear, *_other_schema(logs, store))
+    useless = [finding for finding in noticed if finding.episode is None and finding.severity is Severity.ERROR]
+    raise_errors(replace(finding, fix=" ".join((finding.fix, *_other_schema(logs, store)))) for finding in useless)
     return store, tuple(map(str, noticed)), unclear
+
+
+def _other_schema(logs: Path, store: Store) -> tuple[str, ...]:
+    """A note where a schema beside the logs is not the one in use, which may have been edited in the store."""
+    if is_store(logs) or schema_beside(logs) in (None, store.schema):
+        return ()
+    return (
+        f"The schema beside the logs was not used: {store.path} has another. Move it away to import with the first.",
+    )
 
 
 def _recipe(store: Store, options: Options) -> Recipe:

@@ -25,6 +25,8 @@ class Learned:
         world: over both.
         split: which episodes were for what.
         trained: curves and time of the training.
+        refine_s: time of refining the dynamics, with the encoding of the training episodes; 0 where it was left out.
+        refine_losses: mean training loss of each tenth of that refinement; empty where it was left out.
         heads_s: time of fitting the heads.
         calibrate_s: time of calibrating.
         findings: episodes that were left out of training, and why.
@@ -37,16 +39,23 @@ class Learned:
     world: LocalWorld
     split: Split
     trained: Trained
+    refine_s: float
+    refine_losses: tuple[float, ...]
     heads_s: float
     calibrate_s: float
     findings: tuple[Finding, ...]
 
     @property
     def learn_s(self) -> float:
-        """Seconds of training, fitting the heads and calibrating."""
-        return self.trained.elapsed_s + self.heads_s + self.calibrate_s
+        """Seconds of training, refining the dynamics, fitting the heads and calibrating."""
+        return sum(self.times_s.values())
 
     @property
     def times_s(self) -> dict[str, float]:
         """Seconds of each part."""
-        return {"learn": self.trained.elapsed_s, "heads": self.heads_s, "calibrate": self.calibrate_s}
+        return {
+            "learn": self.trained.elapsed_s,
+            "refine": self.refine_s,
+            "heads": self.heads_s,
+            "calibrate": self.calibrate_s,
+        }

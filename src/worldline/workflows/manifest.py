@@ -60,6 +60,7 @@ def run_manifest(
         "findings": list(findings),
         "unclear": list(unclear),
         "curves": [dict(row) for row in learned.trained.curves],
+        "refinement": {"updates": recipe.heads.dynamics_updates, "losses": list(learned.refine_losses)},
         "chosen_step": learned.trained.chosen_step,
         "went_back": list(learned.trained.notes),
     }
@@ -77,6 +78,12 @@ def facts(run: Mapping[str, Any]) -> dict[str, str]:
         "Wall time": ", ".join(f"{name} {value:.0f} s" for name, value in times.items()),
         "Versions": ", ".join(f"{name} {value}" for name, value in run["versions"].items()),
     }
+    losses = run["refinement"]["losses"]
+    if losses:
+        found["Dynamics refined"] = (
+            f"{run['refinement']['updates']:,} updates on stored latents, "
+            f"mean loss {losses[0]:.3g} in the first tenth and {losses[-1]:.3g} in the last"
+        )
     if run["findings"]:
         found["Noticed in the logs"] = " ".join(run["findings"][:10])
     if run["unclear"]:

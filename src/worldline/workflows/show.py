@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.fsync import name_in_errors
 from worldline.data.store import Store, is_store
 from worldline.errors import InputError
 from worldline.formatting import duration, number, plural
@@ -87,7 +88,8 @@ def show(store: Store, destination: Path, *, episode: int | None = None, signals
     files = {"index.html": index_page(figures, sheet, links), **files}
     for name, content in files.items():
         data = content if isinstance(content, bytes) else content.encode()
-        (destination / name).write_bytes(data)
+        with name_in_errors(destination / name):
+            (destination / name).write_bytes(data)
     return Shown(figures=figures, files=tuple(destination / name for name in files))
 
 

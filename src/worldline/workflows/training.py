@@ -21,7 +21,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.training.batches import fit_normaliser
 from worldline.training.distributed import processes
-from worldline.training.heads import Heads, fit_heads
+from worldline.training.heads import Heads, fit_heads, refine_dynamics
 from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned
@@ -43,7 +43,7 @@ def learn_world(
     trackers: Sequence[Tracker] = (),
     name: str = "world",
 ) -> Learned:
-    """Trains the recipe's model on a store, fits its heads, and calibrates.
+    """Trains the recipe's model on a store, refines its dynamics, fits its heads, and calibrates.
 
     Args:
         store: the logs.
@@ -62,8 +62,15 @@ def learn_world(
     model, trained = found.model, found.trained
     split, inputs = recipe.split(store), recipe.model_config.inputs
     model.requires_grad_(False)
+    refinement, refine_s = None, 0.0
+    if recipe.heads.dynamics_updates:
+        started = time.monotonic()
+        refining = counted(stage, "refine dynamics")
+        refinement = refine_dynamics(model, store, split, inputs, recipe.heads, progress=refining)
+        refine_s = time.monotonic() - started
     started = time.monotonic()
-    heads = fit_heads(model, store, split, inputs, recipe.heads, progress=counted(stage, "fit heads"))
+    fitting = counted(stage, "fit heads")
+    heads = fit_heads(model, store, split, inputs, recipe.heads, refinement=refinement, progress=fitting)
     heads_s = time.monotonic() - started
     engine = build_engine(store, recipe, model, heads)
     started = time.monotonic()
@@ -85,6 +92,8 @@ def learn_world(
         world=LocalWorld(engine, calibration, recipe.planner, num_proposals=recipe.num_proposals, call=call),
         split=split,
         trained=trained,
+        refine_s=refine_s,
+        refine_losses=() if refinement is None else refinement.losses,
         heads_s=heads_s,
         calibrate_s=time.monotonic() - started,
         findings=Windows(store, recipe.training.window, split.train, inputs).left_out,

@@ -165,7 +165,7 @@ class Objective:
                 f"states are to be told by a p-value of {least}, and {calibration.num_episodes} calibration episodes "
                 f"give none below {floor:.3g}. Calibrate on more, or ask for a larger one."
             )
-        found = self.engine.novelty_ahead(self.belief, future)
+        found = self.engine.novelty_ahead(self.belief, future, seed=self.seed)
         return calibration.trust(found.reshape(-1)).reshape(found.shape)[:, :, None]
 
     def _banded(self, outlook: Outlook, constraint: Constraint, horizon: int) -> Outlook:
@@ -184,7 +184,7 @@ class Objective:
         """The cost of each step, for every sample [W, N, S, T]; an axis is 1 where nothing differs along it."""
         found: Floats = np.zeros((1, 1, 1, 1))
         if self.reaches is not None:
-            found = self.reaches.distance(self.belief, future, self.targets)[:, :, None]
+            found = self.reaches.distance(self.belief, future, self.targets, seed=self.seed)[:, :, None]
         elif self.targets:
             assert outlook is not None
             schema = self.engine.describe().schema

@@ -60,7 +60,7 @@ def test_a_schema_beside_the_files_is_used(tmp_path):
     save(tmp_path / "a.npz", extra=np.zeros(9))
     signals = (
         Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m"),
-        Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="N"),
+        Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), unit="l/min"),
     )
     (tmp_path / "schema.json").write_text(to_json(Schema(signals=signals, step_s=0.1)))
     logs = NpzLogs.open(tmp_path, None, Reading())

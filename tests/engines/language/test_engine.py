@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.engines.language.chat_server import ChatServer, Fault, Values, latest
-from worldline.engines.language.engine import LanguageEngine
 
 from worldline.engines.base import CallCost, Parts
 from worldline.engines.language.chat import Chat
 from worldline.engines.language.endpoint import HOSTS_VARIABLE, Endpoint
+from worldline.engines.language.engine import LanguageEngine
 from worldline.engines.language.prompt import PROMPT, PROMPT_HASH
 from worldline.episode import Future, History
 from worldline.errors import BundleError, ConfigError, DataError, InputError, UnavailableError

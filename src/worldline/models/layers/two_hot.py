@@ -13,18 +13,13 @@ from torch import Tensor
 from worldline.errors import ConfigError
 
 
-def symlog(values: Float[Tensor, "*lead"]) -> Float[Tensor, "*lead"]:
-    """sign(x) ln(|x| + 1): the identity near 0, a logarithm far from it."""
-    return values.sign() * values.abs().log1p()
-
-
 def symexp(values: Float[Tensor, "*lead"]) -> Float[Tensor, "*lead"]:
-    """sign(x) (exp(|x|) - 1): what undoes `symlog`."""
+    """sign(x) (exp(|x|) - 1): the inverse of symlog, sign(x) ln(|x| + 1)."""
     return values.sign() * values.abs().expm1()
 
 
 def symexp_bins(num_bins: int, *, limit: float, device: torch.device | None = None) -> Float[Tensor, " K"]:
-    """Rising numbers, symmetric about an exact 0, that `symlog` makes evenly spaced.
+    """Rising numbers, symmetric about an exact 0, that symlog makes evenly spaced.
 
     Args:
         num_bins: K, odd and at least 3.

@@ -89,13 +89,3 @@ class Planner(ABC):
             deadline_s: seconds in which the best so far is returned: what would take longer is not begun, but for a
                 first few sequences and the proposals; None for no limit.
         """
-
-
-class Proposer(ABC):
-    """Suggests action sequences to a planner."""
-
-    @abstractmethod
-    def propose(
-        self, belief: object, goal: object, horizon: int, *, generator: torch.Generator
-    ) -> Float[Tensor, "B P T A"]:
-        """P sequences for each of B problems, physical units."""

@@ -210,7 +210,7 @@ def test_a_schema_beside_the_file_is_used(tmp_path):
     save(tmp_path / "a.h5")
     signals = (
         Signal(name="proprio", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", precision="float64"),
-        Signal(name="action", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(2,), unit="N"),
+        Signal(name="action", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(2,), unit="m3/s"),
     )
     (tmp_path / "schema.json").write_text(to_json(Schema(signals=signals)))
     logs = Hdf5Logs.open(tmp_path, None, Reading())

@@ -255,7 +255,7 @@ def test_names_of_components_in_all_their_forms(tmp_path):
 def test_a_schema_beside_the_dataset_is_used(tmp_path, version):
     root = plain(version).write(tmp_path / "logs")
     state = Signal(name="observation.state", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
-    action = Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(3,), unit="N", precision="float64")
+    action = Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(3,), unit="m3/s", precision="float64")
     (root / "schema.json").write_text(to_json(Schema(signals=(state, action), step_s=0.2)))
     logs = opened(root)
     assert logs.schema.signals == (state, action)

@@ -200,7 +200,7 @@ def test_arrow_needs_the_package_and_hdf5_does_not(tmp_path, monkeypatch):
 def test_a_schema_beside_the_data_is_used(tmp_path):
     save(tmp_path / "push")
     signals = (
-        Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m"),
+        Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m/s"),
         Signal(name="infos.energy", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="J"),
         Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,)),
     )

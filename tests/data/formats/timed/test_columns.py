@@ -96,8 +96,22 @@ def test_a_damaged_csv_names_the_place(tmp_path, text, said):
 
 
 def test_names_that_differ_by_unit_alone_keep_their_headers(tmp_path):
-    table = read_table(write(tmp_path, "air [degC],air [K]\n1,2\n"))
-    assert list(table.columns) == ["air [degC]", "air [K]"]
+    table = read_table(write(tmp_path, "air [g/m3],air [K]\n1,2\n"))
+    assert [(c.name, c.unit) for c in table.columns.values()] == [("air [g.m3]", "g/m3"), ("air [K]", "K")]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_units_are_kept_exactly_and_names_lose_their_slashes(tmp_path, suffix):
+    units = {"arm/speed": "m/s", "inflow": "m3/s", "pump": "l/min", "share": "1/1", "path": "a\\b", "dot": ".5 N"}
+    headers = [f"{name} [{unit}]" for name, unit in units.items()] + ["[m/s]", "gain ( dB/m )"]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        write(tmp_path, ",".join(headers) + "\n" + ",".join("1" for _ in headers) + "\n")
+    else:
+        parquet.write_table(pa.table({header: [1.0] for header in headers}), path)
+    found = {column.name: column.unit for column in read_table(path).columns.values()}
+    due = {name.replace("/", "."): unit for name, unit in units.items()}
+    assert found == due | {"[m.s]": None, "gain": "dB/m"}
 
 
 def test_a_line_without_an_end_and_a_column_without_a_name_are_warned_of(tmp_path):

@@ -263,15 +263,15 @@ def test_what_is_infinite_is_left_for_the_checks(tmp_path):
 
 def test_units_come_from_headers_and_are_compared(tmp_path):
     columns = rows_of()
-    columns = {"air [degC]" if name == "x" else name: values for name, values in columns.items()}
+    columns = {"air [g/m3]" if name == "x" else name: values for name, values in columns.items()}
     path = write_csv(tmp_path / "a.csv", columns)
-    assert read(path)[0].schema["air"].unit == "degC"
+    assert read(path)[0].schema["air"].unit == "g/m3"
     signals = (
         Signal(name="air", role=OBSERVATION, kind=VECTOR, shape=(1,), unit="K"),
         Signal(name="action", role=ACTION, kind=VECTOR, shape=(1,)),
     )
     logs, (logged,) = read(path, Schema(signals=signals))
-    assert any("its header says degC, the schema K" in sentence for sentence in logs.unclear)
+    assert any("its header says g/m3, the schema K" in sentence for sentence in logs.unclear)
     assert logged.episode.step_s is not None
 
 

@@ -406,3 +406,10 @@ def test_every_dropped_frame_of_a_steady_video_is_reported(tmp_path, lost):
     assert [f"lacks {len(lost)} frames" in finding.problem for finding in said] == [True]
     assert f"after frame {lost[0] - 1} " in said[0].problem
     assert [number for number, seen in enumerate(observed(found.episode)) if not seen] == list(lost)
+
+
+def test_units_in_the_headers_of_a_table_beside_pictures_are_kept_exactly(tmp_path):
+    write_pictures(tmp_path / "run", range(4))
+    write_rows(tmp_path / "run.csv", 4, time=TENTHS[:4], **{"wind [m/s]": TENTHS[:4], "flow [l/min]": TENTHS[:4]})
+    schema = read(tmp_path)[0].schema
+    assert (schema["wind"].unit, schema["flow"].unit) == ("m/s", "l/min")

@@ -103,8 +103,9 @@ class Nearest(RememberingEngine, Storable, Novelty):
         """How far the present is from the nearest logged one; see `Novelty`."""
         return self._strangeness(self._standard(self._present(belief)))
 
-    def novelty_ahead(self, belief: EngineBelief, future: Future) -> Floats:
-        """The same of each state that is imagined; see `Novelty`."""
+    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Floats:
+        """The same of each state that is imagined, which takes no draws; see `Novelty`."""
+        del seed
         past = {name: value[:, None] for name, value in self._present(belief).items()}
         return self._strangeness((self._path(past, future) - self.centre[: self._size]) / self.scale[: self._size])
 

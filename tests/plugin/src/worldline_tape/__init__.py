@@ -31,7 +31,7 @@ MAGIC = b"TAPE1\n"
 RECORD = struct.Struct("<II")
 MESSAGE = struct.Struct("<Hd")
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration, struct.error)
-"""All that a damaged tape can raise below. Name the errors of your library; a bare `except` hides your own mistakes."""
+"""Errors that a damaged tape can raise. List those of your library; a bare `except` hides your own mistakes."""
 FIX = "Copy the tape again from the robot."
 
 
@@ -39,7 +39,7 @@ class TapeLogs(Logs):
     """A folder of tapes in the order of their names, or a single one."""
 
     def __init__(self, files: Sequence[Path], schema: Schema) -> None:
-        super().__init__(schema)  # and sentences on what the files leave open, such as units or the rate
+        super().__init__(schema)  # a second argument takes sentences on open questions, such as units or the rate
         self._files = files
 
     @classmethod
@@ -48,9 +48,9 @@ class TapeLogs(Logs):
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: Reading) -> TapeLogs:
-        refuse(reading, "tape")  # the options for tables of rows: a tape needs none
+        refuse(reading, "tape")  # a tape takes none of the options for tables of rows
         files = [path] if path.is_file() else sorted(path.glob("*.tape"))
-        # What the user has corrected wins over what the files say.
+        # The user's schema has priority over the files.
         return cls(files, schema or schema_beside(path) or first_schema(files))
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class TapeLogs(Logs):
         for number, file in enumerate(self._files):
             try:
                 header, episode = read_episode(file, self.schema)
-            except UNREADABLE as error:  # one bad file is a finding, and the next one is read
+            except UNREADABLE as error:  # a bad file is a finding; the next file is read
                 problem = f"the tape cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
                 finding = Finding(problem=problem, fix=FIX, file=file.name, episode=number)
                 yield LoggedEpisode(file=file.name, number=number, episode=None, findings=(finding,))
@@ -74,7 +74,7 @@ class TapeLogs(Logs):
 
 
 def records(file: Path) -> Iterator[tuple[bytes, bytes]]:
-    """The kind and the rest of each record. Lengths come from the file, so nothing is believed before it is checked."""
+    """Kind and body of each record. Lengths come from the file, so they are checked before use."""
     tape, at = file.read_bytes(), len(MAGIC)
     if not tape.startswith(MAGIC):
         raise ValueError(f"a tape begins with {MAGIC!r}, this file with {tape[:at]!r}")
@@ -97,7 +97,7 @@ def read_header(found: Iterator[tuple[bytes, bytes]]) -> dict[str, Any]:
 
 
 def first_schema(files: Sequence[Path]) -> Schema:
-    """What the first tape with a readable header says."""
+    """The schema in the first readable header."""
     problems = []
     for file in files:
         try:
@@ -133,7 +133,7 @@ def read_episode(file: Path, schema: Schema) -> tuple[dict[str, Any], Episode]:
         observed=observed,
         terminated=bool(end["terminated"]),
         truncated=not end["terminated"],
-        step_s=steps_s(ticks, schema.step_s),  # None where every step took as long as the schema says
+        step_s=steps_s(ticks, schema.step_s),  # None if every step has the length in the schema
     )
     return header, episode
 
@@ -150,11 +150,11 @@ def align(channels: Sequence[dict[str, Any]], messages: list[list[tuple[float, A
             raise ValueError(f"the times of channel {name!r} do not rise: {times}")
         values = np.stack([value for _, value in heard])
         if channel["role"] == "action":
-            if not np.array_equal(times, ticks[:-1]):  # an action that is not known is never made up
+            if not np.array_equal(times, ticks[:-1]):  # a missing action is never invented
                 raise ValueError(f"channel {name!r} is out of step with channel {channels[clock]['name']!r}")
             arrays[name] = values
         else:
-            last = np.searchsorted(times, ticks, side="right") - 1  # what had come when action t was sent
+            last = np.searchsorted(times, ticks, side="right") - 1  # last message before action t was sent
             arrays[name] = values[np.maximum(last, 0)]
-            observed[name] = np.diff(last, prepend=-1) > 0  # False where nothing new has come since the tick before
+            observed[name] = np.diff(last, prepend=-1) > 0  # False without a new message since the last tick
     return arrays, {name: mask for name, mask in observed.items() if not mask.all()}, ticks

@@ -39,11 +39,6 @@ class Layout:
         return int(self.lengths.sum())
 
 
-def has_layout(names: Mapping[str, object]) -> bool:
-    """Whether there are lengths or offsets among these names."""
-    return any(name in names for name in (*LENGTHS, *OFFSETS))
-
-
 def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Layout:
     """Where the episodes lie.
 

@@ -183,13 +183,20 @@ def _clean(header: str) -> str:
     return re.sub(r"[/\\\0]", ".", header).strip().lstrip(".")
 
 
+def _split(header: str) -> tuple[str, str | None]:
+    """The name of the signal, and the unit exactly as the header has it: only names cannot have slashes."""
+    parts = _UNIT.match(header.strip())
+    if parts and (name := _clean(parts["name"])):
+        unit = (parts["square"] or parts["round"]).strip()
+        if not unit.isdigit():  # "joint[2]" is no unit
+            return name, unit
+    return _clean(header), None
+
+
 def _column(header: str, cells: pa.ChunkedArray, file: Path) -> Column | Finding:
     """The column, or a warning where it is of a type that no signal has."""
     values, missing = _values(header, cells, file)
-    name, unit = _clean(header), None
-    parts = _UNIT.match(name)
-    if parts and not (parts["square"] or parts["round"]).strip().isdigit():  # "joint[2]" is no unit
-        name, unit = parts["name"], (parts["square"] or parts["round"]).strip()
+    name, unit = _split(header)
     if values is None:
         fix = "Write it as numbers, texts or times if it is a signal."
         problem = f"the column is of type {cells.type} and is left out"
@@ -306,4 +313,4 @@ def _distinct(columns: Sequence[Column], file: Path) -> Iterator[Column]:
             yield column
         else:
             name = _clean(column.header)
-            yield Column(name=name, header=name, unit=None, values=column.values, missing=column.missing)
+            yield Column(name=name, header=name, unit=column.unit, values=column.values, missing=column.missing)

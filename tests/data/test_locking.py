@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from worldline.data.locking import LOCKED_BYTE, locked
+
+HOLDER = """
+    import sys, time
+    from pathlib import Path
+    from worldline.data.locking import locked
+    with locked(Path(sys.argv[1])):
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    return path
+
+
+@pytest.fixture(params=["posix", "windows"])
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This system, or the locks of Windows: a byte is locked through one of the open files."""
+    if request.param == "posix":
+        return
+    held: dict[tuple[int, int], int] = {}
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        byte = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
+        assert (byte[1], count) == (LOCKED_BYTE, 1)
+        if mode == 0:
+            assert held.pop(byte) == descriptor
+        elif held.setdefault(byte, descriptor) != descriptor:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2, LK_UNLCK=0))
+
+
+@pytest.mark.usefixtures("system")
+def test_one_holder_at_a_time(file: Path) -> None:
+    inside, most, turns = [0], [0], 20
+
+    def work() -> None:
+        for _ in range(turns):
+            with locked(file):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                threading.Event().wait(0.0005)
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, inside, file.read_bytes()) == ([1], [0], b"content")
+
+
+@pytest.mark.usefixtures("system")
+def test_a_lock_that_is_held_is_refused_without_waiting_and_free_after_an_error(file: Path) -> None:
+    def failing() -> None:
+        with locked(file):
+            with pytest.raises(BlockingIOError), locked(file, wait=False):
+                pass
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        failing()
+    with locked(file, wait=False):
+        pass
+
+
+def test_a_process_that_is_killed_releases_its_lock(file: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError), locked(file, wait=False):
+            pass
+        process.kill()
+    with locked(file, wait=False):
+        pass
+
+
+STORE_WITHOUT_FCNTL = """
+    import sys
+    sys.modules["fcntl"] = None
+    import worldline.data.importing, worldline.data.store, worldline.catalog.aliases
+"""
+
+
+def test_stores_and_catalogues_are_imported_without_fcntl() -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(STORE_WITHOUT_FCNTL)], check=True)
