@@ -52,13 +52,14 @@ def test_it_is_short() -> None:
     assert sum(len(line.split()) for line in running) <= MAX_WORDS
 
 
+@pytest.mark.timeout(300)
 def test_the_python_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[Any], Recipe], capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = worldline.record
 
     def short_record(*arguments: Any, **settings: Any) -> Any:
-        return record(*arguments, **{**settings, "num_episodes": EPISODES})
+        return record(*arguments, **{**settings, "num_episodes": EPISODES, "max_steps": 30})
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(two_rooms, "two_rooms", tiny)
@@ -81,7 +82,7 @@ def test_the_commands_for_a_table_run(tmp_path: Path, monkeypatch: pytest.Monkey
         table.writerow(["time", "episode", "temperature", "valve"])
         for episode in range(EPISODES):
             temperature = draw.uniform(15, 25)
-            for step in range(21):
+            for step in range(13):
                 valve = draw.uniform()
                 table.writerow([episode * 100 + step, episode, f"{temperature:.6f}", f"{valve:.6f}"])
                 temperature += 0.1 * (12 - temperature) + valve + 0.05 * draw.standard_normal()
@@ -100,7 +101,7 @@ def test_the_commands_for_cameras_run(
     assert [line.split()[0] for line in found] == ["import", "show", "learn"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pixels, "pixels_and_vectors", tiny)
-    write_recordings(tmp_path / "recordings")
+    write_recordings(tmp_path / "recordings", 30)
     for line in found:
         run(line.replace(" --budget 30min", ""))
     assert (tmp_path / "show" / "index.html").exists()
@@ -139,7 +140,7 @@ def test_the_page_on_logs_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pixels, "pixels_and_vectors", tiny)
-    write_recordings(tmp_path / "LOGS")
+    write_recordings(tmp_path / "LOGS", 8)
     found = commands(IMPORT)
     assert [line.split()[0] for line in found] == ["import", "check", "show", "learn"]
     for line in found[:3]:
@@ -177,9 +178,9 @@ def few_updates(make: Callable[[Any], Recipe]) -> Callable[[Any], Recipe]:
     return recipe
 
 
-def write_recordings(folder: Path) -> None:
+def write_recordings(folder: Path, num_episodes: int) -> None:
     """Episodes of Two Rooms as `.npz` files."""
-    store = worldline.record("two-rooms", folder.parent / "recorded", num_episodes=EPISODES, max_steps=20, seed=0)
+    store = worldline.record("two-rooms", folder.parent / "recorded", num_episodes=num_episodes, max_steps=16, seed=0)
     folder.mkdir()
     for number in range(len(store)):
         one = store.episode(number)
