@@ -63,7 +63,7 @@ def tiny() -> Callable[[Store], Recipe]:
 def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small world of the toy without wind and camera, written as `worldline learn` does; it was not trained."""
     from worldline.engines.learned import LearnedEngine
-    from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+    from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
     from worldline.models.heads.readout import Readout, ReadoutConfig
     from worldline.models.jepa import Jepa
     from worldline.models.jepa_config import JepaConfig
@@ -80,7 +80,7 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         schema=toy.schema,
         inputs=("position",),
         readout=Readout(ReadoutConfig(latent_size=8, signals=toy.schema.observations, width=16)).eval(),
-        familiarity=Familiarity(FamiliarityConfig(latent_size=8)).eval(),
+        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=8)).eval(),
     )
     calibration = calibrate(engine, toy.episodes(30, 12, seed=1), horizon=6, num_windows=1, seed=0)
     folder = tmp_path_factory.mktemp("learned") / "world"

@@ -23,7 +23,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from worldline.control.controller import Actor, WorldActor
-from worldline.control.goal_pairs import Pair
+from worldline.control.goal_pairs import StartGoalPair
 from worldline.control.goal_reaching import evaluate
 from worldline.data.store import Store
 from worldline.labs.two_rooms import TwoRooms
@@ -63,7 +63,7 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
     )
 
 
-def success(actor: Actor, pairs: Sequence[Pair], goal_signals: tuple[str, ...], seed: int) -> dict[str, float]:
+def success(actor: Actor, pairs: Sequence[StartGoalPair], goal_signals: tuple[str, ...], seed: int) -> dict[str, float]:
     """The success rate on the goals of `pairs`."""
     found = evaluate(
         actor,
@@ -78,7 +78,7 @@ def success(actor: Actor, pairs: Sequence[Pair], goal_signals: tuple[str, ...], 
     return {"success": found.value, "success_low": round(found.low, 4), "success_high": round(found.high, 4)}
 
 
-def measure(store: Store, pairs: Sequence[Pair], share: float, seed: int, folder: Path) -> dict[str, Any]:
+def measure(store: Store, pairs: Sequence[StartGoalPair], share: float, seed: int, folder: Path) -> dict[str, Any]:
     """One training on `store`, with its planning success."""
     learned = learn_world(store, shortened(two_rooms(store), share).with_seed(seed), folder=folder)
     rates = success(WorldActor(world=learned.world, horizon=HORIZON), pairs, ("camera",), seed)

@@ -23,7 +23,7 @@ import zstandard
 from data_frames import ROWS, FrameSet, Pictures
 from PIL import Image
 
-from worldline.data.image_codec import Frames
+from worldline.data.image_codec import ImageCodec
 
 NUM_OBSERVATIONS, STRIDE, BATCH_SIZE = 4, 5, 64
 SPAN = (NUM_OBSERVATIONS - 1) * STRIDE + 1
@@ -196,9 +196,9 @@ class Lz4(Blobs):
         self.codec.restore(data, out.reshape(-1))
 
     @cached_property
-    def codec(self) -> Frames:
+    def codec(self) -> ImageCodec:
         """The compressor and the decompressor."""
-        return Frames(self.shape, (self.folder / "first").read_bytes(), "frames")
+        return ImageCodec(self.shape, (self.folder / "first").read_bytes(), "frames")
 
 
 class Png(Blobs):

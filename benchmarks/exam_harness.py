@@ -43,8 +43,8 @@ import exam_seeds
 import numpy as np
 
 from worldline.audit import scoring
-from worldline_exam.exam_tests.counterfactual import Counterfactual
-from worldline_exam.exam_tests.violation import ViolationOfExpectation
+from worldline_exam.exam_tests.counterfactual import CounterfactualTest
+from worldline_exam.exam_tests.violation import ViolationOfExpectationTest
 from worldline_exam.scenes.puck import NUM_CALIBRATION
 
 RESULT: Final = Path(__file__).parent / "results" / "exam_harness.json"
@@ -118,14 +118,14 @@ def published(runs: int) -> Figures:
     rng = np.random.default_rng(3)
     constructed = exam_published.constructed(rng)
     show(constructed)
-    logs = exam_seeds.logs_of(ViolationOfExpectation(), 0)
+    logs = exam_seeds.logs_of(ViolationOfExpectationTest(), 0)
     sets = exam_published.matched_sets(SETS_SEEDS, logs)
     show(sets)
     law = exam_published.split_conformal(NUM_LAW, rng)
     show(law)
     as_used = [row for num in (NUM_CALIBRATION, OWN) for row in exam_published.as_calibrated(num, 5 * runs, rng)]
     show(as_used)
-    copying = exam_published.copying(TWIN_SEED, NUM_TWINS, exam_seeds.logs_of(Counterfactual(), 0))
+    copying = exam_published.copying(TWIN_SEED, NUM_TWINS, exam_seeds.logs_of(CounterfactualTest(), 0))
     show(copying)
     met = {
         "matched sets": all(one["holds"] for one in constructed.values())

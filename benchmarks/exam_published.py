@@ -37,10 +37,10 @@ from worldline.episode import Arrays, Episode
 from worldline.stats import tails
 from worldline.world.calibration import SCALE_SHARE, calibrate
 from worldline_exam.base import References
-from worldline_exam.exam_tests.counterfactual import AT, WINDOWS, Counterfactual
+from worldline_exam.exam_tests.counterfactual import AT, WINDOWS, CounterfactualTest
 from worldline_exam.exam_tests.coverage import GATED, LEVELS
 from worldline_exam.exam_tests.coverage import WINDOWS as WINDOWS_EACH
-from worldline_exam.exam_tests.violation import DECIMALS, PARTS, ViolationOfExpectation
+from worldline_exam.exam_tests.violation import DECIMALS, PARTS, ViolationOfExpectationTest
 from worldline_exam.scenes.puck import NUM_CALIBRATION, SIGNALS, puck
 
 Floats = NDArray[np.floating]
@@ -108,7 +108,7 @@ def constructed(rng: Rng) -> dict[str, Figures]:
 
 def matched_sets(seeds: Sequence[int], logs: Mapping[str, Sequence[Episode]]) -> dict[str, dict[str, Figures]]:
     """Results by model and principle, over the sets of all seeds."""
-    test, found = ViolationOfExpectation(), dict[str, dict[str, list[Floats]]]()
+    test, found = ViolationOfExpectationTest(), dict[str, dict[str, list[Floats]]]()
     for seed in seeds:
         scenes = test.generate(seed)
         references = test.references(scenes, scenes, logs)
@@ -135,7 +135,7 @@ def _sets(answers: Arrays, part: str) -> Floats:
     return np.concatenate([surprise[:, quadruplet, quadruplet] for quadruplet in (slice(0, 2), slice(2, 4))])
 
 
-def inferred_friction(scenes: Arrays, test: Counterfactual) -> Floats:
+def inferred_friction(scenes: Arrays, test: CounterfactualTest) -> Floats:
     """The friction of each scene [E] that makes the episode's steps least surprising, on a grid."""
     lab, seen = puck(test.pool), unpacked(scenes, "factual")
     start = {name: seen[name][:, :-1].reshape(-1, 2) for name in SIGNALS}
@@ -151,7 +151,7 @@ def inferred_friction(scenes: Arrays, test: Counterfactual) -> Floats:
 
 def copying(seed: int, num_scenes: int, logs: Mapping[str, Sequence[Episode]]) -> Figures:
     """Errors of copying, of ignoring the episode, and of inferring the hidden friction; and their ranking."""
-    test = Counterfactual(num_scenes=num_scenes)
+    test = CounterfactualTest(num_scenes=num_scenes)
     scenes = test.generate(seed)
     references = test.references(scenes, scenes, logs)
     truth = unpacked(scenes, "truth")["puck_position"].astype(float)
@@ -181,7 +181,7 @@ def copying(seed: int, num_scenes: int, logs: Mapping[str, Sequence[Episode]]) -
 
 
 def _rows(
-    test: Counterfactual, scenes: Arrays, references: References, logs: Mapping[str, Sequence[Episode]]
+    test: CounterfactualTest, scenes: Arrays, references: References, logs: Mapping[str, Sequence[Episode]]
 ) -> dict[str, Floats]:
     """Predicted positions [E, T, 2] by model."""
     lab, (name,) = puck(test.pool), (one.name for one in test.curricula())

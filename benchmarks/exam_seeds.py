@@ -30,22 +30,22 @@ from worldline.episode import Arrays, Episode
 from worldline.labs.playing import explore
 from worldline_exam import self_check as examining
 from worldline_exam.base import ExamTest
-from worldline_exam.exam_tests.abstention import Abstention
-from worldline_exam.exam_tests.arrow import Arrow
-from worldline_exam.exam_tests.beyond_range import BeyondRange
-from worldline_exam.exam_tests.confounded_log import ConfoundedLog
-from worldline_exam.exam_tests.contact import ContactAndConstraint
-from worldline_exam.exam_tests.counterfactual import Counterfactual
-from worldline_exam.exam_tests.coverage import JointCoverage
-from worldline_exam.exam_tests.delay import TWINS, DelayedEffect
-from worldline_exam.exam_tests.energy import WorkAndEnergy
-from worldline_exam.exam_tests.horizon import TrustedHorizon
-from worldline_exam.exam_tests.influence import Influence
-from worldline_exam.exam_tests.occlusion import GoesOnUnseen
-from worldline_exam.exam_tests.ood_detection import KnowsWhenLost
-from worldline_exam.exam_tests.spurious_channel import SpuriousChannel
-from worldline_exam.exam_tests.twin_effect import TwinEffect
-from worldline_exam.exam_tests.violation import ViolationOfExpectation
+from worldline_exam.exam_tests.abstention import AbstentionTest
+from worldline_exam.exam_tests.arrow import ArrowOfTimeTest
+from worldline_exam.exam_tests.beyond_range import BeyondRangeTest
+from worldline_exam.exam_tests.confounded_log import ConfoundedLogTest
+from worldline_exam.exam_tests.contact import ContactTest
+from worldline_exam.exam_tests.counterfactual import CounterfactualTest
+from worldline_exam.exam_tests.coverage import JointCoverageTest
+from worldline_exam.exam_tests.delay import TWINS, DelayedEffectTest
+from worldline_exam.exam_tests.energy import WorkAndEnergyTest
+from worldline_exam.exam_tests.horizon import TrustedHorizonTest
+from worldline_exam.exam_tests.influence import InfluenceTest
+from worldline_exam.exam_tests.occlusion import OcclusionTest
+from worldline_exam.exam_tests.ood_detection import OODDetectionTest
+from worldline_exam.exam_tests.spurious_channel import SpuriousChannelTest
+from worldline_exam.exam_tests.twin_effect import TwinEffectTest
+from worldline_exam.exam_tests.violation import ViolationOfExpectationTest
 from worldline_exam.self_check import Examined, examine
 
 Figures = dict[str, Any]
@@ -125,22 +125,22 @@ def logged_slope(examined: Examined, rng: Rng) -> Arrays:
 
 
 CASES: Final = (
-    Case(test=SpuriousChannel(), floor=lamp_for_levers),
-    Case(test=DelayedEffect(), floor=no_response),
-    Case(test=ContactAndConstraint()),
-    Case(test=GoesOnUnseen(), floor=own_floor, piloted=True),
-    Case(test=ViolationOfExpectation(), floor=guesses),
-    Case(test=BeyondRange(), floor=own_floor, piloted=True),
-    Case(test=ConfoundedLog(), floor=logged_slope),
-    Case(test=Abstention()),
-    Case(test=TwinEffect(), floor=one_branch),
-    Case(test=Influence()),
-    Case(test=Counterfactual(), floor=known_friction, at_half=("noise",)),
-    Case(test=Arrow()),
-    Case(test=WorkAndEnergy(), floor=own_floor),
-    Case(test=TrustedHorizon(), floor=own_floor, piloted=True),
-    Case(test=KnowsWhenLost(), piloted=True),
-    Case(test=JointCoverage(), piloted=True),
+    Case(test=SpuriousChannelTest(), floor=lamp_for_levers),
+    Case(test=DelayedEffectTest(), floor=no_response),
+    Case(test=ContactTest()),
+    Case(test=OcclusionTest(), floor=own_floor, piloted=True),
+    Case(test=ViolationOfExpectationTest(), floor=guesses),
+    Case(test=BeyondRangeTest(), floor=own_floor, piloted=True),
+    Case(test=ConfoundedLogTest(), floor=logged_slope),
+    Case(test=AbstentionTest()),
+    Case(test=TwinEffectTest(), floor=one_branch),
+    Case(test=InfluenceTest()),
+    Case(test=CounterfactualTest(), floor=known_friction, at_half=("noise",)),
+    Case(test=ArrowOfTimeTest()),
+    Case(test=WorkAndEnergyTest(), floor=own_floor),
+    Case(test=TrustedHorizonTest(), floor=own_floor, piloted=True),
+    Case(test=OODDetectionTest(), piloted=True),
+    Case(test=JointCoverageTest(), piloted=True),
 )
 
 

@@ -43,7 +43,7 @@ from goal_tasks import TASKS, Task
 from numpy.typing import NDArray
 
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
-from worldline.control.goal_pairs import Pair, draw_pairs, historical_pairs
+from worldline.control.goal_pairs import StartGoalPair, draw_pairs, historical_pairs
 from worldline.control.goal_reaching import evaluate
 from worldline.data.store import Store, is_store, open_store
 from worldline.engines.learned import LearnedEngine
@@ -155,7 +155,7 @@ def names(task: Task, recipe: Recipe, asked: Sequence[str]) -> list[str]:
     return [row for row in ROWS if row in asked and not left_out.get(row, False)]
 
 
-def pairs_of(task: Task, store: Store, offset: int, count: int, context: int) -> tuple[Pair, ...]:
+def pairs_of(task: Task, store: Store, offset: int, count: int, context: int) -> tuple[StartGoalPair, ...]:
     """The pairs of one offset, the same for everybody."""
     return draw_pairs(
         store,

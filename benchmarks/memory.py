@@ -38,7 +38,7 @@ from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode, Future, History
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
@@ -88,7 +88,7 @@ def learned_world(episodes: list[Episode]) -> LocalWorld:
     config = JepaConfig(inputs=("position",), latent_size=LATENT, encoder_width=16, predictor_width=16)
     readout = Readout(ReadoutConfig(latent_size=LATENT, signals=TOY.schema.observations, width=8))
     readout.normaliser.fit(torch.randn(50, 2))
-    familiarity = Familiarity(FamiliarityConfig(latent_size=LATENT))
+    familiarity = MahalanobisScore(MahalanobisConfig(latent_size=LATENT))
     familiarity.fit(torch.randn(100, LATENT))
     engine = LearnedEngine(
         model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),

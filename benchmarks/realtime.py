@@ -49,7 +49,7 @@ from train import machine
 
 import worldline
 from worldline.control.controller import ReplanningController, WorldActor
-from worldline.control.realtime import Period, Reading, RealTimeLoop
+from worldline.control.realtime import Period, PlantReading, RealTimeLoop
 from worldline.episode import Arrays
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
@@ -167,7 +167,7 @@ class Rooms:
         self.cpu_s: list[float] = []
         self._began_s = 0.0
 
-    def read(self) -> Reading:
+    def read(self) -> PlantReading:
         """Returns the picture after the last action; sets a new goal periodically."""
         if self.move is not None:
             self.seen = self.environment.step({"move": self.move["move"][0]})[0]
@@ -180,7 +180,7 @@ class Rooms:
             self.controller.reset({"camera": self.goal["camera"][None]})
         self.num_steps += 1
         self._began_s = time.thread_time()
-        return Reading(observations={"camera": self.seen["camera"][None]})
+        return PlantReading(observations={"camera": self.seen["camera"][None]})
 
     def send(self, action: Arrays) -> None:
         """Keeps the action until the next step."""

@@ -26,7 +26,7 @@ from typing import Any, Final
 import torch
 from understanding import SEED
 
-from worldline_exam.comparison import Comparison
+from worldline_exam.comparison import ExamComparison
 from worldline_exam.folder import read_exam
 from worldline_exam.run import compare
 
@@ -52,7 +52,7 @@ def sit(out: Path, seeds: int) -> list[Path]:
     return folders
 
 
-def told(found: Comparison) -> Figures:
+def told(found: ExamComparison) -> Figures:
     """Counts the intervals that include 0."""
     return {"intervals": len(found.differences), "include 0": sum(one.includes_zero for one in found.differences)}
 

@@ -33,29 +33,29 @@ from worldline_exam.folder import read_exam
 from worldline_exam.options import ExamOptions
 from worldline_exam.results import ExamResult, TestResult, deciding_part
 from worldline_exam.run import exam
-from worldline_exam.subjects import BLIND, RecipeSitter, Sitter, TrivialSitter
+from worldline_exam.subjects import BLIND, ExamSubject, RecipeSubject, TrivialSubject
 
 ROOT = Path(__file__).parent.parent
 RESULT, TABLE = ROOT / "benchmarks" / "results" / "understanding.json", ROOT / "docs" / "understanding.md"
 SEED = 20_261_126
 BEST, RECIPE = "jepa", "memory"
 """The row that is examined on further exam seeds, and its recipe."""
-MODELS: Mapping[str, Sitter] = {
-    BEST: RecipeSitter(recipe=RECIPE),
-    "jepa-without-memory": RecipeSitter(recipe="vectors"),
-    "rssm": RecipeSitter(recipe=RECIPE, family="rssm"),
-    "ensemble": RecipeSitter(recipe=RECIPE, family="ensemble"),
-    "token": RecipeSitter(recipe=RECIPE, family="token"),
-    "token-blind": RecipeSitter(recipe=RECIPE, family=BLIND),
-    "linear": TrivialSitter(name="linear"),
-    "persistence": TrivialSitter(name="persistence"),
+MODELS: Mapping[str, ExamSubject] = {
+    BEST: RecipeSubject(recipe=RECIPE),
+    "jepa-without-memory": RecipeSubject(recipe="vectors"),
+    "rssm": RecipeSubject(recipe=RECIPE, family="rssm"),
+    "ensemble": RecipeSubject(recipe=RECIPE, family="ensemble"),
+    "token": RecipeSubject(recipe=RECIPE, family="token"),
+    "token-blind": RecipeSubject(recipe=RECIPE, family=BLIND),
+    "linear": TrivialSubject(name="linear"),
+    "persistence": TrivialSubject(name="persistence"),
 }
-PIXEL_MODELS: Mapping[str, Sitter] = {
-    "film": RecipeSitter(recipe="film"),
-    "film-rssm": RecipeSitter(recipe="film", family="rssm"),
+PIXEL_MODELS: Mapping[str, ExamSubject] = {
+    "film": RecipeSubject(recipe="film"),
+    "film-rssm": RecipeSubject(recipe="film", family="rssm"),
 }
 """The families that have an image encoder."""
-KINDS: Mapping[str, Mapping[str, Sitter]] = {"vectors": MODELS, "pixels": PIXEL_MODELS}
+KINDS: Mapping[str, Mapping[str, ExamSubject]] = {"vectors": MODELS, "pixels": PIXEL_MODELS}
 EXAM_SEEDS = "exam_seeds"
 """Key of the results of `memory` on further exam seeds, by seed."""
 TITLES = {
@@ -191,7 +191,7 @@ COMMANDS = {
 Rows = Mapping[str, ExamResult]
 
 
-def measure(model: Sitter, options: ExamOptions, folder: Path | None) -> ExamResult:
+def measure(model: ExamSubject, options: ExamOptions, folder: Path | None) -> ExamResult:
     """In this folder, where an interrupted exam is resumed, or in a temporary one."""
     if folder is not None:
         return exam(model, folder, options, resume=True)

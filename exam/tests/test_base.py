@@ -14,11 +14,11 @@ from worldline.world.base import World
 from worldline_exam.base import ExamTest
 from worldline_exam.exam_tests import coverage
 from worldline_exam.exam_tests import ood_detection as lost
-from worldline_exam.exam_tests.beyond_range import BeyondRange
-from worldline_exam.exam_tests.coverage import JointCoverage
-from worldline_exam.exam_tests.horizon import TrustedHorizon
-from worldline_exam.exam_tests.occlusion import GoesOnUnseen
-from worldline_exam.exam_tests.ood_detection import KnowsWhenLost
+from worldline_exam.exam_tests.beyond_range import BeyondRangeTest
+from worldline_exam.exam_tests.coverage import JointCoverageTest
+from worldline_exam.exam_tests.horizon import TrustedHorizonTest
+from worldline_exam.exam_tests.occlusion import OcclusionTest
+from worldline_exam.exam_tests.ood_detection import OODDetectionTest
 
 Truth = Callable[[Arrays, Arrays], Arrays]
 """Takes scenes and answers to them, gives what of the truth would have to be otherwise for the answers to be right."""
@@ -64,11 +64,11 @@ def member(test: ExamTest, logs: Mapping[str, Sequence[Episode]], name: str) -> 
 @pytest.mark.parametrize(
     ("test", "truth", "num_episodes"),
     [
-        (TrustedHorizon(num_scenes=12, num_steps=6), paths, 12),
-        (GoesOnUnseen(num_scenes=10), last_places, 12),
-        (BeyondRange(num_scenes=10), paths, 12),
-        (JointCoverage(num_scenes=12, num_own=70), middles_of_bands, 140),  # bands of 98 % need 65 to calibrate on
-        (KnowsWhenLost(num_each=6), shifts_where_trust_is_low, 40),
+        (TrustedHorizonTest(num_scenes=12, num_steps=6), paths, 12),
+        (OcclusionTest(num_scenes=10), last_places, 12),
+        (BeyondRangeTest(num_scenes=10), paths, 12),
+        (JointCoverageTest(num_scenes=12, num_own=70), middles_of_bands, 140),  # bands of 98 % need 65 to calibrate on
+        (OODDetectionTest(num_each=6), shifts_where_trust_is_low, 40),
     ],
     ids=("T1", "T2", "P4", "U1", "U3"),
 )

@@ -13,7 +13,7 @@ from worldline.audit.grades import Cell, Grade, Score, Verdict
 from worldline.cli.main import app
 from worldline_exam.base import Section
 from worldline_exam.cli import _print
-from worldline_exam.comparison import Comparison, Difference
+from worldline_exam.comparison import Difference, ExamComparison
 from worldline_exam.results import SeedGrade, TestResult
 
 RUN = CliRunner()
@@ -55,7 +55,10 @@ def test_no_test_at_all_is_not_all_of_them(given: str) -> None:
 
 def test_a_difference_without_an_end_is_written_so_that_anybody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Difference(code="C1", cell="boat", pairs=((0, 0),), value=0.5, low=-math.inf, high=math.inf)
-    endless, stored = Comparison(differences=(found,), unpaired=()), SimpleNamespace(result=SimpleNamespace(sitter="x"))
+    endless, stored = (
+        ExamComparison(differences=(found,), unpaired=()),
+        SimpleNamespace(result=SimpleNamespace(sitter="x")),
+    )
     monkeypatch.setattr("worldline_exam.run.compare", lambda *_: endless)
     monkeypatch.setattr("worldline_exam.folder.read_exam", lambda _: stored)
     shown = RUN.invoke(app, ["compare", "ours", "theirs", "--json", "compared.json"])

@@ -12,7 +12,7 @@ from worldline.audit.scoring import skill_cell
 from worldline.errors import InputError
 from worldline.stats import draw_clusters
 from worldline_exam.base import Section
-from worldline_exam.comparison import Comparison, compared
+from worldline_exam.comparison import ExamComparison, compared
 from worldline_exam.results import SeedGrade, TestResult
 
 SCENES = 60
@@ -41,7 +41,7 @@ def losses(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.0, 1.0, shape)
 
 
-def of(ours: TestResult, theirs: TestResult, trainings: tuple[int, int] | None = None) -> Comparison:
+def of(ours: TestResult, theirs: TestResult, trainings: tuple[int, int] | None = None) -> ExamComparison:
     return compared({"C1": ours}, {"C1": theirs}, trainings)
 
 

@@ -32,7 +32,7 @@ from worldline_exam.base import ExamTest
 from worldline_exam.folder import REPORT, RESULT, read_exam
 from worldline_exam.labs.fleet import BOATS, Fleet
 from worldline_exam.labs.wind import DECAY, Wind
-from worldline_exam.language_subject import TRANSCRIPT, LanguageSitter, endpoint_of
+from worldline_exam.language_subject import TRANSCRIPT, LanguageSubject, endpoint_of
 from worldline_exam.options import ExamOptions
 from worldline_exam.results import ExamResult, without_draws
 from worldline_exam.run import exam, regrade
@@ -83,15 +83,15 @@ def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
     monkeypatch.setattr("worldline_exam.options.load", lambda kind, code: known[code])
     monkeypatch.setattr("worldline_exam.options.names", lambda kind: list(known))
 
-    def run(name: str, sitter: LanguageSitter, *codes: str) -> ExamResult:
+    def run(name: str, sitter: LanguageSubject, *codes: str) -> ExamResult:
         return exam(sitter, tmp_path / name, ExamOptions(codes=codes, seed=3))
 
     return run
 
 
-def sitter(server: ChatServer, **settings: object) -> LanguageSitter:
+def sitter(server: ChatServer, **settings: object) -> LanguageSubject:
     endpoint = endpoint_of(server.base_url, "toy", api_key_env=None, prices=(10.0, 50.0, "USD"))
-    return replace(LanguageSitter(endpoint=endpoint), **settings)
+    return replace(LanguageSubject(endpoint=endpoint), **settings)
 
 
 def verdicts(found: ExamResult) -> dict[str, Verdict]:
@@ -139,7 +139,7 @@ def test_the_small_print_says_how_often_a_model_was_told_what_was_wrong(sit: Sit
         json.dumps({name: value for name, value in json.loads(one).items() if name != "num_tries"}) for one in lines
     ]
     (tmp_path / "older.jsonl").write_text("\n".join([*older, ""]))
-    again = sit("again", LanguageSitter(transcript=tmp_path / "older.jsonl"), "C9")
+    again = sit("again", LanguageSubject(transcript=tmp_path / "older.jsonl"), "C9")
     assert verdicts(again) == verdicts(first)
     assert again.facts["Tries"] == f"not told for {QUESTIONS} answers"
 
@@ -164,7 +164,7 @@ def test_an_exam_is_held_again_from_its_transcript_without_an_endpoint(sit: Sit,
     with ChatServer(lawful) as server:
         first = sit("first", sitter(server), "C9")
     for name, given in (("file", tmp_path / "first" / TRANSCRIPT), ("folder", tmp_path / "first")):
-        again = sit(name, LanguageSitter(transcript=given), "C9")
+        again = sit(name, LanguageSubject(transcript=given), "C9")
         assert to_json(replace(again.tests[0], elapsed_s=0.0)) == to_json(replace(first.tests[0], elapsed_s=0.0))
         assert again.facts["Requests"] == "0 sent"
         assert again.facts["Transcript"] == first.facts["Transcript"]
@@ -175,14 +175,14 @@ def test_an_exam_is_held_again_from_its_transcript_without_an_endpoint(sit: Sit,
 @pytest.mark.parametrize("other", [{"model": "other"}, {"temperature": 0.5}, {"max_tokens": None}])
 def test_a_transcript_of_another_model_is_refused(tmp_path: Path, other: Mapping[str, Any]) -> None:
     path, endpoint = tmp_path / "t.jsonl", endpoint_of("http://localhost:1/v1", "toy", api_key_env=None, prices=None)
-    given = LanguageSitter(endpoint=endpoint)
+    given = LanguageSubject(endpoint=endpoint)
     one, two = ({"model": "toy", "temperature": 0.0, "max_tokens": 8192, "seed": 0}, {"seed": 1})
     store(path, one)
-    assert replace(given, transcript=path).title == LanguageSitter(transcript=path).title == "language, toy"
+    assert replace(given, transcript=path).title == LanguageSubject(transcript=path).title == "language, toy"
     with pytest.raises(InputError, match=r"answers of 'toy' \(temperature 0.0, max_tokens 8192\), not of"):
         replace(given, endpoint=replace(endpoint, **other), transcript=path)
     store(path, {**one, **two, **other})
-    for sat in (given, LanguageSitter()):
+    for sat in (given, LanguageSubject()):
         with pytest.raises(InputError, match="answers of more than one model"):
             replace(sat, transcript=path)
 
@@ -199,7 +199,7 @@ def store(path: Path, request: Mapping[str, Any]) -> None:
 def test_what_a_transcript_lacks_is_not_measured(sit: Sit, tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
         sit("first", sitter(server), "C9")
-    found = sit("again", LanguageSitter(transcript=tmp_path / "first"), "C9", "P9")
+    found = sit("again", LanguageSubject(transcript=tmp_path / "first"), "C9", "P9")
     assert verdicts(found) == {"C9": Verdict.PASS, "P9": Verdict.NOT_MEASURED}
     assert "not in the transcript" in reason(found, "P9")
 
@@ -298,13 +298,13 @@ def test_options_that_do_not_go_together_are_refused_before_anything_is_done(
 def test_a_key_that_is_not_there_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
-        LanguageSitter(endpoint=Endpoint(base_url="http://localhost:1/v1", model="m", api_key_env="NO_SUCH_KEY"))
+        LanguageSubject(endpoint=Endpoint(base_url="http://localhost:1/v1", model="m", api_key_env="NO_SUCH_KEY"))
 
 
 def test_a_sitter_that_is_not_seated_opens_nothing(tmp_path: Path) -> None:
     record(Wind(), tmp_path / "logs", num_episodes=1, max_steps=2, seed=0)
     with pytest.raises(InputError, match="seated"):
-        LanguageSitter().open(tmp_path, open_store(tmp_path / "logs"))
+        LanguageSubject().open(tmp_path, open_store(tmp_path / "logs"))
 
 
 def test_names_tell_no_settings_of_a_lab(tmp_path: Path) -> None:

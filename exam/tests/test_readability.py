@@ -15,7 +15,7 @@ from worldline.engines.baselines import Persistence
 from worldline.engines.learned import LearnedEngine
 from worldline.labs.drawing import CAMERA
 from worldline.labs.playing import explore
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
@@ -29,7 +29,7 @@ from worldline_exam.labs.lamp import Lamp
 from worldline_exam.options import ExamOptions
 from worldline_exam.readability import READABLE, explained, read_from, unread
 from worldline_exam.run import exam
-from worldline_exam.subjects import Sat, Sitter, Terms, TrivialSitter
+from worldline_exam.subjects import ExamSubject, Sat, Terms, TrivialSubject
 
 PLACE = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
 TURN = Signal(name="turn", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="rad", low=(0.0,), period=6.0)
@@ -87,7 +87,7 @@ def seeing() -> tuple[LearnedEngine, list[Any]]:
         schema=lab.schema,
         inputs=(CAMERA.name,),
         readout=readout,
-        familiarity=Familiarity(FamiliarityConfig(latent_size=128)),
+        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=128)),
     )
     return engine, episodes[26:]
 
@@ -124,14 +124,14 @@ def test_a_world_that_takes_vectors_reads_nothing_from_pictures() -> None:
         schema=lab.schema,
         inputs=("puck_position",),
         readout=readout,
-        familiarity=Familiarity(FamiliarityConfig(latent_size=16)),
+        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=16)),
     )
     found = read_from([explore(lab, seed, 8) for seed in range(6)], engine, ("puck_position",))
     assert found["puck_position"] <= 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reader(Sitter):
+class Reader(ExamSubject):
     """Persistence, which says that it reads this well."""
 
     reads: Mapping[str, float] = field(default_factory=dict)
@@ -173,7 +173,7 @@ def test_an_exam_of_pictures_asks_who_reads_and_nobody_else(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("few_logs")
 def test_trivial_models_do_not_look_at_pictures(tmp_path: Path) -> None:
-    (found,) = exam(TrivialSitter(name="persistence"), tmp_path / "still", OPTIONS).tests
+    (found,) = exam(TrivialSubject(name="persistence"), tmp_path / "still", OPTIONS).tests
     assert found.verdict is Verdict.UNREADABLE
     assert "vectors, not at pictures" in found.seeds[0].reason
 

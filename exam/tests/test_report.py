@@ -9,7 +9,7 @@ import pytest
 
 from worldline.audit.grades import Cell, Condition, Grade, Score, Verdict
 from worldline_exam.base import Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.report import render
 from worldline_exam.results import ExamResult, SeedGrade, TestResult, deciding_part
 
@@ -20,28 +20,30 @@ def cell(name: str, value: float, half: float = 0.05, p_half: float = 0.0005) ->
 
 
 GAIN = Condition(name="gain in [0.8, 1.2]", met=True, found="0.97")
-EXHIBIT = Exhibit(
+EXHIBIT = ExamFigure(
     caption="The block is pushed to the left or the right.",
     panels=(
-        Panel(
+        FigurePanel(
             title="Where the block goes",
             x_label="x [m]",
             y_label="y [m]",
             equal=True,
             lines=(
-                Line(name="truth", x=(0.0, 0.1, 0.05), y=(0.0, 0.2, 0.4)),
-                Line(name="this world", x=(0.0, 0.12, 0.06), y=(0.0, 0.2, 0.38)),
-                Line(name="blind", x=(0.0,), y=(0.0,), points=True),
-                Line(name="marks that there are none of", x=(), y=(), points=True),
+                FigureLine(name="truth", x=(0.0, 0.1, 0.05), y=(0.0, 0.2, 0.4)),
+                FigureLine(name="this world", x=(0.0, 0.12, 0.06), y=(0.0, 0.2, 0.38)),
+                FigureLine(name="blind", x=(0.0,), y=(0.0,), points=True),
+                FigureLine(name="marks that there are none of", x=(), y=(), points=True),
             ),
         ),
-        Panel(
+        FigurePanel(
             title="Error",
             x_label="step",
             y_label="m",
-            lines=(Line(name="this world", x=(1.0, 2.0), y=(0.1, 0.2), low=(0.0, 0.1), high=(0.2, 0.3)),),
+            lines=(FigureLine(name="this world", x=(1.0, 2.0), y=(0.1, 0.2), low=(0.0, 0.1), high=(0.2, 0.3)),),
         ),
-        Panel(title="Nothing happened", x_label="step", y_label="m", lines=(Line(name="truth", x=(), y=()),)),
+        FigurePanel(
+            title="Nothing happened", x_label="step", y_label="m", lines=(FigureLine(name="truth", x=(), y=()),)
+        ),
     ),
 )
 

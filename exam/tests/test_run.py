@@ -24,14 +24,14 @@ from worldline.errors import ConfigError, DataError, InputError, UnknownNameErro
 from worldline.labs.playing import replay, stacked
 from worldline.world.base import Prediction, World
 from worldline.world.local import LocalWorld
-from worldline_exam.base import Curriculum, ExamTest, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
-from worldline_exam.folder import Learned, read_exam
+from worldline_exam.base import DatasetSpec, ExamTest, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
+from worldline_exam.folder import LearnRecord, read_exam
 from worldline_exam.labs.wind import Wind
 from worldline_exam.options import ExamOptions
 from worldline_exam.results import SeedGrade, same_figures, without_draws
 from worldline_exam.run import _lacking, compare, exam, regrade
-from worldline_exam.subjects import RecipeSitter, TrivialSitter
+from worldline_exam.subjects import RecipeSubject, TrivialSubject
 
 STEPS = 4
 NO_ZIP = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (0,), }".ljust(117) + b"\n"
@@ -50,9 +50,9 @@ class Steering(ExamTest):
     tempting: bool = False
     num_scenes: int = 60
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         return (
-            Curriculum(
+            DatasetSpec(
                 name="boat",
                 make_lab=lambda: Wind(0.0),
                 asked=("boat_position",),
@@ -98,10 +98,12 @@ class Steering(ExamTest):
         error = ((scenes["effect"].astype(float) - answers["effect"]) ** 2).sum((1, 2))
         return Grade(cells=(skill_cell("boat", error, size),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         steps = tuple(float(step) for step in range(STEPS))
-        line = Line(name="this world", x=steps, y=tuple(map(float, answers["effect"][0, :, 0])))
-        return Exhibit(caption="It moves.", panels=(Panel(title="Boat", x_label="step", y_label="m", lines=(line,)),))
+        line = FigureLine(name="this world", x=steps, y=tuple(map(float, answers["effect"][0, :, 0])))
+        return ExamFigure(
+            caption="It moves.", panels=(FigurePanel(title="Boat", x_label="step", y_label="m", lines=(line,)),)
+        )
 
 
 class Breaking(Steering):
@@ -127,7 +129,7 @@ class Ungradable(Steering):
 
     code = "C8"
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         raise ZeroDivisionError("planted")
 
 
@@ -136,7 +138,7 @@ class Unlogged(Steering):
 
     code = "C7"
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         def breaks() -> Wind:
             raise ZeroDivisionError("no lab")
 
@@ -148,7 +150,7 @@ class Unsaid(Steering):
 
     code = "C6"
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         raise LookupError("no curricula")
 
 
@@ -185,7 +187,7 @@ def sit(install: Install, tmp_path: Path) -> Sit:
     def run(name: str, sitter: str, seed: int = 3, num_seeds: int = 1, resume: bool = False, **tests: ExamTest) -> Path:
         install(**tests)
         options = ExamOptions(seed=seed, num_seeds=num_seeds)
-        exam(TrivialSitter(name=sitter), tmp_path / name, options, resume=resume, command="worldline exam")
+        exam(TrivialSubject(name=sitter), tmp_path / name, options, resume=resume, command="worldline exam")
         return tmp_path / name
 
     return run
@@ -194,7 +196,7 @@ def sit(install: Install, tmp_path: Path) -> Sit:
 class Fleet(Steering):
     """Asks about two worlds."""
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         return tuple(replace(super(Fleet, self).curricula()[0], name=name) for name in ("boat", "raft"))
 
 
@@ -230,8 +232,9 @@ def test_stored_answers_are_graded_again_with_the_same_result(sit: Sit) -> None:
 def test_the_same_figures_are_the_same_whatever_is_drawn_of_them(sit: Sit) -> None:
     """A gap in a line is NaN, which is not even equal to itself."""
     (one,) = read_exam(sit("linear", "linear", C9=Steering())).result.tests
-    gap = Exhibit(
-        caption="", panels=(Panel(title="", x_label="", y_label="", lines=(Line(name="", x=(0.0,), y=(math.nan,)),)),)
+    gap = ExamFigure(
+        caption="",
+        panels=(FigurePanel(title="", x_label="", y_label="", lines=(FigureLine(name="", x=(0.0,), y=(math.nan,)),)),),
     )
     drawn = replace(one, exhibit=gap)
     assert same_figures(drawn, drawn)
@@ -349,12 +352,12 @@ def test_a_test_that_cannot_say_what_to_learn_leaves_the_others_graded(sit: Sit)
 
 
 def test_a_sitter_that_breaks_over_one_test_is_asked_the_others(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
-    def declines(self: TrivialSitter, test: ExamTest) -> SeedGrade | None:
+    def declines(self: TrivialSubject, test: ExamTest) -> SeedGrade | None:
         if test.code == "C8":
             raise ZeroDivisionError("planted")
         return None
 
-    monkeypatch.setattr(TrivialSitter, "declines", declines)
+    monkeypatch.setattr(TrivialSubject, "declines", declines)
     folder = sit("unsure", "linear", C9=Steering(), C8=Breaking())
     assert verdicts(folder) == [Verdict.ERROR, Verdict.PASS]
     assert read_exam(folder).result.tests[0].seeds[0].reason == "ZeroDivisionError: planted"
@@ -380,9 +383,9 @@ def test_a_signal_that_is_not_predicted_is_unreadable_with_the_reason(sit: Sit) 
 
 def test_a_world_of_other_units_is_no_world_of_the_lab(sit: Sit, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sitter of one's own may open anything; what it says in kilometres would be graded in metres."""
-    opened = TrivialSitter.open
+    opened = TrivialSubject.open
 
-    def in_kilometres(self: TrivialSitter, folder: Path, store: Store) -> World:
+    def in_kilometres(self: TrivialSubject, folder: Path, store: Store) -> World:
         world = opened(self, folder, store)
         schema = world.describe().schema
         signals = tuple(replace(one, unit="km") if one.name == "boat_position" else one for one in schema.signals)
@@ -390,7 +393,7 @@ def test_a_world_of_other_units_is_no_world_of_the_lab(sit: Sit, monkeypatch: py
         monkeypatch.setattr(type(world), "describe", lambda self: card)
         return world
 
-    monkeypatch.setattr(TrivialSitter, "open", in_kilometres)
+    monkeypatch.setattr(TrivialSubject, "open", in_kilometres)
     (one,) = read_exam(sit("km", "linear", C9=Steering())).result.tests
     assert one.verdict is Verdict.UNSUPPORTED
     assert "no world of boat: unit of 'boat_position' is km, not m" in one.seeds[0].reason
@@ -399,9 +402,9 @@ def test_a_world_of_other_units_is_no_world_of_the_lab(sit: Sit, monkeypatch: py
 def test_a_training_that_answers_what_is_no_number_leaves_the_others_graded(
     sit: Sit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, said, lost = TrivialSitter.open, LocalWorld.predict, list[World]()
+    opened, said, lost = TrivialSubject.open, LocalWorld.predict, list[World]()
 
-    def noting(self: TrivialSitter, folder: Path, store: Store) -> World:
+    def noting(self: TrivialSubject, folder: Path, store: Store) -> World:
         world = opened(self, folder, store)
         if folder.name.endswith("-0"):
             lost.append(world)
@@ -412,7 +415,7 @@ def test_a_training_that_answers_what_is_no_number_leaves_the_others_graded(
         times = np.nan if any(self is one for one in lost) else 1.0
         return replace(found, signals={n: replace(one, mean=one.mean * times) for n, one in found.signals.items()})
 
-    monkeypatch.setattr(TrivialSitter, "open", noting)
+    monkeypatch.setattr(TrivialSubject, "open", noting)
     monkeypatch.setattr(LocalWorld, "predict", saying)
     (one,) = read_exam(sit("lost", "linear", num_seeds=3, C9=Steering())).result.tests
     assert [seed.verdict for seed in one.seeds] == [Verdict.ERROR, Verdict.PASS, Verdict.PASS]
@@ -528,7 +531,7 @@ def test_figures_that_cannot_be_written_do_not_take_the_table_with_them(sit: Sit
 @pytest.mark.parametrize("recipe", ["film", "pixels-and-vectors"])
 def test_a_recipe_whose_signals_the_logs_lack_is_unsupported(install: Install, tmp_path: Path, recipe: str) -> None:
     install(C9=Steering())
-    exam(RecipeSitter(recipe=recipe), tmp_path / "exam", ExamOptions(seed=3))
+    exam(RecipeSubject(recipe=recipe), tmp_path / "exam", ExamOptions(seed=3))
     (one,) = read_exam(tmp_path / "exam").result.tests[0].seeds
     assert one.verdict is Verdict.UNSUPPORTED
     assert "this recipe needs an image observation" in one.reason
@@ -546,8 +549,8 @@ def test_an_exam_that_was_broken_off_goes_on_from_there(sit: Sit, monkeypatch: p
             sit("broken", "linear", C9=Steering())
     with monkeypatch.context() as counted:
         learned: list[object] = []
-        learn = TrivialSitter.learn
-        counted.setattr(TrivialSitter, "learn", lambda *of, **how: learned.append(of) or learn(*of, **how))
+        learn = TrivialSubject.learn
+        counted.setattr(TrivialSubject, "learn", lambda *of, **how: learned.append(of) or learn(*of, **how))
         found = read_exam(sit("broken", "linear", resume=True, C9=Steering(), C8=Steering())).result
         assert not learned
         more = read_exam(sit("broken", "linear", num_seeds=2, resume=True, C9=Steering(), C8=Steering())).result
@@ -596,7 +599,7 @@ def test_an_exam_does_not_go_on_with_another_one(sit: Sit, sitter: str, seed: in
 def test_an_exam_does_not_go_on_with_other_code(sit: Sit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text("before")
-    monkeypatch.setattr(TrivialSitter, "sources", (own,), raising=False)
+    monkeypatch.setattr(TrivialSubject, "sources", (own,), raising=False)
     sit("own", "linear", C9=Steering())
     sit("own", "linear", resume=True, C9=Steering())
     own.write_text("after")
@@ -607,8 +610,8 @@ def test_an_exam_does_not_go_on_with_other_code(sit: Sit, monkeypatch: pytest.Mo
 def test_the_module_of_an_own_recipe_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "homemade.py").write_text("def recipe(store): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert RecipeSitter(recipe="homemade:recipe").sources == (tmp_path / "homemade.py",)
-    assert not RecipeSitter(recipe="memory").sources
+    assert RecipeSubject(recipe="homemade:recipe").sources == (tmp_path / "homemade.py",)
+    assert not RecipeSubject(recipe="memory").sources
 
 
 def test_answers_to_other_scenes_are_asked_for_again(sit: Sit) -> None:
@@ -629,7 +632,7 @@ def test_what_cannot_be_learned_is_not_tried_again(sit: Sit, monkeypatch: pytest
         tried.append(1)
         raise UnsupportedError("not this one")
 
-    monkeypatch.setattr(TrivialSitter, "learn", refuses)
+    monkeypatch.setattr(TrivialSubject, "learn", refuses)
     for resume in (False, True):
         folder = sit("refused", "linear", resume=resume, C9=Steering())
         assert verdicts(folder) == [Verdict.UNSUPPORTED]
@@ -703,8 +706,8 @@ def test_nothing_that_was_graded_is_left_out_by_going_on(sit: Sit) -> None:
 def test_of_several_worlds_that_a_training_lacks_the_worst_is_told_and_all_of_them(first: str) -> None:
     """Whichever was lost first."""
 
-    def lost(verdict: Verdict, reason: str) -> Learned:
-        return Learned(facts={}, lost=SeedGrade(seed=0, verdict=verdict, grade=None, reason=reason))
+    def lost(verdict: Verdict, reason: str) -> LearnRecord:
+        return LearnRecord(facts={}, lost=SeedGrade(seed=0, verdict=verdict, grade=None, reason=reason))
 
     both = {
         ("boat", 0): lost(Verdict.ERROR, "its process was killed"),

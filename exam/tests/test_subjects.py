@@ -19,7 +19,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.testing.toys import Integrator
 from worldline.workflows.training import build_model
 from worldline.world.calibration import Calibration, calibrate
-from worldline_exam.subjects import RecipeSitter, Sitter, Terms, TrivialSitter, kept_last
+from worldline_exam.subjects import ExamSubject, RecipeSubject, Terms, TrivialSubject, kept_last
 
 SHORT = f"{__name__}:short"
 
@@ -48,7 +48,7 @@ def num_parameters(store: Store, recipe: Recipe) -> int:
 def test_another_family_is_as_large_as_the_recipes_own_and_the_blind_one_hears_no_actions(
     store: Store, family: str, hears: bool
 ) -> None:
-    own, found = memory(store), RecipeSitter(recipe="memory", family=family)._recipe(store)
+    own, found = memory(store), RecipeSubject(recipe="memory", family=family)._recipe(store)
     usual = with_family(own, store, "token")
     usual = replace(usual, model_config=replace(usual.model_config, actions=hears))
     assert (found.model, found.model_config.actions) == ("token", hears)
@@ -56,9 +56,9 @@ def test_another_family_is_as_large_as_the_recipes_own_and_the_blind_one_hears_n
     assert abs(np.log(size / due)) < 0.2 < abs(np.log(unmatched / due))
 
 
-@pytest.mark.parametrize("sitter", [RecipeSitter(recipe=SHORT), TrivialSitter(name="linear")])
+@pytest.mark.parametrize("sitter", [RecipeSubject(recipe=SHORT), TrivialSubject(name="linear")])
 def test_as_many_of_the_last_episodes_calibrate_as_are_asked_for(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sitter: Sitter
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sitter: ExamSubject
 ) -> None:
     seen: list[tuple[list[bytes], int]] = []
 

@@ -26,7 +26,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "cem": "worldline.planning.planners.cem:CrossEntropy",
         "categorical": "worldline.planning.planners.categorical:Categorical",
         "first_proposal": "worldline.planning.planners.first_proposal:FirstProposal",
-        "gradient": "worldline.planning.planners.gradient:Gradient",
+        "gradient": "worldline.planning.planners.gradient:GradientPlanner",
         "guided": "worldline.planning.planners.guided:Guided",
         "icem": "worldline.planning.planners.icem:ImprovedCrossEntropy",
         "lagrangian": "worldline.planning.planners.lagrangian:AugmentedLagrangian",

@@ -9,7 +9,7 @@ from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, thermostat, worl
 from worldline.audit.audit_evidence import Effect
 from worldline.audit.cases import cut
 from worldline.audit.effects import changes, effects_table, log_effects, world_effects
-from worldline.audit.regression_rows import Rows, rows_of, tracks_of
+from worldline.audit.regression_rows import RegressionRows, rows_of, tracks_of
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -185,7 +185,7 @@ def test_values_that_were_never_chosen_are_no_change_and_nothing_is_compared_wit
 
 
 def test_what_never_moves_has_no_effect_and_random_steps_tell_the_next_one_alone() -> None:
-    def table(rows: Rows, at_once: bool) -> list[str]:
+    def table(rows: RegressionRows, at_once: bool) -> list[str]:
         effect = np.ones((1, len(CASES.episode), 2, 1))
         found = effects_table(
             SCHEMA, changes(SCHEMA, ROWS), {"place": effect}, None, rows, CASES, lags=(1, 2),

@@ -7,14 +7,14 @@ from tests.audit.carts import SCHEMA, Cart, Push, at_random, carts, thermostat, 
 from worldline.audit.audit_evidence import Placebo
 from worldline.audit.excitation import Innovations, excitations, innovations, placebos
 from worldline.audit.measures import one_step_errors
-from worldline.audit.regression_rows import Rows, action_names, rows_of, state_columns, tracks_of
+from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, state_columns, tracks_of
 from worldline.data.quality.segments import component_names
 from worldline.episode import Episode
 from worldline.errors import DataError
 from worldline.schema import Role
 
 
-def rows(episodes: list[Episode]) -> Rows:
+def rows(episodes: list[Episode]) -> RegressionRows:
     return rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
 
 
@@ -137,7 +137,7 @@ def of_noise(draw: np.random.Generator, lengths: list[int], memory: float) -> tu
     episode = np.repeat(np.arange(len(lengths)), lengths)
     step = np.concatenate([np.arange(length) for length in lengths])
     none = np.zeros((len(episode), 0))
-    found = Rows(
+    found = RegressionRows(
         states=none[:, None], before=actions[:, None], action=actions, inputs=none, after=none, episode=episode,
         step=step, randomised=np.zeros(len(episode), bool), num_episodes=len(lengths),
     )  # fmt: skip

@@ -9,20 +9,20 @@ import pytest
 
 from worldline.audit import findings
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
-from worldline.audit.findings import Finding
+from worldline.audit.findings import ReportFinding
 from worldline.audit.report_evidence import (
     Decoded,
     Film,
     Films,
     Forecasts,
     ForecastSample,
-    Imagined,
+    GoalOutcome,
     ImaginedPath,
     LatentHealth,
     Learning,
-    Outcome,
     Planning,
-    Readout,
+    PredictedPaths,
+    ReadoutQuality,
     ReadoutRow,
     Series,
     Vital,
@@ -30,14 +30,14 @@ from worldline.audit.report_evidence import (
 from worldline.stats import Curve, Estimate, wilson
 
 
-def plain(finding: Finding) -> str:
+def plain(finding: ReportFinding) -> str:
     """Its text with ordinary spaces."""
     return finding.text.replace("\u00a0", " ").replace("\u202f", " ")
 
 
 def planning(planner: int, floor: int = 6, ceiling: int = 200, peer: int | None = None) -> Planning:
-    def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"], successes: int) -> Outcome:
-        return Outcome(name=name, role=role, all=wilson(successes, 200), split={})
+    def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"], successes: int) -> GoalOutcome:
+        return GoalOutcome(name=name, role=role, all=wilson(successes, 200), split={})
 
     peers = () if peer is None else (outcome("the inverse head", "peer", peer),)
     rows = (outcome("planner", "planner", planner), outcome("random", "floor", floor), outcome("no move", "floor", 0))
@@ -129,8 +129,10 @@ def test_latent_health() -> None:
     assert findings.latent_health(health(2.5, None)).verdict == "plain"
 
 
-def readout(*rows: tuple[str, Estimate | None]) -> Finding:
-    return findings.readout(Readout(rows=tuple(ReadoutRow(signal=n, unit="px", r2=r2, rmse=0.3) for n, r2 in rows)))
+def readout(*rows: tuple[str, Estimate | None]) -> ReportFinding:
+    return findings.readout(
+        ReadoutQuality(rows=tuple(ReadoutRow(signal=n, unit="px", r2=r2, rmse=0.3) for n, r2 in rows))
+    )
 
 
 def test_readout() -> None:
@@ -283,10 +285,10 @@ def test_the_worst_signal_decides_coverage() -> None:
 def test_imagined() -> None:
     real = np.stack([np.arange(9.0), np.zeros(9)], axis=1)
 
-    def imagined(miss: float) -> Finding:
+    def imagined(miss: float) -> ReportFinding:
         frames = np.zeros((1, 4, 4, 3), np.uint8)
         path = ImaginedPath(frames=frames, frame_steps=(8,), real=real, imagined=real + np.array([0.0, miss]))
-        return findings.imagined(Imagined(signal="position", unit="px", paths=(path,)))
+        return findings.imagined(PredictedPaths(signal="position", unit="px", paths=(path,)))
 
     assert plain(imagined(1.25)) == "After 8 imagined steps, position is 1.25 px from where it really went."
     assert plain(imagined(20.0)).endswith("no nearer than had it not moved at all.")
@@ -294,7 +296,7 @@ def test_imagined() -> None:
 
 
 def test_films() -> None:
-    def films(*reached: bool) -> Finding:
+    def films(*reached: bool) -> ReportFinding:
         frames = np.zeros((2, 4, 4, 3), np.uint8)
         return findings.films(Films(films=tuple(Film(frames=frames, goal=None, reached=one) for one in reached)))
 
@@ -312,7 +314,7 @@ def test_sampled() -> None:
     assert "1 of 2 trajectories stay inside the 90 % band" in plain(found)
 
 
-def decoded(imagined: float, decoder: float, saved: tuple[float, float] | None) -> Finding:
+def decoded(imagined: float, decoder: float, saved: tuple[float, float] | None) -> ReportFinding:
     def flat(value: float, low: float, high: float) -> Curve:
         return Curve(value=(value,) * 2, low=(low,) * 2, high=(high,) * 2)
 

@@ -18,7 +18,7 @@ from worldline.registry import load, names
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
 from worldline_exam.base import ExamTest, Pool
-from worldline_exam.exam_tests.counterfactual import Counterfactual
+from worldline_exam.exam_tests.counterfactual import CounterfactualTest
 from worldline_exam.scenes.puck import NUM_STEPS, puck
 
 SHOWN_WHOLE = {"C4", "T4"}
@@ -91,7 +91,7 @@ def test_an_answer_of_another_shape_is_an_error() -> None:
 
 
 def test_the_oracle_of_counterfactuals_is_told(shown: list[Episode]) -> None:
-    test = Counterfactual(pool=Pool.DEVELOPMENT, num_scenes=10)
+    test = CounterfactualTest(pool=Pool.DEVELOPMENT, num_scenes=10)
     scenes, lab = test.generate(5), puck(Pool.DEVELOPMENT)
     logs = [explore(lab, n, NUM_STEPS) for n in range(8)]
     references = test.references(scenes, scenes, {"logs": logs})

@@ -8,8 +8,8 @@ import pytest
 from worldline.audit.report_evidence import (
     Decoded,
     DecodedWindow,
+    GoalOutcome,
     ImaginedPath,
-    Outcome,
     Planning,
     Series,
     readout_row,
@@ -22,7 +22,7 @@ from worldline.world.base import World
 
 
 def test_a_plan_has_exactly_one_planner() -> None:
-    one = Outcome(name="random", role="floor", all=wilson(1, 10), split={})
+    one = GoalOutcome(name="random", role="floor", all=wilson(1, 10), split={})
     with pytest.raises(InputError, match="exactly one"):
         Planning(task="t", outcomes=(one,), plan_ms=None, plan_batched_ms=None)
 

@@ -14,13 +14,13 @@ from worldline.audit.report_evidence import (
     DecodedWindow,
     Film,
     Films,
-    Imagined,
+    GoalOutcome,
     ImaginedPath,
     LatentHealth,
     Learning,
-    Outcome,
     Planning,
-    Readout,
+    PredictedPaths,
+    ReadoutQuality,
     ReadoutRow,
     Series,
     Vital,
@@ -206,9 +206,9 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
             ),
             Learning(terms=(loss,), validation=loss, learn_s=94.0),
             LatentHealth(vitals=(Vital(series=series, threshold=8.0, most=64.0),)),
-            Readout(rows=(ReadoutRow(signal="place", unit="m", r2=r2, rmse=0.3),)),
+            ReadoutQuality(rows=(ReadoutRow(signal="place", unit="m", r2=r2, rmse=0.3),)),
             diagnostics,
-            Imagined(
+            PredictedPaths(
                 signal="place",
                 unit="px",
                 paths=(ImaginedPath(frames=frames, frame_steps=(0, 2, 4, 6, 8), real=path, imagined=path + 1),),
@@ -236,7 +236,7 @@ def level(value: float) -> Curve:
     return Curve(value=(value,) * 4, low=(0.9 * value,) * 4, high=(1.1 * value,) * 4)
 
 
-def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"], successes: int) -> Outcome:
+def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"], successes: int) -> GoalOutcome:
     """Out of a hundred, split evenly."""
     half = {"same room": wilson(successes // 2, 50), "across": wilson(successes - successes // 2, 50)}
-    return Outcome(name=name, role=role, all=wilson(successes, 100), split=half)
+    return GoalOutcome(name=name, role=role, all=wilson(successes, 100), split=half)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from worldline.catalog import aliases
-from worldline.catalog.aliases import Alias, Aliases, Reference, Shelf, Turn, check_name
+from worldline.catalog.aliases import Alias, Aliases, Reference, Turn, WorldDirectory, check_name
 from worldline.config import to_json
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
@@ -15,11 +15,11 @@ NOW = Turn(version=2, since="2026-01-01T00:00:00+00:00", reason="pointed")
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def shelf(tmp_path: Path) -> WorldDirectory:
     for number in ("1", "2", "10"):
         (tmp_path / "greenhouse" / number).mkdir(parents=True)
     (tmp_path / "greenhouse" / "shadow").mkdir()
-    return Shelf(folder=tmp_path / "greenhouse")
+    return WorldDirectory(folder=tmp_path / "greenhouse")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a@b", "a b", "-a", "a" * 101, "a\n", "é"])
@@ -45,14 +45,14 @@ def test_what_is_no_reference(text: str) -> None:
         Reference.parse(text)
 
 
-def test_versions_are_folders_that_are_numbers(shelf: Shelf) -> None:
+def test_versions_are_folders_that_are_numbers(shelf: WorldDirectory) -> None:
     assert shelf.numbers() == (1, 2, 10)
     assert shelf.check_version(10) == 10
     with pytest.raises(UnknownNameError, match="no version of 'greenhouse' is called '3'"):
         shelf.check_version(3)
 
 
-def test_what_is_written_is_read(shelf: Shelf) -> None:
+def test_what_is_written_is_read(shelf: WorldDirectory) -> None:
     assert shelf.aliases() == {}
     known = {"prod": Alias(now=NOW, earlier=(Turn(version=1, since="then", reason="published"),), shadow=10)}
     with shelf.locked():
@@ -64,7 +64,7 @@ def test_what_is_written_is_read(shelf: Shelf) -> None:
     assert [path.name for path in shelf.folder.iterdir() if "partial" in path.name] == []
 
 
-def test_a_file_of_before_the_count_is_read_and_counted_on(shelf: Shelf) -> None:
+def test_a_file_of_before_the_count_is_read_and_counted_on(shelf: WorldDirectory) -> None:
     gone = Alias(now=Turn(version=12, since="then", reason="pointed"), earlier=(NOW,), shadow=14)
     old = json.loads(to_json(Aliases(aliases={"prod": gone})))
     del old["published"]
@@ -74,7 +74,7 @@ def test_a_file_of_before_the_count_is_read_and_counted_on(shelf: Shelf) -> None
     assert (shelf.aliases(), shelf.published()) == ({"prod": Alias(now=NOW)}, 14)
 
 
-def test_a_change_always_shows_in_the_stamp(shelf: Shelf) -> None:
+def test_a_change_always_shows_in_the_stamp(shelf: WorldDirectory) -> None:
     stamps = set()
     for _ in range(50):  # within one tick of the file system's clock
         shelf.write({"prod": Alias(now=NOW)})
@@ -88,7 +88,7 @@ def test_a_change_always_shows_in_the_stamp(shelf: Shelf) -> None:
     assert (shelf.stamp() or (0,))[0] == 2**62 + 1
 
 
-def test_without_a_file_there_is_no_stamp(shelf: Shelf) -> None:
+def test_without_a_file_there_is_no_stamp(shelf: WorldDirectory) -> None:
     assert shelf.stamp() is None
 
 
@@ -106,13 +106,13 @@ def test_without_a_file_there_is_no_stamp(shelf: Shelf) -> None:
         (json.dumps({"format": 1, "aliases": {}, "published": -1}), "published"),
     ],
 )
-def test_a_damaged_file_is_refused(shelf: Shelf, content: str, message: str) -> None:
+def test_a_damaged_file_is_refused(shelf: WorldDirectory, content: str, message: str) -> None:
     (shelf.folder / aliases.ALIASES).write_text(content)
     with pytest.raises(ConfigError, match=message):
         shelf.aliases()
 
 
-def test_a_huge_file_is_not_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_file_is_not_read(shelf: WorldDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aliases, "MAX_BYTES", 10)
     (shelf.folder / aliases.ALIASES).write_text(" " * 11)
     with pytest.raises(ConfigError, match="larger than 10 bytes"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.catalog.comparison import MIN_SCORED, ShadowRecord, Verdict, block_interval, compare, read_records
-from worldline.catalog.outcomes import Outcome
+from worldline.catalog.comparison import MIN_SCORED, ShadowRecord, ShadowVerdict, block_interval, compare, read_records
+from worldline.catalog.outcomes import ForecastOutcome
 from worldline.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ def records(difference: float, size: int = 400, seed: int = 0) -> list[ShadowRec
             serving_s=0.002,
             candidate_s=0.004,
             outcomes={
-                "heat": Outcome(
+                "heat": ForecastOutcome(
                     serving=50.0,
                     candidate=50.0 + 100.0 * float(difference + noise[number]),
                     change=100.0,
@@ -37,9 +37,10 @@ def records(difference: float, size: int = 400, seed: int = 0) -> list[ShadowRec
 
 
 @pytest.mark.parametrize(
-    ("difference", "verdict"), [(-0.2, Verdict.BETTER), (0.2, Verdict.WORSE), (0.0, Verdict.NO_DIFFERENCE)]
+    ("difference", "verdict"),
+    [(-0.2, ShadowVerdict.BETTER), (0.2, ShadowVerdict.WORSE), (0.0, ShadowVerdict.NO_DIFFERENCE)],
 )
-def test_the_verdict_on_a_known_difference(difference: float, verdict: Verdict) -> None:
+def test_the_verdict_on_a_known_difference(difference: float, verdict: ShadowVerdict) -> None:
     found = compare(records(difference), serving=2, candidate=3)
     assert found.verdict is verdict
     assert found.low is not None
@@ -54,22 +55,22 @@ def test_the_verdict_on_a_known_difference(difference: float, verdict: Verdict) 
 
 def test_too_few_calls_tell_nothing() -> None:
     found = compare(records(5.0, MIN_SCORED - 1), serving=1, candidate=2)
-    assert (found.verdict, found.low) == (Verdict.TOO_FEW, None)
+    assert (found.verdict, found.low) == (ShadowVerdict.TOO_FEW, None)
     assert found.reason == "99 scored calls of 99, where 100 are needed"
-    assert compare(records(5.0, MIN_SCORED), serving=1, candidate=2).verdict is Verdict.WORSE
+    assert compare(records(5.0, MIN_SCORED), serving=1, candidate=2).verdict is ShadowVerdict.WORSE
     short = [replace(one, outcomes={}, unscored="too short") for one in records(5.0, 200)]
     found = compare(short, serving=1, candidate=2)
     assert found.reason.startswith("0 scored calls of 200, where 100 are needed; ")
     assert found.reason.endswith("not scored: too short")
     nothing = compare([], serving=1, candidate=2)
-    assert (nothing.verdict, nothing.difference, nothing.serving_s) == (Verdict.TOO_FEW, None, None)
+    assert (nothing.verdict, nothing.difference, nothing.serving_s) == (ShadowVerdict.TOO_FEW, None, None)
 
 
 def test_one_failure_is_worse_than_any_error() -> None:
     better = records(-0.4)
     better[7] = replace(better[7], candidate_s=None, error="RuntimeError: out of luck", outcomes={})
     found = compare(better, serving=1, candidate=2)
-    assert (found.verdict, found.num_failed) == (Verdict.WORSE, 1)
+    assert (found.verdict, found.num_failed) == (ShadowVerdict.WORSE, 1)
     assert found.reason == "it failed on 1 of 400 calls, last with: RuntimeError: out of luck"
     assert found.high is not None
     assert found.high < 0
@@ -81,8 +82,10 @@ def test_calls_that_were_left_out_are_counted() -> None:
 
 
 def test_signals_count_alike_whatever_their_unit_and_still_ones_not_at_all() -> None:
-    def one(change: float, serving: float, candidate: float) -> Outcome:
-        return Outcome(serving=serving, candidate=candidate, change=change, inside_serving=None, inside_candidate=None)
+    def one(change: float, serving: float, candidate: float) -> ForecastOutcome:
+        return ForecastOutcome(
+            serving=serving, candidate=candidate, change=change, inside_serving=None, inside_candidate=None
+        )
 
     outcomes = {"pascal": one(1e5, 1e5, 2e5), "share": one(1e-3, 2e-3, 1e-3), "still": one(0.0, 1.0, 9.0)}
     found = compare([replace(records(0.0, 1)[0], outcomes=outcomes)], serving=1, candidate=2)

@@ -12,13 +12,13 @@ from threading import Event, Thread, current_thread
 import numpy as np
 import pytest
 
-from worldline.catalog.aliases import Shelf, Stamp
-from worldline.catalog.comparison import Verdict, read_records
+from worldline.catalog.aliases import Stamp, WorldDirectory
+from worldline.catalog.comparison import ShadowVerdict, read_records
 from worldline.catalog.named import NamedWorld
-from worldline.catalog.versions import Catalogue
+from worldline.catalog.versions import Catalog
 from worldline.episode import History
 from worldline.errors import InputError, UnsupportedError
-from worldline.planning.base import Goal, Outlook
+from worldline.planning.base import Goal, Rollout
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
@@ -32,16 +32,16 @@ HOME = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position"
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, open_toy: Open, toy_bundle: Write) -> Catalogue:
+def catalogue(tmp_path: Path, open_toy: Open, toy_bundle: Write) -> Catalog:
     """Version n of toy is off by n; prod stands for 1."""
-    found = Catalogue(tmp_path / "catalogue", open_bundle=open_toy)
+    found = Catalog(tmp_path / "catalogue", open_bundle=open_toy)
     for number in (1, 2, 3):
         found.publish(toy_bundle(float(number)), "toy", alias="prod" if number == 1 else None)
     return found
 
 
 @pytest.fixture
-def world(catalogue: Catalogue, open_toy: Open) -> Iterator[NamedWorld]:
+def world(catalogue: Catalog, open_toy: Open) -> Iterator[NamedWorld]:
     with NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy) as found:
         yield found
 
@@ -51,7 +51,7 @@ def told(world: World) -> float:
     return float(world.predict(STILL, PUSHES).signals["position"].mean[0, 0])
 
 
-def test_a_running_application_is_swapped(catalogue: Catalogue, world: NamedWorld) -> None:
+def test_a_running_application_is_swapped(catalogue: Catalog, world: NamedWorld) -> None:
     seen = []
     for step in range(12):
         if step == 4:
@@ -62,7 +62,7 @@ def test_a_running_application_is_swapped(catalogue: Catalogue, world: NamedWorl
     assert seen == [(1.0, 1, "biased by 1.0")] * 4 + [(3.0, 3, "biased by 3.0")] * 4 + [(1.0, 1, "biased by 1.0")] * 4
 
 
-def test_another_process_may_swap_it(catalogue: Catalogue, world: NamedWorld) -> None:
+def test_another_process_may_swap_it(catalogue: Catalog, world: NamedWorld) -> None:
     assert told(world) == 1.0
     code = (
         "import runpy, sys; from pathlib import Path; from worldline.catalog.versions import Catalogue\n"
@@ -74,7 +74,7 @@ def test_another_process_may_swap_it(catalogue: Catalogue, world: NamedWorld) ->
     assert told(world) == 2.0
 
 
-def test_every_verb_is_that_of_the_version(catalogue: Catalogue, world: NamedWorld, open_toy: Open) -> None:
+def test_every_verb_is_that_of_the_version(catalogue: Catalog, world: NamedWorld, open_toy: Open) -> None:
     plain = open_toy(catalogue.resolve("toy@1"))
     plans = {"push": np.stack([PUSHES["push"], PUSHES["push"] + 0.5])}
     for one, other in zip(answers(world, plans), answers(plain, plans), strict=True):
@@ -95,15 +95,15 @@ def answers(world: World, plans: dict[str, np.ndarray]) -> list[np.ndarray]:
     ]
 
 
-def far(outlook: Outlook) -> np.ndarray:
+def far(outlook: Rollout) -> np.ndarray:
     return np.maximum(outlook.signals["position"][..., 0].max((2, 3)) - 1.2, 0.0)
 
 
 def test_a_version_that_cannot_be_opened_is_not_taken(
-    catalogue: Catalogue, world: NamedWorld, toy_bundle: Write, caplog: pytest.LogCaptureFixture
+    catalogue: Catalog, world: NamedWorld, toy_bundle: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert told(world) == 1.0
-    blind = Catalogue(catalogue.folder, open_bundle=lambda path: catalogue.open_bundle(catalogue.resolve("toy@1")))
+    blind = Catalog(catalogue.folder, open_bundle=lambda path: catalogue.open_bundle(catalogue.resolve("toy@1")))
     blind.publish(toy_bundle(fails="open"), "toy", alias="prod")
     with caplog.at_level(logging.WARNING):
         assert [told(world) for _ in range(5)] == [1.0] * 5
@@ -116,7 +116,7 @@ def test_a_version_that_cannot_be_opened_is_not_taken(
 
 @pytest.mark.parametrize("content", ["{", None])
 def test_a_damaged_or_missing_file_of_aliases_stops_nothing(
-    catalogue: Catalogue, world: NamedWorld, caplog: pytest.LogCaptureFixture, content: str | None
+    catalogue: Catalog, world: NamedWorld, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:
     assert told(world) == 1.0
     path = catalogue.folder / "toy" / "aliases.json"
@@ -131,10 +131,10 @@ def test_a_damaged_or_missing_file_of_aliases_stops_nothing(
     assert told(world) == 2.0
 
 
-def test_a_call_ends_on_the_version_that_it_began_with(catalogue: Catalogue, open_toy: Open) -> None:
+def test_a_call_ends_on_the_version_that_it_began_with(catalogue: Catalog, open_toy: Open) -> None:
     begun, may_go_on = Event(), Event()
 
-    def slow(outlook: Outlook) -> np.ndarray:
+    def slow(outlook: Rollout) -> np.ndarray:
         begun.set()
         assert may_go_on.wait(60)
         return outlook.signals["position"][..., 0]
@@ -151,7 +151,7 @@ def test_a_call_ends_on_the_version_that_it_began_with(catalogue: Catalogue, ope
     assert found == [1.0]
 
 
-def test_others_go_on_while_one_opens_the_new_version(catalogue: Catalogue, open_toy: Open) -> None:
+def test_others_go_on_while_one_opens_the_new_version(catalogue: Catalog, open_toy: Open) -> None:
     opening, may_open = Event(), Event()
 
     def slow(path: Path) -> World:
@@ -174,9 +174,9 @@ def test_others_go_on_while_one_opens_the_new_version(catalogue: Catalogue, open
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
-    catalogue: Catalogue, open_toy: Open, monkeypatch: pytest.MonkeyPatch, fails: bool
+    catalogue: Catalog, open_toy: Open, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    looked, swapped, opened, stamp = Event(), Event(), list[str](), Shelf.stamp
+    looked, swapped, opened, stamp = Event(), Event(), list[str](), WorldDirectory.stamp
 
     def once(path: Path) -> World:
         if fails and path.name in opened:
@@ -184,7 +184,7 @@ def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
         opened.append(path.name)
         return open_toy(path)
 
-    def wait(shelf: Shelf) -> Stamp | None:
+    def wait(shelf: WorldDirectory) -> Stamp | None:
         found = stamp(shelf)
         if current_thread() is late and not looked.is_set():
             looked.set()
@@ -193,7 +193,7 @@ def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
 
     world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=once), []
     late = Thread(target=lambda: found.append(told(world)))
-    monkeypatch.setattr(Shelf, "stamp", wait)
+    monkeypatch.setattr(WorldDirectory, "stamp", wait)
     assert told(world) == 1.0
     catalogue.point("toy", "prod", 2)
     late.start()
@@ -204,7 +204,7 @@ def test_a_thread_that_looked_before_another_swapped_opens_nothing_again(
     assert (found, told(world), opened) == ([2.0], 2.0, ["1", "2"])
 
 
-def test_eight_threads_never_see_a_mixture(catalogue: Catalogue, world: NamedWorld) -> None:
+def test_eight_threads_never_see_a_mixture(catalogue: Catalog, world: NamedWorld) -> None:
     def ask(_: int) -> set[tuple[float, ...]]:
         mine = set()
         for _ in range(60):
@@ -225,7 +225,7 @@ def test_eight_threads_never_see_a_mixture(catalogue: Catalogue, world: NamedWor
     assert told(world) == 1.0
 
 
-def test_what_ran_in_shadow_is_open_already(catalogue: Catalogue, open_toy: Open) -> None:
+def test_what_ran_in_shadow_is_open_already(catalogue: Catalog, open_toy: Open) -> None:
     opened = []
 
     def count(path: Path) -> World:
@@ -241,16 +241,14 @@ def test_what_ran_in_shadow_is_open_already(catalogue: Catalogue, open_toy: Open
     assert opened == ["1", "2"]
 
 
-def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(
-    catalogue: Catalogue, open_toy: Open
-) -> None:
+def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(catalogue: Catalog, open_toy: Open) -> None:
     opened, begun, may_go_on = list[str](), Event(), Event()
 
     def count(path: Path) -> World:
         opened.append(path.name)
         return open_toy(path)
 
-    def slow(outlook: Outlook) -> np.ndarray:
+    def slow(outlook: Rollout) -> np.ndarray:
         begun.set()
         assert may_go_on.wait(60)
         return outlook.signals["position"][..., 0]
@@ -271,7 +269,7 @@ def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(
 
 
 def test_shadow_writes_down_every_verb_and_changes_no_answer(
-    catalogue: Catalogue, world: NamedWorld, open_toy: Open
+    catalogue: Catalog, world: NamedWorld, open_toy: Open
 ) -> None:
     plans = {"push": np.stack([PUSHES["push"], PUSHES["push"] + 0.5])}
     catalogue.shadow("toy", "prod", 2)
@@ -288,7 +286,7 @@ def test_shadow_writes_down_every_verb_and_changes_no_answer(
 
 
 def test_surprise_is_shadowed_too(
-    catalogue: Catalogue, tmp_path: Path, world: NamedWorld, open_toy: Open, request: pytest.FixtureRequest
+    catalogue: Catalog, tmp_path: Path, world: NamedWorld, open_toy: Open, request: pytest.FixtureRequest
 ) -> None:
     calibrated = request.getfixturevalue("calibration"), request.getfixturevalue("engine")
 
@@ -304,7 +302,7 @@ def test_surprise_is_shadowed_too(
     assert record.outcomes["position"].inside_serving in (0.0, 1.0)
 
 
-def test_the_candidate_is_asked_what_was_asked_then(catalogue: Catalogue, open_toy: Open) -> None:
+def test_the_candidate_is_asked_what_was_asked_then(catalogue: Catalog, open_toy: Open) -> None:
     """An application may fill its arrays anew as soon as it has its answer."""
     opening, may_open = Event(), Event()
 
@@ -328,9 +326,9 @@ def test_the_candidate_is_asked_what_was_asked_then(catalogue: Catalogue, open_t
 
 @pytest.mark.parametrize("fails", ["open", "imagine", "exit", "nan"])
 def test_a_candidate_that_fails_is_never_noticed(
-    catalogue: Catalogue, world: NamedWorld, toy_bundle: Write, fails: str
+    catalogue: Catalog, world: NamedWorld, toy_bundle: Write, fails: str
 ) -> None:
-    blind = Catalogue(catalogue.folder, open_bundle=lambda path: catalogue.open_bundle(catalogue.resolve("toy@1")))
+    blind = Catalog(catalogue.folder, open_bundle=lambda path: catalogue.open_bundle(catalogue.resolve("toy@1")))
     blind.publish(toy_bundle(fails=fails), "toy")
     blind.shadow("toy", "prod", 4)
     for length in (6, 12):
@@ -340,10 +338,10 @@ def test_a_candidate_that_fails_is_never_noticed(
         np.testing.assert_array_equal(found.signals["position"].mean, alone.signals["position"].mean)
         world.flush()
     seen = catalogue.comparison("toy", "prod")
-    assert (seen.num_calls, seen.num_failed, seen.verdict) == (2, 2, Verdict.WORSE)
+    assert (seen.num_calls, seen.num_failed, seen.verdict) == (2, 2, ShadowVerdict.WORSE)
 
 
-def test_after_closing_it_still_answers_and_follows(catalogue: Catalogue, world: NamedWorld) -> None:
+def test_after_closing_it_still_answers_and_follows(catalogue: Catalog, world: NamedWorld) -> None:
     catalogue.shadow("toy", "prod", 2)
     world.close()
     assert told(world) == 1.0

@@ -8,7 +8,7 @@ import pytest
 import worldline
 from worldline.catalog.named import NamedWorld
 from worldline.catalog.opening import open_target
-from worldline.catalog.versions import Catalogue
+from worldline.catalog.versions import Catalog
 from worldline.engines.learned import Adaptation
 from worldline.episode import History
 from worldline.errors import BundleError, InputError, UnknownNameError, UnsupportedError
@@ -56,7 +56,7 @@ def test_a_url_is_a_served_world(url: str) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("greenhouse@prod", NamedWorld), ("greenhouse@1", LocalWorld)])
 def test_a_name_is_in_the_catalogue(name: str, kind: type, tmp_path: Path, world: LocalWorld) -> None:
     save_world(tmp_path / "w", world)
-    Catalogue().publish("w", "greenhouse", alias="prod")
+    Catalog().publish("w", "greenhouse", alias="prod")
     opened = open_target(name)
     assert type(opened) is kind
     assert opened.describe() == world.describe()
@@ -68,7 +68,7 @@ def test_a_name_is_in_the_catalogue(name: str, kind: type, tmp_path: Path, world
 
 def test_a_planner_reaches_a_named_world(tmp_path: Path, world: LocalWorld, history: History) -> None:
     save_world(tmp_path / "w", world)
-    Catalogue().publish("w", "greenhouse", alias="prod")
+    Catalog().publish("w", "greenhouse", alias="prod")
     opened = open_target("greenhouse@1", planner="icem")
     assert isinstance(opened, LocalWorld)
     assert opened.planner == ImprovedCrossEntropy()

@@ -14,7 +14,7 @@ import pytest
 
 from worldline.catalog import shadow
 from worldline.catalog.comparison import read_records
-from worldline.catalog.shadow import Call, Pair, Shadow, copy_episode, copy_goal, copy_history
+from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair, copy_episode, copy_goal, copy_history
 from worldline.episode import History
 from worldline.planning.base import Goal
 from worldline.testing.toys import Integrator
@@ -29,28 +29,28 @@ Open = Callable[[Path], LocalWorld]
 
 
 @pytest.fixture
-def pair(tmp_path: Path, toy_bundle: Write) -> Pair:
-    return Pair(serving=1, candidate=2, bundle=toy_bundle(0.5), records=tmp_path / "shadow" / "prod-1-2.jsonl")
+def pair(tmp_path: Path, toy_bundle: Write) -> VersionPair:
+    return VersionPair(serving=1, candidate=2, bundle=toy_bundle(0.5), records=tmp_path / "shadow" / "prod-1-2.jsonl")
 
 
 def ask(world: World) -> object:
     return world.predict(HISTORY, PUSHES)
 
 
-def wanting(pair: Pair, open_bundle: Callable[[Path], World], size: int) -> Shadow:
+def wanting(pair: VersionPair, open_bundle: Callable[[Path], World], size: int) -> Shadow:
     found = Shadow(open_bundle, size)
     found.want(pair.bundle)
     return found
 
 
-def put(shadowing: Shadow, pair: Pair, world: World, again: Callable[[World], object] = ask) -> bool:
+def put(shadowing: Shadow, pair: VersionPair, world: World, again: Callable[[World], object] = ask) -> bool:
     if not shadowing.reserve(pair):
         return False
-    shadowing.put(Call(pair=pair, verb="predict", world=world, seconds=0.25, again=again, history=HISTORY))
+    shadowing.put(ShadowCall(pair=pair, verb="predict", world=world, seconds=0.25, again=again, history=HISTORY))
     return True
 
 
-def test_a_call_is_asked_again_and_written_down(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+def test_a_call_is_asked_again_and_written_down(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
     shadowing = wanting(pair, open_toy, 4)
     assert put(shadowing, pair, open_toy(toy_bundle(0.0)))
     shadowing.flush()
@@ -65,7 +65,7 @@ def test_a_call_is_asked_again_and_written_down(pair: Pair, toy_bundle: Write, o
 
 
 def test_the_caller_waits_for_nothing_and_what_finds_no_room_is_counted(
-    pair: Pair, toy_bundle: Write, open_toy: Open
+    pair: VersionPair, toy_bundle: Write, open_toy: Open
 ) -> None:
     opening, may_open = Event(), Event()
 
@@ -91,7 +91,7 @@ def test_the_caller_waits_for_nothing_and_what_finds_no_room_is_counted(
 def test_a_candidate_that_fails_is_written_down_each_time(
     tmp_path: Path, toy_bundle: Write, open_toy: Open, fails: str, said: str
 ) -> None:
-    pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails=fails), records=tmp_path / "shadow" / "a.jsonl")
+    pair = VersionPair(serving=1, candidate=2, bundle=toy_bundle(fails=fails), records=tmp_path / "shadow" / "a.jsonl")
     shadowing = wanting(pair, open_toy, 4)
     for _ in range(2):
         put(shadowing, pair, open_toy(toy_bundle(0.0)))
@@ -102,7 +102,7 @@ def test_a_candidate_that_fails_is_written_down_each_time(
 
 
 def test_a_candidate_that_predicts_no_number_has_failed(tmp_path: Path, toy_bundle: Write, open_toy: Open) -> None:
-    pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails="nan"), records=tmp_path / "shadow" / "a.jsonl")
+    pair = VersionPair(serving=1, candidate=2, bundle=toy_bundle(fails="nan"), records=tmp_path / "shadow" / "a.jsonl")
     shadowing = wanting(pair, open_toy, 4)
     put(shadowing, pair, open_toy(toy_bundle(0.0)))
     shadowing.close()
@@ -113,7 +113,7 @@ def test_a_candidate_that_predicts_no_number_has_failed(tmp_path: Path, toy_bund
 def test_a_candidate_that_cannot_be_opened_is_tried_once(
     tmp_path: Path, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pair = Pair(serving=1, candidate=2, bundle=toy_bundle(fails="open"), records=tmp_path / "shadow" / "a.jsonl")
+    pair = VersionPair(serving=1, candidate=2, bundle=toy_bundle(fails="open"), records=tmp_path / "shadow" / "a.jsonl")
     shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
@@ -124,18 +124,20 @@ def test_a_candidate_that_cannot_be_opened_is_tried_once(
     assert "version 2 cannot be opened" in caplog.text
 
 
-def test_a_call_that_shows_no_outcome_is_not_scored(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+def test_a_call_that_shows_no_outcome_is_not_scored(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
     shadowing = wanting(pair, open_toy, 4)
     shadowing.reserve(pair)
     now = History(observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2))})
-    shadowing.put(Call(pair=pair, verb="plan", world=open_toy(toy_bundle(0.0)), seconds=0.1, again=ask, history=now))
+    shadowing.put(
+        ShadowCall(pair=pair, verb="plan", world=open_toy(toy_bundle(0.0)), seconds=0.1, again=ask, history=now)
+    )
     shadowing.close()
     (record,) = read_records(pair.records)
     assert "1 observations where 2 are needed" in record.unscored
     assert record.candidate_s is not None
 
 
-def test_one_history_is_scored_once(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+def test_one_history_is_scored_once(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
     shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     for _ in range(2):
         put(shadowing, pair, world)
@@ -145,7 +147,9 @@ def test_one_history_is_scored_once(pair: Pair, toy_bundle: Write, open_toy: Ope
     assert (second.outcomes, second.unscored, second.error) == ({}, "this history was scored already", "")
 
 
-def test_records_stop_at_a_size(pair: Pair, toy_bundle: Write, open_toy: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_stop_at_a_size(
+    pair: VersionPair, toy_bundle: Write, open_toy: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shadow, "MAX_FILE_BYTES", 500)
     shadowing, world, asked = wanting(pair, open_toy, 16), open_toy(toy_bundle(0.0)), []
     for _ in range(8):
@@ -162,7 +166,7 @@ def test_records_stop_at_a_size(pair: Pair, toy_bundle: Write, open_toy: Open, m
 
 
 def test_a_disk_that_is_full_ends_nothing(
-    pair: Pair, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
+    pair: VersionPair, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     pair.records.parent.write_text("a file where the folder should be")
@@ -176,7 +180,7 @@ def test_a_disk_that_is_full_ends_nothing(
     assert len(read_records(pair.records)) == 1
 
 
-def test_after_closing_nothing_is_taken(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+def test_after_closing_nothing_is_taken(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
     shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     shadowing.close()
     assert not put(shadowing, pair, world)
@@ -184,7 +188,7 @@ def test_after_closing_nothing_is_taken(pair: Pair, toy_bundle: Write, open_toy:
     shadowing.close()
 
 
-def test_the_thread_ends_with_the_object(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+def test_the_thread_ends_with_the_object(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
     shadowing = wanting(pair, open_toy, 4)
     put(shadowing, pair, open_toy(toy_bundle(0.0)))
     thread = shadowing._state.thread
@@ -196,7 +200,7 @@ def test_the_thread_ends_with_the_object(pair: Pair, toy_bundle: Write, open_toy
     assert len(read_records(pair.records)) == 1
 
 
-def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_toy: Open, pair: Pair) -> None:
+def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_toy: Open, pair: VersionPair) -> None:
     opening, may_open, opened = Event(), Event(), []
 
     def slow(path: Path) -> World:
@@ -221,7 +225,7 @@ def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_
     assert len(read_records(pair.records)) == 2
 
 
-def test_no_call_holds_the_world_that_answered_it(pair: Pair, toy_bundle: Write, open_toy: Open) -> None:
+def test_no_call_holds_the_world_that_answered_it(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
     shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
     put(shadowing, pair, world)
     shadowing.flush()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from worldline.bundle import read_bundle
-from worldline.catalog.aliases import Shelf
-from worldline.catalog.comparison import Verdict
+from worldline.catalog.aliases import WorldDirectory
+from worldline.catalog.comparison import ShadowVerdict
 from worldline.catalog.named import NamedWorld
-from worldline.catalog.versions import Catalogue, default_folder, open_named
+from worldline.catalog.versions import Catalog, default_folder, open_named
 from worldline.episode import History
 from worldline.errors import BundleError, ConfigError, InputError, UnknownNameError
 from worldline.testing.toys import Integrator
@@ -29,12 +29,12 @@ HISTORIES = [one.history(6, 7) for one in Integrator(noise=0.1, camera=False, wi
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, open_toy: Open) -> Catalogue:
-    return Catalogue(tmp_path / "catalogue", open_bundle=open_toy)
+def catalogue(tmp_path: Path, open_toy: Open) -> Catalog:
+    return Catalog(tmp_path / "catalogue", open_bundle=open_toy)
 
 
 @pytest.fixture
-def asked(catalogue: Catalogue, open_toy: Open) -> Iterator[Callable[[list[History]], None]]:
+def asked(catalogue: Catalog, open_toy: Open) -> Iterator[Callable[[list[History]], None]]:
     """Asks toy@prod about each of the histories, and waits for its shadow."""
     worlds: list[NamedWorld] = []
 
@@ -50,7 +50,7 @@ def asked(catalogue: Catalogue, open_toy: Open) -> Iterator[Callable[[list[Histo
         world.close()
 
 
-def published(catalogue: Catalogue, toy_bundle: Write, *biases: float) -> None:
+def published(catalogue: Catalog, toy_bundle: Write, *biases: float) -> None:
     """Version 1 is that with the first bias, and so on; prod stands for 1."""
     for number, bias in enumerate(biases):
         catalogue.publish(toy_bundle(bias), "toy", alias=None if number else "prod")
@@ -68,10 +68,10 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     assert default_folder() == tmp_path / "data" / "worldline"
     monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "own"))
-    assert Catalogue().folder == tmp_path / "own"
+    assert Catalog().folder == tmp_path / "own"
 
 
-def test_a_version_is_a_copy_that_counts_on(catalogue: Catalogue, toy_bundle: Write, tmp_path: Path) -> None:
+def test_a_version_is_a_copy_that_counts_on(catalogue: Catalog, toy_bundle: Write, tmp_path: Path) -> None:
     assert catalogue.names() == ()
     source = toy_bundle(0.5)
     first = catalogue.publish(source, "toy")
@@ -88,7 +88,7 @@ def test_a_version_is_a_copy_that_counts_on(catalogue: Catalogue, toy_bundle: Wr
     assert {path.name for path in first.path.parent.iterdir()} == {"1", "2", "aliases.json", ".lock"}
 
 
-def test_names_that_are_not_there(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_names_that_are_not_there(catalogue: Catalog, toy_bundle: Write) -> None:
     published(catalogue, toy_bundle, 0.0)
     with pytest.raises(UnknownNameError, match=r"no world is called 'tyo'\. Did you mean 'toy'"):
         catalogue.resolve("tyo@prod")
@@ -108,7 +108,7 @@ def test_names_that_are_not_there(catalogue: Catalogue, toy_bundle: Write) -> No
     assert catalogue.names() == ("toy",)
 
 
-def test_a_damaged_bundle_is_not_published(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_a_damaged_bundle_is_not_published(catalogue: Catalog, toy_bundle: Write) -> None:
     source = toy_bundle(0.0)
     (source / "toy.json").write_text("{}")
     with pytest.raises(BundleError):
@@ -118,7 +118,7 @@ def test_a_damaged_bundle_is_not_published(catalogue: Catalogue, toy_bundle: Wri
         catalogue.publish(source / "nowhere", "toy")
 
 
-def test_a_number_is_given_once(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_a_number_is_given_once(catalogue: Catalog, toy_bundle: Write) -> None:
     published(catalogue, toy_bundle, 0.0)
     catalogue.publish(toy_bundle(1.0), "toy", alias="prod")
     gone = catalogue.resolve("toy@2")
@@ -131,7 +131,7 @@ def test_a_number_is_given_once(catalogue: Catalogue, toy_bundle: Write) -> None
 
 
 @pytest.mark.parametrize("named", ["alias", "shadow", "nothing"])
-def test_a_number_is_given_once_whatever_named_it(catalogue: Catalogue, toy_bundle: Write, named: str) -> None:
+def test_a_number_is_given_once_whatever_named_it(catalogue: Catalog, toy_bundle: Write, named: str) -> None:
     published(catalogue, toy_bundle, 0.0, 1.0)
     if named == "alias":
         catalogue.point("toy", "prod", 2)
@@ -145,7 +145,7 @@ def test_a_number_is_given_once_whatever_named_it(catalogue: Catalogue, toy_bund
 
 
 def test_a_running_world_never_takes_a_new_version_for_one_that_is_gone(
-    catalogue: Catalogue, toy_bundle: Write, open_toy: Open
+    catalogue: Catalog, toy_bundle: Write, open_toy: Open
 ) -> None:
     published(catalogue, toy_bundle, 0.0, 1.0)
     catalogue.point("toy", "prod", 2)
@@ -157,7 +157,7 @@ def test_a_running_world_never_takes_a_new_version_for_one_that_is_gone(
         assert (world.version, world.describe().name) == (3, "biased by 2.0")
 
 
-def test_an_alias_is_moved_and_rolled_back(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_an_alias_is_moved_and_rolled_back(catalogue: Catalog, toy_bundle: Write) -> None:
     published(catalogue, toy_bundle, 0.0, 1.0, 2.0)
     assert catalogue.point("toy", "prod", 2).aliases == ("prod",)
     catalogue.point("toy", "prod", 2)  # changes nothing
@@ -174,7 +174,7 @@ def test_an_alias_is_moved_and_rolled_back(catalogue: Catalogue, toy_bundle: Wri
     assert [one.aliases for one in catalogue.versions("toy")] == [("prod",), (), ("canary",)]
 
 
-def test_what_cannot_be_opened_is_not_pointed_to(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_what_cannot_be_opened_is_not_pointed_to(catalogue: Catalog, toy_bundle: Write) -> None:
     published(catalogue, toy_bundle, 0.0)
     catalogue.publish(toy_bundle(fails="open"), "toy")
     with pytest.raises(BundleError, match="no key fits"):
@@ -186,7 +186,7 @@ def test_what_cannot_be_opened_is_not_pointed_to(catalogue: Catalogue, toy_bundl
 
 
 def test_what_speaks_otherwise_is_refused_with_the_differences(
-    catalogue: Catalogue, toy_bundle: Write, open_toy: Open, tmp_path: Path
+    catalogue: Catalog, toy_bundle: Write, open_toy: Open, tmp_path: Path
 ) -> None:
     def windy(path: Path) -> LocalWorld:
         world = open_toy(path)
@@ -195,7 +195,7 @@ def test_what_speaks_otherwise_is_refused_with_the_differences(
         return replace(world, engine=replace(world.engine, schema=Integrator(camera=False).schema))
 
     published(catalogue, toy_bundle, 0.0, 9.0)
-    strict = Catalogue(catalogue.folder, open_bundle=windy)
+    strict = Catalog(catalogue.folder, open_bundle=windy)
     for refused in (
         lambda: strict.point("toy", "prod", 2),
         lambda: strict.shadow("toy", "prod", 2),
@@ -212,7 +212,7 @@ def test_what_speaks_otherwise_is_refused_with_the_differences(
     assert strict.roll_back("toy", "prod").number == 1
 
 
-def test_a_damaged_file_of_aliases_is_named(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_a_damaged_file_of_aliases_is_named(catalogue: Catalog, toy_bundle: Write) -> None:
     published(catalogue, toy_bundle, 0.0, 1.0)
     (catalogue.folder / "toy" / "aliases.json").write_text("{")
     for refused in (
@@ -226,7 +226,7 @@ def test_a_damaged_file_of_aliases_is_named(catalogue: Catalogue, toy_bundle: Wr
     assert catalogue.resolve("toy@2").name == "2"
 
 
-def test_shadow_and_promotion(catalogue: Catalogue, toy_bundle: Write, asked: Callable[[list[History]], None]) -> None:
+def test_shadow_and_promotion(catalogue: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]) -> None:
     published(catalogue, toy_bundle, 0.5, 0.0)
     with pytest.raises(InputError, match="nothing runs in the shadow of toy@prod"):
         catalogue.comparison("toy", "prod")
@@ -241,7 +241,7 @@ def test_shadow_and_promotion(catalogue: Catalogue, toy_bundle: Write, asked: Ca
         catalogue.promote("toy", "prod")
     asked(HISTORIES[20:])
     found = catalogue.comparison("toy", "prod")
-    assert (found.verdict, found.num_calls, found.num_scored) == (Verdict.BETTER, 120, 120)
+    assert (found.verdict, found.num_calls, found.num_scored) == (ShadowVerdict.BETTER, 120, 120)
     assert (found.serving_coverage, found.candidate_coverage) == (None, None)
     assert catalogue.promote("toy", "prod").number == 2
     now = catalogue.alias("toy", "prod")
@@ -251,7 +251,7 @@ def test_shadow_and_promotion(catalogue: Catalogue, toy_bundle: Write, asked: Ca
 
 
 def test_a_worse_one_is_promoted_only_despite(
-    catalogue: Catalogue, toy_bundle: Write, asked: Callable[[list[History]], None]
+    catalogue: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
 ) -> None:
     published(catalogue, toy_bundle, 0.0, 0.5)
     catalogue.shadow("toy", "prod", 2)
@@ -262,17 +262,17 @@ def test_a_worse_one_is_promoted_only_despite(
 
 
 def test_equal_ones_are_told_to_be_so(
-    catalogue: Catalogue, toy_bundle: Write, asked: Callable[[list[History]], None]
+    catalogue: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
 ) -> None:
     published(catalogue, toy_bundle, 0.3, -0.3)  # off by as much, to the other side
     catalogue.shadow("toy", "prod", 2)
     asked(HISTORIES)
-    assert catalogue.comparison("toy", "prod").verdict is Verdict.NO_DIFFERENCE
+    assert catalogue.comparison("toy", "prod").verdict is ShadowVerdict.NO_DIFFERENCE
     assert catalogue.promote("toy", "prod").number == 2
 
 
 def test_a_candidate_that_crashes_is_not_promoted(
-    catalogue: Catalogue, toy_bundle: Write, asked: Callable[[list[History]], None]
+    catalogue: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
 ) -> None:
     published(catalogue, toy_bundle, 0.5)
     catalogue.publish(toy_bundle(fails="imagine"), "toy")
@@ -284,7 +284,7 @@ def test_a_candidate_that_crashes_is_not_promoted(
     assert catalogue.alias("toy", "prod").shadow is None
 
 
-def test_moving_to_the_candidate_ends_its_shadow(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_moving_to_the_candidate_ends_its_shadow(catalogue: Catalog, toy_bundle: Write) -> None:
     published(catalogue, toy_bundle, 0.0, 1.0, 2.0)
     catalogue.shadow("toy", "prod", 2)
     catalogue.point("toy", "prod", 3)
@@ -293,15 +293,15 @@ def test_moving_to_the_candidate_ends_its_shadow(catalogue: Catalogue, toy_bundl
     assert catalogue.alias("toy", "prod").shadow is None
 
 
-def test_threads_that_publish_lose_nothing(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_threads_that_publish_lose_nothing(catalogue: Catalog, toy_bundle: Write) -> None:
     source = toy_bundle(0.0)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda n: catalogue.publish(source, "toy", alias=f"alias{n}"), range(8)))
     assert sorted(one.number for one in found) == list(range(1, 9))
-    assert len(Shelf(folder=catalogue.folder / "toy").aliases()) == 8
+    assert len(WorldDirectory(folder=catalogue.folder / "toy").aliases()) == 8
 
 
-def test_processes_that_publish_lose_nothing(catalogue: Catalogue, toy_bundle: Write) -> None:
+def test_processes_that_publish_lose_nothing(catalogue: Catalog, toy_bundle: Write) -> None:
     source = toy_bundle(0.0)
     code = (
         "import sys; from pathlib import Path; from worldline.catalog.versions import Catalogue\n"
@@ -317,7 +317,7 @@ def test_processes_that_publish_lose_nothing(catalogue: Catalogue, toy_bundle: W
 
 
 def test_open_named_refuses_what_it_cannot_open(
-    catalogue: Catalogue, toy_bundle: Write, monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalog, toy_bundle: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLDLINE_HOME", str(catalogue.folder))
     published(catalogue, toy_bundle, 0.0)

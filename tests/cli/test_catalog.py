@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from worldline.catalog.named import NamedWorld
-from worldline.catalog.versions import Catalogue, open_named
+from worldline.catalog.versions import Catalog, open_named
 from worldline.cli.main import app
 from worldline.engines.learned import Adaptation
 from worldline.testing.toys import Integrator
@@ -91,7 +91,7 @@ def test_the_page_runs_from_top_to_bottom(
     for line in lines:
         shown = run(*shlex.split(line))
         if line == "shadow greenhouse@prod 2":
-            with NamedWorld(Catalogue().shelf("greenhouse"), "prod", open_bundle=open_world, queue_size=200) as world:
+            with NamedWorld(Catalog().shelf("greenhouse"), "prod", open_bundle=open_world, queue_size=200) as world:
                 for one in Integrator(noise=0.1, camera=False, wind=False).episodes(100, 6, seed=0):
                     world.predict(one.history(6, 7), {"push": np.zeros((2, 2), np.float32)})
         if line == "shadow greenhouse@prod":

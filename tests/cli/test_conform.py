@@ -9,7 +9,7 @@ from tests.testing.exact_world import Exact, toy_episodes
 from typer.testing import CliRunner
 
 import worldline
-from worldline.catalog.versions import Catalogue
+from worldline.catalog.versions import Catalog
 from worldline.cli.main import app
 from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
@@ -107,7 +107,7 @@ def test_a_world_of_the_catalogue_is_checked_as_its_bundle_is(
     split = {"train": [0, 1, 3, 4, 5, 6, 8], "held_out": [2, 7]}
     save_world(tmp_path / "world", learned, run={"split": split})
     monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
-    Catalogue().publish(tmp_path / "world", "toy", alias="prod")
+    Catalog().publish(tmp_path / "world", "toy", alias="prod")
     cases: list[WorldCase] = []
 
     def noted(case: WorldCase) -> None:

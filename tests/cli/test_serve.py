@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import worldline
-from worldline.catalog.versions import Catalogue
+from worldline.catalog.versions import Catalog
 from worldline.cli.main import app
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
@@ -30,7 +30,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WORLDLINE_HOME", str(tmp_path / "home"))
     world = LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy())
     save_world(tmp_path / "toy", world)
-    Catalogue().publish(tmp_path / "toy", "toy", alias="prod")
+    Catalog().publish(tmp_path / "toy", "toy", alias="prod")
     return tmp_path / "toy"
 
 

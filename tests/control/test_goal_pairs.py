@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.control.goal_pairs import Pair, draw_pairs, historical_pairs
+from worldline.control.goal_pairs import StartGoalPair, draw_pairs, historical_pairs
 from worldline.data.store import Store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
@@ -22,7 +22,7 @@ def side(start: Arrays, goal: Arrays) -> str:
     return "right" if goal["place"][0] > start["place"][0] else "left"
 
 
-def draw(store: Store, **changes: Any) -> tuple[Pair, ...]:
+def draw(store: Store, **changes: Any) -> tuple[StartGoalPair, ...]:
     given: dict[str, Any] = {
         "offset": 5,
         "num_pairs": 20,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from worldline.control.controller import NoMoveActor, RandomActor, WorldActor
-from worldline.control.goal_pairs import Pair, draw_pairs
+from worldline.control.goal_pairs import StartGoalPair, draw_pairs
 from worldline.control.goal_reaching import GoalReaching, evaluate
 from worldline.data.store import Store
 from worldline.episode import Arrays
@@ -21,7 +21,7 @@ def reached(observation: Arrays, goal: Arrays) -> bool:
 
 
 @pytest.fixture
-def pairs(store: Store) -> tuple[Pair, ...]:
+def pairs(store: Store) -> tuple[StartGoalPair, ...]:
     return draw_pairs(
         store,
         range(12),

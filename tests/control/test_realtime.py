@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from worldline.control.controller import Actor, ReplanningController, Situation, WorldActor
-from worldline.control.realtime import LEAST_S, MOST_WAITED, Period, Reading, RealTimeLoop
+from worldline.control.realtime import LEAST_S, MOST_WAITED, Period, PlantReading, RealTimeLoop
 from worldline.episode import Arrays
 from worldline.errors import ConfigError
 from worldline.schema import Schema
@@ -35,10 +35,10 @@ class Plant:
         assert seconds >= 0
         self.now_s += seconds
 
-    def read(self) -> Reading:
+    def read(self) -> PlantReading:
         self.read_at.append(self.now_s)
         self.now_s += self.read_s
-        return Reading(observations={"place": np.zeros((1, 1), np.float32)})
+        return PlantReading(observations={"place": np.zeros((1, 1), np.float32)})
 
     def send(self, action: Arrays) -> None:
         self.sent.append((self.now_s, float(action["push"][0, 0])))
@@ -146,7 +146,7 @@ def test_garbage_is_collected_in_idle_time_only(schema: Schema, collected: Any) 
     seen, was_on, frozen = list[bool](), gc.isenabled(), gc.get_freeze_count()
 
     class Watching(Plant):
-        def read(self) -> Reading:
+        def read(self) -> PlantReading:
             seen.append(gc.isenabled())
             return super().read()
 

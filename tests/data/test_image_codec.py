@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from worldline.data.image_codec import Frames, round_off
+from worldline.data.image_codec import ImageCodec, round_off
 from worldline.errors import DataError
 
 SHAPES = st.sampled_from([(1, 1, 1), (7, 5, 3), (64, 64, 3), (160, 150, 3), (224, 224, 4)])
@@ -20,7 +20,7 @@ def test_what_was_compressed_comes_back(shape, seed, noise):
     draw = np.random.default_rng(seed)
     first = draw.integers(0, 256, shape).astype(np.uint8)
     pictures = np.where(draw.random((3, *shape)) < noise, draw.integers(0, 256, (3, *shape)), first).astype(np.uint8)
-    frames = Frames(shape, first.tobytes(), "x")
+    frames = ImageCodec(shape, first.tobytes(), "x")
     data, ends = frames.compress(pictures)
     assert ends[-1] == len(data) <= pictures.nbytes
     for number, (begin, end) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
@@ -33,14 +33,14 @@ def test_what_was_compressed_comes_back(shape, seed, noise):
 def test_every_band_is_compressed_against_its_own(shape):
     """What is as in the first picture costs next to nothing, wherever it is."""
     first = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    frames = Frames(shape, first.tobytes(), "x")
+    frames = ImageCodec(shape, first.tobytes(), "x")
     data, _ = frames.compress(first[None])
     assert len(data) < first.nbytes / 100
 
 
 def test_noise_is_kept_as_it_is():
     shape = (224, 224, 3)
-    frames = Frames(shape, bytes(224 * 224 * 3), "x")
+    frames = ImageCodec(shape, bytes(224 * 224 * 3), "x")
     noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     assert frames.compress(noise[None])[0] == noise.tobytes()
 
@@ -48,7 +48,7 @@ def test_noise_is_kept_as_it_is():
 @given(shape=SHAPES, cut=st.floats(0, 1), junk=st.binary(max_size=40))
 @settings(max_examples=60)
 def test_damage_is_an_error_or_another_picture_and_never_more(shape, cut, junk):
-    frames = Frames(shape, bytes(int(np.prod(shape))), "camera.lz4")
+    frames = ImageCodec(shape, bytes(int(np.prod(shape))), "camera.lz4")
     data, _ = frames.compress(np.full((1, *shape), 7, np.uint8))
     out = np.empty(frames.num_bytes, np.uint8)
     with suppress(DataError):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from worldline import data
-from worldline.data.base import Reading
+from worldline.data.base import ReadOptions
 from worldline.data.open_logs import open_logs
 from worldline.errors import DataError, InputError, UnknownNameError
 
@@ -33,7 +33,7 @@ def test_a_format_can_be_forced(tmp_path):
     with pytest.raises(UnknownNameError, match="importer"):
         open_logs(tmp_path / "a.zip", importer="zip")
     with pytest.raises(InputError, match=r"npz logs take no rate_hz"):
-        open_logs(tmp_path / "a.zip", importer="npz", reading=Reading(rate_hz=5.0))
+        open_logs(tmp_path / "a.zip", importer="npz", reading=ReadOptions(rate_hz=5.0))
 
 
 def test_the_room_has_one_door():

@@ -14,7 +14,7 @@ from tests.engines.language.chat_server import ChatServer, Dynamics, Values, lat
 
 import worldline
 from worldline.catalog.fallback import FallbackWorld
-from worldline.catalog.versions import Catalogue
+from worldline.catalog.versions import Catalog
 from worldline.data.store import Store
 from worldline.engines.base import Engine
 from worldline.engines.baselines import Linear
@@ -159,8 +159,8 @@ def remote(workshop: Workshop) -> str:
 
 def named(workshop: Workshop) -> str:
     """An alias, which is moved from the first version to the second in one of the tests."""
-    Catalogue().publish(workshop.name("linear"), workshop.kind, alias="prod")
-    Catalogue().publish(workshop.name("nearest"), workshop.kind)
+    Catalog().publish(workshop.name("linear"), workshop.kind, alias="prod")
+    Catalog().publish(workshop.name("nearest"), workshop.kind)
     return f"{workshop.kind}@prod"
 
 

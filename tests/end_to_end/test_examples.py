@@ -19,7 +19,7 @@ from tests.end_to_end.backings import BACKINGS, BLIND, Workshop, greenhouse_work
 import worldline
 from worldline.catalog.fallback import FallbackWorld
 from worldline.catalog.named import NamedWorld
-from worldline.catalog.versions import HOME, Catalogue
+from worldline.catalog.versions import HOME, Catalog
 from worldline.episode import Arrays
 from worldline.errors import UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
@@ -122,11 +122,11 @@ def test_a_version_that_takes_over_in_mid_run_goes_on(
     def move(number: int) -> None:
         versions.append(world.version)
         if number == 4:
-            Catalogue().point("two-rooms", "prod", 2)
+            Catalog().point("two-rooms", "prod", 2)
 
     during(monkeypatch, move)
     result = navigate.navigate(world, *navigate.draw_task(0, "fixed"), direct=False)
-    Catalogue().point("two-rooms", "prod", 1)
+    Catalog().point("two-rooms", "prod", 1)
     assert result.arrived
     assert versions == [1] * 5 + [2] * (result.num_steps - 5)
 

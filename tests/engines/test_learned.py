@@ -14,18 +14,18 @@ from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
-from worldline.models.base import Belief, Imagined, Inputs, Window
+from worldline.models.base import Belief, Inputs, LatentRollout, Window
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
-from worldline.models.token import Story, TokenConfig, TokenModel
+from worldline.models.token import TokenConfig, TokenModel, TokenState
 from worldline.planning.base import Goal
-from worldline.planning.planners.gradient import Gradient
+from worldline.planning.planners.gradient import GradientPlanner
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.clauses import breaches
 from worldline.testing.engine_case import EngineCase
@@ -50,7 +50,7 @@ def untrained(schema: Schema, inputs: tuple[str, ...], *, goals: bool) -> Learne
         signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
         readout = Readout(ReadoutConfig(latent_size=SIZE, signals=signals, width=8))
         readout.normaliser.fit(torch.randn(50, sum(one.size for one in signals)) * 10 + 30)
-        familiarity = Familiarity(FamiliarityConfig(latent_size=SIZE))
+        familiarity = MahalanobisScore(MahalanobisConfig(latent_size=SIZE))
         familiarity.fit(torch.randn(100, SIZE))
         bounds = {
             "low": tuple(bound for signal in schema.actions for bound in signal.low or ()),
@@ -438,7 +438,7 @@ class Drift(PartialModel):
         looked = self._look(observation["position"], generator)
         return Members(looked.where(observed["position"][:, None, None], predicted))
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         batch, versions, steps, _ = inputs.actions.shape
         place = belief.features()[:, None].expand(-1, versions, -1, -1)
         noise = torch.randn(steps, batch, 1, self.members, 2, generator=generator)
@@ -446,7 +446,7 @@ class Drift(PartialModel):
         for step in range(steps):
             place = 0.9 * place + inputs.actions[:, :, None, step] + noise[step]
             path.append(place)
-        return Imagined(features=torch.stack(path, 3), final=Members(place.flatten(0, 1)))
+        return LatentRollout(features=torch.stack(path, 3), final=Members(place.flatten(0, 1)))
 
 
 class Still(Drift):
@@ -457,13 +457,13 @@ class Still(Drift):
     def _look(self, place: Tensor, generator: torch.Generator) -> Tensor:
         return place[:, None]
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         place = belief.features()[:, None].expand(-1, inputs.actions.shape[1], -1, -1)
         path = []
         for push in inputs.actions.unbind(2):
             place = 0.9 * place + push[:, :, None]
             path.append(place)
-        return Imagined(features=torch.stack(path, 3), final=Members(place.flatten(0, 1)))
+        return LatentRollout(features=torch.stack(path, 3), final=Members(place.flatten(0, 1)))
 
 
 def drifting(members: int) -> LearnedEngine:
@@ -483,7 +483,7 @@ def drifting(members: int) -> LearnedEngine:
         schema=CALM.schema,
         inputs=("position",),
         readout=readout,
-        familiarity=Familiarity(FamiliarityConfig(latent_size=2)),
+        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=2)),
         distance_head=distance,
         reward_head=reward,
         termination_head=termination,
@@ -521,7 +521,7 @@ def test_samples_are_spread_as_the_model_draws_them() -> None:
 class Bent(Drift):
     """What is seen of a place is its square, so that a slope depends on the draws."""
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         imagined = super().rollout(belief, inputs, generator=generator)
         return replace(imagined, features=imagined.features.square())
 
@@ -565,7 +565,7 @@ def test_slopes_of_nothing_are_none_and_wrong_ones_are_refused() -> None:
 def test_the_gradient_planner_plans_through_a_learned_engine() -> None:
     """Without draws the toy is what it says, and the goal can be reached in two pushes."""
     engine = replace(drifting(1), model=Still(1).eval(), distance_head=None)
-    world = LocalWorld(engine, None, Gradient(num_iterations=150))
+    world = LocalWorld(engine, None, GradientPlanner(num_iterations=150))
     starts, goals = np.zeros((2, 1, 2), np.float32), np.array([[1.5, -0.5], [-1.2, 0.4]])
     plan = world.plan(
         History(observations={"position": starts}, actions={"push": np.zeros((2, 0, 2), np.float32)}),
@@ -586,7 +586,7 @@ def test_many_worlds_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) 
     batches = []
     rollout = Drift.rollout
 
-    def watched(self: Drift, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def watched(self: Drift, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         batches.append(inputs.actions.shape[0])
         return rollout(self, belief, inputs, generator=generator)
 
@@ -610,8 +610,8 @@ def test_beliefs_that_remember_much_are_drawn_from_a_few_at_a_time(monkeypatch: 
     held = []
     rollout = TokenModel.rollout
 
-    def watched(self: TokenModel, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
-        assert isinstance(belief, Story)
+    def watched(self: TokenModel, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
+        assert isinstance(belief, TokenState)
         held.append(sum(keys.numel() + values.numel() for keys, values in belief.cache.kept))
         return rollout(self, belief, inputs, generator=generator)
 
@@ -692,7 +692,7 @@ def test_measures_of_imagined_states_hold_few_latents_at_once(
     belief = engine.observe(None, history(CALM.episodes(worlds, 8, seed=0), 4, 1), seed=0)
     push = np.random.default_rng(0).uniform(-1, 1, (worlds, versions, 3, 2)).astype(np.float32)
 
-    def watched(self: Drift, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def watched(self: Drift, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         imagined = rollout(self, belief, inputs, generator=generator)
         held.append(imagined.features.numel())
         return imagined

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.labs.abilities import Draws
+from worldline.labs.abilities import DrawsImages
 from worldline.labs.base import Lab
 from worldline.registry import BUILTIN, load
 from worldline.schema import Kind
@@ -20,14 +20,14 @@ NEEDLESS = {
     "parabola": {"ball_velocity"},
 }
 """Signals that a picture does not show."""
-DRAWS = [name for name in BUILTIN["lab"] if issubclass(load("lab", name), Draws)]
+DRAWS = [name for name in BUILTIN["lab"] if issubclass(load("lab", name), DrawsImages)]
 
 
 @pytest.mark.parametrize("name", DRAWS)
 def test_what_is_known_tells_the_picture_or_there_is_none(name: str) -> None:
     lab = load("lab", name)(pictures=True)
     assert isinstance(lab, Lab)
-    assert isinstance(lab, Draws)
+    assert isinstance(lab, DrawsImages)
     lab.reset(seed=1)
     space = lab.action_space
     space.seed(0)

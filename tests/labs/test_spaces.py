@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from worldline.errors import InputError, UnsupportedError
-from worldline.labs.spaces import Layout, boxes, from_signals, schema_of, to_signals
+from worldline.labs.spaces import SpaceLayout, boxes, from_signals, schema_of, to_signals
 from worldline.labs.two_rooms import TwoRooms
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -86,7 +86,7 @@ def test_signals_are_copies():
 )  # fmt: skip
 def test_spaces_of_several_parts_come_back_whole(space, role):
     space.seed(0)
-    layout = Layout(space, role)
+    layout = SpaceLayout(space, role)
     for _ in range(20):
         element = space.sample()
         back = layout.write(layout.read(element))
@@ -96,7 +96,7 @@ def test_spaces_of_several_parts_come_back_whole(space, role):
 
 def test_parts_are_named_by_keys_and_numbers():
     def names(space: gymnasium.Space, role: Role = Role.OBSERVATION) -> dict[str, int]:
-        return {signal.name: signal.size for signal in Layout(space, role).signals}
+        return {signal.name: signal.size for signal in SpaceLayout(space, role).signals}
 
     nested = spaces.Dict({"arm/left": spaces.Dict(joint=spaces.Box(-1, 1, (4,))), "eye": spaces.Tuple([SPACES["box"]])})
     assert names(nested) == {"arm.left.joint": 4, "eye.0": 3}
@@ -110,7 +110,7 @@ def test_parts_are_named_by_keys_and_numbers():
 
 
 def test_no_number_is_rounded_without_need():
-    signals = Layout(
+    signals = SpaceLayout(
         spaces.Dict(a=spaces.Box(-1, 1, (1,), np.float64), b=spaces.Box(-9, 9, (1,), np.int32)), OBSERVATION
     )
     assert {signal.precision for signal in signals.signals} == {"float64"}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from worldline.models.base import Inputs, Window
-from worldline.models.lewm import History, Lewm, LewmConfig
+from worldline.models.lewm import LatentHistory, Lewm, LewmConfig
 from worldline.schema import Kind, Role, Schema, Signal
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(16, 24, 3))
@@ -53,5 +53,5 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def encoded(net: Lewm, on: Window) -> History:
+def encoded(net: Lewm, on: Window) -> LatentHistory:
     return net.encode(on, generator=seeded())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 
 
 class PartialModel(WorldModel):
@@ -30,7 +30,7 @@ class PartialModel(WorldModel):
     ) -> Belief:
         raise NotImplementedError
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         raise NotImplementedError
 
     def belief(self, features: Tensor) -> Belief:

@@ -13,7 +13,7 @@ from worldline.models.base import Belief, Inputs, Losses, Window
 from worldline.models.jepa import Jepa, Latent
 from worldline.models.jepa_config import JepaConfig
 from worldline.models.layers.correction import Correction
-from worldline.models.layers.predictors import Block
+from worldline.models.layers.predictors import PredictorContext
 from worldline.models.layers.sigreg import sigreg
 from worldline.models.layers.vicreg import covariance, variance
 from worldline.schema import Kind, Role, Schema, Signal
@@ -600,7 +600,7 @@ def test_an_observation_begins_a_new_block_for_its_own_entry_only() -> None:
     gap = hide(hide(seen, "position", 1, 1), "position", 1, 2)
     for one, due in ((gap.first(3), [3, 2, 3, 3]), (seen.first(3), [3, 3, 3, 3])):
         belief = net.encode(one, generator=seeded())
-        assert isinstance(belief.memory, Block)
+        assert isinstance(belief.memory, PredictorContext)
         assert belief.memory.count.tolist() == due  # 3 of 3: the next step sets out anew
     rest = seen.past.steps(slice(2, None))
     blocked = net.rollout(net.encode(gap.first(3), generator=seeded()), rest, generator=seeded()).features[1, 0, 0]

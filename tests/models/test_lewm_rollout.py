@@ -12,22 +12,26 @@ from tests.models.lewm_toys import BATCH, encoded, model, seeded, window
 
 from worldline.models import lewm_rollout
 from worldline.models.base import Inputs
-from worldline.models.lewm import History, Lewm
+from worldline.models.lewm import LatentHistory, Lewm
 
 
 def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def asked(net: Lewm, *, batch: int, candidates: int, steps: int, past: int, seed: int = 0) -> tuple[History, Inputs]:
+def asked(
+    net: Lewm, *, batch: int, candidates: int, steps: int, past: int, seed: int = 0
+) -> tuple[LatentHistory, Inputs]:
     size, outside = len(net.actions.mean), len(net.exogenous.mean)
-    belief = History(latents=draw((batch, past + 1, 8), seed), inputs=draw((batch, past, size + outside), seed + 1))
+    belief = LatentHistory(
+        latents=draw((batch, past + 1, 8), seed), inputs=draw((batch, past, size + outside), seed + 1)
+    )
     actions = draw((batch, candidates, steps, size), seed + 2)
     exogenous = draw((batch, steps, outside), seed + 3) if outside else None
     return belief, Inputs(actions=actions, exogenous=exogenous, step_s=torch.ones(batch, steps))
 
 
-def both(net: Lewm, belief: History, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+def both(net: Lewm, belief: LatentHistory, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """The fast one, and window by window."""
     with torch.enable_grad():
         due = net.rollout(belief, inputs, generator=seeded()).features.detach()
@@ -63,8 +67,8 @@ def test_both_ways_lead_to_the_same_belief() -> None:
     with torch.no_grad():
         fast = net.rollout(belief, inputs, generator=seeded()).final
     due = net.rollout(belief, inputs, generator=seeded()).final
-    assert isinstance(fast, History)
-    assert isinstance(due, History)
+    assert isinstance(fast, LatentHistory)
+    assert isinstance(due, LatentHistory)
     assert fast.latents.shape == (6, 3, 8)
     torch.testing.assert_close(fast.latents, due.latents, rtol=1e-4, atol=1e-5)
     assert torch.equal(fast.inputs, due.inputs)

@@ -16,7 +16,7 @@ from worldline.config import from_json, to_json
 from worldline.episode import Episode
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import Inputs, Window
-from worldline.models.token import Bins, Choices, Story, Token, TokenConfig, TokenModel
+from worldline.models.token import Bins, Choices, Token, TokenConfig, TokenModel, TokenState
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.toys import Integrator
@@ -259,7 +259,7 @@ def test_of_a_missing_value_the_belief_holds_what_is_expected() -> None:
     found = net.encode(gone, generator=seeded()).features()[:, 0]
     with torch.no_grad():
         given = net._given(seen.past)[:, 0, -1]
-        assert isinstance(before, Story)
+        assert isinstance(before, TokenState)
         read, _ = net.transformer(torch.cat([before.last, given], 1), cache=before.cache)
         first = net.told[0]
         assert isinstance(first, Bins)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from worldline.plots.canvas import SCALE
-from worldline.plots.contact_sheet import LABELS, MARGIN, Heading, Moment, Reel, Sheet, Sparks, contact_sheet
+from worldline.plots.contact_sheet import LABELS, MARGIN, Heading, Reel, Sheet, SheetFrame, Sparks, contact_sheet
 from worldline.plots.panels import make_panel, time_axis
 from worldline.schema import Kind, Role, Signal
 
@@ -24,7 +24,7 @@ def sheet(*reels: Reel, rows: int = 1) -> Sheet:
     return Sheet(title="logs", subtitle="a few", rows=[Heading(title=f"episode {k}") for k in range(rows)], reels=reels)
 
 
-def reel(shape: tuple[int, ...], *rows: list[Moment]) -> Reel:
+def reel(shape: tuple[int, ...], *rows: list[SheetFrame]) -> Reel:
     return Reel(name="camera", shape=shape, rows=rows)
 
 
@@ -35,7 +35,10 @@ def boxes(image: np.ndarray, colour: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def test_pictures_stand_in_rows_and_columns() -> None:
-    rows = [[Moment(text="0 s", frame=RED), Moment(text="1 s", frame=BLUE)], [Moment(text="0 s", frame=BLUE)]]
+    rows = [
+        [SheetFrame(text="0 s", frame=RED), SheetFrame(text="1 s", frame=BLUE)],
+        [SheetFrame(text="0 s", frame=BLUE)],
+    ]
     image = pixels(contact_sheet(sheet(reel((8, 8, 3), *rows), rows=2)))
     left, top, right, bottom = boxes(image, RED)
     assert left == (MARGIN + LABELS) * SCALE
@@ -47,7 +50,7 @@ def test_pictures_stand_in_rows_and_columns() -> None:
 
 
 def test_what_was_not_observed_is_no_picture() -> None:
-    lost = reel((8, 8, 3), [Moment(text="0 s", frame=None), Moment(text="1 s", frame=RED)])
+    lost = reel((8, 8, 3), [SheetFrame(text="0 s", frame=None), SheetFrame(text="1 s", frame=RED)])
     image = pixels(contact_sheet(sheet(lost)))
     left, top, _, _ = boxes(image, RED)
     gap = image[top + 5 : top + 40, left - 200 : left - 40].reshape(-1, 3)
@@ -57,14 +60,14 @@ def test_what_was_not_observed_is_no_picture() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 7, 4), (3, 400, 3), (700, 11, 1), (480, 640, 3)])
 def test_frames_of_any_size_and_channels(shape: tuple[int, ...]) -> None:
     frame = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    one = sheet(reel(shape, [Moment(text="0 s", frame=frame)]))
+    one = sheet(reel(shape, [SheetFrame(text="0 s", frame=frame)]))
     content = contact_sheet(one)
     assert content == contact_sheet(one)
     assert pixels(content).shape[1] >= 640 * SCALE
 
 
 def test_several_cameras_stand_below_each_other() -> None:
-    moments = [[Moment(text="0 s", frame=RED)]]
+    moments = [[SheetFrame(text="0 s", frame=RED)]]
     one = pixels(contact_sheet(sheet(reel((8, 8, 3), *moments))))
     two = pixels(contact_sheet(sheet(reel((8, 8, 3), *moments), reel((8, 8, 3), *moments))))
     assert len(two) > len(one) + 224

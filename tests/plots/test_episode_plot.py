@@ -9,7 +9,7 @@ from PIL import Image
 
 from worldline.plots.canvas import SCALE, palette
 from worldline.plots.episode_plot import EpisodeView, Strip, episode_plot, num_frames
-from worldline.plots.panels import Panel, make_panel, time_axis
+from worldline.plots.panels import SignalPanel, make_panel, time_axis
 from worldline.schema import Kind, Role, Signal
 
 LEFT, RIGHT = 84 * SCALE, (1120 - 136) * SCALE
@@ -21,13 +21,13 @@ def pixels(content: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def panel(values: list[float], observed: list[bool] | None = None, role: Role = Role.OBSERVATION) -> Panel:
+def panel(values: list[float], observed: list[bool] | None = None, role: Role = Role.OBSERVATION) -> SignalPanel:
     signal = Signal(name="height", role=role, kind=Kind.VECTOR, shape=(1,), unit="m")
     mask = np.ones(len(values), bool) if observed is None else np.array(observed)
     return make_panel(signal, np.array(values)[:, None], mask, AXIS)
 
 
-def view(*panels: Panel, strips: tuple[Strip, ...] = (), moments: tuple[int, ...] = ()) -> EpisodeView:
+def view(*panels: SignalPanel, strips: tuple[Strip, ...] = (), moments: tuple[int, ...] = ()) -> EpisodeView:
     return EpisodeView(
         title="Episode 3",
         subtitle="4 steps",

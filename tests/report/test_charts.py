@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 from worldline.formatting import percent
 from worldline.plots.ticks import log_ticks, nice_ticks, zero_ticks
 from worldline.report.charts import (
+    ChartLine,
     Dot,
     IntervalChart,
-    Line,
     LineChart,
     interval_chart,
     line_chart,
 )
 
 
-def chart(line: Line, *, log: bool = False, zero: bool = False, levels: list[tuple[str, float]] | None = None) -> str:
+def chart(
+    line: ChartLine, *, log: bool = False, zero: bool = False, levels: list[tuple[str, float]] | None = None
+) -> str:
     return line_chart(
         LineChart(
             title="t",
@@ -71,18 +73,18 @@ def test_a_hair_below_zero_gets_no_axis_of_its_own() -> None:
 
 
 def test_a_line_goes_through_its_points() -> None:
-    html = chart(Line(label="l", style="world", x=[0, 5, 10], y=[0.0, 1.0, 2.0]))
+    html = chart(ChartLine(label="l", style="world", x=[0, 5, 10], y=[0.0, 1.0, 2.0]))
     assert points(html, "line world") == [(0, 1000), (500, 500), (1000, 0)]
     assert 'role="img" aria-label="what it shows"' in html
 
 
 def test_a_logarithmic_axis() -> None:
-    html = chart(Line(label="l", style="world", x=[0, 1, 2], y=[0.001, 0.1, 10.0]), log=True)
+    html = chart(ChartLine(label="l", style="world", x=[0, 1, 2], y=[0.001, 0.1, 10.0]), log=True)
     assert points(html, "line world") == [(0, 1000), (500, 500), (1000, 0)]
 
 
 def test_gaps_stay_gaps_and_lone_points_are_dots() -> None:
-    html = chart(Line(label="l", style="world", x=[0, 1, 2, 3, 4], y=[0.0, math.nan, 1.0, math.nan, 0.0]))
+    html = chart(ChartLine(label="l", style="world", x=[0, 1, 2, 3, 4], y=[0.0, math.nan, 1.0, math.nan, 0.0]))
     found = re.search(r'<path class="line world" d="([^"]*)"', html)
     assert found is not None
     assert found[1].count("M") == 3
@@ -90,18 +92,18 @@ def test_gaps_stay_gaps_and_lone_points_are_dots() -> None:
 
 
 def test_nothing_but_nan_draws_nothing() -> None:
-    html = chart(Line(label="l", style="world", x=[0, 1], y=[math.nan, math.nan]))
+    html = chart(ChartLine(label="l", style="world", x=[0, 1], y=[math.nan, math.nan]))
     assert '<path class="line world" d=""' in html
 
 
 def test_a_band_surrounds_its_line() -> None:
-    html = chart(Line(label="l", style="world", x=[0, 1], y=[1.0, 1.0], low=[0.0, 0.0], high=[2.0, 2.0]))
+    html = chart(ChartLine(label="l", style="world", x=[0, 1], y=[1.0, 1.0], low=[0.0, 0.0], high=[2.0, 2.0]))
     assert points(html, "band world") == [(0, 0), (1000, 0), (1000, 1000), (0, 1000)]
 
 
 def test_long_lines_are_thinned_and_keep_both_ends() -> None:
     count = 5000
-    html = chart(Line(label="l", style="world", x=range(count), y=[float(k) for k in range(count)]))
+    html = chart(ChartLine(label="l", style="world", x=range(count), y=[float(k) for k in range(count)]))
     drawn = points(html, "line world")
     assert len(drawn) <= 401
     assert (drawn[0][0], drawn[-1][0]) == (0, 1000)
@@ -109,7 +111,7 @@ def test_long_lines_are_thinned_and_keep_both_ends() -> None:
 
 
 def test_levels_are_inside_the_axis_and_named() -> None:
-    html = chart(Line(label="l", style="world", x=[0, 1], y=[3.0, 4.0]), levels=[("guard", 1.0)])
+    html = chart(ChartLine(label="l", style="world", x=[0, 1], y=[3.0, 4.0]), levels=[("guard", 1.0)])
     assert "guard" in html
     assert all(0 <= y <= 1000 for _, y in points(html, "level"))
 
@@ -132,7 +134,7 @@ def test_figures_beyond_the_axis_stay_on_it(value: float) -> None:
 
 
 def test_lines_of_one_name_are_one_entry_of_the_legend() -> None:
-    lines = [Line(label=name, style="world", x=(0, 1), y=(0, 1)) for name in ("a", "b", "a")]
+    lines = [ChartLine(label=name, style="world", x=(0, 1), y=(0, 1)) for name in ("a", "b", "a")]
     drawn = str(line_chart(LineChart(title="t", alt="t", x_label="x", y_label="y", lines=lines)))
     assert drawn.count('class="key"') == 2
 
@@ -140,13 +142,13 @@ def test_lines_of_one_name_are_one_entry_of_the_legend() -> None:
 @pytest.mark.parametrize("beyond", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("equal", [False, True])
 def test_what_lies_nowhere_is_left_out(beyond: float, equal: bool) -> None:
-    line = Line(label="way", x=(0.0, 1.0, beyond, 3.0), y=(0.0, 1.0, 2.0, 3.0), style="world")
+    line = ChartLine(label="way", x=(0.0, 1.0, beyond, 3.0), y=(0.0, 1.0, 2.0, 3.0), style="world")
     drawn = line_chart(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], equal=equal))
     assert "nan" not in re.findall(r'd="([^"]*)"', drawn)[-1]
     assert len(re.findall("M", re.findall(r'class="line world" d="([^"]*)"', drawn)[-1])) == 2
 
 
 def test_a_line_that_lies_nowhere_still_has_an_axis() -> None:
-    line = Line(label="way", x=(math.nan, math.nan), y=(0.0, 1.0), style="world")
+    line = ChartLine(label="way", x=(math.nan, math.nan), y=(0.0, 1.0), style="world")
     drawn = line_chart(LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line]))
     assert "x-tick" in drawn

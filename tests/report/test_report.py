@@ -18,12 +18,12 @@ from worldline.audit.report_evidence import (
     Films,
     Forecasts,
     ForecastSample,
-    Imagined,
+    GoalOutcome,
     LatentHealth,
     Learning,
-    Outcome,
     Planning,
-    Readout,
+    PredictedPaths,
+    ReadoutQuality,
     ReadoutRow,
     Series,
     Vital,
@@ -36,9 +36,9 @@ MARKERS = {
     Planning: "Goals reached",
     Learning: "Validation loss",
     LatentHealth: "The latent stayed alive",
-    Readout: "can be read from the latent",
+    ReadoutQuality: "can be read from the latent",
     Diagnostics: "The world listens to its actions",
-    Imagined: "imagined steps",
+    PredictedPaths: "imagined steps",
     Decoded: "The decoder is for eyes only",
     Films: "The plan shown",
     Forecasts: "One held-out forecast",
@@ -201,7 +201,9 @@ def poisoned(report: Report, text: str) -> Report:
     found: list[Any] = []
     for one in report.sections:
         if isinstance(one, Planning):
-            rows = [Outcome(name=text, role=row.role, all=row.all, split={text: wilson(1, 2)}) for row in one.outcomes]
+            rows = [
+                GoalOutcome(name=text, role=row.role, all=row.all, split={text: wilson(1, 2)}) for row in one.outcomes
+            ]
             found.append(replace(one, task=text, outcomes=tuple(rows)))
         elif isinstance(one, Learning):
             series = Series(name=text, steps=(0, 1), values=(1.0, 0.5))
@@ -215,11 +217,13 @@ def poisoned(report: Report, text: str) -> Report:
                     )
                 )
             )
-        elif isinstance(one, Readout):
+        elif isinstance(one, ReadoutQuality):
             found.append(
-                Readout(rows=tuple(ReadoutRow(signal=text, unit=text, r2=row.r2, rmse=row.rmse) for row in one.rows))
+                ReadoutQuality(
+                    rows=tuple(ReadoutRow(signal=text, unit=text, r2=row.r2, rmse=row.rmse) for row in one.rows)
+                )
             )
-        elif isinstance(one, Imagined):
+        elif isinstance(one, PredictedPaths):
             found.append(replace(one, signal=text, unit=text))
         elif isinstance(one, Decoded):
             found.append(replace(one, camera=text))

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from worldline.plots.contact_sheet import Heading, Moment, Reel, Sheet, Sparks
+from worldline.plots.contact_sheet import Heading, Reel, Sheet, SheetFrame, Sparks
 from worldline.plots.episode_plot import EpisodeView
 from worldline.plots.panels import make_panel, time_axis
 from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures
@@ -101,7 +101,10 @@ def test_an_empty_store_has_a_page(figures: StoreFigures) -> None:
 
 def test_pictures_fill_a_grid(figures: StoreFigures) -> None:
     frame = np.zeros((2, 3, 1), np.uint8)
-    rows = [[Moment(text="0 s", frame=frame), Moment(text="1 s", frame=None)], [Moment(text="0 s", frame=frame)]]
+    rows = [
+        [SheetFrame(text="0 s", frame=frame), SheetFrame(text="1 s", frame=None)],
+        [SheetFrame(text="0 s", frame=frame)],
+    ]
     reel = Reel(name="eye", shape=(2, 3, 1), rows=rows)
     sheet = Sheet(title="", subtitle="", rows=[Heading(title="episode 0"), Heading(title="episode 9")], reels=[reel])
     html = index_page(figures, sheet, [])

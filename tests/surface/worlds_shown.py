@@ -21,7 +21,7 @@ from tests.engines.language.chat_server import ChatServer, latest
 from tests.surface.worlds_table import Abilities, ask, worlds_table
 
 from worldline.catalog.fallback import FallbackWorld
-from worldline.catalog.versions import HOME, Catalogue, open_named
+from worldline.catalog.versions import HOME, Catalog, open_named
 from worldline.data.windows import WindowBatch
 from worldline.engines.base import Engine
 from worldline.engines.language.chat import Chat
@@ -34,7 +34,7 @@ from worldline.episode import Episode
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import WorldModel
 from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
@@ -150,7 +150,7 @@ def learned(family: str) -> Engine:
             schema=toy_schema(),
             inputs=inputs,
             readout=Readout(ReadoutConfig(latent_size=1, signals=())),
-            familiarity=Familiarity(FamiliarityConfig(latent_size=1)),
+            familiarity=MahalanobisScore(MahalanobisConfig(latent_size=1)),
         )
         one = {name: value[None] for name, value in past.observations.items()}
         belief = bare.observe(
@@ -159,7 +159,7 @@ def learned(family: str) -> Engine:
         size = belief.features().shape[-1]
         shown = len(range(size)[net.present])
         readout = Readout(ReadoutConfig(latent_size=size, signals=toy_schema().observations[:1], width=8))
-        familiarity = Familiarity(FamiliarityConfig(latent_size=size))
+        familiarity = MahalanobisScore(MahalanobisConfig(latent_size=size))
         familiarity.fit(torch.randn(4 * size + 8, size))
         return replace(
             bare,
@@ -210,7 +210,7 @@ def named(running: ExitStack) -> Shown:
     home = Path(running.enter_context(tempfile.TemporaryDirectory()))
     running.enter_context(patch.dict(os.environ, {HOME: str(home / "catalogue")}))
     save_world(home / "bundle", world)
-    Catalogue().publish(home / "bundle", "toy", alias="prod")
+    Catalog().publish(home / "bundle", "toy", alias="prod")
     return open_named("toy@prod"), episode
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, Novelty, Reaches, Samples
+from worldline.engines.base import Abducts, Card, Engine, EngineBelief, GoalDistance, Noise, Novelty, Samples
 from worldline.episode import Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.toys import Integrator
@@ -112,7 +112,7 @@ class Drawing(Exact):
     noise = 0.1
 
 
-class Able(Drawing, Abducts, Novelty, Reaches):
+class Able(Drawing, Abducts, Novelty, GoalDistance):
     abilities = ("abducts", "novelty", "reaches")
 
     def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:

@@ -11,7 +11,7 @@ import numpy as np
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnsupportedError
-from worldline.planning.base import Chance, Goal, Outlook
+from worldline.planning.base import Chance, Goal, Rollout
 from worldline.schema import Schema
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
@@ -160,7 +160,7 @@ class Exact(World):
         history, actions, exogenous, single = self.batched(history, actions, exogenous, plans=True)
         path = self.path(history, actions, exogenous).transpose(0, 2, 1, 3)
         signals = {**self.inputs(actions), "wind": exogenous[:, None, None], "position": self.samples(path)}
-        outlook = Outlook(
+        outlook = Rollout(
             signals=signals, present=self.present(history), periods=self.periods(), trust=self.trust_ahead
         )
         steps = np.zeros((1, 1, 1, path.shape[2]))

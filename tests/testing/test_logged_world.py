@@ -13,7 +13,7 @@ from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnreadableError
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
@@ -97,7 +97,7 @@ def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_
         schema=TOY.schema,
         inputs=("position",),
         readout=Readout(ReadoutConfig(latent_size=4, signals=(TOY.schema["position"],), width=8)).eval(),
-        familiarity=Familiarity(FamiliarityConfig(latent_size=4)).eval(),
+        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=4)).eval(),
         notes={"data": open_store(logs).content_hash()},
     )
     calibration = calibrate(engine, TOY.episodes(12, 14, seed=2), horizon=4, num_windows=1, seed=0)

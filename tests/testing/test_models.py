@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from worldline.errors import InputError
-from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.testing import check_model
 from worldline.testing.clauses import breaches
 from worldline.testing.models import CLAUSES, ModelCase
@@ -77,7 +77,7 @@ class LinearModel(WorldModel):
     def seen(self, position: Tensor, observed: Tensor) -> Tensor:
         return self.encoder(position.where(observed[:, None], 0.0))
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         num, horizon = inputs.actions.shape[1:3]
         state = self.start(belief)[:, None].expand(-1, num, -1, -1)
         drive = self.drive(inputs)
@@ -87,7 +87,7 @@ class LinearModel(WorldModel):
             path.append(state)
             state = self.carry(state)
         features = self.ordered(torch.stack(path, 3))
-        return Imagined(features=features, final=State(state=self.last(features)))
+        return LatentRollout(features=features, final=State(state=self.last(features)))
 
     def start(self, belief: Belief) -> Tensor:
         return belief.features()
@@ -196,7 +196,7 @@ class Adaptive(LinearModel, Adapts):
         index = torch.arange(len(belief.state)).repeat_interleave(num)
         return replace(belief.select(index), state=state)
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         imagined = super().rollout(belief, inputs, generator=generator)
         if not isinstance(belief, Corrected):
             return imagined
@@ -206,7 +206,7 @@ class Adaptive(LinearModel, Adapts):
             error = error @ self.transition.weight.T + bias
             path.append(error)
         features = imagined.features + torch.stack(path, 3)
-        return Imagined(features=features, final=self.after(belief, self.last(features), inputs.actions.shape[1]))
+        return LatentRollout(features=features, final=self.after(belief, self.last(features), inputs.actions.shape[1]))
 
 
 class AdaptsToNothing(Adaptive):

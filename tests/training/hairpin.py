@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.training.stored_latents import Table
+from worldline.training.stored_latents import LatentTable
 
 LENGTH = 10
 WAY = torch.tensor(
@@ -31,11 +31,11 @@ def straight() -> Straight:
     return Straight(DistanceConfig(latent_size=2, width=2, size=2))
 
 
-def walks(*ways: Tensor) -> Table:
+def walks(*ways: Tensor) -> LatentTable:
     """Equally long episodes of places [T+1, 2]."""
     length = len(ways[0])
     rows = torch.arange(len(ways) * length)
-    return Table(
+    return LatentTable(
         features=torch.cat(ways),
         actions=torch.zeros(len(rows), 1),
         exogenous=None,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.testing.toys import Integrator
 from worldline.training.batches import fold
 from worldline.training.control_measures import ControlMeasures, _decodability, measure_control
@@ -50,12 +50,12 @@ class Exact(WorldModel):
     ) -> Position:
         return Position(self.size * observation["position"])
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         latent, path = belief.features(), []
         for step in range(inputs.actions.shape[2]):
             latent = DECAY * latent + self.size * self.gain * inputs.actions[:, :, step]
             path.append(latent)
-        return Imagined(features=torch.stack(path, 2)[:, :, None], final=Position(latent.flatten(0, 1)))
+        return LatentRollout(features=torch.stack(path, 2)[:, :, None], final=Position(latent.flatten(0, 1)))
 
     def belief(self, features: Tensor) -> Position:
         return Position(features)
@@ -112,10 +112,10 @@ def test_a_model_that_draws_is_measured_by_what_it_expects() -> None:
         ) -> Position:
             return self._drawn(observation["position"], generator)
 
-        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
             found = super().rollout(belief, inputs, generator=generator)
             noise = torch.randn(found.features.shape, generator=generator)
-            return Imagined(features=found.features + 0.3 * noise, final=found.final)
+            return LatentRollout(features=found.features + 0.3 * noise, final=found.final)
 
         @staticmethod
         def _drawn(position: Tensor, generator: torch.Generator) -> Position:
@@ -156,9 +156,9 @@ def test_what_a_memory_knows_of_the_actions_does_not_count() -> None:
         def encode(self, window: Window, *, generator: torch.Generator) -> Position:
             return Position(torch.zeros(64, 4))
 
-        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
             path = torch.cat([torch.zeros_like(inputs.actions), inputs.actions], -1)[:, :, None]
-            return Imagined(features=path, final=belief)
+            return LatentRollout(features=path, final=belief)
 
     assert measured(Remembering(slice(None))).control > 0.5
     assert measured(Remembering(slice(2))).control <= 0
@@ -172,7 +172,7 @@ def test_to_move_where_the_truth_stands_still_is_the_worst() -> None:
             super().__init__(size=0.0)
             self.integrator = Exact(gain=gain)
 
-        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
             return self.integrator.rollout(belief, inputs, generator=generator)
 
     assert measured(Restless(gain=1.0)).open_loop_skill == -1

@@ -8,14 +8,14 @@ import torch
 from tests.models.partial_model import PartialModel
 from torch import Tensor
 
-from worldline.models.base import Belief, Imagined, Inputs, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, WorldModel
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.jepa import Latent
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import PictureGoals
 from worldline.training.goal_heads import fit_distance, fit_inverse
 from worldline.training.head_fitting import Fit
-from worldline.training.stored_latents import Imagination, Table
+from worldline.training.stored_latents import Imagination, LatentTable
 
 SCHEMA = Schema(
     signals=(
@@ -37,14 +37,14 @@ class Line(PartialModel):
     def move(self, place: Tensor, last: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
         return place + push, last
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         place, last = belief.features()[:, 0].repeat_interleave(inputs.actions.shape[1], 0).unbind(-1)
         path = []
         for push in inputs.actions.flatten(0, 1)[..., 0].unbind(1):
             place, last = self.move(place, last, push)
             path.append(torch.stack([place, last], -1))
         features = torch.stack(path, 1).unflatten(0, inputs.actions.shape[:2])[:, :, None]
-        return Imagined(features=features, final=Latent(latent=path[-1]))
+        return LatentRollout(features=features, final=Latent(latent=path[-1]))
 
 
 class Backwards(Line):
@@ -57,10 +57,10 @@ class Backwards(Line):
 class Plane(Line):
     """The latent is where a thing is in the plane."""
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         start = belief.features().repeat_interleave(inputs.actions.shape[1], 0)
         path = (start + inputs.actions.flatten(0, 1).cumsum(1)).unflatten(0, inputs.actions.shape[:2])
-        return Imagined(features=path[:, :, None], final=Latent(latent=path[:, :, -1].flatten(0, 1)))
+        return LatentRollout(features=path[:, :, None], final=Latent(latent=path[:, :, -1].flatten(0, 1)))
 
 
 class Gap(Distance):
@@ -73,12 +73,12 @@ class Gap(Distance):
         return (start - goal).abs().sum(-1)
 
 
-def table(places: Tensor) -> Table:
+def table(places: Tensor) -> LatentTable:
     """Episodes of latents at rest, [episodes, observations] places; their inputs do not matter."""
     episodes, length = places.shape
     number = torch.arange(episodes).repeat_interleave(length)
     latents = torch.stack([places.flatten(), torch.zeros(places.numel())], 1)
-    return Table(
+    return LatentTable(
         features=latents,
         actions=torch.zeros(len(latents), 1),
         exogenous=None,

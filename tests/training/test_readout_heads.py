@@ -12,14 +12,14 @@ from torch import Tensor
 
 from worldline.data.store import Store
 from worldline.episode import Episode
-from worldline.models.base import Belief, Imagined, Inputs
+from worldline.models.base import Belief, Inputs, LatentRollout
 from worldline.models.jepa import Latent
 from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import Trace
 from worldline.training.head_fitting import Fit
 from worldline.training.readout_heads import SMALLEST_BATCH, fit_decoder, fit_readout, fit_reward, fit_termination
-from worldline.training.stored_latents import Imagination, Table
+from worldline.training.stored_latents import Imagination, LatentTable
 
 EDGE = 1.5
 """An episode ends where the dot gets further than this to the right."""
@@ -75,13 +75,13 @@ class Exact(PartialModel):
     def belief(self, features: Tensor) -> Belief:
         return Latent(latent=features)
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         latent, path = belief.features()[:, 0].repeat_interleave(inputs.actions.shape[1], 0), []
         for push in inputs.actions.flatten(0, 1).unbind(1):
             latent = 0.9 * latent + push
             path.append(latent)
         features = torch.stack(path, 1).unflatten(0, inputs.actions.shape[:2])[:, :, None]
-        return Imagined(features=features, final=Latent(latent=latent))
+        return LatentRollout(features=features, final=Latent(latent=latent))
 
 
 def make(path: object, *, ends: bool = True, schema: Schema = SCHEMA) -> Store:
@@ -97,7 +97,7 @@ def dots(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make(tmp_path_factory.mktemp("dots") / "store")
 
 
-def table(store: Store) -> Table:
+def table(store: Store) -> LatentTable:
     """Where the dot is, missing or not, as its latent."""
     numbers = [number for number in range(len(store)) if store.num_steps[number] > 0]
     traces = []
@@ -114,7 +114,7 @@ def table(store: Store) -> Table:
                 whole=torch.ones(len(position), dtype=torch.bool),
             )
         )
-    return Table.of(traces, numbers)
+    return LatentTable.of(traces, numbers)
 
 
 def imagination() -> Imagination:
@@ -150,9 +150,9 @@ def test_one_episode_is_never_held_out_and_two_are_shared() -> None:
         step_s=torch.ones(2),
         whole=torch.ones(3, dtype=torch.bool),
     )
-    assert not Table.of([trace], [5]).held_out.any()
-    assert Table.of([trace, trace], [5, 2]).held_out.tolist() == [False] * 3 + [True] * 3
-    assert Table.of([trace, trace], [5, 2]).numbers == [5, 2]
+    assert not LatentTable.of([trace], [5]).held_out.any()
+    assert LatentTable.of([trace, trace], [5, 2]).held_out.tolist() == [False] * 3 + [True] * 3
+    assert LatentTable.of([trace, trace], [5, 2]).numbers == [5, 2]
 
 
 def test_paths_follow_the_log_to_its_end_and_say_where_that_is(dots: Store) -> None:

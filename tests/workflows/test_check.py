@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worldline.data.checks import Severity
-from worldline.data.quality.alignment import Verdict, alignment
+from worldline.data.quality.alignment import AlignmentVerdict, alignment
 from worldline.data.quality.anomalies import quality
 from worldline.data.quality.coverage import coverage
 from worldline.data.store import Store
@@ -49,7 +49,7 @@ def test_a_good_store_passes(tmp_path: Path) -> None:
     assert report.advice == ()
     assert ticks == [(number, 12) for number in range(1, 13)]
     assert report.alignment is not None
-    assert report.alignment.verdict is Verdict.ALIGNED
+    assert report.alignment.verdict is AlignmentVerdict.ALIGNED
 
 
 def test_it_says_what_its_parts_say(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_it_says_what_its_parts_say(tmp_path: Path) -> None:
     assert report == check(store, 3)
 
 
-@pytest.mark.parametrize(("late", "verdict"), [(1, Verdict.LAG), (-1, Verdict.LEAD)])
-def test_a_shifted_store_fails_and_says_how_to_mend_it(tmp_path: Path, late: int, verdict: Verdict) -> None:
+@pytest.mark.parametrize(("late", "verdict"), [(1, AlignmentVerdict.LAG), (-1, AlignmentVerdict.LEAD)])
+def test_a_shifted_store_fails_and_says_how_to_mend_it(tmp_path: Path, late: int, verdict: AlignmentVerdict) -> None:
     report = check(write(tmp_path / "store", late))
     assert report.failed
     assert report.misaligned
@@ -78,7 +78,7 @@ def test_a_delay_that_is_known_is_no_error(tmp_path: Path) -> None:
     assert known.accepted
     assert known.advice == ()
     assert known.alignment is not None
-    assert known.alignment.verdict is Verdict.LEAD
+    assert known.alignment.verdict is AlignmentVerdict.LEAD
     assert check(store, delay=2).failed
     with pytest.raises(InputError, match="delay is -1"):
         check(store, delay=-1)

@@ -14,9 +14,9 @@ from worldline.audit.report_evidence import Decoded
 from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
-from worldline.models.base import Belief, Imagined, Inputs, Window
+from worldline.models.base import Belief, Inputs, LatentRollout, Window
 from worldline.models.heads.decoder import Decoder, DecoderConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Latent
 from worldline.schema import Kind, Role, Schema, Signal
@@ -52,10 +52,10 @@ class Grey(PartialModel):
     def seen(self, frames: Tensor) -> Belief:
         return Latent(latent=frames[:, 0, 0].float())
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         start = belief.features()[:, :, None, None]
         path = start + (inputs.actions + self.drift).cumsum(2)[:, :, None]
-        return Imagined(features=path, final=belief)
+        return LatentRollout(features=path, final=belief)
 
 
 class Painter(Decoder):
@@ -76,7 +76,7 @@ def engine(decoder: Decoder | None, drift: float = 0.0) -> LearnedEngine:
         schema=SCHEMA,
         inputs=("camera",),
         readout=Readout(ReadoutConfig(latent_size=1, signals=())),
-        familiarity=Familiarity(FamiliarityConfig(latent_size=1)),
+        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=1)),
         decoder=decoder,
     )
 

@@ -21,7 +21,7 @@ from worldline.errors import BundleError, DataError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Signal
 from worldline.workflows.audit import audit
-from worldline.workflows.held_out import Seen, chosen, fingerprints, read_episodes
+from worldline.workflows.held_out import WorldEpisode, chosen, fingerprints, read_episodes
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
 
@@ -134,8 +134,8 @@ def test_without_a_trained_episode_among_the_logs_a_third_serves_the_fits(tmp_pa
     assert [len(graded), len(fitted)] == [6, 3]
 
 
-def logged(count: int, part: str = "") -> list[Seen]:
-    return [Seen(episode=one, flag=None, part=part) for one in carts(0, count)]
+def logged(count: int, part: str = "") -> list[WorldEpisode]:
+    return [WorldEpisode(episode=one, flag=None, part=part) for one in carts(0, count)]
 
 
 def test_of_many_episodes_a_draw_is_graded_in_the_order_of_the_logs() -> None:

@@ -25,7 +25,7 @@ from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
@@ -65,7 +65,7 @@ def learned_engine() -> LearnedEngine:
         schema=TOY.schema,
         inputs=("position",),
         readout=Readout(ReadoutConfig(latent_size=SIZE, signals=TOY.schema.observations, width=16)).eval(),
-        familiarity=Familiarity(FamiliarityConfig(latent_size=SIZE)).eval(),
+        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=SIZE)).eval(),
         distance_head=Distance(DistanceConfig(latent_size=SIZE, width=16, size=8)).eval(),
         inverse_head=Inverse(InverseConfig(latent_size=SIZE, low=(-1.0, -1.0), high=(1.0, 1.0), width=16)).eval(),
         landmarks=a_map(),

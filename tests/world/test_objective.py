@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.engines.base import Card, Differentiable, Engine, EngineBelief, Noise, Novelty, Reaches, Samples
+from worldline.engines.base import Card, Differentiable, Engine, EngineBelief, GoalDistance, Noise, Novelty, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
-from worldline.planning.base import Chance, Goal, Outlook
-from worldline.planning.costs import AtMost, Change, Familiar, Price, Unfamiliar
+from worldline.planning.base import Chance, Goal, Rollout
+from worldline.planning.costs import AtMost, Change, OODPenalty, Price, RequireInDistribution
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
-from worldline.planning.planners.gradient import Gradient
+from worldline.planning.planners.gradient import GradientPlanner
 from worldline.testing.toys import Integrator, picture
 from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -52,7 +52,7 @@ class Homesick(Engine, Novelty):
         return np.linalg.norm(path.astype(float), axis=-1)
 
 
-class Seeing(Engine, Reaches):
+class Seeing(Engine, GoalDistance):
     """The linear engine, with a distance to pictures: how far the position is from where the picture is brightest."""
 
     def __init__(self, engine: Linear) -> None:
@@ -250,7 +250,7 @@ def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
 def test_a_violation_below_zero_is_an_error(linear: Linear) -> None:
     world = LocalWorld(linear, None, CrossEntropy())
 
-    def slack(outlook: Outlook) -> np.ndarray:
+    def slack(outlook: Rollout) -> np.ndarray:
         return outlook.signals["position"].max((2, 3, 4)) - 9.0
 
     with pytest.raises(InputError, match=r"constraint 0 gave a violation of -.*np\.maximum"):
@@ -345,7 +345,7 @@ def test_the_slope_of_a_cost_is_what_a_small_change_changes(samples: int, settin
 def test_the_gradient_planner_finds_the_optimum_through_a_world() -> None:
     """It is reached in two pushes, and then held."""
     goal = Goal(targets={"position": np.array([1.5, -0.5])}, tolerance={"position": 1.0})
-    world = LocalWorld(Steep(), None, Gradient(num_iterations=200))
+    world = LocalWorld(Steep(), None, GradientPlanner(num_iterations=200))
     plan = world.plan(CALM_ORIGIN, goal, horizon=3)
     decay = Steep().toy.decay
     np.testing.assert_allclose(plan.actions["push"][:, 0], [1, 1.5 - decay, 1.5 * (1 - decay)], atol=0.03)
@@ -357,8 +357,8 @@ def test_the_gradient_planner_is_refused_what_has_no_slope(world: LocalWorld, hi
     goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
     rule = AtMost(signal="position", bound=1.0)
     with pytest.raises(UnsupportedError, match="linear is not Differentiable"):
-        replace(world, planner=Gradient()).plan(history, goal, horizon=2)
-    steep = LocalWorld(Steep(), None, Gradient())
+        replace(world, planner=GradientPlanner()).plan(history, goal, horizon=2)
+    steep = LocalWorld(Steep(), None, GradientPlanner())
     with pytest.raises(UnsupportedError, match="have no slope"):
         steep.plan(CALM_ORIGIN, goal, horizon=2, constraints=[rule])
     with pytest.raises(UnsupportedError, match="have no slope"):
@@ -367,7 +367,7 @@ def test_the_gradient_planner_is_refused_what_has_no_slope(world: LocalWorld, hi
 
 def test_each_world_of_a_batch_follows_its_own_slope() -> None:
     goals, starts = np.array([[1.5, -0.5], [-2.0, 0.3]]), np.array([[[0.0, 0.0]], [[0.5, 1.0]]], np.float32)
-    world = LocalWorld(Steep(), None, Gradient(num_iterations=150))
+    world = LocalWorld(Steep(), None, GradientPlanner(num_iterations=150))
     none = {"push": np.zeros((2, 0, 2), np.float32)}
     tolerance = {"position": 1.0}
     both = world.plan(
@@ -443,7 +443,7 @@ def test_a_plan_stays_where_the_world_knows_its_way(linear: Linear) -> None:
     world = LocalWorld(engine, calibration, CrossEntropy(num_candidates=200, num_iterations=6))
     far, wind = Goal(targets={"position": np.full(2, 30.0, np.float32)}), {"wind": np.zeros((12, 2), np.float32)}
 
-    def furthest(goal: Goal, *rules: Familiar) -> float:
+    def furthest(goal: Goal, *rules: RequireInDistribution) -> float:
         plan = world.plan(at_origin(), goal, constraints=rules, horizon=12, exogenous=wind)
         assert (plan.violation <= 1e-9).all()
         path = world.predict(at_origin(), plan.actions, exogenous=wind).signals["position"].mean
@@ -451,8 +451,8 @@ def test_a_plan_stays_where_the_world_knows_its_way(linear: Linear) -> None:
 
     edge = float(calibration.novelty[calibration.trust(calibration.novelty) >= 0.1].max())
     assert furthest(far) > 1.5 * edge
-    assert 0.7 * edge < furthest(far, Familiar(trust=0.1)) <= edge + 1e-3
-    assert furthest(replace(far, costs=(Unfamiliar(trust=0.1, weight=1e4),))) <= edge + 1e-3
+    assert 0.7 * edge < furthest(far, RequireInDistribution(trust=0.1)) <= edge + 1e-3
+    assert furthest(replace(far, costs=(OODPenalty(trust=0.1, weight=1e4),))) <= edge + 1e-3
 
 
 def test_a_trust_that_so_few_episodes_cannot_tell_is_refused(linear: Linear) -> None:
@@ -462,8 +462,8 @@ def test_a_trust_that_so_few_episodes_cannot_tell_is_refused(linear: Linear) -> 
     world, least = LocalWorld(engine, calibration, CrossEntropy()), 1 / (calibration.num_episodes + 1)
     goal = Goal(targets={"position": np.zeros(2, np.float32)})
     with pytest.raises(InputError, match="calibration episodes give none below"):
-        world.score(at_origin(), PLANS, goal, [Familiar(trust=least)], exogenous=WIND)
-    far = world.score(at_origin(), PLANS, goal, [Familiar(trust=1.5 * least)], exogenous=WIND)
+        world.score(at_origin(), PLANS, goal, [RequireInDistribution(trust=least)], exogenous=WIND)
+    far = world.score(at_origin(), PLANS, goal, [RequireInDistribution(trust=1.5 * least)], exogenous=WIND)
     assert far.violation.shape == (3, 1)
 
 
@@ -484,7 +484,7 @@ def test_what_the_better_samples_cost_does_not_matter_however_much(linear: Linea
 def test_a_world_that_cannot_tell_the_new_does_not_pretend_to(
     linear: Linear, world: LocalWorld, history: History
 ) -> None:
-    plans, goal = {"push": np.zeros((1, 2, 2), np.float32)}, Goal(costs=(Unfamiliar(),))
+    plans, goal = {"push": np.zeros((1, 2, 2), np.float32)}, Goal(costs=(OODPenalty(),))
     with pytest.raises(UnsupportedError, match="novelty is not measured"):
         world.score(history, plans, goal)
     with pytest.raises(UnsupportedError, match="not calibrated"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worldline.catalog.fallback import FallbackWorld
-from worldline.engines.base import Card, Engine, EngineBelief, Reaches, Samples
+from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
@@ -126,7 +126,7 @@ def test_a_budget_covers_all_that_a_plan_takes(
     """A second to observe, four to propose: the search has the rest of 100, but for what is kept to close."""
     now_s, told = [0.0], list[float | None]()
 
-    class Slow(Engine, Reaches):
+    class Slow(Engine, GoalDistance):
         def describe(self) -> Card:
             return world.describe()
 

@@ -28,7 +28,7 @@ from worldline.errors import (
     WorldlineError,
 )
 from worldline.planning.base import Chance, Goal
-from worldline.planning.costs import AtMost, Change, Familiar, KeepOut, Price, Track, Within
+from worldline.planning.costs import AtMost, Change, KeepOut, Price, RequireInDistribution, Track, Within
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.http import serving
 from worldline.testing import check_world
@@ -172,7 +172,7 @@ def test_missing_confidence_survives(history: History) -> None:
         lambda world, history: world.plan(history, GOAL, horizon=2, budget_s=-1.0),
         lambda world, history: world.plan(history, GOAL, horizon=2, budget_s=float("nan")),
         lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[AtMost(signal="psition", bound=1.0)]),
-        lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[Familiar()]),
+        lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[RequireInDistribution()]),
     ],
 )
 def test_an_error_is_that_of_the_world_itself(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.world.sparse_bayesian_regression import MOST_FEATURES, MOST_TOGETHER, explain
+from worldline.world.sparse_bayesian_regression import MOST_FEATURES, MOST_TOGETHER, sparse_bayesian_regression
 
 SEEDS = st.integers(0, 2**31)
 
@@ -28,7 +28,7 @@ def test_what_is_there_is_found(seed: int, count: int) -> None:
         truth[which, target] = rng.choice([-2, 2], count) / features[:, which].std(0).clip(1e-3)
         truth[0, target] = np.sign(truth[0, target])  # the constant has no spread
     explained = features @ truth
-    found = explain(features, explained + 0.01 * rng.standard_normal((60, 2)))
+    found = sparse_bayesian_regression(features, explained + 0.01 * rng.standard_normal((60, 2)))
     np.testing.assert_allclose(features @ found, explained, atol=0.15)
 
 
@@ -37,7 +37,7 @@ def test_noise_is_hardly_explained() -> None:
     shares, regression = [], []
     for seed in range(100):
         features, noise = table(seed, 40, 7), np.random.default_rng((1, seed)).standard_normal((40, 1))
-        shares.append(((features @ explain(features, noise)) ** 2).mean())
+        shares.append(((features @ sparse_bayesian_regression(features, noise)) ** 2).mean())
         least = np.linalg.lstsq(features, noise, rcond=None)[0]
         regression.append(((features @ least) ** 2).mean())
     assert np.mean(shares) < 0.02
@@ -50,39 +50,42 @@ def test_units_do_not_matter(seed: int, unit: float, of_target: float) -> None:
     features, rng = table(seed, 30, 5), np.random.default_rng(seed)
     residuals = features[:, 1:2] / features[:, 1].std() + rng.standard_normal((30, 1))
     units = np.array([1.0, unit, 1.0, 1.0, 1.0])
-    first, second = explain(features, residuals), explain(features * units, residuals * of_target)
+    first, second = (
+        sparse_bayesian_regression(features, residuals),
+        sparse_bayesian_regression(features * units, residuals * of_target),
+    )
     np.testing.assert_allclose(second * units[:, None], first * of_target, rtol=1e-4, atol=1e-7 * of_target)
 
 
 def test_targets_are_explained_one_by_one() -> None:
     features, residuals = table(0, 30, 5), np.random.default_rng(0).standard_normal((30, 3))
-    together = explain(features, residuals)
+    together = sparse_bayesian_regression(features, residuals)
     for target in range(3):
-        alone = explain(features, residuals[:, target : target + 1])
+        alone = sparse_bayesian_regression(features, residuals[:, target : target + 1])
         np.testing.assert_allclose(together[:, target : target + 1], alone, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, MOST_TOGETHER + 1])
 def test_too_few_steps_explain_nothing(num_rows: int) -> None:
-    assert not explain(np.ones((num_rows, 3)), np.ones((num_rows, 2))).any()
+    assert not sparse_bayesian_regression(np.ones((num_rows, 3)), np.ones((num_rows, 2))).any()
 
 
 def test_what_is_not_there_explains_nothing() -> None:
     features = np.concatenate([table(0, 30, 3), np.zeros((30, 1))], 1)
-    assert not explain(features, np.zeros((30, 2))).any()
-    found = explain(features, features[:, 1:2])
+    assert not sparse_bayesian_regression(features, np.zeros((30, 2))).any()
+    found = sparse_bayesian_regression(features, features[:, 1:2])
     assert found[3] == 0
     np.testing.assert_allclose(features @ found, features[:, 1:2], rtol=0.05)
 
 
 def test_copies_of_a_feature_share_its_weight() -> None:
     one = table(0, 30, 2)
-    found = explain(np.concatenate([one, one[:, 1:], one[:, 1:]], 1), one[:, 1:])
+    found = sparse_bayesian_regression(np.concatenate([one, one[:, 1:], one[:, 1:]], 1), one[:, 1:])
     assert np.isfinite(found).all()
     assert found[1:].sum() == pytest.approx(1.0, abs=0.05)
 
 
 def test_of_many_features_the_best_are_tried() -> None:
     features = table(0, 80, 3 * MOST_FEATURES)
-    found = explain(features, features[:, 40:41])
+    found = sparse_bayesian_regression(features, features[:, 40:41])
     assert found[40, 0] == pytest.approx(1.0, abs=0.03)

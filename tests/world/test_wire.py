@@ -28,18 +28,18 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
-from worldline.planning.base import Chance, Goal, Outlook
+from worldline.planning.base import Chance, Goal, Rollout
 from worldline.planning.costs import (
     AtLeast,
     AtMost,
     Change,
-    Familiar,
     KeepApart,
     KeepClear,
     KeepOut,
+    OODPenalty,
     Price,
+    RequireInDistribution,
     Track,
-    Unfamiliar,
     Within,
 )
 from worldline.schema import Kind, Role, Schema, Signal
@@ -140,7 +140,7 @@ COSTS = st.one_of(
     later(Within, signal=NAMES, low=st.just(-math.inf), high=PER_COMPONENT, tolerance=PER_COMPONENT),
     later(Price, signal=NAMES, price=PER_COMPONENT | TABLES),
     later(Change, signal=NAMES, tolerance=PER_COMPONENT),
-    later(Unfamiliar, trust=st.floats(0.01, 1), weight=st.floats(0.1, 9)),
+    later(OODPenalty, trust=st.floats(0.01, 1), weight=st.floats(0.1, 9)),
 )
 PLAIN_RULES = st.one_of(
     later(AtMost, signal=NAMES, bound=PER_COMPONENT | st.just(math.inf), quantile=st.floats(0, 1)),
@@ -148,7 +148,7 @@ PLAIN_RULES = st.one_of(
     later(KeepOut, low=st.just({"x": -math.inf, "y": (1.0, 2.0)}), high=st.just({"x": 3.0, "y": 4.0})),
     later(KeepApart, first=NAMES, second=NAMES, distance=st.floats(0.01, 9), quantile=st.floats(0, 1)),
     later(KeepClear, signal=NAMES, start=st.just((0.0, 1.0)), end=st.just((2.0, 3.0)), distance=st.floats(0.01, 9)),
-    later(Familiar, trust=st.floats(0.01, 1)),
+    later(RequireInDistribution, trust=st.floats(0.01, 1)),
 )
 CONSTRAINTS = PLAIN_RULES | later(Chance, constraint=PLAIN_RULES, level=st.floats(0.1, 0.9))
 GOALS = later(
@@ -331,7 +331,7 @@ class Stricter(AtMost):
     pass
 
 
-def above(limit: float, outlook: Outlook) -> np.ndarray:
+def above(limit: float, outlook: Rollout) -> np.ndarray:
     return np.zeros((1, 1))
 
 

@@ -21,7 +21,7 @@ from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import WorldModel
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa
 from worldline.models.jepa_config import JepaConfig
@@ -91,7 +91,7 @@ def _learned(model: WorldModel, schema: Schema, inputs: tuple[str, ...], latent:
     signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
     readout = Readout(ReadoutConfig(latent_size=latent, signals=signals, width=8))
     readout.normaliser.fit(torch.randn(50, sum(one.size for one in signals)))
-    familiarity = Familiarity(FamiliarityConfig(latent_size=latent))
+    familiarity = MahalanobisScore(MahalanobisConfig(latent_size=latent))
     familiarity.fit(torch.randn(100, latent))
     low = tuple(bound for signal in schema.actions for bound in signal.low or ())
     high = tuple(bound for signal in schema.actions for bound in signal.high or ())

@@ -11,7 +11,7 @@ import pytest
 from worldline.bundle import read_bundle, write_bundle
 from worldline.engines.base import Parts
 from worldline.engines.baselines import Linear
-from worldline.engines.fixed_lag import RememberingEngine
+from worldline.engines.fixed_lag import FixedLagBaseline
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import BundleError
 from worldline.planning.planners.cem import CrossEntropy
@@ -24,7 +24,7 @@ TOY = Integrator(noise=0.1, camera=False, wind=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Biased(RememberingEngine):
+class Biased(FixedLagBaseline):
     """The toy without its noise, off by `bias` metres more with each step; or one that fails."""
 
     bias: float

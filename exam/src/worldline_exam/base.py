@@ -17,8 +17,8 @@ from worldline.episode import Arrays, Episode
 from worldline.errors import InputError
 from worldline.labs import Lab
 from worldline.world import World
-from worldline_exam.figures import Exhibit
-from worldline_exam.scenes.pixels_only import Camera
+from worldline_exam.figures import ExamFigure
+from worldline_exam.scenes.pixels_only import PixelsOnlyWorld
 
 
 class Section(StrEnum):
@@ -40,7 +40,7 @@ class Pool(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curriculum:
+class DatasetSpec:
     """Logs that a sitter learns one world from. Curricula of the same name are the same: they are learned from once.
 
     Args:
@@ -110,7 +110,7 @@ class ExamTest(ABC):
     pixels: bool = False
 
     @abstractmethod
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """The logs to learn from, one world each."""
 
     @abstractmethod
@@ -132,7 +132,9 @@ class ExamTest(ABC):
         strange = [name for name in worlds if name not in labs]
         if strange:
             raise InputError(f"{', '.join(strange)} is no curriculum of {self.code}. It has {', '.join(labs)}.")
-        return self.question({name: Camera(world=one, lab=labs[name]()) for name, one in worlds.items()}, scenes)
+        return self.question(
+            {name: PixelsOnlyWorld(world=one, lab=labs[name]()) for name, one in worlds.items()}, scenes
+        )
 
     @abstractmethod
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
@@ -163,5 +165,5 @@ class ExamTest(ABC):
         return self.grade(scenes, answers, references)
 
     @abstractmethod
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """The picture of this test: what was true, what was answered, and the references beside it."""

@@ -14,9 +14,9 @@ import typer
 from worldline.cli import Json, Threads, free_cores, use_threads
 
 if TYPE_CHECKING:
-    from worldline_exam.comparison import Comparison
+    from worldline_exam.comparison import ExamComparison
     from worldline_exam.results import ExamResult, TestResult
-    from worldline_exam.subjects import Sitter
+    from worldline_exam.subjects import ExamSubject
 
 TEXT: Final = "A text model"
 MAX_REQUESTS: Final = 25_000
@@ -158,7 +158,7 @@ def compare(
         _print_comparison(found, titles)
 
 
-def _print_comparison(found: Comparison, titles: Sequence[str]) -> None:
+def _print_comparison(found: ExamComparison, titles: Sequence[str]) -> None:
     """The differences, and what was not compared."""
     from worldline.cli import print_table
 
@@ -208,12 +208,12 @@ def _codes(text: str) -> tuple[str, ...]:
     return codes
 
 
-def _sitter(name: str, model: str | None, asked: _Endpoint) -> Sitter:
+def _sitter(name: str, model: str | None, asked: _Endpoint) -> ExamSubject:
     """Raises `InputError` where a family or an endpoint is given to what has none, and for a trained world."""
     from worldline.errors import InputError
     from worldline.registry import names
     from worldline_exam.language_subject import NAME
-    from worldline_exam.subjects import TRIVIAL, RecipeSitter, TrivialSitter
+    from worldline_exam.subjects import TRIVIAL, RecipeSubject, TrivialSubject
 
     if model is not None and name in (*TRIVIAL, NAME):
         raise InputError(f"--model {model} is given, and {name} is no recipe. Leave it out, or give a recipe.")
@@ -222,18 +222,18 @@ def _sitter(name: str, model: str | None, asked: _Endpoint) -> Sitter:
     if asked != _Endpoint():
         raise InputError(f"an endpoint, its limits or a transcript are given, and {name} asks none. Examine {NAME}.")
     if name in TRIVIAL:
-        return TrivialSitter(name=name)
+        return TrivialSubject(name=name)
     if name not in names("recipe") and (Path(name).is_dir() or any(mark in name for mark in "/@")):
         raise InputError(
             f"{name!r} is no recipe. An exam learns a recipe anew, from logs of its own: give one by name. A world "
             f"that is trained already is graded on your logs: worldline audit {name} LOGS."
         )
-    return RecipeSitter(recipe=name, family=model)
+    return RecipeSubject(recipe=name, family=model)
 
 
-def _language(asked: _Endpoint) -> Sitter:
+def _language(asked: _Endpoint) -> ExamSubject:
     from worldline.errors import InputError
-    from worldline_exam.language_subject import LanguageSitter, endpoint_of
+    from worldline_exam.language_subject import LanguageSubject, endpoint_of
 
     if (asked.url is None) != (asked.model is None):
         raise InputError("--endpoint and --endpoint-model go together. Give both, or a --transcript alone.")
@@ -244,7 +244,7 @@ def _language(asked: _Endpoint) -> Sitter:
     elif asked.prices is not None or asked.max_cost is not None or asked.api_key_env is not None:
         raise InputError("a key, prices or a cost are given, and no --endpoint to ask. Give one, or leave them out.")
     most = MAX_REQUESTS if asked.max_requests is None else asked.max_requests
-    return LanguageSitter(endpoint=endpoint, transcript=asked.transcript, max_requests=most, max_price=asked.max_cost)
+    return LanguageSubject(endpoint=endpoint, transcript=asked.transcript, max_requests=most, max_price=asked.max_cost)
 
 
 def _prices(text: str) -> tuple[float, float, str]:

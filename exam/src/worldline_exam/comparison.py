@@ -79,7 +79,7 @@ class Unpaired:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ExamComparison:
     """What came of pairing two exams.
 
     Args:
@@ -93,7 +93,7 @@ class Comparison:
 
 def compared(
     ours: Mapping[str, TestResult], theirs: Mapping[str, TestResult], trainings: Pair | None = None
-) -> Comparison:
+) -> ExamComparison:
     """How much higher `ours` scores than `theirs`, part by part, paired by scene and training.
 
     Args:
@@ -116,10 +116,10 @@ def compared(
         else:
             lacks = ["" if code in one else "not asked" for one in (ours, theirs)]
             unpaired.append(Unpaired(code=code, cell="", ours=lacks[0], theirs=lacks[1]))
-    return Comparison(differences=tuple(differences), unpaired=tuple(unpaired))
+    return ExamComparison(differences=tuple(differences), unpaired=tuple(unpaired))
 
 
-def _test(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> Comparison:
+def _test(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> ExamComparison:
     if ours.scenes and theirs.scenes and ours.scenes != theirs.scenes:
         raise InputError(
             f"{ours.code} was asked about other scenes in the two exams ({ours.scenes[:12]} and {theirs.scenes[:12]}), "
@@ -145,7 +145,7 @@ def _test(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> Compa
             else:
                 scored.setdefault(name, []).append((pair, one, other))
     found = tuple(_difference(ours.code, name, rows) for name, rows in scored.items())
-    return Comparison(differences=found, unpaired=tuple(unpaired))
+    return ExamComparison(differences=found, unpaired=tuple(unpaired))
 
 
 def _alike(ours: TestResult, theirs: TestResult) -> bool:

@@ -8,7 +8,7 @@ from worldline.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class FigureLine:
     """A line, or points.
 
     Args:
@@ -35,7 +35,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class FigurePanel:
     """One chart.
 
     Args:
@@ -49,12 +49,12 @@ class Panel:
     title: str
     x_label: str
     y_label: str
-    lines: tuple[Line, ...]
+    lines: tuple[FigureLine, ...]
     equal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exhibit:
+class ExamFigure:
     """One to six charts that show what a test is about.
 
     Args:
@@ -63,4 +63,4 @@ class Exhibit:
     """
 
     caption: str
-    panels: tuple[Panel, ...]
+    panels: tuple[FigurePanel, ...]

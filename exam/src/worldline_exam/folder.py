@@ -22,7 +22,7 @@ from worldline_exam.base import ExamTest, References
 from worldline_exam.options import ExamOptions
 from worldline_exam.results import ExamResult, SeedGrade
 from worldline_exam.self_check import Examined, graded
-from worldline_exam.subjects import Sitter
+from worldline_exam.subjects import ExamSubject
 
 RESULT, REPORT, BEGUN, SCENES = "exam.json", "report.html", "begun.json", "scenes.npz"
 
@@ -60,7 +60,7 @@ class Begun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned:
+class LearnRecord:
     """What came of learning one world.
 
     Args:
@@ -72,7 +72,7 @@ class Learned:
     lost: SeedGrade | None = None
 
 
-def begun_with(sitter: Sitter, options: ExamOptions) -> Begun:
+def begun_with(sitter: ExamSubject, options: ExamOptions) -> Begun:
     """What an exam that goes on with this one has to have in common with it."""
     code, package = hashlib.sha256(), Path(worldline.__file__).parent
     for path in (*sorted(package.rglob("*.py")), *sitter.sources):
@@ -85,7 +85,7 @@ def begun_with(sitter: Sitter, options: ExamOptions) -> Begun:
     )
 
 
-def goes_on(folder: Path, begun: Begun, sitter: Sitter, options: ExamOptions, resume: bool) -> bool:
+def goes_on(folder: Path, begun: Begun, sitter: ExamSubject, options: ExamOptions, resume: bool) -> bool:
     """Whether an exam goes on with what is in the folder; raises where it can neither go on nor begin there."""
     path = folder / BEGUN
     if resume and sitter.pays:

@@ -40,7 +40,7 @@ from worldline.schema import Schema
 from worldline.world import LocalWorld, World
 from worldline_exam.base import ExamTest
 from worldline_exam.results import SeedGrade
-from worldline_exam.subjects import Sat, Sitter, Terms
+from worldline_exam.subjects import ExamSubject, Sat, Terms
 
 NAME: Final = "language"
 TRANSCRIPT: Final = "transcript.jsonl"
@@ -65,7 +65,7 @@ REPLAYED: Final = "http://localhost"
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LanguageSitter(Sitter):
+class LanguageSubject(ExamSubject):
     """A text model behind a chat endpoint.
 
     Args:
@@ -100,12 +100,12 @@ class LanguageSitter(Sitter):
         return NAME if endpoint is None else f"{NAME}, {endpoint.model}"
 
     def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
-        """Nothing is learned; see `Sitter`."""
+        """Nothing is learned; see `ExamSubject`."""
         del store, seed, terms, folder
         return Sat(world=None, facts={})
 
     def open(self, folder: Path, store: Store) -> World:
-        """The text model over this schema, with no calibration; see `Sitter`.
+        """The text model over this schema, with no calibration; see `ExamSubject`.
 
         Raises:
             InputError: the sitter is not seated.
@@ -118,11 +118,11 @@ class LanguageSitter(Sitter):
 
     @property
     def pays(self) -> bool:
-        """See `Sitter`."""
+        """See `ExamSubject`."""
         return True
 
-    def seated(self, folder: Path) -> LanguageSitter:
-        """With a chat that keeps its transcript in `folder`; see `Sitter`."""
+    def seated(self, folder: Path) -> LanguageSubject:
+        """With a chat that keeps its transcript in `folder`; see `ExamSubject`."""
         endpoint = self._endpoint
         if endpoint is None:
             return self
@@ -140,7 +140,7 @@ class LanguageSitter(Sitter):
         return replace(self, chat=chat)
 
     def declines(self, test: ExamTest) -> SeedGrade | None:
-        """All tests where there is nothing to ask; else those that need a calibration, or pictures; see `Sitter`."""
+        """All tests where there is nothing to ask; else those that need a calibration, or pictures; see `ExamSubject`."""
         if self._endpoint is None:
             return SeedGrade(seed=0, verdict=Verdict.NOT_MEASURED, grade=None, reason=NO_ENDPOINT)
         if test.calibrated or test.pixels:
@@ -150,7 +150,7 @@ class LanguageSitter(Sitter):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """Model, prompt, and what was sent and charged; see `Sitter`."""
+        """Model, prompt, and what was sent and charged; see `ExamSubject`."""
         if self.chat is None:
             return {"Model": "none was asked", "Trainings": NO_LOGS}
         endpoint, spent = self.chat.endpoint, self.chat.spent

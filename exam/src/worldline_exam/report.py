@@ -10,10 +10,10 @@ from typing import Final
 from worldline.audit import Cell, Score, Verdict, weakest
 from worldline.formatting import listing, number, plural
 from worldline.report import (
+    ChartLine,
     Dot,
     Html,
     IntervalChart,
-    Line,
     LineChart,
     chapter,
     facts,
@@ -26,7 +26,7 @@ from worldline.report import (
     tag,
 )
 from worldline_exam.base import Section
-from worldline_exam.figures import Exhibit, Panel
+from worldline_exam.figures import ExamFigure, FigurePanel
 from worldline_exam.results import ExamResult, TestResult, is_any_graded, is_fully_graded, section_weakest
 
 _TONES: Final = {
@@ -222,7 +222,7 @@ def _trainings(one: TestResult) -> list[Html]:
     return [tag("p", {"class": "note"}, f"Training {told}.")]
 
 
-def _exhibit(exhibit: Exhibit) -> Html:
+def _exhibit(exhibit: ExamFigure) -> Html:
     """The picture of a test."""
     names = list(dict.fromkeys(line.name for panel in exhibit.panels for line in panel.lines))
     others = [name for name in names if name not in ("truth", "this world")]
@@ -233,7 +233,7 @@ def _exhibit(exhibit: Exhibit) -> Html:
     return join([tag("div", {"class": f"gallery {size}".strip()}, *charts), caption])
 
 
-def _panel(panel: Panel, styles: dict[str, str]) -> Html:
+def _panel(panel: FigurePanel, styles: dict[str, str]) -> Html:
     order = {"this world": 2, "truth": 1}
     drawn = [line for line in panel.lines if line.x]  # where nothing happened, as with contacts, there is no point
     lines = sorted(drawn, key=lambda line: order.get(line.name, 0))
@@ -244,7 +244,7 @@ def _panel(panel: Panel, styles: dict[str, str]) -> Html:
             x_label=panel.x_label,
             y_label=panel.y_label,
             lines=[
-                Line(
+                ChartLine(
                     label=line.name,
                     style=styles[line.name],
                     x=line.x,

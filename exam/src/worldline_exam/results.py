@@ -12,7 +12,7 @@ from worldline.audit import Cell, Grade, Score, Verdict, holm, is_undefined, p_v
 from worldline.config import to_json
 from worldline.episode import Arrays
 from worldline_exam.base import ExamTest, Section
-from worldline_exam.figures import Exhibit
+from worldline_exam.figures import ExamFigure
 from worldline_exam.self_check import Examined
 
 
@@ -67,7 +67,7 @@ class TestResult:
     floor: str
     scenes: str
     elapsed_s: float
-    exhibit: Exhibit | None
+    exhibit: ExamFigure | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,14 +38,14 @@ from worldline.errors import (
 from worldline.schema import Kind
 from worldline.workflows import Stage, device, versions
 from worldline.world import clashes, save_world
-from worldline_exam.base import Curriculum, ExamTest
-from worldline_exam.comparison import Comparison, Pair, compared
+from worldline_exam.base import DatasetSpec, ExamTest
+from worldline_exam.comparison import ExamComparison, Pair, compared
 from worldline_exam.folder import (
     BEGUN,
     REPORT,
     RESULT,
     SCENES,
-    Learned,
+    LearnRecord,
     Stored,
     answers_of,
     begun_with,
@@ -65,7 +65,7 @@ from worldline_exam.readability import unread
 from worldline_exam.report import render
 from worldline_exam.results import ExamResult, SeedGrade, TestResult, broken, digest, result, unasked, without_draws
 from worldline_exam.self_check import examine
-from worldline_exam.subjects import Sitter, Terms
+from worldline_exam.subjects import ExamSubject, Terms
 from worldline_exam.worker_pool import workers
 
 LOG_SEED: Final = 500_000
@@ -78,7 +78,7 @@ Value = TypeVar("Value")
 
 
 def exam(
-    sitter: Sitter,
+    sitter: ExamSubject,
     folder: Path,
     options: ExamOptions,
     *,
@@ -144,7 +144,7 @@ def regrade(folder: Path) -> tuple[TestResult, ...]:
     )
 
 
-def compare(ours: Path, theirs: Path, trainings: Pair | None = None) -> Comparison:
+def compare(ours: Path, theirs: Path, trainings: Pair | None = None) -> ExamComparison:
     """How much higher the first exam's sitter scores than the second's, in every part that both were graded in.
 
     Args:
@@ -175,7 +175,7 @@ def _writes(folder: Path, fix: str) -> Iterator[None]:
         raise InputError(f"{folder} cannot be written to: {error.strerror}. {fix}") from error
 
 
-def _left(sitter: Sitter, test: ExamTest, seeds: Sequence[int]) -> TestResult | None:
+def _left(sitter: ExamSubject, test: ExamTest, seeds: Sequence[int]) -> TestResult | None:
     """What is said of a test that its sitter declines, or that cannot say what to learn; None where it is asked."""
     try:
         if (why := sitter.declines(test)) is not None:
@@ -188,7 +188,7 @@ def _left(sitter: Sitter, test: ExamTest, seeds: Sequence[int]) -> TestResult | 
 
 
 def _held(
-    sitter: Sitter, folder: Path, options: ExamOptions, tests: Sequence[ExamTest], stage: Stage | None
+    sitter: ExamSubject, folder: Path, options: ExamOptions, tests: Sequence[ExamTest], stage: Stage | None
 ) -> tuple[list[Mapping[str, str]], dict[str, TestResult]]:
     """What is to be known of the worlds that were learned, and by code what came of each test."""
     if not tests:
@@ -215,7 +215,7 @@ def _held(
             for name, one in curricula.items()
             if name not in lost
         }
-        learned: dict[tuple[str, int], Learned] = {}
+        learned: dict[tuple[str, int], LearnRecord] = {}
         asked: dict[str, Future[TestResult]] = {}
         for key, one in _finished(tasks, "learn", stage):
             learned[key] = _or_reason(key[1], one)
@@ -230,7 +230,7 @@ def _held(
     return known, {test.code: _or_broken(test, seeds, found, lost) for test in tests}
 
 
-def _longest_first(curricula: Iterable[Curriculum]) -> dict[str, Curriculum]:
+def _longest_first(curricula: Iterable[DatasetSpec]) -> dict[str, DatasetSpec]:
     """By name, so that no process is left alone with a long one at the end."""
     return {one.name: one for one in sorted(curricula, key=lambda one: -one.num_episodes * one.num_steps)}
 
@@ -249,7 +249,7 @@ def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
     part.rename(logs)
 
 
-def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) -> Learned:
+def _learn(sitter: ExamSubject, logs: Path, terms: Terms, seed: int, folder: Path) -> LearnRecord:
     """Saves the world, if it is not there, and what is to be known of it. In a process of its own."""
     out = world_of(folder, logs.name, seed)
     known = out.with_name(f"{out.name}.json")
@@ -261,20 +261,20 @@ def _learn(sitter: Sitter, logs: Path, terms: Terms, seed: int, folder: Path) ->
     return found
 
 
-def _before(known: Path, out: Path) -> Learned | None:
+def _before(known: Path, out: Path) -> LearnRecord | None:
     """What came of learning a world before; None where that cannot be read, or the world is gone."""
     try:
-        found = read(Learned, known)
+        found = read(LearnRecord, known)
     except ConfigError:
         return None
     return found if found.lost is not None or out.exists() else None
 
 
-def _learned(sitter: Sitter, store: Store, terms: Terms, seed: int, out: Path) -> Learned:
+def _learned(sitter: ExamSubject, store: Store, terms: Terms, seed: int, out: Path) -> LearnRecord:
     """The world is in `out` if there is one."""
 
-    def lost(verdict: Verdict, reason: str) -> Learned:
-        return Learned(facts={}, lost=SeedGrade(seed=seed, verdict=verdict, grade=None, reason=reason))
+    def lost(verdict: Verdict, reason: str) -> LearnRecord:
+        return LearnRecord(facts={}, lost=SeedGrade(seed=seed, verdict=verdict, grade=None, reason=reason))
 
     work = out.with_name(f"{out.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
@@ -291,7 +291,7 @@ def _learned(sitter: Sitter, store: Store, terms: Terms, seed: int, out: Path) -
     finally:
         shutil.rmtree(work, ignore_errors=True)
     shown = {} if sat.world is None else {"context": _context(sat.world.describe())}
-    return Learned(facts={**sat.facts, **shown})
+    return LearnRecord(facts={**sat.facts, **shown})
 
 
 def _context(card: Card) -> str:
@@ -302,7 +302,7 @@ def _context(card: Card) -> str:
 
 
 def _sit(
-    sitter: Sitter,
+    sitter: ExamSubject,
     test: ExamTest,
     seed: int,
     trainings: Sequence[int],
@@ -333,7 +333,7 @@ def _kept(path: Path) -> Arrays | None:
         return None
 
 
-def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
+def _answers(sitter: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
     """What the worlds of a training say, which is kept, or why they do not."""
     try:
         given = _asked(sitter, test, training, scenes, folder)
@@ -353,7 +353,7 @@ def _answers(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, fold
         return SeedGrade(seed=training, verdict=Verdict.ERROR, grade=None, reason=reason)
 
 
-def _asked(sitter: Sitter, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays:
+def _asked(sitter: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays:
     """What the worlds of a training say."""
     worlds = {}
     for one in test.curricula():
@@ -406,7 +406,7 @@ def _finished(
         yield keys[task], (task.result() if error is None else error)
 
 
-def _lacking(test: ExamTest, learned: Mapping[tuple[str, int], Learned]) -> dict[int, SeedGrade]:
+def _lacking(test: ExamTest, learned: Mapping[tuple[str, int], LearnRecord]) -> dict[int, SeedGrade]:
     """Per training that misses a world that the test asks, why."""
     losses: dict[int, list[tuple[str, SeedGrade]]] = {}
     for one in test.curricula():
@@ -423,11 +423,11 @@ def _together(seed: int, losses: Sequence[tuple[str, SeedGrade]]) -> SeedGrade:
     return SeedGrade(seed=seed, verdict=verdict, grade=None, reason=f"{reasons}.")
 
 
-def _or_reason(seed: int, found: Learned | BaseException) -> Learned:
-    if isinstance(found, Learned):
+def _or_reason(seed: int, found: LearnRecord | BaseException) -> LearnRecord:
+    if isinstance(found, LearnRecord):
         return found
     reason = f"learning broke: {type(found).__name__}: {found}"
-    return Learned(facts={}, lost=SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=reason))
+    return LearnRecord(facts={}, lost=SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=reason))
 
 
 def _or_broken(

@@ -69,7 +69,7 @@ class Terms:
     read: tuple[str, ...] = ()
 
 
-class Sitter(ABC):
+class ExamSubject(ABC):
     """Learns one world from each log; can be sent to another process."""
 
     @property
@@ -108,7 +108,7 @@ class Sitter(ABC):
         """Whether it pays for each question: tests then take the sizes they have for that, and one process asks."""
         return False
 
-    def seated(self, folder: Path) -> Sitter:
+    def seated(self, folder: Path) -> ExamSubject:
         """This sitter in one exam, of which it may keep in `folder` what has to be kept."""
         del folder
         return self
@@ -126,7 +126,7 @@ class Sitter(ABC):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class RecipeSitter(Sitter):
+class RecipeSubject(ExamSubject):
     """A recipe, with its own family or another one of as many parameters.
 
     Args:
@@ -156,7 +156,7 @@ class RecipeSitter(Sitter):
         return () if file is None else (Path(file),)
 
     def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
-        """See `Sitter`; heads that only plans need are left out."""
+        """See `ExamSubject`; heads that only plans need are left out."""
         recipe = self._recipe(store).with_seed(seed)
         recipe = replace(recipe, heads=replace(recipe.heads, goals=False))
         recipe = replace(recipe, horizon=terms.horizon or recipe.horizon)
@@ -187,7 +187,7 @@ class RecipeSitter(Sitter):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class TrivialSitter(Sitter):
+class TrivialSubject(ExamSubject):
     """One of the engines that a learned one has to beat, fitted and calibrated on the same logs.
 
     Args:
@@ -206,13 +206,13 @@ class TrivialSitter(Sitter):
         return self.name.replace("_", " ")
 
     def declines(self, test: ExamTest) -> SeedGrade | None:
-        """See `Sitter`: it cannot look at pictures."""
+        """See `ExamSubject`: it cannot look at pictures."""
         if not test.pixels:
             return None
         return SeedGrade(seed=0, verdict=Verdict.UNREADABLE, grade=None, reason=NO_PICTURES)
 
     def learn(self, store: Store, *, seed: int, terms: Terms, folder: Path) -> Sat:
-        """See `Sitter`."""
+        """See `ExamSubject`."""
         del folder
         count = terms.num_calibration
         split = split_store(store) if count is None else kept_last(store, count)

@@ -19,29 +19,29 @@ from worldline_exam.exam_tests.abstention import (
     UNDRILLED,
     WIDER,
     WIDEST,
-    Abstention,
+    AbstentionTest,
 )
 from worldline_exam.labs.fleet import BOATS, DRILLED
 from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline_exam.scenes.confounded_scenes import CURRICULUM, Sailor
+from worldline_exam.scenes.confounded_scenes import CURRICULUM, ConfoundedOracle
 from worldline_exam.self_check import Examined, examine
 
 SMALL = {"num_scenes": 150, "num_motors": 8, "num_steps": 6}
 
 
-def logs_of(test: Abstention, num_episodes: int) -> dict[str, list[Episode]]:
+def logs_of(test: AbstentionTest, num_episodes: int) -> dict[str, list[Episode]]:
     made = test.curricula()[0]
     lab = made.make_lab()
     return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
 
 
 @pytest.fixture(scope="module")
-def test() -> Abstention:
-    return Abstention(**SMALL)
+def test() -> AbstentionTest:
+    return AbstentionTest(**SMALL)
 
 
 @pytest.fixture(scope="module")
-def examined(test: Abstention) -> Examined:
+def examined(test: AbstentionTest) -> Examined:
     return examine(test, 0, logs_of(test, 150))
 
 
@@ -65,7 +65,7 @@ def test_small_it_separates(examined: Examined) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds(pool: Pool) -> None:
-    test = Abstention(pool=pool)
+    test = AbstentionTest(pool=pool)
     logs = logs_of(test, 400)
     for seed in (0, 1):
         found = examine(test, seed, logs)
@@ -74,7 +74,7 @@ def test_it_holds(pool: Pool) -> None:
         assert gusty["coverage_observed"] - gusty["coverage_do"] == pytest.approx(FALL, abs=0.07)
 
 
-def test_who_abstains_where_nothing_can_be_told_passes(test: Abstention, examined: Examined) -> None:
+def test_who_abstains_where_nothing_can_be_told_passes(test: AbstentionTest, examined: Examined) -> None:
     """The adjusted regression does not know that it cannot know; with infinite bands for gusty boats it is right."""
     adjusted = examined.references.ceiling
     assert verdict_of(test.grade(examined.scenes, adjusted, examined.references)) is not Verdict.PASS
@@ -84,7 +84,7 @@ def test_who_abstains_where_nothing_can_be_told_passes(test: Abstention, examine
     assert verdict_of(test.grade(examined.scenes, honest, examined.references)) is Verdict.PASS
 
 
-def test_width_does_not_pay_for_a_confounded_slope(test: Abstention, examined: Examined) -> None:
+def test_width_does_not_pay_for_a_confounded_slope(test: AbstentionTest, examined: Examined) -> None:
     """Bands that hold nearly all of both groups have the whole score, whatever is in their middle."""
     wide = examined.must_fail[WIDER]
     told = [cell.score for cell in wide.cells if cell.name.startswith("drilled")]
@@ -97,7 +97,7 @@ def test_width_does_not_pay_for_a_confounded_slope(test: Abstention, examined: E
 
 @pytest.mark.parametrize("boat", np.flatnonzero(DRILLED))
 def test_a_confounded_slope_in_the_widest_bands_holds_too_little(
-    test: Abstention, examined: Examined, boat: int
+    test: AbstentionTest, examined: Examined, boat: int
 ) -> None:
     """One boat's slope is wrong, and its bands are as wide as they may be."""
     adjusted = examined.references.ceiling
@@ -112,7 +112,7 @@ def test_a_confounded_slope_in_the_widest_bands_holds_too_little(
     assert BOATS[boat].name in grade.conditions[1].found
 
 
-def test_bands_may_not_hold_everything_where_the_logs_tell(test: Abstention, examined: Examined) -> None:
+def test_bands_may_not_hold_everything_where_the_logs_tell(test: AbstentionTest, examined: Examined) -> None:
     good = {name: value.astype(float) for name, value in examined.references.oracle.items()}
     for times, met in ((1.0, True), (1.5, False), (0.8, False)):
         found = {name: value.copy() for name, value in good.items()}
@@ -123,7 +123,7 @@ def test_bands_may_not_hold_everything_where_the_logs_tell(test: Abstention, exa
         assert test.grade(examined.scenes, found, examined.references).conditions[1].met == met
 
 
-def test_it_notices_what_is_wrong(test: Abstention, examined: Examined) -> None:
+def test_it_notices_what_is_wrong(test: AbstentionTest, examined: Examined) -> None:
     good = {name: value.astype(float) for name, value in examined.references.oracle.items()}
 
     def of(**wrong: np.ndarray) -> Grade:
@@ -142,13 +142,13 @@ def test_it_notices_what_is_wrong(test: Abstention, examined: Examined) -> None:
     assert verdict_of(of(**half)) is not Verdict.PASS
 
 
-def test_stored_answers_are_graded_alike(test: Abstention, examined: Examined) -> None:
+def test_stored_answers_are_graded_alike(test: AbstentionTest, examined: Examined) -> None:
     copied = {name: value.copy() for name, value in examined.references.oracle.items()}
     assert test.grade(examined.scenes, copied, examined.references) == examined.oracle
 
 
 def test_what_cannot_be_read_is_said() -> None:
-    tiny = Abstention(num_scenes=10, num_motors=1, num_steps=2)
+    tiny = AbstentionTest(num_scenes=10, num_motors=1, num_steps=2)
     puck, scenes = GustyPuck().schema, tiny.generate(0)
     world = as_world(MarginalMean(schema=puck, mean={"puck_position": np.zeros(2)}))
     with pytest.raises(UnreadableError, match="steady_00_drift"):
@@ -156,11 +156,12 @@ def test_what_cannot_be_read_is_said() -> None:
     lab = tiny.curricula()[0].make_lab()
     with pytest.raises(UnsupportedError, match="gives no bands"):
         tiny.ask(
-            {CURRICULUM: as_world(Sailor(schema=lab.schema, slopes=np.ones(7), doubt=np.ones(7), context=1))}, scenes
+            {CURRICULUM: as_world(ConfoundedOracle(schema=lab.schema, slopes=np.ones(7), doubt=np.ones(7), context=1))},
+            scenes,
         )
 
 
-def test_the_exhibit_shows_coverage_bands_and_risk(test: Abstention, examined: Examined) -> None:
+def test_the_exhibit_shows_coverage_bands_and_risk(test: AbstentionTest, examined: Examined) -> None:
     shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
     assert len(shown.panels) == 5
     assert len(shown.panels[0].lines[1].y) == len(SCORED)

@@ -16,17 +16,17 @@ from worldline.errors import InputError, UnreadableError, UnsupportedError
 from worldline.labs.playing import explore
 from worldline.schema import Schema
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.arrow import TABLES, Arrow, backwards
+from worldline_exam.exam_tests.arrow import TABLES, ArrowOfTimeTest, backwards
 from worldline_exam.self_check import Examined, examine
 
 NOTHING = References(oracle={}, must_fail={})
-SMALL = Arrow(num_pairs=24)
+SMALL = ArrowOfTimeTest(num_pairs=24)
 
 
 @cache
 def logs_of(pool: Pool, pixels: bool = False) -> Mapping[str, Sequence[Episode]]:
     """By the names of the exam; in pictures without any, which no reference looks at."""
-    told, bare = (Arrow(pool=pool, pixels=one).curricula() for one in (pixels, False))
+    told, bare = (ArrowOfTimeTest(pool=pool, pixels=one).curricula() for one in (pixels, False))
     return {
         one.name: [explore(plain.make_lab(), seed, one.num_steps) for seed in range(40)]
         for one, plain in zip(told, bare, strict=True)
@@ -44,7 +44,7 @@ def small() -> Examined:
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_oracle_holds_and_whoever_must_fail_fails(pool: Pool, seed: int, pixels: bool) -> None:
     """In pictures too, where another question is asked."""
-    found = examine(Arrow(pool=pool, pixels=pixels), seed, logs_of(pool, pixels))
+    found = examine(ArrowOfTimeTest(pool=pool, pixels=pixels), seed, logs_of(pool, pixels))
     assert found.flaws == ()
     assert verdict_of(found.oracle) is Verdict.PASS
     for name, grade in found.must_fail.items():
@@ -61,7 +61,7 @@ def test_it_holds_in_small_too() -> None:
 
 
 def test_backwards_is_the_same_path_the_other_way() -> None:
-    clips = unpacked(Arrow(num_pairs=10).generate(0), "frictionless")
+    clips = unpacked(ArrowOfTimeTest(num_pairs=10).generate(0), "frictionless")
     played = backwards(clips)
     np.testing.assert_array_equal(played["red_position"][:, 0], clips["red_position"][:, -1])
     np.testing.assert_array_equal(played["red_velocity"][:, 0], -clips["red_velocity"][:, -1])
@@ -70,7 +70,7 @@ def test_backwards_is_the_same_path_the_other_way() -> None:
 
 
 def test_a_seed_holds_all_scenes() -> None:
-    one, two, other = (Arrow(num_pairs=10).generate(seed) for seed in (0, 0, 1))
+    one, two, other = (ArrowOfTimeTest(num_pairs=10).generate(seed) for seed in (0, 0, 1))
     for name, value in one.items():
         np.testing.assert_array_equal(value, two[name])
     assert not np.array_equal(one["dissipative.red_position"], other["dissipative.red_position"])

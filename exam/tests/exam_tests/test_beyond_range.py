@@ -27,33 +27,33 @@ from worldline_exam.exam_tests.beyond_range import (
     REBOUND,
     STICKS,
     UNIFORM,
-    BeyondRange,
+    BeyondRangeTest,
 )
 from worldline_exam.labs.collision import Collision
 from worldline_exam.labs.parabola import FAST, SLOW, STRONG, Parabola
-from worldline_exam.references.lab_oracle import Lawful
+from worldline_exam.references.lab_oracle import LabOracle
 from worldline_exam.self_check import Examined, examine
 
 NUM_EPISODES = 150
 
 
-def logs_of(test: BeyondRange) -> dict[str, list[Episode]]:
+def logs_of(test: BeyondRangeTest) -> dict[str, list[Episode]]:
     return {one.name: [explore(one.make_lab(), seed, 30) for seed in range(NUM_EPISODES)] for one in test.curricula()}
 
 
 def test_worlds_that_look_back_on_eight_observations_have_bands_for_what_is_asked() -> None:
-    test = BeyondRange()
+    test = BeyondRangeTest()
     assert test.num_steps <= min(one.num_steps for one in test.curricula()) - 8 + 1
 
 
 @pytest.fixture(scope="module")
 def examined() -> Examined:
-    test = BeyondRange()
+    test = BeyondRangeTest()
     return examine(test, 0, logs_of(test))
 
 
 def scores(examined: Examined, answers: Arrays) -> dict[str, float]:
-    return scores_of(BeyondRange().grade(examined.scenes, answers, examined.references))
+    return scores_of(BeyondRangeTest().grade(examined.scenes, answers, examined.references))
 
 
 def scores_of(grade: Grade) -> dict[str, float]:
@@ -65,14 +65,14 @@ def figures(grade: Grade, kind: str) -> Mapping[str, float]:
     return next(cell.raw for cell in grade.cells if cell.name == f"{kind} outside")
 
 
-def law_of(lab: Parabola | Collision, change: Callable[[Arrays], Arrays]) -> Lawful:
+def law_of(lab: Parabola | Collision, change: Callable[[Arrays], Arrays]) -> LabOracle:
     """The law, for who is told other actions."""
-    return Lawful(schema=lab.schema, law=lambda start, actions: lab.simulate(start, change(actions)))
+    return LabOracle(schema=lab.schema, law=lambda start, actions: lab.simulate(start, change(actions)))
 
 
 @pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.DEVELOPMENT, 1), (Pool.REPORT, 1)])
 def test_it_holds(pool: Pool, seed: int) -> None:
-    test = BeyondRange(pool=pool, num_scenes=60)
+    test = BeyondRangeTest(pool=pool, num_scenes=60)
     assert examine(test, seed, logs_of(test)).flaws == ()
 
 
@@ -113,7 +113,7 @@ def test_who_is_wrong_about_contacts_alone_fails_by_the_collision(examined: Exam
 
 @pytest.mark.parametrize("pool", list(Pool))
 def test_who_stops_dead_at_contact_fails(pool: Pool) -> None:
-    test = BeyondRange(pool=pool, num_scenes=60)
+    test = BeyondRangeTest(pool=pool, num_scenes=60)
     found = examine(test, 2, logs_of(test))
     answers = dict(found.references.oracle)
     flown = found.references.must_fail[PASSES]
@@ -138,7 +138,7 @@ def test_the_floor_of_the_collision_knows_rebounds_at_logged_speeds(examined: Ex
 
 def test_a_straight_line_knows_throws_and_no_contact(examined: Examined) -> None:
     """What falls is linear in what is seen and done; so no headline may rest on it alone."""
-    test = BeyondRange()
+    test = BeyondRangeTest()
     labs, logs = {one.name: one.make_lab() for one in test.curricula()}, logs_of(test)
     worlds = {name: as_world(Linear.fit(logs[name], lab.schema, context=3)) for name, lab in labs.items()}
     found = scores(examined, test.ask(worlds, examined.scenes))
@@ -148,7 +148,7 @@ def test_a_straight_line_knows_throws_and_no_contact(examined: Examined) -> None
 
 @pytest.mark.parametrize("pool", list(Pool))
 def test_contacts_are_over_in_what_is_graded(pool: Pool) -> None:
-    test = BeyondRange(pool=pool)
+    test = BeyondRangeTest(pool=pool)
     scenes = test.generate(3)
     lab = next(one.make_lab() for one in test.curricula() if one.name.startswith("collision"))
     assert isinstance(lab, Collision)
@@ -174,7 +174,7 @@ def test_who_has_not_learned_what_was_logged_does_not_pass(examined: Examined) -
         for name in names:
             still = np.broadcast_to(seen[name][:, -1:], answers[f"{kind}.{name}"].shape)
             answers[f"{kind}.{name}"] = np.where(inside[:, None, None], still, answers[f"{kind}.{name}"])
-    grade = BeyondRange().grade(examined.scenes, answers, examined.references)
+    grade = BeyondRangeTest().grade(examined.scenes, answers, examined.references)
     assert [condition.met for condition in grade.conditions] == [False, False]
     assert min(cell.score.low for cell in grade.cells if cell.score is not None) == 1
     assert verdict_of(grade) == "PARTIAL"
@@ -205,7 +205,7 @@ def test_faults_are_noticed(examined: Examined) -> None:
 
 
 def test_wrong_actions_are_noticed(examined: Examined) -> None:
-    test = BeyondRange()
+    test = BeyondRangeTest()
     labs = {one.name: one.make_lab() for one in test.curricula()}
     for change, due in (
         (lambda a: {n: -v for n, v in a.items()}, 0.0),
@@ -217,7 +217,7 @@ def test_wrong_actions_are_noticed(examined: Examined) -> None:
 
 
 def test_scenes_are_where_they_say_and_stay_in_the_field_of_the_logs(examined: Examined) -> None:
-    scenes, logs = examined.scenes, logs_of(BeyondRange())
+    scenes, logs = examined.scenes, logs_of(BeyondRangeTest())
     throw = history_of(scenes, "parabola.history").observations
     number = scenes["parabola.cell"]
     speed, gravity = throw["ball_velocity"][:, 0, 0], throw["gravity"][:, 0, 0]
@@ -252,28 +252,28 @@ def test_balls_meet_while_they_are_asked_about(examined: Examined) -> None:
 
 
 def test_it_is_the_same_for_the_same_seed_and_graded_alike(examined: Examined) -> None:
-    again = BeyondRange().generate(0)
+    again = BeyondRangeTest().generate(0)
     assert all(np.array_equal(again[name], value) for name, value in examined.scenes.items())
     for name, value in examined.references.oracle.items():
         kind, _, signal = name.partition(".")
         np.testing.assert_allclose(value, again[f"{kind}.truth.{signal}"], atol=1e-5)
     stored = {name: value.copy() for name, value in examined.references.oracle.items()}
-    assert BeyondRange().grade(again, stored, examined.references) == examined.oracle
+    assert BeyondRangeTest().grade(again, stored, examined.references) == examined.oracle
 
 
 def test_a_world_without_positions_is_unreadable() -> None:
-    test = BeyondRange(num_scenes=10)
+    test = BeyondRangeTest(num_scenes=10)
     worlds = {}
     for one in test.curricula():
         lab = one.make_lab()
         kept = tuple(signal for signal in lab.schema.signals if not signal.name.endswith("position"))
-        worlds[one.name] = as_world(Lawful(schema=replace(lab.schema, signals=kept), law=lab.simulate))
+        worlds[one.name] = as_world(LabOracle(schema=replace(lab.schema, signals=kept), law=lab.simulate))
     with pytest.raises(UnreadableError, match="ball_position"):
         test.ask(worlds, test.generate(0))
 
 
 def test_a_picture_of_it_marks_the_range_of_the_logs(examined: Examined) -> None:
-    shown = BeyondRange().exhibit(examined.scenes, examined.references.oracle, examined.references)
+    shown = BeyondRangeTest().exhibit(examined.scenes, examined.references.oracle, examined.references)
     names = [{line.name for line in panel.lines} for panel in shown.panels]
     assert names[:2] == [{COPY, "this world", "range of the logs"}] * 2
     assert names[2:] == [{COPY, "this world", "truth"}] * 2

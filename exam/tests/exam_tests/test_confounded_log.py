@@ -12,27 +12,27 @@ from worldline.episode import Episode
 from worldline.errors import UnreadableError
 from worldline.labs.playing import explore
 from worldline_exam.base import Pool
-from worldline_exam.exam_tests.confounded_log import BLIND, SCORED, SHOWN, ConfoundedLog
+from worldline_exam.exam_tests.confounded_log import BLIND, SCORED, SHOWN, ConfoundedLogTest
 from worldline_exam.labs.fleet import BOATS
 from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.scenes.confounded_scenes import CURRICULUM
 from worldline_exam.self_check import Examined, examine
 
 
-def logs_of(test: ConfoundedLog, num_episodes: int = 100) -> dict[str, list[Episode]]:
+def logs_of(test: ConfoundedLogTest, num_episodes: int = 100) -> dict[str, list[Episode]]:
     made = test.curricula()[0]
     lab = made.make_lab()
     return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
 
 
 @pytest.fixture(scope="module", params=list(Pool))
-def piloted(request: pytest.FixtureRequest) -> tuple[ConfoundedLog, dict[str, list[Episode]]]:
-    test = ConfoundedLog(pool=request.param, num_scenes=150, num_steps=10)
+def piloted(request: pytest.FixtureRequest) -> tuple[ConfoundedLogTest, dict[str, list[Episode]]]:
+    test = ConfoundedLogTest(pool=request.param, num_scenes=150, num_steps=10)
     return test, logs_of(test)
 
 
 @pytest.fixture(scope="module")
-def examined(piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> Examined:
+def examined(piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]) -> Examined:
     return examine(piloted[0], 0, piloted[1])
 
 
@@ -47,7 +47,7 @@ def low_of(grade: Grade) -> float:
     return cell.score.low
 
 
-def test_it_holds(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+def test_it_holds(examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]) -> None:
     test, logs = piloted
     assert examined.flaws == ()
     assert examine(test, 1, logs).flaws == ()
@@ -64,7 +64,7 @@ def test_the_slope_of_the_log_is_the_one_in_closed_form(examined: Examined) -> N
 
 
 def test_what_the_logs_do_not_tell_is_shown_and_counts_neither_for_nor_against(
-    examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
+    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
 ) -> None:
     test, good = piloted[0], examined.references.oracle
     silent = {cell.name: cell for cell in examined.oracle.cells if cell.score is None}
@@ -83,7 +83,9 @@ def test_what_the_logs_do_not_tell_is_shown_and_counts_neither_for_nor_against(
     assert wrong.cells[-1].raw["b_hat"] == pytest.approx(-3 * silent["gusty_90"].raw["b_hat"], abs=1e-4)
 
 
-def test_half_of_the_way_is_a_half(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+def test_half_of_the_way_is_a_half(
+    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
+) -> None:
     test, scenes = piloted[0], examined.scenes
     for boat, cell in zip(SCORED, examined.oracle.cells, strict=False):
         slope = (cell.raw["b"] + cell.raw["b_obs"]) / 2
@@ -95,7 +97,9 @@ def test_half_of_the_way_is_a_half(examined: Examined, piloted: tuple[Confounded
         assert found.value == pytest.approx(0.5, abs=1e-3)
 
 
-def test_it_notices_what_is_wrong(examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]) -> None:
+def test_it_notices_what_is_wrong(
+    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
+) -> None:
     test, scenes, good = piloted[0], examined.scenes, examined.references.oracle
 
     def of(means: np.ndarray) -> Grade:
@@ -118,7 +122,7 @@ def test_it_notices_what_is_wrong(examined: Examined, piloted: tuple[ConfoundedL
 
 
 def test_stored_answers_are_graded_alike(
-    examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
+    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
 ) -> None:
     test = piloted[0]
     copied = {name: value.copy() for name, value in examined.references.oracle.items()}
@@ -128,21 +132,21 @@ def test_stored_answers_are_graded_alike(
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds_at_full_size(pool: Pool) -> None:
-    test = ConfoundedLog(pool=pool)
+    test = ConfoundedLogTest(pool=pool)
     logs = logs_of(test, 400)
     for seed in (2, 3):
         assert examine(test, seed, logs).flaws == ()
 
 
 def test_what_cannot_be_read_is_said() -> None:
-    puck, test = GustyPuck().schema, ConfoundedLog(num_scenes=10, num_steps=2)
+    puck, test = GustyPuck().schema, ConfoundedLogTest(num_scenes=10, num_steps=2)
     world = as_world(MarginalMean(schema=puck, mean={"puck_position": np.zeros(2)}))
     with pytest.raises(UnreadableError, match="steady_00_drift"):
         test.ask({CURRICULUM: world}, test.generate(0))
 
 
 def test_the_exhibit_shows_every_line(
-    examined: Examined, piloted: tuple[ConfoundedLog, dict[str, list[Episode]]]
+    examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
 ) -> None:
     shown = piloted[0].exhibit(examined.scenes, examined.references.oracle, examined.references)
     assert len(shown.panels) == len(SHOWN)

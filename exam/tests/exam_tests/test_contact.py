@@ -14,26 +14,26 @@ from worldline.labs.playing import explore
 from worldline.planning.base import Goal
 from worldline.planning.costs import AtLeast, AtMost, KeepApart, KeepClear
 from worldline_exam.base import Pool
-from worldline_exam.exam_tests.contact import ContactAndConstraint
+from worldline_exam.exam_tests.contact import ContactTest
 from worldline_exam.labs.containers import WALL_HALF_WIDTH
-from worldline_exam.references.lab_oracle import Lawful
+from worldline_exam.references.lab_oracle import LabOracle
 from worldline_exam.scenes.contact_detection import depth
 from worldline_exam.self_check import Examined, examine
 
 
-def logs_of(test: ContactAndConstraint) -> dict[str, list[Episode]]:
+def logs_of(test: ContactTest) -> dict[str, list[Episode]]:
     """A few; only trivial models that fit nothing are fitted to them."""
     return {one.name: [explore(one.make_lab(), seed, 10) for seed in range(3)] for one in test.curricula()}
 
 
 @pytest.fixture(scope="module")
 def examined() -> Examined:
-    test = ContactAndConstraint()
+    test = ContactTest()
     return examine(test, 0, logs_of(test))
 
 
 def score(examined: Examined, answers: Arrays) -> float:
-    found = weakest(ContactAndConstraint().grade(examined.scenes, answers, examined.references))
+    found = weakest(ContactTest().grade(examined.scenes, answers, examined.references))
     assert found is not None
     assert found.score is not None
     return found.score.value
@@ -41,7 +41,7 @@ def score(examined: Examined, answers: Arrays) -> float:
 
 @pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.DEVELOPMENT, 1), (Pool.REPORT, 1)])
 def test_it_holds(pool: Pool, seed: int) -> None:
-    test = ContactAndConstraint(pool=pool)
+    test = ContactTest(pool=pool)
     found = examine(test, seed, logs_of(test))
     assert found.flaws == ()
 
@@ -78,34 +78,34 @@ def test_faults_are_noticed(examined: Examined) -> None:
 
 
 def test_actions_that_come_late_are_noticed(examined: Examined) -> None:
-    test = ContactAndConstraint()
+    test = ContactTest()
     lab = test.curricula()[0].make_lab()
 
     def law(start: Arrays, actions: Arrays) -> Arrays:
         return lab.simulate(start, {"tilt": np.roll(actions["tilt"], 3, axis=1)})
 
-    late = test.ask({"it": as_world(Lawful(schema=lab.schema, law=law))}, examined.scenes)
+    late = test.ask({"it": as_world(LabOracle(schema=lab.schema, law=law))}, examined.scenes)
     assert score(examined, late) < 0.9
 
 
 def test_it_is_asked_of_what_was_simulated(examined: Examined) -> None:
     for name, value in unpacked(examined.scenes, "truth").items():
         np.testing.assert_allclose(examined.references.oracle[name], value, atol=1e-6)
-    again = ContactAndConstraint().generate(0)
+    again = ContactTest().generate(0)
     assert all(np.array_equal(again[name], value) for name, value in examined.scenes.items())
-    assert not np.array_equal(ContactAndConstraint().generate(1)["actions.tilt"], again["actions.tilt"])
+    assert not np.array_equal(ContactTest().generate(1)["actions.tilt"], again["actions.tilt"])
 
 
 def test_a_world_without_positions_is_unreadable(examined: Examined) -> None:
-    lab = ContactAndConstraint().curricula()[0].make_lab()
+    lab = ContactTest().curricula()[0].make_lab()
     kept = tuple(signal for signal in lab.schema.signals if signal.name != "disc_1_position")
-    world = as_world(Lawful(schema=replace(lab.schema, signals=kept), law=lab.simulate))
+    world = as_world(LabOracle(schema=replace(lab.schema, signals=kept), law=lab.simulate))
     with pytest.raises(UnreadableError, match="disc_1_position"):
-        ContactAndConstraint().ask({"it": world}, examined.scenes)
+        ContactTest().ask({"it": world}, examined.scenes)
 
 
 def test_a_picture_of_it_shows_gaps_and_contacts(examined: Examined) -> None:
-    test = ContactAndConstraint()
+    test = ContactTest()
     assert test.grade(examined.scenes, dict(examined.references.oracle), examined.references) == examined.oracle
     shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
     assert len(shown.panels) == 3
@@ -116,7 +116,7 @@ def test_a_picture_of_it_shows_gaps_and_contacts(examined: Examined) -> None:
 
 def test_the_same_predicates_hold_plans(examined: Examined) -> None:
     """A plan's violation of solidity is how deep the exam finds its discs."""
-    test = ContactAndConstraint()
+    test = ContactTest()
     lab = test.curricula()[0].make_lab()
     edge, discs = (lab.radius, lab.size - lab.radius), [f"disc_{disc}_position" for disc in range(2)]
     reach = lab.radius + WALL_HALF_WIDTH
@@ -134,7 +134,7 @@ def test_the_same_predicates_hold_plans(examined: Examined) -> None:
     plans = {"tilt": np.stack([examined.scenes["actions.tilt"], np.zeros_like(examined.scenes["actions.tilt"])], 1)}
     worst = {}
     for law in (alone, lab.simulate):
-        world = as_world(Lawful(schema=lab.schema, law=law))
+        world = as_world(LabOracle(schema=lab.schema, law=law))
         goal = Goal(targets={discs[0]: np.ones((300, 2), np.float32)}, tolerance={discs[0]: 1.0})
         found = world.score(history, plans, goal, rules).violation.max(-1)
         means = {

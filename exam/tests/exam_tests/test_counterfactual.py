@@ -12,7 +12,7 @@ from worldline.episode import Episode
 from worldline.errors import UnreadableError, UnsupportedError
 from worldline.world.calibration import calibrate
 from worldline_exam.base import Pool
-from worldline_exam.exam_tests.counterfactual import AT, Counterfactual
+from worldline_exam.exam_tests.counterfactual import AT, CounterfactualTest
 from worldline_exam.scenes.puck import NUM_STEPS, SIGNALS, draw, paths, puck
 from worldline_exam.self_check import examine
 
@@ -30,14 +30,14 @@ def logs_of(pool: Pool, num_episodes: int) -> list[Episode]:
 @pytest.mark.parametrize("pool", list(Pool))
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_oracle_holds_and_what_must_fail_does(pool: Pool, seed: int) -> None:
-    found = examine(Counterfactual(pool=pool, num_scenes=150), seed, {"logs": logs_of(pool, 200)})
+    found = examine(CounterfactualTest(pool=pool, num_scenes=150), seed, {"logs": logs_of(pool, 200)})
     assert found.flaws == ()
     assert verdict_of(found.oracle) == "PASS"
 
 
 def test_faults_in_good_answers_are_noticed() -> None:
     pool = Pool.DEVELOPMENT
-    test, logs = Counterfactual(pool=pool, num_scenes=24), logs_of(pool, 60)
+    test, logs = CounterfactualTest(pool=pool, num_scenes=24), logs_of(pool, 60)
     scenes = test.generate(0)
     references = test.references(scenes, scenes, {"logs": logs})
     good = test.grade(scenes, references.oracle, references)
@@ -62,7 +62,7 @@ def test_faults_in_good_answers_are_noticed() -> None:
 
 
 def test_the_twin_shares_the_start_the_friction_and_the_gusts() -> None:
-    test, lab = Counterfactual(num_scenes=10, num_steps=12), puck(Pool.REPORT)
+    test, lab = CounterfactualTest(num_scenes=10, num_steps=12), puck(Pool.REPORT)
     scenes = test.generate(3)
     np.testing.assert_array_equal(test.generate(3)["truth.puck_position"], scenes["truth.puck_position"])
     calm = {}
@@ -75,7 +75,7 @@ def test_the_twin_shares_the_start_the_friction_and_the_gusts() -> None:
 
 
 def test_a_world_that_predicts_one_signal_only_is_unreadable() -> None:
-    test = Counterfactual(num_scenes=10, num_steps=12)
+    test = CounterfactualTest(num_scenes=10, num_steps=12)
     schema = puck(Pool.REPORT).schema
     kept = tuple(signal for signal in schema.signals if signal.name != "puck_velocity")
     engine = Linear.fit(logs_of(Pool.REPORT, 5), replace(schema, signals=kept))
@@ -84,7 +84,7 @@ def test_a_world_that_predicts_one_signal_only_is_unreadable() -> None:
 
 
 def test_a_world_that_heeds_no_actions_cannot_tell() -> None:
-    test, logs = Counterfactual(pool=Pool.DEVELOPMENT, num_scenes=2), logs_of(Pool.DEVELOPMENT, 4)
+    test, logs = CounterfactualTest(pool=Pool.DEVELOPMENT, num_scenes=2), logs_of(Pool.DEVELOPMENT, 4)
     still = as_world(Persistence.fit(logs, puck(Pool.DEVELOPMENT).schema))
     with pytest.raises(UnsupportedError, match="does not heed actions"):
         test.ask({"logs": still}, test.generate(0))

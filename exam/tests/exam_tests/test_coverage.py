@@ -11,8 +11,8 @@ from worldline.episode import Episode
 from worldline.errors import UnreadableError, UnsupportedError
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests import coverage
-from worldline_exam.exam_tests.coverage import JointCoverage
-from worldline_exam.references.puck_oracle import KnowingPuck
+from worldline_exam.exam_tests.coverage import JointCoverageTest
+from worldline_exam.references.puck_oracle import PuckOracle
 from worldline_exam.scenes.puck import SIGNALS, puck
 from worldline_exam.self_check import examine
 
@@ -25,20 +25,20 @@ def logs_of(pool: Pool, num_episodes: int) -> list[Episode]:
 @pytest.mark.parametrize("pool", list(Pool))
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_oracle_holds_and_what_must_fail_does(pool: Pool, seed: int) -> None:
-    test = JointCoverage(pool=pool, num_scenes=200, num_own=1000)
+    test = JointCoverageTest(pool=pool, num_scenes=200, num_own=1000)
     assert examine(test, seed, {"logs": logs_of(pool, 300)}).flaws == ()
 
 
 def test_worlds_are_calibrated_for_as_many_steps_as_are_asked() -> None:
     """At more, windows would fit only where an episode begins, and bands hold too much elsewhere."""
-    test = JointCoverage(num_scenes=10, num_own=10)
+    test = JointCoverageTest(num_scenes=10, num_own=10)
     asked = test.generate(0)
     (learned,) = test.curricula()
     assert {asked[f"truth.{name}"].shape[1] for name in SIGNALS} == {asked["future"].shape[1]} == {learned.horizon}
 
 
 def test_faults_in_good_answers_are_noticed() -> None:
-    test = JointCoverage(pool=Pool.DEVELOPMENT, num_scenes=60, num_own=300)
+    test = JointCoverageTest(pool=Pool.DEVELOPMENT, num_scenes=60, num_own=300)
     scenes = test.generate(0)
     references = test.references(scenes, test.generate(1), {"logs": logs_of(test.pool, 160)})
     good = test.grade(scenes, references.oracle, references)
@@ -94,9 +94,9 @@ def test_the_energy_score_is_what_it_says() -> None:
 
 def test_who_knows_the_law_finds_the_friction() -> None:
     lab = puck(Pool.DEVELOPMENT)
-    scenes = JointCoverage(pool=Pool.DEVELOPMENT, num_scenes=40).generate(5)
+    scenes = JointCoverageTest(pool=Pool.DEVELOPMENT, num_scenes=40).generate(5)
     history = coverage.history_of(scenes)
-    engine = KnowingPuck(lab=lab, context=16)
+    engine = PuckOracle(lab=lab, context=16)
     whole = engine.observe(None, history, seed=0)
     best = engine.frictions[whole.evidence.argmax(1)]
     assert np.corrcoef(best, scenes["friction"])[0, 1] > 0.9
@@ -109,7 +109,7 @@ def test_who_knows_the_law_finds_the_friction() -> None:
 
 
 def test_a_world_without_bands_or_signals_is_refused() -> None:
-    test = JointCoverage(num_scenes=10)
+    test = JointCoverageTest(num_scenes=10)
     scenes, schema, logs = test.generate(0), puck(Pool.REPORT).schema, logs_of(Pool.REPORT, 5)
     with pytest.raises(UnsupportedError, match="no band"):
         test.ask({"logs": as_world(Linear.fit(logs, schema))}, scenes)

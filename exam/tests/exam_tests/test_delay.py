@@ -14,16 +14,16 @@ from worldline.episode import Episode, History
 from worldline.errors import UnreadableError
 from worldline.labs.playing import explore
 from worldline_exam.base import Pool
-from worldline_exam.exam_tests.delay import CURRICULUM, HISTORY, HORIZON, DelayedEffect, DelayLine
+from worldline_exam.exam_tests.delay import CURRICULUM, HISTORY, HORIZON, DelayedEffectTest, DelayLine
 from worldline_exam.labs.delayed_actuator import LAGS
 from worldline_exam.self_check import Examined, examine
 
-SMALL = DelayedEffect(pool=Pool.DEVELOPMENT, num_pulses=15, num_episodes=40)
+SMALL = DelayedEffectTest(pool=Pool.DEVELOPMENT, num_pulses=15, num_episodes=40)
 
 
 @cache
 def logs_of(pool: Pool, num_episodes: int) -> Mapping[str, Sequence[Episode]]:
-    test = DelayedEffect(pool=pool, num_episodes=num_episodes)
+    test = DelayedEffectTest(pool=pool, num_episodes=num_episodes)
     (log,) = test.curricula()
     return {log.name: [explore(log.make_lab(), seed, log.num_steps) for seed in range(log.num_episodes)]}
 
@@ -47,7 +47,7 @@ def values(grade: Grade) -> dict[str, float]:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
-    found = examine(DelayedEffect(pool=pool), seed, logs_of(pool, 300))
+    found = examine(DelayedEffectTest(pool=pool), seed, logs_of(pool, 300))
     assert found.flaws == ()
     assert verdict_of(found.oracle) is Verdict.PASS
     assert len(found.oracle.cells) == 2 * len(LAGS) - 1
@@ -93,7 +93,7 @@ def test_the_same_bits_for_the_same_seed() -> None:
 def test_no_name_tells_the_lag() -> None:
     told = str(SMALL.make_lab().schema)
     assert "lag" not in told
-    assert DelayedEffect(pool=Pool.REPORT).make_lab().lags != SMALL.make_lab().lags
+    assert DelayedEffectTest(pool=Pool.REPORT).make_lab().lags != SMALL.make_lab().lags
 
 
 @pytest.mark.parametrize("steps", [-1, 1])

@@ -17,7 +17,7 @@ from worldline.labs.playing import explore
 from worldline.registry import load
 from worldline.world.base import World
 from worldline_exam.base import Pool
-from worldline_exam.exam_tests.energy import WorkAndEnergy, energy_error
+from worldline_exam.exam_tests.energy import WorkAndEnergyTest, energy_error
 from worldline_exam.labs.driven import DAMPINGS
 from worldline_exam.scenes.driven import SYSTEMS, Simulated, damped_by, lab_of
 from worldline_exam.self_check import Examined, examine
@@ -25,18 +25,18 @@ from worldline_exam.self_check import Examined, examine
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
-    labs = {one.name: one.make_lab() for one in WorkAndEnergy(pool=pool).curricula()}
+    labs = {one.name: one.make_lab() for one in WorkAndEnergyTest(pool=pool).curricula()}
     return {name: [explore(lab, seed, 8) for seed in range(4)] for name, lab in labs.items()}
 
 
 @cache
 def examined(pool: Pool, seed: int) -> Examined:
-    return examine(WorkAndEnergy(pool=pool), seed, logs_of(pool))
+    return examine(WorkAndEnergyTest(pool=pool), seed, logs_of(pool))
 
 
 def graded(answers: Arrays, scenes: Arrays | None = None) -> Grade:
     one = examined(Pool.REPORT, 0)
-    return WorkAndEnergy().grade(one.scenes if scenes is None else scenes, answers, one.references)
+    return WorkAndEnergyTest().grade(one.scenes if scenes is None else scenes, answers, one.references)
 
 
 def scores(grade: Grade) -> dict[str, float]:
@@ -63,8 +63,8 @@ def test_the_oracle_holds_and_the_others_fail(pool: Pool, seed: int) -> None:
 
 
 def test_it_is_registered_and_reproducible() -> None:
-    assert load("test", "P2") is WorkAndEnergy
-    test = WorkAndEnergy(num_scenes=12, num_steps=5)
+    assert load("test", "P2") is WorkAndEnergyTest
+    test = WorkAndEnergyTest(num_scenes=12, num_steps=5)
     first, second = test.generate(5), test.generate(5)
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -73,7 +73,7 @@ def test_it_is_registered_and_reproducible() -> None:
 
 
 def test_pushes_that_are_a_step_late_are_noticed() -> None:
-    test, one = WorkAndEnergy(), examined(Pool.REPORT, 0)
+    test, one = WorkAndEnergyTest(), examined(Pool.REPORT, 0)
     late = {k: np.roll(v, 1, axis=1) if ".future." in k else v for k, v in one.scenes.items()}
     worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
     found, due = scores(graded(test.ask(worlds, late))), scores(one.oracle)
@@ -146,7 +146,7 @@ def test_energy_error_is_the_mean_square_over_steps() -> None:
 
 
 def test_a_world_that_does_not_predict_the_velocity_is_unreadable() -> None:
-    test = WorkAndEnergy(num_scenes=12, num_steps=4)
+    test = WorkAndEnergyTest(num_scenes=12, num_steps=4)
     worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
     worlds["two-bodies"] = worlds["pendulum"]
     with pytest.raises(UnreadableError, match="driven_velocity"):
@@ -161,7 +161,7 @@ def test_stored_answers_are_graded_alike() -> None:
 
 def test_the_exhibit_shows_energy_over_time() -> None:
     one = examined(Pool.REPORT, 0)
-    shown = WorkAndEnergy().exhibit(one.scenes, one.references.oracle, one.references)
+    shown = WorkAndEnergyTest().exhibit(one.scenes, one.references.oracle, one.references)
     assert len(shown.panels) == 6
     for panel in shown.panels:
         lines = {line.name: np.array(line.y) for line in panel.lines}

@@ -18,8 +18,8 @@ from worldline.labs.playing import explore
 from worldline.registry import load
 from worldline.world.base import World
 from worldline_exam.base import Pool
-from worldline_exam.exam_tests.energy import WorkAndEnergy
-from worldline_exam.exam_tests.horizon import TrustedHorizon
+from worldline_exam.exam_tests.energy import WorkAndEnergyTest
+from worldline_exam.exam_tests.horizon import TrustedHorizonTest
 from worldline_exam.labs.driven import DAMPINGS
 from worldline_exam.scenes.driven import SYSTEMS, Simulated, damped_by, lab_of
 from worldline_exam.self_check import Examined, examine
@@ -27,18 +27,18 @@ from worldline_exam.self_check import Examined, examine
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
-    labs = {one.name: one.make_lab() for one in TrustedHorizon(pool=pool).curricula()}
+    labs = {one.name: one.make_lab() for one in TrustedHorizonTest(pool=pool).curricula()}
     return {name: [explore(lab, seed, 50) for seed in range(25)] for name, lab in labs.items()}
 
 
 @cache
 def examined(pool: Pool, seed: int, num_scenes: int = 150) -> Examined:
-    return examine(TrustedHorizon(pool=pool, num_scenes=num_scenes), seed, logs_of(pool))
+    return examine(TrustedHorizonTest(pool=pool, num_scenes=num_scenes), seed, logs_of(pool))
 
 
 def graded(answers: Arrays) -> Grade:
     one = examined(Pool.REPORT, 0)
-    return TrustedHorizon(num_scenes=150).grade(one.scenes, answers, one.references)
+    return TrustedHorizonTest(num_scenes=150).grade(one.scenes, answers, one.references)
 
 
 def scores(grade: Grade) -> dict[str, float]:
@@ -65,12 +65,12 @@ def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
 
 
 def test_it_is_registered_and_learns_from_the_logs_of_energy() -> None:
-    assert load("test", "T1") is TrustedHorizon
-    own, others = TrustedHorizon().curricula(), WorkAndEnergy().curricula()
+    assert load("test", "T1") is TrustedHorizonTest
+    own, others = TrustedHorizonTest().curricula(), WorkAndEnergyTest().curricula()
     assert [(a.name, a.num_episodes, a.num_steps) for a in own] == [
         (b.name, b.num_episodes, b.num_steps) for b in others
     ]
-    test = TrustedHorizon(num_scenes=12, num_steps=5)
+    test = TrustedHorizonTest(num_scenes=12, num_steps=5)
     first, second = test.generate(5), test.generate(5)
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name])
@@ -78,7 +78,7 @@ def test_it_is_registered_and_learns_from_the_logs_of_energy() -> None:
 
 def test_the_floor_is_no_worse_than_any_member_where_it_was_chosen() -> None:
     """At every step of every cell, though no member is the best at all of them."""
-    test, logs = TrustedHorizon(num_scenes=30, num_steps=20), logs_of(Pool.REPORT)
+    test, logs = TrustedHorizonTest(num_scenes=30, num_steps=20), logs_of(Pool.REPORT)
     scenes = test.generate(0)
     references = test.references(scenes, scenes, logs)
     banks = {system: bank(logs[system], test.lab(system).schema) for system in SYSTEMS}
@@ -98,7 +98,7 @@ def test_the_floor_is_no_worse_than_any_member_where_it_was_chosen() -> None:
 
 def test_the_horizon_is_where_a_twin_is_lost() -> None:
     """A twin that is the truth for ten steps and elsewhere afterwards; and one that never leaves."""
-    one, test = examined(Pool.REPORT, 0), TrustedHorizon(num_scenes=150)
+    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=150)
     scenes = dict(one.scenes)
     for key in list(scenes):
         if ".twin." in key:
@@ -112,7 +112,7 @@ def test_the_horizon_is_where_a_twin_is_lost() -> None:
 
 
 def test_pucks_are_lost_sooner_than_what_is_damped() -> None:
-    one, test = examined(Pool.REPORT, 0), TrustedHorizon(num_scenes=150)
+    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=150)
     assert 15 < test.horizon(one.scenes, "elastic-pucks", 0.0) < 50
     assert test.horizon(one.scenes, "pendulum", 0.8) == 100
     start = one.scenes["pendulum.history.observations.angular_velocity"][:, -1]
@@ -139,7 +139,7 @@ def test_skill_ends_where_it_does() -> None:
 
 
 def test_pushes_that_are_a_step_late_are_noticed() -> None:
-    test, one = TrustedHorizon(num_scenes=150), examined(Pool.REPORT, 0)
+    test, one = TrustedHorizonTest(num_scenes=150), examined(Pool.REPORT, 0)
     late = {k: np.roll(v, 1, axis=1) if ".future." in k else v for k, v in one.scenes.items()}
     worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
     found = scores(graded(test.ask(worlds, late)))
@@ -167,14 +167,14 @@ def test_answers_to_other_scenes_are_worth_nothing(seed: int) -> None:
 
 
 def test_where_the_floor_is_as_good_as_can_be_nothing_is_scored() -> None:
-    one, test = examined(Pool.REPORT, 0), TrustedHorizon(num_scenes=150)
+    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=150)
     known = replace(one.references, floor=one.references.oracle)
     grade = test.grade(one.scenes, one.references.oracle, known)
     assert all(cell.score is None and cell.note.startswith("gated") for cell in grade.cells)
 
 
 def test_a_world_that_does_not_predict_a_signal_is_unreadable() -> None:
-    test = TrustedHorizon(num_scenes=12, num_steps=4)
+    test = TrustedHorizonTest(num_scenes=12, num_steps=4)
     worlds: dict[str, World] = {s: as_world(Simulated(lab=lab_of(s, Pool.REPORT))) for s in SYSTEMS}
     worlds["pendulum"] = worlds["two-bodies"]
     with pytest.raises(UnreadableError, match="angular_velocity"):
@@ -188,7 +188,7 @@ def test_stored_answers_are_graded_alike() -> None:
 
 
 def test_the_exhibit_shows_skill_and_where_it_may_end() -> None:
-    one, test = examined(Pool.REPORT, 0), TrustedHorizon(num_scenes=150)
+    one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=150)
     shown = test.exhibit(one.scenes, one.references.oracle, one.references)
     assert len(shown.panels) == 6
     for panel in shown.panels:

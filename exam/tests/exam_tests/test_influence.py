@@ -16,22 +16,22 @@ from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
 from worldline.registry import load
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.influence import EPSILON, FARTHEST, Influence, leaks
+from worldline_exam.exam_tests.influence import EPSILON, FARTHEST, InfluenceTest, leaks
 from worldline_exam.labs.pusher_block import STATE
 from worldline_exam.scenes.pusher import CONTACT, Pushing, block_distance, make_lab
 from worldline_exam.self_check import Examined, examine, graded
 
-SMALL = Influence(num_scenes=40, num_steps=12)
+SMALL = InfluenceTest(num_scenes=40, num_steps=12)
 NOTHING = References(oracle={}, must_fail={})
 
 
-def logs_of(test: Influence, num: int = 12) -> dict[str, list[Episode]]:
+def logs_of(test: InfluenceTest, num: int = 12) -> dict[str, list[Episode]]:
     (curriculum,) = test.curricula()
     lab = curriculum.make_lab()
     return {curriculum.name: [explore(lab, seed, 30) for seed in range(num)]}
 
 
-def asked(test: Influence, engine: Engine, scenes: Arrays) -> Arrays:
+def asked(test: InfluenceTest, engine: Engine, scenes: Arrays) -> Arrays:
     return test.ask({test.curricula()[0].name: as_world(engine)}, scenes)
 
 
@@ -77,7 +77,7 @@ def test_who_tells_influence_without_an_effect_makes_the_test_void(small: Examin
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds_at_full_size(pool: Pool) -> None:
-    test = Influence(pool=pool)
+    test = InfluenceTest(pool=pool)
     for seed in (1, 2):
         found = examine(test, seed, logs_of(test))
         assert found.flaws == ()
@@ -186,4 +186,4 @@ def test_its_picture_shows_who_is_told_apart(small: Examined) -> None:
 
 
 def test_it_is_registered() -> None:
-    assert load("test", "C5") is Influence
+    assert load("test", "C5") is InfluenceTest

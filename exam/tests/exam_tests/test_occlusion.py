@@ -17,16 +17,16 @@ from worldline.errors import UnreadableError
 from worldline.labs.playing import explore
 from worldline.world.local import LocalWorld
 from worldline_exam.base import Pool
-from worldline_exam.exam_tests.occlusion import CURRICULUM, HISTORY, SHORT, Follower, GoesOnUnseen
+from worldline_exam.exam_tests.occlusion import CURRICULUM, HISTORY, SHORT, OcclusionOracle, OcclusionTest
 from worldline_exam.labs.hidden_mover import GAPS
 from worldline_exam.self_check import Examined, examine
 
-SMALL = GoesOnUnseen(pool=Pool.DEVELOPMENT, num_scenes=30, num_episodes=40)
+SMALL = OcclusionTest(pool=Pool.DEVELOPMENT, num_scenes=30, num_episodes=40)
 
 
 @cache
 def logs_of(pool: Pool, num_episodes: int) -> Mapping[str, Sequence[Episode]]:
-    test = GoesOnUnseen(pool=pool, num_episodes=num_episodes)
+    test = OcclusionTest(pool=pool, num_episodes=num_episodes)
     (log,) = test.curricula()
     return {log.name: [explore(log.make_lab(), seed, log.num_steps) for seed in range(log.num_episodes)]}
 
@@ -55,7 +55,7 @@ def value(grade: Grade, gap: int) -> float:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
-    found = examine(GoesOnUnseen(pool=pool), seed, logs_of(pool, 300))
+    found = examine(OcclusionTest(pool=pool), seed, logs_of(pool, 300))
     assert found.flaws == ()
     assert verdict_of(found.oracle) is Verdict.PASS
     assert [one.name for one in found.oracle.cells if one.score is None] == ["lying still"]
@@ -94,7 +94,7 @@ def test_what_is_hidden_is_not_given_away() -> None:
     name = "history.observations.puck_position"
     seen = scenes["history.observed.puck_position"].astype(bool)
     scenes[name] = np.where(seen[..., None], scenes[name], 7.0).astype(np.float32)
-    found = SMALL.ask({CURRICULUM: as_world(Follower(lab=SMALL.make_lab()))}, scenes)
+    found = SMALL.ask({CURRICULUM: as_world(OcclusionOracle(lab=SMALL.make_lab()))}, scenes)
     np.testing.assert_array_equal(found["position"], examined().references.oracle["position"])
 
 
@@ -108,7 +108,7 @@ class LatePushes(LocalWorld):
 
 
 def test_pushes_that_come_one_frame_late_are_noticed() -> None:
-    found, right = examined(), as_world(Follower(lab=SMALL.make_lab()))
+    found, right = examined(), as_world(OcclusionOracle(lab=SMALL.make_lab()))
     late = LatePushes(right.engine, None, right.planner)
     grade = SMALL.grade(found.scenes, SMALL.ask({CURRICULUM: late}, found.scenes), found.references)
     for gap in GAPS:
@@ -185,7 +185,7 @@ def test_the_exhibit_shows_truth_the_world_and_the_frozen_one() -> None:
 
 
 def test_the_follower_can_go_on_from_its_own_belief() -> None:
-    engine, history = Follower(lab=SMALL.make_lab()), history_of(examined().scenes)
+    engine, history = OcclusionOracle(lab=SMALL.make_lab()), history_of(examined().scenes)
 
     def part(first: int, last: int, *, inputs: int) -> History:
         def cut(arrays: Arrays, begin: int, end: int) -> Arrays:

@@ -13,7 +13,7 @@ from worldline.engines.baselines import Linear
 from worldline.errors import UnreadableError, UnsupportedError
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests import ood_detection as lost
-from worldline_exam.exam_tests.ood_detection import KnowsWhenLost
+from worldline_exam.exam_tests.ood_detection import OODDetectionTest
 from worldline_exam.scenes.puck import puck, recorded
 from worldline_exam.self_check import examine, graded
 
@@ -23,7 +23,7 @@ from worldline_exam.self_check import examine, graded
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_oracle_holds_and_what_must_fail_does(pool: Pool, seed: int) -> None:
     logs = recorded(puck(pool), 1000, np.random.default_rng(7))
-    assert examine(KnowsWhenLost(pool=pool), seed, {"logs": logs}).flaws == ()
+    assert examine(OODDetectionTest(pool=pool), seed, {"logs": logs}).flaws == ()
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_a_trivial_model_with_the_toolkits_trust_has_nothing_of_its_own() -> Non
     """Trust fits a regression of its own, whatever the model: most of what it tells is no model's merit."""
     lab = puck(Pool.REPORT)
     logs = recorded(lab, 300, np.random.default_rng(1))
-    examined = examine(KnowsWhenLost(num_each=36), 2, {"logs": logs})
+    examined = examine(OODDetectionTest(num_each=36), 2, {"logs": logs})
     trivial = examined.must_fail[lost.TRIVIAL].cells[0]
     assert trivial.raw["apart"] > 0.5
     assert trivial.score is not None
@@ -39,7 +39,7 @@ def test_a_trivial_model_with_the_toolkits_trust_has_nothing_of_its_own() -> Non
     assert trivial.score.surely <= 0
     assert verdict_of(examined.must_fail[lost.TRIVIAL]) is not Verdict.PASS
     floor = examined.references.floor
-    own = KnowsWhenLost().grade(examined.scenes, floor, examined.references).cells[0]
+    own = OODDetectionTest().grade(examined.scenes, floor, examined.references).cells[0]
     assert own.score is not None
     assert own.score.low == own.score.high == 0.0
     best = examined.oracle.cells[0]
@@ -49,7 +49,7 @@ def test_a_trivial_model_with_the_toolkits_trust_has_nothing_of_its_own() -> Non
 
 @pytest.mark.parametrize("pool", list(Pool))
 def test_no_statistic_of_the_input_tells_harmful_from_harmless(pool: Pool) -> None:
-    scenes = KnowsWhenLost(pool=pool, num_each=60).generate(3)
+    scenes = OODDetectionTest(pool=pool, num_each=60).generate(3)
     harmful, usual = scenes["kind"] >= 0, lost._Usual.of(puck(pool))
     unusual = usual.unusual(lost._history(scenes))
     away = np.abs(unusual - np.log([6.0, 2.0, 2.0, 2.0]))
@@ -61,7 +61,7 @@ def test_no_statistic_of_the_input_tells_harmful_from_harmless(pool: Pool) -> No
 
 def test_inputs_that_tell_harmful_from_harmless_make_the_test_void() -> None:
     """Though to tell them by inputs alone is worth less than the floor, which has the toolkit's trust."""
-    test = KnowsWhenLost(num_each=18)
+    test = OODDetectionTest(num_each=18)
     scenes = test.generate(0)
     means = {f"mean.{name}": scenes[f"truth.{name}"].mean(1) for name in lost.SIGNALS}
     harmful, odd = scenes["kind"] >= 0, np.random.default_rng(0).random(len(scenes["kind"]))
@@ -111,7 +111,7 @@ def test_errors_that_are_no_numbers_are_not_ranked() -> None:
 
 
 def test_harmless_scenes_are_as_unusual_as_the_harmful_ones() -> None:
-    test = KnowsWhenLost(num_each=18)
+    test = OODDetectionTest(num_each=18)
     scenes = test.generate(0)
     np.testing.assert_array_equal(test.generate(0)["novelty"], scenes["novelty"])
     harmful = scenes["kind"] >= 0
@@ -123,7 +123,7 @@ def test_harmless_scenes_are_as_unusual_as_the_harmful_ones() -> None:
 
 
 def test_faults_in_good_answers_are_noticed() -> None:
-    rng, test = np.random.default_rng(0), KnowsWhenLost(num_each=18)
+    rng, test = np.random.default_rng(0), OODDetectionTest(num_each=18)
     scenes = test.generate(1)
     num = len(scenes["kind"])
     harmful = scenes["kind"] >= 0
@@ -155,7 +155,7 @@ def test_ranks_share_ties_and_heed_how_often_each_was_drawn() -> None:
 
 
 def test_a_world_without_trust_or_signals_is_refused() -> None:
-    test, schema = KnowsWhenLost(num_each=6), puck(Pool.REPORT).schema
+    test, schema = OODDetectionTest(num_each=6), puck(Pool.REPORT).schema
     scenes, logs = test.generate(0), recorded(puck(Pool.REPORT), 5, np.random.default_rng(0))
     with pytest.raises(UnsupportedError, match="no trust"):
         test.ask({"logs": as_world(Linear.fit(logs, schema))}, scenes)

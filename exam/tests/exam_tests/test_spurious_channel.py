@@ -18,8 +18,8 @@ from worldline_exam.exam_tests.spurious_channel import (
     PLAIN,
     SCORED,
     TEMPTED,
-    SpuriousChannel,
-    Stoker,
+    LampOracle,
+    SpuriousChannelTest,
     lamp_of,
 )
 from worldline_exam.labs.gusty_puck import GustyPuck
@@ -27,24 +27,24 @@ from worldline_exam.labs.lamp import STATIONS, together
 from worldline_exam.self_check import Examined, examine, graded
 
 
-def logs_of(test: SpuriousChannel, num_episodes: int) -> dict[str, list[Episode]]:
+def logs_of(test: SpuriousChannelTest, num_episodes: int) -> dict[str, list[Episode]]:
     made = test.curricula()[0]
     lab = made.make_lab()
     return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
 
 
 @pytest.fixture(scope="module", params=list(Pool))
-def test(request: pytest.FixtureRequest) -> SpuriousChannel:
-    return SpuriousChannel(pool=request.param)
+def test(request: pytest.FixtureRequest) -> SpuriousChannelTest:
+    return SpuriousChannelTest(pool=request.param)
 
 
 @pytest.fixture(scope="module")
-def logs(test: SpuriousChannel) -> dict[str, list[Episode]]:
+def logs(test: SpuriousChannelTest) -> dict[str, list[Episode]]:
     return logs_of(test, 150)
 
 
 @pytest.fixture(scope="module")
-def examined(test: SpuriousChannel, logs: dict[str, list[Episode]]) -> Examined:
+def examined(test: SpuriousChannelTest, logs: dict[str, list[Episode]]) -> Examined:
     return examine(test, 0, logs)
 
 
@@ -55,7 +55,7 @@ def low_of(grade: Grade) -> float:
     return cell.score.low
 
 
-def test_it_holds(test: SpuriousChannel, logs: dict[str, list[Episode]], examined: Examined) -> None:
+def test_it_holds(test: SpuriousChannelTest, logs: dict[str, list[Episode]], examined: Examined) -> None:
     for found in (examined, examine(test, 1, logs)):
         assert found.flaws == ()
         assert low_of(found.oracle) > 0.999
@@ -83,7 +83,7 @@ def test_nobody_who_has_the_form_of_the_law_is_tempted(examined: Examined) -> No
     assert all(cell.raw["right_form"] > 0.98 for cell in examined.oracle.cells)
 
 
-def test_the_levers_may_not_do_too_much_either(test: SpuriousChannel, examined: Examined) -> None:
+def test_the_levers_may_not_do_too_much_either(test: SpuriousChannelTest, examined: Examined) -> None:
     good = examined.references.oracle["heats"]
     middle = good.mean((1, 2), keepdims=True)
     for times, met in ((0.4, False), (0.6, True), (1.4, True), (1.6, False)):
@@ -92,7 +92,7 @@ def test_the_levers_may_not_do_too_much_either(test: SpuriousChannel, examined: 
         assert all(one.met == met for one in grade.conditions)
 
 
-def test_scenes_flip_one_thing_at_a_time(test: SpuriousChannel, examined: Examined) -> None:
+def test_scenes_flip_one_thing_at_a_time(test: SpuriousChannelTest, examined: Examined) -> None:
     scenes = examined.scenes
     again = test.generate(0)
     assert all(np.array_equal(value, again[name]) for name, value in scenes.items())
@@ -107,7 +107,7 @@ def test_scenes_flip_one_thing_at_a_time(test: SpuriousChannel, examined: Examin
         assert scenes[f"history.observations.{station.heat}"].shape == (100, 9, 1)
 
 
-def test_a_mixture_scores_its_share(test: SpuriousChannel, examined: Examined) -> None:
+def test_a_mixture_scores_its_share(test: SpuriousChannelTest, examined: Examined) -> None:
     """A quarter of the lamp's effect beside three quarters of the levers'."""
     scenes = examined.scenes
     lab = lamp_of(test.pool)
@@ -122,7 +122,7 @@ def test_a_mixture_scores_its_share(test: SpuriousChannel, examined: Examined) -
         assert all(one.met for one in grade.conditions) == (lamp <= 0.5)
 
 
-def test_it_notices_what_is_wrong(test: SpuriousChannel, examined: Examined) -> None:
+def test_it_notices_what_is_wrong(test: SpuriousChannelTest, examined: Examined) -> None:
     scenes, good = examined.scenes, examined.references.oracle["heats"]
 
     def of(heats: np.ndarray) -> Grade:
@@ -144,20 +144,20 @@ def test_it_notices_what_is_wrong(test: SpuriousChannel, examined: Examined) -> 
     assert verdict_of(of(weak)) is Verdict.INCONCLUSIVE
 
 
-def test_a_lamp_that_tempts_nobody_makes_the_test_void(test: SpuriousChannel, examined: Examined) -> None:
+def test_a_lamp_that_tempts_nobody_makes_the_test_void(test: SpuriousChannelTest, examined: Examined) -> None:
     references = replace(examined.references, must_fail={TEMPTED: examined.references.oracle})
     (why,) = graded(test, examined.scenes, references).flaws
     assert f"{TEMPTED} must fail and scores 1.00" in why
 
 
-def test_stored_answers_are_graded_alike(test: SpuriousChannel, examined: Examined) -> None:
+def test_stored_answers_are_graded_alike(test: SpuriousChannelTest, examined: Examined) -> None:
     copied = {name: value.copy() for name, value in examined.references.oracle.items()}
     assert test.grade(examined.scenes, copied, examined.references) == examined.oracle
 
 
-def test_the_stoker_is_the_lab(test: SpuriousChannel) -> None:
+def test_the_stoker_is_the_lab(test: SpuriousChannelTest) -> None:
     lab = lamp_of(test.pool)
-    stoker, episodes = Stoker.lawful(lab), [explore(lab, seed, 4) for seed in range(3)]
+    stoker, episodes = LampOracle.lawful(lab), [explore(lab, seed, 4) for seed in range(3)]
     start = {n: np.stack([one.observations[n][0] for one in episodes]) for n in episodes[0].observations}
     levers = {s.levers: np.stack([one.actions[s.levers] for one in episodes]) for s in STATIONS}
     found = stoker.imagine(start, Future(actions={k: v[:, None] for k, v in levers.items()}), num_samples=1, seed=0)
@@ -167,13 +167,13 @@ def test_the_stoker_is_the_lab(test: SpuriousChannel) -> None:
         stoker.imagine("nothing", Future(actions={k: v[:, None] for k, v in levers.items()}), num_samples=1, seed=0)
 
 
-def test_what_cannot_be_read_is_said(test: SpuriousChannel, examined: Examined) -> None:
+def test_what_cannot_be_read_is_said(test: SpuriousChannelTest, examined: Examined) -> None:
     world = as_world(MarginalMean(schema=GustyPuck().schema, mean={"puck_position": np.zeros(2)}))
     with pytest.raises(UnreadableError, match="station_80_heat"):
         test.ask({CURRICULUM: world}, examined.scenes)
 
 
-def test_the_exhibit_shows_both_effects(test: SpuriousChannel, examined: Examined) -> None:
+def test_the_exhibit_shows_both_effects(test: SpuriousChannelTest, examined: Examined) -> None:
     shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
     assert [len(panel.lines) for panel in shown.panels] == [5, 5]
     lamp = next(line for line in shown.panels[1].lines if line.name == "this world")

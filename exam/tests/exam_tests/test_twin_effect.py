@@ -15,22 +15,22 @@ from worldline.errors import UnreadableError
 from worldline.labs.playing import explore, replay
 from worldline.registry import load
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.twin_effect import LEAST_EFFECT, PARTS, TwinEffect, effect_of, place_of
+from worldline_exam.exam_tests.twin_effect import LEAST_EFFECT, PARTS, TwinEffectTest, effect_of, place_of
 from worldline_exam.labs.pusher_block import STATE, PusherBlock
 from worldline_exam.scenes.pusher import HISTORY, Pushing, make_lab
 from worldline_exam.self_check import Examined, examine
 
-SMALL = TwinEffect(num_scenes=20, num_branches=4, num_steps=12)
+SMALL = TwinEffectTest(num_scenes=20, num_branches=4, num_steps=12)
 NOTHING = References(oracle={}, must_fail={})
 
 
-def logs_of(test: TwinEffect, num: int = 12) -> dict[str, list[Episode]]:
+def logs_of(test: TwinEffectTest, num: int = 12) -> dict[str, list[Episode]]:
     (curriculum,) = test.curricula()
     lab = curriculum.make_lab()
     return {curriculum.name: [explore(lab, seed, 30) for seed in range(num)]}
 
 
-def asked(test: TwinEffect, engine: Engine, scenes: Arrays) -> Arrays:
+def asked(test: TwinEffectTest, engine: Engine, scenes: Arrays) -> Arrays:
     return test.ask({test.curricula()[0].name: as_world(engine)}, scenes)
 
 
@@ -39,7 +39,7 @@ def small() -> Examined:
     return examine(SMALL, 5, logs_of(SMALL))
 
 
-def values(test: TwinEffect, scenes: Arrays, answers: Arrays) -> dict[str, float]:
+def values(test: TwinEffectTest, scenes: Arrays, answers: Arrays) -> dict[str, float]:
     cells = test.grade(scenes, answers, NOTHING).cells
     return {cell.name: cell.score.value for cell in cells if cell.score is not None}
 
@@ -100,7 +100,7 @@ def test_the_small_test_holds(small: Examined) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", list(Pool))
 def test_it_holds_at_full_size(pool: Pool) -> None:
-    test = TwinEffect(pool=pool)
+    test = TwinEffectTest(pool=pool)
     for seed in (1, 2):
         found = examine(test, seed, logs_of(test))
         assert found.flaws == ()
@@ -177,5 +177,5 @@ def test_its_picture_shows_twins(small: Examined) -> None:
 
 
 def test_it_is_registered() -> None:
-    assert load("test", "C1") is TwinEffect
+    assert load("test", "C1") is TwinEffectTest
     assert isinstance(SMALL.curricula()[0].make_lab(), PusherBlock)

@@ -16,9 +16,9 @@ from worldline.errors import UnreadableError
 from worldline.labs.playing import explore
 from worldline.schema import Schema
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.violation import HORIZON, NUM_PUSHED, PARTS, SIGNALS, ViolationOfExpectation
+from worldline_exam.exam_tests.violation import HORIZON, NUM_PUSHED, PARTS, SIGNALS, ViolationOfExpectationTest
 from worldline_exam.labs.occluder import Occluder
-from worldline_exam.references.lab_oracle import Lawful, Untrained
+from worldline_exam.references.lab_oracle import LabOracle, Untrained
 from worldline_exam.self_check import Examined, examine
 
 NOTHING = References(oracle={}, must_fail={})
@@ -26,14 +26,14 @@ NOTHING = References(oracle={}, must_fail={})
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
-    (only,) = ViolationOfExpectation(pool=pool).curricula()
+    (only,) = ViolationOfExpectationTest(pool=pool).curricula()
     lab = only.make_lab()
     return {only.name: [explore(lab, seed, only.num_steps) for seed in range(60)]}
 
 
 @cache
 def examined(pool: Pool, seed: int) -> Examined:
-    return examine(ViolationOfExpectation(pool=pool), seed, logs_of(pool))
+    return examine(ViolationOfExpectationTest(pool=pool), seed, logs_of(pool))
 
 
 @pytest.mark.parametrize("pool", list(Pool))
@@ -52,7 +52,7 @@ def test_the_oracle_holds_and_whoever_must_fail_fails(pool: Pool, seed: int) -> 
 
 @pytest.mark.parametrize("pool", list(Pool))
 def test_a_cue_has_one_past_and_two_outcomes(pool: Pool) -> None:
-    scenes = ViolationOfExpectation(pool=pool).generate(3)
+    scenes = ViolationOfExpectationTest(pool=pool).generate(3)
     cues = {"permanence": "wall", "solidity": "door", "support": "pit", "immutability": "ball_brightness"}
     for part in PARTS:
         for name, value in scenes.items():
@@ -72,7 +72,7 @@ def test_a_cue_has_one_past_and_two_outcomes(pool: Pool) -> None:
 @pytest.mark.parametrize("pool", list(Pool))
 def test_a_push_has_one_first_sight_and_two_times(pool: Pool) -> None:
     """Pushed on or held back after the first observation: no function of that is right about both."""
-    scenes = ViolationOfExpectation(pool=pool).generate(3)
+    scenes = ViolationOfExpectationTest(pool=pool).generate(3)
     events = {"permanence": [0], "solidity": [0, 1], "support": [1], "immutability": [0, 1]}
     for part in PARTS:
         for name, value in scenes.items():
@@ -88,7 +88,7 @@ def test_a_push_has_one_first_sight_and_two_times(pool: Pool) -> None:
 
 def test_whoever_sees_the_first_observation_alone_fails_in_every_part() -> None:
     """Even who answers for each frame of its own, and knows the law: the oracle without the pushes."""
-    test = ViolationOfExpectation(num_quadruplets=40)
+    test = ViolationOfExpectationTest(num_quadruplets=40)
     scenes, lab = test.generate(0), test.curricula()[0].make_lab()
     assert isinstance(lab, Occluder)
     alone = {name: np.zeros_like(value) if ".actions." in name else value for name, value in scenes.items()}
@@ -97,7 +97,7 @@ def test_whoever_sees_the_first_observation_alone_fails_in_every_part() -> None:
         if signal:
             first = np.arange(value.shape[2]) == 0
             alone[f"{part}.history.observed.{signal}"] = np.broadcast_to(first, value.shape[:3])
-    world = as_world(Lawful(schema=lab.schema, law=lab.simulate))
+    world = as_world(LabOracle(schema=lab.schema, law=lab.simulate))
     grade = test.grade(scenes, test.ask({"it": world}, alone), NOTHING)
     for cell in grade.cells:
         assert cell.score is not None
@@ -108,7 +108,7 @@ def test_whoever_sees_the_first_observation_alone_fails_in_every_part() -> None:
 @pytest.mark.parametrize("name", ["permanence", "immutability"])
 def test_no_constant_answer_is_right_whatever_it_knows(pool: Pool, name: str) -> None:
     """Not even the best one for each context: held back, it comes out later, and that is between the others."""
-    test = ViolationOfExpectation(pool=pool, num_quadruplets=20)
+    test = ViolationOfExpectationTest(pool=pool, num_quadruplets=20)
     scenes = test.generate(0)
     truth = scenes[f"{name}.truth.outcome"].astype(float)
     right = np.zeros(truth.shape[:2])
@@ -122,7 +122,7 @@ def test_no_constant_answer_is_right_whatever_it_knows(pool: Pool, name: str) ->
 
 def test_the_brighter_outcome_is_the_nearer_one_to_what_was_last_seen() -> None:
     for pool in Pool:
-        scenes = ViolationOfExpectation(pool=pool).generate(0)
+        scenes = ViolationOfExpectationTest(pool=pool).generate(0)
         seen = scenes["immutability.history.observations.ball_brightness"][:, :, 0, 0].astype(float)
         late = scenes["immutability.truth.outcome"][:, :, -1].astype(float)
         for bright, dull in ((0, 1), (2, 3)):
@@ -130,7 +130,7 @@ def test_the_brighter_outcome_is_the_nearer_one_to_what_was_last_seen() -> None:
 
 
 def test_a_seed_holds_all_scenes() -> None:
-    test = ViolationOfExpectation(num_quadruplets=12)
+    test = ViolationOfExpectationTest(num_quadruplets=12)
     one, two, other = test.generate(0), test.generate(0), test.generate(1)
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -140,7 +140,7 @@ def test_a_seed_holds_all_scenes() -> None:
 
 def test_wrong_answers_are_noticed() -> None:
     """Cues exchanged, pushes exchanged, one answer to both cues, none: each loses."""
-    found, test = examined(Pool.REPORT, 0), ViolationOfExpectation()
+    found, test = examined(Pool.REPORT, 0), ViolationOfExpectationTest()
     good = found.references.oracle
     exchanged = {name: value[:, [1, 0, 3, 2]] for name, value in good.items()}
     for cell in test.grade(found.scenes, exchanged, NOTHING).cells:
@@ -162,14 +162,14 @@ def test_wrong_answers_are_noticed() -> None:
 
 def test_who_forgets_what_was_seen_before_the_screen_fails_there() -> None:
     """An oracle that is shown the last observation only."""
-    test = ViolationOfExpectation(num_quadruplets=40)
+    test = ViolationOfExpectationTest(num_quadruplets=40)
     scenes, lab = test.generate(0), test.curricula()[0].make_lab()
     assert isinstance(lab, Occluder)
     short = {
         name: value[:, :, -1:] if ".history.observ" in name else value[:, :, :0] if ".actions." in name else value
         for name, value in scenes.items()
     }
-    world = as_world(Lawful(schema=lab.schema, law=lab.simulate))
+    world = as_world(LabOracle(schema=lab.schema, law=lab.simulate))
     grade = test.grade(scenes, test.ask({"it": world}, short), NOTHING)
     values = {cell.name: cell.score.value for cell in grade.cells if cell.score is not None}
     assert values["permanence, pairs"] <= 0
@@ -178,24 +178,24 @@ def test_who_forgets_what_was_seen_before_the_screen_fails_there() -> None:
 
 
 def test_stored_answers_get_the_same_grade() -> None:
-    found, test = examined(Pool.REPORT, 0), ViolationOfExpectation()
+    found, test = examined(Pool.REPORT, 0), ViolationOfExpectationTest()
     again = {name: value.copy() for name, value in found.references.oracle.items()}
     assert test.grade(found.scenes, again, NOTHING) == found.oracle
 
 
 def test_a_world_without_the_signal_is_unreadable() -> None:
-    (only,) = ViolationOfExpectation().curricula()
+    (only,) = ViolationOfExpectationTest().curricula()
     schema = only.make_lab().schema
     blind = Schema(signals=tuple(s for s in schema.signals if s.name != "ball_seen"), step_s=schema.step_s)
     world = as_world(Persistence.fit([], blind))
     with pytest.raises(UnreadableError, match="ball_seen"):
-        ViolationOfExpectation(num_quadruplets=10).ask({"it": world}, {})
+        ViolationOfExpectationTest(num_quadruplets=10).ask({"it": world}, {})
 
 
 def test_untrained_networks_are_told_apart_by_their_seed() -> None:
     (episodes,) = logs_of(Pool.REPORT).values()
-    schema = ViolationOfExpectation().curricula()[0].make_lab().schema
-    test = ViolationOfExpectation(num_quadruplets=10)
+    schema = ViolationOfExpectationTest().curricula()[0].make_lab().schema
+    test = ViolationOfExpectationTest(num_quadruplets=10)
     scenes = test.generate(0)
     asked = [test.ask({"it": as_world(Untrained.fit(episodes, schema, seed))}, scenes) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(asked[0]["support.predicted"], asked[1]["support.predicted"])
@@ -228,7 +228,7 @@ class Looks(Engine):
 
 @pytest.mark.slow
 def test_who_sees_pictures_gets_them_and_no_vectors() -> None:
-    test = ViolationOfExpectation(num_quadruplets=4, pixels=True)
+    test = ViolationOfExpectationTest(num_quadruplets=4, pixels=True)
     engine = Looks(test.curricula()[0].make_lab().schema)
     answers = test.ask({test.curricula()[0].name: as_world(engine)}, test.generate(0))
     assert answers["support.surprise"].shape == (4, 4, 4, HORIZON)
@@ -238,7 +238,7 @@ def test_who_sees_pictures_gets_them_and_no_vectors() -> None:
 
 
 def test_the_exhibit_shows_surprise_where_the_impossible_happens() -> None:
-    found, test = examined(Pool.REPORT, 0), ViolationOfExpectation()
+    found, test = examined(Pool.REPORT, 0), ViolationOfExpectationTest()
     exhibit = test.exhibit(found.scenes, found.references.oracle, found.references)
     assert 1 <= len(exhibit.panels) <= 6
     for panel in exhibit.panels[:4]:

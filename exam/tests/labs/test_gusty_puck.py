@@ -13,7 +13,7 @@ from worldline.engines.simulator import SimulatorEngine
 from worldline.errors import ConfigError, InputError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.local import LocalWorld
-from worldline_exam.labs.gusty_puck import MAX_PUSH, START_SPREAD, STEP_S, TABLE, Explorer, GustyPuck, explored
+from worldline_exam.labs.gusty_puck import MAX_PUSH, START_SPREAD, STEP_S, TABLE, GustyPuck, GustyPuckExplorer, explored
 
 SEEDS = st.integers(0, 2**31)
 
@@ -244,7 +244,7 @@ def test_it_is_built_again_from_its_settings() -> None:
 
 
 def test_pushes_of_many_episodes_are_distributed_as_the_explorer_s() -> None:
-    many, policy, rng = explored(400, 30, np.random.default_rng(0)), Explorer(), np.random.default_rng(1)
+    many, policy, rng = explored(400, 30, np.random.default_rng(0)), GustyPuckExplorer(), np.random.default_rng(1)
     single = []
     for _ in range(400):
         policy.reset(rng)

@@ -9,7 +9,7 @@ from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError
 from worldline.labs.playing import explore, stacked
 from worldline_exam.labs.occluder import Occluder
-from worldline_exam.references.initial_observation_regression import FirstSight, Terms, When
+from worldline_exam.references.initial_observation_regression import InitialObservationRegression, Terms, When
 
 INPUTS = ("pit", "ball_position")
 """Which rail is the ball's is its height."""
@@ -21,13 +21,13 @@ def logs() -> list[Episode]:
     return [explore(Occluder(), seed, 20) for seed in range(120)]
 
 
-def fitted(terms: Terms, when: When, late: int = 0) -> FirstSight:
-    return FirstSight.fit(
+def fitted(terms: Terms, when: When, late: int = 0) -> InitialObservationRegression:
+    return InitialObservationRegression.fit(
         logs(), Occluder().schema, inputs=INPUTS, predicts=ASKED, terms=terms, when=when, late=late
     )  # fmt: skip
 
 
-def told(engine: FirstSight, length: int, num_steps: int = 6, versions: int = 2) -> Arrays:
+def told(engine: InitialObservationRegression, length: int, num_steps: int = 6, versions: int = 2) -> Arrays:
     shown = stacked(logs())
     history = History(
         observations={name: value[:, :length] for name, value in shown.observations.items()},

@@ -12,7 +12,15 @@ from worldline.errors import InputError, UnsupportedError
 from worldline.labs.playing import explore, stacked
 from worldline_exam.base import Pool
 from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILLED, MAX_MOTOR, STEADY, Fleet
-from worldline_exam.scenes.confounded_scenes import DRIFTS, Sailor, _shown, asked, curriculum, fleet, scenes_of
+from worldline_exam.scenes.confounded_scenes import (
+    DRIFTS,
+    ConfoundedOracle,
+    _shown,
+    asked,
+    curriculum,
+    fleet,
+    scenes_of,
+)
 
 LAB = Fleet()
 
@@ -62,7 +70,7 @@ def test_the_wind_of_the_history_blows_on_where_it_is_steady() -> None:
 
 def test_the_lawful_sailor_finds_the_wind_and_the_effect() -> None:
     found = scenes(num_steps=12)
-    answers = asked(as_world(Sailor.lawful(LAB, 13)), found, groups=("do", "seen"), bands=False)
+    answers = asked(as_world(ConfoundedOracle.lawful(LAB, 13)), found, groups=("do", "seen"), bands=False)
     for group in ("do", "seen"):
         error = answers[f"{group}.mean"] - found[f"{group}.drifts"]
         np.testing.assert_allclose(error.std((0, 1))[STEADY], LAB.noise * np.sqrt(1 + 1 / 12), rtol=0.12)
@@ -70,7 +78,7 @@ def test_the_lawful_sailor_finds_the_wind_and_the_effect() -> None:
 
 
 def test_sailors_that_are_fitted_find_the_slopes_that_can_be_found(episodes: list[Episode]) -> None:
-    blind, adjusted = Sailor.blind(episodes, LAB.schema), Sailor.adjusted(episodes, LAB.schema, 7)
+    blind, adjusted = ConfoundedOracle.blind(episodes, LAB.schema), ConfoundedOracle.adjusted(episodes, LAB.schema, 7)
     confounded = LAB.motor_effect + LAB.wind_effect * CONFOUNDING
     np.testing.assert_allclose(blind.slopes[~DRILLED], confounded[~DRILLED], atol=0.25)
     told = STEADY | DRILLED
@@ -84,7 +92,7 @@ def test_sailors_that_are_fitted_find_the_slopes_that_can_be_found(episodes: lis
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 5))
 def test_a_sailor_that_sees_step_by_step_believes_the_same(seed: int, split: int) -> None:
-    sailor, episode = Sailor.lawful(LAB, 7), stacked([explore(LAB, seed, 6)])
+    sailor, episode = ConfoundedOracle.lawful(LAB, 7), stacked([explore(LAB, seed, 6)])
     whole = History(observations=episode.observations, actions=episode.actions)
     first = History(
         observations={k: v[:, :split] for k, v in whole.observations.items()},
@@ -115,7 +123,7 @@ def test_worlds_see_the_flag_of_the_group() -> None:
 
 def test_bands_are_asked_of_worlds_that_give_them() -> None:
     with pytest.raises(UnsupportedError, match="gives no bands"):
-        asked(as_world(Sailor.lawful(LAB, 7)), scenes(num_scenes=2), groups=("do",), bands=True)
+        asked(as_world(ConfoundedOracle.lawful(LAB, 7)), scenes(num_scenes=2), groups=("do",), bands=True)
 
 
 @pytest.mark.parametrize("pool", list(Pool))

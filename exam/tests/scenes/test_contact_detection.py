@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline_exam.labs.containers import WALL_HALF_WIDTH, Containers
-from worldline_exam.scenes.contact_detection import WINDOW, Table, contacts, depth, gaps, miscounted, tally
+from worldline_exam.scenes.contact_detection import WINDOW, ContactScene, contacts, depth, gaps, miscounted, tally
 
-TABLE = Table(size=2.0, radius=0.25, wall=((0.9, 0.0), (0.9, 0.6)), half_width=0.03, num_discs=2)
+TABLE = ContactScene(size=2.0, radius=0.25, wall=((0.9, 0.0), (0.9, 0.6)), half_width=0.03, num_discs=2)
 LEFT, RIGHT, LOWER, UPPER, PEN = range(5)
 PAIR = 10
 
@@ -110,7 +110,7 @@ def test_contacts_of_the_simulator_are_found() -> None:
     place, speed = (np.stack(part) for part in zip(*starts, strict=True))
     start = lab.signals_of(place, speed)
     seen = lab.state_of(lab.simulate(start, {"tilt": np.zeros((60, 40, 2), np.float32)}))[0]
-    table = Table(size=lab.size, radius=lab.radius, wall=TABLE.wall, half_width=WALL_HALF_WIDTH, num_discs=2)
+    table = ContactScene(size=lab.size, radius=lab.radius, wall=TABLE.wall, half_width=WALL_HALF_WIDTH, num_discs=2)
     pressed = gaps(seen, table).gap < -0.02
     begins = pressed & ~np.roll(pressed, 1, axis=1)
     begins[:, :3] = begins[:, -5:] = False

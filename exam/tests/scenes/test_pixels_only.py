@@ -19,10 +19,10 @@ from worldline.registry import load, names
 from worldline.schema import Kind, Schema
 from worldline.world.base import Abduction, Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline_exam.base import ExamTest, Pool
-from worldline_exam.exam_tests.delay import DelayedEffect
-from worldline_exam.exam_tests.occlusion import GoesOnUnseen
+from worldline_exam.exam_tests.delay import DelayedEffectTest
+from worldline_exam.exam_tests.occlusion import OcclusionTest
 from worldline_exam.labs.hidden_mover import HiddenMover
-from worldline_exam.scenes.pixels_only import Camera, pictured, pictured_episode
+from worldline_exam.scenes.pixels_only import PixelsOnlyWorld, pictured, pictured_episode
 
 CODES = names("test")
 SMALL = {
@@ -167,7 +167,7 @@ def test_pictures_that_are_there_stay() -> None:
 
 def test_a_single_history_is_shown_as_a_batch_of_one_is() -> None:
     lab = HiddenMover(pictures=True)
-    batch = history_of(GoesOnUnseen(pool=Pool.DEVELOPMENT, num_scenes=1).generate(0))
+    batch = history_of(OcclusionTest(pool=Pool.DEVELOPMENT, num_scenes=1).generate(0))
     one = History(
         observations={name: value[2] for name, value in batch.observations.items()},
         actions={name: value[2] for name, value in batch.actions.items()},
@@ -181,7 +181,7 @@ def test_a_single_history_is_shown_as_a_batch_of_one_is() -> None:
 
 def test_the_lid_is_shown_where_nothing_is_observed() -> None:
     lab = HiddenMover(pictures=True)
-    history = history_of(GoesOnUnseen(pool=Pool.DEVELOPMENT, num_scenes=1).generate(0))
+    history = history_of(OcclusionTest(pool=Pool.DEVELOPMENT, num_scenes=1).generate(0))
     camera = pictured(history, lab).observations[CAMERA.name]
     lid = lab.draw(np.zeros(2), lid_down=True)
     np.testing.assert_array_equal((camera == lid).all((2, 3, 4)), ~history.observed["puck_position"])
@@ -189,7 +189,7 @@ def test_the_lid_is_shown_where_nothing_is_observed() -> None:
 
 @pytest.mark.slow
 def test_pictures_of_twins_differ_where_the_valve_was_opened_and_nowhere_else() -> None:
-    test = DelayedEffect(pool=Pool.DEVELOPMENT, num_pulses=1)
+    test = DelayedEffectTest(pool=Pool.DEVELOPMENT, num_pulses=1)
     lab, scenes = test.make_lab(pictures=True), test.generate(0)
     pulse, none = (pictured(history_of(scenes, twin), lab).observations[CAMERA.name] for twin in ("pulse", "none"))
     differ = (pulse != none).any((2, 3, 4))
@@ -202,7 +202,7 @@ def test_every_verb_is_asked_from_behind_the_camera() -> None:
     lab = HiddenMover(pictures=True)
     episode = explore(lab, 0, 4)
     spy = Spy(lab.schema)
-    camera, goal = Camera(world=spy, lab=lab), Goal(targets={"puck_position": np.zeros(2)})
+    camera, goal = PixelsOnlyWorld(world=spy, lab=lab), Goal(targets={"puck_position": np.zeros(2)})
     ahead = {"push": np.zeros((1, 2), np.float32)}
     camera.predict(replace(episode.history(4, 5), observed={}), {"push": np.zeros((1, 1, 2))})
     camera.score(episode.history(4, 5), {"push": np.zeros((1, 1, 2))}, goal)
@@ -222,4 +222,4 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(InputError, match="no vector to draw"):
         pictured(nothing, HiddenMover(pictures=True))
     with pytest.raises(InputError, match="fleet is no curriculum of T2"):
-        GoesOnUnseen(pixels=True).ask({"fleet": Spy(HiddenMover().schema)}, {})
+        OcclusionTest(pixels=True).ask({"fleet": Spy(HiddenMover().schema)}, {})

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import Effect, Told
 from worldline.audit.cases import Cases, forecasts
-from worldline.audit.regression_rows import LAGS, Rows, state_columns
+from worldline.audit.regression_rows import LAGS, RegressionRows, state_columns
 from worldline.data.quality.segments import names_of
 from worldline.episode import Arrays
 from worldline.schema import Kind, Schema, Signal
@@ -39,7 +39,7 @@ NEAR: Final = 0.35
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class ActionChange:
     """One component of an action, changed for one step.
 
     Args:
@@ -59,7 +59,7 @@ class Change:
     base: int = 0
 
 
-def changes(schema: Schema, rows: Rows) -> tuple[Change, ...]:
+def changes(schema: Schema, rows: RegressionRows) -> tuple[ActionChange, ...]:
     """One deviation of each component of a vector; each logged value of a choice in the place of `base`."""
     found, column = [], 0
     for signal in (one for one in schema.actions if one.kind is not Kind.IMAGE):
@@ -70,7 +70,7 @@ def changes(schema: Schema, rows: Rows) -> tuple[Change, ...]:
             size = float(own[:, part].std())
             if signal.kind is Kind.DISCRETE:
                 size = float(size > 0 and part != base)
-            found.append(Change(name=name, signal=signal, column=column + part, part=part, size=size, base=base))
+            found.append(ActionChange(name=name, signal=signal, column=column + part, part=part, size=size, base=base))
         column += len(names)
     return tuple(one for one in found if one.size > 0)
 
@@ -81,7 +81,7 @@ def _base(columns: Floats) -> int:
 
 
 def log_effects(
-    schema: Schema, rows: Rows, changed: Sequence[Change], horizon: int, *, seed: int
+    schema: Schema, rows: RegressionRows, changed: Sequence[ActionChange], horizon: int, *, seed: int
 ) -> Float[np.ndarray, "fits m T d"] | None:
     """What the logs say of each change on each number that is observed; the first fit is of all episodes.
 
@@ -129,7 +129,7 @@ def _apart(schema: Schema, values: Floats, others: Floats) -> Floats:
     return found
 
 
-def _products(left: Floats, right: Floats, rows: Rows) -> Floats:
+def _products(left: Floats, right: Floats, rows: RegressionRows) -> Floats:
     """Per episode the sums of products [E, columns, columns]."""
     found = np.zeros((rows.num_episodes, left.shape[1], right.shape[1]))
     for number in np.unique(rows.episode):
@@ -138,7 +138,7 @@ def _products(left: Floats, right: Floats, rows: Rows) -> Floats:
     return found
 
 
-def _impulses(fitted: Floats, size: int, width: int, changed: Sequence[Change], horizon: int) -> Floats:
+def _impulses(fitted: Floats, size: int, width: int, changed: Sequence[ActionChange], horizon: int) -> Floats:
     """The regressions [fits, P, d] applied to their own output after a change of one action: [fits, M, T, d]."""
     fits, num_states = len(fitted), LAGS * size
     state = np.zeros((fits, len(changed), LAGS, size))
@@ -159,7 +159,7 @@ def _impulses(fitted: Floats, size: int, width: int, changed: Sequence[Change], 
 
 
 def world_effects(
-    world: World, cases: Cases, changed: Sequence[Change], signals: Sequence[Signal]
+    world: World, cases: Cases, changed: Sequence[ActionChange], signals: Sequence[Signal]
 ) -> dict[str, Float[np.ndarray, "m W T n"]]:
     """What the world predicts of each change at the first step, beside the actions that were logged.
 
@@ -189,7 +189,7 @@ def world_effects(
     return {name: np.stack(parts) for name, parts in found.items()}
 
 
-def _changed(actions: Arrays, one: Change) -> tuple[dict[str, NDArray[np.generic]], Floats]:
+def _changed(actions: Arrays, one: ActionChange) -> tuple[dict[str, NDArray[np.generic]], Floats]:
     """The actions with the first step changed, and by how much [W]."""
     if one.signal.kind is Kind.DISCRETE:
         return _chosen(actions, one.signal, one.part), np.ones(len(actions[one.signal.name]))
@@ -212,10 +212,10 @@ def _chosen(actions: Arrays, signal: Signal, value: int) -> dict[str, NDArray[np
 
 def effects_table(
     schema: Schema,
-    changed: Sequence[Change],
+    changed: Sequence[ActionChange],
     found: Mapping[str, Floats],
     logged: Floats | None,
-    rows: Rows,
+    rows: RegressionRows,
     cases: Cases,
     *,
     lags: Sequence[int],

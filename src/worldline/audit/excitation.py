@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from worldline.audit.audit_evidence import Excitation, Placebo
-from worldline.audit.regression_rows import Rows
+from worldline.audit.regression_rows import RegressionRows
 from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
 from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, ratio, student_quantile
 
@@ -50,14 +50,14 @@ class Innovations:
         unexplained: [n, m] the same where the last observation, the last action and the inputs alone are known.
     """
 
-    rows: Rows
+    rows: RegressionRows
     linear: Floats
     bent: Floats
     least: Floats
     unexplained: Floats
 
 
-def innovations(rows: Rows, *, seed: int) -> Innovations:
+def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
     """What of each action does not follow from the history.
 
     Args:
@@ -125,7 +125,7 @@ def excitations(found: Innovations, names: Sequence[str], *, seed: int) -> tuple
     return tuple(told)
 
 
-def _share(left: Floats, centred: Floats, rows: Rows, weights: Floats) -> Estimate:
+def _share(left: Floats, centred: Floats, rows: RegressionRows, weights: Floats) -> Estimate:
     """Mean square that is left over the variance, at most 1; 0 for an action that never changes."""
     if not (centred**2).sum() > 0:
         return Estimate(value=0.0, low=0.0, high=0.0)

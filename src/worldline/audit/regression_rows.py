@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from worldline.data.quality.segments import Track, component_names, track
+from worldline.data.quality.segments import Segment, component_names, track
 from worldline.episode import Episode
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema
@@ -22,7 +22,7 @@ FLAGS: Final = ("randomised", "randomized")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rows:
+class RegressionRows:
     """Complete stretches of `LAGS` observations and the next one.
 
     Args:
@@ -59,13 +59,13 @@ class Rows:
         parts = (self.states[:, -1], self.before[:, -1], self.inputs)
         return np.concatenate([part.astype(float) for part in parts], 1)
 
-    def of(self, chosen: Bool[np.ndarray, "n"]) -> Rows:
+    def of(self, chosen: Bool[np.ndarray, "n"]) -> RegressionRows:
         """The chosen rows."""
         arrays = ("states", "before", "action", "inputs", "after", "episode", "step", "randomised")
-        return Rows(**{name: getattr(self, name)[chosen] for name in arrays}, num_episodes=self.num_episodes)
+        return RegressionRows(**{name: getattr(self, name)[chosen] for name in arrays}, num_episodes=self.num_episodes)
 
 
-def tracks_of(episodes: Sequence[Episode], schema: Schema) -> list[Track]:
+def tracks_of(episodes: Sequence[Episode], schema: Schema) -> list[Segment]:
     """The tables of each episode, at most some hundred steps of it.
 
     Args:
@@ -75,7 +75,7 @@ def tracks_of(episodes: Sequence[Episode], schema: Schema) -> list[Track]:
     return [track(number, one, schema) for number, one in enumerate(episodes)]
 
 
-def rows_of(tracks: Sequence[Track], flags: Sequence[Floats | None]) -> Rows:
+def rows_of(tracks: Sequence[Segment], flags: Sequence[Floats | None]) -> RegressionRows:
     """Every complete stretch.
 
     Args:
@@ -91,7 +91,7 @@ def rows_of(tracks: Sequence[Track], flags: Sequence[Floats | None]) -> Rows:
         raise DataError(
             f"no stretch of {LAGS + 1} observations is complete", fix="Give longer episodes, or fewer signals."
         )
-    return Rows(
+    return RegressionRows(
         states=found["states"],
         before=found["before"],
         action=found["action"],
@@ -104,8 +104,8 @@ def rows_of(tracks: Sequence[Track], flags: Sequence[Floats | None]) -> Rows:
     )
 
 
-def _rows(number: int, one: Track, flag: Floats | None) -> dict[str, Floats]:
-    """As in `Rows`, of one episode."""
+def _rows(number: int, one: Segment, flag: Floats | None) -> dict[str, Floats]:
+    """As in `RegressionRows`, of one episode."""
     table, whole, length = one.table, one.whole, len(one.actions)
     at = np.arange(LAGS - 1, length)
     at = at[np.all([whole[at + 1 - lag] for lag in range(LAGS + 1)], axis=0)] if len(at) else at
@@ -123,12 +123,12 @@ def _rows(number: int, one: Track, flag: Floats | None) -> dict[str, Floats]:
 
 
 def action_names(schema: Schema) -> tuple[str, ...]:
-    """A name for each column of `Rows.action`."""
+    """A name for each column of `RegressionRows.action`."""
     return component_names(schema, Role.ACTION)
 
 
 def state_columns(schema: Schema, signal: str) -> slice:
-    """The columns of `Rows.after` that hold a vector signal."""
+    """The columns of `RegressionRows.after` that hold a vector signal."""
     first = 0
     for one in schema.observations:
         if one.kind is Kind.IMAGE:

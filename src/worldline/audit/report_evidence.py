@@ -22,7 +22,7 @@ Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class GoalOutcome:
     """How often one way of choosing actions reached its goals.
 
     Args:
@@ -50,7 +50,7 @@ class Planning:
     """
 
     task: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[GoalOutcome, ...]
     plan_ms: float | None
     plan_batched_ms: float | None
 
@@ -60,7 +60,7 @@ class Planning:
             raise InputError(f"roles are {roles}. Give exactly one outcome the role 'planner'.")
 
     @property
-    def planner(self) -> Outcome:
+    def planner(self) -> GoalOutcome:
         """The one under test."""
         return next(outcome for outcome in self.outcomes if outcome.role == "planner")
 
@@ -143,7 +143,7 @@ class ReadoutRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Readout:
+class ReadoutQuality:
     """What the latent knows.
 
     Args:
@@ -177,7 +177,7 @@ class ImaginedPath:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imagined:
+class PredictedPaths:
     """Imagined beside real paths: the signal that is read from imagined latents, drawn on real pictures.
 
     Args:
@@ -309,7 +309,9 @@ class Forecasts:
     step_s: float | None
 
 
-Evidence = Planning | Learning | LatentHealth | Readout | Diagnostics | Imagined | Decoded | Films | Forecasts
+Evidence = (
+    Planning | Learning | LatentHealth | ReadoutQuality | Diagnostics | PredictedPaths | Decoded | Films | Forecasts
+)
 
 
 def readout_row(

@@ -14,11 +14,11 @@ from worldline.audit.audit_evidence import Effect, Excitation, Measured, Placebo
 from worldline.audit.baselines import as_world
 from worldline.audit.cases import Cases, cut
 from worldline.audit.diagnostics import Diagnostics, diagnose
-from worldline.audit.effects import STILL, Change, changes, effects_table, log_effects, world_effects
+from worldline.audit.effects import STILL, ActionChange, changes, effects_table, log_effects, world_effects
 from worldline.audit.excitation import FEWEST_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons, vectors
-from worldline.audit.regression_rows import LAGS, Rows, action_names, rows_of, tracks_of
+from worldline.audit.regression_rows import LAGS, RegressionRows, action_names, rows_of, tracks_of
 from worldline.audit.twins import TwinSource, furthest, lost_tests, twin_tests
 from worldline.data.quality.coverage import survey
 from worldline.data.quality.segments import MAX_STEPS, names_of, seldom_seen, without
@@ -176,7 +176,7 @@ def _enough(material: Material) -> list[Episode]:
 
 
 def _history(
-    world: World, material: Material, rows: Rows, signals: Sequence[Signal], seed: int
+    world: World, material: Material, rows: RegressionRows, signals: Sequence[Signal], seed: int
 ) -> tuple[tuple[Excitation, ...], tuple[Placebo, ...]]:
     """What the actions follow from, and whether errors foretell them."""
     schema = world.describe().schema
@@ -191,7 +191,7 @@ def _effects(
     world: World,
     schema: Schema,
     cases: Cases,
-    rows: Rows,
+    rows: RegressionRows,
     signals: Sequence[Signal],
     history: tuple[Sequence[Excitation], Sequence[Placebo]],
     horizon: int,
@@ -199,7 +199,7 @@ def _effects(
 ) -> tuple[Effect, ...]:
     """The effects table of what the rows hold; from steps that are flagged as randomised where there are enough."""
     held = [signal for signal in signals if signal in schema.signals]
-    changed: Sequence[Change] = changes(schema, rows)
+    changed: Sequence[ActionChange] = changes(schema, rows)
     flagged = int(rows.randomised.sum()) >= FEWEST_RANDOMISED
     used = rows.of(rows.randomised) if flagged else rows
     hidden = set() if flagged else {one.action for one in history[1] if one.found}

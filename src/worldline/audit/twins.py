@@ -72,7 +72,7 @@ class TwinSource(ABC):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Twins:
+class TwinEpisodes:
     """Episodes that shared everything up to the branch.
 
     Args:
@@ -156,7 +156,7 @@ def furthest(episodes: Sequence[Episode], context: int, horizon: int) -> int:
 
 def branches(
     source: TwinSource, schema: Schema, episodes: Sequence[Episode], *, context: int, horizon: int, seed: int
-) -> Twins:
+) -> TwinEpisodes:
     """Twins under what was done in other episodes."""
     draw = np.random.default_rng([seed, 17])
     before = context - 1 + PREFIX
@@ -171,7 +171,7 @@ def branches(
 
 def pulses(
     source: TwinSource, schema: Schema, episodes: Sequence[Episode], *, context: int, horizon: int, seed: int
-) -> Twins:
+) -> TwinEpisodes:
     """Twins of which one has one component of one action changed by a deviation at the first step."""
     draw, before = np.random.default_rng([seed, 19]), context - 1 + PREFIX
     parts = [(one, part) for one in schema.actions for part in range(1 if one.kind is Kind.DISCRETE else one.size)]
@@ -235,7 +235,7 @@ def _slice(
     return {signal.name: one.actions[signal.name][start : start + length] for signal in schema.actions}
 
 
-def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context: int) -> Twins:
+def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context: int) -> TwinEpisodes:
     """Episodes that share everything up to observation `at`, cut there.
 
     Raises:
@@ -257,7 +257,7 @@ def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context
 
     after, during = slice(at + 1, None), slice(at, None)
     names = [one.name for one in schema.observations if one.name in worlds[0][0].observations]
-    return Twins(
+    return TwinEpisodes(
         history=History(
             observations=stacked([one.observations for one in histories], Role.OBSERVATION),
             actions=stacked([one.actions for one in histories], Role.ACTION),
@@ -273,7 +273,7 @@ def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context
     )
 
 
-def answers(world: World, twins: Twins, signals: Sequence[Signal]) -> dict[str, Floats]:
+def answers(world: World, twins: TwinEpisodes, signals: Sequence[Signal]) -> dict[str, Floats]:
     """What the world says of every branch, per signal [E, K, T, n]."""
     names, count = [one.name for one in signals], next(iter(twins.actions.values())).shape[1]
     given = twins.exogenous or None
@@ -284,7 +284,7 @@ def answers(world: World, twins: Twins, signals: Sequence[Signal]) -> dict[str, 
     return {name: np.stack([part[name].mean.astype(float) for part in parts], 1) for name in names}
 
 
-def twin_effect(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade:
+def twin_effect(twins: TwinEpisodes, asked: Arrays, signals: Sequence[Signal]) -> Grade:
     """C1: 1 - sum |difference between branches, less the true one|^2 / sum |true one|^2; the gain beside it.
 
     A signal that the branches hardly differ in is gated, and has no gain.
@@ -329,7 +329,7 @@ def _squares(values: NDArray[np.generic], signal: Signal) -> Floats:
     return sizes if sizes.any() else np.ones_like(sizes)
 
 
-def beyond_persistence(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -> Grade:
+def beyond_persistence(twins: TwinEpisodes, asked: Arrays, signals: Sequence[Signal]) -> Grade:
     """T1: the mean over the steps of the error saved, against the present held.
 
     Steps by which a signal has hardly moved do not count; where that is all of them, it is gated.
@@ -351,7 +351,7 @@ def beyond_persistence(twins: Twins, asked: Arrays, signals: Sequence[Signal]) -
     return Grade(cells=tuple(cells))
 
 
-def pulse_response(twins: Twins, asked: Arrays, signals: Sequence[Signal], lags: Sequence[int]) -> Grade:
+def pulse_response(twins: TwinEpisodes, asked: Arrays, signals: Sequence[Signal], lags: Sequence[int]) -> Grade:
     """T3: 1 - |response, less the true one|^2 / |true one|^2 at some lags, and whether its peak is where it is.
 
     A signal that the pulse hardly moves is gated, and has no peak.

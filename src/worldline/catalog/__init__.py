@@ -9,10 +9,10 @@ from worldline.lazy import lazy_names
 if TYPE_CHECKING:
     from worldline.catalog.fallback import FallbackWorld
     from worldline.catalog.opening import open_target
-    from worldline.catalog.versions import Catalogue
+    from worldline.catalog.versions import Catalog
 
 __all__ = [
-    "Catalogue",
+    "Catalog",
     "FallbackWorld",
     "open_target",
 ]
@@ -22,6 +22,6 @@ __getattr__ = lazy_names(
     {
         "worldline.catalog.fallback": ("FallbackWorld",),
         "worldline.catalog.opening": ("open_target",),
-        "worldline.catalog.versions": ("Catalogue",),
+        "worldline.catalog.versions": ("Catalog",),
     },
 )

@@ -143,7 +143,7 @@ class Aliases:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
+class WorldDirectory:
     """The folder of one name. Reading takes no lock; whoever writes holds `locked`.
 
     Args:

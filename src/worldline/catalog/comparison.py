@@ -12,7 +12,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
-from worldline.catalog.outcomes import Outcome
+from worldline.catalog.outcomes import ForecastOutcome
 from worldline.config import from_json
 from worldline.errors import ConfigError
 
@@ -23,7 +23,7 @@ _LEVEL_Z = 1.959964
 _RESAMPLES = 2000
 
 
-class Verdict(StrEnum):
+class ShadowVerdict(StrEnum):
     """What the figures say of the candidate."""
 
     BETTER = "better"
@@ -54,7 +54,7 @@ class ShadowRecord:
     candidate_s: float | None
     error: str = ""
     dropped: int = 0
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    outcomes: Mapping[str, ForecastOutcome] = field(default_factory=dict)
     unscored: str = ""
 
 
@@ -65,7 +65,7 @@ class _Records:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ShadowComparison:
     """A version in shadow beside the one that answers, over the calls that both were asked.
 
     Errors are in units of how far a signal moves over the same steps, averaged over all calls: 1 is what saying that
@@ -106,7 +106,7 @@ class Comparison:
     candidate_coverage: float | None
     serving_s: float | None
     candidate_s: float | None
-    verdict: Verdict
+    verdict: ShadowVerdict
     reason: str
 
 
@@ -137,7 +137,7 @@ def read_records(path: Path) -> tuple[ShadowRecord, ...]:
         raise ConfigError(f"{error} Remove the file; the comparison then begins anew.") from error
 
 
-def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, seed: int = 0) -> Comparison:
+def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, seed: int = 0) -> ShadowComparison:
     """What the records say.
 
     Args:
@@ -153,7 +153,7 @@ def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, se
     verdict, reason = _verdict(records, failed, apart, interval)
     answered = [record.candidate_s for record in records if record.candidate_s is not None]
     outcomes = [outcome for record in records for outcome in record.outcomes.values()]
-    return Comparison(
+    return ShadowComparison(
         serving=serving,
         candidate=candidate,
         num_calls=len(records),
@@ -221,21 +221,21 @@ def _verdict(
     failed: Sequence[ShadowRecord],
     apart: Float[np.ndarray, "N"],
     interval: Interval | None,
-) -> tuple[Verdict, str]:
+) -> tuple[ShadowVerdict, str]:
     if failed:
         return (
-            Verdict.WORSE,
+            ShadowVerdict.WORSE,
             f"it failed on {len(failed)} of {len(records)} calls, last with: {failed[-1].error.rstrip('.')}",
         )
     if interval is None:
         told = f"{len(apart)} scored calls of {len(records)}, where {MIN_SCORED} are needed"
         why = next((record.unscored for record in reversed(records) if record.unscored), "")
-        return Verdict.TOO_FEW, f"{told}; the last one that was not scored: {why.rstrip('.')}" if why else told
+        return ShadowVerdict.TOO_FEW, f"{told}; the last one that was not scored: {why.rstrip('.')}" if why else told
     figures = f"{apart.mean():+.4g} (95 % interval {interval.low:+.4g} to {interval.high:+.4g}, {len(apart)} calls)"
     said = f"its error less that of the version that answers is {figures}, in units of how far signals move"
     if interval.high < 0:
-        return Verdict.BETTER, said
-    return (Verdict.WORSE if interval.low > 0 else Verdict.NO_DIFFERENCE), said
+        return ShadowVerdict.BETTER, said
+    return (ShadowVerdict.WORSE if interval.low > 0 else ShadowVerdict.NO_DIFFERENCE), said
 
 
 def _mean(values: Sequence[float]) -> float | None:

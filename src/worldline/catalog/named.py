@@ -10,8 +10,17 @@ from threading import Lock
 from time import perf_counter
 from typing import final
 
-from worldline.catalog.aliases import Shelf, Stamp
-from worldline.catalog.shadow import Call, Pair, Shadow, copy_arrays, copy_episode, copy_goal, copy_history, copy_some
+from worldline.catalog.aliases import Stamp, WorldDirectory
+from worldline.catalog.shadow import (
+    Shadow,
+    ShadowCall,
+    VersionPair,
+    copy_arrays,
+    copy_episode,
+    copy_goal,
+    copy_history,
+    copy_some,
+)
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import Constraint, Goal
@@ -26,7 +35,7 @@ class _Serving:
 
     version: int
     world: World
-    pair: Pair | None
+    pair: VersionPair | None
     stamp: Stamp | None
 
 
@@ -52,7 +61,9 @@ class NamedWorld(World):
         queue_size: calls that may wait for the candidate; further ones are not shadowed.
     """
 
-    def __init__(self, shelf: Shelf, alias: str, *, open_bundle: Callable[[Path], World], queue_size: int = 16) -> None:
+    def __init__(
+        self, shelf: WorldDirectory, alias: str, *, open_bundle: Callable[[Path], World], queue_size: int = 16
+    ) -> None:
         self._shelf, self._alias, self._open_bundle = shelf, alias, open_bundle
         self._lock = Lock()
         self._serving: _Serving | None = None
@@ -215,7 +226,7 @@ class NamedWorld(World):
             world = self._shadow.opened(bundle) or self._open_bundle(bundle)
         pair = None
         if alias.shadow is not None:
-            pair = Pair(
+            pair = VersionPair(
                 serving=version,
                 candidate=alias.shadow,
                 bundle=self._shelf.path(alias.shadow),
@@ -241,7 +252,7 @@ class _Begun:
         """Has the candidate asked; both arguments hold copies."""
         assert self._pair is not None  # `shadowed` said so
         self._shadow.put(
-            Call(
+            ShadowCall(
                 pair=self._pair,
                 verb=self._verb,
                 world=self.world,

@@ -26,7 +26,7 @@ Floats = NDArray[np.floating]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ForecastOutcome:
     """How two worlds foretold one signal, means over worlds, steps and components where it was observed.
 
     Args:
@@ -118,7 +118,7 @@ def ask_again(history: History, serving: Card, candidate: Card) -> Asked:
     )
 
 
-def judge(asked: Asked, serving: Prediction, candidate: Prediction) -> dict[str, Outcome]:
+def judge(asked: Asked, serving: Prediction, candidate: Prediction) -> dict[str, ForecastOutcome]:
     """Per signal how both foretold it. Left out is what was not observed, or of which `serving` predicts no number.
 
     Raises:
@@ -140,7 +140,7 @@ def judge(asked: Asked, serving: Prediction, candidate: Prediction) -> dict[str,
         if not np.isfinite(views[0].error[kept]).all():
             continue
         change = np.abs(signal.difference(truth[:, 1:], truth[:, :1]))
-        found[signal.name] = Outcome(
+        found[signal.name] = ForecastOutcome(
             serving=float(views[0].error[kept].mean()),
             candidate=float(views[1].error[kept].mean()),
             change=float(change[kept].mean()),

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class VersionPair:
     """Who is compared.
 
     Args:
@@ -60,7 +60,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class ShadowCall:
     """What was asked and answered.
 
     Args:
@@ -72,7 +72,7 @@ class Call:
         history: what had happened before.
     """
 
-    pair: Pair
+    pair: VersionPair
     verb: str
     world: World
     seconds: float
@@ -99,11 +99,11 @@ class Shadow:
         self._finalizer = weakref.finalize(self, self._state.queue.put, None)
         self._finalizer.atexit = False
 
-    def reserve(self, pair: Pair) -> bool:
+    def reserve(self, pair: VersionPair) -> bool:
         """Whether the candidate is wanted and has room for one more call, which is then kept for `put`."""
         return not self._closed and self._state.reserve(pair)
 
-    def put(self, call: Call) -> None:
+    def put(self, call: ShadowCall) -> None:
         """Has the candidate asked the same. To be called once after each `reserve` that said yes."""
         with self._state.lock:
             if self._closed:
@@ -157,7 +157,7 @@ class _State:
 
     def __init__(self, open_bundle: Callable[[Path], World], size: int) -> None:
         self.open_bundle, self.size = open_bundle, size
-        self.queue: SimpleQueue[Call | Event | None] = SimpleQueue()
+        self.queue: SimpleQueue[ShadowCall | Event | None] = SimpleQueue()
         self.lock = Lock()
         self.thread: Thread | None = None
         self.exiting = False
@@ -172,7 +172,7 @@ class _State:
         self.thread.start()
         _running.add(self)
 
-    def reserve(self, pair: Pair) -> bool:
+    def reserve(self, pair: VersionPair) -> bool:
         if self.full == pair.records and _is_full(pair.records):
             return False
         with self.lock:
@@ -239,7 +239,7 @@ def _attempt(call: Callable[[], T]) -> T | BaseException:
         return error
 
 
-def _ask(state: _State, call: Call) -> None:
+def _ask(state: _State, call: ShadowCall) -> None:
     """Asks the candidate, and writes down how it did."""
     path = call.pair.records
     if _is_full(path):
@@ -269,7 +269,7 @@ def _is_full(path: Path) -> bool:
         return False
 
 
-def _open(state: _State, pair: Pair) -> _Candidate:
+def _open(state: _State, pair: VersionPair) -> _Candidate:
     """The candidate; opened once, whether it can be or not."""
     known = state.candidate
     if known is not None and known.bundle == pair.bundle:
@@ -285,7 +285,7 @@ def _open(state: _State, pair: Pair) -> _Candidate:
     return found
 
 
-def _with_answer(record: ShadowRecord, call: Call, candidate: World) -> ShadowRecord:
+def _with_answer(record: ShadowRecord, call: ShadowCall, candidate: World) -> ShadowRecord:
     """The record with the time that the candidate takes for the same call, or how it fails."""
     started = perf_counter()
     answer = _attempt(partial(call.again, candidate))
@@ -297,7 +297,7 @@ def _with_answer(record: ShadowRecord, call: Call, candidate: World) -> ShadowRe
     )
 
 
-def _with_outcomes(state: _State, record: ShadowRecord, call: Call, candidate: World) -> ShadowRecord:
+def _with_outcomes(state: _State, record: ShadowRecord, call: ShadowCall, candidate: World) -> ShadowRecord:
     """The record with how both foretell the end of the history, or why that cannot be told."""
     asked = _attempt(lambda: ask_again(call.history, call.world.describe(), candidate.describe()))
     if isinstance(asked, BaseException):
@@ -320,7 +320,7 @@ def _with_outcomes(state: _State, record: ShadowRecord, call: Call, candidate: W
     return replace(record, outcomes=outcomes, unscored="" if outcomes else "nothing was observed at its end")
 
 
-def _key(call: Call) -> bytes:
+def _key(call: ShadowCall) -> bytes:
     """The same for the same history and pair of versions."""
     digest = hashlib.blake2b(str(call.pair.records).encode())
     for group in (call.history.observations, call.history.actions, call.history.exogenous, call.history.observed):

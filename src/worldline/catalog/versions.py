@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import final
 
 from worldline.bundle import MANIFEST, read_bundle, read_manifest
-from worldline.catalog.aliases import Alias, Reference, Shelf, Turn, check_name
-from worldline.catalog.comparison import Comparison, Verdict, compare, read_records
+from worldline.catalog.aliases import Alias, Reference, Turn, WorldDirectory, check_name
+from worldline.catalog.comparison import ShadowComparison, ShadowVerdict, compare, read_records
 from worldline.catalog.named import NamedWorld
 from worldline.data.fsync import sync_folder
 from worldline.engines.base import Card
@@ -83,7 +83,7 @@ def open_named(
     """
     found = Reference.parse(reference)
     open_bundle = partial(open_world, planner=planner, adaptation=adaptation)
-    shelf = Catalogue().shelf(found.name)
+    shelf = Catalog().shelf(found.name)
     if found.alias is None:
         return open_bundle(shelf.resolve(found))
     world = NamedWorld(shelf, found.alias, open_bundle=open_bundle)
@@ -93,7 +93,7 @@ def open_named(
 
 @final
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """Worlds by name and version, in a folder.
 
     Several processes may use it at once. Writing takes a lock, reading none.
@@ -144,7 +144,7 @@ class Catalogue:
     def names(self) -> tuple[str, ...]:
         """The worlds that have a version, sorted."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return tuple(sorted(path.name for path in found if Shelf(folder=path).numbers()))
+        return tuple(sorted(path.name for path in found if WorldDirectory(folder=path).numbers()))
 
     def versions(self, name: str) -> tuple[Version, ...]:
         """Those of a world, in order.
@@ -223,7 +223,7 @@ class Catalogue:
                 self._check_agreement(shelf, alias, now, shelf.path(version))
             shelf.write({**shelf.aliases(), alias: replace(now, shadow=version)})
 
-    def comparison(self, name: str, alias: str) -> Comparison:
+    def comparison(self, name: str, alias: str) -> ShadowComparison:
         """How the version in shadow does beside the one that answers, over all calls so far.
 
         Raises:
@@ -250,7 +250,7 @@ class Catalogue:
         with shelf.locked():
             now = shelf.alias(alias)
             found = _comparison(shelf, alias, now)
-            if not despite and found.verdict in (Verdict.WORSE, Verdict.TOO_FEW):
+            if not despite and found.verdict in (ShadowVerdict.WORSE, ShadowVerdict.TOO_FEW):
                 raise InputError(
                     f"version {found.candidate} in the shadow of {name}@{alias} is not promoted over version "
                     f"{found.serving} ({found.verdict}): {found.reason}. Let it run longer or publish a better one; or "
@@ -285,7 +285,7 @@ class Catalogue:
             shelf.write(known)
         return self._version(shelf, version, known)
 
-    def shelf(self, name: str) -> Shelf:
+    def shelf(self, name: str) -> WorldDirectory:
         """The folder of a world that has a version.
 
         Raises:
@@ -296,10 +296,10 @@ class Catalogue:
             raise UnknownNameError("world", name, self.names())
         return shelf
 
-    def _shelf(self, name: str) -> Shelf:
-        return Shelf(folder=Path(self.folder).absolute() / check_name("world", name))
+    def _shelf(self, name: str) -> WorldDirectory:
+        return WorldDirectory(folder=Path(self.folder).absolute() / check_name("world", name))
 
-    def _version(self, shelf: Shelf, number: int, known: Mapping[str, Alias]) -> Version:
+    def _version(self, shelf: WorldDirectory, number: int, known: Mapping[str, Alias]) -> Version:
         manifest = read_manifest(shelf.path(number))
         return Version(
             name=shelf.name,
@@ -311,7 +311,7 @@ class Catalogue:
             shadows=tuple(sorted(name for name, alias in known.items() if alias.shadow == number)),
         )
 
-    def _check_agreement(self, shelf: Shelf, alias: str, now: Alias | None, bundle: Path) -> None:
+    def _check_agreement(self, shelf: WorldDirectory, alias: str, now: Alias | None, bundle: Path) -> None:
         """Refuses a bundle that cannot be opened, or whose world an application of this alias would not know."""
         card = self.open_bundle(bundle).describe()
         known = None if now is None else self._card_in_use(shelf, now)
@@ -322,7 +322,7 @@ class Catalogue:
                 f"{'; '.join(found)}. Learn it from logs with the same schema.json, or use another alias."
             )
 
-    def _card_in_use(self, shelf: Shelf, now: Alias) -> Card | None:
+    def _card_in_use(self, shelf: WorldDirectory, now: Alias) -> Card | None:
         """What applications of this alias speak: they go on with the last version that could be opened."""
         for turn in (now.now, *reversed(now.earlier)):
             try:
@@ -342,7 +342,7 @@ def _pointed(known: Mapping[str, Alias], alias: str, version: int, reason: str) 
     return {**known, alias: Alias(now=turn, earlier=(*now.earlier, now.now), shadow=shadow)}
 
 
-def _comparison(shelf: Shelf, alias: str, now: Alias) -> Comparison:
+def _comparison(shelf: WorldDirectory, alias: str, now: Alias) -> ShadowComparison:
     if now.shadow is None:
         raise InputError(f"nothing runs in the shadow of {shelf.name}@{alias}. Name a version to run there.")
     records = read_records(shelf.records(alias, now.now.version, now.shadow))

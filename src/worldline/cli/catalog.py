@@ -11,8 +11,8 @@ import typer
 from worldline.cli.options import Json
 
 if TYPE_CHECKING:
-    from worldline.catalog.comparison import Comparison
-    from worldline.catalog.versions import Catalogue, Version
+    from worldline.catalog.comparison import ShadowComparison
+    from worldline.catalog.versions import Catalog, Version
 
 Named = Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="The world and its alias, as greenhouse@prod.")]
 
@@ -24,11 +24,11 @@ def publish(
     json: Json = None,
 ) -> None:
     """Publish a learned world as the next version of a name."""
-    from worldline.catalog.versions import Catalogue
+    from worldline.catalog.versions import Catalog
     from worldline.cli.output import check_json, write_json
 
     check_json(json)
-    version = Catalogue().publish(world, name, alias=alias)
+    version = Catalog().publish(world, name, alias=alias)
     print(f"{name}@{version.number}: {version.path}")
     _say_aliases(version)
     write_json(json, _figures(version))
@@ -36,11 +36,11 @@ def publish(
 
 def worlds(json: Json = None) -> None:
     """List the published worlds, their versions and aliases."""
-    from worldline.catalog.versions import Catalogue
+    from worldline.catalog.versions import Catalog
     from worldline.cli.output import check_json, print_table, write_json
 
     check_json(json)
-    catalogue = Catalogue()
+    catalogue = Catalog()
     found = [version for name in catalogue.names() for version in catalogue.versions(name)]
     print_table(
         f"Worlds in {catalogue.folder}",
@@ -111,9 +111,9 @@ def roll_back(name: Named, json: Json = None) -> None:
     _finish(catalogue.roll_back(world, which), json)
 
 
-def _begin(name: str, json: Path | None) -> tuple[Catalogue, str, str]:
+def _begin(name: str, json: Path | None) -> tuple[Catalog, str, str]:
     from worldline.catalog.aliases import Reference
-    from worldline.catalog.versions import Catalogue
+    from worldline.catalog.versions import Catalog
     from worldline.cli.output import check_json
     from worldline.errors import InputError
 
@@ -121,7 +121,7 @@ def _begin(name: str, json: Path | None) -> tuple[Catalogue, str, str]:
     found = Reference.parse(name)
     if found.alias is None:
         raise InputError(f"{name} names a version, which never changes. Name an alias, as {found.name}@prod.")
-    return Catalogue(), found.name, found.alias
+    return Catalog(), found.name, found.alias
 
 
 def _finish(version: Version, json: Path | None) -> None:
@@ -140,7 +140,7 @@ def _figures(version: Version) -> dict[str, object]:
     return {**asdict(version), "path": str(version.path)}
 
 
-def _print(name: str, found: Comparison) -> None:
+def _print(name: str, found: ShadowComparison) -> None:
     from worldline.cli.output import print_table
 
     def number(value: float | None, factor: float = 1.0, unit: str = "") -> str:

@@ -14,12 +14,12 @@ from worldline.errors import InputError
 from worldline.registry import load
 
 if TYPE_CHECKING:
-    from worldline.testing.clauses import Outcome
+    from worldline.testing.clauses import ClauseOutcome
     from worldline.testing.engine_case import EngineCase
     from worldline.testing.models import ModelCase
 
 
-class Kind(StrEnum):
+class PartKind(StrEnum):
     """What can be checked."""
 
     WORLD = "world"
@@ -52,11 +52,11 @@ def conform(
     A part: `worldline conform planner|model|engine NAME`. The exit status is 1 where a clause does not hold.
     """
     from worldline.cli.output import check_json, print_table, write_json
-    from worldline.testing.clauses import Verdict
+    from worldline.testing.clauses import ClauseStatus
 
     check_json(json)
     kind, name, logs = _asked(subject, second, third)
-    if kind is Kind.WORLD:
+    if kind is PartKind.WORLD:
         found = list(_world(name, logs, horizon, episodes, calibrated_on, seed))
     else:
         found = list(_part(kind, name))
@@ -66,33 +66,33 @@ def conform(
             print(one.text)
     rows = [{"clause": one.clause, "verdict": str(one.verdict).lower(), "text": one.text} for one in found]
     write_json(json, {"kind": str(kind), "name": name, "clauses": rows})
-    if any(one.verdict is not Verdict.HOLDS for one in found):
+    if any(one.verdict is not ClauseStatus.HOLDS for one in found):
         raise typer.Exit(1)
 
 
-def _asked(subject: str, second: str | None, third: Path | None) -> tuple[Kind, str, Path | None]:
+def _asked(subject: str, second: str | None, third: Path | None) -> tuple[PartKind, str, Path | None]:
     """The kind, the name, and where the logs are.
 
     Raises:
         InputError: something is missing, or there is too much.
     """
-    if subject not in list(Kind):
+    if subject not in list(PartKind):
         if third is not None:
             raise InputError(f"{third} is one argument too many after {subject} and {second}. Give WORLD and LOGS.")
-        return Kind.WORLD, subject, None if second is None else Path(second)
-    kind = Kind(subject)
+        return PartKind.WORLD, subject, None if second is None else Path(second)
+    kind = PartKind(subject)
     if second is None:
         raise InputError(
             f"{subject} alone is a kind. Give the name of a part too, or ./{subject} for a world in that folder."
         )
-    if kind is not Kind.WORLD and third is not None:
+    if kind is not PartKind.WORLD and third is not None:
         raise InputError(f"a {kind} is checked on a toy world, and {third} was given too. Leave it out.")
     return kind, second, third
 
 
 def _world(
     name: str, logs: Path | None, horizon: int, episodes: int, calibrated_on: int | None, seed: int
-) -> Iterator[Outcome]:
+) -> Iterator[ClauseOutcome]:
     """What became of each clause of `World`.
 
     Raises:
@@ -125,19 +125,19 @@ def _world(
 def _bundle(name: str) -> str:
     """The bundle that a name of the catalogue stands for now, which tells what was held out; other names stay."""
     from worldline.catalog.opening import is_reference
-    from worldline.catalog.versions import Catalogue
+    from worldline.catalog.versions import Catalog
 
-    return str(Catalogue().resolve(name)) if is_reference(name) else name
+    return str(Catalog().resolve(name)) if is_reference(name) else name
 
 
-def _part(kind: Kind, name: str) -> Iterator[Outcome]:
+def _part(kind: PartKind, name: str) -> Iterator[ClauseOutcome]:
     """What became of each clause of the part's contract."""
     from worldline.testing import engines, models, planners
     from worldline.testing.clauses import outcomes
 
-    if kind is Kind.PLANNER:
+    if kind is PartKind.PLANNER:
         return outcomes(planners.PlannerCase(planner=load("planner", name)()), planners.CLAUSES)
-    if kind is Kind.MODEL:
+    if kind is PartKind.MODEL:
         return outcomes(_model(name), models.CLAUSES)
     return outcomes(_engine(name), engines.CLAUSES)
 
@@ -176,13 +176,13 @@ def _engine(name: str) -> EngineCase:
     Raises:
         UnsupportedError: the engine is not fitted to logs alone.
     """
-    from worldline.engines.fixed_lag import RememberingEngine
+    from worldline.engines.fixed_lag import FixedLagBaseline
     from worldline.errors import UnsupportedError
     from worldline.testing.engine_case import EngineCase
     from worldline.testing.toys import Integrator
 
     family = load("engine", name)
-    if not issubclass(family, RememberingEngine):
+    if not issubclass(family, FixedLagBaseline):
         raise UnsupportedError(
             f"the engine {name!r} needs more than logs to be built. Build it in a test, and call "
             "worldline.testing.check_engine."

@@ -56,13 +56,13 @@ def import_logs(
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
     from worldline.config import from_json
-    from worldline.data.base import Reading
+    from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.schema import Schema
 
     check_json(json)
-    reading = Reading(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule.value)
+    reading = ReadOptions(episode=episode, time=time, gap_s=gap, rate_hz=rate, rule=rule.value)
     if schema is not None and not schema.is_file():
         raise InputError(f"--schema {schema}: there is no such file.")
     known = None if schema is None else from_json(Schema, schema.read_bytes(), where=schema)

@@ -57,7 +57,7 @@ def learn(
     from worldline.cli.output import check_json, write_json
     from worldline.cli.progress import progress_bars
     from worldline.training.distributed import rank
-    from worldline.workflows.learn import Options, assist, learn_logs, log_folder
+    from worldline.workflows.learn import Options, learn_logs, log_folder, run_worker
 
     check_json(json)
     options = Options(
@@ -75,7 +75,7 @@ def learn(
     if recipe is not None and ":" in recipe:
         sys.path.append(str(Path.cwd()))  # a user's recipe lies where the user is; what is installed goes first
     if rank():  # not the first process of torchrun
-        assist(logs, out, options)
+        run_worker(logs, out, options)
         return
     try:
         with progress_bars() as stage:

@@ -198,7 +198,7 @@ class NoMoveActor(Actor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
+class ControlRound:
     """One call of an actor.
 
     Args:
@@ -253,7 +253,7 @@ class ReplanningController:
             )
         self.actor, self.schema, self.seed = actor, schema, seed
         self.context, self.replan_every, self.repeat, self.delay = context, replan_every, repeat, delay
-        self.rounds: deque[Round] = deque(maxlen=NUM_ROUNDS)
+        self.rounds: deque[ControlRound] = deque(maxlen=NUM_ROUNDS)
         self.fresh, self._clock, self._num_asked = False, clock, 0
         self._goals: Arrays = {}
         self._observations: deque[Arrays] = deque(maxlen=context)
@@ -354,7 +354,7 @@ class ReplanningController:
         ended_s, self._num_asked = self._clock(), self._num_asked + 1
         enough = left is not None and all(value.shape[1] >= self.replan_every for value in left.values())
         late = enough and ends_s is not None and ended_s > ends_s
-        self.rounds.append(Round(num_worlds=_num_worlds(now), elapsed_s=ended_s - started_s, late=late))
+        self.rounds.append(ControlRound(num_worlds=_num_worlds(now), elapsed_s=ended_s - started_s, late=late))
         self.fresh = not late
         return left if late and left is not None else answer
 

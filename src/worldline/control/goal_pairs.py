@@ -24,7 +24,7 @@ Grouping = Callable[[Arrays, Arrays], str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pair:
+class StartGoalPair:
     """A start and a goal.
 
     Args:
@@ -67,7 +67,7 @@ def draw_pairs(
     groups: Sequence[str],
     context: int = 1,
     seed: int,
-) -> tuple[Pair, ...]:
+) -> tuple[StartGoalPair, ...]:
     """Pairs drawn without replacement from all possible starts, one group after the other.
 
     Args:
@@ -92,7 +92,7 @@ def draw_pairs(
         )
     seeds = _reset_seeds(store, episodes)
     starts = [(e, at) for e in episodes for at in range(context - 1, int(store.num_steps[e]) - offset + 1)]
-    found: dict[str, list[Pair]] = {label: [] for label in groups}
+    found: dict[str, list[StartGoalPair]] = {label: [] for label in groups}
     quota = num_pairs // len(groups)
     for number in np.random.default_rng(seed).permutation(len(starts)):
         if all(len(pairs) == quota for pairs in found.values()):
@@ -105,7 +105,7 @@ def draw_pairs(
         if label in found and len(found[label]) < quota:
             replay = {signal.name: store.read(signal.name, episode, 0, at) for signal in store.schema.actions}
             found[label].append(
-                Pair(
+                StartGoalPair(
                     episode=episode,
                     seed=seeds[episode],
                     replay=replay,
@@ -133,7 +133,7 @@ def historical_pairs(
     num_pairs: int = 50,
     context: int = 1,
     seed: int = 42,
-) -> tuple[Pair, ...]:
+) -> tuple[StartGoalPair, ...]:
     """Pairs as published figures are measured on: any start will do, one that is at its goal already too.
 
     Most of them come from the training data and replan after 25 steps (`evaluate(..., replan_every=25)`). A share of

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.control.controller import Actor, ReplanningController, Round
-from worldline.control.goal_pairs import Pair, Reached
+from worldline.control.controller import Actor, ControlRound, ReplanningController
+from worldline.control.goal_pairs import Reached, StartGoalPair
 from worldline.episode import Arrays, History
 from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.labs.spaces import AnyEnv, from_signals, schema_of, to_signals
@@ -54,7 +54,7 @@ class GoalReaching:
     success: Rate
     groups: Mapping[str, Rate]
     attempts: tuple[Attempt, ...]
-    rounds: tuple[Round, ...]
+    rounds: tuple[ControlRound, ...]
 
     @property
     def plan_s(self) -> float:
@@ -65,7 +65,7 @@ class GoalReaching:
 def evaluate(
     actor: Actor,
     make_environment: Callable[[], AnyEnv],
-    pairs: Sequence[Pair],
+    pairs: Sequence[StartGoalPair],
     *,
     reached: Reached,
     goal_signals: Sequence[str],
@@ -133,7 +133,7 @@ def _step(controller: ReplanningController, going: list[_Run], reached: Reached)
 class _Run:
     """One environment on its way from a start to a goal."""
 
-    def __init__(self, pair: Pair, environment: AnyEnv, track: Sequence[str]) -> None:
+    def __init__(self, pair: StartGoalPair, environment: AnyEnv, track: Sequence[str]) -> None:
         self.pair, self.environment, self.schema = pair, environment, schema_of(environment)
         self.success, self.finished, self.num_steps = False, False, 0
         self.observation: Arrays = {}
@@ -215,7 +215,7 @@ def _past(pasts: Sequence[Sequence[tuple[Arrays, Arrays]]]) -> History:
     return History(observations=_stack(seen), actions=_stack(taken))
 
 
-def _result(runs: Sequence[_Run], rounds: Sequence[Round]) -> GoalReaching:
+def _result(runs: Sequence[_Run], rounds: Sequence[ControlRound]) -> GoalReaching:
     labels = dict.fromkeys(run.pair.group for run in runs)
     members = {label: [run.success for run in runs if run.pair.group == label] for label in labels}
     return GoalReaching(

@@ -19,7 +19,7 @@ MOST_WAITED: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class PlantReading:
     """What is read from the plant at the start of a period, of W worlds.
 
     Args:
@@ -89,7 +89,7 @@ class RealTimeLoop:
         if not 0 <= self.margin_s < self.period_s:
             raise ConfigError(f"margin_s is {self.margin_s}. It must be at least 0 and below period_s {self.period_s}.")
 
-    def run(self, read: Callable[[], Reading], send: Callable[[Arrays], None]) -> Iterator[Period]:
+    def run(self, read: Callable[[], PlantReading], send: Callable[[Arrays], None]) -> Iterator[Period]:
         """Periods without end: each is over when it is asked for the next; stop asking to stop.
 
         Args:

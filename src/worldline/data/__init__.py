@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.data.base import LoggedEpisode, Logs, Reading
+    from worldline.data.base import LoggedEpisode, Logs, ReadOptions
     from worldline.data.exporting import export_store
     from worldline.data.importing import import_logs
     from worldline.data.open_logs import open_logs as open
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LoggedEpisode",
     "Logs",
-    "Reading",
+    "ReadOptions",
     "Split",
     "Store",
     "export_store",
@@ -33,7 +33,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "worldline.data.base": ("LoggedEpisode", "Logs", "Reading"),
+        "worldline.data.base": ("LoggedEpisode", "Logs", "ReadOptions"),
         "worldline.data.exporting": ("export_store",),
         "worldline.data.importing": ("import_logs",),
         "worldline.data.open_logs": ("open_logs as open",),

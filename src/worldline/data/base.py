@@ -18,7 +18,7 @@ from worldline.schema import Schema
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReadOptions:
     """How timestamped rows are to be read, where the rows do not tell. Formats without timestamps take none of it.
 
     Args:
@@ -93,7 +93,7 @@ class Logs(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> Logs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> Logs:
         """The logs at `path`.
 
         Args:
@@ -129,7 +129,7 @@ def schema_beside(path: Path) -> Schema | None:
     return from_json(Schema, file.read_bytes(), where=file) if file.is_file() else None
 
 
-def refuse(reading: Reading, what: str) -> None:
+def refuse(reading: ReadOptions, what: str) -> None:
     """For formats whose files tell everything: refuses a reading that asks for something.
 
     Args:
@@ -139,6 +139,6 @@ def refuse(reading: Reading, what: str) -> None:
     Raises:
         InputError: it differs from the default.
     """
-    asked = [f.name for f in fields(Reading) if getattr(reading, f.name) != f.default]
+    asked = [f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default]
     if asked:
         raise InputError(f"{what} logs take no {', '.join(asked)}: it belongs to timestamped rows. Leave it out.")

@@ -15,7 +15,7 @@ CARD_FILE = "card.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class DataCard:
     """What a store is made of.
 
     Args:
@@ -37,13 +37,13 @@ class Card:
             )
 
 
-def make_card(schema: Schema, max_error: Mapping[str, int], notes: Mapping[str, str]) -> Card:
+def make_card(schema: Schema, max_error: Mapping[str, int], notes: Mapping[str, str]) -> DataCard:
     """The card of a new store.
 
     Args:
         schema: of the store.
-        max_error: as in `Card`; signals that it does not name are kept bit for bit.
-        notes: as in `Card`.
+        max_error: as in `DataCard`; signals that it does not name are kept bit for bit.
+        notes: as in `DataCard`.
 
     Raises:
         UnknownNameError: there is no image signal of such a name.
@@ -58,4 +58,4 @@ def make_card(schema: Schema, max_error: Mapping[str, int], notes: Mapping[str, 
         if not 0 <= error <= 64:
             raise InputError(f"max_error of {name!r} is {error}. It is in grey levels of 255, from 0 (exact) to 64.")
     readable = {name: note.encode(errors="replace").decode() for name, note in notes.items()}
-    return Card(max_error={name: max_error.get(name, 0) for name in images}, notes=readable)
+    return DataCard(max_error={name: max_error.get(name, 0) for name in images}, notes=readable)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.fsync import OpenFiles, read_exactly, read_pieces
-from worldline.data.image_codec import Frames
+from worldline.data.image_codec import ImageCodec
 from worldline.errors import DataError
 
 _FRAMES, _ENDS, _DICTIONARY = ".lz4", ".ends", ".dictionary"
@@ -30,7 +30,7 @@ class PictureBlock:
 
     def __init__(self, folder: Path, signal: str, shape: Sequence[int]) -> None:
         self._folder, self._signal, self._shape = folder, signal, shape
-        self._files, self._frames = OpenFiles(folder), list[Frames]()
+        self._files, self._frames = OpenFiles(folder), list[ImageCodec]()
 
     def empty(self) -> dict[Path, bytes]:
         """The files of a block without pictures."""
@@ -60,7 +60,7 @@ class PictureBlock:
         """What changes when `pictures` [n, *shape] are added to the `rows` that are there; see `write_durably`."""
         begin = self._end(rows)
         first = b"" if rows else pictures[0].tobytes()
-        codec = self._codec() if rows else Frames(self._shape, first, f"{self._signal}{_FRAMES}")
+        codec = self._codec() if rows else ImageCodec(self._shape, first, f"{self._signal}{_FRAMES}")
         data, ends = codec.compress(pictures)
         changed = {
             self._path(_FRAMES): (begin, data),
@@ -87,11 +87,11 @@ class PictureBlock:
             raise DataError(f"row {rows} cannot be read", fix=fix, file=self._path(_ENDS))
         return int(end[0])
 
-    def _codec(self) -> Frames:
+    def _codec(self) -> ImageCodec:
         """There must be a picture."""
         if not self._frames:
             file = self._path(_DICTIONARY)
             if file.stat().st_size != math.prod(self._shape):
                 raise DataError("the file has the wrong size", fix="Restore it from a copy.", file=file)
-            self._frames.append(Frames(self._shape, file.read_bytes(), f"{self._signal}{_FRAMES}"))
+            self._frames.append(ImageCodec(self._shape, file.read_bytes(), f"{self._signal}{_FRAMES}"))
         return self._frames[0]

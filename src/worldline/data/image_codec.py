@@ -29,7 +29,7 @@ _WORTH = 0.9
 """Share of its bytes above which a picture is not worth unpacking."""
 
 
-class Frames:
+class ImageCodec:
     """Compresses and restores the pictures of one signal.
 
     Args:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from worldline.data.base import LoggedEpisode, Logs, Reading
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors
 from worldline.data.data_card import CARD_FILE
 from worldline.data.locking import locked
@@ -71,7 +71,7 @@ def import_logs(
     schema: Schema | None = None,
     *,
     importer: str | None = None,
-    reading: Reading | None = None,
+    reading: ReadOptions | None = None,
     keep_going: bool = False,
     max_error: int = 0,
     size: tuple[int, int] | None = None,

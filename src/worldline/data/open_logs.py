@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse
 from worldline.data.checks import Finding
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import DataError
@@ -31,7 +31,7 @@ class StoreLogs(Logs):
         return is_store(path)
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> StoreLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> StoreLogs:
         """See `Logs`."""
         refuse(reading, "store")
         store = open_store(path)
@@ -72,7 +72,7 @@ def recognise(path: Path | str) -> str:
 
 
 def open_logs(
-    path: Path | str, schema: Schema | None = None, *, importer: str | None = None, reading: Reading | None = None
+    path: Path | str, schema: Schema | None = None, *, importer: str | None = None, reading: ReadOptions | None = None
 ) -> Logs:
     """The logs at `path`, in whatever format they are.
 
@@ -92,4 +92,4 @@ def open_logs(
     kind: type[Logs] = load("importer", importer or recognise(path))
     if not Path(path).exists():
         raise DataError("there is nothing here", fix="Check the path of the logs.", file=path)
-    return kind.open(Path(path), schema, reading or Reading())
+    return kind.open(Path(path), schema, reading or ReadOptions())

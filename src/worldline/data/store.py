@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
 from worldline.data.checks import arrays_of, check_episode, raise_errors
-from worldline.data.data_card import CARD_FILE, Card, make_card
+from worldline.data.data_card import CARD_FILE, DataCard, make_card
 from worldline.data.fsync import OpenFiles, read_bytes, read_pieces, sync_folder, write_durably
 from worldline.data.image_block import PictureBlock
 from worldline.data.image_codec import round_off
@@ -88,7 +88,7 @@ class Store:
         card: of the store.
     """
 
-    def __init__(self, path: Path, schema: Schema, card: Card) -> None:
+    def __init__(self, path: Path, schema: Schema, card: DataCard) -> None:
         self.path, self.schema, self.card = path, schema, card
         self._bytes_a_row = {s.name: math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in schema.signals}
         self._observed_names = frozenset(signal.name for signal in schema.observations)
@@ -550,6 +550,6 @@ def open_store(path: Path | str) -> Store:
         fix = "Record or import the logs again." if old else "Check the path, or import the logs first."
         raise DataError(f"{problem}: it lacks {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE}", fix=fix, file=path)
     schema = from_json(Schema, (path / SCHEMA_FILE).read_bytes(), where=path / SCHEMA_FILE)
-    store = Store(path, schema, from_json(Card, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE))
+    store = Store(path, schema, from_json(DataCard, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE))
     store.refresh()
     return store

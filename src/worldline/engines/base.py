@@ -154,7 +154,7 @@ class Differentiable(ABC):
         """
 
 
-class Reaches(ABC):
+class GoalDistance(ABC):
     """Optional: knows how far a goal observation is, in steps, and suggests how to get there."""
 
     @abstractmethod

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.engines.base import Parts
-from worldline.engines.fixed_lag import Memory, RememberingEngine, read_memory, typical_values
+from worldline.engines.fixed_lag import FixedLagBaseline, FixedLagConfig, read_memory, typical_values
 from worldline.engines.storage import FIX, Due, check_config
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import DataError, InputError
@@ -24,7 +24,7 @@ Fitted = TypeVar("Fitted", bound="Autoregression")
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Persistence(RememberingEngine):
+class Persistence(FixedLagBaseline):
     """Everything stays as it was last seen."""
 
     @property
@@ -49,13 +49,13 @@ class Persistence(RememberingEngine):
         return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=1)
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
-        """The last value, T times; see `RememberingEngine`."""
+        """The last value, T times; see `FixedLagBaseline`."""
         return _hold(past, future)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConstantVelocity(RememberingEngine):
+class ConstantVelocity(FixedLagBaseline):
     """Vectors go on changing as they did in the last step; images and discrete signals stay."""
 
     @property
@@ -82,7 +82,7 @@ class ConstantVelocity(RememberingEngine):
         return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=2)
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
-        """The last value plus the last change times the number of steps; see `RememberingEngine`."""
+        """The last value plus the last change times the number of steps; see `FixedLagBaseline`."""
         imagined = dict(_hold(past, future))
         for signal in self.signals:
             if signal.kind is Kind.VECTOR:
@@ -94,7 +94,7 @@ class ConstantVelocity(RememberingEngine):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Autoregression(RememberingEngine, ABC):
+class Autoregression(FixedLagBaseline, ABC):
     """Ridge regression of the next change of all vectors on the last H observations and the inputs, rolled out.
 
     Args:
@@ -167,7 +167,7 @@ class Autoregression(RememberingEngine, ABC):
     @classmethod
     def from_parts(cls: type[Fitted], schema: Schema, parts: Parts) -> Fitted:
         """See `Storable`."""
-        context = check_config(parts, Memory).context
+        context = check_config(parts, FixedLagConfig).context
         size = sum(signal.size for signal in schema.observations if signal.kind is Kind.VECTOR)
         num_inputs = sum(signal.size for signal in (*cls.actions_of(schema), *schema.exogenous))
         fitted = {
@@ -194,7 +194,7 @@ class Autoregression(RememberingEngine, ABC):
         return bool(self.actions_of(self.schema))
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
-        """The regression applied T times to its own output; see `RememberingEngine`."""
+        """The regression applied T times to its own output; see `FixedLagBaseline`."""
         size, lags = self.weights.shape[1], self.context * self.weights.shape[1]
         drive = self._drive(future, size, lags)
         num_worlds, num_versions, horizon, _ = drive.shape

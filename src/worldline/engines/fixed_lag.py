@@ -40,8 +40,8 @@ class Recent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
-    """How a `RememberingEngine` is configured.
+class FixedLagConfig:
+    """How a `FixedLagBaseline` is configured.
 
     Args:
         context: observations remembered.
@@ -57,7 +57,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RememberingEngine(Engine, Storable, ABC):
+class FixedLagBaseline(Engine, Storable, ABC):
     """Remembers the last few observations, predicts from nothing else, and is deterministic.
 
     Args:
@@ -160,7 +160,7 @@ class RememberingEngine(Engine, Storable, ABC):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Remembered:
-    """What a `RememberingEngine` is built from.
+    """What a `FixedLagBaseline` is built from.
 
     Args:
         typical: as there.
@@ -174,7 +174,7 @@ class Remembered:
 
 
 def read_memory(schema: Schema, parts: Parts, fitted: Mapping[str, Due] | None = None) -> Remembered:
-    """What `RememberingEngine.to_parts` wrote.
+    """What `FixedLagBaseline.to_parts` wrote.
 
     Args:
         schema: of the world.
@@ -184,7 +184,7 @@ def read_memory(schema: Schema, parts: Parts, fitted: Mapping[str, Due] | None =
     Raises:
         DataError: they do not fit the schema or `fitted`.
     """
-    memory = check_config(parts, Memory)
+    memory = check_config(parts, FixedLagConfig)
     named = {signal.name: signal for signal in schema.observations if signal.name in memory.predicts}
     if not named or len(named) != len(memory.predicts):
         raise DataError(f"it predicts {list(memory.predicts)}, which are no observation signals", fix=FIX)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.engines.base import Card, Differentiable, Engine, EngineBelief, Noise, Novelty, Reaches, Samples
+from worldline.engines.base import Card, Differentiable, Engine, EngineBelief, GoalDistance, Noise, Novelty, Samples
 from worldline.engines.validation import check_future, check_inputs, check_observations
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
@@ -23,7 +23,7 @@ from worldline.models.heads.decoder import Decoder
 from worldline.models.heads.distance import Distance
 from worldline.models.heads.inverse import Inverse
 from worldline.models.heads.landmarks import Aim, Landmarks
-from worldline.models.heads.mahalanobis import Familiarity
+from worldline.models.heads.mahalanobis import MahalanobisScore
 from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.heads.readout import Readout
 from worldline.models.layers.precision import autocast
@@ -65,7 +65,7 @@ class Adaptation:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
+class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
     """Speaks signals on the outside, latents on the inside.
 
     Args:
@@ -92,7 +92,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
     schema: Schema
     inputs: tuple[str, ...]
     readout: Readout
-    familiarity: Familiarity
+    familiarity: MahalanobisScore
     distance_head: Distance | None = None
     inverse_head: Inverse | None = None
     landmarks: Landmarks | None = None
@@ -198,7 +198,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
 
     @torch.no_grad()
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """Steps to the goal by the distance head, the mean over the model's own samples; see `Reaches`.
+        """Steps to the goal by the distance head, the mean over the model's own samples; see `GoalDistance`.
 
         Where there are landmarks, to the one that the way to a far goal leads by, and from there by the logged way;
         but not to a goal of pictures alone where the model takes more.
@@ -266,7 +266,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, Reaches):
         budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
-        """What the inverse head does, imagined step by step: P is 1, or 0 without that head; see `Reaches`.
+        """What the inverse head does, imagined step by step: P is 1, or 0 without that head; see `GoalDistance`.
 
         The head is told how many steps of the horizon are left. Exogenous inputs are not part of a goal, so it serves
         worlds without them only. P is 0 too where the steps so far show that the last one would come after `budget_s`.

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, Parts, Reaches, Samples, Storable
+from worldline.engines.base import Abducts, Card, Engine, EngineBelief, GoalDistance, Noise, Parts, Samples, Storable
 from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
@@ -20,7 +20,7 @@ from worldline.schema import Kind, Schema, Signal
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Present:
+class LabState:
     """The belief: the state of W worlds.
 
     Args:
@@ -34,7 +34,7 @@ class Present:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OracleEngine(Engine, Abducts, Reaches, Storable):
+class OracleEngine(Engine, Abducts, GoalDistance, Storable):
     """Steps any number of worlds at once through `SolvedLab.simulate`; predicts vector signals, draws no pictures.
 
     Args:
@@ -84,7 +84,7 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
             raise DataError("the signals are not those of the lab", fix=FIX)
         return cls(lab=lab)
 
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Present:
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> LabState:
         """The last state; what is missing there is simulated from what was seen before. See `Engine`."""
         del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, self.signals)
@@ -93,12 +93,12 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
         }
         if all(mask[:, -1].all() for mask in seen.values()):
             state = {signal.name: steps.observations[signal.name][:, -1] for signal in self.signals}
-            return Present(state=state, known=np.ones(num_worlds, bool))
+            return LabState(state=state, known=np.ones(num_worlds, bool))
         check_inputs(steps, self.lab.schema, length - 1 if belief is None else length)
         if belief is None:
             zeros = {s.name: np.zeros((num_worlds, *s.shape), np.float32) for s in self.signals}
-            return self._fold(Present(state=zeros, known=np.zeros(num_worlds, bool)), steps, seen, first_input=-1)
-        return self._fold(own_belief(belief, Present), steps, seen, first_input=0)
+            return self._fold(LabState(state=zeros, known=np.zeros(num_worlds, bool)), steps, seen, first_input=-1)
+        return self._fold(own_belief(belief, LabState), steps, seen, first_input=0)
 
     def imagine(
         self,
@@ -143,7 +143,7 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
         ), None
 
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """True steps from each state to `goal`; state signals that it leaves open are as they are. See `Reaches`.
+        """True steps from each state to `goal`; state signals that it leaves open are as they are. See `GoalDistance`.
 
         Raises:
             UnsupportedError: the goal names no state signal.
@@ -167,7 +167,7 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
         budget_s: float | None = None,
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
-        """The expert's actions, P = 1; see `Reaches`. They take no time worth a budget."""
+        """The expert's actions, P = 1; see `GoalDistance`. They take no time worth a budget."""
         del num_proposals, budget_s, seed  # there is one expert, and it draws nothing
         state = self._state(belief)
         if pending is not None:
@@ -176,7 +176,7 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
         return {name: value[:, None] for name, value in actions.items()}
 
     def _state(self, belief: EngineBelief) -> Arrays:
-        present = own_belief(belief, Present)
+        present = own_belief(belief, LabState)
         if not present.known.all():
             world = int(np.flatnonzero(~present.known)[0])
             raise InputError(f"world {world}: its state was never observed as a whole. Give a longer history.")
@@ -189,7 +189,7 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
             raise UnsupportedError(f"the oracle measures no distance to {sorted(goal)}. Add {' or '.join(state)}.")
         return {name: goal.get(name, value) for name, value in state.items()}
 
-    def _fold(self, present: Present, steps: History, seen: Arrays, *, first_input: int) -> Present:
+    def _fold(self, present: LabState, steps: History, seen: Arrays, *, first_input: int) -> LabState:
         """The state after each observation in turn, simulated where it is missing."""
         state, known = present.state, present.known
         for step in range(next(iter(seen.values())).shape[1]):
@@ -202,4 +202,4 @@ class OracleEngine(Engine, Abducts, Reaches, Storable):
                 for s in self.signals
             }
             known = known | np.logical_and.reduce(list(masks.values()))
-        return Present(state=state, known=known)
+        return LabState(state=state, known=known)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.labs.abilities import Configured, Draws, Hides, Locates
+    from worldline.labs.abilities import Configured, DrawsImages, Hides, Locates
     from worldline.labs.base import Lab, NoisyLab, Policy, SolvedLab, read_options
     from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, PAPER, RED, SIZE, YELLOW, Colour, Picture
     from worldline.labs.playing import explore, replay, stacked
@@ -25,7 +25,7 @@ __all__ = [
     "YELLOW",
     "Colour",
     "Configured",
-    "Draws",
+    "DrawsImages",
     "Hides",
     "Lab",
     "Locates",
@@ -43,7 +43,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "worldline.labs.abilities": ("Configured", "Draws", "Hides", "Locates"),
+        "worldline.labs.abilities": ("Configured", "DrawsImages", "Hides", "Locates"),
         "worldline.labs.base": ("Lab", "NoisyLab", "Policy", "SolvedLab", "read_options"),
         "worldline.labs.drawing": (
             "BLUE",

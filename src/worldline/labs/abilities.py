@@ -55,7 +55,7 @@ class Hides(ABC):
         """
 
 
-class Draws(ABC):
+class DrawsImages(ABC):
     """Optional: what its camera shows can be drawn from the rest of what is known of a moment."""
 
     pictures: bool

@@ -23,7 +23,7 @@ AnySpace = gymnasium.Space[Any]
 def schema_of(environment: AnyEnv) -> Schema:
     """The signals of an environment: a lab's own schema, else what its spaces say.
 
-    See `Layout` for how a space becomes signals. Units are "?", and bounds that are not finite in every component are
+    See `SpaceLayout` for how a space becomes signals. Units are "?", and bounds that are not finite in every component are
     left out.
 
     Raises:
@@ -32,8 +32,8 @@ def schema_of(environment: AnyEnv) -> Schema:
     """
     if isinstance(environment.unwrapped, Lab):
         return environment.unwrapped.schema
-    observations = Layout(environment.observation_space, Role.OBSERVATION)
-    actions = Layout(environment.action_space, Role.ACTION)
+    observations = SpaceLayout(environment.observation_space, Role.OBSERVATION)
+    actions = SpaceLayout(environment.action_space, Role.ACTION)
     return Schema(signals=(*observations.signals, *actions.signals))
 
 
@@ -48,7 +48,7 @@ def to_signals(value: Any, space: AnySpace, role: Role) -> dict[str, Array]:
     Raises:
         InputError: `value` is no element of the space.
     """
-    return Layout(space, role).read(value)
+    return SpaceLayout(space, role).read(value)
 
 
 def from_signals(arrays: Mapping[str, Array | np.generic], space: AnySpace, role: Role) -> Any:
@@ -59,7 +59,7 @@ def from_signals(arrays: Mapping[str, Array | np.generic], space: AnySpace, role
         space: of the environment's observations or actions.
         role: observation or action.
     """
-    return Layout(space, role).write(arrays)
+    return SpaceLayout(space, role).write(arrays)
 
 
 def boxes(schema: Schema, role: Role) -> AnySpace:
@@ -78,7 +78,7 @@ def boxes(schema: Schema, role: Role) -> AnySpace:
     return spaces.Dict(found)
 
 
-class Layout:
+class SpaceLayout:
     """How the elements of a space are laid out as signals; worked out once and used at every step.
 
     A `Box` of uint8 with rows and columns is an image, any other `Box` a vector (laid out flat), in float64 where

@@ -152,7 +152,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
 
     def explorer(self) -> Policy:
         """Random in every second episode on average, through the door and back in the others."""
-        return Explorer()
+        return TwoRoomsExplorer()
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
         """True positions; see `SolvedLab`."""
@@ -185,7 +185,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
         return {"move": np.stack(moves, 1).astype(np.float32)}
 
 
-class Explorer(Policy):
+class TwoRoomsExplorer(Policy):
     """Half of the episodes wander, half go to places in turn, through the door where it lies between.
 
     It only guesses where the door is, anew every few steps: who never bumps into the wall beside the door leaves a log

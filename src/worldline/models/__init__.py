@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
+    from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 
 __all__ = [
     "Adapts",
     "Belief",
-    "Imagined",
     "Inputs",
+    "LatentRollout",
     "Losses",
     "Window",
     "WorldModel",
@@ -22,6 +22,6 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "worldline.models.base": ("Adapts", "Belief", "Imagined", "Inputs", "Losses", "Window", "WorldModel"),
+        "worldline.models.base": ("Adapts", "Belief", "LatentRollout", "Inputs", "Losses", "Window", "WorldModel"),
     },
 )

@@ -78,7 +78,7 @@ class Belief(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imagined:
+class LatentRollout:
     """An open-loop rollout.
 
     Args:
@@ -173,7 +173,7 @@ class WorldModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """What `inputs` would lead to: pure, differentiable in the actions, with the same noise for all N."""
 
     @abstractmethod

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from worldline.errors import ConfigError, InputError
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import fit_inputs, join_inputs
 from worldline.models.layers.normaliser import Normaliser
-from worldline.models.layers.standardizer import Scores
+from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Kind, Schema
 
 HIDDEN: Final = 3
@@ -72,7 +72,7 @@ class EnsembleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory(Belief):
+class EnsembleBelief(Belief):
     """The last observations as each member holds them, newest first; particle m belongs to member m for good.
 
     Args:
@@ -89,14 +89,14 @@ class Memory(Belief):
         """Everything side by side; the present z-scores come first."""
         return torch.cat([self.codes.flatten(2), self.stale.flatten(2), self.inputs.flatten(2)], -1)
 
-    def select(self, index: Tensor) -> Memory:
+    def select(self, index: Tensor) -> EnsembleBelief:
         """The memories of the batch entries in `index`."""
-        return Memory(codes=self.codes[index], stale=self.stale[index], inputs=self.inputs[index])
+        return EnsembleBelief(codes=self.codes[index], stale=self.stale[index], inputs=self.inputs[index])
 
-    def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> Memory:
+    def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> EnsembleBelief:
         """One step on: codes and stale [B, M, ...] are the present, `now` [B, I] led to it."""
         inputs = now[:, None, None].expand(-1, codes.shape[1], -1, -1)
-        return Memory(
+        return EnsembleBelief(
             codes=torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2),
             stale=torch.cat([stale[:, :, None], self.stale[:, :, :-1]], 2),
             inputs=torch.cat([inputs, self.inputs], 2)[:, :, : self.inputs.shape[2]],
@@ -104,7 +104,7 @@ class Memory(Belief):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
+class MemberPrediction:
     """What each member says of the next step, z-scores."""
 
     mean: Float[Tensor, "B M size"]
@@ -176,7 +176,7 @@ class Ensemble(WorldModel):
                 "or take a family that has one: jepa, rssm, features, lewm."
             )
         self.schema, self.config, self.context = schema, config, config.history
-        self.codes = Scores(signals)
+        self.codes = Standardizer(signals)
         self.present = slice(len(self.codes.owner))
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
@@ -197,7 +197,7 @@ class Ensemble(WorldModel):
         self.codes.fit(window.observations, window.observed)
         fit_inputs(window.past, self.actions, self.exogenous, self.step_s)
 
-    def encode(self, window: Window, *, generator: torch.Generator) -> Memory:
+    def encode(self, window: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The last observations, gaps filled with what each member predicts; draws nothing."""
         del generator
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
@@ -211,13 +211,13 @@ class Ensemble(WorldModel):
         observed: Mapping[str, Bool[Tensor, "B"]],
         *,
         generator: torch.Generator,
-    ) -> Memory:
+    ) -> EnsembleBelief:
         """The memory one step on; draws nothing."""
         del generator
         codes, seen = self.codes(observation, observed), self._seen(observed)
         return self._observe(_memory(belief), self._inputs(inputs)[:, 0, 0], codes, seen)
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """One particle a member, each with noise of its own at every step (TS-infinity)."""
         batch, versions, steps, _ = inputs.actions.shape
         known = self._inputs(inputs).flatten(0, 1)
@@ -229,15 +229,15 @@ class Ensemble(WorldModel):
             memory = _imagine(memory, outlook.mean + outlook.variance.sqrt() * noise, known[:, step])
             path.append(memory.features())
         features = torch.stack(path, 2).unflatten(0, (batch, versions))
-        return Imagined(features=features, final=memory)
+        return LatentRollout(features=features, final=memory)
 
-    def belief(self, features: Float[Tensor, "B D"]) -> Memory:
+    def belief(self, features: Float[Tensor, "B D"]) -> EnsembleBelief:
         """Features are the belief, which all members then share."""
         config, signals = self.config, len(self.codes.signals)
         sizes = [config.history * len(self.codes.owner), config.history * signals]
         shared = features[:, None].expand(-1, config.num_members, -1)
         codes, stale, inputs = shared.split([*sizes, (config.history - 1) * self.num_inputs], -1)
-        return Memory(
+        return EnsembleBelief(
             codes=codes.unflatten(-1, (config.history, -1)),
             stale=stale.unflatten(-1, (config.history, signals)),
             inputs=inputs.unflatten(-1, (config.history - 1, self.num_inputs)),
@@ -308,11 +308,11 @@ class Ensemble(WorldModel):
         return Losses(terms=terms, weights=weights)
 
     def _step_loss(
-        self, memories: list[Memory], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
+        self, memories: list[EnsembleBelief], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
     ) -> Float[Tensor, ""]:
         """beta-NLL of each observed value given what came before it, in units of one step's change."""
         length = len(memories) - 1
-        memory = Memory(
+        memory = EnsembleBelief(
             codes=torch.cat([one.codes for one in memories[:-1]]),
             stale=torch.cat([one.stale for one in memories[:-1]]),
             inputs=torch.cat([one.inputs for one in memories[:-1]]),
@@ -326,7 +326,7 @@ class Ensemble(WorldModel):
         return share_mean(likelihood, known * share.repeat(length, 1, 1), 0).mean()
 
     def _path_loss(
-        self, memories: list[Memory], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
+        self, memories: list[EnsembleBelief], codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
     ) -> Float[Tensor, ""]:
         """Squared error of each member's means, open loop, over that of standing still; see docs/design/vectors.md."""
         start = min(self.config.history, now.shape[1]) - 1
@@ -342,13 +342,15 @@ class Ensemble(WorldModel):
         error = share_mean(error, (known[1:, :, None] & began) * share, 1)
         return (error / (still + self.codes.change.square())[:, None]).mean()
 
-    def _follow(self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor) -> list[Memory]:
+    def _follow(
+        self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
+    ) -> list[EnsembleBelief]:
         """The memory after each observation; `now` [B, H-1, I] lies between them."""
         members, history = self.config.num_members, self.config.history
         first = codes[:, 0].where(seen[:, 0, self.codes.owner], 0.0)
         stale = torch.ones(len(codes), members, history, len(self.codes.signals), device=codes.device)
         stale[:, :, 0] = (~seen[:, :1]).to(stale.dtype)
-        memory = Memory(
+        memory = EnsembleBelief(
             codes=first[:, None, None].expand(-1, members, history, -1),
             stale=stale,
             inputs=torch.zeros(len(codes), members, history - 1, self.num_inputs, device=codes.device),
@@ -358,7 +360,9 @@ class Ensemble(WorldModel):
             memories.append(self._observe(memories[-1], now[:, step - 1], codes[:, step], seen[:, step]))
         return memories
 
-    def _observe(self, memory: Memory, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]) -> Memory:
+    def _observe(
+        self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]
+    ) -> EnsembleBelief:
         """Codes where they were seen, else what the members predict."""
         stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
         held = codes[:, None].expand(-1, memory.codes.shape[1], -1)
@@ -366,7 +370,7 @@ class Ensemble(WorldModel):
             held = held.where(seen[:, None, self.codes.owner], self._predict(memory, now).mean)
         return memory.push(held, stale, now)
 
-    def _predict(self, memory: Memory, now: Float[Tensor, "B I"]) -> Outlook:
+    def _predict(self, memory: EnsembleBelief, now: Float[Tensor, "B I"]) -> MemberPrediction:
         """What each member says of the step that `now` leads to."""
         change, here = self.codes.change, memory.codes[:, :, 0]
         heard = memory.stale[..., self.codes.owner] < 1
@@ -381,12 +385,12 @@ class Ensemble(WorldModel):
         spread = upper - softplus(upper - spread)
         spread = self.lower + softplus(spread - self.lower)
         never = self._never(memory)
-        return Outlook(
+        return MemberPrediction(
             mean=here + (step * change).where(~never, 0.0),
             variance=spread.exp() * change.square() + never.float(),  # 1 is the variance of z-scores
         )
 
-    def _never(self, memory: Memory) -> Bool[Tensor, "B M size"]:
+    def _never(self, memory: EnsembleBelief) -> Bool[Tensor, "B M size"]:
         """Which of the present values were never observed."""
         return memory.stale[:, :, 0, self.codes.owner] == 1
 
@@ -397,18 +401,18 @@ class Ensemble(WorldModel):
         return join_inputs(inputs, self.actions, self.exogenous, self.step_s)
 
 
-def _memory(belief: Belief) -> Memory:
-    if not isinstance(belief, Memory):
+def _memory(belief: Belief) -> EnsembleBelief:
+    if not isinstance(belief, EnsembleBelief):
         raise InputError(f"belief is a {type(belief).__name__}. Pass one that this model's encode returned.")
     return belief
 
 
-def _repeat(memory: Memory, times: int) -> Memory:
+def _repeat(memory: EnsembleBelief, times: int) -> EnsembleBelief:
     index = torch.arange(len(memory.codes), device=memory.codes.device)
     return memory.select(index.repeat_interleave(times))
 
 
-def _imagine(memory: Memory, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> Memory:
+def _imagine(memory: EnsembleBelief, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> EnsembleBelief:
     """One step on to values that are taken for true."""
     return memory.push(codes, torch.zeros_like(memory.stale[:, :, 0]), now)
 

@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from worldline.errors import ConfigError
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
 from worldline.models.layers.codes import code_size, join_codes
 from worldline.models.layers.gather import share_mean, whole_mean
@@ -94,7 +94,7 @@ def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str
     return FeaturesConfig(inputs=inputs, **asdict(encoder_config(folder, library)))
 
 
-class Predictor(nn.Module):
+class FeaturePredictor(nn.Module):
     """From a frame and the inputs to what changes: in each round patches look at their frame, then at their own past.
 
     The exact codes of vectors and discrete values are one more token of the frame.
@@ -166,7 +166,7 @@ class Predictor(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frames(Belief):
+class FrameBelief(Belief):
     """The present frame, and what attention keeps of the frames before it.
 
     Args:
@@ -183,11 +183,11 @@ class Frames(Belief):
         """The present frame; S is 1."""
         return self.present[:, None]
 
-    def select(self, index: Tensor) -> Frames:
+    def select(self, index: Tensor) -> FrameBelief:
         """The beliefs of the batch entries in `index`."""
         rows = (index[:, None] * self.num_tokens + torch.arange(self.num_tokens, device=index.device)).flatten()
         past = tuple(cache.select(rows) for cache in self.past)
-        return Frames(present=self.present[index], past=past, num_tokens=self.num_tokens)
+        return FrameBelief(present=self.present[index], past=past, num_tokens=self.num_tokens)
 
 
 class Features(WorldModel):
@@ -233,7 +233,7 @@ class Features(WorldModel):
         self.register_buffer("change", torch.ones(self.num_seen + num_codes))  # of one step, root mean square
         self.actions = Normaliser(sum(signal.size for signal in schema.actions))
         self.exogenous = Normaliser(sum(signal.size for signal in schema.exogenous))
-        self.predictor = Predictor(
+        self.predictor = FeaturePredictor(
             config,
             places=len(views) * places,
             size=views[0].size,
@@ -278,7 +278,7 @@ class Features(WorldModel):
         change = ((frames.diff(dim=1).square() * both).sum((0, 1)) / both.sum((0, 1))).sqrt()
         self.change.copy_(torch.where(both.any(0).any(0), change.clamp(min=FINEST), self.change))
 
-    def encode(self, window: Window, *, generator: torch.Generator) -> Frames:
+    def encode(self, window: Window, *, generator: torch.Generator) -> FrameBelief:
         """The last frame after all others; what was missing of one is what the frames before it lead to."""
         del generator
         frames, flags = self._frames(window.observations, window.observed)
@@ -296,29 +296,29 @@ class Features(WorldModel):
         observed: Mapping[str, Bool[Tensor, "B"]],
         *,
         generator: torch.Generator,
-    ) -> Frames:
+    ) -> FrameBelief:
         """The new frame; what was missing of it is predicted."""
         del generator
-        assert isinstance(belief, Frames)
+        assert isinstance(belief, FrameBelief)
         return self._advance(belief, self._inputs(inputs)[:, 0, 0], *self._frames(observation, observed))
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is not used. The encoder is not needed."""
         del generator
-        assert isinstance(belief, Frames)
+        assert isinstance(belief, FrameBelief)
         batch, versions, steps, _ = inputs.actions.shape
         known = self._inputs(inputs).flatten(0, 1)
         frames = belief.select(torch.arange(batch, device=known.device).repeat_interleave(versions))
         path = []
         for step in range(steps):
             present, past = self._predict(frames.present[:, None], known[:, step : step + 1], frames.past)
-            frames = Frames(present=present[:, 0], past=past, num_tokens=frames.num_tokens)
+            frames = FrameBelief(present=present[:, 0], past=past, num_tokens=frames.num_tokens)
             path.append(frames.present)
-        return Imagined(features=torch.stack(path, 1).reshape(batch, versions, 1, steps, -1), final=frames)
+        return LatentRollout(features=torch.stack(path, 1).reshape(batch, versions, 1, steps, -1), final=frames)
 
-    def belief(self, features: Float[Tensor, "B D"]) -> Frames:
+    def belief(self, features: Float[Tensor, "B D"]) -> FrameBelief:
         """The frame, with no other before it."""
-        return Frames(present=features, past=(), num_tokens=self.predictor.num_tokens)
+        return FrameBelief(present=features, past=(), num_tokens=self.predictor.num_tokens)
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """Squared errors of the next features given the true ones before, and open loop from the first frame.
@@ -393,13 +393,13 @@ class Features(WorldModel):
 
     def _advance(
         self,
-        belief: Frames,
+        belief: FrameBelief,
         known: Float[Tensor, "B I"],
         frame: Float[Tensor, "B D"],
         flags: Bool[Tensor, "B D"],
-    ) -> Frames:
+    ) -> FrameBelief:
         predicted, past = self._predict(belief.present[:, None], known[:, None], belief.past)
-        return Frames(present=frame.where(flags, predicted[:, 0]), past=past, num_tokens=belief.num_tokens)
+        return FrameBelief(present=frame.where(flags, predicted[:, 0]), past=past, num_tokens=belief.num_tokens)
 
     def _predict(
         self, frames: Float[Tensor, "B T D"], known: Float[Tensor, "B T I"], past: tuple[Cache, ...]

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from worldline.errors import ConfigError
-from worldline.models.base import Adapts, Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.jepa_config import JepaConfig
-from worldline.models.layers.auxiliary_targets import Targets
+from worldline.models.layers.auxiliary_targets import AuxiliaryTargets
 from worldline.models.layers.codes import code_size
-from worldline.models.layers.conserved_quantity import Conserved
+from worldline.models.layers.conserved_quantity import ConservedQuantity
 from worldline.models.layers.correction import Correction
-from worldline.models.layers.encoders import ImageEncoder, Seen, VectorEncoder, last_whole
+from worldline.models.layers.encoders import ImageEncoder, ObservedFeatures, VectorEncoder, last_whole
 from worldline.models.layers.gated import Gated
 from worldline.models.layers.gather import share_mean
 from worldline.models.layers.inputs import fit_inputs, join_inputs
@@ -41,7 +41,7 @@ from worldline.models.layers.linear_forecast import LinearForecast, Past, leave_
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.path_errors import bend, signal_error
-from worldline.models.layers.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
+from worldline.models.layers.predictors import AttentivePredictor, Hidden, PredictorContext, RecurrentPredictor
 from worldline.models.layers.sigreg import sigreg
 from worldline.models.layers.transformer import Cache
 from worldline.models.layers.vicreg import covariance, variance
@@ -70,7 +70,7 @@ class Latent(Belief):
     """
 
     latent: Float[Tensor, "B D"]
-    memory: Cache | Hidden | Block | Past | None = None
+    memory: Cache | Hidden | PredictorContext | Past | None = None
     correction: Correction | None = None
 
     def features(self) -> Float[Tensor, "B 1 D"]:
@@ -158,7 +158,7 @@ class Jepa(WorldModel, Adapts):
         self.inverse, self.delta = self._action_decoders()
         self.targets = config.targets
         told = tuple(schema[name] for name in self.targets)
-        self.told = Targets(told, config.latent_size) if told else None
+        self.told = AuxiliaryTargets(told, config.latent_size) if told else None
 
     def _action_decoders(self) -> tuple[nn.Sequential | None, nn.Sequential | None]:
         config, width = self.config, self.config.predictor_width
@@ -274,7 +274,7 @@ class Jepa(WorldModel, Adapts):
             belief = self._advance(belief, known[:, step], seen.at(step + 1))
         return belief
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is not used."""
         del generator
         batch, versions, steps, _ = inputs.actions.shape
@@ -285,7 +285,7 @@ class Jepa(WorldModel, Adapts):
             here = self._step(here, known[:, step])
             path.append(here.features()[:, 0])
         features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
-        return Imagined(features=features, final=here)
+        return LatentRollout(features=features, final=here)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Latent:
         """Features are the belief; a transformer starts without a past, a block of steps with the first."""
@@ -340,7 +340,14 @@ class Jepa(WorldModel, Adapts):
         return torch.as_tensor(error + self.config.signal_weight * signals)
 
     def _unroll(
-        self, seen: Seen, start: Tensor, known: Tensor, warm: int, *, learning: bool = False, lawful: bool = True
+        self,
+        seen: ObservedFeatures,
+        start: Tensor,
+        known: Tensor,
+        warm: int,
+        *,
+        learning: bool = False,
+        lawful: bool = True,
     ) -> Float[Tensor, "B T D"]:
         """The predicted latents, of which the first `warm` - 1 are met by what was observed before going on.
 
@@ -410,7 +417,7 @@ class Jepa(WorldModel, Adapts):
     def _shown(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead inputs"]:
         return torch.stack([observed[name] for name in self.config.inputs], -1)
 
-    def _look(self, window: Window, start: int = 0) -> Seen:
+    def _look(self, window: Window, start: int = 0) -> ObservedFeatures:
         """What the observations from `start` on show, [B, H]."""
         values = {name: window.observations[name][:, start:] for name in self.config.inputs}
         observed = {name: window.observed[name][:, start:] for name in self.config.inputs}
@@ -419,13 +426,15 @@ class Jepa(WorldModel, Adapts):
             encoder(values[name].flatten(0, 1), observed[name].flatten()).unflatten(0, lead)
             for name, encoder in zip(self.cameras, self.images, strict=True)
         ]
-        return Seen(
+        return ObservedFeatures(
             pictures=torch.stack(pictures).sum(0) if pictures else None,
             scores=None if self.vectors is None else self.vectors.scores(values, observed),
             observed=observed,
         )
 
-    def _perceive(self, seen: Seen, predicted: Float[Tensor, "*lead D"] | None = None) -> Float[Tensor, "*lead D"]:
+    def _perceive(
+        self, seen: ObservedFeatures, predicted: Float[Tensor, "*lead D"] | None = None
+    ) -> Float[Tensor, "*lead D"]:
         """The latent that observations stand for; what they lack is taken from the prediction where there is one."""
         learned, exact, gaps = seen.pictures, None, [seen.observed[name] for name in self.cameras]
         if self.vectors is not None:
@@ -447,7 +456,7 @@ class Jepa(WorldModel, Adapts):
     def _places(self) -> list[int]:
         return [place for place, name in enumerate(self.config.inputs) if name not in self.cameras]
 
-    def _begin(self, latent: Float[Tensor, "B D"], seen: Seen | None = None) -> Latent:
+    def _begin(self, latent: Float[Tensor, "B D"], seen: ObservedFeatures | None = None) -> Latent:
         """The belief of a latent with nothing before it; where it was not `seen` it is a guess."""
         config = self.config
         if self.linear is not None:
@@ -461,9 +470,9 @@ class Jepa(WorldModel, Adapts):
             return Latent(latent=latent)
         inputs = latent.new_zeros(len(latent), config.frameskip, self.num_inputs)
         full = torch.full((len(latent),), config.frameskip, device=latent.device)
-        return Latent(latent=latent, memory=Block(base=latent, inputs=inputs, count=full))
+        return Latent(latent=latent, memory=PredictorContext(base=latent, inputs=inputs, count=full))
 
-    def _advance(self, belief: Latent, known: Float[Tensor, "B I"], seen: Seen) -> Latent:
+    def _advance(self, belief: Latent, known: Float[Tensor, "B I"], seen: ObservedFeatures) -> Latent:
         """The belief one step later, met by what was seen; a correction learns from it."""
         correction = belief.correction
         if correction is None:
@@ -474,10 +483,10 @@ class Jepa(WorldModel, Adapts):
         lacks = self._as_output(met.latent - learned.latent)
         return replace(met, correction=correction.add(hidden, lacks, whole))
 
-    def _meet(self, predicted: Latent, seen: Seen) -> Latent:
+    def _meet(self, predicted: Latent, seen: ObservedFeatures) -> Latent:
         """The predicted belief, corrected by what was seen."""
         latent, memory = self._perceive(seen, predicted.latent), predicted.memory
-        if isinstance(memory, Block):  # what was seen is lost unless the next step sets out from it
+        if isinstance(memory, PredictorContext):  # what was seen is lost unless the next step sets out from it
             memory = memory.end(self._shown(seen.observed).any(-1))
         if isinstance(memory, Past) and self.vectors is not None:
             lacks = (latent - predicted.latent)[:, : self.num_exact]
@@ -493,7 +502,7 @@ class Jepa(WorldModel, Adapts):
         forecast: Tensor | float = 0.0
         if self.config.memory != "none":
             change, memory = self.predictor(base, known, memory)
-        elif isinstance(memory, Block):
+        elif isinstance(memory, PredictorContext):
             memory = memory.take(base, known)
             base, share = memory.base, (memory.count / self.config.frameskip).to(known.dtype)
             change = self.predictor(torch.cat([base, memory.inputs.flatten(1), share[:, None]], -1))
@@ -575,7 +584,7 @@ def _predictor(config: JepaConfig, num_inputs: int, num_past: int) -> nn.Module:
     return mlp([taken, width, width, out])
 
 
-def _conserved(schema: Schema, vectors: tuple[Signal, ...]) -> Conserved | None:
+def _conserved(schema: Schema, vectors: tuple[Signal, ...]) -> ConservedQuantity | None:
     """For a law of these signals, which stand side by side, and of the inputs; angles and discrete values have none."""
     states, place = [], 0
     for signal in vectors:
@@ -587,7 +596,7 @@ def _conserved(schema: Schema, vectors: tuple[Signal, ...]) -> Conserved | None:
         if signal.kind is Kind.VECTOR:
             inputs.append(slice(place, place + signal.size))
         place += signal.size
-    return Conserved(states=states, inputs=inputs) if states else None
+    return ConservedQuantity(states=states, inputs=inputs) if states else None
 
 
 def _mine(belief: Belief) -> Latent:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
 from worldline.errors import ConfigError
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.gather import share_mean
 from worldline.models.layers.inputs import fit_inputs, join_inputs
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.sigreg import sigreg
-from worldline.models.lewm_predictor import Dropout, Predictor
+from worldline.models.lewm_predictor import Dropout, LewmPredictor
 from worldline.models.lewm_rollout import Folded, fold, imagine
 from worldline.schema import Kind, Schema, Signal
 
@@ -287,7 +287,7 @@ class Encoder(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class History(Belief):
+class LatentHistory(Belief):
     """The latents of the last steps, at most `history` of them, and the inputs between.
 
     Args:
@@ -302,9 +302,9 @@ class History(Belief):
         """The latent of the present; S is 1."""
         return self.latents[:, -1:]
 
-    def select(self, index: Tensor) -> History:
+    def select(self, index: Tensor) -> LatentHistory:
         """The histories of the batch entries in `index`."""
-        return History(latents=self.latents[index], inputs=self.inputs[index])
+        return LatentHistory(latents=self.latents[index], inputs=self.inputs[index])
 
 
 class Lewm(WorldModel):
@@ -342,7 +342,7 @@ class Lewm(WorldModel):
             nn.SiLU(),
             nn.Linear(4 * width, width),
         )
-        self.predictor = Predictor(
+        self.predictor = LewmPredictor(
             history=config.history,
             width=width,
             depth=config.predictor_depth,
@@ -357,7 +357,7 @@ class Lewm(WorldModel):
         """Of actions and exogenous inputs; images are normalised as those of ImageNet."""
         fit_inputs(window.past, self.actions, self.exogenous)
 
-    def encode(self, window: Window, *, generator: torch.Generator) -> History:
+    def encode(self, window: Window, *, generator: torch.Generator) -> LatentHistory:
         """The history up to the last observation; where one was missing, what the steps before lead to."""
         images, seen = window.observations[self.camera], window.observed[self.camera]
         start = max(0, seen.shape[1] - self.config.history)
@@ -365,7 +365,7 @@ class Lewm(WorldModel):
             start = 0
         latents = self._see(images[:, start:], seen[:, start:])
         inputs = self._inputs(window.past)[:, 0, start:]
-        belief = History(latents=latents[:, :1], inputs=inputs[:, :0])
+        belief = LatentHistory(latents=latents[:, :1], inputs=inputs[:, :0])
         for step in range(1, latents.shape[1]):
             here = inputs[:, step - 1 : step]
             belief = self._step(belief, here, latents[:, step], seen[:, start + step], generator)
@@ -379,19 +379,19 @@ class Lewm(WorldModel):
         observed: Mapping[str, Bool[Tensor, "B"]],
         *,
         generator: torch.Generator,
-    ) -> History:
+    ) -> LatentHistory:
         """The history with the new observation's latent where it was seen, else with the predicted one."""
-        assert isinstance(belief, History)
+        assert isinstance(belief, LatentHistory)
         images, seen = observation[self.camera], observed[self.camera]
         latents = self._see(images[:, None], seen[:, None])[:, 0]
         return self._step(belief, self._inputs(inputs)[:, 0], latents, seen, generator)
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Each step predicted from up to `history` before it, S is 1; draws nothing but dropout in training.
 
         Without gradients, in evaluation mode, it takes a faster way to the same latents, see `lewm_rollout`.
         """
-        assert isinstance(belief, History)
+        assert isinstance(belief, LatentHistory)
         versions = inputs.actions.shape[1]
         ahead = self._inputs(inputs).to(belief.inputs.dtype)
         if self.training or torch.is_grad_enabled():
@@ -402,13 +402,13 @@ class Lewm(WorldModel):
         last = self.config.history
         path = torch.cat([belief.latents.repeat_interleave(versions, 0), features.flatten(0, 1)], 1)[:, -last:]
         known = torch.cat([belief.inputs.repeat_interleave(versions, 0), ahead.flatten(0, 1)], 1)
-        final = History(latents=path, inputs=known[:, known.shape[1] + 1 - path.shape[1] :])
-        return Imagined(features=features[:, :, None], final=final)
+        final = LatentHistory(latents=path, inputs=known[:, known.shape[1] + 1 - path.shape[1] :])
+        return LatentRollout(features=features[:, :, None], final=final)
 
-    def belief(self, features: Float[Tensor, "B D"]) -> History:
+    def belief(self, features: Float[Tensor, "B D"]) -> LatentHistory:
         """A history of one."""
         num_inputs = len(self.actions.mean) + len(self.exogenous.mean)
-        return History(latents=features[:, None], inputs=features.new_zeros(len(features), 0, num_inputs))
+        return LatentHistory(latents=features[:, None], inputs=features.new_zeros(len(features), 0, num_inputs))
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """Error one step ahead, at each step of every stretch of `history` observations, and SIGReg of all latents.
@@ -462,7 +462,7 @@ class Lewm(WorldModel):
         return found
 
     def _unroll(
-        self, belief: History, ahead: Float[Tensor, "B N T I"], generator: torch.Generator
+        self, belief: LatentHistory, ahead: Float[Tensor, "B N T I"], generator: torch.Generator
     ) -> Float[Tensor, "B N T D"]:
         """Each window predicted as if it were the first."""
         batch, versions, steps, _ = ahead.shape
@@ -476,15 +476,20 @@ class Lewm(WorldModel):
         return torch.as_tensor(torch.stack(path[before:], 1).unflatten(0, (batch, versions)))
 
     def _step(
-        self, belief: History, inputs: Tensor, latents: Tensor, seen: Bool[Tensor, "B"], generator: torch.Generator
-    ) -> History:
+        self,
+        belief: LatentHistory,
+        inputs: Tensor,
+        latents: Tensor,
+        seen: Bool[Tensor, "B"],
+        generator: torch.Generator,
+    ) -> LatentHistory:
         """The history one step on, with `latents` [B, D] where they were seen."""
         known = torch.cat([belief.inputs, inputs.to(belief.inputs.dtype)], 1)
         if not seen.all():
             predicted = self._predict(belief.latents, self.to_codes(known), generator, last_only=True)[:, 0]
             latents = latents.where(seen[:, None], predicted)
         last = slice(max(0, known.shape[1] + 1 - self.config.history), None)
-        return History(latents=torch.cat([belief.latents, latents[:, None]], 1)[:, last], inputs=known[:, last])
+        return LatentHistory(latents=torch.cat([belief.latents, latents[:, None]], 1)[:, last], inputs=known[:, last])
 
 
 def _projector(config: LewmConfig) -> nn.Sequential:

@@ -67,7 +67,7 @@ def _modulated(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.as_tensor(layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift)
 
 
-class Predictor(nn.Module):
+class LewmPredictor(nn.Module):
     """Latents and inputs of up to `history` steps to the latents one step later, not yet projected.
 
     Args:

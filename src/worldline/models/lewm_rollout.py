@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
 from worldline.models.layers.batch_norm import BatchNorm
-from worldline.models.lewm_predictor import Predictor, PredictorBlock
+from worldline.models.lewm_predictor import LewmPredictor, PredictorBlock
 
 ROWS_AT_ONCE: Final = {"cpu": 150}
 """Candidates that are imagined together. On a processor: with more, what lies between two products leaves the cache;
@@ -58,7 +58,7 @@ class Folded:
 
 
 @torch.no_grad()
-def fold(predictor: Predictor, projection: nn.Sequential, kind: torch.dtype) -> Folded:
+def fold(predictor: LewmPredictor, projection: nn.Sequential, kind: torch.dtype) -> Folded:
     """The weights as they are now, in evaluation mode, for products in `kind`."""
     blocks = [block for block in predictor.blocks if isinstance(block, PredictorBlock)]
     first, norm, _, last = projection
@@ -149,7 +149,7 @@ def imagine(
     with torch.autocast(codes.device.type, enabled=False):  # the folded weights say what is half
         for some in torch.arange(len(problems), device=codes.device).tensor_split(num_parts):
             if rows is None or rows.size != len(some):
-                rows = _Rows(folded, len(some), steps)
+                rows = _CandidateRows(folded, len(some), steps)
             path, known = [latents[problems[some], past]], 0
             steering = rows.steer(by_step[:, some])
             for now in range(steps):
@@ -178,7 +178,7 @@ def _prefixes(folded: Folded, latents: Float[Tensor, "B P D"], codes: Float[Tens
     for first in range(latents.shape[1]):
         tokens = latents[:, first:].transpose(0, 1)
         count, batch = tokens.shape[:2]
-        rows = _Rows(folded, batch, count)
+        rows = _CandidateRows(folded, batch, count)
         with torch.autocast(tokens.device.type, enabled=False):
             steering = rows.steer(codes[:, first:].transpose(0, 1))
             rows.advance(tokens + folded.position[:count, None], steering, 0)
@@ -186,7 +186,7 @@ def _prefixes(folded: Folded, latents: Float[Tensor, "B P D"], codes: Float[Tens
     return found
 
 
-class _Rows:
+class _CandidateRows:
     """M candidates, and room for what lies between the products, each of which writes to where the next one reads.
 
     Memory that is asked for anew has to be cleared by the system first, which shows beside products this small.

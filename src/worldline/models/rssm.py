@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from worldline.errors import ConfigError, UnsupportedError
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.codes import code_size, from_code
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.models.layers.gather import share_draw, share_mean
@@ -262,7 +262,7 @@ class Rssm(WorldModel):
         state, _, _ = self._look(self.recurrence(state, known), embedded, seen, generator)
         return RssmBelief(state=state)
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Drawn from the prior at each step, with noise [B, 1, S, ...] that all candidates share."""
         _, versions, steps, _ = inputs.actions.shape
         known = self._inputs(inputs)
@@ -276,7 +276,7 @@ class Rssm(WorldModel):
             drawn = draw(chances, self._noise(start[:, None], generator))
             state = torch.cat([hidden, drawn.flatten(-2)], -1)
             path.append(state)
-        return Imagined(features=torch.stack(path, 3), final=RssmBelief(state=state.flatten(0, 1)))
+        return LatentRollout(features=torch.stack(path, 3), final=RssmBelief(state=state.flatten(0, 1)))
 
     def belief(self, features: Float[Tensor, "B D"]) -> RssmBelief:
         """Features are the whole state."""

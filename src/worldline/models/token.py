@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, one_hot
 
 from worldline.errors import ConfigError
-from worldline.models.base import Belief, Imagined, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
 from worldline.models.layers.codes import code_size, to_code
 from worldline.models.layers.gather import share_draw, share_mean
 from worldline.models.layers.normaliser import Normaliser
@@ -277,7 +277,7 @@ class Choices(Token):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story(Belief):
+class TokenState(Belief):
     """What was told so far.
 
     Args:
@@ -294,11 +294,11 @@ class Story(Belief):
         """The present."""
         return self.scores
 
-    def select(self, index: Tensor) -> Story:
+    def select(self, index: Tensor) -> TokenState:
         """The stories of the batch entries in `index`."""
         samples = self.scores.shape[1]
         rows = (index[:, None] * samples + torch.arange(samples, device=index.device)).flatten()
-        return Story(scores=self.scores[index], last=self.last[rows], cache=self.cache.select(rows))
+        return TokenState(scores=self.scores[index], last=self.last[rows], cache=self.cache.select(rows))
 
 
 class TokenModel(WorldModel):
@@ -358,7 +358,7 @@ class TokenModel(WorldModel):
             for token, code in _parts(self.given, _join(window.past).flatten(0, 2)):
                 token.fit(code)
 
-    def encode(self, window: Window, *, generator: torch.Generator) -> Story:
+    def encode(self, window: Window, *, generator: torch.Generator) -> TokenState:
         """The story of all observations. Draws nothing: where a value is missing, features are what is expected."""
 
         def at(values: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
@@ -378,17 +378,17 @@ class TokenModel(WorldModel):
         observed: Mapping[str, Bool[Tensor, "B"]],
         *,
         generator: torch.Generator,
-    ) -> Story:
+    ) -> TokenState:
         """The inputs and the observation are told as well. Draws nothing."""
         del generator
-        assert isinstance(belief, Story)
+        assert isinstance(belief, TokenState)
         scores, known = self._scores(observation, observed)
         given = self._given(inputs)[:, 0, 0].repeat_interleave(self.config.num_samples, 0)
         return self._tell(belief.last, given, scores, known, belief.cache)
 
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> Imagined:
+    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Every token is drawn, in turn, from what is predicted given all before it."""
-        assert isinstance(belief, Story)
+        assert isinstance(belief, TokenState)
         batch, samples, _ = belief.scores.shape
         versions, steps = inputs.actions.shape[1:3]
         device = belief.scores.device
@@ -406,14 +406,14 @@ class TokenModel(WorldModel):
             scores, last, cache = self._imagine(last, given[:, step], uniform, cache)
             path.append(scores)
         features = torch.stack(path, 1).reshape(batch, versions, samples, steps, -1)
-        final = Story(
+        final = TokenState(
             scores=features[..., -1, :].flatten(0, 1),
             last=last,
             cache=cache.in_order().within(self.transformer.span - 1),
         )
-        return Imagined(features=features, final=final)
+        return LatentRollout(features=features, final=final)
 
-    def belief(self, features: Float[Tensor, "B D"]) -> Story:
+    def belief(self, features: Float[Tensor, "B D"]) -> TokenState:
         """A story that begins with the present."""
         known = torch.ones(len(features), len(self.told), dtype=torch.bool, device=features.device)
         return self._begin(features, known)
@@ -438,7 +438,7 @@ class TokenModel(WorldModel):
         ]
         return Losses(terms={"tokens": share_mean(torch.stack(errors, -1), known.float())}, weights={"tokens": 1.0})
 
-    def _begin(self, scores: Float[Tensor, "B D"], known: Bool[Tensor, "B C"]) -> Story:
+    def _begin(self, scores: Float[Tensor, "B D"], known: Bool[Tensor, "B C"]) -> TokenState:
         last = self.begin.expand(len(scores) * self.config.num_samples, 1, -1)
         return self._tell(last, last[:, :0], scores, known, None)
 
@@ -449,7 +449,7 @@ class TokenModel(WorldModel):
         scores: Float[Tensor, "B D"],
         known: Bool[Tensor, "B C"],
         cache: Cache | None,
-    ) -> Story:
+    ) -> TokenState:
         """The story one observation later, in one pass."""
         samples = self.config.num_samples
         told = self._told(scores, known).repeat_interleave(samples, 0)
@@ -464,7 +464,7 @@ class TokenModel(WorldModel):
                 flag.expand(-1, token.size) for token, flag in zip(_tokens(self.told), known.split(1, -1), strict=True)
             ]
             present = present.where(torch.cat(seen, -1).repeat_interleave(samples, 0), torch.cat(expected, -1))
-        return Story(scores=present.unflatten(0, (-1, samples)), last=told[:, -1:], cache=cache)
+        return TokenState(scores=present.unflatten(0, (-1, samples)), last=told[:, -1:], cache=cache)
 
     def _imagine(
         self,

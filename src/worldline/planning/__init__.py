@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.planning.base import Chance, Constraint, Cost, Goal, Outlook
+    from worldline.planning.base import Chance, Constraint, Cost, Goal, Rollout
     from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
     from worldline.planning.costs.contact import KeepApart, KeepClear, Point, away_from_wall
-    from worldline.planning.costs.out_of_distribution import Familiar, Unfamiliar
+    from worldline.planning.costs.out_of_distribution import OODPenalty, RequireInDistribution
     from worldline.planning.costs.step_costs import Change, Price, Track, Within
     from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
     from worldline.planning.planners.cem import CrossEntropy
@@ -27,19 +27,19 @@ __all__ = [
     "CostFunction",
     "CostValue",
     "CrossEntropy",
-    "Familiar",
     "Goal",
     "KeepApart",
     "KeepClear",
     "KeepOut",
-    "Outlook",
+    "OODPenalty",
     "PlannedActions",
     "Planner",
     "Point",
     "Price",
+    "RequireInDistribution",
+    "Rollout",
     "Shooting",
     "Track",
-    "Unfamiliar",
     "Within",
     "away_from_wall",
 ]
@@ -47,10 +47,10 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "worldline.planning.base": ("Chance", "Constraint", "Cost", "Goal", "Outlook"),
+        "worldline.planning.base": ("Chance", "Constraint", "Cost", "Goal", "Rollout"),
         "worldline.planning.costs.constraints": ("AtLeast", "AtMost", "KeepOut"),
         "worldline.planning.costs.contact": ("KeepApart", "KeepClear", "Point", "away_from_wall"),
-        "worldline.planning.costs.out_of_distribution": ("Familiar", "Unfamiliar"),
+        "worldline.planning.costs.out_of_distribution": ("RequireInDistribution", "OODPenalty"),
         "worldline.planning.costs.step_costs": ("Change", "Price", "Track", "Within"),
         "worldline.planning.planners.base": ("ActionSpace", "CostFunction", "CostValue", "PlannedActions", "Planner"),
         "worldline.planning.planners.cem": ("CrossEntropy",),

@@ -13,7 +13,7 @@ from worldline.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
+class Rollout:
     """What N plans would lead to, as costs and constraints see it. An axis is 1 where nothing differs along it.
 
     Args:
@@ -38,9 +38,9 @@ class Outlook:
     trust: Callable[[float], NDArray[np.floating]] | None = None
 
 
-Cost = Callable[[Outlook], NDArray[np.floating]]
+Cost = Callable[[Rollout], NDArray[np.floating]]
 """Gives the cost of each step, for every sample [W, N, S, T], or what can be broadcast to it; lower is better."""
-Constraint = Callable[[Outlook], NDArray[np.floating]]
+Constraint = Callable[[Rollout], NDArray[np.floating]]
 """Gives the violation [W, N], at least 0; the constraint holds where it is 0."""
 
 
@@ -52,7 +52,7 @@ class Chance:
     favour: measure how often rules are broken in your own loop.
 
     Args:
-        constraint: one that heeds `Outlook.margin`, as those of `worldline.planning.costs` do. One that does not holds for what
+        constraint: one that heeds `Rollout.margin`, as those of `worldline.planning.costs` do. One that does not holds for what
             is expected, whatever the level.
         level: the probability, between 0 and 1. One band holds for each signal: where a constraint looks at several,
             each of them is inside its own with this probability.
@@ -65,7 +65,7 @@ class Chance:
         if not 0 < self.level < 1:
             raise ConfigError(f"level is {self.level}. Give a probability between 0 and 1, such as 0.9.")
 
-    def __call__(self, outlook: Outlook) -> NDArray[np.floating]:
+    def __call__(self, outlook: Rollout) -> NDArray[np.floating]:
         """The constraint's own violation."""
         return self.constraint(outlook)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from worldline.plots.canvas import SCALE, Canvas, Frames, drawing, plot, shorten
-from worldline.plots.panels import Panel
+from worldline.plots.panels import SignalPanel
 from worldline.plots.thumbnails import fitted, thumbnail
 
 MARGIN: Final = 28.0
@@ -21,7 +21,7 @@ _NARROWEST: Final = 640.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
+class SheetFrame:
     """One picture of an episode.
 
     Args:
@@ -58,7 +58,7 @@ class Reel:
 
     name: str
     shape: tuple[int, ...]
-    rows: Sequence[Sequence[Moment]]
+    rows: Sequence[Sequence[SheetFrame]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Sparks:
         span: of the longest episode, in its unit of time.
     """
 
-    columns: Sequence[Sequence[Panel]]
+    columns: Sequence[Sequence[SignalPanel]]
     span: tuple[float, float]
 
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from worldline.plots.canvas import SCALE, Canvas, Frames, drawing, palette, plot, shorten
-from worldline.plots.panels import Panel, TimeAxis, tick_texts
+from worldline.plots.panels import SignalPanel, TimeAxis, tick_texts
 from worldline.plots.thumbnails import fitted, thumbnail
 from worldline.schema import Role
 
@@ -66,7 +66,7 @@ class EpisodeView:
     axis: TimeAxis
     moments: Sequence[int]
     strips: Sequence[Strip]
-    panels: Sequence[Panel]
+    panels: Sequence[SignalPanel]
     notes: Sequence[str] = ()
 
 
@@ -149,7 +149,7 @@ def _draw_time(canvas: Canvas, top: float, axis: TimeAxis) -> float:
     return top + 18
 
 
-def _draw_panel(canvas: Canvas, top: float, panel: Panel, axis: TimeAxis) -> None:
+def _draw_panel(canvas: Canvas, top: float, panel: SignalPanel, axis: TimeAxis) -> None:
     """One signal: title, curves over a grid, where it is missing, and the names of its components."""
     canvas.text(_LEFT, top + 9, shorten(panel.title, 70), size=9.5, bold=True)
     canvas.text(_LEFT + _room(), top + 9, panel.note, size=8, color="soft", align="right")

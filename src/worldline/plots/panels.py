@@ -88,7 +88,7 @@ def elapsed_s(num_steps: int, step_s: float | NDArray[np.floating]) -> Floats:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class SignalCurve:
     """One component over time.
 
     Args:
@@ -137,7 +137,7 @@ class Range:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class SignalPanel:
     """One signal over time.
 
     Args:
@@ -154,14 +154,14 @@ class Panel:
     signal: Signal
     title: str
     note: str
-    curves: tuple[Curve, ...]
+    curves: tuple[SignalCurve, ...]
     ticks: tuple[float, ...]
     tick_texts: tuple[str, ...]
     missing: tuple[Stretch, ...]
     ranges: tuple[Range, ...]
 
 
-def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np.bool_], axis: TimeAxis) -> Panel:
+def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np.bool_], axis: TimeAxis) -> SignalPanel:
     """One signal of an episode as curves.
 
     A vector that is observed is drawn from point to point. Whatever holds for a whole step, which is every input and
@@ -187,7 +187,7 @@ def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np
     ticks = _ticks(table, 4, whole=signal.kind is Kind.DISCRETE)
     notes = [] if one or signal.size == table.shape[1] else [f"first {table.shape[1]} of {signal.size} components"]
     notes += [] if observed.all() else [f"{percent(1 - float(observed.mean()))} missing"]
-    return Panel(
+    return SignalPanel(
         signal=signal,
         title=with_unit(signal.name, signal.unit),
         note=", ".join(notes),
@@ -199,7 +199,7 @@ def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np
     )
 
 
-def share_axis(panels: Sequence[Panel]) -> list[Panel]:
+def share_axis(panels: Sequence[SignalPanel]) -> list[SignalPanel]:
     """The panels of one signal from the least to the most of all their values, without further ticks."""
     found = [one for panel in panels for one in panel.ranges if not math.isnan(one.mean)]
     ends = _apart(min((one.least for one in found), default=0.0), max((one.most for one in found), default=1.0))
@@ -235,7 +235,7 @@ def _rows_a_bin(num_rows: int) -> int:
     return -(-num_rows // MAX_POINTS)
 
 
-def _curve(label: str, colour: str, starts: Floats, stops: Floats | None, values: Floats) -> Curve:
+def _curve(label: str, colour: str, starts: Floats, stops: Floats | None, values: Floats) -> SignalCurve:
     """The curve of one component; `stops` is until when each value holds, None where it is a moment's."""
     nothing = np.empty(0)
     if stops is not None:
@@ -244,9 +244,11 @@ def _curve(label: str, colour: str, starts: Floats, stops: Floats | None, values
         if len(first) <= MAX_POINTS:
             last = np.append(first[1:], len(values)) - 1
             x = np.stack([starts[first], stops[last]], 1).reshape(-1)
-            return Curve(label=label, colour=colour, x=x, y=np.repeat(values[first], 2), low=nothing, high=nothing)
+            return SignalCurve(
+                label=label, colour=colour, x=x, y=np.repeat(values[first], 2), low=nothing, high=nothing
+            )
     if len(values) <= MAX_POINTS:
-        return Curve(label=label, colour=colour, x=starts, y=values, low=nothing, high=nothing)
+        return SignalCurve(label=label, colour=colour, x=starts, y=values, low=nothing, high=nothing)
     size = _rows_a_bin(len(values))
     first = np.arange(0, len(values), size)
     low, high = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
@@ -254,7 +256,7 @@ def _curve(label: str, colour: str, starts: Floats, stops: Floats | None, values
     total = np.add.reduceat(np.nan_to_num(values), first)
     mean = np.divide(total, known, out=np.full(len(first), np.nan), where=known > 0)
     middle = np.add.reduceat(starts, first) / np.diff(np.append(first, len(values)))
-    return Curve(label=label, colour=colour, x=middle, y=mean, low=low, high=high)
+    return SignalCurve(label=label, colour=colour, x=middle, y=mean, low=low, high=high)
 
 
 def _range(known: Floats) -> Range:

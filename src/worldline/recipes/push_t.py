@@ -317,7 +317,7 @@ def _start(env: Raw, generator: np.random.Generator) -> Floats:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stage:
+class _PushStage:
     """Heads for a place, which may move with the block, until it is over or `num_steps` have passed."""
 
     place: Callable[[Floats], Floats]
@@ -332,7 +332,7 @@ class _Policy:
     def __init__(self, pushes: float, generator: np.random.Generator) -> None:
         self._pushes, self._generator = pushes, generator
         self._noise, self._spread = np.zeros(2), generator.uniform(0, 25)
-        self._stages, self._left = list[_Stage](), 0
+        self._stages, self._left = list[_PushStage](), 0
 
     def __call__(self, state: Floats) -> Floats:
         if self._stages and (self._left == 0 or self._stages[0].is_over(state)):
@@ -346,7 +346,7 @@ class _Policy:
         way = stage.place(state) + self._noise - state[:2]
         return np.asarray(state[:2] + way * min(1.0, stage.reach / max(float(np.linalg.norm(way)), 1e-9)))
 
-    def _begin(self, stages: list[_Stage]) -> None:
+    def _begin(self, stages: list[_PushStage]) -> None:
         self._stages, self._left = stages, stages[0].num_steps if stages else 0
 
 
@@ -354,7 +354,7 @@ _PUSHES: Final = {"pushing": 0.95, "roaming": 0.5}
 """Share of plans that are a push."""
 
 
-def _push(state: Floats, generator: np.random.Generator) -> list[_Stage] | None:
+def _push(state: Floats, generator: np.random.Generator) -> list[_PushStage] | None:
     """Perhaps to a place beside the block, then towards and along with a point of it; None where no way was found."""
     for _ in range(20):
         low, high = ((-60, 0), (60, 30)) if generator.random() < 0.5 else ((-15, 30), (15, 120))
@@ -370,13 +370,13 @@ def _push(state: Floats, generator: np.random.Generator) -> list[_Stage] | None:
     return None
 
 
-def _beside(point: Floats, away: Floats, generator: np.random.Generator) -> _Stage:
+def _beside(point: Floats, away: Floats, generator: np.random.Generator) -> _PushStage:
     return _heading(lambda state: _on_block(state, point) - away, 50.0, generator)
 
 
-def _pushing(point: Floats, ahead: Floats, generator: np.random.Generator) -> _Stage:
+def _pushing(point: Floats, ahead: Floats, generator: np.random.Generator) -> _PushStage:
     reach = _reach(30.0, generator)
-    return _Stage(
+    return _PushStage(
         place=lambda state: _on_block(state, point) + 100 * ahead,
         is_over=lambda state: _room(state, ahead) < reach,
         reach=reach,
@@ -384,18 +384,18 @@ def _pushing(point: Floats, ahead: Floats, generator: np.random.Generator) -> _S
     )
 
 
-def _roam(state: Floats, generator: np.random.Generator) -> _Stage:
+def _roam(state: Floats, generator: np.random.Generator) -> _PushStage:
     """Anywhere but through the block towards a wall; stays where it is if nothing was found."""
     places = generator.uniform(MARGIN, FIELD - MARGIN, (20, 2))
     place = next((place for place in places if _is_clear(state, place)), state[:2])
     return _heading(lambda _: place, 30.0, generator)
 
 
-def _heading(place: Callable[[Floats], Floats], slowest: float, generator: np.random.Generator) -> _Stage:
+def _heading(place: Callable[[Floats], Floats], slowest: float, generator: np.random.Generator) -> _PushStage:
     def is_there(state: Floats) -> bool:
         return float(np.linalg.norm(place(state) - state[:2])) < 2 * RADIUS
 
-    return _Stage(place=place, is_over=is_there, reach=_reach(slowest, generator), num_steps=PATIENCE)
+    return _PushStage(place=place, is_over=is_there, reach=_reach(slowest, generator), num_steps=PATIENCE)
 
 
 def _reach(slowest: float, generator: np.random.Generator) -> float:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
+    from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, interval_chart, line_chart
     from worldline.report.markup import Html, join, table, tag
     from worldline.report.page import chapter, facts, render_page, style_sheet
 
 __all__ = [
+    "ChartLine",
     "Dot",
     "Html",
     "IntervalChart",
-    "Line",
     "LineChart",
     "chapter",
     "facts",
@@ -31,7 +31,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "worldline.report.charts": ("Dot", "IntervalChart", "Line", "LineChart", "interval_chart", "line_chart"),
+        "worldline.report.charts": ("Dot", "IntervalChart", "ChartLine", "LineChart", "interval_chart", "line_chart"),
         "worldline.report.markup": ("Html", "join", "table", "tag"),
         "worldline.report.page": ("chapter", "facts", "render_page", "style_sheet"),
     },

@@ -8,7 +8,7 @@ from typing import Final
 from worldline.audit.advice import beaten, does, judged, not_finite, usable
 from worldline.audit.audit_evidence import Effect, Measured, Told
 from worldline.audit.excitation import ENOUGH, FEWEST_EPISODES, MATERIAL
-from worldline.audit.findings import Finding
+from worldline.audit.findings import ReportFinding
 from worldline.audit.findings import Verdict as Direction
 from worldline.audit.grades import Verdict
 from worldline.formatting import (
@@ -124,18 +124,20 @@ def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Html:
     return numbers(["effect", "steps", "the world", "the logs", ""], rows, caption="Effects with their intervals")
 
 
-def _effects_finding(found: Measured) -> Finding:
+def _effects_finding(found: Measured) -> ReportFinding:
     seen = judged(found)
     dull = [label(one.action) for one in found.excitation if not one.enough]
     cannot = f" Of {listing(dull)} the logs cannot tell: NOT IDENTIFIABLE." if dull else ""
     if not seen:
-        return Finding(text=f"The logs show no effect that the world could be held against.{cannot}", verdict="unclear")
+        return ReportFinding(
+            text=f"The logs show no effect that the world could be held against.{cannot}", verdict="unclear"
+        )
     right = sum(one.told == "agrees" for one in seen)
     wrong = sum(one.told == "opposite" for one in seen)
     text = f"{right} of {plural(len(seen), 'effect')} that the logs show are as the world says"
     text += f"; {wrong} go the other way." if wrong else "."
     verdict: Direction = "bad" if wrong else "good" if right == len(seen) and not dull else "unclear"
-    return Finding(text=text + cannot, verdict=verdict)
+    return ReportFinding(text=text + cannot, verdict=verdict)
 
 
 def horizon_block(found: Measured) -> Html:
@@ -160,14 +162,16 @@ def horizon_block(found: Measured) -> Html:
     good = [label(one.signal) for one in usable(found)]
     bad = [label(one.signal) for one in found.trusted if not one.steps]
     if not good:
-        return block(Finding(text="It is to be trusted on no signal.", verdict="bad"), _chart(chart), note(_TRUSTED))
+        return block(
+            ReportFinding(text="It is to be trusted on no signal.", verdict="bad"), _chart(chart), note(_TRUSTED)
+        )
     shortest = min(one.steps for one in usable(found))
     text = f"It is to be trusted on {listing(good)} for {span(shortest, step_s)} at least."
     ways = list(dict.fromkeys(beaten(found, one).rstrip(",") for one in usable(found)))
     if bad or len(ways) == 1:
         text += f" On {listing(bad)} it is not." if bad else f" There it predicts {ways[0]}."
     return block(
-        Finding(text=text, verdict="unclear" if bad or shortest < end else "good"), _chart(chart), note(_TRUSTED)
+        ReportFinding(text=text, verdict="unclear" if bad or shortest < end else "good"), _chart(chart), note(_TRUSTED)
     )
 
 
@@ -180,13 +184,13 @@ def leak_block(found: Measured) -> Html:
     leak = found.leak
     if leak.leaks:
         text = f"It looks into the future: {label(leak.signal)} changes by {percent(leak.worst)} with later actions."
-        return block(Finding(text=text, verdict="bad"))
+        return block(ReportFinding(text=text, verdict="bad"))
     text = (
         f"It does not look into the future: of {plural(leak.num_checked, 'predicted value')} none changes with actions "
         "that come later"
     )
     text += f", but for rounding ({number(leak.worst, 2)} of the largest)." if leak.worst else "."
-    return block(Finding(text=text, verdict="good"))
+    return block(ReportFinding(text=text, verdict="good"))
 
 
 def rank_block(found: Measured) -> Html:
@@ -197,7 +201,7 @@ def rank_block(found: Measured) -> Html:
         f"{rank.num_components}, what happened in {number(rank.real, 2)}, with {percent(rank.spread)} of its variance."
     )
     small = "Effective rank, as a participation ratio. Latents do not show through a world, so theirs is not told here."
-    return block(Finding(text=text, verdict="bad" if rank.collapsed else "good"), note(small))
+    return block(ReportFinding(text=text, verdict="bad" if rank.collapsed else "good"), note(small))
 
 
 def joint_block(found: Measured) -> Html:
@@ -225,7 +229,7 @@ def joint_block(found: Measured) -> Html:
     )
     head = ["signal", "promised", "inside", "chance of so few", "chance of so many", ""]
     caption = "Whole trajectories inside the joint band, one an episode, and how likely such a count is if it is honest"
-    return block(Finding(text=text, verdict="bad" if narrow else "good"), table(head, rows, caption=caption))
+    return block(ReportFinding(text=text, verdict="bad" if narrow else "good"), table(head, rows, caption=caption))
 
 
 def excitation_block(found: Measured) -> Html:
@@ -251,7 +255,7 @@ def excitation_block(found: Measured) -> Html:
     if found.randomised is not None:
         text += f" {percent(found.randomised)} of the steps are flagged as randomised."
     small = f"The upright tick is {round_percent(ENOUGH)}, below which effects are not identifiable."
-    return block(Finding(text=text, verdict="bad" if dull else "good"), _chart(chart), note(small))
+    return block(ReportFinding(text=text, verdict="bad" if dull else "good"), _chart(chart), note(small))
 
 
 def placebo_block(found: Measured) -> Html:
@@ -284,21 +288,23 @@ def placebo_block(found: Measured) -> Html:
     return block(finding, _chart(chart), note(small))
 
 
-def _placebo_finding(there: str, num_episodes: int) -> Finding:
+def _placebo_finding(there: str, num_episodes: int) -> ReportFinding:
     """What the placebo found, in a sentence."""
     if num_episodes < FEWEST_EPISODES:
-        return Finding(
+        return ReportFinding(
             text=f"Whether its errors foretell actions cannot be told from {plural(num_episodes, 'episode')}: "
             f"{FEWEST_EPISODES} are needed.",
             verdict="unclear",
         )
     if there:
-        return Finding(
+        return ReportFinding(
             text=f"Its errors foretell {there}: a controller with a memory acts on both, or something that is not "
             "logged.",
             verdict="bad",
         )
-    return Finding(text="Its errors say nothing of the actions that come after them, as it should be.", verdict="good")
+    return ReportFinding(
+        text="Its errors say nothing of the actions that come after them, as it should be.", verdict="good"
+    )
 
 
 def cover_block(found: Measured) -> Html:
@@ -324,7 +330,7 @@ def cover_block(found: Measured) -> Html:
     small = f"Seldom seen together: {listing(pairs)}." if pairs else ""
     caption = "How the actions were used: outside of what was logged nothing is known"
     used = table(["action", "logged", "possible", "of it used"], rows, caption=caption)
-    return block(Finding(text=text, verdict="plain"), used, note(small))
+    return block(ReportFinding(text=text, verdict="plain"), used, note(small))
 
 
 def twins_block(found: Measured) -> Html:
@@ -355,4 +361,4 @@ def twins_block(found: Measured) -> Html:
             head=("test and signal", "score"),
         )  # fmt: skip
         parts.insert(0, _chart(chart))
-    return block(Finding(text=f"{'; '.join(verdicts)}.", verdict=verdict), *parts)
+    return block(ReportFinding(text=f"{'; '.join(verdicts)}.", verdict=verdict), *parts)

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from worldline.audit import findings
-from worldline.audit.findings import Finding
+from worldline.audit.findings import ReportFinding
 from worldline.audit.report_evidence import (
     Film,
     Films,
     Forecasts,
     ForecastSample,
-    Imagined,
+    GoalOutcome,
     ImaginedPath,
     LatentHealth,
     Learning,
-    Outcome,
     Planning,
-    Readout,
+    PredictedPaths,
+    ReadoutQuality,
     Series,
     Vital,
 )
@@ -35,7 +35,7 @@ from worldline.formatting import (
     with_unit,
 )
 from worldline.report import images
-from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
+from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, interval_chart, line_chart
 from worldline.report.markup import Html, table, tag
 from worldline.stats import Rate
 
@@ -44,7 +44,7 @@ _MARKS: Final = {"good": "✓", "bad": "✗", "unclear": "?"}
 _SPOKEN: Final = {"good": "holds", "bad": "does not hold", "unclear": "unclear"}
 
 
-def block(finding: Finding, *figures: str) -> Html:
+def block(finding: ReportFinding, *figures: str) -> Html:
     """A finding and what it rests on."""
     mark = Html("")
     if finding.verdict != "plain":
@@ -66,7 +66,7 @@ def note(text: str) -> Html:
 
 def outcomes_chart(planning: Planning, kind: str | None) -> Html:
     """Every way of choosing actions with its interval, over all pairs or one kind of them."""
-    chosen: list[tuple[Outcome, Rate]] = [
+    chosen: list[tuple[GoalOutcome, Rate]] = [
         (one, one.all if kind is None else one.split[kind])
         for one in planning.outcomes
         if kind is None or kind in one.split
@@ -142,12 +142,12 @@ def learning_block(learning: Learning) -> Html:
     return block(findings.learning(learning), gallery(charts))
 
 
-def _series_line(series: Series, style: str) -> Line:
+def _series_line(series: Series, style: str) -> ChartLine:
     """A series as a curve."""
-    return Line(label=label(series.name), style=style, x=series.steps, y=series.values)
+    return ChartLine(label=label(series.name), style=style, x=series.steps, y=series.values)
 
 
-def _loss_chart(title: str, lines: Sequence[Line]) -> Html:
+def _loss_chart(title: str, lines: Sequence[ChartLine]) -> Html:
     """Losses on a logarithmic axis where all are positive."""
     positive = all(y > 0 for line in lines for y in line.y)
     said = "; ".join(f"{line.label} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines)
@@ -172,7 +172,7 @@ def _vital_chart(vital: Vital) -> Html:
     return line_chart(LineChart(title=title, alt=said, x_label="step", y_label=title, lines=lines, levels=levels))
 
 
-def readout_block(readout: Readout) -> Html:
+def readout_block(readout: ReadoutQuality) -> Html:
     """R² and error of each signal."""
     rows = [
         [
@@ -202,7 +202,7 @@ def _forecast_chart(sample: ForecastSample, found: Forecasts) -> Html:
     here = sample.past[-1:]
     low, high = (() if edge is None else (*here, *edge) for edge in (sample.low, sample.high))
     lines = [
-        Line(
+        ChartLine(
             label="forecast with band" if low else "forecast",
             style="world",
             x=ahead,
@@ -210,7 +210,7 @@ def _forecast_chart(sample: ForecastSample, found: Forecasts) -> Html:
             low=low,
             high=high,
         ),
-        Line(label="what happened", style="real", x=[*before, *ahead[1:]], y=(*sample.past, *sample.real)),
+        ChartLine(label="what happened", style="real", x=[*before, *ahead[1:]], y=(*sample.past, *sample.real)),
     ]
     title = label(sample.label)
     ends = [quantity(values[-1], sample.unit) for values in (sample.mean, sample.real)]
@@ -219,7 +219,7 @@ def _forecast_chart(sample: ForecastSample, found: Forecasts) -> Html:
     return line_chart(LineChart(title=title, alt=said, x_label=x_label, y_label=y_label, lines=lines, now=0.0))
 
 
-def imagined_block(found: Imagined) -> Html:
+def imagined_block(found: PredictedPaths) -> Html:
     """Real frames in a row, and both paths over the last of them."""
     figures = [_imagined_figure(path, found) for path in found.paths]
     key = tag(
@@ -232,7 +232,7 @@ def imagined_block(found: Imagined) -> Html:
     return block(findings.imagined(found), key, gallery(figures), note(small))
 
 
-def _imagined_figure(path: ImaginedPath, found: Imagined) -> Html:
+def _imagined_figure(path: ImaginedPath, found: PredictedPaths) -> Html:
     """One episode."""
     miss = float(((path.real[-1] - path.imagined[-1]) ** 2).sum() ** 0.5)
     title = f"{quantity(miss, found.unit)} apart after {plural(len(path.real) - 1, 'step')}"

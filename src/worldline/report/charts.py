@@ -23,7 +23,7 @@ _SVG: Final = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "aria-
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ChartLine:
     """One curve.
 
     Args:
@@ -66,7 +66,7 @@ class LineChart:
     alt: str
     x_label: str
     y_label: str
-    lines: Sequence[Line]
+    lines: Sequence[ChartLine]
     levels: Sequence[tuple[str, Number]] = ()
     now: Number | None = None
     log: bool = False
@@ -254,14 +254,14 @@ def _pieces(
     return [run for run in runs if run]
 
 
-def _path(line: Line, runs: Iterable[list[str]]) -> Html:
+def _path(line: ChartLine, runs: Iterable[list[str]]) -> Html:
     """A curve through the points; a lone point is a dot."""
     runs = [[point] for run in runs for point in run] if line.points else runs
     moves = "".join("M" + "L".join(run if len(run) > 1 else run * 2) for run in runs)
     return tag("path", {"class": f"{'points' if line.points else 'line'} {line.style}", "d": moves})
 
 
-def _band(line: Line, across: Callable[[Number], Number], down: Callable[[Number], Number]) -> Html:
+def _band(line: ChartLine, across: Callable[[Number], Number], down: Callable[[Number], Number]) -> Html:
     """The area between the edges."""
     upper, lower = _pieces(line.x, line.high, across, down), _pieces(line.x, line.low, across, down)
     areas = ["M" + "L".join([*top, *reversed(bottom)]) + "Z" for top, bottom in zip(upper, lower, strict=False)]
@@ -276,7 +276,7 @@ def _line_numbers(chart: LineChart) -> Html:
     return numbers([chart.x_label, *(line.label for line in chart.lines)], rows, caption=chart.title)
 
 
-def _cell(line: Line, x: Number) -> str:
+def _cell(line: ChartLine, x: Number) -> str:
     """The curve's value at `x`, with its band, or a dash."""
     if x not in line.x:
         return "–"

@@ -10,7 +10,7 @@ from worldline.audit.findings import changed
 from worldline.formatting import clock, label, listing, number, percent, round_percent, span, with_unit
 from worldline.plots.ticks import zero_ticks
 from worldline.report.blocks import SHARES, block, gallery, note
-from worldline.report.charts import Dot, IntervalChart, Line, LineChart, interval_chart, line_chart
+from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, interval_chart, line_chart
 from worldline.report.markup import Html, table, tag
 
 
@@ -98,8 +98,12 @@ def _error_chart(found: Diagnostics, own: ErrorCurve) -> Html:
     unit, unit_name = clock(found.horizon, found.step_s)
     x = [unit * (k + 1) for k in range(found.horizon)]
     others = [one for one in found.errors if one.world and one.signal == own.signal]
-    lines = [Line(label=label(one.world), style=f"other{k % 6}", x=x, y=one.rmse.value) for k, one in enumerate(others)]
-    lines.append(Line(label="this world", style="world", x=x, y=own.rmse.value, low=own.rmse.low, high=own.rmse.high))
+    lines = [
+        ChartLine(label=label(one.world), style=f"other{k % 6}", x=x, y=one.rmse.value) for k, one in enumerate(others)
+    ]
+    lines.append(
+        ChartLine(label="this world", style="world", x=x, y=own.rmse.value, low=own.rmse.low, high=own.rmse.high)
+    )
     title, y_label = label(own.signal), with_unit("error (RMSE)", found.units[own.signal])
     said = "; ".join(f"{line.label} {number(line.y[-1])}" for line in reversed(lines))
     said = f"Error of {title} against horizon; after {span(found.horizon, found.step_s)}: {said}"

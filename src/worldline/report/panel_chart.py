@@ -14,7 +14,7 @@ import numpy as np
 from worldline.formatting import number, quantity
 from worldline.plots.canvas import Frames
 from worldline.plots.episode_plot import ROLES, EpisodeView, Strip
-from worldline.plots.panels import Curve, Floats, Panel, TimeAxis, tick_texts
+from worldline.plots.panels import Floats, SignalCurve, SignalPanel, TimeAxis, tick_texts
 from worldline.plots.thumbnails import fitted, thumbnail
 from worldline.report import images
 from worldline.report.markup import Html, tag
@@ -41,7 +41,7 @@ def timeline(view: EpisodeView) -> Html:
     return tag("div", {"class": "wide"}, *parts)
 
 
-def panel_figure(panel: Panel, axis: TimeAxis) -> Html:
+def panel_figure(panel: SignalPanel, axis: TimeAxis) -> Html:
     """One signal over the axis."""
     low, high = panel.ticks[0], panel.ticks[-1]
     grid = [_path("grid", f"M0 {_down(tick, low, high)}H1000") for tick in panel.ticks]
@@ -57,7 +57,7 @@ def panel_figure(panel: Panel, axis: TimeAxis) -> Html:
     return tag("figure", {"class": "panel"}, tag("figcaption", {}, panel.title, aside), _legend(panel), plot)
 
 
-def spark(panel: Panel, span: tuple[float, float]) -> Html:
+def spark(panel: SignalPanel, span: tuple[float, float]) -> Html:
     """The curves alone, small.
 
     Args:
@@ -108,7 +108,7 @@ def _times(axis: TimeAxis) -> Html:
     return tag("div", {"class": "times", "aria-hidden": "true"}, *labels)
 
 
-def _legend(panel: Panel) -> Html:
+def _legend(panel: SignalPanel) -> Html:
     """The names of the components, where there are several."""
     if len(panel.curves) < 2:
         return Html("")
@@ -120,7 +120,7 @@ def _legend(panel: Panel) -> Html:
     return tag("div", {"class": "legend", "aria-hidden": "true"}, *entries)
 
 
-def _said(panel: Panel) -> str:
+def _said(panel: SignalPanel) -> str:
     """The curves in words."""
     unit = panel.signal.unit
     parts = []
@@ -132,7 +132,7 @@ def _said(panel: Panel) -> str:
     return "; ".join(parts)
 
 
-def _curves(panel: Panel, span: tuple[float, float]) -> list[Html]:
+def _curves(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
     """Bands below, curves above, the first on top."""
     low, high = panel.ticks[0], panel.ticks[-1]
     bands = [_band(curve, span, low, high) for curve in panel.curves if curve.low.size]
@@ -142,14 +142,14 @@ def _curves(panel: Panel, span: tuple[float, float]) -> list[Html]:
     ]
 
 
-def _band(curve: Curve, span: tuple[float, float], low: float, high: float) -> Html:
+def _band(curve: SignalCurve, span: tuple[float, float], low: float, high: float) -> Html:
     """The area from the least to the most."""
     upper, lower = _runs(curve.x, curve.high, span, low, high), _runs(curve.x, curve.low, span, low, high)
     areas = [f"M{'L'.join([*top, *reversed(bottom)])}Z" for top, bottom in zip(upper, lower, strict=True)]
     return _path(f"band {curve.colour}", "".join(areas))
 
 
-def _gaps(panel: Panel, span: tuple[float, float]) -> list[Html]:
+def _gaps(panel: SignalPanel, span: tuple[float, float]) -> list[Html]:
     """Where nothing was observed."""
     found = []
     for gap in panel.missing:

@@ -11,17 +11,17 @@ from typing import Final
 
 from worldline.audit import findings
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.findings import Finding
+from worldline.audit.findings import ReportFinding
 from worldline.audit.report_evidence import (
     Decoded,
     Evidence,
     Films,
     Forecasts,
-    Imagined,
     LatentHealth,
     Learning,
     Planning,
-    Readout,
+    PredictedPaths,
+    ReadoutQuality,
 )
 from worldline.formatting import between, duration, label, number, percent, plural, quantity, round_percent
 from worldline.report.blocks import (
@@ -39,7 +39,17 @@ from worldline.report.markup import Html, join, tag
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block, skill_chart
 from worldline.report.page import render_page
 
-_ORDER: Final = (Planning, Learning, LatentHealth, Readout, Diagnostics, Forecasts, Decoded, Imagined, Films)
+_ORDER: Final = (
+    Planning,
+    Learning,
+    LatentHealth,
+    ReadoutQuality,
+    Diagnostics,
+    Forecasts,
+    Decoded,
+    PredictedPaths,
+    Films,
+)
 """Of evidence that shares a chapter or the row at the top, whatever order it was given in."""
 
 
@@ -88,7 +98,7 @@ def _hero(sections: Sequence[Evidence]) -> Html:
     return Html("")
 
 
-def _headline(big: str, small: str, chart: Html, finding: Finding) -> Html:
+def _headline(big: str, small: str, chart: Html, finding: ReportFinding) -> Html:
     """The big number with its dots beside it."""
     number_ = tag("p", {"class": f"big {finding.verdict}"}, big)
     figure = tag("div", {"class": "figure"}, number_, tag("p", {"class": "small"}, small))
@@ -108,7 +118,7 @@ def _tiles(one: Evidence) -> list[tuple[str, str]]:
         return [(duration(one.learn_s), "to learn")]
     if isinstance(one, Planning) and one.plan_ms is not None:
         return [(quantity(one.plan_ms, "ms"), "for one plan")]
-    if isinstance(one, Readout) and any(row.r2 is not None for row in one.rows):
+    if isinstance(one, ReadoutQuality) and any(row.r2 is not None for row in one.rows):
         worst, r2 = min(((row, row.r2.value) for row in one.rows if row.r2 is not None), key=lambda pair: pair[1])
         return [(number(r2, 4), f"R² of {label(worst.signal)}, the hardest to read")]
     if isinstance(one, Diagnostics):
@@ -151,7 +161,7 @@ def _chapters(sections: Sequence[Evidence]) -> list[Html]:
 def _blocks(one: Evidence) -> list[tuple[str, Html]]:
     """The chapter and block of each thing that this evidence shows."""
     match one:
-        case Readout():
+        case ReadoutQuality():
             return [("What it learned", readout_block(one))]
         case Forecasts():
             return [("What it learned", forecasts_block(one))]
@@ -161,7 +171,7 @@ def _blocks(one: Evidence) -> list[tuple[str, Html]]:
             return [("How it learned", health_block(one))]
         case Decoded():
             return [("Where it stops being right", decoded_block(one))]
-        case Imagined():
+        case PredictedPaths():
             return [("Where it stops being right", imagined_block(one))]
         case Planning():
             return [("How it plans", planning_block(one))]

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from worldline.engines.base import Abducts, CallCost, Card, Differentiable, Novelty, Reaches
+from worldline.engines.base import Abducts, CallCost, Card, Differentiable, GoalDistance, Novelty
 from worldline.episode import Arrays, History
 from worldline.testing.clauses import Clause
 from worldline.testing.world_case import One, WorldCase, one_of
@@ -18,7 +18,7 @@ from worldline.world.pieces import tail_of
 ABILITIES: Final[dict[str, type]] = {
     "abducts": Abducts,
     "differentiable": Differentiable,
-    "reaches": Reaches,
+    "reaches": GoalDistance,
     "novelty": Novelty,
 }
 """Names that a card may list, and the class that each stands for."""

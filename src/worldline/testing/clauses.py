@@ -170,7 +170,7 @@ def breaches(subject: str, case: Case, clauses: Iterable[Callable[[Case], None]]
     return broken
 
 
-class Verdict(StrEnum):
+class ClauseStatus(StrEnum):
     """What became of a clause."""
 
     HOLDS = "holds"
@@ -179,7 +179,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ClauseOutcome:
     """What a check of a clause showed.
 
     Args:
@@ -189,11 +189,11 @@ class Outcome:
     """
 
     clause: str
-    verdict: Verdict
+    verdict: ClauseStatus
     text: str = ""
 
 
-def outcomes(case: Case, clauses: Iterable[Callable[[Case], None]]) -> Iterator[Outcome]:
+def outcomes(case: Case, clauses: Iterable[Callable[[Case], None]]) -> Iterator[ClauseOutcome]:
     """What became of each clause; an error in one does not hide the others.
 
     Args:
@@ -206,11 +206,13 @@ def outcomes(case: Case, clauses: Iterable[Callable[[Case], None]]) -> Iterator[
             clause(case)
         error = caught.error
         if error is None:
-            yield Outcome(clause=name, verdict=Verdict.HOLDS)
+            yield ClauseOutcome(clause=name, verdict=ClauseStatus.HOLDS)
         elif isinstance(error, AssertionError):
-            yield Outcome(clause=name, verdict=Verdict.BROKEN, text=str(error))
+            yield ClauseOutcome(clause=name, verdict=ClauseStatus.BROKEN, text=str(error))
         else:
-            yield Outcome(clause=name, verdict=Verdict.ERROR, text=f"[{name}] {type(error).__name__}: {error}")
+            yield ClauseOutcome(
+                clause=name, verdict=ClauseStatus.ERROR, text=f"[{name}] {type(error).__name__}: {error}"
+            )
 
 
 class _Caught:

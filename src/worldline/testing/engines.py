@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Abducts, Differentiable, Engine, EngineBelief, Novelty, Reaches
+from worldline.engines.base import Abducts, Differentiable, Engine, EngineBelief, GoalDistance, Novelty
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.schema import Kind
@@ -338,7 +338,7 @@ def abducts(case: EngineCase) -> None:
 
 def reaches(case: EngineCase) -> None:
     """Distances are steps that vary, proposals lie inside the bounds; or both are refused by name."""
-    if not isinstance(case.engine, Reaches):
+    if not isinstance(case.engine, GoalDistance):
         return
     cut = case.cut()
     due = (cut.num_worlds, case.num_versions, case.horizon)
@@ -497,7 +497,7 @@ def _refused(case: EngineCase, what: str, ask: Callable[[], Arrays], due: Arrays
 
 def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
     """Steps [W, N, T] to where each observation signal went, and all of them; without the goals that are refused."""
-    if not isinstance(case.engine, Reaches):
+    if not isinstance(case.engine, GoalDistance):
         return {}
     cut, found = case.cut(), {}
     belief, future = case.observe(cut.history), case.futures(cut)[0]
@@ -515,7 +515,7 @@ def _goals(cut: Cut) -> dict[str, Arrays]:
     return {**{name: {name: value} for name, value in whole.items()}, "+".join(whole): whole}
 
 
-def _check_proposals(case: EngineCase, engine: Reaches, belief: EngineBelief, goal: Arrays) -> None:
+def _check_proposals(case: EngineCase, engine: GoalDistance, belief: EngineBelief, goal: Arrays) -> None:
     try:
         found = [engine.propose(belief, goal, case.horizon, num_proposals=5, seed=case.seed) for _ in range(2)]
     except UnsupportedError:

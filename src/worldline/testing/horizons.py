@@ -46,7 +46,7 @@ class Skill:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
+class HorizonRound:
     """A piece of each episode.
 
     Args:
@@ -89,7 +89,7 @@ def horizon_honest(case: WorldCase) -> None:
             HORIZON.holds(not better, seen)
 
 
-def _round(case: WorldCase, name: str, cut: Cut, forecast: Forecast) -> Round:
+def _round(case: WorldCase, name: str, cut: Cut, forecast: Forecast) -> HorizonRound:
     """The errors and claims on a piece of each episode."""
     signal, truth = case.card.schema[name], as_float(cut.truth[name])
     every = np.concatenate(
@@ -102,7 +102,7 @@ def _round(case: WorldCase, name: str, cut: Cut, forecast: Forecast) -> Round:
         found = np.square(signal.difference(values, truth)).sum(-1) / variance
         return np.where(cut.known[name].astype(bool), found, np.nan)
 
-    return Round(
+    return HorizonRound(
         skill=Skill(
             model=error(as_float(forecast.mean)), persistence=error(_last(cut, name)[:, None]), mean=error(middle)
         ),
@@ -119,7 +119,7 @@ def _last(cut: Cut, name: str) -> Floats:
     return found
 
 
-def _by_episode(rounds: Sequence[Round], step: int, chosen: Sequence[NDArray[np.bool_]]) -> Skill:
+def _by_episode(rounds: Sequence[HorizonRound], step: int, chosen: Sequence[NDArray[np.bool_]]) -> Skill:
     """The errors at a step, of each episode that has a chosen piece the mean over its pieces."""
 
     def mean(values: Sequence[Floats]) -> Floats:

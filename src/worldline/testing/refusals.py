@@ -10,7 +10,7 @@ import numpy as np
 
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import Goal
-from worldline.planning.costs import Unfamiliar
+from worldline.planning.costs import OODPenalty
 from worldline.schema import Kind, Signal
 from worldline.testing.clauses import Clause, Wanted, as_float
 from worldline.testing.cuts import wider
@@ -156,10 +156,10 @@ def trust_ahead(case: WorldCase) -> None:
     """Trust in imagined states is a p-value as small as it is asked for, or is refused by naming what it lacks."""
     here = one_of(case.cut(), 0)
     plans = {name: value[None] for name, value in here.actions.items()}
-    costs = Goal(targets={}, costs=(Unfamiliar(trust=0.2),))
+    costs = Goal(targets={}, costs=(OODPenalty(trust=0.2),))
     if LACKING.lacks("trust in imagined states", partial(case.score_one, here, plans, costs), "novelty", "calibrat"):
         return
-    tiny = Goal(targets={}, costs=(Unfamiliar(trust=1e-12),))
+    tiny = Goal(targets={}, costs=(OODPenalty(trust=1e-12),))
     LACKING.refuses("a p-value of 1e-12 of imagined states", partial(case.score_one, here, plans, tiny), "1e-12")
     cost = as_float(case.score_one(here, plans, costs).cost)
     fine = bool(((cost >= 0) & (cost <= case.horizon)).all())

@@ -62,7 +62,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def meet() -> None:
+def barrier() -> None:
     """Returns once every process has come here; outside of `processes`."""
     with processes():
         wait_for_all()

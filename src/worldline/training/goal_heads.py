@@ -28,7 +28,7 @@ from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.models.layers.precision import autocast
 from worldline.training.head_fitting import Fit, descend
-from worldline.training.stored_latents import Imagination, Table
+from worldline.training.stored_latents import Imagination, LatentTable
 
 FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
 """Of the two parts of the distance's loss; chosen on Two Rooms (benchmarks/log/demo.md)."""
@@ -42,7 +42,7 @@ LAST_WEIGHT: Final = 1.0
 """Of the distance after the last step that is left, which counts among all of them besides."""
 
 
-def fit_distance(table: Table, imagination: Imagination, fit: Fit, *, far: float) -> Distance:
+def fit_distance(table: LatentTable, imagination: Imagination, fit: Fit, *, far: float) -> Distance:
     """The distance head: far pairs apart, single steps at most 1, a state in the goal of its own pictures.
 
     Args:
@@ -82,7 +82,7 @@ def _push(far: float, apart: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]
     return torch.as_tensor(FAR_WEIGHT * softplus(far - apart, beta=FAR_SHARPNESS))
 
 
-def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit: Fit) -> Inverse:
+def fit_inverse(table: LatentTable, distance: Distance, imagination: Imagination, fit: Fit) -> Inverse:
     """The inverse head: the policy under which the imagined distances to the goal are least in the steps left.
 
     It is fitted for 1 to twice as many steps left as are imagined. What comes after them does not count; the last of
@@ -127,7 +127,13 @@ def fit_inverse(table: Table, distance: Distance, imagination: Imagination, fit:
 
 @torch.no_grad()
 def fit_landmarks(
-    table: Table, distance: Distance, present: slice, generator: torch.Generator, *, num_landmarks: int, reach: float
+    table: LatentTable,
+    distance: Distance,
+    present: slice,
+    generator: torch.Generator,
+    *,
+    num_landmarks: int,
+    reach: float,
 ) -> Landmarks:
     """The map: landmarks as far from each other as they can be, and the shortest ways between them in the logs.
 
@@ -184,7 +190,7 @@ def _spread(distance: Distance, places: Float[Tensor, "P size"], count: int) -> 
 
 
 def _legs(
-    table: Table, nearest: Tensor, coming: Tensor, leaving: Tensor, config: LandmarksConfig
+    table: LatentTable, nearest: Tensor, coming: Tensor, leaving: Tensor, config: LandmarksConfig
 ) -> Float[Tensor, "M M"]:
     """The steps of the shortest walk from beside one landmark to beside another; infinite where there was none."""
     count, rows = config.num_landmarks, torch.arange(len(nearest))

@@ -22,7 +22,7 @@ from worldline.models.heads.decoder import Decoder
 from worldline.models.heads.distance import Distance
 from worldline.models.heads.inverse import Inverse
 from worldline.models.heads.landmarks import Landmarks
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.heads.readout import Readout
 from worldline.models.layers.precision import autocast
@@ -31,7 +31,7 @@ from worldline.training.batches import picture_goals, trace
 from worldline.training.goal_heads import fit_distance, fit_inverse, fit_landmarks
 from worldline.training.head_fitting import NUM_LOOKS, Fit, descend
 from worldline.training.readout_heads import fit_decoder, fit_readout, fit_reward, fit_termination
-from worldline.training.stored_latents import Imagination, Table
+from worldline.training.stored_latents import Imagination, LatentTable
 
 Progress = Callable[[int, int], None]
 
@@ -102,7 +102,7 @@ class Heads:
     """
 
     readout: Readout
-    familiarity: Familiarity
+    familiarity: MahalanobisScore
     distance: Distance | None = None
     inverse: Inverse | None = None
     landmarks: Landmarks | None = None
@@ -127,7 +127,7 @@ class Refinement:
         losses: mean training loss of each tenth of the updates, in order; empty without updates.
     """
 
-    table: Table
+    table: LatentTable
     imagination: Imagination
     losses: tuple[float, ...]
 
@@ -160,9 +160,9 @@ def refine_dynamics(
             "of schema.json, or learn with goals=False."
         )
     generator = torch.Generator().manual_seed(config.seed)
-    table = Table.of(trace(model, store, split.train, inputs, generator=generator), split.train)
+    table = LatentTable.of(trace(model, store, split.train, inputs, generator=generator), split.train)
     imagination = Imagination(model, store.schema, generator)
-    fit = _Plan({"dynamics": config.dynamics_updates}, config, progress).fit("dynamics")
+    fit = _UpdatePlan({"dynamics": config.dynamics_updates}, config, progress).fit("dynamics")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         losses = _fit_dynamics(model, table, imagination, fit)
@@ -195,10 +195,10 @@ def fit_heads(
     """
     refinement = refinement or refine_dynamics(model, store, split, inputs, config)
     table, imagination = refinement.table, refinement.imagination
-    plan = _Plan.of(store, split, inputs, config, progress)
+    plan = _UpdatePlan.of(store, split, inputs, config, progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # initial weights
-        familiarity = Familiarity(FamiliarityConfig(latent_size=table.features.shape[1]))
+        familiarity = MahalanobisScore(MahalanobisConfig(latent_size=table.features.shape[1]))
         familiarity.fit(table.features)
         readout = fit_readout(store, table, imagination, plan.fit("readout"))
         distance, inverse, landmarks, reward, termination, decoder = None, None, None, None, None, None
@@ -233,7 +233,7 @@ def fit_heads(
     )
 
 
-class _Plan:
+class _UpdatePlan:
     """How many updates each head gets; counts those that were made over all of them."""
 
     def __init__(self, updates: Mapping[str, int], config: HeadsConfig, progress: Progress | None) -> None:
@@ -242,7 +242,7 @@ class _Plan:
     @classmethod
     def of(
         cls, store: Store, split: Split, inputs: tuple[str, ...], config: HeadsConfig, progress: Progress | None
-    ) -> _Plan:
+    ) -> _UpdatePlan:
         """The plan for these logs: what they do not hold gets no updates."""
         ends = bool(store.terminated[list(split.train)].any())
         updates = {
@@ -276,7 +276,7 @@ def _images(store: Store, inputs: tuple[str, ...]) -> tuple[Signal, ...]:
     return tuple(store.schema[name] for name in inputs if store.schema[name].kind is Kind.IMAGE)
 
 
-def _fit_dynamics(model: WorldModel, table: Table, imagination: Imagination, fit: Fit) -> tuple[float, ...]:
+def _fit_dynamics(model: WorldModel, table: LatentTable, imagination: Imagination, fit: Fit) -> tuple[float, ...]:
     """Open-loop prediction of the stored latents. The encoder is not run, so it gets no gradient and stays."""
     steps, losses = min(fit.unroll, int(table.length.max()) - 1), list[Tensor]()
     model.requires_grad_(True)

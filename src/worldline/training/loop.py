@@ -34,7 +34,7 @@ from worldline.training.control_measures import measure_control
 from worldline.training.distributed import is_main, share_of, wait_for_all
 from worldline.training.latent_health import guard, measure_health
 from worldline.training.tracking import Tracker
-from worldline.training.updates import Gradient, TrainingConfig, Updates, precision
+from worldline.training.updates import GradientSummary, TrainingConfig, Updates, precision
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
@@ -239,7 +239,7 @@ class Run:
         self.started = time.monotonic() - state.elapsed_s
         return state
 
-    def _problem(self, found: Gradient) -> str:
+    def _problem(self, found: GradientSummary) -> str:
         """What is wrong with a loss or with the norm of its gradient; "" where nothing is."""
         terms = ", ".join(f"{name} {float(term):.3g}" for name, term in found.losses.terms.items())
         total, norm = float(found.losses.total), found.norm

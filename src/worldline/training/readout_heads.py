@@ -22,7 +22,7 @@ from worldline.models.layers.precision import autocast
 from worldline.schema import Kind, Role, Signal
 from worldline.training.batches import to_tensor
 from worldline.training.head_fitting import Fit, descend
-from worldline.training.stored_latents import Imagination, Paths, Table
+from worldline.training.stored_latents import Imagination, LatentTable, Paths
 
 NUM_FRAMES, MOST_BYTES = 4096, 2**28
 """Of the pictures that a decoder is fitted on, at most."""
@@ -34,7 +34,7 @@ DECODER_RATE: Final = 5.0
 """Its learning rate, relative to that of the other heads."""
 
 
-def fit_readout(store: Store, table: Table, imagination: Imagination, fit: Fit) -> Readout:
+def fit_readout(store: Store, table: LatentTable, imagination: Imagination, fit: Fit) -> Readout:
     """The readout of all vector and discrete observations.
 
     First a ridge regression on real latents. Then linear map and correction are trained on imagined ones too, and each
@@ -76,7 +76,7 @@ def fit_readout(store: Store, table: Table, imagination: Imagination, fit: Fit) 
     return head
 
 
-def fit_reward(store: Store, table: Table, imagination: Imagination, fit: Fit) -> Reward | None:
+def fit_reward(store: Store, table: LatentTable, imagination: Imagination, fit: Fit) -> Reward | None:
     """The head that tells the reward of a step, the sum over all reward signals; None where the logs hold none.
 
     Args:
@@ -109,7 +109,7 @@ def fit_reward(store: Store, table: Table, imagination: Imagination, fit: Fit) -
     return head
 
 
-def fit_termination(store: Store, table: Table, imagination: Imagination, fit: Fit) -> Termination | None:
+def fit_termination(store: Store, table: LatentTable, imagination: Imagination, fit: Fit) -> Termination | None:
     """The head that tells terminal states; None where no episode ends in one.
 
     Args:
@@ -142,7 +142,7 @@ def fit_termination(store: Store, table: Table, imagination: Imagination, fit: F
 
 
 def fit_decoder(
-    store: Store, table: Table, images: tuple[Signal, ...], generator: torch.Generator, fit: Fit
+    store: Store, table: LatentTable, images: tuple[Signal, ...], generator: torch.Generator, fit: Fit
 ) -> Decoder | None:
     """The head that shows the pictures in `images`, fitted on some thousand of them; None where there are none.
 
@@ -185,7 +185,7 @@ def fit_decoder(
 
 
 def _codes(
-    store: Store, table: Table, signals: Sequence[Signal]
+    store: Store, table: LatentTable, signals: Sequence[Signal]
 ) -> tuple[Float[Tensor, "M size"], Bool[Tensor, "M size"]]:
     """The codes of these signals in every row, side by side, and which of them were observed; 0 where not."""
     codes, known = [], []
@@ -208,7 +208,7 @@ def _rewards(store: Store, signals: Sequence[Signal], episode: int) -> Float[Ten
     return torch.from_numpy(total)
 
 
-def _frames(store: Store, table: Table, signal: Signal, rows: Tensor) -> tuple[Tensor, Bool[Tensor, " K"]]:
+def _frames(store: Store, table: LatentTable, signal: Signal, rows: Tensor) -> tuple[Tensor, Bool[Tensor, " K"]]:
     """The pictures [K, height, width, channels] in these rows, and which of them were observed."""
     places = torch.stack([table.episode[rows], rows - table.first[rows]], 1).numpy()
     pictures = np.empty((len(rows), 1, *signal.shape), signal.dtype)

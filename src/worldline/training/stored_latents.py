@@ -22,7 +22,7 @@ EXAM_SIZE: Final = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class LatentTable:
     """All latents of all episodes, one below the other, with the inputs that follow each (0 after the last).
 
     Args:
@@ -51,14 +51,14 @@ class Table:
     pictures: PictureGoals | None = None
 
     @staticmethod
-    def of(traces: Sequence[Trace], episodes: Sequence[int]) -> Table:
+    def of(traces: Sequence[Trace], episodes: Sequence[int]) -> LatentTable:
         """The table of these episodes, which need not be in order; without `pictures`."""
         lengths = torch.tensor([len(one.features) for one in traces])
         firsts = lengths.cumsum(0) - lengths
         known = [one.exogenous for one in traces if one.exogenous is not None]
         order = torch.arange(len(traces))
         held_out = (order % HELD_OUT == min(len(traces), HELD_OUT) - 1) & (len(traces) > 1)
-        return Table(
+        return LatentTable(
             features=torch.cat([one.features for one in traces]),
             actions=torch.cat([pad(one.actions, (0, 0, 0, 1)) for one in traces]),
             exogenous=torch.cat([pad(inputs, (0, 0, 0, 1)) for inputs in known]) if known else None,
@@ -126,7 +126,7 @@ class Imagination:
         """The latent after `action`, without exogenous inputs."""
         return self._rollout(latent, action[:, None], None, torch.full((len(action), 1), self._step_s))[:, 0]
 
-    def logged(self, table: Table, rows: Int[Tensor, " B"], num_steps: int) -> Float[Tensor, "T B D"]:
+    def logged(self, table: LatentTable, rows: Int[Tensor, " B"], num_steps: int) -> Float[Tensor, "T B D"]:
         """The latents that the logged inputs lead to from the latents in `rows`, after each of the next steps."""
         ahead = (rows[:, None] + torch.arange(num_steps)).clamp(max=len(table.features) - 1)
         exogenous = None if table.exogenous is None else table.exogenous[ahead]
@@ -134,7 +134,7 @@ class Imagination:
         return path.transpose(0, 1)
 
     @torch.no_grad()
-    def paths(self, table: Table, rows: Int[Tensor, " B"], num_steps: int) -> Paths:
+    def paths(self, table: LatentTable, rows: Int[Tensor, " B"], num_steps: int) -> Paths:
         """What is imagined from `rows`, without gradient; near the end of its episode a path leads outside."""
         elapsed = torch.arange(num_steps + 1)[:, None]
         imagined = self.logged(table, rows, num_steps)
@@ -144,12 +144,12 @@ class Imagination:
             inside=elapsed <= table.steps_after[rows],
         )
 
-    def draw(self, table: Table, among: Bool[Tensor, " M"], count: int, num_steps: int) -> Paths:
+    def draw(self, table: LatentTable, among: Bool[Tensor, " M"], count: int, num_steps: int) -> Paths:
         """Paths from `count` rows out of `among`."""
         able = among.nonzero()[:, 0]
         return self.paths(table, able[torch.randint(len(able), (count,), generator=self.generator)], num_steps)
 
-    def exam(self, table: Table, held_out: Bool[Tensor, " M"], num_steps: int) -> Paths | None:
+    def exam(self, table: LatentTable, held_out: Bool[Tensor, " M"], num_steps: int) -> Paths | None:
         """The paths that a head is judged on, always the same; None where nothing is held out."""
         able = held_out.nonzero()[:, 0]
         if not len(able):

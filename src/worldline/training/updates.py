@@ -85,7 +85,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gradient:
+class GradientSummary:
     """What came of a batch; the gradient itself, clipped, lies in the model.
 
     Args:
@@ -122,7 +122,7 @@ class Updates:
         self.batches = np.random.default_rng(config.seed)
         self._batch: WindowBatch | None = None  # filled anew each time, which spares the system finding memory
 
-    def gradient(self) -> Gradient:
+    def gradient(self) -> GradientSummary:
         """The gradient of the next batch; no weight is changed yet."""
         config = self.config
         self.optimizer.zero_grad()
@@ -136,7 +136,7 @@ class Updates:
             pieces.append(losses)
         average_gradients(self.model)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        return Gradient(losses=_mean(pieces), norm=float(norm))
+        return GradientSummary(losses=_mean(pieces), norm=float(norm))
 
     def apply(self, step: int, *, caution: float = 1.0) -> None:
         """Changes the weights, and their average, by the gradient that was computed last.

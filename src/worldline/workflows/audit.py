@@ -14,11 +14,11 @@ from worldline.audit.grades import Verdict
 from worldline.audit.regression_rows import LAGS
 from worldline.audit.run import LEVEL, Material, measure
 from worldline.catalog.opening import is_reference, open_target
-from worldline.catalog.versions import Catalogue
+from worldline.catalog.versions import Catalog
 from worldline.errors import DataError, UnreadableError, UnsupportedError
 from worldline.formatting import plural
 from worldline.schema import Kind
-from worldline.workflows.held_out import Seen, chosen, read_episodes
+from worldline.workflows.held_out import WorldEpisode, chosen, read_episodes
 from worldline.workflows.report_data import reported_steps, supports
 from worldline.workflows.stage import Stage, tell
 from worldline.workflows.twin_sources import twin_source
@@ -58,7 +58,7 @@ def audit(
     """
     logs, opened_from = Path(logs), "" if isinstance(target, World) else str(target)
     if is_reference(opened_from):
-        opened_from = str(Catalogue().resolve(opened_from))
+        opened_from = str(Catalog().resolve(opened_from))
     world = target if isinstance(target, World) else open_target(opened_from)
     title = Path(opened_from).resolve().name if opened_from else world.describe().name
     try:
@@ -137,7 +137,7 @@ def _banded(world: World) -> tuple[World, int | None]:
     return world, world.calibration.num_episodes
 
 
-def _material(world: World, seen: list[Seen], num_calibration: int | None, seed: int) -> Material:
+def _material(world: World, seen: list[WorldEpisode], num_calibration: int | None, seed: int) -> Material:
     card = world.describe()
     context = max(LAGS, card.context)
     reach = FAR

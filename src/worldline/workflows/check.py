@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldline.data.checks import Finding, Severity
-from worldline.data.quality.alignment import Alignment, Verdict, judge
+from worldline.data.quality.alignment import Alignment, AlignmentVerdict, judge
 from worldline.data.quality.anomalies import Inspection
 from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.segments import Sample
@@ -49,7 +49,7 @@ class CheckReport:
     @property
     def misaligned(self) -> bool:
         """Whether actions lead or lag, other than by the delay that the world is known to have."""
-        shifted = self.alignment is not None and self.alignment.verdict in (Verdict.LEAD, Verdict.LAG)
+        shifted = self.alignment is not None and self.alignment.verdict in (AlignmentVerdict.LEAD, AlignmentVerdict.LAG)
         return shifted and not self.accepted
 
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from worldline.audit.report_evidence import Decoded, Evidence, Films, Outcome, Planning
-from worldline.control.goal_pairs import Pair
+from worldline.audit.report_evidence import Decoded, Evidence, Films, GoalOutcome, Planning
+from worldline.control.goal_pairs import StartGoalPair
 from worldline.control.goal_reaching import GoalReaching
 from worldline.data.store import Store
 from worldline.errors import InputError
@@ -221,10 +221,10 @@ def _save(folder: Path, learned: Learned, run: Mapping[str, Any], sections: tupl
 
 
 def _planning(rows: Mapping[str, GoalReaching], took: PlanTimes) -> Planning:
-    def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"]) -> Outcome:
+    def outcome(name: str, role: Literal["planner", "peer", "floor", "ceiling"]) -> GoalOutcome:
         detours = on_detours(rows, name)
         split = {**rows[name].groups, **({DETOURS: detours} if detours else {})}
-        return Outcome(name=name, role=role, all=rows[name].success, split=split)
+        return GoalOutcome(name=name, role=role, all=rows[name].success, split=split)
 
     return Planning(
         task=f"the dot comes within {NEAR_PX:g} px of a goal that lies {OFFSET} logged steps ahead, in at most "
@@ -242,7 +242,7 @@ def _planning(rows: Mapping[str, GoalReaching], took: PlanTimes) -> Planning:
     )
 
 
-def _films(found: GoalReaching, pairs: Sequence[Pair]) -> Films:
+def _films(found: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
     """The first two pairs across the wall, and the first in one room."""
     across = len(pairs) // 2
     return Films(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from worldline.audit.report_evidence import Film
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
-from worldline.control.goal_pairs import Pair, draw_pairs
+from worldline.control.goal_pairs import StartGoalPair, draw_pairs
 from worldline.control.goal_reaching import GoalReaching, evaluate
 from worldline.data.store import Store
 from worldline.engines.oracle import OracleEngine
@@ -51,7 +51,9 @@ DETOURS: Final = "where straight fails"
 """The pairs that the walker who goes straight at the goal misses: there a way round the wall has to be found."""
 
 
-def held_out_pairs(store: Store, episodes: Sequence[int], num_pairs: int, *, context: int = 1) -> tuple[Pair, ...]:
+def held_out_pairs(
+    store: Store, episodes: Sequence[int], num_pairs: int, *, context: int = 1
+) -> tuple[StartGoalPair, ...]:
     """Pairs from `episodes` that were held out: half across the wall, none reached at its start, always the same.
 
     Each starts with `context` observations, so that a world that needs no more can be asked.
@@ -102,7 +104,7 @@ class StraightActor(Actor):
 
 def reach(
     learned: Learned,
-    pairs: Sequence[Pair],
+    pairs: Sequence[StartGoalPair],
     walls: Walls,
     *,
     seed: int,
@@ -153,7 +155,7 @@ def on_detours(rows: Mapping[str, GoalReaching], name: str) -> Rate | None:
     return wilson(sum(rows[name].attempts[number].success for number in missed), len(missed))
 
 
-def film(found: GoalReaching, pairs: Sequence[Pair], number: int) -> Film:
+def film(found: GoalReaching, pairs: Sequence[StartGoalPair], number: int) -> Film:
     """One attempt, of which the camera was tracked."""
     return Film(
         frames=found.attempts[number].path["camera"].astype(np.uint8),
@@ -162,7 +164,7 @@ def film(found: GoalReaching, pairs: Sequence[Pair], number: int) -> Film:
     )
 
 
-def films(found: GoalReaching, pairs: Sequence[Pair]) -> bytes:
+def films(found: GoalReaching, pairs: Sequence[StartGoalPair]) -> bytes:
     """`FILMED` attempts side by side, taken evenly from all, as `film_grid` draws them."""
     every = range(0, len(pairs), max(1, len(pairs) // FILMED))[:FILMED]
     return film_grid([film(found, pairs, number) for number in every], FILMED_A_ROW)
@@ -181,7 +183,7 @@ class PlanTimes:
     batched_ms: float
 
 
-def plan_times(learned: Learned, pairs: Sequence[Pair]) -> PlanTimes:
+def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> PlanTimes:
     """How long plans for these pairs take."""
     alone = []
     for pair in pairs[:NUM_TIMED]:
@@ -196,7 +198,7 @@ def plan_times(learned: Learned, pairs: Sequence[Pair]) -> PlanTimes:
     return PlanTimes(alone_ms=1e3 * statistics.median(alone), batched_ms=1e3 * batched_s)
 
 
-def _asked(pairs: Sequence[Pair], schema: Schema) -> tuple[History, Goal]:
+def _asked(pairs: Sequence[StartGoalPair], schema: Schema) -> tuple[History, Goal]:
     """What a plan from the start to the goal of each pair needs; a batch of W."""
     starts = {name: np.stack([pair.start[name] for pair in pairs])[:, None] for name in pairs[0].start}
     none = {s.name: np.zeros((len(pairs), 0, *s.shape), s.dtype) for s in schema.actions}

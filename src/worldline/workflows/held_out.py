@@ -30,7 +30,7 @@ LEAVE_OUT: Final = "Or import the logs with --keep-going, which leaves such epis
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class WorldEpisode:
     """One logged episode, with the signals of the world alone.
 
     Args:
@@ -45,7 +45,7 @@ class Seen:
     part: str
 
 
-def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str] = KEPT) -> Iterator[Seen]:
+def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str] = KEPT) -> Iterator[WorldEpisode]:
     """The episodes of logs, each with what it was for when the world was learned; pictures only of what may be graded.
 
     Args:
@@ -221,7 +221,7 @@ def check_signals(given: Schema, due: Schema, logs: Path) -> None:
             )
 
 
-def _seen(episode: Episode, schema: Schema, part: str) -> Seen:
+def _seen(episode: Episode, schema: Schema, part: str) -> WorldEpisode:
     def pick(arrays: Arrays, role: Role) -> Arrays:
         names = [one.name for one in schema.of(role) if one.kind is not Kind.IMAGE or part != "train"]
         return {name: arrays[name] for name in names if name in arrays}
@@ -234,7 +234,7 @@ def _seen(episode: Episode, schema: Schema, part: str) -> Seen:
         observed=pick(episode.observed, Role.OBSERVATION),
         rewards={},
     )
-    return Seen(episode=only, flag=_flag(episode), part=part)
+    return WorldEpisode(episode=only, flag=_flag(episode), part=part)
 
 
 def _flag(episode: Episode) -> NDArray[np.floating] | None:
@@ -248,7 +248,9 @@ def _flag(episode: Episode) -> NDArray[np.floating] | None:
     return None
 
 
-def chosen(seen: Sequence[Seen], *, need: int, most: int, seed: int) -> tuple[list[Seen], list[Seen]]:
+def chosen(
+    seen: Sequence[WorldEpisode], *, need: int, most: int, seed: int
+) -> tuple[list[WorldEpisode], list[WorldEpisode]]:
     """Which episodes are graded, and which the comparisons are fitted on.
 
     Of what the world was learned with, episodes that were held out may be graded, and those that it was trained on
@@ -282,5 +284,5 @@ def chosen(seen: Sequence[Seen], *, need: int, most: int, seed: int) -> tuple[li
     return long, fitted
 
 
-def _steps(seen: Sequence[Seen]) -> int:
+def _steps(seen: Sequence[WorldEpisode]) -> int:
     return sum(one.episode.num_steps for one in seen)

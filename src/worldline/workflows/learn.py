@@ -27,7 +27,7 @@ from worldline.registry import imported, load
 from worldline.report.report import Report, render
 from worldline.schema import Kind
 from worldline.training.checkpoint import STATE
-from worldline.training.distributed import meet, rank
+from worldline.training.distributed import barrier, rank
 from worldline.workflows.budget import Sizing, size_for
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.learned import Learned
@@ -183,11 +183,11 @@ def learn(
         resume=resume,
     )
     if rank():
-        assist(Path(logs), Path(out), options)
-        meet()
+        run_worker(Path(logs), Path(out), options)
+        barrier()
         return open_world(out)
     world = learn_logs(logs, out, options, stage=stage).world
-    meet()  # the bundle is there
+    barrier()  # the bundle is there
     return world
 
 
@@ -275,7 +275,7 @@ def _learn_seeds(store: Store, out: Path, options: Options, stage: Stage | None)
             yield CollapseError(f"seed {recipe.training.seed}: {error}") if options.num_seeds > 1 else error
 
 
-def assist(logs: Path, out: Path, options: Options) -> None:
+def run_worker(logs: Path, out: Path, options: Options) -> None:
     """Takes part in the training that the first process of `torchrun` leads with `learn_logs`, and in nothing else.
 
     Raises:

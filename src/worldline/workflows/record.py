@@ -23,7 +23,7 @@ from worldline.labs.spaces import AnyEnv
 from worldline.registry import load, names
 from worldline.schema import Schema
 from worldline.workflows.policies import Act, policies_for
-from worldline.workflows.recorder import Transcript, recorded_schema
+from worldline.workflows.recorder import EpisodeRecord, recorded_schema
 
 Array = NDArray[np.generic]
 _Step = tuple[Any, float, bool, bool]
@@ -88,7 +88,7 @@ def record(
         chosen = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
         notes = {"environment": name, "policy": chosen, "seed": str(seed)}
         store = Store.create(destination, schema, notes=notes)
-        seats = [_Seat(actor, Transcript(first, schema)) for actor in actors]
+        seats = [_Seat(actor, EpisodeRecord(first, schema)) for actor in actors]
         try:
             ready: dict[int, Episode] = {}  # those that ended before one with a lower number
             for number, episode in _run(lanes, seats, num_episodes, max_steps, seed):
@@ -249,7 +249,7 @@ class _Seat:
         transcript: of the episode that is under way.
     """
 
-    def __init__(self, policy: Policy, transcript: Transcript) -> None:
+    def __init__(self, policy: Policy, transcript: EpisodeRecord) -> None:
         self._policy, self._transcript = policy, transcript
         self._generator = np.random.default_rng(0)
         self._row: dict[str, Array] = {}

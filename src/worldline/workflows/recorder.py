@@ -17,7 +17,7 @@ from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.labs.base import Lab
 from worldline.labs.playing import seen_in
-from worldline.labs.spaces import AnyEnv, Layout, schema_of
+from worldline.labs.spaces import AnyEnv, SpaceLayout, schema_of
 from worldline.schema import Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
@@ -40,7 +40,7 @@ def recorded_schema(environment: AnyEnv) -> Schema:
     return replace(schema, signals=(*schema.signals, REWARD))
 
 
-class Transcript:
+class EpisodeRecord:
     """An episode while it happens, as rows of signals; serves one episode after another.
 
     Args:
@@ -50,8 +50,8 @@ class Transcript:
 
     def __init__(self, environment: AnyEnv, schema: Schema) -> None:
         self._schema, self._lab = schema, environment.unwrapped
-        self._observations = Layout(environment.observation_space, Role.OBSERVATION)
-        self._actions = Layout(environment.action_space, Role.ACTION)
+        self._observations = SpaceLayout(environment.observation_space, Role.OBSERVATION)
+        self._actions = SpaceLayout(environment.action_space, Role.ACTION)
         self._rounded = {
             signal.name: given
             for signal in self._actions.signals
@@ -136,7 +136,7 @@ class Transcript:
         )
 
 
-class _Stage(Enum):
+class _RecorderStage(Enum):
     """Where the user's loop is."""
 
     UNBEGUN = "unbegun"
@@ -178,8 +178,8 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         elif self._path.exists() and not (self._path.is_dir() and not any(self._path.iterdir())):
             raise InputError(f"{self._path} exists and is no store. Choose a new folder, or a store to go on with.")
         self._schema = wanted
-        self._transcript = Transcript(env, wanted)
-        self._stage = _Stage.UNBEGUN
+        self._transcript = EpisodeRecord(env, wanted)
+        self._stage = _RecorderStage.UNBEGUN
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Stores the episode that is under way, if there is one, and begins the next.
@@ -188,10 +188,10 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             DataError: what the environment showed does not fit the schema; that episode is not stored.
         """
         self._leave()
-        self._stage = _Stage.UNBEGUN
+        self._stage = _RecorderStage.UNBEGUN
         observation, info = self.env.reset(seed=seed, options=options)
         self._transcript.begin(observation, int(seed) if seed is not None and not options else None)
-        self._stage = _Stage.RUNNING
+        self._stage = _RecorderStage.RUNNING
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -201,12 +201,12 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             InputError: no episode is under way, or the action is no element of the action space.
             DataError: what the environment showed does not fit the schema; that episode is not stored.
         """
-        if self._stage is _Stage.ENDED and _resets_itself(self.env):
+        if self._stage is _RecorderStage.ENDED and _resets_itself(self.env):
             result = self.env.step(action)  # it ignored the action and reset: no transition
             self._transcript.begin(result[0], None)
-            self._stage = _Stage.RUNNING
+            self._stage = _RecorderStage.RUNNING
             return result
-        if self._stage is not _Stage.RUNNING:
+        if self._stage is not _RecorderStage.RUNNING:
             raise InputError("step() was called while no episode is under way. Call reset() first.")
         row = self._transcript.read_action(action)
         result = self.env.step(self._transcript.executed(row))
@@ -228,11 +228,11 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             super().close()
 
     def _leave(self) -> None:
-        if self._stage is _Stage.RUNNING and self._transcript.num_steps:
+        if self._stage is _RecorderStage.RUNNING and self._transcript.num_steps:
             self._keep(terminated=False, truncated=True)
 
     def _keep(self, terminated: bool, truncated: bool) -> None:
-        self._stage = _Stage.ENDED  # first, so that an episode that is refused is refused once
+        self._stage = _RecorderStage.ENDED  # first, so that an episode that is refused is refused once
         if self._store is None:
             # Another recorder may have made it in the meantime, such as that of the next lane of a vector environment.
             self._store = open_store(self._path) if is_store(self._path) else Store.create(self._path, self._schema)

@@ -14,11 +14,11 @@ from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
 from worldline.audit.report_evidence import (
     Decoded,
     Forecasts,
-    Imagined,
     ImaginedPath,
     LatentHealth,
     Learning,
-    Readout,
+    PredictedPaths,
+    ReadoutQuality,
     Series,
     Vital,
     readout_row,
@@ -150,7 +150,7 @@ def latent_health(learned: Learned) -> LatentHealth:
     )
 
 
-def readout_quality(store: Store, learned: Learned) -> Readout:
+def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
     """How well each vector signal is read from the latents of the held-out episodes."""
     engine, numbers = learned.engine, learned.split.held_out
     traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator().manual_seed(0))
@@ -165,7 +165,7 @@ def readout_quality(store: Store, learned: Learned) -> Readout:
             truth, values = truth[known].astype(float), read[signal.name].numpy()[known]
             values = truth + signal.difference(values, truth)
             rows.append(readout_row(signal.name, signal.unit, truth, values, episode[known], seed=0))
-    return Readout(rows=tuple(rows))
+    return ReadoutQuality(rows=tuple(rows))
 
 
 def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) -> Forecasts:
@@ -183,7 +183,7 @@ def forecast_sample(store: Store, learned: Learned, diagnostics: Diagnostics) ->
 
 def imagined_paths(
     store: Store, learned: Learned, *, signal: str, camera: str, horizon: int, num_paths: int
-) -> Imagined:
+) -> PredictedPaths:
     """The first held-out episodes, real and as imagined from their first observation.
 
     Args:
@@ -211,7 +211,7 @@ def imagined_paths(
                 imagined=np.concatenate([real[:1], mean[row].astype(float)]),
             )
         )
-    return Imagined(signal=signal, unit=store.schema[signal].unit, paths=tuple(paths))
+    return PredictedPaths(signal=signal, unit=store.schema[signal].unit, paths=tuple(paths))
 
 
 def drawn_imagination(store: Store, learned: Learned) -> tuple[Decoded, ...]:

@@ -15,11 +15,11 @@ from worldline.data.fsync import name_in_errors
 from worldline.data.store import Store, is_store
 from worldline.errors import InputError
 from worldline.formatting import duration, number, plural
-from worldline.plots.contact_sheet import Heading, Moment, Reel, Sheet, Sparks, contact_sheet
+from worldline.plots.contact_sheet import Heading, Reel, Sheet, SheetFrame, Sparks, contact_sheet
 from worldline.plots.episode_plot import EpisodeView, Strip, episode_plot, num_frames
 from worldline.plots.panels import (
     MAX_CURVES,
-    Panel,
+    SignalPanel,
     TimeAxis,
     elapsed_s,
     envelope_note,
@@ -277,12 +277,12 @@ def _heading(store: Store, number_: int) -> Heading:
     return Heading(title=f"episode {number_}", lines=(_length(store, number_), _ending(store, number_)))
 
 
-def _moments(store: Store, camera: Signal, number_: int) -> list[Moment]:
+def _moments(store: Store, camera: Signal, number_: int) -> list[SheetFrame]:
     """Moments spread over an episode."""
     steps = int(store.num_steps[number_])
     axis = time_axis(steps, _step_s(store, number_))
     moments = _spread(steps + 1, SHEET_MOMENTS)
-    return [Moment(text=axis.text(at), frame=_frame(store, camera, number_, at)) for at in moments]
+    return [SheetFrame(text=axis.text(at), frame=_frame(store, camera, number_, at)) for at in moments]
 
 
 def _frame(store: Store, camera: Signal, number_: int, at: int) -> NDArray[np.uint8] | None:
@@ -293,7 +293,7 @@ def _frame(store: Store, camera: Signal, number_: int, at: int) -> NDArray[np.ui
     return frame
 
 
-def _panel(store: Store, signal: Signal, number_: int, axis: TimeAxis) -> Panel:
+def _panel(store: Store, signal: Signal, number_: int, axis: TimeAxis) -> SignalPanel:
     """One signal of an episode; of a wide vector only the components that are drawn are kept in memory."""
     rows = int(store.num_steps[number_]) + (signal.role is Role.OBSERVATION)
     width = signal.shape[0] if signal.kind is Kind.VECTOR else 1

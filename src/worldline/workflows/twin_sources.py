@@ -11,7 +11,7 @@ import numpy as np
 from worldline.audit.twins import TwinSource
 from worldline.episode import Arrays, Episode
 from worldline.errors import UnreadableError, UnsupportedError
-from worldline.labs.spaces import Layout, schema_of
+from worldline.labs.spaces import SpaceLayout, schema_of
 from worldline.recipes.greenhouse import EPISODE_DAYS, FIRST_DAY, NUM_STEPS, SCHEMA, Plant
 from worldline.schema import Role, Schema
 from worldline.workflows.record import make
@@ -77,8 +77,8 @@ class EnvironmentTwins(TwinSource):
     def run(self, seed: int, actions: Arrays) -> Episode:
         """See `TwinSource`."""
         with closing(make(self.name)) as environment:
-            shows = Layout(environment.observation_space, Role.OBSERVATION)
-            takes = Layout(environment.action_space, Role.ACTION)
+            shows = SpaceLayout(environment.observation_space, Role.OBSERVATION)
+            takes = SpaceLayout(environment.action_space, Role.ACTION)
             seen = [shows.read(environment.reset(seed=seed)[0])]
             for step in range(len(next(iter(actions.values())))):
                 one = {name: np.asarray(value[step]) for name, value in actions.items()}

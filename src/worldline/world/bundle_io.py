@@ -24,7 +24,7 @@ from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.planning.planners.base import Planner
@@ -206,7 +206,7 @@ def open_engine(bundle: Bundle) -> Engine:
         schema=schema,
         inputs=card.inputs,
         readout=_load(bundle, "heads/readout", ReadoutConfig, Readout),
-        familiarity=_load(bundle, "heads/familiarity", FamiliarityConfig, Familiarity),
+        familiarity=_load(bundle, "heads/familiarity", MahalanobisConfig, MahalanobisScore),
         distance_head=_load_if_there(bundle, "heads/distance", DistanceConfig, Distance),
         inverse_head=_load_if_there(bundle, "heads/inverse", InverseConfig, Inverse),
         landmarks=_load_if_there(bundle, "heads/landmarks", LandmarksConfig, Landmarks),

@@ -23,7 +23,7 @@ from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
-from worldline.world.ood import LENGTHS, Strangeness, fit_strangeness, novelty_of, watch_places
+from worldline.world.ood import LENGTHS, OODScore, fit_strangeness, novelty_of, watch_places
 from worldline.world.pieces import Pieces, Places, cut, errors, mean_of, tail_of, vectors_of, worlds_of
 from worldline.world.what_if import causes_of
 
@@ -77,7 +77,7 @@ class Calibration:
     spread: Mapping[str, Floats]
     novelty: Floats
     input_novelty: InputNovelty | None
-    strangeness: Strangeness
+    strangeness: OODScore
     strange: Floats
     complete: bool
     causes: HiddenCauses | None = None
@@ -238,7 +238,7 @@ class Calibration:
             spread=groups["spread"],
             novelty=np.asarray(whole["novelty"], dtype=np.float64),
             input_novelty=InputNovelty(**measure) if measure else None,
-            strangeness=Strangeness(**strangeness),
+            strangeness=OODScore(**strangeness),
             strange=np.asarray(whole["strange"], dtype=np.float64),
             complete=bool(whole["complete"]),
             causes=HiddenCauses.from_arrays(causes) if causes else None,
@@ -261,7 +261,7 @@ class StepPValues:
 
 
 _MEASURE = {"centre", "scale", "whitening"}
-_STRANGENESS = {field.name for field in fields(Strangeness)}
+_STRANGENESS = {field.name for field in fields(OODScore)}
 _WHOLE = {"complete", "novelty", "num_windows", "steps", "strange"}
 
 
@@ -345,7 +345,7 @@ def calibrate(
 class _Trust:
     """The parts of a calibration that tell how far a history can be trusted."""
 
-    strangeness: Strangeness
+    strangeness: OODScore
     strange: Floats
     novelty: Floats
     complete: bool

@@ -21,7 +21,14 @@ from worldline.world.objective import objective
 from worldline.world.pieces import cut, errors, mean_of, num_samples
 from worldline.world.plan_search import Search
 from worldline.world.surprise import surprise_of
-from worldline.world.validation import Present, check_actions, check_episode, check_goal, check_group, check_history
+from worldline.world.validation import (
+    ValidatedHistory,
+    check_actions,
+    check_episode,
+    check_goal,
+    check_group,
+    check_history,
+)
 from worldline.world.what_if import obstacle, twins
 
 SEED = 0
@@ -209,13 +216,15 @@ class LocalWorld(World):
         seen = unknown | {name: np.concatenate([part[name] for part in known]) for name in shown}
         return surprise_of(card.schema, self.calibration.surprise(card.schema, every), seen)
 
-    def _exogenous(self, present: Present, exogenous: Arrays | None, horizon: int) -> Arrays:
+    def _exogenous(self, present: ValidatedHistory, exogenous: Arrays | None, horizon: int) -> Arrays:
         """Checked, per signal [W, T, *shape]."""
         signals = self.describe().schema.exogenous
         checked = check_group(signals, exogenous or {}, (*present.leading, horizon), "exogenous")
         return {name: value[None] for name, value in checked.items()} if present.single else checked
 
-    def _future(self, present: Present, actions: Arrays, exogenous: Arrays | None, *, axes_between: int) -> Future:
+    def _future(
+        self, present: ValidatedHistory, actions: Arrays, exogenous: Arrays | None, *, axes_between: int
+    ) -> Future:
         """Checked inputs with the W and the N axis."""
         front = len(present.leading)
         horizon = next(iter(actions.values())).shape[front + axes_between] if actions else 1
@@ -225,7 +234,7 @@ class LocalWorld(World):
             actions = {name: value[None] for name, value in actions.items()}
         return Future(actions=actions, exogenous=self._exogenous(present, exogenous, horizon))
 
-    def _trust(self, belief: EngineBelief, present: Present) -> float | NDArray[np.floating]:
+    def _trust(self, belief: EngineBelief, present: ValidatedHistory) -> float | NDArray[np.floating]:
         """The p-value of the history; NaN without a calibration."""
         if self.calibration is None:
             trust: NDArray[np.floating] = np.full(present.num_worlds, np.nan)
@@ -233,7 +242,9 @@ class LocalWorld(World):
             trust = self.calibration.trust_in(self.engine, belief, present.history, seed=SEED)
         return float(trust[0]) if present.single else trust
 
-    def _forecast(self, signal: Signal, samples: NDArray[np.generic], present: Present, level: float) -> Forecast:
+    def _forecast(
+        self, signal: Signal, samples: NDArray[np.generic], present: ValidatedHistory, level: float
+    ) -> Forecast:
         """The forecast from samples [W, 1, S, T, *shape]."""
         mean, low, high, horizon = _mean(signal, samples[:, 0]), None, None, 0
         if self.calibration is not None and signal.name in self.calibration.scale:
@@ -250,7 +261,7 @@ class LocalWorld(World):
         )
 
 
-def _now(present: Present) -> Arrays:
+def _now(present: ValidatedHistory) -> Arrays:
     """As in `Outlook.present`."""
     history, found = present.history, dict[str, NDArray[np.generic]]()
     for name, value in {**history.observations, **history.actions, **history.exogenous}.items():

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Differentiable, Engine, EngineBelief, Novelty, Reaches
+from worldline.engines.base import Differentiable, Engine, EngineBelief, GoalDistance, Novelty
 from worldline.episode import Arrays, Future
 from worldline.errors import InputError, UnsupportedError
-from worldline.planning.base import Chance, Constraint, Goal, Outlook
+from worldline.planning.base import Chance, Constraint, Goal, Rollout
 from worldline.planning.costs.target_error import target_cost, target_slopes
 from worldline.schema import Kind
 from worldline.world.calibration import Calibration
@@ -24,7 +24,7 @@ Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
+class PlanCosts:
     """What N plans for each of W worlds are worth.
 
     Args:
@@ -50,7 +50,7 @@ class Objective:
         scale: per target the error that counts as 1; empty where the distance in steps is the cost.
         constraints: C of them.
         exogenous: per signal [W, T, *shape].
-        present: as in `Outlook`.
+        present: as in `Rollout`.
         calibration: for constraints that have to hold with a probability.
         reaches: the same engine, where the distance in steps is the cost; else None.
         num_samples: S, draws for each plan.
@@ -66,11 +66,11 @@ class Objective:
     exogenous: Arrays
     present: Arrays
     calibration: Calibration | None
-    reaches: Reaches | None
+    reaches: GoalDistance | None
     num_samples: int
     seed: int
 
-    def judge(self, actions: Arrays, *, sloped: bool = False) -> Judged:
+    def judge(self, actions: Arrays, *, sloped: bool = False) -> PlanCosts:
         """The cost and the violations of `actions`, per signal [W, N, T, *shape]; with the slope of the cost if asked.
 
         Raises:
@@ -87,13 +87,13 @@ class Objective:
             for number in range(len(self.constraints)):
                 violation[..., number] = self._violation(number, outlook, size)
         steps = self._steps(future, outlook)
-        return Judged(
+        return PlanCosts(
             cost=self._total(steps, size),
             violation=violation,
             slope=self._slope(future, outlook, steps) if sloped else None,
         )
 
-    def _slope(self, future: Future, outlook: Outlook | None, steps: Floats) -> Arrays:
+    def _slope(self, future: Future, outlook: Rollout | None, steps: Floats) -> Arrays:
         """How the total of `steps` changes with each vector action [W, N, T, *shape]."""
         card = self.engine.describe()
         if not isinstance(self.engine, Differentiable):
@@ -118,7 +118,7 @@ class Objective:
         }
         return self.engine.pull_back(self.belief, future, slopes, num_samples=self.num_samples, seed=self.seed)
 
-    def _violation(self, number: int, outlook: Outlook, size: tuple[int, ...]) -> Floats:
+    def _violation(self, number: int, outlook: Rollout, size: tuple[int, ...]) -> Floats:
         constraint = self.constraints[number]
         found = np.asarray(constraint(self._banded(outlook, constraint, size[2])), dtype=float)
         if found.ndim != 2 or any(have not in (1, due) for have, due in zip(found.shape, size, strict=False)):
@@ -137,13 +137,13 @@ class Objective:
             )
         return found
 
-    def _look(self, future: Future) -> Outlook:
+    def _look(self, future: Future) -> Rollout:
         samples = self.engine.imagine(self.belief, future, num_samples=self.num_samples, seed=self.seed)
         inputs = {name: value[:, :, None] for name, value in future.actions.items()}
         inputs |= {name: value[:, None, None] for name, value in future.exogenous.items()}
         signals = self.engine.describe().schema.signals
         periods = {signal.name: signal.period for signal in signals if signal.period is not None}
-        return Outlook(
+        return Rollout(
             signals={**inputs, **samples.signals},
             present=self.present,
             periods=periods,
@@ -151,7 +151,7 @@ class Objective:
         )
 
     def _trust(self, future: Future, least: float) -> Floats:
-        """As in `Outlook`."""
+        """As in `Rollout`."""
         calibration = self.calibration
         if calibration is None or calibration.input_novelty is not None or not isinstance(self.engine, Novelty):
             why = "it is not calibrated" if calibration is None else "novelty is not measured by its engine"
@@ -168,7 +168,7 @@ class Objective:
         found = self.engine.novelty_ahead(self.belief, future, seed=self.seed)
         return calibration.trust(found.reshape(-1)).reshape(found.shape)[:, :, None]
 
-    def _banded(self, outlook: Outlook, constraint: Constraint, horizon: int) -> Outlook:
+    def _banded(self, outlook: Rollout, constraint: Constraint, horizon: int) -> Rollout:
         """The outlook with the bands that a constraint needs in order to hold with a probability."""
         if not isinstance(constraint, Chance):
             return outlook
@@ -180,7 +180,7 @@ class Objective:
         margin = {name: self.calibration.half_width(name, horizon, constraint.level) for name in self.calibration.scale}
         return replace(outlook, margin=margin)
 
-    def _steps(self, future: Future, outlook: Outlook | None) -> Floats:
+    def _steps(self, future: Future, outlook: Rollout | None) -> Floats:
         """The cost of each step, for every sample [W, N, S, T]; an axis is 1 where nothing differs along it."""
         found: Floats = np.zeros((1, 1, 1, 1))
         if self.reaches is not None:
@@ -248,7 +248,7 @@ def objective(
         targets: of the goal, per signal [W, *shape].
         constraints: hold where their violation is 0.
         exogenous: per signal [W, T, *shape].
-        present: as in `Outlook`.
+        present: as in `Rollout`.
         seed: of the engine's draws.
 
     Raises:
@@ -257,7 +257,7 @@ def objective(
     """
     card = engine.describe()
     unseen = [n for n in targets if goal.in_steps or card.schema[n].kind is Kind.IMAGE or n not in card.predicts]
-    reaches = engine if unseen and isinstance(engine, Reaches) else None
+    reaches = engine if unseen and isinstance(engine, GoalDistance) else None
     if reaches is not None and goal.risk < 1:
         raise InputError(
             f"the goal's risk is {goal.risk}, and the distance to {', '.join(unseen)} is a mean over samples. Leave "

@@ -53,7 +53,7 @@ _CLIP: Final = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Strangeness:
+class OODScore:
     """Fitted by `fit_strangeness`.
 
     Args:
@@ -274,7 +274,7 @@ def _joined(parts: Sequence[Watched]) -> Watched:
     )
 
 
-def fit_strangeness(seen: Watched | None, novelty: Floats, lengths: Sequence[int]) -> Strangeness:
+def fit_strangeness(seen: Watched | None, novelty: Floats, lengths: Sequence[int]) -> OODScore:
     """The measure under which what was watched is usual.
 
     Args:
@@ -284,7 +284,7 @@ def fit_strangeness(seen: Watched | None, novelty: Floats, lengths: Sequence[int
     """
     if seen is None or not seen.known.any():  # nothing can be learned of how steps follow
         nothing, one = np.zeros(0), np.ones((1, 1))
-        plain = Strangeness(
+        plain = OODScore(
             law=np.zeros((1, 0)),
             centre=np.zeros((2, 0)),
             scale=np.zeros((2, 0)),
@@ -304,7 +304,7 @@ def fit_strangeness(seen: Watched | None, novelty: Floats, lengths: Sequence[int
     scaled = [_scaling(rows) for rows in (seen.errors[seen.known], change - wide @ law)]
     num = change.shape[1] * wide.shape[1]
     statistics = np.ones((len(lengths), 1 + 2 * (4 + num + 2 * (num <= MOST_PAIRS))))
-    fitted = Strangeness(
+    fitted = OODScore(
         law=law,
         centre=np.stack([one.centre for one in scaled]),
         scale=np.stack([one.scale for one in scaled]),
@@ -329,7 +329,7 @@ def fit_strangeness(seen: Watched | None, novelty: Floats, lengths: Sequence[int
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Scaling:
-    """As in `Strangeness`, of one kind of errors."""
+    """As in `OODScore`, of one kind of errors."""
 
     centre: Floats
     scale: Floats
@@ -357,7 +357,7 @@ def _whitening(rows: Floats) -> Floats:
     return np.asarray((directions / np.sqrt(variances)) / scale[:, None])
 
 
-def _on_scale(fitted: Strangeness, seen: Watched | None, novelty: Floats) -> Strangeness:
+def _on_scale(fitted: OODScore, seen: Watched | None, novelty: Floats) -> OODScore:
     """With the median and the tail of each statistic."""
     usual, tail = np.zeros_like(fitted.usual), np.ones_like(fitted.tail)
     for row in range(len(usual)):

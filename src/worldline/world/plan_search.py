@@ -20,7 +20,7 @@ from worldline.planning.planners.base import ActionSpace, CostValue, PlannedActi
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.base import Plan, PlanStatus
 from worldline.world.objective import Objective
-from worldline.world.validation import Present, check_actions
+from worldline.world.validation import ValidatedHistory, check_actions
 
 Trust = float | NDArray[np.floating]
 
@@ -89,7 +89,7 @@ class Search:
             started_s=started_s,
         )
 
-    def check_proposals(self, proposals: Arrays, present: Present) -> Arrays:
+    def check_proposals(self, proposals: Arrays, present: ValidatedHistory) -> Arrays:
         """The user's proposals, per signal [W, P, T, *shape].
 
         Raises:
@@ -116,7 +116,7 @@ class Search:
             f"min_trust {self.min_trust}"
         )
 
-    def refused(self, reason: str, present: Present, trust: Trust, num_constraints: int) -> Plan:
+    def refused(self, reason: str, present: ValidatedHistory, trust: Trust, num_constraints: int) -> Plan:
         """The plan that is none."""
         unknown = np.full(present.leading, np.nan)
         return Plan(
@@ -133,7 +133,7 @@ class Search:
         self,
         planner: Planner,
         aim: Objective,
-        present: Present,
+        present: ValidatedHistory,
         trust: Trust,
         proposals: Arrays | None,
         num_proposals: int,
@@ -197,7 +197,7 @@ class Search:
             return None
         return max(0.0, (1 - CLOSING) * self.budget_s - (time.monotonic() - self.started_s))
 
-    def _plan(self, planned: PlannedActions, present: Present, trust: Trust) -> Plan:
+    def _plan(self, planned: PlannedActions, present: ValidatedHistory, trust: Trust) -> Plan:
         violation = planned.violation.numpy()
         status, reason = PlanStatus.CONVERGED, ""
         if (violation > 0).any():

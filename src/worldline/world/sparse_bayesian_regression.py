@@ -17,7 +17,9 @@ MOST_FEATURES: Final = 24
 """Features that are tried together: those that explain most by themselves."""
 
 
-def explain(features: Float[np.ndarray, "n P"], residuals: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "P D"]:
+def sparse_bayesian_regression(
+    features: Float[np.ndarray, "n P"], residuals: Float[np.ndarray, "n D"]
+) -> Float[np.ndarray, "P D"]:
     """The weights that are expected, given the residuals: an average over every small set of features, and none.
 
     Each set is a regression, weighed by how probable it makes the residuals. The prior of its weights holds as much

@@ -21,7 +21,7 @@ _WANTED = {Kind.VECTOR: "numbers", Kind.IMAGE: "uint8", Kind.DISCRETE: "integers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Present:
+class ValidatedHistory:
     """A checked history.
 
     Args:
@@ -40,7 +40,7 @@ class Present:
         return () if self.single else (self.num_worlds,)
 
 
-def check_history(schema: Schema, history: History) -> Present:
+def check_history(schema: Schema, history: History) -> ValidatedHistory:
     """The history with a W axis, in the schema's dtypes. Observation signals may be left out where the engine allows.
 
     Raises:
@@ -75,7 +75,7 @@ def check_history(schema: Schema, history: History) -> Present:
         observed=observed,
     )
     single = extra == 1
-    return Present(
+    return ValidatedHistory(
         history=add_world_axis(checked) if single else checked, single=single, num_worlds=1 if single else leading[0]
     )
 

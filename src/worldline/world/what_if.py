@@ -38,7 +38,7 @@ from worldline.schema import Kind, Signal
 from worldline.world.base import Abduction
 from worldline.world.hidden_causes import FEWEST_EPISODES, HiddenCauses, fit_causes
 from worldline.world.pieces import cut, mean_of, num_samples, residuals, vectors_of
-from worldline.world.sparse_bayesian_regression import explain
+from worldline.world.sparse_bayesian_regression import sparse_bayesian_regression
 from worldline.world.validation import add_world_axis
 
 Floats = NDArray[np.floating]
@@ -54,7 +54,7 @@ _KINDS = {Kind.IMAGE: "an image", Kind.DISCRETE: "discrete"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Twins:
+class CounterfactualPair:
     """What is imagined of the actions that were taken, and of others.
 
     Args:
@@ -72,7 +72,7 @@ class Twins:
 
 def twins(
     engine: Engine, episode: Episode, at: int, actions: Arrays, *, causes: HiddenCauses | None = None, seed: int
-) -> Twins:
+) -> CounterfactualPair:
     """What follows observation `at` under the actions that were taken and under others, all else as equal as can be.
 
     Args:
@@ -109,10 +109,10 @@ def twins(
         if case.still and case.inferred is None:  # a line of its own would have to be found in this episode alone
             case = replace(case, still=False, causes=None)
         if not case.unknown:
-            return Twins(taken=case.logged, others=case.follow(actions), abduction=Abduction.FULL)
+            return CounterfactualPair(taken=case.logged, others=case.follow(actions), abduction=Abduction.FULL)
         if case.num_known >= FEWEST_STEPS:
             taken, others = (case.follow(one) for one in (case.taken, actions))
-            return Twins(taken=taken, others=others, abduction=Abduction.HIDDEN_CAUSE, reason=case.unknown)
+            return CounterfactualPair(taken=taken, others=others, abduction=Abduction.HIDDEN_CAUSE, reason=case.unknown)
         few = f"of {case.num_known} complete steps; a hidden cause takes {FEWEST_STEPS}"
         hindrance = f"{case.unknown}, and there is no telling hidden causes {few}"
     belief = engine.observe(None, add_world_axis(episode.history(at, min(card.context, at + 1))), seed=seed)
@@ -173,9 +173,9 @@ def _future(episode: Episode, at: int, actions: Arrays) -> Future:
     )
 
 
-def _both(found: Samples, abduction: Abduction, reason: str = "") -> Twins:
+def _both(found: Samples, abduction: Abduction, reason: str = "") -> CounterfactualPair:
     taken, others = ({name: value[0, version] for name, value in found.signals.items()} for version in (0, 1))
-    return Twins(taken=taken, others=others, abduction=abduction, reason=reason)
+    return CounterfactualPair(taken=taken, others=others, abduction=abduction, reason=reason)
 
 
 def obstacle(card: Card) -> str:
@@ -373,7 +373,7 @@ class _Case:
         weights = {}
         for signal in self.held:
             rows = self.known[signal.name] & self.settled
-            weights[signal.name] = explain(self.table[rows], self.residuals[signal.name][rows])
+            weights[signal.name] = sparse_bayesian_regression(self.table[rows], self.residuals[signal.name][rows])
         return weights
 
     @cached_property

@@ -40,13 +40,13 @@ from worldline.planning.costs import (
     AtLeast,
     AtMost,
     Change,
-    Familiar,
     KeepApart,
     KeepClear,
     KeepOut,
+    OODPenalty,
     Price,
+    RequireInDistribution,
     Track,
-    Unfamiliar,
     Within,
 )
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
@@ -77,13 +77,13 @@ RULES: Final[Mapping[str, type[Any]]] = {
         AtMost,
         Chance,
         Change,
-        Familiar,
+        RequireInDistribution,
         KeepApart,
         KeepClear,
         KeepOut,
         Price,
         Track,
-        Unfamiliar,
+        OODPenalty,
         Within,
     )
 }

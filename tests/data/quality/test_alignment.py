@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.data.quality.alignment import Alignment, Verdict, alignment, judge
+from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
 from worldline.data.quality.segments import track
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -25,7 +25,7 @@ CART = Schema(
         Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), precision="float64"),
     )
 )
-WORDS = {0: Verdict.ALIGNED, 1: Verdict.LAG, -1: Verdict.LEAD}
+WORDS = {0: AlignmentVerdict.ALIGNED, 1: AlignmentVerdict.LAG, -1: AlignmentVerdict.LEAD}
 
 
 def shifted(episode: Episode, by: int) -> Episode:
@@ -102,7 +102,7 @@ def test_a_late_log_of_a_closed_loop_is_not_called_aligned() -> None:
     """Late actions and the echo of a change look alike, where a policy answers to what it sees."""
     for exploration in (0.1, 0.5):
         found = verdict(drive(closed_loop(exploration), 1), CART, 1)
-        assert found.verdict in (Verdict.LAG, Verdict.UNKNOWN)
+        assert found.verdict in (AlignmentVerdict.LAG, AlignmentVerdict.UNKNOWN)
         assert "action t+1" in found.reason
 
 
@@ -125,7 +125,7 @@ def test_the_fix_mends_the_log() -> None:
         )
         for episode in (shifted(episode, 1) for episode in drive(white, 3))
     ]
-    assert verdict(mended, CART).verdict is Verdict.ALIGNED
+    assert verdict(mended, CART).verdict is AlignmentVerdict.ALIGNED
     early = verdict(drive(white, 3), CART, -1)
     assert early.fix.startswith("Drop the last action and the first observation of each episode")
     assert "its own delay" in early.fix
@@ -145,23 +145,23 @@ def test_the_fix_mends_the_log() -> None:
 def test_feedback_is_not_taken_for_a_shift(policy: Policy, noise: float, seed: int) -> None:
     found = verdict(drive(policy, seed, noise=noise), CART)
     assert found.shift == 0
-    assert found.verdict in (Verdict.ALIGNED, Verdict.UNKNOWN)
+    assert found.verdict in (AlignmentVerdict.ALIGNED, AlignmentVerdict.UNKNOWN)
 
 
 def test_noisy_sensors_and_a_noisy_world_are_no_shift() -> None:
-    assert verdict(drive(smooth, 0, sensor=0.2), CART).verdict is Verdict.ALIGNED
-    assert verdict(drive(held, 0, noise=0.2), CART).verdict is Verdict.ALIGNED
+    assert verdict(drive(smooth, 0, sensor=0.2), CART).verdict is AlignmentVerdict.ALIGNED
+    assert verdict(drive(held, 0, noise=0.2), CART).verdict is AlignmentVerdict.ALIGNED
 
 
 def test_what_the_data_cannot_tell_is_said() -> None:
     nothing = verdict(drive(white, 0, effect=0.0), CART)
-    assert nothing.verdict is Verdict.UNKNOWN
+    assert nothing.verdict is AlignmentVerdict.UNKNOWN
     assert "no row of the actions explains the change" in nothing.reason
     constant = verdict(drive(lambda *_: 1.0, 0), CART)
-    assert constant.verdict is Verdict.UNKNOWN
+    assert constant.verdict is AlignmentVerdict.UNKNOWN
     assert "no action ever changes" in constant.reason
     short = verdict([shifted(episode, 46) for episode in drive(white, 0)], CART)
-    assert short.verdict is Verdict.UNKNOWN
+    assert short.verdict is AlignmentVerdict.UNKNOWN
     assert "too few" in short.reason
 
 
@@ -218,7 +218,7 @@ def test_the_seed_decides_and_episodes_can_be_chosen(tmp_path: Any) -> None:
         store.append(episode)
     assert alignment(store, seed=3) == alignment(store, seed=3)
     assert alignment(store, range(12)).num_episodes == 12
-    assert alignment(store).verdict is Verdict.ALIGNED
+    assert alignment(store).verdict is AlignmentVerdict.ALIGNED
     with pytest.raises(InputError, match="has 30"):
         alignment(store, [40])
 

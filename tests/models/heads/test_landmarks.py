@@ -13,7 +13,7 @@ from worldline.errors import ConfigError, DataError
 from worldline.models.heads.distance import DistanceConfig
 from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.training.goal_heads import fit_landmarks
-from worldline.training.stored_latents import Table
+from worldline.training.stored_latents import LatentTable
 
 REACH = 5.0
 ALL = 2 * LENGTH + 6
@@ -21,7 +21,7 @@ ALL = 2 * LENGTH + 6
 BOTH = walks(WAY, WAY.flip(0))
 
 
-def fitted(table: Table = BOTH, count: int = len(WAY)) -> Landmarks:
+def fitted(table: LatentTable = BOTH, count: int = len(WAY)) -> Landmarks:
     generator = torch.Generator().manual_seed(0)
     return fit_landmarks(table, straight(), slice(None), generator, num_landmarks=count, reach=REACH)
 

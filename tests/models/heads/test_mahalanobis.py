@@ -6,15 +6,15 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from worldline.models.heads.mahalanobis import Familiarity, FamiliarityConfig
+from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def fitted(latents: torch.Tensor) -> Familiarity:
-    head = Familiarity(FamiliarityConfig(latent_size=latents.shape[1]))
+def fitted(latents: torch.Tensor) -> MahalanobisScore:
+    head = MahalanobisScore(MahalanobisConfig(latent_size=latents.shape[1]))
     head.fit(latents)
     return head
 
@@ -49,6 +49,6 @@ def test_a_direction_without_variance_still_tells_the_new() -> None:
 
 
 def test_it_is_saved_with_its_bundle() -> None:
-    head, other = fitted(normal(0, 100, 3) * 7), Familiarity(FamiliarityConfig(latent_size=3))
+    head, other = fitted(normal(0, 100, 3) * 7), MahalanobisScore(MahalanobisConfig(latent_size=3))
     other.load_state_dict(head.state_dict())
     assert torch.equal(other(torch.ones(3)), head(torch.ones(3)))

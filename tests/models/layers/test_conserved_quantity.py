@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worldline.models.layers.conserved_quantity import Conserved
+from worldline.models.layers.conserved_quantity import ConservedQuantity
 
 STEPS = 8
 
@@ -44,8 +44,8 @@ def world(mass: float, *, damped: bool = False, noise: float = 0.0, num: int = 4
     return torch.stack(path, 1), push
 
 
-def law() -> Conserved:
-    return Conserved(states=[slice(0, 2), slice(2, 4), slice(4, 5)], inputs=[slice(0, 2)])
+def law() -> ConservedQuantity:
+    return ConservedQuantity(states=[slice(0, 2), slice(2, 4), slice(4, 5)], inputs=[slice(0, 2)])
 
 
 def shrunk(values: Tensor) -> Tensor:

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import torch
 
-from worldline.models.layers.predictors import AttentivePredictor, Block, Hidden, RecurrentPredictor
+from worldline.models.layers.predictors import AttentivePredictor, Hidden, PredictorContext, RecurrentPredictor
 
 
-def block(size: int, count: list[int]) -> Block:
+def block(size: int, count: list[int]) -> PredictorContext:
     batch = len(count)
-    return Block(
+    return PredictorContext(
         base=torch.zeros(batch, 2),
         inputs=torch.full((batch, size, 1), 5.0),
         count=torch.tensor(count, dtype=torch.long),

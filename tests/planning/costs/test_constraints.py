@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from worldline.errors import ConfigError, InputError, UnknownNameError
-from worldline.planning.base import Outlook
+from worldline.planning.base import Rollout
 from worldline.planning.costs import AtLeast, AtMost, KeepOut
 
 SHAPE = (2, 3, 4, 5)  # W, N, S, T
@@ -15,11 +15,11 @@ numbers = st.floats(-100, 100)
 vectors = arrays(np.float64, (*SHAPE, 2), elements=numbers)
 
 
-def outlook(**signals: np.ndarray) -> Outlook:
-    return Outlook(signals=signals)
+def outlook(**signals: np.ndarray) -> Rollout:
+    return Rollout(signals=signals)
 
 
-def constant(value: list[float]) -> Outlook:
+def constant(value: list[float]) -> Rollout:
     return outlook(place=np.broadcast_to(np.array(value), (*SHAPE, len(value))).copy())
 
 
@@ -122,13 +122,13 @@ def test_rules_refuse_signals_that_they_do_not_fit() -> None:
 def test_where_a_rule_has_to_hold_with_a_probability_the_end_of_the_band_counts() -> None:
     values = np.zeros((1, 1, 4, 3, 1))
     values[0, 0, :, 1, 0] = [0, 0, 0, 4]  # on average 1
-    seen = Outlook(signals={"place": values}, margin={"place": np.array([[0.5], [1.0], [1.5]])})
+    seen = Rollout(signals={"place": values}, margin={"place": np.array([[0.5], [1.0], [1.5]])})
     assert AtMost(signal="place", bound=1.2)(seen).item() == pytest.approx(0.8)
     assert AtMost(signal="place", bound=1.2, quantile=0.5)(seen).item() == pytest.approx(0.8)
     assert AtLeast(signal="place", bound=-1.0)(seen).item() == pytest.approx(0.5)
     box = KeepOut(low={"place": 2.5}, high={"place": np.inf})
-    assert box(Outlook(signals={"place": values})).item() == pytest.approx(1.5)  # one sample is inside
+    assert box(Rollout(signals={"place": values})).item() == pytest.approx(1.5)  # one sample is inside
     assert box(seen).item() == 0.0  # the band reaches 2.0
     assert KeepOut(low={"place": 1.8}, high={"place": 9.0})(seen).item() == pytest.approx(0.2)
-    other = Outlook(signals={"place": values}, margin={"heat": np.ones((3, 1))})
+    other = Rollout(signals={"place": values}, margin={"heat": np.ones((3, 1))})
     assert AtMost(signal="place", bound=1.2)(other).item() == pytest.approx(2.8)

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 
 from worldline.episode import Arrays
 from worldline.errors import ConfigError, InputError, UnknownNameError
-from worldline.planning.base import Chance, Outlook
+from worldline.planning.base import Chance, Rollout
 from worldline.planning.costs import KeepApart, KeepClear
 from worldline.planning.costs.contact import away_from_wall
 
 NUMBERS = st.floats(-3, 3)
 
 
-def outlook(margin: Arrays | None = None, **signals: list[list[float]]) -> Outlook:
+def outlook(margin: Arrays | None = None, **signals: list[list[float]]) -> Rollout:
     """One world, one plan, one sample; each signal [T, size]."""
     made = {name: np.array(value, float)[None, None, None] for name, value in signals.items()}
-    return Outlook(signals=made, margin=margin or {})
+    return Rollout(signals=made, margin=margin or {})
 
 
 def test_the_violation_is_the_deepest_overlap() -> None:
@@ -59,7 +59,7 @@ def test_with_a_probability_all_inside_the_bands_counts(
 
 def test_the_quantile_says_which_sample_counts() -> None:
     samples = np.array([[0.1, 0.0], [0.6, 0.0], [2.0, 0.0]])[None, None, :, None]
-    seen = Outlook(signals={"a": samples, "b": np.zeros((1, 1, 1, 1, 2))})
+    seen = Rollout(signals={"a": samples, "b": np.zeros((1, 1, 1, 1, 2))})
     for quantile, due in ((1.0, 0.9), (0.5, 0.4), (0.0, 0.0)):
         assert KeepApart(first="a", second="b", distance=1.0, quantile=quantile)(seen) == pytest.approx(due)
 

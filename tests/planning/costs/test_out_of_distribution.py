@@ -4,31 +4,31 @@ import numpy as np
 import pytest
 
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Outlook
-from worldline.planning.costs import Familiar, Unfamiliar
+from worldline.planning.base import Rollout
+from worldline.planning.costs import OODPenalty, RequireInDistribution
 
 TRUST = np.array([[[0.5, 0.05], [0.04, 0.01], [1.0, 0.0]]])[:, :, None]  # one world, three plans, two steps
-SEEN = Outlook(signals={}, trust=lambda least: TRUST)
+SEEN = Rollout(signals={}, trust=lambda least: TRUST)
 
 
 def test_what_is_familiar_enough_costs_nothing_and_the_rest_in_proportion() -> None:
-    cost = Unfamiliar(trust=0.05, weight=3.0)(SEEN)
+    cost = OODPenalty(trust=0.05, weight=3.0)(SEEN)
     np.testing.assert_allclose(cost[0, :, 0], [[0, 0], [0.6, 2.4], [0, 3.0]], atol=1e-12)
 
 
 def test_the_rule_is_broken_by_the_strangest_step() -> None:
-    np.testing.assert_allclose(Familiar(trust=0.05)(SEEN), [[0, 0.8, 1.0]], atol=1e-12)
+    np.testing.assert_allclose(RequireInDistribution(trust=0.05)(SEEN), [[0, 0.8, 1.0]], atol=1e-12)
 
 
 def test_an_outlook_that_no_world_made_is_refused() -> None:
-    for one in (Familiar(), Unfamiliar()):
+    for one in (RequireInDistribution(), OODPenalty()):
         with pytest.raises(InputError, match="nothing of trust"):
-            one(Outlook(signals={}))
+            one(Rollout(signals={}))
 
 
 @pytest.mark.parametrize("trust", [0.0, 1.1, float("nan")])
 def test_a_trust_that_is_no_probability_is_refused(trust: float) -> None:
-    for kind in (Familiar, Unfamiliar):
+    for kind in (RequireInDistribution, OODPenalty):
         with pytest.raises(ConfigError, match="trust is"):
             kind(trust=trust)
 
@@ -36,4 +36,4 @@ def test_a_trust_that_is_no_probability_is_refused(trust: float) -> None:
 @pytest.mark.parametrize("weight", [0.0, float("inf")])
 def test_a_weight_that_is_none_is_refused(weight: float) -> None:
     with pytest.raises(ConfigError, match="weight"):
-        Unfamiliar(weight=weight)
+        OODPenalty(weight=weight)

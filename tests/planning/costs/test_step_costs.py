@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from worldline.errors import ConfigError, InputError, UnknownNameError
-from worldline.planning.base import Outlook
+from worldline.planning.base import Rollout
 from worldline.planning.costs import Change, Price, Track, Within
 
 HEAT = np.array([[[[20.0, 24.0, 30.0]]]])[..., None]  # one world, plan and sample; 3 steps
 VALVE = np.array([[0.0, 0.5, 0.5], [1.0, 1.0, 0.0]])[None, :, None, :, None]  # two plans, whatever the sample
 
 
-def outlook(**present: float) -> Outlook:
-    return Outlook(
+def outlook(**present: float) -> Rollout:
+    return Rollout(
         signals={"heat": HEAT, "valve": VALVE}, present={name: np.array([[value]]) for name, value in present.items()}
     )
 
@@ -43,7 +43,7 @@ def test_prices_of_what_is_done() -> None:
 
 
 def test_each_component_has_its_price_and_its_tolerance() -> None:
-    both = Outlook(signals={"pair": np.array([1.0, 2.0]).reshape(1, 1, 1, 1, 2)})
+    both = Rollout(signals={"pair": np.array([1.0, 2.0]).reshape(1, 1, 1, 1, 2)})
     assert Price(signal="pair", price=(10.0, -1.0))(both).item() == 8.0
     assert Track(signal="pair", reference=[[0.0, 0.0]], tolerance=(1.0, 4.0))(both).item() == (1 + 0.25) / 2
 
@@ -55,12 +55,12 @@ def test_changes_count_from_what_is_done_now() -> None:
 
 
 def test_samples_cost_each_their_own() -> None:
-    two = Outlook(signals={"heat": np.array([20.0, 22.0]).reshape(1, 1, 2, 1, 1)})
+    two = Rollout(signals={"heat": np.array([20.0, 22.0]).reshape(1, 1, 2, 1, 1)})
     assert Track(signal="heat", reference=[[20.0]], tolerance=1.0)(two).tolist() == [[[[0.0], [4.0]]]]
 
 
 def test_what_repeats_goes_the_shorter_way_round() -> None:
-    turned = Outlook(
+    turned = Rollout(
         signals={"angle": np.array([170.0, -170.0]).reshape(1, 1, 1, 2, 1)},
         present={"angle": np.array([[-170.0]])},
         periods={"angle": 360.0},

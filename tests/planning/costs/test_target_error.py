@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from worldline.errors import InputError, UnknownNameError
-from worldline.planning.base import Outlook
+from worldline.planning.base import Rollout
 from worldline.planning.costs.target_error import target_cost, target_slopes
 from worldline.schema import Kind, Role, Signal
 
@@ -16,8 +16,8 @@ numbers = st.floats(-100, 100)
 vectors = arrays(np.float64, (*SHAPE, 2), elements=numbers)
 
 
-def outlook(**signals: np.ndarray) -> Outlook:
-    return Outlook(signals=signals)
+def outlook(**signals: np.ndarray) -> Rollout:
+    return Rollout(signals=signals)
 
 
 def test_cost_by_hand() -> None:

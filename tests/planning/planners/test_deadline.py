@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from worldline.planning.planners.deadline import HEADROOM, Pace
+from worldline.planning.planners.deadline import HEADROOM, DeadlineBatcher
 
 
-def after(*laps: tuple[int, float], left_s: float = 12.0) -> Pace:
+def after(*laps: tuple[int, float], left_s: float = 12.0) -> DeadlineBatcher:
     """A pace of which so many sequences took so many seconds each time, with so many seconds left."""
     times = [0.0]
-    pace = Pace(sum(took_s for _, took_s in laps) + left_s, first=laps[0][0], clock=lambda: times[0])
+    pace = DeadlineBatcher(sum(took_s for _, took_s in laps) + left_s, first=laps[0][0], clock=lambda: times[0])
     for count, took_s in laps:
         assert pace.next(count) == count
         times[0] += took_s
@@ -19,12 +19,12 @@ def test_without_a_limit_everything_fits_and_no_clock_is_read() -> None:
     def clock() -> float:
         raise AssertionError
 
-    assert [Pace(None, first=1, clock=clock).next(count) for count in (1, 10**6)] == [1, 10**6]
+    assert [DeadlineBatcher(None, first=1, clock=clock).next(count) for count in (1, 10**6)] == [1, 10**6]
 
 
 def test_the_first_are_costed_however_late_it_is() -> None:
-    assert Pace(-1.0, first=4, clock=lambda: 0.0).next(9) == 4
-    assert Pace(-1.0, first=4, clock=lambda: 0.0).next(3) == 3
+    assert DeadlineBatcher(-1.0, first=4, clock=lambda: 0.0).next(9) == 4
+    assert DeadlineBatcher(-1.0, first=4, clock=lambda: 0.0).next(3) == 3
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_few_that_were_held_up_do_not_speak_for_many() -> None:
 
 def test_the_longest_time_of_a_size_counts() -> None:
     times = [0.0]
-    pace = Pace(100.0, first=4, clock=lambda: times[0])
+    pace = DeadlineBatcher(100.0, first=4, clock=lambda: times[0])
     for took_s in (10.0, 30.0, 10.0):
         assert pace.next(4) == 4
         times[0] += took_s

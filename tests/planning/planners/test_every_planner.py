@@ -12,7 +12,7 @@ from worldline.errors import InputError
 from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
 from worldline.planning.planners.categorical import Categorical
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.gradient import Gradient
+from worldline.planning.planners.gradient import GradientPlanner
 from worldline.planning.planners.guided import Guided
 from worldline.planning.planners.icem import ImprovedCrossEntropy
 from worldline.planning.planners.lagrangian import AugmentedLagrangian
@@ -23,7 +23,7 @@ from worldline.planning.planners.shooting import Shooting
 PLANNERS = [
     pytest.param(Categorical(num_candidates=16, num_elites=4), id="categorical"),
     pytest.param(CrossEntropy(num_candidates=16, num_elites=4), id="cem"),
-    pytest.param(Gradient(num_restarts=4), id="gradient"),
+    pytest.param(GradientPlanner(num_restarts=4), id="gradient"),
     pytest.param(Guided(num_iterations=4), id="guided"),
     pytest.param(ImprovedCrossEntropy(num_candidates=16, num_elites=4), id="icem"),
     pytest.param(AugmentedLagrangian(search=CrossEntropy(num_candidates=16, num_elites=4)), id="lagrangian"),

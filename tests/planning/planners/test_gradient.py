@@ -9,9 +9,9 @@ from torch import Tensor
 
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostValue
-from worldline.planning.planners.gradient import Gradient
+from worldline.planning.planners.gradient import GradientPlanner
 
-LONG = Gradient(num_restarts=2, num_iterations=600, learning_rate=0.05)
+LONG = GradientPlanner(num_restarts=2, num_iterations=600, learning_rate=0.05)
 
 
 def test_finds_the_optimum_of_a_linear_quadratic_problem() -> None:
@@ -41,7 +41,7 @@ def test_goes_round_a_constraint() -> None:
 
 def test_steps_stay_inside_and_are_counted() -> None:
     cost = Listening(lambda actions: free((actions - 5).square().sum((2, 3))))
-    found = solve(Gradient(num_restarts=3, num_iterations=40), cost, 1.0, 2)
+    found = solve(GradientPlanner(num_restarts=3, num_iterations=40), cost, 1.0, 2)
     assert [len(asked[0]) for asked in cost.asked] == 41 * [3]
     assert found.num_evaluated == 41 * 3
     assert max(asked.abs().max().item() for asked in cost.asked) <= 1.0
@@ -59,7 +59,7 @@ def test_a_sequence_of_no_finite_cost_does_not_stop_the_others() -> None:
 def test_a_sequence_at_its_bound_can_leave_it() -> None:
     """-4 + 1 * (-1.6 + 4) is above -1.6, and a clip has no slope there."""
     space = ActionSpace(low=torch.tensor([-4.0]), high=torch.tensor([-1.6]))
-    planner = Gradient(num_restarts=1, num_iterations=100)
+    planner = GradientPlanner(num_restarts=1, num_iterations=100)
     cost = Listening(lambda actions: free((actions + 2.8).square().sum((2, 3))))
     edge = torch.full((1, 1, 1, 1), -1.6)
     planner.plan(cost, space, batch=1, horizon=1, proposals=edge, generator=torch.Generator().manual_seed(0))
@@ -70,7 +70,7 @@ def test_proposals_are_costed_as_they_are() -> None:
     space = ActionSpace(low=torch.tensor([-1.3]), high=torch.tensor([2.9]))
     proposals = torch.rand(1, 200, 3, 1, generator=torch.Generator().manual_seed(1))
     cost = Listening(lambda actions: free(actions.sum((2, 3))))
-    Gradient(num_iterations=1).plan(
+    GradientPlanner(num_iterations=1).plan(
         cost, space, batch=1, horizon=3, proposals=proposals, generator=torch.Generator().manual_seed(0)
     )
     assert torch.equal(cost.asked[0][:, :200], proposals)
@@ -78,10 +78,10 @@ def test_proposals_are_costed_as_they_are() -> None:
 
 def test_refuses_a_cost_without_gradient() -> None:
     with pytest.raises(UnsupportedError, match="no gradient"):
-        solve(Gradient(), lambda actions: pushed_cart(actions.detach()), 1.0, 2)
+        solve(GradientPlanner(), lambda actions: pushed_cart(actions.detach()), 1.0, 2)
 
 
 @pytest.mark.parametrize("wrong", [{"num_restarts": 0}, {"num_iterations": 0}, {"learning_rate": 0.0}])
 def test_refuses_settings_that_make_no_sense(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} 0"):
-        replace(Gradient(), **wrong)
+        replace(GradientPlanner(), **wrong)

@@ -50,10 +50,18 @@ from worldline.audit import Condition, Grade, Statistic, as_world, cell, only, r
 from worldline.episode import Arrays, Episode
 from worldline.stats import ratio
 from worldline.world import World, calibrate
-from worldline_exam.base import Curriculum, ExamTest, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.fleet import BOATS, DRILLED, MAX_MOTOR, Weather
-from worldline_exam.scenes.confounded_scenes import CURRICULUM, GROUPS, Sailor, asked, curriculum, fleet, scenes_of
+from worldline_exam.scenes.confounded_scenes import (
+    CURRICULUM,
+    GROUPS,
+    ConfoundedOracle,
+    asked,
+    curriculum,
+    fleet,
+    scenes_of,
+)
 
 Floats = NDArray[np.floating]
 
@@ -74,7 +82,7 @@ NUM_WINDOWS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Abstention(ExamTest):
+class AbstentionTest(ExamTest):
     """The test.
 
     Args:
@@ -94,7 +102,7 @@ class Abstention(ExamTest):
     num_motors: int = 4
     num_steps: int = 16
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """The fleet; see `ExamTest`."""
         return (curriculum(self.pool, pixels=self.pixels),)
 
@@ -119,13 +127,16 @@ class Abstention(ExamTest):
         lab, episodes = fleet(self.pool), logs[CURRICULUM]
         context = self.num_steps + 1
 
-        def answers(engine: Sailor) -> Arrays:
+        def answers(engine: ConfoundedOracle) -> Arrays:
             found = calibrate(engine, episodes, horizon=1, num_windows=NUM_WINDOWS, seed=0, trust_steps=0,
                               with_causes=False)  # fmt: skip
             return self.question({CURRICULUM: as_world(engine, found)}, scenes)
 
-        oracle, blind = answers(Sailor.lawful(lab, context)), answers(Sailor.blind(episodes, lab.schema))
-        adjusted = answers(Sailor.adjusted(episodes, lab.schema, context))
+        oracle, blind = (
+            answers(ConfoundedOracle.lawful(lab, context)),
+            answers(ConfoundedOracle.blind(episodes, lab.schema)),
+        )
+        adjusted = answers(ConfoundedOracle.adjusted(episodes, lab.schema, context))
         return References(
             ceiling=adjusted,
             oracle=oracle,
@@ -133,7 +144,7 @@ class Abstention(ExamTest):
                 BLIND: blind,
                 WIDER: _wider(blind, 3.0),
                 INFINITE: _infinite(oracle),
-                UNDRILLED: _undrilled(scenes, adjusted, answers(Sailor.undrilled(episodes, lab.schema))),
+                UNDRILLED: _undrilled(scenes, adjusted, answers(ConfoundedOracle.undrilled(episodes, lab.schema))),
             },
         )
 
@@ -153,33 +164,33 @@ class Abstention(ExamTest):
             cells.append(cell(BOATS[boat].name, _kept(seen, do), num_scenes, raw=raw))
         return Grade(cells=tuple(cells), conditions=_conditions(scenes, answers, references, inside))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Coverage of both groups, bands over motors of a boat of each kind, and risk-coverage."""
         blind = references.must_fail[BLIND]
         places = tuple(float(place) for place in range(len(SCORED)))
         worlds = {"this world": answers, BLIND: blind, "knows the law": references.oracle}
-        lines = [Line(name="truth", x=(places[0], places[-1]), y=(0.9, 0.9))]
+        lines = [FigureLine(name="truth", x=(places[0], places[-1]), y=(0.9, 0.9))]
         for name, one in worlds.items():
             share = _inside(scenes, one, "do")[..., list(SCORED)].mean((0, 1))
-            lines.append(Line(name=name, x=places, y=tuple(map(float, share)), points=True))
+            lines.append(FigureLine(name=name, x=places, y=tuple(map(float, share)), points=True))
         kinds = ", ".join(BOATS[boat].name for boat in SCORED)
-        coverage = Panel(
+        coverage = FigurePanel(
             title="How much of what follows random motors is inside",
             x_label=kinds,
             y_label="coverage of the 90 % band",
             lines=tuple(lines),
         )
         curves = [
-            Line(name=name, x=tuple(np.linspace(0.05, 1, 20).tolist()), y=tuple(_risk(scenes, one)))
+            FigureLine(name=name, x=tuple(np.linspace(0.05, 1, 20).tolist()), y=tuple(_risk(scenes, one)))
             for name, one in worlds.items()
         ]
-        risk = Panel(
+        risk = FigurePanel(
             title="What is left when the widest bands are left out",
             x_label="share of the questions that are answered",
             y_label="mean absolute error (m)",
             lines=tuple(curves),
         )
-        return Exhibit(
+        return ExamFigure(
             caption="Bands that were calibrated on what people chose to do, and what becomes of them when the motor is "
             "set at random. For the gusty boats the logs cannot tell: a wide band is the right answer.",
             panels=(coverage, *(_bands(scenes, answers, blind, boat) for boat in (2, 4, 6)), risk),
@@ -326,17 +337,17 @@ def _risk(scenes: Arrays, answers: Arrays) -> list[float]:
     return [float(left[int(np.ceil(share * len(left))) - 1]) for share in np.linspace(0.05, 1, 20)]
 
 
-def _bands(scenes: Arrays, answers: Arrays, blind: Arrays, boat: int) -> Panel:
+def _bands(scenes: Arrays, answers: Arrays, blind: Arrays, boat: int) -> FigurePanel:
     """What happened at random motors less the level of the scene, and the bands around it."""
     first = slice(0, 60)
     motors = scenes["do.motors"][first, 0, boat].astype(float)
     order = np.argsort(motors)
 
-    def line(name: str, one: Arrays) -> Line:
+    def line(name: str, one: Arrays) -> FigureLine:
         low, high = (
             np.clip(one[f"do.{edge}"][first, 0, boat].astype(float), -15, 15)[order] for edge in ("low", "high")
         )
-        return Line(
+        return FigureLine(
             name=name,
             x=tuple(motors[order].tolist()),
             y=tuple(one["do.mean"][first, 0, boat].astype(float)[order].tolist()),
@@ -345,8 +356,8 @@ def _bands(scenes: Arrays, answers: Arrays, blind: Arrays, boat: int) -> Panel:
         )
 
     drifts = scenes["do.drifts"][first, 0, boat].astype(float)[order]
-    truth = Line(name="truth", x=tuple(motors[order].tolist()), y=tuple(drifts.tolist()), points=True)
-    return Panel(
+    truth = FigureLine(name="truth", x=tuple(motors[order].tolist()), y=tuple(drifts.tolist()), points=True)
+    return FigurePanel(
         title=BOATS[boat].name.replace("_", ", k = 0."),
         x_label="motor, set at random (m/s)",
         y_label="next drift (m)",

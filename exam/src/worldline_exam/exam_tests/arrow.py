@@ -53,10 +53,10 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.stats import ratio
 from worldline.world import Forecast, World, calibrate
-from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.clips import BALLS, STEP_S, Clips, shown
-from worldline_exam.references.lab_oracle import Lawful
+from worldline_exam.references.lab_oracle import LabOracle
 
 TABLES: Final = ("dissipative", "frictionless")
 SIGNALS: Final = tuple(f"{ball}_{what}" for ball in BALLS for what in ("position", "velocity"))
@@ -72,7 +72,7 @@ NUM_CALIBRATION: Final = 100
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Arrow(ExamTest):
+class ArrowOfTimeTest(ExamTest):
     """The test.
 
     Args:
@@ -93,10 +93,10 @@ class Arrow(ExamTest):
     num_steps: int = 30
     num_episodes: int = 400
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """One for each table."""
         return tuple(
-            Curriculum(
+            DatasetSpec(
                 name=self._name(table),
                 make_lab=partial(self._lab, table, pictures=self.pixels),
                 asked=SIGNALS,
@@ -134,7 +134,7 @@ class Arrow(ExamTest):
         straight: dict[str, World] = {}
         for table in TABLES:
             episodes = logs[self._name(table)]
-            law = Lawful(schema=schema, law=self._lab(table).simulate)
+            law = LabOracle(schema=schema, law=self._lab(table).simulate)
             oracle[table] = _calibrated(law, episodes)
             still[table] = _calibrated(Persistence.fit(episodes, schema), episodes)
             straight[table] = _calibrated(ConstantVelocity.fit(episodes, schema), episodes)
@@ -158,10 +158,10 @@ class Arrow(ExamTest):
         raw = {**found, **told, **forced}
         return Grade(cells=(cell("arrow", _arrow(*hits.values()), len(hits[TABLES[0]]), raw=raw),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Both directions' surprise, clip by clip, and one clip's speeds."""
         others = {"oracle": references.oracle, "persistence": references.must_fail["persistence"]}
-        return Exhibit(
+        return ExamFigure(
             caption=(
                 "Each point is a clip. Above the diagonal it is more surprising backwards: so it should be with drag, "
                 "and without it the points should lie on both sides."
@@ -275,34 +275,34 @@ def _frame_differences(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
     return answers
 
 
-def _scatter(table: str, answers: Arrays, others: Mapping[str, Arrays]) -> Panel:
+def _scatter(table: str, answers: Arrays, others: Mapping[str, Arrays]) -> FigurePanel:
     """Total surprise, forwards and backwards."""
 
-    def points(name: str, found: Arrays) -> Line:
+    def points(name: str, found: Arrays) -> FigureLine:
         x, y = (found[f"{table}.{way}"].astype(float).sum(-1) for way in ("forward", "backward"))
-        return Line(name=name, x=tuple(map(float, x)), y=tuple(map(float, y)), points=True)
+        return FigureLine(name=name, x=tuple(map(float, x)), y=tuple(map(float, y)), points=True)
 
     lines = tuple(points(name, found) for name, found in {**others, "this world": answers}.items())
     edge = max(max(*line.x, *line.y) for line in lines)
-    return Panel(
+    return FigurePanel(
         title=f"{table} table",
         x_label="surprise forwards [nat]",
         y_label="surprise backwards [nat]",
-        lines=(Line(name="no difference", x=(0.0, edge), y=(0.0, edge)), *lines),
+        lines=(FigureLine(name="no difference", x=(0.0, edge), y=(0.0, edge)), *lines),
         equal=True,
     )
 
 
-def _speeds(table: str, scenes: Arrays) -> Panel:
+def _speeds(table: str, scenes: Arrays) -> FigurePanel:
     """The speed of the first clip's red ball, in both directions."""
     velocity = scenes[f"{table}.red_velocity"][0].astype(float)
     speed, time = np.hypot(*velocity.T), tuple(float(STEP_S * t) for t in range(len(velocity)))
-    return Panel(
+    return FigurePanel(
         title=f"{table}: the red ball of one clip",
         x_label="time [s]",
         y_label="speed [m/s]",
         lines=(
-            Line(name="truth", x=time, y=tuple(map(float, speed))),
-            Line(name="backwards", x=time, y=tuple(map(float, speed[::-1]))),
+            FigureLine(name="truth", x=time, y=tuple(map(float, speed))),
+            FigureLine(name="backwards", x=time, y=tuple(map(float, speed[::-1]))),
         ),
     )

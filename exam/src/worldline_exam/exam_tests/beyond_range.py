@@ -83,12 +83,12 @@ from worldline.audit import (
 )
 from worldline.episode import Arrays, Episode, History
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.collision import Collision
 from worldline_exam.labs.parabola import FAST, SLOW, STEP_S, STRONG, USUAL, WEAK, Band, Parabola
 from worldline_exam.references.false_laws import passing, slowed, slowed_at_contact, sticking
-from worldline_exam.references.lab_oracle import Law, Lawful
+from worldline_exam.references.lab_oracle import LabOracle, Law
 from worldline_exam.references.nearest_case import NearestCase
 
 HISTORY: Final = 4
@@ -139,7 +139,7 @@ SPEEDS: Final = {"parabola": ("ball_velocity",), "collision": ("left_velocity", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeyondRange(ExamTest):
+class BeyondRangeTest(ExamTest):
     """See the module.
 
     Args:
@@ -158,10 +158,10 @@ class BeyondRange(ExamTest):
     num_steps: int = 23
     num_episodes: int = 500
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """Logs of throws and of meetings, a world each; see `ExamTest`."""
         return tuple(
-            Curriculum(
+            DatasetSpec(
                 name=self._world_of(kind),
                 make_lab=partial(self._lab, kind, pictures=self.pixels),
                 asked=POSITIONS[kind],
@@ -192,7 +192,7 @@ class BeyondRange(ExamTest):
         chosen = []
         for kind in CELLS:
             lab, episodes = self._lab(kind), logs[self._world_of(kind)]
-            laws = {name: as_world(Lawful(schema=lab.schema, law=law)) for name, law in _false_laws(lab).items()}
+            laws = {name: as_world(LabOracle(schema=lab.schema, law=law)) for name, law in _false_laws(lab).items()}
             trivial = bank(episodes, lab.schema)
             here, there = (
                 {name: self._asked(kind, world, one) for name, world in {**trivial, **laws}.items()}
@@ -209,7 +209,7 @@ class BeyondRange(ExamTest):
             fail[COPY] |= self._asked(kind, as_world(copy), scenes)
             for name in laws:
                 fail.setdefault(name, {}).update(here[name])
-            oracle |= self._asked(kind, as_world(Lawful(schema=lab.schema, law=lab.simulate)), scenes)
+            oracle |= self._asked(kind, as_world(LabOracle(schema=lab.schema, law=lab.simulate)), scenes)
         return References(floor=floor, oracle=oracle, must_fail=fail, floor_name="; ".join(chosen))
 
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
@@ -218,7 +218,7 @@ class BeyondRange(ExamTest):
         inside = tuple(_inside(kind, scenes, answers, references.floor) for kind in CELLS)
         return Grade(cells=tuple(cells), conditions=inside)
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Errors over speed, and paths outside."""
         told = {COPY: references.must_fail[COPY], "this world": answers}
         panels = (
@@ -230,7 +230,7 @@ class BeyondRange(ExamTest):
             "How wrong predicted velocities are over the speed at the start, whose range in the logs is marked; and "
             "two cases that are faster than any that was logged. A law holds beyond the marks; a copy does not."
         )
-        return Exhibit(caption=caption, panels=panels)
+        return ExamFigure(caption=caption, panels=panels)
 
     def _world_of(self, kind: str) -> str:
         return f"{kind}-{self.pool}" + ("-pixels" if self.pixels else "")
@@ -427,7 +427,7 @@ def _slip(kind: str, scenes: Arrays, answers: Arrays) -> Floats:
     return _graded(kind, scenes, np.abs(rates[0] - rates[1]).mean(-1))
 
 
-def _speed_panel(kind: str, scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:
+def _speed_panel(kind: str, scenes: Arrays, told: Mapping[str, Arrays]) -> FigurePanel:
     """Errors of velocity over the speed at the start."""
     history = history_of(scenes, f"{kind}.history").observations
     speed = np.mean([np.abs(history[name][:, 0, 0].astype(float)) for name in SPEEDS[kind]], axis=0)
@@ -437,15 +437,15 @@ def _speed_panel(kind: str, scenes: Arrays, told: Mapping[str, Arrays]) -> Panel
         slip = _slip(kind, scenes, answers)
         which = [counted & (speed >= low) & (speed < low + BIN) for low in np.arange(1.0, 7.0, BIN)]
         middle = tuple(float(speed[one].mean()) for one in which if one.any())
-        lines.append(Line(name=name, x=middle, y=tuple(float(slip[one].mean()) for one in which if one.any())))
-    lines += [Line(name="range of the logs", x=band, y=(0.0, 0.0)) for band in (SLOW, FAST)]
+        lines.append(FigureLine(name=name, x=middle, y=tuple(float(slip[one].mean()) for one in which if one.any())))
+    lines += [FigureLine(name="range of the logs", x=band, y=(0.0, 0.0)) for band in (SLOW, FAST)]
     what = "speed of the throw" if kind == "parabola" else "mean speed of the two balls"
-    return Panel(
+    return FigurePanel(
         title=f"{kind.title()}: error", x_label=f"{what} [m/s]", y_label="velocity error [m/s]", lines=tuple(lines)
     )
 
 
-def _throw_panel(scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:
+def _throw_panel(scenes: Arrays, told: Mapping[str, Arrays]) -> FigurePanel:
     """The path of a throw outside."""
     scene = int(np.flatnonzero(_of_cell("parabola", DECIDES, scenes))[0])
     shown = history_of(scenes, "parabola.history").observations["ball_position"][scene]
@@ -456,11 +456,11 @@ def _throw_panel(scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:
     lines = []
     for name, path in paths.items():
         places = np.concatenate([shown, path[scene]]).astype(float)
-        lines.append(Line(name=name, x=tuple(places[:, 0].tolist()), y=tuple(places[:, 1].tolist())))
-    return Panel(title="A throw outside", x_label="x [m]", y_label="y [m]", lines=tuple(lines), equal=True)
+        lines.append(FigureLine(name=name, x=tuple(places[:, 0].tolist()), y=tuple(places[:, 1].tolist())))
+    return FigurePanel(title="A throw outside", x_label="x [m]", y_label="y [m]", lines=tuple(lines), equal=True)
 
 
-def _meeting_panel(scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:
+def _meeting_panel(scenes: Arrays, told: Mapping[str, Arrays]) -> FigurePanel:
     """The places of two balls that meet outside, over time."""
     scene = int(np.flatnonzero(_of_cell("collision", DECIDES, scenes))[0])
     history = history_of(scenes, "collision.history").observations
@@ -471,5 +471,5 @@ def _meeting_panel(scenes: Arrays, told: Mapping[str, Arrays]) -> Panel:
         for name, path in paths.items():
             places = np.concatenate([shown, path[scene, :, 0]]).astype(float)
             time = STEP_S * (np.arange(len(places)) - HISTORY + 1)
-            lines.append(Line(name=name, x=tuple(time.tolist()), y=tuple(places.tolist())))
-    return Panel(title="A meeting outside", x_label="time [s]", y_label="position [m]", lines=tuple(lines))
+            lines.append(FigureLine(name=name, x=tuple(time.tolist()), y=tuple(places.tolist())))
+    return FigurePanel(title="A meeting outside", x_label="time [s]", y_label="position [m]", lines=tuple(lines))

@@ -33,10 +33,10 @@ from worldline.audit import UNKNOWABLE, Cell, Condition, Grade, Statistic, as_wo
 from worldline.episode import Arrays, Episode
 from worldline.stats import ratio
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.fleet import BOATS, Weather
-from worldline_exam.scenes.confounded_scenes import CURRICULUM, Sailor, asked, curriculum, fleet, scenes_of
+from worldline_exam.scenes.confounded_scenes import CURRICULUM, ConfoundedOracle, asked, curriculum, fleet, scenes_of
 
 Floats = NDArray[np.floating]
 
@@ -53,7 +53,7 @@ WHY: Final = "the wind is new at each step and nobody drilled, so the logs do no
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfoundedLog(ExamTest):
+class ConfoundedLogTest(ExamTest):
     """The test.
 
     Args:
@@ -73,7 +73,7 @@ class ConfoundedLog(ExamTest):
     num_motors: int = 4
     num_steps: int = 16
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """The fleet; see `ExamTest`."""
         return (curriculum(self.pool, pixels=self.pixels),)
 
@@ -100,13 +100,13 @@ class ConfoundedLog(ExamTest):
         lab, episodes = fleet(self.pool), logs[CURRICULUM]
         context = self.num_steps + 1
 
-        def answers(engine: Sailor) -> Arrays:
+        def answers(engine: ConfoundedOracle) -> Arrays:
             return self.question({CURRICULUM: as_world(engine)}, scenes)
 
         return References(
-            ceiling=answers(Sailor.adjusted(episodes, lab.schema, context)),
-            oracle=answers(Sailor.lawful(lab, context)),
-            must_fail={BLIND: answers(Sailor.blind(episodes, lab.schema))},
+            ceiling=answers(ConfoundedOracle.adjusted(episodes, lab.schema, context)),
+            oracle=answers(ConfoundedOracle.lawful(lab, context)),
+            must_fail={BLIND: answers(ConfoundedOracle.blind(episodes, lab.schema))},
             floor_name="b_obs: the slope of the log",
         )
 
@@ -135,7 +135,7 @@ class ConfoundedLog(ExamTest):
         )
         return Grade(cells=tuple(cells), conditions=(plain,))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Each boat's effect line: the truth, this world's, the log's, and the adjusted regression's."""
         panels = []
         for boat in SHOWN:
@@ -148,22 +148,22 @@ class ConfoundedLog(ExamTest):
                 "this world": float(_slope_of(answers, scenes, boat)(_once(scenes))[0]),
             }
             ends = (-REACH, REACH)
-            lines = [Line(name=n, x=ends, y=(slope * ends[0], slope * ends[1])) for n, slope in slopes.items()]
-            points = Line(
+            lines = [FigureLine(name=n, x=ends, y=(slope * ends[0], slope * ends[1])) for n, slope in slopes.items()]
+            points = FigureLine(
                 name="its answers",
                 x=tuple(map(float, motors[shown].ravel())),
                 y=tuple(map(float, drifts[shown].ravel())),
                 points=True,
             )
             panels.append(
-                Panel(
+                FigurePanel(
                     title=_title(boat),
                     x_label="motor, less its mean in the scene (m/s)",
                     y_label="predicted drift, likewise (m)",
                     lines=(points, *lines),
                 )
             )
-        return Exhibit(
+        return ExamFigure(
             caption="What a motor that is set at random is said to do. Whoever logged felt the wind and leaned on it, "
             "so that in the log the motor seems to do something else. Of gusty boats nobody can know.",
             panels=tuple(panels),

@@ -48,11 +48,11 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
 from worldline.stats import ratio
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.containers import WALL_HALF_WIDTH, Containers
-from worldline_exam.references.lab_oracle import Law, Lawful
-from worldline_exam.scenes.contact_detection import SLACK, Table, contacts, depth, gaps, miscounted, tally
+from worldline_exam.references.lab_oracle import LabOracle, Law
+from worldline_exam.scenes.contact_detection import SLACK, ContactScene, contacts, depth, gaps, miscounted, tally
 
 HISTORY: Final = 4
 """Observations that are shown."""
@@ -62,7 +62,7 @@ BATCHES: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContactAndConstraint(ExamTest):
+class ContactTest(ExamTest):
     """See the module.
 
     Args:
@@ -81,11 +81,11 @@ class ContactAndConstraint(ExamTest):
     num_steps: int = 30
     num_episodes: int = 1000
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """Logs of the tilting table; see `ExamTest`."""
         name = f"containers-{self.pool}" + ("-pixels" if self.pixels else "")
         return (
-            Curriculum(
+            DatasetSpec(
                 name=name,
                 make_lab=partial(self._lab, pictures=self.pixels),
                 asked=_positions(self._lab()),
@@ -132,7 +132,7 @@ class ContactAndConstraint(ExamTest):
         schema, episodes = lab.schema, logs[curriculum.name]
 
         def lawful(law: Law, name: str) -> Arrays:
-            return self.question({curriculum.name: as_world(Lawful(schema=schema, law=law, name=name))}, scenes)
+            return self.question({curriculum.name: as_world(LabOracle(schema=schema, law=law, name=name))}, scenes)
 
         alone = lawful(lambda start, actions: lab.simulate(start, actions, alone=True), "each disc alone")
         trivial = {
@@ -181,7 +181,7 @@ class ContactAndConstraint(ExamTest):
             raw |= rounded(**{f"f1_{kind}": _f1(part.hits, part.missed, part.false, ones)[0]})
         return Grade(cells=(cell("later contacts", statistic, num_scenes, raw=raw),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """The gaps of the rollout with the most contacts of two discs, with the contacts marked."""
         lab, table = self._lab(), self._table()
         truth = self._path(lab, scenes, unpacked(scenes, "truth"))
@@ -194,7 +194,7 @@ class ContactAndConstraint(ExamTest):
         groups = {"between two discs": [pair]}
         groups |= {f"from disc {disc} to rim or pen": list(range(5 * disc, 5 * disc + 5)) for disc in range(2)}
         panels = tuple(
-            Panel(
+            FigurePanel(
                 title=f"Gap {words}",
                 x_label="step",
                 y_label="gap [m]",
@@ -206,17 +206,19 @@ class ContactAndConstraint(ExamTest):
             "How far discs are from touching, in one rollout; points mark contacts. A gap below 0 is one thing inside "
             "another, and after a contact that was missed every later one comes at the wrong time."
         )
-        return Exhibit(caption=caption, panels=panels)
+        return ExamFigure(caption=caption, panels=panels)
 
     def _lab(self, *, pictures: bool = False) -> Containers:
         if self.pool is Pool.REPORT:
             return Containers(pictures=pictures)
         return Containers(size=2.1, radius=0.28, pen=(1.2, 0.5), restitution=0.9, pictures=pictures)
 
-    def _table(self) -> Table:
+    def _table(self) -> ContactScene:
         lab = self._lab()
         wall = ((lab.pen[0], 0.0), (lab.pen[0], lab.pen[1]))
-        return Table(size=lab.size, radius=lab.radius, wall=wall, half_width=WALL_HALF_WIDTH, num_discs=lab.num_discs)
+        return ContactScene(
+            size=lab.size, radius=lab.radius, wall=wall, half_width=WALL_HALF_WIDTH, num_discs=lab.num_discs
+        )
 
     def _rich(self, lab: Containers, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         """Observations [n, HISTORY + T, 2] and tilts [n, HISTORY - 1 + T, 2] of rollouts with enough contacts."""
@@ -266,10 +268,10 @@ def _f1(hits: Floats, missed: Floats, false: Floats, weights: Floats) -> Floats:
     return ratio(2 * (weights @ hits), weights @ (2 * hits + missed + false))
 
 
-def _gap_lines(name: str, gap: Floats, marks: NDArray[np.bool_], surfaces: list[int]) -> tuple[Line, ...]:
+def _gap_lines(name: str, gap: Floats, marks: NDArray[np.bool_], surfaces: list[int]) -> tuple[FigureLine, ...]:
     """The smallest gap [T] to some surfaces, and points where there is a contact with one of them."""
     steps = np.arange(len(gap)) - HISTORY + 1.0
     smallest, marked = gap[:, surfaces].min(1), marks[:, surfaces].any(1)
-    line = Line(name=name, x=tuple(steps.tolist()), y=tuple(smallest.tolist()))
-    points = Line(name=name, x=tuple(steps[marked].tolist()), y=tuple(smallest[marked].tolist()), points=True)
+    line = FigureLine(name=name, x=tuple(steps.tolist()), y=tuple(smallest.tolist()))
+    points = FigureLine(name=name, x=tuple(steps[marked].tolist()), y=tuple(smallest[marked].tolist()), points=True)
     return (line, points)

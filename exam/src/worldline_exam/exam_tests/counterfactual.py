@@ -30,8 +30,8 @@ from worldline.engines import Linear, SimulatorEngine
 from worldline.episode import Arrays, Episode, History
 from worldline.labs import replay, stacked
 from worldline.world import World, calibrate
-from worldline_exam.base import Curriculum, ExamTest, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.scenes.puck import SIGNALS, curriculum, draw, puck, squared_error
 
@@ -47,7 +47,7 @@ WINDOWS = 2
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Counterfactual(ExamTest):
+class CounterfactualTest(ExamTest):
     """The test.
 
     Args:
@@ -67,7 +67,7 @@ class Counterfactual(ExamTest):
     num_scenes: int = 400
     num_steps: int = 40
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """See `ExamTest`."""
         return (curriculum(self.pool, pixels=self.pixels),)
 
@@ -140,7 +140,7 @@ class Counterfactual(ExamTest):
             )
         )
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """The scene in which twin and episode differ by the median, as maps and over time; see `ExamTest`."""
         truth, factual = unpacked(scenes, "truth"), _after(unpacked(scenes, "factual"))
         apart = squared_error(factual, truth)
@@ -155,22 +155,24 @@ class Counterfactual(ExamTest):
         places = {name: row["puck_position"][scene].astype(float) for name, row in rows.items()}
         steps = tuple(float(AT + 1 + step) for step in range(len(places["truth"])))
         over = [
-            Panel(
+            FigurePanel(
                 title=f"{axis} over time",
                 x_label="step",
                 y_label=f"{axis} (m)",
-                lines=tuple(Line(name=n, x=steps, y=tuple(v[:, c].tolist())) for n, v in places.items()),
+                lines=tuple(FigureLine(name=n, x=steps, y=tuple(v[:, c].tolist())) for n, v in places.items()),
             )
             for c, axis in enumerate("xy")
         ]
-        table = Panel(
+        table = FigurePanel(
             title="The table from above",
             x_label="x (m)",
             y_label="y (m)",
-            lines=tuple(Line(name=n, x=tuple(v[:, 0].tolist()), y=tuple(v[:, 1].tolist())) for n, v in places.items()),
+            lines=tuple(
+                FigureLine(name=n, x=tuple(v[:, 0].tolist()), y=tuple(v[:, 1].tolist())) for n, v in places.items()
+            ),
             equal=True,
         )
-        return Exhibit(
+        return ExamFigure(
             caption="One scene: what happened, and what would have happened under other pushes with the same friction "
             "and the same gusts. This world has to follow the truth, not the path without gusts.",
             panels=(table, *over),

@@ -62,10 +62,10 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import UnsupportedError
 from worldline.stats import tails
 from worldline.world import Calibration, World, calibrate
-from worldline_exam.base import Curriculum, ExamTest, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline_exam.references.puck_oracle import KnowingPuck
+from worldline_exam.references.puck_oracle import PuckOracle
 from worldline_exam.scenes.puck import (
     AHEAD,
     NUM_CALIBRATION,
@@ -93,7 +93,7 @@ SEEN: Final = 16
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class JointCoverage(ExamTest):
+class JointCoverageTest(ExamTest):
     """The test.
 
     Args:
@@ -111,7 +111,7 @@ class JointCoverage(ExamTest):
     num_scenes: int = 300
     num_own: int = 2000
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """See `ExamTest`."""
         return (curriculum(self.pool, pixels=self.pixels),)
 
@@ -151,7 +151,7 @@ class JointCoverage(ExamTest):
         }
         best = best_of({name: _asked(world, pilot) for name, world in bank.items()}, lambda a: _loss(a, pilot))
         trivial = {name: _asked(world, scenes) for name, world in bank.items()}
-        knowing = KnowingPuck(lab=lab, context=SEEN)
+        knowing = PuckOracle(lab=lab, context=SEEN)
         calibration = _calibrated(knowing, _own_logs(lab, self.num_own))
         return References(
             floor=trivial[best]
@@ -172,7 +172,7 @@ class JointCoverage(ExamTest):
         counts = {name: int(_inside(answers, scenes, name)[:, GATED].sum()) for name in SIGNALS}
         return Grade(cells=cells, conditions=(_coverage(counts, len(scenes["friction"])),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Reliability over the levels, and one band; see `ExamTest`."""
         rows = {
             "this world": answers,
@@ -181,13 +181,13 @@ class JointCoverage(ExamTest):
         }
         panels = []
         for name in SIGNALS:
-            lines = [Line(name="truth", x=(0.0, 1.0), y=(0.0, 1.0))]
+            lines = [FigureLine(name="truth", x=(0.0, 1.0), y=(0.0, 1.0))]
             lines += [
-                Line(name=row, x=LEVELS, y=tuple(_inside(one, scenes, name).mean(0).tolist()))
+                FigureLine(name=row, x=LEVELS, y=tuple(_inside(one, scenes, name).mean(0).tolist()))
                 for row, one in rows.items()
             ]
             panels.append(
-                Panel(
+                FigurePanel(
                     title=f"Paths inside, {name}",
                     x_label="level that is claimed",
                     y_label="share inside at every step",
@@ -198,11 +198,11 @@ class JointCoverage(ExamTest):
         steps = tuple(float(step) for step in range(1, AHEAD + 1))
         truth = scenes["truth.puck_position"].astype(float)
         scene = int(np.argsort(np.linalg.norm(truth[:, -1] - truth[:, 0], axis=-1))[-10])
-        lines = [Line(name="truth", x=steps, y=tuple(truth[scene, :, 0].tolist()))]
+        lines = [FigureLine(name="truth", x=steps, y=tuple(truth[scene, :, 0].tolist()))]
         for row, one in rows.items():
             low, mean, high = (one[f"{part}.puck_position"][scene].astype(float) for part in ("low", "mean", "high"))
             lines.append(
-                Line(
+                FigureLine(
                     name=row,
                     x=steps,
                     y=tuple(mean[:, 0].tolist()),
@@ -211,9 +211,9 @@ class JointCoverage(ExamTest):
                 )
             )
         panels.append(
-            Panel(title="One scene, 90 % bands", x_label="step ahead", y_label="x (m)", lines=tuple(lines[:3]))
+            FigurePanel(title="One scene, 90 % bands", x_label="step ahead", y_label="x (m)", lines=tuple(lines[:3]))
         )
-        return Exhibit(
+        return ExamFigure(
             caption="Left: a world that keeps its word lies on the diagonal. Right: one scene; both bands hold what "
             "they say, and the better world's is narrower.",
             panels=tuple(panels),

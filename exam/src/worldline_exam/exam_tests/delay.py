@@ -54,8 +54,8 @@ from worldline.engines import (
 )
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.delayed_actuator import AMBIENT, LAGS, NAMES, SETTLED, DelayedActuator, use_valves
 
 Floats = NDArray[np.floating]
@@ -77,7 +77,7 @@ CURRICULUM: Final = "delayed-actuator"
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class DelayedEffect(ExamTest):
+class DelayedEffectTest(ExamTest):
     """The test.
 
     Args:
@@ -102,10 +102,10 @@ class DelayedEffect(ExamTest):
             return DelayedActuator(fade=0.7, pictures=pictures)
         return DelayedActuator((10, 0, 20, 5, 2), fade=0.8, pictures=pictures)
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """One: all tanks are in one log."""
         return (
-            Curriculum(
+            DatasetSpec(
                 name=CURRICULUM,
                 make_lab=partial(self.make_lab, pictures=self.pixels),
                 asked=(SIGNAL,),
@@ -170,7 +170,7 @@ class DelayedEffect(ExamTest):
             conditions.append(Condition(name=name, met=share >= PEAK_DUE, found=f"{share:.1%}"))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """The first response ahead of each lag, and one on its way."""
         told = {
             "truth": _truth(scenes),
@@ -184,12 +184,12 @@ class DelayedEffect(ExamTest):
             tank, back = int(scenes["tank"][scene]), int(scenes["back"][scene])
             lines = [_line(name, _response(found)[scene, :, tank]) for name, found in told.items()]
             title = f"Pulse {back} steps ago, lag {lag}" if way else f"Pulse now, lag {lag}"
-            panels.append(Panel(title=title, x_label="step", y_label="difference [degC]", lines=tuple(lines)))
+            panels.append(FigurePanel(title=title, x_label="step", y_label="difference [degC]", lines=tuple(lines)))
         caption = (
             "By how much a pulse of the valve changes its tank's temperature: twins with and without it. The response "
             "must come when the pulse arrives, not when it is given."
         )
-        return Exhibit(caption=caption, panels=tuple(panels))
+        return ExamFigure(caption=caption, panels=tuple(panels))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -258,7 +258,7 @@ class DelayLine(Engine):
         return Samples(signals={SIGNAL: found.astype(np.float32)})
 
 
-def _asked(test: DelayedEffect, scenes: Arrays, engine: Engine) -> Arrays:
+def _asked(test: DelayedEffectTest, scenes: Arrays, engine: Engine) -> Arrays:
     return test.question({CURRICULUM: as_world(engine)}, scenes)
 
 
@@ -295,7 +295,7 @@ def _peaks(due: Float[np.ndarray, "E T 5"], said: Float[np.ndarray, "E T 5"], ta
     return np.asarray((true.argmax(1) == told.argmax(1)) & answered, dtype=float)
 
 
-def _line(name: str, values: Floats) -> Line:
-    return Line(
+def _line(name: str, values: Floats) -> FigureLine:
+    return FigureLine(
         name=name, x=tuple(float(step + 1) for step in range(len(values))), y=tuple(float(one) for one in values)
     )

@@ -31,7 +31,7 @@ from worldline.audit import Cell, Condition, Grade, as_world, packed, skill_cell
 from worldline.engines import Persistence
 from worldline.episode import Arrays, Episode
 from worldline_exam.base import References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.driven import DAMPINGS, Driven
 from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_by, present, rollouts
 
@@ -41,7 +41,7 @@ SHORTEST, LONGEST = 0.8, 1.25
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class WorkAndEnergy(DrivenTest):
+class WorkAndEnergyTest(DrivenTest):
     """The test.
 
     Args:
@@ -103,7 +103,7 @@ class WorkAndEnergy(DrivenTest):
             conditions.append(_path_condition(lab, scenes, answers, system))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Energy over time in one scene of each system with little damping, and in one with none."""
         shown = {"truth": scenes, "this world": answers, "no damping": references.must_fail["no damping"]}
         panels = []
@@ -111,25 +111,25 @@ class WorkAndEnergy(DrivenTest):
             for system in SYSTEMS:
                 lines = tuple(self._line(name, scenes, arrays, system, damping) for name, arrays in shown.items())
                 panels.append(
-                    Panel(
+                    FigurePanel(
                         title=f"{system}, damping {damping:g} 1/s",
                         x_label="time [s]",
                         y_label="energy [J]",
                         lines=lines,
                     )
                 )
-        return Exhibit(
+        return ExamFigure(
             caption="Energy of one rollout in each chart: pushes raise and lower it, the medium takes it. Without "
             "knowledge of the damping it stays too high; undamped, that model is the truth.",
             panels=tuple(panels),
         )
 
-    def _line(self, name: str, scenes: Arrays, arrays: Arrays, system: str, damping: float) -> Line:
+    def _line(self, name: str, scenes: Arrays, arrays: Arrays, system: str, damping: float) -> FigureLine:
         lab, scene = self.lab(system), int(np.flatnonzero(damped_by(scenes, system, damping))[0])
         group = f"{system}.truth" if name == "truth" else system
         energy = energies(lab, scenes, unpacked(arrays, group), system)[scene]
         time = np.arange(len(energy)) * float(lab.schema.step_s or 1.0)
-        return Line(name=name, x=tuple(time.tolist()), y=tuple(energy.tolist()))
+        return FigureLine(name=name, x=tuple(time.tolist()), y=tuple(energy.tolist()))
 
 
 def energies(lab: Driven, scenes: Arrays, path: Arrays, system: str) -> Float[np.ndarray, "E steps"]:

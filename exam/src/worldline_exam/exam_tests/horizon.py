@@ -34,7 +34,7 @@ from worldline.audit import GATE, Cell, Condition, Grade, as_world, bank, cell, 
 from worldline.episode import Arrays, Episode
 from worldline.stats import draw_clusters, ratio
 from worldline_exam.base import References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.driven import DAMPINGS
 from worldline_exam.scenes.driven import SYSTEMS, DrivenTest, Simulated, damped_by, present, rollouts
 
@@ -49,7 +49,7 @@ MUST_FAIL: Final = ("persistence", "constant velocity")
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class TrustedHorizon(DrivenTest):
+class TrustedHorizonTest(DrivenTest):
     """The test.
 
     Args:
@@ -118,7 +118,7 @@ class TrustedHorizon(DrivenTest):
         lost = np.flatnonzero(error > LOST)
         return int(lost[0]) + 1 if len(lost) else self.num_steps
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Skill over the steps, of each system where nothing is damped and where little is."""
         panels = []
         for damping in DAMPINGS[:2]:
@@ -130,14 +130,14 @@ class TrustedHorizon(DrivenTest):
                 ]
                 last = float(self.horizon(scenes, system, damping))
                 panels.append(
-                    Panel(
+                    FigurePanel(
                         title=f"{system}, damping {damping:g} 1/s",
                         x_label="step",
                         y_label="skill",
-                        lines=(*lines, Line(name="h*", x=(last, last), y=(-1.0, 1.0))),
+                        lines=(*lines, FigureLine(name="h*", x=(last, last), y=(-1.0, 1.0))),
                     )
                 )
-        return Exhibit(
+        return ExamFigure(
             caption="1 is the truth, 0 the best trivial model of each step. After h* even the true law, begun with a "
             "read-out error of 1 %, is lost; what counts is the skill before it.",
             panels=tuple(panels),
@@ -186,10 +186,10 @@ class TrustedHorizon(DrivenTest):
 
     def _line(
         self, name: str, scenes: Arrays, answers: Arrays, references: References, place: tuple[str, float]
-    ) -> Line:
+    ) -> FigureLine:
         loss, floor = self._error(scenes, answers, *place), self._error(scenes, references.floor, *place)
         skill = np.maximum(_skills(loss, floor, np.ones((1, len(loss))))[0], -1.0)
-        return Line(name=name, x=tuple(map(float, range(1, len(skill) + 1))), y=tuple(skill.tolist()))
+        return FigureLine(name=name, x=tuple(map(float, range(1, len(skill) + 1))), y=tuple(skill.tolist()))
 
 
 def _cells() -> Iterator[tuple[str, float]]:

@@ -51,9 +51,9 @@ from worldline.audit import (
 from worldline.engines import ActionBlind, Engine, Linear
 from worldline.episode import Arrays, Episode, History
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, References, Section
+from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.exam_tests.twin_effect import effect_of
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.pusher_block import STATE, STEP_S, PusherBlock
 from worldline_exam.scenes.pusher import (
     Beginnings,
@@ -84,7 +84,7 @@ _STREAM: Final = 105
 
 
 @dataclass(frozen=True, kw_only=True)
-class Influence(ExamTest):
+class InfluenceTest(ExamTest):
     """See the module.
 
     Args:
@@ -101,7 +101,7 @@ class Influence(ExamTest):
     num_scenes: int = 400
     num_steps: int = 20
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """The one of C1."""
         return (pushing_curriculum(self.pool, pixels=self.pixels),)
 
@@ -189,7 +189,7 @@ class Influence(ExamTest):
             bugs=leaks(scenes, answers),
         )
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """How far influenced and other states are told apart; see `ExamTest`."""
         influenced = scenes["influenced"].astype(bool)
         sides = {
@@ -198,7 +198,7 @@ class Influence(ExamTest):
             "equal sensitivity": self._sizes(references.must_fail["equal sensitivity"]),
         }
         size, truth = sides["this world"], sides["truth"]
-        curves = Panel(
+        curves = FigurePanel(
             title="States told apart by the effect on the block",
             x_label="share of the others taken for influenced",
             y_label="share of the influenced found",
@@ -206,7 +206,7 @@ class Influence(ExamTest):
             equal=True,
         )
         edges = np.linspace(0.0, max(float(np.quantile(size, 0.98)), EPSILON), NUM_BINS + 1)
-        counts = Panel(
+        counts = FigurePanel(
             title="The effect on the block that this world predicts",
             x_label="effect [m]",
             y_label="states",
@@ -215,20 +215,20 @@ class Influence(ExamTest):
                 _counts("not influenced", size[~influenced], edges),
             ),
         )
-        pairs = Panel(
+        pairs = FigurePanel(
             title="State by state",
             x_label="true effect [m]",
             y_label="predicted effect [m]",
             lines=(
-                Line(name="truth", x=(0.0, float(truth.max())), y=(0.0, float(truth.max()))),
-                Line(name="this world", x=tuple(map(float, truth)), y=tuple(map(float, size)), points=True),
+                FigureLine(name="truth", x=(0.0, float(truth.max())), y=(0.0, float(truth.max()))),
+                FigureLine(name="this world", x=tuple(map(float, truth)), y=tuple(map(float, size)), points=True),
             ),
         )
         caption = (
             "In each couple of states the same two action sequences, from the same distance, move the block in one and "
             "miss it in the other. A world that knows when it acts on the block sets the two apart."
         )
-        return Exhibit(caption=caption, panels=(curves, counts, pairs))
+        return ExamFigure(caption=caption, panels=(curves, counts, pairs))
 
     def _sizes(self, answers: Arrays) -> Floats:
         """The effect of the second sequence against the first on the block [E], m."""
@@ -318,15 +318,15 @@ def _nearness(oracle: Arrays, scenes: Arrays) -> Arrays:
     return {**oracle, **block}
 
 
-def _curve(name: str, size: Floats, influenced: NDArray[np.bool_]) -> Line:
+def _curve(name: str, size: Floats, influenced: NDArray[np.bool_]) -> FigureLine:
     """Share of influenced states above each threshold over that of the others."""
     thresholds = np.concatenate([[np.inf], np.unique(size)[::-1]])
     other, found = (tuple(float((size[rows] >= t).mean()) for t in thresholds) for rows in (~influenced, influenced))
-    return Line(name=name, x=other, y=found)
+    return FigureLine(name=name, x=other, y=found)
 
 
-def _counts(name: str, size: Floats, edges: Floats) -> Line:
+def _counts(name: str, size: Floats, edges: Floats) -> FigureLine:
     """How many states have about which effect; what is beyond counts in the last bin."""
     counts = np.histogram(np.minimum(size, edges[-1]), edges)[0]
     middles = (edges[1:] + edges[:-1]) / 2
-    return Line(name=name, x=tuple(map(float, middles)), y=tuple(map(float, counts)))
+    return FigureLine(name=name, x=tuple(map(float, middles)), y=tuple(map(float, counts)))

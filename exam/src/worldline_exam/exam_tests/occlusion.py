@@ -59,8 +59,8 @@ from worldline.engines import (
 )
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.hidden_mover import GAPS, OPEN, START_SPEED, HiddenMover
 
 Floats = NDArray[np.floating]
@@ -78,7 +78,7 @@ CURRICULUM: Final = "hidden-mover"
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class GoesOnUnseen(ExamTest):
+class OcclusionTest(ExamTest):
     """The test.
 
     Args:
@@ -103,10 +103,10 @@ class GoesOnUnseen(ExamTest):
             return HiddenMover(pictures=pictures)
         return HiddenMover(0.5, bounce=0.7, mass=0.7, half_side=1.8, pictures=pictures)
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """One: logs of all lengths of the gap."""
         return (
-            Curriculum(
+            DatasetSpec(
                 name=CURRICULUM,
                 make_lab=partial(self.make_lab, pictures=self.pixels),
                 asked=(SIGNAL,),
@@ -159,10 +159,10 @@ class GoesOnUnseen(ExamTest):
         asked = partial(_asked, self, scenes)
         return References(
             floor={"position": floor},
-            oracle=asked(Follower(lab=lab)),
+            oracle=asked(OcclusionOracle(lab=lab)),
             must_fail={
                 "frozen": asked(Persistence.fit(episodes, lab.schema)),
-                f"memory of {SHORT} frames": asked(Follower(lab=lab, forgets=(SHORT, mean))),
+                f"memory of {SHORT} frames": asked(OcclusionOracle(lab=lab, forgets=(SHORT, mean))),
             },
             floor_name=", ".join(f"{name} at {gap}" for gap, name in best.items()),
         )
@@ -186,7 +186,7 @@ class GoesOnUnseen(ExamTest):
         cells.append(skill_cell("lying still", loss[rows], floor[rows], marginal=spread[rows]))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """One puck for each length, along the axis on which it went further, and progress at the longest."""
         told = {"this world": answers, "frozen": references.must_fail["frozen"]}
         panels = [_panel(scenes, told, int(scene)) for scene in np.flatnonzero(scenes["drawn"])]
@@ -194,7 +194,7 @@ class GoesOnUnseen(ExamTest):
         last, due = _last_seen(scenes)[rows], scenes["truth.path"][rows, -1]
         ends = {"truth": due, **{name: found["position"][rows] for name, found in told.items()}}
         lines = [
-            Line(
+            FigureLine(
                 name=name,
                 x=tuple(float(one) for one in (due - last).ravel()),
                 y=tuple(float(one) for one in (found - last).ravel()),
@@ -203,17 +203,19 @@ class GoesOnUnseen(ExamTest):
             for name, found in ends.items()
         ]
         title = f"Progress under the lid, {GAPS[-1]} frames"
-        panels.append(Panel(title=title, x_label="true [m]", y_label="predicted [m]", lines=tuple(lines), equal=True))
+        panels.append(
+            FigurePanel(title=title, x_label="true [m]", y_label="predicted [m]", lines=tuple(lines), equal=True)
+        )
         caption = (
             "The lid is down from the first frame of a line of this world to the last but one; in the last the puck is "
             "seen again. Each point is said one frame ahead, from what could be seen until then."
         )
-        return Exhibit(caption=caption, panels=tuple(panels))
+        return ExamFigure(caption=caption, panels=tuple(panels))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Followed:
-    """The belief of a `Follower`.
+class FollowedMotion:
+    """The belief of a `OcclusionOracle`.
 
     Args:
         position: [W, 2] m.
@@ -230,7 +232,7 @@ class Followed:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Follower(Engine):
+class OcclusionOracle(Engine):
     """Knows the law of the lab, tells the velocity from two frames, and goes on where nothing is seen.
 
     Args:
@@ -254,7 +256,7 @@ class Follower(Engine):
             deterministic=True,
         )
 
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Followed:
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> FollowedMotion:
         """The state after each frame in turn; see `Engine`."""
         del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, [self.lab.schema[SIGNAL]])
@@ -262,11 +264,11 @@ class Follower(Engine):
         seen = steps.observed.get(SIGNAL, np.ones((num_worlds, length), bool)).astype(bool)
         values, pushes = steps.observations[SIGNAL].astype(float), steps.actions["push"].astype(float)
         none, zeros = np.zeros(num_worlds, int), np.zeros((num_worlds, 2))
-        held = Followed(position=zeros, velocity=zeros, num_seen=none, since=none)
+        held = FollowedMotion(position=zeros, velocity=zeros, num_seen=none, since=none)
         if belief is None:
             pushes = np.concatenate([zeros[:, None], pushes], 1)
         else:
-            held = own_belief(belief, Followed)
+            held = own_belief(belief, FollowedMotion)
         for frame in range(length):
             held = self._meet(held, pushes[:, frame], values[:, frame], seen[:, frame])
         return held
@@ -276,7 +278,7 @@ class Follower(Engine):
     ) -> Samples:
         """The law of the lab, one sample; see `Engine`."""
         del num_samples, noise, seed  # deterministic
-        size, held = check_future(future, self.lab.schema), own_belief(belief, Followed)
+        size, held = check_future(future, self.lab.schema), own_belief(belief, FollowedMotion)
         start = {
             "puck_position": np.repeat(held.position, size.num_versions, 0),
             "puck_velocity": np.repeat(held.velocity, size.num_versions, 0),
@@ -288,7 +290,7 @@ class Follower(Engine):
             path = np.where((held.since < after)[:, None, None, None, None], path, says)
         return Samples(signals={SIGNAL: path.astype(np.float32)})
 
-    def _meet(self, held: Followed, push: Floats, value: Floats, seen: Bool[np.ndarray, "W"]) -> Followed:
+    def _meet(self, held: FollowedMotion, push: Floats, value: Floats, seen: Bool[np.ndarray, "W"]) -> FollowedMotion:
         """One frame later; where the puck is not where it was expected, its velocity is told anew."""
         fade, reach, lift = self.lab.response
         position, velocity = self.lab.move(held.position, held.velocity, push)
@@ -300,12 +302,12 @@ class Follower(Engine):
         velocity = np.where(first[:, None], 0.0, velocity)
         position = np.where(seen[:, None], value, np.where(first[:, None], held.position, position))
         num_seen = np.where(seen, np.minimum(held.num_seen + 1, 2), held.num_seen)
-        return Followed(
+        return FollowedMotion(
             position=position, velocity=velocity, num_seen=num_seen, since=np.where(seen, 0, held.since + 1)
         )
 
 
-def _asked(test: GoesOnUnseen, scenes: Arrays, engine: Engine) -> Arrays:
+def _asked(test: OcclusionTest, scenes: Arrays, engine: Engine) -> Arrays:
     return test.question({CURRICULUM: as_world(engine)}, scenes)
 
 
@@ -366,12 +368,16 @@ def _first(history: History, rows: NDArray[np.bool_], length: int) -> History:
     )
 
 
-def _panel(scenes: Arrays, told: Mapping[str, Arrays], scene: int) -> Panel:
+def _panel(scenes: Arrays, told: Mapping[str, Arrays], scene: int) -> FigurePanel:
     gap, path = int(scenes["gap"][scene]), scenes["truth.path"][scene].astype(float)
     axis = int(np.abs(path[-1] - path[HISTORY - 1 - gap]).argmax())
     hidden = range(HISTORY - gap, HISTORY + 1)
-    lines = [Line(name="truth", x=tuple(float(at) for at in range(len(path))), y=tuple(map(float, path[:, axis])))]
+    lines = [
+        FigureLine(name="truth", x=tuple(float(at) for at in range(len(path))), y=tuple(map(float, path[:, axis])))
+    ]
     for name, found in told.items():
         said = tuple(float(found["path"][scene, at, axis]) for at in hidden)
-        lines.append(Line(name=name, x=tuple(float(at) for at in hidden), y=said))
-    return Panel(title=f"Hidden for {gap} frames", x_label="frame", y_label=f"{'xy'[axis]} [m]", lines=tuple(lines))
+        lines.append(FigureLine(name=name, x=tuple(float(at) for at in hidden), y=said))
+    return FigurePanel(
+        title=f"Hidden for {gap} frames", x_label="frame", y_label=f"{'xy'[axis]} [m]", lines=tuple(lines)
+    )

@@ -75,14 +75,14 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import UnsupportedError
 from worldline.stats import ratio
 from worldline.world import World, calibrate, worlds_of
-from worldline_exam.base import Curriculum, ExamTest, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.gusty_puck import MAX_PUSH, GustyPuck
-from worldline_exam.references.puck_oracle import KnowingPuck
+from worldline_exam.references.puck_oracle import PuckOracle
 from worldline_exam.scenes.puck import (
     NUM_CALIBRATION,
     SIGNALS,
-    Draws,
+    EpisodeDraws,
     curriculum,
     draw,
     paths,
@@ -132,7 +132,7 @@ SEVERITY: Final[Mapping[str, tuple[float, ...]]] = {
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class KnowsWhenLost(ExamTest):
+class OODDetectionTest(ExamTest):
     """The test.
 
     Args:
@@ -153,7 +153,7 @@ class KnowsWhenLost(ExamTest):
 
     num_each: int = 100
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """See `ExamTest`."""
         return (curriculum(self.pool, pixels=self.pixels),)
 
@@ -185,7 +185,7 @@ class KnowsWhenLost(ExamTest):
         """See `ExamTest`. The trivial models are calibrated on the last episodes of the logs, fitted on the others."""
         lab, episodes = puck(self.pool), next(iter(logs.values()))
         num = min(NUM_CALIBRATION, len(episodes) // 2)
-        held, knows = episodes[-num:], KnowingPuck(lab=lab)
+        held, knows = episodes[-num:], PuckOracle(lab=lab)
         trivial = {name: _trusted(one, held) for name, one in engines(episodes[:-num], lab.schema).items()}
         apart = {name: _apart(_asked(world, pilot), pilot) for name, world in trivial.items()}
         best = max(apart, key=lambda name: apart[name])
@@ -239,7 +239,7 @@ class KnowsWhenLost(ExamTest):
         doubt = _doubt(answers)
         return Grade(cells=(cell(f"{APART}, against chance", auroc(doubt, _harmful(scenes)), len(doubt)),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Trust over the levels, and error against trust; see `ExamTest`."""
         harmful, level = scenes["kind"].astype(int) >= 0, scenes["level"].astype(int)
         steps = tuple(float(one + 1) for one in range(NUM_LEVELS))
@@ -251,13 +251,15 @@ class KnowsWhenLost(ExamTest):
                 low, middle, high = (
                     tuple(float(np.quantile(part, share)) for part in parts) for share in (0.25, 0.5, 0.75)
                 )
-                lines.append(Line(name=group, x=steps, y=middle, low=low, high=high))
+                lines.append(FigureLine(name=group, x=steps, y=middle, low=low, high=high))
             panels.append(
-                Panel(title=f"Trust: {name}", x_label="severity of the shift", y_label="trust", lines=tuple(lines))
+                FigurePanel(
+                    title=f"Trust: {name}", x_label="severity of the shift", y_label="trust", lines=tuple(lines)
+                )
             )
         doubt, error = _doubt(answers), _error(scenes, answers)
         points = tuple(
-            Line(
+            FigureLine(
                 name=group,
                 x=tuple(doubt[rows].tolist()),
                 y=tuple(np.log10(np.maximum(error[rows], 1e-12)).tolist()),
@@ -265,8 +267,10 @@ class KnowsWhenLost(ExamTest):
             )
             for group, rows in (("harmful", harmful), ("harmless", ~harmful))
         )
-        panels.append(Panel(title="Error and doubt", x_label="1 - trust", y_label="log10 of the error", lines=points))
-        return Exhibit(
+        panels.append(
+            FigurePanel(title="Error and doubt", x_label="1 - trust", y_label="log10 of the error", lines=points)
+        )
+        return ExamFigure(
             caption="Harmful scenes follow another law; harmless ones follow the law of the logs and are as unusual as "
             "inputs. Trust has to fall in the first and stay in the second, more than it does around a trivial model; "
             "bands hold half of the scenes.",
@@ -366,11 +370,11 @@ def _changed(pool: Any, name: str, size: float, rng: np.random.Generator) -> Gus
     return puck(pool, **settings)
 
 
-def _drawn(lab: GustyPuck, num_scenes: int, rng: np.random.Generator) -> Draws:
+def _drawn(lab: GustyPuck, num_scenes: int, rng: np.random.Generator) -> EpisodeDraws:
     """As the explorer's episodes, but set going and pushed weaker or stronger, each by a factor of its own."""
     usual = draw(lab, num_scenes, BEFORE + SEEN - 1 + AHEAD, rng)
     going, pushed = rng.uniform(LEAST_STRENGTH, MOST_STRENGTH, (2, num_scenes, 1))
-    return Draws(
+    return EpisodeDraws(
         start={name: going * value.astype(float) for name, value in usual.start.items()},
         pushes=np.clip(pushed[..., None] * usual.pushes, -MAX_PUSH, MAX_PUSH).astype(np.float32),
         friction=usual.friction,
@@ -378,8 +382,8 @@ def _drawn(lab: GustyPuck, num_scenes: int, rng: np.random.Generator) -> Draws:
     )
 
 
-def _with_friction(draws: Draws, friction: float) -> Draws:
-    return Draws(
+def _with_friction(draws: EpisodeDraws, friction: float) -> EpisodeDraws:
+    return EpisodeDraws(
         start=draws.start,
         pushes=draws.pushes,
         friction=np.full(len(draws.friction), friction),
@@ -398,7 +402,7 @@ def _harmless(lab: GustyPuck, usual: _Usual, wanted: Float[np.ndarray, "E 4"], r
     return _scenes(lab, candidates.at(chosen), rng)
 
 
-def _past(lab: GustyPuck, draws: Draws) -> History:
+def _past(lab: GustyPuck, draws: EpisodeDraws) -> History:
     """What is shown of episodes."""
     last = BEFORE + SEEN - 1
     return History(
@@ -407,7 +411,7 @@ def _past(lab: GustyPuck, draws: Draws) -> History:
     )
 
 
-def _scenes(lab: GustyPuck, draws: Draws, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+def _scenes(lab: GustyPuck, draws: EpisodeDraws, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
     """Histories, the next pushes, and twins of what may come [E, S, T, 2]."""
     history, future = _past(lab, draws), draws.pushes[:, BEFORE + SEEN - 1 :]
     start = {name: np.repeat(value[:, -1], NUM_TWINS, 0) for name, value in history.observations.items()}

@@ -74,8 +74,8 @@ from worldline.labs import explore, stacked
 from worldline.schema import Schema
 from worldline.stats import ratio
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.lamp import KEEP, STATIONS, Lamp, levers_for, together
 
 Floats = NDArray[np.floating]
@@ -97,7 +97,7 @@ RIGHT_FORM: Final = "right_form"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpuriousChannel(ExamTest):
+class SpuriousChannelTest(ExamTest):
     """The test.
 
     Args:
@@ -115,14 +115,14 @@ class SpuriousChannel(ExamTest):
     num_scenes: int = 100
     num_steps: int = 8
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """The three stations; see `ExamTest`."""
 
         def make_lab() -> Lamp:
             return lamp_of(self.pool, pictures=self.pixels)
 
         return (
-            Curriculum(
+            DatasetSpec(
                 name=CURRICULUM, make_lab=make_lab, asked=HEATS, num_episodes=NUM_EPISODES, num_steps=EPISODE_STEPS
             ),
         )
@@ -166,16 +166,16 @@ class SpuriousChannel(ExamTest):
         def answers(engine: Engine) -> Arrays:
             return self.question({CURRICULUM: as_world(engine)}, scenes)
 
-        by_lamp = answers(Stoker.by_lamp(episodes, lab.schema))
-        right_form = answers(Stoker.tempted(episodes, lab.schema, right_form=True))
+        by_lamp = answers(LampOracle.by_lamp(episodes, lab.schema))
+        right_form = answers(LampOracle.tempted(episodes, lab.schema, right_form=True))
         return References(
             floor=by_lamp,
             ceiling={"heats": np.repeat(scenes["truth"][:, None], 2, 1), RIGHT_FORM: right_form["heats"]},
-            oracle=answers(Stoker.lawful(lab)),
+            oracle=answers(LampOracle.lawful(lab)),
             must_fail={
                 LAMP_ONLY: by_lamp,
                 PLAIN: answers(Linear.fit(episodes, lab.schema, context=1)),
-                TEMPTED: answers(Stoker.tempted(episodes, lab.schema)),
+                TEMPTED: answers(LampOracle.tempted(episodes, lab.schema)),
             },
             floor_name=LAMP_ONLY,
         )
@@ -207,7 +207,7 @@ class SpuriousChannel(ExamTest):
             )
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """What flipping the levers, or the lamp, is said to change at each station."""
         shown = {
             "truth": references.ceiling,
@@ -217,7 +217,7 @@ class SpuriousChannel(ExamTest):
             LAMP_ONLY: references.floor,
         }
         places = tuple(100 * station.follows for station in STATIONS)
-        lines: dict[str, list[Line]] = {"levers": [], "lamp": []}
+        lines: dict[str, list[FigureLine]] = {"levers": [], "lamp": []}
         for name, one in shown.items():
             effects = [_effects(scenes, one, number) for number in range(len(STATIONS))]
             sizes = {"levers": [found.action for found in effects], "lamp": [found.lamp for found in effects]}
@@ -225,7 +225,7 @@ class SpuriousChannel(ExamTest):
                 spread = [1.96 * float(size.std()) / np.sqrt(len(size)) for size in each]
                 middle = [float(size.mean()) for size in each]
                 lines[what].append(
-                    Line(
+                    FigureLine(
                         name=name,
                         x=places,
                         y=tuple(middle),
@@ -234,11 +234,11 @@ class SpuriousChannel(ExamTest):
                     )
                 )
         titles = {"levers": "The levers are flipped, the lamp stays", "lamp": "The lamp is flipped, the levers stay"}
-        return Exhibit(
+        return ExamFigure(
             caption="The more reliably a lamp announces what the levers will do, the more it tempts who has not the "
             "form of the law, which is the sign of their product. It heats nothing.",
             panels=tuple(
-                Panel(
+                FigurePanel(
                     title=titles[what],
                     x_label="steps of the log in which the lamp was right (%)",
                     y_label="change of the predicted heat (degC)",
@@ -256,7 +256,7 @@ def lamp_of(pool: Pool, *, pictures: bool = False) -> Lamp:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Stoker(Engine):
+class LampOracle(Engine):
     """Says: keep * heat + lamp * its sign + joined * the sign of what the levers do + product * that of the levers.
 
     The lamp's sign is 1 where it was last lit, else -1; that of the levers is 1 where they point the same way, else -1.
@@ -276,20 +276,20 @@ class Stoker(Engine):
     product: Float[np.ndarray, "K"]
 
     @classmethod
-    def lawful(cls, lab: Lamp) -> Stoker:
+    def lawful(cls, lab: Lamp) -> LampOracle:
         """Who knows the law, but not the noise."""
         none, every = np.zeros(len(STATIONS)), np.ones(len(STATIONS))
         return cls(schema=lab.schema, keep=KEEP * every, lamp=none, joined=lab.effect * every, product=none)
 
     @classmethod
-    def by_lamp(cls, episodes: Sequence[Episode], schema: Schema) -> Stoker:
+    def by_lamp(cls, episodes: Sequence[Episode], schema: Schema) -> LampOracle:
         """Heat regressed on the heat before and the lamp."""
         keep, lamp, _ = _regressed(episodes, None)
         none = np.zeros(len(STATIONS))
         return cls(schema=schema, keep=keep, lamp=lamp, joined=none, product=none)
 
     @classmethod
-    def tempted(cls, episodes: Sequence[Episode], schema: Schema, *, right_form: bool = False) -> Stoker:
+    def tempted(cls, episodes: Sequence[Episode], schema: Schema, *, right_form: bool = False) -> LampOracle:
         """Heat regressed on the heat before, the lamp and the product of the levers; in the right form, its sign."""
         keep, lamp, levers = _regressed(episodes, _joined if right_form else _product)
         none = np.zeros(len(STATIONS))

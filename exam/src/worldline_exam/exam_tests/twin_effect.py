@@ -49,8 +49,8 @@ from worldline.audit import (
 from worldline.engines import ActionBlind, Engine
 from worldline.episode import Arrays, Episode
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.pusher_block import STATE
 from worldline_exam.scenes.pusher import (
     Beginnings,
@@ -77,7 +77,7 @@ _STREAM: Final = 101
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwinEffect(ExamTest):
+class TwinEffectTest(ExamTest):
     """See the module.
 
     Args:
@@ -96,7 +96,7 @@ class TwinEffect(ExamTest):
     num_branches: int = 8
     num_steps: int = 20
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """One: the explorer's pushing."""
         return (pushing_curriculum(self.pool, pixels=self.pixels),)
 
@@ -185,7 +185,7 @@ class TwinEffect(ExamTest):
             )
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Twins from one anchor as maps, and the size of the effects; see `ExamTest`."""
         truth = unpacked(scenes, "truth")
         spread = (_apart(truth["block_position"]) ** 2).sum(-1).mean((1, 2))
@@ -193,7 +193,9 @@ class TwinEffect(ExamTest):
         start = {name: scenes[f"history.observations.{name}"][scene, -1] for name in STATE}
         blind = references.must_fail["block never moves"]
         maps = [
-            Panel(title=title, x_label="x [m]", y_label="y [m]", equal=True, lines=_paths(name, said, scene, start))
+            FigurePanel(
+                title=title, x_label="x [m]", y_label="y [m]", equal=True, lines=_paths(name, said, scene, start)
+            )
             for title, name, said in (
                 ("Truth: one anchor, its branches", "truth", truth),
                 ("This world, the same branches", "this world", answers),
@@ -201,7 +203,7 @@ class TwinEffect(ExamTest):
         ]
         sides = {"truth": truth, "this world": answers, "block never moves": blind}
         sizes = [
-            Panel(
+            FigurePanel(
                 title=f"How far branches are from each other: {part}",
                 x_label="step",
                 y_label="distance from their mean [m]",
@@ -213,11 +215,11 @@ class TwinEffect(ExamTest):
             "Coloured paths are the block's, thin ones the pusher's, under the same action sequences from one anchor. "
             "Who understands pushing draws the second map like the first."
         )
-        return Exhibit(caption=caption, panels=(*maps, *sizes))
+        return ExamFigure(caption=caption, panels=(*maps, *sizes))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Effect:
+class BranchSums:
     """Sums of each scene over pairs of branches and steps.
 
     Args:
@@ -265,12 +267,12 @@ def place_of(part: str, signals: Arrays, half: float) -> Floats:
     return np.concatenate([position, np.sqrt(2) * half * signals["block_angle"].astype(np.float64)], -1)
 
 
-def effect_of(said: NDArray[np.generic], truth: NDArray[np.generic]) -> Effect:
+def effect_of(said: NDArray[np.generic], truth: NDArray[np.generic]) -> BranchSums:
     """The effect of B branches [E, B, T, n]: over all pairs, B times what is left without the mean of the branches."""
     count = truth.shape[1]
     ours, true = _apart(said), _apart(truth)
     axes = (1, 2, 3)
-    return Effect(
+    return BranchSums(
         error=count * ((ours - true) ** 2).sum(axes),
         size=count * (true**2).sum(axes),
         along=count * (ours * true).sum(axes),
@@ -283,17 +285,17 @@ def _apart(values: NDArray[np.generic]) -> Floats:
     return np.asarray(wide - wide.mean(1, keepdims=True))
 
 
-def _paths(name: str, said: Arrays, scene: int, start: Arrays) -> tuple[Line, ...]:
+def _paths(name: str, said: Arrays, scene: int, start: Arrays) -> tuple[FigureLine, ...]:
     """Paths of the block under every branch, called `name`, and of the pusher."""
     lines = []
     for thing, label in (("pusher_position", "pusher"), ("block_position", name)):
         for branch in said[thing][scene].astype(float):
             path = np.concatenate([start[thing][None].astype(float), branch])
-            lines.append(Line(name=label, x=tuple(map(float, path[:, 0])), y=tuple(map(float, path[:, 1]))))
+            lines.append(FigureLine(name=label, x=tuple(map(float, path[:, 0])), y=tuple(map(float, path[:, 1]))))
     return tuple(lines)
 
 
-def _growth(name: str, values: NDArray[np.generic]) -> Line:
+def _growth(name: str, values: NDArray[np.generic]) -> FigureLine:
     """Root mean square distance from the mean branch at each step."""
     size = np.sqrt((_apart(values) ** 2).sum(-1).mean((0, 1)))
-    return Line(name=name, x=tuple(float(step) for step in range(1, len(size) + 1)), y=tuple(map(float, size)))
+    return FigureLine(name=name, x=tuple(float(step) for step in range(1, len(size) + 1)), y=tuple(map(float, size)))

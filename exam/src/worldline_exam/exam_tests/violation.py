@@ -78,11 +78,11 @@ from worldline.engines import ConstantVelocity, Persistence
 from worldline.episode import Arrays, Episode, History
 from worldline.schema import Schema
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, Pool, References, Section
-from worldline_exam.figures import Exhibit, Line, Panel
+from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
+from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.occluder import BARRIER, DOOR_PLAY, LEVEL, LOWER, MAX_PUSH, RADIUS, STEP_S, UPPER, Occluder
-from worldline_exam.references.initial_observation_regression import FirstSight, Terms, When
-from worldline_exam.references.lab_oracle import Lawful, Untrained
+from worldline_exam.references.initial_observation_regression import InitialObservationRegression, Terms, When
+from worldline_exam.references.lab_oracle import LabOracle, Untrained
 
 Floats = NDArray[np.floating]
 
@@ -149,7 +149,7 @@ SIGNALS: Final = tuple(dict.fromkeys(name for part in PARTS for name in part.sig
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ViolationOfExpectation(ExamTest):
+class ViolationOfExpectationTest(ExamTest):
     """The test.
 
     Args:
@@ -169,11 +169,11 @@ class ViolationOfExpectation(ExamTest):
     num_quadruplets: int = 100
     num_episodes: int = 500
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """One: every kind of stage, possible events only."""
         pixels = "-pixels" if self.pixels else ""
         return (
-            Curriculum(
+            DatasetSpec(
                 name=f"{CURRICULUM}-{self.pool}{pixels}",
                 make_lab=partial(self._lab, pictures=self.pixels),
                 asked=SIGNALS,
@@ -218,7 +218,7 @@ class ViolationOfExpectation(ExamTest):
             self._ask(as_world(Untrained.fit(episodes, schema, seed=seed)), scenes) for seed in range(NUM_NETWORKS)
         ]
         return References(
-            oracle=self._ask(as_world(Lawful(schema=schema, law=lab.simulate)), scenes),
+            oracle=self._ask(as_world(LabOracle(schema=schema, law=lab.simulate)), scenes),
             must_fail={
                 **{name: self._ask(world, scenes) for name, world in must_fail.items()},
                 "untrained networks": _in_turn(untrained),
@@ -234,11 +234,11 @@ class ViolationOfExpectation(ExamTest):
         del references
         return Grade(cells=tuple(one for part in PARTS for one in _cells(part, scenes, answers)))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> Exhibit:
+    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Surprise over frames for possible and impossible outcomes, and two of the quadruplets."""
         copy = references.must_fail["copy"]
         asked = {part.name: part for part in PARTS}
-        return Exhibit(
+        return ExamFigure(
             caption=(
                 "Above, the surprise at each frame, mean over all contexts: it should rise where the impossible "
                 "happens and nowhere else. Below, one scene each: what was seen decides what will be, and the pushes "
@@ -389,7 +389,7 @@ def _first_sights(episodes: Sequence[Episode], schema: Schema) -> dict[str, Worl
     }
     return {
         name: as_world(
-            FirstSight.fit(
+            InitialObservationRegression.fit(
                 episodes, schema, inputs=FIRST, predicts=SIGNALS, terms=terms, when=when, late=PARTS[0].length
             )
         )
@@ -418,17 +418,19 @@ def _usual(scenes: Arrays, episodes: Sequence[Episode]) -> dict[str, NDArray[np.
     return answers
 
 
-def _surprise_panel(part: Part, answers: Arrays, copy: Arrays) -> Panel:
+def _surprise_panel(part: Part, answers: Arrays, copy: Arrays) -> FigurePanel:
     """The mean surprise of possible and impossible outcomes at each frame."""
     frames = tuple(float(frame) for frame in range(1, HORIZON + 1))
 
-    def line(name: str, found: Arrays, outcome: int) -> Line:
+    def line(name: str, found: Arrays, outcome: int) -> FigureLine:
         """Of the outcome whose context differs in these bits of its number: 1 for the cue, 2 for the pushes."""
         surprise = found[f"{part.name}.surprise"].astype(float)
         contexts = np.arange(NUM_CONTEXTS)
-        return Line(name=name, x=frames, y=tuple(map(float, surprise[:, contexts, contexts ^ outcome].mean((0, 1)))))
+        return FigureLine(
+            name=name, x=frames, y=tuple(map(float, surprise[:, contexts, contexts ^ outcome].mean((0, 1))))
+        )
 
-    return Panel(
+    return FigurePanel(
         title=f"{part.name}: {part.contexts[0]} or {part.contexts[1]}",
         x_label="frame after the history",
         y_label="surprise [1]",
@@ -442,14 +444,14 @@ def _surprise_panel(part: Part, answers: Arrays, copy: Arrays) -> Panel:
     )
 
 
-def _outcome_panel(part: Part, scenes: Arrays, answers: Arrays, copy: Arrays) -> Panel:
+def _outcome_panel(part: Part, scenes: Arrays, answers: Arrays, copy: Arrays) -> FigurePanel:
     """All contexts of the first scene."""
     frames = tuple(float(frame) for frame in range(1, HORIZON + 1))
 
-    def lines(name: str, rows: Floats) -> tuple[Line, ...]:
-        return tuple(Line(name=name, x=frames, y=tuple(map(float, row))) for row in rows)
+    def lines(name: str, rows: Floats) -> tuple[FigureLine, ...]:
+        return tuple(FigureLine(name=name, x=frames, y=tuple(map(float, row))) for row in rows)
 
-    return Panel(
+    return FigurePanel(
         title=f"{part.name}, one scene",
         x_label="frame after the history",
         y_label=f"{part.signal} [1]",

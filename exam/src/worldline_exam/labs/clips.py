@@ -39,7 +39,7 @@ from worldline.labs import (
     SIZE,
     Colour,
     Configured,
-    Draws,
+    DrawsImages,
     Lab,
     Picture,
     Policy,
@@ -72,7 +72,7 @@ class ClipsSettings:
     pictures: bool
 
 
-class Clips(Lab, Configured, Draws):
+class Clips(Lab, Configured, DrawsImages):
     """The lab. Observations: of each ball `<colour>_position` [m], `<colour>_velocity` [m/s]. Action: `push` [m/s²].
 
     Args:
@@ -204,7 +204,7 @@ class Clips(Lab, Configured, Draws):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `Draws`. It has the noise of the positions, a seventh of a pixel."""
+        """The camera's picture; see `DrawsImages`. It has the noise of the positions, a seventh of a pixel."""
         places = [f"{ball}_position" for ball in BALLS]
         if not shown.keys() >= set(places):
             return None
@@ -214,7 +214,7 @@ class Clips(Lab, Configured, Draws):
 
     def explorer(self) -> Policy:
         """Leaves the balls alone in every second episode on average, and pushes the red one in the others."""
-        return Explorer()
+        return ClipsExplorer()
 
     def _look(self) -> NDArray[np.uint8]:
         return self.draw(unshown(self._shown))
@@ -225,7 +225,7 @@ class Clips(Lab, Configured, Draws):
         return {CAMERA.name: self._look(), **found} if self.pictures else found
 
 
-class Explorer(Policy):
+class ClipsExplorer(Policy):
     """Pushes, anew at each step, in half of the episodes."""
 
     def __init__(self) -> None:

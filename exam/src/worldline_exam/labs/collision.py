@@ -31,7 +31,7 @@ from worldline.labs import (
     GREY,
     RED,
     Configured,
-    Draws,
+    DrawsImages,
     Lab,
     Locates,
     Picture,
@@ -72,7 +72,7 @@ class CollisionSettings:
     pictures: bool
 
 
-class Collision(Lab, Configured, Locates, Draws):
+class Collision(Lab, Configured, Locates, DrawsImages):
     """The lab. Observations: `left_position` [m], `left_velocity` [m/s], the same of `right`. Action: `push` [m/s2].
 
     Args:
@@ -234,7 +234,7 @@ class Collision(Lab, Configured, Locates, Draws):
         return [left, left_speed, right, right_speed]
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `Draws`."""
+        """The camera's picture; see `DrawsImages`."""
         if not shown.keys() >= {"left_position", "right_position"}:
             return None
         return self.picture(*(float(shown[name][0]) for name in ("left_position", "right_position")))

@@ -44,7 +44,7 @@ from worldline.labs import (
     SIZE,
     YELLOW,
     Configured,
-    Draws,
+    DrawsImages,
     Lab,
     Locates,
     Picture,
@@ -85,7 +85,7 @@ class ContainersSettings:
     pictures: bool
 
 
-class Containers(Lab, Configured, Locates, Draws):
+class Containers(Lab, Configured, Locates, DrawsImages):
     """The lab. Observations: for each disc `disc_0_position` [m], `disc_0_velocity` [m/s]. Action: `tilt` [m/s2].
 
     Args:
@@ -199,7 +199,7 @@ class Containers(Lab, Configured, Locates, Draws):
 
     def explorer(self) -> Policy:
         """Random tilts, each held for a while."""
-        return Explorer()
+        return ContainersExplorer()
 
     def draw_start(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
         """Position and velocity [D, 2] of discs that lie apart and clear of everything, moving anywhere.
@@ -298,7 +298,7 @@ class Containers(Lab, Configured, Locates, Draws):
         return drawn.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `Draws`."""
+        """The camera's picture; see `DrawsImages`."""
         places = [f"disc_{i}_position" for i in range(self.num_discs)]
         if not shown.keys() >= set(places):
             return None
@@ -358,7 +358,7 @@ class Containers(Lab, Configured, Locates, Draws):
         return np.asarray(np.where(overlap > 0, np.maximum(push, 0.0), 0.0))
 
 
-class Explorer(Policy):
+class ContainersExplorer(Policy):
     """Tilts of any strength, each held for five steps on average."""
 
     def __init__(self) -> None:

@@ -24,7 +24,20 @@ from numpy.typing import NDArray
 from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import CAMERA, GREY, INK, PAPER, RED, YELLOW, Configured, Draws, Lab, Picture, Policy, read_options
+from worldline.labs import (
+    CAMERA,
+    GREY,
+    INK,
+    PAPER,
+    RED,
+    YELLOW,
+    Configured,
+    DrawsImages,
+    Lab,
+    Picture,
+    Policy,
+    read_options,
+)
 from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
@@ -56,7 +69,7 @@ class DelayedActuatorSettings:
     pictures: bool
 
 
-class DelayedActuator(Lab, Configured, Draws):
+class DelayedActuator(Lab, Configured, DrawsImages):
     """The lab. Observations: `temperatures` [degC], and with pictures `camera`. Action: `valves` [1].
 
     Args:
@@ -166,7 +179,7 @@ class DelayedActuator(Lab, Configured, Draws):
 
     def explorer(self) -> Policy:
         """Opens each valve now and then."""
-        return Explorer()
+        return DelayedActuatorExplorer()
 
     def draw(self, temperatures: Floats, valves: Floats) -> UInt8[np.ndarray, "64 64 3"]:
         """Five thermometers, each with the valve below it that was last set: dark where shut, yellow where open.
@@ -188,7 +201,7 @@ class DelayedActuator(Lab, Configured, Draws):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture, of which the valves are part; see `Draws`."""
+        """The camera's picture, of which the valves are part; see `DrawsImages`."""
         if not shown.keys() >= {"temperatures", "valves"}:
             return None
         return self.draw(shown["temperatures"].astype(float), shown["valves"].astype(float))
@@ -207,7 +220,7 @@ class DelayedActuator(Lab, Configured, Draws):
         return shown
 
 
-class Explorer(Policy):
+class DelayedActuatorExplorer(Policy):
     """Opens each valve by itself, for two steps on average, as far as it likes."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import CAMERA, PAPER, Colour, Configured, Draws, Lab, Locates, Policy, boxes, read_options
+from worldline.labs import CAMERA, PAPER, Colour, Configured, DrawsImages, Lab, Locates, Policy, boxes, read_options
 from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
@@ -39,7 +39,7 @@ _OUTER: Final = 1 / (2 - 2 ** (1 / 3))
 _STAGES: Final = (_OUTER, 1 - 2 * _OUTER, _OUTER)
 
 
-class Driven(Lab, Configured, Locates, Draws):
+class Driven(Lab, Configured, Locates, DrawsImages):
     """A lab whose vector observations are its whole state; beside them it shows `damping` and, if asked, `camera`.
 
     Args:
@@ -133,14 +133,14 @@ class Driven(Lab, Configured, Locates, Draws):
 
     def explorer(self) -> Policy:
         """Random pushes, each held for five steps on average."""
-        return Explorer(self.pushes)
+        return DrivenExplorer(self.pushes)
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
         """The state and the damping that are seen; see `Locates`."""
         return {signal.name: observation[signal.name] for signal in (*self.moving, DAMPING)}
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `Draws`. The thicker the medium, the bluer."""
+        """The camera's picture; see `DrawsImages`. The thicker the medium, the bluer."""
         if not shown.keys() >= {one.name for one in (*self.moving, DAMPING)}:
             return None
         return self._painted(self.join(shown), float(shown["damping"][0]))
@@ -172,7 +172,7 @@ class Driven(Lab, Configured, Locates, Draws):
         return {**seen, "camera": self._look()} if self.pictures else seen
 
 
-class Explorer(Policy):
+class DrivenExplorer(Policy):
     """Pushes of any strength, each held for five steps on average.
 
     Args:

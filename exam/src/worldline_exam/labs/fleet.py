@@ -44,7 +44,7 @@ from worldline.labs import (
     RED,
     YELLOW,
     Configured,
-    Draws,
+    DrawsImages,
     NoisyLab,
     Picture,
     Policy,
@@ -119,7 +119,7 @@ class FleetSettings:
     pictures: bool
 
 
-class Fleet(NoisyLab, Configured, Draws):
+class Fleet(NoisyLab, Configured, DrawsImages):
     """The lab. Observations: a drift [m] for each of `BOATS`, and `drill`. Actions: a motor [m/s] for each.
 
     Args:
@@ -240,7 +240,7 @@ class Fleet(NoisyLab, Configured, Draws):
 
     def explorer(self) -> Policy:
         """Leans on the winds, but for drills."""
-        return Explorer()
+        return FleetExplorer()
 
     def hidden(self, seed: int) -> Mapping[str, float]:
         """The winds that stay for an episode; see `NoisyLab`."""
@@ -277,7 +277,7 @@ class Fleet(NoisyLab, Configured, Draws):
         return drawing.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `Draws`."""
+        """The camera's picture; see `DrawsImages`."""
         if not shown.keys() >= {"drill", *(boat.drift for boat in BOATS)}:
             return None
         drifts = np.concatenate([shown[boat.drift] for boat in BOATS]).astype(float)
@@ -300,7 +300,7 @@ class Fleet(NoisyLab, Configured, Draws):
         return seen | {CAMERA.name: self._look()} if self.pictures else seen
 
 
-class Explorer(Policy):
+class FleetExplorer(Policy):
     """The motors of someone who feels the winds; motors of drilled boats are drawn at random while the flag is up."""
 
     def reset(self, generator: np.random.Generator) -> None:

@@ -30,7 +30,19 @@ from numpy.typing import NDArray
 from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import BLUE, CAMERA, GREY, INK, SIZE, Configured, Draws, NoisyLab, Picture, Policy, read_options
+from worldline.labs import (
+    BLUE,
+    CAMERA,
+    GREY,
+    INK,
+    SIZE,
+    Configured,
+    DrawsImages,
+    NoisyLab,
+    Picture,
+    Policy,
+    read_options,
+)
 from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
@@ -64,7 +76,7 @@ class GustyPuckSettings:
     pictures: bool
 
 
-class GustyPuck(NoisyLab, Configured, Draws):
+class GustyPuck(NoisyLab, Configured, DrawsImages):
     """The lab. Observations: `puck_position` [m], `puck_velocity` [m/s], `camera` if drawn. Action: `push` [N].
 
     Args:
@@ -203,7 +215,7 @@ class GustyPuck(NoisyLab, Configured, Draws):
 
     def explorer(self) -> Policy:
         """Random pushes, each held for a while."""
-        return Explorer()
+        return GustyPuckExplorer()
 
     def hidden(self, seed: int) -> Mapping[str, float]:
         """The friction of an episode, 1/s; see `NoisyLab`."""
@@ -248,7 +260,7 @@ class GustyPuck(NoisyLab, Configured, Draws):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `Draws`."""
+        """The camera's picture; see `DrawsImages`."""
         if not shown.keys() >= {"puck_position"}:
             return None
         return self.picture(shown["puck_position"].astype(float))
@@ -267,7 +279,7 @@ class GustyPuck(NoisyLab, Configured, Draws):
         return {"camera": self._look(), **seen} if self.pictures else seen
 
 
-class Explorer(Policy):
+class GustyPuckExplorer(Policy):
     """Pushes of any strength, each held for five steps on average, with a little of their own at each step."""
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ from worldline.labs import (
     PAPER,
     RED,
     Configured,
-    Draws,
+    DrawsImages,
     Hides,
     Lab,
     Picture,
@@ -77,7 +77,7 @@ class HiddenMoverSettings:
     pictures: bool
 
 
-class HiddenMover(Lab, Configured, Hides, Draws):
+class HiddenMover(Lab, Configured, Hides, DrawsImages):
     """The lab. Observations: `puck_position` [m], and with pictures `camera`. Action: `push` [N].
 
     Args:
@@ -235,7 +235,7 @@ class HiddenMover(Lab, Configured, Hides, Draws):
 
     def explorer(self) -> Policy:
         """Random pushes and pauses, each held for a while."""
-        return Explorer()
+        return HiddenMoverExplorer()
 
     def draw(self, position: Floats, *, lid_down: bool) -> UInt8[np.ndarray, "64 64 3"]:
         """The tray from above, under its lid or not.
@@ -257,7 +257,7 @@ class HiddenMover(Lab, Configured, Hides, Draws):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8]:
-        """The camera's picture, of the lid where the puck was not observed; see `Draws`."""
+        """The camera's picture, of the lid where the puck was not observed; see `DrawsImages`."""
         place = shown.get("puck_position")
         return self.draw(np.zeros(2) if place is None else place.astype(float), lid_down=place is None)
 
@@ -278,7 +278,7 @@ class HiddenMover(Lab, Configured, Hides, Draws):
         return hidden
 
 
-class Explorer(Policy):
+class HiddenMoverExplorer(Policy):
     """Pushes of any strength, or none, each held for eight steps on average."""
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ from worldline.labs import (
     YELLOW,
     Colour,
     Configured,
-    Draws,
+    DrawsImages,
     Lab,
     Picture,
     Policy,
@@ -102,7 +102,7 @@ class LampSettings:
     pictures: bool
 
 
-class Lamp(Lab, Configured, Draws):
+class Lamp(Lab, Configured, DrawsImages):
     """The lab. Observations: heat [degC] and lamp (0 or 1) of each of `STATIONS`. Actions: the levers of each, [2].
 
     Args:
@@ -225,7 +225,7 @@ class Lamp(Lab, Configured, Draws):
 
     def explorer(self) -> Policy:
         """Carries the decisions out."""
-        return Explorer()
+        return LampExplorer()
 
     def picture(self, heats: Float[np.ndarray, "K"], lamps: Bool[np.ndarray, "K"]) -> UInt8[np.ndarray, "64 64 3"]:
         """The camera's picture.
@@ -248,7 +248,7 @@ class Lamp(Lab, Configured, Draws):
         return drawing.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `Draws`."""
+        """The camera's picture; see `DrawsImages`."""
         if not shown.keys() >= {name for one in STATIONS for name in (one.heat, one.lamp)}:
             return None
         heats = np.concatenate([shown[station.heat] for station in STATIONS]).astype(float)
@@ -272,7 +272,7 @@ class Lamp(Lab, Configured, Draws):
         return seen | {CAMERA.name: self._look()} if self.pictures else seen
 
 
-class Explorer(Policy):
+class LampExplorer(Policy):
     """The operator: sets both levers to one side or each to its own, as was decided, as far as chance will have it."""
 
     def reset(self, generator: np.random.Generator) -> None:

@@ -47,7 +47,7 @@ from worldline.labs import (
     YELLOW,
     Colour,
     Configured,
-    Draws,
+    DrawsImages,
     Hides,
     Lab,
     Picture,
@@ -108,7 +108,7 @@ class OccluderSettings:
     pictures: bool
 
 
-class Occluder(Lab, Configured, Hides, Draws):
+class Occluder(Lab, Configured, Hides, DrawsImages):
     """The lab. Every signal is a vector; see the module for what hides some of them.
 
     Observations: `ball_position` [m], `ball_velocity` [m/s] and `ball_brightness`, hidden with the ball; `ball_seen`,
@@ -329,7 +329,7 @@ class Occluder(Lab, Configured, Hides, Draws):
         return picture.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `Draws`. What is behind the screen is not drawn, wherever it is."""
+        """The camera's picture; see `DrawsImages`. What is behind the screen is not drawn, wherever it is."""
         due = {"ball_seen", "pit", "door", "screen"}
         if not shown.keys() >= due:
             return None
@@ -343,7 +343,7 @@ class Occluder(Lab, Configured, Hides, Draws):
 
     def explorer(self) -> Policy:
         """Leaves the ball alone in every second episode on average, and pushes it a little in the others."""
-        return Explorer()
+        return OccluderExplorer()
 
     def _draw_stage(self, picture: Picture, pit: float, door: float) -> None:
         """Rails, pit, shade and barrier."""
@@ -384,7 +384,7 @@ class Occluder(Lab, Configured, Hides, Draws):
         return {CAMERA.name: self._look(), **shown} if self.pictures else shown
 
 
-class Explorer(Policy):
+class OccluderExplorer(Policy):
     """Small pushes, anew at each step, in half of the episodes."""
 
     def __init__(self) -> None:

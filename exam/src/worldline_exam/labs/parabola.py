@@ -29,7 +29,7 @@ from worldline.labs import (
     RED,
     YELLOW,
     Configured,
-    Draws,
+    DrawsImages,
     Lab,
     Locates,
     Picture,
@@ -70,7 +70,7 @@ class ParabolaSettings:
     pictures: bool
 
 
-class Parabola(Lab, Configured, Locates, Draws):
+class Parabola(Lab, Configured, Locates, DrawsImages):
     """The lab. Observations: `ball_position` [m], `ball_velocity` [m/s], `gravity` [m/s2]. Action: `lift` [m/s2].
 
     Args:
@@ -194,7 +194,7 @@ class Parabola(Lab, Configured, Locates, Draws):
         return drawn.pixels()
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The camera's picture; see `Draws`."""
+        """The camera's picture; see `DrawsImages`."""
         if not shown.keys() >= {"ball_position", "gravity"}:
             return None
         return self.picture(shown["ball_position"].astype(float), float(shown["gravity"][0]))

@@ -39,7 +39,7 @@ from worldline.labs import (
     SIZE,
     YELLOW,
     Configured,
-    Draws,
+    DrawsImages,
     Lab,
     Locates,
     Picture,
@@ -96,7 +96,7 @@ def _bodies(state: Arrays) -> _Bodies:
     )
 
 
-class PusherBlock(Lab, Configured, Locates, Draws):
+class PusherBlock(Lab, Configured, Locates, DrawsImages):
     """The lab. Observations: `pusher_position`, `block_position` [m], `block_angle`. Action: `velocity` [m/s].
 
     Args:
@@ -193,7 +193,7 @@ class PusherBlock(Lab, Configured, Locates, Draws):
         return self._observe(), 0.0, False, False, {}
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The picture: walls, the blue block with a yellow mark at its right, the red pusher; see `Draws`."""
+        """The picture: walls, the blue block with a yellow mark at its right, the red pusher; see `DrawsImages`."""
         return self._draw(shown) if shown.keys() >= set(STATE) else None
 
     def _draw(self, shown: Arrays) -> NDArray[np.uint8]:
@@ -212,7 +212,7 @@ class PusherBlock(Lab, Configured, Locates, Draws):
 
     def explorer(self) -> Policy:
         """Goes behind the block and pushes, and wanders in between."""
-        return Explorer(behind=np.sqrt(2) * self.block_half + self.pusher_radius)
+        return PusherBlockExplorer(behind=np.sqrt(2) * self.block_half + self.pusher_radius)
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
         """What many action sequences lead to, leaving this lab as it is; to the bit what `step` gives.
@@ -327,7 +327,7 @@ class PusherBlock(Lab, Configured, Locates, Draws):
         return {"camera": self._look(), **seen} if self.pictures else seen
 
 
-class Explorer(Policy):
+class PusherBlockExplorer(Policy):
     """In turn: goes behind the block, pushes it for a while, wanders.
 
     Behind is as seen from where it is to be pushed: anywhere, more often to the middle of the table, so that blocks do

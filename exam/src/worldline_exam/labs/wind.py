@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import BLUE, CAMERA, GREY, INK, Configured, Draws, NoisyLab, Picture, Policy, read_options
+from worldline.labs import BLUE, CAMERA, GREY, INK, Configured, DrawsImages, NoisyLab, Picture, Policy, read_options
 from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
@@ -53,7 +53,7 @@ class WindSettings:
     pictures: bool
 
 
-class Wind(NoisyLab, Configured, Draws):
+class Wind(NoisyLab, Configured, DrawsImages):
     """The lab. Observation: `boat_position` [m]. Action: `motor` [m/s].
 
     Args:
@@ -132,7 +132,7 @@ class Wind(NoisyLab, Configured, Draws):
 
     def explorer(self) -> Policy:
         """Leans on the wind as far as `confounding` says."""
-        return Explorer(self.confounding)
+        return WindExplorer(self.confounding)
 
     def hidden(self, seed: int) -> Mapping[str, float]:
         """The wind of an episode; see `NoisyLab`."""
@@ -148,7 +148,7 @@ class Wind(NoisyLab, Configured, Draws):
         return {"boat_position": np.stack(path, 1).astype(np.float32)}
 
     def drawn(self, shown: Arrays) -> UInt8[np.ndarray, "64 64 3"] | None:
-        """The camera's picture; see `Draws`."""
+        """The camera's picture; see `DrawsImages`."""
         return self.picture(shown["boat_position"]) if "boat_position" in shown else None
 
     def picture(self, position: NDArray[np.generic]) -> UInt8[np.ndarray, "64 64 3"]:
@@ -175,7 +175,7 @@ class Wind(NoisyLab, Configured, Draws):
         return {**seen, CAMERA.name: self._look()} if self.pictures else seen
 
 
-class Explorer(Policy):
+class WindExplorer(Policy):
     """The motor of someone who feels the wind.
 
     Args:

@@ -24,7 +24,7 @@ RIDGE: Final = 1e-3
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FirstSight(Engine):
+class InitialObservationRegression(Engine):
     """Says what the logs hold, on average, where the first observation was such; whatever was done and seen since.
 
     Args:
@@ -58,7 +58,7 @@ class FirstSight(Engine):
         terms: Terms,
         when: When,
         late: int = 0,
-    ) -> FirstSight:
+    ) -> InitialObservationRegression:
         """Fits one answer to what was observed at any time, or from frame `late` on, or one answer to each frame.
 
         Args:

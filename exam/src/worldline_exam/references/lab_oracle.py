@@ -25,7 +25,7 @@ CONTEXT: Final = 3
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Lawful(Engine):
+class LabOracle(Engine):
     """Follows a law through all that it is shown, and so keeps track of what is not observed.
 
     Args:

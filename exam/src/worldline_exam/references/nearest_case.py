@@ -21,7 +21,7 @@ COMPARED: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Present:
+class LastObservation:
     """The belief: the last observation of W worlds.
 
     Args:
@@ -63,12 +63,12 @@ class NearestCase(Engine):
             deterministic=True,
         )
 
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Present:
+    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> LastObservation:
         """The last observation; see `Engine`."""
         del belief, seed  # nothing is drawn
         signals = [self.schema[name] for name in self.describe().inputs]
         check_observations(steps, signals)
-        return Present(state={signal.name: steps.observations[signal.name][:, -1] for signal in signals})
+        return LastObservation(state={signal.name: steps.observations[signal.name][:, -1] for signal in signals})
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
@@ -79,7 +79,7 @@ class NearestCase(Engine):
             DataError: no episode is as long as what is asked.
         """
         del num_samples, noise, seed  # deterministic
-        belief = own_belief(belief, Present)
+        belief = own_belief(belief, LastObservation)
         size = check_future(future, self.schema)
         cases = self._cases(size.horizon)
         state = {name: np.repeat(value, size.num_versions, 0) for name, value in belief.state.items()}

@@ -48,7 +48,7 @@ class Weighed:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class KnowingPuck(Engine):
+class PuckOracle(Engine):
     """Predicts the mean over the posterior of the friction; exact but for the grid.
 
     The likelihood is that of the velocities, which the gusts scatter. What the positions tell beside them is not used:

@@ -32,7 +32,7 @@ from worldline.errors import UnsupportedError
 from worldline.labs import explore, stacked
 from worldline.schema import Schema
 from worldline.world import World
-from worldline_exam.base import Curriculum, Pool
+from worldline_exam.base import DatasetSpec, Pool
 from worldline_exam.labs.fleet import BOATS, DRILLED, STEADY, Fleet, leaning
 
 Floats = NDArray[np.floating]
@@ -52,13 +52,13 @@ def fleet(pool: Pool, *, pictures: bool = False) -> Fleet:
     return Fleet(motor_effect=1.2, wind_effect=1.8, noise=0.6, pictures=pictures)
 
 
-def curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
+def curriculum(pool: Pool, *, pixels: bool) -> DatasetSpec:
     """The logs of the fleet, which hold every kind of boat."""
 
     def make_lab() -> Fleet:
         return fleet(pool, pictures=pixels)
 
-    return Curriculum(name=CURRICULUM, make_lab=make_lab, asked=DRIFTS, num_episodes=NUM_EPISODES, num_steps=NUM_STEPS)
+    return DatasetSpec(name=CURRICULUM, make_lab=make_lab, asked=DRIFTS, num_episodes=NUM_EPISODES, num_steps=NUM_STEPS)
 
 
 def scenes_of(lab: Fleet, seed: int, *, num_scenes: int, num_motors: int, num_steps: int, reach: float) -> Arrays:
@@ -141,7 +141,7 @@ class Residuals:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sailor(Engine):
+class ConfoundedOracle(Engine):
     """Says of each boat's drift: slope * motor, and what past drifts lay off from that, as far as it can be relied on.
 
     Args:
@@ -158,20 +158,20 @@ class Sailor(Engine):
     context: int
 
     @classmethod
-    def lawful(cls, lab: Fleet, context: int) -> Sailor:
+    def lawful(cls, lab: Fleet, context: int) -> ConfoundedOracle:
         """Who knows the law, but neither wind nor noise."""
         doubt = np.where(STEADY, (lab.noise / lab.wind_effect) ** 2, np.inf)
         return cls(schema=lab.schema, slopes=np.full(len(BOATS), lab.motor_effect), doubt=doubt, context=context)
 
     @classmethod
-    def blind(cls, episodes: Sequence[Episode], schema: Schema) -> Sailor:
+    def blind(cls, episodes: Sequence[Episode], schema: Schema) -> ConfoundedOracle:
         """Drift regressed on motor over all steps of the log, without a past."""
         rows = _rows(episodes)
         slopes = (rows.motors * rows.drifts).sum((0, 1)) / (rows.motors**2).sum((0, 1))
         return cls(schema=schema, slopes=slopes, doubt=np.full(len(BOATS), np.inf), context=1)
 
     @classmethod
-    def undrilled(cls, episodes: Sequence[Episode], schema: Schema) -> Sailor:
+    def undrilled(cls, episodes: Sequence[Episode], schema: Schema) -> ConfoundedOracle:
         """As `blind`, over the steps without a drill."""
         rows = _rows(episodes)
         chosen = (1 - rows.drill)[..., None]
@@ -179,7 +179,7 @@ class Sailor(Engine):
         return cls(schema=schema, slopes=slopes, doubt=np.full(len(BOATS), np.inf), context=1)
 
     @classmethod
-    def adjusted(cls, episodes: Sequence[Episode], schema: Schema, context: int) -> Sailor:
+    def adjusted(cls, episodes: Sequence[Episode], schema: Schema, context: int) -> ConfoundedOracle:
         """As `blind`, but within episodes where winds are steady, and in drills where there are any."""
         rows = _rows(episodes)
         motors, drifts = rows.motors, rows.drifts
@@ -238,7 +238,7 @@ class Sailor(Engine):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Rows:
+class _LoggedSteps:
     """Steps of logs: motors and drifts [N, T, B] that followed, and whether it was a drill [N, T]."""
 
     motors: Floats
@@ -246,9 +246,9 @@ class _Rows:
     drill: Floats
 
 
-def _rows(episodes: Sequence[Episode]) -> _Rows:
+def _rows(episodes: Sequence[Episode]) -> _LoggedSteps:
     every = stacked(list(episodes))
-    return _Rows(
+    return _LoggedSteps(
         motors=np.concatenate([every.actions[boat.motor] for boat in BOATS], -1).astype(float),
         drifts=np.concatenate([every.observations[name][:, 1:] for name in DRIFTS], -1).astype(float),
         drill=every.observations["drill"][:, :-1, 0].astype(float),

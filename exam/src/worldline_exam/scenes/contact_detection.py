@@ -31,7 +31,7 @@ SLACK: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ContactScene:
     """What discs can touch.
 
     Args:
@@ -80,7 +80,7 @@ class Gaps:
     place: Floats
 
 
-def gaps(position: Float[np.ndarray, "E T D 2"], table: Table) -> Gaps:
+def gaps(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Gaps:
     """The gap to everything that can be touched."""
     found, normals, places = [], [], []
     rims = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
@@ -105,7 +105,7 @@ def gaps(position: Float[np.ndarray, "E T D 2"], table: Table) -> Gaps:
     return Gaps(gap=np.stack(found, 2), normal=np.stack(normals, 2), place=np.stack(places, 2))
 
 
-def contacts(position: Float[np.ndarray, "E T D 2"], table: Table) -> Bool[np.ndarray, "E T K"]:
+def contacts(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Bool[np.ndarray, "E T K"]:
     """Where contacts are; none in the first two and last two frames, and none where a position is not finite."""
     seen = gaps(position, table)
     before, now, after = seen.gap[:, 1:-3], seen.gap[:, 2:-2], seen.gap[:, 3:-1]
@@ -131,7 +131,7 @@ class Tally:
     false: Floats
 
 
-def tally(truth: Bool[np.ndarray, "E T K"], found: Bool[np.ndarray, "E T K"], table: Table) -> Tally:
+def tally(truth: Bool[np.ndarray, "E T K"], found: Bool[np.ndarray, "E T K"], table: ContactScene) -> Tally:
     """Pairs every true contact with a predicted one of the same discs and surface within `WINDOW` frames.
 
     A contact counts where one of its discs has had another at an earlier frame of the same rollout, so that it can
@@ -153,12 +153,12 @@ def tally(truth: Bool[np.ndarray, "E T K"], found: Bool[np.ndarray, "E T K"], ta
     return Tally(hits=hits, missed=missed, false=false)
 
 
-def depth(position: Float[np.ndarray, "E T D 2"], table: Table) -> Float[np.ndarray, "E T"]:
+def depth(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Float[np.ndarray, "E T"]:
     """How deep the deepest disc is in a rim, the wall or another disc, m; 0 where none is."""
     return np.asarray(np.maximum(-gaps(position, table).gap.min(-1), 0.0))
 
 
-def miscounted(position: Float[np.ndarray, "E T D 2"], table: Table) -> Bool[np.ndarray, "E T"]:
+def miscounted(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Bool[np.ndarray, "E T"]:
     """Where there are not as many discs as there should be.
 
     A disc is gone where its position is not finite or its middle is off the table; two are one where their middles are
@@ -172,7 +172,7 @@ def miscounted(position: Float[np.ndarray, "E T D 2"], table: Table) -> Bool[np.
     return np.asarray(wrong)
 
 
-def _later(found: Bool[np.ndarray, "E T K"], table: Table) -> Bool[np.ndarray, "E T K"]:
+def _later(found: Bool[np.ndarray, "E T K"], table: ContactScene) -> Bool[np.ndarray, "E T K"]:
     """The contacts of discs that have had one at an earlier frame."""
     later = np.zeros_like(found)
     for disc in range(table.num_discs):

@@ -17,7 +17,7 @@ from worldline.audit import history_of, means, packed, packed_history, unpacked
 from worldline.engines import Card, Engine, EngineBelief, Noise, Samples, own_belief
 from worldline.episode import Arrays, Future, History
 from worldline.world import World
-from worldline_exam.base import Curriculum, ExamTest, Pool
+from worldline_exam.base import DatasetSpec, ExamTest, Pool
 from worldline_exam.labs.driven import DAMPINGS, HOLDS, Driven, bounds
 from worldline_exam.labs.elastic_pucks import ElasticPucks
 from worldline_exam.labs.pendulum import Pendulum
@@ -49,10 +49,10 @@ def lab_of(system: str, pool: Pool, *, pixels: bool = False) -> Driven:
     return LABS[pool][system](pictures=pixels)
 
 
-def curricula_of(pool: Pool, *, pixels: bool) -> tuple[Curriculum, ...]:
+def curricula_of(pool: Pool, *, pixels: bool) -> tuple[DatasetSpec, ...]:
     """One for each system, with all dampings in one log."""
     return tuple(
-        Curriculum(
+        DatasetSpec(
             name=system,
             make_lab=partial(lab_of, system, pool, pixels=pixels),
             asked=tuple(signal.name for signal in lab_of(system, pool).moving),
@@ -125,7 +125,7 @@ class DrivenTest(ExamTest):
         """The lab of the pool."""
         return lab_of(system, self.pool)
 
-    def curricula(self) -> tuple[Curriculum, ...]:
+    def curricula(self) -> tuple[DatasetSpec, ...]:
         """One for each system; all such tests learn from the same."""
         return curricula_of(self.pool, pixels=self.pixels)
 

@@ -1,6 +1,6 @@
 """What a world of pictures may see of a scene: the camera, and of no vector its value.
 
-Scenes hold vectors, for everybody alike. Where an exam is one of pictures, each world is asked from behind a `Camera`:
+Scenes hold vectors, for everybody alike. Where an exam is one of pictures, each world is asked from behind a `PixelsOnlyWorld`:
 whatever history or episode it is given on the way has the pictures that the lab draws in the place of the vectors,
 which are marked as not observed and hold zeros. Tests do not take part in this, and so none can forget it.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from worldline.engines import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError
-from worldline.labs import CAMERA, Draws, Lab
+from worldline.labs import CAMERA, DrawsImages, Lab
 from worldline.planning import Constraint, Goal
 from worldline.schema import Kind, Schema
 from worldline.world import Plan, Prediction, Scores, Surprise, WhatIf, World
@@ -36,7 +36,7 @@ def pictured(history: History, lab: Lab) -> History:
         ConfigError: the lab cannot draw a moment again.
         InputError: the history holds nothing that could be drawn.
     """
-    if not isinstance(lab, Draws):
+    if not isinstance(lab, DrawsImages):
         raise ConfigError(f"{type(lab).__name__} cannot draw what it shows. Implement `labs.abilities.Draws`.")
     vectors = [s for s in lab.schema.observations if s.name != CAMERA.name and s.name in history.observations]
     if not vectors:
@@ -82,7 +82,7 @@ def pictured_episode(episode: Episode, lab: Lab) -> Episode:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Camera(World):
+class PixelsOnlyWorld(World):
     """A world that is shown pictures only.
 
     Args:
@@ -153,7 +153,7 @@ class Camera(World):
 
 
 def _drawn(
-    history: History, lab: Draws, names: Sequence[str], lead: tuple[int, ...]
+    history: History, lab: DrawsImages, names: Sequence[str], lead: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The pictures [*lead, 64, 64, 3], and which there are [*lead]; black where there is none."""
     pictures, known = np.zeros((*lead, *PIXELS), np.uint8), np.zeros(lead, bool)

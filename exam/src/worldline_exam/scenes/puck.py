@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode
-from worldline_exam.base import Curriculum, Pool
+from worldline_exam.base import DatasetSpec, Pool
 from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck, explored
 
 Floats = NDArray[np.floating]
@@ -42,9 +42,9 @@ def puck(pool: Pool, *, pictures: bool = False, **shift: Any) -> GustyPuck:
     return GustyPuck(**{**POOLS[pool], **shift}, pictures=pictures)
 
 
-def curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
+def curriculum(pool: Pool, *, pixels: bool) -> DatasetSpec:
     """The logs of C4, U1 and U3: one world learns from them."""
-    return Curriculum(
+    return DatasetSpec(
         name=f"gusty-puck-{pool.value}{'-pixels' if pixels else ''}",
         make_lab=partial(puck, pool, pictures=pixels),
         asked=SIGNALS,
@@ -56,7 +56,7 @@ def curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Draws:
+class EpisodeDraws:
     """All that makes M episodes of T steps what they are.
 
     Args:
@@ -71,7 +71,7 @@ class Draws:
     friction: Floats
     gusts: Floats
 
-    def at(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Draws:
+    def at(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> EpisodeDraws:
         """Those of some episodes."""
         return replace(
             self,
@@ -82,10 +82,10 @@ class Draws:
         )
 
 
-def draw(lab: GustyPuck, num_scenes: int, num_steps: int, generator: np.random.Generator) -> Draws:
+def draw(lab: GustyPuck, num_scenes: int, num_steps: int, generator: np.random.Generator) -> EpisodeDraws:
     """Episodes that are distributed as those that the lab's explorer records."""
     start = {name: spread * generator.standard_normal((num_scenes, 2)) for name, spread in SPREAD.items()}
-    return Draws(
+    return EpisodeDraws(
         start=start,
         pushes=explored(num_scenes, num_steps, generator),
         friction=generator.uniform(*lab.friction, num_scenes),
@@ -93,7 +93,7 @@ def draw(lab: GustyPuck, num_scenes: int, num_steps: int, generator: np.random.G
     )
 
 
-def paths(lab: GustyPuck, draws: Draws) -> dict[str, NDArray[np.float32]]:
+def paths(lab: GustyPuck, draws: EpisodeDraws) -> dict[str, NDArray[np.float32]]:
     """What the lab does, per signal [M, T + 1, 2], the start included."""
     found = lab.simulate(draws.start, {"push": draws.pushes}, draws.friction, lab.gust * draws.gusts)
     return {

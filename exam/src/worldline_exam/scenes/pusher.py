@@ -20,7 +20,7 @@ from worldline.engines import Card, Engine, EngineBelief, Noise, Samples
 from worldline.episode import Arrays, Future, History
 from worldline.errors import InputError
 from worldline.world import World
-from worldline_exam.base import Curriculum, Pool
+from worldline_exam.base import DatasetSpec, Pool
 from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, STATE, PusherBlock
 
 Floats = NDArray[np.floating]
@@ -44,10 +44,10 @@ def make_lab(pool: Pool, *, pictures: bool = False) -> PusherBlock:
     return PusherBlock(block_half=0.1, pusher_radius=0.05, pictures=pictures)
 
 
-def pushing_curriculum(pool: Pool, *, pixels: bool) -> Curriculum:
+def pushing_curriculum(pool: Pool, *, pixels: bool) -> DatasetSpec:
     """Logs of the explorer."""
     name = f"pusher-block-{pool.value}{'-pixels' if pixels else ''}"
-    return Curriculum(
+    return DatasetSpec(
         name=name, make_lab=lambda: make_lab(pool, pictures=pixels), asked=STATE, num_episodes=1200, num_steps=50
     )
 

@@ -101,7 +101,7 @@ def frame_times(path: Path) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Video:
+class _VideoStream:
     """An open file and the stream that is read.
 
     Args:
@@ -133,7 +133,7 @@ class _Video:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[_Video]:
+def _open(path: Path) -> Iterator[_VideoStream]:
     """The first video stream of a file; closed at the end."""
     try:
         import av
@@ -158,11 +158,11 @@ def _open(path: Path) -> Iterator[_Video]:
         if context.width * context.height > MOST_PIXELS:
             problem = f"the header claims pictures of {context.width} by {context.height} pixels"
             raise DataError(problem, fix=_FIX, file=path)
-        yield _Video(path=path, container=container, stream=stream, tick_s=float(stream.time_base))
+        yield _VideoStream(path=path, container=container, stream=stream, tick_s=float(stream.time_base))
 
 
 @contextmanager
-def _damage(video: _Video, what: str) -> Iterator[None]:
+def _damage(video: _VideoStream, what: str) -> Iterator[None]:
     """Turns what the library raises on a damaged file into an error that names the place."""
     import av
 
@@ -185,7 +185,7 @@ class _Packets:
         video: to read from.
     """
 
-    def __init__(self, video: _Video) -> None:
+    def __init__(self, video: _VideoStream) -> None:
         self._video = video
         self._seen = self._shown = 0
         self._last = -1
@@ -219,7 +219,7 @@ class _Packets:
             raise self._video.error(f"only {num_frames} of the {self._shown} frames in the file can be decoded")
 
 
-def _decode(video: _Video, first: int | None) -> Iterator[tuple[float, VideoFrame]]:
+def _decode(video: _VideoStream, first: int | None) -> Iterator[tuple[float, VideoFrame]]:
     """Frames from where the container stands, each with its time.
 
     Args:
@@ -252,7 +252,7 @@ def _decode(video: _Video, first: int | None) -> Iterator[tuple[float, VideoFram
         packets.check_end(number)
 
 
-def _decode_from(video: _Video, start_s: float) -> Iterator[tuple[float, VideoFrame]] | None:
+def _decode_from(video: _VideoStream, start_s: float) -> Iterator[tuple[float, VideoFrame]] | None:
     """Frames from some key frame at or before `start_s` on; None where the file leads to a later one."""
     if start_s <= 0:
         return _decode(video, None)
@@ -266,7 +266,7 @@ def _decode_from(video: _Video, start_s: float) -> Iterator[tuple[float, VideoFr
     return chain([head], found)
 
 
-def _first_stamp(video: _Video) -> int:
+def _first_stamp(video: _VideoStream) -> int:
     """The stamp that the first frame is shown at."""
     stamps = []
     for packet in _Packets(video):
@@ -278,7 +278,7 @@ def _first_stamp(video: _Video) -> int:
     raise video.error("there is not one frame that can be decoded")
 
 
-def _picture(frame: VideoFrame, video: _Video, time: float) -> NDArray[np.uint8]:
+def _picture(frame: VideoFrame, video: _VideoStream, time: float) -> NDArray[np.uint8]:
     """[h, w, 3] in RGB."""
     with _damage(video, f"the frame at {time:.3f} s"):
         return np.ascontiguousarray(frame.to_ndarray(format="rgb24"), np.uint8)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s, to_episode
 from worldline.data.formats.natural_order import natural
@@ -60,7 +60,7 @@ class NpzLogs(Logs):
         return path.suffix == ".npz" if path.is_file() else any(path.glob("*.npz"))
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> NpzLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> NpzLogs:
         """See `Logs`."""
         refuse(reading, "npz")
         folder = path.parent if path.is_file() else path

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.quality.regression import HeldOut, clipped, folds, scaled, waves
-from worldline.data.quality.segments import Sample, Track, seldom_seen, without
+from worldline.data.quality.segments import Sample, Segment, seldom_seen, without
 from worldline.data.store import Store
 
 Floats = NDArray[np.floating]
@@ -50,7 +50,7 @@ FLOOR: Final = 1e-6
 """Of a variance, in units of that of the changes: what is smaller is rounding."""
 
 
-class Verdict(StrEnum):
+class AlignmentVerdict(StrEnum):
     """What the data say of the rows of the actions."""
 
     ALIGNED = "aligned"
@@ -108,7 +108,7 @@ class Alignment:
         left_out: observation signals that were observed too seldom to be looked at.
     """
 
-    verdict: Verdict
+    verdict: AlignmentVerdict
     shift: int = 0
     reason: str
     fix: str = ""
@@ -136,7 +136,7 @@ def alignment(store: Store, episodes: Sequence[int] | None = None, seed: int = 0
     return judge(sample.tracks, seed)
 
 
-def judge(tracks: Sequence[Track], seed: int = 0) -> Alignment:
+def judge(tracks: Sequence[Segment], seed: int = 0) -> Alignment:
     """The same, for tracks.
 
     Args:
@@ -155,13 +155,13 @@ def judge(tracks: Sequence[Track], seed: int = 0) -> Alignment:
     return replace(_verdict(_weigh(_fit(rows, draw), seed), rows, tracks), left_out=dropped)
 
 
-def _unknown(problem: str, tracks: Sequence[Track]) -> Alignment:
+def _unknown(problem: str, tracks: Sequence[Segment]) -> Alignment:
     fix = "Log episodes in which the actions vary at random for a while, at least 10 episodes of 20 steps."
-    return Alignment(verdict=Verdict.UNKNOWN, reason=f"{problem}.", fix=fix, num_episodes=len(tracks))
+    return Alignment(verdict=AlignmentVerdict.UNKNOWN, reason=f"{problem}.", fix=fix, num_episodes=len(tracks))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rows:
+class _TransitionRows:
     """n transitions from t to t+1, in units of the deviation of each column.
 
     Args:
@@ -183,7 +183,7 @@ class _Rows:
     reach: int
 
 
-def _with_patterns(tracks: Sequence[Track], draw: np.random.Generator) -> list[tuple[Track, Floats]]:
+def _with_patterns(tracks: Sequence[Segment], draw: np.random.Generator) -> list[tuple[Segment, Floats]]:
     """Each track with its states [T+1, d]: numbers, and per camera where it moves and in which pattern."""
     tables = [[one.table] for one in tracks]
     for camera in tracks[0].pictures:
@@ -205,7 +205,7 @@ def _centre(weight: Floats) -> Floats:
     return np.stack([down, across, np.log(total)], 1)
 
 
-def _rows(tracks: Sequence[tuple[Track, Floats]], draw: np.random.Generator) -> _Rows | None:
+def _rows(tracks: Sequence[tuple[Segment, Floats]], draw: np.random.Generator) -> _TransitionRows | None:
     """The transitions that have an action at every shift; None where there are too few."""
     reach, steps = _reach([one for one, _ in tracks])
     size = max(10, sum(map(len, steps)) // (2 * FEW_GROUPS)) if len(tracks) < FEW_GROUPS else 1 << 30
@@ -225,7 +225,7 @@ def _rows(tracks: Sequence[tuple[Track, Floats]], draw: np.random.Generator) -> 
     ]
     actions = np.concatenate(acts)[chosen]
     inputs = np.concatenate([one.inputs[which] for (one, _), which in zip(tracks, steps, strict=True)])[chosen]
-    return _Rows(
+    return _TransitionRows(
         group=np.unique(group[chosen], return_inverse=True)[1],
         now=scaled(now),
         trend=trend[:, live] / scale,
@@ -236,7 +236,7 @@ def _rows(tracks: Sequence[tuple[Track, Floats]], draw: np.random.Generator) -> 
     )
 
 
-def _reach(tracks: Sequence[Track]) -> tuple[int, list[NDArray[np.intp]]]:
+def _reach(tracks: Sequence[Segment]) -> tuple[int, list[NDArray[np.intp]]]:
     """The largest shift for which short episodes still give transitions, and per track the steps t of these."""
     found: dict[int, list[NDArray[np.intp]]] = {}
     wholes = [one.whole for one in tracks]
@@ -284,7 +284,7 @@ class _Fits:
     feedback: list[float]
 
 
-def _blocks(rows: _Rows, draw: np.random.Generator) -> list[Floats]:
+def _blocks(rows: _TransitionRows, draw: np.random.Generator) -> list[Floats]:
     """Columns to regress on: inputs, the present, bent; the trend, bent; the first row of actions; three a shift."""
     num_rows, num_shifts, size = len(rows.group), rows.actions.shape[1] - 1, rows.actions.shape[2]
     room = min(MAX_COLUMNS, num_rows // 3)
@@ -302,7 +302,7 @@ def _blocks(rows: _Rows, draw: np.random.Generator) -> list[Floats]:
     return blocks
 
 
-def _fit(rows: _Rows, draw: np.random.Generator) -> _Fits:
+def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
     """All regressions, on one set of columns."""
     num_shifts, size = rows.actions.shape[1] - 1, rows.actions.shape[2]
     blocks = _blocks(rows, draw)
@@ -401,7 +401,7 @@ def _share(draws: Floats) -> Share:
     return Share(value=float(draws[0]), low=float(min(low, draws[0])), high=float(max(high, draws[0])))
 
 
-def _verdict(found: _Weighed, rows: _Rows, tracks: Sequence[Track]) -> Alignment:
+def _verdict(found: _Weighed, rows: _TransitionRows, tracks: Sequence[Segment]) -> Alignment:
     """What the figures say, in words."""
     numbers = range(-rows.reach, rows.reach + 1)
     shifts = tuple(
@@ -419,13 +419,18 @@ def _verdict(found: _Weighed, rows: _Rows, tracks: Sequence[Track]) -> Alignment
     )
 
 
-def _words(found: _Weighed, shifts: tuple[Shift, ...]) -> tuple[Verdict, int, str, str]:
+def _words(found: _Weighed, shifts: tuple[Shift, ...]) -> tuple[AlignmentVerdict, int, str, str]:
     able = [i for i, one in enumerate(shifts) if max(one.alone.low, one.added.low) > LEAST_SHARE]
     vary = "Log some episodes with randomised actions: the answer is then in the data."
     if not able:
         most = max(shifts, key=lambda one: one.alone.value)
         reason = f"no row of the actions explains the change; the best, {_row(most.shift)}, explains {most.alone}."
-        return Verdict.UNKNOWN, 0, reason, f"The actions vary too little, or do not act on what is observed. {vary}"
+        return (
+            AlignmentVerdict.UNKNOWN,
+            0,
+            reason,
+            f"The actions vary too little, or do not act on what is observed. {vary}",
+        )
     best = int(np.argmin(found.misfit[:, 0]))
     rivals = [i for i in range(len(shifts)) if i != best and _share(found.misfit[i] - found.misfit[best]).low <= 0]
     middle = len(shifts) // 2
@@ -437,11 +442,11 @@ def _words(found: _Weighed, shifts: tuple[Shift, ...]) -> tuple[Verdict, int, st
         reason = (
             f"{named} account for the log equally well: actions follow what is observed, or each other, too closely."
         )
-        return Verdict.UNKNOWN, 0, reason, vary
+        return AlignmentVerdict.UNKNOWN, 0, reason, vary
     if best == middle:
         more = f", and {chosen.added} of what all other rows leave open" if chosen.added.low > 0 else ""
         return (
-            Verdict.ALIGNED,
+            AlignmentVerdict.ALIGNED,
             0,
             f"action t explains {chosen.alone} of the change that earlier observations leave open{more}.",
             "",
@@ -451,11 +456,11 @@ def _words(found: _Weighed, shifts: tuple[Shift, ...]) -> tuple[Verdict, int, st
             f"{_row(chosen.shift)} goes with the change ({chosen.alone}): actions lag, or the policy answers to "
             f"what it sees, from which {100 * found.feedback[best]:.0f} % of that row follows."
         )
-        return Verdict.UNKNOWN, 0, reason, vary
+        return AlignmentVerdict.UNKNOWN, 0, reason, vary
     return _misaligned(chosen, here)
 
 
-def _misaligned(chosen: Shift, here: Shift) -> tuple[Verdict, int, str, str]:
+def _misaligned(chosen: Shift, here: Shift) -> tuple[AlignmentVerdict, int, str, str]:
     num = abs(chosen.shift)
     first, last = ("the first", "the last") if chosen.shift > 0 else ("the last", "the first")
     rows = "" if num == 1 else f" {num}"
@@ -469,11 +474,11 @@ def _misaligned(chosen: Shift, here: Shift) -> tuple[Verdict, int, str, str]:
         f"({last}{rows} row{plural} of all other inputs too)."
     )
     if chosen.shift > 0:
-        return Verdict.LAG, chosen.shift, reason, fix
+        return AlignmentVerdict.LAG, chosen.shift, reason, fix
     delay = (
         f" If the world is known to answer {num} step{plural} late, that is its own delay, and nothing is to be mended."
     )
-    return Verdict.LEAD, chosen.shift, reason, fix + delay
+    return AlignmentVerdict.LEAD, chosen.shift, reason, fix + delay
 
 
 def _row(shift: int) -> str:

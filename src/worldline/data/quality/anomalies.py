@@ -75,7 +75,7 @@ class _Pictures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
+class _EpisodeSummary:
     """What is kept of one episode."""
 
     number: int
@@ -100,7 +100,7 @@ class Inspection:
         self._schema = schema
         self._draw = np.random.default_rng([seed, 5])
         self._sampled = frozenset(self._draw.permutation(num_episodes)[:MAX_SAMPLED].tolist())
-        self._seen: list[_Seen] = []
+        self._seen: list[_EpisodeSummary] = []
         self._rows: dict[Role, list[Floats]] = defaultdict(list)
         self._before: list[Floats] = []
 
@@ -123,7 +123,7 @@ class Inspection:
                 numbers[signal.name] = _measure(_table(values), episode.observed.get(signal.name))
             digest.update(values.tobytes())
         self._seen.append(
-            _Seen(
+            _EpisodeSummary(
                 number=number,
                 num_steps=episode.num_steps,
                 numbers=numbers,
@@ -188,7 +188,7 @@ def _numeric(schema: Schema, role: Role) -> list[Signal]:
     return [signal for signal in schema.of(role) if signal.kind is not Kind.IMAGE]
 
 
-def _with(name: str, seen: Sequence[_Seen]) -> list[_Seen]:
+def _with(name: str, seen: Sequence[_EpisodeSummary]) -> list[_EpisodeSummary]:
     """The episodes in which a signal was observed."""
     return [one for one in seen if name in one.numbers]
 
@@ -268,7 +268,7 @@ def _numbers(episodes: str, names: Sequence[int]) -> str:
     return f"{len(names)} of {episodes} episodes ({listed})"
 
 
-def _constant(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
+def _constant(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Numbers that never change in the whole log."""
     still: dict[str, Steps] = {}
     for role in (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS):
@@ -293,7 +293,7 @@ def _constant(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
         yield Finding(problem="no action ever changes: nothing can be learned about what actions do", fix=fix)
 
 
-def _scales(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
+def _scales(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Episodes in which a signal is some 57 or 1,000 times as large or as small as in nearly all others."""
     everything = seen
     for signal in schema.signals:
@@ -326,7 +326,7 @@ def _scales(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
 
 
 def _outliers(
-    schema: Schema, seen: Sequence[_Seen], rows: dict[Role, Floats], done: set[tuple[int | None, str | None]]
+    schema: Schema, seen: Sequence[_EpisodeSummary], rows: dict[Role, Floats], done: set[tuple[int | None, str | None]]
 ) -> Iterator[Finding]:
     """Values far outside of the range in which 99 % lie."""
     for role in Role:
@@ -416,7 +416,7 @@ def _standard(table: Floats) -> Floats:
     return np.asarray(centred / np.where(deviation > 0, deviation, 1))
 
 
-def _masks(seen: Sequence[_Seen]) -> Iterator[Finding]:
+def _masks(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Signals that are missing in most steps."""
     for name in sorted({name for one in seen for name in one.observed}):
         weights = [one.num_steps + 1 for one in seen]
@@ -426,13 +426,13 @@ def _masks(seen: Sequence[_Seen]) -> Iterator[Finding]:
             yield _warning(problem=f"it was observed in only {100 * share:.0f} % of the steps", fix=fix, signal=name)
 
 
-def _moves(one: _Seen, schema: Schema) -> float:
+def _moves(one: _EpisodeSummary, schema: Schema) -> float:
     """In what share of the steps anything but the actions changed."""
     inputs = {signal.name for signal in schema.actions}
     return max((float(n.changes.max()) for name, n in one.numbers.items() if name not in inputs), default=0.0)
 
 
-def _motionless(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
+def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Episodes in which no observation ever changes."""
     names = [signal.name for signal in schema.observations]
     still = [
@@ -451,7 +451,7 @@ def _motionless(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
         )
 
 
-def _stuck(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
+def _stuck(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Sensors that show exactly the same for long, though they else change in nearly every step."""
     for signal in schema.observations:
         observed = _with(signal.name, seen)
@@ -480,7 +480,7 @@ def _stuck(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
         yield from _few(found)
 
 
-def _is_stop(name: str, component: int, one: _Seen, seen: Sequence[_Seen]) -> bool:
+def _is_stop(name: str, component: int, one: _EpisodeSummary, seen: Sequence[_EpisodeSummary]) -> bool:
     """Whether the value at which it rests is an end of its range, or one at which it rested in other episodes too."""
     figures = [other.numbers[name] for other in seen]
     low, high = min(f.low[component] for f in figures), max(f.high[component] for f in figures)
@@ -489,7 +489,7 @@ def _is_stop(name: str, component: int, one: _Seen, seen: Sequence[_Seen]) -> bo
     return bool(value - low <= near or high - value <= near or rested > 1)
 
 
-def _cameras(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
+def _cameras(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Pictures that are black or blank, and cameras that froze."""
     for name in seen[0].pictures:
         for words, steps in (
@@ -511,7 +511,7 @@ def _cameras(schema: Schema, seen: Sequence[_Seen]) -> Iterator[Finding]:
             yield _warning(problem=problem, fix=fix, signal=name, episode=frozen[0])
 
 
-def _alike(seen: Sequence[_Seen]) -> Iterator[Finding]:
+def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Episodes that are the same as another, or nearly: split at random, they leak from training into the test."""
     first: dict[bytes, int] = {}
     found = []
@@ -533,7 +533,7 @@ def _near(earlier: int, later: int) -> Finding:
     return _warning(problem=problem, fix=fix, episode=later)
 
 
-def _near_pairs(seen: Sequence[_Seen]) -> list[tuple[int, int]]:
+def _near_pairs(seen: Sequence[_EpisodeSummary]) -> list[tuple[int, int]]:
     """Pairs of episodes of one length whose outlines differ by next to nothing, found by hashing coarse outlines."""
     if len(seen) < 2:
         return []

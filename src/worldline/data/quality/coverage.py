@@ -14,7 +14,7 @@ from worldline.data.quality.segments import (
     MAX_STEPS,
     SEGMENT,
     Sample,
-    Track,
+    Segment,
     component_names,
     names_of,
     seldom_seen,
@@ -121,7 +121,7 @@ def coverage(store: Store, episodes: Sequence[int] | None = None, seed: int = 0)
     return survey(sample.tracks, store.schema, seed)
 
 
-def survey(tracks: Sequence[Track], schema: Schema, seed: int = 0) -> Coverage:
+def survey(tracks: Sequence[Segment], schema: Schema, seed: int = 0) -> Coverage:
     """The same, for tracks.
 
     Args:
@@ -173,7 +173,7 @@ def _effective_dimension(table: Floats) -> float:
     return float(np.trace(covariance) ** 2 / squares) if squares > 0 else 0.0
 
 
-def _actions(tracks: Sequence[Track], schema: Schema, draw: np.random.Generator) -> tuple[ActionCoverage, ...]:
+def _actions(tracks: Sequence[Segment], schema: Schema, draw: np.random.Generator) -> tuple[ActionCoverage, ...]:
     actions = np.concatenate([one.actions for one in tracks])
     predictable = _predictable(tracks, draw)
     found: list[ActionCoverage] = []
@@ -228,7 +228,7 @@ def _bound(bounds: tuple[float, ...] | None, part: int) -> float | None:
     return None if bounds is None or not np.isfinite(bounds[part]) else bounds[part]
 
 
-def _predictable(tracks: Sequence[Track], draw: np.random.Generator) -> Floats:
+def _predictable(tracks: Sequence[Segment], draw: np.random.Generator) -> Floats:
     """R², from 0 to 1, of each component of action t on actions t-2 and t-1, observations t-1 and t, and inputs t."""
     rows = [np.arange(2, len(one.actions)) for one in tracks]
     steps = [at[one.whole[at] & one.whole[at - 1]] for at, one in zip(rows, tracks, strict=True)]

@@ -28,7 +28,7 @@ GRID: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Track:
+class Segment:
     """A contiguous part of one episode as tables of numbers.
 
     Args:
@@ -71,7 +71,7 @@ class Sample:
     """
 
     def __init__(self, store: Store, episodes: Sequence[int] | None, seed: int) -> None:
-        self.schema, self.tracks = store.schema, list[Track]()
+        self.schema, self.tracks = store.schema, list[Segment]()
         among = np.arange(len(store)) if episodes is None else np.unique(np.asarray(episodes, np.int64))
         if len(among) and not (among[0] >= 0 and among[-1] < len(store)):
             raise InputError(f"episodes are {among[0]} to {among[-1]}. The store has {len(store)}, counted from 0.")
@@ -96,7 +96,7 @@ class Sample:
             self.tracks.append(track(number, episode, self.schema, self._starts[number]))
 
 
-def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Track:
+def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Segment:
     """The tables of at most `SEGMENT` steps of an episode; choices are one-hot without their last value.
 
     Args:
@@ -119,7 +119,7 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Trac
             states[name] = _held(_columns(episode.observations[name][rows], signal), known[name])
     usual = np.full(episode.num_steps, schema.step_s or 1.0, np.float32)
     times = (usual if episode.step_s is None else episode.step_s)[start:stop, None].astype(np.float64)
-    return Track(
+    return Segment(
         number=number,
         states=states,
         pictures=pictures,
@@ -129,7 +129,7 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Trac
     )
 
 
-def seldom_seen(tracks: Sequence[Track]) -> tuple[str, ...]:
+def seldom_seen(tracks: Sequence[Segment]) -> tuple[str, ...]:
     """The observation signals to do without, so that everything else is observed in at least half of the steps.
 
     Args:
@@ -144,7 +144,7 @@ def seldom_seen(tracks: Sequence[Track]) -> tuple[str, ...]:
     return tuple(dropped)
 
 
-def without(one: Track, names: Sequence[str]) -> Track:
+def without(one: Segment, names: Sequence[str]) -> Segment:
     """The track without some of its observation signals."""
     kept: list[dict[str, NDArray[Any]]] = [
         {name: values for name, values in arrays.items() if name not in names}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class FamiliarityConfig:
+class MahalanobisConfig:
     """Size of the head.
 
     Args:
@@ -20,7 +20,7 @@ class FamiliarityConfig:
     latent_size: int
 
 
-class Familiarity(nn.Module):
+class MahalanobisScore(nn.Module):
     """Mahalanobis distance from the training latents.
 
     Source: Lee et al., "A simple unified framework for detecting out-of-distribution samples" (1807.03888).
@@ -29,7 +29,7 @@ class Familiarity(nn.Module):
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, config: FamiliarityConfig) -> None:
+    def __init__(self, config: MahalanobisConfig) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("mean", torch.zeros(config.latent_size))

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from worldline.errors import ConfigError
 from worldline.models.base import Window
 from worldline.models.layers.gather import share_mean
-from worldline.models.layers.standardizer import Scores
+from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Kind, Signal
 
 
-class Targets(nn.Module):
+class AuxiliaryTargets(nn.Module):
     """Signals that must show in a latent, read from it by a linear map.
 
     Args:
@@ -29,7 +29,7 @@ class Targets(nn.Module):
         if any(signal.kind is Kind.IMAGE for signal in signals):
             names = ", ".join(signal.name for signal in signals)
             raise ConfigError(f"targets {names} hold an image. Name vector or discrete signals.")
-        self.scores = Scores(signals)
+        self.scores = Standardizer(signals)
         self.read = nn.Linear(latent_size, len(self.scores.owner))
 
     def fit(self, window: Window) -> None:

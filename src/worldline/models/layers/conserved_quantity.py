@@ -33,7 +33,7 @@ FEWEST: Final = 10
 """Times as many steps as regressors."""
 
 
-class Conserved(nn.Module):
+class ConservedQuantity(nn.Module):
     """The law, if one was found; until `fit` there is none.
 
     Args:

@@ -176,7 +176,7 @@ class VectorEncoder(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class ObservedFeatures:
     """What observations show, before anything is filled in.
 
     Args:
@@ -189,9 +189,9 @@ class Seen:
     scores: Float[Tensor, "*lead size"] | None
     observed: Mapping[str, Bool[Tensor, "*lead"]]
 
-    def at(self, step: int) -> Seen:
+    def at(self, step: int) -> ObservedFeatures:
         """One step of [B, H]."""
-        return Seen(
+        return ObservedFeatures(
             pictures=None if self.pictures is None else self.pictures[:, step],
             scores=None if self.scores is None else self.scores[:, step],
             observed={name: flags[:, step] for name, flags in self.observed.items()},

@@ -29,7 +29,7 @@ class Hidden:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class PredictorContext:
     """The steps since the predictor last set out.
 
     Args:
@@ -42,23 +42,23 @@ class Block:
     inputs: Float[Tensor, "B k I"]
     count: Int[Tensor, " B"]
 
-    def select(self, index: Tensor) -> Block:
+    def select(self, index: Tensor) -> PredictorContext:
         """The blocks of the batch entries in `index`."""
-        return Block(base=self.base[index], inputs=self.inputs[index], count=self.count[index])
+        return PredictorContext(base=self.base[index], inputs=self.inputs[index], count=self.count[index])
 
-    def take(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"]) -> Block:
+    def take(self, latent: Float[Tensor, "B D"], known: Float[Tensor, "B I"]) -> PredictorContext:
         """The block with one step more, from `latent` on where it was full."""
         size = self.inputs.shape[1]
         full = self.count == size
         count = self.count.masked_fill(full, 0)
         here = one_hot(count, size).bool()[..., None]
-        return Block(
+        return PredictorContext(
             base=torch.where(full[:, None], latent, self.base),
             inputs=torch.where(here, known[:, None], self.inputs.masked_fill(full[:, None, None], 0.0)),
             count=count + 1,
         )
 
-    def end(self, where: Bool[Tensor, " B"]) -> Block:
+    def end(self, where: Bool[Tensor, " B"]) -> PredictorContext:
         """The block, to be left where it is true."""
         return replace(self, count=self.count.masked_fill(where, self.inputs.shape[1]))
 

@@ -14,7 +14,7 @@ from worldline.models.layers.normaliser import Normaliser
 from worldline.schema import Signal
 
 
-class Scores(nn.Module):
+class Standardizer(nn.Module):
     """z-scores of the codes of all signals, and how much they change in a step.
 
     Args:

@@ -140,7 +140,7 @@ class _Places:
     ring: Tensor | None
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and a two-layer network, each added to what comes in; steered by a condition where there is one."""
 
     def __init__(self, *, width: int, num_heads: int, condition: int) -> None:
@@ -203,7 +203,9 @@ class CausalTransformer(nn.Module):
         if width % (2 * num_heads):
             raise ConfigError(f"width {width} must be a multiple of twice the number of heads, {2 * num_heads}.")
         self.span, self.size = span, width // num_heads
-        self.blocks = nn.ModuleList(Block(width=width, num_heads=num_heads, condition=condition) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width=width, num_heads=num_heads, condition=condition) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(width)
 
     def forward(

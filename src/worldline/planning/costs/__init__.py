@@ -2,19 +2,19 @@
 
 from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
 from worldline.planning.costs.contact import KeepApart, KeepClear
-from worldline.planning.costs.out_of_distribution import Familiar, Unfamiliar
+from worldline.planning.costs.out_of_distribution import OODPenalty, RequireInDistribution
 from worldline.planning.costs.step_costs import Change, Price, Track, Within
 
 __all__ = [
     "AtLeast",
     "AtMost",
     "Change",
-    "Familiar",
     "KeepApart",
     "KeepClear",
     "KeepOut",
+    "OODPenalty",
     "Price",
+    "RequireInDistribution",
     "Track",
-    "Unfamiliar",
     "Within",
 ]

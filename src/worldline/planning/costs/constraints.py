@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from worldline.errors import ConfigError
-from worldline.planning.base import Outlook
+from worldline.planning.base import Rollout
 from worldline.planning.costs.rollout_signals import PerComponent, end
 
 
@@ -33,7 +33,7 @@ class AtMost:
     def __post_init__(self) -> None:
         _check(self.quantile, self.bound)
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 where the bound holds."""
         excess = end(outlook, self.signal, 1, self.bound) - np.asarray(self.bound)
         return _worst(excess.max(-1), self.quantile)
@@ -56,7 +56,7 @@ class AtLeast:
     def __post_init__(self) -> None:
         _check(self.quantile, self.bound)
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 where the bound holds."""
         shortfall = np.asarray(self.bound) - end(outlook, self.signal, -1, self.bound)
         return _worst(shortfall.max(-1), self.quantile)
@@ -87,7 +87,7 @@ class KeepOut:
         if np.isinf(np.concatenate(faces)).all():
             raise ConfigError("the box has no face. Give at least one finite bound, or leave the constraint out.")
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 outside of the box and on its faces."""
         depths = []
         for name, low in self.low.items():

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Outlook
+from worldline.planning.base import Rollout
 from worldline.planning.costs.rollout_signals import components
 
 Floats = NDArray[np.floating]
@@ -41,7 +41,7 @@ class KeepApart:
     def __post_init__(self) -> None:
         _check(self.distance, self.quantile)
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 where they keep apart."""
         one, other = components(outlook, self.first), components(outlook, self.second)
         if one.shape[-1] != other.shape[-1]:
@@ -75,7 +75,7 @@ class KeepClear:
     def __post_init__(self) -> None:
         _check(self.distance, self.quantile)
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 where it keeps clear."""
         place, slack = components(outlook, self.signal, self.start, self.end), 0.0
         near = away_from_wall(place, self.start, self.end)

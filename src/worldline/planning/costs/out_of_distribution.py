@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Outlook
+from worldline.planning.base import Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unfamiliar:
+class OODPenalty:
     """What a step costs that leads to where the world knows little. Called on an outlook: [W, N, 1, T].
 
     Args:
@@ -33,17 +33,17 @@ class Unfamiliar:
         if not (self.weight > 0 and np.isfinite(self.weight)):
             raise ConfigError(f"weight is {self.weight}. It must be above 0.")
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N 1 T"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N 1 T"]:
         """The cost of each step."""
         return self.weight * _lacking(outlook, self.trust)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Familiar:
+class RequireInDistribution:
     """No step leads to where the world knows too little. Called on an outlook: the violation [W, N], in [0, 1].
 
     Args:
-        trust: p-value, in (0, 1], that every imagined state must have; see `Unfamiliar`. Of long plans many lead
+        trust: p-value, in (0, 1], that every imagined state must have; see `OODPenalty`. Of long plans many lead
             through a state or two that are rarer than that, however ordinary they are: choose it small.
     """
 
@@ -52,12 +52,12 @@ class Familiar:
     def __post_init__(self) -> None:
         _check(self.trust)
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
         """The largest share of that p-value which a step lacks; 0 where the rule holds."""
         return np.asarray(_lacking(outlook, self.trust)[:, :, 0].max(-1))
 
 
-def _lacking(outlook: Outlook, trust: float) -> Float[np.ndarray, "W N 1 T"]:
+def _lacking(outlook: Rollout, trust: float) -> Float[np.ndarray, "W N 1 T"]:
     if outlook.trust is None:
         raise InputError("the outlook says nothing of trust. Take one that a world made, in `plan` or `score`.")
     return np.asarray(np.maximum(1 - outlook.trust(trust) / trust, 0.0))

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.errors import InputError, UnknownNameError
-from worldline.planning.base import Outlook
+from worldline.planning.base import Rollout
 
 Floats = NDArray[np.floating]
 PerComponent = float | tuple[float, ...]
 """A number for every component of a vector signal, or one for each."""
 
 
-def signal_in(outlook: Outlook, name: str) -> NDArray[np.generic]:
+def signal_in(outlook: Rollout, name: str) -> NDArray[np.generic]:
     """The signal [W, N, S, T, *shape].
 
     Raises:
@@ -27,7 +27,7 @@ def signal_in(outlook: Outlook, name: str) -> NDArray[np.generic]:
     return outlook.signals[name]
 
 
-def components(outlook: Outlook, name: str, *given: PerComponent) -> Float[np.ndarray, "W N S T size"]:
+def components(outlook: Rollout, name: str, *given: PerComponent) -> Float[np.ndarray, "W N S T size"]:
     """The vector signal, once what is given for its components is known to fit it.
 
     Raises:
@@ -43,7 +43,7 @@ def components(outlook: Outlook, name: str, *given: PerComponent) -> Float[np.nd
     return values.astype(float)
 
 
-def end(outlook: Outlook, name: str, sign: Literal[-1, 1], *given: PerComponent) -> Float[np.ndarray, "W N S T size"]:
+def end(outlook: Rollout, name: str, sign: Literal[-1, 1], *given: PerComponent) -> Float[np.ndarray, "W N S T size"]:
     """The vector signal; where a constraint has to hold with a probability, the upper (+1) or lower end of its band.
 
     Raises:
@@ -55,7 +55,7 @@ def end(outlook: Outlook, name: str, sign: Literal[-1, 1], *given: PerComponent)
     return np.asarray(values.mean(2, keepdims=True) + sign * outlook.margin[name].astype(float))
 
 
-def shorter(outlook: Outlook, name: str, difference: Floats) -> Floats:
+def shorter(outlook: Rollout, name: str, difference: Floats) -> Floats:
     """The difference of two values of a signal, the shorter way round where it repeats."""
     if name not in outlook.periods:
         return difference

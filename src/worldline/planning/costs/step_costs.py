@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Outlook
+from worldline.planning.base import Rollout
 from worldline.planning.costs.rollout_signals import PerComponent, components, shorter
 
 
@@ -37,7 +37,7 @@ class Track:
         if not np.isfinite(np.asarray(self.reference, dtype=float)).all():
             raise ConfigError(f"the reference of {self.signal!r} holds NaN or infinity. Give finite values.")
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N S T"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
         values = components(outlook, self.signal, self.tolerance)
         reference, steps = np.asarray(self.reference, dtype=float), values.shape[3]
@@ -76,7 +76,7 @@ class Within:
         if not np.all(lows <= highs):
             raise ConfigError(f"low {self.low} of {self.signal!r} is not at most high {self.high}.")
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N S T"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
         values = components(outlook, self.signal, *_constant(self.low), *_constant(self.high), self.tolerance)
         low, high = (_over_time("an end", self.signal, end, values) for end in (self.low, self.high))
@@ -104,7 +104,7 @@ class Price:
         if isinstance(self.price, np.ndarray) and price.ndim != 2:
             raise ConfigError(f"the price of {self.signal!r} has shape {price.shape}. One that changes is [T, size].")
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N S T"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
         values = components(outlook, self.signal, *_constant(self.price))
         return np.asarray((values * _over_time("the price", self.signal, self.price, values)).sum(-1))
@@ -127,7 +127,7 @@ class Change:
     def __post_init__(self) -> None:
         _check("tolerance", self.tolerance)
 
-    def __call__(self, outlook: Outlook) -> Float[np.ndarray, "W N S T"]:
+    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
         values = components(outlook, self.signal, self.tolerance)
         before = values[:, :, :, :1]

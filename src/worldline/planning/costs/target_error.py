@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnknownNameError
-from worldline.planning.base import Outlook
+from worldline.planning.base import Rollout
 from worldline.planning.costs.rollout_signals import Floats, signal_in
 from worldline.schema import Signal
 
 
 def target_cost(
-    outlook: Outlook,
+    outlook: Rollout,
     targets: Arrays,
     scale: Mapping[str, float | NDArray[np.floating]],
     signals: Mapping[str, Signal] | None = None,
@@ -45,7 +45,7 @@ def target_cost(
 
 
 def target_slopes(
-    outlook: Outlook,
+    outlook: Rollout,
     targets: Arrays,
     scale: Mapping[str, float | NDArray[np.floating]],
     signals: Mapping[str, Signal] | None = None,
@@ -59,7 +59,7 @@ def target_slopes(
 
 
 def _scaled_error(
-    outlook: Outlook,
+    outlook: Rollout,
     name: str,
     targets: Arrays,
     scale: Mapping[str, float | NDArray[np.floating]],

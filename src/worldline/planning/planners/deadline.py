@@ -11,7 +11,7 @@ HEADROOM: Final = 1.5
 
 
 @final
-class Pace:
+class DeadlineBatcher:
     """How many sequences can still be costed before a deadline.
 
     Sequences are taken to need no more time than a larger population did, and as many times that of the largest as they

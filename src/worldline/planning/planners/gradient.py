@@ -10,12 +10,12 @@ from torch import Tensor
 
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, CostValue, PlannedActions, Planner
-from worldline.planning.planners.deadline import Pace
+from worldline.planning.planners.deadline import DeadlineBatcher
 from worldline.planning.planners.population import check, inside, ranked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gradient(Planner):
+class GradientPlanner(Planner):
     """Adam on sequences, which are brought back inside the bounds after each step; the best ever costed is returned.
 
     A sequence that breaks a constraint goes down its total violation, any other down its cost.
@@ -56,7 +56,7 @@ class Gradient(Planner):
             InputError: see `population.check` and `Population.best`.
             UnsupportedError: an action is discrete, or the cost cannot be differentiated in the actions.
         """
-        pace = Pace(deadline_s, first=self.num_restarts + (0 if proposals is None else proposals.shape[1]))
+        pace = DeadlineBatcher(deadline_s, first=self.num_restarts + (0 if proposals is None else proposals.shape[1]))
         check(space, proposals, batch=batch, horizon=horizon)
         width = space.high - space.low
         shape = (1, self.num_restarts, horizon, len(width))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
-from worldline.planning.planners.deadline import Pace
+from worldline.planning.planners.deadline import DeadlineBatcher
 from worldline.planning.planners.population import Population, check, costed, inside
 
 Candidates = Generator[Tensor, Population, None]
@@ -49,7 +49,7 @@ def search(
     Raises:
         InputError: see `Population.best`.
     """
-    pace = Pace(deadline_s, first=max(FIRST, num_proposals), clock=clock)
+    pace = DeadlineBatcher(deadline_s, first=max(FIRST, num_proposals), clock=clock)
     best: Population | None = None
     num_evaluated, actions = 0, next(candidates)
     while True:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worldline.config import to_json
-from worldline.data.base import LoggedEpisode, Reading
+from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs, export_hdf5
 from worldline.data.store import Store
@@ -52,7 +52,7 @@ def save(
 
 
 def read(path: Path, schema: Schema | None = None) -> list[LoggedEpisode]:
-    return list(Hdf5Logs.open(path, schema, Reading()).read())
+    return list(Hdf5Logs.open(path, schema, ReadOptions()).read())
 
 
 def store_of(path: Path, schema: Schema, episodes: list) -> Store:
@@ -65,7 +65,7 @@ def store_of(path: Path, schema: Schema, episodes: list) -> Store:
 @pytest.mark.parametrize("index", ["both", "lengths", "offsets"])
 def test_rows_become_observations_and_the_steps_between_them(tmp_path, index):
     written = save(tmp_path / "a.h5", (5, 4), index)
-    logs = Hdf5Logs.open(tmp_path, None, Reading())
+    logs = Hdf5Logs.open(tmp_path, None, ReadOptions())
     first, second = logs.read()
     roles = {signal.name: (signal.role, signal.kind, signal.shape) for signal in logs.schema.signals}
     assert roles == {
@@ -89,7 +89,7 @@ def test_rows_become_observations_and_the_steps_between_them(tmp_path, index):
 
 def test_an_action_that_wraps_around_is_left_out_with_a_word(tmp_path):
     written = save(tmp_path / "a.h5", action=np.arange(9.0), reward=np.arange(9.0))
-    logs = Hdf5Logs.open(tmp_path / "a.h5", None, Reading())
+    logs = Hdf5Logs.open(tmp_path / "a.h5", None, ReadOptions())
     second = list(logs.read())[1].episode
     assert second.actions["action"][:, 0].tolist() == [5, 6, 7]
     assert second.rewards["reward"][:, 0].tolist() == [6, 7, 8]
@@ -104,7 +104,7 @@ def test_columns_that_are_aligned_the_other_way_are_noticed(tmp_path):
     action[[0, 5]] = np.nan
     reward[[4, 8]] = np.nan
     save(tmp_path / "a.h5", action=action, reward=reward)
-    logs = Hdf5Logs.open(tmp_path / "a.h5", None, Reading())
+    logs = Hdf5Logs.open(tmp_path / "a.h5", None, ReadOptions())
     first, second = (logged.episode for logged in logs.read())
     assert first.actions["action"][:, 0].tolist() == [1, 2, 3, 4]
     assert second.rewards["reward"][:, 0].tolist() == [5, 6, 7]
@@ -144,7 +144,7 @@ def test_missing_observations_become_masks_and_missing_inputs_findings(tmp_path)
 def test_times_texts_and_numbers_are_kept(tmp_path):
     time = np.array([0, 0.1, 0.2, 0.3, 0.4, 7, 7.1, 7.2, 7.7])
     save(tmp_path / "a.h5", time=time, task=np.array([b"open"] * 5 + [b"shut"] * 4), score=np.array([1.5, 2.5]))
-    logs = Hdf5Logs.open(tmp_path / "a.h5", None, Reading())
+    logs = Hdf5Logs.open(tmp_path / "a.h5", None, ReadOptions())
     first, second = logs.read()
     assert logs.schema.step_s == pytest.approx(0.1)
     assert first.episode.step_s is None
@@ -199,7 +199,9 @@ def test_rows_that_were_never_written_are_no_zeros(tmp_path):
     first, second = read(tmp_path / "a.h5")
     assert (first.episode, second.episode) == (None, None)
     assert first.findings[0].signal == "never"
-    signals = tuple(s for s in Hdf5Logs.open(tmp_path / "a.h5", None, Reading()).schema.signals if s.name != "never")
+    signals = tuple(
+        s for s in Hdf5Logs.open(tmp_path / "a.h5", None, ReadOptions()).schema.signals if s.name != "never"
+    )
     first, second = read(tmp_path / "a.h5", Schema(signals=signals))
     assert first.episode is not None
     assert (second.episode, second.findings[0].signal) == (None, "proprio")
@@ -213,7 +215,7 @@ def test_a_schema_beside_the_file_is_used(tmp_path):
         Signal(name="action", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(2,), unit="m3/s"),
     )
     (tmp_path / "schema.json").write_text(to_json(Schema(signals=signals)))
-    logs = Hdf5Logs.open(tmp_path, None, Reading())
+    logs = Hdf5Logs.open(tmp_path, None, ReadOptions())
     assert logs.schema.signals == signals
     assert "pixels, reward" in "\n".join(logs.unclear)
     (first, _) = logs.read()
@@ -228,7 +230,7 @@ def test_only_files_of_this_layout_are_recognised(tmp_path):
     with pytest.raises(DataError, match=r"here are 2 \(a\.h5, b\.hdf5\)"):
         read(tmp_path)
     with pytest.raises(InputError, match="rate_hz"):
-        Hdf5Logs.open(tmp_path / "a.h5", None, Reading(rate_hz=3.0))
+        Hdf5Logs.open(tmp_path / "a.h5", None, ReadOptions(rate_hz=3.0))
     (tmp_path / "demos").mkdir()
     with h5py.File(tmp_path / "demos" / "c.hdf5", "w") as file:
         file["data/demo_0/actions"] = np.zeros(3)
@@ -244,7 +246,7 @@ def test_an_export_is_read_back_bit_for_bit(tmp_path_factory, schema, make_episo
     episodes = [make_episode(number, steps, masked) for number, (steps, masked) in enumerate(shapes)]
     store = store_of(folder / "store", schema, episodes)
     export_hdf5(store, folder / "out.h5")
-    logs = Hdf5Logs.open(folder / "out.h5", None, Reading())
+    logs = Hdf5Logs.open(folder / "out.h5", None, ReadOptions())
     assert (logs.schema, logs.unclear, len(logs)) == (schema, (), len(episodes))
     for number, logged in enumerate(logs.read()):
         assert_equal(logged.episode, store.episode(number))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worldline.config import to_json
-from worldline.data.base import LoggedEpisode, Reading
+from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs
 from worldline.data.formats.hdf5.robomimic import RobomimicLogs
@@ -43,12 +43,12 @@ def save(path: Path, samples: tuple[int, ...] = (3, 4), *, with_next: bool = Tru
 
 
 def read(path: Path, schema: Schema | None = None) -> list[LoggedEpisode]:
-    return list(RobomimicLogs.open(path, schema, Reading()).read())
+    return list(RobomimicLogs.open(path, schema, ReadOptions()).read())
 
 
 def test_next_obs_gives_the_last_observation(tmp_path):
     save(tmp_path / "a.hdf5")
-    logs = RobomimicLogs.open(tmp_path, None, Reading())
+    logs = RobomimicLogs.open(tmp_path, None, ReadOptions())
     first, second = logs.read()
     assert [signal.name for signal in logs.schema.signals] == ["camera", "place", "actions", "rewards"]
     assert (logs.schema["place"].precision, logs.schema["camera"].kind) == ("float64", Kind.IMAGE)
@@ -75,7 +75,7 @@ def test_next_obs_gives_the_last_observation(tmp_path):
 
 def test_without_next_obs_the_last_action_is_left_out(tmp_path):
     save(tmp_path / "a.hdf5", with_next=False)
-    logs = RobomimicLogs.open(tmp_path / "a.hdf5", None, Reading())
+    logs = RobomimicLogs.open(tmp_path / "a.hdf5", None, ReadOptions())
     assert [logged.episode.num_steps for logged in logs.read()] == [2, 3]
     assert "the last action of each demo leads nowhere" in "\n".join(logs.unclear)
     save(tmp_path / "a.hdf5", (3, 1), with_next=False)
@@ -104,7 +104,7 @@ def test_what_next_obs_lacks_is_masked_after_the_last_action(tmp_path):
         Signal(name="actions", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,)),
     )
     (tmp_path / "schema.json").write_text(to_json(Schema(signals=signals)))
-    logs = RobomimicLogs.open(tmp_path, None, Reading())
+    logs = RobomimicLogs.open(tmp_path, None, ReadOptions())
     first = next(logs.read()).episode
     assert logs.schema.signals == signals
     assert first.observed["states"].tolist() == [True, True, True, False]
@@ -140,7 +140,7 @@ def test_missing_samples_are_noticed(tmp_path):
     with h5py.File(tmp_path / "a.hdf5", "a") as file:
         del file["data/demo_0"]
         file["data/notes"] = 3
-    said = "\n".join(RobomimicLogs.open(tmp_path, None, Reading()).unclear)
+    said = "\n".join(RobomimicLogs.open(tmp_path, None, ReadOptions()).unclear)
     assert "says that it holds 7 samples, and the demos hold 4" in said
     assert "no demos: notes" in said
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worldline.data.base import LoggedEpisode, Reading
+from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity
 from worldline.data.formats.lerobot import export as lerobot_export
 from worldline.data.formats.lerobot.export import export_lerobot
@@ -36,7 +36,7 @@ def stored(path: Path, schema: Schema, episodes: Sequence[Episode], sources: Seq
 
 
 def read(root: Path) -> list[LoggedEpisode]:
-    logs = LeRobotLogs.open(root, None, Reading())
+    logs = LeRobotLogs.open(root, None, ReadOptions())
     results = list(logs.read())
     assert len(results) == len(logs)
     return results
@@ -78,7 +78,7 @@ def test_what_is_exported_comes_back_bit_for_bit(tmp_path_factory, schema, make_
     sources = [{"file": f"{number}.npz"} | source for number, (*_, source) in enumerate(shapes)]
     store = stored(folder / "store", schema, episodes, sources)
     export_lerobot(store, folder / "out")
-    logs = LeRobotLogs.open(folder / "out", None, Reading())
+    logs = LeRobotLogs.open(folder / "out", None, ReadOptions())
     assert (logs.schema, logs.unclear) == (schema, ())
     for number, logged in enumerate(logs.read()):
         assert (logged.number, logged.findings) == (number, ())
@@ -105,7 +105,7 @@ def test_every_kind_in_every_role_comes_back(tmp_path, assert_equal):
     schema = Schema(signals=tuple(signals), step_s=1 / 3)
     store = stored(tmp_path / "store", schema, [random_episode(schema, steps, steps) for steps in (1, 4)])
     export_lerobot(store, tmp_path / "out")
-    assert LeRobotLogs.open(tmp_path / "out", None, Reading()).schema == schema
+    assert LeRobotLogs.open(tmp_path / "out", None, ReadOptions()).schema == schema
     for number, logged in enumerate(read(tmp_path / "out")):
         assert_equal(logged.episode, store.episode(number))
 
@@ -168,7 +168,7 @@ def test_without_our_notes_it_is_a_plain_dataset(tmp_path, schema, make_episode)
     store = stored(tmp_path / "store", schema, [make_episode(0, 4)])
     export_lerobot(store, tmp_path / "out")
     (tmp_path / "out/schema.json").unlink()
-    logs = LeRobotLogs.open(tmp_path / "out", None, Reading())
+    logs = LeRobotLogs.open(tmp_path / "out", None, ReadOptions())
     assert {s.name: (s.role, s.kind, s.shape) for s in logs.schema.signals} == {
         s.name: (s.role, s.kind, s.shape) for s in schema.signals
     }

@@ -25,7 +25,7 @@ from tests.data.formats.lerobot.lerobot_fixture import (
 )
 
 from worldline.config import to_json
-from worldline.data.base import LoggedEpisode, Reading
+from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.lerobot.logs import LeRobotLogs
 from worldline.data.importing import import_logs
@@ -38,7 +38,7 @@ VERSIONS = pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 
 
 def opened(root: Path, schema: Schema | None = None) -> LeRobotLogs:
-    return LeRobotLogs.open(root, schema, Reading())
+    return LeRobotLogs.open(root, schema, ReadOptions())
 
 
 def read(root: Path) -> list[LoggedEpisode]:
@@ -268,7 +268,7 @@ def test_a_schema_beside_the_dataset_is_used(tmp_path, version):
     with pytest.raises(ConfigError, match=r"schema\.json"):
         opened(root)
     with pytest.raises(InputError, match="rate_hz"):
-        LeRobotLogs.open(root, None, Reading(rate_hz=3.0))
+        LeRobotLogs.open(root, None, ReadOptions(rate_hz=3.0))
 
 
 def test_pictures_may_lie_in_files_of_their_own(tmp_path):

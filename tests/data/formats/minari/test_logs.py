@@ -17,7 +17,7 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 from worldline.config import to_json
-from worldline.data.base import LoggedEpisode, Reading
+from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs
 from worldline.data.formats.hdf5.robomimic import RobomimicLogs
@@ -68,7 +68,7 @@ def buffer(number: int, steps: int, **changes: Any) -> EpisodeBuffer:
 
 
 def read(path: Path, schema: Schema | None = None) -> list[LoggedEpisode]:
-    return list(MinariLogs.open(path, schema, Reading()).read())
+    return list(MinariLogs.open(path, schema, ReadOptions()).read())
 
 
 def store_of(path: Path, schema: Schema, episodes: list) -> Store:
@@ -81,7 +81,7 @@ def store_of(path: Path, schema: Schema, episodes: list) -> Store:
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
 def test_a_dataset_is_read_as_minari_reads_it(tmp_path, data_format):
     theirs = list(minari.MinariDataset(save(tmp_path / "push", data_format=data_format)))
-    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
     signals = {signal.name: signal for signal in logs.schema.signals}
     assert signals.keys() == {"camera", "pair.0", "pair.1", "x", "action", "reward"}
     assert (signals["pair.0"].kind, signals["pair.0"].num_values) == (Kind.DISCRETE, 3)
@@ -114,7 +114,7 @@ def test_pictures_in_jpeg_are_read_as_minari_reads_them(tmp_path):
     ]
     for number, rows in enumerate((frames, frames[:2])):  # of different lengths, and of the same
         storage.update_episodes([buffer(number, len(rows) - 1, observations=rows)])
-    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
     for logged, their in zip(logs.read(), minari.MinariDataset(storage), strict=True):
         np.testing.assert_array_equal(logged.episode.observations["observation"], their.observations)
     assert "stored as JPEG" in "\n".join(logs.unclear)
@@ -123,7 +123,7 @@ def test_pictures_in_jpeg_are_read_as_minari_reads_them(tmp_path):
 def test_what_two_parts_call_alike_is_told_apart(tmp_path):
     storage = save(tmp_path / "push", (), action_space=gym.spaces.Dict(x=gym.spaces.Discrete(4, start=1)))
     storage.update_episodes([buffer(0, 3, actions={"x": np.array([1, 2, 4])})])
-    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
     assert (logs.schema["action.x"].num_values, logs.schema["observation.x"].kind) == (5, Kind.VECTOR)
     assert next(logs.read()).episode.actions["action.x"].tolist() == [1, 2, 4]
 
@@ -131,7 +131,7 @@ def test_what_two_parts_call_alike_is_told_apart(tmp_path):
 def test_values_that_leave_their_space_are_said(tmp_path):
     storage = save(tmp_path / "push")
     storage.update_episodes([buffer(2, 3, actions=np.full((3, 2), 1.5, np.float32))])
-    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
     assert logs.schema["action"].high == (1.5, 1.5)
     assert "action: its values leave the bounds of its space" in "\n".join(logs.unclear)
 
@@ -173,7 +173,7 @@ def test_episodes_that_the_metadata_do_not_count_are_read_too(tmp_path):
     save(tmp_path / "push")
     file = tmp_path / "push" / "data" / "metadata.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"total_episodes": 1}))
-    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
     assert [logged.episode is not None for logged in logs.read()] == [True, True]
     assert "says that it has 1 episodes, and 2 are tried" in "\n".join(logs.unclear)
 
@@ -205,7 +205,7 @@ def test_a_schema_beside_the_data_is_used(tmp_path):
         Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,)),
     )
     (tmp_path / "push" / "schema.json").write_text(to_json(Schema(signals=signals)))
-    logs = MinariLogs.open(tmp_path / "push", None, Reading())
+    logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
     assert logs.schema.signals == signals
     assert next(logs.read()).episode.observations["infos.energy"].shape == (4, 1)
 
@@ -228,7 +228,7 @@ def test_an_export_is_read_back_bit_for_bit(tmp_path_factory, schema, make_episo
     episodes = [make_episode(number, steps, masked) for number, (steps, masked) in enumerate(shapes)]
     store = store_of(folder / "store", schema, episodes)
     export_minari(store, folder / "out")
-    logs = MinariLogs.open(folder / "out", None, Reading())
+    logs = MinariLogs.open(folder / "out", None, ReadOptions())
     assert (logs.schema, logs.unclear, len(logs)) == (schema, (), len(episodes))
     for number, logged in enumerate(logs.read()):
         assert_equal(logged.episode, store.episode(number))

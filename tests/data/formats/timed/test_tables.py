@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from worldline.config import to_json
-from worldline.data.base import Reading
+from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.timed.tables import TableLogs
 from worldline.data.importing import import_logs
@@ -36,7 +36,7 @@ def write_csv(path, columns):
 
 
 def read(path, schema=None, **reading):
-    logs = TableLogs.open(path, schema, Reading(**reading))
+    logs = TableLogs.open(path, schema, ReadOptions(**reading))
     found = list(logs.read())
     assert [logged.number for logged in found] == list(range(len(logs)))
     for logged in found:
@@ -195,7 +195,7 @@ def test_a_user_names_the_columns(tmp_path):
     assert [signal.name for signal in logs.schema.signals] == ["x", "action"]
     for asked in ({"time": "nope"}, {"episode": "nope"}):
         with pytest.raises(DataError, match="no column 'nope'"):
-            TableLogs.open(path, None, Reading(**asked))
+            TableLogs.open(path, None, ReadOptions(**asked))
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,10 @@ def test_texts_keep_their_numbers_under_the_schema_of_an_earlier_import(tmp_path
     first = write_csv(tmp_path / "a.csv", rows_of(mode=["off", "on", "wait"] * 4))
     later = write_csv(tmp_path / "b.csv", rows_of(mode=["wait", "on"] * 6))
     strange = write_csv(tmp_path / "c.csv", rows_of(mode=["wait", "fly"] * 6))
-    schema = TableLogs.open(first, None, Reading()).schema
-    (found,) = TableLogs.open(later, schema, Reading()).read()
+    schema = TableLogs.open(first, None, ReadOptions()).schema
+    (found,) = TableLogs.open(later, schema, ReadOptions()).read()
     assert found.episode.observations["mode"].tolist() == [2, 1] * 6
-    (refused,) = TableLogs.open(strange, schema, Reading()).read()
+    (refused,) = TableLogs.open(strange, schema, ReadOptions()).read()
     assert any("'fly'" in finding.problem and finding.step == 1 for finding in refused.findings)
 
 
@@ -252,7 +252,7 @@ def test_a_cell_that_is_no_number_costs_its_episode_only(tmp_path):
 def test_what_is_infinite_is_left_for_the_checks(tmp_path):
     cells = [float("inf"), float("inf"), -1e308, 1e308, *[float(i) for i in range(ROWS - 4)]]
     path = write_csv(tmp_path / "a.csv", rows_of(y=cells, action=cells, reward=cells))
-    for reading in (Reading(), Reading(rate_hz=20.0, rule="linear")):
+    for reading in (ReadOptions(), ReadOptions(rate_hz=20.0, rule="linear")):
         logs = TableLogs.open(path, None, reading)
         (logged,) = logs.read()
         wrong = check_episode(logged.episode, logs.schema)
@@ -406,13 +406,13 @@ def test_an_unreadable_file_costs_its_episodes_only(tmp_path):
 
 def test_where_nothing_can_be_read_the_first_reason_is_given(tmp_path):
     with pytest.raises(DataError, match="no table"):
-        TableLogs.open(tmp_path, None, Reading())
+        TableLogs.open(tmp_path, None, ReadOptions())
     (tmp_path / "b.csv").write_text("")
     with pytest.raises(DataError, match=r"b\.csv.*Empty"):
-        TableLogs.open(tmp_path, None, Reading())
+        TableLogs.open(tmp_path, None, ReadOptions())
     write_csv(tmp_path / "b.csv", rows_of(x=None))
     with pytest.raises(DataError, match="no column of the tables is an observation"):
-        TableLogs.open(tmp_path, None, Reading())
+        TableLogs.open(tmp_path, None, ReadOptions())
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])

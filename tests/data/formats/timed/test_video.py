@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from worldline.data.base import Reading
+from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.timed.tables import TableLogs
 from worldline.data.formats.timed.video import VideoLogs
@@ -60,7 +60,7 @@ def write_rows(path, num, **columns):
 
 
 def read(path, schema=None, **reading):
-    logs = VideoLogs.open(path, schema, Reading(**reading))
+    logs = VideoLogs.open(path, schema, ReadOptions(**reading))
     found = list(logs.read())
     assert [logged.number for logged in found] == list(range(len(logs)))
     for logged in found:
@@ -231,7 +231,7 @@ def test_several_cameras(tmp_path):
     write_video(tmp_path / "run_02.front.mp4", TENTHS[:5])
     write_rows(tmp_path / "run_01.csv", 5, time=TENTHS[:5])
     write_rows(tmp_path / "run_02.csv", 5, time=TENTHS[:5])
-    logs = VideoLogs.open(tmp_path, None, Reading())
+    logs = VideoLogs.open(tmp_path, None, ReadOptions())
     first, second = logs.read()
     assert (frames_of(first.episode, "front"), frames_of(first.episode, "side")) == ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0])
     (finding,) = check_episode(second.episode, logs.schema)
@@ -338,17 +338,17 @@ def test_a_schema_names_the_only_camera_and_leaves_others_out(tmp_path):
     assert frames_of(logged.episode, "eye") == [0, 1, 2, 3]
     assert any(sentence.startswith("back: the schema has no image signal") for sentence in logs.unclear)
     with pytest.raises(DataError, match=r"no image signal for any camera \(back, eye\)"):
-        VideoLogs.open(tmp_path, Schema(signals=(action,)), Reading())
+        VideoLogs.open(tmp_path, Schema(signals=(action,)), ReadOptions())
 
 
 def test_what_is_lacking_is_said(tmp_path):
     write_video(tmp_path / "run.mp4", TENTHS[:4])
     with pytest.raises(DataError, match="no table of actions"):
-        VideoLogs.open(tmp_path, None, Reading())
+        VideoLogs.open(tmp_path, None, ReadOptions())
     write_rows(tmp_path / "run.csv", 4, time=TENTHS[:4])
     write_video(tmp_path / "run.avi", TENTHS[:4], codec="mpeg4")
     with pytest.raises(DataError, match=r"run\.avi and run\.mp4 show the same recording"):
-        VideoLogs.open(tmp_path, None, Reading())
+        VideoLogs.open(tmp_path, None, ReadOptions())
 
 
 def test_a_damaged_video_costs_its_episode_only(tmp_path):

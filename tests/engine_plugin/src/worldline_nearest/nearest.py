@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card, EngineBelief, Novelty, Parts, Storable
-from worldline.engines.fixed_lag import Recent, RememberingEngine, typical_values
+from worldline.engines.fixed_lag import FixedLagBaseline, Recent, typical_values
 from worldline.engines.validation import own_belief
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import DataError, InputError
@@ -22,7 +22,7 @@ ARRAYS = ("steps", "changes", "trend", "centre", "scale")
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Nearest(RememberingEngine, Storable, Novelty):
+class Nearest(FixedLagBaseline, Storable, Novelty):
     """The linear trend of all logged steps, plus what the most similar ones differed from it.
 
     A step is the present and the inputs, side by side and standardised: D numbers of the vector signals, U inputs.
@@ -96,7 +96,7 @@ class Nearest(RememberingEngine, Storable, Novelty):
         return replace(super().describe(), abilities=("novelty",))
 
     def rollout(self, past: Arrays, future: Future) -> Arrays:
-        """Steps looked up one after the other; see `RememberingEngine`."""
+        """Steps looked up one after the other; see `FixedLagBaseline`."""
         return self._split(self._path(past, future))
 
     def novelty(self, belief: EngineBelief) -> Floats:

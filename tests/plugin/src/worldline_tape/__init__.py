@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
 from worldline.data.checks import Finding
 from worldline.data.conversion import steps_s, to_episode
 from worldline.episode import Episode
@@ -47,7 +47,7 @@ class TapeLogs(Logs):
         return path.suffix == ".tape" if path.is_file() else any(path.glob("*.tape"))
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> TapeLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> TapeLogs:
         refuse(reading, "tape")  # a tape takes none of the options for tables of rows
         files = [path] if path.is_file() else sorted(path.glob("*.tape"))
         # The user's schema has priority over the files.

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
 from worldline.data.checks import Finding, arrays_of
 from worldline.data.conversion import to_episode
 from worldline.data.formats.hdf5.access import (
@@ -56,7 +56,7 @@ from worldline.data.formats.hdf5.access import (
     read_rows,
     source_of,
 )
-from worldline.data.formats.hdf5.layout import Layout, read_layout, shift_of, usual_shift
+from worldline.data.formats.hdf5.layout import Hdf5Layout, read_layout, shift_of, usual_shift
 from worldline.data.formats.hdf5.rows import (
     STEP_S,
     Columns,
@@ -94,7 +94,7 @@ class Hdf5Logs(Logs):
     """
 
     def __init__(
-        self, file: Path, layout: Layout, schema: Schema, shifts: Mapping[str, int], unclear: Sequence[str]
+        self, file: Path, layout: Hdf5Layout, schema: Schema, shifts: Mapping[str, int], unclear: Sequence[str]
     ) -> None:
         super().__init__(schema, unclear)
         self._file, self._layout, self._shifts = file, layout, dict(shifts)
@@ -105,7 +105,7 @@ class Hdf5Logs(Logs):
         return bool(hdf5_files(path)) and minari_folder(path) is None and not is_robomimic(path)
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> Hdf5Logs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> Hdf5Logs:
         """See `Logs`."""
         refuse(reading, "HDF5")
         path = only_file(path, "HDF5")
@@ -214,7 +214,7 @@ class Hdf5Logs(Logs):
         return arrays, observed, findings
 
 
-def _infer(columns: Columns, layout: Layout, file: Path) -> tuple[Schema, list[str]]:
+def _infer(columns: Columns, layout: Hdf5Layout, file: Path) -> tuple[Schema, list[str]]:
     """A schema from names, dtypes and values, and what they could not tell."""
     unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
     signals: list[Signal] = []
@@ -245,7 +245,7 @@ def _infer(columns: Columns, layout: Layout, file: Path) -> tuple[Schema, list[s
     return Schema(signals=tuple(signals), step_s=step_s), unclear + sentences
 
 
-def _summaries(dataset: h5py.Dataset, role: Role, layout: Layout) -> list[Summary]:
+def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Summary]:
     """Summaries of blocks of rows, without rows that are damaged, incomplete or lead nowhere."""
     nothing = nothing_known(dataset.shape, dataset.dtype)
     if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
@@ -266,7 +266,7 @@ def _summaries(dataset: h5py.Dataset, role: Role, layout: Layout) -> list[Summar
     return found
 
 
-def _left_out(columns: Columns, schema: Schema, layout: Layout) -> list[str]:
+def _left_out(columns: Columns, schema: Schema, layout: Hdf5Layout) -> list[str]:
     names = {signal.name for signal in schema.signals}
     left = [
         name
@@ -276,7 +276,7 @@ def _left_out(columns: Columns, schema: Schema, layout: Layout) -> list[str]:
     return [f"Not read, because the schema has no such signals: {', '.join(left)}."] if left else []
 
 
-def _step_s(columns: Columns, layout: Layout) -> tuple[float | None, list[str]]:
+def _step_s(columns: Columns, layout: Hdf5Layout) -> tuple[float | None, list[str]]:
     """The usual time of a step, and what was assumed about it."""
     for name in (name for name in TIMES if name in columns and is_numeric(columns[name])):
         try:

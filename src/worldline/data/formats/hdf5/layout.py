@@ -20,7 +20,7 @@ _LOOKED_AT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class Hdf5Layout:
     """Which rows of every column belong to which episode.
 
     Args:
@@ -39,7 +39,7 @@ class Layout:
         return int(self.lengths.sum())
 
 
-def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Layout:
+def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
     """Where the episodes lie.
 
     Args:
@@ -77,7 +77,7 @@ def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Layout:
     starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)[: len(lengths)]
     if offsets is not None:
         _check_offsets(starts, offsets, file)
-    return Layout(starts=starts, lengths=lengths, index=index)
+    return Hdf5Layout(starts=starts, lengths=lengths, index=index)
 
 
 def _counts(dataset: h5py.Dataset, name: str, file: Path) -> NDArray[np.int64]:
@@ -107,7 +107,7 @@ def usual_shift(role: Role) -> int:
     return 1 if role is Role.REWARD else 0
 
 
-def shift_of(dataset: h5py.Dataset, role: Role, layout: Layout) -> tuple[int, str]:
+def shift_of(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> tuple[int, str]:
     """Rows from a step to the row that belongs to it (0 or 1), and what was assumed, as end of a sentence.
 
     Args:

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
 from worldline.data.formats.hdf5.access import (
@@ -106,7 +106,7 @@ class RobomimicLogs(Logs):
         return is_robomimic(path)
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> RobomimicLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> RobomimicLogs:
         """See `Logs`."""
         refuse(reading, "robomimic")
         path = only_file(path, "robomimic")

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
 from worldline.data.formats.decoding import frames, frames_between
-from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, EpisodePlace, Feature, Layout
+from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, EpisodePlace, Feature, LeRobotLayout
 from worldline.data.formats.lerobot.metadata import FIX, Checked, within
-from worldline.data.formats.lerobot.tables import DataFiles, Piece, decode_picture
+from worldline.data.formats.lerobot.tables import DataFiles, RowRange, decode_picture
 from worldline.data.store import Source
 from worldline.episode import Episode
 from worldline.errors import DataError
@@ -70,7 +70,7 @@ class _Found:
     findings: list[Finding] = field(default_factory=list)
 
 
-def signal_name(layout: Layout, key: str) -> str:
+def signal_name(layout: LeRobotLayout, key: str) -> str:
     """What the signal of a feature is called."""
     return layout.signals.get(key, key.replace("/", "."))
 
@@ -96,7 +96,7 @@ class EpisodeReader:
         tasks: what was to be done, by `task_index`.
     """
 
-    def __init__(self, layout: Layout, schema: Schema, tasks: Mapping[int, str]) -> None:
+    def __init__(self, layout: LeRobotLayout, schema: Schema, tasks: Mapping[int, str]) -> None:
         self._layout, self._schema, self._tasks = layout, schema, tasks
         self._files = DataFiles(layout.root)
         self._features = {signal_name(layout, key): feature for key, feature in layout.features.items()}
@@ -125,7 +125,7 @@ class EpisodeReader:
                 _take_numbers(piece, feature, signal, keep, found, self._layout.is_own)
         return _assemble(piece, place, self._layout, self._schema, found)
 
-    def _take_texts(self, piece: Piece, place: EpisodePlace, found: _Found) -> None:
+    def _take_texts(self, piece: RowRange, place: EpisodePlace, found: _Found) -> None:
         """The task, and columns of text that say the same throughout; a warning for those that do not."""
         indices = piece.whole("task_index") if "task_index" in piece.rows.names else np.zeros(0, np.int64)
         told = [self._tasks[index] for index in dict.fromkeys(indices.tolist()) if index in self._tasks]
@@ -179,7 +179,7 @@ class EpisodeReader:
             raise error(f"the frame is missing: the video has {row} for {num_rows} rows", step=row)
         return values
 
-    def _pictures(self, piece: Piece, feature: Feature, signal: Signal) -> Array:
+    def _pictures(self, piece: RowRange, feature: Feature, signal: Signal) -> Array:
         """The pictures in the cells of a column."""
         error = partial(piece.rows.error, signal=signal.name)
         values: Array | None = None
@@ -207,7 +207,7 @@ class EpisodeReader:
         return content
 
 
-def _check_bookkeeping(piece: Piece, layout: Layout) -> None:
+def _check_bookkeeping(piece: RowRange, layout: LeRobotLayout) -> None:
     """Raises where the rows are not the frames 0, 1, 2, ... of the episode, each at its time."""
     expected, fps = np.arange(len(piece)), layout.fps
     wrong = np.flatnonzero(piece.whole("frame_index") != expected)
@@ -230,7 +230,7 @@ def _check_bookkeeping(piece: Piece, layout: Layout) -> None:
             raise piece.rows.error("the mark of the surplus action is wrong", fix=fix, step=int(wrong[0]))
 
 
-def _take_numbers(piece: Piece, feature: Feature, signal: Signal, keep: int, found: _Found, is_own: bool) -> None:
+def _take_numbers(piece: RowRange, feature: Feature, signal: Signal, keep: int, found: _Found, is_own: bool) -> None:
     """The numbers of a signal; a mask where observations are missing, an error where anything else is."""
     column = piece.numbers(feature.key, feature.shape, signal.name)
     values, missing = column.values[:keep], column.missing[:keep]
@@ -258,7 +258,9 @@ def _filled(values: Array, missing: NDArray[np.bool_]) -> Array:
     return values[known[np.maximum(np.searchsorted(known, rows, "right") - 1, 0)]]
 
 
-def _assemble(piece: Piece, place: EpisodePlace, layout: Layout, schema: Schema, found: _Found) -> FoundEpisode:
+def _assemble(
+    piece: RowRange, place: EpisodePlace, layout: LeRobotLayout, schema: Schema, found: _Found
+) -> FoundEpisode:
     """The episode, with its ends, seed, masks and times as our exporter noted them, or as the columns tell."""
     if not layout.is_own:
         ends, seed, step_s = _ends(piece, layout, found), None, None
@@ -280,7 +282,7 @@ def _assemble(piece: Piece, place: EpisodePlace, layout: Layout, schema: Schema,
     return FoundEpisode(episode=episode, findings=tuple(found.findings), source=found.source)
 
 
-def _ends(piece: Piece, layout: Layout, found: _Found) -> dict[str, bool]:
+def _ends(piece: RowRange, layout: LeRobotLayout, found: _Found) -> dict[str, bool]:
     """How the episode ended, by the row of the last action that is kept: a later one tells of what was not logged."""
     ends = {"terminated": False, "truncated": False}
     for key in (key for key in ENDS if key in layout.features and len(piece) > 1):

@@ -15,7 +15,7 @@ from typing import Any
 
 from worldline.data.checks import Finding
 from worldline.data.formats.lerobot.metadata import FIX, Checked, parse_json, read_json, within
-from worldline.data.formats.lerobot.tables import Rows
+from worldline.data.formats.lerobot.tables import ParquetRows
 from worldline.errors import DataError
 
 INFO_FILE = "meta/info.json"
@@ -91,7 +91,7 @@ class EpisodePlace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class LeRobotLayout:
     """A dataset.
 
     Args:
@@ -113,7 +113,7 @@ class Layout:
     is_own: bool
 
 
-def read_layout(root: Path) -> Layout:
+def read_layout(root: Path) -> LeRobotLayout:
     """What `meta/` says of the dataset in `root`.
 
     Raises:
@@ -138,7 +138,7 @@ def read_layout(root: Path) -> Layout:
     if not found:
         raise lost[0].error() if lost else info.error("not one episode is listed")
     is_own = (root / OWN_FILE).exists()
-    return Layout(
+    return LeRobotLayout(
         root=root,
         fps=fps,
         features=features,
@@ -259,7 +259,7 @@ def _listed_v3(root: Path, info: Checked, features: Mapping[str, Feature]) -> li
     for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
         file = path.relative_to(root).as_posix()
         try:
-            rows = Rows(within(root, file))
+            rows = ParquetRows(within(root, file))
             table = rows.read([name for name in rows.names if not name.startswith("stats/")], 0, len(rows)).to_pylist()
         except DataError as error:
             found.append(_finding(error, file))
@@ -331,7 +331,7 @@ def read_tasks(root: Path) -> Mapping[int, str]:
     """
     if (root / TASKS_FILE).exists():
         file = TASKS_FILE
-        rows = Rows(within(root, file))
+        rows = ParquetRows(within(root, file))
         column = "task" if "task" in rows.names else "__index_level_0__"  # what pandas calls an index without a name
         entries: list[tuple[int, Any]] = list(enumerate(_renamed(rows, column)))
     elif (root / TASKS_LINES).exists():
@@ -351,7 +351,7 @@ def read_tasks(root: Path) -> Mapping[int, str]:
     return tasks
 
 
-def _renamed(rows: Rows, column: str) -> list[dict[str, Any]]:
+def _renamed(rows: ParquetRows, column: str) -> list[dict[str, Any]]:
     names = ["task_index", column]
     if missing := [name for name in names if name not in rows.names]:
         raise rows.error(f"the column {missing[0]!r} is missing")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse
 from worldline.data.checks import Finding
 from worldline.data.formats.lerobot.episode import (
     BOOKKEEPING,
@@ -25,7 +25,7 @@ from worldline.data.formats.lerobot.episode import (
     is_numeric,
     signal_name,
 )
-from worldline.data.formats.lerobot.layout import INFO_FILE, OWN, Feature, Layout, read_layout, read_tasks
+from worldline.data.formats.lerobot.layout import INFO_FILE, OWN, Feature, LeRobotLayout, read_layout, read_tasks
 from worldline.data.formats.lerobot.metadata import within
 from worldline.data.formats.lerobot.tables import DataFiles
 from worldline.data.infer import Summary, infer_signal, role_of_column, summarise
@@ -49,7 +49,7 @@ class LeRobotLogs(Logs):
 
     def __init__(
         self,
-        layout: Layout,
+        layout: LeRobotLayout,
         schema: Schema,
         unclear: Sequence[str],
         lost: Sequence[Finding],
@@ -65,7 +65,7 @@ class LeRobotLogs(Logs):
         return (path / INFO_FILE).is_file()
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> LeRobotLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> LeRobotLogs:
         """See `Logs`."""
         refuse(reading, "LeRobot")
         layout = read_layout(path)
@@ -111,7 +111,7 @@ def _finding(error: DataError, root: Path, file: str | None = None) -> Finding:
     return Finding(problem=error.problem, fix=error.fix, file=file, signal=error.signal, step=error.step)
 
 
-def _infer(layout: Layout) -> tuple[Schema, list[str]]:
+def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
     """A schema from the features that the metadata declares and the numbers in the rows."""
     unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
     numeric = [feature for feature in layout.features.values() if is_numeric(feature)]
@@ -138,7 +138,7 @@ def _infer(layout: Layout) -> tuple[Schema, list[str]]:
     return schema, [*unclear, *_said_of(layout, schema)]
 
 
-def _summaries(layout: Layout, features: Sequence[Feature]) -> dict[str, list[Summary]]:
+def _summaries(layout: LeRobotLayout, features: Sequence[Feature]) -> dict[str, list[Summary]]:
     """By feature key, a summary for each episode whose numbers can be read."""
     files, failure = DataFiles(layout.root), None
     seen: dict[str, list[Summary]] = {}
@@ -180,7 +180,7 @@ def _picture(name: str, feature: Feature) -> Signal:
     )
 
 
-def _said_of(layout: Layout, schema: Schema) -> list[str]:
+def _said_of(layout: LeRobotLayout, schema: Schema) -> list[str]:
     """What reading the dataset with this schema leaves out or assumes."""
     said = []
     if SURPLUS not in layout.features:

@@ -51,7 +51,7 @@ class Numbers:
     empty: NDArray[np.bool_]
 
 
-class Rows:
+class ParquetRows:
     """The rows of a parquet file.
 
     Args:
@@ -215,10 +215,10 @@ def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class RowRange:
     """Some rows of a file that belong together."""
 
-    rows: Rows
+    rows: ParquetRows
     start: int
     stop: int
 
@@ -281,9 +281,9 @@ class DataFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._last: tuple[str, Rows, NDArray[np.int64]] | None = None
+        self._last: tuple[str, ParquetRows, NDArray[np.int64]] | None = None
 
-    def locate(self, file: str, number: int, num_rows: int) -> Piece:
+    def locate(self, file: str, number: int, num_rows: int) -> RowRange:
         """The rows of an episode.
 
         Args:
@@ -295,8 +295,8 @@ class DataFiles:
             DataError: the file cannot be read, or does not hold just the rows that the list gives to the episode.
         """
         if self._last is None or self._last[0] != file:
-            rows = Rows(within(self._root, file))
-            whole = Piece(rows=rows, start=0, stop=len(rows))
+            rows = ParquetRows(within(self._root, file))
+            whole = RowRange(rows=rows, start=0, stop=len(rows))
             self._last = (file, rows, whole.whole("episode_index"))
         _, rows, numbers_of_rows = self._last
         where = np.flatnonzero(numbers_of_rows == number)
@@ -306,4 +306,4 @@ class DataFiles:
         if where[-1] - where[0] + 1 != len(where):
             step = int(np.flatnonzero(np.diff(where) != 1)[0]) + 1
             raise rows.error("rows of other episodes lie between those of this one", step=step)
-        return Piece(rows=rows, start=int(where[0]), stop=int(where[-1]) + 1)
+        return RowRange(rows=rows, start=int(where[0]), stop=int(where[-1]) + 1)

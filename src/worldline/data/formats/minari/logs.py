@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from worldline.config import from_json, to_json
-from worldline.data.base import LoggedEpisode, Logs, Reading, refuse, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
 from worldline.data.formats.hdf5.access import (
@@ -94,7 +94,7 @@ class MinariLogs(Logs):
         return minari_folder(path) is not None
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> MinariLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> MinariLogs:
         """See `Logs`."""
         refuse(reading, "Minari")
         folder = minari_folder(path)

@@ -67,7 +67,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ColumnTable:
     """One file.
 
     Args:
@@ -89,7 +89,7 @@ def tables_in(path: Path) -> list[Path]:
     return [file for file in files if file.suffix.lower() in TABLE_SUFFIXES and file.is_file() and file.name[0] != "."]
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path) -> ColumnTable:
     """The columns of a CSV file (a header, then rows; UTF-8) or of a Parquet file.
 
     Args:
@@ -118,7 +118,7 @@ def read_table(file: Path) -> Table:
     findings += [_nameless(number, file) for number, header in enumerate(headers) if not _clean(header)]
     kept = {column.name: column for column in _distinct([c for c in columns if isinstance(c, Column) and c.name], file)}
     findings += [column for column in columns if isinstance(column, Finding)]
-    return Table(file=file, num_rows=raw.num_rows, columns=kept, findings=tuple(findings))
+    return ColumnTable(file=file, num_rows=raw.num_rows, columns=kept, findings=tuple(findings))
 
 
 def as_numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

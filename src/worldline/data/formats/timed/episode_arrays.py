@@ -13,12 +13,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.base import Reading
+from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, Severity
 from worldline.data.formats.npz import FLAGS
 from worldline.data.formats.timed.columns import Column, as_numbers
-from worldline.data.formats.timed.episode_rows import Piece
-from worldline.data.formats.timed.layout import Layout, parts_of
+from worldline.data.formats.timed.episode_rows import EpisodeRows
+from worldline.data.formats.timed.layout import TableLayout, parts_of
 from worldline.data.formats.timed.resampling import grid_times, repeats, resample, summed
 from worldline.schema import Kind, Role, Signal
 
@@ -50,7 +50,7 @@ class Built:
     seed: int | None = None
 
 
-def build(piece: Piece, layout: Layout, reading: Reading, number: int) -> Built:
+def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions, number: int) -> Built:
     """The arrays of an episode; where a finding is an error they are not whole.
 
     Args:
@@ -93,7 +93,7 @@ def build(piece: Piece, layout: Layout, reading: Reading, number: int) -> Built:
     )
 
 
-def _rows(piece: Piece, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _rows(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Finding]:
     """Rows that make no episode."""
     row = int(piece.rows[0]) if len(piece.rows) else 0
     if piece.label is None:
@@ -104,7 +104,7 @@ def _rows(piece: Piece, found: Callable[..., Finding]) -> Iterator[Finding]:
         yield found(problem=f"the episode has {what}", fix="An episode needs at least two rows.")
 
 
-def _times(piece: Piece, reading: Reading, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _times(piece: EpisodeRows, reading: ReadOptions, found: Callable[..., Finding]) -> Iterator[Finding]:
     """Times that are missing or do not rise."""
     if piece.times is None:
         if reading.rate_hz is not None:
@@ -150,7 +150,7 @@ class _Cells:
 
 
 def _cells(
-    signal: Signal, parts: tuple[str, ...], piece: Piece, layout: Layout, found: Callable[..., Finding]
+    signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout, found: Callable[..., Finding]
 ) -> _Cells:
     """The cells of a signal; numbers of a float column that are whole serve as choices."""
     columns = [piece.table.columns[part] for part in parts]
@@ -208,7 +208,7 @@ class _Output:
     observed: dict[str, Array] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
-    def add_rows(self, cell: _Cells, piece: Piece) -> None:
+    def add_rows(self, cell: _Cells, piece: EpisodeRows) -> None:
         """A signal as it is in the rows."""
         signal = cell.signal
         if signal.role is Role.OBSERVATION:
@@ -223,7 +223,7 @@ class _Output:
         self.arrays[signal.name] = cell.values[:-1]
 
     def add_resampled(
-        self, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: Reading
+        self, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: ReadOptions
     ) -> None:
         """A signal at the times of a grid."""
         signal, known = cell.signal, cell.known & ~cell.repeated
@@ -283,7 +283,7 @@ def held(values: Array, known: NDArray[np.bool_]) -> Array:
     return values[last]
 
 
-def _grid(times: NDArray[np.float64], cells: list[_Cells], reading: Reading, rate_hz: float) -> NDArray[np.float64]:
+def _grid(times: NDArray[np.float64], cells: list[_Cells], reading: ReadOptions, rate_hz: float) -> NDArray[np.float64]:
     """The times of the steps: from where all inputs are known to where one of them ends.
 
     With hold an input is in force until its next value, which after the last one is taken to be its longest gap away.
@@ -316,7 +316,7 @@ def _reaches_end(grid: NDArray[np.float64], times: NDArray[np.float64] | None) -
     return times is not None and len(grid) > 1 and bool(times[-1] - grid[-1] < grid[1] - grid[0])
 
 
-def _flag(piece: Piece, name: str) -> bool | None:
+def _flag(piece: EpisodeRows, name: str) -> bool | None:
     """Whether a flag is set at the end: in the row of the last transition, or in the last row."""
     column = piece.table.columns.get(name)
     return None if column is None or not column.is_number else bool(_set(column, piece.rows)[-2:].any())
@@ -326,7 +326,7 @@ def _set(column: Column, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
     return column.values[rows].astype(np.bool_) & ~column.missing[rows]
 
 
-def _early_ends(piece: Piece, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _early_ends(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Finding]:
     """A flag that is set before the end."""
     for name in FLAGS:
         column = piece.table.columns.get(name)
@@ -339,7 +339,7 @@ def _early_ends(piece: Piece, found: Callable[..., Finding]) -> Iterator[Finding
             yield found(problem=problem, fix=fix, step=int(steps[0]))
 
 
-def _unused(piece: Piece, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _unused(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Finding]:
     """Warnings for flags and a seed that are none."""
     columns = piece.table.columns
     unused = [name for name in FLAGS if name in columns and not columns[name].is_number]
@@ -350,7 +350,7 @@ def _unused(piece: Piece, found: Callable[..., Finding]) -> Iterator[Finding]:
         yield found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
 
 
-def _seed(piece: Piece) -> int | None:
+def _seed(piece: EpisodeRows) -> int | None:
     """The reset seed, where a column of this name holds one whole number."""
     column = piece.table.columns.get("seed")
     if column is None or column.values.dtype.kind not in "iu" or column.missing[piece.rows].any():

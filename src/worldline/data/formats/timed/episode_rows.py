@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.base import Reading
-from worldline.data.formats.timed.columns import Column, Table
+from worldline.data.base import ReadOptions
+from worldline.data.formats.timed.columns import Column, ColumnTable
 from worldline.data.formats.timed.layout import episode_name
 from worldline.data.formats.timed.timestamps import Times
 from worldline.errors import DataError
@@ -19,7 +19,7 @@ USUAL_GAPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class EpisodeRows:
     """The rows of one episode in a table.
 
     Args:
@@ -30,14 +30,14 @@ class Piece:
         times: [rows] seconds; None where there are none.
     """
 
-    table: Table
+    table: ColumnTable
     number: int
     rows: NDArray[np.intp]
     label: str | None = ""
     times: NDArray[np.float64] | None = None
 
 
-def split(table: Table, times: Times | None, reading: Reading) -> list[Piece]:
+def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list[EpisodeRows]:
     """The episodes of a table: by a column of theirs, or else by gaps in time, or else one.
 
     Args:
@@ -56,7 +56,7 @@ def split(table: Table, times: Times | None, reading: Reading) -> list[Piece]:
     if times is not None and (name is None or reading.gap_s is not None):
         groups = [(label, part) for label, rows in groups for part in _by_gap(rows, times.seconds, reading.gap_s)]
     return [
-        Piece(
+        EpisodeRows(
             table=table,
             number=number,
             rows=rows,

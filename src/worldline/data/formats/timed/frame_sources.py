@@ -53,7 +53,7 @@ class Clip(ABC):
         """
 
 
-class _Video(Clip):
+class _VideoFrames(Clip):
     """A video file."""
 
     def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
@@ -94,7 +94,7 @@ def open_clip(path: Path) -> Clip:
     if path.is_dir():
         return _Folder(path, _pictures_in(path))
     times = frame_times(path)
-    return _Video(path, times, np.arange(len(times)))
+    return _VideoFrames(path, times, np.arange(len(times)))
 
 
 def clips_in(folder: Path) -> list[Path]:

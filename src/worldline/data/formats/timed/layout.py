@@ -28,7 +28,7 @@ _BUSY = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class TableLayout:
     """What every table of some logs holds.
 
     Args:
@@ -82,7 +82,7 @@ def episode_name(columns: Iterable[str], asked: str | None) -> str | None:
 
 
 @dataclass(kw_only=True)
-class _Seen:
+class _ColumnSummary:
     """What is known of one column of all tables so far."""
 
     files: int = 0
@@ -116,7 +116,7 @@ class Survey:
     def __init__(self) -> None:
         self.num_tables = 0
         self._reserved: set[str] = set()
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _ColumnSummary] = {}
         self._more_times: dict[str, None] = {}
         self._said: dict[str, None] = {}
 
@@ -136,7 +136,7 @@ class Survey:
         self._reserved.update(reserved)
         self._more_times.update(dict.fromkeys(name for name in time_names(columns) if name not in self._reserved))
         for name, column in columns.items():
-            seen = self._seen.setdefault(name, _Seen())
+            seen = self._seen.setdefault(name, _ColumnSummary())
             seen.files += 1
             if column.unit is not None:
                 seen.units[column.unit] = None
@@ -145,7 +145,7 @@ class Survey:
             elif column.is_number:
                 _look_at_numbers(seen, column, episodes)
 
-    def layout(self, schema: Schema | None, step_s: float | None, cameras: Sequence[Signal] = ()) -> Layout:
+    def layout(self, schema: Schema | None, step_s: float | None, cameras: Sequence[Signal] = ()) -> TableLayout:
         """What the tables hold.
 
         Args:
@@ -170,7 +170,7 @@ class Survey:
         for name, known in codes.items():
             self._say(f"{name}: its texts became numbers: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
         stale = self._stale(used)
-        return Layout(
+        return TableLayout(
             schema=schema,
             codes=codes,
             stale=stale,
@@ -193,7 +193,7 @@ class Survey:
     def _say(self, sentence: str) -> None:
         self._said[sentence] = None
 
-    def _signal(self, name: str, seen: _Seen) -> Signal | None:
+    def _signal(self, name: str, seen: _ColumnSummary) -> Signal | None:
         """The signal in a column, where there is one."""
         word = name.lower()
         if word in FOREIGN_ENDS:
@@ -263,11 +263,11 @@ class Survey:
         return frozenset(found)
 
 
-def _is_fact(seen: _Seen) -> bool:
+def _is_fact(seen: _ColumnSummary) -> bool:
     return bool(seen.texts) and seen.is_fact and not seen.is_number
 
 
-def _look_at_texts(seen: _Seen, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
+def _look_at_texts(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
     known = column.values[~column.missing]
     numbers, bad = as_numbers(column)
     good = numbers[~bad & ~column.missing]
@@ -282,7 +282,7 @@ def _look_at_texts(seen: _Seen, column: Column, episodes: Sequence[NDArray[np.in
     seen.episodes = None
 
 
-def _look_at_numbers(seen: _Seen, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
+def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
     known = column.values[~column.missing].reshape(int((~column.missing).sum()), -1).astype(np.float64)
     seen.cells += len(known)
     seen.numbers += len(known)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.base import Reading
+from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, Severity
 from worldline.data.formats.timed.columns import Column
 from worldline.data.formats.timed.episode_arrays import Built, build, held
-from worldline.data.formats.timed.episode_rows import Piece
+from worldline.data.formats.timed.episode_rows import EpisodeRows
 from worldline.data.formats.timed.frame_sources import Clip, open_clip, room_for
-from worldline.data.formats.timed.layout import Layout
+from worldline.data.formats.timed.layout import TableLayout
 from worldline.data.formats.timed.resampling import SLACK, resample
 from worldline.errors import DataError
 
@@ -33,7 +33,7 @@ Frames = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class FrameRows:
     """The rows of an episode, and what is needed to find their frames.
 
     Args:
@@ -45,7 +45,7 @@ class Rows:
         found: makes a finding of the episode.
     """
 
-    piece: Piece
+    piece: EpisodeRows
     places: NDArray[np.int64]
     num_rows: int
     start_s: float | None
@@ -53,7 +53,9 @@ class Rows:
     found: Callable[..., Finding]
 
 
-def build_with_pictures(rows: Rows, clips: Mapping[str, Path], layout: Layout, reading: Reading, number: int) -> Built:
+def build_with_pictures(
+    rows: FrameRows, clips: Mapping[str, Path], layout: TableLayout, reading: ReadOptions, number: int
+) -> Built:
     """The arrays of an episode, those of its cameras included.
 
     Args:
@@ -81,7 +83,7 @@ def build_with_pictures(rows: Rows, clips: Mapping[str, Path], layout: Layout, r
     return built
 
 
-def _by_row(rows: Rows, clip: Clip) -> Frames | None:
+def _by_row(rows: FrameRows, clip: Clip) -> Frames | None:
     """The frame of each row by the column of frames, or by their order; None where it follows from times."""
     columns = rows.piece.table.columns
     column = next((columns[name] for name in FRAME_NAMES if name in columns and columns[name].is_number), None)
@@ -97,7 +99,7 @@ def _by_row(rows: Rows, clip: Clip) -> Frames | None:
     raise DataError(problem, fix="Add a column `frame` that counts from 0, or one of times.", file=clip.path)
 
 
-def _numbered(column: Column, rows: Rows, clip: Clip) -> Frames:
+def _numbered(column: Column, rows: FrameRows, clip: Clip) -> Frames:
     """The frames that a column names."""
     cells, missing = column.values[rows.piece.rows].astype(np.float64), column.missing[rows.piece.rows]
     wrong = np.flatnonzero(~missing & ~((cells >= 0) & (cells == np.round(cells)) & (cells < 2**62)))
@@ -125,7 +127,7 @@ def _times_of(clip: Clip, frames: Frames | None) -> NDArray[np.float64] | None:
     return clip.times[frames]
 
 
-def _by_step(piece: Piece, by_row: Frames | None, built: Built, reading: Reading) -> Frames | None:
+def _by_step(piece: EpisodeRows, by_row: Frames | None, built: Built, reading: ReadOptions) -> Frames | None:
     """The frame of each step; None where it follows from times."""
     if by_row is None or reading.rate_hz is None or piece.times is None or built.times is None:
         return by_row
@@ -136,7 +138,7 @@ def _by_step(piece: Piece, by_row: Frames | None, built: Built, reading: Reading
     return np.where(reached, on_grid.values, -1).astype(np.int64)
 
 
-def _add(built: Built, name: str, by_step: Frames | None, clip: Clip, rows: Rows) -> Built:
+def _add(built: Built, name: str, by_step: Frames | None, clip: Clip, rows: FrameRows) -> Built:
     """The episode with the frames of one camera."""
     findings: list[Finding] = []
     if by_step is None:
@@ -157,7 +159,7 @@ def _add(built: Built, name: str, by_step: Frames | None, clip: Clip, rows: Rows
     return replace(built, arrays=arrays, observed=observed, findings=(*built.findings, *findings))
 
 
-def _by_time(times: NDArray[np.float64], clip: Clip, rows: Rows, name: str, findings: list[Finding]) -> Frames:
+def _by_time(times: NDArray[np.float64], clip: Clip, rows: FrameRows, name: str, findings: list[Finding]) -> Frames:
     """The last frame shown at or before each time, where it is not too old."""
     assert clip.times is not None
     assert rows.start_s is not None
@@ -176,7 +178,7 @@ def _by_time(times: NDArray[np.float64], clip: Clip, rows: Rows, name: str, find
     return np.where((frames >= 0) & (age <= (OLDEST + SLACK) * interval), frames, -1).astype(np.int64)
 
 
-def _missing(by_step: Frames, clip: Clip, rows: Rows, name: str) -> Iterator[Finding]:
+def _missing(by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> Iterator[Finding]:
     """Warnings for rows without frames, and for frames ahead of the first row or behind the last."""
     lost = np.flatnonzero(by_step < 0)
     if len(lost):
@@ -193,7 +195,7 @@ def _missing(by_step: Frames, clip: Clip, rows: Rows, name: str) -> Iterator[Fin
         yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
 
 
-def _gaps(clip: Clip, rows: Rows, name: str) -> Iterator[Finding]:
+def _gaps(clip: Clip, rows: FrameRows, name: str) -> Iterator[Finding]:
     """A warning where frames of an otherwise steady video were dropped."""
     if clip.times is None or len(clip) < MIN_FRAMES:
         return

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.data.base import LoggedEpisode, Logs, Reading, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, schema_beside
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s, to_episode
-from worldline.data.formats.timed.columns import Table, read_table, tables_in
+from worldline.data.formats.timed.columns import ColumnTable, read_table, tables_in
 from worldline.data.formats.timed.episode_arrays import Built, build
-from worldline.data.formats.timed.episode_rows import Piece, split
+from worldline.data.formats.timed.episode_rows import EpisodeRows, split
 from worldline.data.formats.timed.frame_sources import has_pictures
-from worldline.data.formats.timed.layout import Layout, Survey, episode_name
+from worldline.data.formats.timed.layout import Survey, TableLayout, episode_name
 from worldline.data.formats.timed.timestamps import Times, read_times
 from worldline.data.store import SCHEMA_FILE, Source
 from worldline.errors import DataError
@@ -42,7 +42,7 @@ class TableLogs(Logs):
     """
 
     def __init__(
-        self, files: Sequence[Path], scan: Scan, layout: Layout, reading: Reading, unclear: Sequence[str]
+        self, files: Sequence[Path], scan: Scan, layout: TableLayout, reading: ReadOptions, unclear: Sequence[str]
     ) -> None:
         self._files, self._scan, self._layout = tuple(files), scan, layout
         super().__init__(layout.schema, unclear)
@@ -56,7 +56,7 @@ class TableLogs(Logs):
         return bool(tables_in(path))
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> TableLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> TableLogs:
         """See `Logs`."""
         files = tables_in(path)
         if not files:
@@ -98,7 +98,7 @@ class TableLogs(Logs):
                 number, aside = number + 1, []
 
 
-def open_table(file: Path, reading: Reading) -> tuple[Table, Times | None, list[Piece]]:
+def open_table(file: Path, reading: ReadOptions) -> tuple[ColumnTable, Times | None, list[EpisodeRows]]:
     """A table, its times and its episodes.
 
     Raises:
@@ -126,7 +126,7 @@ class Scan:
     said: tuple[str, ...]
 
 
-def scan_tables(files: Sequence[Path], reading: Reading) -> Scan:
+def scan_tables(files: Sequence[Path], reading: ReadOptions) -> Scan:
     """What a first look at all tables tells; those that cannot be read are left for later.
 
     Raises:
@@ -159,7 +159,7 @@ def scan_tables(files: Sequence[Path], reading: Reading) -> Scan:
     return Scan(survey=survey, labels=tuple(labels), step_s=step_s, said=tuple(said))
 
 
-def _said(times: Times | None, pieces: Sequence[Piece], by: str | None, reading: Reading) -> Iterator[str]:
+def _said(times: Times | None, pieces: Sequence[EpisodeRows], by: str | None, reading: ReadOptions) -> Iterator[str]:
     """What was assumed about the times and episodes of a table."""
     if times is not None:
         yield times.said
@@ -171,7 +171,7 @@ def _said(times: Times | None, pieces: Sequence[Piece], by: str | None, reading:
         )
 
 
-def resampling_said(schema: Schema, reading: Reading) -> Iterator[str]:
+def resampling_said(schema: Schema, reading: ReadOptions) -> Iterator[str]:
     """What bringing everything to one rate does, in full sentences; nothing where no rate was asked for.
 
     Args:
@@ -188,7 +188,7 @@ def resampling_said(schema: Schema, reading: Reading) -> Iterator[str]:
         yield f"{', '.join(s.name for s in schema.of(Role.REWARD))}: summed over each step."
 
 
-def left_out(table: Table, layout: Layout) -> list[Finding]:
+def left_out(table: ColumnTable, layout: TableLayout) -> list[Finding]:
     """A warning for each column of a table that is used for nothing.
 
     Args:
@@ -206,7 +206,7 @@ def left_out(table: Table, layout: Layout) -> list[Finding]:
     return found
 
 
-def source_of(piece: Piece, layout: Layout, times: Times | None) -> dict[str, str | int | float]:
+def source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None) -> dict[str, str | int | float]:
     """What is kept beside an episode: its place, its label, when it began, its facts, and what its numbers stand for.
 
     Args:

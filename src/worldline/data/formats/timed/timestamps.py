@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.formats.timed.columns import Column, Table, as_numbers
+from worldline.data.formats.timed.columns import Column, ColumnTable, as_numbers
 from worldline.errors import DataError
 
 TIME_NAMES = ("time", "timestamp", "timestamps", "t", "datetime", "date_time", "date", "clock", "elapsed", "seconds")
@@ -51,7 +51,7 @@ def time_names(columns: Mapping[str, Column]) -> list[str]:
     return sorted(likely, key=lambda name: rank.get(_word(name), len(rank)))
 
 
-def read_times(table: Table, asked: str | None) -> Times | None:
+def read_times(table: ColumnTable, asked: str | None) -> Times | None:
     """The times of the rows; None where no column is called like a time.
 
     Args:
@@ -123,7 +123,7 @@ def _scale(column: Column) -> tuple[float, bool, str]:
     return 1.0, False, f"{column.name}: taken as seconds."
 
 
-def _parsed(column: Column, table: Table) -> Column:
+def _parsed(column: Column, table: ColumnTable) -> Column:
     """A column of texts as numbers or dates, all with a zone or all without; the few that are neither are missing."""
     stamps, bad = as_numbers(column)
     values: NDArray[np.generic] = stamps
@@ -137,7 +137,7 @@ def _parsed(column: Column, table: Table) -> Column:
     return replace(column, values=values, missing=column.missing | bad)
 
 
-def _dates(column: Column, table: Table) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+def _dates(column: Column, table: ColumnTable) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """Texts as dates, and which of them are none."""
     stamps, bad = np.zeros(len(column.values), np.int64), np.zeros(len(column.values), np.bool_)
     has_zone = set()
@@ -156,7 +156,7 @@ def _dates(column: Column, table: Table) -> tuple[NDArray[np.generic], NDArray[n
     return stamps.astype("datetime64[us]"), bad
 
 
-def _with_date(column: Column, table: Table) -> Column:
+def _with_date(column: Column, table: ColumnTable) -> Column:
     """Times of day joined with a column of dates, where there is one."""
     dates = next((c for c in table.columns.values() if c.name.lower() == "date" and c.values.dtype.kind == "M"), None)
     if dates is None:

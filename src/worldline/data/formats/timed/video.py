@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.data.base import LoggedEpisode, Logs, Reading, schema_beside
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, schema_beside
 from worldline.data.checks import Finding
 from worldline.data.formats.timed.columns import tables_in
 from worldline.data.formats.timed.episode_arrays import Built
-from worldline.data.formats.timed.episode_rows import Piece
+from worldline.data.formats.timed.episode_rows import EpisodeRows
 from worldline.data.formats.timed.frame_sources import VIDEO_SUFFIXES, clips_in, open_clip
-from worldline.data.formats.timed.layout import Layout
-from worldline.data.formats.timed.matching import FRAME_NAMES, Rows, build_with_pictures
+from worldline.data.formats.timed.layout import TableLayout
+from worldline.data.formats.timed.matching import FRAME_NAMES, FrameRows, build_with_pictures
 from worldline.data.formats.timed.tables import (
     LEROBOT_FILE,
     Scan,
@@ -54,7 +54,7 @@ Recordings = Mapping[str, Mapping[str, Path]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class _RecordingPlan:
     """Which rows tell of which recording.
 
     Args:
@@ -80,7 +80,7 @@ class VideoLogs(Logs):
         unclear: see `Logs`.
     """
 
-    def __init__(self, plan: _Plan, layout: Layout, reading: Reading, unclear: Sequence[str]) -> None:
+    def __init__(self, plan: _RecordingPlan, layout: TableLayout, reading: ReadOptions, unclear: Sequence[str]) -> None:
         super().__init__(layout.schema, unclear)
         self._plan, self._layout, self._reading = plan, layout, reading
 
@@ -93,7 +93,7 @@ class VideoLogs(Logs):
         return any(clip.is_file() for clip in clips) or (bool(clips) and bool(tables_in(path)))
 
     @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: Reading) -> VideoLogs:
+    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> VideoLogs:
         """See `Logs`."""
         folder = path.parent if path.is_file() else path
         clips, tables = clips_in(folder), tables_in(folder)
@@ -152,7 +152,7 @@ class VideoLogs(Logs):
                 yield logged(built, self._layout.schema, file.name, number, findings, source)
                 number, aside = number + 1, []
 
-    def _build(self, rows: Rows, name: str, number: int) -> Built:
+    def _build(self, rows: FrameRows, name: str, number: int) -> Built:
         return build_with_pictures(rows, self._plan.recordings[name], self._layout, self._reading, number)
 
     def _missing(self, label: str | None, file: Path, number: int) -> Built:
@@ -176,14 +176,16 @@ def _failed(finding: Finding) -> LoggedEpisode:
     return LoggedEpisode(file=file, number=number, episode=None, findings=(finding,), source=source)
 
 
-def _rows_of(pieces: Sequence[Piece], times: Times | None, number: int) -> Iterator[tuple[Piece, Rows]]:
+def _rows_of(
+    pieces: Sequence[EpisodeRows], times: Times | None, number: int
+) -> Iterator[tuple[EpisodeRows, FrameRows]]:
     """The episodes of one recording, each with its place in it."""
     rows = np.concatenate([piece.rows for piece in pieces])
     first = 0
     for piece in pieces:
         yield (
             piece,
-            Rows(
+            FrameRows(
                 piece=piece,
                 places=np.arange(first, first + len(piece.rows)),
                 num_rows=len(rows),
@@ -195,7 +197,7 @@ def _rows_of(pieces: Sequence[Piece], times: Times | None, number: int) -> Itera
         first, number = first + len(piece.rows), number + 1
 
 
-def _plan(clips: Sequence[Path], tables: Sequence[Path], scan: Scan, only: Path | None) -> _Plan:
+def _plan(clips: Sequence[Path], tables: Sequence[Path], scan: Scan, only: Path | None) -> _RecordingPlan:
     """Which rows tell of which recording.
 
     Args:
@@ -212,7 +214,7 @@ def _plan(clips: Sequence[Path], tables: Sequence[Path], scan: Scan, only: Path 
         recordings = {name: cameras for name, cameras in recordings.items() if only in cameras.values()}
         names = {key: name for key, name in names.items() if name in recordings}
     num_episodes = sum(key in names for key in found) + len(_without_rows(recordings, names))
-    return _Plan(recordings=recordings, tables=tuple(tables), names=names, num_episodes=num_episodes)
+    return _RecordingPlan(recordings=recordings, tables=tuple(tables), names=names, num_episodes=num_episodes)
 
 
 def _without_rows(recordings: Recordings, names: Mapping[tuple[Path, str | None], str | None]) -> list[str]:
@@ -253,7 +255,7 @@ def _name(table: Path, label: str | None, recordings: Recordings) -> str | None:
     return same[0] if len(same) == 1 else None
 
 
-def _cameras_of(schema: Schema, plan: _Plan) -> tuple[_Plan, list[str]]:
+def _cameras_of(schema: Schema, plan: _RecordingPlan) -> tuple[_RecordingPlan, list[str]]:
     """The plan with the cameras that the schema has, and sentences about the others; an only camera takes its name."""
     images = [s.name for s in schema.signals if s.kind is Kind.IMAGE and s.role is Role.OBSERVATION]
     cameras = {camera: None for clips in plan.recordings.values() for camera in clips}
@@ -268,7 +270,7 @@ def _cameras_of(schema: Schema, plan: _Plan) -> tuple[_Plan, list[str]]:
     return kept, [sentence for camera, sentence in zip(cameras, said, strict=True) if camera not in images]
 
 
-def _usual_cameras(plan: _Plan) -> tuple[_Plan, list[str]]:
+def _usual_cameras(plan: _RecordingPlan) -> tuple[_RecordingPlan, list[str]]:
     """The plan with the cameras that half of the recordings with rows have, and sentences about the others."""
     told = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
     counts = Counter(camera for clips in told for camera in clips)
@@ -279,7 +281,7 @@ def _usual_cameras(plan: _Plan) -> tuple[_Plan, list[str]]:
     return _only(plan, [camera for camera in counts if camera not in rare]), said
 
 
-def _only(plan: _Plan, cameras: Sequence[str]) -> _Plan:
+def _only(plan: _RecordingPlan, cameras: Sequence[str]) -> _RecordingPlan:
     """The plan with these cameras in the recordings that have rows."""
     kept = {
         name: {camera: clip for camera, clip in clips.items() if camera in cameras or name not in plan.names.values()}
