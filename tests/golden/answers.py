@@ -201,7 +201,10 @@ def _outcomes(world: LocalWorld, inputs: _Inputs) -> Answer:
         exogenous=_stack(inputs.exogenous),
     )
     belief = world.engine.observe(None, history, seed=0)
-    rewards, termination = world.engine.rewards(belief, future), world.engine.termination(belief, future)
+    rewards, termination = (
+        world.engine.rewards(belief, future, seed=0),
+        world.engine.termination(belief, future, seed=0),
+    )
     return {"rewards": rewards, "termination": termination}
 
 

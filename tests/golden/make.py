@@ -1,7 +1,10 @@
-"""Writes every golden fixture anew: `python -m tests.golden.make [NAME ...]`, from the root of the repository.
+"""Writes golden fixtures: `python -m tests.golden.make [NAME ...]`, from the root of the repository.
 
 Fixtures hold what the toolkit answered when they were written. Renew one only if an answer changes on purpose, and
 state the difference in the commit. Without names all are written; a name is a bundle, "store" or "exam".
+
+`python -m tests.golden.make --question QUESTION NAME ...` keeps the bundles and their inputs, and stores new answers to
+one question.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from tests.golden.answers import (
     float32,
     grades,
     pack,
+    read_answers,
     store_content,
     write_answers,
 )
@@ -357,10 +361,22 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
+def renew(question: str, name: str) -> None:
+    """Stores the present answer of a bundle to one question; the other answers stay."""
+    path = CASES / f"{name}.answers.npz"
+    with np.load(CASES / f"{name}.inputs.npz", allow_pickle=False) as inputs:
+        answers = ask(open_world(BUNDLES / name), dict(inputs))
+    write_answers(path, {**read_answers(path), question: answers[question]})
+
+
 def main(asked: list[str]) -> None:
     """Writes the fixtures of these names; all for none."""
     torch.set_num_threads(1)
     with float32():
+        if asked[:1] == ["--question"]:
+            for name in asked[2:]:
+                renew(asked[1], name)
+            return
         for name in asked or [*SPECS, "linear", "store", "exam"]:
             print(name, flush=True)
             if name in SPECS:
