@@ -18,16 +18,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from worldline.contracts.engine import Future
-from worldline.contracts.episode import Arrays, Episode, History
-from worldline.contracts.world import Chance, Goal, Plan, Prediction, Scores, Surprise, WhatIf
-from worldline.costs import AtMost, Price, Unfamiliar
 from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import UnsupportedError
-from worldline.nn.precision import has_bfloat16
-from worldline.understanding.exam.results import TestResult
-from worldline.worlds.local import LocalWorld
+from worldline.models.layers.precision import has_bfloat16
+from worldline.planning.base import Chance, Goal
+from worldline.planning.costs import AtMost, Price, Unfamiliar
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
+from worldline.world.local import LocalWorld
+from worldline_exam.results import TestResult
 
 HERE = Path(__file__).parent
 BUNDLES, CASES, STORE, EXAM = HERE / "bundles", HERE / "cases", HERE / "store", HERE / "exam"

@@ -37,26 +37,26 @@ from tests.golden.answers import (
     write_answers,
 )
 
-from worldline.contracts.episode import Episode
-from worldline.contracts.schema import Kind, Role, Schema, Signal
 from worldline.data.splits import Split
 from worldline.data.store import Store
-from worldline.engines.trivial import Linear
-from worldline.planners.cem import CrossEntropy
+from worldline.engines.baselines import Linear
+from worldline.episode import Episode
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.families import with_family
 from worldline.recipes.memory import memory
 from worldline.recipes.pixels import film, pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
-from worldline.workflows.exam import exam, regrade
-from worldline.workflows.exam_options import ExamOptions
 from worldline.workflows.manifest import run_manifest
-from worldline.workflows.sitters import TrivialSitter
 from worldline.workflows.training import learn_world
-from worldline.worlds.bundled import open_world, save_world
-from worldline.worlds.calibration import calibrate
-from worldline.worlds.local import LocalWorld
+from worldline.world.bundle_io import open_world, save_world
+from worldline.world.calibration import calibrate
+from worldline.world.local import LocalWorld
+from worldline_exam.options import ExamOptions
+from worldline_exam.run import exam, regrade
+from worldline_exam.subjects import TrivialSubject
 
 NUM_STEPS, AT, HORIZON = 20, 11, 4
 
@@ -350,7 +350,7 @@ def write_exam() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "exam"
         options = ExamOptions(codes=("C2", "C5"), seed=1, sizes={"num_scenes": 60})
-        exam(TrivialSitter(name="linear"), place, options, command="worldline exam linear")
+        exam(TrivialSubject(name="linear"), place, options, command="worldline exam linear")
         shutil.rmtree(EXAM, ignore_errors=True)
         ignored = shutil.ignore_patterns("logs", "worlds", "report.html")
         shutil.copytree(place, EXAM, ignore=ignored)

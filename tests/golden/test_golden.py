@@ -32,8 +32,8 @@ from tests.golden.answers import (
 from worldline.data.store import open_store
 from worldline.engines.learned import LearnedEngine
 from worldline.registry import load, names
-from worldline.workflows.exam import regrade
-from worldline.worlds.bundled import open_world, save_world
+from worldline.world.bundle_io import open_world, save_world
+from worldline_exam.run import regrade
 
 NAMES = sorted(path.name for path in BUNDLES.iterdir())
 PLANS = ("plan", "plan_goal_observation")
