@@ -24,7 +24,7 @@ from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import UnsupportedError
 from worldline.models.layers.precision import has_bfloat16
 from worldline.planning.base import Chance, Goal
-from worldline.planning.costs import AtMost, Price, Unfamiliar
+from worldline.planning.costs import AtMost, Price, OODPenalty
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
 from worldline.world.local import LocalWorld
 from worldline_exam.results import TestResult
@@ -156,7 +156,7 @@ def _score_goal_observation(world: LocalWorld, inputs: _Inputs) -> Answer:
 
 
 def _score_unfamiliar(world: LocalWorld, inputs: _Inputs) -> Answer:
-    goal = Goal(costs=(Unfamiliar(trust=0.2),))
+    goal = Goal(costs=(OODPenalty(trust=0.2),))
     return _scores(world.score(inputs.history, inputs.group("candidates"), goal, exogenous=inputs.exogenous))
 
 
