@@ -80,7 +80,7 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         schema=toy.schema,
         inputs=("position",),
         readout=Readout(ReadoutConfig(latent_size=8, signals=toy.schema.observations, width=16)).eval(),
-        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=8)).eval(),
+        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=8)).eval(),
     )
     calibration = calibrate(engine, toy.episodes(30, 12, seed=1), horizon=6, num_windows=1, seed=0)
     folder = tmp_path_factory.mktemp("learned") / "world"

@@ -151,7 +151,7 @@ def stored(exams: Sequence[str]) -> Figures:
     if lost := [name for name, trainings in found.items() if not trainings]:
         raise SystemExit(f"The exam of {', '.join(lost)} has no answers to P1. Run the exam with P1 first.")
     rows = [row for trainings in found.values() for parts in trainings.values() for row in parts.values()]
-    return {"sitters": found, "met": all(row["holds"] for row in rows)}
+    return {"subjects": found, "met": all(row["holds"] for row in rows)}
 
 
 def show(figures: Any) -> None:

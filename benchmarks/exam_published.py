@@ -184,7 +184,7 @@ def _rows(
     test: CounterfactualTest, scenes: Arrays, references: References, logs: Mapping[str, Sequence[Episode]]
 ) -> dict[str, Floats]:
     """Predicted positions [E, T, 2] by model."""
-    lab, (name,) = puck(test.pool), (one.name for one in test.curricula())
+    lab, (name,) = puck(test.pool), (one.name for one in test.datasets())
     episodes = logs[name]
     engine = Linear.fit(episodes[: len(episodes) // 2], lab.schema, context=1)
     fitted = calibrate(engine, episodes[len(episodes) // 2 :], horizon=1, num_windows=WINDOWS, seed=0, trust_steps=0)

@@ -244,7 +244,7 @@ def _comparison(spread: float, trainings: int, num: int, rng: Rng) -> Difference
         ]
         result = TestResult(
             code="", section=Section.CAUSE, title="", claim="", verdict=Verdict.PASS, seeds=tuple(seeds), oracle=None,
-            must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, exhibit=None,
+            must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, figure=None,
         )  # fmt: skip
         exams.append({"": result})
     (found,) = compared(exams[0], exams[1]).differences

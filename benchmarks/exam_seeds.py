@@ -151,7 +151,7 @@ def logs_of(test: ExamTest, number: int) -> Mapping[str, Sequence[Episode]]:
             explore(log.make_lab(), LOG_SEED * (number + 1) + episode, log.num_steps)
             for episode in range(log.num_episodes)
         ]
-        for log in test.curricula()
+        for log in test.datasets()
     }
 
 

@@ -88,14 +88,14 @@ def learned_world(episodes: list[Episode]) -> LocalWorld:
     config = JepaConfig(inputs=("position",), latent_size=LATENT, encoder_width=16, predictor_width=16)
     readout = Readout(ReadoutConfig(latent_size=LATENT, signals=TOY.schema.observations, width=8))
     readout.normaliser.fit(torch.randn(50, 2))
-    familiarity = MahalanobisScore(MahalanobisConfig(latent_size=LATENT))
-    familiarity.fit(torch.randn(100, LATENT))
+    mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=LATENT))
+    mahalanobis.fit(torch.randn(100, LATENT))
     engine = LearnedEngine(
         model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),
         schema=TOY.schema,
         inputs=("position",),
         readout=readout.requires_grad_(False),
-        familiarity=familiarity,
+        mahalanobis=mahalanobis,
         distance_head=Distance(DistanceConfig(latent_size=LATENT, width=8, size=8)).requires_grad_(False),
         inverse_head=Inverse(InverseConfig(latent_size=LATENT, width=8, low=LOW, high=HIGH)).requires_grad_(False),
     )

@@ -200,7 +200,7 @@ def measure(model: ExamSubject, options: ExamOptions, folder: Path | None) -> Ex
 
 
 def stored(result: ExamResult) -> dict[str, Any]:
-    tests = tuple(replace(one, exhibit=None) for one in result.tests)
+    tests = tuple(replace(one, figure=None) for one in result.tests)
     found: dict[str, Any] = json.loads(to_strict_json(replace(result, tests=tests)))
     return found
 
@@ -243,8 +243,8 @@ def with_exam_seed(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     exam_in = read_exam(folder)
     options = exam_in.options
-    if exam_in.result.sitter != RECIPE:
-        raise SystemExit(f"{folder} holds an exam of {exam_in.result.sitter}. Only exams of {RECIPE} can be added.")
+    if exam_in.result.subject != RECIPE:
+        raise SystemExit(f"{folder} holds an exam of {exam_in.result.subject}. Only exams of {RECIPE} can be added.")
     if options.pixels or options.pool is not Pool.REPORT or options.sizes:
         raise SystemExit(f"{folder} is not a full report exam in vectors. Run: worldline exam {RECIPE} --seed N.")
     if options.seed == SEED:

@@ -21,6 +21,7 @@ from torch import Tensor
 import worldline.bundle
 from worldline.bundle import MAX_MANIFEST_BYTES, MAX_TENSORS, read_bundle, write_bundle
 from worldline.errors import BundleError
+from worldline.migrations import BUNDLE_FORMAT
 
 CONTENTS: Mapping[str, str | bytes | Mapping[str, Tensor]] = {
     "schema.json": '{"signals": []}',
@@ -68,7 +69,11 @@ def tensor(dtype: object = "F32", shape: object = (1,), offsets: object = (0, 4)
 def test_what_is_written_is_read(bundle: Path) -> None:
     found = read_bundle(bundle)
     assert found.files == tuple(sorted(CONTENTS))
-    assert (found.manifest.model, found.manifest.notes, found.manifest.format) == ("jepa", {"data": "abc"}, 1)
+    assert (found.manifest.model, found.manifest.notes, found.manifest.format) == (
+        "jepa",
+        {"data": "abc"},
+        BUNDLE_FORMAT,
+    )
     assert found.text("schema.json") == CONTENTS["schema.json"]
     assert found.text("report.html") == "<!doctype html><p>± 1 px</p>"
     assert torch.equal(found.tensors("model.safetensors")["weight"], torch.arange(6.0).reshape(2, 3))
@@ -336,7 +341,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "nested manifest": (nested_manifest, r"manifest\.json: not JSON"),
     "a list for a manifest": (list_manifest, r"manifest\.json: format None"),
     "a pickle for a manifest": (binary_manifest, r"manifest\.json: not JSON"),
-    "future format": (set_key("format", 2), r"format 2, but .* reads 1\. Upgrade"),
+    "future format": (set_key("format", 3), r"format 3, but .* reads 1 to 2\. Upgrade"),
     "boolean format": (set_key("format", True), r"format True"),
     "fractional format": (set_key("format", 1.5), r"format 1\.5"),
     "unknown key": (set_key("run", "os.system"), r"'run'"),

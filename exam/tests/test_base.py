@@ -51,7 +51,7 @@ def shifts_where_trust_is_low(scenes: Arrays, answers: Arrays) -> Arrays:
 def member(test: ExamTest, logs: Mapping[str, Sequence[Episode]], name: str) -> dict[str, World]:
     """One of the trivial bank, as the test has it: some calibrate it on half of so few logs."""
     found = {}
-    for one in test.curricula():
+    for one in test.datasets():
         episodes, schema = logs[one.name], one.make_lab().schema
         if test.calibrated:
             half = len(episodes) // 2
@@ -79,7 +79,7 @@ def test_the_floor_is_what_was_best_on_the_pilot_and_not_on_the_scenes(
     monkeypatch.setattr(lost, "NUM_CALIBRATION", 20)  # of the oracle
     num_steps = 60 if test.calibrated else 30
     logs = {
-        one.name: [explore(one.make_lab(), seed, num_steps) for seed in range(num_episodes)] for one in test.curricula()
+        one.name: [explore(one.make_lab(), seed, num_steps) for seed in range(num_episodes)] for one in test.datasets()
     }
     chosen, other = (member(test, logs, name) for name in ("persistence", "action-blind"))
     scenes, pilot = test.generate(0), test.generate(1)

@@ -57,7 +57,7 @@ def test_a_difference_without_an_end_is_written_so_that_anybody_reads_it(monkeyp
     found = Difference(code="C1", cell="boat", pairs=((0, 0),), value=0.5, low=-math.inf, high=math.inf)
     endless, stored = (
         ExamComparison(differences=(found,), unpaired=()),
-        SimpleNamespace(result=SimpleNamespace(sitter="x")),
+        SimpleNamespace(result=SimpleNamespace(subject="x")),
     )
     monkeypatch.setattr("worldline_exam.run.compare", lambda *_: endless)
     monkeypatch.setattr("worldline_exam.folder.read_exam", lambda _: stored)
@@ -74,7 +74,7 @@ def test_a_part_without_a_score_is_told_in_the_terminal(capsys: pytest.CaptureFi
         seed = SeedGrade(seed=0, verdict=Verdict.INCONCLUSIVE, grade=Grade(cells=cells))
         return TestResult(
             code="C1", section=Section.CAUSE, title="", claim="", verdict=seed.verdict, seeds=(seed,), oracle=None,
-            must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, exhibit=None,
+            must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, figure=None,
         )  # fmt: skip
 
     for note, told in (("gated: it is still", 0), ("undefined for these answers", 1)):

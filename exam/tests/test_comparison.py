@@ -29,7 +29,7 @@ def outcome(*trainings: list[Cell] | str, scenes: str = "abc", code: str = "C1")
     )
     return TestResult(
         code=code, section=Section.CAUSE, title="", claim="", verdict=Verdict.PASS, seeds=seeds, oracle=None,
-        must_fail={}, flaws=(), floor="", scenes=scenes, elapsed_s=0.0, exhibit=None,
+        must_fail={}, flaws=(), floor="", scenes=scenes, elapsed_s=0.0, figure=None,
     )  # fmt: skip
 
 

@@ -83,13 +83,13 @@ def sit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
     monkeypatch.setattr("worldline_exam.options.load", lambda kind, code: known[code])
     monkeypatch.setattr("worldline_exam.options.names", lambda kind: list(known))
 
-    def run(name: str, sitter: LanguageSubject, *codes: str) -> ExamResult:
-        return exam(sitter, tmp_path / name, ExamOptions(codes=codes, seed=3))
+    def run(name: str, subject: LanguageSubject, *codes: str) -> ExamResult:
+        return exam(subject, tmp_path / name, ExamOptions(codes=codes, seed=3))
 
     return run
 
 
-def sitter(server: ChatServer, **settings: object) -> LanguageSubject:
+def subject(server: ChatServer, **settings: object) -> LanguageSubject:
     endpoint = endpoint_of(server.base_url, "toy", api_key_env=None, prices=(10.0, 50.0, "USD"))
     return replace(LanguageSubject(endpoint=endpoint), **settings)
 
@@ -104,17 +104,17 @@ def reason(found: ExamResult, code: str) -> str:
 
 def test_who_knows_the_law_passes_and_who_holds_on_to_the_present_fails(sit: Sit) -> None:
     with ChatServer(lawful) as server:
-        assert verdicts(sit("law", sitter(server), "C9")) == {"C9": Verdict.PASS}
+        assert verdicts(sit("law", subject(server), "C9")) == {"C9": Verdict.PASS}
     with ChatServer(still) as server:
-        assert verdicts(sit("still", sitter(server), "C9")) == {"C9": Verdict.FAIL}
+        assert verdicts(sit("still", subject(server), "C9")) == {"C9": Verdict.FAIL}
 
 
 def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
-        found = sit("law", sitter(server, max_requests=500, max_price=2.0), "C9")
+        found = sit("law", subject(server, max_requests=500, max_price=2.0), "C9")
         assert len(server.seen) == QUESTIONS
     facts = found.facts
-    assert found.sitter == "language, toy"
+    assert found.subject == "language, toy"
     assert facts["Sizes"] == f"C9: num_scenes {SCENES} of 60"
     assert facts["Model"].startswith("toy at http://127.0.0.1:")
     assert facts["Trainings"].startswith("none: it was told no logs")
@@ -131,7 +131,7 @@ def test_the_small_print_says_what_was_sent_and_charged(sit: Sit, tmp_path: Path
 def test_the_small_print_says_how_often_a_model_was_told_what_was_wrong(sit: Sit, tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
         server.next(Fault.WORDS, Fault.WORDS)
-        first = sit("first", sitter(server), "C9")
+        first = sit("first", subject(server), "C9")
     assert first.facts["Requests"].startswith(f"{QUESTIONS + 2} sent")
     assert first.facts["Tries"].startswith(f"{QUESTIONS + 2} for {QUESTIONS} answers (")
     lines = (tmp_path / "first" / TRANSCRIPT).read_text().splitlines()
@@ -146,14 +146,14 @@ def test_the_small_print_says_how_often_a_model_was_told_what_was_wrong(sit: Sit
 
 def test_a_cost_that_is_known_in_part_is_at_least_that(sit: Sit) -> None:
     with ChatServer(lawful, tells_usage=False) as server:
-        facts = sit("untold", sitter(server), "C9").facts
+        facts = sit("untold", subject(server), "C9").facts
     assert facts["Tokens"] == f"0 in, 0 out; not known for {QUESTIONS} replies"
     assert facts["Cost"] == "at least 0 USD"
 
 
 def test_tests_of_bands_are_unsupported_and_nothing_is_asked_for_them(sit: Sit, tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
-        found = sit("bands", sitter(server), "U9")
+        found = sit("bands", subject(server), "U9")
         assert verdicts(found) == {"U9": Verdict.UNSUPPORTED}
         assert "calibration" in reason(found, "U9")
         assert not server.seen
@@ -162,7 +162,7 @@ def test_tests_of_bands_are_unsupported_and_nothing_is_asked_for_them(sit: Sit, 
 
 def test_an_exam_is_held_again_from_its_transcript_without_an_endpoint(sit: Sit, tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
-        first = sit("first", sitter(server), "C9")
+        first = sit("first", subject(server), "C9")
     for name, given in (("file", tmp_path / "first" / TRANSCRIPT), ("folder", tmp_path / "first")):
         again = sit(name, LanguageSubject(transcript=given), "C9")
         assert to_json(replace(again.tests[0], elapsed_s=0.0)) == to_json(replace(first.tests[0], elapsed_s=0.0))
@@ -198,7 +198,7 @@ def store(path: Path, request: Mapping[str, Any]) -> None:
 
 def test_what_a_transcript_lacks_is_not_measured(sit: Sit, tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
-        sit("first", sitter(server), "C9")
+        sit("first", subject(server), "C9")
     found = sit("again", LanguageSubject(transcript=tmp_path / "first"), "C9", "P9")
     assert verdicts(found) == {"C9": Verdict.PASS, "P9": Verdict.NOT_MEASURED}
     assert "not in the transcript" in reason(found, "P9")
@@ -211,32 +211,32 @@ def test_beyond_the_cap_tests_are_not_measured_and_an_exam_after_it_goes_on(
     sit: Sit, tmp_path: Path, cap: dict[str, float], said: str
 ) -> None:
     with ChatServer(lawful) as server:
-        found = sit("capped", sitter(server, **cap), "C9", "P9")
+        found = sit("capped", subject(server, **cap), "C9", "P9")
         assert verdicts(found) == {"C9": Verdict.PASS, "P9": Verdict.NOT_MEASURED}
         assert said in reason(found, "P9")
         assert found.failed_to_grade == ()
         assert QUESTIONS < len(server.seen) < 2 * QUESTIONS
-        whole = sit("whole", sitter(server, transcript=tmp_path / "capped"), "C9", "P9")
+        whole = sit("whole", subject(server, transcript=tmp_path / "capped"), "C9", "P9")
         assert verdicts(whole) == {"C9": Verdict.PASS, "P9": Verdict.PASS}
         assert len(server.seen) == 2 * QUESTIONS
 
 
 def test_an_exam_that_is_paid_for_goes_on_from_its_transcript_alone(tmp_path: Path) -> None:
     with ChatServer(lawful) as server, pytest.raises(InputError, match="transcript"):
-        exam(sitter(server), tmp_path / "paid", ExamOptions(codes=("C1",)), resume=True)
+        exam(subject(server), tmp_path / "paid", ExamOptions(codes=("C1",)), resume=True)
     assert not (tmp_path / "paid").exists()
 
 
 def test_more_trainings_of_who_learns_nothing_are_refused(tmp_path: Path) -> None:
     with ChatServer(lawful) as server, pytest.raises(InputError, match=r"3 trainings .* language, toy learns nothing"):
-        exam(sitter(server), tmp_path / "thrice", ExamOptions(codes=("C1",), num_seeds=3))
+        exam(subject(server), tmp_path / "thrice", ExamOptions(codes=("C1",), num_seeds=3))
     assert not (tmp_path / "thrice").exists()
 
 
 def test_answers_that_are_no_good_are_an_error(sit: Sit) -> None:
     with ChatServer(lawful) as server:
         server.always(Fault.WORDS)
-        found = sit("words", sitter(server), "C9")
+        found = sit("words", subject(server), "C9")
     assert verdicts(found) == {"C9": Verdict.ERROR}
     assert "no good answer in 4 tries" in reason(found, "C9")
     assert found.failed_to_grade == ("C9",)
@@ -245,14 +245,14 @@ def test_answers_that_are_no_good_are_an_error(sit: Sit) -> None:
 def test_an_endpoint_that_gives_no_answers_is_not_measured(sit: Sit) -> None:
     with ChatServer(lawful) as server:
         server.always(Fault.NOT_JSON)
-        found = sit("lost", sitter(server), "C9")
+        found = sit("lost", subject(server), "C9")
     assert verdicts(found) == {"C9": Verdict.NOT_MEASURED}
     assert found.failed_to_grade == ()
 
 
 def test_stored_answers_are_graded_again_with_the_same_result(sit: Sit, tmp_path: Path) -> None:
     with ChatServer(lawful) as server:
-        sit("law", sitter(server), "C9", "U9")
+        sit("law", subject(server), "C9", "U9")
     again = tuple(without_draws(one) for one in regrade(tmp_path / "law"))
     assert to_json(again) == to_json(read_exam(tmp_path / "law").result.tests)
 
@@ -317,7 +317,7 @@ def test_names_tell_no_settings_of_a_lab(tmp_path: Path) -> None:
         return {**drifts, "drill": np.array([0.5])}
 
     with ChatServer(moved) as server:
-        world = sitter(server).seated(tmp_path).open(tmp_path, logs)
+        world = subject(server).seated(tmp_path).open(tmp_path, logs)
         actions = {name: np.full((1, 1), number / 4, np.float32) for number, name in enumerate(motors)}
         found = world.predict(logs.episode(0).history(at=3, length=4), actions).signals
         assert {boat.drift: found[boat.drift].mean.ravel().tolist() for boat in BOATS} == {
@@ -344,7 +344,7 @@ def test_paid_sizes_are_smaller_ones_of_the_test_and_only_tests_of_bands_need_a_
 @pytest.mark.parametrize("code", sorted(CALIBRATED))
 def test_a_world_without_a_calibration_is_unsupported_there(code: str) -> None:
     test: ExamTest = replace(load("test", code)(), **CALIBRATED[code])
-    schemas = {one.name: one.make_lab().schema for one in test.curricula()}
+    schemas = {one.name: one.make_lab().schema for one in test.datasets()}
     worlds = {name: as_world(Persistence.fit([], schema)) for name, schema in schemas.items()}
     with pytest.raises(UnsupportedError):
         test.ask(worlds, test.generate(0))

@@ -87,7 +87,7 @@ def seeing() -> tuple[LearnedEngine, list[Any]]:
         schema=lab.schema,
         inputs=(CAMERA.name,),
         readout=readout,
-        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=128)),
+        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=128)),
     )
     return engine, episodes[26:]
 
@@ -124,7 +124,7 @@ def test_a_world_that_takes_vectors_reads_nothing_from_pictures() -> None:
         schema=lab.schema,
         inputs=("puck_position",),
         readout=readout,
-        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=16)),
+        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=16)),
     )
     found = read_from([explore(lab, seed, 8) for seed in range(6)], engine, ("puck_position",))
     assert found["puck_position"] <= 0.1
@@ -179,7 +179,7 @@ def test_trivial_models_do_not_look_at_pictures(tmp_path: Path) -> None:
 
 
 def test_in_an_exam_of_vectors_nothing_has_to_be_read(tmp_path: Path, few_logs: None) -> None:
-    sitter = Reader()
-    (found,) = exam(sitter, tmp_path / "vectors", replace(OPTIONS, pixels=False)).tests
-    assert sitter.asked == [()]
+    subject = Reader()
+    (found,) = exam(subject, tmp_path / "vectors", replace(OPTIONS, pixels=False)).tests
+    assert subject.asked == [()]
     assert found.verdict is not Verdict.UNREADABLE

@@ -63,12 +63,12 @@ def outcome(code: str, verdict: Verdict, section: Section, *cells: Cell, reason:
         floor="persistence",
         scenes="0123456789abcdef",
         elapsed_s=3.2,
-        exhibit=EXHIBIT if cells else None,
+        figure=EXHIBIT if cells else None,
     )
 
 
 RESULT = ExamResult(
-    sitter="vectors",
+    subject="vectors",
     facts={"Machine": "CPU"},
     command="worldline exam vectors --seed 7",
     tests=(
@@ -281,7 +281,7 @@ def test_a_model_that_must_fail_and_has_no_score_is_told_with_its_reasons(oracle
 
 
 def test_it_takes_nothing_from_outside_and_escapes_what_it_is_given(tmp_path: Path) -> None:
-    page = render(replace(RESULT, sitter="<script>alert(1)</script>"))
+    page = render(replace(RESULT, subject="<script>alert(1)</script>"))
     assert "<script" not in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
 

@@ -16,12 +16,12 @@ def outcome(code: str, *p_values: float, verdict: Verdict = Verdict.PASS) -> Tes
     return TestResult(
         code=code, section=Section.CAUSE, title="", claim="", verdict=verdict,
         seeds=tuple(SeedGrade(seed=seed, verdict=verdict, grade=one) for seed, one in enumerate(grades)),
-        oracle=None, must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, exhibit=None,
+        oracle=None, must_fail={}, flaws=(), floor="", scenes="", elapsed_s=0.0, figure=None,
     )  # fmt: skip
 
 
 def passed(*tests: TestResult) -> tuple[str, ...]:
-    return ExamResult(sitter="vectors", facts={}, command="", tests=tests).passed
+    return ExamResult(subject="vectors", facts={}, command="", tests=tests).passed
 
 
 @pytest.mark.parametrize("p_values", [(0.0005, 0.04), (0.04, 0.0005)])

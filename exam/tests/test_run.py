@@ -50,7 +50,7 @@ class Steering(ExamTest):
     tempting: bool = False
     num_scenes: int = 60
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         return (
             DatasetSpec(
                 name="boat",
@@ -98,7 +98,7 @@ class Steering(ExamTest):
         error = ((scenes["effect"].astype(float) - answers["effect"]) ** 2).sum((1, 2))
         return Grade(cells=(skill_cell("boat", error, size),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         steps = tuple(float(step) for step in range(STEPS))
         line = FigureLine(name="this world", x=steps, y=tuple(map(float, answers["effect"][0, :, 0])))
         return ExamFigure(
@@ -129,7 +129,7 @@ class Ungradable(Steering):
 
     code = "C8"
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         raise ZeroDivisionError("planted")
 
 
@@ -138,11 +138,11 @@ class Unlogged(Steering):
 
     code = "C7"
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         def breaks() -> Wind:
             raise ZeroDivisionError("no lab")
 
-        return (replace(super().curricula()[0], name="unlogged", make_lab=breaks),)
+        return (replace(super().datasets()[0], name="unlogged", make_lab=breaks),)
 
 
 class Unsaid(Steering):
@@ -150,7 +150,7 @@ class Unsaid(Steering):
 
     code = "C6"
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         raise LookupError("no curricula")
 
 
@@ -184,10 +184,12 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
 def sit(install: Install, tmp_path: Path) -> Sit:
     """Runs an exam of toy tests and gives its folder."""
 
-    def run(name: str, sitter: str, seed: int = 3, num_seeds: int = 1, resume: bool = False, **tests: ExamTest) -> Path:
+    def run(
+        name: str, subject: str, seed: int = 3, num_seeds: int = 1, resume: bool = False, **tests: ExamTest
+    ) -> Path:
         install(**tests)
         options = ExamOptions(seed=seed, num_seeds=num_seeds)
-        exam(TrivialSubject(name=sitter), tmp_path / name, options, resume=resume, command="worldline exam")
+        exam(TrivialSubject(name=subject), tmp_path / name, options, resume=resume, command="worldline exam")
         return tmp_path / name
 
     return run
@@ -196,8 +198,8 @@ def sit(install: Install, tmp_path: Path) -> Sit:
 class Fleet(Steering):
     """Asks about two worlds."""
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
-        return tuple(replace(super(Fleet, self).curricula()[0], name=name) for name in ("boat", "raft"))
+    def datasets(self) -> tuple[DatasetSpec, ...]:
+        return tuple(replace(super(Fleet, self).datasets()[0], name=name) for name in ("boat", "raft"))
 
 
 def verdicts(folder: Path) -> list[Verdict]:
@@ -236,7 +238,7 @@ def test_the_same_figures_are_the_same_whatever_is_drawn_of_them(sit: Sit) -> No
         caption="",
         panels=(FigurePanel(title="", x_label="", y_label="", lines=(FigureLine(name="", x=(0.0,), y=(math.nan,)),)),),
     )
-    drawn = replace(one, exhibit=gap)
+    drawn = replace(one, figure=gap)
     assert same_figures(drawn, drawn)
     assert same_figures(drawn, one)
     assert not same_figures(drawn, replace(one, floor="another"))
@@ -282,7 +284,7 @@ def test_the_command_writes_every_figure_and_its_exit_status_tells_what_broke(in
     assert shown.exit_code == 0, shown.output
     assert "Passed: 1 of 1: C9" in shown.output
     told = strictly(figures)
-    assert (told["sitter"], told["passed"], [one["code"] for one in told["tests"]]) == ("linear", ["C9"], ["C9"])
+    assert (told["subject"], told["passed"], [one["code"] for one in told["tests"]]) == ("linear", ["C9"], ["C9"])
     assert told["facts"]["Generators"] == "report, seed 3"
     assert told["command"].startswith("worldline")
     shown = CliRunner().invoke(app, [*given[:-1], "C9,C8", "--resume", "--out", str(out)])
@@ -588,12 +590,12 @@ def test_a_world_that_is_gone_is_learned_again_when_an_exam_goes_on(sit: Sit) ->
 
 
 @pytest.mark.parametrize(
-    ("sitter", "seed", "said"), [("persistence", 3, "another sitter: linear"), ("linear", 4, "options")]
+    ("subject", "seed", "said"), [("persistence", 3, "another sitter: linear"), ("linear", 4, "options")]
 )
-def test_an_exam_does_not_go_on_with_another_one(sit: Sit, sitter: str, seed: int, said: str) -> None:
+def test_an_exam_does_not_go_on_with_another_one(sit: Sit, subject: str, seed: int, said: str) -> None:
     sit("begun", "linear", C9=Steering())
     with pytest.raises(InputError, match=said):
-        sit("begun", sitter, seed, resume=True, C9=Steering())
+        sit("begun", subject, seed, resume=True, C9=Steering())
 
 
 def test_an_exam_does_not_go_on_with_other_code(sit: Sit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

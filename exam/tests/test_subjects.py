@@ -56,9 +56,9 @@ def test_another_family_is_as_large_as_the_recipes_own_and_the_blind_one_hears_n
     assert abs(np.log(size / due)) < 0.2 < abs(np.log(unmatched / due))
 
 
-@pytest.mark.parametrize("sitter", [RecipeSubject(recipe=SHORT), TrivialSubject(name="linear")])
+@pytest.mark.parametrize("subject", [RecipeSubject(recipe=SHORT), TrivialSubject(name="linear")])
 def test_as_many_of_the_last_episodes_calibrate_as_are_asked_for(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sitter: ExamSubject
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subject: ExamSubject
 ) -> None:
     seen: list[tuple[list[bytes], int]] = []
 
@@ -66,9 +66,9 @@ def test_as_many_of_the_last_episodes_calibrate_as_are_asked_for(
         seen.append(([one.observations["position"].tobytes() for one in episodes], horizon))
         return calibrate(engine, episodes, horizon=horizon, **how)
 
-    for module in ("sitters", "training"):
+    for module in ("subjects", "training"):
         monkeypatch.setattr(f"worldline.workflows.{module}.calibrate", noting)
-    sitter.learn(store, seed=0, terms=Terms(num_calibration=3, horizon=2), folder=tmp_path / "work")
+    subject.learn(store, seed=0, terms=Terms(num_calibration=3, horizon=2), folder=tmp_path / "work")
     assert seen == [([store.episode(number).observations["position"].tobytes() for number in (9, 10, 11)], 2)]
 
 

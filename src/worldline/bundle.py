@@ -32,9 +32,7 @@ from torch import Tensor
 from worldline.config import from_json, to_json
 from worldline.data.fsync import name_in_errors
 from worldline.errors import BundleError, ConfigError, UnknownNameError
-
-FORMAT = 1
-"""The version of the folder's layout that this code writes and reads."""
+from worldline.migrations import BUNDLE_FORMAT, current_file, current_tensor, stored_file
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 2**20
@@ -97,7 +95,7 @@ class Bundle:
     @property
     def files(self) -> tuple[str, ...]:
         """The names of its files, sorted, without the manifest."""
-        return tuple(sorted(self.manifest.files))
+        return tuple(sorted(current_file(name, self.manifest.format) for name in self.manifest.files))
 
     def text(self, name: str) -> str:
         """The content of a JSON or HTML file.
@@ -121,15 +119,17 @@ class Bundle:
             raise BundleError(f"{self.folder / name}: not a safetensors file. Read it with text().")
         content = self._content(name)
         try:
-            return load_tensors(content)
+            tensors = load_tensors(content)
         except SafetensorError as error:
             raise _refusal(self.folder / name, f"not a safetensors file ({error})") from error
+        return {current_tensor(name, key, self.manifest.format): value for key, value in tensors.items()}
 
     def _content(self, name: str) -> bytes:
-        if name not in self.manifest.files:
+        stored = stored_file(name, self.manifest.format)
+        if stored not in self.manifest.files:
             raise BundleError(f"{self.folder}: {UnknownNameError('file', name, self.files)}")
-        entry, path = self.manifest.files[name], self.folder / name
-        with _opened(self.folder, name) as file:
+        entry, path = self.manifest.files[stored], self.folder / stored
+        with _opened(self.folder, stored) as file:
             content = file.read(entry.size + 1)
         if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
             raise BundleError(f"{path}: changed while it was in use. Open the bundle again.")
@@ -172,7 +172,7 @@ def write_bundle(
         files = {name: _write_file(fresh / name, content) for name, content in contents.items()}
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(
-            format=FORMAT, worldline=version("worldline"), created=created, model=model, files=files, notes=notes
+            format=BUNDLE_FORMAT, worldline=version("worldline"), created=created, model=model, files=files, notes=notes
         )
         _write_file(fresh / MANIFEST, to_json(manifest))
         read_bundle(fresh)
@@ -264,9 +264,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise _refusal(path, f"not JSON ({error})") from error
     # The version comes first: of another version not even the keys are known.
     number = found.get("format") if isinstance(found, dict) else None
-    if number != FORMAT or isinstance(number, bool):
+    if type(number) is not int or not 1 <= number <= BUNDLE_FORMAT:
         raise BundleError(
-            f"{path}: format {number!r}, but this version of worldline reads {FORMAT}. Upgrade worldline."
+            f"{path}: format {number!r}, but this version of worldline reads 1 to {BUNDLE_FORMAT}. Upgrade worldline."
         )
     try:
         manifest = from_json(Manifest, text, where=path)

@@ -75,7 +75,7 @@ class Cart(Engine):
     def describe(self) -> Card:
         return Card(
             name="cart", engine="cart", schema=SCHEMA, inputs=("place",), predicts=("place",), context=1,
-            deterministic=True, heeds_actions=self.gain != 0,
+            deterministic=True, action_conditioned=self.gain != 0,
         )  # fmt: skip
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:

@@ -49,7 +49,7 @@ def test_actions_of_a_world_that_is_alone_are_shuffled_too() -> None:
 
 
 def test_what_ignores_the_actions_says_so() -> None:
-    assert not any(world.describe().heeds_actions for world in bank(EPISODES, SCHEMA).values())
+    assert not any(world.describe().action_conditioned for world in bank(EPISODES, SCHEMA).values())
 
 
 def test_the_best_is_that_with_the_smallest_mean_loss() -> None:

@@ -53,7 +53,7 @@ def smallest(code: str) -> ExamTest:
 
 def lines_of(test: ExamTest) -> dict[str, World]:
     """Least squares of two episodes of each curriculum."""
-    labs = {one.name: (one.make_lab(), one.num_steps) for one in test.curricula()}
+    labs = {one.name: (one.make_lab(), one.num_steps) for one in test.datasets()}
     return {
         name: as_world(Linear.fit([explore(lab, n, steps) for n in range(2)], lab.schema))
         for name, (lab, steps) in labs.items()

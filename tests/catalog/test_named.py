@@ -95,8 +95,8 @@ def answers(world: World, plans: dict[str, np.ndarray]) -> list[np.ndarray]:
     ]
 
 
-def far(outlook: Rollout) -> np.ndarray:
-    return np.maximum(outlook.signals["position"][..., 0].max((2, 3)) - 1.2, 0.0)
+def far(rollout: Rollout) -> np.ndarray:
+    return np.maximum(rollout.signals["position"][..., 0].max((2, 3)) - 1.2, 0.0)
 
 
 def test_a_version_that_cannot_be_opened_is_not_taken(
@@ -134,10 +134,10 @@ def test_a_damaged_or_missing_file_of_aliases_stops_nothing(
 def test_a_call_ends_on_the_version_that_it_began_with(catalogue: Catalog, open_toy: Open) -> None:
     begun, may_go_on = Event(), Event()
 
-    def slow(outlook: Rollout) -> np.ndarray:
+    def slow(rollout: Rollout) -> np.ndarray:
         begun.set()
         assert may_go_on.wait(60)
-        return outlook.signals["position"][..., 0]
+        return rollout.signals["position"][..., 0]
 
     world, found = NamedWorld(catalogue.shelf("toy"), "prod", open_bundle=open_toy), []
     plans = {"push": np.zeros((1, 1, 2), np.float32)}
@@ -248,10 +248,10 @@ def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(catal
         opened.append(path.name)
         return open_toy(path)
 
-    def slow(outlook: Rollout) -> np.ndarray:
+    def slow(rollout: Rollout) -> np.ndarray:
         begun.set()
         assert may_go_on.wait(60)
-        return outlook.signals["position"][..., 0]
+        return rollout.signals["position"][..., 0]
 
     catalogue.shadow("toy", "prod", 2)
     plans = {"push": np.zeros((1, 1, 2), np.float32)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.catalog.outcomes import LEVEL, Asked, ask_again, judge
+from worldline.catalog.outcomes import LEVEL, Asked, ask_again, compare_forecasts
 from worldline.episode import Episode, History
 from worldline.errors import InputError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -60,7 +60,7 @@ def test_the_larger_context_is_kept_in_front(exact: LocalWorld) -> None:
 
 def test_errors_are_those_that_are_known(exact: LocalWorld, biased: LocalWorld) -> None:
     asked = ask_again(whole(episode()), exact.describe(), biased.describe())
-    found = judge(asked, foretold(exact, asked), foretold(biased, asked))["position"]
+    found = compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked))["position"]
     off, total = 0.0, 0.0
     for _ in range(4):
         off = 0.9 * off + 0.5
@@ -81,11 +81,11 @@ def test_a_batch_is_the_mean_of_its_worlds(exact: LocalWorld, biased: LocalWorld
     changes = []
     for one in episodes:
         asked = ask_again(whole(one), exact.describe(), biased.describe())
-        changes.append(judge(asked, foretold(exact, asked), foretold(biased, asked))["position"].change)
+        changes.append(compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked))["position"].change)
     asked = ask_again(together, exact.describe(), biased.describe())
-    assert judge(asked, foretold(exact, asked), foretold(biased, asked))["position"].change == pytest.approx(
-        np.mean(changes)
-    )
+    assert compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked))[
+        "position"
+    ].change == pytest.approx(np.mean(changes))
 
 
 def test_what_was_not_observed_does_not_count(exact: LocalWorld, biased: LocalWorld) -> None:
@@ -96,12 +96,12 @@ def test_what_was_not_observed_does_not_count(exact: LocalWorld, biased: LocalWo
     seen[-2] = False
     gap = History(observations={"position": position}, actions=one.actions, observed={"position": seen})
     asked = ask_again(gap, exact.describe(), biased.describe())
-    found = judge(asked, foretold(exact, asked), foretold(biased, asked))["position"]
+    found = compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked))["position"]
     assert found.serving == pytest.approx(0.0, abs=1e-6)
     assert found.candidate == pytest.approx(np.mean([0.5, 0.95, 0.5 * (1 + 0.9 + 0.81 + 0.729)]), abs=1e-6)
     none = replace(gap, observed={"position": np.arange(10) < 6}, observations={"position": np.nan_to_num(position)})
     asked = ask_again(none, exact.describe(), biased.describe())
-    assert judge(asked, foretold(exact, asked), foretold(biased, asked)) == {}
+    assert compare_forecasts(asked, foretold(exact, asked), foretold(biased, asked)) == {}
 
 
 def test_bands_hold_what_they_promise(world: LocalWorld, fresh: list[Episode]) -> None:
@@ -109,7 +109,7 @@ def test_bands_hold_what_they_promise(world: LocalWorld, fresh: list[Episode]) -
     for one in fresh[:200]:
         asked = ask_again(whole(one), card, card)
         answer = foretold(world, asked)
-        found = judge(asked, answer, answer)["position"]
+        found = compare_forecasts(asked, answer, answer)["position"]
         assert found.inside_serving == found.inside_candidate
         inside.append(found.inside_serving)
     assert 0.82 <= np.mean([one for one in inside if one is not None]) <= 0.97
@@ -132,7 +132,7 @@ def test_the_shorter_way_round_counts() -> None:
         forecast = Forecast(mean=near, low=near - half, high=near + half, horizon=1)
         return Prediction(signals={"angle": forecast}, level=0.9, trust=1.0, calibrated=True)
 
-    found = judge(asked, said(wide), said(near))["angle"]
+    found = compare_forecasts(asked, said(wide), said(near))["angle"]
     assert (found.serving, found.change) == (7.0, 5.0)
     assert (found.inside_serving, found.inside_candidate) == (1.0, 0.0)
 
@@ -143,8 +143,8 @@ def test_a_candidate_that_predicts_no_number_has_failed(
     broken = open_toy(toy_bundle(fails="nan"))
     asked = ask_again(whole(episode()), exact.describe(), broken.describe())
     with pytest.raises(InputError, match="'position' is not finite"):
-        judge(asked, foretold(exact, asked), foretold(broken, asked))
-    assert judge(asked, foretold(broken, asked), foretold(exact, asked)) == {}
+        compare_forecasts(asked, foretold(exact, asked), foretold(broken, asked))
+    assert compare_forecasts(asked, foretold(broken, asked), foretold(exact, asked)) == {}
 
 
 def test_a_signal_that_both_predict_has_to_be_there(exact: LocalWorld) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from worldline.control.controller import Actor, ReplanningController, Situation, WorldActor
-from worldline.control.realtime import LEAST_S, MOST_WAITED, Period, PlantReading, RealTimeLoop
+from worldline.control.realtime import LEAST_S, MAX_WAITED, Period, PlantReading, RealTimeLoop
 from worldline.episode import Arrays
 from worldline.errors import ConfigError
 from worldline.schema import Schema
@@ -161,9 +161,9 @@ def test_garbage_is_collected_in_idle_time_only(schema: Schema, collected: Any) 
 
 
 def test_garbage_that_has_waited_for_long_is_collected_whatever_the_time(schema: Schema, collected: Any) -> None:
-    plant = Plant(*[1.0] * (MOST_WAITED + 1))
+    plant = Plant(*[1.0] * (MAX_WAITED + 1))
     began = collected(plant, 0.125)
-    plant.run(schema, MOST_WAITED + 1)
+    plant.run(schema, MAX_WAITED + 1)
     assert len(began) == 3
 
 

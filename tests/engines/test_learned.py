@@ -50,8 +50,8 @@ def untrained(schema: Schema, inputs: tuple[str, ...], *, goals: bool) -> Learne
         signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
         readout = Readout(ReadoutConfig(latent_size=SIZE, signals=signals, width=8))
         readout.normaliser.fit(torch.randn(50, sum(one.size for one in signals)) * 10 + 30)
-        familiarity = MahalanobisScore(MahalanobisConfig(latent_size=SIZE))
-        familiarity.fit(torch.randn(100, SIZE))
+        mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=SIZE))
+        mahalanobis.fit(torch.randn(100, SIZE))
         bounds = {
             "low": tuple(bound for signal in schema.actions for bound in signal.low or ()),
             "high": tuple(bound for signal in schema.actions for bound in signal.high or ()),
@@ -61,7 +61,7 @@ def untrained(schema: Schema, inputs: tuple[str, ...], *, goals: bool) -> Learne
             schema=schema,
             inputs=inputs,
             readout=readout,
-            familiarity=familiarity,
+            mahalanobis=mahalanobis,
             distance_head=Distance(DistanceConfig(latent_size=SIZE, width=8, size=8)) if goals else None,
             inverse_head=Inverse(InverseConfig(latent_size=SIZE, width=8, **bounds)) if goals else None,
         )
@@ -356,11 +356,11 @@ def test_a_belief_of_somebody_else_is_refused() -> None:
 
 def test_what_is_far_from_the_training_data_is_novel() -> None:
     engine = untrained(CALM.schema, ("position",), goals=False)
-    usual, strange = CALM.episodes(8, 8, seed=0), CALM.episodes(8, 8, seed=1)
-    strange = [replace(one, observations={"position": one.observations["position"] + 100}) for one in strange]
+    usual, ood_scores = CALM.episodes(8, 8, seed=0), CALM.episodes(8, 8, seed=1)
+    ood_scores = [replace(one, observations={"position": one.observations["position"] + 100}) for one in ood_scores]
     latents = engine.observe(None, history(usual, 4, 1), seed=0).features()[:, 0]
-    engine.familiarity.fit(latents)
-    first, second = (engine.novelty(engine.observe(None, history(logs, 6, 1), seed=0)) for logs in (usual, strange))
+    engine.mahalanobis.fit(latents)
+    first, second = (engine.novelty(engine.observe(None, history(logs, 6, 1), seed=0)) for logs in (usual, ood_scores))
     assert second.min() > first.max()
 
 
@@ -483,7 +483,7 @@ def drifting(members: int) -> LearnedEngine:
         schema=CALM.schema,
         inputs=("position",),
         readout=readout,
-        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=2)),
+        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=2)),
         distance_head=distance,
         reward_head=reward,
         termination_head=termination,
@@ -529,7 +529,7 @@ class Bent(Drift):
 @pytest.mark.parametrize("most_numbers", [2**20, 40])
 def test_slopes_are_those_of_the_samples_that_are_drawn(most_numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """World by world and version by version, also where worlds are drawn a few at a time."""
-    monkeypatch.setattr(learned, "MOST_NUMBERS", most_numbers)
+    monkeypatch.setattr(learned, "MAX_NUMBERS", most_numbers)
     engine, draw = replace(drifting(2), model=Bent(2).eval()), np.random.default_rng(0)
     push = draw.uniform(-1, 1, (5, 2, 3, 2)).astype(np.float32)
     shown = {"position": np.zeros((5, 1, 2), np.float32)}
@@ -591,7 +591,7 @@ def test_many_worlds_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) 
         return rollout(self, belief, inputs, generator=generator)
 
     monkeypatch.setattr(Drift, "rollout", watched)
-    monkeypatch.setattr(learned, "MOST_NUMBERS", 2 * (2 * 4 * 3 * 2))  # two worlds
+    monkeypatch.setattr(learned, "MAX_NUMBERS", 2 * (2 * 4 * 3 * 2))  # two worlds
     found = engine.imagine(belief, Future(actions={"push": push}), num_samples=3, seed=1).signals["position"]
     assert batches == [4, 4, 2]
     assert found.shape == (5, 2, 3, 3, 2)
@@ -619,7 +619,7 @@ def test_beliefs_that_remember_much_are_drawn_from_a_few_at_a_time(monkeypatch: 
     some = engine.imagine(belief, Future(actions={"push": push}), num_samples=64, seed=1).signals["position"]
     assert len(held) > 1
     assert max(held) <= 2**24
-    monkeypatch.setattr(learned, "MOST_REMEMBERED", 2**40)
+    monkeypatch.setattr(learned, "MAX_REMEMBERED", 2**40)
     whole = engine.imagine(belief, Future(actions={"push": push}), num_samples=64, seed=1).signals["position"]
     np.testing.assert_allclose(some, whole, rtol=1e-3, atol=1e-4)  # of one step the draws are the same
 
@@ -679,7 +679,7 @@ def test_the_cost_in_steps_draws_with_the_seed_of_the_plan() -> None:
     for one, draws in ((engine, True), (replace(engine, model=Still(3).eval()), False)):
         belief = one.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
         first, other = (
-            objective(one, belief, None, goal, targets, (), {}, {}, seed=seed).judge(push).cost for seed in (1, 2)
+            objective(one, belief, None, goal, targets, (), {}, {}, seed=seed).evaluate(push).cost for seed in (1, 2)
         )
         assert np.allclose(first, other) is not draws
 
@@ -702,7 +702,7 @@ def test_measures_of_imagined_states_hold_few_latents_at_once(
     signals = engine.imagine(belief, Future(actions={"push": push}), num_samples=2, seed=1).signals["position"]
     assert set(held) == {worlds * versions * 2 * 3 * 2}
     most = 3 * (2 * 3 * 2)  # three versions
-    monkeypatch.setattr(learned, "MOST_NUMBERS", most)
+    monkeypatch.setattr(learned, "MAX_NUMBERS", most)
     held.clear()
     parts = ahead(engine, belief, push, 1)
     few = engine.imagine(belief, Future(actions={"push": push}), num_samples=2, seed=1).signals["position"]

@@ -24,7 +24,7 @@ from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import UnsupportedError
 from worldline.models.layers.precision import has_bfloat16
 from worldline.planning.base import Chance, Goal
-from worldline.planning.costs import AtMost, Price, OODPenalty
+from worldline.planning.costs import AtMost, OODPenalty, Price
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
 from worldline.world.local import LocalWorld
 from worldline_exam.results import TestResult

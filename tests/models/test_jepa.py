@@ -260,7 +260,7 @@ def test_a_length_that_stays_is_found_and_kept(share: float, kept: bool) -> None
     """In the second half of training; where no turn can be told, predictions alone go to the middle."""
     net = model("position", signal_weight=1.0, linear_history=1, conserves=True, exogenous=False).eval()
     net.fit_normaliser(circling(400, 6))
-    net.take_stock(lambda num: circling(num, 6), share)
+    net.on_validation(lambda num: circling(num, 6), share)
     seen = circling(50, 6)
     belief = net.encode(seen.first(2), generator=seeded())
     told = net.rollout(belief, seen.past.steps(slice(1, 5)), generator=seeded()).features[:, 0, 0, :, :2]
@@ -286,7 +286,7 @@ def test_a_law_of_what_is_seen_whole_is_held_against_what_goes_on_unseen(breaks:
 
     net = model("position", signal_weight=1.0, linear_history=1, conserves=True, exogenous=False).eval()
     net.fit_normaliser(circling(400, 6))
-    net.take_stock(seen, 1.0)
+    net.on_validation(seen, 1.0)
     assert net.conserved.found is not breaks
 
 
@@ -295,7 +295,7 @@ def test_where_no_law_can_be_sought_there_is_none(name: str) -> None:
     """Angles have no length; and where something is missing in each window, nothing is known from end to end."""
     net = model(name, signal_weight=1.0, linear_history=1, conserves=True)
     net.fit_normaliser(window(batch=64))
-    net.take_stock(lambda num: hide_all(window(batch=num), name), 1.0)
+    net.on_validation(lambda num: hide_all(window(batch=num), name), 1.0)
     seen = window()
     told = net.rollout(net.encode(seen, generator=seeded()), seen.past, generator=seeded()).features
     assert torch.isfinite(told).all()
@@ -313,7 +313,7 @@ def test_a_law_that_was_found_is_saved_with_the_model() -> None:
     settings = {"signal_weight": 1.0, "linear_history": 1, "conserves": True, "exogenous": False}
     net, other = (model("position", **settings) for _ in range(2))
     net.fit_normaliser(circling(400, 6))
-    net.take_stock(lambda num: circling(num, 6), 1.0)
+    net.on_validation(lambda num: circling(num, 6), 1.0)
     other.load_state_dict(net.state_dict())
     assert net.conserved.found
     assert other.conserved.found

@@ -85,8 +85,8 @@ def test_conforms_once_its_bins_are_fitted(settings: dict[str, Any]) -> None:
 
 def test_conforms_where_it_only_watches() -> None:
     watching = model("position", "lamp", actions=False)
-    assert not watching.heeds_actions
-    assert model("position", "lamp").heeds_actions
+    assert not watching.action_conditioned
+    assert model("position", "lamp").action_conditioned
     check_model(watching, window(), expect_action_effect=False)
     start = watching.encode(window(), generator=seeded())
     both = [

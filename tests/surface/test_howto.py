@@ -248,7 +248,7 @@ def test_the_page_on_understanding_has_a_test_that_holds(tmp_path: Path) -> None
     assert found.oracle.cells[0].score.low > 0.99
     late = {"ball_position": np.roll(found.references.oracle["ball_position"], 1, axis=1)}
     assert test.grade(found.scenes, late, found.references).cells[0].score.low < 0.9
-    assert test.exhibit(found.scenes, late, found.references).panels
+    assert test.figure(found.scenes, late, found.references).panels
 
 
 def test_the_page_on_understanding_names_every_test_and_no_option_that_is_not_there() -> None:
@@ -273,7 +273,7 @@ def test_the_page_on_understanding_names_every_lab_with_the_tests_that_ask_it() 
     asked = {name: codes for labs, codes in rows for name in re.findall(r"`([a-z-]+)`", labs)}
     assert set(asked) == set(BUILTIN["lab"])
     for code in BUILTIN["test"]:
-        labs = {type(one.make_lab()) for one in load("test", code)().curricula()}
+        labs = {type(one.make_lab()) for one in load("test", code)().datasets()}
         for name in BUILTIN["lab"]:
             assert (code in asked[name]) or load("lab", name) not in labs, (code, name)
 

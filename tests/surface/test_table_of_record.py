@@ -110,7 +110,7 @@ def test_an_exam_of_some_tests_completes_that_of_the_same_seed(
 def test_other_exams_are_not_added(
     made: ModuleType, record: dict[str, Any], tmp_path: Path, recipe: str, options: dict[str, Any], message: str
 ) -> None:
-    result = replace(exam_of_memory(made, record), sitter=recipe)
+    result = replace(exam_of_memory(made, record), subject=recipe)
     with pytest.raises(SystemExit, match=message):
         made.with_exam_seed(record, kept(tmp_path / "exam", result, **options))
 

@@ -150,7 +150,7 @@ def learned(family: str) -> Engine:
             schema=toy_schema(),
             inputs=inputs,
             readout=Readout(ReadoutConfig(latent_size=1, signals=())),
-            familiarity=MahalanobisScore(MahalanobisConfig(latent_size=1)),
+            mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=1)),
         )
         one = {name: value[None] for name, value in past.observations.items()}
         belief = bare.observe(
@@ -159,12 +159,12 @@ def learned(family: str) -> Engine:
         size = belief.features().shape[-1]
         shown = len(range(size)[net.present])
         readout = Readout(ReadoutConfig(latent_size=size, signals=toy_schema().observations[:1], width=8))
-        familiarity = MahalanobisScore(MahalanobisConfig(latent_size=size))
-        familiarity.fit(torch.randn(4 * size + 8, size))
+        mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=size))
+        mahalanobis.fit(torch.randn(4 * size + 8, size))
         return replace(
             bare,
             readout=readout.eval(),
-            familiarity=familiarity,
+            mahalanobis=mahalanobis,
             distance_head=Distance(DistanceConfig(latent_size=shown, width=8, size=8)).eval(),
         )
 

@@ -110,8 +110,8 @@ def _word(able: bool) -> str:
 def _goals(world: World, card: Card, episode: Episode, now: History, ahead: Arrays | None) -> str:
     """Whether it plans towards a vector. A world that is not action-conditioned refuses to plan."""
     vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
-    if not vectors or not card.heeds_actions:
-        return _NO if card.heeds_actions else "not action-conditioned"
+    if not vectors or not card.action_conditioned:
+        return _NO if card.action_conditioned else "not action-conditioned"
     goal = Goal(targets={vectors[0]: episode.observations[vectors[0]][-1]}, tolerance={vectors[0]: 1.0})
     plan = world.plan(now, goal, horizon=_HORIZON, exogenous=ahead)
     return _word(plan.status is not PlanStatus.REFUSED)

@@ -160,7 +160,7 @@ class Exact(World):
         history, actions, exogenous, single = self.batched(history, actions, exogenous, plans=True)
         path = self.path(history, actions, exogenous).transpose(0, 2, 1, 3)
         signals = {**self.inputs(actions), "wind": exogenous[:, None, None], "position": self.samples(path)}
-        outlook = Rollout(
+        rollout = Rollout(
             signals=signals, present=self.present(history), periods=self.periods(), trust=self.trust_ahead
         )
         steps = np.zeros((1, 1, 1, path.shape[2]))
@@ -168,10 +168,10 @@ class Exact(World):
             target = np.asarray(goal.targets["position"])[None] if single else goal.targets["position"]
             error = self.error(signals["position"], target[:, None, None, None]) / self.tolerance(goal)
             steps = np.square(error).mean(-1)
-        steps = self.with_costs(steps, [cost(outlook) for cost in goal.costs])
+        steps = self.with_costs(steps, [cost(rollout) for cost in goal.costs])
         steps = np.broadcast_to(steps, (*actions.shape[:2], *steps.shape[2:])) * self.weights(goal, path.shape[2])
         cost = self.total(self.worst(steps, goal.risk))
-        violation = self.violations(outlook, constraints, cost)
+        violation = self.violations(rollout, constraints, cost)
         trust = self.trust(history)
         if single:
             return Scores(cost=cost[0], violation=violation[0], trust=float(trust[0]))
@@ -224,17 +224,17 @@ class Exact(World):
     def total(self, steps):
         return steps.sum(-1)
 
-    def violations(self, outlook, constraints, cost):
-        values = [constraint(self.banded(outlook, constraint)) for constraint in constraints]
+    def violations(self, rollout, constraints, cost):
+        values = [constraint(self.banded(rollout, constraint)) for constraint in constraints]
         return np.stack(values, -1) if values else np.zeros((*cost.shape, 0))
 
-    def banded(self, outlook, constraint):
+    def banded(self, rollout, constraint):
         if not isinstance(constraint, Chance):
-            return outlook
+            return rollout
         if not self.calibrated:
             raise InputError(f"a rule has to hold with probability {constraint.level}, without bands. Calibrate.")
-        steps = outlook.signals["position"].shape[3]
-        return replace(outlook, margin={"position": np.tile(self.half_width(constraint.level)[:steps, None], (1, 2))})
+        steps = rollout.signals["position"].shape[3]
+        return replace(rollout, margin={"position": np.tile(self.half_width(constraint.level)[:steps, None], (1, 2))})
 
     # --- plan
 

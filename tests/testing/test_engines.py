@@ -45,7 +45,7 @@ class HeedsNothing(Exact):
 
 class SaysItHeedsNothing(Exact):
     def describe(self) -> Card:
-        return replace(super().describe(), heeds_actions=False)
+        return replace(super().describe(), action_conditioned=False)
 
 
 class Shuffled(Exact):

@@ -81,20 +81,20 @@ class HidesPeriods(Turning):
 
 
 class ChanceIgnored(Exact):
-    def banded(self, outlook, constraint):
-        return outlook
+    def banded(self, rollout, constraint):
+        return rollout
 
 
 class ChanceOfAnotherLevel(Exact):
-    def banded(self, outlook, constraint):
-        return super().banded(outlook, replace(constraint, level=0.5) if isinstance(constraint, Chance) else constraint)
+    def banded(self, rollout, constraint):
+        return super().banded(rollout, replace(constraint, level=0.5) if isinstance(constraint, Chance) else constraint)
 
 
 class ChanceWithoutBands(Exact):
     calibrated = False
 
-    def banded(self, outlook, constraint):
-        return outlook
+    def banded(self, rollout, constraint):
+        return rollout
 
 
 class ClaimsToBeDeterministic(Drawing):

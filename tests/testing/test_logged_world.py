@@ -97,7 +97,7 @@ def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_
         schema=TOY.schema,
         inputs=("position",),
         readout=Readout(ReadoutConfig(latent_size=4, signals=(TOY.schema["position"],), width=8)).eval(),
-        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=4)).eval(),
+        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=4)).eval(),
         notes={"data": open_store(logs).content_hash()},
     )
     calibration = calibrate(engine, TOY.episodes(12, 14, seed=2), horizon=4, num_windows=1, seed=0)

@@ -93,7 +93,7 @@ class PlansWithoutHeeding(Exact):
     """It says that actions do not count, and plans all the same."""
 
     def describe(self):
-        return replace(super().describe(), heeds_actions=False)
+        return replace(super().describe(), action_conditioned=False)
 
 
 class RefusesForNoReason(PlansWithoutHeeding):

@@ -156,8 +156,8 @@ class ShuffledScores(Exact):
 
 
 class ForgetsConstraints(Exact):
-    def violations(self, outlook, constraints, cost):
-        return 0 * super().violations(outlook, constraints, cost)
+    def violations(self, rollout, constraints, cost):
+        return 0 * super().violations(rollout, constraints, cost)
 
 
 class PlansOutside(Exact):

@@ -17,7 +17,7 @@ from worldline.recipes.pixels import pixels
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
-from worldline.training.loop import SETTLING, Run
+from worldline.training.loop import RECALIBRATION_BATCHES, Run
 from worldline.training.updates import TrainingConfig
 from worldline.workflows.budget import HEADS, MOST, TIMED, TRAINING, size_for, within
 from worldline.workflows.record import record
@@ -76,7 +76,7 @@ def test_batch_normalisation_takes_four_losses_a_check_and_fifty_in_the_end(tmp_
     planned = pixels(seen)
     planned = replace(planned, training=replace(planned.training, num_updates=10_000, batch_size=4, num_validation=4))
     found = within(seen, planned, train_s=4000.0, heads_s=1.0, clock=counter.clock(1.0))
-    assert found.num_updates == 4000 - 5 * NUM_CHECKS - SETTLING
+    assert found.num_updates == 4000 - 5 * NUM_CHECKS - RECALIBRATION_BATCHES
 
 
 def test_checks_that_would_take_most_of_the_time_are_fewer(logs: Store, counter: Counter) -> None:

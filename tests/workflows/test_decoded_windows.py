@@ -76,7 +76,7 @@ def engine(decoder: Decoder | None, drift: float = 0.0) -> LearnedEngine:
         schema=SCHEMA,
         inputs=("camera",),
         readout=Readout(ReadoutConfig(latent_size=1, signals=())),
-        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=1)),
+        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=1)),
         decoder=decoder,
     )
 

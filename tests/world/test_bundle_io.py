@@ -65,7 +65,7 @@ def learned_engine() -> LearnedEngine:
         schema=TOY.schema,
         inputs=("position",),
         readout=Readout(ReadoutConfig(latent_size=SIZE, signals=TOY.schema.observations, width=16)).eval(),
-        familiarity=MahalanobisScore(MahalanobisConfig(latent_size=SIZE)).eval(),
+        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=SIZE)).eval(),
         distance_head=Distance(DistanceConfig(latent_size=SIZE, width=16, size=8)).eval(),
         inverse_head=Inverse(InverseConfig(latent_size=SIZE, low=(-1.0, -1.0), high=(1.0, 1.0), width=16)).eval(),
         landmarks=a_map(),
@@ -152,7 +152,7 @@ def test_a_world_may_adapt_and_its_bundle_stays_as_it_was(saved: Path) -> None:
 def test_every_head_comes_back_with_its_weights(saved: Path) -> None:
     before, after = learned_engine(), open_engine(read_bundle(saved))
     heads = ("distance_head", "inverse_head", "landmarks", "reward_head", "termination_head", "decoder")
-    for name in ("readout", "familiarity", *heads):
+    for name in ("readout", "mahalanobis", *heads):
         old, new = vars(before)[name], vars(after)[name]
         assert new.config == old.config, name
         assert old.state_dict().keys() == new.state_dict().keys(), name
@@ -261,7 +261,7 @@ def test_a_world_over_any_storable_engine_comes_back_as_it_was(tmp_path: Path, k
     for name, forecast in first.signals.items():
         for part in ("mean", "low", "high", "horizon"):
             np.testing.assert_array_equal(vars(forecast)[part], vars(second.signals[name])[part])
-    if not before.describe().heeds_actions:
+    if not before.describe().action_conditioned:
         return
     goal = Goal(targets={"position": episode.observations["position"][-1]})
     plans = [world.plan(now, goal, horizon=3, exogenous=given).actions for world in (before, after)]

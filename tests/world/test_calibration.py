@@ -207,7 +207,7 @@ def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> Non
     arrays = calibration.to_arrays()
     for wrong in (
         {name: value for name, value in arrays.items() if name != "spread/position"},
-        arrays | {"strange": np.concatenate([calibration.novelty[None], calibration.strange])},  # as it once was
+        arrays | {"ood_scores": np.concatenate([calibration.novelty[None], calibration.ood_scores])},  # as it once was
     ):
         with pytest.raises(DataError, match="no calibration"):
             Calibration.from_arrays(wrong)

@@ -43,7 +43,7 @@ def test_more_may_be_predicted() -> None:
 
 
 def test_actions_may_come_to_be_heeded() -> None:
-    blind = replace(CARD, heeds_actions=False)
+    blind = replace(CARD, action_conditioned=False)
     assert differences(blind, CARD) == differences(blind, blind) == ()
 
 
@@ -64,7 +64,7 @@ def test_what_is_neither_taken_nor_predicted_may_be_anything() -> None:
         (with_signal("push", high=(2.0, 1.0)), "high of 'push' is (2.0, 1.0), not (1.0, 1.0)"),
         (with_signal("wind", shape=(3,)), "shape of 'wind' is (3,), not (2,)"),
         (replace(CARD, schema=replace(SCHEMA, step_s=0.2)), "a step takes 0.2 s, not 0.1 s"),
-        (replace(CARD, heeds_actions=False), "it no longer heeds actions, so it cannot plan"),
+        (replace(CARD, action_conditioned=False), "it no longer heeds actions, so it cannot plan"),
         (replace(CARD, abilities=()), "the ability 'reaches' is gone"),
         (replace(CARD, schema=Schema(signals=SCHEMA.signals[:2], step_s=0.1)), "the exogenous signal 'wind' is gone"),
     ],

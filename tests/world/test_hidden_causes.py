@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.errors import DataError
-from worldline.world.hidden_causes import FEWEST_EPISODES, LARGEST_SIZE, HiddenCauses, fit_causes
+from worldline.world.hidden_causes import LARGEST_SIZE, MIN_EPISODES, HiddenCauses, fit_causes
 
 SEEDS = st.integers(0, 2**31)
 Table = tuple[np.ndarray, np.ndarray]
@@ -117,7 +117,7 @@ def test_an_episode_unlike_all_is_told() -> None:
 
 
 def test_few_episodes_tell_nothing() -> None:
-    tables, _ = episodes(0, FEWEST_EPISODES, FRICTION[None], noise=0.5)
+    tables, _ = episodes(0, MIN_EPISODES, FRICTION[None], noise=0.5)
     assert fit_causes(tables[:-1]) is None
     assert fit_causes(tables) is not None
 

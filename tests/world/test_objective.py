@@ -235,10 +235,10 @@ def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
         for value in (0.0, 1.5, float("nan")):
             with pytest.raises(InputError, match=f"goal's {name} is {value}"):
                 world.score(at_origin(), PLANS, replace(PICTURE, **{name: value}), exogenous=WIND)
-    flat = Goal(costs=(lambda outlook: outlook.signals["push"].sum((2, 3, 4)),))
+    flat = Goal(costs=(lambda rollout: rollout.signals["push"].sum((2, 3, 4)),))
     with pytest.raises(InputError, match=r"cost 0 gave shape \(1, 3\). It must give the cost of each step"):
         world.score(at_origin(), PLANS, flat, exogenous=WIND)
-    short = Goal(costs=(lambda outlook: np.zeros((1, 3, 1, 3)),))
+    short = Goal(costs=(lambda rollout: np.zeros((1, 3, 1, 3)),))
     with pytest.raises(InputError, match=r"gave shape \(1, 3, 1, 3\).*here \(1, 3, 1, 2\)"):
         world.score(at_origin(), PLANS, short, exogenous=WIND)
     with pytest.raises(InputError, match=r"risk is 0\.5, and the distance to camera is a mean"):
@@ -250,8 +250,8 @@ def test_goals_that_make_no_sense_are_refused(linear: Linear) -> None:
 def test_a_violation_below_zero_is_an_error(linear: Linear) -> None:
     world = LocalWorld(linear, None, CrossEntropy())
 
-    def slack(outlook: Rollout) -> np.ndarray:
-        return outlook.signals["position"].max((2, 3, 4)) - 9.0
+    def slack(rollout: Rollout) -> np.ndarray:
+        return rollout.signals["position"].max((2, 3, 4)) - 9.0
 
     with pytest.raises(InputError, match=r"constraint 0 gave a violation of -.*np\.maximum"):
         world.plan(at_origin(), AT_REST, constraints=[slack], horizon=2, exogenous=WIND)
@@ -473,7 +473,7 @@ def test_what_the_better_samples_cost_does_not_matter_however_much(linear: Linea
     plan = {"push": np.full((1, 1, 2), 0.1, np.float32)}
 
     def told(costs: list[float], risk: float) -> float:
-        goal = Goal(costs=(lambda outlook: np.array(costs).reshape(1, 1, 4, 1),), risk=risk)
+        goal = Goal(costs=(lambda rollout: np.array(costs).reshape(1, 1, 4, 1),), risk=risk)
         return float(world.score(CALM_ORIGIN, plan, goal).cost[0])
 
     assert told([0, np.inf, np.inf, np.inf], 0.5) == np.inf

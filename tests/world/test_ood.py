@@ -131,9 +131,9 @@ def test_calibration_data_with_gaps_are_compared_with_as_a_whole() -> None:
 def test_short_episodes_leave_the_present_alone() -> None:
     engine = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=3)
     calibration = calibrate(engine, TOY.episodes(40, 4, seed=1), horizon=1, num_windows=1, seed=0)
-    assert calibration.strangeness.lengths == LENGTHS[:2]
+    assert calibration.ood.lengths == LENGTHS[:2]
     calibration = calibrate(engine, TOY.episodes(40, 60, seed=1), horizon=1, num_windows=1, seed=0, trust_steps=0)
-    assert calibration.strangeness.lengths == (0,)
+    assert calibration.ood.lengths == (0,)
     found = LocalWorld(engine, calibration, CrossEntropy()).predict(
         History(observations={"position": np.zeros((20, 2))}, actions={"push": np.ones((19, 2))}), PUSH
     )
@@ -196,7 +196,7 @@ def test_each_step_is_watched_once_however_many_windows_and_lengths_look_at_it(
 
     monkeypatch.setattr("worldline.world.ood.residuals", counted)
     found = calibrate(engine, TOY.episodes(16, 40, seed=1), horizon=1, num_windows=4, seed=0)
-    assert found.strangeness.lengths[-1] == 32
+    assert found.ood.lengths[-1] == 32
     assert sum(asked) <= 16 * 39
 
 

@@ -261,7 +261,7 @@ def test_a_plan_passes_its_budget_on_and_counts_the_whole_wait(world: LocalWorld
 def test_code_is_refused_before_anything_is_sent(history: History) -> None:
     remote = RemoteWorld("http://127.0.0.1:1")  # where nobody listens
     with pytest.raises(UnsupportedError, match=r"plan\.constraints\[0\].*<lambda>.*cannot be sent"):
-        remote.plan(history, GOAL, horizon=2, constraints=[lambda outlook: np.zeros((1, 1))])
+        remote.plan(history, GOAL, horizon=2, constraints=[lambda rollout: np.zeros((1, 1))])
 
 
 def test_a_server_that_is_gone_is_named(world: LocalWorld, history: History) -> None:

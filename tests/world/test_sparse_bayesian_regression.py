@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.world.sparse_bayesian_regression import MOST_FEATURES, MOST_TOGETHER, sparse_bayesian_regression
+from worldline.world.sparse_bayesian_regression import MAX_FEATURES, MAX_TOGETHER, sparse_bayesian_regression
 
 SEEDS = st.integers(0, 2**31)
 
@@ -18,7 +18,7 @@ def table(seed: int, num_rows: int, num_features: int) -> np.ndarray:
 
 
 @settings(max_examples=30, deadline=None)
-@given(SEEDS, st.integers(0, MOST_TOGETHER))
+@given(SEEDS, st.integers(0, MAX_TOGETHER))
 def test_what_is_there_is_found(seed: int, count: int) -> None:
     features = table(seed, 60, 8)
     rng = np.random.default_rng(seed + 1)
@@ -65,7 +65,7 @@ def test_targets_are_explained_one_by_one() -> None:
         np.testing.assert_allclose(together[:, target : target + 1], alone, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("num_rows", [0, 1, MOST_TOGETHER + 1])
+@pytest.mark.parametrize("num_rows", [0, 1, MAX_TOGETHER + 1])
 def test_too_few_steps_explain_nothing(num_rows: int) -> None:
     assert not sparse_bayesian_regression(np.ones((num_rows, 3)), np.ones((num_rows, 2))).any()
 
@@ -86,6 +86,6 @@ def test_copies_of_a_feature_share_its_weight() -> None:
 
 
 def test_of_many_features_the_best_are_tried() -> None:
-    features = table(0, 80, 3 * MOST_FEATURES)
+    features = table(0, 80, 3 * MAX_FEATURES)
     found = sparse_bayesian_regression(features, features[:, 40:41])
     assert found[40, 0] == pytest.approx(1.0, abs=0.03)

@@ -97,7 +97,7 @@ class Heeding(Engine):
     engine: Engine
 
     def describe(self) -> Card:
-        return replace(self.engine.describe(), heeds_actions=True)
+        return replace(self.engine.describe(), action_conditioned=True)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         return self.engine.observe(belief, steps, seed=seed)

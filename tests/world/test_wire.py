@@ -46,8 +46,6 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.base import Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
 from worldline.world.wire import (
     DTYPES,
-    MOST_NESTED,
-    MOST_VALUES,
     RULES,
     VERSION,
     DescribeCall,
@@ -331,7 +329,7 @@ class Stricter(AtMost):
     pass
 
 
-def above(limit: float, outlook: Rollout) -> np.ndarray:
+def above(limit: float, rollout: Rollout) -> np.ndarray:
     return np.zeros((1, 1))
 
 
@@ -415,8 +413,8 @@ WRONG = [
     (b"\xdf\xff\xff\xff\xff", "before it is complete"),
     (b"\xc6\xff\xff\xff\xff", "before it is complete"),
     (b"\xc6\xff", "before it is complete"),
-    (b"\x91" * 1000 + b"\xc0", f"nests more than {MOST_NESTED} levels"),
-    (b"\xdc\xff\xff" + b"\x93\x01\x01\x01" * 0xFFFF, f"more than {MOST_VALUES} values"),
+    (b"\x91" * 1000 + b"\xc0", f"nests more than {MAX_NESTED} levels"),
+    (b"\xdc\xff\xff" + b"\x93\x01\x01\x01" * 0xFFFF, f"more than {MAX_VALUES} values"),
     (b"\xc1", "a type that worldline does not use"),
     (b"\xd6\xff\xff\xff\xff\xff", "a type that worldline does not use"),
     (b"\xa1\xff", "not msgpack"),

@@ -91,8 +91,8 @@ def _learned(model: WorldModel, schema: Schema, inputs: tuple[str, ...], latent:
     signals = tuple(one for one in schema.observations if one.kind is Kind.VECTOR)
     readout = Readout(ReadoutConfig(latent_size=latent, signals=signals, width=8))
     readout.normaliser.fit(torch.randn(50, sum(one.size for one in signals)))
-    familiarity = MahalanobisScore(MahalanobisConfig(latent_size=latent))
-    familiarity.fit(torch.randn(100, latent))
+    mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=latent))
+    mahalanobis.fit(torch.randn(100, latent))
     low = tuple(bound for signal in schema.actions for bound in signal.low or ())
     high = tuple(bound for signal in schema.actions for bound in signal.high or ())
     return LearnedEngine(
@@ -100,7 +100,7 @@ def _learned(model: WorldModel, schema: Schema, inputs: tuple[str, ...], latent:
         schema=schema,
         inputs=inputs,
         readout=readout,
-        familiarity=familiarity,
+        mahalanobis=mahalanobis,
         distance_head=Distance(DistanceConfig(latent_size=present, width=8, size=8)),
         inverse_head=Inverse(InverseConfig(latent_size=present, width=8, low=low, high=high)),
     )

@@ -110,7 +110,7 @@ class ExamTest(ABC):
     pixels: bool = False
 
     @abstractmethod
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """The logs to learn from, one world each."""
 
     @abstractmethod
@@ -128,10 +128,10 @@ class ExamTest(ABC):
         """
         if not self.pixels:
             return self.question(worlds, scenes)
-        labs = {one.name: one.make_lab for one in self.curricula()}
-        strange = [name for name in worlds if name not in labs]
-        if strange:
-            raise InputError(f"{', '.join(strange)} is no curriculum of {self.code}. It has {', '.join(labs)}.")
+        labs = {one.name: one.make_lab for one in self.datasets()}
+        ood_scores = [name for name in worlds if name not in labs]
+        if ood_scores:
+            raise InputError(f"{', '.join(ood_scores)} is no curriculum of {self.code}. It has {', '.join(labs)}.")
         return self.question(
             {name: PixelsOnlyWorld(world=one, lab=labs[name]()) for name, one in worlds.items()}, scenes
         )
@@ -165,5 +165,5 @@ class ExamTest(ABC):
         return self.grade(scenes, answers, references)
 
     @abstractmethod
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """The picture of this test: what was true, what was answered, and the references beside it."""

@@ -23,7 +23,7 @@ MAX_REQUESTS: Final = 25_000
 
 
 def exam(
-    sitter: Annotated[
+    subject: Annotated[
         str,
         typer.Argument(
             metavar="RECIPE",
@@ -82,7 +82,7 @@ def exam(
     from worldline_exam.run import exam as run
 
     check_json(json)
-    if ":" in sitter:
+    if ":" in subject:
         sys.path.append(str(Path.cwd()))  # a user's recipe lies where the user is; what is installed goes first
     asked = _Endpoint(
         url=endpoint,
@@ -103,7 +103,7 @@ def exam(
     )
     use_threads(1)  # processes share the cores, not threads
     with progress_bars() as stage:
-        result = run(_sitter(sitter, model, asked), out, options, resume=resume, command=_command(), stage=stage)
+        result = run(_sitter(subject, model, asked), out, options, resume=resume, command=_command(), stage=stage)
     try:
         write_json(json, {"passed": result.passed, **_figures(result)})
     finally:
@@ -121,7 +121,7 @@ def regrade(folder: Annotated[Path, typer.Argument(help="Of an exam.")]) -> None
 
     before = read_exam(folder).result
     again = tuple(without_draws(one) for one in run(folder))
-    _print(again, ExamResult(sitter=before.sitter, facts={}, command="", tests=again).passed)
+    _print(again, ExamResult(subject=before.subject, facts={}, command="", tests=again).passed)
     different = [one.code for one, other in zip(again, before.tests, strict=True) if not same_figures(one, other)]
     print(f"Different from {folder}: {', '.join(different)}" if different else f"The same as in {folder}, to the bit.")
     if different:
@@ -150,7 +150,7 @@ def compare(
 
     check_json(json)
     found = run(ours, theirs, trainings)
-    names = [read_exam(folder).result.sitter for folder in (ours, theirs)]
+    names = [read_exam(folder).result.subject for folder in (ours, theirs)]
     titles = names if trainings is None else [f"{n}, training {t}" for n, t in zip(names, trainings, strict=True)]
     try:
         write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))

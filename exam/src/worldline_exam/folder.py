@@ -47,13 +47,13 @@ class Begun:
     """What an exam that goes on has to have in common with what is in its folder.
 
     Args:
-        sitter: its title.
+        subject: its title.
         options: of the exam, those that do not change a world or an answer as they are by default.
         versions: of what the result depends on.
         code: hash of this package's sources, and of the sitter's own, sha256.
     """
 
-    sitter: str
+    subject: str
     options: ExamOptions
     versions: Mapping[str, str]
     code: str
@@ -72,23 +72,23 @@ class LearnRecord:
     lost: SeedGrade | None = None
 
 
-def begun_with(sitter: ExamSubject, options: ExamOptions) -> Begun:
+def begun_with(subject: ExamSubject, options: ExamOptions) -> Begun:
     """What an exam that goes on with this one has to have in common with it."""
     code, package = hashlib.sha256(), Path(worldline.__file__).parent
-    for path in (*sorted(package.rglob("*.py")), *sitter.sources):
+    for path in (*sorted(package.rglob("*.py")), *subject.sources):
         code.update(path.read_bytes())
     return Begun(
-        sitter=sitter.title,
+        subject=subject.title,
         options=replace(options, codes=(), num_seeds=1, num_processes=1, sizes=options.sizes or None),
         versions=versions(),
         code=code.hexdigest(),
     )
 
 
-def goes_on(folder: Path, begun: Begun, sitter: ExamSubject, options: ExamOptions, resume: bool) -> bool:
+def goes_on(folder: Path, begun: Begun, subject: ExamSubject, options: ExamOptions, resume: bool) -> bool:
     """Whether an exam goes on with what is in the folder; raises where it can neither go on nor begin there."""
     path = folder / BEGUN
-    if resume and sitter.pays:
+    if resume and subject.pays:
         raise InputError("An exam that is paid for goes on from its transcript: give it, and a new folder.")
     if resume and path.exists():
         before = read(Begun, path)
@@ -108,7 +108,7 @@ def goes_on(folder: Path, begun: Begun, sitter: ExamSubject, options: ExamOption
                 _check_no_fewer(folder, read_exam(folder), options)
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        hint = ", or go on with it: --resume" if path.exists() and not sitter.pays else ""
+        hint = ", or go on with it: --resume" if path.exists() and not subject.pays else ""
         raise InputError(f"{folder} holds something already. Choose a new folder for the exam{hint}.")
     return False
 
@@ -182,11 +182,18 @@ def write(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def _current(content: bytes) -> bytes:
+    """JSON of an exam of worldline 0.1 with the keys that this version reads."""
+    for before, now in ((b'"sitter": ', b'"subject": '), (b'"exhibit": ', b'"figure": ')):
+        content = content.replace(before, now)
+    return content
+
+
 def read(cls: type[Value], path: Path) -> Value:
     """The `cls` that was written to the file; raises `ConfigError` where it cannot be read."""
     fix = "Restore it, or run the exam again."
     try:
-        return from_json(cls, path.read_bytes(), where=path)
+        return from_json(cls, _current(path.read_bytes()), where=path)
     except ConfigError as error:
         raise ConfigError(f"{error} {fix}") from error
     except OSError as error:
@@ -202,14 +209,14 @@ def kept(path: Path) -> dict[str, Any]:
         raise DataError(f"the answers cannot be read ({error})", fix="Run the exam again.", file=path) from error
 
 
-def logs_of(folder: Path, curriculum: str) -> Path:
+def logs_of(folder: Path, dataset: str) -> Path:
     """Where they lie."""
-    return folder / "logs" / curriculum
+    return folder / "logs" / dataset
 
 
-def world_of(folder: Path, curriculum: str, seed: int) -> Path:
+def world_of(folder: Path, dataset: str, seed: int) -> Path:
     """Where that of a training lies."""
-    return folder / "worlds" / f"{curriculum}-{seed}"
+    return folder / "worlds" / f"{dataset}-{seed}"
 
 
 def answers_of(folder: Path, code: str) -> Path:

@@ -27,7 +27,7 @@ NUM_EPISODES: Final = 48
 """That are looked at, at most."""
 NUM_MOMENTS: Final = 5
 """Of each."""
-FEWEST_SHOWN: Final = 4
+MIN_SHOWN: Final = 4
 """Frames up to the moment that is read, the fewest that a test shows; one alone shows no speed."""
 
 Floats = NDArray[np.floating]
@@ -53,7 +53,7 @@ def read_from(episodes: Sequence[Episode], engine: LearnedEngine, signals: Seque
         engine: that is asked what it takes the present to be, having seen a few frames and no vector.
         signals: vector signals. One that the engine does not tell, or that never varies, gets minus infinity.
     """
-    length = max(engine.describe().context, FEWEST_SHOWN)
+    length = max(engine.describe().context, MIN_SHOWN)
     places = [
         (one, int(at))
         for one in episodes

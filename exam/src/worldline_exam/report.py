@@ -84,7 +84,7 @@ _AXIS: Final = (-0.5, 0.0, 0.5, 1.0)
 def render(result: ExamResult) -> str:
     """The page: UTF-8, self-contained, the same bytes for the same result."""
     return render_page(
-        f"{result.sitter}: what it understands",
+        f"{result.subject}: what it understands",
         _top(result),
         *(_section(result, section) for section in _sections(result.tests)),
         chapter("The small print", facts(list(result.facts.items())), *_notes(result)),
@@ -104,7 +104,7 @@ def _top(result: ExamResult) -> Html:
     card = tag("div", {"class": "card"}, *(_card_row(result.tests, section) for section in _sections(result.tests)))
     lede = tag("p", {"class": "lede"}, _lede(result))
     hero = tag("section", {"class": "hero"}, tag("div", {"class": "figure"}, count, small), card, lede)
-    return tag("header", {}, tag("h1", {}, f"What {result.sitter} understands of its worlds"), hero)
+    return tag("header", {}, tag("h1", {}, f"What {result.subject} understands of its worlds"), hero)
 
 
 def _lede(result: ExamResult) -> str:
@@ -184,8 +184,8 @@ def _test(one: TestResult, command: str) -> Html:
     )
     claim = tag("p", {"class": "note"}, f"To pass means: {one.claim}")
     parts = [finding, claim, *_trainings(one), *_reasons(one)]
-    if one.exhibit is not None:
-        parts.append(_exhibit(one.exhibit))
+    if one.figure is not None:
+        parts.append(_exhibit(one.figure))
     parts += _scores(one)
     parts += _raw(one)
     parts += [_conditions(one)] if any(seed.grade and seed.grade.conditions for seed in one.seeds) else []
@@ -222,14 +222,14 @@ def _trainings(one: TestResult) -> list[Html]:
     return [tag("p", {"class": "note"}, f"Training {told}.")]
 
 
-def _exhibit(exhibit: ExamFigure) -> Html:
+def _exhibit(figure: ExamFigure) -> Html:
     """The picture of a test."""
-    names = list(dict.fromkeys(line.name for panel in exhibit.panels for line in panel.lines))
+    names = list(dict.fromkeys(line.name for panel in figure.panels for line in panel.lines))
     others = [name for name in names if name not in ("truth", "this world")]
     styles = {name: f"other{place % 6}" for place, name in enumerate(others)} | {"truth": "real", "this world": "world"}
-    charts = [_panel(panel, styles) for panel in exhibit.panels if any(line.x for line in panel.lines)]
+    charts = [_panel(panel, styles) for panel in figure.panels if any(line.x for line in panel.lines)]
     size = "alone" if len(charts) == 1 else "three" if len(charts) % 3 == 0 else ""
-    caption = tag("p", {"class": "note"}, exhibit.caption)
+    caption = tag("p", {"class": "note"}, figure.caption)
     return join([tag("div", {"class": f"gallery {size}".strip()}, *charts), caption])
 
 

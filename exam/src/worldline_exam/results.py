@@ -50,7 +50,7 @@ class TestResult:
         floor: name of the trivial model that scores 0; empty where the test has a floor of its own.
         scenes: hash of what was asked, sha256.
         elapsed_s: wall time of asking and grading.
-        exhibit: the picture, of the first seed that was graded; None where none was.
+        figure: the picture, of the first seed that was graded; None where none was.
     """
 
     __test__ = False  # no test of pytest's
@@ -67,7 +67,7 @@ class TestResult:
     floor: str
     scenes: str
     elapsed_s: float
-    exhibit: ExamFigure | None
+    figure: ExamFigure | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +75,13 @@ class ExamResult:
     """What an exam says of a sitter.
 
     Args:
-        sitter: its name.
+        subject: its name.
         facts: small print, in order: recipe, parameters, seeds, machine, versions.
         command: that repeats the exam.
         tests: in the order of their codes.
     """
 
-    sitter: str
+    subject: str
     facts: Mapping[str, str]
     command: str
     tests: tuple[TestResult, ...]
@@ -123,7 +123,7 @@ def result(
         floor=examined.references.floor_name,
         scenes=digest(examined.scenes),
         elapsed_s=round(elapsed_s, 1),
-        exhibit=None if shown is None else test.exhibit(examined.scenes, shown, examined.references),
+        figure=None if shown is None else test.figure(examined.scenes, shown, examined.references),
     )
 
 
@@ -148,7 +148,7 @@ def unasked(test: ExamTest, seeds: Sequence[int], verdict: Verdict, reason: str)
         floor="",
         scenes="",
         elapsed_s=0.0,
-        exhibit=None,
+        figure=None,
     )
 
 
@@ -203,7 +203,7 @@ def without_draws(one: TestResult) -> TestResult:
 
 def same_figures(one: TestResult, other: TestResult) -> bool:
     """Whether two results as they are stored are the same to the bit, whatever picture is drawn."""
-    return to_json(replace(one, exhibit=None)) == to_json(replace(other, exhibit=None))
+    return to_json(replace(one, figure=None)) == to_json(replace(other, figure=None))
 
 
 def digest(arrays: Arrays) -> str:

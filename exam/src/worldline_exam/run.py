@@ -78,7 +78,7 @@ Value = TypeVar("Value")
 
 
 def exam(
-    sitter: ExamSubject,
+    subject: ExamSubject,
     folder: Path,
     options: ExamOptions,
     *,
@@ -89,7 +89,7 @@ def exam(
     """Trains the sitter on each lab's logs, and grades it.
 
     Args:
-        sitter: who learns.
+        subject: who learns.
         folder: a new or empty one; gets logs, worlds, answers, `exam.json` and `report.html`.
         options: what is asked.
         resume: go on in a folder where an exam of this sitter was begun, with these tests and trainings. What was
@@ -102,26 +102,26 @@ def exam(
         InputError: the folder holds something, or, to go on in it, something else, or cannot be written to; or a
             sitter that pays, and so learns nothing, is to be trained more than once.
     """
-    if sitter.pays and options.num_seeds > 1:
+    if subject.pays and options.num_seeds > 1:
         raise InputError(
-            f"{options.num_seeds} trainings are asked for, and {sitter.title} learns nothing: all would give the same "
+            f"{options.num_seeds} trainings are asked for, and {subject.title} learns nothing: all would give the same "
             "answers. Leave out --seeds."
         )
-    options, begin = replace(options, paid=sitter.pays), time.monotonic()
-    begun, tests, seeds = begun_with(sitter, options), options.tests(), range(options.num_seeds)
-    resumed = goes_on(folder, begun, sitter, options, resume)
-    sitter = sitter.seated(folder)
+    options, begin = replace(options, paid=subject.pays), time.monotonic()
+    begun, tests, seeds = begun_with(subject, options), options.tests(), range(options.num_seeds)
+    resumed = goes_on(folder, begun, subject, options, resume)
+    subject = subject.seated(folder)
     with _writes(folder, "Choose another folder."):
         folder.mkdir(parents=True, exist_ok=True)
-        if not sitter.pays:
+        if not subject.pays:
             write(folder / BEGUN, to_json(begun))
-    left = {test.code: why for test in tests if (why := _left(sitter, test, seeds)) is not None}
-    learned, found = _held(sitter, folder, options, [test for test in tests if test.code not in left], stage)
+    left = {test.code: why for test in tests if (why := _left(subject, test, seeds)) is not None}
+    learned, found = _held(subject, folder, options, [test for test in tests if test.code not in left], stage)
     graded = tuple(left.get(test.code) or found[test.code] for test in tests)
     elapsed = f"{time.monotonic() - begin:.0f} s{', going on with one that was begun' if resumed else ''}"
-    facts = {**_facts(options, learned), "Wall time": elapsed, **sitter.facts}
-    examined = ExamResult(sitter=sitter.title, facts=facts, command=command, tests=graded)
-    with _writes(folder, f"Mend that, then {'give the transcript' if sitter.pays else 'go on with --resume'}."):
+    facts = {**_facts(options, learned), "Wall time": elapsed, **subject.facts}
+    examined = ExamResult(subject=subject.title, facts=facts, command=command, tests=graded)
+    with _writes(folder, f"Mend that, then {'give the transcript' if subject.pays else 'go on with --resume'}."):
         write(folder / RESULT, to_strict_json(Stored(options=options, result=examined)))
         write(folder / REPORT, render(examined))
     return examined
@@ -175,12 +175,12 @@ def _writes(folder: Path, fix: str) -> Iterator[None]:
         raise InputError(f"{folder} cannot be written to: {error.strerror}. {fix}") from error
 
 
-def _left(sitter: ExamSubject, test: ExamTest, seeds: Sequence[int]) -> TestResult | None:
+def _left(subject: ExamSubject, test: ExamTest, seeds: Sequence[int]) -> TestResult | None:
     """What is said of a test that its sitter declines, or that cannot say what to learn; None where it is asked."""
     try:
-        if (why := sitter.declines(test)) is not None:
+        if (why := subject.declines(test)) is not None:
             return unasked(test, seeds, why.verdict, why.reason)
-        tuple(test.curricula())
+        tuple(test.datasets())
     except Exception as error:  # whatever broke, it broke in this test alone
         _logger.debug("what %s asks to learn from broke", test.code, exc_info=True)
         return broken(test, seeds, f"{type(error).__name__}: {error}")
@@ -188,20 +188,20 @@ def _left(sitter: ExamSubject, test: ExamTest, seeds: Sequence[int]) -> TestResu
 
 
 def _held(
-    sitter: ExamSubject, folder: Path, options: ExamOptions, tests: Sequence[ExamTest], stage: Stage | None
+    subject: ExamSubject, folder: Path, options: ExamOptions, tests: Sequence[ExamTest], stage: Stage | None
 ) -> tuple[list[Mapping[str, str]], dict[str, TestResult]]:
     """What is to be known of the worlds that were learned, and by code what came of each test."""
     if not tests:
         return [], {}
-    seeds, curricula = range(options.num_seeds), _longest_first(one for test in tests for one in test.curricula())
-    owners = {one.name: test for test in reversed(tests) for one in test.curricula()}
-    with workers(1 if sitter.pays else options.num_processes) as pool:
-        logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in curricula}
+    seeds, datasets = range(options.num_seeds), _longest_first(one for test in tests for one in test.datasets())
+    owners = {one.name: test for test in reversed(tests) for one in test.datasets()}
+    with workers(1 if subject.pays else options.num_processes) as pool:
+        logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in datasets}
         lost = {name: error for name, error in _finished(logged, "record", stage) if error is not None}
         tasks = {
             (name, seed): pool.submit(
                 _learn,
-                sitter,
+                subject,
                 logs_of(folder, name),
                 Terms(
                     num_calibration=one.num_calibration,
@@ -212,7 +212,7 @@ def _held(
                 folder,
             )
             for seed in seeds
-            for name, one in curricula.items()
+            for name, one in datasets.items()
             if name not in lost
         }
         learned: dict[tuple[str, int], LearnRecord] = {}
@@ -220,19 +220,19 @@ def _held(
         for key, one in _finished(tasks, "learn", stage):
             learned[key] = _or_reason(key[1], one)
             for test in tests:  # as soon as its worlds are there, while another process learns the last ones
-                needed = {(one.name, seed) for one in test.curricula() for seed in seeds}
+                needed = {(one.name, seed) for one in test.datasets() for seed in seeds}
                 if key in needed and needed <= learned.keys():
                     lacking = _lacking(test, learned)
-                    asked[test.code] = pool.submit(_sit, sitter, test, options.seed, tuple(seeds), lacking, folder)
+                    asked[test.code] = pool.submit(_sit, subject, test, options.seed, tuple(seeds), lacking, folder)
         ended = _finished(asked, "ask and grade", stage)
         found = dict(ended)
     known = [one.facts for one in learned.values() if one.lost is None]
     return known, {test.code: _or_broken(test, seeds, found, lost) for test in tests}
 
 
-def _longest_first(curricula: Iterable[DatasetSpec]) -> dict[str, DatasetSpec]:
+def _longest_first(datasets: Iterable[DatasetSpec]) -> dict[str, DatasetSpec]:
     """By name, so that no process is left alone with a long one at the end."""
-    return {one.name: one for one in sorted(curricula, key=lambda one: -one.num_episodes * one.num_steps)}
+    return {one.name: one for one in sorted(datasets, key=lambda one: -one.num_episodes * one.num_steps)}
 
 
 def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
@@ -242,21 +242,21 @@ def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
         return
     part = logs.with_name(f"{name}.partial")
     shutil.rmtree(part, ignore_errors=True)
-    one = next(one for one in test.curricula() if one.name == name)
+    one = next(one for one in test.datasets() if one.name == name)
     lab, episodes = one.make_lab(), (one.num_episodes, one.num_steps)
     record(lab, part, num_episodes=episodes[0], max_steps=episodes[1], seed=seed + LOG_SEED)
     lab.close()
     part.rename(logs)
 
 
-def _learn(sitter: ExamSubject, logs: Path, terms: Terms, seed: int, folder: Path) -> LearnRecord:
+def _learn(subject: ExamSubject, logs: Path, terms: Terms, seed: int, folder: Path) -> LearnRecord:
     """Saves the world, if it is not there, and what is to be known of it. In a process of its own."""
     out = world_of(folder, logs.name, seed)
     known = out.with_name(f"{out.name}.json")
     if (before := _before(known, out)) is not None:
         return before
-    found = _learned(sitter, open_store(logs), terms, seed, out)
-    found = replace(found, facts={**found.facts, "curriculum": logs.name})
+    found = _learned(subject, open_store(logs), terms, seed, out)
+    found = replace(found, facts={**found.facts, "dataset": logs.name})
     write(known, to_json(found))
     return found
 
@@ -270,7 +270,7 @@ def _before(known: Path, out: Path) -> LearnRecord | None:
     return found if found.lost is not None or out.exists() else None
 
 
-def _learned(sitter: ExamSubject, store: Store, terms: Terms, seed: int, out: Path) -> LearnRecord:
+def _learned(subject: ExamSubject, store: Store, terms: Terms, seed: int, out: Path) -> LearnRecord:
     """The world is in `out` if there is one."""
 
     def lost(verdict: Verdict, reason: str) -> LearnRecord:
@@ -279,7 +279,7 @@ def _learned(sitter: ExamSubject, store: Store, terms: Terms, seed: int, out: Pa
     work = out.with_name(f"{out.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     try:
-        sat = sitter.learn(store, seed=seed, terms=terms, folder=work)
+        sat = subject.learn(store, seed=seed, terms=terms, folder=work)
         if sat.world is not None:
             save_world(out, sat.world)
         if blind := unread(sat.reads, terms.read):
@@ -302,7 +302,7 @@ def _context(card: Card) -> str:
 
 
 def _sit(
-    sitter: ExamSubject,
+    subject: ExamSubject,
     test: ExamTest,
     seed: int,
     trainings: Sequence[int],
@@ -311,7 +311,7 @@ def _sit(
 ) -> TestResult:
     """Examines the test, asks the worlds of every training, keeps what they say, and grades it. In its own process."""
     begin = time.monotonic()
-    stores = {one.name: open_store(logs_of(folder, one.name)) for one in test.curricula()}
+    stores = {one.name: open_store(logs_of(folder, one.name)) for one in test.datasets()}
     examined = examine(test, seed, {name: _episodes(store) for name, store in stores.items()})
     place = answers_of(folder, test.code)
     asked = _kept(place / SCENES)
@@ -321,7 +321,9 @@ def _sit(
     answers: dict[int, Arrays | SeedGrade] = {}
     for training in trainings:
         before = _kept(place / f"answers-{training}.npz")
-        answers[training] = before or lacking.get(training) or _answers(sitter, test, training, examined.scenes, folder)
+        answers[training] = (
+            before or lacking.get(training) or _answers(subject, test, training, examined.scenes, folder)
+        )
     return without_draws(result(test, examined, answers, time.monotonic() - begin))
 
 
@@ -333,10 +335,10 @@ def _kept(path: Path) -> Arrays | None:
         return None
 
 
-def _answers(sitter: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
+def _answers(subject: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
     """What the worlds of a training say, which is kept, or why they do not."""
     try:
-        given = _asked(sitter, test, training, scenes, folder)
+        given = _asked(subject, test, training, scenes, folder)
         keep(answers_of(folder, test.code) / f"answers-{training}.npz", given)
         return given
     except UnreadableError as error:
@@ -353,12 +355,12 @@ def _answers(sitter: ExamSubject, test: ExamTest, training: int, scenes: Arrays,
         return SeedGrade(seed=training, verdict=Verdict.ERROR, grade=None, reason=reason)
 
 
-def _asked(sitter: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays:
+def _asked(subject: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays:
     """What the worlds of a training say."""
     worlds = {}
-    for one in test.curricula():
+    for one in test.datasets():
         store = open_store(logs_of(folder, one.name))
-        worlds[one.name] = world = sitter.open(world_of(folder, one.name, training), store)
+        worlds[one.name] = world = subject.open(world_of(folder, one.name, training), store)
         if apart := clashes(store.schema, world.describe().schema, one.asked):
             raise UnsupportedError(f"what was opened is no world of {one.name}: {'; '.join(apart)}.")
     return test.ask(worlds, scenes)
@@ -409,7 +411,7 @@ def _finished(
 def _lacking(test: ExamTest, learned: Mapping[tuple[str, int], LearnRecord]) -> dict[int, SeedGrade]:
     """Per training that misses a world that the test asks, why."""
     losses: dict[int, list[tuple[str, SeedGrade]]] = {}
-    for one in test.curricula():
+    for one in test.datasets():
         for (name, seed), found in learned.items():
             if name == one.name and found.lost is not None:
                 losses.setdefault(seed, []).append((name, found.lost))
@@ -440,7 +442,7 @@ def _or_broken(
     if test.code in found:
         one = found[test.code]
         return one if isinstance(one, TestResult) else broken(test, seeds, f"{type(one).__name__}: {one}")
-    reasons = [f"recording {one.name}: {lost[one.name]}" for one in test.curricula() if one.name in lost]
+    reasons = [f"recording {one.name}: {lost[one.name]}" for one in test.datasets() if one.name in lost]
     return broken(test, seeds, "; ".join(reasons))
 
 
@@ -451,7 +453,7 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[s
         for name in ("parameters", "updates", "batches")
     }
     known = {name.capitalize(): ", ".join(values) for name, values in kinds.items() if values}
-    contexts = sorted({(one["context"], one["curriculum"]) for one in learned if "context" in one})
+    contexts = sorted({(one["context"], one["dataset"]) for one in learned if "context" in one})
     shared = {seen: [name for one, name in contexts if one == seen] for seen, _ in contexts}
     if shared:
         known["Context"] = "; ".join(f"{seen} ({', '.join(names)})" for seen, names in shared.items())

@@ -30,7 +30,7 @@ SMALL = {"num_scenes": 150, "num_motors": 8, "num_steps": 6}
 
 
 def logs_of(test: AbstentionTest, num_episodes: int) -> dict[str, list[Episode]]:
-    made = test.curricula()[0]
+    made = test.datasets()[0]
     lab = made.make_lab()
     return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_read_is_said() -> None:
     world = as_world(MarginalMean(schema=puck, mean={"puck_position": np.zeros(2)}))
     with pytest.raises(UnreadableError, match="steady_00_drift"):
         tiny.ask({CURRICULUM: world}, scenes)
-    lab = tiny.curricula()[0].make_lab()
+    lab = tiny.datasets()[0].make_lab()
     with pytest.raises(UnsupportedError, match="gives no bands"):
         tiny.ask(
             {CURRICULUM: as_world(ConfoundedOracle(schema=lab.schema, slopes=np.ones(7), doubt=np.ones(7), context=1))},
@@ -162,10 +162,10 @@ def test_what_cannot_be_read_is_said() -> None:
 
 
 def test_the_exhibit_shows_coverage_bands_and_risk(test: AbstentionTest, examined: Examined) -> None:
-    shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
+    shown = test.figure(examined.scenes, examined.references.oracle, examined.references)
     assert len(shown.panels) == 5
     assert len(shown.panels[0].lines[1].y) == len(SCORED)
     risk = next(line for line in shown.panels[-1].lines if line.name == "this world")
     assert risk.y[0] < 0.7 * risk.y[-1]
     infinite = examined.references.must_fail[INFINITE]
-    assert test.exhibit(examined.scenes, infinite, examined.references).panels
+    assert test.figure(examined.scenes, infinite, examined.references).panels

@@ -26,7 +26,7 @@ SMALL = ArrowOfTimeTest(num_pairs=24)
 @cache
 def logs_of(pool: Pool, pixels: bool = False) -> Mapping[str, Sequence[Episode]]:
     """By the names of the exam; in pictures without any, which no reference looks at."""
-    told, bare = (ArrowOfTimeTest(pool=pool, pixels=one).curricula() for one in (pixels, False))
+    told, bare = (ArrowOfTimeTest(pool=pool, pixels=one).datasets() for one in (pixels, False))
     return {
         one.name: [explore(plain.make_lab(), seed, one.num_steps) for seed in range(40)]
         for one, plain in zip(told, bare, strict=True)
@@ -129,8 +129,8 @@ def test_stored_answers_get_the_same_grade() -> None:
 
 
 def test_worlds_that_cannot_be_asked_are_named() -> None:
-    names = [one.name for one in SMALL.curricula()]
-    schema = SMALL.curricula()[0].make_lab().schema
+    names = [one.name for one in SMALL.datasets()]
+    schema = SMALL.datasets()[0].make_lab().schema
     still = as_world(Persistence.fit([], schema))
     with pytest.raises(InputError, match="frictionless"):
         SMALL.ask({names[0]: still}, small().scenes)
@@ -142,9 +142,9 @@ def test_worlds_that_cannot_be_asked_are_named() -> None:
 
 
 def test_the_exhibit_shows_each_clip_in_both_directions() -> None:
-    exhibit = SMALL.exhibit(small().scenes, small().references.oracle, small().references)
-    assert len(exhibit.panels) == 4
-    drag = {line.name: line for line in exhibit.panels[0].lines}
+    figure = SMALL.figure(small().scenes, small().references.oracle, small().references)
+    assert len(figure.panels) == 4
+    drag = {line.name: line for line in figure.panels[0].lines}
     assert len(drag["this world"].x) == 24
     assert np.mean(np.array(drag["this world"].y) > np.array(drag["this world"].x)) > 0.95
     assert drag["persistence"].y == pytest.approx(drag["persistence"].x)

@@ -38,12 +38,12 @@ NUM_EPISODES = 150
 
 
 def logs_of(test: BeyondRangeTest) -> dict[str, list[Episode]]:
-    return {one.name: [explore(one.make_lab(), seed, 30) for seed in range(NUM_EPISODES)] for one in test.curricula()}
+    return {one.name: [explore(one.make_lab(), seed, 30) for seed in range(NUM_EPISODES)] for one in test.datasets()}
 
 
 def test_worlds_that_look_back_on_eight_observations_have_bands_for_what_is_asked() -> None:
     test = BeyondRangeTest()
-    assert test.num_steps <= min(one.num_steps for one in test.curricula()) - 8 + 1
+    assert test.num_steps <= min(one.num_steps for one in test.datasets()) - 8 + 1
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_who_stops_dead_at_contact_fails(pool: Pool) -> None:
     answers = dict(found.references.oracle)
     flown = found.references.must_fail[PASSES]
     left, right = (flown[f"collision.{name}"][..., 0] for name in POSITIONS["collision"])
-    lab = next(one.make_lab() for one in test.curricula() if one.name.startswith("collision"))
+    lab = next(one.make_lab() for one in test.datasets() if one.name.startswith("collision"))
     assert isinstance(lab, Collision)
     met = np.logical_or.accumulate(right - left <= 2 * lab.radius, axis=1)
     first = np.maximum(met.argmax(1) - 1, 0)
@@ -139,7 +139,7 @@ def test_the_floor_of_the_collision_knows_rebounds_at_logged_speeds(examined: Ex
 def test_a_straight_line_knows_throws_and_no_contact(examined: Examined) -> None:
     """What falls is linear in what is seen and done; so no headline may rest on it alone."""
     test = BeyondRangeTest()
-    labs, logs = {one.name: one.make_lab() for one in test.curricula()}, logs_of(test)
+    labs, logs = {one.name: one.make_lab() for one in test.datasets()}, logs_of(test)
     worlds = {name: as_world(Linear.fit(logs[name], lab.schema, context=3)) for name, lab in labs.items()}
     found = scores(examined, test.ask(worlds, examined.scenes))
     assert found["parabola outside"] > 0.99
@@ -150,7 +150,7 @@ def test_a_straight_line_knows_throws_and_no_contact(examined: Examined) -> None
 def test_contacts_are_over_in_what_is_graded(pool: Pool) -> None:
     test = BeyondRangeTest(pool=pool)
     scenes = test.generate(3)
-    lab = next(one.make_lab() for one in test.curricula() if one.name.startswith("collision"))
+    lab = next(one.make_lab() for one in test.datasets() if one.name.startswith("collision"))
     assert isinstance(lab, Collision)
     counted, cells = scenes["collision.counted"], scenes["collision.cell"]
     left, right = (scenes[f"collision.truth.{name}"][..., 0] for name in POSITIONS["collision"])
@@ -162,7 +162,7 @@ def test_contacts_are_over_in_what_is_graded(pool: Pool) -> None:
     rates = np.diff(left, axis=1)[:, -4:] / 0.05
     assert np.ptp(rates, axis=1).max() < 0.1
     # No longer than what follows a history in the logs.
-    assert test.num_steps + HISTORY - 1 <= min(one.num_steps for one in test.curricula())
+    assert test.num_steps + HISTORY - 1 <= min(one.num_steps for one in test.datasets())
 
 
 def test_who_has_not_learned_what_was_logged_does_not_pass(examined: Examined) -> None:
@@ -206,7 +206,7 @@ def test_faults_are_noticed(examined: Examined) -> None:
 
 def test_wrong_actions_are_noticed(examined: Examined) -> None:
     test = BeyondRangeTest()
-    labs = {one.name: one.make_lab() for one in test.curricula()}
+    labs = {one.name: one.make_lab() for one in test.datasets()}
     for change, due in (
         (lambda a: {n: -v for n, v in a.items()}, 0.0),
         (lambda a: {n: 0 * v for n, v in a.items()}, 0.8),
@@ -264,7 +264,7 @@ def test_it_is_the_same_for_the_same_seed_and_graded_alike(examined: Examined) -
 def test_a_world_without_positions_is_unreadable() -> None:
     test = BeyondRangeTest(num_scenes=10)
     worlds = {}
-    for one in test.curricula():
+    for one in test.datasets():
         lab = one.make_lab()
         kept = tuple(signal for signal in lab.schema.signals if not signal.name.endswith("position"))
         worlds[one.name] = as_world(LabOracle(schema=replace(lab.schema, signals=kept), law=lab.simulate))
@@ -273,7 +273,7 @@ def test_a_world_without_positions_is_unreadable() -> None:
 
 
 def test_a_picture_of_it_marks_the_range_of_the_logs(examined: Examined) -> None:
-    shown = BeyondRangeTest().exhibit(examined.scenes, examined.references.oracle, examined.references)
+    shown = BeyondRangeTest().figure(examined.scenes, examined.references.oracle, examined.references)
     names = [{line.name for line in panel.lines} for panel in shown.panels]
     assert names[:2] == [{COPY, "this world", "range of the logs"}] * 2
     assert names[2:] == [{COPY, "this world", "truth"}] * 2

@@ -20,7 +20,7 @@ from worldline_exam.self_check import Examined, examine
 
 
 def logs_of(test: ConfoundedLogTest, num_episodes: int = 100) -> dict[str, list[Episode]]:
-    made = test.curricula()[0]
+    made = test.datasets()[0]
     lab = made.make_lab()
     return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_said() -> None:
 def test_the_exhibit_shows_every_line(
     examined: Examined, piloted: tuple[ConfoundedLogTest, dict[str, list[Episode]]]
 ) -> None:
-    shown = piloted[0].exhibit(examined.scenes, examined.references.oracle, examined.references)
+    shown = piloted[0].figure(examined.scenes, examined.references.oracle, examined.references)
     assert len(shown.panels) == len(SHOWN)
     for panel in shown.panels:
         assert {line.name for line in panel.lines} >= {"truth", "this world", "slope of the log"}

@@ -23,7 +23,7 @@ from worldline_exam.self_check import Examined, examine
 
 def logs_of(test: ContactTest) -> dict[str, list[Episode]]:
     """A few; only trivial models that fit nothing are fitted to them."""
-    return {one.name: [explore(one.make_lab(), seed, 10) for seed in range(3)] for one in test.curricula()}
+    return {one.name: [explore(one.make_lab(), seed, 10) for seed in range(3)] for one in test.datasets()}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_faults_are_noticed(examined: Examined) -> None:
 
 def test_actions_that_come_late_are_noticed(examined: Examined) -> None:
     test = ContactTest()
-    lab = test.curricula()[0].make_lab()
+    lab = test.datasets()[0].make_lab()
 
     def law(start: Arrays, actions: Arrays) -> Arrays:
         return lab.simulate(start, {"tilt": np.roll(actions["tilt"], 3, axis=1)})
@@ -97,7 +97,7 @@ def test_it_is_asked_of_what_was_simulated(examined: Examined) -> None:
 
 
 def test_a_world_without_positions_is_unreadable(examined: Examined) -> None:
-    lab = ContactTest().curricula()[0].make_lab()
+    lab = ContactTest().datasets()[0].make_lab()
     kept = tuple(signal for signal in lab.schema.signals if signal.name != "disc_1_position")
     world = as_world(LabOracle(schema=replace(lab.schema, signals=kept), law=lab.simulate))
     with pytest.raises(UnreadableError, match="disc_1_position"):
@@ -107,7 +107,7 @@ def test_a_world_without_positions_is_unreadable(examined: Examined) -> None:
 def test_a_picture_of_it_shows_gaps_and_contacts(examined: Examined) -> None:
     test = ContactTest()
     assert test.grade(examined.scenes, dict(examined.references.oracle), examined.references) == examined.oracle
-    shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
+    shown = test.figure(examined.scenes, examined.references.oracle, examined.references)
     assert len(shown.panels) == 3
     for panel in shown.panels:
         assert {line.name for line in panel.lines} == {"truth", "this world", "each disc alone"}
@@ -117,7 +117,7 @@ def test_a_picture_of_it_shows_gaps_and_contacts(examined: Examined) -> None:
 def test_the_same_predicates_hold_plans(examined: Examined) -> None:
     """A plan's violation of solidity is how deep the exam finds its discs."""
     test = ContactTest()
-    lab = test.curricula()[0].make_lab()
+    lab = test.datasets()[0].make_lab()
     edge, discs = (lab.radius, lab.size - lab.radius), [f"disc_{disc}_position" for disc in range(2)]
     reach = lab.radius + WALL_HALF_WIDTH
     wall = [KeepClear(signal=name, start=(lab.pen[0], 0.0), end=lab.pen, distance=reach) for name in discs]

@@ -57,7 +57,7 @@ def test_faults_in_good_answers_are_noticed() -> None:
     wrong = test.grade(scenes, test.ask({"logs": world}, shifted), references)
     assert wrong.cells[0].score is not None
     assert wrong.cells[0].score.value < learned.cells[0].score.value - 0.2
-    panels = test.exhibit(scenes, references.oracle, references).panels
+    panels = test.figure(scenes, references.oracle, references).panels
     assert {line.name for line in panels[1].lines} >= {"truth", "this world", "what happened"}
 
 

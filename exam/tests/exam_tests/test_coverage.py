@@ -33,7 +33,7 @@ def test_worlds_are_calibrated_for_as_many_steps_as_are_asked() -> None:
     """At more, windows would fit only where an episode begins, and bands hold too much elsewhere."""
     test = JointCoverageTest(num_scenes=10, num_own=10)
     asked = test.generate(0)
-    (learned,) = test.curricula()
+    (learned,) = test.datasets()
     assert {asked[f"truth.{name}"].shape[1] for name in SIGNALS} == {asked["future"].shape[1]} == {learned.horizon}
 
 
@@ -59,7 +59,7 @@ def test_faults_in_good_answers_are_noticed() -> None:
         assert min(cell.score.value for cell in grade.cells if cell.score is not None) < least
     endless = {n: v if n.startswith("mean") else v * np.inf for n, v in references.oracle.items()}
     assert all(cell.score is None for cell in test.grade(scenes, endless, references).cells)
-    assert len(test.exhibit(scenes, references.oracle, references).panels) == 3
+    assert len(test.figure(scenes, references.oracle, references).panels) == 3
 
 
 def _scaled(answers: dict[str, np.ndarray], factor: float) -> dict[str, np.ndarray]:

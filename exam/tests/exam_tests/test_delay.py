@@ -24,7 +24,7 @@ SMALL = DelayedEffectTest(pool=Pool.DEVELOPMENT, num_pulses=15, num_episodes=40)
 @cache
 def logs_of(pool: Pool, num_episodes: int) -> Mapping[str, Sequence[Episode]]:
     test = DelayedEffectTest(pool=pool, num_episodes=num_episodes)
-    (log,) = test.curricula()
+    (log,) = test.datasets()
     return {log.name: [explore(log.make_lab(), seed, log.num_steps) for seed in range(log.num_episodes)]}
 
 
@@ -158,7 +158,7 @@ def test_stored_answers_are_graded_alike(tmp_path) -> None:
 
 def test_the_exhibit_shows_responses_that_come_later_and_later() -> None:
     found = examined()
-    shown = SMALL.exhibit(found.scenes, found.references.oracle, found.references)
+    shown = SMALL.figure(found.scenes, found.references.oracle, found.references)
     assert len(shown.panels) == len(LAGS) + 1
     for lag, panel in zip(LAGS, shown.panels, strict=False):
         truth, world, markov = panel.lines

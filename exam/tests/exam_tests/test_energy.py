@@ -25,7 +25,7 @@ from worldline_exam.self_check import Examined, examine
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
-    labs = {one.name: one.make_lab() for one in WorkAndEnergyTest(pool=pool).curricula()}
+    labs = {one.name: one.make_lab() for one in WorkAndEnergyTest(pool=pool).datasets()}
     return {name: [explore(lab, seed, 8) for seed in range(4)] for name, lab in labs.items()}
 
 
@@ -161,7 +161,7 @@ def test_stored_answers_are_graded_alike() -> None:
 
 def test_the_exhibit_shows_energy_over_time() -> None:
     one = examined(Pool.REPORT, 0)
-    shown = WorkAndEnergyTest().exhibit(one.scenes, one.references.oracle, one.references)
+    shown = WorkAndEnergyTest().figure(one.scenes, one.references.oracle, one.references)
     assert len(shown.panels) == 6
     for panel in shown.panels:
         lines = {line.name: np.array(line.y) for line in panel.lines}

@@ -27,7 +27,7 @@ from worldline_exam.self_check import Examined, examine
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
-    labs = {one.name: one.make_lab() for one in TrustedHorizonTest(pool=pool).curricula()}
+    labs = {one.name: one.make_lab() for one in TrustedHorizonTest(pool=pool).datasets()}
     return {name: [explore(lab, seed, 50) for seed in range(25)] for name, lab in labs.items()}
 
 
@@ -66,7 +66,7 @@ def test_it_holds_at_full_size(pool: Pool, seed: int) -> None:
 
 def test_it_is_registered_and_learns_from_the_logs_of_energy() -> None:
     assert load("test", "T1") is TrustedHorizonTest
-    own, others = TrustedHorizonTest().curricula(), WorkAndEnergyTest().curricula()
+    own, others = TrustedHorizonTest().datasets(), WorkAndEnergyTest().datasets()
     assert [(a.name, a.num_episodes, a.num_steps) for a in own] == [
         (b.name, b.num_episodes, b.num_steps) for b in others
     ]
@@ -189,7 +189,7 @@ def test_stored_answers_are_graded_alike() -> None:
 
 def test_the_exhibit_shows_skill_and_where_it_may_end() -> None:
     one, test = examined(Pool.REPORT, 0), TrustedHorizonTest(num_scenes=150)
-    shown = test.exhibit(one.scenes, one.references.oracle, one.references)
+    shown = test.figure(one.scenes, one.references.oracle, one.references)
     assert len(shown.panels) == 6
     for panel in shown.panels:
         assert [line.name for line in panel.lines] == ["this world", "persistence", "constant velocity", "h*"]

@@ -26,13 +26,13 @@ NOTHING = References(oracle={}, must_fail={})
 
 
 def logs_of(test: InfluenceTest, num: int = 12) -> dict[str, list[Episode]]:
-    (curriculum,) = test.curricula()
-    lab = curriculum.make_lab()
-    return {curriculum.name: [explore(lab, seed, 30) for seed in range(num)]}
+    (dataset,) = test.datasets()
+    lab = dataset.make_lab()
+    return {dataset.name: [explore(lab, seed, 30) for seed in range(num)]}
 
 
 def asked(test: InfluenceTest, engine: Engine, scenes: Arrays) -> Arrays:
-    return test.ask({test.curricula()[0].name: as_world(engine)}, scenes)
+    return test.ask({test.datasets()[0].name: as_world(engine)}, scenes)
 
 
 def block_score(grade: Grade) -> Score:
@@ -174,8 +174,8 @@ def test_stored_answers_are_graded_alike(small: Examined) -> None:
 
 
 def test_its_picture_shows_who_is_told_apart(small: Examined) -> None:
-    exhibit = SMALL.exhibit(small.scenes, small.references.oracle, small.references)
-    curves, counts, pairs = exhibit.panels
+    figure = SMALL.figure(small.scenes, small.references.oracle, small.references)
+    curves, counts, pairs = figure.panels
     assert [line.name for line in curves.lines] == ["truth", "this world", "equal sensitivity"]
     for line in curves.lines:
         assert (line.x[0], line.y[0], line.x[-1], line.y[-1]) == (0, 0, 1, 1)

@@ -27,7 +27,7 @@ SMALL = OcclusionTest(pool=Pool.DEVELOPMENT, num_scenes=30, num_episodes=40)
 @cache
 def logs_of(pool: Pool, num_episodes: int) -> Mapping[str, Sequence[Episode]]:
     test = OcclusionTest(pool=pool, num_episodes=num_episodes)
-    (log,) = test.curricula()
+    (log,) = test.datasets()
     return {log.name: [explore(log.make_lab(), seed, log.num_steps) for seed in range(log.num_episodes)]}
 
 
@@ -174,7 +174,7 @@ def test_stored_answers_are_graded_alike(tmp_path) -> None:
 
 def test_the_exhibit_shows_truth_the_world_and_the_frozen_one() -> None:
     found = examined()
-    shown = SMALL.exhibit(found.scenes, found.references.oracle, found.references)
+    shown = SMALL.figure(found.scenes, found.references.oracle, found.references)
     assert len(shown.panels) == len(GAPS) + 1
     for gap, panel in zip(GAPS, shown.panels, strict=False):
         assert [line.name for line in panel.lines] == ["truth", "this world", "frozen"]

@@ -28,7 +28,7 @@ from worldline_exam.self_check import Examined, examine, graded
 
 
 def logs_of(test: SpuriousChannelTest, num_episodes: int) -> dict[str, list[Episode]]:
-    made = test.curricula()[0]
+    made = test.datasets()[0]
     lab = made.make_lab()
     return {made.name: [explore(lab, seed, made.num_steps) for seed in range(num_episodes)]}
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_read_is_said(test: SpuriousChannelTest, examined: Examin
 
 
 def test_the_exhibit_shows_both_effects(test: SpuriousChannelTest, examined: Examined) -> None:
-    shown = test.exhibit(examined.scenes, examined.references.oracle, examined.references)
+    shown = test.figure(examined.scenes, examined.references.oracle, examined.references)
     assert [len(panel.lines) for panel in shown.panels] == [5, 5]
     lamp = next(line for line in shown.panels[1].lines if line.name == "this world")
     assert lamp.y == (0.0, 0.0, 0.0)

@@ -25,13 +25,13 @@ NOTHING = References(oracle={}, must_fail={})
 
 
 def logs_of(test: TwinEffectTest, num: int = 12) -> dict[str, list[Episode]]:
-    (curriculum,) = test.curricula()
-    lab = curriculum.make_lab()
-    return {curriculum.name: [explore(lab, seed, 30) for seed in range(num)]}
+    (dataset,) = test.datasets()
+    lab = dataset.make_lab()
+    return {dataset.name: [explore(lab, seed, 30) for seed in range(num)]}
 
 
 def asked(test: TwinEffectTest, engine: Engine, scenes: Arrays) -> Arrays:
-    return test.ask({test.curricula()[0].name: as_world(engine)}, scenes)
+    return test.ask({test.datasets()[0].name: as_world(engine)}, scenes)
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +163,8 @@ def test_stored_answers_are_graded_alike(small: Examined) -> None:
 
 
 def test_its_picture_shows_twins(small: Examined) -> None:
-    exhibit = SMALL.exhibit(small.scenes, small.references.oracle, small.references)
-    truth, ours, pusher, block = exhibit.panels
+    figure = SMALL.figure(small.scenes, small.references.oracle, small.references)
+    truth, ours, pusher, block = figure.panels
     assert [line.x for line in truth.lines] == [line.x for line in ours.lines]
     assert {line.name for line in truth.lines} == {"pusher", "truth"}
     assert {line.name for line in ours.lines} == {"pusher", "this world"}
@@ -178,4 +178,4 @@ def test_its_picture_shows_twins(small: Examined) -> None:
 
 def test_it_is_registered() -> None:
     assert load("test", "C1") is TwinEffectTest
-    assert isinstance(SMALL.curricula()[0].make_lab(), PusherBlock)
+    assert isinstance(SMALL.datasets()[0].make_lab(), PusherBlock)

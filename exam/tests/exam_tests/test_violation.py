@@ -26,7 +26,7 @@ NOTHING = References(oracle={}, must_fail={})
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
-    (only,) = ViolationOfExpectationTest(pool=pool).curricula()
+    (only,) = ViolationOfExpectationTest(pool=pool).datasets()
     lab = only.make_lab()
     return {only.name: [explore(lab, seed, only.num_steps) for seed in range(60)]}
 
@@ -89,7 +89,7 @@ def test_a_push_has_one_first_sight_and_two_times(pool: Pool) -> None:
 def test_whoever_sees_the_first_observation_alone_fails_in_every_part() -> None:
     """Even who answers for each frame of its own, and knows the law: the oracle without the pushes."""
     test = ViolationOfExpectationTest(num_quadruplets=40)
-    scenes, lab = test.generate(0), test.curricula()[0].make_lab()
+    scenes, lab = test.generate(0), test.datasets()[0].make_lab()
     assert isinstance(lab, Occluder)
     alone = {name: np.zeros_like(value) if ".actions." in name else value for name, value in scenes.items()}
     for name, value in scenes.items():
@@ -163,7 +163,7 @@ def test_wrong_answers_are_noticed() -> None:
 def test_who_forgets_what_was_seen_before_the_screen_fails_there() -> None:
     """An oracle that is shown the last observation only."""
     test = ViolationOfExpectationTest(num_quadruplets=40)
-    scenes, lab = test.generate(0), test.curricula()[0].make_lab()
+    scenes, lab = test.generate(0), test.datasets()[0].make_lab()
     assert isinstance(lab, Occluder)
     short = {
         name: value[:, :, -1:] if ".history.observ" in name else value[:, :, :0] if ".actions." in name else value
@@ -184,7 +184,7 @@ def test_stored_answers_get_the_same_grade() -> None:
 
 
 def test_a_world_without_the_signal_is_unreadable() -> None:
-    (only,) = ViolationOfExpectationTest().curricula()
+    (only,) = ViolationOfExpectationTest().datasets()
     schema = only.make_lab().schema
     blind = Schema(signals=tuple(s for s in schema.signals if s.name != "ball_seen"), step_s=schema.step_s)
     world = as_world(Persistence.fit([], blind))
@@ -194,7 +194,7 @@ def test_a_world_without_the_signal_is_unreadable() -> None:
 
 def test_untrained_networks_are_told_apart_by_their_seed() -> None:
     (episodes,) = logs_of(Pool.REPORT).values()
-    schema = ViolationOfExpectationTest().curricula()[0].make_lab().schema
+    schema = ViolationOfExpectationTest().datasets()[0].make_lab().schema
     test = ViolationOfExpectationTest(num_quadruplets=10)
     scenes = test.generate(0)
     asked = [test.ask({"it": as_world(Untrained.fit(episodes, schema, seed))}, scenes) for seed in (0, 0, 1)]
@@ -229,8 +229,8 @@ class Looks(Engine):
 @pytest.mark.slow
 def test_who_sees_pictures_gets_them_and_no_vectors() -> None:
     test = ViolationOfExpectationTest(num_quadruplets=4, pixels=True)
-    engine = Looks(test.curricula()[0].make_lab().schema)
-    answers = test.ask({test.curricula()[0].name: as_world(engine)}, test.generate(0))
+    engine = Looks(test.datasets()[0].make_lab().schema)
+    answers = test.ask({test.datasets()[0].name: as_world(engine)}, test.generate(0))
     assert answers["support.surprise"].shape == (4, 4, 4, HORIZON)
     permanence = engine.shown[0].observations["camera"].astype(int).reshape(4, 4, 9, 64, 64, 3)
     assert (np.abs(permanence[:, 0, 0] - permanence[:, 1, 0]).sum((1, 2, 3)) > 1000).all()  # the wall is seen
@@ -239,9 +239,9 @@ def test_who_sees_pictures_gets_them_and_no_vectors() -> None:
 
 def test_the_exhibit_shows_surprise_where_the_impossible_happens() -> None:
     found, test = examined(Pool.REPORT, 0), ViolationOfExpectationTest()
-    exhibit = test.exhibit(found.scenes, found.references.oracle, found.references)
-    assert 1 <= len(exhibit.panels) <= 6
-    for panel in exhibit.panels[:4]:
+    figure = test.figure(found.scenes, found.references.oracle, found.references)
+    assert 1 <= len(figure.panels) <= 6
+    for panel in figure.panels[:4]:
         lines = {line.name: sum(line.y) for line in panel.lines}
         assert lines["this world"] == pytest.approx(1, abs=0.01)
         assert lines["this world, possible"] == pytest.approx(0, abs=0.01)

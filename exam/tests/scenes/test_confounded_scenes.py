@@ -17,7 +17,7 @@ from worldline_exam.scenes.confounded_scenes import (
     ConfoundedOracle,
     _shown,
     asked,
-    curriculum,
+    dataset,
     fleet,
     scenes_of,
 )
@@ -128,7 +128,7 @@ def test_bands_are_asked_of_worlds_that_give_them() -> None:
 
 @pytest.mark.parametrize("pool", list(Pool))
 def test_pools_are_other_labs(pool: Pool) -> None:
-    made = curriculum(pool, pixels=False).make_lab()
+    made = dataset(pool, pixels=False).make_lab()
     assert isinstance(made, Fleet)
     assert (made.motor_effect == 1.0) == (pool is Pool.REPORT)
     assert fleet(pool, pictures=True).pictures

@@ -67,9 +67,9 @@ def test_scenes_are_like_the_logs(system: str) -> None:
 
 @pytest.mark.parametrize("pool", list(Pool))
 def test_pools_differ_in_their_labs_and_curricula_in_their_names(pool: Pool) -> None:
-    curricula = curricula_of(pool, pixels=False)
-    assert [one.name for one in curricula] == list(SYSTEMS)
-    for one in curricula:
+    datasets = curricula_of(pool, pixels=False)
+    assert [one.name for one in datasets] == list(SYSTEMS)
+    for one in datasets:
         assert one.num_steps == NUM_STEPS
         lab = one.make_lab()
         other = lab_of(one.name, next(pool_ for pool_ in Pool if pool_ is not pool))

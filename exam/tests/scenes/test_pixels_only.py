@@ -116,7 +116,7 @@ LONG = ("T2", "T3", "U2")
 @pytest.mark.parametrize("code", [pytest.param(c, marks=pytest.mark.slow) if c in LONG else c for c in CODES])
 def test_no_vector_reaches_a_world_of_pictures_and_the_camera_does(code: str) -> None:
     test = small(code, pixels=True)
-    spies = {one.name: Spy(one.make_lab().schema) for one in test.curricula()}
+    spies = {one.name: Spy(one.make_lab().schema) for one in test.datasets()}
     test.ask(spies, test.generate(0))
     for spy in spies.values():
         assert spy.shown
@@ -143,7 +143,7 @@ def test_scenes_and_what_a_world_of_vectors_sees_are_the_same_in_both_exams(code
 
 @pytest.mark.parametrize("code", CODES)
 def test_pictures_are_drawn_as_the_logs_show_them(code: str) -> None:
-    for one in small(code, pixels=True).curricula():
+    for one in small(code, pixels=True).datasets():
         lab = one.make_lab()
         logged = explore(lab, 3, 25)
         bare = {name: value for name, value in logged.observations.items() if name != CAMERA.name}

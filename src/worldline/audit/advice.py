@@ -10,7 +10,7 @@ from typing import Final
 from worldline.audit.audit_evidence import Advice, Decision, Effect, JointCoverage, Measured, Trusted, TwinTest
 from worldline.audit.diagnostics import Gap
 from worldline.audit.effects import MATERIAL
-from worldline.audit.excitation import FEWEST_EPISODES
+from worldline.audit.excitation import MIN_EPISODES
 from worldline.audit.findings import NEGLIGIBLE
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import GATE
@@ -330,7 +330,7 @@ def _regions(found: Measured) -> list[str]:
 
 def _few(found: Measured) -> list[str]:
     count = found.diagnostics.num_episodes
-    if count >= FEWEST_EPISODES:
+    if count >= MIN_EPISODES:
         return []
     return [f"Only {plural(count, 'episode')} could be graded: watch it closely at first, and audit again."]
 
@@ -381,8 +381,8 @@ def _data(found: Measured, known: bool) -> Iterable[str]:
             f"Log what {label(action)} was chosen by, or draw it at random in 10\u00a0% of steps and flag them in a "
             "signal 'randomised'; check the clocks with `worldline check`."
         )
-    if found.diagnostics.num_episodes < FEWEST_EPISODES:
-        yield f"More held-out episodes: {FEWEST_EPISODES} at least, 100 for sharp intervals."
+    if found.diagnostics.num_episodes < MIN_EPISODES:
+        yield f"More held-out episodes: {MIN_EPISODES} at least, 100 for sharp intervals."
     short = [label(one.signal) for one in found.coverage if narrow(one)]
     if short:
         yield f"Fresh episodes to calibrate the bands of {listing(short)} on, logged as the world will be used."

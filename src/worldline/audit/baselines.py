@@ -82,7 +82,7 @@ class MarginalMean(Engine):
             predicts=tuple(self.mean),
             context=1,
             deterministic=True,
-            heeds_actions=False,
+            action_conditioned=False,
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> None:
@@ -111,7 +111,7 @@ class ShuffledActions(Engine):
 
     def describe(self) -> Card:
         """The inner engine's card; it does not heed the actions it is given."""
-        return replace(self.inner.describe(), name="shuffled action", heeds_actions=False)
+        return replace(self.inner.describe(), name="shuffled action", action_conditioned=False)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         """See `Engine`."""

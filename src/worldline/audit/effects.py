@@ -30,7 +30,7 @@ NUM_FITS: Final = 300
 RIDGE: Final = 1e-6
 STILL: Final = 1e-9
 """Deviation, beside the size of a signal, at which it never moves."""
-MOST_COLUMNS: Final = 300
+MAX_COLUMNS: Final = 300
 """Columns beyond which the logs are not regressed: fits of resampled episodes would take minutes."""
 MATERIAL: Final = 0.05
 """Of a signal's deviation: what moves it less is no effect worth judging a world by."""
@@ -103,7 +103,7 @@ def log_effects(
     states = present + _apart(schema, rows.states, present)
     flat = (one.reshape(len(one), -1) for one in (states, rows.before, rows.action, rows.inputs))
     table = np.concatenate([*(part.astype(float) for part in flat), np.ones((len(rows.episode), 1))], 1)
-    if table.shape[1] > MOST_COLUMNS or len(table) < 5 * table.shape[1]:
+    if table.shape[1] > MAX_COLUMNS or len(table) < 5 * table.shape[1]:
         return None
     size = rows.after.shape[1]
     centre, scale = table.mean(0), table.std(0)

@@ -22,9 +22,9 @@ from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters
 
 ENOUGH: Final = 0.05
 """Share of an action's variance that has to be left, or its effects are not identifiable."""
-FEWEST_RANDOMISED: Final = 200
+MIN_RANDOMISED: Final = 200
 """Flagged steps from which effects can be told whatever the others are."""
-MOST_ROWS: Final = 12_000
+MAX_ROWS: Final = 12_000
 RIDGE: Final = 1e-3
 MATERIAL: Final = 0.1
 """Correlation below which a placebo finding is of no weight."""
@@ -32,9 +32,9 @@ CLOSEST: Final = 1 - 1e-9
 """Correlation beyond which Fisher's z is not taken, as it has no end."""
 ALPHA: Final = 0.01
 """Chance of any false finding among all pairs."""
-FEWEST_EPISODES: Final = 20
+MIN_EPISODES: Final = 20
 """Below it no placebo finding is sure: the spread of so few episodes tells too little of what is rare."""
-FEWEST_PAIRS: Final = 20
+MIN_PAIRS: Final = 20
 """Errors of a signal, each with the action after it, below which they are not looked at."""
 
 
@@ -65,9 +65,9 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
         seed: of the folds and of the regression that can bend.
     """
     draw = np.random.default_rng([seed, 11])
-    if len(rows.episode) > MOST_ROWS:
+    if len(rows.episode) > MAX_ROWS:
         chosen = np.zeros(len(rows.episode), bool)
-        chosen[draw.permutation(len(chosen))[:MOST_ROWS]] = True
+        chosen[draw.permutation(len(chosen))[:MAX_ROWS]] = True
         rows = rows.of(chosen)
     fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
     linear, bent = _both(rows.history, rows.action, fold, draw)
@@ -106,7 +106,7 @@ def excitations(found: Innovations, names: Sequence[str], *, seed: int) -> tuple
     """
     rows, least = found.rows, found.least
     weights = draw_clusters(rows.num_episodes, seed)
-    flagged = int(rows.randomised.sum()) >= FEWEST_RANDOMISED
+    flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
     told = []
     for k, name in enumerate(names):
         centred = rows.action[:, k] - rows.action[:, k].mean()
@@ -157,12 +157,12 @@ def placebos(
     place = {key: k for k, key in enumerate(zip(rows.episode.tolist(), rows.step.tolist(), strict=True))}
     keys = enumerate(zip(episode.tolist(), step.tolist(), strict=True))
     mine, theirs = np.array([(k, place[key]) for k, key in keys if key in place], np.int64).reshape(-1, 2).T
-    needed = min(FEWEST_EPISODES, len(np.unique(episode[mine])))
+    needed = min(MIN_EPISODES, len(np.unique(episode[mine])))
     known = [np.isfinite(one) for one in errors[mine].T]
     asked = [
         (signal, mine[there], theirs[there], errors[mine[there], s])
         for s, (signal, there) in enumerate(zip(names[1], known, strict=True))
-        if there.sum() >= FEWEST_PAIRS and len(np.unique(episode[mine[there]])) >= needed
+        if there.sum() >= MIN_PAIRS and len(np.unique(episode[mine[there]])) >= needed
     ]
     alpha = ALPHA / max(1, len(asked) * rows.action.shape[1])
     return tuple(
@@ -184,7 +184,7 @@ def _placebo(
     cluster = np.unique(episode, return_inverse=True)[1]
     num_episodes = int(cluster.max()) + 1
     own, sure = (_correlation(error, unexplained, cluster, one) for one in (0.05, alpha))
-    there = num_episodes >= FEWEST_EPISODES and (sure.low > 0 or sure.high < 0) and abs(own.value) >= MATERIAL
+    there = num_episodes >= MIN_EPISODES and (sure.low > 0 or sure.high < 0) and abs(own.value) >= MATERIAL
     return Placebo(
         action=names[0],
         signal=names[1],

@@ -121,7 +121,7 @@ def counterfactuals(
     """
     check_readable(world, signals)
     card = world.describe()
-    if not card.heeds_actions:
+    if not card.action_conditioned:
         raise UnsupportedError(f"{card.name} does not heed actions, so it cannot tell what others would have led to.")
     asked = [world.what_if(one, at, {k: v[e] for k, v in actions.items()}) for e, one in enumerate(episodes)]
     found: dict[str, NDArray[np.floating]] = {

@@ -15,7 +15,7 @@ from worldline.audit.baselines import as_world
 from worldline.audit.cases import Cases, cut
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.audit.effects import STILL, ActionChange, changes, effects_table, log_effects, world_effects
-from worldline.audit.excitation import FEWEST_RANDOMISED, excitations, innovations, placebos
+from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons, vectors
 from worldline.audit.regression_rows import LAGS, RegressionRows, action_names, rows_of, tracks_of
@@ -200,7 +200,7 @@ def _effects(
     """The effects table of what the rows hold; from steps that are flagged as randomised where there are enough."""
     held = [signal for signal in signals if signal in schema.signals]
     changed: Sequence[ActionChange] = changes(schema, rows)
-    flagged = int(rows.randomised.sum()) >= FEWEST_RANDOMISED
+    flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
     used = rows.of(rows.randomised) if flagged else rows
     hidden = set() if flagged else {one.action for one in history[1] if one.found}
     return effects_table(

@@ -26,7 +26,7 @@ GATE: Final = 0.05
 """Share of the marginal loss by which floor and ceiling have to be apart, or a cell is not scored."""
 HALF: Final = 0.5
 DECIMALS: Final = 6
-FEWEST_SCENES: Final = 10
+MIN_SCENES: Final = 10
 
 
 def score(statistic: Statistic, num_scenes: int, *, seed: int = 0) -> Score | None:
@@ -40,8 +40,8 @@ def score(statistic: Statistic, num_scenes: int, *, seed: int = 0) -> Score | No
     Raises:
         InputError: there are too few scenes for an interval.
     """
-    if num_scenes < FEWEST_SCENES:
-        raise InputError(f"{num_scenes} scenes give no interval. Grade at least {FEWEST_SCENES}.")
+    if num_scenes < MIN_SCENES:
+        raise InputError(f"{num_scenes} scenes give no interval. Grade at least {MIN_SCENES}.")
     value = float(statistic(np.ones((1, num_scenes)))[0])
     draws = np.asarray(statistic(draw_clusters(num_scenes, seed)), dtype=float)
     if not np.isfinite(value):

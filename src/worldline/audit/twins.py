@@ -30,8 +30,8 @@ from worldline.stats import Floats, ratio
 from worldline.world.base import World
 
 NUM_ANCHORS: Final = 40
-FEWEST_ANCHORS: Final = 20
-MOST_DRAWS: Final = 400
+MIN_ANCHORS: Final = 20
+MAX_DRAWS: Final = 400
 """Anchors that are tried, since of some a branch ends too early: what comes after an end is no law of the world."""
 NUM_BRANCHES: Final = 3
 """Beside the first, which repeats what was logged."""
@@ -204,7 +204,7 @@ def _whole(
         seed: of the first anchor.
     """
     kept: list[Sequence[Episode]] = []
-    for tried in range(MOST_DRAWS):
+    for tried in range(MAX_DRAWS):
         found: list[Episode] = []
         for path in paths(len(kept)):
             found.append(source.run(int(seed * 1000 + tried), path))
@@ -214,10 +214,10 @@ def _whole(
             kept.append(found)
         if len(kept) == NUM_ANCHORS:
             break
-    if len(kept) < FEWEST_ANCHORS:
+    if len(kept) < MIN_ANCHORS:
         raise DataError(
-            f"from {len(kept)} of {MOST_DRAWS} starts the environment goes on for {plural(length, 'step')} "
-            f"whatever branch is taken, and {FEWEST_ANCHORS} are needed for twins",
+            f"from {len(kept)} of {MAX_DRAWS} starts the environment goes on for {plural(length, 'step')} "
+            f"whatever branch is taken, and {MIN_ANCHORS} are needed for twins",
             fix="Give logs that hold longer episodes, whose actions keep it going, or audit without --env.",
         )
     return kept

@@ -364,7 +364,7 @@ def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
         predicts=predicts,
         context=max(card.context for card in cards),
         deterministic=all(card.deterministic for card in cards),
-        heeds_actions=any(card.heeds_actions for card in cards),
+        action_conditioned=any(card.action_conditioned for card in cards),
         abilities=tuple(abilities),
         call=first.call,
         notes={

@@ -118,7 +118,7 @@ def ask_again(history: History, serving: Card, candidate: Card) -> Asked:
     )
 
 
-def judge(asked: Asked, serving: Prediction, candidate: Prediction) -> dict[str, ForecastOutcome]:
+def compare_forecasts(asked: Asked, serving: Prediction, candidate: Prediction) -> dict[str, ForecastOutcome]:
     """Per signal how both foretold it. Left out is what was not observed, or of which `serving` predicts no number.
 
     Raises:

@@ -23,7 +23,7 @@ from weakref import WeakSet
 import numpy as np
 
 from worldline.catalog.comparison import ShadowRecord
-from worldline.catalog.outcomes import LEVEL, ask_again, judge
+from worldline.catalog.outcomes import LEVEL, ask_again, compare_forecasts
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import Goal
 from worldline.world.base import Prediction, World
@@ -314,7 +314,7 @@ def _with_outcomes(state: _State, record: ShadowRecord, call: ShadowCall, candid
     own = _attempt(partial(foretold, call.world))
     if isinstance(own, BaseException):
         return replace(record, unscored=_words(own))
-    outcomes = _attempt(lambda: judge(asked, own, foretold(candidate)))
+    outcomes = _attempt(lambda: compare_forecasts(asked, own, foretold(candidate)))
     if isinstance(outcomes, BaseException):
         return replace(record, candidate_s=None, error=_words(outcomes))
     return replace(record, outcomes=outcomes, unscored="" if outcomes else "nothing was observed at its end")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worldline.data.quality.alignment import Share
     from worldline.workflows.check import CheckReport
 
-MOST_LINES = 30
+MAX_LINES = 30
 
 
 def check(
@@ -48,7 +48,7 @@ def _print(report: CheckReport) -> None:
     _print_coverage(report)
     if report.advice:
         _say("What to do")
-    for sentence in report.advice[:MOST_LINES]:
+    for sentence in report.advice[:MAX_LINES]:
         _say(sentence, "  - ")
     print()
     _say(f"Result: {_result(report)}")
@@ -123,12 +123,12 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
     for column in ("", "signal", "episode", "step"):
         table.add_column(column, justify="right" if column in ("episode", "step") else "left", overflow="fold")
     table.add_column("what", ratio=1)
-    for one in findings[:MOST_LINES]:
+    for one in findings[:MAX_LINES]:
         place = (one.signal or "", *("" if number is None else str(number) for number in (one.episode, one.step)))
         table.add_row(*(Text(cell) for cell in (one.severity.value, *place, one.problem)))
     Console().print(table)
-    if len(findings) > MOST_LINES:
-        _say(f"and {len(findings) - MOST_LINES} more; --json writes them all.", "  ")
+    if len(findings) > MAX_LINES:
+        _say(f"and {len(findings) - MAX_LINES} more; --json writes them all.", "  ")
     print()
 
 

@@ -14,7 +14,7 @@ from worldline.errors import InputError
 if TYPE_CHECKING:
     from worldline.data.importing import ImportReport
 
-MOST_LINES = 30
+MAX_LINES = 30
 
 
 class Rule(StrEnum):
@@ -95,10 +95,10 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 def _print(report: ImportReport) -> None:
     lines = [*map(str, report.findings), *report.unclear]
-    for line in lines[:MOST_LINES]:
+    for line in lines[:MAX_LINES]:
         print(line)
-    if len(lines) > MOST_LINES:
-        print(f"... and {len(lines) - MOST_LINES} more; --json FILE has them all.")
+    if len(lines) > MAX_LINES:
+        print(f"... and {len(lines) - MAX_LINES} more; --json FILE has them all.")
     left_out = sum(file.left_out for file in report.files)
     present = sum(file.present for file in report.files)
     print(

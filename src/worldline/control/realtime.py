@@ -14,7 +14,7 @@ from worldline.errors import ConfigError
 
 LEAST_S: Final = 1e-3
 """The budget of a plan for which no time is left: it costs its first sequences and stops."""
-MOST_WAITED: Final = 100
+MAX_WAITED: Final = 100
 """Periods after which garbage is collected though there is no time for it."""
 
 
@@ -151,7 +151,7 @@ class _Collector:
     def collect(self, left_s: float) -> None:
         """Collects where that should take less than half of what is left, or has had to wait for long."""
         self._num_waited += 1
-        if 2 * self._took_s > left_s and self._num_waited < MOST_WAITED:
+        if 2 * self._took_s > left_s and self._num_waited < MAX_WAITED:
             return
         started_s, self._num_waited = self._clock(), 0
         gc.collect()

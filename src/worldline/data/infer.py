@@ -16,7 +16,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 REWARD_WORDS = ("reward", "return")
 EXOGENOUS_WORDS = ("exogenous", "weather", "outdoor", "outside", "ambient", "disturbance", "forecast")
 ACTION_WORDS = ("action", "control", "move", "command", "cmd", "actuator", "setpoint", "valve", "motor")
-MOST_VALUES = 256
+MAX_VALUES = 256
 """Integers above this are taken as measured numbers, not as choices."""
 
 
@@ -158,7 +158,7 @@ def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal
     low = np.array([summary.low for summary in alike]).min(0)
     high = np.array([summary.high for summary in alike]).max(0)
     whole = dtype.kind in "iub"
-    if whole and not shape and low[0] >= 0 and high[0] < MOST_VALUES:
+    if whole and not shape and low[0] >= 0 and high[0] < MAX_VALUES:
         num_values = max(int(high[0]) + 1, 2)
         doubt = f"taken as a choice among {num_values} values, the largest that was logged being {int(high[0])}."
         return Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=num_values), [doubt]

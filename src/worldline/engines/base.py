@@ -56,7 +56,7 @@ class Card:
         predicts: observation signals that `imagine` returns.
         context: observations that `observe` wants at least; fewer are accepted and cost accuracy.
         deterministic: whether samples of one future are all equal.
-        heeds_actions: whether what is predicted depends on the actions; where not, every plan is as good as another.
+        action_conditioned: whether what is predicted depends on the actions; where not, every plan is as good as another.
         abilities: names of the optional abilities, such as "abducts".
         call: what a prediction costs; None where it was not measured.
         notes: short facts in words, such as the training data's hash.
@@ -69,7 +69,7 @@ class Card:
     predicts: tuple[str, ...]
     context: int
     deterministic: bool
-    heeds_actions: bool = True
+    action_conditioned: bool = True
     abilities: tuple[str, ...] = ()
     call: CallCost | None = None
     notes: Mapping[str, str] = field(default_factory=dict)

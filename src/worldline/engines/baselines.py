@@ -33,7 +33,7 @@ class Persistence(FixedLagBaseline):
         return "persistence"
 
     @property
-    def heeds_actions(self) -> bool:
+    def action_conditioned(self) -> bool:
         """No."""
         return False
 
@@ -64,7 +64,7 @@ class ConstantVelocity(FixedLagBaseline):
         return "constant_velocity"
 
     @property
-    def heeds_actions(self) -> bool:
+    def action_conditioned(self) -> bool:
         """No."""
         return False
 
@@ -189,7 +189,7 @@ class Autoregression(FixedLagBaseline, ABC):
         )
 
     @property
-    def heeds_actions(self) -> bool:
+    def action_conditioned(self) -> bool:
         """Whether any are used."""
         return bool(self.actions_of(self.schema))
 

@@ -20,7 +20,7 @@ from worldline.schema import Schema, Signal
 
 Value = TypeVar("Value", bound=np.generic)
 
-MOST_CONTEXT: Final = 10_000
+MAX_CONTEXT: Final = 10_000
 """Observations that an engine from a file may remember: each takes memory for every world."""
 
 _TYPICAL: Final = "typical/"
@@ -52,8 +52,8 @@ class FixedLagConfig:
     predicts: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= self.context <= MOST_CONTEXT:
-            raise ConfigError(f"context is {self.context}. Give a number from 1 to {MOST_CONTEXT}.")
+        if not 1 <= self.context <= MAX_CONTEXT:
+            raise ConfigError(f"context is {self.context}. Give a number from 1 to {MAX_CONTEXT}.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +81,7 @@ class FixedLagBaseline(Engine, Storable, ABC):
         return tuple(signal for signal in self.schema.observations if signal.name in self.typical)
 
     @property
-    def heeds_actions(self) -> bool:
+    def action_conditioned(self) -> bool:
         """Whether `rollout` looks at the actions."""
         return True
 
@@ -108,7 +108,7 @@ class FixedLagBaseline(Engine, Storable, ABC):
             predicts=names,
             context=self.context,
             deterministic=True,
-            heeds_actions=self.heeds_actions,
+            action_conditioned=self.action_conditioned,
         )
 
     def to_parts(self) -> Parts:

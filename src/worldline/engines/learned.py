@@ -34,9 +34,9 @@ Head = TypeVar("Head")
 Part = tuple[slice, slice]
 """Which worlds, and which versions of their future."""
 
-MOST_NUMBERS: Final = 2**27
+MAX_NUMBERS: Final = 2**27
 """Of latents that are held at once while samples are drawn; 4 bytes each, and many times that with gradients."""
-MOST_REMEMBERED: Final = 2**24
+MAX_REMEMBERED: Final = 2**24
 """Numbers of the beliefs that samples are drawn from at once. A model that remembers much, such as the keys and values
 of attention, holds several copies of them while it imagines; and what stays near the processor is read faster: 1,024
 futures at once took it 0.15 ms a step each, 16,384 of them 0.27 ms."""
@@ -73,7 +73,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         schema: the signals.
         inputs: observation signals that the model takes.
         readout: without it nothing is predicted.
-        familiarity: measures novelty.
+        mahalanobis: measures novelty.
         distance_head: without it no goal observation can be reached for.
         inverse_head: without it there are no proposals.
         landmarks: a map for goals that are far; without it they are headed for directly.
@@ -92,7 +92,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
     schema: Schema
     inputs: tuple[str, ...]
     readout: Readout
-    familiarity: MahalanobisScore
+    mahalanobis: MahalanobisScore
     distance_head: Distance | None = None
     inverse_head: Inverse | None = None
     landmarks: Landmarks | None = None
@@ -120,7 +120,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
             predicts=tuple(signal.name for signal in self.readout.config.signals),
             context=max(self.model.context, 0 if self.adaptation is None else self.adaptation.num_steps + 1),
             deterministic=self.model.deterministic,
-            heeds_actions=self.model.heeds_actions,
+            action_conditioned=self.model.action_conditioned,
             abilities=("differentiable", "novelty", *(() if self.distance_head is None else ("reaches",))),
             notes=self.notes,
         )
@@ -299,13 +299,13 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
     @torch.no_grad()
     def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
         """How far the latent is from those of the training data; see `Novelty`."""
-        return np.asarray(self.familiarity(_belief(belief).features().mean(1)).numpy())
+        return np.asarray(self.mahalanobis(_belief(belief).features().mean(1)).numpy())
 
     @torch.no_grad()
     def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """The same of imagined latents, the mean over the model's own samples; see `Novelty`."""
         found = self._mean_ahead(
-            belief, future, lambda features, _: self.familiarity(features.mean(2, keepdim=True)), seed
+            belief, future, lambda features, _: self.mahalanobis(features.mean(2, keepdim=True)), seed
         )
         return np.asarray(found.numpy())
 
@@ -337,7 +337,7 @@ class LearnedEngine(Engine, Differentiable, Novelty, GoalDistance):
         repeats = 1 if self.model.deterministic else -(-num_samples // held_samples)
         latents = repeats * held_samples * horizon * size  # of a version
         remembered = repeats * -(-_count(belief) // max(1, num_worlds))
-        most = max(1, min(MOST_NUMBERS // max(1, latents), MOST_REMEMBERED // max(1, remembered)))
+        most = max(1, min(MAX_NUMBERS // max(1, latents), MAX_REMEMBERED // max(1, remembered)))
         at_once = max(1, most // max(1, num_versions))
         generator = torch.Generator().manual_seed(seed)
         for world in range(0, num_worlds, at_once):

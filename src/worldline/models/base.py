@@ -132,14 +132,14 @@ class WorldModel(nn.Module, ABC):
     deterministic: bool = True
     """Whether encode, update and rollout draw nothing."""
 
-    heeds_actions: bool = True
+    action_conditioned: bool = True
     """Whether what is imagined depends on the actions."""
 
     @abstractmethod
     def fit_normaliser(self, window: Window) -> None:
         """Takes means and deviations of all signals from `window`, a large sample of the training data."""
 
-    def take_stock(self, sample: Callable[[int], Window], share: float) -> None:
+    def on_validation(self, sample: Callable[[int], Window], share: float) -> None:
         """Solves for what depends on the weights of the moment, at each check of a training; by default nothing.
 
         Args:

@@ -189,7 +189,7 @@ class Jepa(WorldModel, Adapts):
             self.linear.fit(scores, self._inputs(window.past)[:, 0], self.vectors.flags(window.observed))
 
     @torch.no_grad()
-    def take_stock(self, sample: Callable[[int], Window], share: float) -> None:
+    def on_validation(self, sample: Callable[[int], Window], share: float) -> None:
         """In the second half of training the law that predictions break is looked for anew."""
         if self.conserved is None or self.vectors is None or share < LAW_SOUGHT:
             return

@@ -22,7 +22,7 @@ from worldline.models.lewm_predictor import LewmPredictor, PredictorBlock
 ROWS_AT_ONCE: Final = {"cpu": 150}
 """Candidates that are imagined together. On a processor: with more, what lies between two products leaves the cache;
 with fewer, the weights are read too often."""
-MOST_ROWS: Final = 8192
+MAX_ROWS: Final = 8192
 """On any other device, which bounds its memory."""
 
 
@@ -144,7 +144,7 @@ def imagine(
     by_step = codes.flatten(0, 1).transpose(0, 1)
     problems = torch.arange(batch, device=codes.device).repeat_interleave(versions)
     prefixes = _prefixes(folded, latents[:, :past], shared)
-    num_parts = max(1, -(-len(problems) // ROWS_AT_ONCE.get(codes.device.type, MOST_ROWS)))
+    num_parts = max(1, -(-len(problems) // ROWS_AT_ONCE.get(codes.device.type, MAX_ROWS)))
     found, rows = list[Tensor](), None
     with torch.autocast(codes.device.type, enabled=False):  # the folded weights say what is half
         for some in torch.arange(len(problems), device=codes.device).tensor_split(num_parts):

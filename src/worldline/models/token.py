@@ -319,7 +319,7 @@ class TokenModel(WorldModel):
     def __init__(self, *, schema: Schema, config: TokenConfig) -> None:
         super().__init__()
         self.schema, self.config, self.context = schema, config, config.context_steps
-        self.heeds_actions = config.actions
+        self.action_conditioned = config.actions
         self.signals = tuple(schema[name] for name in config.inputs)
         images = [signal.name for signal in self.signals if signal.kind is Kind.IMAGE]
         if images:

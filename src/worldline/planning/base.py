@@ -65,9 +65,9 @@ class Chance:
         if not 0 < self.level < 1:
             raise ConfigError(f"level is {self.level}. Give a probability between 0 and 1, such as 0.9.")
 
-    def __call__(self, outlook: Rollout) -> NDArray[np.floating]:
+    def __call__(self, rollout: Rollout) -> NDArray[np.floating]:
         """The constraint's own violation."""
-        return self.constraint(outlook)
+        return self.constraint(rollout)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from worldline.audit.advice import beaten, does, judged, not_finite, usable
 from worldline.audit.audit_evidence import Effect, Measured, Told
-from worldline.audit.excitation import ENOUGH, FEWEST_EPISODES, MATERIAL
+from worldline.audit.excitation import ENOUGH, MATERIAL, MIN_EPISODES
 from worldline.audit.findings import ReportFinding
 from worldline.audit.findings import Verdict as Direction
 from worldline.audit.grades import Verdict
@@ -31,8 +31,8 @@ from worldline.report.effect_chart import effect_picture
 from worldline.report.markup import Html, numbers, table, tag
 from worldline.stats import Estimate
 
-MOST_ROWS: Final = 24
-MOST_PLACEBOS: Final = 12
+MAX_ROWS: Final = 24
+MAX_PLACEBOS: Final = 12
 _TOLD: Final[dict[Told, tuple[str, str]]] = {
     "agrees": ("good", "✓ as the logs say"),
     "apart": ("unclear", "≈ of another size"),
@@ -58,7 +58,7 @@ def effects_block(found: Measured) -> Html:
     step_s = found.diagnostics.step_s
     lags = [one.lag for one in groups[0]]
     head = tag("div", {"class": "lags"}, *(tag("span", {}, str(lag)) for lag in lags))
-    rows = [_effect_row(group, found) for group in groups[:MOST_ROWS]]
+    rows = [_effect_row(group, found) for group in groups[:MAX_ROWS]]
     titles = ["a deviation of … on …", head, "the world", "the logs", "compared"]
     each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
@@ -66,9 +66,9 @@ def effects_block(found: Measured) -> Html:
         f"{each}: the world as a line with intervals, the logs dashed in a band. Later actions are held."
     )
     body = tag("div", {"class": "effects"}, table(titles, rows, caption=caption))
-    left = len(groups) - MOST_ROWS
+    left = len(groups) - MAX_ROWS
     more = note(f"{plural(left, 'more pair')} with smaller effects are in the JSON.") if left > 0 else Html("")
-    return block(_effects_finding(found), body, more, _effect_numbers(groups[:MOST_ROWS]))
+    return block(_effects_finding(found), body, more, _effect_numbers(groups[:MAX_ROWS]))
 
 
 def _weight(group: Sequence[Effect]) -> float:
@@ -262,7 +262,7 @@ def placebo_block(found: Measured) -> Html:
     """Whether errors foretell actions."""
     if not found.placebo:
         return note("Too few steps were complete to look for errors that foretell actions.")
-    ranked = sorted(found.placebo, key=lambda one: -abs(one.value.value))[:MOST_PLACEBOS]
+    ranked = sorted(found.placebo, key=lambda one: -abs(one.value.value))[:MAX_PLACEBOS]
     rows = [
         Dot(
             label=f"{label(one.signal)}, {label(one.action)}", value=one.value.value, low=one.value.low,
@@ -290,10 +290,10 @@ def placebo_block(found: Measured) -> Html:
 
 def _placebo_finding(there: str, num_episodes: int) -> ReportFinding:
     """What the placebo found, in a sentence."""
-    if num_episodes < FEWEST_EPISODES:
+    if num_episodes < MIN_EPISODES:
         return ReportFinding(
             text=f"Whether its errors foretell actions cannot be told from {plural(num_episodes, 'episode')}: "
-            f"{FEWEST_EPISODES} are needed.",
+            f"{MIN_EPISODES} are needed.",
             verdict="unclear",
         )
     if there:

@@ -32,8 +32,8 @@ _COLOURS: Final[Mapping[Advice, str]] = {
     Advice.UNREADABLE: "bad",
     Advice.UNSUPPORTED: "bad",
 }
-MOST_REASONS: Final = 3
-MOST_LINES: Final = 5
+MAX_REASONS: Final = 3
+MAX_LINES: Final = 5
 
 
 def render_audit(found: Audit) -> str:
@@ -70,9 +70,9 @@ def _card(decision: Decision) -> Html:
     """What to do, why, within which limits, and what data would help."""
     limits = "Within these limits" if decision.advice is Advice.LIMITS else "Also"
     lists = (
-        ("Why", decision.reasons, MOST_REASONS),
-        (limits, decision.limits, MOST_LINES),
-        ("Data that would help", decision.help, MOST_LINES),
+        ("Why", decision.reasons, MAX_REASONS),
+        (limits, decision.limits, MAX_LINES),
+        ("Data that would help", decision.help, MAX_LINES),
     )
     columns = [_column(title, lines, most) for title, lines, most in lists if lines]
     word = decision.advice.value

@@ -9,7 +9,7 @@ from worldline.errors import InputError, WorldlineError
 from worldline.world.base import World
 from worldline.world.wire import PlanCall, decode_call, encode_answer, encode_error
 
-MOST_STEPS: Final = 10_000
+MAX_STEPS: Final = 10_000
 """Of a plan: the one thing whose size a request names without carrying it."""
 
 
@@ -36,8 +36,8 @@ def reply(world: World, verb: str, body: bytes) -> Reply:
     """
     try:
         call = decode_call(verb, body)
-        if isinstance(call, PlanCall) and call.horizon > MOST_STEPS:
-            raise InputError(f"horizon is {call.horizon}. This server plans at most {MOST_STEPS} steps; ask for fewer.")
+        if isinstance(call, PlanCall) and call.horizon > MAX_STEPS:
+            raise InputError(f"horizon is {call.horizon}. This server plans at most {MAX_STEPS} steps; ask for fewer.")
         return Reply(body=encode_answer(call.ask(world)))
     except WorldlineError as error:
         return refusal(error)

@@ -144,9 +144,9 @@ def deterministic_claim(case: EngineCase) -> None:
     CLAIM.holds(max(spread, differs) > 0, "the card does not say deterministic, but all samples of all seeds are equal")
 
 
-def heeds_actions(case: EngineCase) -> None:
+def action_conditioned(case: EngineCase) -> None:
     """Other actions lead to something else if and only if the card says so."""
-    cut, claim = case.cut(), case.card.heeds_actions
+    cut, claim = case.cut(), case.card.action_conditioned
     found = case.imagine(case.observe(cut.history), case.futures(cut)[0])
     differs = max(difference(value, np.broadcast_to(value[:, :1], value.shape)) for value in found.values())
     HEEDS.holds((differs > 0) == claim, f"the card says {claim}, and other actions change signals by {differs:.3g}")
@@ -422,8 +422,8 @@ def novelty_grows(case: EngineCase) -> None:
         return
     history = case.cut().history
     wild = replace(history, observations=corrupt(history.observations, case.seed))
-    real, strange = (np.asarray(case.engine.novelty(case.observe(each))) for each in (history, wild))
-    told = separation(real, strange)
+    real, ood_scores = (np.asarray(case.engine.novelty(case.observe(each))) for each in (history, wild))
+    told = separation(real, ood_scores)
     NOVELTY.holds(
         told >= 0.75, f"corrupted histories are newer than real ones in {told:.0%} of pairs (50% tells nothing)"
     )
@@ -434,7 +434,7 @@ CLAUSES: tuple[Callable[[EngineCase], None], ...] = (
     abilities_honest,
     samples_shape,
     deterministic_claim,
-    heeds_actions,
+    action_conditioned,
     seeds_reproduce,
     versions_independent,
     no_peek,

@@ -31,7 +31,7 @@ TINY_S = 1e-6
 
 def plan_in_time(case: WorldCase) -> None:
     """Where there is no time to search there still is a whole plan, whose status says how the search ended."""
-    if not case.card.heeds_actions:
+    if not case.card.action_conditioned:
         return
     here = one_of(case.cut(), 0)
     found = case.plan_one(here, budget_s=TINY_S)
@@ -51,7 +51,7 @@ def plan_in_time(case: WorldCase) -> None:
 
 def plan_heeds_proposals(case: WorldCase) -> None:
     """A plan is no dearer than the best proposal, with and without the time to search."""
-    if not case.card.heeds_actions:
+    if not case.card.action_conditioned:
         return
     cut = case.cut()
     for world in range(min(2, cut.num_worlds)):
@@ -70,7 +70,7 @@ def plan_heeds_proposals(case: WorldCase) -> None:
 
 def plan_of_batch(case: WorldCase) -> None:
     """Plans of W worlds come with a leading axis, cost what they cost alone, and one status tells of the worst."""
-    if not case.card.heeds_actions:
+    if not case.card.action_conditioned:
         return
     cut = case.cut()
     name = case.vectors[0] if case.vectors else None
@@ -108,7 +108,7 @@ def trust_is_one(case: WorldCase) -> None:
     here = one_of(case.cut(), 0)
     due = case.predict_one(here).trust
     told = {"score": case.score_one(here, {name: value[None] for name, value in here.actions.items()}).trust}
-    if case.card.deterministic and case.card.heeds_actions:
+    if case.card.deterministic and case.card.action_conditioned:
         told["plan"] = case.plan_one(here).trust
     for verb, trust in told.items():
         both = [np.nan_to_num(as_float(value), nan=-1.0) for value in (trust, due)]
@@ -117,7 +117,7 @@ def trust_is_one(case: WorldCase) -> None:
 
 def plan_counts(case: WorldCase) -> None:
     """A world that heeds no actions refuses to plan, and says so: it could give any plan, and be none the worse."""
-    if case.card.heeds_actions:
+    if case.card.action_conditioned:
         return
     refused = PLAN_COUNTS.lacks("a plan", partial(case.plan_one, one_of(case.cut(), 0)), "heed actions")
     PLAN_COUNTS.holds(refused, "a plan was given, though the card says that actions are not heeded")

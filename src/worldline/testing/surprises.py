@@ -16,7 +16,7 @@ from worldline.testing.cuts import places
 from worldline.testing.world_case import WorldCase, jump
 from worldline.world.base import Surprise
 
-MOST_MOMENTS, LARGEST_P_VALUE = 10, 0.1
+MAX_MOMENTS, LARGEST_P_VALUE = 10, 0.1
 
 EVERY: Final = "every step"
 
@@ -159,7 +159,7 @@ def _together(surprise: Surprise) -> Mapping[str, NDArray[np.floating]]:
 
 def _check_moments(case: WorldCase, found: Surprise) -> None:
     small = int((found.steps <= LARGEST_P_VALUE).sum())
-    due = min(MOST_MOMENTS, small)
+    due = min(MAX_MOMENTS, small)
     seen = f"{len(found.moments)} moments, where {small} steps have a p-value of at most {LARGEST_P_VALUE}"
     MOMENTS.holds(len(found.moments) == due, f"{seen}: {due} are due")
     steps = [moment.step for moment in found.moments]

@@ -292,7 +292,7 @@ def costs_add_up(case: WorldCase) -> None:
 
 def plan_honest(case: WorldCase) -> None:
     """A plan is inside the bounds, costs what it says, is no dearer than the log, and the same for the same seed."""
-    if not case.card.heeds_actions:
+    if not case.card.action_conditioned:
         return
     cut = case.cut()
     for world in (0, cut.num_worlds - 1):
@@ -309,7 +309,7 @@ def plan_honest(case: WorldCase) -> None:
 
 def plan_after_pending(case: WorldCase) -> None:
     """What is on its way is part of the path: the plan follows it, and its cost is that of both."""
-    if case.horizon < 2 or not case.card.heeds_actions:
+    if case.horizon < 2 or not case.card.action_conditioned:
         return
     here = one_of(case.cut(), 0)
     sent = {name: value[:1] for name, value in here.actions.items()}
@@ -326,7 +326,7 @@ def plan_after_pending(case: WorldCase) -> None:
 
 def plan_constrained(case: WorldCase) -> None:
     """With constraints the status says whether they hold; one that cannot hold makes the plan infeasible."""
-    if not case.card.heeds_actions:
+    if not case.card.action_conditioned:
         return
     here = one_of(case.cut(), 0)
     free = case.plan_one(here)
@@ -349,7 +349,7 @@ def plan_constrained(case: WorldCase) -> None:
 
 def plan_refuses(case: WorldCase) -> None:
     """Below `min_trust` a plan is refused, with a reason and no actions; at or above it it is not."""
-    if not case.card.heeds_actions:
+    if not case.card.action_conditioned:
         return
     cut = case.cut()
     trust = as_float(case.predict(cut).trust)

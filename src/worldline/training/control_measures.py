@@ -20,7 +20,7 @@ RIDGE = 1e-3
 """Penalty of the regression that decodes actions, relative to the size of its inputs."""
 SLACK = 0.25
 """Added to what decodability lacks, so that its last digits decide nothing."""
-MOST_ROWS = 1500
+MAX_ROWS = 1500
 """Transitions that decodability is measured on; the regression takes the cube of them."""
 
 
@@ -129,4 +129,4 @@ def _decodability(features: Float[Tensor, "B H D"], past: Inputs, episode: Int[T
 
 def _thin(values: Float[Tensor, "B T size"]) -> Float[Tensor, "M size"]:
     rows = values.flatten(0, 1)
-    return rows[:: -(-len(rows) // MOST_ROWS)]
+    return rows[:: -(-len(rows) // MAX_ROWS)]

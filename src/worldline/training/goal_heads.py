@@ -33,7 +33,7 @@ from worldline.training.stored_latents import Imagination, LatentTable
 FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
 """Of the two parts of the distance's loss; chosen on Two Rooms (benchmarks/log/demo.md)."""
 
-MOST_PLACES: Final = 4096
+MAX_PLACES: Final = 4096
 """Stored latents that landmarks are chosen among."""
 ROWS: Final = 64
 """Stored latents that are compared with all landmarks at once: few enough for a processor's cache."""
@@ -156,7 +156,7 @@ def fit_landmarks(
             "no observation holds all that the model takes, so no landmark can be chosen",
             fix="Learn from fewer signals, or without landmarks.",
         )
-    places = known[torch.randperm(len(known), generator=generator)[:MOST_PLACES]]
+    places = known[torch.randperm(len(known), generator=generator)[:MAX_PLACES]]
     head = Landmarks(config)
     head.latents.copy_(latents[places[_spread(distance, distance.embed(latents[places]), num_landmarks)]])
     marks = distance.embed(head.latents)

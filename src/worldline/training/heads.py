@@ -92,7 +92,7 @@ class Heads:
 
     Args:
         readout: to signals.
-        familiarity: for novelty.
+        mahalanobis: for novelty.
         distance: None where there are no goals.
         inverse: None where there are no goals.
         landmarks: None where there are no goals, or they were not asked for.
@@ -102,7 +102,7 @@ class Heads:
     """
 
     readout: Readout
-    familiarity: MahalanobisScore
+    mahalanobis: MahalanobisScore
     distance: Distance | None = None
     inverse: Inverse | None = None
     landmarks: Landmarks | None = None
@@ -198,8 +198,8 @@ def fit_heads(
     plan = _UpdatePlan.of(store, split, inputs, config, progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # initial weights
-        familiarity = MahalanobisScore(MahalanobisConfig(latent_size=table.features.shape[1]))
-        familiarity.fit(table.features)
+        mahalanobis = MahalanobisScore(MahalanobisConfig(latent_size=table.features.shape[1]))
+        mahalanobis.fit(table.features)
         readout = fit_readout(store, table, imagination, plan.fit("readout"))
         distance, inverse, landmarks, reward, termination, decoder = None, None, None, None, None, None
         if config.goals:
@@ -223,7 +223,7 @@ def fit_heads(
             decoder = fit_decoder(store, table, _images(store, inputs), imagination.generator, plan.fit("decoder"))
     return Heads(
         readout=readout,
-        familiarity=familiarity,
+        mahalanobis=mahalanobis,
         distance=distance,
         inverse=inverse,
         landmarks=landmarks,

@@ -39,13 +39,13 @@ from worldline.training.updates import GradientSummary, TrainingConfig, Updates,
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
 
-MOST_RETURNS = 5
+MAX_RETURNS = 5
 """How often the guard goes back before it gives up."""
 DIVERGED = 20.0
 """A loss this many times its usual size above its usual value has diverged."""
 MEASURED = 64
 """Windows a batch that the statistics of batch normalisation are taken from."""
-SETTLING = 50
+RECALIBRATION_BATCHES = 50
 """Batches for these statistics in the end."""
 MEMORY = 0.98
 """Share of the usual loss that each update keeps."""
@@ -183,7 +183,7 @@ class Run:
         if self.step % self.every and self.step != self.config.num_updates:
             return None
         with self._kept_weights():
-            self.model.take_stock(self._sample, self.step / self.config.num_updates)
+            self.model.on_validation(self._sample, self.step / self.config.num_updates)
             row = {"step": float(self.step), **_named("train", found.losses), **self.check()}
             self._remember_best(row)
         self.curves.append(row)
@@ -200,7 +200,7 @@ class Run:
             self.model.load_state_dict(self.best)
         elif self.updates.average is not None:
             self.model.load_state_dict(self.updates.average.values, strict=False)
-        self.settle(SETTLING, seed=self.config.seed)
+        self.recalibrate_batch_norm(RECALIBRATION_BATCHES, seed=self.config.seed)
         self.model.eval()
         return Trained(
             curves=tuple(self.curves),
@@ -254,9 +254,9 @@ class Run:
         """To the last checkpoint, on with other windows, more carefully."""
         batches, notes = self.updates.batches, self.notes
         note = f"after {self.step} updates {problem}"
-        if len(notes) == MOST_RETURNS:
+        if len(notes) == MAX_RETURNS:
             raise CollapseError(
-                f"{note}, for the {MOST_RETURNS + 1}th time. Lower the learning rate, or check the data for outliers."
+                f"{note}, for the {MAX_RETURNS + 1}th time. Lower the learning rate, or check the data for outliers."
             )
         started = self.started
         state = self.load()
@@ -276,7 +276,7 @@ class Run:
     def check(self) -> dict[str, float]:
         """Validation loss, health with the guard, and what the model is worth for control."""
         config, model = self.config, self.model
-        self.settle(4, seed=self.step)
+        self.recalibrate_batch_norm(4, seed=self.step)
         model.eval()
         generator = torch.Generator().manual_seed(config.seed)
         with precision(config):
@@ -289,7 +289,7 @@ class Run:
         guard(health, step=self.step, min_rank=config.min_rank, min_deviation=config.min_deviation)
         return _named("validation", losses) | asdict(health) | asdict(control) | {"control": control.control}
 
-    def settle(self, num_batches: int, *, seed: int) -> None:
+    def recalibrate_batch_norm(self, num_batches: int, *, seed: int) -> None:
         """Exact statistics in the place of running ones, from so many batches."""
         with precision(self.config):
             recompute_batch_norm(self.model, self.updates.windows, self.store, num_batches=num_batches, seed=seed)

@@ -24,7 +24,7 @@ from worldline.training.batches import to_tensor
 from worldline.training.head_fitting import Fit, descend
 from worldline.training.stored_latents import Imagination, LatentTable, Paths
 
-NUM_FRAMES, MOST_BYTES = 4096, 2**28
+NUM_FRAMES, MAX_BYTES = 4096, 2**28
 """Of the pictures that a decoder is fitted on, at most."""
 EXAM_FRAMES: Final = 256
 UPDATE_PIXELS: Final = 2**17
@@ -157,7 +157,7 @@ def fit_decoder(
         return None
     head = Decoder(DecoderConfig(latent_size=table.features.shape[1], images=images))
     frame_bytes = sum(signal.size for signal in images)
-    count = min(len(table.features), NUM_FRAMES, max(1, MOST_BYTES // frame_bytes))
+    count = min(len(table.features), NUM_FRAMES, max(1, MAX_BYTES // frame_bytes))
     rows = torch.randperm(len(table.features), generator=generator)[:count]
     frames = [_frames(store, table, signal, rows) for signal in images]
     for number, (pictures, known) in enumerate(frames):

@@ -25,7 +25,7 @@ from worldline.workflows.twin_sources import twin_source
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
-MOST_GRADED: Final = 200
+MAX_GRADED: Final = 200
 FAR: Final = 20
 """Steps that a world is asked for which does not say how far its bands reach."""
 LONGEST: Final = 50
@@ -151,7 +151,7 @@ def _material(world: World, seen: list[WorldEpisode], num_calibration: int | Non
             f"half of the episodes that the world has not seen have fewer than {context + 2} steps",
             fix="Give longer episodes.",
         )
-    graded, fitted = chosen(seen, need=context - 1 + horizon, most=MOST_GRADED, seed=seed)
+    graded, fitted = chosen(seen, need=context - 1 + horizon, most=MAX_GRADED, seed=seed)
     return Material(
         graded=[one.episode for one in graded],
         fitted=[one.episode for one in fitted],

@@ -21,7 +21,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.training.batches import to_window
 from worldline.training.heads import HeadsConfig, fit_heads
-from worldline.training.loop import SETTLING, Run
+from worldline.training.loop import RECALIBRATION_BATCHES, Run
 
 Clock = Callable[[], float]
 """Seconds since some moment; `time.process_time` does not count those of other work on the machine."""
@@ -145,12 +145,12 @@ def _time_training(store: Store, split: Split, recipe: Recipe, clock: Clock) -> 
     started = clock()
     run.check()
     checked = clock()
-    run.settle(1, seed=0)
+    run.recalibrate_batch_norm(1, seed=0)
     settled = clock()
     return _Pace(
         update_s=statistics.median(times_s[1:]),
         check_s=checked - started,
-        settle_s=SETTLING * (settled - checked),
+        settle_s=RECALIBRATION_BATCHES * (settled - checked),
         num_checks=recipe.training.num_checks,
     )
 

@@ -175,7 +175,7 @@ def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) 
         schema=store.schema,
         inputs=recipe.model_config.inputs,
         readout=heads.readout,
-        familiarity=heads.familiarity,
+        mahalanobis=heads.mahalanobis,
         distance_head=heads.distance,
         inverse_head=heads.inverse,
         landmarks=heads.landmarks,

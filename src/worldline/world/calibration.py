@@ -62,7 +62,7 @@ class Calibration:
         strangeness: measures how unlike the windows a history is, its steps too.
         strange: [L - 1, K * k], sorted along the last axis: of the windows, for each of `strangeness.lengths` but 0, of
             which `novelty` tells.
-        complete: whether nothing was missing in the windows that `strange` was measured on.
+        complete: whether nothing was missing in the windows that `ood_scores` was measured on.
         causes: how episodes differ from what the engine expects, for `World.what_if`; None where nothing was found.
     """
 
@@ -77,8 +77,8 @@ class Calibration:
     spread: Mapping[str, Floats]
     novelty: Floats
     input_novelty: InputNovelty | None
-    strangeness: OODScore
-    strange: Floats
+    ood: OODScore
+    ood_scores: Floats
     complete: bool
     causes: HiddenCauses | None = None
 
@@ -160,13 +160,13 @@ class Calibration:
         if not whole or not self.tells_errors:
             return self.trust(novelty)
         lengths = _since_gap(history) if self.complete else np.full(len(novelty), length)
-        rows = self.strangeness.row(np.maximum(lengths - card.context, 0))
+        rows = self.ood.row(np.maximum(lengths - card.context, 0))
         trust = self.trust(novelty)
         for row in np.unique(rows[rows > 0]):
             those = rows == row
-            steps = tail_of(worlds_of(history, those), card.context + self.strangeness.lengths[row])
-            strange = self.strangeness.measure(engine, steps, novelty[those], int(row))
-            trust[those] = _p_value(self.strange[row - 1], strange, self.num_windows)
+            steps = tail_of(worlds_of(history, those), card.context + self.ood.lengths[row])
+            ood_scores = self.ood.measure(engine, steps, novelty[those], int(row))
+            trust[those] = _p_value(self.ood_scores[row - 1], ood_scores, self.num_windows)
         return trust
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
@@ -193,11 +193,11 @@ class Calibration:
         arrays: dict[str, NDArray[np.generic]] = {
             f"{part}/{name}": value for part in _PARTS for name, value in vars(self)[part].items()
         }
-        arrays |= {"novelty": self.novelty, "steps": self.steps, "strange": self.strange}
+        arrays |= {"novelty": self.novelty, "steps": self.steps, "ood_scores": self.ood_scores}
         arrays |= {"num_windows": np.asarray(self.num_windows, dtype=np.int64), "complete": np.asarray(self.complete)}
         if self.input_novelty is not None:
             arrays |= {f"input_novelty/{name}": value for name, value in vars(self.input_novelty).items()}
-        arrays |= {f"strangeness/{name}": value for name, value in vars(self.strangeness).items()}
+        arrays |= {f"ood/{name}": value for name, value in vars(self.ood).items()}
         if self.causes is not None:
             arrays |= {f"causes/{name}": value for name, value in self.causes.to_arrays().items()}
         return arrays
@@ -209,9 +209,7 @@ class Calibration:
         Raises:
             DataError: an array is missing or is not one of its own.
         """
-        groups: dict[str, dict[str, Floats]] = {
-            part: {} for part in (*_PARTS, "input_novelty", "strangeness", "causes")
-        }
+        groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty", "ood", "causes")}
         whole = {}
         for name, value in arrays.items():
             part, _, signal = name.partition("/")
@@ -221,9 +219,9 @@ class Calibration:
                 whole[name] = value
         measure, causes = groups["input_novelty"], groups["causes"]
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
-        strangeness = groups["strangeness"]
-        complete = whole.keys() == _WHOLE and strangeness.keys() == _STRANGENESS
-        complete = complete and len(whole["strange"]) == len(strangeness["usual"]) - 1
+        ood = groups["ood"]
+        complete = whole.keys() == _WHOLE and ood.keys() == _OOD
+        complete = complete and len(whole["ood_scores"]) == len(ood["usual"]) - 1
         if not complete or measure.keys() not in (set(), _MEASURE) or not same:
             raise DataError(f"arrays {sorted(arrays)} are no calibration", fix="Calibrate the world again.")
         return cls(
@@ -238,8 +236,8 @@ class Calibration:
             spread=groups["spread"],
             novelty=np.asarray(whole["novelty"], dtype=np.float64),
             input_novelty=InputNovelty(**measure) if measure else None,
-            strangeness=OODScore(**strangeness),
-            strange=np.asarray(whole["strange"], dtype=np.float64),
+            ood=OODScore(**ood),
+            ood_scores=np.asarray(whole["ood_scores"], dtype=np.float64),
             complete=bool(whole["complete"]),
             causes=HiddenCauses.from_arrays(causes) if causes else None,
         )
@@ -261,8 +259,8 @@ class StepPValues:
 
 
 _MEASURE = {"centre", "scale", "whitening"}
-_STRANGENESS = {field.name for field in fields(OODScore)}
-_WHOLE = {"complete", "novelty", "num_windows", "steps", "strange"}
+_OOD = {field.name for field in fields(OODScore)}
+_WHOLE = {"complete", "novelty", "num_windows", "steps", "ood_scores"}
 
 
 def calibrate(
@@ -333,8 +331,8 @@ def calibrate(
         skill={name: _skill(found[name], pieces, card.schema[name], values[name], num_windows) for name in vectors},
         spread=spread,
         input_novelty=measure,
-        strangeness=trust.strangeness,
-        strange=trust.strange,
+        ood=trust.ood,
+        ood_scores=trust.ood_scores,
         novelty=trust.novelty,
         complete=trust.complete,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
@@ -345,8 +343,8 @@ def calibrate(
 class _Trust:
     """The parts of a calibration that tell how far a history can be trusted."""
 
-    strangeness: OODScore
-    strange: Floats
+    ood: OODScore
+    ood_scores: Floats
     novelty: Floats
     complete: bool
 
@@ -359,10 +357,10 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places]
     presents = [cut(card.schema, past, length=card.context, horizon=1, truth=()).history for past in pasts]
     usual, novelty = (novelty_of(engine, measure, present, seed=seed) for present in presents)
     shaping, scoring = (watch_places(engine, past, num_steps) if num_steps else None for past in pasts)
-    strangeness = fit_strangeness(shaping, usual, lengths)
-    strange = np.zeros((len(strangeness.lengths) - 1, len(novelty)))
-    for row in range(len(strange)):
-        strange[row] = np.sort(strangeness.of(scoring, novelty, row + 1))
+    ood = fit_strangeness(shaping, usual, lengths)
+    ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
+    for row in range(len(ood_scores)):
+        ood_scores[row] = np.sort(ood.of(scoring, novelty, row + 1))
     seen = [
         flags[at - card.context - num_steps + 1 : at + 1]
         for past in pasts
@@ -371,8 +369,8 @@ def _trust(engine: Engine, measure: InputNovelty | None, pasts: Sequence[Places]
         if name in names
     ]
     return _Trust(
-        strangeness=strangeness,
-        strange=strange,
+        ood=ood,
+        ood_scores=ood_scores,
         novelty=np.sort(novelty),
         complete=all(flags.all() for flags in seen),
     )

@@ -31,7 +31,7 @@ def differences(before: Card, after: Card) -> tuple[str, ...]:
     found += [
         f"{name!r} has to be observed, and was not asked for" for name in after.inputs if name not in before.inputs
     ]
-    if before.heeds_actions and not after.heeds_actions:
+    if before.action_conditioned and not after.action_conditioned:
         found.append("it no longer heeds actions, so it cannot plan")
     found += [
         f"the ability {name!r} is gone" for name in _NEEDED if name in before.abilities and name not in after.abilities

@@ -26,7 +26,7 @@ from worldline.errors import DataError
 
 Floats = NDArray[np.floating]
 
-MOST_CAUSES: Final = 4
+MAX_CAUSES: Final = 4
 
 SURE: Final = 1.0
 """Standard errors by which one more cause has to make held-out episodes more probable."""
@@ -35,7 +35,7 @@ LARGEST_SIZE: Final = 4.0
 """Of a cause, in deviations over the episodes that were fitted; beyond it an episode is like none of them. What acts
 along a bend takes two directions, in one of which its ends lie a little beyond 3."""
 
-FEWEST_EPISODES: Final = 16
+MIN_EPISODES: Final = 16
 """Half of them are fitted and half choose the number of causes; fewer tell nothing of how episodes differ."""
 
 _ITERATIONS = 100
@@ -95,14 +95,14 @@ def fit_causes(tables: Sequence[tuple[Floats, Floats]]) -> HiddenCauses | None:
     Args:
         tables: per episode features [n, P] and residuals [n, D]; n may differ.
     """
-    if len(tables) < FEWEST_EPISODES:
+    if len(tables) < MIN_EPISODES:
         return None
     every = np.concatenate([features for features, _ in tables]), np.concatenate([rest for _, rest in tables])
     scales = tuple(np.where(size > 0, size, 1.0) for size in (np.sqrt((part**2).mean(0)) for part in every))
     scaled = [(features / scales[0], residuals / scales[1]) for features, residuals in tables]
     first, second = _sums(scaled[::2]), _sums(scaled[1::2])
     number, best = 0, _infer(_fit(first, 0), second).log_likelihood
-    for more in range(1, MOST_CAUSES + 1):
+    for more in range(1, MAX_CAUSES + 1):
         worth = _infer(_fit(first, more), second).log_likelihood
         gain = worth - best
         if gain.mean() > SURE * gain.std() / np.sqrt(len(gain)):

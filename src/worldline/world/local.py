@@ -100,7 +100,7 @@ class LocalWorld(World):
         checked = check_actions(schema.actions, actions, (*present.leading, None, None))
         future = self._future(present, checked, exogenous, axes_between=1)
         belief = self.engine.observe(None, present.history, seed=SEED)
-        judged = objective(
+        costs = objective(
             self.engine,
             belief,
             self.calibration,
@@ -110,11 +110,11 @@ class LocalWorld(World):
             future.exogenous,
             _now(present),
             seed=SEED,
-        ).judge(future.actions)
+        ).evaluate(future.actions)
         single = present.single
         return Scores(
-            cost=judged.cost[0] if single else judged.cost,
-            violation=judged.violation[0] if single else judged.violation,
+            cost=costs.cost[0] if single else costs.cost,
+            violation=costs.violation[0] if single else costs.violation,
             trust=self._trust(belief, present),
         )
 
@@ -157,7 +157,7 @@ class LocalWorld(World):
         doubt = search.doubt(trust)
         if doubt:
             return search.refused(doubt, present, trust, len(constraints))
-        if not card.heeds_actions:
+        if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} does not heed actions, so to it every plan is as good as another. Plan with a world that "
                 "does: a learned one, a simulator or a language model."

@@ -70,7 +70,7 @@ class Objective:
     num_samples: int
     seed: int
 
-    def judge(self, actions: Arrays, *, sloped: bool = False) -> PlanCosts:
+    def evaluate(self, actions: Arrays, *, sloped: bool = False) -> PlanCosts:
         """The cost and the violations of `actions`, per signal [W, N, T, *shape]; with the slope of the cost if asked.
 
         Raises:
@@ -81,26 +81,26 @@ class Objective:
         """
         future = Future(actions=actions, exogenous=self.exogenous)
         size = next(iter(actions.values())).shape[:3]
-        violation, outlook = np.zeros((*size[:2], len(self.constraints))), None
+        violation, rollout = np.zeros((*size[:2], len(self.constraints))), None
         if self.reaches is None or self.constraints or self.goal.costs:
-            outlook = self._look(future)
+            rollout = self._look(future)
             for number in range(len(self.constraints)):
-                violation[..., number] = self._violation(number, outlook, size)
-        steps = self._steps(future, outlook)
+                violation[..., number] = self._violation(number, rollout, size)
+        steps = self._steps(future, rollout)
         return PlanCosts(
             cost=self._total(steps, size),
             violation=violation,
-            slope=self._slope(future, outlook, steps) if sloped else None,
+            slope=self._slope(future, rollout, steps) if sloped else None,
         )
 
-    def _slope(self, future: Future, outlook: Rollout | None, steps: Floats) -> Arrays:
+    def _slope(self, future: Future, rollout: Rollout | None, steps: Floats) -> Arrays:
         """How the total of `steps` changes with each vector action [W, N, T, *shape]."""
         card = self.engine.describe()
         if not isinstance(self.engine, Differentiable):
             raise UnsupportedError(
                 f"{card.name} is not Differentiable: its plans have no slope. Use the planner 'cem'."
             )
-        if self.reaches is not None or outlook is None:
+        if self.reaches is not None or rollout is None:
             raise UnsupportedError(
                 "the distance in steps has no slope here. Use the planner 'cem', or set targets on predicted vector "
                 "signals, without in_steps."
@@ -114,13 +114,13 @@ class Objective:
         each = self._shares((steps * weights).sum(-1))[..., None] * weights  # what a step of a sample counts
         slopes = {
             name: slope * each.reshape(*each.shape, *(1,) * (slope.ndim - 4))
-            for name, slope in target_slopes(outlook, self.targets, self.scale, schema).items()
+            for name, slope in target_slopes(rollout, self.targets, self.scale, schema).items()
         }
         return self.engine.pull_back(self.belief, future, slopes, num_samples=self.num_samples, seed=self.seed)
 
-    def _violation(self, number: int, outlook: Rollout, size: tuple[int, ...]) -> Floats:
+    def _violation(self, number: int, rollout: Rollout, size: tuple[int, ...]) -> Floats:
         constraint = self.constraints[number]
-        found = np.asarray(constraint(self._banded(outlook, constraint, size[2])), dtype=float)
+        found = np.asarray(constraint(self._banded(rollout, constraint, size[2])), dtype=float)
         if found.ndim != 2 or any(have not in (1, due) for have, due in zip(found.shape, size, strict=False)):
             raise InputError(
                 f"constraint {number} gave shape {found.shape}. It must give a violation [W, N], here {size[:2]}."
@@ -168,31 +168,31 @@ class Objective:
         found = self.engine.novelty_ahead(self.belief, future, seed=self.seed)
         return calibration.trust(found.reshape(-1)).reshape(found.shape)[:, :, None]
 
-    def _banded(self, outlook: Rollout, constraint: Constraint, horizon: int) -> Rollout:
+    def _banded(self, rollout: Rollout, constraint: Constraint, horizon: int) -> Rollout:
         """The outlook with the bands that a constraint needs in order to hold with a probability."""
         if not isinstance(constraint, Chance):
-            return outlook
+            return rollout
         if self.calibration is None or not self.calibration.tells_errors:
             raise InputError(
                 f"a constraint has to hold with probability {constraint.level}, and the world is not calibrated. "
                 "Calibrate it, or leave out Chance."
             )
         margin = {name: self.calibration.half_width(name, horizon, constraint.level) for name in self.calibration.scale}
-        return replace(outlook, margin=margin)
+        return replace(rollout, margin=margin)
 
-    def _steps(self, future: Future, outlook: Rollout | None) -> Floats:
+    def _steps(self, future: Future, rollout: Rollout | None) -> Floats:
         """The cost of each step, for every sample [W, N, S, T]; an axis is 1 where nothing differs along it."""
         found: Floats = np.zeros((1, 1, 1, 1))
         if self.reaches is not None:
             found = self.reaches.distance(self.belief, future, self.targets, seed=self.seed)[:, :, None]
         elif self.targets:
-            assert outlook is not None
+            assert rollout is not None
             schema = self.engine.describe().schema
-            found = target_cost(outlook, self.targets, self.scale, {name: schema[name] for name in self.targets})
+            found = target_cost(rollout, self.targets, self.scale, {name: schema[name] for name in self.targets})
         for number, cost in enumerate(self.goal.costs):
-            assert outlook is not None
-            step = np.asarray(cost(outlook), dtype=float)
-            due = np.broadcast_shapes(*(value.shape[:4] for value in outlook.signals.values()))
+            assert rollout is not None
+            step = np.asarray(cost(rollout), dtype=float)
+            due = np.broadcast_shapes(*(value.shape[:4] for value in rollout.signals.values()))
             if step.ndim != 4 or any(have not in (1, want) for have, want in zip(step.shape, due, strict=True)):
                 raise InputError(
                     f"cost {number} gave shape {step.shape}. It must give the cost of each step [W, N, S, T], here "

@@ -41,11 +41,11 @@ Floats = NDArray[np.floating]
 LENGTHS: Final = (0, 1, 2, 4, 8, 16, 32, 64)
 """How many steps can be looked at."""
 
-MOST_PICTURES: Final = 8192
+MAX_PICTURES: Final = 8192
 """That are held at a time while steps are watched, a hundred megabytes of 64 by 64 pixels."""
-MOST_STEPS: Final = 4096
+MAX_STEPS: Final = 4096
 """That are watched at a time: an engine that remembers much holds a belief for each."""
-MOST_PAIRS: Final = 150
+MAX_PAIRS: Final = 150
 """Leans and drives whose pattern can be learned from some hundred windows."""
 
 _SHRINKAGE: Final = 0.1
@@ -65,7 +65,7 @@ class OODScore:
         drive_scale: [F], their standard deviations, above 0.
         centres: [2, L, P], mean coefficients of the windows' regressions; L are the first of `LENGTHS`.
         pattern: [2, L, P, P], what centred coefficients are multiplied by for their pattern. [2, L, 0, 0] where there
-            are more than `MOST_PAIRS`, and no pattern is looked at.
+            are more than `MAX_PAIRS`, and no pattern is looked at.
         usual: [L, M], of each statistic its median.
         tail: [L, M], how far its 95 % quantile lies above, above 0.
     """
@@ -221,7 +221,7 @@ def watch_places(engine: Engine, places: Places, num_steps: int) -> Watched:
 def _most_steps(card: Card, observed: Collection[str]) -> int:
     """That are watched at a time; a picture is in as many of them as the context is long."""
     pictures = any(card.schema[name].kind is Kind.IMAGE for name in observed)
-    return min(MOST_STEPS, MOST_PICTURES // card.context) if pictures else MOST_STEPS
+    return min(MAX_STEPS, MAX_PICTURES // card.context) if pictures else MAX_STEPS
 
 
 def _watched(engine: Engine, pieces: Pieces) -> Watched:
@@ -303,7 +303,7 @@ def fit_strangeness(seen: Watched | None, novelty: Floats, lengths: Sequence[int
     law = np.linalg.solve(wide.T @ wide + np.eye(wide.shape[1]), wide.T @ change)
     scaled = [_scaling(rows) for rows in (seen.errors[seen.known], change - wide @ law)]
     num = change.shape[1] * wide.shape[1]
-    statistics = np.ones((len(lengths), 1 + 2 * (4 + num + 2 * (num <= MOST_PAIRS))))
+    statistics = np.ones((len(lengths), 1 + 2 * (4 + num + 2 * (num <= MAX_PAIRS))))
     fitted = OODScore(
         law=law,
         centre=np.stack([one.centre for one in scaled]),
@@ -316,7 +316,7 @@ def fit_strangeness(seen: Watched | None, novelty: Floats, lengths: Sequence[int
         usual=statistics,
         tail=statistics,
     )
-    if num <= MOST_PAIRS:
+    if num <= MAX_PAIRS:
         fits = np.zeros((2, len(lengths), len(novelty), num))
         for row, steps in list(enumerate(lengths))[1:]:
             for kind, z in enumerate(fitted._errors(seen, steps)):

@@ -184,12 +184,12 @@ class Search:
     def _cost(self, aim: Objective, first: Float[Tensor, "B 1 D A"], actions: Float[Tensor, "B N T A"]) -> CostValue:
         """What `actions` cost after what is pending."""
         whole = torch.cat([first.expand(-1, actions.shape[1], -1, -1), actions], 2)
-        judged = aim.judge(self._split(whole.detach().numpy()), sloped=whole.requires_grad)
-        total = torch.from_numpy(judged.cost.astype(np.float32))
-        if judged.slope is not None:
-            slope = self._join(judged.slope).nan_to_num(0.0, 0.0, 0.0)
+        costs = aim.evaluate(self._split(whole.detach().numpy()), sloped=whole.requires_grad)
+        total = torch.from_numpy(costs.cost.astype(np.float32))
+        if costs.slope is not None:
+            slope = self._join(costs.slope).nan_to_num(0.0, 0.0, 0.0)
             total = total + (slope * (whole - whole.detach())).sum((-2, -1))  # adds 0, of known slope
-        return CostValue(cost=total, violation=torch.from_numpy(judged.violation.astype(np.float32)))
+        return CostValue(cost=total, violation=torch.from_numpy(costs.violation.astype(np.float32)))
 
     def _left_s(self) -> float | None:
         """What is left of the budget for proposals and search; None for no limit."""

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-MOST_TOGETHER: Final = 3
+MAX_TOGETHER: Final = 3
 """Features that explain one residual together, at most."""
 
-MOST_FEATURES: Final = 24
+MAX_FEATURES: Final = 24
 """Features that are tried together: those that explain most by themselves."""
 
 
@@ -39,7 +39,7 @@ def sparse_bayesian_regression(
     weights = np.zeros((num_features, residuals.shape[1]))
     scale = np.sqrt((features**2).mean(0)) if num_rows else np.zeros(num_features)
     usable = np.flatnonzero(scale > 0)
-    if num_rows < MOST_TOGETHER + 2 or not len(usable):
+    if num_rows < MAX_TOGETHER + 2 or not len(usable):
         return weights
     table = features[:, usable] / scale[usable]
     for target, values in enumerate(residuals.T):
@@ -53,10 +53,10 @@ def _average(table: Float[np.ndarray, "n P"], values: Float[np.ndarray, "n"]) ->
     """The expected weights [P]; the columns of `table` and `values` have mean square 1."""
     num_rows, num_features = table.shape
     cross = table.T @ values / num_rows
-    tried = np.sort(np.argsort(-(cross**2), kind="stable")[:MOST_FEATURES])
+    tried = np.sort(np.argsort(-(cross**2), kind="stable")[:MAX_FEATURES])
     gram = table[:, tried].T @ table[:, tried] / num_rows
     evidence, found = [np.zeros(1)], [np.zeros((1, num_features))]
-    for size in range(1, min(MOST_TOGETHER, len(tried)) + 1):
+    for size in range(1, min(MAX_TOGETHER, len(tried)) + 1):
         sets = np.array(list(combinations(range(len(tried)), size)))
         among = gram[sets[:, :, None], sets[:, None, :]] + 1e-9 * np.eye(size)  # copies of a feature share the weight
         weights = np.linalg.solve(among, cross[tried][sets][..., None])[..., 0]

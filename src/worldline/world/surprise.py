@@ -12,7 +12,7 @@ from worldline.schema import Schema
 from worldline.world.base import Moment, Surprise
 from worldline.world.calibration import StepPValues
 
-MOST_MOMENTS: Final = 10
+MAX_MOMENTS: Final = 10
 """How many moments are named."""
 
 LARGEST_P_VALUE: Final = 0.1
@@ -34,7 +34,7 @@ def surprise_of(schema: Schema, found: StepPValues, known: Mapping[str, NDArray[
         seen = np.logical_or.reduce([known[name] for name in signals if schema[name].entity == entity])
         entities[entity] = np.where(seen, value, 1.0)
     steps = np.where(any_known, found.steps, 1.0)
-    order = np.argsort(steps, kind="stable")[:MOST_MOMENTS]
+    order = np.argsort(steps, kind="stable")[:MAX_MOMENTS]
     return Surprise(
         p_values=signals,
         entities=entities,

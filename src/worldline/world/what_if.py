@@ -36,7 +36,7 @@ from worldline.episode import Arrays, Episode, Future
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Signal
 from worldline.world.base import Abduction
-from worldline.world.hidden_causes import FEWEST_EPISODES, HiddenCauses, fit_causes
+from worldline.world.hidden_causes import MIN_EPISODES, HiddenCauses, fit_causes
 from worldline.world.pieces import cut, mean_of, num_samples, residuals, vectors_of
 from worldline.world.sparse_bayesian_regression import sparse_bayesian_regression
 from worldline.world.validation import add_world_axis
@@ -46,7 +46,7 @@ Floats = NDArray[np.floating]
 AS_GOOD: Final = 1.1
 """Variance of the noise that a line may leave, as a share of what the engine's predictions leave."""
 
-FEWEST_STEPS: Final = 8
+MIN_STEPS: Final = 8
 """Steps with a known residual, below which nothing can be told apart from noise."""
 
 
@@ -110,10 +110,10 @@ def twins(
             case = replace(case, still=False, causes=None)
         if not case.unknown:
             return CounterfactualPair(taken=case.logged, others=case.follow(actions), abduction=Abduction.FULL)
-        if case.num_known >= FEWEST_STEPS:
+        if case.num_known >= MIN_STEPS:
             taken, others = (case.follow(one) for one in (case.taken, actions))
             return CounterfactualPair(taken=taken, others=others, abduction=Abduction.HIDDEN_CAUSE, reason=case.unknown)
-        few = f"of {case.num_known} complete steps; a hidden cause takes {FEWEST_STEPS}"
+        few = f"of {case.num_known} complete steps; a hidden cause takes {MIN_STEPS}"
         hindrance = f"{case.unknown}, and there is no telling hidden causes {few}"
     belief = engine.observe(None, add_world_axis(episode.history(at, min(card.context, at + 1))), seed=seed)
     found = engine.imagine(belief, _future(episode, at, actions), num_samples=num_samples(card), seed=seed)
@@ -133,7 +133,7 @@ def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> Hidd
         seed: of every draw.
     """
     card = engine.describe()
-    if isinstance(engine, Abducts) or obstacle(card) or len(episodes) < FEWEST_EPISODES:
+    if isinstance(engine, Abducts) or obstacle(card) or len(episodes) < MIN_EPISODES:
         return None
     tables, lines = (_tables(engine, card, episodes, still, seed) for still in (False, True))
     found, line = fit_causes(tables), fit_causes(lines)
@@ -159,7 +159,7 @@ def _tables(
             causes=None,
             seed=seed,
         )
-        if whole.held and whole.held == whole.signals and whole.complete.sum() >= FEWEST_STEPS:
+        if whole.held and whole.held == whole.signals and whole.complete.sum() >= MIN_STEPS:
             found.append((whole.table[whole.complete], whole.joined[whole.complete]))
     return found
 
@@ -180,7 +180,7 @@ def _both(found: Samples, abduction: Abduction, reason: str = "") -> Counterfact
 
 def obstacle(card: Card) -> str:
     """Why nothing can be inferred with an engine like this, and what would help; empty where it can."""
-    if not card.heeds_actions:
+    if not card.action_conditioned:
         return f"{card.name} does not heed actions, so to it others change nothing. Ask a world that does"
     fix = "A simulator that replays the episode can do more, or a world that takes only vectors that it predicts"
     for name in card.inputs:
@@ -343,7 +343,7 @@ class _Case:
         """
         late = np.arange(self.episode.num_steps) >= (0 if self.still else self.card.context - 1)
         told = np.logical_or.reduce(list(self.known.values())) & late
-        return late if told.sum() >= FEWEST_STEPS else np.ones_like(late)
+        return late if told.sum() >= MIN_STEPS else np.ones_like(late)
 
     @cached_property
     def inferred(self) -> Floats | None:

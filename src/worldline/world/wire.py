@@ -61,10 +61,10 @@ VERSION: Final = 1
 
 CONTENT_TYPE: Final = "application/msgpack"
 
-MOST_VALUES: Final = 200_000
+MAX_VALUES: Final = 200_000
 """Values in one message, where an array of any size is about ten: what is built stays in proportion to the bytes."""
 
-MOST_NESTED: Final = 32
+MAX_NESTED: Final = 32
 """Levels of lists and maps inside each other."""
 
 DTYPES: Final = ("float32", "float64", "uint8", "int64", "bool")
@@ -100,7 +100,7 @@ _ERRORS: Final[Mapping[type[WorldlineError], Any]] = {
 }
 """Per error that crosses, what it is built from."""
 
-_MOST_AXES: Final = 16
+_MAX_AXES: Final = 16
 _LARGEST_AXES: Final = 2**40  # of an array without a value, whose bytes do not bound its shape
 
 Answer = TypeVar("Answer")
@@ -455,8 +455,8 @@ def _unpack_array(scalar: type[np.generic], tree: Any, where: str) -> NDArray[An
         raise InputError(
             f"{where}: no array came, which is a map of dtype (one of {', '.join(DTYPES)}), shape and data."
         )
-    if len(shape) > _MOST_AXES or any(type(axis) is not int or axis < 0 for axis in shape):
-        raise InputError(f"{where}: the shape {shape!r:.80} is none. Give at most {_MOST_AXES} sizes of at least 0.")
+    if len(shape) > _MAX_AXES or any(type(axis) is not int or axis < 0 for axis in shape):
+        raise InputError(f"{where}: the shape {shape!r:.80} is none. Give at most {_MAX_AXES} sizes of at least 0.")
     kind = np.dtype(name)
     due = math.prod(shape) * kind.itemsize
     if due != len(data) or math.prod(max(axis, 1) for axis in shape) > _LARGEST_AXES:
@@ -550,14 +550,14 @@ def _measure(body: bytes) -> None:
             continue
         left[-1] -= 1
         num_values += 1
-        if num_values > MOST_VALUES:
-            raise InputError(f"the message has more than {MOST_VALUES} values. Send long lists of numbers as arrays.")
+        if num_values > MAX_VALUES:
+            raise InputError(f"the message has more than {MAX_VALUES} values. Send long lists of numbers as arrays.")
         skipped, inside = _head(body, at)
         at += skipped
         if inside is not None:
             left.append(inside)
-        if len(left) > MOST_NESTED:
-            raise InputError(f"the message nests more than {MOST_NESTED} levels. No message of worldline's does.")
+        if len(left) > MAX_NESTED:
+            raise InputError(f"the message nests more than {MAX_NESTED} levels. No message of worldline's does.")
     if at != len(body):
         raise InputError(f"the message goes on for {len(body) - at} bytes after its end. Send one message.")
 

@@ -15,21 +15,21 @@ numbers = st.floats(-100, 100)
 vectors = arrays(np.float64, (*SHAPE, 2), elements=numbers)
 
 
-def outlook(**signals: np.ndarray) -> Rollout:
+def rollout(**signals: np.ndarray) -> Rollout:
     return Rollout(signals=signals)
 
 
 def constant(value: list[float]) -> Rollout:
-    return outlook(place=np.broadcast_to(np.array(value), (*SHAPE, len(value))).copy())
+    return rollout(place=np.broadcast_to(np.array(value), (*SHAPE, len(value))).copy())
 
 
 @given(values=vectors, bound=numbers)
 def test_bounds_report_the_worst_excess_in_the_unit_of_the_signal(values: np.ndarray, bound: float) -> None:
-    imagined = outlook(place=values)
+    imagined = rollout(place=values)
     above, below = AtMost(signal="place", bound=bound)(imagined), AtLeast(signal="place", bound=bound)(imagined)
     assert above == pytest.approx(np.maximum(values.max((2, 3, 4)) - bound, 0))
     assert below == pytest.approx(np.maximum(bound - values.min((2, 3, 4)), 0))
-    mirrored = AtMost(signal="place", bound=-bound)(outlook(place=-values))
+    mirrored = AtMost(signal="place", bound=-bound)(rollout(place=-values))
     assert below == pytest.approx(mirrored)
 
 
@@ -37,7 +37,7 @@ def test_bounds_report_the_worst_excess_in_the_unit_of_the_signal(values: np.nda
 def test_a_smaller_quantile_never_reports_more(
     values: np.ndarray, bound: float, quantiles: tuple[float, float]
 ) -> None:
-    imagined = outlook(place=values)
+    imagined = rollout(place=values)
     lax, strict = (AtMost(signal="place", bound=bound, quantile=q)(imagined) for q in sorted(quantiles))
     assert (lax <= strict).all()
 
@@ -45,7 +45,7 @@ def test_a_smaller_quantile_never_reports_more(
 def test_a_quantile_forgives_that_share_of_the_samples() -> None:
     values = np.zeros((1, 1, 10, 3, 1))
     values[0, 0, 4, 1] = 5.0  # one sample of ten, at one step
-    imagined = outlook(place=values)
+    imagined = rollout(place=values)
     assert AtMost(signal="place", bound=1.0)(imagined).tolist() == [[4.0]]
     assert AtMost(signal="place", bound=1.0, quantile=0.88)(imagined).tolist() == [[0.0]]
 
@@ -62,7 +62,7 @@ def test_keep_out_is_violated_exactly_inside_the_box(
     values: np.ndarray, corner: tuple[float, float], size: tuple[float, float]
 ) -> None:
     low, high = np.array(corner), np.array(corner) + size
-    violation = KeepOut(low={"place": tuple(low)}, high={"place": tuple(high)})(outlook(place=values))
+    violation = KeepOut(low={"place": tuple(low)}, high={"place": tuple(high)})(rollout(place=values))
     inside = ((values > low) & (values < high)).all(-1).any((2, 3))
     assert ((violation > 0) == inside).all()
     assert (violation <= min(size) / 2 + 1e-9).all()
@@ -76,10 +76,10 @@ def test_keep_out_measures_the_way_to_the_nearest_face() -> None:
 
 
 def test_keep_out_of_a_box_in_two_signals_and_without_some_faces() -> None:
-    imagined = outlook(place=constant([5.0]).signals["place"], heat=constant([90.0]).signals["place"])
+    imagined = rollout(place=constant([5.0]).signals["place"], heat=constant([90.0]).signals["place"])
     rule = KeepOut(low={"place": 3.0, "heat": 80.0}, high={"place": np.inf, "heat": np.inf})
     assert (rule(imagined) == 2.0).all()
-    cold = outlook(place=imagined.signals["place"], heat=imagined.signals["heat"] - 50)
+    cold = rollout(place=imagined.signals["place"], heat=imagined.signals["heat"] - 50)
     assert (rule(cold) == 0.0).all()
 
 
@@ -94,7 +94,7 @@ def test_keep_out_of_a_box_in_two_signals_and_without_some_faces() -> None:
 def test_nan_stays_nan_so_that_a_planner_discards_it(rule: AtMost | AtLeast | KeepOut) -> None:
     values = np.zeros((*SHAPE, 2))
     values[0, 1, 2, 3, 0] = np.nan
-    violation = rule(outlook(place=values))
+    violation = rule(rollout(place=values))
     assert np.isnan(violation).tolist() == [[False, True, False], [False, False, False]]
 
 
@@ -116,7 +116,7 @@ def test_rules_refuse_signals_that_they_do_not_fit() -> None:
     with pytest.raises(InputError, match="2 components"):
         AtMost(signal="place", bound=(1.0, 2.0, 3.0))(constant([0.0, 0.0]))
     with pytest.raises(InputError, match="vector"):
-        AtLeast(signal="gear", bound=1.0)(outlook(gear=np.zeros(SHAPE, int)))
+        AtLeast(signal="gear", bound=1.0)(rollout(gear=np.zeros(SHAPE, int)))
 
 
 def test_where_a_rule_has_to_hold_with_a_probability_the_end_of_the_band_counts() -> None:

@@ -14,7 +14,7 @@ from worldline.planning.costs.contact import away_from_wall
 NUMBERS = st.floats(-3, 3)
 
 
-def outlook(margin: Arrays | None = None, **signals: list[list[float]]) -> Rollout:
+def rollout(margin: Arrays | None = None, **signals: list[list[float]]) -> Rollout:
     """One world, one plan, one sample; each signal [T, size]."""
     made = {name: np.array(value, float)[None, None, None] for name, value in signals.items()}
     return Rollout(signals=made, margin=margin or {})
@@ -22,16 +22,16 @@ def outlook(margin: Arrays | None = None, **signals: list[list[float]]) -> Rollo
 
 def test_the_violation_is_the_deepest_overlap() -> None:
     rule = KeepApart(first="a", second="b", distance=1.0)
-    seen = outlook(a=[[0, 0], [0.8, 0], [3, 0]], b=[[2, 0], [1.2, 0.3], [3, 4]])
+    seen = rollout(a=[[0, 0], [0.8, 0], [3, 0]], b=[[2, 0], [1.2, 0.3], [3, 4]])
     np.testing.assert_allclose(rule(seen), [[0.5]])
     assert KeepApart(first="a", second="b", distance=0.4)(seen) == 0
 
 
 def test_a_wall_ends() -> None:
     rule = KeepClear(signal="a", start=(0.0, 0.0), end=(0.0, 1.0), distance=0.5)
-    assert rule(outlook(a=[[0.2, 0.5]])) == pytest.approx(0.3)
-    assert rule(outlook(a=[[0.3, 1.4]])) == pytest.approx(0.0)  # a corner of 3, 4, 5
-    assert rule(outlook(a=[[0.0, 1.3]])) == pytest.approx(0.2)
+    assert rule(rollout(a=[[0.2, 0.5]])) == pytest.approx(0.3)
+    assert rule(rollout(a=[[0.3, 1.4]])) == pytest.approx(0.0)  # a corner of 3, 4, 5
+    assert rule(rollout(a=[[0.0, 1.3]])) == pytest.approx(0.2)
 
 
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
@@ -48,7 +48,7 @@ def test_with_a_probability_all_inside_the_bands_counts(
     x: float, y: float, bx: float, by: float, wide: float, other: float
 ) -> None:
     margin = {"a": np.array([[wide, wide]]), "b": np.array([[other, other]])}
-    seen = outlook(margin, a=[[x, y]], b=[[bx, by]])
+    seen = rollout(margin, a=[[x, y]], b=[[bx, by]])
     apart = float(Chance(constraint=KeepApart(first="a", second="b", distance=1.0), level=0.9)(seen)[0, 0])
     clear = float(KeepClear(signal="a", start=(0.0, 0.0), end=(0.0, 1.0), distance=1.0)(seen)[0, 0])
     for corner in ((-1, -1), (-1, 1), (1, -1), (1, 1), (0, 0)):
@@ -70,8 +70,8 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="quantile 2"):
         KeepClear(signal="a", start=(0.0, 0.0), end=(1.0, 0.0), distance=1.0, quantile=2.0)
     with pytest.raises(UnknownNameError):
-        KeepApart(first="a", second="c", distance=1.0)(outlook(a=[[0, 0]], b=[[0, 0]]))
+        KeepApart(first="a", second="c", distance=1.0)(rollout(a=[[0, 0]], b=[[0, 0]]))
     with pytest.raises(InputError, match="3"):
-        KeepApart(first="a", second="b", distance=1.0)(outlook(a=[[0, 0]], b=[[0, 0, 0]]))
+        KeepApart(first="a", second="b", distance=1.0)(rollout(a=[[0, 0]], b=[[0, 0, 0]]))
     with pytest.raises(InputError):
-        KeepClear(signal="a", start=(0.0, 0.0), end=(1.0, 0.0), distance=1.0)(outlook(a=[[0, 0, 0]]))
+        KeepClear(signal="a", start=(0.0, 0.0), end=(1.0, 0.0), distance=1.0)(rollout(a=[[0, 0, 0]]))

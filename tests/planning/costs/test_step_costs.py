@@ -13,7 +13,7 @@ HEAT = np.array([[[[20.0, 24.0, 30.0]]]])[..., None]  # one world, plan and samp
 VALVE = np.array([[0.0, 0.5, 0.5], [1.0, 1.0, 0.0]])[None, :, None, :, None]  # two plans, whatever the sample
 
 
-def outlook(**present: float) -> Rollout:
+def rollout(**present: float) -> Rollout:
     return Rollout(
         signals={"heat": HEAT, "valve": VALVE}, present={name: np.array([[value]]) for name, value in present.items()}
     )
@@ -21,25 +21,25 @@ def outlook(**present: float) -> Rollout:
 
 def test_tracking_a_reference_that_may_be_longer_than_the_plan() -> None:
     cost = Track(signal="heat", reference=[[20.0], [22.0], [33.0], [99.0]], tolerance=2.0)
-    assert cost(outlook()).tolist() == [[[[0.0, 1.0, 2.25]]]]
+    assert cost(rollout()).tolist() == [[[[0.0, 1.0, 2.25]]]]
 
 
 def test_a_range_costs_nothing_inside() -> None:
-    assert Within(signal="heat", low=21.0, high=26.0, tolerance=2.0)(outlook()).tolist() == [[[[0.25, 0.0, 4.0]]]]
-    assert Within(signal="heat", low=-np.inf, high=26.0, tolerance=2.0)(outlook()).tolist() == [[[[0.0, 0.0, 4.0]]]]
+    assert Within(signal="heat", low=21.0, high=26.0, tolerance=2.0)(rollout()).tolist() == [[[[0.25, 0.0, 4.0]]]]
+    assert Within(signal="heat", low=-np.inf, high=26.0, tolerance=2.0)(rollout()).tolist() == [[[[0.0, 0.0, 4.0]]]]
 
 
 def test_a_range_may_change_over_time() -> None:
     falling = np.array([[21.0], [20.0], [20.0], [0.0]])
-    assert Within(signal="heat", low=falling, high=26.0, tolerance=2.0)(outlook()).tolist() == [[[[0.25, 0.0, 4.0]]]]
+    assert Within(signal="heat", low=falling, high=26.0, tolerance=2.0)(rollout()).tolist() == [[[[0.25, 0.0, 4.0]]]]
     night = np.array([[22.0], [22.0], [28.0]])
-    assert Within(signal="heat", low=falling, high=night, tolerance=1.0)(outlook()).tolist() == [[[[1.0, 4.0, 4.0]]]]
+    assert Within(signal="heat", low=falling, high=night, tolerance=1.0)(rollout()).tolist() == [[[[1.0, 4.0, 4.0]]]]
 
 
 def test_prices_of_what_is_done() -> None:
-    assert Price(signal="valve", price=3.0)(outlook())[0, :, 0].tolist() == [[0.0, 1.5, 1.5], [3.0, 3.0, 0.0]]
+    assert Price(signal="valve", price=3.0)(rollout())[0, :, 0].tolist() == [[0.0, 1.5, 1.5], [3.0, 3.0, 0.0]]
     rising = Price(signal="valve", price=np.array([[1.0], [2.0], [4.0], [8.0]]))
-    assert rising(outlook())[0, :, 0].tolist() == [[0.0, 1.0, 2.0], [1.0, 2.0, 0.0]]
+    assert rising(rollout())[0, :, 0].tolist() == [[0.0, 1.0, 2.0], [1.0, 2.0, 0.0]]
 
 
 def test_each_component_has_its_price_and_its_tolerance() -> None:
@@ -50,8 +50,8 @@ def test_each_component_has_its_price_and_its_tolerance() -> None:
 
 def test_changes_count_from_what_is_done_now() -> None:
     cost = Change(signal="valve", tolerance=0.5)
-    assert cost(outlook(valve=1.0))[0, :, 0].tolist() == [[4.0, 1.0, 0.0], [0.0, 0.0, 4.0]]
-    assert cost(outlook())[0, :, 0].tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, 4.0]]
+    assert cost(rollout(valve=1.0))[0, :, 0].tolist() == [[4.0, 1.0, 0.0], [0.0, 0.0, 4.0]]
+    assert cost(rollout())[0, :, 0].tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, 4.0]]
 
 
 def test_samples_cost_each_their_own() -> None:
@@ -92,12 +92,12 @@ def test_settings_that_make_no_sense_are_refused(make: Callable[[], object], mes
 
 def test_what_does_not_fit_the_signal_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="'heat'"):
-        Change(signal="heet", tolerance=1.0)(outlook())
+        Change(signal="heet", tolerance=1.0)(rollout())
     with pytest.raises(InputError, match=r"shape \(2, 1\).*3 steps"):
-        Track(signal="heat", reference=[[1.0], [1.0]], tolerance=1.0)(outlook())
+        Track(signal="heat", reference=[[1.0], [1.0]], tolerance=1.0)(rollout())
     with pytest.raises(InputError, match=r"shape \(3, 2\).*1 components"):
-        Price(signal="heat", price=np.zeros((3, 2)))(outlook())
+        Price(signal="heat", price=np.zeros((3, 2)))(rollout())
     with pytest.raises(InputError, match=r"shape \(2, 1\).*3 steps"):
-        Within(signal="heat", low=np.zeros((2, 1)), high=1.0, tolerance=1.0)(outlook())
+        Within(signal="heat", low=np.zeros((2, 1)), high=1.0, tolerance=1.0)(rollout())
     with pytest.raises(InputError, match="1 components"):
-        Within(signal="heat", low=(0.0, 0.0), high=1.0, tolerance=1.0)(outlook())
+        Within(signal="heat", low=(0.0, 0.0), high=1.0, tolerance=1.0)(rollout())

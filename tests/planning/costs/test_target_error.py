@@ -16,19 +16,19 @@ numbers = st.floats(-100, 100)
 vectors = arrays(np.float64, (*SHAPE, 2), elements=numbers)
 
 
-def outlook(**signals: np.ndarray) -> Rollout:
+def rollout(**signals: np.ndarray) -> Rollout:
     return Rollout(signals=signals)
 
 
 def test_cost_by_hand() -> None:
-    imagined = outlook(place=np.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 1, 1, 2, 2))  # 2 steps, 2 components
+    imagined = rollout(place=np.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 1, 1, 2, 2))  # 2 steps, 2 components
     cost = target_cost(imagined, {"place": np.array([[0.0, 1.0]])}, {"place": 2.0})
     # step 1: (1/4 + 4/4) / 2; step 2: (4/4 + 1/4) / 2
     assert cost.tolist() == [[[[(0.25 + 1) / 2, (1 + 0.25) / 2]]]]
 
 
 def test_cost_adds_signals_and_takes_a_scale_per_component() -> None:
-    imagined = outlook(
+    imagined = rollout(
         place=np.array([1.0, 3.0]).reshape(1, 1, 2, 1, 1).repeat(2, -1),  # 2 samples
         heat=np.full((1, 1, 2, 1, 1), 7.0),
     )
@@ -45,10 +45,10 @@ def test_slopes_are_what_a_small_change_changes(values: np.ndarray, seed: int) -
     seen = {"place": values, "turn": 355.0 + values}
     targets = {"place": generator.normal(size=(2, 2)), "turn": generator.uniform(0, 10, (2, 2))}
     scale = {"place": np.array([0.5, 2.0]), "turn": 3.0}
-    found = target_slopes(outlook(**seen), targets, scale, {"turn": turn})
+    found = target_slopes(rollout(**seen), targets, scale, {"turn": turn})
     way = {name: generator.normal(size=value.shape) for name, value in seen.items()}
     ends = [
-        target_cost(outlook(**{n: v + change * way[n] for n, v in seen.items()}), targets, scale, {"turn": turn})
+        target_cost(rollout(**{n: v + change * way[n] for n, v in seen.items()}), targets, scale, {"turn": turn})
         for change in (1e-4, -1e-4)
     ]
     told = sum((found[name] * way[name]).sum(-1) for name in seen)
@@ -56,17 +56,17 @@ def test_slopes_are_what_a_small_change_changes(values: np.ndarray, seed: int) -
 
 
 def test_labels_are_right_or_wrong() -> None:
-    imagined = outlook(gear=np.array([0, 3, 1]).reshape(1, 1, 1, 3))
+    imagined = rollout(gear=np.array([0, 3, 1]).reshape(1, 1, 1, 3))
     assert target_cost(imagined, {"gear": np.array([1])}, {"gear": 1.0}).tolist() == [[[[1.0, 1.0, 0.0]]]]
 
 
 @given(values=vectors, target=arrays(np.float64, (2, 2), elements=numbers), scale=st.floats(0.1, 10))
 def test_cost_is_never_negative_and_zero_only_at_the_goal(values: np.ndarray, target: np.ndarray, scale: float) -> None:
-    cost = target_cost(outlook(place=values), {"place": target}, {"place": scale})
+    cost = target_cost(rollout(place=values), {"place": target}, {"place": scale})
     assert cost.shape == SHAPE
     assert (cost >= 0).all()
     there = np.broadcast_to(target[:, None, None, None], values.shape)
-    assert (target_cost(outlook(place=there), {"place": target}, {"place": scale}) == 0).all()
+    assert (target_cost(rollout(place=there), {"place": target}, {"place": scale}) == 0).all()
 
 
 @given(values=vectors, shift=arrays(np.float64, (2, 2), elements=numbers), factor=st.floats(0.1, 10))
@@ -74,16 +74,16 @@ def test_cost_depends_neither_on_the_origin_nor_on_the_unit(
     values: np.ndarray, shift: np.ndarray, factor: float
 ) -> None:
     target = np.ones((2, 2))
-    before = target_cost(outlook(place=values), {"place": target}, {"place": 2.0})
+    before = target_cost(rollout(place=values), {"place": target}, {"place": 2.0})
     moved = factor * (values + shift[:, None, None, None])
-    after = target_cost(outlook(place=moved), {"place": factor * (target + shift)}, {"place": 2.0 * factor})
+    after = target_cost(rollout(place=moved), {"place": factor * (target + shift)}, {"place": 2.0 * factor})
     assert after == pytest.approx(before, rel=1e-6, abs=1e-6)
 
 
 def test_cost_does_not_mix_worlds_or_versions() -> None:
     values = np.zeros((*SHAPE, 2))
     values[1, 2] = 9.0
-    cost = target_cost(outlook(place=values), {"place": np.array([[0.0, 0.0], [9.0, 9.0]])}, {"place": 1.0})
+    cost = target_cost(rollout(place=values), {"place": np.array([[0.0, 0.0], [9.0, 9.0]])}, {"place": 1.0})
     assert cost.sum(-1).mean(-1).tolist() == [[0.0, 0.0, 0.0], [405.0, 405.0, 0.0]]
 
 
@@ -100,4 +100,4 @@ def test_cost_does_not_mix_worlds_or_versions() -> None:
 )
 def test_cost_refuses(targets: dict, scale: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        target_cost(outlook(place=np.zeros((*SHAPE, 2))), targets, scale)
+        target_cost(rollout(place=np.zeros((*SHAPE, 2))), targets, scale)

@@ -58,7 +58,7 @@ from worldline_exam.scenes.confounded_scenes import (
     GROUPS,
     ConfoundedOracle,
     asked,
-    curriculum,
+    dataset,
     fleet,
     scenes_of,
 )
@@ -102,9 +102,9 @@ class AbstentionTest(ExamTest):
     num_motors: int = 4
     num_steps: int = 16
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """The fleet; see `ExamTest`."""
-        return (curriculum(self.pool, pixels=self.pixels),)
+        return (dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
         """See `sailing.scenes_of`."""
@@ -164,7 +164,7 @@ class AbstentionTest(ExamTest):
             cells.append(cell(BOATS[boat].name, _kept(seen, do), num_scenes, raw=raw))
         return Grade(cells=tuple(cells), conditions=_conditions(scenes, answers, references, inside))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Coverage of both groups, bands over motors of a boat of each kind, and risk-coverage."""
         blind = references.must_fail[BLIND]
         places = tuple(float(place) for place in range(len(SCORED)))

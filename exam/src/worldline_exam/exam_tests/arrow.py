@@ -62,7 +62,7 @@ TABLES: Final = ("dissipative", "frictionless")
 SIGNALS: Final = tuple(f"{ball}_{what}" for ball in BALLS for what in ("position", "velocity"))
 SURE: Final = 2.0
 """Standard errors by which the directions have to differ."""
-FEWEST_SHOWN: Final = 3
+MIN_SHOWN: Final = 3
 """Frames of a clip that a world of pictures is shown at a time, at least; as many as its card wants."""
 DECIMALS: Final = 6
 """Of surprises: what differs by less does not differ."""
@@ -93,7 +93,7 @@ class ArrowOfTimeTest(ExamTest):
     num_steps: int = 30
     num_episodes: int = 400
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """One for each table."""
         return tuple(
             DatasetSpec(
@@ -158,7 +158,7 @@ class ArrowOfTimeTest(ExamTest):
         raw = {**found, **told, **forced}
         return Grade(cells=(cell("arrow", _arrow(*hits.values()), len(hits[TABLES[0]]), raw=raw),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Both directions' surprise, clip by clip, and one clip's speeds."""
         others = {"oracle": references.oracle, "persistence": references.must_fail["persistence"]}
         return ExamFigure(
@@ -224,7 +224,7 @@ def _foretold(world: World, clips: Arrays) -> Float[np.ndarray, "E T"]:
 def _said(world: World, clips: Arrays, now: int) -> dict[str, Forecast]:
     """What the world says of the step after observation `now`."""
     num_clips, length = clips[SIGNALS[0]].shape[:2]
-    shown, still = max(FEWEST_SHOWN, world.describe().context), np.zeros((num_clips, length, 2), np.float32)
+    shown, still = max(MIN_SHOWN, world.describe().context), np.zeros((num_clips, length, 2), np.float32)
     past = slice(max(0, now + 1 - shown), now + 1)
     history = History(
         observations={name: value[:, past] for name, value in clips.items()},

@@ -158,7 +158,7 @@ class BeyondRangeTest(ExamTest):
     num_steps: int = 23
     num_episodes: int = 500
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """Logs of throws and of meetings, a world each; see `ExamTest`."""
         return tuple(
             DatasetSpec(
@@ -218,7 +218,7 @@ class BeyondRangeTest(ExamTest):
         inside = tuple(_inside(kind, scenes, answers, references.floor) for kind in CELLS)
         return Grade(cells=tuple(cells), conditions=inside)
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Errors over speed, and paths outside."""
         told = {COPY: references.must_fail[COPY], "this world": answers}
         panels = (

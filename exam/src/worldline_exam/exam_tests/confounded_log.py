@@ -36,7 +36,7 @@ from worldline.world import World
 from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.fleet import BOATS, Weather
-from worldline_exam.scenes.confounded_scenes import CURRICULUM, ConfoundedOracle, asked, curriculum, fleet, scenes_of
+from worldline_exam.scenes.confounded_scenes import CURRICULUM, ConfoundedOracle, asked, dataset, fleet, scenes_of
 
 Floats = NDArray[np.floating]
 
@@ -73,9 +73,9 @@ class ConfoundedLogTest(ExamTest):
     num_motors: int = 4
     num_steps: int = 16
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """The fleet; see `ExamTest`."""
-        return (curriculum(self.pool, pixels=self.pixels),)
+        return (dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
         """The scenes of `sailing.scenes_of`, and the lab's `law`: effects of motor and wind, repeated [E, 2]."""
@@ -135,7 +135,7 @@ class ConfoundedLogTest(ExamTest):
         )
         return Grade(cells=tuple(cells), conditions=(plain,))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Each boat's effect line: the truth, this world's, the log's, and the adjusted regression's."""
         panels = []
         for boat in SHOWN:

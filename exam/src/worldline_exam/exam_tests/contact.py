@@ -81,7 +81,7 @@ class ContactTest(ExamTest):
     num_steps: int = 30
     num_episodes: int = 1000
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """Logs of the tilting table; see `ExamTest`."""
         name = f"containers-{self.pool}" + ("-pixels" if self.pixels else "")
         return (
@@ -128,18 +128,18 @@ class ContactTest(ExamTest):
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """See the module; the floor is the test's own, so `pilot` chooses nothing."""
         del pilot
-        lab, (curriculum,) = self._lab(), self.curricula()
-        schema, episodes = lab.schema, logs[curriculum.name]
+        lab, (dataset,) = self._lab(), self.datasets()
+        schema, episodes = lab.schema, logs[dataset.name]
 
         def lawful(law: Law, name: str) -> Arrays:
-            return self.question({curriculum.name: as_world(LabOracle(schema=schema, law=law, name=name))}, scenes)
+            return self.question({dataset.name: as_world(LabOracle(schema=schema, law=law, name=name))}, scenes)
 
         alone = lawful(lambda start, actions: lab.simulate(start, actions, alone=True), "each disc alone")
         trivial = {
             "discs that stay": Persistence.fit(episodes, schema),
             "straight on": ConstantVelocity.fit(episodes, schema),
         }
-        asked = {name: self.question({curriculum.name: as_world(engine)}, scenes) for name, engine in trivial.items()}
+        asked = {name: self.question({dataset.name: as_world(engine)}, scenes) for name, engine in trivial.items()}
         another = {name: np.roll(value, 1, axis=0) for name, value in unpacked(scenes, "truth").items()}
         return References(
             floor=alone,
@@ -181,7 +181,7 @@ class ContactTest(ExamTest):
             raw |= rounded(**{f"f1_{kind}": _f1(part.hits, part.missed, part.false, ones)[0]})
         return Grade(cells=(cell("later contacts", statistic, num_scenes, raw=raw),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """The gaps of the rollout with the most contacts of two discs, with the contacts marked."""
         lab, table = self._lab(), self._table()
         truth = self._path(lab, scenes, unpacked(scenes, "truth"))

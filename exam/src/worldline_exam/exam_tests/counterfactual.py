@@ -33,7 +33,7 @@ from worldline.world import World, calibrate
 from worldline_exam.base import DatasetSpec, ExamTest, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
 from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline_exam.scenes.puck import SIGNALS, curriculum, draw, puck, squared_error
+from worldline_exam.scenes.puck import SIGNALS, dataset, draw, puck, squared_error
 
 Floats = NDArray[np.floating]
 
@@ -67,9 +67,9 @@ class CounterfactualTest(ExamTest):
     num_scenes: int = 400
     num_steps: int = 40
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """See `ExamTest`."""
-        return (curriculum(self.pool, pixels=self.pixels),)
+        return (dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
         """Episodes, the other pushes, the twins, and episodes with what was hidden in another scene; see `ExamTest`."""
@@ -140,7 +140,7 @@ class CounterfactualTest(ExamTest):
             )
         )
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """The scene in which twin and episode differ by the median, as maps and over time; see `ExamTest`."""
         truth, factual = unpacked(scenes, "truth"), _after(unpacked(scenes, "factual"))
         apart = squared_error(factual, truth)

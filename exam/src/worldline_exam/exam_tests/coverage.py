@@ -71,7 +71,7 @@ from worldline_exam.scenes.puck import (
     NUM_CALIBRATION,
     NUM_STEPS,
     SIGNALS,
-    curriculum,
+    dataset,
     draw,
     paths,
     puck,
@@ -111,9 +111,9 @@ class JointCoverageTest(ExamTest):
     num_scenes: int = 300
     num_own: int = 2000
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """See `ExamTest`."""
-        return (curriculum(self.pool, pixels=self.pixels),)
+        return (dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
         """Windows of fresh episodes, and samples of what might have come; see `ExamTest`."""
@@ -172,7 +172,7 @@ class JointCoverageTest(ExamTest):
         counts = {name: int(_inside(answers, scenes, name)[:, GATED].sum()) for name in SIGNALS}
         return Grade(cells=cells, conditions=(_coverage(counts, len(scenes["friction"])),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Reliability over the levels, and one band; see `ExamTest`."""
         rows = {
             "this world": answers,

@@ -102,7 +102,7 @@ class DelayedEffectTest(ExamTest):
             return DelayedActuator(fade=0.7, pictures=pictures)
         return DelayedActuator((10, 0, 20, 5, 2), fade=0.8, pictures=pictures)
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """One: all tanks are in one log."""
         return (
             DatasetSpec(
@@ -170,7 +170,7 @@ class DelayedEffectTest(ExamTest):
             conditions.append(Condition(name=name, met=share >= PEAK_DUE, found=f"{share:.1%}"))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """The first response ahead of each lag, and one on its way."""
         told = {
             "truth": _truth(scenes),

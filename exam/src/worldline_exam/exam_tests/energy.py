@@ -103,7 +103,7 @@ class WorkAndEnergyTest(DrivenTest):
             conditions.append(_path_condition(lab, scenes, answers, system))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Energy over time in one scene of each system with little damping, and in one with none."""
         shown = {"truth": scenes, "this world": answers, "no damping": references.must_fail["no damping"]}
         panels = []

@@ -118,7 +118,7 @@ class TrustedHorizonTest(DrivenTest):
         lost = np.flatnonzero(error > LOST)
         return int(lost[0]) + 1 if len(lost) else self.num_steps
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Skill over the steps, of each system where nothing is damped and where little is."""
         panels = []
         for damping in DAMPINGS[:2]:

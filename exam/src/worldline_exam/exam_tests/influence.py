@@ -101,7 +101,7 @@ class InfluenceTest(ExamTest):
     num_scenes: int = 400
     num_steps: int = 20
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """The one of C1."""
         return (pushing_curriculum(self.pool, pixels=self.pixels),)
 
@@ -189,7 +189,7 @@ class InfluenceTest(ExamTest):
             bugs=leaks(scenes, answers),
         )
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """How far influenced and other states are told apart; see `ExamTest`."""
         influenced = scenes["influenced"].astype(bool)
         sides = {

@@ -103,7 +103,7 @@ class OcclusionTest(ExamTest):
             return HiddenMover(pictures=pictures)
         return HiddenMover(0.5, bounce=0.7, mass=0.7, half_side=1.8, pictures=pictures)
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """One: logs of all lengths of the gap."""
         return (
             DatasetSpec(
@@ -186,7 +186,7 @@ class OcclusionTest(ExamTest):
         cells.append(skill_cell("lying still", loss[rows], floor[rows], marginal=spread[rows]))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """One puck for each length, along the axis on which it went further, and progress at the longest."""
         told = {"this world": answers, "frozen": references.must_fail["frozen"]}
         panels = [_panel(scenes, told, int(scene)) for scene in np.flatnonzero(scenes["drawn"])]

@@ -83,7 +83,7 @@ from worldline_exam.scenes.puck import (
     NUM_CALIBRATION,
     SIGNALS,
     EpisodeDraws,
-    curriculum,
+    dataset,
     draw,
     paths,
     puck,
@@ -102,7 +102,7 @@ NUM_LEVELS: Final = 5
 CANDIDATES: Final = 20
 """Harmless scenes that are drawn for each that is chosen."""
 LEAST_STRENGTH: Final = 0.2
-MOST_STRENGTH: Final = 1.8
+MAX_STRENGTH: Final = 1.8
 """How strongly a puck is set going, and how strongly it is pushed, as a share of what is usual."""
 LEAST_POSSIBLE: Final = 0.2
 """Rank correlation of the error with what has changed, below which there is nothing to rank by."""
@@ -153,9 +153,9 @@ class OODDetectionTest(ExamTest):
 
     num_each: int = 100
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """See `ExamTest`."""
-        return (curriculum(self.pool, pixels=self.pixels),)
+        return (dataset(self.pool, pixels=self.pixels),)
 
     def generate(self, seed: int) -> Arrays:
         """Scenes of each level, the harmful ones first, the harmless ones in the same order; see `ExamTest`."""
@@ -239,7 +239,7 @@ class OODDetectionTest(ExamTest):
         doubt = _doubt(answers)
         return Grade(cells=(cell(f"{APART}, against chance", auroc(doubt, _harmful(scenes)), len(doubt)),))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Trust over the levels, and error against trust; see `ExamTest`."""
         harmful, level = scenes["kind"].astype(int) >= 0, scenes["level"].astype(int)
         steps = tuple(float(one + 1) for one in range(NUM_LEVELS))
@@ -373,7 +373,7 @@ def _changed(pool: Any, name: str, size: float, rng: np.random.Generator) -> Gus
 def _drawn(lab: GustyPuck, num_scenes: int, rng: np.random.Generator) -> EpisodeDraws:
     """As the explorer's episodes, but set going and pushed weaker or stronger, each by a factor of its own."""
     usual = draw(lab, num_scenes, BEFORE + SEEN - 1 + AHEAD, rng)
-    going, pushed = rng.uniform(LEAST_STRENGTH, MOST_STRENGTH, (2, num_scenes, 1))
+    going, pushed = rng.uniform(LEAST_STRENGTH, MAX_STRENGTH, (2, num_scenes, 1))
     return EpisodeDraws(
         start={name: going * value.astype(float) for name, value in usual.start.items()},
         pushes=np.clip(pushed[..., None] * usual.pushes, -MAX_PUSH, MAX_PUSH).astype(np.float32),

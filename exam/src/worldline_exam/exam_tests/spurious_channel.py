@@ -85,7 +85,7 @@ NUM_EPISODES: Final = 400
 EPISODE_STEPS: Final = 40
 HEATS: Final = tuple(station.heat for station in STATIONS)
 LEAST_EFFECT: Final = 0.5
-MOST_EFFECT: Final = 1.5
+MAX_EFFECT: Final = 1.5
 """Shares of the true effect of the action, between which a PASS needs it."""
 LAMP_ONLY: Final = "lamp only"
 PLAIN: Final = "least squares"
@@ -115,7 +115,7 @@ class SpuriousChannelTest(ExamTest):
     num_scenes: int = 100
     num_steps: int = 8
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """The three stations; see `ExamTest`."""
 
         def make_lab() -> Lamp:
@@ -199,15 +199,15 @@ class SpuriousChannelTest(ExamTest):
             share = float(found.action.mean() / found.true.mean())
             conditions.append(
                 Condition(
-                    name=f"{station.name}: the levers have {LEAST_EFFECT} to {MOST_EFFECT} of their true effect",
-                    met=LEAST_EFFECT <= share <= MOST_EFFECT,
+                    name=f"{station.name}: the levers have {LEAST_EFFECT} to {MAX_EFFECT} of their true effect",
+                    met=LEAST_EFFECT <= share <= MAX_EFFECT,
                     found=f"{share:.2f}",
                     gate=True,
                 )
             )
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """What flipping the levers, or the lamp, is said to change at each station."""
         shown = {
             "truth": references.ceiling,
@@ -306,7 +306,7 @@ class LampOracle(Engine):
             predicts=HEATS,
             context=1,
             deterministic=True,
-            heeds_actions=bool(self.joined.any() or self.product.any()),
+            action_conditioned=bool(self.joined.any() or self.product.any()),
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:

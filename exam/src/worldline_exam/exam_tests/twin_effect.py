@@ -71,7 +71,7 @@ PARTS: Final = ("pusher", "block")
 GAIN: Final = (0.8, 1.2)
 LEAST_EFFECT: Final = 0.01
 """Root mean square distance of a branch from the mean branch, m, of pusher and block in every scene."""
-FEWEST_DRAWN: Final = 64
+MIN_DRAWN: Final = 64
 """Candidates at a time: a few that are left to be found are not worth a batch each."""
 _STREAM: Final = 101
 
@@ -96,7 +96,7 @@ class TwinEffectTest(ExamTest):
     num_branches: int = 8
     num_steps: int = 20
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """One: the explorer's pushing."""
         return (pushing_curriculum(self.pool, pixels=self.pixels),)
 
@@ -123,7 +123,7 @@ class TwinEffectTest(ExamTest):
         """`due` anchors of this kind, with their branches [E, B, T, 2], in batches."""
         lab, found = make_lab(self.pool), []
         while due:
-            begun = beginnings(lab, max(8 * due, FEWEST_DRAWN), rng)
+            begun = beginnings(lab, max(8 * due, MIN_DRAWN), rng)
             begun = begun.some(np.flatnonzero(begun.touching == touching)[: 2 * due])
             velocity = self._branches(begun, rng)
             truth = true_branches(lab, begun.state, velocity)
@@ -185,7 +185,7 @@ class TwinEffectTest(ExamTest):
             )
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Twins from one anchor as maps, and the size of the effects; see `ExamTest`."""
         truth = unpacked(scenes, "truth")
         spread = (_apart(truth["block_position"]) ** 2).sum(-1).mean((1, 2))

@@ -169,7 +169,7 @@ class ViolationOfExpectationTest(ExamTest):
     num_quadruplets: int = 100
     num_episodes: int = 500
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """One: every kind of stage, possible events only."""
         pixels = "-pixels" if self.pixels else ""
         return (
@@ -208,7 +208,7 @@ class ViolationOfExpectationTest(ExamTest):
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The oracle follows the ball behind the screen; the floor is chance."""
         del pilot  # no trivial model is chosen: chance is the floor
-        lab, episodes = self._lab(), logs[self.curricula()[0].name]
+        lab, episodes = self._lab(), logs[self.datasets()[0].name]
         schema = lab.schema
         must_fail = {
             "copy": as_world(Persistence.fit(episodes, schema)),
@@ -234,7 +234,7 @@ class ViolationOfExpectationTest(ExamTest):
         del references
         return Grade(cells=tuple(one for part in PARTS for one in _cells(part, scenes, answers)))
 
-    def exhibit(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
+    def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Surprise over frames for possible and impossible outcomes, and two of the quadruplets."""
         copy = references.must_fail["copy"]
         asked = {part.name: part for part in PARTS}

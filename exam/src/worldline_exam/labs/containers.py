@@ -65,8 +65,8 @@ SUBSTEPS: Final = 6
 START_SPEED: Final = (0.4, 1.0)
 """Slowest and fastest at the start, m/s."""
 WALL_HALF_WIDTH: Final = 0.03
-MOST_DISCS: Final = 4
-MOST_TRIES: Final = 100_000
+MAX_DISCS: Final = 4
+MAX_TRIES: Final = 100_000
 """Places that are drawn for the discs of a start before it is given up."""
 
 _COLOURS: Final = (RED, BLUE, GREEN, YELLOW)
@@ -114,10 +114,10 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         pictures: bool = False,
     ) -> None:
         room = 2 * radius + WALL_HALF_WIDTH
-        fine = 1 <= num_discs <= MOST_DISCS and 0 < restitution <= 1
+        fine = 1 <= num_discs <= MAX_DISCS and 0 < restitution <= 1
         if not (fine and 0 < radius < np.inf and 0 < stiffness < np.inf):
             raise InputError(
-                f"num_discs {num_discs} must be 1 to {MOST_DISCS}, restitution {restitution} in (0, 1], radius "
+                f"num_discs {num_discs} must be 1 to {MAX_DISCS}, restitution {restitution} in (0, 1], radius "
                 f"{radius} and stiffness {stiffness} above 0 and finite."
             )
         if not (size < np.inf and room < pen[0] < size - room and 0 < pen[1] < size - 2 * room):
@@ -210,7 +210,7 @@ class Containers(Lab, Configured, Locates, DrawsImages):
         places: list[Floats] = []
         tries = 0
         while len(places) < self.num_discs:
-            if tries == MOST_TRIES:
+            if tries == MAX_TRIES:
                 raise InputError(
                     f"{len(places)} of {self.num_discs} discs of radius {self.radius} found room on a table of "
                     f"{self.size} with a pen of {self.pen}, in {tries} tries. Take fewer or smaller ones."

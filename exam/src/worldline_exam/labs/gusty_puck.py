@@ -55,7 +55,7 @@ START_SPREAD: Final = (0.65, 0.55)
 TABLE: Final = 2.4
 """Half of what the picture shows, m; the explorer goes no further in 99 of 100 episodes."""
 PUCK_RADIUS: Final = 0.2
-MOST_SLOWED: Final = 1000.0
+MAX_SLOWED: Final = 1000.0
 """Friction times the seconds of a step, beyond which a step's exponentials overflow."""
 RENEWED: Final = 0.2
 """Chance of each step that the explorer chooses another push."""
@@ -173,8 +173,8 @@ class GustyPuck(NoisyLab, Configured, DrawsImages):
         super().reset(seed=seed)
         given = read_options(options, {"friction": (), "position": (2,), "velocity": (2,)})
         self._friction = float(given.get("friction", self._draw_friction(self.np_random)))
-        if "friction" in given and not 0 < self._friction * self._step_s <= MOST_SLOWED:
-            most = MOST_SLOWED / self._step_s
+        if "friction" in given and not 0 < self._friction * self._step_s <= MAX_SLOWED:
+            most = MAX_SLOWED / self._step_s
             raise InputError(f"friction is {self._friction}. Give it above 0 and at most {most:g} 1/s.")
         position, velocity = self.np_random.standard_normal((2, 2)) * np.array(START_SPREAD)[:, None]
         self._position = np.array(given.get("position", position), dtype=float)

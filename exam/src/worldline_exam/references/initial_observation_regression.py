@@ -97,7 +97,7 @@ class InitialObservationRegression(Engine):
             predicts=tuple(self.weights),
             context=1,
             deterministic=True,
-            heeds_actions=False,
+            action_conditioned=False,
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Floats:

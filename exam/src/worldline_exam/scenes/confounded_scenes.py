@@ -52,7 +52,7 @@ def fleet(pool: Pool, *, pictures: bool = False) -> Fleet:
     return Fleet(motor_effect=1.2, wind_effect=1.8, noise=0.6, pictures=pictures)
 
 
-def curriculum(pool: Pool, *, pixels: bool) -> DatasetSpec:
+def dataset(pool: Pool, *, pixels: bool) -> DatasetSpec:
     """The logs of the fleet, which hold every kind of boat."""
 
     def make_lab() -> Fleet:

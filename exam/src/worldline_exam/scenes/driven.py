@@ -125,7 +125,7 @@ class DrivenTest(ExamTest):
         """The lab of the pool."""
         return lab_of(system, self.pool)
 
-    def curricula(self) -> tuple[DatasetSpec, ...]:
+    def datasets(self) -> tuple[DatasetSpec, ...]:
         """One for each system; all such tests learn from the same."""
         return curricula_of(self.pool, pixels=self.pixels)
 
@@ -163,7 +163,7 @@ class Simulated(Engine):
             predicts=names,
             context=1,
             deterministic=True,
-            heeds_actions=self.heeds_pushes,
+            action_conditioned=self.heeds_pushes,
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Arrays:

@@ -42,7 +42,7 @@ def puck(pool: Pool, *, pictures: bool = False, **shift: Any) -> GustyPuck:
     return GustyPuck(**{**POOLS[pool], **shift}, pictures=pictures)
 
 
-def curriculum(pool: Pool, *, pixels: bool) -> DatasetSpec:
+def dataset(pool: Pool, *, pixels: bool) -> DatasetSpec:
     """The logs of C4, U1 and U3: one world learns from them."""
     return DatasetSpec(
         name=f"gusty-puck-{pool.value}{'-pixels' if pixels else ''}",

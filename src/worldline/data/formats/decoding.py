@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-MOST_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 26
 """A frame that claims more (8192 by 8192) is taken for a damaged header."""
 
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm"
@@ -154,8 +154,8 @@ def _open(path: Path) -> Iterator[_VideoStream]:
         if context is None or not stream.time_base:
             raise DataError("the codec of the video is unknown", fix=_FIX, file=path)
         context.thread_type, context.thread_count = "NONE", 1
-        context.options = {"err_detect": "explode", "max_pixels": str(MOST_PIXELS)}
-        if context.width * context.height > MOST_PIXELS:
+        context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
+        if context.width * context.height > MAX_PIXELS:
             problem = f"the header claims pictures of {context.width} by {context.height} pixels"
             raise DataError(problem, fix=_FIX, file=path)
         yield _VideoStream(path=path, container=container, stream=stream, tick_s=float(stream.time_base))

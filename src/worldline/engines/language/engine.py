@@ -33,8 +33,8 @@ from worldline.schema import Kind, Schema, Signal
 Row = Mapping[str, Any]
 """A step as the prompt tells it: "observations" and, but for the last one, "inputs"."""
 
-MOST_CONTEXT = 10_000
-MOST_ABOUT = 20_000
+MAX_CONTEXT = 10_000
+MAX_ABOUT = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,10 +108,10 @@ class LanguageEngine(Engine, Storable):
                 "the schema has no vector and no discrete observation signal, and a text model is shown nothing else. "
                 "Take an engine that learns from images."
             )
-        if not (1 <= self.context <= MOST_CONTEXT and 2 <= self.digits <= 17 and len(self.about) <= MOST_ABOUT):
+        if not (1 <= self.context <= MAX_CONTEXT and 2 <= self.digits <= 17 and len(self.about) <= MAX_ABOUT):
             raise ConfigError(
-                f"context {self.context} must be in 1 to {MOST_CONTEXT}, digits {self.digits} in 2 to 17, and about "
-                f"hold at most {MOST_ABOUT} characters; it has {len(self.about)}."
+                f"context {self.context} must be in 1 to {MAX_CONTEXT}, digits {self.digits} in 2 to 17, and about "
+                f"hold at most {MAX_ABOUT} characters; it has {len(self.about)}."
             )
 
     @property

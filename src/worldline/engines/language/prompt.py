@@ -46,8 +46,8 @@ PROMPT_HASH = hashlib.sha256(PROMPT.encode()).hexdigest()[:12]
 ROUNDING = 1e-4
 """How far beyond a bound counts as rounding, as a share of the range, or of the bound where there is one only."""
 
-_MOST_CHARACTERS = 100_000
-_MOST_OPENINGS = 10
+_MAX_CHARACTERS = 100_000
+_MAX_OPENINGS = 10
 
 Told = float | int | list[float]
 
@@ -127,8 +127,8 @@ def _bound(bound: tuple[float, ...] | None) -> list[float | None] | None:
 
 def _last_object(text: str) -> Mapping[str, Any]:
     """The last JSON object in a text. An answer holds none within another, so the last brace that opens one is it."""
-    decoder, end = json.JSONDecoder(), min(len(text), _MOST_CHARACTERS)
-    for _ in range(_MOST_OPENINGS):
+    decoder, end = json.JSONDecoder(), min(len(text), _MAX_CHARACTERS)
+    for _ in range(_MAX_OPENINGS):
         end = text.rfind("{", 0, end)
         if end < 0:
             break

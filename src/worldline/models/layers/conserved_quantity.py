@@ -27,7 +27,7 @@ EASE: Final = 1e-4
 MOST: Final = 0.5
 """Share by which a number may grow or shrink in one of the iterations."""
 ITERATIONS: Final = 3
-MOST_SETTINGS: Final = 2
+MAX_SETTINGS: Final = 2
 """Scalars that stay as they are within an episode, such as a damping, on which a law may depend."""
 FEWEST: Final = 10
 """Times as many steps as regressors."""
@@ -55,10 +55,10 @@ class ConservedQuantity(nn.Module):
         self.states, self.inputs = tuple(states), tuple(inputs)
         sizes = [place.stop - place.start for place in (*self.states, *self.inputs)]
         self.pairs = [(a, b) for b, size in enumerate(sizes) for a in range(b + 1) if sizes[a] == size]
-        num = (len(self.pairs) + 1) * (1 + 2 * MOST_SETTINGS)
+        num = (len(self.pairs) + 1) * (1 + 2 * MAX_SETTINGS)
         self.register_buffer("weight", torch.zeros(len(self.states)))
         self.register_buffer("gain", torch.zeros(num))
-        self.register_buffer("setting", torch.full((MOST_SETTINGS,), -1))
+        self.register_buffer("setting", torch.full((MAX_SETTINGS,), -1))
         self.register_buffer("slope", torch.ones(()))
 
     @property
@@ -95,7 +95,7 @@ class ConservedQuantity(nn.Module):
             for place in self.states
             if place.stop - place.start == 1 and not values[..., place].diff(dim=1).any() and values[..., place].std()
         ]
-        self.setting.copy_(torch.tensor([*still, *[-1] * MOST_SETTINGS][:MOST_SETTINGS]))
+        self.setting.copy_(torch.tensor([*still, *[-1] * MAX_SETTINGS][:MAX_SETTINGS]))
         lengths = self._lengths(values)
         regressors, change = self._regressors(values[:, :-1], inputs.double()), lengths.diff(dim=1)
         gain = _solved(regressors.flatten(0, 1), change.flatten(0, 1))

@@ -33,9 +33,9 @@ class AtMost:
     def __post_init__(self) -> None:
         _check(self.quantile, self.bound)
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 where the bound holds."""
-        excess = end(outlook, self.signal, 1, self.bound) - np.asarray(self.bound)
+        excess = end(rollout, self.signal, 1, self.bound) - np.asarray(self.bound)
         return _worst(excess.max(-1), self.quantile)
 
 
@@ -56,9 +56,9 @@ class AtLeast:
     def __post_init__(self) -> None:
         _check(self.quantile, self.bound)
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 where the bound holds."""
-        shortfall = np.asarray(self.bound) - end(outlook, self.signal, -1, self.bound)
+        shortfall = np.asarray(self.bound) - end(rollout, self.signal, -1, self.bound)
         return _worst(shortfall.max(-1), self.quantile)
 
 
@@ -87,12 +87,12 @@ class KeepOut:
         if np.isinf(np.concatenate(faces)).all():
             raise ConfigError("the box has no face. Give at least one finite bound, or leave the constraint out.")
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 outside of the box and on its faces."""
         depths = []
         for name, low in self.low.items():
             high = self.high[name]
-            above, below = end(outlook, name, 1, low, high), end(outlook, name, -1, low, high)
+            above, below = end(rollout, name, 1, low, high), end(rollout, name, -1, low, high)
             depths.append(np.minimum(above - np.asarray(low), np.asarray(high) - below).min(-1))
         return _worst(np.minimum.reduce(depths), self.quantile)
 

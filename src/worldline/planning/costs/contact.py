@@ -41,13 +41,13 @@ class KeepApart:
     def __post_init__(self) -> None:
         _check(self.distance, self.quantile)
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 where they keep apart."""
-        one, other = components(outlook, self.first), components(outlook, self.second)
+        one, other = components(rollout, self.first), components(rollout, self.second)
         if one.shape[-1] != other.shape[-1]:
             raise InputError(f"{self.first!r} has {one.shape[-1]} components, {self.second!r} {other.shape[-1]}.")
         away = one - other
-        slack = [outlook.margin[name].astype(float) for name in (self.first, self.second) if name in outlook.margin]
+        slack = [rollout.margin[name].astype(float) for name in (self.first, self.second) if name in rollout.margin]
         if slack:
             away = away.mean(2, keepdims=True)
             away = np.maximum(np.abs(away) - np.add.reduce(slack), 0.0)
@@ -75,15 +75,15 @@ class KeepClear:
     def __post_init__(self) -> None:
         _check(self.distance, self.quantile)
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
         """The violation; 0 where it keeps clear."""
-        place, slack = components(outlook, self.signal, self.start, self.end), 0.0
+        place, slack = components(rollout, self.signal, self.start, self.end), 0.0
         near = away_from_wall(place, self.start, self.end)
         distance = np.linalg.norm(near, axis=-1)
-        if self.signal in outlook.margin:
+        if self.signal in rollout.margin:
             distance = np.linalg.norm(away_from_wall(place.mean(2, keepdims=True), self.start, self.end), axis=-1)
             # A band is a box; nothing in it is nearer to the wall than its middle less half its diagonal.
-            slack = np.linalg.norm(outlook.margin[self.signal].astype(float), axis=-1)
+            slack = np.linalg.norm(rollout.margin[self.signal].astype(float), axis=-1)
         return _deepest(self.distance - (distance - slack), self.quantile)
 
 

@@ -33,9 +33,9 @@ class OODPenalty:
         if not (self.weight > 0 and np.isfinite(self.weight)):
             raise ConfigError(f"weight is {self.weight}. It must be above 0.")
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N 1 T"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N 1 T"]:
         """The cost of each step."""
-        return self.weight * _lacking(outlook, self.trust)
+        return self.weight * _lacking(rollout, self.trust)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +52,15 @@ class RequireInDistribution:
     def __post_init__(self) -> None:
         _check(self.trust)
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N"]:
         """The largest share of that p-value which a step lacks; 0 where the rule holds."""
-        return np.asarray(_lacking(outlook, self.trust)[:, :, 0].max(-1))
+        return np.asarray(_lacking(rollout, self.trust)[:, :, 0].max(-1))
 
 
-def _lacking(outlook: Rollout, trust: float) -> Float[np.ndarray, "W N 1 T"]:
-    if outlook.trust is None:
+def _lacking(rollout: Rollout, trust: float) -> Float[np.ndarray, "W N 1 T"]:
+    if rollout.trust is None:
         raise InputError("the outlook says nothing of trust. Take one that a world made, in `plan` or `score`.")
-    return np.asarray(np.maximum(1 - outlook.trust(trust) / trust, 0.0))
+    return np.asarray(np.maximum(1 - rollout.trust(trust) / trust, 0.0))
 
 
 def _check(trust: float) -> None:

@@ -37,14 +37,14 @@ class Track:
         if not np.isfinite(np.asarray(self.reference, dtype=float)).all():
             raise ConfigError(f"the reference of {self.signal!r} holds NaN or infinity. Give finite values.")
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N S T"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
-        values = components(outlook, self.signal, self.tolerance)
+        values = components(rollout, self.signal, self.tolerance)
         reference, steps = np.asarray(self.reference, dtype=float), values.shape[3]
         if reference.ndim != 2 or reference.shape[1] != values.shape[-1] or len(reference) < steps:
             due = f"[{steps} steps or more, {values.shape[-1]} components]"
             raise InputError(f"the reference of {self.signal!r} has shape {reference.shape}. {due} is wanted.")
-        error = shorter(outlook, self.signal, values - reference[:steps])
+        error = shorter(rollout, self.signal, values - reference[:steps])
         return np.asarray(((error / np.asarray(self.tolerance)) ** 2).mean(-1))
 
 
@@ -76,9 +76,9 @@ class Within:
         if not np.all(lows <= highs):
             raise ConfigError(f"low {self.low} of {self.signal!r} is not at most high {self.high}.")
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N S T"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
-        values = components(outlook, self.signal, *_constant(self.low), *_constant(self.high), self.tolerance)
+        values = components(rollout, self.signal, *_constant(self.low), *_constant(self.high), self.tolerance)
         low, high = (_over_time("an end", self.signal, end, values) for end in (self.low, self.high))
         excess = np.maximum(np.maximum(low - values, values - high), 0.0)
         return np.asarray(((excess / np.asarray(self.tolerance)) ** 2).mean(-1))
@@ -104,9 +104,9 @@ class Price:
         if isinstance(self.price, np.ndarray) and price.ndim != 2:
             raise ConfigError(f"the price of {self.signal!r} has shape {price.shape}. One that changes is [T, size].")
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N S T"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
-        values = components(outlook, self.signal, *_constant(self.price))
+        values = components(rollout, self.signal, *_constant(self.price))
         return np.asarray((values * _over_time("the price", self.signal, self.price, values)).sum(-1))
 
 
@@ -127,14 +127,14 @@ class Change:
     def __post_init__(self) -> None:
         _check("tolerance", self.tolerance)
 
-    def __call__(self, outlook: Rollout) -> Float[np.ndarray, "W N S T"]:
+    def __call__(self, rollout: Rollout) -> Float[np.ndarray, "W N S T"]:
         """The cost of each step."""
-        values = components(outlook, self.signal, self.tolerance)
+        values = components(rollout, self.signal, self.tolerance)
         before = values[:, :, :, :1]
-        if self.signal in outlook.present:
-            now = outlook.present[self.signal].astype(float)[:, None, None, None]
+        if self.signal in rollout.present:
+            now = rollout.present[self.signal].astype(float)[:, None, None, None]
             before = np.where(np.isnan(now), before, now)
-        change = shorter(outlook, self.signal, np.diff(values, axis=3, prepend=before))
+        change = shorter(rollout, self.signal, np.diff(values, axis=3, prepend=before))
         return np.asarray(((change / np.asarray(self.tolerance)) ** 2).mean(-1))
 
 

@@ -17,7 +17,7 @@ from worldline.schema import Signal
 
 
 def target_cost(
-    outlook: Rollout,
+    rollout: Rollout,
     targets: Arrays,
     scale: Mapping[str, float | NDArray[np.floating]],
     signals: Mapping[str, Signal] | None = None,
@@ -25,7 +25,7 @@ def target_cost(
     """The squared error to the goal at each step, the mean over components, summed over the targeted signals.
 
     Args:
-        outlook: imagined signals.
+        rollout: imagined signals.
         targets: per signal the wanted value [W, *shape] (W may be 1), physical units. Integer signals count as
             labels: their error is 1 where they differ.
         scale: per targeted signal the error that counts as 1, above 0: a number, or one for each component.
@@ -39,13 +39,13 @@ def target_cost(
         raise InputError("the goal has no target. Name at least one signal and the value that it should have.")
     total: Floats = np.zeros(())
     for name in targets:
-        error = _scaled_error(outlook, name, targets, scale, signals)
+        error = _scaled_error(rollout, name, targets, scale, signals)
         total = total + (error**2).reshape(*error.shape[:4], -1).mean(-1)
     return total
 
 
 def target_slopes(
-    outlook: Rollout,
+    rollout: Rollout,
     targets: Arrays,
     scale: Mapping[str, float | NDArray[np.floating]],
     signals: Mapping[str, Signal] | None = None,
@@ -53,20 +53,20 @@ def target_slopes(
     """Per targeted signal, none of them labels, how `target_cost` changes with it [W, N, S, T, *shape]."""
     found = dict[str, Floats]()
     for name in targets:
-        error = _scaled_error(outlook, name, targets, scale, signals)
+        error = _scaled_error(rollout, name, targets, scale, signals)
         found[name] = 2 * error / np.asarray(scale[name], dtype=float) / max(1, math.prod(error.shape[4:]))
     return found
 
 
 def _scaled_error(
-    outlook: Rollout,
+    rollout: Rollout,
     name: str,
     targets: Arrays,
     scale: Mapping[str, float | NDArray[np.floating]],
     signals: Mapping[str, Signal] | None,
 ) -> Floats:
     """How far the signal is from its target [W, N, S, T, *shape], in what counts as 1."""
-    values, target = signal_in(outlook, name), targets[name]
+    values, target = signal_in(rollout, name), targets[name]
     if name not in scale:
         raise UnknownNameError("scale", name, scale)
     unit = np.asarray(scale[name], dtype=float)

@@ -231,11 +231,11 @@ def test_texts_become_choices_facts_or_are_left_out_with_a_word(tmp_path):
 def test_texts_keep_their_numbers_under_the_schema_of_an_earlier_import(tmp_path):
     first = write_csv(tmp_path / "a.csv", rows_of(mode=["off", "on", "wait"] * 4))
     later = write_csv(tmp_path / "b.csv", rows_of(mode=["wait", "on"] * 6))
-    strange = write_csv(tmp_path / "c.csv", rows_of(mode=["wait", "fly"] * 6))
+    ood_scores = write_csv(tmp_path / "c.csv", rows_of(mode=["wait", "fly"] * 6))
     schema = TableLogs.open(first, None, ReadOptions()).schema
     (found,) = TableLogs.open(later, schema, ReadOptions()).read()
     assert found.episode.observations["mode"].tolist() == [2, 1] * 6
-    (refused,) = TableLogs.open(strange, schema, ReadOptions()).read()
+    (refused,) = TableLogs.open(ood_scores, schema, ReadOptions()).read()
     assert any("'fly'" in finding.problem and finding.step == 1 for finding in refused.findings)
 
 

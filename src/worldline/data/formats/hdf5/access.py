@@ -33,10 +33,10 @@ UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError
 DAMAGED = "Restore the file from a copy, or write it again."
 LONGEST_TEXT = 4096
 """Longer texts, such as the XML of a simulator, are not kept with an episode."""
-_MOST_BYTES = 1 << 28  # declared sizes below this are tried in any case
+_MAX_BYTES = 1 << 28  # declared sizes below this are tried in any case
 _BEST_RATIO = 2000  # deflate reaches 1032
 _is_whole: WeakKeyDictionary[h5py.Dataset, bool] = WeakKeyDictionary()  # h5py counts chunks one by one
-_DEEPEST, _MOST_OBJECTS = 16, 1_000_000
+_DEEPEST, _MAX_OBJECTS = 16, 1_000_000
 
 
 def hdf5_files(path: Path) -> list[Path]:
@@ -188,8 +188,8 @@ def arrays_in(group: h5py.Group, file: Path) -> dict[str, h5py.Dataset]:
                 fix = "Rename one: a nested dataset a/b and a flat one a.b cannot both be kept."
                 raise DataError("two datasets have this name", fix=fix, file=file, signal=name)
             found[name] = dataset
-            if len(found) > _MOST_OBJECTS:
-                raise DataError(f"it has more than {_MOST_OBJECTS} datasets", fix=DAMAGED, file=file)
+            if len(found) > _MAX_OBJECTS:
+                raise DataError(f"it has more than {_MAX_OBJECTS} datasets", fix=DAMAGED, file=file)
     except DataError:
         raise
     except UNREADABLE as error:
@@ -265,7 +265,7 @@ def check_written(dataset: h5py.Dataset, start: int, stop: int) -> None:
     if dataset.is_virtual or dataset.external:
         raise DataError("its values lie in other files", fix="Copy it into one file with h5repack.")
     row, size = prod(dataset.shape[1:]) * dataset.dtype.itemsize, Path(dataset.file.filename).stat().st_size
-    most = max(_MOST_BYTES, _BEST_RATIO * size) if dataset.chunks is not None else size
+    most = max(_MAX_BYTES, _BEST_RATIO * size) if dataset.chunks is not None else size
     wanted = max((stop - start) * row, prod(dataset.chunks or ()) * dataset.dtype.itemsize)
     if wanted > most:
         raise DataError(f"it declares {wanted} bytes in a file of {size}", fix=DAMAGED)

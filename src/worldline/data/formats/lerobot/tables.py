@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.generic]
 
-MOST_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 26
 """A picture that claims more (8192 by 8192) is taken for a damaged one."""
 
-_MOST_ROWS_A_BYTE = 100  # times rise from row to row and do not pack that well; more is a damaged end
+_MAX_ROWS_A_BYTE = 100  # times rise from row to row and do not pack that well; more is a damaged end
 _PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _UNREADABLE_PICTURE = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, NotImplementedError,
@@ -80,7 +80,7 @@ class ParquetRows:
             raise self.error(f"the column {twice[0]!r} is there twice", fix="Remove or rename one of them.")
         if min(counts, default=0) < 0 or self._first[-1] != self._parquet.metadata.num_rows:
             raise self.error(f"its parts hold {self._first[-1]} rows, its end says {self._parquet.metadata.num_rows}")
-        if len(self) > _MOST_ROWS_A_BYTE * size:
+        if len(self) > _MAX_ROWS_A_BYTE * size:
             raise self.error(f"it claims {len(self)} rows in {size} bytes")
         self._cached: dict[tuple[str, ...], tuple[int, Any]] = {}
 
@@ -149,7 +149,7 @@ def decode_picture(content: bytes) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(content), formats=_PICTURE_FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it claims {image.width} by {image.height} pixels")
             if image.mode == "P" and "transparency" not in image.info:
                 return np.array(image.convert("RGB"))

@@ -47,7 +47,7 @@ Space = Mapping[str, Any]
 OBSERVATION, ACTION, REWARD, INFOS = "observation", "action", "reward", "infos"
 NOTE_ATTRIBUTE = "worldline"
 _PARTS = {OBSERVATION: "observations", ACTION: "actions"}
-_MOST_BYTES = 1 << 36
+_MAX_BYTES = 1 << 36
 _EPISODE = re.compile(r"episode_(\d+)")
 _INDEX = re.compile(r"_index_(\d+)")
 
@@ -352,7 +352,7 @@ def _decode(dataset: h5py.Dataset, space: Space, name: str, most: int | None) ->
         check_heaps(Path(dataset.file.filename))
         num_rows = len(dataset) if most is None else min(most, len(dataset))
         check_written(dataset, 0, num_rows)
-        if num_rows * prod(shape) > _MOST_BYTES:
+        if num_rows * prod(shape) > _MAX_BYTES:
             raise DataError(f"{num_rows} pictures of {shape} do not fit into memory", fix=DAMAGED)
         rows = np.empty((num_rows, *shape), np.uint8)
         for number in range(num_rows):

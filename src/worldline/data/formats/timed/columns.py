@@ -29,7 +29,7 @@ _UNIT = re.compile(r"^(?P<name>.*\S)\s*(\[(?P<square>[^\[\]]+)\]|\((?P<round>[^(
 _CSV_FIX = "Repair the line, or write the file again in UTF-8, with one header and as many cells in each row."
 _PARQUET_FIX = "Write the file again; it may have been cut or damaged on its way."
 _BLOCK_BYTES = 1 << 24  # no row may be longer
-_MOST_ROWS_A_BYTE = 1000  # a column that never changes may pack so well; more is a damaged header
+_MAX_ROWS_A_BYTE = 1000  # a column that never changes may pack so well; more is a damaged header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def _read_parquet(file: Path) -> pa.Table:
 
     with parquet.ParquetFile(file, page_checksum_verification=True) as reader:
         num_rows, num_bytes = reader.metadata.num_rows, file.stat().st_size
-        if not 0 <= num_rows <= _MOST_ROWS_A_BYTE * num_bytes:
+        if not 0 <= num_rows <= _MAX_ROWS_A_BYTE * num_bytes:
             problem = f"the header claims {num_rows} rows in a file of {num_bytes} bytes"
             raise DataError(problem, fix=_PARQUET_FIX, file=file)
         table = reader.read()

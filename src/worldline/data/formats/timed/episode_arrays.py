@@ -24,7 +24,7 @@ from worldline.schema import Kind, Role, Signal
 
 Array = NDArray[np.generic]
 
-_MOST_STEPS_A_ROW = 10_000  # more is a damaged time or a mistaken unit, and would fill the memory
+_MAX_STEPS_A_ROW = 10_000  # more is a damaged time or a mistaken unit, and would fill the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def _times(piece: EpisodeRows, reading: ReadOptions, found: Callable[..., Findin
         problem = f"row {piece.rows[step]} of the file {how} {after} s ({len(fallen)} such rows in all)"
         fix = "Sort the rows and drop repeats; or tell episodes apart by a column, if a new one starts there."
         yield found(problem=problem, fix=fix, step=step)
-    elif reading.rate_hz is not None and np.ptp(piece.times) * reading.rate_hz > _MOST_STEPS_A_ROW * len(piece.times):
+    elif reading.rate_hz is not None and np.ptp(piece.times) * reading.rate_hz > _MAX_STEPS_A_ROW * len(piece.times):
         problem = f"{len(piece.times)} rows in {np.ptp(piece.times):g} s would become {reading.rate_hz} steps a second"
         yield found(problem=problem, fix="Repair the times, or give a lower rate.")
 

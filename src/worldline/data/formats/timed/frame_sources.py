@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from worldline.data.formats.decoding import MOST_PIXELS, frame_times, frames, frames_between
+from worldline.data.formats.decoding import MAX_PIXELS, frame_times, frames, frames_between
 from worldline.data.formats.natural_order import natural
 from worldline.errors import DataError
 
@@ -132,7 +132,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
             with Image.open(file, formats=_FORMATS) as picture:
                 if picture.mode not in _CHANNELS:
                     raise DataError(f"a picture of mode {picture.mode} has no 8-bit channels", fix=fix, file=file)
-                if picture.width * picture.height > MOST_PIXELS:
+                if picture.width * picture.height > MAX_PIXELS:
                     problem = f"it claims {picture.width} by {picture.height} pixels"
                     raise DataError(problem, fix=fix, file=file)
                 transparent = picture.mode == "P" and "transparency" in picture.info

@@ -20,7 +20,7 @@ EPISODE_NAMES: tuple[str, ...] = (
     *("trial", "trial_id", "trajectory", "trajectory_id", "traj", "demo", "batch", "batch_id"),
     *("session", "session_id"),
 )
-MOST_TEXTS = 32
+MAX_TEXTS = 32
 """A column with more different texts than that is no choice."""
 
 _MOSTLY_NUMBERS = 0.9
@@ -209,7 +209,7 @@ class Survey:
         if seen.is_number:
             dtype = np.dtype(np.float64) if seen.units and seen.dtype.kind in "iu" else seen.dtype
             signal, doubts = infer_signal(name, role, [replace(summary, dtype=dtype) for summary in seen.summaries])
-        elif not _is_fact(seen) and 1 < len(seen.texts) <= MOST_TEXTS:
+        elif not _is_fact(seen) and 1 < len(seen.texts) <= MAX_TEXTS:
             texts = tuple(sorted(seen.texts))
             signal = Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=len(texts), components=texts)
             doubts = []

@@ -22,8 +22,8 @@ SLACK = 0.05
 USUAL_GAP = 1.5
 """Times its usual step: samples further apart than that are no neighbours to draw a line between."""
 
-_FEWEST_GAPS, _FEWEST_LEVELS, _FEWEST_BITS, _REGULAR = 5, 6, 8.0, 0.9
-_FEWEST_UNEVEN = 12
+_MIN_GAPS, _MIN_LEVELS, _MIN_BITS, _REGULAR = 5, 6, 8.0, 0.9
+_MIN_UNEVEN = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,21 +197,21 @@ def refresh_period(episodes: Sequence[Changes]) -> float | None:
         episodes: where a signal of floating point changes in each episode.
     """
     gaps = np.concatenate([np.diff(episode.rows) for episode in episodes] or [np.zeros(0, np.intp)])
-    if len(gaps) < _FEWEST_GAPS or not _varies(episodes):
+    if len(gaps) < _MIN_GAPS or not _varies(episodes):
         return None
     found, counts = np.unique(gaps, return_counts=True)
     common = found[np.argsort(-counts, kind="stable")][:64].tolist()
     beats = {*common, *(gcd(a, b) for a in common for b in common)}
     beat = max((k for k in beats if (gaps % k == 0).mean() >= _REGULAR), default=1)
     if beat >= 2:
-        return float(beat) if len(gaps) * log2(beat) >= _FEWEST_BITS else None
+        return float(beat) if len(gaps) * log2(beat) >= _MIN_BITS else None
     return _uneven_period(episodes, gaps, common[0])
 
 
 def _varies(episodes: Sequence[Changes]) -> bool:
     """Whether the values are those of a sensor, rather than of a counter, a schedule or a switch."""
     levels = np.unique(np.concatenate([episode.levels for episode in episodes]))
-    if len(levels) < _FEWEST_LEVELS:
+    if len(levels) < _MIN_LEVELS:
         return False
     sizes = np.abs(np.concatenate([episode.sizes for episode in episodes]))
     if not np.isfinite(sizes).all():
@@ -225,7 +225,7 @@ def _varies(episodes: Sequence[Changes]) -> bool:
 def _uneven_period(episodes: Sequence[Changes], gaps: NDArray[np.intp], usual: int) -> float | None:
     """The period where it is no whole number of rows, so that gaps such as 3, 3 and 4 take turns."""
     near = gaps[np.abs(gaps - usual) <= 1]
-    if usual < 2 or len(gaps) < _FEWEST_UNEVEN or len(near) < _REGULAR * len(gaps):
+    if usual < 2 or len(gaps) < _MIN_UNEVEN or len(near) < _REGULAR * len(gaps):
         return None
     rough = float(near.mean())
     whole = [episode.rows for episode in episodes if len(episode.rows) > 1]

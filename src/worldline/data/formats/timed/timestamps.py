@@ -19,7 +19,7 @@ SECONDS |= {"us": 1e-6, "µs": 1e-6, "microseconds": 1e-6, "ns": 1e-9, "nanoseco
 SECONDS |= {"min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0, "d": 86400.0, "days": 86400.0}
 """Per unit of a header, or end of a name such as `time_ms`, how many seconds it is."""
 
-_MOST_SECONDS = 1e12  # no log is older
+_MAX_SECONDS = 1e12  # no log is older
 
 EPOCHS = ((1e8, 1e11, "s", 1.0), (1e11, 1e14, "ms", 1e-3), (1e14, 1e17, "us", 1e-6), (1e17, 1e20, "ns", 1e-9))
 """Numbers from the first to the second are dates from 1973 to 5138 in this unit."""
@@ -104,7 +104,7 @@ def _times(column: Column) -> Times:
         first = values[np.argmin(missing)]
         values, start_s = np.subtract(values, first), float(first) * scale
     seconds = values.astype(np.float64) * scale
-    seconds[missing | ~(np.abs(seconds) < _MOST_SECONDS)] = np.nan
+    seconds[missing | ~(np.abs(seconds) < _MAX_SECONDS)] = np.nan
     return Times(name=column.name, seconds=seconds, start_s=start_s, is_date=is_date, said=said)
 
 
