@@ -17,7 +17,7 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     info = tmp_path / "guest-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guest\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[worldline.planning.planners]\nguess = guest_of_worldline:Guess\n")
+    (info / "entry_points.txt").write_text("[worldline.planners]\nguess = guest_of_worldline:Guess\n")
     (tmp_path / "guest_of_worldline.py").write_text("class Guess: ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "guest_of_worldline", raising=False)
@@ -57,7 +57,7 @@ def test_a_third_partys_part_is_loaded_when_asked_for(guest: Path) -> None:
 
 def test_a_third_party_cannot_take_a_builtins_place(guest: Path) -> None:
     (guest / "guest-1.0.dist-info" / "entry_points.txt").write_text(
-        "[worldline.planning.planners]\ncem = nowhere:Nothing\n"
+        "[worldline.planners]\ncem = nowhere:Nothing\n"
     )
     assert names("planner").count("cem") == 1
     assert load("planner", "cem").__module__ == "worldline.planning.planners.cem"

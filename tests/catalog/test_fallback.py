@@ -178,18 +178,18 @@ def test_mistakes_and_defects_are_not_hidden(
 
 
 def test_a_strange_history_goes_to_the_next(world: LocalWorld, still: LocalWorld, history: History) -> None:
-    ood_scores = replace(history, observations={"position": np.full((2, 2), 50.0, np.float32)})
-    assert world.predict(ood_scores, PUSH).trust == pytest.approx(0.01)
+    far = replace(history, observations={"position": np.full((2, 2), 50.0, np.float32)})
+    assert world.predict(far, PUSH).trust == pytest.approx(0.01)
     trusting = Odd(still)
     trusting.world = LocalWorld(still.engine, None, SEARCH)  # it never tells its trust
     both = FallbackWorld([world, still], min_trust=0.05)
     with pytest.raises(
         UnsupportedError, match=r"linear: its trust in the history is 0.01, and min_trust is 0.05; pers"
     ):
-        both.predict(ood_scores, PUSH)
+        both.predict(far, PUSH)
     with pytest.raises(UnsupportedError, match="persistence: it is not calibrated"):
-        FallbackWorld([world, trusting], min_trust=0.05).predict(ood_scores, PUSH)
-    plan = both.plan(ood_scores, GOAL, horizon=2)
+        FallbackWorld([world, trusting], min_trust=0.05).predict(far, PUSH)
+    plan = both.plan(far, GOAL, horizon=2)
     assert plan.status is PlanStatus.REFUSED
     assert "linear: " in plan.reason
     assert "persistence: " in plan.reason
@@ -206,13 +206,13 @@ def test_a_plan_that_is_refused_is_left_to_the_next(
         for one in TOY.episodes(132, 12, seed=1)
     ]
     wide = LocalWorld(world.engine, calibrate(world.engine, far, horizon=8, num_windows=1, seed=0), SEARCH)
-    ood_scores = replace(history, observations={"position": np.full((2, 2), 50.0, np.float32)})
+    far = replace(history, observations={"position": np.full((2, 2), 50.0, np.float32)})
     both = FallbackWorld([world, wide], min_trust=own)
-    found, due = (one.plan(ood_scores, GOAL, horizon=2, min_trust=asked) for one in (both, wide))
+    found, due = (one.plan(far, GOAL, horizon=2, min_trust=asked) for one in (both, wide))
     assert (found.status, found.cost, found.trust) == (due.status, due.cost, due.trust)
     assert both.tally() == {"linear (1)": 0, "linear (2)": 1}
-    none = both.plan(ood_scores, GOAL, horizon=2, min_trust=1.0)
-    assert (none.status, none.trust) == (PlanStatus.REFUSED, world.predict(ood_scores, PUSH).trust)
+    none = both.plan(far, GOAL, horizon=2, min_trust=1.0)
+    assert (none.status, none.trust) == (PlanStatus.REFUSED, world.predict(far, PUSH).trust)
     assert "linear (1): " in none.reason
     assert "linear (2): " in none.reason
     assert both.tally() == {"linear (1)": 0, "linear (2)": 1}

@@ -356,11 +356,11 @@ def test_a_belief_of_somebody_else_is_refused() -> None:
 
 def test_what_is_far_from_the_training_data_is_novel() -> None:
     engine = untrained(CALM.schema, ("position",), goals=False)
-    usual, ood_scores = CALM.episodes(8, 8, seed=0), CALM.episodes(8, 8, seed=1)
-    ood_scores = [replace(one, observations={"position": one.observations["position"] + 100}) for one in ood_scores]
+    usual, unlike = CALM.episodes(8, 8, seed=0), CALM.episodes(8, 8, seed=1)
+    unlike = [replace(one, observations={"position": one.observations["position"] + 100}) for one in unlike]
     latents = engine.observe(None, history(usual, 4, 1), seed=0).features()[:, 0]
     engine.mahalanobis.fit(latents)
-    first, second = (engine.novelty(engine.observe(None, history(logs, 6, 1), seed=0)) for logs in (usual, ood_scores))
+    first, second = (engine.novelty(engine.observe(None, history(logs, 6, 1), seed=0)) for logs in (usual, unlike))
     assert second.min() > first.max()
 
 

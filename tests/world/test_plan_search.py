@@ -88,8 +88,8 @@ def test_what_cannot_be_kept_is_said(world: LocalWorld, history: History, histor
 
 def test_what_is_unlike_the_calibration_is_refused(world: LocalWorld, history: History, histories: History) -> None:
     assert world.plan(history, NEAR, horizon=2, min_trust=0.05).status is PlanStatus.CONVERGED
-    ood_scores = replace(history, observations={"position": history.observations["position"] + 30})
-    plan = world.plan(ood_scores, NEAR, constraints=[AtMost(signal="position", bound=9.0)], horizon=2, min_trust=0.05)
+    far = replace(history, observations={"position": history.observations["position"] + 30})
+    plan = world.plan(far, NEAR, constraints=[AtMost(signal="position", bound=9.0)], horizon=2, min_trust=0.05)
     assert plan.status is PlanStatus.REFUSED
     assert "p-value 0.01 is below min_trust 0.05" in plan.reason
     assert plan.actions["push"].shape == (0, 2)

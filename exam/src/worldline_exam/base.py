@@ -129,9 +129,9 @@ class ExamTest(ABC):
         if not self.pixels:
             return self.question(worlds, scenes)
         labs = {one.name: one.make_lab for one in self.datasets()}
-        ood_scores = [name for name in worlds if name not in labs]
-        if ood_scores:
-            raise InputError(f"{', '.join(ood_scores)} is no curriculum of {self.code}. It has {', '.join(labs)}.")
+        unknown = [name for name in worlds if name not in labs]
+        if unknown:
+            raise InputError(f"{', '.join(unknown)} is no curriculum of {self.code}. It has {', '.join(labs)}.")
         return self.question(
             {name: PixelsOnlyWorld(world=one, lab=labs[name]()) for name, one in worlds.items()}, scenes
         )

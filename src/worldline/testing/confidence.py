@@ -93,9 +93,9 @@ def coverage(case: WorldCase) -> None:
 def trust_tells(case: WorldCase) -> None:
     """Trust is a p-value: in [0, 1], seldom small on real histories, and smaller on corrupted ones."""
     cut = case.cut()
-    ood_scores = replace(cut, history=replace(cut.history, observations=corrupt(cut.history.observations, case.seed)))
+    unlike = replace(cut, history=replace(cut.history, observations=corrupt(cut.history.observations, case.seed)))
     prediction = case.predict(cut)
-    real, wild = as_float(prediction.trust), as_float(case.predict(ood_scores).trust)
+    real, wild = as_float(prediction.trust), as_float(case.predict(unlike).trust)
     for name, value in (("real", real), ("corrupted", wild)):
         TRUST.holds(value.shape == (cut.num_worlds,), f"trust has shape {value.shape} for {cut.num_worlds} worlds")
         fine = ((value >= 0) & (value <= 1)) | (np.isnan(value) & (not prediction.calibrated))

@@ -422,8 +422,8 @@ def novelty_grows(case: EngineCase) -> None:
         return
     history = case.cut().history
     wild = replace(history, observations=corrupt(history.observations, case.seed))
-    real, ood_scores = (np.asarray(case.engine.novelty(case.observe(each))) for each in (history, wild))
-    told = separation(real, ood_scores)
+    real, unlike = (np.asarray(case.engine.novelty(case.observe(each))) for each in (history, wild))
+    told = separation(real, unlike)
     NOVELTY.holds(
         told >= 0.75, f"corrupted histories are newer than real ones in {told:.0%} of pairs (50% tells nothing)"
     )

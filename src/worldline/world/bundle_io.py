@@ -206,7 +206,7 @@ def open_engine(bundle: Bundle) -> Engine:
         schema=schema,
         inputs=card.inputs,
         readout=_load(bundle, "heads/readout", ReadoutConfig, Readout),
-        mahalanobis=_load(bundle, "heads/familiarity", MahalanobisConfig, MahalanobisScore),
+        mahalanobis=_load(bundle, "heads/mahalanobis", MahalanobisConfig, MahalanobisScore),
         distance_head=_load_if_there(bundle, "heads/distance", DistanceConfig, Distance),
         inverse_head=_load_if_there(bundle, "heads/inverse", InverseConfig, Inverse),
         landmarks=_load_if_there(bundle, "heads/landmarks", LandmarksConfig, Landmarks),
