@@ -30,15 +30,15 @@ bench: $(INSTALLED)
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml exam/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "worldline needs Python 3.11 or newer, and none is on the PATH." \
 		"Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments." \
 		"On Debian and Ubuntu run: apt-get install python3-venv"; exit 1; }
 	"$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install -e '.[tables,video,lerobot,minari,features,track,envs,serve,client,dev]'
+	$(BIN)/python -m pip install -e '.[tables,video,lerobot,minari,features,track,envs,serve,client,dev]' -e exam
 	@touch $@
 
 clean:
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find src exam tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -56,9 +56,7 @@ def test_a_third_partys_part_is_loaded_when_asked_for(guest: Path) -> None:
 
 
 def test_a_third_party_cannot_take_a_builtins_place(guest: Path) -> None:
-    (guest / "guest-1.0.dist-info" / "entry_points.txt").write_text(
-        "[worldline.planners]\ncem = nowhere:Nothing\n"
-    )
+    (guest / "guest-1.0.dist-info" / "entry_points.txt").write_text("[worldline.planners]\ncem = nowhere:Nothing\n")
     assert names("planner").count("cem") == 1
     assert load("planner", "cem").__module__ == "worldline.planning.planners.cem"
 

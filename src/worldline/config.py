@@ -14,6 +14,8 @@ from pydantic_core import from_json as parse_json
 
 from worldline.errors import ConfigError, UnknownNameError
 
+__all__ = ["from_json", "spelled", "to_json", "to_strict_json"]
+
 T = TypeVar("T")
 
 _SPELLED: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

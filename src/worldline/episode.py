@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["Arrays", "Episode", "Future", "History"]
+
 Arrays = Mapping[str, NDArray[np.generic]]
 
 

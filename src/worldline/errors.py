@@ -7,6 +7,21 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+__all__ = [
+    "BundleError",
+    "CollapseError",
+    "ConfigError",
+    "DataError",
+    "InputError",
+    "MissingExtraError",
+    "NoGoodAnswerError",
+    "UnavailableError",
+    "UnknownNameError",
+    "UnreadableError",
+    "UnsupportedError",
+    "WorldlineError",
+]
+
 
 class WorldlineError(Exception):
     """Base of every error that worldline raises on purpose."""

@@ -8,6 +8,28 @@ from typing import Final
 
 from worldline.stats import Estimate, Rate
 
+__all__ = [
+    "DAY_S",
+    "HOUR_S",
+    "MINUTE_S",
+    "NBSP",
+    "Number",
+    "between",
+    "clock",
+    "duration",
+    "label",
+    "listing",
+    "number",
+    "percent",
+    "plural",
+    "pretty_unit",
+    "quantity",
+    "round_percent",
+    "span",
+    "tick",
+    "with_unit",
+]
+
 Number = float | int
 
 NBSP: Final = "\u00a0"

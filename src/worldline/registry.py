@@ -8,6 +8,8 @@ from typing import Any
 
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
 
+__all__ = ["BUILTIN", "imported", "load", "name_of", "names"]
+
 BUILTIN: dict[str, dict[str, str]] = {
     "model": {
         "ensemble": "worldline.models.ensemble:Ensemble",

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from worldline.errors import ConfigError, UnknownNameError
 
+__all__ = ["Kind", "Role", "Schema", "Signal"]
+
 
 class Role(StrEnum):
     """What a signal is to the world."""

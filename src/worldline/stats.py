@@ -13,6 +13,26 @@ from numpy.typing import NDArray
 
 from worldline.errors import InputError
 
+__all__ = [
+    "Curve",
+    "Estimate",
+    "Floats",
+    "Rate",
+    "Tails",
+    "cluster_rate",
+    "cluster_sums",
+    "curve",
+    "draw_clusters",
+    "r_squared",
+    "ratio",
+    "rmse_curve",
+    "separation",
+    "skill_curve",
+    "student_quantile",
+    "tails",
+    "wilson",
+]
+
 Floats = NDArray[np.floating]
 
 NUM_DRAWS: Final = 2000

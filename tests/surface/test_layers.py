@@ -17,16 +17,19 @@ def lint(project: Path) -> subprocess.CompletedProcess[str]:
     """Runs the import linter on the project in this folder."""
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
     # Wide, so that no line of the report is wrapped.
-    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "COLUMNS": "300"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(project / part) for part in ("src", "exam/src")),
+        "COLUMNS": "300",
+    }
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the sources and of the linter's settings, to plant faults in."""
-    shutil.copytree(
-        ROOT / "src" / "worldline", tmp_path / "src" / "worldline", ignore=shutil.ignore_patterns("_*cache*")
-    )
+    for part in ("src/worldline", "exam/src/worldline_exam"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("_*cache*"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
@@ -36,10 +39,10 @@ def append(path: Path, line: str) -> None:
     path.write_text(f"{path.read_text()}\n{line}\n")
 
 
-def test_the_house_is_in_order(copy: Path) -> None:
+def test_the_tree_follows_the_order(copy: Path) -> None:
     done = lint(copy)
     assert done.returncode == 0, done.stdout
-    assert "1 kept, 0 broken" in done.stdout
+    assert "3 kept, 0 broken" in done.stdout
 
 
 def test_a_folder_that_is_not_listed_fails(copy: Path) -> None:
@@ -65,3 +68,11 @@ def test_an_import_against_the_order_fails(copy: Path, importer: str, imported: 
     done = lint(copy)
     assert done.returncode != 0
     assert f"worldline.{importer.removesuffix('.py').replace('/', '.')} -> {imported}" in done.stdout
+
+
+@pytest.mark.parametrize("private", ["worldline.audit.scoring", "worldline.engines.language.chat"])
+def test_an_import_of_a_private_module_by_the_exam_fails(copy: Path, private: str) -> None:
+    append(copy / "exam" / "src" / "worldline_exam" / "base.py", f"import {private}")
+    done = lint(copy)
+    assert done.returncode != 0
+    assert f"worldline_exam.base -> {private}" in done.stdout
