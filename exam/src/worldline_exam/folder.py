@@ -74,8 +74,9 @@ class LearnRecord:
 
 def begun_with(subject: ExamSubject, options: ExamOptions) -> Begun:
     """What an exam that goes on with this one has to have in common with it."""
-    code, package = hashlib.sha256(), Path(worldline.__file__).parent
-    for path in (*sorted(package.rglob("*.py")), *subject.sources):
+    code = hashlib.sha256()
+    packages = (Path(worldline.__file__).parent, Path(__file__).parent)
+    for path in (*(one for package in packages for one in sorted(package.rglob("*.py"))), *subject.sources):
         code.update(path.read_bytes())
     return Begun(
         subject=subject.title,
