@@ -1,9 +1,9 @@
-"""Every family on every task, three training seeds each: open-loop errors beside the floors, and goals reached.
+"""Every family on every task, three training seeds each: open-loop errors, baselines, and goals reached.
 
 Run: .venv/bin/python benchmarks/families.py [--tasks ...] [--families ...] [--seeds 3] [--logs FOLDER]
-Adds to benchmarks/results/families.json after every training and writes the table in docs/families.md from all that is
-there; a row that was measured is not measured again unless `--again` is given. Every family gets the same logs, split,
-inputs and processor time to train in, at most the updates of its recipe. Where it cannot learn a task, the row says so.
+The script adds to benchmarks/results/families.json after every training, and writes docs/families.md from that file.
+A measured row is skipped unless `--again` is given. Every family gets the same logs, split, inputs and processor time,
+and at most the updates of its recipe. If a family cannot learn a task, its row gives the reason.
 """
 
 from __future__ import annotations
@@ -322,7 +322,7 @@ def main() -> None:
         help="folder of the pretrained encoder of `features`; benchmarks/pretrained.py makes one",
     )
     parser.add_argument("--note", default="", help="kept with each row that is measured now")
-    parser.add_argument("--again", action="store_true", help="measure anew what is there")
+    parser.add_argument("--again", action="store_true", help="measure rows again that have a result")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as temporary:

@@ -58,7 +58,7 @@ class Task:
         whole: goal signals that its heads need.
         by_hand: creates the upper-bound actor, with the true dynamics, the true map, or a tuned controller; None if
             there is none.
-        told: goal signals that this actor receives.
+        goal_signals: goal signals that this actor receives.
         by_hand_every: executed steps of each of its answers.
         straight: straight-line baseline; None if it does not apply.
         horizon: steps of a plan.
@@ -79,7 +79,7 @@ class Task:
     shown: Sequence[str]
     whole: Sequence[str]
     by_hand: Callable[[], Actor] | None
-    told: Sequence[str]
+    goal_signals: Sequence[str]
     straight: Actor | None
     horizon: int = 12
     replan_every: int = 5
@@ -160,15 +160,15 @@ class Pose(Actor):
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """The actions of the plans."""
-        told = self._pose(now.goals)
+        pose = self._pose(now.goals)
         here = self._pose({name: now.history.observations[name][:, -1] for name in now.goals})
         planner = WorldActor(
             world=self.world,
             horizon=PUSH_AHEAD,
             tolerance=POSE_TOLERANCE,
-            propose=lambda _: self.plays.between(here, told, NUM_PLAYS),
+            propose=lambda _: self.plays.between(here, pose, NUM_PLAYS),
         )
-        return planner.act(replace(now, goals=told), num_steps=num_steps, seed=seed)
+        return planner.act(replace(now, goals=pose), num_steps=num_steps, seed=seed)
 
     def _pose(self, seen: Arrays) -> Arrays:
         """Pose of one observation: the agent's position, and the block's pose one predicted step later."""
@@ -227,7 +227,7 @@ def rooms(walls: Walls, num_episodes: int, recipe: Callable[[Store], Recipe]) ->
         shown=("camera",),
         whole=("camera",),
         by_hand=lambda: WorldActor(world=oracle, horizon=12),
-        told=("camera", "position"),
+        goal_signals=("camera", "position"),
         straight=StraightActor(),
         replan_every=1,
         by_hand_every=12,
@@ -263,7 +263,7 @@ def mazes(maze: Maze) -> Task:
         shown=("position",),
         whole=("position",),
         by_hand=lambda: Walk(maze=PointMaze(maze)),
-        told=("position",),
+        goal_signals=("position",),
         straight=StraightActor(longest=MAX_MOVE),
     )
 
@@ -289,7 +289,7 @@ def arm() -> Task:
         shown=("angles",),
         whole=("angles", "velocity"),
         by_hand=Pull,
-        told=("angles",),
+        goal_signals=("angles",),
         straight=None,
         horizon=25,
     )
@@ -326,7 +326,7 @@ def pushing() -> Task:
         shown=("camera", "agent_position"),
         whole=("camera", "agent_position"),
         by_hand=None,
-        told=("agent_position",),
+        goal_signals=("agent_position",),
         straight=Go(),
         rest=Stay(),
         replan_every=2,

@@ -280,7 +280,7 @@ def _is_there(name: str, seed: int, offset: int, row: str, given: argparse.Names
 
 
 def _add(name: str, figures: Figures) -> None:
-    """To the results as they are now; it takes the place of what was there for as many pairs."""
+    """Adds a result to the file; replaces the one for the same number of pairs."""
 
     def key(one: Figures) -> list[Any]:
         return [one["offset"], one["row"], one["seed"], len(one["reached"])]

@@ -74,14 +74,14 @@ class Watched(Planner):
 
     Args:
         planner: the wrapped planner.
-        told: whether it receives the deadline.
+        with_deadline: whether it receives the deadline.
         costed: evaluated sequences of each plan.
         cut: whether each plan was cut short by its deadline.
         proposed: number of proposals of each plan.
     """
 
     planner: Planner
-    told: bool = True
+    with_deadline: bool = True
     costed: list[int] = field(default_factory=list)
     cut: list[bool] = field(default_factory=list)
     proposed: list[int] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Watched(Planner):
             horizon=horizon,
             proposals=proposals,
             generator=generator,
-            deadline_s=deadline_s if self.told else None,
+            deadline_s=deadline_s if self.with_deadline else None,
         )
         self.costed.append(found.num_evaluated)
         self.cut.append(not found.converged)
@@ -223,12 +223,12 @@ def in_time(
     steps: int,
     seed: int,
     priority: int,
-    told: bool = True,
+    with_deadline: bool = True,
     margin_s: float = MARGIN_S,
 ) -> Row:
     """The results of a loop in real time."""
     priority = prioritise(priority)
-    watched = Watched(planner=planner, told=told)
+    watched = Watched(planner=planner, with_deadline=with_deadline)
     controller = controlled(open_with(folder, watched), seed)
     rooms, pauses = Rooms(controller, seed), Pauses()
     loop = RealTimeLoop(controller=controller, period_s=PERIOD_S, margin_s=margin_s)
@@ -372,7 +372,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Row:
         "normal priority": in_time(folder, THOROUGH, steps=few, seed=options.seed, priority=usual),
         "thin margin": in_time(folder, THOROUGH, steps=few, margin_s=THIN_S, **how),
         "stop after": in_time(folder, old, steps=few, margin_s=THIN_S, **how),
-        "no budget": in_time(folder, THOROUGH, steps=few, told=False, **how),
+        "no budget": in_time(folder, THOROUGH, steps=few, with_deadline=False, **how),
     }
     prioritise(usual)
     if options.reference_goals:

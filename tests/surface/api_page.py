@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "api.md"
@@ -37,9 +38,17 @@ _TOP: Final = """# Public packages
 Import these names from these packages. All other modules are private and may change without notice.
 The exam (`exam/`) is a separate distribution and imports nothing else; an import linter and a test enforce this.
 
-Contracts for parts of your own are in `worldline.world` (`World`), `worldline.engines` (`Engine`), `worldline.models`
-(`WorldModel`), `worldline.planning` (`Planner`, costs and constraints), `worldline.labs` (`Lab`) and `worldline.data` (`Logs`).
+Contracts for your parts: `World` in `worldline.world`, `Engine` in `worldline.engines`, `Lab` in `worldline.labs`,
+`WorldModel` in `worldline.models`, `Planner` and costs in `worldline.planning`, `Logs` in `worldline.data`.
 """
+
+
+def _summary(value: object) -> str:
+    """The first line of the docstring of a class, function or module; empty for constants and type aliases."""
+    documented = isinstance(value, type | ModuleType) or (
+        callable(value) and getattr(value, "__module__", "").startswith("worldline")
+    )
+    return (getattr(value, "__doc__", None) or "").partition("\n")[0].replace("|", "\\|") if documented else ""
 
 
 def page() -> str:
@@ -48,7 +57,8 @@ def page() -> str:
     for name in PUBLIC:
         module = import_module(name)
         purpose = (module.__doc__ or "").partition("\n")[0]
-        parts.append(f"## `{name}`\n\n{purpose}\n\n{', '.join(f'`{one}`' for one in module.__all__)}\n")
+        rows = [f"| `{one}` | {_summary(getattr(module, one))} |" for one in module.__all__]
+        parts.append("\n".join([f"## `{name}`", "", purpose, "", "| name | what it is |", "| --- | --- |", *rows, ""]))
     return "\n".join(parts)
 
 
