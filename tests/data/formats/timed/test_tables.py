@@ -58,7 +58,7 @@ def test_a_row_holds_an_observation_and_the_action_that_leads_to_the_next(tmp_pa
     assert episode.rewards["reward"][:, 0].tolist() == columns["reward"][:-1]
     assert (episode.terminated, episode.truncated, episode.seed, logged.findings) == (False, True, None, ())
     said = "\n".join(logs.unclear)
-    assert "time: taken as seconds" in said
+    assert "time: read as seconds" in said
     assert "last row" in said
     assert "Units are not in the logs of x, action" in said
 

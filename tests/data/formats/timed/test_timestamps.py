@@ -22,7 +22,7 @@ def times_of(folder, header, cells, asked=None):
 @pytest.mark.parametrize(
     ("header", "cells", "seconds", "start_s", "said"),
     [
-        ("time", [0, 0.5, 1.25], [0, 0.5, 1.25], 0, "taken as seconds"),
+        ("time", [0, 0.5, 1.25], [0, 0.5, 1.25], 0, "read as seconds"),
         ("Time [ms]", [0, 20, 50], [0, 0.02, 0.05], 0, "times in ms, as its header"),
         ("time_us", [0, 20, 50], [0, 2e-5, 5e-5], 0, "times in us, as its header"),
         ("t", [1.7e9, 1.7e9 + 0.5], [0, 0.5], 1.7e9, "s since 1970"),
