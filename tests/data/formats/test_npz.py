@@ -194,7 +194,7 @@ def test_several_episodes_in_one_file_are_found(tmp_path):
     save(tmp_path / "a.npz", terminated=np.array([0, 1, 0, 1]))
     (logged,) = NpzLogs.open(tmp_path, None, ReadOptions()).read()
     assert [finding.step for finding in logged.findings] == [1]
-    assert "save each" in logged.findings[0].fix
+    assert "Save each" in logged.findings[0].fix
 
 
 def test_conversion_changes_no_number():

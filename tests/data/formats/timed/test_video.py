@@ -252,7 +252,7 @@ def test_one_table_names_its_videos(tmp_path):
     write_rows(tmp_path / "log.csv", 8, episode=[1] * 4 + [7] * 4, time=TENTHS[:4] * 2)
     _, found = read(tmp_path)
     assert [logged.episode is None for logged in found] == [False, True, True, True]
-    assert "no video called '7'" in found[1].findings[0].problem
+    assert "no video named '7'" in found[1].findings[0].problem
 
 
 def test_an_only_video_and_an_only_table_belong_together(tmp_path):

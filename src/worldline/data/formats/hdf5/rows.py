@@ -134,9 +134,7 @@ def metadata_of(
             if not len(changes):
                 metadata[name] = int(ids[0])
             elif name not in _MAY_VARY:
-                problem = (
-                    f"{name} changes from {ids[0]} to {ids[changes[0]]} within one episode"
-                )
+                problem = f"{name} changes from {ids[0]} to {ids[changes[0]]} within one episode"
                 raise DataError(problem, fix="Correct the lengths, or leave the column out.", step=int(changes[0]))
         elif name in STEP_IDS and is_metadata(name, dataset, -1, num_episodes):
             _check_steps(read_rows(dataset, start, start + rows, name).reshape(rows), name)

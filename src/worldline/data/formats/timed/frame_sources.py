@@ -131,7 +131,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
                 picture.verify()  # decoding a PNG does not check the checksums
             with Image.open(file, formats=_FORMATS) as picture:
                 if picture.mode not in _CHANNELS:
-                    raise DataError(f"the image has mode {picture.mode} without 8-bit channels", fix=fix, file=file)
+                    raise DataError(f"the image mode {picture.mode} has no 8-bit channels", fix=fix, file=file)
                 if picture.width * picture.height > MAX_PIXELS:
                     problem = f"the header claims {picture.width} by {picture.height} pixels"
                     raise DataError(problem, fix=fix, file=file)
