@@ -95,8 +95,10 @@ def _mask(episode: Episode, name: str) -> NDArray[np.bool_]:
 
 
 def _episode(lab: Lab, seen: list[dict[str, Any]], actions: Arrays, seed: int | None) -> Episode:
-    shown = {s.name: np.stack([np.asarray(one[s.name], s.dtype) for one in seen]) for s in lab.schema.observations}
-    return Episode(observations=shown, actions=dict(actions), observed=seen_in(lab, seen), seed=seed)
+    observations = {
+        s.name: np.stack([np.asarray(one[s.name], s.dtype) for one in seen]) for s in lab.schema.observations
+    }
+    return Episode(observations=observations, actions=dict(actions), observed=seen_in(lab, seen), seed=seed)
 
 
 def seen_in(lab: Any, observations: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:

@@ -124,7 +124,7 @@ def test_what_was_assumed_is_said(tmp_path, version):
         "last action of each episode",
         "next.done: used as",
         "weather: text",
-        f"{FRONT}: frames as",
+        f"{FRONT}: decoded from a lossy video",
         "Units",
     ):
         assert words in said

@@ -194,7 +194,7 @@ def test_a_user_names_the_columns(tmp_path):
     assert (len(found), logs.schema.step_s) == (2, 1.0)
     assert [signal.name for signal in logs.schema.signals] == ["x", "action"]
     for asked in ({"time": "nope"}, {"episode": "nope"}):
-        with pytest.raises(DataError, match="no column of (times|episodes) 'nope'"):
+        with pytest.raises(DataError, match=r"no column of (times|episodes) 'nope'"):
             TableLogs.open(path, None, ReadOptions(**asked))
 
 

@@ -155,13 +155,13 @@ class EpisodeReader:
             raise error(problem, step=min(num_rows, math.floor(max(have, 0))))
         file = within(self._layout.root, where.file)
         if where.length_s is None:
-            shown = frames(file)
+            decoded = frames(file)
         else:
-            shown = frames_between(file, where.start_s - frame_s / 2, where.start_s + (num_rows - 0.5) * frame_s)
+            decoded = frames_between(file, where.start_s - frame_s / 2, where.start_s + (num_rows - 0.5) * frame_s)
         values: Array | None = None
         row = 0
-        with closing(shown):
-            for time, picture in shown:
+        with closing(decoded):
+            for time, picture in decoded:
                 at = math.floor((time - where.start_s) / frame_s + 0.5)
                 if at != row or row >= num_rows:
                     raise error(_misplaced(at, row, num_rows, time), step=row)

@@ -229,8 +229,8 @@ def _values(header: str, cells: pa.ChunkedArray, file: Path) -> tuple[Array | No
     elif types.is_date(kind):
         cells = cells.cast(pa.timestamp("ms"))
     elif types.is_time(kind):
-        whole = cells.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
-        cells = whole.cast(pa.int64()).cast(pa.duration(kind.unit))
+        ticks = cells.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+        cells = ticks.cast(pa.int64()).cast(pa.duration(kind.unit))
     elif not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_temporal(kind)):
         return None, missing
     values = _numpy(cells)

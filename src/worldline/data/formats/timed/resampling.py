@@ -229,8 +229,8 @@ def _uneven_period(episodes: Sequence[Changes], gaps: NDArray[np.intp], usual: i
     if usual < 2 or len(gaps) < _MIN_UNEVEN or len(near) < _REGULAR * len(gaps):
         return None
     rough = float(near.mean())
-    whole = [episode.rows for episode in episodes if len(episode.rows) > 1]
-    beats = [np.concatenate([[0], np.cumsum(np.round(np.diff(rows) / rough))]) for rows in whole]
+    change_rows = [episode.rows for episode in episodes if len(episode.rows) > 1]
+    beats = [np.concatenate([[0], np.cumsum(np.round(np.diff(rows) / rough))]) for rows in change_rows]
     period = float(gaps.sum() / sum(beat[-1] for beat in beats))
-    off = max(np.ptp(rows - period * beat) for rows, beat in zip(whole, beats, strict=True))
+    off = max(np.ptp(rows - period * beat) for rows, beat in zip(change_rows, beats, strict=True))
     return period if period > 2 and off <= 1.5 else None

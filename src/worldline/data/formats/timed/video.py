@@ -222,19 +222,19 @@ def _without_rows(recordings: Recordings, names: Mapping[tuple[Path, str | None]
     return [name for name in recordings if name not in names.values()]
 
 
-def _recordings(clips: Sequence[Path], called: Iterable[str]) -> dict[str, dict[str, Path]]:
+def _recordings(clips: Sequence[Path], table_names: Iterable[str]) -> dict[str, dict[str, Path]]:
     """Groups clips by recording and camera.
 
     Args:
         clips: video files and folders.
-        called: names of recordings in tables.
+        table_names: names of recordings in tables.
     """
-    called = set(called)
+    table_names = set(table_names)
     stems = [clip.name if clip.is_dir() else clip.stem for clip in clips]
     heads = [stem.rpartition(".")[0] for stem in stems]
     recordings: dict[str, dict[str, Path]] = {}
     for clip, stem, head in zip(clips, stems, heads, strict=True):
-        several = stem not in called and head and (head in called or heads.count(head) > 1)
+        several = stem not in table_names and head and (head in table_names or heads.count(head) > 1)
         name, camera = (head, stem.rpartition(".")[2]) if several else (stem, CAMERA)
         cameras = recordings.setdefault(name, {})
         if camera in cameras:
