@@ -182,7 +182,7 @@ def test_a_lab_that_draws_nothing_says_so() -> None:
 
     lab = Plain()
     lab.reset(seed=0)
-    with pytest.raises(UnsupportedError, match="Plain draws no pictures"):
+    with pytest.raises(UnsupportedError, match="Plain draws no images"):
         lab.render()
 
 

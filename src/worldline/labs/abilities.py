@@ -1,4 +1,4 @@
-"""What a lab may also be able to do; each ability is a class to inherit from."""
+"""Optional abilities of labs; each one is a base class."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ from worldline.episode import Arrays
 
 
 class Configured(ABC):
-    """Optional: can be built again from its settings, so that a world over the lab can be stored."""
+    """Optional: the lab can be rebuilt from its settings, so a world on it can be stored."""
 
     @property
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """What it was built with, as plain JSON values."""
+        """The constructor's arguments as plain JSON values."""
 
     @classmethod
     @abstractmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Configured:
-        """The lab that was built with these settings; they are read as if from a stranger.
+        """Builds the lab from settings that may come from an untrusted file.
 
         Raises:
-            ConfigError: one is unknown, missing, or of another type.
-            InputError: one is out of range.
+            ConfigError: a setting is unknown, missing, or of another type.
+            InputError: a setting is out of range.
         """
 
 
 class Locates(ABC):
-    """Optional: can be reset into the state that an observation shows."""
+    """Optional: the lab can be reset to the state that an observation describes."""
 
     @abstractmethod
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The options for which `reset` starts in the state of `observation`.
+        """Returns the options with which `reset` starts in the state of `observation`.
 
         Args:
-            observation: per signal that the lab shows [*shape], complete.
+            observation: every observation signal, [*shape].
         """
 
 
 class Hides(ABC):
-    """Optional: there are steps at which a signal cannot be seen. What it holds then must not matter to anyone."""
+    """Optional: signals can be unobserved at some steps. Callers must then ignore their values."""
 
     @abstractmethod
     def seen(self, observation: Mapping[str, Any]) -> Mapping[str, bool]:
-        """Of each signal that is hidden at times, whether it is seen in this observation; every other one is.
+        """Returns whether each signal that can be hidden is observed; all other signals always are.
 
         Args:
-            observation: as `reset` and `step` give it, with what is in no schema.
+            observation: as `reset` and `step` return it, with entries that are not in the schema.
         """
 
 
 class DrawsImages(ABC):
-    """Optional: what its camera shows can be drawn from the rest of what is known of a moment."""
+    """Optional: the camera image of a step can be drawn from the other signals."""
 
     pictures: bool
-    """Whether observations hold the camera's picture."""
+    """Whether observations contain the camera image."""
 
     @abstractmethod
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
-        """The picture [64, 64, 3] of a moment; None where what is known does not tell it.
+        """Returns the image [64, 64, 3] of a step; None if the known signals do not determine it.
 
         Args:
-            shown: by name [*shape]: the vector observations that were observed, and what was done in the step before;
-                what is not known is left out.
+            shown: by name [*shape]: the observed vector observations and the action of the previous step; unknown
+                signals are left out.
         """

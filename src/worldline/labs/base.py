@@ -1,4 +1,4 @@
-"""What a lab adds to a Gymnasium environment: a schema, exact replay, and the truth."""
+"""Base classes of labs: Gymnasium environments with a schema, exact replay and ground truth."""
 
 from __future__ import annotations
 
@@ -27,97 +27,88 @@ class Policy(ABC):
 
     @abstractmethod
     def reset(self, generator: np.random.Generator) -> None:
-        """Starts an episode; draws whatever stays fixed during it."""
+        """Starts an episode; draws the values that stay fixed during it."""
 
     @abstractmethod
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """The next action, inside the environment's action space."""
+        """Returns the next action, inside the environment's action space."""
 
 
 class Lab(gymnasium.Env[dict[str, Any], dict[str, Any]], ABC):
-    """An environment whose reset seed holds every draw of an episode, so that a twin can be run with one thing changed.
+    """An environment whose reset seed fixes every draw of an episode, so that twins with one change can be run.
 
-    Where noise acts at each step it comes from a stream of its own, which actions do not touch. Options of `reset` that
-    the lab does not know, or that do not fit, are refused; see `read_options`. So are actions; see `read_action`.
+    Step noise comes from a separate random stream that does not depend on the actions. Unknown or invalid options of
+    `reset` are refused (`read_options`), and so are invalid actions (`read_action`).
     """
 
     metadata = RENDERS
     render_mode: str | None = "rgb_array"
 
     _begun = False
-    """Whether there is an episode to go on with."""
+    """Whether `reset` has started an episode."""
 
     @property
     @abstractmethod
     def schema(self) -> Schema:
-        """The signals that it shows and takes."""
+        """The observation and action signals."""
 
     @abstractmethod
     def explorer(self) -> Policy:
-        """A policy whose logs cover what the lab can do."""
+        """Returns a policy whose logs cover the lab's dynamics."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Nothing yet: seeds the draws. A lab goes on from here, and ends with `_begin`."""
+        """Seeds the draws and returns nothing yet; subclasses call this first and `_begin` last."""
         self._begun = False
         super().reset(seed=seed, options=options)
         return {}, {}
 
     def render(self) -> NDArray[np.uint8]:
-        """The camera's picture of now, whether observations hold it or not.
+        """Returns the current camera image, even if observations do not contain it.
 
         Raises:
-            InputError: no episode was begun.
-            UnsupportedError: the lab draws none.
+            InputError: `reset` was not called.
+            UnsupportedError: the lab draws no images.
         """
         self._check_begun()
         return self._look()
 
     def _look(self) -> NDArray[np.uint8]:
-        """What `render` returns."""
-        raise UnsupportedError(f"{type(self).__name__} draws no pictures. Look at its observations instead.")
+        raise UnsupportedError(f"{type(self).__name__} draws no images. Use its observations instead.")
 
     def _begin(self, observation: dict[str, Any]) -> dict[str, Any]:
-        """The first observation; from here on `step` goes on.
-
-        Raises:
-            InputError: options led out of the observation space.
-        """
+        """Checks that the options led into the observation space, and returns the first observation."""
         for name, part in _parts(self.observation_space).items():
             if isinstance(part, spaces.Box) and part.dtype != np.uint8:
-                shown = observation[name]
-                if not ((part.low <= shown) & (shown <= part.high)).all():
+                value = observation[name]
+                if not ((part.low <= value) & (value <= part.high)).all():
                     raise InputError(
-                        f"{name} would be {shown.tolist()!r:.200} at first. Give options of reset that keep it from "
-                        f"{part.low.tolist()!r:.200} to {part.high.tolist()!r:.200}."
+                        f"the first {name} would be {value.tolist()!r:.200}. Give reset options that keep it between "
+                        f"{part.low.tolist()!r:.200} and {part.high.tolist()!r:.200}."
                     )
         self._begun = True
         return observation
 
     def _checked(self, action: Any) -> dict[str, NDArray[Any]]:
-        """What `step` was given, by name; see `read_action`.
-
-        Raises:
-            UnknownNameError, InputError: it does not fit, or no episode was begun.
-        """
+        """Returns the action of `step` by name; raises if it does not fit or `reset` was not called."""
         self._check_begun()
         return read_action(action, self.action_space)
 
     def _check_begun(self) -> None:
         if not self._begun:
-            raise InputError(f"{type(self).__name__} has no episode to go on with. Call reset first.")
+            raise InputError(f"{type(self).__name__} has no running episode. Call reset first.")
 
 
 class SolvedLab(Lab):
-    """A lab without noise or hidden causes.
+    """A lab without noise or hidden causes, with a known shortest path to each goal.
 
-    Its vector observations are its whole state, and it knows the shortest path to a goal.
+    Its vector observations are its complete state.
     """
 
     @abstractmethod
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """The true consequence of many action sequences at once, leaving this environment as it is.
+        """Returns the ground-truth rollouts of many action sequences; does not change this environment's state.
 
         Args:
             start: observation signals [M, *shape].
@@ -129,7 +120,7 @@ class SolvedLab(Lab):
 
     @abstractmethod
     def steps_to_goal(self, observations: Arrays, goal: Arrays) -> NDArray[np.floating]:
-        """The least number of steps (not rounded) from each state to its goal.
+        """Returns the minimum number of steps (not rounded) from each state to its goal.
 
         Args:
             observations: observation signals [M, *shape].
@@ -141,24 +132,24 @@ class SolvedLab(Lab):
 
     @abstractmethod
     def expert(self, observations: Arrays, goal: Arrays, num_steps: int) -> Arrays:
-        """Action signals [M, num_steps, *shape] of a shortest path from each state to its goal."""
+        """Returns action signals [M, num_steps, *shape] of a shortest path from each state to its goal."""
 
 
 class NoisyLab(Lab):
-    """A lab with a hidden cause, which stays the same during an episode, and with noise at each step."""
+    """A lab with noise at each step and a hidden cause that is constant during an episode."""
 
     @abstractmethod
     def hidden(self, seed: int) -> Mapping[str, float]:
-        """The hidden causes of the episode with this reset seed, by name. `reset` takes them as `options` too."""
+        """Returns the hidden causes of the episode with this reset seed, by name; `reset` accepts them as options."""
 
     @abstractmethod
     def expected(self, start: Arrays, actions: Arrays, hidden: Mapping[str, NDArray[np.floating]]) -> Arrays:
-        """What is expected of many action sequences where the hidden causes are known and the noise is not.
+        """Returns expected observations of many action sequences, given the hidden causes but not the noise.
 
         Args:
             start: observation signals [M, *shape].
             actions: action signals [M, T, *shape].
-            hidden: per hidden cause [M].
+            hidden: values of each hidden cause [M].
 
         Returns:
             Observation signals [M, T, *shape].
@@ -168,47 +159,47 @@ class NoisyLab(Lab):
 def read_options(
     options: Mapping[str, Any] | None, shapes: Mapping[str, tuple[int | None, ...]]
 ) -> dict[str, NDArray[np.float64]]:
-    """The options of a reset by name, copied; empty where there are none.
+    """Returns copies of the options of `reset` by name; empty if there are none.
 
     Args:
-        options: as `reset` was given them.
-        shapes: of every option that the lab knows; None stands for any number.
+        options: as passed to `reset`.
+        shapes: of every option that the lab has; None stands for any size.
 
     Raises:
-        UnknownNameError: the lab does not know one.
-        InputError: one has another shape, or a value that is not finite.
+        UnknownNameError: the lab has no option of this name.
+        InputError: an option has another shape, or a value that is not finite.
     """
     found: dict[str, NDArray[np.float64]] = {}
     for name, value in (options or {}).items():
         if name not in shapes:
             raise UnknownNameError("option of reset", name, shapes)
-        due = shapes[name]
+        shape = shapes[name]
         try:
             given = np.array(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(f"option {name!r} is {value!r:.200}. Give numbers.") from error
-        if not given.size and None in due:  # an empty list does not tell how wide its rows are
-            given = given.reshape([size or 0 for size in due])
-        fits = given.ndim == len(due) and all(b in (None, a) for a, b in zip(given.shape, due, strict=True))
+        if not given.size and None in shape:  # an empty list has shape (0,), whatever the width of its rows
+            given = given.reshape([size or 0 for size in shape])
+        fits = given.ndim == len(shape) and all(b in (None, a) for a, b in zip(given.shape, shape, strict=True))
         if not fits or not np.isfinite(given).all():
-            wanted = ", ".join("any number" if size is None else str(size) for size in due)
-            raise InputError(f"option {name!r} is {value!r:.200}. Give finite numbers of shape [{wanted}].")
+            sizes = ", ".join("any number" if size is None else str(size) for size in shape)
+            raise InputError(f"option {name!r} is {value!r:.200}. Give finite numbers of shape [{sizes}].")
         found[name] = given
     return found
 
 
 def read_action(action: Any, space: gymnasium.Space[Any]) -> dict[str, NDArray[Any]]:
-    """An action by name: float64, or int64 where it is discrete; not copied where it is that already.
+    """Returns an action by name: float64, or int64 if it is discrete; float64 arrays are not copied.
 
-    What is beyond the bounds of a box is left to the lab, which cuts it. This is called at every step: it is quick.
+    Values outside the bounds of a box pass; the lab clips them. Called at every step, so it must be fast.
 
     Args:
-        action: as `step` was given it.
+        action: as passed to `step`.
         space: a `Dict` of boxes and discrete spaces.
 
     Raises:
-        UnknownNameError: the lab does not know one.
-        InputError: one is missing, of another shape or not finite, or no value of a discrete space.
+        UnknownNameError: the lab has no action of this name.
+        InputError: an action is missing, has another shape, is not finite, or is not in its discrete space.
     """
     parts = _parts(space)
     if not isinstance(action, Mapping):
@@ -218,7 +209,7 @@ def read_action(action: Any, space: gymnasium.Space[Any]) -> dict[str, NDArray[A
             if name not in parts:
                 raise UnknownNameError("action", str(name), parts)
         lacks = ", ".join(repr(name) for name in parts if name not in action)
-        raise InputError(f"the action lacks {lacks}; it holds {', '.join(map(repr, action)) or 'nothing'}. Add it.")
+        raise InputError(f"the action lacks {lacks}; it has {', '.join(map(repr, action)) or 'no entries'}. Add it.")
     found: dict[str, NDArray[Any]] = {}
     for name, part in parts.items():
         try:
@@ -233,11 +224,11 @@ def read_action(action: Any, space: gymnasium.Space[Any]) -> dict[str, NDArray[A
             first, number = int(part.start), float(given)
             last = first + int(part.n) - 1
             if not (first <= number <= last and number.is_integer()):
-                raise InputError(f"action {name!r} is {action[name]!r:.200}. Give a whole one from {first} to {last}.")
+                raise InputError(f"action {name!r} is {action[name]!r:.200}. Give an integer from {first} to {last}.")
             found[name] = given.astype(np.int64)
     return found
 
 
 def _parts(space: gymnasium.Space[Any]) -> Mapping[str, gymnasium.Space[Any]]:
-    """The spaces of a `Dict` by name; none of any other."""
+    """Returns the spaces of a `Dict` by name; empty for any other space."""
     return space.spaces if isinstance(space, spaces.Dict) else {}

@@ -1,4 +1,4 @@
-"""Pictures of labs, 64 x 64, with smooth edges so that less than a pixel of motion shows."""
+"""Drawing of 64 x 64 lab images; edges are antialiased, so sub-pixel motion is visible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worldline.schema import Kind, Role, Signal
 
 SIZE: Final = 64
 CAMERA: Final = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(SIZE, SIZE, 3))
-"""The signal that a lab with pictures adds."""
+"""The image signal of labs with a camera."""
 
 Colour = tuple[int, int, int]
 INK: Final[Colour] = (34, 40, 49)
@@ -28,12 +28,12 @@ GREY: Final[Colour] = (150, 150, 146)
 @final
 @dataclass(eq=False)
 class Picture:
-    """A picture that is being drawn, in the lab's own coordinates; y points up.
+    """An image that is drawn in the lab's coordinates; y points up.
 
     Args:
-        low: of both axes at the left and lower edge.
-        high: at the right and upper edge.
-        paper: background.
+        low: coordinate of the left and lower edge, on both axes.
+        high: coordinate of the right and upper edge.
+        paper: background colour.
     """
 
     low: float
@@ -47,14 +47,14 @@ class Picture:
         self._x, self._y = centres[None, :], centres[::-1][:, None]
 
     def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
-        """A filled circle."""
+        """Draws a filled circle."""
         part = self._around((x, x), (y, y), radius)
         self._fill(part, np.hypot(self._x[:, part[1]] - x, self._y[part[0]] - y) - radius, colour)
 
     def box(
         self, x: float, y: float, half_width: float, half_height: float, colour: Colour, angle: float = 0.0
     ) -> None:
-        """A filled rectangle around its middle, turned by `angle` radians against the clock."""
+        """Draws a filled rectangle with centre (x, y), turned counterclockwise by `angle` radians."""
         part = self._around((x, x), (y, y), float(np.hypot(half_width, half_height)))
         dx, dy = self._x[:, part[1]] - x, self._y[part[0]] - y
         along = np.abs(np.cos(angle) * dx + np.sin(angle) * dy) - half_width
@@ -62,7 +62,7 @@ class Picture:
         self._fill(part, np.maximum(along, across), colour)
 
     def line(self, x0: float, y0: float, x1: float, y1: float, width: float, colour: Colour) -> None:
-        """A line with round ends."""
+        """Draws a line with round ends."""
         part = self._around((x0, x1), (y0, y1), width / 2)
         across, up = self._x[:, part[1]], self._y[part[0]]
         dx, dy = x1 - x0, y1 - y0
@@ -72,11 +72,11 @@ class Picture:
         self._fill(part, np.hypot(across - x0 - share * dx, up - y0 - share * dy) - width / 2, colour)
 
     def pixels(self) -> UInt8[np.ndarray, "64 64 3"]:
-        """What was drawn."""
+        """Returns the image."""
         return np.asarray(np.rint(self._pixels), dtype=np.uint8)
 
     def _around(self, x: tuple[float, float], y: tuple[float, float], reach: float) -> tuple[slice, slice]:
-        """Rows and columns within `reach` of a rectangle, and a pixel more: nothing beyond them changes colour."""
+        """Returns the rows and columns within `reach` of a rectangle plus one pixel; only these change colour."""
 
         def span(ends: tuple[float, float]) -> tuple[int, int]:
             low = (min(ends) - reach - self.low) / self._unit - 1
@@ -88,6 +88,6 @@ class Picture:
         return slice(SIZE - upper, SIZE - lower), slice(left, right)
 
     def _fill(self, part: tuple[slice, slice], distance: Float[np.ndarray, "rows columns"], colour: Colour) -> None:
-        """Colours what is inside, a pixel at the edge as far as it is."""
+        """Colours pixels by the covered share, which the signed `distance` of their centres approximates."""
         cover: NDArray[np.floating] = np.clip(0.5 - distance / self._unit, 0.0, 1.0)[..., None]
         self._pixels[part] += cover * (np.asarray(colour, dtype=float) - self._pixels[part])

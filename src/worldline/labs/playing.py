@@ -1,6 +1,6 @@
-"""Episodes of a lab: by its explorer, or under given actions. The same seed has the same hidden causes and noise.
+"""Runs of labs: with the explorer or with given actions. A seed fixes hidden causes and noise.
 
-What a lab hides (`Hides`) is logged as not observed.
+Signals that a lab hides (`Hides`) are masked as not observed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from worldline.labs.base import Lab
 
 
 def explore(lab: Lab, seed: int, num_steps: int) -> Episode:
-    """An episode of the lab's explorer, whose own draws come from `seed` as well.
+    """Runs the lab's explorer for one episode; `seed` also seeds the explorer.
 
     Args:
-        lab: reset by this.
+        lab: the lab; this function resets it.
         seed: at least 0.
-        num_steps: T, at least 1; fewer where the lab ends the episode.
+        num_steps: T, at least 1; the episode is shorter if the lab ends it.
 
     Raises:
-        InputError: it is less.
+        InputError: `num_steps` is less than 1.
     """
     if num_steps < 1:
-        raise InputError(f"num_steps is {num_steps}. An episode has at least 1 step.")
+        raise InputError(f"num_steps is {num_steps}. Give at least 1.")
     policy, rng = lab.explorer(), np.random.default_rng([1, seed])
     observation = lab.reset(seed=seed)[0]
     policy.reset(rng)
@@ -45,18 +45,18 @@ def explore(lab: Lab, seed: int, num_steps: int) -> Episode:
 
 
 def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | None = None) -> Episode:
-    """The episode with this seed under these actions: a twin of any other with the seed.
+    """Runs the lab with this seed and these actions: the twin of every other episode with the same seed.
 
     Args:
-        lab: reset by this.
-        seed: of its hidden causes, start and noise.
+        lab: the lab; this function resets it.
+        seed: of hidden causes, initial state and noise.
         actions: per action signal [T, *shape].
-        options: of `reset`, in the place of what the seed draws. The seed alone then does not lead here, and the
-            episode goes without.
+        options: of `reset`; they replace draws of the seed. The episode then stores no seed, because the seed alone
+            does not reproduce it.
 
     Raises:
-        UnknownNameError: the lab does not know an action.
-        InputError: one is missing or does not fit, or they are not as long as each other.
+        UnknownNameError: the lab has no action of this name.
+        InputError: an action is missing, does not fit, or has another length than the others.
     """
     num_steps = _num_steps(lab, actions)
     seen = [lab.reset(seed=seed, options=dict(options or {}))[0]]
@@ -66,7 +66,7 @@ def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | No
 
 
 def stacked(episodes: list[Episode]) -> Episode:
-    """Episodes of one length as arrays [E, ...], for batches of scenes; the seed is lost."""
+    """Stacks episodes of equal length into arrays [E, ...]; the seeds are dropped."""
     names = list(dict.fromkeys(name for one in episodes for name in one.observed))
     return Episode(
         observations={n: np.stack([one.observations[n] for one in episodes]) for n in episodes[0].observations},
@@ -77,16 +77,16 @@ def stacked(episodes: list[Episode]) -> Episode:
 
 
 def _num_steps(lab: Lab, actions: Arrays) -> int:
-    """How long these actions are, checked."""
+    """Checks the actions and returns their length."""
     known = [signal.name for signal in lab.schema.actions]
     for name in actions:
         if name not in known:
             raise UnknownNameError("action", name, known)
     if lacks := [name for name in known if name not in actions]:
-        raise InputError(f"the actions lack {', '.join(map(repr, lacks))}. Give [T, *shape] of it too.")
+        raise InputError(f"the actions lack {', '.join(map(repr, lacks))}. Give [T, *shape] for each action signal.")
     lengths = {name: len(value) if value.ndim else 0 for name, value in actions.items()}
     if len({*lengths.values()}) > 1:
-        raise InputError(f"the actions have {lengths} steps. Give as many of each.")
+        raise InputError(f"the actions have {lengths} steps. Give the same number for each.")
     return next(iter(lengths.values()))
 
 
@@ -95,16 +95,18 @@ def _mask(episode: Episode, name: str) -> NDArray[np.bool_]:
 
 
 def _episode(lab: Lab, seen: list[dict[str, Any]], actions: Arrays, seed: int | None) -> Episode:
-    shown = {s.name: np.stack([np.asarray(one[s.name], s.dtype) for one in seen]) for s in lab.schema.observations}
-    return Episode(observations=shown, actions=dict(actions), observed=seen_in(lab, seen), seed=seed)
+    observations = {
+        s.name: np.stack([np.asarray(one[s.name], s.dtype) for one in seen]) for s in lab.schema.observations
+    }
+    return Episode(observations=observations, actions=dict(actions), observed=seen_in(lab, seen), seed=seed)
 
 
 def seen_in(lab: Any, observations: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:
-    """Of each signal that the lab hides at times, at which of the observations it was seen; empty for other labs.
+    """Returns an observation mask for each signal that the lab can hide; empty for other environments.
 
     Args:
-        lab: or any other environment.
-        observations: as it gave them.
+        lab: a lab or any other environment.
+        observations: as `reset` and `step` returned them.
     """
     if not isinstance(lab, Hides):
         return {}

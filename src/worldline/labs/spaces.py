@@ -1,4 +1,4 @@
-"""Gymnasium spaces as named signals, and back."""
+"""Conversion between Gymnasium spaces and named signals."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ AnySpace = gymnasium.Space[Any]
 
 
 def schema_of(environment: AnyEnv) -> Schema:
-    """The signals of an environment: a lab's own schema, else what its spaces say.
+    """Returns the schema of a lab, or a schema built from the spaces of another environment (see `SpaceLayout`).
 
-    See `SpaceLayout` for how a space becomes signals. Units are "?", and bounds that are not finite in every component are
-    left out.
+    Units are "?". Bounds are left out unless all components have finite ones.
 
     Raises:
-        UnsupportedError: a space cannot be laid out without loss.
+        UnsupportedError: a space cannot be converted without loss.
         ConfigError: two parts of the spaces would have the same name.
     """
     if isinstance(environment.unwrapped, Lab):
@@ -38,32 +37,32 @@ def schema_of(environment: AnyEnv) -> Schema:
 
 
 def to_signals(value: Any, space: AnySpace, role: Role) -> dict[str, Array]:
-    """Copies of what an environment showed or took, by the names and in the dtypes of `schema_of`.
+    """Returns copies of an observation or action, with the names and dtypes of `schema_of`.
 
     Args:
         value: an element of `space`.
-        space: of the environment's observations or actions.
+        space: the environment's observation or action space.
         role: observation or action.
 
     Raises:
-        InputError: `value` is no element of the space.
+        InputError: `value` is not an element of the space.
     """
     return SpaceLayout(space, role).read(value)
 
 
 def from_signals(arrays: Mapping[str, Array | np.generic], space: AnySpace, role: Role) -> Any:
-    """The element of `space` that `arrays` describes; undoes `to_signals`.
+    """Returns the element of `space` that `arrays` describe; the inverse of `to_signals`.
 
     Args:
-        arrays: one value of each signal, by the names of `schema_of`.
-        space: of the environment's observations or actions.
+        arrays: one value per signal, by the names of `schema_of`.
+        space: the environment's observation or action space.
         role: observation or action.
     """
     return SpaceLayout(space, role).write(arrays)
 
 
 def boxes(schema: Schema, role: Role) -> AnySpace:
-    """The space of the vectors and images that a schema has of a role, by their names, within their bounds.
+    """Returns a `Dict` space with a bounded box for each vector and image of this role.
 
     Args:
         schema: of a lab.
@@ -79,20 +78,22 @@ def boxes(schema: Schema, role: Role) -> AnySpace:
 
 
 class SpaceLayout:
-    """How the elements of a space are laid out as signals; worked out once and used at every step.
+    """The mapping from a space to signals, computed once and used at every step.
 
-    A `Box` of uint8 with rows and columns is an image, any other `Box` a vector (laid out flat), in float64 where
-    float32 cannot hold it. `Discrete` is discrete. `MultiDiscrete` is a discrete signal for each component. So is a
-    `MultiBinary` action, since a vector would be planned with as if it were continuous; as an observation it is a
-    vector. The parts of a `Dict` are named by their keys, those of a `Tuple` and of components by their numbers, with
-    dots between: "arm.joints.0". What has no key of its own is called "observation" or "action".
+    A `Box` of uint8 with rows and columns becomes an image. Any other `Box` becomes a flat vector, in float64 if
+    float32 cannot represent it. `Discrete` becomes a discrete signal, and `MultiDiscrete` one per component. A
+    `MultiBinary` observation becomes a vector. A `MultiBinary` action becomes discrete signals, because planners
+    treat vectors as continuous.
+
+    Parts of a `Dict` are named by their keys. Parts of a `Tuple` and components are named by their index. Dots
+    separate the levels: "arm.joints.0". A space without a key is named "observation" or "action".
 
     Args:
-        space: of the environment's observations or actions.
+        space: the environment's observation or action space.
         role: observation or action.
 
     Raises:
-        UnsupportedError: a part of the space is none of these.
+        UnsupportedError: a part of the space is of another type.
     """
 
     def __init__(self, space: AnySpace, role: Role) -> None:
@@ -100,22 +101,22 @@ class SpaceLayout:
         self.signals = self._root.signals
 
     def read(self, value: Any) -> dict[str, Array]:
-        """Copies of the parts of `value`, an element of the space, by the names of their signals.
+        """Returns copies of the parts of `value` by signal name.
 
         Raises:
-            InputError: `value` is no element of the space.
+            InputError: `value` is not an element of the space.
         """
         found: dict[str, Array] = {}
         self._root.read(value, found)
         return found
 
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
-        """The element of the space that `arrays` (one value of each signal) describes; undoes `read`."""
+        """Returns the element of the space that `arrays` (one value per signal) describe; the inverse of `read`."""
         return self._root.write(arrays)
 
 
 class _Node(ABC):
-    """A space and all that is inside it."""
+    """A space and its nested spaces."""
 
     signals: tuple[Signal, ...]
 
@@ -125,11 +126,11 @@ class _Node(ABC):
 
     @abstractmethod
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
-        """The element of the space that `arrays` describes."""
+        """Returns the element of the space that `arrays` describe."""
 
 
 class _Leaf(_Node):
-    """A space that is one signal."""
+    """A space that is a single signal."""
 
     def __init__(self, space: AnySpace, signal: Signal) -> None:
         self._space, self._signal, self.signals = space, signal, (signal,)
@@ -175,7 +176,7 @@ class _Parts(_Node):
         else:
             fits = isinstance(value, tuple | list) and len(value) == len(self._parts)
         if not fits:
-            raise InputError(f"{value!r:.200} was given. Give an element of {self._space}.")
+            raise InputError(f"the value is {value!r:.200}. Give an element of {self._space}.")
         for key, part in self._parts.items():
             part.read(value[key], found)
 
@@ -185,7 +186,7 @@ class _Parts(_Node):
 
 
 class _Components(_Node):
-    """A `MultiDiscrete` or `MultiBinary`, a discrete signal for each component."""
+    """A `MultiDiscrete` or `MultiBinary` space: one discrete signal per component."""
 
     def __init__(self, space: AnySpace, components: Sequence[_Leaf]) -> None:
         self._space, self._components = space, components
@@ -205,8 +206,8 @@ class _Components(_Node):
 
 def _node(space: AnySpace, role: Role, path: tuple[str, ...]) -> _Node:
     named = path or (role.value,)
-    if isinstance(space, spaces.Dict):  # keys at the top are names enough without the word in front
-        return _Parts(space, {k: _node(part, role, (*path, _word(k))) for k, part in space.spaces.items()})
+    if isinstance(space, spaces.Dict):  # top-level keys need no role in front
+        return _Parts(space, {k: _node(part, role, (*path, _name_part(k))) for k, part in space.spaces.items()})
     if isinstance(space, spaces.Tuple):
         return _Parts(space, {i: _node(part, role, (*named, str(i))) for i, part in enumerate(space.spaces)})
     if isinstance(space, spaces.MultiDiscrete):
@@ -220,8 +221,8 @@ def _node(space: AnySpace, role: Role, path: tuple[str, ...]) -> _Node:
     return _Components(space, [_leaf(name, role, one) for name, one in zip(names, choices, strict=True)])
 
 
-def _word(key: object) -> str:
-    """Nested environments have slashes in their keys, signals cannot."""
+def _name_part(key: object) -> str:
+    """Replaces slashes in keys of nested environments, which signal names cannot have."""
     return str(key).replace("/", ".")
 
 
@@ -235,8 +236,8 @@ def _leaf(name: str, role: Role, space: AnySpace) -> _Leaf:
         signal = _box(name, role, space)
     else:
         raise UnsupportedError(
-            f"{role} {name!r} is a {type(space).__name__}; signals are made of Box, Discrete, MultiDiscrete and "
-            "MultiBinary, and of Dict and Tuple of these. Wrap the environment, for example in "
+            f"{role} {name!r} is a {type(space).__name__}. Supported are Box, Discrete, MultiDiscrete and MultiBinary, "
+            "and Dict and Tuple of these. Wrap the environment, for example in "
             "gymnasium.wrappers.FlattenObservation."
         )
     return _Leaf(space, signal)

@@ -1,12 +1,12 @@
-"""Two Rooms: a dot, a wall, a door. 64 by 64 pixels; x to the right, y down.
+"""Two Rooms: a dot moves in two rooms that a wall with a door separates. 64 by 64 px; x to the right, y down.
 
-    place' = place + move, px
+    position' = position + move, px
 
-up to the first thing that it touches on the way, and from there on along that (swept collision), so a wall cannot be
-jumped however long the step. A move is at most `MAX_MOVE` px along each axis; what is beyond is cut.
+Collisions are swept: the dot moves to its first contact, and the rest of the move slides along the obstacle. So no
+move can jump over a wall. Moves are clipped to `MAX_MOVE` px along each axis.
 
-Nothing is hidden: `camera` shows, and `position` and `wall` tell, where dot, wall and door are. Where walls are random,
-wall and door are drawn anew for each episode.
+The state is fully observed: `position` and `wall` hold it, and `camera` shows it. With random walls, wall and door
+are drawn for each episode.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WALL_COLOUR: Final = (52, 58, 70)
 DOT_COLOUR: Final = (214, 64, 56)
 FIXED_WALL: Final = (32.0, 32.0)
 DOOR_GUESS: Final = 4.0
-"""How far the explorer takes the door to be from where it is, deviation, px."""
+"""Standard deviation of the explorer's error about the door's position, px."""
 
 _NEAR: Final = DOT_RADIUS
 _FAR: Final = SIZE - DOT_RADIUS
@@ -60,9 +60,9 @@ class TwoRooms(SolvedLab, Configured, Locates):
     """The lab. Observations: `camera`, `position` [px], `wall` [px] (wall x, door y). Action: `move` [px].
 
     Args:
-        walls: "fixed" puts the wall and its door in the middle; "random" draws both at every reset, the wall in
-            [20, 44] px and the door in [10, 54] px.
-        camera: whether to draw the picture; without it steps are some ten times faster.
+        walls: "fixed" puts wall and door in the middle. "random" draws both at every reset: wall x in [20, 44] px,
+            door y in [10, 54] px.
+        camera: whether to draw the camera image; without it steps are about ten times faster.
     """
 
     def __init__(self, walls: Literal["fixed", "random"] = "fixed", *, camera: bool = True) -> None:
@@ -84,22 +84,22 @@ class TwoRooms(SolvedLab, Configured, Locates):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """`walls` and `camera`; see `Configured`."""
+        """`walls` and `camera`."""
         return {"walls": self.walls, "camera": self.camera}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TwoRooms:
-        """See `Configured`."""
+        """Builds the lab from `walls` and `camera`."""
         found = from_json(TwoRoomsSettings, json.dumps(settings), where="two-rooms")
         return cls(found.walls, camera=found.camera)
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The dot and the wall where they are seen; see `Locates`."""
+        """Returns the observed `position` and `wall`."""
         return {name: observation[name] for name in ("position", "wall")}
 
     @property
     def schema(self) -> Schema:
-        """The four signals; `camera` only where it is drawn."""
+        """The four signals; three without the camera."""
         observation, low, high = Role.OBSERVATION, (0.0, 0.0), (float(SIZE), float(SIZE))
         camera = Signal(name="camera", role=observation, kind=Kind.IMAGE, shape=(SIZE, SIZE, 3))
         move = (MAX_MOVE, MAX_MOVE)
@@ -116,14 +116,14 @@ class TwoRooms(SolvedLab, Configured, Locates):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first observation.
+        """Returns the first observation.
 
         Args:
-            seed: of the wall (where random) and the position.
-            options: `wall` and `position`, each [2] px, put them there instead.
+            seed: of the position, and of the wall if walls are random.
+            options: `wall` and `position`, each [2] px, replace the drawn ones.
 
         Raises:
-            InputError: the position is in the wall or outside, or the wall is.
+            InputError: the position is in the wall, or position or wall are outside the rooms.
         """
         super().reset(seed=seed)
         draw, given = self.np_random.uniform, read_options(options, {"position": (2,), "wall": (2,)})
@@ -131,12 +131,14 @@ class TwoRooms(SolvedLab, Configured, Locates):
         self._wall = given.get("wall", wall)
         self._position = given.get("position", free_position(self._wall, self.np_random))
         if given and _is_blocked(self._position, self._wall):
-            raise InputError(f"position {self._position} is in the wall at {self._wall} or outside. Move one of them.")
+            raise InputError(
+                f"position {self._position} is in the wall at {self._wall} or outside the rooms. Move one of them."
+            )
         self._room = draw_walls(self._wall)
         return self._begin(self._observe()), {}
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One move; no reward, no end."""
+        """Moves the dot; there is no reward and no end."""
         self._position = slide(self._position, _cut(self._checked(action)["move"]), self._wall)
         return self._observe(), 0.0, False, False, {}
 
@@ -144,18 +146,18 @@ class TwoRooms(SolvedLab, Configured, Locates):
         return draw_dot(self._room, self._position)
 
     def _observe(self) -> dict[str, Any]:
-        seen: dict[str, Any] = {
+        vectors: dict[str, Any] = {
             "position": self._position.astype(np.float32),
             "wall": self._wall.astype(np.float32),
         }
-        return {"camera": self._look(), **seen} if self.camera else seen
+        return {"camera": self._look(), **vectors} if self.camera else vectors
 
     def explorer(self) -> Policy:
-        """Random in every second episode on average, through the door and back in the others."""
+        """Returns a policy that walks randomly in half of the episodes and crosses the door in the others."""
         return TwoRoomsExplorer()
 
     def simulate(self, start: Arrays, actions: Arrays) -> Arrays:
-        """True positions; see `SolvedLab`."""
+        """Returns ground-truth positions."""
         position, wall = start["position"].astype(float), start["wall"].astype(float)
         path = []
         for step in range(actions["move"].shape[1]):
@@ -165,14 +167,14 @@ class TwoRooms(SolvedLab, Configured, Locates):
         return {"position": np.stack(path, 1).astype(np.float32), "wall": walls.astype(np.float32)}
 
     def steps_to_goal(self, observations: Arrays, goal: Arrays) -> Floats:
-        """Shortest path over the longest step along an axis; see `SolvedLab`."""
+        """Returns the steps of the shortest path; each leg is limited by its longer axis."""
         places = observations["position"], goal["position"], observations["wall"]
         waypoints = shortest_path(*(place.astype(float) for place in places))
         legs = np.abs(np.diff(waypoints, axis=1)).max(-1)
         return np.asarray(legs.sum(-1) / MAX_MOVE)
 
     def expert(self, observations: Arrays, goal: Arrays, num_steps: int) -> Arrays:
-        """Full moves along the shortest path; see `SolvedLab`."""
+        """Returns full moves along the shortest path."""
         wall, target = observations["wall"].astype(float), goal["position"].astype(float)
         position, moves = observations["position"].astype(float), []
         for _ in range(num_steps):
@@ -186,10 +188,10 @@ class TwoRooms(SolvedLab, Configured, Locates):
 
 
 class TwoRoomsExplorer(Policy):
-    """Half of the episodes wander, half go to places in turn, through the door where it lies between.
+    """A random walk in half of the episodes; in the others it goes to random targets, through the door if needed.
 
-    It only guesses where the door is, anew every few steps: who never bumps into the wall beside the door leaves a log
-    that does not show that it is there.
+    The door's position that it uses has a random error, redrawn every few steps. So the logs contain collisions with
+    the wall next to the door.
     """
 
     def __init__(self) -> None:
@@ -200,14 +202,14 @@ class TwoRoomsExplorer(Policy):
         self._patience = 0
 
     def reset(self, generator: np.random.Generator) -> None:
-        """Draws which kind of episode it will be, and where the door is taken to be at first."""
+        """Draws the kind of the episode and the first error about the door's position."""
         self._purposeful = generator.random() < 0.5
         self._heading = generator.uniform(-np.pi, np.pi)
         self._patience = 0
         self._guess_anew(generator)
 
     def act(self, observation: Any, generator: np.random.Generator) -> Any:
-        """A move of at most `MAX_MOVE` along each axis."""
+        """Returns a move of at most `MAX_MOVE` along each axis."""
         if self._purposeful:
             move = self._towards_target(observation["position"], observation["wall"], generator)
         else:
@@ -222,7 +224,7 @@ class TwoRoomsExplorer(Policy):
         if self._patience <= 0 or np.linalg.norm(position - self._target) < 2:
             self._target = free_position(wall, generator)
             if (self._target[0] - wall[0]) * (position[0] - wall[0]) > 0:
-                self._target = free_position(wall, generator)  # a second draw: crossings are what is rare
+                self._target = free_position(wall, generator)  # drawn again in favour of crossings, which are rare
             self._patience = 25
         self._patience -= 1
         if generator.random() < 0.2:
@@ -237,7 +239,7 @@ class TwoRoomsExplorer(Policy):
 
 
 def free_position(wall: Floats, generator: np.random.Generator) -> Floats:
-    """A position [2] px, uniform over both rooms, clear of the wall (the doorway counts as wall)."""
+    """Returns a position [2] px, uniform over both rooms without the wall's columns (the door included)."""
     while True:
         position = generator.uniform(_NEAR, _FAR, 2)
         if abs(position[0] - wall[0]) > _REACH:
@@ -245,14 +247,14 @@ def free_position(wall: Floats, generator: np.random.Generator) -> Floats:
 
 
 def _is_blocked(position: Floats, wall: Floats) -> bool:
-    """Whether the dot would overlap wall or border by more than float32 rounds."""
+    """Whether the dot overlaps wall or border by more than the rounding of float32."""
     across, along = np.abs(position - wall)
     in_wall = across < _REACH - _SKIN and along > _GAP + _SKIN
     return bool(in_wall or (position < _NEAR - _SKIN).any() or (position > _FAR + _SKIN).any())
 
 
 def slide(position: Floats, move: Floats, wall: Floats) -> Floats:
-    """Where a straight move from `position` ends; what is left of it after the first contact goes on along the wall.
+    """Returns the end of a move from `position`; after the first contact the rest slides along the wall.
 
     Args:
         position: [..., 2] px.
@@ -260,24 +262,24 @@ def slide(position: Floats, move: Floats, wall: Floats) -> Floats:
         wall: [..., 2] px: wall x, door y.
     """
     reached, left = _sweep(position, move, wall)
-    if left.any():  # one axis at a time: the one that is blocked goes nowhere
+    if left.any():  # one axis at a time: the blocked axis stops, the other one slides
         reached, _ = _sweep(reached, left * (1.0, 0.0), wall)
         reached, _ = _sweep(reached, left * (0.0, 1.0), wall)
     return reached
 
 
 def _sweep(position: Floats, move: Floats, wall: Floats) -> tuple[Floats, Floats]:
-    """Where `move` ends, at the latest at the first contact, and what is left of it then."""
+    """Returns the end of `move` or its first contact, and the rest of the move."""
     share = np.asarray(np.minimum(1.0, _free_share(position, move, wall)))[..., None]
     return np.asarray(np.clip(position + share * move, _NEAR, _FAR)), np.asarray((1 - share) * move)
 
 
 def _free_share(position: Floats, move: Floats, wall: Floats) -> Floats:
-    """The share of `move` until contact, at least 0; above 1 where there is none."""
+    """Returns the share of `move` until contact, at least 0; above 1 if there is no contact."""
     still = np.abs(move) < 1e-12
     safe = np.where(still, 1e-12, move)
     room = np.where(safe > 0, _FAR - position, _NEAR - position)
-    # An edge that the dot touches does not stop what runs along it.
+    # Contact with a border does not stop a move along it, so axes without motion have no limit.
     share: Floats = np.asarray(np.where(still, np.inf, np.maximum(room / safe, 0)).min(-1))
     wall_x, door_y = wall[..., 0], wall[..., 1]
     for low, high in ((-np.inf, door_y - _GAP), (door_y + _GAP, np.inf)):
@@ -291,15 +293,15 @@ def _free_share(position: Floats, move: Floats, wall: Floats) -> Floats:
 
 
 def _slab(start: Floats, velocity: Floats, low: Floats | float, high: Floats | float) -> tuple[Floats, Floats]:
-    """When a point enters and leaves the open interval (low, high)."""
+    """Returns when a point enters and leaves the open interval (low, high), as shares of the move."""
     first, second = (low - start) / velocity, (high - start) / velocity
     return np.asarray(np.minimum(first, second)), np.asarray(np.maximum(first, second))
 
 
 def shortest_path(position: Floats, goal: Floats, wall: Floats) -> Floats:
-    """Waypoints [M, 4, 2] px from `position` to `goal` (each [M, 2]), round the corners of the door.
+    """Returns waypoints [M, 4, 2] px from `position` to `goal` (each [M, 2]), around the corners of the door.
 
-    Unused waypoints repeat the one before, so the legs that they begin have length 0.
+    Unused waypoints repeat the one before, so their legs have length 0.
     """
     position, goal, wall = (np.asarray(a, dtype=float) for a in (position, goal, wall))
     reach, gap = _REACH + 5 * _SKIN, _GAP - 5 * _SKIN
@@ -315,18 +317,18 @@ def shortest_path(position: Floats, goal: Floats, wall: Floats) -> Floats:
 
 
 def _cut(move: NDArray[np.generic]) -> Floats:
-    """`move` [..., 2] px, each axis by itself at most `MAX_MOVE`."""
+    """Clips each axis of `move` [..., 2] px to `MAX_MOVE`; the direction may change."""
     return np.asarray(np.clip(np.asarray(move, dtype=float), -MAX_MOVE, MAX_MOVE))
 
 
 def _limited(move: Floats) -> Floats:
-    """`move` [M, 2] shortened, direction kept, to at most `MAX_MOVE` along each axis."""
+    """Shortens `move` [M, 2] to at most `MAX_MOVE` along each axis; keeps the direction."""
     longest = np.abs(move).max(-1, keepdims=True)
     return np.asarray(move * np.minimum(1, MAX_MOVE / np.maximum(longest, 1e-9)))
 
 
 def draw_walls(wall: Floats) -> NDArray[np.float32]:
-    """The picture [64, 64, 3] of an empty room with this wall [2] px."""
+    """Returns the image [64, 64, 3] of the rooms with this wall [2] px and no dot."""
     middles = np.arange(SIZE, dtype=np.float32) + 0.5
     across = np.clip(WALL_HALF_WIDTH + 0.5 - np.abs(middles - wall[0]), 0, 1)
     along = np.clip(np.abs(middles - wall[1]) - DOOR_HALF_HEIGHT + 0.5, 0, 1)
@@ -335,7 +337,7 @@ def draw_walls(wall: Floats) -> NDArray[np.float32]:
 
 
 def draw_dot(room: NDArray[np.float32], position: Floats) -> NDArray[np.uint8]:
-    """The picture of a dot at `position` [2] px, with soft edges, in `room` (left as it is)."""
+    """Returns a copy of the image `room` with an antialiased dot at `position` [2] px."""
     picture = np.rint(room).astype(np.uint8)
     reach = int(DOT_RADIUS) + 2
     x, y = (max(int(p) - reach, 0) for p in position)

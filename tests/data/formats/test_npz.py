@@ -79,7 +79,7 @@ def test_the_rate_comes_from_times(tmp_path):
     logs = NpzLogs.open(tmp_path, None, ReadOptions())
     assert logs.schema.step_s == pytest.approx(0.2)
     said = "\n".join(logs.unclear)
-    assert "time: taken as seconds" in said
+    assert "time: read as seconds" in said
     assert "vary by more than 1 %" in said
     assert all(not logged.findings for logged in logs.read())
 
@@ -117,7 +117,7 @@ def test_a_signal_that_is_named_twice_is_an_error(tmp_path, names):
     assert good.episode is not None
     assert bad.episode is None
     (finding,) = bad.findings
-    assert f"two arrays called {names[1]}" in finding.problem
+    assert f"two arrays named {names[1]}" in finding.problem
 
 
 @given(
@@ -186,7 +186,7 @@ def test_an_unreadable_file_among_good_ones_is_a_finding(tmp_path):
 
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"junk")
-    with pytest.raises(DataError, match="not one of 1 files"):
+    with pytest.raises(DataError, match="none of the 1 files"):
         NpzLogs.open(tmp_path, None, ReadOptions())
 
 
@@ -194,7 +194,7 @@ def test_several_episodes_in_one_file_are_found(tmp_path):
     save(tmp_path / "a.npz", terminated=np.array([0, 1, 0, 1]))
     (logged,) = NpzLogs.open(tmp_path, None, ReadOptions()).read()
     assert [finding.step for finding in logged.findings] == [1]
-    assert "save each" in logged.findings[0].fix
+    assert "Save each" in logged.findings[0].fix
 
 
 def test_conversion_changes_no_number():

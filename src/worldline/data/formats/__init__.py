@@ -1,1 +1,1 @@
-"""Importers and exporters: one file or folder a format."""
+"""Importers and exporters, one file or folder per format."""

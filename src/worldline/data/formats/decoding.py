@@ -1,7 +1,7 @@
-"""Video files as frames with their times. Damage is an error that names the frame; no frame is made up or passed over.
+"""Decoding of video files into frames and times.
 
-Times count from the first frame, in seconds. A lossy codec cannot tell every flipped bit from a picture, but what the
-container or the decoder notices is never hidden behind a repaired frame.
+Times are in seconds from the first frame. A damaged frame raises an error that names it; frames are never repaired,
+invented or skipped. A lossy codec may decode flipped bits without an error, so not all damage is detected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_PIXELS = 1 << 26
-"""A frame that claims more (8192 by 8192) is taken for a damaged header."""
+"""A header that claims larger frames (more than 8192 by 8192 pixels) counts as damaged."""
 
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm"
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -37,13 +37,13 @@ _FIX = "Copy or export the video again; if it plays elsewhere, convert it to H.2
 
 
 def frames(path: Path) -> Generator[tuple[float, NDArray[np.uint8]], None, None]:
-    """Every frame in the order in which it is shown: seconds from the first one, and its picture [h, w, 3] in RGB.
+    """Yields every frame in presentation order: seconds from the first frame, and an RGB picture [h, w, 3].
 
     Args:
         path: an mp4, mov, avi, mkv or webm file.
 
     Raises:
-        DataError: the file cannot be opened, a frame is damaged or has no time of its own, or the file ends too early.
+        DataError: the file cannot be opened, a frame is damaged or has no unique time, or the file ends too early.
         MissingExtraError: the package av is not installed.
     """
     with _open(path) as video:
@@ -52,16 +52,16 @@ def frames(path: Path) -> Generator[tuple[float, NDArray[np.uint8]], None, None]
 
 
 def frames_between(path: Path, start_s: float, stop_s: float) -> Generator[tuple[float, NDArray[np.uint8]], None, None]:
-    """The frames of `frames` with `start_s` <= time < `stop_s`, without decoding what lies well before them.
+    """Yields the frames with `start_s` <= time < `stop_s`; decoding starts at the key frame before them.
 
     Args:
         path: as in `frames`.
-        start_s: seconds from the first frame of the file; where half a frame's time is left on either side, rounding
-            cannot lose a frame.
+        start_s: seconds from the first frame of the file. Leave a margin of half a frame interval at both ends, so
+            that rounding of times loses no frame.
         stop_s: seconds from the first frame of the file.
 
     Raises:
-        DataError: as in `frames`, of the part that is read.
+        DataError: as in `frames`, for the part that is read.
         MissingExtraError: the package av is not installed.
     """
     with _open(path) as video:
@@ -71,18 +71,18 @@ def frames_between(path: Path, start_s: float, stop_s: float) -> Generator[tuple
                 return
             if time >= start_s:
                 yield time, _picture(frame, video, time)
-    if found is None:  # the key frame that was found lies behind the start
+    if found is None:  # seeking found a key frame after the start, so decode from the first frame
         yield from ((time, picture) for time, picture in frames(path) if start_s <= time < stop_s)
 
 
 def frame_times(path: Path) -> NDArray[np.float64]:
-    """When each frame is shown, [frames] seconds from the first one, rising; decodes nothing.
+    """Returns the presentation time of each frame, [frames] seconds from the first one, rising; decodes nothing.
 
     Args:
         path: as in `frames`.
 
     Raises:
-        DataError: the file cannot be opened, a frame has no time of its own, or the file ends too early.
+        DataError: the file cannot be opened, a frame has no unique time, or the file ends too early.
         MissingExtraError: the package av is not installed.
     """
     with _open(path) as video:
@@ -102,13 +102,13 @@ def frame_times(path: Path) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True)
 class _VideoStream:
-    """An open file and the stream that is read.
+    """An open file and its first video stream.
 
     Args:
-        path: of the file.
-        container: open.
-        stream: the first one with pictures.
-        tick_s: seconds of one unit of its stamps.
+        path: the file.
+        container: the open container.
+        stream: its first video stream.
+        tick_s: seconds per unit of the stream's time stamps.
     """
 
     path: Path
@@ -118,15 +118,14 @@ class _VideoStream:
 
     @property
     def counts_slots(self) -> bool:
-        """An AVI has no times: frames take turns in the order of their packets, and an empty packet is a gap."""
+        """Whether packets are counted instead of timed: AVI has no time stamps, and an empty packet is a gap."""
         return self.container.format.name == "avi"
 
     def error(self, problem: str) -> DataError:
-        """The problem as an error that names the file."""
         return DataError(problem, fix=_FIX, file=self.path)
 
     def stamp(self, stamp: int | None, what: str) -> int:
-        """The stamp, which must be there."""
+        """Returns the time stamp, or raises if there is none."""
         if stamp is None:
             raise self.error(f"{what} has no time")
         return stamp
@@ -134,13 +133,13 @@ class _VideoStream:
 
 @contextmanager
 def _open(path: Path) -> Iterator[_VideoStream]:
-    """The first video stream of a file; closed at the end."""
+    """Opens the first video stream of a file, and closes it at the end."""
     try:
         import av
     except ImportError as error:
         raise MissingExtraError("av", "video") from error
     _check_segment(path)
-    # A playlist that is called .mp4 must not make the reader open other files or the network.
+    # A playlist that is named .mp4 must not make the reader open other files or the network.
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
     try:
         container = av.open(f"file:{path}", "r", metadata_errors="ignore", options=options)
@@ -150,20 +149,20 @@ def _open(path: Path) -> Iterator[_VideoStream]:
         if not container.streams.video:
             raise DataError("the file holds no video stream", fix=_FIX, file=path)
         stream = container.streams.video[0]
-        context = cast("VideoCodecContext | None", stream.codec_context)  # what the package declares is not quite so
+        context = cast("VideoCodecContext | None", stream.codec_context)  # may be None, unlike av declares
         if context is None or not stream.time_base:
             raise DataError("the codec of the video is unknown", fix=_FIX, file=path)
         context.thread_type, context.thread_count = "NONE", 1
         context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
         if context.width * context.height > MAX_PIXELS:
-            problem = f"the header claims pictures of {context.width} by {context.height} pixels"
+            problem = f"the header claims frames of {context.width} by {context.height} pixels"
             raise DataError(problem, fix=_FIX, file=path)
         yield _VideoStream(path=path, container=container, stream=stream, tick_s=float(stream.time_base))
 
 
 @contextmanager
 def _damage(video: _VideoStream, what: str) -> Iterator[None]:
-    """Turns what the library raises on a damaged file into an error that names the place."""
+    """Converts errors that av raises on a damaged file into a `DataError` that names the place."""
     import av
 
     try:
@@ -179,11 +178,7 @@ def _words(error: Exception) -> str:
 
 
 class _Packets:
-    """The packets of the stream from wherever the container stands, the last one empty, to flush the decoder.
-
-    Args:
-        video: to read from.
-    """
+    """The packets from the container's current position on; the last one is empty and flushes the decoder."""
 
     def __init__(self, video: _VideoStream) -> None:
         self._video = video
@@ -207,11 +202,7 @@ class _Packets:
             yield packet
 
     def check_end(self, num_frames: int) -> None:
-        """Raises where the file from its start to its end held fewer frames than it should.
-
-        Args:
-            num_frames: that were decoded.
-        """
+        """Raises if the file, read from start to end, held fewer frames than it declares or fewer could be decoded."""
         declared, found = self._video.stream.frames, self._last + 1 if self._video.counts_slots else self._seen
         if found < declared:
             raise self._video.error(f"the file ends too early: it declares {declared} frames and holds {found}")
@@ -220,11 +211,11 @@ class _Packets:
 
 
 def _decode(video: _VideoStream, first: int | None) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames from where the container stands, each with its time.
+    """Yields frames with their times, from the container's current position.
 
     Args:
-        video: to read from.
-        first: stamp of the first frame of the file; None where the container stands at its start.
+        video: the stream.
+        first: time stamp of the first frame of the file; None if the container is at its start.
     """
     packets, slots = _Packets(video), deque[int | None]()
     zero, last, number = first, -1, 0
@@ -243,9 +234,9 @@ def _decode(video: _VideoStream, first: int | None) -> Iterator[tuple[float, Vid
             if frame.is_corrupt:
                 raise video.error(f"{what} is damaged")
             if number and stamp <= last:
-                raise video.error(f"{what} has the time {(stamp - zero) * video.tick_s:.3f} s, which is no later")
+                raise video.error(f"{what} has the time {(stamp - zero) * video.tick_s:.3f} s, which is not later")
             if (frame.width, frame.height) != size:
-                raise video.error(f"{what} has {frame.width} by {frame.height} pixels, the first one {size}")
+                raise video.error(f"{what} has {frame.width} by {frame.height} pixels, the first frame has {size}")
             last, number = stamp, number + 1
             yield (stamp - zero) * video.tick_s, frame
     if first is None:
@@ -253,7 +244,7 @@ def _decode(video: _VideoStream, first: int | None) -> Iterator[tuple[float, Vid
 
 
 def _decode_from(video: _VideoStream, start_s: float) -> Iterator[tuple[float, VideoFrame]] | None:
-    """Frames from some key frame at or before `start_s` on; None where the file leads to a later one."""
+    """Yields frames from a key frame at or before `start_s`; returns None if seeking leads to a later one."""
     if start_s <= 0:
         return _decode(video, None)
     first = _first_stamp(video)
@@ -267,7 +258,7 @@ def _decode_from(video: _VideoStream, start_s: float) -> Iterator[tuple[float, V
 
 
 def _first_stamp(video: _VideoStream) -> int:
-    """The stamp that the first frame is shown at."""
+    """Returns the presentation time stamp of the first frame."""
     stamps = []
     for packet in _Packets(video):
         stamps.append(packet.pts)
@@ -275,7 +266,7 @@ def _first_stamp(video: _VideoStream) -> int:
             decoded = packet.decode()
         for frame in decoded:
             return video.stamp(stamps[0] if video.counts_slots else frame.pts, "frame 0")
-    raise video.error("there is not one frame that can be decoded")
+    raise video.error("no frame can be decoded")
 
 
 def _picture(frame: VideoFrame, video: _VideoStream, time: float) -> NDArray[np.uint8]:
@@ -285,7 +276,7 @@ def _picture(frame: VideoFrame, video: _VideoStream, time: float) -> NDArray[np.
 
 
 def _check_segment(path: Path) -> None:
-    """Raises where a Matroska file is shorter than it declares: its index does not count the frames."""
+    """Raises if a Matroska file is shorter than it declares; its index has no frame count to check instead."""
     try:
         with path.open("rb") as file:
             head = file.read(1 << 12)
@@ -296,7 +287,7 @@ def _check_segment(path: Path) -> None:
     if not head.startswith(_EBML) or not 0 <= at < len(head) - 12:
         return
     start = at + len(_SEGMENT)
-    width = 9 - head[start].bit_length()  # of the number that follows: as many bytes as it has leading zeros, and one
+    width = 9 - head[start].bit_length()  # bytes of the EBML number that follows: leading zero bits plus one
     number = int.from_bytes(head[start : start + width], "big") - (1 << (7 * width))
     is_known = number != (1 << (7 * width)) - 1
     if is_known and start + width + number > length:

@@ -1,4 +1,4 @@
-"""Missing values of logged arrays: masks for observations, errors for what must be known."""
+"""Missing values (NaN) of logged arrays: masks for observations, errors for actions and other inputs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Array = NDArray[np.generic]
 
 
 def mark_missing(values: Array) -> tuple[Array, NDArray[np.bool_] | None]:
-    """Values without NaN, and where a row was observed, [rows]; None where all were.
+    """Returns values without NaN, and a mask [rows] of observed rows; None if all rows are observed.
 
-    A missing value becomes the last one before it, else the first one after it, else 0; a row counts as observed
-    only where all of it is known.
+    A missing value is replaced by the last known value, else by the next one, else by 0. A row counts as observed
+    only if all its components are known.
 
     Args:
         values: [rows, ...]
@@ -32,11 +32,11 @@ def mark_missing(values: Array) -> tuple[Array, NDArray[np.bool_] | None]:
 
 
 def partly_missing(values: Array, signal: str) -> list[Finding]:
-    """A warning where only a part of some rows is missing, since all of these rows then count as missing.
+    """Returns a warning if some rows are partly missing, because such rows count as missing.
 
     Args:
         values: [rows, ...] of an observation.
-        signal: named in the warning.
+        signal: its name, for the warning.
     """
     if values.dtype.kind != "f" or values.ndim < 2 or not len(values):
         return []
@@ -44,23 +44,23 @@ def partly_missing(values: Array, signal: str) -> list[Finding]:
     steps = np.flatnonzero(gone.any(1) & ~gone.all(1))
     if not len(steps):
         return []
-    problem = f"a part of it is missing in {len(steps)} of {len(values)} rows, which count as missing altogether"
-    fix = "To use the rest, make signals of their own of the parts that are missing."
+    problem = f"some components are missing in {len(steps)} of {len(values)} rows; these rows count as missing"
+    fix = "To use the other components, log the incomplete ones as separate signals."
     return [Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=signal, step=int(steps[0]))]
 
 
 def check_known(values: Array, signal: str) -> None:
-    """Nothing where no value is NaN.
+    """Checks that no value is NaN.
 
     Args:
         values: [rows, ...] of an action, exogenous signal or reward.
-        signal: named in errors.
+        signal: its name, for errors.
 
     Raises:
-        DataError: one is; these cannot be marked as missing.
+        DataError: a value is NaN; values of these roles cannot be masked.
     """
     if values.dtype.kind == "f" and len(values):
         steps = np.flatnonzero(np.isnan(values.reshape(len(values), -1)).any(1))
         if len(steps):
-            fix = "Actions and other inputs must be known: repair the log, or cut the episode there."
+            fix = "Actions and other inputs must be known. Repair the log, or end the episode before this step."
             raise DataError(f"the value is missing ({len(steps)} steps)", fix=fix, signal=signal, step=int(steps[0]))

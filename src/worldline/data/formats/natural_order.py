@@ -1,4 +1,4 @@
-"""The order of names that hold numbers."""
+"""Natural sort order of file names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def natural(path: Path) -> tuple[tuple[int, str], ...]:
-    """A key by which frame_9 comes before frame_10."""
+    """Returns a sort key that puts frame_9 before frame_10."""
     parts = re.split(r"(\d+)", path.name)
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)

@@ -1,14 +1,16 @@
-"""Logs as .npz files, one an episode: arrays named by signal, T+1 observations and T actions.
+"""Importer of .npz files, one per episode: arrays named by signal, T+1 observations and T actions.
 
-Beside the signals a file may hold:
+A file may also hold:
 
-    terminated, truncated       a flag, or one flag a step of which only the last may be set
-    seed                        the reset seed
-    observed.<signal>           [T+1] bool, False where an observation is missing
-    time or timestamp           seconds, from which the time between two steps is taken
-    a single text or number     a fact of the episode, such as its task or date: kept as its source
+    terminated, truncated       one flag, or one flag per step.
+                                Only the last may be set.
+    seed                        the reset seed.
+    observed.<signal>           [T+1] bool, False if an observation is missing.
+    time or timestamp           seconds; they give the step duration.
+    a scalar text or number     metadata of the episode, such as its task or date.
+                                It is kept as the episode's source.
 
-A `schema.json` next to the files says what the signals are; without it the schema is inferred.
+A `schema.json` next to the files describes the signals; without it the schema is inferred.
 """
 
 from __future__ import annotations
@@ -42,10 +44,10 @@ _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.Ba
 
 
 class NpzLogs(Logs):
-    """A folder of .npz files in the order of their names, or a single one.
+    """A folder of .npz files in natural order of their names, or a single file.
 
     Args:
-        files: one an episode.
+        files: one per episode.
         schema: of every episode.
         unclear: see `Logs`.
     """
@@ -56,12 +58,12 @@ class NpzLogs(Logs):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether it is an .npz file, or a folder with one in it."""
+        """Whether `path` is an .npz file, or a folder that contains one."""
         return path.suffix == ".npz" if path.is_file() else any(path.glob("*.npz"))
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> NpzLogs:
-        """See `Logs`."""
+        """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "npz")
         folder = path.parent if path.is_file() else path
         files = [path] if path.is_file() else sorted(folder.glob("*.npz"), key=natural)
@@ -70,26 +72,26 @@ class NpzLogs(Logs):
         if schema is None:
             schema, unclear = _infer(files)
         if path.is_dir():
-            aside = sorted(p.name for p in path.iterdir() if p not in files and p.name != SCHEMA_FILE)
-            unclear += [f"Not read, because they are no .npz files: {', '.join(aside)}."] if aside else []
+            others = sorted(p.name for p in path.iterdir() if p not in files and p.name != SCHEMA_FILE)
+            unclear += [f"Not read, because they are not .npz files: {', '.join(others)}."] if others else []
         return cls(files, schema, unclear)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def read(self) -> Iterator[LoggedEpisode]:
-        """See `Logs`."""
+        """Yields one episode per file."""
         for number, file in enumerate(self._files):
             try:
-                arrays, facts, others = _load(file, self.schema)
+                arrays, metadata, unknown = _load(file, self.schema)
                 episode = _episode(arrays, self.schema)
             except _UNREADABLE as error:
                 finding = Finding(problem=_unreadable(error), fix=_UNREADABLE_FIX, file=file.name, episode=number)
                 yield LoggedEpisode(file=file.name, number=number, episode=None, findings=(finding,))
                 continue
-            findings = [_left_out(name, file.name, number) for name in others]
+            findings = [_left_out(name, file.name, number) for name in unknown]
             findings += _early_ends(arrays, file.name, number)
-            source = {"file": file.name, **facts}
+            source = {"file": file.name, **metadata}
             yield LoggedEpisode(file=file.name, number=number, episode=episode, findings=tuple(findings), source=source)
 
 
@@ -101,38 +103,38 @@ def _unreadable(error: Exception) -> str:
 
 
 def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str | int | float], list[str]]:
-    """The arrays that are known, the facts (single texts and numbers), and the names of the others."""
+    """Returns the known arrays, the metadata (scalar texts and numbers), and the names of all other arrays."""
     known = {signal.name for signal in schema.signals} | {*FLAGS, *TIMES, "seed"}
     with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive:
         keys = _keys(archive)
         arrays = {name: archive[key] for name, key in keys.items() if name in known or name.startswith(MASK_PREFIX)}
         with zipfile.ZipFile(stream) as headers:
-            single = [name for name in keys if name not in arrays and _header(headers, keys[name])[0] == ()]
-        facts = {name: archive[keys[name]].item() for name in single}
+            scalars = [name for name in keys if name not in arrays and _header(headers, keys[name])[0] == ()]
+        items = {name: archive[keys[name]].item() for name in scalars}
     arrays = {k: v for k, v in arrays.items() if k not in TIMES or v.dtype.kind in "fiu"}
-    facts = {name: fact for name, fact in facts.items() if isinstance(fact, str | int | float) and fact == fact}
-    return arrays, facts, [name for name in keys if name not in arrays and name not in facts]
+    metadata = {k: v for k, v in items.items() if isinstance(v, str | int | float) and v == v}  # v != v: NaN
+    return arrays, metadata, [name for name in keys if name not in arrays and name not in metadata]
 
 
 def _keys(archive: NpzFile) -> dict[str, str]:
-    """Per signal the name of its array in the file."""
+    """Returns the name of the array in the file for each signal name."""
     names = [_signal_name(key) for key in archive.files]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"it holds two arrays called {twice[0]}")
+        raise ValueError(f"it holds two arrays named {twice[0]}")
     return dict(zip(names, archive.files, strict=True))
 
 
 def _signal_name(key: str) -> str:
-    """Nested logs have slashes in their names, signals cannot."""
+    """Replaces the slashes of nested logs, which signal names cannot have."""
     return key.replace("/", ".")
 
 
 def _infer(files: Sequence[Path]) -> tuple[Schema, list[str]]:
-    """The schema of the readable files; the others are reported when they are read."""
+    """Infers the schema from the readable files; `read` reports the others."""
     summaries: dict[str, dict[str, Summary]] = {}
     steps_s: list[float] = []
-    unclear: dict[str, None] = {}  # a dict, to have each sentence once and in order
+    unclear: dict[str, None] = {}  # a dict keeps each sentence once, in order
     failure: Exception | None = None
     for file in files:
         try:
@@ -148,19 +150,19 @@ def _infer(files: Sequence[Path]) -> tuple[Schema, list[str]]:
         summaries[file.name] = arrays
         for name, gaps in times.items():
             steps_s.append(float(np.median(gaps)))
-            unclear[f"{name}: taken as seconds and used for the time between two steps; not stored as a signal."] = None
+            unclear[f"{name}: read as seconds; gives the step duration and is not stored as a signal."] = None
             if np.abs(gaps - steps_s[-1]).max() > 0.01 * abs(steps_s[-1]):
-                unclear[f"{name}: its steps vary by more than 1 %, so each keeps its own time."] = None
+                unclear[f"{name}: step durations vary by more than 1 %, so each step keeps its duration."] = None
     if not summaries:
         reason = _unreadable(failure) if failure else "there are no files"
-        raise DataError(f"not one of {len(files)} files can be read: {reason}", fix=_UNREADABLE_FIX, file=files[0])
+        raise DataError(f"none of the {len(files)} files can be read: {reason}", fix=_UNREADABLE_FIX, file=files[0])
     step_s = float(np.median(steps_s)) if steps_s else None
     inferred = infer_schema(summaries, step_s if step_s is not None and step_s > 0 else None)
     return inferred.schema, [*inferred.unclear, *unclear]
 
 
 def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.float64]]]:
-    """Per signal its summary, and per array of times its steps. Pictures are not unpacked, only their headers."""
+    """Returns a summary per signal and the step durations per array of times; of images it reads only the header."""
     summaries: dict[str, Summary] = {}
     times: dict[str, NDArray[np.float64]] = {}
     with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive, zipfile.ZipFile(stream) as headers:
@@ -169,7 +171,7 @@ def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.flo
                 continue
             shape, dtype = _header(headers, key)
             if dtype.kind not in "fiub" or shape == ():
-                continue  # a fact of the episode, or text and the like: reported when the episode is read
+                continue  # metadata or text; `read` keeps or reports it
             if dtype == np.uint8 and len(shape) in (3, 4):
                 summaries[name] = Summary(shape=shape, dtype=dtype)
                 continue
@@ -182,7 +184,7 @@ def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.flo
 
 
 def _header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and dtype of an array, without its values."""
+    """Reads shape and dtype of an array without its values."""
     with archive.open(f"{key}.npy") as stream:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -202,18 +204,18 @@ def _left_out(name: str, file: str, number: int) -> Finding:
 
 
 def _early_ends(arrays: Mapping[str, Array], file: str, number: int) -> Iterator[Finding]:
-    """A finding for each flag that is set before the last step."""
+    """Yields an error for each flag that is set before the last step."""
     for name in (name for name in FLAGS if name in arrays):
         steps = np.flatnonzero(arrays[name].reshape(-1)[:-1])
         if len(steps):
-            fix = "The file seems to hold several episodes: save each in a file of its own."
+            fix = "The file seems to hold several episodes. Save each episode in a separate file."
             yield Finding(
                 problem=f"{name} is set before the end", fix=fix, file=file, episode=number, step=int(steps[0])
             )
 
 
 def _episode(arrays: Mapping[str, Array], schema: Schema) -> Episode:
-    """The episode in `arrays`; what does not fit is left for the checks."""
+    """Builds the episode; `check_episode` reports arrays that do not fit the schema."""
     ends = {name: bool(arrays[name].reshape(-1)[-1:].any()) for name in FLAGS if name in arrays}
     terminated = ends.get("terminated", False)
     return to_episode(

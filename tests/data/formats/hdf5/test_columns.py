@@ -156,7 +156,7 @@ def test_times_texts_and_numbers_are_kept(tmp_path):
     ({"terminated": np.arange(9) == 6}, "terminated is set before the end"),
     ({"step_idx": np.array([0, 1, 2, 3, 4, 0, 1, 3, 4])}, "step_idx goes from 1 to 3"),
     ({"ep_idx": np.array([0, 0, 0, 0, 0, 1, 1, 2, 2])}, "ep_idx changes from 1 to 2"),
-    ({"proprio": np.zeros((7, 2))}, "has 7 rows where rows 5 to 9 are needed"),
+    ({"proprio": np.zeros((7, 2))}, "expected rows 5 to 9, got 7 rows"),
 ])  # fmt: skip
 def test_an_episode_whose_rows_contradict_its_length_is_a_finding(tmp_path, columns, problem):
     save(tmp_path / "a.h5", **columns)
@@ -227,7 +227,7 @@ def test_only_files_of_this_layout_are_recognised(tmp_path):
     assert Hdf5Logs.recognises(tmp_path)
     assert Hdf5Logs.recognises(tmp_path / "a.h5")
     save(tmp_path / "b.hdf5")
-    with pytest.raises(DataError, match=r"here are 2 \(a\.h5, b\.hdf5\)"):
+    with pytest.raises(DataError, match=r"found 2 \(a\.h5, b\.hdf5\)"):
         read(tmp_path)
     with pytest.raises(InputError, match="rate_hz"):
         Hdf5Logs.open(tmp_path / "a.h5", None, ReadOptions(rate_hz=3.0))

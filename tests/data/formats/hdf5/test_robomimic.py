@@ -69,7 +69,7 @@ def test_next_obs_gives_the_last_observation(tmp_path):
     }  # fmt: skip
     assert "filter_keys" not in second.source
     said = "\n".join(logs.unclear)
-    assert "dones: does not tell a terminal state" in said
+    assert "dones: left out, because it does not distinguish terminated" in said
     assert "no such signals: states" in said
 
 
@@ -77,9 +77,9 @@ def test_without_next_obs_the_last_action_is_left_out(tmp_path):
     save(tmp_path / "a.hdf5", with_next=False)
     logs = RobomimicLogs.open(tmp_path / "a.hdf5", None, ReadOptions())
     assert [logged.episode.num_steps for logged in logs.read()] == [2, 3]
-    assert "the last action of each demo leads nowhere" in "\n".join(logs.unclear)
+    assert "the last action of each demo has no outcome" in "\n".join(logs.unclear)
     save(tmp_path / "a.hdf5", (3, 1), with_next=False)
-    assert "no step" in read(tmp_path / "a.hdf5")[1].findings[0].problem
+    assert "no complete step" in read(tmp_path / "a.hdf5")[1].findings[0].problem
 
 
 def test_demos_come_in_the_order_of_their_numbers(tmp_path):
@@ -118,7 +118,7 @@ def test_what_next_obs_lacks_is_masked_after_the_last_action(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "problem"), [
-    (lambda demo: demo.attrs.modify("num_samples", 9), "num_samples is 9, and there are 4 actions"),
+    (lambda demo: demo.attrs.modify("num_samples", 9), "num_samples is 9, but the demo has 4 actions"),
     (lambda demo: demo.pop("actions"), "the demo has no actions"),
     (lambda demo: demo["actions"].write_direct(np.full((4, 2), np.nan)), "the value is missing"),
     (lambda demo: (demo["obs"].pop("place"), demo["obs"].create_dataset("place", data=np.zeros((3, 3)))), "3 rows"),
@@ -141,8 +141,8 @@ def test_missing_samples_are_noticed(tmp_path):
         del file["data/demo_0"]
         file["data/notes"] = 3
     said = "\n".join(RobomimicLogs.open(tmp_path, None, ReadOptions()).unclear)
-    assert "says that it holds 7 samples, and the demos hold 4" in said
-    assert "no demos: notes" in said
+    assert "declares 7 samples, but the demos have 4" in said
+    assert "not demos: notes" in said
 
 
 def test_only_files_of_robomimic_are_recognised(tmp_path):

@@ -122,9 +122,9 @@ def test_what_was_assumed_is_said(tmp_path, version):
     said = "\n".join(logs.unclear)
     for words in (
         "last action of each episode",
-        "next.done: taken as",
+        "next.done: used as",
         "weather: text",
-        f"{FRONT}: frames as",
+        f"{FRONT}: decoded from a lossy video",
         "Units",
     ):
         assert words in said
@@ -136,7 +136,7 @@ def test_a_video_of_another_length_is_an_error(tmp_path, rows):
     dataset.write(tmp_path / "logs")
     write_video(tmp_path / f"logs/videos/chunk-000/{FRONT}/episode_000000.mp4", pictures(rows, 0), 10)
     problem = only_problem(read(tmp_path / "logs"), 0)
-    word = {4: "missing: the video has 4 for 5 rows", 6: "surplus: there are 5 rows"}[rows]
+    word = {4: "missing: the video has 4 frames for 5 rows", 6: "surplus: the episode has 5 rows"}[rows]
     assert word in problem
     assert f"{FRONT}/episode_000000.mp4" in problem
     assert f"step {min(rows, 5)}" in problem
@@ -147,11 +147,11 @@ def test_a_frame_that_was_dropped_is_named(tmp_path):
     file = tmp_path / f"logs/videos/chunk-000/{FRONT}/episode_000001.mp4"
     write_video(file, pictures(4, 0), 10, times=[0, 1, 3, 4])
     problem = only_problem(read(tmp_path / "logs"), 1)
-    assert "step 2: the frame is missing: the next one is shown at 0.300 s, which is row 3" in problem
+    assert "step 2: the frame is missing: the next one is at 0.300 s, which is row 3" in problem
 
 
 @pytest.mark.parametrize(
-    ("times", "word"), [((0.4, 0.8), "surplus"), ((0.5, 1.0), "5.0 frames"), ((1.4, 1.8), "missing")]
+    ("times", "word"), [((0.4, 0.8), "surplus"), ((0.5, 1.0), "5.0 video frames"), ((1.4, 1.8), "missing")]
 )
 def test_the_place_in_a_shared_video_is_checked(tmp_path, times, word):
     Dataset(version="v3.0", cameras=(FRONT,)).write(tmp_path / "logs")
@@ -171,12 +171,12 @@ def test_the_place_in_a_shared_video_is_checked(tmp_path, times, word):
 @pytest.mark.parametrize(
     ("column", "row", "value", "problem"),
     [
-        ("frame_index", 2, 3, "step 2: frame_index is 3 where 2 should follow"),
-        ("timestamp", 3, 0.36, "step 3: the timestamp is 0.36 s, and 0.3 s at 10 rows a second"),
-        ("episode_index", 4, 9, "holds 4 rows of episode_index 0, the list 5"),
-        ("episode_index", 2, 9, "holds 4 rows of episode_index 0, the list 5"),
-        ("action", 1, np.nan, "signal 'action', step 1: the value is missing (1 times, first here)"),
-        ("next.done", 1, True, "step 1: next.done is set here and not afterwards"),
+        ("frame_index", 2, 3, "step 2: expected frame_index 2, got 3"),
+        ("timestamp", 3, 0.36, "step 3: the timestamp is 0.36 s; at 10 rows per second it should be 0.3 s"),
+        ("episode_index", 4, 9, "has 4 rows of episode_index 0, but the list has 5"),
+        ("episode_index", 2, 9, "has 4 rows of episode_index 0, but the list has 5"),
+        ("action", 1, np.nan, "signal 'action', step 1: the value is missing (1 steps in total)"),
+        ("next.done", 1, True, "step 1: next.done is set at this step and unset later"),
     ],
 )
 def test_rows_that_disagree_are_named(tmp_path, column, row, value, problem):
@@ -227,7 +227,7 @@ def test_text_that_changes_is_left_out_and_said_to_be(tmp_path):
     results = read(dataset.write(tmp_path / "logs"))
     assert [finding.signal for finding in results[1].findings] == ["weather"]
     assert "weather" not in results[1].source
-    assert "the rows belong to the task 'lift it'" in results[2].findings[0].problem
+    assert "the rows have the task 'lift it'" in results[2].findings[0].problem
     assert all(logged.episode is not None for logged in results)
 
 
@@ -261,7 +261,7 @@ def test_a_schema_beside_the_dataset_is_used(tmp_path, version):
     assert logs.schema.signals == (state, action)
     said = "\n".join(logs.unclear)
     assert "observation.gripper: left out, because the schema has no signal" in said
-    assert "0.2 s a step, the dataset 0.1 s" in said
+    assert "0.2 s per step, the dataset 0.1 s" in said
     assert all(check_episode(logged.episode, logs.schema) == () for logged in logs.read() if logged.episode)
     assert opened(root, Schema(signals=(action,))).schema.signals == (action,)
     (root / "schema.json").write_text("{}")
@@ -335,7 +335,7 @@ def test_what_is_no_signal_is_left_out_and_said_to_be(tmp_path):
     change_json(root / "meta/info.json", change)
     logs = opened(root)
     said = "\n".join(logs.unclear)
-    assert f"{FRONT}: left out, because the schema has no signal {FRONT!r} (a map of depths)" in said
+    assert f"{FRONT}: left out, because the schema has no signal {FRONT!r} (a depth map)" in said
     assert "language_events: left out" in said
     assert all(logged.episode is not None for logged in logs.read())
 
@@ -345,16 +345,16 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path, version):
     root = plain(version).write(tmp_path / "logs")
     text = (root / "meta/info.json").read_text()
     (root / "meta/info.json").write_text(text.replace('"fps": 10', '"fps": 10, "fps": 20'))
-    with pytest.raises(DataError, match=r"meta/info\.json.*'fps' is there twice"):
+    with pytest.raises(DataError, match=r"meta/info\.json.*'fps' occurs twice"):
         opened(root)
     (root / "meta/info.json").write_text(text)
     file = min(root.glob("data/*/*.parquet"))
     rows = pq.read_table(file)
     pq.write_table(rows.append_column("action", rows.column("action")), file)
     if version == "v2.1":
-        assert "'action' is there twice" in only_problem(read(root), 0)
+        assert "'action' occurs twice" in only_problem(read(root), 0)
     else:  # it is the only file
-        with pytest.raises(DataError, match="'action' is there twice"):
+        with pytest.raises(DataError, match="'action' occurs twice"):
             opened(root)
 
 
@@ -365,11 +365,11 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path, version):
         ("../other/file.parquet", "leads out"),
         ("/etc/hostname", "leads out"),
         ("link.parquet", "leads out"),
-        ("data/{episode_index.__class__}.parquet", "cannot be filled in"),
+        ("data/{episode_index.__class__}.parquet", "has an invalid field"),
         ("data/{password}.parquet", "unknown field 'password'"),
         ("data/nothing.parquet", "missing"),
-        ("data/\0.parquet", "cannot be used"),
-        ("data/" + "x" * 5000, "cannot be used"),
+        ("data/\0.parquet", "path is invalid"),
+        ("data/" + "x" * 5000, "path is invalid"),
     ],
 )
 def test_no_path_leads_out_of_the_dataset(tmp_path, version, template, word):
@@ -403,8 +403,8 @@ def test_a_loss_in_the_lists_is_reported_beside_the_episodes(tmp_path):
     lines = root / "meta/episodes.jsonl"
     whole = lines.read_text()
     for text, word in (
-        (whole[:-20], "line 3: this is no JSON"),
-        (whole + whole.splitlines()[0], "episode_index 0 is there twice"),
+        (whole[:-20], "line 3: invalid JSON"),
+        (whole + whole.splitlines()[0], "episode_index 0 occurs twice"),
         (whole.replace('"length": 4', '"length": -4'), "'length' is -4"),
         ("".join(whole.splitlines(keepends=True)[:2]), "total_episodes is 3, but"),
     ):
@@ -415,7 +415,7 @@ def test_a_loss_in_the_lists_is_reported_beside_the_episodes(tmp_path):
         assert len(results) - len(lost) >= 2
     lines.write_text(whole)
     (root / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "a"}\n{"task_index": 0, "task": "b"}\n')
-    assert "task_index 0 is there twice" in str(read(root)[-1].findings[0])
+    assert "task_index 0 occurs twice" in str(read(root)[-1].findings[0])
 
 
 @pytest.mark.parametrize(
@@ -442,13 +442,13 @@ def test_metadata_that_make_no_sense_are_named(tmp_path, change, word):
 def test_a_column_of_another_kind_than_declared_is_named(tmp_path):
     root = plain("v3.0").write(tmp_path / "logs")
     change_json(root / "meta/info.json", lambda info: info["features"]["action"].update(dtype="int64"))
-    assert "the column holds float64, meta/info.json says int64" in str(read(root)[0].findings[0])
+    assert "the column holds float64, meta/info.json declares int64" in str(read(root)[0].findings[0])
     schema = opened(root).schema
     change_json(root / "meta/info.json", lambda info: info["features"]["action"].update(dtype="(2,)f4"))
-    assert "meta/info.json says (2,)f4" in str(next(opened(root, schema).read()).findings[0])
+    assert "meta/info.json declares (2,)f4" in str(next(opened(root, schema).read()).findings[0])
     assert "action: left out" in "\n".join(opened(root).unclear)
     change_json(root / "meta/info.json", lambda info: info["features"]["action"].update(dtype="float32", shape=[4]))
-    with pytest.raises(DataError, match=r"a cell has 3 numbers where shape \(4,\) needs 4"):
+    with pytest.raises(DataError, match=r"a cell has 3 numbers, but shape \(4,\) needs 4"):
         opened(root)
 
 

@@ -133,7 +133,7 @@ def test_values_that_leave_their_space_are_said(tmp_path):
     storage.update_episodes([buffer(2, 3, actions=np.full((3, 2), 1.5, np.float32))])
     logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
     assert logs.schema["action"].high == (1.5, 1.5)
-    assert "action: its values leave the bounds of its space" in "\n".join(logs.unclear)
+    assert "action: its values exceed the bounds of its space" in "\n".join(logs.unclear)
 
 
 def test_missing_values_and_changing_texts(tmp_path):
@@ -153,10 +153,10 @@ def test_missing_values_and_changing_texts(tmp_path):
 
 @pytest.mark.parametrize(("change", "problem"), [
     (lambda group: group["terminations"].write_direct(np.array([True, False, False, False])), "before the end"),
-    (lambda group: group.attrs.modify("total_steps", 9), "not as many steps"),
+    (lambda group: group.attrs.modify("total_steps", 9), "total_steps is 9, but the episode has 4 rewards"),
     (lambda group: group.pop("rewards"), "missing"),
     (lambda group: group.pop("observations"), "missing"),
-    (lambda group: group.parent.pop("episode_1"), "no group episode_1"),
+    (lambda group: group.parent.pop("episode_1"), "the group episode_1 is missing"),
 ])  # fmt: skip
 def test_an_episode_that_contradicts_itself_is_a_finding(tmp_path, change, problem):
     save(tmp_path / "push")
@@ -175,7 +175,7 @@ def test_episodes_that_the_metadata_do_not_count_are_read_too(tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"total_episodes": 1}))
     logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
     assert [logged.episode is not None for logged in logs.read()] == [True, True]
-    assert "says that it has 1 episodes, and 2 are tried" in "\n".join(logs.unclear)
+    assert "declares 1 episodes; 2 are read" in "\n".join(logs.unclear)
 
 
 def test_a_dataset_without_spaces_makes_no_environment(tmp_path):
@@ -217,7 +217,7 @@ def test_only_datasets_of_minari_are_recognised(tmp_path):
         assert not Hdf5Logs.recognises(path)
         assert not RobomimicLogs.recognises(path)
     assert not MinariLogs.recognises(tmp_path)
-    with pytest.raises(DataError, match="no Minari dataset"):
+    with pytest.raises(DataError, match="not a Minari dataset"):
         read(tmp_path)
 
 

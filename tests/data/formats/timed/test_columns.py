@@ -81,12 +81,12 @@ def test_parquet_columns_of_every_kind(tmp_path):
     [
         ("a,b\n1,2\n3\n", "Row #3"),
         ("a,b\n1,2\n3,4,5\n", "Row #3"),
-        ("a,b,a\n1,2,3\n", "columns 1, 3 are all called 'a'"),
+        ("a,b,a\n1,2,3\n", "columns 1, 3 have the same name 'a'"),
         (b"a,b\n1,x\n2,\xff\n", "row 1.*column 'b' is not UTF-8"),
         (b"a\xff,b\n1,2\n", "cannot be read"),
         ("", "cannot be read"),
         ("a,b".encode("utf-16"), "UTF-16"),
-        ("x [m],x (m),x [m] \n1,2,3\n", "all be called"),
+        ("x [m],x (m),x [m] \n1,2,3\n", "all get the name"),
     ],
 )
 def test_a_damaged_csv_names_the_place(tmp_path, text, said):
@@ -140,7 +140,7 @@ def test_a_type_that_changes_late_is_seen(tmp_path):
 
 
 def test_a_header_that_claims_too_many_rows_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldline.data.formats.timed.columns._MOST_ROWS_A_BYTE", 1)
+    monkeypatch.setattr("worldline.data.formats.timed.columns._MAX_ROWS_A_BYTE", 1)
     parquet.write_table(pa.table({"a": np.zeros(100_000, np.int8)}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="100000 rows"):
         read_table(tmp_path / "a.parquet")

@@ -109,7 +109,7 @@ def test_a_line_over_a_hole_is_not_observed():
 
 def test_too_little_is_refused():
     for observed, grid in ((np.zeros(2, np.bool_), np.arange(3.0)), (np.ones(2, np.bool_), np.arange(1.0))):
-        with pytest.raises(InputError, match="cannot be brought"):
+        with pytest.raises(InputError, match="needs at least 1 observed sample"):
             resample(np.arange(2.0), np.arange(2.0), observed, grid, "hold")
 
 

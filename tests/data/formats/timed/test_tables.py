@@ -58,9 +58,9 @@ def test_a_row_holds_an_observation_and_the_action_that_leads_to_the_next(tmp_pa
     assert episode.rewards["reward"][:, 0].tolist() == columns["reward"][:-1]
     assert (episode.terminated, episode.truncated, episode.seed, logged.findings) == (False, True, None, ())
     said = "\n".join(logs.unclear)
-    assert "time: taken as seconds" in said
+    assert "time: read as seconds" in said
     assert "last row" in said
-    assert "Units are not in the logs of x, action" in said
+    assert "The logs have no units for x, action" in said
 
 
 def test_tables_are_recognised_by_name(tmp_path):
@@ -194,7 +194,7 @@ def test_a_user_names_the_columns(tmp_path):
     assert (len(found), logs.schema.step_s) == (2, 1.0)
     assert [signal.name for signal in logs.schema.signals] == ["x", "action"]
     for asked in ({"time": "nope"}, {"episode": "nope"}):
-        with pytest.raises(DataError, match="no column 'nope'"):
+        with pytest.raises(DataError, match=r"no column of (times|episodes) 'nope'"):
             TableLogs.open(path, None, ReadOptions(**asked))
 
 
@@ -203,7 +203,7 @@ def test_a_user_names_the_columns(tmp_path):
     [
         ([0.0, 0.1, 0.1, 0.2], 2, "repeats"),
         ([0.0, 0.2, 0.1, 0.3], 2, "goes back"),
-        ([0.0, 0.1, None, 0.3], 2, "no time"),
+        ([0.0, 0.1, None, 0.3], 2, "no readable time"),
     ],
 )
 def test_times_that_do_not_rise_are_an_error_that_names_the_row(tmp_path, times, row, said):
@@ -222,7 +222,7 @@ def test_texts_become_choices_facts_or_are_left_out_with_a_word(tmp_path):
     logs, found = read(tmp_path)
     assert found[0].episode.observations["mode"].tolist() == [1, 0] * 6
     assert logs.schema["mode"].num_values == 2
-    assert "mode: its texts became numbers: off = 0, on = 1." in logs.unclear
+    assert "mode: its texts were encoded: off = 0, on = 1." in logs.unclear
     assert found[0].source["task"] == "sweep"
     assert logs.schema["mode"].components == ("off", "on")
     assert [(f.signal, f.severity) for f in found[0].findings] == [("note", Severity.WARNING)]
@@ -258,7 +258,7 @@ def test_what_is_infinite_is_left_for_the_checks(tmp_path):
         wrong = check_episode(logged.episode, logs.schema)
         assert {finding.signal for finding in wrong} == {"y", "action", "reward"}
     _, (logged,) = read(write_csv(path, rows_of(time=[*[i / 10 for i in range(ROWS - 1)], float("inf")])))
-    assert "row 11 of the file has no time" in logged.findings[0].problem
+    assert "row 11 of the file has no readable time" in logged.findings[0].problem
 
 
 def test_units_come_from_headers_and_are_compared(tmp_path):
@@ -271,7 +271,7 @@ def test_units_come_from_headers_and_are_compared(tmp_path):
         Signal(name="action", role=ACTION, kind=VECTOR, shape=(1,)),
     )
     logs, (logged,) = read(path, Schema(signals=signals))
-    assert any("its header says g/m3, the schema K" in sentence for sentence in logs.unclear)
+    assert any("its header has the unit g/m3, the schema K" in sentence for sentence in logs.unclear)
     assert logged.episode.step_s is not None
 
 
@@ -347,7 +347,7 @@ def test_mixed_rates_are_brought_to_one_by_the_rule(tmp_path):
     assert logged.episode.actions["action"][:, 0].tolist() == [i // 4 * 4 for i in range(16)]
     assert logged.episode.observed["x"].tolist() == [i % 2 == 0 for i in range(17)]
     assert logged.episode.rewards["reward"][:, 0].tolist() == [1.0] * 16
-    assert any("brought to 8" in sentence for sentence in logs.unclear)
+    assert any("resampled to 8" in sentence for sentence in logs.unclear)
     _, (logged,) = read(path, rate_hz=8.0, rule="linear")
     assert logged.episode.actions["action"][:, 0].tolist() == list(range(16))
     assert logged.episode.observations["x"][:, 0].tolist() == [i / 4 for i in range(17)]
@@ -374,9 +374,9 @@ def test_a_grid_starts_where_all_inputs_are_known_and_says_what_it_leaves_out(tm
     _, (logged,) = read(path, rate_hz=10.0, rule="linear")
     assert logged.episode.actions["action"][:, 0].tolist() == pytest.approx([3, 4, 5, 6, 7])
     _, (logged,) = read(path, rate_hz=1.0)
-    assert "at this rate" in logged.findings[0].problem
+    assert "times of this rate" in logged.findings[0].problem
     _, (logged,) = read(path, rate_hz=1e7)
-    assert "12 rows in 1.1 s would become" in logged.findings[0].problem
+    assert "12 rows in 1.1 s cannot be resampled" in logged.findings[0].problem
     _, (logged,) = read(write_csv(path, rows_of(time=None)), rate_hz=1.0)
     assert "rows without times" in logged.findings[0].problem
 

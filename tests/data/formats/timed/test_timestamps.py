@@ -22,9 +22,9 @@ def times_of(folder, header, cells, asked=None):
 @pytest.mark.parametrize(
     ("header", "cells", "seconds", "start_s", "said"),
     [
-        ("time", [0, 0.5, 1.25], [0, 0.5, 1.25], 0, "taken as seconds"),
-        ("Time [ms]", [0, 20, 50], [0, 0.02, 0.05], 0, "times in ms, as its header"),
-        ("time_us", [0, 20, 50], [0, 2e-5, 5e-5], 0, "times in us, as its header"),
+        ("time", [0, 0.5, 1.25], [0, 0.5, 1.25], 0, "read as seconds"),
+        ("Time [ms]", [0, 20, 50], [0, 0.02, 0.05], 0, "times in ms, the unit of its header"),
+        ("time_us", [0, 20, 50], [0, 2e-5, 5e-5], 0, "times in us, the unit of its header"),
         ("t", [1.7e9, 1.7e9 + 0.5], [0, 0.5], 1.7e9, "s since 1970"),
         ("timestamp", [1700000000000, 1700000000020], [0, 0.02], 1.7e9, "ms since 1970"),
         ("timestamp", [1700000000000000, 1700000000000020], [0, 2e-5], 1.7e9, "us since 1970"),
@@ -39,7 +39,7 @@ def test_seconds(tmp_path, header, cells, seconds, start_s, said):
     times = times_of(tmp_path, header, cells)
     np.testing.assert_allclose(times.seconds, seconds, rtol=1e-12, atol=0)
     assert times.start_s == pytest.approx(start_s)
-    assert said in times.said
+    assert said in times.assumption
 
 
 def test_a_date_and_a_time_of_day_belong_together(tmp_path):
@@ -63,7 +63,7 @@ def test_the_likeliest_name_comes_first_and_others_are_known(tmp_path):
 @pytest.mark.parametrize(
     ("cells", "asked", "said"),
     [
-        ([0, 1], "when", "no column 'when'"),
+        ([0, 1], "when", "no column of times 'when'"),
         (["2024/01/01 00:00", "soon", "later"], None, "row 1 .* 'soon'"),
         (["2024/01/01 00:00", "2024-01-01T00:00:00Z"], None, "zone"),
         (["true", "false"], None, "neither numbers nor dates"),

@@ -93,7 +93,7 @@ def test_a_video_and_a_table_of_the_same_name_are_an_episode(tmp_path):
     assert two.episode.actions["action"][:, 0].tolist() == [0, 1, 2]
     assert (two.findings, ten.findings, two.episode.observed) == ((), (), {})
     assert (logs.schema["camera"].shape, logs.schema.step_s) == ((SIDE, SIDE, 3), 0.1)
-    assert any("column `frame` that counts from 0" in sentence for sentence in logs.unclear)
+    assert any("column `frame` (from 0)" in sentence for sentence in logs.unclear)
     assert len(read(tmp_path / "run_2.mp4")[1]) == 1
 
 
@@ -154,7 +154,7 @@ def test_dropped_frames_are_marked_counted_and_never_made_up(tmp_path):
     assert observed(logged.episode) == [True] * 3 + [False] * 3 + [True] * 4 + [False] * 2
     (finding,) = logged.findings
     assert (finding.severity, finding.signal, finding.step) == (Severity.WARNING, "camera", 4)
-    assert "3 of 12 rows have none, the first is row 4" in finding.problem
+    assert "3 of 12 rows have no frame in run.mp4, the first is row 4" in finding.problem
     report = import_logs(tmp_path, tmp_path / "store")
     assert report.num_episodes == 1
 
@@ -248,11 +248,11 @@ def test_one_table_names_its_videos(tmp_path):
         ("run_01", False),
         (None, True),
     ]
-    assert (found[2].file, "no table tells the actions" in found[2].findings[0].problem) == ("run_03.mp4", True)
+    assert (found[2].file, "no table has the actions" in found[2].findings[0].problem) == ("run_03.mp4", True)
     write_rows(tmp_path / "log.csv", 8, episode=[1] * 4 + [7] * 4, time=TENTHS[:4] * 2)
     _, found = read(tmp_path)
     assert [logged.episode is None for logged in found] == [False, True, True, True]
-    assert "no video called '7'" in found[1].findings[0].problem
+    assert "no video named '7'" in found[1].findings[0].problem
 
 
 def test_an_only_video_and_an_only_table_belong_together(tmp_path):
@@ -284,7 +284,7 @@ def test_dates_start_with_the_video_and_other_clocks_are_warned_of(tmp_path):
     write_rows(tmp_path / "run.csv", 4, time=[100 + t for t in TENTHS[:4]])
     _, (logged,) = read(tmp_path)
     assert frames_of(logged.episode) == [0, 1, 2, 3]
-    assert "start at 100.0 s and the video is 0.300 s long" in logged.findings[0].problem
+    assert "start at 100.0 s, after the end of the video (0.300 s)" in logged.findings[0].problem
 
 
 def test_everything_is_brought_to_a_rate(tmp_path):
@@ -336,7 +336,9 @@ def test_a_schema_names_the_only_camera_and_leaves_others_out(tmp_path):
     write_video(tmp_path / "run.back.mp4", TENTHS[:4])
     logs, (logged,) = read(tmp_path, Schema(signals=(eye, action), step_s=0.1))
     assert frames_of(logged.episode, "eye") == [0, 1, 2, 3]
-    assert any(sentence.startswith("back: the schema has no image signal") for sentence in logs.unclear)
+    assert any(
+        sentence.startswith("back: left out, because the schema has no image signal") for sentence in logs.unclear
+    )
     with pytest.raises(DataError, match=r"no image signal for any camera \(back, eye\)"):
         VideoLogs.open(tmp_path, Schema(signals=(action,)), ReadOptions())
 
@@ -347,7 +349,7 @@ def test_what_is_lacking_is_said(tmp_path):
         VideoLogs.open(tmp_path, None, ReadOptions())
     write_rows(tmp_path / "run.csv", 4, time=TENTHS[:4])
     write_video(tmp_path / "run.avi", TENTHS[:4], codec="mpeg4")
-    with pytest.raises(DataError, match=r"run\.avi and run\.mp4 show the same recording"):
+    with pytest.raises(DataError, match=r"run\.avi and run\.mp4 belong to the same recording"):
         VideoLogs.open(tmp_path, None, ReadOptions())
 
 
@@ -366,7 +368,7 @@ def test_pictures_of_several_sizes_or_depths_are_refused(tmp_path):
     write_pictures(tmp_path / "run", range(3))
     write_rows(tmp_path / "run.csv", 3)
     Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(tmp_path / "run" / "frame_2.png")
-    assert "frame 2 has shape (4, 8, 3), frame 0 (6, 8, 3)" in read(tmp_path)[1][0].findings[0].problem
+    assert "frame 2 has shape (4, 8, 3), frame 0 has (6, 8, 3)" in read(tmp_path)[1][0].findings[0].problem
     Image.fromarray(np.zeros((6, 8), np.uint16)).save(tmp_path / "run" / "frame_2.png")
     assert "no 8-bit channels" in read(tmp_path)[1][0].findings[0].problem
 
@@ -402,7 +404,7 @@ def test_every_dropped_frame_of_a_steady_video_is_reported(tmp_path, lost):
     write_video(tmp_path / "run.mp4", [time for number, time in enumerate(times) if number not in lost])
     write_rows(tmp_path / "run.csv", 12, time=times)
     _, (found,) = read(tmp_path)
-    said = [finding for finding in found.findings if "otherwise steady 10 a second" in finding.problem]
+    said = [finding for finding in found.findings if "otherwise steady 10 frames per second" in finding.problem]
     assert [f"lacks {len(lost)} frames" in finding.problem for finding in said] == [True]
     assert f"after frame {lost[0] - 1} " in said[0].problem
     assert [number for number, seen in enumerate(observed(found.episode)) if not seen] == list(lost)

@@ -1,7 +1,7 @@
-"""Reads tapes: timestamped messages on several channels, as a small robot writes them while it drives.
+"""Importer of tapes: timestamped messages of a small robot on several channels.
 
-A tape is one episode. It begins with b"TAPE1\n". A record is the length and the CRC-32 of its body (uint32 each,
-little-endian like all that follows) and the body, whose first byte says what it is:
+A tape is one episode. It begins with b"TAPE1\n". Each record has the length and the CRC-32 of its body (uint32 each,
+all numbers little-endian), then the body. The first byte of the body is its kind:
 
     H   JSON, the first record: {"step_s": 0.1, "task": "dock", "channels": [
             {"name": "pose", "role": "observation", "size": 3, "unit": "m"}, …]}
@@ -36,7 +36,7 @@ FIX = "Copy the tape again from the robot."
 
 
 class TapeLogs(Logs):
-    """A folder of tapes in the order of their names, or a single one."""
+    """A folder of tapes in the order of their names, or a single tape."""
 
     def __init__(self, files: Sequence[Path], schema: Schema) -> None:
         super().__init__(schema)  # a second argument takes sentences on open questions, such as units or the rate
@@ -74,7 +74,7 @@ class TapeLogs(Logs):
 
 
 def records(file: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and body of each record. Lengths come from the file, so they are checked before use."""
+    """Yields kind and body of each record. Lengths come from the file, so they are checked before use."""
     tape, at = file.read_bytes(), len(MAGIC)
     if not tape.startswith(MAGIC):
         raise ValueError(f"a tape begins with {MAGIC!r}, this file with {tape[:at]!r}")
@@ -82,13 +82,13 @@ def records(file: Path) -> Iterator[tuple[bytes, bytes]]:
         length, checksum = RECORD.unpack_from(tape, at)
         body = tape[at + RECORD.size : at + RECORD.size + length]
         if not body or len(body) < length or zlib.crc32(body) != checksum:
-            raise ValueError(f"the record at byte {at} is cut or damaged")
+            raise ValueError(f"the record at byte {at} is truncated or damaged")
         at += RECORD.size + length
         yield body[:1], body[1:]
 
 
 def read_header(found: Iterator[tuple[bytes, bytes]]) -> dict[str, Any]:
-    """The first record."""
+    """Reads the first record."""
     kind, body = next(found)
     header = json.loads(body)
     if kind != b"H" or not {channel["role"] for channel in header["channels"]} == {"observation", "action"}:
@@ -97,7 +97,7 @@ def read_header(found: Iterator[tuple[bytes, bytes]]) -> dict[str, Any]:
 
 
 def first_schema(files: Sequence[Path]) -> Schema:
-    """The schema in the first readable header."""
+    """Returns the schema in the first readable header."""
     problems = []
     for file in files:
         try:
@@ -109,11 +109,11 @@ def first_schema(files: Sequence[Path]) -> Schema:
             return Schema(signals=tuple(signals), step_s=header["step_s"])
         except UNREADABLE as error:
             problems.append(f"{type(error).__name__}: {error}")
-    raise DataError(f"not one of {len(files)} tapes has a header ({problems[0]})", fix=FIX, file=files[0])
+    raise DataError(f"none of the {len(files)} tapes has a readable header ({problems[0]})", fix=FIX, file=files[0])
 
 
 def read_episode(file: Path, schema: Schema) -> tuple[dict[str, Any], Episode]:
-    """The header and the episode."""
+    """Reads the header and the episode."""
     found = records(file)
     header = read_header(found)
     messages: list[list[tuple[float, Any]]] = [[] for _ in header["channels"]]
@@ -125,7 +125,7 @@ def read_episode(file: Path, schema: Schema) -> tuple[dict[str, Any], Episode]:
         elif kind == b"E":
             end = json.loads(body)
     if end is None:
-        raise ValueError("it was cut: its last record is missing")
+        raise ValueError("the tape is truncated: its last record is missing")
     arrays, observed, ticks = align(header["channels"], messages, float(end["time"]))
     episode = to_episode(
         arrays,
@@ -139,16 +139,16 @@ def read_episode(file: Path, schema: Schema) -> tuple[dict[str, Any], Episode]:
 
 
 def align(channels: Sequence[dict[str, Any]], messages: list[list[tuple[float, Any]]], end: float) -> tuple[Any, ...]:
-    """Arrays and masks by name, and the T+1 times of the observations: action t was sent at `ticks[t]`."""
+    """Returns arrays and masks by name, and T+1 observation times; action t was sent at `ticks[t]`."""
     clock = next(number for number, channel in enumerate(channels) if channel["role"] == "action")
     ticks = np.array([*(time for time, _ in messages[clock]), end])
     arrays, observed = {}, {}
-    for channel, heard in zip(channels, messages, strict=True):
+    for channel, received in zip(channels, messages, strict=True):
         name = channel["name"]
-        times = np.array([time for time, _ in heard])
-        if not heard or not (np.diff(times) > 0).all():
+        times = np.array([time for time, _ in received])
+        if not received or not (np.diff(times) > 0).all():
             raise ValueError(f"the times of channel {name!r} do not rise: {times}")
-        values = np.stack([value for _, value in heard])
+        values = np.stack([value for _, value in received])
         if channel["role"] == "action":
             if not np.array_equal(times, ticks[:-1]):  # a missing action is never invented
                 raise ValueError(f"channel {name!r} is out of step with channel {channels[clock]['name']!r}")

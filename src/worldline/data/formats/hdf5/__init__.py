@@ -1,1 +1,1 @@
-"""HDF5: a dataset a column, and robomimic."""
+"""Importers of HDF5 files: one dataset per column, and robomimic."""

@@ -1,7 +1,7 @@
-"""HDF5 files read with care: what was never written is no data, and whatever fails names its place.
+"""Checked reading of HDF5 files: unwritten data is an error, and errors name their place.
 
-The HDF5 library fills chunks that were never written with zeros and trusts the sizes that a file declares. Both are
-looked for before anything is read.
+The HDF5 library reads unwritten chunks as zeros and trusts the sizes that a file declares. Both are checked before
+values are read.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ Array = NDArray[np.generic]
 
 ENDINGS = (".h5", ".hdf5")
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError)
-"""What h5py raises on damaged files; `DataError` is among them."""
+"""Exceptions of h5py for damaged files; they include `DataError` (a `ValueError`)."""
 
 DAMAGED = "Restore the file from a copy, or write it again."
-LONGEST_TEXT = 4096
-"""Longer texts, such as the XML of a simulator, are not kept with an episode."""
-_MAX_BYTES = 1 << 28  # declared sizes below this are tried in any case
-_BEST_RATIO = 2000  # deflate reaches 1032
-_is_whole: WeakKeyDictionary[h5py.Dataset, bool] = WeakKeyDictionary()  # h5py counts chunks one by one
-_DEEPEST, _MAX_OBJECTS = 16, 1_000_000
+MAX_TEXT_LENGTH = 4096
+"""Maximum length of a text that is kept with an episode; excludes the XML of simulators."""
+_MAX_BYTES = 1 << 28  # declared sizes up to this are always read
+_MAX_COMPRESSION_RATIO = 2000  # deflate reaches 1032
+_is_complete: WeakKeyDictionary[h5py.Dataset, bool] = WeakKeyDictionary()  # cached: h5py counts chunks one by one
+_MAX_DEPTH, _MAX_OBJECTS = 16, 1_000_000
 
 
 def hdf5_files(path: Path) -> list[Path]:
-    """The HDF5 files at `path`, by their names: itself, or those in the folder, sorted."""
+    """Returns the HDF5 files at `path`, judged by name: the file itself, or the sorted files of the folder."""
     if path.is_file():
         return [path] if path.suffix in ENDINGS else []
     return sorted(file for file in path.glob("*") if file.suffix in ENDINGS and file.is_file())
 
 
 def only_file(path: Path, what: str) -> Path:
-    """The HDF5 file at `path`.
+    """Returns the HDF5 file at `path`.
 
     Args:
-        path: a file, or a folder with exactly one in it.
+        path: a file, or a folder with exactly one HDF5 file.
         what: the format's name, for the message.
 
     Raises:
-        DataError: there is none, or there are several.
+        DataError: the folder has none or several.
     """
     files = [path] if path.is_file() else hdf5_files(path)
     if len(files) != 1:
         listed = ", ".join(file.name for file in files[:5]) or "none"
-        fix = "Give one file; import the others into the same kind of store one after another."
-        raise DataError(f"{what} logs are one HDF5 file, and here are {len(files)} ({listed})", fix=fix, file=path)
+        fix = "Give one file, and import each file separately."
+        raise DataError(f"{what} logs are one HDF5 file, found {len(files)} ({listed})", fix=fix, file=path)
     return files[0]
 
 
 def is_robomimic(path: Path) -> bool:
-    """Whether `path` is one HDF5 file whose group `data` has members called demo_*."""
+    """Whether `path` is one HDF5 file whose group `data` has members named demo_*."""
     files = hdf5_files(path)
     if len(files) != 1:
         return False
@@ -78,7 +78,7 @@ def is_robomimic(path: Path) -> bool:
 
 
 def minari_folder(path: Path) -> Path | None:
-    """The folder of a Minari dataset that holds metadata.json, judged by names only; None where there is none."""
+    """Returns the folder with the metadata.json of a Minari dataset, judged by names; None if there is none."""
     for folder in (path / "data", path, path.parent if path.name == "main_data.hdf5" else path):
         holds_data = (folder / "main_data.hdf5").is_file() or (folder / "0" / "metadata.json").is_file()
         if (folder / "metadata.json").is_file() and holds_data:
@@ -88,10 +88,10 @@ def minari_folder(path: Path) -> Path | None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """The file, open for reading.
+    """Opens the file for reading.
 
     Raises:
-        DataError: it is no HDF5 file, it is cut short, or its first bytes are damaged.
+        DataError: it is not an HDF5 file, it is truncated, or its first bytes are damaged.
     """
     try:
         file = h5py.File(path, "r")
@@ -102,20 +102,20 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def reason(error: Exception | None) -> str:
-    """What an exception says, in one line."""
+    """Returns the message of an exception in one line."""
     if isinstance(error, DataError):
         return error.problem
     return f"{type(error).__name__}: {error}".replace("\n", " ")
 
 
 def finding_of(error: Exception, file: str, episode: int | None, signal: str | None = None) -> Finding:
-    """The finding that something could not be read.
+    """Converts a read error to a finding.
 
     Args:
         error: one of `UNREADABLE`.
         file: relative to the logs.
         episode: number in the logs.
-        signal: that was read, where the error does not name one.
+        signal: that was read, if the error does not name one.
     """
     if isinstance(error, DataError):
         signal = error.signal or signal
@@ -124,43 +124,41 @@ def finding_of(error: Exception, file: str, episode: int | None, signal: str | N
     return Finding(problem=problem, fix=DAMAGED, file=file, episode=episode, signal=signal)
 
 
-def source_of(file: str, episode: int, told: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
-    """Where an episode came from, for a store.
+def source_of(file: str, episode: int, metadata: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
+    """Returns the source metadata of an episode for a store.
 
     Args:
         file: relative to the logs.
         episode: number in the file.
-        told: what the file says of it; names that are taken get `source.` in front.
+        metadata: of the episode in the file; names in use get the prefix `source.`.
     """
     source: dict[str, str | int | float] = {"file": file, "episode": episode}
-    for name, value in told.items():
+    for name, value in metadata.items():
         free = name
-        while free in source or (free != name and free in told):
+        while free in source or (free != name and free in metadata):
             free = f"source.{free}"
         source[free] = value
     return source
 
 
 def names_in(group: h5py.Group) -> list[str]:
-    """The names of the members.
+    """Returns the names of the members.
 
     Raises:
-        DataError: they cannot be read, or one is no text.
+        DataError: they cannot be read, or a name is not text.
     """
     try:
         names = list(group)
     except UNREADABLE as error:
         raise DataError(f"the members of {group.name} cannot be read ({reason(error)})", fix=DAMAGED) from error
     for name in names:
-        if not isinstance(name, str):  # h5py gives the bytes of what is not UTF-8
+        if not isinstance(name, str):  # h5py returns bytes if a name is not UTF-8
             raise DataError(f"the name {name!r} in {group.name} is damaged", fix=DAMAGED)
     return names
 
 
 def member_of(group: h5py.Group, name: str) -> h5py.HLObject | None:
-    """The member called `name`; None where there is none.
-
-    `Group.get` returns None for a damaged one, too.
+    """Returns the member `name`; None if there is none. `Group.get` would also return None for a damaged member.
 
     Raises:
         DataError: it is damaged.
@@ -172,24 +170,24 @@ def member_of(group: h5py.Group, name: str) -> h5py.HLObject | None:
 
 
 def arrays_in(group: h5py.Group, file: Path) -> dict[str, h5py.Dataset]:
-    """Every dataset below `group`, by its dotted name; links to other files and second names are left out.
+    """Returns every dataset below `group` by dotted name; soft and external links are left out.
 
     Args:
-        group: to look into.
-        file: named in errors.
+        group: to search.
+        file: for errors.
 
     Raises:
-        DataError: the structure is damaged, or two datasets come to the same name.
+        DataError: the structure is damaged, or two datasets get the same name.
     """
     found: dict[str, h5py.Dataset] = {}
     try:
         for name, dataset in _walk(group, "", 0):
             if name in found:
-                fix = "Rename one: a nested dataset a/b and a flat one a.b cannot both be kept."
+                fix = "Rename one of them: a nested dataset a/b and a flat one a.b get the same name."
                 raise DataError("two datasets have this name", fix=fix, file=file, signal=name)
             found[name] = dataset
             if len(found) > _MAX_OBJECTS:
-                raise DataError(f"it has more than {_MAX_OBJECTS} datasets", fix=DAMAGED, file=file)
+                raise DataError(f"the file has more than {_MAX_OBJECTS} datasets", fix=DAMAGED, file=file)
     except DataError:
         raise
     except UNREADABLE as error:
@@ -198,8 +196,8 @@ def arrays_in(group: h5py.Group, file: Path) -> dict[str, h5py.Dataset]:
 
 
 def _walk(group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
-    if depth > _DEEPEST:  # also what a group that contains itself comes to
-        raise DataError(f"groups are nested more than {_DEEPEST} deep", fix=DAMAGED)
+    if depth > _MAX_DEPTH:  # also stops at a group that contains itself
+        raise DataError(f"groups are nested more than {_MAX_DEPTH} levels deep", fix=DAMAGED)
     for key in names_in(group):
         link = group.get(key, getlink=True)
         if link is None:
@@ -213,12 +211,12 @@ def _walk(group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, h5p
         if isinstance(item, h5py.Group):
             yield from _walk(item, f"{name}.", depth + 1)
         elif isinstance(item, h5py.Dataset):
-            _ = item.dtype, item.shape  # h5py looks at these only now, and raises where they make no sense
+            _ = item.dtype, item.shape  # h5py parses these on access, and raises if they are damaged
             yield name, item
 
 
 def is_numeric(dataset: h5py.Dataset) -> bool:
-    """Whether it holds rows of numbers that a signal can hold."""
+    """Whether it holds rows of numbers of at most 8 bytes."""
     return dataset.dtype.kind in "fiub" and dataset.dtype.itemsize <= 8 and len(dataset.shape or ()) > 0
 
 
@@ -228,20 +226,20 @@ def is_text(dataset: h5py.Dataset) -> bool:
 
 
 def read_rows(dataset: h5py.Dataset, start: int, stop: int, signal: str | None = None) -> Array:
-    """Rows `start` to `stop`, in the byte order of this machine.
+    """Returns rows `start` to `stop` in native byte order.
 
     Args:
-        dataset: of numbers, with rows in front.
+        dataset: of numbers; axis 0 is rows.
         start: first row.
-        stop: end.
-        signal: named in errors.
+        stop: end, exclusive.
+        signal: for errors.
 
     Raises:
         DataError: the rows do not exist, were never written, are damaged, or are larger than the file can hold.
     """
     try:
         if not 0 <= start <= stop <= len(dataset):
-            raise DataError(f"it has {len(dataset)} rows where rows {start} to {stop} are needed", fix=DAMAGED)
+            raise DataError(f"expected rows {start} to {stop}, got {len(dataset)} rows", fix=DAMAGED)
         check_written(dataset, start, stop)
         values: Array = np.asarray(dataset[start:stop])
     except UNREADABLE as error:
@@ -252,42 +250,42 @@ def read_rows(dataset: h5py.Dataset, start: int, stop: int, signal: str | None =
 
 
 def check_written(dataset: h5py.Dataset, start: int, stop: int) -> None:
-    """Nothing where the rows are in the file, of a size that it can hold.
+    """Checks that the rows were written and that their declared size is plausible.
 
     Args:
-        dataset: with rows in front.
+        dataset: axis 0 is rows.
         start: first row.
-        stop: end.
+        stop: end, exclusive.
 
     Raises:
-        DataError: they are not.
+        DataError: they were not written, lie in other files, or are larger than the file can hold.
     """
     if dataset.is_virtual or dataset.external:
-        raise DataError("its values lie in other files", fix="Copy it into one file with h5repack.")
+        raise DataError("its values are stored in other files", fix="Copy it into one file with h5repack.")
     row, size = prod(dataset.shape[1:]) * dataset.dtype.itemsize, Path(dataset.file.filename).stat().st_size
-    most = max(_MAX_BYTES, _BEST_RATIO * size) if dataset.chunks is not None else size
-    wanted = max((stop - start) * row, prod(dataset.chunks or ()) * dataset.dtype.itemsize)
-    if wanted > most:
-        raise DataError(f"it declares {wanted} bytes in a file of {size}", fix=DAMAGED)
-    never = "some of its rows were never written, so they would read as zeros"
+    max_bytes = max(_MAX_BYTES, _MAX_COMPRESSION_RATIO * size) if dataset.chunks is not None else size
+    num_bytes = max((stop - start) * row, prod(dataset.chunks or ()) * dataset.dtype.itemsize)
+    if num_bytes > max_bytes:
+        raise DataError(f"it declares {num_bytes} bytes in a file of {size} bytes", fix=DAMAGED)
+    unwritten = "some of its rows were never written and would read as zeros"
     if dataset.chunks is None:
         if dataset.id.get_storage_size() < len(dataset) * row:
-            raise DataError(never, fix="Write the file again, to its end.")
+            raise DataError(unwritten, fix="Write the file again, to its end.")
         return
     grid = [ceil(n / c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
-    if dataset not in _is_whole:
-        _is_whole[dataset] = dataset.id.get_num_chunks() >= prod(grid)
-    if stop == start or _is_whole[dataset]:
+    if dataset not in _is_complete:
+        _is_complete[dataset] = dataset.id.get_num_chunks() >= prod(grid)
+    if stop == start or _is_complete[dataset]:
         return
     first, last = start // dataset.chunks[0], (stop - 1) // dataset.chunks[0]
     for inner in np.ndindex(last + 1 - first, *grid[1:]):
         at = tuple((i + (first if axis == 0 else 0)) * dataset.chunks[axis] for axis, i in enumerate(inner))
         if dataset.id.get_chunk_info_by_coord(at).byte_offset is None:
-            raise DataError(never, fix="Write the file again, to its end.")
+            raise DataError(unwritten, fix="Write the file again, to its end.")
 
 
 def text_of(value: object) -> str:
-    """A text as h5py gives it (bytes or str) as str.
+    """Converts a text from h5py (bytes or str) to str.
 
     Raises:
         DataError: it is not UTF-8.
@@ -299,7 +297,7 @@ def text_of(value: object) -> str:
 
 
 def texts_in(dataset: h5py.Dataset, start: int, stop: int) -> list[str]:
-    """The texts in rows `start` to `stop` of a column of texts.
+    """Returns the texts in rows `start` to `stop` of a column of texts.
 
     Raises:
         DataError: they cannot be read.
@@ -310,7 +308,7 @@ def texts_in(dataset: h5py.Dataset, start: int, stop: int) -> list[str]:
 
 
 def attributes(item: h5py.HLObject) -> dict[str, str | int | float]:
-    """The attributes that are a single number or a short text; others are left out.
+    """Returns the attributes that are a single number or a short text.
 
     Raises:
         DataError: they are damaged.
@@ -328,8 +326,8 @@ def attributes(item: h5py.HLObject) -> dict[str, str | int | float]:
             if text is not None:
                 value = text_of(value)
             elif not np.isfinite(value):
-                continue  # a store keeps JSON, which has no NaN
-            if text is None or len(value) <= LONGEST_TEXT:
+                continue  # a store keeps it as JSON, which has no NaN
+            if text is None or len(value) <= MAX_TEXT_LENGTH:
                 found[name] = value if text is not None else value.item()
     except UNREADABLE as error:
         raise DataError(f"its attributes cannot be read ({reason(error)})", fix=DAMAGED) from error
@@ -337,7 +335,7 @@ def attributes(item: h5py.HLObject) -> dict[str, str | int | float]:
 
 
 def embedded_json(item: h5py.HLObject, name: str) -> bytes | None:
-    """JSON that an export of ours keeps in a fixed-length attribute; None where there is none.
+    """Returns the JSON that our exporters keep in a fixed-length attribute; None if there is none.
 
     Raises:
         DataError: it is damaged.
@@ -354,13 +352,13 @@ def embedded_json(item: h5py.HLObject, name: str) -> bytes | None:
 
 @contextmanager
 def drafted(destination: Path) -> Iterator[Path]:
-    """A path to write to; what lies there becomes `destination` at the end, and is deleted if anything fails.
+    """Yields a temporary path; it becomes `destination` at the end, or is deleted if an error occurs.
 
     Raises:
         InputError: `destination` exists.
     """
     if destination.exists() or destination.is_symlink():
-        raise InputError(f"{destination} exists. Choose another place, or delete it first.")
+        raise InputError(f"{destination} exists. Choose another path, or delete it first.")
     destination.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     try:

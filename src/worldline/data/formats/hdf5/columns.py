@@ -1,25 +1,24 @@
-"""Logs as one HDF5 file: a dataset a column, the rows of all episodes one after another, and where each begins.
+"""Importer and exporter of flat HDF5 files: one dataset per column, with the rows of all episodes in sequence.
 
-It is the layout that stable-worldmodel writes: `ep_len` and `ep_offset` (one of them is enough), and for everything
-else a dataset with a row for each observation. An episode of N rows has N observations and N - 1 steps:
+This is the layout of stable-worldmodel: `ep_len` and `ep_offset` (one of them suffices), and one dataset per column
+with one row per observation. An episode of N rows has N observations and N - 1 steps:
 
-    observation         row t is observation t
-    action, exogenous   row t is what leads from observation t to t+1; the last row leads nowhere and is left out.
-                        stable-worldmodel fills it with NaN or with the action that led to the first row
-    reward              row t is the reward for coming to row t, so that of step t stands in row t+1, and the first
-                        row is left out: there the reward is logged together with the observation that follows
-    terminated,         set in the last row, if at all
+    observation         Row t is observation t.
+    action, exogenous   Row t leads from observation t to t+1. The last row is left out;
+                        stable-worldmodel fills it with NaN or with an earlier action.
+    reward              Row t+1 holds the reward of step t. The first row is left out.
+    terminated,         Set in the last row, if at all.
     truncated
 
-Where every row that this leaves out holds a number and every row at the other end is NaN, the column is aligned the
-other way, and is read so. Roles follow from names (see `infer`) unless a schema says more.
+A column is read with the other alignment if all rows that would be left out hold numbers and all rows at the other
+end are NaN. Roles follow from names (see `data/infer.py`) unless a schema sets them.
 
-Beside the signals a file may hold `observed.<signal>` (bool rows), `time` or `timestamp` (seconds), `seed`, numbers of
-episodes (`id`, `ep_idx`, `episode_idx`, ...) and of steps (`step_idx`, ...), which must agree with the lengths.
+A file may also hold `observed.<signal>` (bool rows), `time` or `timestamp` (seconds) and `seed`. Numbers of episodes
+(`id`, `ep_idx`, `episode_idx`, ...) and of steps (`step_idx`, ...) must agree with the lengths.
 
-`export_hdf5` adds what the layout has no room for where other readers do not look: the schema as an attribute of the
-file, seed and source of each episode as an attribute of `ep_len`, and columns `observed.<signal>` and `step_s`. All
-values carry a checksum.
+`export_hdf5` stores additional data where other readers ignore it. The schema is an attribute of the file. Seed and
+source of each episode are attributes of `ep_len`. Masks and step durations are the columns `observed.<signal>` and
+`step_s`. All values have checksums.
 """
 
 from __future__ import annotations
@@ -61,13 +60,13 @@ from worldline.data.formats.hdf5.rows import (
     STEP_S,
     Columns,
     end_of,
-    is_aside,
     is_foreign_end,
+    is_metadata,
+    metadata_of,
     nothing_known,
     signal_of,
     step_s_of,
     summary_of,
-    told_of,
 )
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
 from worldline.data.formats.npz import FLAGS, MASK_PREFIX, TIMES
@@ -83,13 +82,13 @@ _BLOCK_BYTES, _CHUNK_BYTES = 1 << 23, 1 << 16
 
 
 class Hdf5Logs(Logs):
-    """One HDF5 file with a dataset a column.
+    """One HDF5 file with one dataset per column.
 
     Args:
         file: to read.
-        layout: where its episodes lie.
+        layout: rows of its episodes.
         schema: of every episode.
-        shifts: per action, exogenous signal and reward, see `shift_of`.
+        shifts: result of `shift_of` for each action, exogenous signal and reward.
         unclear: see `Logs`.
     """
 
@@ -101,12 +100,12 @@ class Hdf5Logs(Logs):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether it is an HDF5 file, or a folder with one in it, and neither robomimic's nor Minari's."""
+        """Whether `path` is an HDF5 file, or a folder with one, and neither robomimic nor Minari."""
         return bool(hdf5_files(path)) and minari_folder(path) is None and not is_robomimic(path)
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> Hdf5Logs:
-        """See `Logs`."""
+        """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "HDF5")
         path = only_file(path, "HDF5")
         schema = schema_beside(path) if schema is None else schema
@@ -133,7 +132,7 @@ class Hdf5Logs(Logs):
         return len(self._layout.lengths)
 
     def read(self) -> Iterator[LoggedEpisode]:
-        """See `Logs`."""
+        """Yields one episode per entry of the lengths."""
         with ExitStack() as stack:
             try:
                 datasets = arrays_in(stack.enter_context(opened(self._file)), self._file)
@@ -154,19 +153,19 @@ class Hdf5Logs(Logs):
     def _episode(self, datasets: Columns, number: int) -> LoggedEpisode:
         start, rows = int(self._layout.starts[number]), int(self._layout.lengths[number])
         if rows < 2:
-            raise DataError(f"it has {rows} rows", fix="An episode needs at least one action and two observations.")
+            raise DataError(f"it has {rows} rows", fix="Give at least 2 rows per episode.")
         note = embedded_json(datasets[self._layout.index[0]], EPISODE_ATTRIBUTE.format(number))
         names = {signal.name for signal in self.schema.signals} | set(self._layout.index)
         others = {name: dataset for name, dataset in datasets.items() if name not in names}
         arrays, observed, findings = self._arrays(datasets, start, rows, exact=note is not None)
         ends = {name: end_of(others[name], name, start, rows) for name in FLAGS if name in others}
         if note is None:
-            told, noticed = told_of(others, number, start, rows, len(self))
-            seed = told.pop("seed", None)
+            metadata, noticed = metadata_of(others, number, start, rows, len(self))
+            seed = metadata.pop("seed", None)
             findings += noticed
         else:
             noted = json.loads(note)
-            seed, told = noted["seed"], noted["source"]
+            seed, metadata = noted["seed"], noted["source"]
         terminated = ends.get("terminated", False)
         episode = to_episode(
             arrays,
@@ -183,13 +182,13 @@ class Hdf5Logs(Logs):
             number=number,
             episode=episode,
             findings=tuple(replace(finding, file=name, episode=number) for finding in findings),
-            source=source_of(name, number, told),
+            source=source_of(name, number, metadata),
         )
 
     def _arrays(
         self, datasets: Columns, start: int, rows: int, *, exact: bool
     ) -> tuple[dict[str, Array], dict[str, NDArray[np.bool_]], list[Finding]]:
-        """Values and masks of the signals; where `exact`, masked values are given as they lie in the file."""
+        """Returns values, masks and warnings; if `exact`, masked values are not replaced."""
         arrays: dict[str, Array] = {}
         observed: dict[str, NDArray[np.bool_]] = {}
         findings: list[Finding] = []
@@ -215,18 +214,18 @@ class Hdf5Logs(Logs):
 
 
 def _infer(columns: Columns, layout: Hdf5Layout, file: Path) -> tuple[Schema, list[str]]:
-    """A schema from names, dtypes and values, and what they could not tell."""
+    """Infers a schema from names, dtypes and values; also returns doubts."""
     unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
     signals: list[Signal] = []
     for name, dataset in columns.items():
-        if is_aside(name, dataset, layout.num_rows, len(layout.lengths)):
+        if is_metadata(name, dataset, layout.num_rows, len(layout.lengths)):
             continue
         if is_foreign_end(name):
             unclear.append(
                 f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead."
             )
         elif not is_numeric(dataset) or 2 * len(dataset) < layout.num_rows:
-            unclear.append(f"{name}: is left out, because it has no number for each of the {layout.num_rows} rows.")
+            unclear.append(f"{name}: left out, because it does not have a number for each of {layout.num_rows} rows.")
         else:
             role = role_of_column(name)
             doubt = role_of_input(name)[1] if role is Role.EXOGENOUS else ""
@@ -235,21 +234,21 @@ def _infer(columns: Columns, layout: Hdf5Layout, file: Path) -> tuple[Schema, li
             unclear += [f"{name}: {sentence}" for sentence in (doubt, *doubts) if sentence]
     if not any(signal.role is Role.OBSERVATION for signal in signals):
         problem = f"no column is an observation (columns: {', '.join(list(columns)[:20]) or 'none'})"
-        raise DataError(problem, fix="Add one, or write a schema.json beside the file.", file=file)
+        raise DataError(problem, fix="Add one, or write a schema.json next to the file.", file=file)
     if not any(signal.role is Role.ACTION for signal in signals):
-        unclear.append("No column is called like an action: give one the role action in schema.json.")
+        unclear.append("No column has the name of an action: set the role of actions in schema.json.")
     if not any(name in columns for name in FLAGS):
-        unclear.append("Ends are not in the logs: every episode is taken to be cut by a limit (truncated).")
+        unclear.append("End flags are not in the logs: all episodes count as truncated.")
     step_s, sentences = _step_s(columns, layout)
     signals.sort(key=lambda signal: list(Role).index(signal.role))
     return Schema(signals=tuple(signals), step_s=step_s), unclear + sentences
 
 
 def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Summary]:
-    """Summaries of blocks of rows, without rows that are damaged, incomplete or lead nowhere."""
+    """Returns summaries of blocks of rows, without damaged, incomplete and unused rows."""
     nothing = nothing_known(dataset.shape, dataset.dtype)
     if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
-        return [nothing]  # pictures are not looked into
+        return [nothing]  # values of images are not needed
     counts = np.zeros(layout.num_rows, np.bool_)
     for start, rows in zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True):
         first = start + (usual_shift(role) if role is not Role.OBSERVATION else 0)
@@ -262,7 +261,7 @@ def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Su
         try:
             found.append(summary_of(read_rows(dataset, start, stop)[counts[start:stop]]))
         except UNREADABLE:
-            continue  # reported when the episode is read
+            continue  # `read` reports it
     return found
 
 
@@ -271,13 +270,13 @@ def _left_out(columns: Columns, schema: Schema, layout: Hdf5Layout) -> list[str]
     left = [
         name
         for name, dataset in columns.items()
-        if name not in names and not is_aside(name, dataset, layout.num_rows, len(layout.lengths))
+        if name not in names and not is_metadata(name, dataset, layout.num_rows, len(layout.lengths))
     ]
     return [f"Not read, because the schema has no such signals: {', '.join(left)}."] if left else []
 
 
 def _step_s(columns: Columns, layout: Hdf5Layout) -> tuple[float | None, list[str]]:
-    """The usual time of a step, and what was assumed about it."""
+    """Returns the usual step duration and the assumptions about it."""
     for name in (name for name in TIMES if name in columns and is_numeric(columns[name])):
         try:
             times = read_rows(columns[name], 0, layout.num_rows).astype(np.float64)
@@ -288,34 +287,33 @@ def _step_s(columns: Columns, layout: Hdf5Layout) -> tuple[float | None, list[st
         inside[layout.starts[(layout.starts > 0) & (layout.starts <= len(gaps))] - 1] = False
         gaps = gaps[inside & np.isfinite(gaps)]
         if len(gaps) and (usual := float(np.median(gaps))) > 0:
-            said = [f"{name}: taken as seconds and used for the time between two steps; not stored as a signal."]
+            notes = [f"{name}: read as seconds; gives the step duration and is not stored as a signal."]
             if np.abs(gaps - usual).max() > 0.01 * usual:
-                said.append(f"{name}: its steps vary by more than 1 %, so each keeps its own time.")
-            return usual, said
-    return None, ["The time between two steps is not in the logs (no column is called time): step_s is left empty."]
+                notes.append(f"{name}: step durations vary by more than 1 %, so each step keeps its duration.")
+            return usual, notes
+    return None, ["The step duration is not in the logs (no column is named time): step_s is left empty."]
 
 
 def export_hdf5(store: Store, destination: Path) -> None:
-    """Nothing; writes the store as one HDF5 file that stable-worldmodel reads, with what it cannot hold beside it.
+    """Writes the store as one HDF5 file that stable-worldmodel can read.
 
-    A store with a single action signal also gets a column `action`, a link to it, since that is the name that
-    stable-worldmodel looks for.
+    A store with one action signal also gets a link `action` to it, because stable-worldmodel expects that name.
 
     Args:
         store: to write.
         destination: a new file that ends in .h5 or .hdf5.
 
     Raises:
-        InputError: something is there, the ending differs, or a signal has a name that the layout needs.
+        InputError: the file exists, has another suffix, or a signal has a reserved name.
     """
     if destination.suffix not in ENDINGS:
-        raise InputError(f"{destination}: an HDF5 file needs the ending {' or '.join(ENDINGS)}. Rename it.")
+        raise InputError(f"{destination} does not end in {' or '.join(ENDINGS)}. Rename it.")
     schema = store.schema
     for name in (signal.name for signal in schema.signals):
         if name in ("ep_len", "ep_offset", STEP_S, *FLAGS) or name.startswith(MASK_PREFIX):
-            raise InputError(f"signal {name!r}: the HDF5 layout uses this name for something else. Rename the signal.")
+            raise InputError(f"signal {name!r}: the HDF5 layout reserves this name. Rename the signal.")
         if not name.isprintable():
-            raise InputError(f"signal {name!r}: the name has characters that cannot be printed. Rename the signal.")
+            raise InputError(f"signal {name!r}: the name has unprintable characters. Rename the signal.")
     lengths = store.num_steps + 1
     with drafted(destination) as draft, h5py.File(draft, "w", libver=("v110", "v110")) as file:
         file.attrs[SCHEMA_ATTRIBUTE] = np.bytes_(to_json(schema).encode())
@@ -336,7 +334,7 @@ def export_hdf5(store: Store, destination: Path) -> None:
 
 
 def _columns(store: Store) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Name, shape of a row, and dtype of every column."""
+    """Yields name, shape of a row, and dtype of every column."""
     for signal in store.schema.signals:
         yield signal.name, signal.shape, signal.dtype
     if store.has_missing():
@@ -367,7 +365,7 @@ def _create(file: h5py.File, name: str, values: Array, num_rows: int | None = No
 
 
 def _write(file: h5py.File, episode: Episode, schema: Schema, start: int) -> None:
-    """Puts an episode into its rows. A row that belongs to no step gets NaN, or a value that no signal can have."""
+    """Writes the rows of an episode; rows without a step get NaN, -1 or 0, by dtype."""
     rows = episode.num_steps + 1
     columns: dict[str, Array] = {}
     for signal in schema.signals:

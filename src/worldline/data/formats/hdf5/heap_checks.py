@@ -1,8 +1,8 @@
-"""Whether the variable-length values of an HDF5 file are sound: on some damaged ones the library runs forever.
+"""Integrity check of variable-length values in HDF5 files; the library can hang on damaged ones.
 
-They lie in global heaps, which have no checksum. A heap begins with the letters GCOL, a version and its length; then
-objects follow end to end, each with a head of 16 bytes: index, references, padding, and its length. Index 0 is the
-free rest, whose length counts the head too.
+Such values are stored in global heaps, which have no checksum. A heap begins with the letters GCOL, a version and its
+length. Its objects follow without gaps, each with a 16-byte header: index, references, padding, length. Index 0 is the
+free space, whose length includes the header.
 
 Source: HDF5 File Format Specification 3.0, section III.E.
 """
@@ -21,13 +21,13 @@ _LETTERS, _HEAD = b"GCOL", 16
 
 
 def check_heaps(path: Path) -> None:
-    """Nothing where all heaps are sound. The file is read through once, and not again until it changes.
+    """Checks all heaps. Reads the complete file once, and again only after it changed.
 
     Args:
         path: of an HDF5 file.
 
     Raises:
-        DataError: one is damaged.
+        DataError: a heap is damaged.
         OSError: the file cannot be read.
     """
     status = path.stat()
@@ -42,7 +42,7 @@ def check_heaps(path: Path) -> None:
 
 @lru_cache(maxsize=32)
 def _damage(path: Path, size: int, _changed_ns: int) -> int | None:
-    """Where a heap is damaged; None where none is."""
+    """Returns the position of the first damaged heap; None if all are intact."""
     with path.open("rb") as stream:
         begin, kept = 0, b""
         while block := stream.read(_BLOCK):
@@ -59,7 +59,7 @@ def _damage(path: Path, size: int, _changed_ns: int) -> int | None:
 
 
 def _is_sound(stream: BinaryIO, at: int, size: int) -> bool:
-    """Whether the objects of the heap at this byte lie end to end in it; True where the letters begin no heap."""
+    """Whether the objects of the heap at this byte fill it without gaps; True if the letters are not a heap."""
     stream.seek(at)
     head = stream.read(_HEAD)
     if len(head) < _HEAD or head[4:8] != b"\1\0\0\0":

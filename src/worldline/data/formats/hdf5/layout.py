@@ -1,4 +1,4 @@
-"""Where the episodes of a flat HDF5 file lie, and which row of a column belongs to which step."""
+"""Layout of flat HDF5 files: the rows of each episode, and the row of a column that belongs to each step."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LOOKED_AT = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Hdf5Layout:
-    """Which rows of every column belong to which episode.
+    """The rows of each episode in every column.
 
     Args:
         starts: first row of each episode.
-        lengths: rows of each.
-        index: names of the datasets that told.
+        lengths: number of rows of each episode.
+        index: names of the datasets with lengths or offsets.
     """
 
     starts: NDArray[np.int64]
@@ -35,16 +35,16 @@ class Hdf5Layout:
 
     @property
     def num_rows(self) -> int:
-        """Rows of all episodes together."""
+        """Number of rows of all episodes."""
         return int(self.lengths.sum())
 
 
 def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
-    """Where the episodes lie.
+    """Reads the lengths and offsets of the episodes.
 
     Args:
         datasets: of the file, by dotted name.
-        file: named in errors.
+        file: for errors.
 
     Raises:
         DataError: there are neither lengths nor offsets, or they contradict each other or the columns.
@@ -55,17 +55,17 @@ def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
         problem = (
             f"it has neither lengths nor offsets of episodes (datasets: {', '.join(list(datasets)[:20]) or 'none'})"
         )
-        raise DataError(problem, fix=f"Add a dataset {LENGTHS[0]} with the rows of each episode.", file=file)
+        raise DataError(problem, fix=f"Add a dataset {LENGTHS[0]} with the number of rows per episode.", file=file)
     index = tuple(name for name in (at_lengths, at_offsets) if name is not None)
     lengths = None if at_lengths is None else _counts(datasets[at_lengths], at_lengths, file)
     offsets = None if at_offsets is None else _counts(datasets[at_offsets], at_offsets, file)
     if lengths is None and offsets is not None:
         sizes = [len(d) for name, d in datasets.items() if name not in index and len(d.shape or ())]
         if not sizes:
-            raise DataError("it has no columns", fix="Add a dataset for each signal.", file=file)
+            raise DataError("the file has no columns", fix="Add a dataset for each signal.", file=file)
         num_rows = max(set(sizes), key=sizes.count)
         ends = [*offsets[1:].tolist(), num_rows]
-        if len(offsets) > 1 and offsets[-1] == num_rows:  # a last offset that only closes the last episode
+        if len(offsets) > 1 and offsets[-1] == num_rows:  # the last offset is the end of the last episode
             offsets, ends = offsets[:-1], ends[:-1]
         lengths = np.array(ends, np.int64) - offsets
     assert lengths is not None
@@ -87,40 +87,39 @@ def _counts(dataset: h5py.Dataset, name: str, file: Path) -> NDArray[np.int64]:
     except UNREADABLE as error:
         raise finding_of(error, str(file), None, name).error() from error
     if values.ndim != 1 or values.dtype.kind not in "iu" or (values.astype(np.float64) >= 2.0**62).any():
-        problem = f"it has shape {dataset.shape} and dtype {dataset.dtype}, and should be one whole number an episode"
+        problem = f"expected one whole number per episode, got shape {dataset.shape} and dtype {dataset.dtype}"
         raise DataError(problem, fix="Write one int64 for each episode.", file=file, signal=name)
     return values.astype(np.int64)
 
 
 def _check_offsets(starts: NDArray[np.int64], offsets: NDArray[np.int64], file: Path) -> None:
     if len(offsets) != len(starts):
-        problem = f"there are {len(starts)} lengths of episodes and {len(offsets)} offsets"
+        problem = f"the file has {len(starts)} lengths of episodes and {len(offsets)} offsets"
         raise DataError(problem, fix="Write both for every episode, or leave one out.", file=file)
     wrong = np.flatnonzero(offsets != starts)
     if len(wrong):
-        problem = f"its offset is {offsets[wrong[0]]}, but the episodes before it have {starts[wrong[0]]} rows together"
+        problem = f"its offset is {offsets[wrong[0]]}, but the episodes before it have {starts[wrong[0]]} rows in total"
         raise DataError(problem, fix="Correct lengths or offsets, or leave one out.", file=file, episode=int(wrong[0]))
 
 
 def usual_shift(role: Role) -> int:
-    """Rows from a step to the row of a column that belongs to it, as stable-worldmodel writes it."""
+    """Returns the offset from a step to its row in a column, in the convention of stable-worldmodel."""
     return 1 if role is Role.REWARD else 0
 
 
 def shift_of(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> tuple[int, str]:
-    """Rows from a step to the row that belongs to it (0 or 1), and what was assumed, as end of a sentence.
+    """Returns the offset (0 or 1) from a step to its row, and the assumption to print after the column's name.
 
     Args:
         dataset: the column of an action, exogenous signal or reward.
         role: its role.
-        layout: of the episodes, of which some are looked at.
+        layout: of the episodes; up to `_LOOKED_AT` of them are checked.
     """
     usual = usual_shift(role)
     end = {0: "last", 1: "first"}
     plain = {
-        0: "its row t is taken to lead from observation t to t+1; the last row of each episode is left out.",
-        1: "its row t is taken to belong to the step that led to observation t; the first row of each episode is "
-        "left out.",
+        0: "assumed that its row t leads from observation t to t+1; the last row of each episode is left out.",
+        1: "assumed that its row t belongs to the step to observation t; the first row of each episode is left out.",
     }
     long = np.flatnonzero(layout.lengths > 1)
     if dataset.dtype.kind != "f" or not len(long):
@@ -132,7 +131,7 @@ def shift_of(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> tuple[int
         try:
             rows = {0: read_rows(dataset, last, last + 1), 1: read_rows(dataset, first, first + 1)}
         except UNREADABLE:
-            continue  # reported when the episode is read
+            continue  # `read` reports it
         for shift, values in rows.items():
             nans[shift].append(bool(np.isnan(values).all()))
     other = 1 - usual

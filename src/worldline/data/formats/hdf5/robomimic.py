@@ -1,11 +1,11 @@
-"""robomimic's HDF5 files: a group `data/demo_N` an episode, T rows in every dataset.
+"""Importer of robomimic's HDF5 files: one group `data/demo_N` per episode, T rows in every dataset.
 
-Row t of `obs` is observation t, and row t of `actions`, `rewards` and `next_obs` belongs to the step that leads out of
-it. So only the last row of `next_obs` holds the observation after the last action; in files without it that action
-leads nowhere and is left out, and the episode has one step less.
+Row t of `obs` is observation t. Row t of `actions`, `rewards` and `next_obs` belongs to the step after it. So only the
+last row of `next_obs` holds the observation after the last action. In files without `next_obs` the last action is left
+out, and the episode has one step less.
 
-`dones` marks success, the last row, or both, depending on how the file was made: it does not tell terminated from
-truncated and is left out. So are `states` of the simulator and all else in a demo, unless schema.json names them.
+`dones` marks success, the last row, or both, depending on how the file was made. It does not distinguish terminated
+from truncated, so it is left out. Simulator `states` and other datasets are left out unless schema.json names them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from worldline.data.formats.hdf5.access import (
     source_of,
     texts_in,
 )
-from worldline.data.formats.hdf5.rows import Columns, Told, nothing_known, signal_of, summary_of
+from worldline.data.formats.hdf5.rows import Columns, Metadata, nothing_known, signal_of, summary_of
 from worldline.data.formats.missing import check_known, mark_missing, partly_missing
 from worldline.data.formats.npz import FOREIGN_ENDS
 from worldline.data.infer import Summary
@@ -56,30 +56,30 @@ _OBS, _NEXT = "obs.", "next_obs."
 
 @dataclass(frozen=True, kw_only=True)
 class _Demo:
-    """One demo's datasets by the names of their signals.
+    """The datasets of a demo by signal name.
 
     Args:
         obs: the observations.
-        following: what follows each of them, from next_obs.
-        others: actions, rewards and all else.
-        num_samples: rows of each.
-        told: its attributes.
+        following: the next observations, from next_obs.
+        others: actions, rewards and all other datasets.
+        num_samples: number of rows of each.
+        metadata: its attributes.
     """
 
     obs: Columns
     following: Columns
     others: Columns
     num_samples: int
-    told: Told
+    metadata: Metadata
 
     @property
     def arrays(self) -> dict[str, h5py.Dataset]:
-        """All but what follows."""
+        """All datasets except the next observations."""
         return {**self.others, **self.obs}
 
     @property
     def num_steps(self) -> int:
-        """T: without a last observation, the last action leads nowhere."""
+        """T; without next observations, the last action has no outcome and does not count."""
         return self.num_samples if self.following else self.num_samples - 1
 
 
@@ -88,45 +88,45 @@ class RobomimicLogs(Logs):
 
     Args:
         file: to read.
-        demos: per demo what the file tells of it beside its datasets; in order.
+        demos: metadata by demo, in order.
         has_next: whether demos have next_obs.
         schema: of every episode.
         unclear: see `Logs`.
     """
 
     def __init__(
-        self, file: Path, demos: Mapping[str, Told], has_next: bool, schema: Schema, unclear: Sequence[str]
+        self, file: Path, demos: Mapping[str, Metadata], has_next: bool, schema: Schema, unclear: Sequence[str]
     ) -> None:
         self._file, self._demos, self._has_next = file, dict(demos), has_next
         super().__init__(schema, unclear)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether it is an HDF5 file, or a folder with exactly one, whose group `data` holds demos."""
+        """Whether `path` is an HDF5 file with demos in its group `data`, or a folder with exactly one such file."""
         return is_robomimic(path)
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> RobomimicLogs:
-        """See `Logs`."""
+        """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "robomimic")
         path = only_file(path, "robomimic")
         schema = schema_beside(path) if schema is None else schema
         with opened(path) as file:
             names, unclear = _demo_names(file, path)
-            told, doubts = _told_of_all(file, names)
+            metadata, doubts = _metadata_of_all(file, names)
             unclear += doubts
             if schema is None:
-                schema, doubts = _infer(file, names, told[names[0]], path)
+                schema, doubts = _infer(file, names, metadata[names[0]], path)
                 unclear += doubts
             first = _first_readable(file, names, path)
             unclear += _doubts_of_rows(first, schema) + _doubts_of_total(file, names)
-        return cls(path, told, bool(first.following), schema, unclear)
+        return cls(path, metadata, bool(first.following), schema, unclear)
 
     def __len__(self) -> int:
         return len(self._demos)
 
     def read(self) -> Iterator[LoggedEpisode]:
-        """See `Logs`."""
+        """Yields one episode per demo."""
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(opened(self._file))
@@ -147,7 +147,7 @@ class RobomimicLogs(Logs):
     def _episode(self, file: h5py.File, name: str, number: int) -> LoggedEpisode:
         demo = _demo(file, name, self._file)
         if demo.num_steps < 1:
-            problem = f"it has {demo.num_samples} samples and no observation after the last action, so no step"
+            problem = f"it has no complete step: {demo.num_samples} samples and no observation after the last action"
             raise DataError(problem, fix="Add next_obs, or leave the demo out.")
         arrays: dict[str, Array] = {}
         observed: dict[str, NDArray[np.bool_]] = {}
@@ -166,30 +166,30 @@ class RobomimicLogs(Logs):
             findings += noticed
             if not mask.all():
                 observed[signal.name] = mask
-        told = {"demo": name} | self._demos[name] | demo.told
+        metadata = {"demo": name} | self._demos[name] | demo.metadata
         return LoggedEpisode(
             file=self._file.name,
             number=number,
             episode=to_episode(arrays, self.schema, observed=observed),
             findings=tuple(replace(finding, file=self._file.name, episode=number) for finding in findings),
-            source=source_of(self._file.name, number, told),
+            source=source_of(self._file.name, number, metadata),
         )
 
 
 def _observations(values: Array, demo: _Demo, signal: str) -> tuple[Array, NDArray[np.bool_], list[Finding]]:
-    """T+1 observations, which of them are known, and warnings."""
+    """Returns T+1 observations, a mask of known ones, and warnings."""
     ends = demo.num_steps == demo.num_samples
     findings = []
     if signal in demo.following:
         after = _rows(demo.following[signal], demo.num_samples, f"{_NEXT}{signal}")
         if after.shape != values.shape or after.dtype != values.dtype:
-            problem = f"next_obs has {after.dtype} of shape {after.shape}, and obs {values.dtype} of {values.shape}"
-            raise DataError(problem, fix="Write both alike.", signal=signal)
+            problem = f"next_obs is {after.dtype} of shape {after.shape}, obs is {values.dtype} of shape {values.shape}"
+            raise DataError(problem, fix="Write both with the same dtype and shape.", signal=signal)
         differs = (after[:-1] != values[1:]) & ~((after[:-1] != after[:-1]) & (values[1:] != values[1:]))
         steps = np.flatnonzero(differs.reshape(len(after) - 1, -1).any(1)) if len(after) > 1 else np.empty(0, np.intp)
         if len(steps):
             problem = f"next_obs differs from the obs that follows in {len(steps)} of {len(after) - 1} steps"
-            fix = "The observations are taken from obs: find out whether rows are missing between these."
+            fix = "The values of obs are used. Check whether rows are missing at these steps."
             warning = Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=signal, step=int(steps[0]))
             findings.append(warning)
         values = np.concatenate([values, after[-1:]])
@@ -205,18 +205,19 @@ def _observations(values: Array, demo: _Demo, signal: str) -> tuple[Array, NDArr
 
 def _rows(dataset: h5py.Dataset, num_samples: int, name: str) -> Array:
     if not is_numeric(dataset):
-        raise DataError(f"it is {dataset.dtype} and holds no numbers", fix="Take it out of the schema.", signal=name)
+        problem = f"its dtype {dataset.dtype} is not numeric"
+        raise DataError(problem, fix="Remove it from the schema.", signal=name)
     if len(dataset) != num_samples:
-        problem = f"it has {len(dataset)} rows where the demo has {num_samples} samples"
+        problem = f"it has {len(dataset)} rows, but the demo has {num_samples} samples"
         raise DataError(problem, fix=DAMAGED, signal=name)
     return read_rows(dataset, 0, num_samples, name)
 
 
 def _demo(file: h5py.File, name: str, path: Path) -> _Demo:
-    """The demo called `name`; its values are not read yet."""
+    """Opens the demo `name`; its values are not read yet."""
     group = file["data"][name]
     if not isinstance(group, h5py.Group):
-        raise DataError("the demo is no group", fix=DAMAGED)
+        raise DataError("the demo is not a group", fix=DAMAGED)
     found = arrays_in(group, path)
     if "actions" not in found or not is_numeric(found["actions"]):
         raise DataError("the demo has no actions", fix="Add a dataset `actions`, or leave the demo out.")
@@ -226,30 +227,31 @@ def _demo(file: h5py.File, name: str, path: Path) -> _Demo:
         inner = {n.removeprefix(prefix): d for n, d in found.items() if n.startswith(prefix)}
         parts[prefix] = {f"{_OBS}{n}" if n in others else n: d for n, d in inner.items()}
     num_samples = len(found["actions"])
-    told = attributes(group)
-    if (said := told.pop("num_samples", num_samples)) != num_samples:
-        raise DataError(f"num_samples is {said}, and there are {num_samples} actions", fix=DAMAGED, signal="actions")
-    return _Demo(obs=parts[_OBS], following=parts[_NEXT], others=others, num_samples=num_samples, told=told)
+    metadata = attributes(group)
+    if (declared := metadata.pop("num_samples", num_samples)) != num_samples:
+        problem = f"num_samples is {declared}, but the demo has {num_samples} actions"
+        raise DataError(problem, fix=DAMAGED, signal="actions")
+    return _Demo(obs=parts[_OBS], following=parts[_NEXT], others=others, num_samples=num_samples, metadata=metadata)
 
 
 def _demo_names(file: h5py.File, path: Path) -> tuple[list[str], list[str]]:
-    """The demos in the order of their numbers, and what else is there, in words."""
+    """Returns the demos in the order of their numbers, and a sentence about other members."""
     try:
         members = names_in(file["data"])
     except UNREADABLE as error:
         raise DataError(f"the group data cannot be read ({reason(error)})", fix=DAMAGED, file=path) from error
     demos = {name: int(match[1]) for name in members if (match := _DEMO.fullmatch(name))}
     if not demos:
-        raise DataError("the group data holds no demo", fix="Name the demos demo_0, demo_1, ...", file=path)
+        raise DataError("the group data has no demos", fix="Name the demos demo_0, demo_1, ...", file=path)
     others = sorted(set(members) - set(demos))
-    unclear = [f"Not read, because they are no demos: {', '.join(others[:20])}."] if others else []
+    unclear = [f"Not read, because they are not demos: {', '.join(others[:20])}."] if others else []
     return sorted(demos, key=lambda name: (demos[name], name)), unclear
 
 
-def _told_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, Told], list[str]]:
-    """Per demo the attributes of the file and the filter keys that it is listed under; and what cannot be read."""
+def _metadata_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, Metadata], list[str]]:
+    """Returns the file's attributes and the filter keys per demo, and sentences about unreadable parts."""
     unclear: list[str] = []
-    common: Told = {}
+    common: Metadata = {}
     keys: dict[str, list[str]] = {}
     try:
         common = {key: value for key, value in attributes(file["data"]).items() if key != "total"}
@@ -262,15 +264,15 @@ def _told_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, Told]
                 keys.setdefault(name, []).append(key)
     except UNREADABLE as error:
         unclear.append(f"mask: cannot be read ({reason(error)}), so filter keys are not kept.")
-    told: dict[str, Told] = {name: dict(common) for name in names}
+    metadata: dict[str, Metadata] = {name: dict(common) for name in names}
     for name in names:
         if name in keys:
-            told[name]["filter_keys"] = ",".join(keys[name])
-    return told, unclear
+            metadata[name]["filter_keys"] = ",".join(keys[name])
+    return metadata, unclear
 
 
-def _infer(file: h5py.File, names: Sequence[str], told: Told, path: Path) -> tuple[Schema, list[str]]:
-    """A schema from the observations, actions and rewards of all demos, and what they could not tell."""
+def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:
+    """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
     seen: dict[str, list[Summary]] = {}
     failure: Exception | None = None
     for name in names:
@@ -279,7 +281,7 @@ def _infer(file: h5py.File, names: Sequence[str], told: Told, path: Path) -> tup
             found = {
                 n: _summary(demo, n) for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)
             }
-        except UNREADABLE as error:  # reported when the demo is read
+        except UNREADABLE as error:  # `read` reports it
             failure = failure or error
             continue
         for key, summary in found.items():
@@ -295,11 +297,11 @@ def _infer(file: h5py.File, names: Sequence[str], told: Told, path: Path) -> tup
         fix = "Extract observations from the states with robomimic's scripts." if failure is None else DAMAGED
         raise DataError(problem, fix=fix, file=path)
     signals.sort(key=lambda signal: list(Role).index(signal.role))
-    step_s = _step_s(told)
+    step_s = _step_s(metadata)
     if step_s is None:
-        unclear.append("The time between two steps is not in the logs: step_s is left empty.")
+        unclear.append("The step duration is not in the logs: step_s is left empty.")
     else:
-        unclear.append("The time between two steps is taken from control_freq in env_args.")
+        unclear.append("The step duration comes from control_freq in env_args.")
     return Schema(signals=tuple(signals), step_s=step_s), unclear
 
 
@@ -314,10 +316,10 @@ def _summary(demo: _Demo, name: str) -> Summary:
     return summary_of(values)
 
 
-def _step_s(told: Told) -> float | None:
-    """Seconds a step from the control rate of the simulator, where env_args tell it."""
+def _step_s(metadata: Metadata) -> float | None:
+    """Returns seconds per step from the simulator's control rate in env_args, if it is there."""
     try:
-        rate = json.loads(str(told.get("env_args", "")))["env_kwargs"]["control_freq"]
+        rate = json.loads(str(metadata.get("env_args", "")))["env_kwargs"]["control_freq"]
         return 1 / rate if rate > 0 else None
     except (ValueError, KeyError, TypeError):
         return None
@@ -334,16 +336,16 @@ def _first_readable(file: h5py.File, names: Sequence[str], path: Path) -> _Demo:
 
 
 def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:
-    """How the rows of a demo become steps, and which of its datasets are left out."""
+    """Returns sentences on how rows become steps, and on datasets that are left out."""
     signals = {signal.name: signal for signal in schema.signals}
     unclear: list[str] = []
     if not demo.following:
-        unclear.append("There is no next_obs: the last action of each demo leads nowhere and is left out.")
+        unclear.append("There is no next_obs: the last action of each demo has no outcome and is left out.")
     ends = [name for name in demo.arrays if name.lower() in FOREIGN_ENDS and name not in signals]
     if ends:
         unclear.append(
-            f"{', '.join(ends)}: does not tell a terminal state from a limit and is left out; every episode is taken "
-            "to be cut by a limit (truncated)."
+            f"{', '.join(ends)}: left out, because it does not distinguish terminated from truncated; all episodes "
+            "count as truncated."
         )
     left = [name for name in demo.arrays if name not in signals and name not in ends]
     if left:
@@ -356,12 +358,12 @@ def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:
 
 
 def _doubts_of_total(file: h5py.File, names: Sequence[str]) -> list[str]:
-    """Whether the demos have as many samples together as the file says."""
+    """Returns a sentence if the demos do not have as many samples as the file declares."""
     try:
-        told = attributes(file["data"]).get("total")
+        declared = attributes(file["data"]).get("total")
         found = sum(len(file["data"][name]["actions"]) for name in names)
     except UNREADABLE:
-        return []  # reported when the demos are read
-    if told is None or told == found:
+        return []  # `read` reports it
+    if declared is None or declared == found:
         return []
-    return [f"The file says that it holds {told} samples, and the demos hold {found}: some may be missing."]
+    return [f"The file declares {declared} samples, but the demos have {found}: some may be missing."]

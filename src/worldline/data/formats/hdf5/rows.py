@@ -1,4 +1,4 @@
-"""What the rows of an HDF5 file tell of an episode beside its signals: its end, its times, its numbers and texts."""
+"""Columns of HDF5 files that are not signals: ends, times, numbers and texts of episodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import steps_s
-from worldline.data.formats.hdf5.access import LONGEST_TEXT, Array, is_numeric, is_text, read_rows, texts_in
+from worldline.data.formats.hdf5.access import MAX_TEXT_LENGTH, Array, is_numeric, is_text, read_rows, texts_in
 from worldline.data.formats.missing import check_known
 from worldline.data.formats.npz import FLAGS, FOREIGN_ENDS, MASK_PREFIX, TIMES
 from worldline.data.infer import Summary, infer_signal, summarise
@@ -22,14 +22,14 @@ from worldline.schema import Role, Signal
 STEP_S = "step_s"
 EPISODE_IDS = ("id", "ep_idx", "ep_id", "episode", "episode_id", "episode_idx", "episode_index", "seed")
 STEP_IDS = ("step_idx", "step_id", "step_index", "frame_index")
-_MAY_VARY = ("id", "seed")  # names that others use for something else too
+_MAY_VARY = ("id", "seed")  # some files use these names for other data
 
 Columns = Mapping[str, h5py.Dataset]
-Told = dict[str, str | int | float]
+Metadata = dict[str, str | int | float]
 
 
-def is_aside(name: str, dataset: h5py.Dataset, num_rows: int, num_episodes: int) -> bool:
-    """Whether a column is no signal but tells something of the episode.
+def is_metadata(name: str, dataset: h5py.Dataset, num_rows: int, num_episodes: int) -> bool:
+    """Whether a column describes episodes and is not a signal.
 
     Args:
         name: of the column.
@@ -45,12 +45,12 @@ def is_aside(name: str, dataset: h5py.Dataset, num_rows: int, num_episodes: int)
 
 
 def is_of_episodes(dataset: h5py.Dataset, num_rows: int, num_episodes: int) -> bool:
-    """Whether a column has one number for each episode instead of one for each row."""
+    """Whether a column has one number per episode instead of one per row."""
     return is_numeric(dataset) and dataset.shape == (num_episodes,) and num_rows != num_episodes
 
 
 def is_foreign_end(name: str) -> bool:
-    """Whether a column is called like an end that does not tell terminated from truncated."""
+    """Whether a column has the name of an end flag that does not distinguish terminated from truncated."""
     return name.lower() in FOREIGN_ENDS
 
 
@@ -59,7 +59,7 @@ def _is_scalar(dataset: h5py.Dataset) -> bool:
 
 
 def end_of(dataset: h5py.Dataset, name: str, start: int, rows: int) -> bool:
-    """Whether the last row of an episode is flagged.
+    """Whether the flag is set in the last row of an episode.
 
     Args:
         dataset: the column of flags.
@@ -68,19 +68,19 @@ def end_of(dataset: h5py.Dataset, name: str, start: int, rows: int) -> bool:
         rows: of the episode.
 
     Raises:
-        DataError: an earlier row is flagged, or it cannot be read.
+        DataError: the flag is set in an earlier row, or the column cannot be read.
     """
     values = read_rows(dataset, start, start + rows, name).reshape(rows, -1)
-    flags = ((values != 0) & (values == values)).any(1)  # NaN flags nothing
+    flags = ((values != 0) & (values == values)).any(1)  # NaN does not count as set
     early = np.flatnonzero(flags[:-1])
     if len(early):
-        fix = "The lengths seem to join several episodes: correct them."
+        fix = "Correct the lengths; they seem to join several episodes."
         raise DataError(f"{name} is set before the end", fix=fix, step=int(early[0]))
     return bool(flags[-1])
 
 
 def step_s_of(columns: Columns, start: int, rows: int, step_s: float | None) -> NDArray[np.float32] | None:
-    """Seconds of each step of an episode; None where all take the usual time.
+    """Returns the seconds of each step of an episode; None if all steps take the usual time.
 
     Args:
         columns: by name.
@@ -102,51 +102,51 @@ def step_s_of(columns: Columns, start: int, rows: int, step_s: float | None) -> 
     return None
 
 
-def told_of(columns: Columns, number: int, start: int, rows: int, num_episodes: int) -> tuple[Told, list[Finding]]:
-    """Numbers and texts that hold for a whole episode, and warnings for those that should and do not.
+def metadata_of(
+    columns: Columns, number: int, start: int, rows: int, num_episodes: int
+) -> tuple[Metadata, list[Finding]]:
+    """Returns numbers and texts that are constant in an episode, and warnings for texts that are not.
 
     Args:
-        columns: that are no signals, by name.
+        columns: that are not signals, by name.
         number: of the episode.
         start: its first row.
-        rows: of it.
+        rows: its number of rows.
         num_episodes: in the file.
 
     Raises:
         DataError: the rows contradict the lengths of the episodes, or cannot be read.
     """
-    told: Told = {}
+    metadata: Metadata = {}
     findings = []
     for name, dataset in columns.items():
         if is_text(dataset):
             texts = set(texts_in(dataset, start, start + rows)) if len(dataset.shape or ()) == 1 else set()
-            if len(texts) == 1 and len(text := texts.pop()) <= LONGEST_TEXT:
-                told[name] = text
+            if len(texts) == 1 and len(text := texts.pop()) <= MAX_TEXT_LENGTH:
+                metadata[name] = text
             else:
-                problem = "the text changes within the episode, is too long, or is not one a row, and is left out"
-                fix = "Texts can only describe whole episodes."
+                problem = "the text is left out: it changes within the episode, is too long, or is not one per row"
+                fix = f"Use one text of at most {MAX_TEXT_LENGTH} characters per episode."
                 findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
-        elif name in EPISODE_IDS and is_aside(name, dataset, -1, num_episodes):
+        elif name in EPISODE_IDS and is_metadata(name, dataset, -1, num_episodes):
             ids = read_rows(dataset, start, start + rows, name).reshape(rows)
             changes = np.flatnonzero(ids != ids[0])
             if not len(changes):
-                told[name] = int(ids[0])
+                metadata[name] = int(ids[0])
             elif name not in _MAY_VARY:
-                problem = (
-                    f"{name} changes from {ids[0]} to {ids[changes[0]]} within what the lengths say is one episode"
-                )
+                problem = f"{name} changes from {ids[0]} to {ids[changes[0]]} within one episode"
                 raise DataError(problem, fix="Correct the lengths, or leave the column out.", step=int(changes[0]))
-        elif name in STEP_IDS and is_aside(name, dataset, -1, num_episodes):
+        elif name in STEP_IDS and is_metadata(name, dataset, -1, num_episodes):
             _check_steps(read_rows(dataset, start, start + rows, name).reshape(rows), name)
         elif is_of_episodes(dataset, len(dataset) + 1, num_episodes) and name not in (*FLAGS, *TIMES, STEP_S):
             value = read_rows(dataset, number, number + 1, name)[0].item()
             if np.isfinite(value):
-                told[name] = value
-    return told, findings
+                metadata[name] = value
+    return metadata, findings
 
 
 def _check_steps(steps: Array, name: str) -> None:
-    """Nothing where the numbers of the steps rise evenly."""
+    """Raises unless the step numbers rise evenly."""
     gaps = np.diff(steps.astype(np.int64))
     wrong = np.flatnonzero((gaps != gaps[0]) | (gaps < 1))
     if len(wrong):
@@ -156,10 +156,10 @@ def _check_steps(steps: Array, name: str) -> None:
 
 
 def nothing_known(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Summary:
-    """The summary of a column of which no value is known.
+    """Returns the summary of a column without known values.
 
     Args:
-        shape: with rows in front.
+        shape: of the column; axis 0 is rows.
         dtype: of the file.
     """
     unknown = (np.nan,) * max(1, prod(shape[1:]))
@@ -167,23 +167,23 @@ def nothing_known(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Summar
 
 
 def summary_of(values: Array) -> Summary:
-    """The summary of those rows that are finite."""
+    """Returns the summary of the finite rows."""
     if values.dtype.kind == "f" and len(values):
         values = values[np.isfinite(values.reshape(len(values), -1)).all(1)]
     return summarise(values) if len(values) else nothing_known(values.shape, values.dtype)
 
 
 def signal_of(name: str, role: Role, seen: Sequence[Summary], file: Path) -> tuple[Signal, list[str]]:
-    """The signal that the summaries agree with, and what is not sure about it, as ends of a sentence.
+    """Infers a signal from summaries, and returns doubts about it that complete the sentence `name: ...`.
 
     Args:
         name: of the signal.
         role: of the signal.
-        seen: at least one.
-        file: named in errors.
+        seen: at least one summary.
+        file: for errors.
 
     Raises:
-        DataError: it can be none.
+        DataError: the column cannot be a signal.
     """
     known = [summary for summary in seen if np.isfinite(summary.low).any()]
     try:

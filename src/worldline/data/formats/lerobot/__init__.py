@@ -1,1 +1,1 @@
-"""LeRobot datasets, v2.1 and v3.0."""
+"""Importer and exporter of LeRobot datasets, v2.1 and v3.0."""

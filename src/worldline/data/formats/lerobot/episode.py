@@ -1,4 +1,4 @@
-"""One episode of a LeRobot dataset: its rows, its pictures and its frames, checked against each other."""
+"""Reading of LeRobot episodes: rows, images and video frames, with consistency checks."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from worldline.schema import Role, Schema, Signal
 Array = NDArray[np.generic]
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-"""Columns that say where a row belongs; no signals."""
+"""Columns with the position of a row; not signals."""
 ENDS = {"next.done": "terminated", "next.terminated": "terminated", "next.truncated": "truncated"}
-"""Columns that say whether the action of a row ended the episode."""
+"""End flags: whether the action of a row ended the episode."""
 SUCCESS = "next.success"
-"""The column that says whether the goal was reached after the action of a row."""
+"""Whether the action of a row reached the goal."""
 SURPLUS = "worldline.surplus"
-"""The column in which our exporter marks the row whose action is none."""
+"""Our exporter marks the last row in this column, because its action is a repetition."""
 NOTES = ("terminated", "truncated", "seed", "step_s", "source")
-"""What our exporter notes of each episode, beside a mask for each observation."""
+"""Our exporter's values for each episode, in addition to one mask per observation."""
 MASKS = "observed/"
-"""What the notes of our exporter on masks begin with."""
+"""Prefix of our exporter's masks."""
 ORIGIN = {"file": "original_file", "episode": "original_episode"}
-"""What the place of an episode before it was exported is called."""
+"""Names in the source for an episode's file and number before the export."""
 
 _DTYPE = re.compile(r"u?(bool|int|float)(?:8|16|32|64)?")
-_FRAMES_FIX = "Download or encode the video again: each row needs the frame of its own time."
+_FRAMES_FIX = "Download or encode the video again, so that each row has a frame at its time."
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundEpisode:
-    """An episode that could be read.
+    """A readable episode.
 
     Args:
         episode: in the schema's shapes and dtypes.
@@ -62,7 +62,7 @@ class FoundEpisode:
 
 @dataclass
 class _Found:
-    """What has been gathered of an episode."""
+    """The data of an episode so far."""
 
     source: dict[str, str | int | float]
     values: dict[str, Array] = field(default_factory=dict)
@@ -71,29 +71,29 @@ class _Found:
 
 
 def signal_name(layout: LeRobotLayout, key: str) -> str:
-    """What the signal of a feature is called."""
+    """Returns the signal name of a feature."""
     return layout.signals.get(key, key.replace("/", "."))
 
 
 def is_numeric(feature: Feature) -> bool:
-    """Whether a feature holds numbers that may be a signal."""
-    aside = feature.key in BOOKKEEPING or feature.key in ENDS or feature.key.startswith(f"{OWN}.")
-    return not aside and _family(feature.dtype) != "" and math.prod(feature.shape) > 0
+    """Whether a feature holds numbers that can be a signal."""
+    is_reserved = feature.key in BOOKKEEPING or feature.key in ENDS or feature.key.startswith(f"{OWN}.")
+    return not is_reserved and _family(feature.dtype) != "" and math.prod(feature.shape) > 0
 
 
 def _family(dtype: str) -> str:
-    """What kind of number a dtype is for; empty where it is for a picture, a text, or what later versions bring."""
+    """Returns bool, int or float; empty for images, texts and unknown dtypes."""
     match = _DTYPE.fullmatch(dtype)
     return "" if match is None else match[1]
 
 
 class EpisodeReader:
-    """Reads the episodes of a dataset; those that follow each other share what they can.
+    """Reads the episodes of a dataset; consecutive episodes share open files.
 
     Args:
         layout: of the dataset.
         schema: of its episodes.
-        tasks: what was to be done, by `task_index`.
+        tasks: descriptions by `task_index`.
     """
 
     def __init__(self, layout: LeRobotLayout, schema: Schema, tasks: Mapping[int, str]) -> None:
@@ -102,11 +102,11 @@ class EpisodeReader:
         self._features = {signal_name(layout, key): feature for key, feature in layout.features.items()}
 
     def read(self, place: EpisodePlace) -> FoundEpisode:
-        """The episode at `place`.
+        """Reads the episode at `place`.
 
         Raises:
             DataError: it cannot be read completely; the message names file, signal and step.
-            MissingExtraError: pyarrow, or for videos av, is not installed.
+            MissingExtraError: pyarrow is not installed, or av for videos.
         """
         piece = self._files.locate(place.data, place.number, place.num_rows)
         _check_bookkeeping(piece, self._layout)
@@ -115,7 +115,7 @@ class EpisodeReader:
         for signal in self._schema.signals:
             feature = self._features.get(signal.name)
             if feature is None:
-                continue  # the checks report that it is missing
+                continue  # `check_episode` reports it as missing
             keep = len(piece) if signal.role is Role.OBSERVATION else len(piece) - 1
             if feature.dtype == "video":
                 found.values[signal.name] = self._frames(place, feature, signal, len(piece))[:keep]
@@ -126,61 +126,59 @@ class EpisodeReader:
         return _assemble(piece, place, self._layout, self._schema, found)
 
     def _take_texts(self, piece: RowRange, place: EpisodePlace, found: _Found) -> None:
-        """The task, and columns of text that say the same throughout; a warning for those that do not."""
+        """Adds the task and constant texts to the source, and a warning for texts that change."""
         indices = piece.whole("task_index") if "task_index" in piece.rows.names else np.zeros(0, np.int64)
-        told = [self._tasks[index] for index in dict.fromkeys(indices.tolist()) if index in self._tasks]
-        tasks = place.tasks or tuple(told)
+        row_tasks = [self._tasks[index] for index in dict.fromkeys(indices.tolist()) if index in self._tasks]
+        tasks = place.tasks or tuple(row_tasks)
         if task := "; ".join(text for text in tasks if text):
             found.source["task"] = task
-        if told and set(told) != set(tasks):
-            problem = f"the rows belong to the task {told[0]!r:.80}, the list of episodes says {tasks[0]!r:.80}"
-            fix = "The list is used; correct task_index or the list."
+        if row_tasks and set(row_tasks) != set(tasks):
+            problem = f"the rows have the task {row_tasks[0]!r:.80}, the list of episodes has {tasks[0]!r:.80}"
+            fix = "The list is used. Correct task_index or the list."
             found.findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING))
         for key in (key for key, f in self._layout.features.items() if f.dtype == "string"):
             texts = set(piece.column(key).to_pylist())
             if len(texts) == 1 and isinstance(text := texts.pop(), str):
                 found.source[f"{key}.text" if key in found.source else key] = text
             else:
-                problem = f"the text changes within the episode ({len(texts)} kinds) and is left out"
-                fix = "A signal is made of numbers: write the text as one, such as a number for each kind."
+                problem = f"the text changes within the episode ({len(texts)} values) and is left out"
+                fix = "To use it as a signal, encode it as numbers."
                 found.findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=key))
 
     def _frames(self, place: EpisodePlace, feature: Feature, signal: Signal, num_rows: int) -> Array:
-        """The frames of a camera, one for each row, each at the time of its row."""
+        """Returns one frame per row, each at the time of its row."""
         where, frame_s = place.videos[feature.key], 1 / self._layout.fps
         error = partial(DataError, fix=_FRAMES_FIX, file=where.file, signal=signal.name)
         if where.length_s is not None and abs(where.length_s - num_rows * frame_s) > frame_s / 2:
             have = where.length_s / frame_s
-            problem = (
-                f"the list gives the video {have:.1f} frames from {where.start_s:.3f} s on, the rows are {num_rows}"
-            )
+            problem = f"the list has {have:.1f} video frames from {where.start_s:.3f} s on for {num_rows} rows"
             raise error(problem, step=min(num_rows, math.floor(max(have, 0))))
         file = within(self._layout.root, where.file)
         if where.length_s is None:
-            shown = frames(file)
+            decoded = frames(file)
         else:
-            shown = frames_between(file, where.start_s - frame_s / 2, where.start_s + (num_rows - 0.5) * frame_s)
+            decoded = frames_between(file, where.start_s - frame_s / 2, where.start_s + (num_rows - 0.5) * frame_s)
         values: Array | None = None
         row = 0
-        with closing(shown):
-            for time, picture in shown:
+        with closing(decoded):
+            for time, picture in decoded:
                 at = math.floor((time - where.start_s) / frame_s + 0.5)
                 if at != row or row >= num_rows:
                     raise error(_misplaced(at, row, num_rows, time), step=row)
                 if picture.shape[:2] != feature.height_width:
                     problem = (
-                        f"the frame is {_size(picture.shape)} pixels, {INFO_FILE} says {_size(feature.height_width)}"
+                        f"the frame has {_size(picture.shape)} pixels, {INFO_FILE} has {_size(feature.height_width)}"
                     )
                     raise error(problem, step=row)
                 values = np.empty((num_rows, *picture.shape), np.uint8) if values is None else values
                 values[row] = picture
                 row += 1
         if values is None or row < num_rows:
-            raise error(f"the frame is missing: the video has {row} for {num_rows} rows", step=row)
+            raise error(f"the frame is missing: the video has {row} frames for {num_rows} rows", step=row)
         return values
 
     def _pictures(self, piece: RowRange, feature: Feature, signal: Signal) -> Array:
-        """The pictures in the cells of a column."""
+        """Returns the images in the cells of a column."""
         error = partial(piece.rows.error, signal=signal.name)
         values: Array | None = None
         for row, cell in enumerate(piece.column(feature.key)):
@@ -189,59 +187,60 @@ class EpisodeReader:
             except DataError as damage:
                 raise error(damage.problem, fix=damage.fix, step=row) from damage
             except (OSError, ValueError) as damage:
-                raise error(f"the picture cannot be used ({damage})", step=row) from damage
+                raise error(f"the image cannot be read ({damage})", step=row) from damage
             values = np.empty((len(piece), *picture.shape), np.uint8) if values is None else values
             if picture.shape != values.shape[1:] or picture.shape[:2] != feature.height_width:
-                problem = f"the picture is {picture.shape}, {INFO_FILE} says {_size(feature.height_width)}"
-                raise error(f"{problem}, and the first one of the episode is {values.shape[1:]}", step=row)
+                problem = f"the image has shape {picture.shape}, {INFO_FILE} has {_size(feature.height_width)}"
+                raise error(f"{problem}, the first image of the episode has {values.shape[1:]}", step=row)
             values[row] = picture
         return np.zeros((0, *signal.shape), np.uint8) if values is None else values
 
     def _content(self, cell: Any) -> bytes:
-        """The file of a picture: in the cell itself, or where the cell says."""
+        """Returns the bytes of an image file, which is in the cell or at the cell's path."""
         if not isinstance(cell, dict) or not isinstance(content := cell.get("bytes"), bytes):
             path = cell.get("path") if isinstance(cell, dict) else None
             if not isinstance(path, str):
-                raise DataError("the cell holds no picture", fix=FIX)
+                raise DataError("the cell does not hold an image", fix=FIX)
             return within(self._layout.root, path).read_bytes()
         return content
 
 
 def _check_bookkeeping(piece: RowRange, layout: LeRobotLayout) -> None:
-    """Raises where the rows are not the frames 0, 1, 2, ... of the episode, each at its time."""
+    """Raises unless the rows are the frames 0, 1, 2, ... of the episode, each at its time."""
     expected, fps = np.arange(len(piece)), layout.fps
     wrong = np.flatnonzero(piece.whole("frame_index") != expected)
     if len(wrong):
-        problem = f"frame_index is {piece.whole('frame_index')[wrong[0]]} where {wrong[0]} should follow"
-        raise piece.rows.error(
-            problem, fix="Rows are missing, doubled or out of order: restore them.", step=int(wrong[0])
-        )
+        problem = f"expected frame_index {wrong[0]}, got {piece.whole('frame_index')[wrong[0]]}"
+        fix = "Restore the rows; they are missing, repeated or out of order."
+        raise piece.rows.error(problem, fix=fix, step=int(wrong[0]))
     times = piece.known("timestamp").astype(np.float64)
     wrong = np.flatnonzero(~(np.abs(times - expected / fps) <= 0.5 / fps))
     if len(wrong):
-        problem = f"the timestamp is {times[wrong[0]]:.6g} s, and {wrong[0] / fps:.6g} s at {fps:g} rows a second"
+        problem = f"the timestamp is {times[wrong[0]]:.6g} s; at {fps:g} rows per second it should be "
+        problem += f"{wrong[0] / fps:.6g} s"
         fix = f"Correct fps in {INFO_FILE}, or resample the episode to it."
         raise piece.rows.error(problem, fix=fix, signal="timestamp", step=int(wrong[0]))
     if SURPLUS in layout.features:
         marks = piece.known(SURPLUS)
         wrong = np.flatnonzero(marks != (expected == len(piece) - 1))
         if len(wrong):
-            fix = f"Only the last row of an episode is marked in {SURPLUS}: export the store again."
-            raise piece.rows.error("the mark of the surplus action is wrong", fix=fix, step=int(wrong[0]))
+            problem = f"{SURPLUS} must be set in the last row of an episode only"
+            raise piece.rows.error(problem, fix="Export the store again.", step=int(wrong[0]))
 
 
 def _take_numbers(piece: RowRange, feature: Feature, signal: Signal, keep: int, found: _Found, is_own: bool) -> None:
-    """The numbers of a signal; a mask where observations are missing, an error where anything else is."""
+    """Reads the numbers of a signal; masks missing observations, and raises if other values are missing."""
     column = piece.numbers(feature.key, feature.shape, signal.name)
     values, missing = column.values[:keep], column.missing[:keep]
     if _family(feature.dtype) != _family(values.dtype.name):
-        raise piece.rows.error(f"the column holds {values.dtype}, {INFO_FILE} says {feature.dtype}", signal=signal.name)
-    if is_own:  # its masks are in the notes, and what is missing may be anything but an empty cell
+        problem = f"the column holds {values.dtype}, {INFO_FILE} declares {feature.dtype}"
+        raise piece.rows.error(problem, signal=signal.name)
+    if is_own:  # our exporter stores masks separately, so NaN is a value and only empty cells are missing
         missing = column.empty[:keep]
     steps = np.flatnonzero(missing)
     if len(steps) and (is_own or signal.role is not Role.OBSERVATION):
-        problem = f"the value is missing ({len(steps)} times, first here)"
-        fix = "Actions and other inputs must be known: repair the log, or cut the episode there."
+        problem = f"the value is missing ({len(steps)} steps in total)"
+        fix = "Actions and other inputs must be known. Repair the log, or end the episode before this step."
         raise piece.rows.error(problem, fix=fix, signal=signal.name, step=int(steps[0]))
     if len(steps):
         found.observed[signal.name] = ~missing
@@ -250,7 +249,7 @@ def _take_numbers(piece: RowRange, feature: Feature, signal: Signal, keep: int, 
 
 
 def _filled(values: Array, missing: NDArray[np.bool_]) -> Array:
-    """The values, with the last known one where one is missing (before the first known one, that), 0 without any."""
+    """Fills missing values with the last known one, else the first known one, else 0."""
     known = np.flatnonzero(~missing)
     if not len(known):
         return np.zeros_like(values)
@@ -261,11 +260,11 @@ def _filled(values: Array, missing: NDArray[np.bool_]) -> Array:
 def _assemble(
     piece: RowRange, place: EpisodePlace, layout: LeRobotLayout, schema: Schema, found: _Found
 ) -> FoundEpisode:
-    """The episode, with its ends, seed, masks and times as our exporter noted them, or as the columns tell."""
+    """Builds the episode; ends, seed, masks and times come from our exporter's values or from columns."""
     if not layout.is_own:
         ends, seed, step_s = _ends(piece, layout, found), None, None
     else:
-        own = Checked(place.own, EPISODES_FOLDER, f"the notes on episode {place.number}")
+        own = Checked(place.own, EPISODES_FOLDER, f"the {OWN} columns of episode {place.number}")
         masks = {name: f"{MASKS}{name}" for key, name in layout.signals.items() if key.startswith("observation.")}
         own.only((*NOTES, *masks.values()))
         ends = {name: own.flag(name) for name in ("terminated", "truncated")}
@@ -273,7 +272,7 @@ def _assemble(
         marked = {name: own.flags(key, len(piece)) for name, key in masks.items()}
         found.observed |= {name: mask for name, mask in marked.items() if mask is not None}
         noted = own.flat("source")
-        for name in sorted(noted, key=lambda name: name in ORIGIN):  # where it came from first counts
+        for name in sorted(noted, key=lambda name: name in ORIGIN):  # the first origin is kept
             found.source.setdefault(ORIGIN.get(name, name), noted[name])
     episode = to_episode(
         found.values, schema, observed=found.observed, seed=seed, step_s=step_s,
@@ -283,18 +282,18 @@ def _assemble(
 
 
 def _ends(piece: RowRange, layout: LeRobotLayout, found: _Found) -> dict[str, bool]:
-    """How the episode ended, by the row of the last action that is kept: a later one tells of what was not logged."""
+    """Returns the ends by the row of the last kept action; the last row belongs to the dropped action."""
     ends = {"terminated": False, "truncated": False}
     for key in (key for key in ENDS if key in layout.features and len(piece) > 1):
         flags = piece.known(key).astype(np.bool_)
         ends[ENDS[key]] |= bool(flags[-2])
         early = np.flatnonzero(flags[:-2])
         if len(early) and not flags[early[0] :].all():
-            problem = f"{key} is set here and not afterwards, so that the episode seems to hold a reset"
-            raise piece.rows.error(problem, fix="Cut it there, so that each episode has one start.", step=int(early[0]))
+            problem = f"{key} is set at this step and unset later, so the episode seems to contain a reset"
+            raise piece.rows.error(problem, fix="Split the episode after this step.", step=int(early[0]))
         if len(early):
-            problem = f"{key} is set from here to the end; what follows was kept"
-            fix = "Cut the episode there if nothing can happen afterwards."
+            problem = f"{key} is set from this step to the end; the rows after it were kept"
+            fix = "If nothing can happen after it, end the episode there."
             found.findings.append(
                 Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=key, step=int(early[0]))
             )
@@ -303,10 +302,10 @@ def _ends(piece: RowRange, layout: LeRobotLayout, found: _Found) -> dict[str, bo
 
 def _misplaced(at: int, row: int, num_rows: int, time: float) -> str:
     if row >= num_rows:
-        return f"the frame at {time:.3f} s is surplus: there are {num_rows} rows"
+        return f"the frame at {time:.3f} s is surplus: the episode has {num_rows} rows"
     if at < row:
-        return f"the frame at {time:.3f} s is surplus: row {at} has one already"
-    return f"the frame is missing: the next one is shown at {time:.3f} s, which is row {at}"
+        return f"the frame at {time:.3f} s is surplus: row {at} already has a frame"
+    return f"the frame is missing: the next one is at {time:.3f} s, which is row {at}"
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -1,9 +1,8 @@
-"""A store as a LeRobot v3.0 dataset that `LeRobotLogs` reads back bit for bit.
+"""Exporter of stores to LeRobot v3.0 datasets, which `LeRobotLogs` reads back bit for bit.
 
-Pictures are PNGs in the parquet files, because a video would lose detail. LeRobot needs an action in the row of the
-last observation: the one before is written again, and the column `worldline.surplus` marks it. What the format has no
-place for (masks, ends, seeds, times of single steps, sources) is in columns of the list of episodes that begin with
-`worldline/`; what the signals are is in `schema.json`.
+Images are PNGs in the parquet files, because a video would lose detail. LeRobot needs an action in the row of the last
+observation, so the previous action is repeated there, and the column `worldline.surplus` marks that row. Masks, ends,
+seeds, step durations and sources are columns `worldline/...` in the list of episodes. The schema is in `schema.json`.
 """
 
 from __future__ import annotations
@@ -43,22 +42,22 @@ _DEFAULTS = {"timestamp": "float32", "frame_index": "int64", "episode_index": "i
 
 
 def export_lerobot(store: Store, destination: Path) -> None:
-    """Writes a dataset; until it is complete, it lies beside its destination under another name.
+    """Writes a dataset; until it is complete, it has a temporary name next to the destination.
 
     Args:
-        store: with at least one episode, and with the seconds of a step in its schema.
+        store: with at least one episode, and `step_s` in its schema.
         destination: a folder that does not exist yet.
 
     Raises:
-        InputError: the destination exists, or the store has no episode, no `step_s` or names that collide.
-        UnsupportedError: a picture has other than 1, 3 or 4 channels.
+        InputError: the destination exists, or the store has no episodes, no `step_s` or names that collide.
+        UnsupportedError: an image does not have 1, 3 or 4 channels.
         MissingExtraError: the package pyarrow is not installed.
     """
     destination = Path(destination)
     if destination.exists() or destination.is_symlink():
-        raise InputError(f"{destination} exists. Choose another place, or delete it first.")
+        raise InputError(f"{destination} exists. Choose another path, or delete it first.")
     if not len(store):
-        raise InputError(f"{store.path} has no episode. Import or record some first.")
+        raise InputError(f"{store.path} has no episodes. Import or record some first.")
     columns, fps = _columns(store.schema), _fps(store.schema)
     _need_pyarrow()
     draft = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}")
@@ -72,29 +71,29 @@ def export_lerobot(store: Store, destination: Path) -> None:
 
 def _need_pyarrow() -> None:
     try:
-        import pyarrow.parquet  # noqa: F401 (only to say which extra is missing)
+        import pyarrow.parquet  # noqa: F401 (only to report a missing extra)
     except ImportError as error:
         raise MissingExtraError("pyarrow", "lerobot") from error
 
 
 def _fps(schema: Schema) -> int | float:
-    """Rows a second, whole where it can be: the lerobot package expects that."""
+    """Returns rows per second, as int if possible, because the lerobot package expects that."""
     if schema.step_s is None:
-        raise InputError("LeRobot needs the time between two rows. Write step_s into the store's schema.json.")
+        raise InputError("LeRobot needs the step duration. Write step_s into the store's schema.json.")
     fps = 1 / schema.step_s
     return round(fps) if round(fps) and abs(fps - round(fps)) < 1e-6 * fps else fps
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """A signal and what its feature is called."""
+    """A signal and the key of its feature."""
 
     key: str
     signal: Signal
 
     @property
     def feature(self) -> dict[str, Any]:
-        """As meta/info.json declares it."""
+        """The entry in meta/info.json."""
         signal = self.signal
         if signal.kind is Kind.IMAGE:
             return {"dtype": "image", "shape": list(signal.shape), "names": ["height", "width", "channels"]}
@@ -102,7 +101,7 @@ class _Column:
         return {"dtype": signal.dtype, "shape": list(signal.shape) or [1], "names": names}
 
     def cells(self, values: Array) -> pa.Array:
-        """The values as a column: numbers, lists of one length, or PNG files."""
+        """Converts values to a column of numbers, lists of equal length, or PNG files."""
         import pyarrow as pa
 
         if self.signal.kind is Kind.IMAGE:
@@ -115,15 +114,15 @@ class _Column:
 
 
 def _columns(schema: Schema) -> list[_Column]:
-    """A column for each signal, under the name by which readers of LeRobot datasets look for it."""
+    """Returns a column for each signal, named by LeRobot's conventions."""
     columns = [_Column(key=_key(signal, schema), signal=signal) for signal in schema.signals]
     keys = [column.key for column in columns]
     if twice := [key for key in keys if keys.count(key) > 1]:
         signals = [column.signal.name for column in columns if column.key == twice[0]]
-        raise InputError(f"the signals {' and '.join(signals)} would both be {twice[0]!r}. Rename one of them.")
+        raise InputError(f"the signals {' and '.join(signals)} would both get the key {twice[0]!r}. Rename one.")
     for signal in schema.signals:
         if signal.kind is Kind.IMAGE and signal.shape[2] not in (1, 3, 4):
-            problem = f"{signal.name} has {signal.shape[2]} channels, and a PNG has 1, 3 or 4"
+            problem = f"{signal.name} has {signal.shape[2]} channels, but a PNG has 1, 3 or 4"
             raise UnsupportedError(f"{problem}. Export to HDF5, or split the signal into several.")
     return columns
 
@@ -146,9 +145,9 @@ class _Export:
     """Writes a dataset, episode by episode.
 
     Args:
-        root: a folder with a folder `meta` in it.
-        columns: one for each signal.
-        fps: rows a second.
+        root: a folder with a sub-folder `meta`.
+        columns: one per signal.
+        fps: rows per second.
     """
 
     def __init__(self, root: Path, columns: Sequence[_Column], fps: int | float) -> None:
@@ -158,7 +157,7 @@ class _Export:
         self._num_rows = 0
 
     def write(self, store: Store) -> None:
-        """Everything there is."""
+        """Writes all episodes and the metadata."""
         statistics: list[dict[str, _Statistics]] = []
         writer, size, file_number = None, 0, 0
         try:
@@ -181,7 +180,7 @@ class _Export:
         self._write_meta(store, statistics)
 
     def _rows(self, episode: Episode, number: int, task: int) -> dict[str, Array]:
-        """Every column, [T+1, *shape]; the last input again where there are only T."""
+        """Returns every column [T+1, *shape]; the last of T inputs is repeated."""
         rows = np.arange(episode.num_steps + 1)
         arrays: dict[str, Array] = {}
         for column in self._columns:
@@ -211,7 +210,7 @@ class _Export:
         place: Mapping[str, int],
         statistics: Mapping[str, _Statistics],
     ) -> None:
-        """Adds an episode to the list."""
+        """Adds an episode to the list of episodes."""
         length = episode.num_steps + 1
         row: dict[str, Any] = {
             "episode_index": number,
@@ -238,7 +237,7 @@ class _Export:
         self._num_rows += length
 
     def _write_meta(self, store: Store, statistics: Sequence[Mapping[str, _Statistics]]) -> None:
-        """All that is known only at the end."""
+        """Writes the metadata, which is complete only after all episodes."""
         features = {column.key: column.feature for column in self._columns}
         plain = {SURPLUS: "bool", **_DEFAULTS}
         features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in plain.items()}
@@ -279,14 +278,14 @@ class _Export:
 
 @dataclass(frozen=True, kw_only=True)
 class _Statistics:
-    """Of a feature: per component, or per channel of a picture with values from 0 to 1.
+    """Statistics of a feature per component, or per channel of an image with values from 0 to 1.
 
     Args:
-        low: smallest value.
-        high: largest.
+        low: minimum.
+        high: maximum.
         mean: over the rows.
-        std: around it.
-        count: of rows.
+        std: standard deviation.
+        count: number of rows.
     """
 
     low: NDArray[np.float64]
@@ -296,13 +295,13 @@ class _Statistics:
     count: int
 
     def named(self) -> dict[str, Array]:
-        """The values as the format calls them."""
+        """Returns the values under their names in the format."""
         count = np.array([self.count])
         return {"min": self.low, "max": self.high, "mean": self.mean, "std": self.std, "count": count}
 
 
 def _statistics(values: Array) -> _Statistics:
-    """Of [rows, *shape]; pictures are uint8 with channels last, their statistics of shape [channels, 1, 1]."""
+    """Returns statistics of [rows, *shape]; those of images (uint8, channels last) have shape [channels, 1, 1]."""
     if values.dtype == np.uint8 and values.ndim == 4:
         table = values.reshape(-1, values.shape[-1]).astype(np.float64) / 255
         shape: tuple[int, ...] = (values.shape[-1], 1, 1)
@@ -314,7 +313,7 @@ def _statistics(values: Array) -> _Statistics:
 
 
 def _merge(parts: Sequence[_Statistics]) -> _Statistics:
-    """Of all rows together."""
+    """Combines statistics of parts into those of all rows."""
     weights = np.array([part.count for part in parts], np.float64) / sum(part.count for part in parts)
     means, stds = np.stack([part.mean for part in parts]), np.stack([part.std for part in parts])
     mean = np.tensordot(weights, means, 1)
@@ -328,13 +327,13 @@ def _merge(parts: Sequence[_Statistics]) -> _Statistics:
 
 
 def _task(entry: Entry) -> str:
-    """What was to be done, in words; empty where nothing is noted."""
+    """Returns the task description; empty if there is none."""
     task = entry.source.get("task", "")
     return task if isinstance(task, str) else ""
 
 
 def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
-    """The list of tasks, marked so that pandas takes the texts as the index, where the lerobot package wants them."""
+    """Returns the list of tasks, marked so that pandas uses the texts as index, which the lerobot package expects."""
     import pyarrow as pa
 
     columns = [
@@ -347,7 +346,7 @@ def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Writes a parquet file in which a flipped bit is noticed."""
+    """Opens a parquet file for writing, with page checksums."""
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
-"""Where a LeRobot dataset (v2.0, v2.1 or v3.0) keeps its episodes. What its metadata says is checked, not trusted.
+"""Layout of a LeRobot dataset (v2.0, v2.1 or v3.0): features and places of its episodes, from checked metadata.
 
-v2.x    meta/episodes.jsonl and meta/tasks.jsonl; a parquet file and a video a camera for each episode
-v3.0    meta/episodes/*/*.parquet and meta/tasks.parquet; files that hold many episodes each
+v2.x    meta/episodes.jsonl, meta/tasks.jsonl.
+One parquet file per episode, one video per camera and episode.
+v3.0    meta/episodes/*/*.parquet, meta/tasks.parquet.
+Each file holds many episodes.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ EPISODES_LINES = "meta/episodes.jsonl"
 TASKS_FILE = "meta/tasks.parquet"
 TASKS_LINES = "meta/tasks.jsonl"
 OWN_FILE = "meta/worldline.json"
-"""What our exporter adds: which feature is which signal."""
+"""File of our exporter with the signal of each feature."""
 OWN = "worldline"
-"""What the columns of our exporter begin with."""
+"""Prefix of our exporter's columns."""
 
 _FIELD = re.compile(r"\{(\w+)(?::0?(\d)d)?\}")
 
@@ -37,12 +39,12 @@ class Feature:
 
     Args:
         key: its name in the dataset.
-        dtype: "video", "image", "string" or that of its numbers.
-        shape: of one value, as declared.
-        components: a name for each number; empty for none.
-        is_depth: a map of depths rather than a picture.
-        height_width: of a picture, as declared.
-        num_channels: of a picture, as declared.
+        dtype: "video", "image", "string" or a number type.
+        shape: declared shape of one value.
+        components: one name per number, or empty.
+        is_depth: whether it is a depth map.
+        height_width: declared size of an image.
+        num_channels: declared channels of an image.
     """
 
     key: str
@@ -56,12 +58,12 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoPlace:
-    """Where the frames of an episode are.
+    """The place of an episode's frames.
 
     Args:
-        file: within the dataset.
-        start_s: of the first frame, in seconds from the start of the file.
-        length_s: seconds; None where the file holds nothing else.
+        file: relative to the dataset.
+        start_s: time of the first frame, in seconds from the start of the file.
+        length_s: seconds; None if the file holds one episode only.
     """
 
     file: str
@@ -71,15 +73,15 @@ class VideoPlace:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodePlace:
-    """One episode in the list.
+    """One entry of the list of episodes.
 
     Args:
         number: its `episode_index`.
         num_rows: as listed.
-        tasks: what was to be done, in words.
-        data: the parquet file, within the dataset.
-        videos: per feature.
-        own: what our exporter noted, by column without its prefix.
+        tasks: task descriptions.
+        data: the parquet file, relative to the dataset.
+        videos: by feature.
+        own: values of our exporter, by column without its prefix.
     """
 
     number: int
@@ -96,12 +98,12 @@ class LeRobotLayout:
 
     Args:
         root: its folder.
-        fps: rows a second.
+        fps: rows per second.
         features: by key, in order.
         episodes: in the order of their numbers.
-        lost: what is wrong with the list of episodes itself, one for each loss.
-        signals: signal names by feature key, where our exporter wrote them.
-        is_own: whether our exporter wrote it.
+        lost: errors in the list of episodes, one per lost episode.
+        signals: signal names by feature key, if our exporter wrote them.
+        is_own: whether our exporter wrote the dataset.
     """
 
     root: Path
@@ -114,11 +116,11 @@ class LeRobotLayout:
 
 
 def read_layout(root: Path) -> LeRobotLayout:
-    """What `meta/` says of the dataset in `root`.
+    """Reads the folder `meta` of the dataset in `root`.
 
     Raises:
-        DataError: `meta/info.json` cannot be used, or not one episode is listed.
-        MissingExtraError: v3.0, and the package pyarrow is not installed.
+        DataError: `meta/info.json` is invalid, or no episode is listed.
+        MissingExtraError: the dataset is v3.0 and the package pyarrow is not installed.
     """
     info = Checked(read_json(within(root, INFO_FILE), INFO_FILE), INFO_FILE)
     version, fps = info.text("codebase_version"), info.number("fps")
@@ -131,12 +133,12 @@ def read_layout(root: Path) -> LeRobotLayout:
         listed = _listed_v3(root, info, features)
     else:
         fix = "Convert the dataset with the lerobot package to v2.1 or v3.0."
-        raise DataError(f"the dataset is of version {version!r:.40}", fix=fix, file=INFO_FILE)
+        raise DataError(f"the version {version!r:.40} is not supported", fix=fix, file=INFO_FILE)
     found = sorted((one for one in listed if isinstance(one, EpisodePlace)), key=lambda one: one.number)
     lost = [one for one in listed if isinstance(one, Finding)]
     lost += _miscounted(info, found) if not lost else []
     if not found:
-        raise lost[0].error() if lost else info.error("not one episode is listed")
+        raise lost[0].error() if lost else info.error("no episode is listed")
     is_own = (root / OWN_FILE).exists()
     return LeRobotLayout(
         root=root,
@@ -154,12 +156,12 @@ def _feature(key: str, value: Any) -> Feature:
     dtype = entry.text("dtype")
     shape = entry.entries.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 1 << 31 for size in shape):
-        raise entry.error(f"'shape' is {shape!r:.80}, not a list of whole numbers")
+        raise entry.error(f"'shape' is {shape!r:.80}; expected a list of whole numbers")
     names = entry.entries.get("names")
     if dtype not in ("video", "image"):
         return Feature(key=key, dtype=dtype, shape=tuple(shape), components=_components(names, math.prod(shape)))
     if len(shape) != 3 or 0 in shape:
-        raise entry.error(f"a picture has three dimensions, not the shape {shape}")
+        raise entry.error(f"the shape of an image is {shape}; expected three dimensions")
     details = [entry.entries.get(name) for name in ("info", "video_info")]
     is_depth = any(bool(d.get(f"{p}is_depth_map")) for d in details if isinstance(d, dict) for p in ("", "video."))
     size = _height_width(shape, names)
@@ -170,14 +172,14 @@ def _feature(key: str, value: Any) -> Feature:
 
 
 def _height_width(shape: Sequence[int], names: Any) -> tuple[int, int]:
-    """Height and width in a shape whose channels come first or last, as the names of its dimensions tell."""
+    """Returns height and width of a shape with channels first or last, by the names of its dimensions or by size."""
     if isinstance(names, list) and len(names) == 3 and "height" in names and "width" in names:
         return shape[names.index("height")], shape[names.index("width")]
     return (shape[1], shape[2]) if shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4) else (shape[0], shape[1])
 
 
 def _components(names: Any, size: int) -> tuple[str, ...]:
-    """A name for each number: from a list, from lists under headings, or from names with their places; else none."""
+    """Returns one name per number: from a list, lists under headings, or a mapping from name to index; else ()."""
     if isinstance(names, dict):
         values = list(names.values())
         if values and all(isinstance(value, list) for value in values):
@@ -189,7 +191,7 @@ def _components(names: Any, size: int) -> tuple[str, ...]:
 
 
 def _fill(template: str, info: Checked, values: Mapping[str, int | str]) -> str:
-    """A path from its template; only plain fields are filled in, because the template comes from a stranger."""
+    """Fills in the plain fields of a path template; `str.format` is unsafe for untrusted templates."""
 
     def one(match: re.Match[str]) -> str:
         name, width = match[1], int(match[2] or 0)
@@ -199,12 +201,12 @@ def _fill(template: str, info: Checked, values: Mapping[str, int | str]) -> str:
 
     path = _FIELD.sub(one, template)
     if "{" in path or "}" in path:
-        raise info.error(f"the path {template!r:.200} has a field that cannot be filled in")
+        raise info.error(f"the path {template!r:.200} has an invalid field")
     return path
 
 
 def _listed_v2(root: Path, info: Checked, features: Mapping[str, Feature]) -> list[EpisodePlace | Finding]:
-    """The lines of meta/episodes.jsonl."""
+    """Reads meta/episodes.jsonl."""
     found: list[EpisodePlace | Finding] = []
     for line, entry in _json_lines(within(root, EPISODES_LINES), EPISODES_LINES):
         if isinstance(entry, Finding):
@@ -238,7 +240,7 @@ def _place_v2(info: Checked, row: Checked, features: Mapping[str, Feature]) -> E
 
 
 def _json_lines(path: Path, file: str) -> Iterator[tuple[int, Any]]:
-    """What each line says, with its number, from 1; in place of one that is no JSON, a finding."""
+    """Yields number (from 1) and content of each line; a finding instead of an invalid line."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -254,7 +256,7 @@ def _json_lines(path: Path, file: str) -> Iterator[tuple[int, Any]]:
 
 
 def _listed_v3(root: Path, info: Checked, features: Mapping[str, Feature]) -> list[EpisodePlace | Finding]:
-    """The rows of the parquet files in meta/episodes."""
+    """Reads the parquet files in meta/episodes."""
     found: list[EpisodePlace | Finding] = []
     for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
         file = path.relative_to(root).as_posix()
@@ -281,7 +283,7 @@ def _place_v3(info: Checked, row: Checked, features: Mapping[str, Feature]) -> E
         videos[key] = VideoPlace(file=file, start_s=start_s, length_s=stop_s - start_s)
     num_rows = row.whole("dataset_to_index") - row.whole("dataset_from_index")
     if num_rows != row.whole("length"):
-        raise row.error(f"the length is {row.whole('length')}, but its indices leave room for {num_rows} rows")
+        raise row.error(f"the length is {row.whole('length')}, but its indices span {num_rows} rows")
     return EpisodePlace(
         number=row.whole("episode_index"),
         num_rows=num_rows,
@@ -297,12 +299,12 @@ def _indices(row: Checked, of: str) -> dict[str, int | str]:
 
 
 def _distinct(found: Sequence[EpisodePlace | Finding], file: str) -> list[EpisodePlace | Finding]:
-    """The same, with a finding in the place of an episode whose number is taken."""
+    """Replaces episodes with a repeated number by findings."""
     seen: set[int] = set()
     result: list[EpisodePlace | Finding] = []
     for one in found:
         if isinstance(one, EpisodePlace) and one.number in seen:
-            problem = f"episode_index {one.number} is there twice; the second one is left out"
+            problem = f"episode_index {one.number} occurs twice; the second one is left out"
             result.append(Finding(problem=problem, fix=FIX, file=file))
             continue
         if isinstance(one, EpisodePlace):
@@ -312,27 +314,27 @@ def _distinct(found: Sequence[EpisodePlace | Finding], file: str) -> list[Episod
 
 
 def _miscounted(info: Checked, found: Sequence[EpisodePlace]) -> Iterator[Finding]:
-    """A finding for each total that does not agree with the list of episodes."""
+    """Yields a finding for each total that differs from the list of episodes."""
     for key, listed in (("total_episodes", len(found)), ("total_frames", sum(one.num_rows for one in found))):
         if info.entries.get(key) != listed:
-            problem = f"{key} is {info.entries.get(key)!r:.40}, but the episodes that are listed make up {listed}"
-            fix = f"Complete the download; if nothing is missing, write {listed} there."
+            problem = f"{key} is {info.entries.get(key)!r:.40}, but the list of episodes has {listed}"
+            fix = f"Complete the download; if nothing is missing, set it to {listed}."
             yield Finding(problem=problem, fix=fix, file=INFO_FILE)
 
 
 def read_tasks(root: Path) -> Mapping[int, str]:
-    """What was to be done, in words, by `task_index`; empty where the dataset has no list of tasks.
+    """Returns task descriptions by `task_index`; empty if the dataset has no list of tasks.
 
     Args:
         root: of the dataset.
 
     Raises:
-        DataError: the list cannot be read, or gives a number twice.
+        DataError: the list cannot be read, or an index occurs twice.
     """
     if (root / TASKS_FILE).exists():
         file = TASKS_FILE
         rows = ParquetRows(within(root, file))
-        column = "task" if "task" in rows.names else "__index_level_0__"  # what pandas calls an index without a name
+        column = "task" if "task" in rows.names else "__index_level_0__"  # pandas' name of an unnamed index
         entries: list[tuple[int, Any]] = list(enumerate(_renamed(rows, column)))
     elif (root / TASKS_LINES).exists():
         file = TASKS_LINES
@@ -346,7 +348,7 @@ def read_tasks(root: Path) -> Mapping[int, str]:
         row = Checked(entry, file, f"entry {number}")
         index = row.whole("task_index")
         if index in tasks:
-            raise row.error(f"task_index {index} is there twice")
+            raise row.error(f"task_index {index} occurs twice")
         tasks[index] = row.text("task")
     return tasks
 
@@ -360,14 +362,14 @@ def _renamed(rows: ParquetRows, column: str) -> list[dict[str, Any]]:
 
 
 def _signals(root: Path, features: Mapping[str, Feature]) -> Mapping[str, str]:
-    """Which feature is which signal, as our exporter noted it."""
+    """Reads the signal of each feature from our exporter's file."""
     own = Checked(read_json(within(root, OWN_FILE), OWN_FILE), OWN_FILE)
     names = Checked(own.mapping("signals"), OWN_FILE, "signals")
     signals = {key: names.text(key) for key in names.entries}
     if unknown := [key for key in signals if key not in features]:
         raise own.error(f"the dataset has no feature {unknown[0]!r:.80}")
     if len(set(signals.values())) < len(signals):
-        raise own.error("two features are said to be the same signal")
+        raise own.error("two features have the same signal")
     return signals
 
 

@@ -1,7 +1,7 @@
-"""LeRobot datasets (v2.0, v2.1 and v3.0), read without the lerobot package.
+"""Importer of LeRobot datasets (v2.0, v2.1 and v3.0), without the lerobot package.
 
-A row holds an observation and the action that is taken next, so an episode has as many actions as observations. The
-last action leads to nothing that was logged, and is dropped together with its reward and exogenous inputs.
+A row holds an observation and the next action, so an episode has as many actions as observations. The last action has
+no logged outcome. It is dropped together with its reward and exogenous inputs.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class LeRobotLogs(Logs):
     """The episodes of a LeRobot dataset.
 
     Args:
-        layout: where they lie.
+        layout: of the dataset.
         schema: of every episode.
         unclear: see `Logs`.
-        lost: what is wrong with the lists of episodes and tasks; each is reported as an episode that cannot be read.
-        tasks: what was to be done, by `task_index`.
+        lost: errors in the lists of episodes and tasks; each is reported as an unreadable episode.
+        tasks: descriptions by `task_index`.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class LeRobotLogs(Logs):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether it is a folder with `meta/info.json` in it."""
+        """Whether `path` is a folder with `meta/info.json`."""
         return (path / INFO_FILE).is_file()
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> LeRobotLogs:
-        """See `Logs`."""
+        """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "LeRobot")
         layout = read_layout(path)
         lost, tasks = list(layout.lost), dict[int, str]()
@@ -77,14 +77,14 @@ class LeRobotLogs(Logs):
         if schema is None and (path / SCHEMA_FILE).exists():
             where = within(path, SCHEMA_FILE)
             schema = from_json(Schema, where.read_bytes(), where=where)
-        schema, unclear = (schema, _said_of(layout, schema)) if schema is not None else _infer(layout)
+        schema, unclear = (schema, _assumptions(layout, schema)) if schema is not None else _infer(layout)
         return cls(layout, schema, unclear, lost, tasks)
 
     def __len__(self) -> int:
         return len(self._layout.episodes) + len(self._lost)
 
     def read(self) -> Iterator[LoggedEpisode]:
-        """See `Logs`."""
+        """Yields the listed episodes, then an error for each lost one."""
         reader = EpisodeReader(self._layout, self.schema, self._tasks)
         for number, place in enumerate(self._layout.episodes):
             try:
@@ -104,7 +104,7 @@ class LeRobotLogs(Logs):
 
 
 def _finding(error: DataError, root: Path, file: str | None = None) -> Finding:
-    """The error as a finding, its file named within the dataset."""
+    """Converts an error to a finding; its file becomes relative to the dataset."""
     if error.file is not None:
         path = Path(error.file)
         file = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(error.file)
@@ -112,7 +112,7 @@ def _finding(error: DataError, root: Path, file: str | None = None) -> Finding:
 
 
 def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
-    """A schema from the features that the metadata declares and the numbers in the rows."""
+    """Infers a schema from the declared features and the numbers in the rows; also returns doubts."""
     unclear = ["Units are not in the logs: every unit is '?'. Write them into schema.json."]
     numeric = [feature for feature in layout.features.values() if is_numeric(feature)]
     seen = _summaries(layout, numeric)
@@ -125,9 +125,9 @@ def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
             role = _role(feature.key)
             signal, doubts = infer_signal(name, role, seen[feature.key])
             if feature.key == SUCCESS:
-                doubts.append("kept as a reward of 0 or 1, not as an end of the episode.")
+                doubts.append("used as a reward of 0 or 1, not as an end of the episode.")
             if not feature.key.startswith(("observation", "action", "next.")):
-                doubts.insert(0, f"taken as {role} because of its name.")
+                doubts.insert(0, f"its role is {role} because of its name.")
             if feature.components and signal.kind is Kind.VECTOR and len(feature.components) == signal.size:
                 signal = replace(signal, components=feature.components)
             signals.append(signal)
@@ -135,11 +135,11 @@ def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
     order = list(Role)
     signals.sort(key=lambda signal: order.index(signal.role))
     schema = Schema(signals=tuple(signals), step_s=1 / layout.fps)
-    return schema, [*unclear, *_said_of(layout, schema)]
+    return schema, [*unclear, *_assumptions(layout, schema)]
 
 
 def _summaries(layout: LeRobotLayout, features: Sequence[Feature]) -> dict[str, list[Summary]]:
-    """By feature key, a summary for each episode whose numbers can be read."""
+    """Returns a summary for each readable episode, by feature key."""
     files, failure = DataFiles(layout.root), None
     seen: dict[str, list[Summary]] = {}
     num_read = 0
@@ -155,56 +155,56 @@ def _summaries(layout: LeRobotLayout, features: Sequence[Feature]) -> dict[str, 
         except DataError as error:
             failure = failure or error
     if failure is not None and not num_read:
-        problem = f"not one of {len(layout.episodes)} episodes can be read; the first: {failure.problem}"
+        problem = f"none of the {len(layout.episodes)} episodes can be read; the first: {failure.problem}"
         raise DataError(problem, fix=failure.fix, file=failure.file, signal=failure.signal, step=failure.step)
     return seen
 
 
 def _cells(values: Array, feature: Feature) -> Array:
-    """The values as `infer_signal` wants them: single numbers without a dimension of their own."""
+    """Drops the component axis of single numbers, as `infer_signal` expects."""
     return values.reshape(-1) if feature.shape == (1,) else values
 
 
 def _role(key: str) -> Role:
-    """What a feature is, as its name tells by the format's convention."""
+    """Returns the role of a feature by LeRobot's naming convention."""
     if key.split(".")[0] in ("observation", "action"):
         return Role(key.split(".")[0])
     return Role.REWARD if key == SUCCESS else role_of_column(key)
 
 
 def _picture(name: str, feature: Feature) -> Signal:
-    """The signal of a camera; what a video decodes to has three channels."""
+    """Returns the signal of a camera; decoded videos have three channels."""
     channels = 3 if feature.dtype == "video" else feature.num_channels
     return Signal(
         name=name, role=_role(feature.key), kind=Kind.IMAGE, shape=(*feature.height_width, channels), unit="1"
     )
 
 
-def _said_of(layout: LeRobotLayout, schema: Schema) -> list[str]:
-    """What reading the dataset with this schema leaves out or assumes."""
-    said = []
+def _assumptions(layout: LeRobotLayout, schema: Schema) -> list[str]:
+    """Returns sentences on what reading the dataset with this schema leaves out or assumes."""
+    notes = []
     if SURPLUS not in layout.features:
-        said.append(
-            "A row pairs an observation with the action that follows it: the last action of each episode leads to no "
-            "logged observation, and is dropped with its reward and its exogenous inputs."
+        notes.append(
+            "The last action of each episode has no following observation. It is dropped with its reward and exogenous "
+            "inputs."
         )
     names = {signal.name for signal in schema.signals}
     for key, feature in layout.features.items():
         name = signal_name(layout, key)
         if key in ENDS and not layout.is_own:
-            said.append(
-                f"{key}: taken as the end of the episode ({ENDS[key]}) where it is set at the last action that is "
-                "kept; its last value tells of what was not logged, and such an episode counts as truncated."
+            notes.append(
+                f"{key}: used as the end of the episode ({ENDS[key]}) if it is set at the last action that is kept. "
+                "An episode that sets it only in the last row counts as truncated."
             )
         elif feature.dtype == "string":
-            said.append(f"{key}: text, kept in the source of an episode that has the same text throughout.")
+            notes.append(f"{key}: text; kept in the source if it is constant in the episode.")
         elif name not in names and key not in BOOKKEEPING and key not in ENDS and not key.startswith(f"{OWN}."):
-            why = "a map of depths" if feature.is_depth else f"{feature.dtype} of shape {feature.shape}"
-            said.append(f"{key}: left out, because the schema has no signal {name!r} ({why}).")
+            why = "a depth map" if feature.is_depth else f"{feature.dtype} of shape {feature.shape}"
+            notes.append(f"{key}: left out, because the schema has no signal {name!r} ({why}).")
         elif feature.dtype == "video":
-            said.append(f"{key}: frames as its video, which loses detail, decodes to.")
+            notes.append(f"{key}: decoded from a lossy video.")
     if schema.step_s is not None and abs(schema.step_s * layout.fps - 1) > 0.01:
-        said.append(
-            f"The schema says {schema.step_s:g} s a step, the dataset {1 / layout.fps:g} s: the schema's is used."
+        notes.append(
+            f"The schema has {schema.step_s:g} s per step, the dataset {1 / layout.fps:g} s; the schema's is used."
         )
-    return said
+    return notes

@@ -1,4 +1,4 @@
-"""Parquet files as LeRobot writes them: rows of numbers, lists of numbers, texts, and pictures in the cells."""
+"""Reading of LeRobot's Parquet files: numbers, lists of numbers, texts and images in cells."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.generic]
 
 MAX_PIXELS = 1 << 26
-"""A picture that claims more (8192 by 8192) is taken for a damaged one."""
+"""An image that claims more pixels (8192 by 8192) counts as damaged."""
 
-_MAX_ROWS_A_BYTE = 100  # times rise from row to row and do not pack that well; more is a damaged end
+_MAX_ROWS_A_BYTE = 100  # rising times do not compress this well; more means a damaged footer
 _PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _UNREADABLE_PICTURE = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, NotImplementedError,
@@ -41,9 +41,9 @@ class Numbers:
     """A column of numbers.
 
     Args:
-        values: [rows, *shape] in the dtype of the file; 0 where the file has none.
-        missing: [rows] bool, True where a row has no value, or NaN in one of its components.
-        empty: the same without NaN.
+        values: [rows, *shape] in the dtype of the file; 0 for empty cells.
+        missing: [rows] bool, True if a component is empty or NaN.
+        empty: [rows] bool, True if a component is empty.
     """
 
     values: Array
@@ -55,10 +55,10 @@ class ParquetRows:
     """The rows of a parquet file.
 
     Args:
-        file: where it lies.
+        file: its path.
 
     Raises:
-        DataError: it cannot be read, or names a column twice.
+        DataError: it cannot be read, or a column name occurs twice.
         MissingExtraError: the package pyarrow is not installed.
     """
 
@@ -77,30 +77,31 @@ class ParquetRows:
         self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise self.error(f"the column {twice[0]!r} is there twice", fix="Remove or rename one of them.")
+            raise self.error(f"the column {twice[0]!r} occurs twice", fix="Remove or rename one of them.")
         if min(counts, default=0) < 0 or self._first[-1] != self._parquet.metadata.num_rows:
-            raise self.error(f"its parts hold {self._first[-1]} rows, its end says {self._parquet.metadata.num_rows}")
+            declared = self._parquet.metadata.num_rows
+            raise self.error(f"its row groups have {self._first[-1]} rows, but the file declares {declared}")
         if len(self) > _MAX_ROWS_A_BYTE * size:
-            raise self.error(f"it claims {len(self)} rows in {size} bytes")
+            raise self.error(f"it declares {len(self)} rows in {size} bytes")
         self._cached: dict[tuple[str, ...], tuple[int, Any]] = {}
 
     def __len__(self) -> int:
         return int(self._first[-1])
 
     def error(self, problem: str, *, fix: str = FIX, signal: str | None = None, step: int | None = None) -> DataError:
-        """The problem as an error that names the file."""
+        """Returns the problem as an error that names the file."""
         return DataError(problem, fix=fix, file=self.file, signal=signal, step=step)
 
     def read(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
-        """The columns `names` of the rows `start` to `stop`.
+        """Returns columns of the rows `start` to `stop`.
 
         Args:
-            names: of columns that are there.
+            names: of existing columns.
             start: first row.
-            stop: end, at most len.
+            stop: end, exclusive.
 
         Raises:
-            DataError: the part of the file that holds them is damaged.
+            DataError: a row group that holds them is damaged.
         """
         import pyarrow as pa
 
@@ -114,21 +115,21 @@ class ParquetRows:
             return pa.concat_tables(parts).slice(start - int(self._first[groups[0]]), stop - start)
 
     def _group(self, group: int, names: tuple[str, ...]) -> pa.Table:
-        """One row group; the last one is kept, because episodes that follow each other often share it."""
+        """Reads one row group; the last one is cached, because consecutive episodes often share it."""
         if names not in self._cached or self._cached[names][0] != group:
             rows = int(self._first[group + 1] - self._first[group])
-            with self._damage(f"part {group} of the file"):
-                # Names with dots select everything that begins with them, hence the selection afterwards.
+            with self._damage(f"row group {group} of the file"):
+                # pyarrow treats names with dots as prefixes, so the exact columns are selected afterwards.
                 table = self._parquet.read_row_group(group, columns=list(names), use_threads=False).select(list(names))
                 table.validate(full=True)
             if len(table) != rows:
-                raise self.error(f"part {group} of the file holds {len(table)} rows, its end says {rows}")
+                raise self.error(f"row group {group} of the file has {len(table)} rows, but the file declares {rows}")
             self._cached[names] = (group, table)
         return self._cached[names][1]
 
     @contextmanager
     def _damage(self, what: str) -> Iterator[None]:
-        """Turns what the library raises on a damaged file into an error that names the place."""
+        """Converts errors that pyarrow raises on a damaged file into a `DataError` that names the place."""
         import pyarrow as pa
 
         try:
@@ -139,22 +140,22 @@ class ParquetRows:
 
 
 def decode_picture(content: bytes) -> NDArray[np.uint8]:
-    """The picture [h, w, channels] in a PNG, JPEG, WebP or BMP file; 1 channel if it is grey, 4 if it has alpha.
+    """Decodes a PNG, JPEG, WebP or BMP image [h, w, channels]; 1 channel for grey, 4 with alpha.
 
     Args:
         content: of the file.
 
     Raises:
-        ValueError: it is damaged, too large, or not of 8 bits a channel.
+        ValueError: it is damaged, too large, or does not have 8 bits per channel.
     """
     try:
         with Image.open(io.BytesIO(content), formats=_PICTURE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"it claims {image.width} by {image.height} pixels")
+                raise ValueError(f"the header claims {image.width} by {image.height} pixels")
             if image.mode == "P" and "transparency" not in image.info:
                 return np.array(image.convert("RGB"))
             if image.mode not in ("L", "RGB", "RGBA"):
-                raise ValueError(f"its pixels are of kind {image.mode}, not of 8 bits for grey, RGB or RGBA")
+                raise ValueError(f"its mode is {image.mode}; expected 8-bit grey, RGB or RGBA")
             pixels = np.array(image)
     except _UNREADABLE_PICTURE as error:
         raise ValueError(f"{type(error).__name__}: {error}".replace("\n", " ")) from error
@@ -162,7 +163,7 @@ def decode_picture(content: bytes) -> NDArray[np.uint8]:
 
 
 def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
-    """The PNG file of a picture; `decode_picture` gives the same back, bit for bit.
+    """Encodes an image as PNG; `decode_picture` returns it bit for bit.
 
     Args:
         pixels: [h, w, channels], 1, 3 or 4 channels.
@@ -173,15 +174,15 @@ def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[..., DataError]) -> Numbers:
-    """The numbers in a column whose cells are numbers, or lists of lists of them.
+    """Converts a column of numbers, or of nested lists of numbers.
 
     Args:
         column: of a table.
         shape: of one cell; (1,) may be stored as a number or as a list of one.
-        error: makes an error from a problem and the row, as `step`.
+        error: creates an error from a problem and the row (`step`).
 
     Raises:
-        DataError: a cell has another shape, or holds no numbers.
+        DataError: a cell has another shape, or does not hold numbers.
     """
     import pyarrow as pa
 
@@ -194,15 +195,15 @@ def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[...
         if not (
             pa.types.is_fixed_size_list(flat.type) or pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type)
         ):
-            raise error(f"a cell is {column.type}, not a list of shape {shape}")
+            raise error(f"a cell is {column.type}; expected a list of shape {shape}")
         lengths = np.asarray(flat.value_lengths().fill_null(-1))
         wrong = np.flatnonzero(lengths != size)
         if len(wrong):
             step = int(present[wrong[0] * len(present) // max(len(lengths), 1)])
-            raise error(f"a cell has {lengths[wrong[0]]} numbers where shape {shape} needs {size}", step=step)
+            raise error(f"a cell has {lengths[wrong[0]]} numbers, but shape {shape} needs {size}", step=step)
         flat = flat.flatten()
     if not (pa.types.is_floating(flat.type) or pa.types.is_integer(flat.type) or pa.types.is_boolean(flat.type)):
-        raise error(f"its cells hold {flat.type}, not numbers of shape {shape}")
+        raise error(f"its cells hold {flat.type}; expected numbers of shape {shape}")
     dtype = np.dtype(flat.type.to_pandas_dtype())
     empty = np.asarray(flat.is_null(), np.bool_)
     known = flat.fill_null(False if dtype.kind == "b" else 0).to_numpy(zero_copy_only=False).astype(dtype, copy=False)
@@ -216,7 +217,7 @@ def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[...
 
 @dataclass(frozen=True, kw_only=True)
 class RowRange:
-    """Some rows of a file that belong together."""
+    """The rows of an episode in a file."""
 
     rows: ParquetRows
     start: int
@@ -226,7 +227,7 @@ class RowRange:
         return self.stop - self.start
 
     def column(self, key: str) -> pa.ChunkedArray:
-        """One column of these rows.
+        """Returns one column of these rows.
 
         Raises:
             DataError: it is missing or damaged.
@@ -236,7 +237,7 @@ class RowRange:
         return self.rows.read([key], self.start, self.stop).column(0)
 
     def numbers(self, key: str, shape: tuple[int, ...], signal: str) -> Numbers:
-        """The numbers in a column.
+        """Returns the numbers in a column.
 
         Args:
             key: of the column.
@@ -244,15 +245,15 @@ class RowRange:
             signal: its name in errors.
 
         Raises:
-            DataError: it is missing or damaged, or holds something else.
+            DataError: it is missing or damaged, or does not hold such numbers.
         """
         return numbers(self.column(key), shape, partial(self.rows.error, signal=signal))
 
     def known(self, key: str) -> Array:
-        """A column of single numbers without gaps.
+        """Returns a column of single numbers without missing values.
 
         Raises:
-            DataError: it is missing or damaged, or has gaps.
+            DataError: it is missing or damaged, or has missing values.
         """
         found = self.numbers(key, (1,), key)
         gaps = np.flatnonzero(found.missing)
@@ -261,19 +262,19 @@ class RowRange:
         return found.values.reshape(-1)
 
     def whole(self, key: str) -> NDArray[np.int64]:
-        """A column of whole numbers without gaps.
+        """Returns a column of whole numbers without missing values.
 
         Raises:
-            DataError: it is something else.
+            DataError: it is missing or damaged, or holds other values.
         """
         values = self.known(key)
         if values.dtype.kind not in "iu":
-            raise self.rows.error(f"the column holds {values.dtype}, not whole numbers", signal=key)
+            raise self.rows.error(f"the column holds {values.dtype}; expected whole numbers", signal=key)
         return values.astype(np.int64)
 
 
 class DataFiles:
-    """The parquet files of a dataset; the last one is kept open.
+    """The parquet files of a dataset; the last one stays open.
 
     Args:
         root: of the dataset.
@@ -284,26 +285,26 @@ class DataFiles:
         self._last: tuple[str, ParquetRows, NDArray[np.int64]] | None = None
 
     def locate(self, file: str, number: int, num_rows: int) -> RowRange:
-        """The rows of an episode.
+        """Finds the rows of an episode.
 
         Args:
-            file: that holds them, within the dataset.
+            file: that holds them, relative to the dataset.
             number: the `episode_index` of its rows.
-            num_rows: as the list of episodes has it.
+            num_rows: from the list of episodes.
 
         Raises:
-            DataError: the file cannot be read, or does not hold just the rows that the list gives to the episode.
+            DataError: the file cannot be read, or its rows differ from the list.
         """
         if self._last is None or self._last[0] != file:
             rows = ParquetRows(within(self._root, file))
-            whole = RowRange(rows=rows, start=0, stop=len(rows))
-            self._last = (file, rows, whole.whole("episode_index"))
+            all_rows = RowRange(rows=rows, start=0, stop=len(rows))
+            self._last = (file, rows, all_rows.whole("episode_index"))
         _, rows, numbers_of_rows = self._last
         where = np.flatnonzero(numbers_of_rows == number)
         if len(where) != num_rows or not len(where):
-            problem = f"the file holds {len(where)} rows of episode_index {number}, the list {num_rows}"
+            problem = f"the file has {len(where)} rows of episode_index {number}, but the list has {num_rows}"
             raise rows.error(problem, step=min(len(where), num_rows))
         if where[-1] - where[0] + 1 != len(where):
             step = int(np.flatnonzero(np.diff(where) != 1)[0]) + 1
-            raise rows.error("rows of other episodes lie between those of this one", step=step)
+            raise rows.error("its rows are interleaved with other episodes", step=step)
         return RowRange(rows=rows, start=int(where[0]), stop=int(where[-1]) + 1)

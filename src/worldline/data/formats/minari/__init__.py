@@ -1,1 +1,1 @@
-"""Minari datasets."""
+"""Importer of Minari datasets."""

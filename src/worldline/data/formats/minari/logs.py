@@ -1,12 +1,12 @@
-"""Minari datasets on this machine: T+1 observations and T actions an episode, which is the convention here too.
+"""Importer and exporter of local Minari datasets: T+1 observations and T actions per episode.
 
-Members of dictionaries and tuples become signals of their own with dotted names. The spaces say which numbers are
-choices and what bounds actions have; a text is kept with the episode where it stays the same, as missions do. What is
-under `infos` is left out unless schema.json names it (`infos.<name>`).
+Members of dictionaries and tuples become separate signals with dotted names. Spaces give the kinds of signals and the
+bounds of actions. A text that is constant in an episode, such as a mission, becomes metadata. Members of `infos` are
+left out unless schema.json has a signal `infos.<name>`.
 
-`export_minari` writes HDF5 that the minari package loads: observations as a dictionary, the actions as a dictionary
-where there are several, the reward where there is one number of it. Exogenous signals, other rewards, masks and the
-times of steps lie under `infos`; schema, seed and source in attributes. All values carry a checksum.
+`export_minari` writes HDF5 that the minari package can load. Observations are a dictionary; several actions are one
+too. Exogenous signals, rewards that are not one number, masks and step durations are stored under `infos`; schema, seed
+and source are attributes. All values have checksums.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema
 from worldline.data.checks import Finding, Severity
 from worldline.data.conversion import to_episode
 from worldline.data.formats.hdf5.access import (
-    LONGEST_TEXT,
+    MAX_TEXT_LENGTH,
     UNREADABLE,
     Array,
     drafted,
@@ -37,7 +37,7 @@ from worldline.data.formats.hdf5.access import (
     opened,
     source_of,
 )
-from worldline.data.formats.hdf5.rows import Told
+from worldline.data.formats.hdf5.rows import Metadata
 from worldline.data.formats.minari.signals import infer_signals, named_arrays, names_of
 from worldline.data.formats.minari.storage import (
     ACTION,
@@ -58,19 +58,19 @@ from worldline.schema import Kind, Role, Schema, Signal
 
 SCHEMA_ATTRIBUTE = "worldline_schema"
 FORMAT_VERSION = "0.5.4"
-"""Of minari: the first that can hold pictures without loss, which older ones refuse instead of misreading."""
+"""Minari version: the first one with lossless images; older versions refuse to load them."""
 _MAIN_FILE = "main_data.hdf5"
 _STEP_S, _OBSERVED, _EXOGENOUS, _REWARDS = "step_s", "observed.", "exogenous.", "rewards."
 
 
 class MinariLogs(Logs):
-    """A dataset of Minari.
+    """A Minari dataset.
 
     Args:
-        folder: that holds metadata.json and the data.
+        folder: with metadata.json and the data.
         metadata: see `read_metadata`.
         numbers: of the episodes.
-        exported: the schema that an export of ours was written with; None for others'.
+        exported: the schema that our exporter stored; None for other datasets.
         schema: of every episode.
         unclear: see `Logs`.
     """
@@ -90,17 +90,17 @@ class MinariLogs(Logs):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether there is a metadata.json beside main_data.hdf5 or numbered folders, here or in `data`."""
+        """Whether `path` or its folder `data` holds metadata.json with main_data.hdf5 or numbered folders."""
         return minari_folder(path) is not None
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> MinariLogs:
-        """See `Logs`."""
+        """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "Minari")
         folder = minari_folder(path)
         if folder is None:
-            fix = "Give the folder of one dataset, which has data/metadata.json in it."
-            raise DataError("this is no Minari dataset", fix=fix, file=path)
+            fix = "Give the folder of one dataset, which contains data/metadata.json."
+            raise DataError("the path is not a Minari dataset", fix=fix, file=path)
         metadata = read_metadata(folder)
         schema = schema or schema_beside(folder) or schema_beside(folder.parent)
         with _storage(folder, metadata) as (storage, embedded):
@@ -110,14 +110,14 @@ class MinariLogs(Logs):
             if schema is None:
                 schema, unclear = infer_signals(storage, metadata, folder)
         if len(numbers) != (total := metadata["total_episodes"]):
-            unclear.append(f"The dataset says that it has {total} episodes, and {len(numbers)} are tried.")
+            unclear.append(f"The dataset declares {total} episodes; {len(numbers)} are read.")
         return cls(folder, metadata, numbers, exported, schema, unclear)
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def read(self) -> Iterator[LoggedEpisode]:
-        """See `Logs`."""
+        """Yields the episodes in the order of their numbers."""
         with ExitStack() as stack:
             try:
                 storage, _ = stack.enter_context(_storage(self._folder, self._metadata))
@@ -140,12 +140,12 @@ class MinariLogs(Logs):
         observed: dict[str, Array] = {}
         if raw.note is not None and self._exported is not None:
             arrays, observed = _exported_arrays(raw, self._exported)
-            seed, told = raw.note["seed"], raw.note["source"]
+            seed, metadata = raw.note["seed"], raw.note["source"]
         else:
             arrays = named_arrays(raw)
-            told, findings = _told(raw)
-            told = {"dataset": str(self._metadata.get("dataset_id", ""))} | told
-            seed = told.pop("seed", None)
+            metadata, findings = _metadata_of(raw)
+            metadata = {"dataset": str(self._metadata.get("dataset_id", ""))} | metadata
+            seed = metadata.pop("seed", None)
             for name in [signal.name for signal in self.schema.observations if signal.name in arrays]:
                 findings += partly_missing(arrays[name], name)
                 arrays[name], known = mark_missing(arrays[name])
@@ -167,13 +167,13 @@ class MinariLogs(Logs):
             number=number,
             episode=episode,
             findings=tuple(replace(finding, file=file, episode=number) for finding in findings),
-            source=source_of(file, logged_number, told),
+            source=source_of(file, logged_number, metadata),
         )
 
 
 @contextmanager
 def _storage(folder: Path, metadata: Mapping[str, Any]) -> Iterator[tuple[Storage, bytes | None]]:
-    """The episodes of a dataset, and the schema of one that was exported from here."""
+    """Opens the storage of a dataset; also yields the schema that our exporter stored."""
     if metadata["data_format"] == "hdf5":
         with opened(folder / _MAIN_FILE) as file:
             yield Hdf5Storage(file, folder / _MAIN_FILE, metadata), embedded_json(file, SCHEMA_ATTRIBUTE)
@@ -181,38 +181,39 @@ def _storage(folder: Path, metadata: Mapping[str, Any]) -> Iterator[tuple[Storag
         yield ArrowStorage(folder, metadata), None
     else:
         problem = f"its data_format is {metadata['data_format']!r}"
-        raise DataError(problem, fix="Known are hdf5, arrow and parquet.", file=folder)
+        raise DataError(problem, fix="Convert it to hdf5, arrow or parquet.", file=folder)
 
 
-def _told(raw: RawEpisode) -> tuple[Told, list[Finding]]:
-    """Numbers and texts that hold for a whole episode, and warnings for texts that do not."""
-    told, findings = dict(raw.told), []
+def _metadata_of(raw: RawEpisode) -> tuple[Metadata, list[Finding]]:
+    """Returns numbers and texts that are constant in an episode, and warnings for texts that are not."""
+    metadata, findings = dict(raw.metadata), []
     for (part, member), name in names_of(raw).items():
         if member not in raw.texts[part]:
             continue
         texts = set(raw.texts[part][member])
-        if len(texts) == 1 and len(text := texts.pop()) <= LONGEST_TEXT:
-            told[name] = text
+        if len(texts) == 1 and len(text := texts.pop()) <= MAX_TEXT_LENGTH:
+            metadata[name] = text
         else:
-            problem, fix = "the text changes within the episode and is left out", "Texts can only describe episodes."
+            problem = "the text is left out: it changes within the episode or is too long"
+            fix = f"Use one text of at most {MAX_TEXT_LENGTH} characters per episode."
             findings.append(Finding(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
-    return told, findings
+    return metadata, findings
 
 
 def _end(flags: Array, num_steps: int, name: str) -> bool:
-    """Whether the last step is flagged."""
+    """Whether the flag is set in the last step."""
     if num_steps < 1 or flags.shape != (num_steps,):
-        problem = f"there are {num_steps} rewards, and {name} of shape {flags.shape}"
-        raise DataError(problem, fix="An episode needs one of each for every step, and at least one step.")
+        problem = f"the episode has {num_steps} rewards and {name} of shape {flags.shape}"
+        raise DataError(problem, fix="Give one of each per step, and at least one step.")
     early = np.flatnonzero(flags[:-1])
     if len(early):
-        fix = "The episode seems to hold several: split it there."
+        fix = "The episode seems to hold several episodes. Split it after this step."
         raise DataError(f"{name} is set before the end", fix=fix, step=int(early[0]))
     return bool(flags[-1])
 
 
 def _exported_arrays(raw: RawEpisode, schema: Schema) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Values and masks of an episode that `export_minari` wrote."""
+    """Returns values and masks of an episode that `export_minari` wrote."""
     infos = raw.parts[INFOS]
     arrays = dict(raw.parts[OBSERVATION])
     actions, reward = schema.actions, _plain_reward(schema)
@@ -226,28 +227,28 @@ def _exported_arrays(raw: RawEpisode, schema: Schema) -> tuple[dict[str, Array],
 
 
 def _plain_reward(schema: Schema) -> Signal | None:
-    """The reward that Minari has room for: the only one, of one number."""
+    """Returns the reward that Minari can hold: a single signal of one number."""
     rewards = schema.of(Role.REWARD)
     return rewards[0] if len(rewards) == 1 and rewards[0].kind is Kind.VECTOR and rewards[0].size == 1 else None
 
 
 def export_minari(store: Store, destination: Path) -> None:
-    """Nothing; writes the store as a dataset that the minari package loads: `MinariDataset(destination / "data")`.
+    """Writes the store as a dataset that the minari package can load: `MinariDataset(destination / "data")`.
 
-    `minari.load_dataset` finds it too, where `destination` lies in its folder of datasets and is called like
-    `name-v0`. Where there is no single reward of one number, the rewards that Minari asks for are NaN.
+    `minari.load_dataset` finds it if `destination` is in its folder of datasets and has a name like `name-v0`. Rewards
+    are NaN unless the store has a single reward of one number.
 
     Args:
         store: to write.
         destination: a new folder.
 
     Raises:
-        InputError: something is there, or a signal has a name that HDF5 cannot keep.
+        InputError: the folder exists, or a signal has a name that HDF5 cannot keep.
     """
     schema = store.schema
     for signal in schema.signals:
         if not signal.name.isprintable():
-            raise InputError(f"signal {signal.name!r}: the name has characters that cannot be printed. Rename it.")
+            raise InputError(f"signal {signal.name!r}: the name has unprintable characters. Rename the signal.")
     with drafted(destination) as draft:
         data = draft / "data"
         data.mkdir(parents=True)
@@ -279,7 +280,7 @@ def export_minari(store: Store, destination: Path) -> None:
 
 
 def _dataset_id(name: str) -> str:
-    """An id of the form that Minari asks for."""
+    """Returns the name as an id that Minari accepts, such as `name-v0`."""
     words = re.sub(r"[^-\w]+", "-", name).strip("-") or "worldline"
     return words if re.fullmatch(r".+-v\d+", words) else f"{words}-v0"
 
@@ -289,7 +290,7 @@ def _dictionary(spaces: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _space(signal: Signal) -> dict[str, Any]:
-    """The space of a signal, in the words of Minari."""
+    """Returns the space of a signal in Minari's JSON format."""
     if signal.num_values is not None:
         return {"type": "Discrete", "dtype": "int64", "start": 0, "n": signal.num_values}
     if signal.kind is Kind.IMAGE:
@@ -302,7 +303,7 @@ def _space(signal: Signal) -> dict[str, Any]:
 
 
 def _write(group: h5py.Group, episode: Episode, schema: Schema) -> None:
-    """Puts an episode into its group."""
+    """Writes an episode to its group."""
     actions, reward, num_steps = schema.actions, _plain_reward(schema), episode.num_steps
     for name in ("observations", "actions") if len(actions) != 1 else ("observations",):
         group.create_group(name)

@@ -1,4 +1,4 @@
-"""Which signals a Minari dataset has: names from its structure, kinds and bounds from its spaces."""
+"""Inference of a Minari dataset's signals: names from its structure, kinds and bounds from its spaces."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _ROLES = {OBSERVATION: Role.OBSERVATION, ACTION: Role.ACTION}
 
 
 def names_of(raw: RawEpisode) -> dict[tuple[str, str], str]:
-    """The name of the signal for each part (observation or action) and member of it, texts too.
+    """Returns the signal name of each member of observation and action, texts included.
 
-    A member keeps its own name; that of a tuple, or one that two would share, gets the part's name in front.
+    Members of tuples, and members whose names would collide, get the part's name as prefix.
 
     Args:
         raw: an episode.
@@ -47,7 +47,7 @@ def names_of(raw: RawEpisode) -> dict[tuple[str, str], str]:
 
 
 def named_arrays(raw: RawEpisode) -> dict[str, Array]:
-    """The arrays of an episode by the names of their signals."""
+    """Returns the arrays of an episode by signal name."""
     names = names_of(raw)
     arrays = {name: raw.parts[part][member] for (part, member), name in names.items() if member in raw.parts[part]}
     infos = {f"{INFOS}.{member}" if member else INFOS: values for member, values in raw.parts[INFOS].items()}
@@ -55,15 +55,15 @@ def named_arrays(raw: RawEpisode) -> dict[str, Array]:
 
 
 def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -> tuple[Schema, list[str]]:
-    """The schema that spaces and values suggest, and what they could not tell.
+    """Infers the schema from spaces and values; also returns doubts, in full sentences.
 
     Args:
-        storage: of the dataset; every episode is looked at, without its pictures.
+        storage: of the dataset; reads every episode with `glance`.
         metadata: see `read_metadata`.
-        folder: named in errors.
+        folder: for errors.
 
     Raises:
-        DataError: no episode can be read, or they have no observations.
+        DataError: no episode can be read, or none has observations.
     """
     seen: dict[tuple[str, str], tuple[str, list[Summary]]] = {}
     left: dict[str, None] = {}
@@ -74,7 +74,7 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
             names = names_of(raw) | {(REWARD, ""): REWARD}
             parts = {**raw.parts, REWARD: {"": raw.rewards}}
             found = {key: summary_of(parts[key[0]][key[1]]) for key in names if key[1] in parts[key[0]]}
-        except UNREADABLE as error:  # reported when the episode is read
+        except UNREADABLE as error:  # `read` reports it
             failure = failure or error
             continue
         for key, summary in found.items():
@@ -85,7 +85,7 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
         raise DataError(problem, fix=DAMAGED, file=folder)
     unclear = [
         "Units are not in the logs: every unit is '?'. Write them into schema.json.",
-        "The time between two steps is not in the logs: step_s is left empty.",
+        "The step duration is not in the logs: step_s is left empty.",
     ]
     spaces = {part: leaves(metadata[f"{part}_space"]) for part in _ROLES}
     signals = []
@@ -94,11 +94,11 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
         signal, doubts = signal_of(name, _ROLES.get(part, Role.REWARD), summaries, folder)
         signal, doubts = _with_space(signal, doubts, space, summaries)
         if is_jpeg(space, metadata):
-            doubts.append("its pictures were stored as JPEG, so they are not exactly what was seen.")
+            doubts.append("its images were stored as JPEG, which loses detail.")
         signals.append(signal)
         unclear += [f"{name}: {doubt}" for doubt in doubts]
     if left:
-        unclear.append(f"Left out; to keep one, name it in schema.json: {', '.join(left)}.")
+        unclear.append(f"Left out; to keep one, add it to schema.json: {', '.join(left)}.")
     signals.sort(key=lambda signal: list(Role).index(signal.role))
     return Schema(signals=tuple(signals)), unclear
 
@@ -106,7 +106,7 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
 def _with_space(
     signal: Signal, doubts: list[str], space: Space | None, seen: list[Summary]
 ) -> tuple[Signal, list[str]]:
-    """The signal with what its space tells, where the logged values keep to it."""
+    """Adds kind and bounds of the space to the signal, if the logged values lie within them."""
     bounds = [summary for summary in seen if summary.low and np.isfinite(summary.low).all()]
     if space is None or not bounds:
         return signal, doubts
@@ -115,19 +115,19 @@ def _with_space(
         if space["type"] == "Discrete":
             start, end = int(space["start"]), int(space["start"]) + int(space["n"])
             if start < 0 or low.size != 1 or not start <= low[0] <= high[0] < end:
-                return signal, [*doubts, f"its values are not the choices {start} to {end - 1} of its space."]
+                return signal, [*doubts, f"its values are not within {start} to {end - 1}, the range of its space."]
             choice = replace(signal, kind=Kind.DISCRETE, shape=(), num_values=end, unit="1", low=None, high=None)
             return replace(choice, precision="float32"), []
         if space["type"] != "Box" or signal.kind is not Kind.VECTOR:
             return signal, doubts
-        least = np.array(space["low"], np.float64).reshape(-1)
-        most = np.array(space["high"], np.float64).reshape(-1)
-        if not np.isfinite([least, most]).any():
+        space_low = np.array(space["low"], np.float64).reshape(-1)
+        space_high = np.array(space["high"], np.float64).reshape(-1)
+        if not np.isfinite([space_low, space_high]).any():
             return signal, doubts
-        dtype = np.dtype(signal.dtype)
-        kept = (low >= least.astype(dtype)) & (high <= most.astype(dtype))
+        dtype = np.dtype(signal.dtype)  # bounds are rounded like the values before they are compared
+        is_within = (low >= space_low.astype(dtype)) & (high <= space_high.astype(dtype))
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         return signal, [*doubts, f"its space cannot be read ({reason(error)})."]
-    if least.size != signal.size or not kept.all():
-        return signal, [*doubts, "its values leave the bounds of its space, which are not used."]
-    return replace(signal, low=tuple(least.tolist()), high=tuple(most.tolist())), []
+    if space_low.size != signal.size or not is_within.all():
+        return signal, [*doubts, "its values exceed the bounds of its space, so these are not used."]
+    return replace(signal, low=tuple(space_low.tolist()), high=tuple(space_high.tolist())), []

@@ -1,8 +1,8 @@
-"""Episodes of a Minari dataset as named arrays, whichever way they are stored.
+"""Storage backends of Minari datasets: HDF5, Arrow and Parquet, read into named arrays.
 
-HDF5 is read by h5py rather than by the minari package: that takes sizes on trust, reads chunks that were never written
-as zeros, and makes the environment that a file names where the file does not say its spaces. Arrow and Parquet are
-read by the package, after the same was ruled out.
+HDF5 is read with h5py and not with the minari package. The package trusts declared sizes, reads unwritten chunks as
+zeros, and creates the environment named in a file that lacks its spaces. Arrow and Parquet are read with the package
+after their buffers were validated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from worldline.data.formats.hdf5.access import (
     texts_in,
 )
 from worldline.data.formats.hdf5.heap_checks import check_heaps
-from worldline.data.formats.hdf5.rows import Told
+from worldline.data.formats.hdf5.rows import Metadata
 from worldline.errors import DataError, MissingExtraError
 
 Space = Mapping[str, Any]
@@ -54,16 +54,16 @@ _INDEX = re.compile(r"_index_(\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class RawEpisode:
-    """What is stored of one episode.
+    """The stored data of one episode.
 
     Args:
-        parts: per part (observation, action, infos) the arrays by dotted name; the empty name where it is one array.
-        texts: the same for texts.
+        parts: arrays of each part (observation, action, infos) by dotted name; the empty name for a single array.
+        texts: texts of each part, in the same form.
         rewards: [T].
         terminations: [T].
         truncations: [T].
-        told: numbers and short texts kept with it.
-        note: what an export of ours adds; None for others'.
+        metadata: numbers and short texts of the episode.
+        note: metadata of our exporter; None for other datasets.
     """
 
     parts: Mapping[str, Mapping[str, Array]]
@@ -71,7 +71,7 @@ class RawEpisode:
     rewards: Array
     terminations: Array
     truncations: Array
-    told: Told = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
     note: Mapping[str, Any] | None = None
 
 
@@ -81,16 +81,16 @@ class Storage(ABC):
     @property
     @abstractmethod
     def numbers(self) -> tuple[int, ...]:
-        """Numbers of the episodes that are there or should be."""
+        """Numbers of the episodes that exist or should exist."""
 
     @property
     @abstractmethod
     def file(self) -> str | None:
-        """The file that holds all episodes; None where each has a folder called by its number."""
+        """The file with all episodes; None if each episode has a folder named by its number."""
 
     @abstractmethod
     def read(self, number: int) -> RawEpisode:
-        """One episode.
+        """Reads one episode.
 
         Args:
             number: of the episode.
@@ -100,7 +100,7 @@ class Storage(ABC):
         """
 
     def glance(self, number: int) -> RawEpisode:
-        """The same, with no or one row of compressed pictures where that saves time.
+        """Reads one episode like `read`, but may decode at most one row of compressed images.
 
         Args:
             number: of the episode.
@@ -112,10 +112,10 @@ class Storage(ABC):
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The contents of metadata.json, with the spaces parsed.
+    """Reads metadata.json and parses its spaces.
 
     Raises:
-        DataError: it is no JSON, or lacks what is needed.
+        DataError: it is not JSON, or an entry is missing.
     """
     file = folder / "metadata.json"
     try:
@@ -124,15 +124,16 @@ def read_metadata(folder: Path) -> dict[str, Any]:
             metadata[name] = json.loads(metadata[name])
             leaves(metadata[name])
         if not isinstance(metadata["total_episodes"], int) or not isinstance(metadata["data_format"], str):
-            raise TypeError("total_episodes is no whole number, or data_format no text")
+            raise TypeError("total_episodes is not an integer, or data_format is not a text")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problem = f"the metadata cannot be read ({reason(error)})"
-        raise DataError(problem, fix="It needs the spaces, total_episodes and data_format.", file=file) from error
+        fix = "Write observation_space, action_space, total_episodes and data_format into it."
+        raise DataError(problem, fix=fix, file=file) from error
     return dict(metadata)
 
 
 def leaves(space: Space, prefix: str = "") -> dict[str, Space]:
-    """The spaces inside a space that hold values, by dotted name; the empty name where it holds values itself."""
+    """Returns the leaf spaces by dotted name; the empty name if the space is a leaf."""
     kind = space["type"]
     if kind == "Dict":
         inner = {str(name): part for name, part in space["subspaces"].items()}
@@ -147,10 +148,10 @@ def leaves(space: Space, prefix: str = "") -> dict[str, Space]:
 
 
 def is_jpeg(space: Space | None, metadata: Mapping[str, Any]) -> bool:
-    """Whether values of this space are stored as JPEG pictures.
+    """Whether values of this space are stored as JPEG images.
 
     Args:
-        space: a leaf; None where it is not known.
+        space: a leaf; None if unknown.
         metadata: of the dataset.
     """
     if space is None or space.get("type") != "Box" or not metadata.get("jpeg_encoding", True):
@@ -169,8 +170,8 @@ class Hdf5Storage(Storage):
     """Episodes in main_data.hdf5.
 
     Args:
-        file: open.
-        path: of it.
+        file: the open file.
+        path: its path.
         metadata: see `read_metadata`.
     """
 
@@ -180,7 +181,7 @@ class Hdf5Storage(Storage):
 
     @cached_property
     def _found(self) -> frozenset[int]:
-        """Numbers of the groups that are there."""
+        """Numbers of the existing groups."""
         try:
             return frozenset(int(match[1]) for name in names_in(self._file) if (match := _EPISODE.fullmatch(name)))
         except UNREADABLE as error:
@@ -188,39 +189,39 @@ class Hdf5Storage(Storage):
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """See `Storage`."""
+        """Numbers of the episodes, from groups and total_episodes."""
         return _with_missing(self._found, self._metadata["total_episodes"])
 
     @property
     def file(self) -> str:
-        """See `Storage`."""
+        """Name of the file."""
         return self._path.name
 
     def read(self, number: int) -> RawEpisode:
-        """See `Storage`."""
-        return self._read(number, most_pictures=None)
+        """Reads one episode."""
+        return self._read(number, max_images=None)
 
     def glance(self, number: int) -> RawEpisode:
-        """See `Storage`."""
-        return self._read(number, most_pictures=1)
+        """Reads one episode with at most one row of JPEG images."""
+        return self._read(number, max_images=1)
 
-    def _read(self, number: int, most_pictures: int | None) -> RawEpisode:
+    def _read(self, number: int, max_images: int | None) -> RawEpisode:
         group = self._file[f"episode_{number}"] if number in self._found else None
         if not isinstance(group, h5py.Group):
-            raise DataError(f"there is no group episode_{number}", fix="Restore it, or correct total_episodes.")
-        told = attributes(group)
+            raise DataError(f"the group episode_{number} is missing", fix="Restore it, or correct total_episodes.")
+        metadata = attributes(group)
         rewards, terminations, truncations = (
-            self._whole(group, name) for name in ("rewards", "terminations", "truncations")
+            self._column(group, name) for name in ("rewards", "terminations", "truncations")
         )
-        if told.pop("total_steps", len(rewards)) != len(rewards):
-            raise DataError(f"there are {len(rewards)} rewards, but not as many steps", fix=DAMAGED)
+        if (total := metadata.pop("total_steps", len(rewards))) != len(rewards):
+            raise DataError(f"total_steps is {total}, but the episode has {len(rewards)} rewards", fix=DAMAGED)
         note = embedded_json(group, NOTE_ATTRIBUTE)
         parts: dict[str, dict[str, Array]] = {OBSERVATION: {}, ACTION: {}, INFOS: {}}
         texts: dict[str, dict[str, list[str]]] = {OBSERVATION: {}, ACTION: {}, INFOS: {}}
         for part, key in {**_PARTS, INFOS: INFOS}.items():
             for name, dataset in self._datasets(group, key, tuples=note is None).items():
                 if is_jpeg(self._spaces.get(part, {}).get(name), self._metadata):
-                    parts[part][name] = _decode(dataset, self._spaces[part][name], name or part, most_pictures)
+                    parts[part][name] = _decode(dataset, self._spaces[part][name], name or part, max_images)
                 elif is_text(dataset) and len(dataset.shape or ()) == 1:
                     texts[part][name] = texts_in(dataset, 0, len(dataset))
                 elif is_numeric(dataset):
@@ -231,31 +232,31 @@ class Hdf5Storage(Storage):
             rewards=rewards,
             terminations=terminations,
             truncations=truncations,
-            told=told,
+            metadata=metadata,
             note=None if note is None else json.loads(note),
         )
 
-    def _whole(self, group: h5py.Group, name: str) -> Array:
+    def _column(self, group: h5py.Group, name: str) -> Array:
         dataset = member_of(group, name)
         if not isinstance(dataset, h5py.Dataset) or not is_numeric(dataset):
-            raise DataError("it is missing, or holds no numbers", fix=DAMAGED, signal=name)
+            raise DataError("the dataset is missing or not numeric", fix=DAMAGED, signal=name)
         return read_rows(dataset, 0, len(dataset), name)
 
     def _datasets(self, group: h5py.Group, key: str, *, tuples: bool) -> dict[str, h5py.Dataset]:
-        """The datasets of a part by dotted name, members of tuples by their number."""
+        """Returns the datasets of a part by dotted name; members of tuples are named by index."""
         part = member_of(group, key)
         if part is None and key == INFOS:
             return {}
         if isinstance(part, h5py.Dataset):
             return {"": part}
         if not isinstance(part, h5py.Group):
-            raise DataError("it is missing", fix=DAMAGED, signal=key)
+            raise DataError("the dataset is missing", fix=DAMAGED, signal=key)
         found = arrays_in(part, self._path)
         return {_INDEX.sub(r"\1", name): dataset for name, dataset in found.items()} if tuples else found
 
 
 class ArrowStorage(Storage):
-    """Episodes in a folder each, as Arrow or Parquet; read by the minari package.
+    """Episodes as Arrow or Parquet files, one folder per episode; read with the minari package.
 
     Args:
         folder: of the data.
@@ -263,12 +264,12 @@ class ArrowStorage(Storage):
 
     Raises:
         MissingExtraError: minari or pyarrow is not installed.
-        DataError: the package cannot open it.
+        DataError: the package cannot open the folder.
     """
 
     def __init__(self, folder: Path, metadata: Mapping[str, Any]) -> None:
         try:
-            import pyarrow.dataset  # noqa: F401 (only to say which extra is missing)
+            import pyarrow.dataset  # noqa: F401 (only to report a missing extra)
             from minari.dataset.minari_storage import MinariStorage
         except ImportError as error:
             raise MissingExtraError("minari", "minari") from error
@@ -280,27 +281,27 @@ class ArrowStorage(Storage):
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """See `Storage`."""
+        """Numbers of the episodes, from folders and total_episodes."""
         found = frozenset(int(p.name) for p in self._folder.iterdir() if p.is_dir() and p.name.isdecimal())
         return _with_missing(found, self._metadata["total_episodes"])
 
     @property
     def file(self) -> None:
-        """See `Storage`."""
+        """None: each episode has a folder."""
         return
 
     def read(self, number: int) -> RawEpisode:
-        """See `Storage`."""
+        """Reads one episode."""
         import pyarrow as pa
 
         try:
             num_rows = self._num_rows(number)
-            told = next(iter(self._storage.get_episode_metadata([number])))
+            metadata = next(iter(self._storage.get_episode_metadata([number])))
             (episode,) = self._storage.get_episodes([number])
         except (*UNREADABLE, AssertionError, AttributeError, pa.ArrowException) as error:
             raise DataError(f"minari cannot read it ({reason(error)})", fix=DAMAGED) from error
-        if not len(episode["rewards"]) == num_rows - 1 == told.pop("total_steps", num_rows - 1):
-            problem = f"{num_rows} rows give {len(episode['rewards'])} steps, which is not what its metadata say"
+        if not len(episode["rewards"]) == num_rows - 1 == metadata.pop("total_steps", num_rows - 1):
+            problem = f"{num_rows} rows, {len(episode['rewards'])} rewards and total_steps do not agree"
             raise DataError(problem, fix=DAMAGED)
         parts: dict[str, dict[str, Array]] = {}
         texts: dict[str, dict[str, list[str]]] = {}
@@ -314,24 +315,24 @@ class ArrowStorage(Storage):
             rewards=episode["rewards"],
             terminations=episode["terminations"],
             truncations=episode["truncations"],
-            told={name: value for name, value in told.items() if isinstance(value, str | int | float)},
+            metadata={name: value for name, value in metadata.items() if isinstance(value, str | int | float)},
         )
 
     def _num_rows(self, number: int) -> int:
-        """Rows of an episode, after a look at whether its buffers are sound, which the package does not take."""
+        """Returns the rows of an episode, and validates its buffers, which the package does not do."""
         import pyarrow.dataset as ds
 
         ending = self._metadata["data_format"]
         files = sorted((self._folder / str(number)).glob(f"*.{ending}"))
         if not files:
-            raise DataError(f"there is no .{ending} file for episode {number}", fix="Restore it.")
+            raise DataError(f"the .{ending} file of episode {number} is missing", fix="Restore it.")
         table = ds.dataset([str(file) for file in files], format=ending).to_table()
         table.validate(full=True)
         return int(table.num_rows)
 
 
 def _with_missing(found: frozenset[int], total: int) -> tuple[int, ...]:
-    """What is there, and what should be; a total that no memory could hold is not believed."""
+    """Returns existing and declared numbers; an implausible total is capped, because it would fill the memory."""
     return tuple(sorted(found | set(range(min(total, 2 * len(found) + 1000)))))
 
 
@@ -345,23 +346,24 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: value}
 
 
-def _decode(dataset: h5py.Dataset, space: Space, name: str, most: int | None) -> Array:
-    """JPEG pictures, [rows, *shape of the space]; the first `most` of them."""
+def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None) -> Array:
+    """Decodes the first `max_rows` JPEG images to [rows, *shape of the space]."""
     shape = tuple(space["shape"])
     try:
         check_heaps(Path(dataset.file.filename))
-        num_rows = len(dataset) if most is None else min(most, len(dataset))
+        num_rows = len(dataset) if max_rows is None else min(max_rows, len(dataset))
         check_written(dataset, 0, num_rows)
         if num_rows * prod(shape) > _MAX_BYTES:
-            raise DataError(f"{num_rows} pictures of {shape} do not fit into memory", fix=DAMAGED)
+            raise DataError(f"{num_rows} images of shape {shape} do not fit into memory", fix=DAMAGED)
         rows = np.empty((num_rows, *shape), np.uint8)
         for number in range(num_rows):
             content = np.asarray(dataset[number], np.uint8)
             with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
                 picture = Image.open(io.BytesIO(content.tobytes()))
             if (picture.height, picture.width) != shape[:2]:
-                raise DataError(f"a picture has {picture.height} by {picture.width} pixels, not {shape}", fix=DAMAGED)
+                problem = f"expected an image of shape {shape}, got {picture.height} by {picture.width} pixels"
+                raise DataError(problem, fix=DAMAGED)
             rows[number] = np.asarray(picture, np.uint8).reshape(shape)
     except (*UNREADABLE, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"its pictures cannot be read ({reason(error)})", fix=DAMAGED, signal=name) from error
+        raise DataError(f"its images cannot be read ({reason(error)})", fix=DAMAGED, signal=name) from error
     return rows

@@ -1,1 +1,1 @@
-"""Timestamped rows: tables, and videos with a table."""
+"""Timestamped rows: tables, and videos with tables."""

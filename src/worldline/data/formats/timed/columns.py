@@ -1,4 +1,4 @@
-"""A CSV or Parquet file as typed columns: numbers, choices, texts and times, each with a mask of what is missing."""
+"""Reading of CSV and Parquet files into typed columns with masks of missing cells."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Array = NDArray[np.generic]
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 NULLS = ("", "NaN", "nan", "-nan", "NA", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none")
-"""What an empty cell of a CSV may be written as; in text only the first one counts."""
+"""Spellings of a missing cell in a CSV file; in columns of text only the empty one counts."""
 
 _UNIT = re.compile(r"^(?P<name>.*\S)\s*(\[(?P<square>[^\[\]]+)\]|\((?P<round>[^()]+)\))$")
 _CSV_FIX = "Repair the line, or write the file again in UTF-8, with one header and as many cells in each row."
-_PARQUET_FIX = "Write the file again; it may have been cut or damaged on its way."
-_BLOCK_BYTES = 1 << 24  # no row may be longer
-_MAX_ROWS_A_BYTE = 1000  # a column that never changes may pack so well; more is a damaged header
+_PARQUET_FIX = "Write the file again; it may be truncated or damaged."
+_BLOCK_BYTES = 1 << 24  # maximum length of a row
+_MAX_ROWS_A_BYTE = 1000  # a constant column may compress this well; more means a damaged header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,11 @@ class Column:
     """One column.
 
     Args:
-        name: of the signal: the header without its unit, without slashes.
+        name: of the signal: the header without unit and slashes.
         header: as in the file.
-        unit: from a header such as "temperature [degC]"; None where there is none.
-        values: [rows] or, for lists of one length, [rows, n]: numbers, bool, datetime64, timedelta64 or str objects.
-        missing: [rows] bool; where True the value means nothing.
+        unit: from a header such as "temperature [degC]"; None without a unit.
+        values: [rows], or [rows, n] for lists of equal length: numbers, bool, datetime64, timedelta64 or str objects.
+        missing: [rows] bool; where True, the value has no meaning.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether it holds text, and at least one cell of it."""
+        """Whether it holds texts and at least one cell is not missing."""
         return self.values.dtype.kind == "O" and not self.is_empty
 
     @property
     def is_number(self) -> bool:
-        """Whether it holds numbers or bool, and at least one cell of them."""
+        """Whether it holds numbers or bools and at least one cell is not missing."""
         return self.values.dtype.kind in "biuf" and not self.is_empty
 
     @property
@@ -71,10 +71,10 @@ class ColumnTable:
     """One file.
 
     Args:
-        file: where it lies.
+        file: its path.
         num_rows: without the header.
         columns: by name, in order.
-        findings: warnings: what could not be used, or looks cut.
+        findings: warnings about unused columns and a truncated end.
     """
 
     file: Path
@@ -84,19 +84,19 @@ class ColumnTable:
 
 
 def tables_in(path: Path) -> list[Path]:
-    """The CSV and Parquet files in a folder in the order of their names, or the file itself if it is one."""
+    """Returns the CSV and Parquet files of a folder in natural order, or the file itself if it is one."""
     files = [path] if path.is_file() else sorted(path.iterdir(), key=natural)
     return [file for file in files if file.suffix.lower() in TABLE_SUFFIXES and file.is_file() and file.name[0] != "."]
 
 
 def read_table(file: Path) -> ColumnTable:
-    """The columns of a CSV file (a header, then rows; UTF-8) or of a Parquet file.
+    """Reads a CSV file (UTF-8, with a header) or a Parquet file.
 
     Args:
-        file: its suffix says which of the two it is.
+        file: its suffix decides the format.
 
     Raises:
-        DataError: it cannot be read: the message names the line or column.
+        DataError: it cannot be read; the message names the line or column.
         MissingExtraError: the package pyarrow is not installed.
     """
     try:
@@ -122,7 +122,7 @@ def read_table(file: Path) -> ColumnTable:
 
 
 def as_numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Texts as numbers, and which of them are none ([rows] bool; missing ones are not counted).
+    """Parses texts as numbers; also returns a mask [rows] of texts that are not numbers, without missing cells.
 
     Args:
         column: of texts.
@@ -130,7 +130,7 @@ def as_numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     values, bad = np.zeros(len(column.values)), np.zeros(len(column.values), np.bool_)
     for row in np.flatnonzero(~column.missing).tolist():
         try:
-            values[row] = float(str(column.values[row]).replace("_", "?"))
+            values[row] = float(str(column.values[row]).replace("_", "?"))  # Python would accept 1_000 as a number
         except ValueError:
             bad[row] = True
     return values, bad
@@ -142,16 +142,16 @@ def _read_csv(file: Path) -> pa.Table:
     with file.open("rb") as stream:
         header = stream.readline(_BLOCK_BYTES)
     if header.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError("the text is in UTF-16", fix="Save it again in UTF-8.", file=file)
+        raise DataError("the text is encoded in UTF-16", fix="Save it again in UTF-8.", file=file)
     delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
     return csv.read_csv(
         file,
-        # One thread, because only then do errors name the row.
+        # pyarrow names the row in errors only if it uses one thread.
         read_options=csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         parse_options=csv.ParseOptions(
             delimiter=delimiter,
             newlines_in_values=True,
-            ignore_empty_lines=header.count(delimiter.encode()) > 0,  # in a single column they are missing cells
+            ignore_empty_lines=header.count(delimiter.encode()) > 0,  # with one column, empty lines are missing cells
         ),
         convert_options=csv.ConvertOptions(null_values=list(NULLS), strings_can_be_null=False),
     )
@@ -174,38 +174,38 @@ def _refuse_doubles(headers: Sequence[str], file: Path) -> None:
     twice = [header for header, count in Counter(headers).items() if count > 1 and header]
     if twice:
         places = [number + 1 for number, header in enumerate(headers) if header == twice[0]]
-        problem = f"columns {', '.join(map(str, places))} are all called {twice[0]!r}"
-        raise DataError(problem, fix="Give each column its own name.", file=file, signal=twice[0])
+        problem = f"columns {', '.join(map(str, places))} have the same name {twice[0]!r}"
+        raise DataError(problem, fix="Give each column a unique name.", file=file, signal=twice[0])
 
 
 def _clean(header: str) -> str:
-    """The header as the name of a signal, which has no slashes and no leading dot."""
+    """Returns the header as a signal name, without slashes and leading dots."""
     return re.sub(r"[/\\\0]", ".", header).strip().lstrip(".")
 
 
 def _split(header: str) -> tuple[str, str | None]:
-    """The name of the signal, and the unit exactly as the header has it: only names cannot have slashes."""
+    """Returns name and unit of a header; only the name is cleaned, since units may have slashes."""
     parts = _UNIT.match(header.strip())
     if parts and (name := _clean(parts["name"])):
         unit = (parts["square"] or parts["round"]).strip()
-        if not unit.isdigit():  # "joint[2]" is no unit
+        if not unit.isdigit():  # "joint[2]" has an index, not a unit
             return name, unit
     return _clean(header), None
 
 
 def _column(header: str, cells: pa.ChunkedArray, file: Path) -> Column | Finding:
-    """The column, or a warning where it is of a type that no signal has."""
+    """Returns the column, or a warning if no signal can hold its type."""
     values, missing = _values(header, cells, file)
     name, unit = _split(header)
     if values is None:
-        fix = "Write it as numbers, texts or times if it is a signal."
-        problem = f"the column is of type {cells.type} and is left out"
+        fix = "If it is a signal, write it as numbers, texts or times."
+        problem = f"the column has the unsupported type {cells.type} and is left out"
         return Finding(problem=problem, fix=fix, severity=Severity.WARNING, file=file.name, signal=name)
     return Column(name=name, header=header, unit=unit, values=values, missing=missing)
 
 
 def _values(header: str, cells: pa.ChunkedArray, file: Path) -> tuple[Array | None, NDArray[np.bool_]]:
-    """Values and which of them are missing; None for a type that is not known."""
+    """Returns values and a mask of missing ones; None instead of values for an unsupported type."""
     import pyarrow as pa
     from pyarrow import types
 
@@ -229,8 +229,8 @@ def _values(header: str, cells: pa.ChunkedArray, file: Path) -> tuple[Array | No
     elif types.is_date(kind):
         cells = cells.cast(pa.timestamp("ms"))
     elif types.is_time(kind):
-        whole = cells.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
-        cells = whole.cast(pa.int64()).cast(pa.duration(kind.unit))
+        ticks = cells.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+        cells = ticks.cast(pa.int64()).cast(pa.duration(kind.unit))
     elif not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_temporal(kind)):
         return None, missing
     values = _numpy(cells)
@@ -243,7 +243,7 @@ def _mask(cells: Any) -> NDArray[np.bool_]:
 
 
 def _numpy(cells: Any) -> Array:
-    """Cells as an array of their own type, zero (or the epoch) where they are missing."""
+    """Converts cells to an array of their type; missing ones become zero (or the epoch)."""
     import pyarrow as pa
 
     if cells.null_count:
@@ -255,7 +255,7 @@ def _numpy(cells: Any) -> Array:
 
 
 def _lists(cells: Any, missing: NDArray[np.bool_]) -> tuple[Array | None, NDArray[np.bool_]]:
-    """Lists of numbers of one length as [rows, n]; a list with a missing number is missing."""
+    """Converts lists of numbers of equal length to [rows, n]; a list with a missing number is missing."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -274,40 +274,40 @@ def _lists(cells: Any, missing: NDArray[np.bool_]) -> tuple[Array | None, NDArra
 
 
 def _not_utf8(header: str, cells: pa.ChunkedArray, file: Path) -> DataError:
-    """The error for the first cell that is not UTF-8."""
+    """Returns the error for the first cell that is not UTF-8."""
     for row, cell in enumerate(cells.to_pylist()):
         try:
             (cell or b"").decode()
         except UnicodeDecodeError:
-            problem = f"row {row} (the header not counted, from 0) of the column {header!r} is not UTF-8: {cell!r:.80}"
+            problem = f"row {row} (from 0, after the header) of the column {header!r} is not UTF-8: {cell!r:.80}"
             return DataError(problem, fix=_CSV_FIX, file=file, signal=header)
     return DataError(f"the column {header!r} is not text", fix=_CSV_FIX, file=file, signal=header)
 
 
 def _cut(file: Path) -> Iterator[Finding]:
-    """A warning where the last line has no end: its last cell may have lost digits."""
+    """Yields a warning if the last line has no line end, since its last cell may have lost digits."""
     with file.open("rb") as stream:
         stream.seek(-1, 2)
         if stream.read(1) not in (b"\n", b"\r"):
-            problem = "the last line has no line end, so the file may have been cut and its last value be wrong"
-            fix = "Compare it with where it came from, and end the line if it is whole."
+            problem = "the last line has no line end; the file may be truncated and its last value wrong"
+            fix = "Compare it with the original; if it is complete, add a line end."
             yield Finding(problem=problem, fix=fix, severity=Severity.WARNING, file=file.name)
 
 
 def _nameless(number: int, file: Path) -> Finding:
     problem = f"column {number + 1} has no name and is left out"
-    return Finding(problem=problem, fix="Name it if it is a signal.", severity=Severity.WARNING, file=file.name)
+    return Finding(problem=problem, fix="If it is a signal, name it.", severity=Severity.WARNING, file=file.name)
 
 
 def _distinct(columns: Sequence[Column], file: Path) -> Iterator[Column]:
-    """The columns; those that would be called alike without their units keep their headers as names."""
+    """Yields the columns; if names are equal without their units, the headers become the names."""
     counts = Counter(column.name for column in columns)
     names = Counter(column.name if counts[column.name] == 1 else _clean(column.header) for column in columns)
     twice = next((name for name, count in names.items() if count > 1), None)
     if twice is not None:
         headers = ", ".join(repr(column.header) for column in columns if _clean(column.header) == twice)
-        problem = f"the columns {headers} would all be called {twice!r}"
-        raise DataError(problem, fix="Give each column its own name.", file=file, signal=twice)
+        problem = f"the columns {headers} would all get the name {twice!r}"
+        raise DataError(problem, fix="Give each column a unique name.", file=file, signal=twice)
     for column in columns:
         if counts[column.name] == 1:
             yield column

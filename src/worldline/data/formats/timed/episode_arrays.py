@@ -1,7 +1,7 @@
-"""The rows of an episode, from typed columns to the arrays of its signals.
+"""Conversion of an episode's rows from typed columns to arrays of signals.
 
-A row holds what was observed at its time and the action that was chosen then, which leads to the next row. So R rows
-are R observations and R-1 actions; the action of the last row leads nowhere and is dropped.
+A row holds the observations at its time and the action that leads to the next row. So R rows give R observations and
+R-1 actions; the action of the last row is dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from worldline.schema import Kind, Role, Signal
 
 Array = NDArray[np.generic]
 
-_MAX_STEPS_A_ROW = 10_000  # more is a damaged time or a mistaken unit, and would fill the memory
+_MAX_STEPS_A_ROW = 10_000  # more means a damaged time or a wrong unit, and would fill the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,9 @@ class Built:
     """The arrays of one episode.
 
     Args:
-        times: [T+1] seconds; None where there are none.
-        arrays: by signal, T+1 rows of observations and T of everything else; without those that have an error.
-        observed: masks of observations that are not always there.
+        times: [T+1] seconds; None if the rows have no times.
+        arrays: by signal, T+1 rows of observations and T of other roles; signals with an error are left out.
+        observed: masks of observations with missing values.
         findings: errors and warnings.
         terminated: as in `Episode`.
         truncated: as in `Episode`.
@@ -51,12 +51,12 @@ class Built:
 
 
 def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions, number: int) -> Built:
-    """The arrays of an episode; where a finding is an error they are not whole.
+    """Builds the arrays of an episode; they are incomplete if a finding is an error.
 
     Args:
         piece: its rows.
         layout: of the logs.
-        reading: with a rate, everything is brought to it by its rule.
+        reading: if it has a rate, all signals are resampled to it.
         number: of the episode in the logs, for findings.
     """
     found = partial(Finding, file=piece.table.file.name, episode=number)
@@ -94,27 +94,27 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions, number:
 
 
 def _rows(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Finding]:
-    """Rows that make no episode."""
+    """Yields an error if the rows do not form an episode."""
     row = int(piece.rows[0]) if len(piece.rows) else 0
     if piece.label is None:
         fix = "Fill in the column of episodes, or drop these rows."
-        yield found(problem=f"{len(piece.rows)} rows, the first of them row {row}, name no episode", fix=fix)
+        yield found(problem=f"{len(piece.rows)} rows have no episode label, the first is row {row}", fix=fix)
     elif len(piece.rows) < 2:
         what = f"a single row (row {row})" if len(piece.rows) else "no row"
-        yield found(problem=f"the episode has {what}", fix="An episode needs at least two rows.")
+        yield found(problem=f"the episode has {what}", fix="Give at least two rows per episode.")
 
 
 def _times(piece: EpisodeRows, reading: ReadOptions, found: Callable[..., Finding]) -> Iterator[Finding]:
-    """Times that are missing or do not rise."""
+    """Yields an error for times that are missing, do not rise, or do not suit the rate."""
     if piece.times is None:
         if reading.rate_hz is not None:
             fix = "Name the column of times, or leave the rate out."
-            yield found(problem="rows without times cannot be brought to a rate", fix=fix)
+            yield found(problem="rows without times cannot be resampled", fix=fix)
         return
     missing = np.flatnonzero(np.isnan(piece.times))
     if len(missing):
         step = int(missing[0])
-        problem = f"row {piece.rows[step]} of the file has no time that can be read ({len(missing)} rows in all)"
+        problem = f"row {piece.rows[step]} of the file has no readable time ({len(missing)} rows in total)"
         yield found(problem=problem, fix="Fill it in, or drop the row.", step=step)
         return
     fallen = np.flatnonzero(np.diff(piece.times) <= 0)
@@ -122,11 +122,11 @@ def _times(piece: EpisodeRows, reading: ReadOptions, found: Callable[..., Findin
         step = int(fallen[0]) + 1
         before, after = piece.times[step - 1], piece.times[step]
         how = "repeats the time of the row before" if before == after else f"goes back from {before} s to"
-        problem = f"row {piece.rows[step]} of the file {how} {after} s ({len(fallen)} such rows in all)"
-        fix = "Sort the rows and drop repeats; or tell episodes apart by a column, if a new one starts there."
+        problem = f"row {piece.rows[step]} of the file {how} {after} s ({len(fallen)} such rows in total)"
+        fix = "Sort the rows and drop repeats. If a new episode starts there, add a column of episodes."
         yield found(problem=problem, fix=fix, step=step)
     elif reading.rate_hz is not None and np.ptp(piece.times) * reading.rate_hz > _MAX_STEPS_A_ROW * len(piece.times):
-        problem = f"{len(piece.times)} rows in {np.ptp(piece.times):g} s would become {reading.rate_hz} steps a second"
+        problem = f"{len(piece.times)} rows in {np.ptp(piece.times):g} s cannot be resampled to {reading.rate_hz} Hz"
         yield found(problem=problem, fix="Repair the times, or give a lower rate.")
 
 
@@ -135,10 +135,10 @@ class _Cells:
     """The cells of one signal in the rows of an episode.
 
     Args:
-        signal: in whose layout they are.
+        signal: that the cells belong to.
         values: [rows, ...].
-        known: [rows], False where a cell is missing.
-        repeated: [rows], True where a slow sensor only repeats itself.
+        known: [rows], False for missing cells.
+        repeated: [rows], True where a slow sensor repeats its last reading.
         problems: errors.
     """
 
@@ -152,7 +152,7 @@ class _Cells:
 def _cells(
     signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout, found: Callable[..., Finding]
 ) -> _Cells:
-    """The cells of a signal; numbers of a float column that are whole serve as choices."""
+    """Returns the cells of a signal; a discrete signal accepts whole numbers in a float column."""
     columns = [piece.table.columns[part] for part in parts]
     problems: list[Finding] = []
     values, known = [], np.ones(len(piece.rows), np.bool_)
@@ -181,7 +181,7 @@ def _cells(
 def _numbers(
     column: Column, rows: NDArray[np.intp], codes: tuple[str, ...] | None
 ) -> tuple[NDArray[np.number], NDArray[np.bool_]]:
-    """Cells as numbers, and which of them cannot be that ([rows] bool)."""
+    """Returns cells as numbers, and a mask [rows] of cells that are not numbers."""
     none = np.zeros(len(rows), np.bool_)
     if column.is_empty:
         return np.zeros((len(rows), *column.values.shape[1:])), none
@@ -191,7 +191,7 @@ def _numbers(
         found = [numbers.get(cell, -1) if isinstance(cell, str) else -1 for cell in cells.tolist()]
         return np.maximum(found, 0), (np.array(found) < 0) & ~missing
     if column.is_number:
-        # `is_number` is what makes it numbers, which the type checker cannot see.
+        # `is_number` implies a number dtype, which the type checker does not know.
         return cells.astype(np.int64) if cells.dtype == np.bool_ else cells, none  # type: ignore[return-value]
     if column.is_text:
         numbers_found, bad = as_numbers(column)
@@ -209,7 +209,7 @@ class _Output:
     findings: list[Finding] = field(default_factory=list)
 
     def add_rows(self, cell: _Cells, piece: EpisodeRows) -> None:
-        """A signal as it is in the rows."""
+        """Adds a signal without resampling."""
         signal = cell.signal
         if signal.role is Role.OBSERVATION:
             self._add_observation(cell, held(cell.values, cell.known), cell.known & ~cell.repeated)
@@ -217,15 +217,15 @@ class _Output:
         missing = np.flatnonzero(~cell.known[:-1])
         if len(missing):
             step = int(missing[0])
-            problem = f"row {piece.rows[step]} of the file has no value ({len(missing)} rows in all)"
-            fix = "Fill it in, cut the episode there, or give a rate and a rule by which it is to be filled in."
+            problem = f"row {piece.rows[step]} of the file has no value ({len(missing)} rows in total)"
+            fix = "Fill it in, end the episode before it, or give a rate and a rule for resampling."
             self.findings.append(self.found(problem=problem, fix=fix, signal=signal.name, step=step))
         self.arrays[signal.name] = cell.values[:-1]
 
     def add_resampled(
         self, cell: _Cells, times: NDArray[np.float64], grid: NDArray[np.float64], reading: ReadOptions
     ) -> None:
-        """A signal at the times of a grid."""
+        """Adds a signal at the times of a grid."""
         signal, known = cell.signal, cell.known & ~cell.repeated
         values = cell.values
         if signal.kind is Kind.VECTOR and values.dtype.kind != "f":
@@ -235,7 +235,7 @@ class _Output:
                 cell, np.zeros((len(grid), *values.shape[1:]), values.dtype), np.zeros(len(grid), bool)
             )
         elif not known.any():
-            problem, fix = "it has no value in the whole episode", "Fill it in, or take it out of schema.json."
+            problem, fix = "it has no value in the whole episode", "Fill it in, or remove it from schema.json."
             self.findings.append(self.found(problem=problem, fix=fix, signal=signal.name))
         elif signal.role is Role.REWARD:
             self.arrays[signal.name] = summed(times[known], values[known], grid)
@@ -245,25 +245,25 @@ class _Output:
                 self._add_observation(cell, resampled.values, resampled.observed)
             else:
                 self.arrays[signal.name] = resampled.values[:-1]
-                self._say_what_is_passed_over(signal.name, times[known], values[known], grid)
+                self._warn_of_lost_changes(signal.name, times[known], values[known], grid)
 
-    def _say_what_is_passed_over(
+    def _warn_of_lost_changes(
         self, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
     ) -> None:
-        """A warning where an input changes more often than there are steps, so that some of what acted is not seen."""
+        """Adds a warning if an input changes more often than there are steps, so that changes are lost."""
         within = (times >= grid[0]) & (times < grid[-1])
         inside = values[within].reshape(int(within.sum()), -1)
         changes = int((inside[1:] != inside[:-1]).any(1).sum())
         if changes > len(grid) - 1:
-            problem = f"it changes {changes} times within {len(grid) - 1} steps: what it was between them is left out"
-            fix = "Resample to a higher rate, or log what it came to in each step, such as its mean."
+            problem = f"it changes {changes} times within {len(grid) - 1} steps; values between steps are lost"
+            fix = "Resample to a higher rate, or log an aggregate for each step, such as the mean."
             self.findings.append(self.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
 
     def _add_observation(self, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
         name = cell.signal.name
         if not cell.known.any():
-            problem = "it has no value in the whole episode: all of it is marked as not observed"
-            fix = "Leave the episode out, or take the signal out of schema.json."
+            problem = "it has no value in the whole episode and is marked as not observed"
+            fix = "Leave the episode out, or remove the signal from schema.json."
             self.findings.append(self.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
         self.arrays[name] = values
         if not observed.all():
@@ -271,7 +271,7 @@ class _Output:
 
 
 def held(values: Array, known: NDArray[np.bool_]) -> Array:
-    """Values with each missing one replaced by the last known one, or by the first known one ahead of it.
+    """Replaces each missing value by the last known one; before the first known value, by that one.
 
     Args:
         values: [rows, ...].
@@ -284,9 +284,9 @@ def held(values: Array, known: NDArray[np.bool_]) -> Array:
 
 
 def _grid(times: NDArray[np.float64], cells: list[_Cells], reading: ReadOptions, rate_hz: float) -> NDArray[np.float64]:
-    """The times of the steps: from where all inputs are known to where one of them ends.
+    """Returns the times of the steps: from where all inputs are known to where the first of them ends.
 
-    With hold an input is in force until its next value, which after the last one is taken to be its longest gap away.
+    With the rule hold, an input holds until its next value. After its last value it holds for its longest gap.
     """
     start, stop = float(times[0]), float(times[-1])
     for cell in cells:
@@ -299,15 +299,15 @@ def _grid(times: NDArray[np.float64], cells: list[_Cells], reading: ReadOptions,
 
 
 def _cut(times: NDArray[np.float64], grid: NDArray[np.float64], found: Callable[..., Finding]) -> Iterator[Finding]:
-    """What does not lie on the grid."""
+    """Yields findings about rows outside the grid."""
     if len(grid) < 2:
         fix = "Give a higher rate, or log actions and exogenous signals for longer."
-        yield found(problem=f"at this rate there are {len(grid)} times at which all inputs are known", fix=fix)
+        yield found(problem=f"all inputs are known at only {len(grid)} times of this rate; two are needed", fix=fix)
         return
     step = grid[1] - grid[0]
     before, after = int((times < grid[0] - step / 2).sum()), int((times >= grid[-1] + step).sum())
     if before or after:
-        problem = f"{before} rows at the start and {after} at the end are left out, where not all inputs are known"
+        problem = f"{before} rows at the start and {after} at the end are left out: not all inputs are known there"
         fix = "Log actions and exogenous signals from the first row to the last."
         yield found(problem=problem, fix=fix, severity=Severity.WARNING)
 
@@ -317,7 +317,7 @@ def _reaches_end(grid: NDArray[np.float64], times: NDArray[np.float64] | None) -
 
 
 def _flag(piece: EpisodeRows, name: str) -> bool | None:
-    """Whether a flag is set at the end: in the row of the last transition, or in the last row."""
+    """Whether a flag is set at the end: in the row of the last transition or in the last row."""
     column = piece.table.columns.get(name)
     return None if column is None or not column.is_number else bool(_set(column, piece.rows)[-2:].any())
 
@@ -327,7 +327,7 @@ def _set(column: Column, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
 
 
 def _early_ends(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Finding]:
-    """A flag that is set before the end."""
+    """Yields an error for a flag that is set before the end."""
     for name in FLAGS:
         column = piece.table.columns.get(name)
         if column is None or not column.is_number:
@@ -335,23 +335,23 @@ def _early_ends(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[F
         steps = np.flatnonzero(_set(column, piece.rows)[:-2])
         if len(steps):
             problem = f"{name} is set in row {piece.rows[steps[0]]} of the file, before the end of the episode"
-            fix = "Tell the episodes apart by a column."
+            fix = "Add a column of episodes."
             yield found(problem=problem, fix=fix, step=int(steps[0]))
 
 
 def _unused(piece: EpisodeRows, found: Callable[..., Finding]) -> Iterator[Finding]:
-    """Warnings for flags and a seed that are none."""
+    """Yields warnings for columns of flags and seeds that hold other values."""
     columns = piece.table.columns
     unused = [name for name in FLAGS if name in columns and not columns[name].is_number]
     unused += ["seed"] if "seed" in columns and _seed(piece) is None else []
     for name in unused:
-        fix = "A flag is 0 or 1 in each row; a seed is one whole number in all rows of an episode."
-        problem = "the column holds something else than its name says and is left out"
+        fix = "Write 0 or 1 in each row of a flag, and one whole number in all rows of an episode for a seed."
+        problem = f"the column does not hold a {'seed' if name == 'seed' else 'flag'} and is left out"
         yield found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
 
 
 def _seed(piece: EpisodeRows) -> int | None:
-    """The reset seed, where a column of this name holds one whole number."""
+    """Returns the reset seed if the column `seed` holds one whole number in all rows."""
     column = piece.table.columns.get("seed")
     if column is None or column.values.dtype.kind not in "iu" or column.missing[piece.rows].any():
         return None

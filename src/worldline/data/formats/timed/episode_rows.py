@@ -1,4 +1,4 @@
-"""The rows of a table, cut into episodes."""
+"""Splitting of a table's rows into episodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worldline.data.formats.timed.timestamps import Times
 from worldline.errors import DataError
 
 USUAL_GAPS = 10
-"""Without a column of episodes, a gap of more than so many usual steps ends one."""
+"""Without a column of episodes, a gap of more usual steps than this ends an episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,11 @@ class EpisodeRows:
     """The rows of one episode in a table.
 
     Args:
-        table: that they lie in.
+        table: the table.
         number: of the episode in the table, from 0.
-        rows: of the table, in order.
-        label: the cell of the episode's column; empty where there is no such column; None where the cell is missing.
-        times: [rows] seconds; None where there are none.
+        rows: row numbers of the table, in order.
+        label: value of the column of episodes; empty without such a column; None if the cell is missing.
+        times: [rows] seconds; None without times.
     """
 
     table: ColumnTable
@@ -38,20 +38,20 @@ class EpisodeRows:
 
 
 def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list[EpisodeRows]:
-    """The episodes of a table: by a column of theirs, or else by gaps in time, or else one.
+    """Splits a table by its column of episodes, else by gaps in time, else into one episode.
 
     Args:
         table: of one file.
         times: of its rows.
-        reading: what the user said about them. A gap that was asked for splits the episodes of a column too.
+        reading: the user's options; an explicit gap also splits the episodes of a column.
 
     Raises:
-        DataError: the column of episodes that was asked for is not there.
+        DataError: the requested column of episodes does not exist.
     """
     name = episode_name(table.columns, reading.episode)
     if name is not None and name not in table.columns:
-        problem = f"there is no column {name!r} of episodes; the columns are {', '.join(table.columns)}"
-        raise DataError(problem, fix="Name the column of episodes.", file=table.file)
+        problem = f"the table has no column of episodes {name!r}; its columns are {', '.join(table.columns)}"
+        raise DataError(problem, fix="Name one of them.", file=table.file)
     groups = _by_label(table.columns[name]) if name is not None else [("", np.arange(table.num_rows))]
     if times is not None and (name is None or reading.gap_s is not None):
         groups = [(label, part) for label, rows in groups for part in _by_gap(rows, times.seconds, reading.gap_s)]
@@ -68,7 +68,7 @@ def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list
 
 
 def _by_label(column: Column) -> list[tuple[str | None, NDArray[np.intp]]]:
-    """The rows of each value, in the order in which the values appear."""
+    """Groups rows by value, in order of first appearance."""
     labels = [None if missing else str(v) for v, missing in zip(column.values.tolist(), column.missing, strict=True)]
     rows: dict[str | None, list[int]] = {}
     for row, label in enumerate(labels):

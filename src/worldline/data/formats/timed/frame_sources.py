@@ -1,4 +1,4 @@
-"""Moving pictures wherever they lie: a video file, or a folder of pictures in the order of their names."""
+"""Sources of camera frames: video files, and folders of images in natural order of their names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
 _FORMATS = ("PNG", "JPEG", "BMP")
 _CHANNELS = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
-"""What a picture becomes; other modes, such as those of 16 bits, would lose something."""
+"""Target mode per PIL mode; other modes, such as 16-bit ones, would lose precision."""
 _DAMAGED = (OSError, ValueError, SyntaxError, TypeError, IndexError, OverflowError, MemoryError, EOFError)
 
 
@@ -33,9 +33,8 @@ class Clip(ABC):
 
     Args:
         path: a file or folder.
-        times: [frames] seconds from the first frame; None where nothing tells.
-        slots: [frames] the number by which a table calls each frame, rising from 0 on; where one is left out, a frame
-            was dropped.
+        times: [frames] seconds from the first frame; None if unknown.
+        slots: [frames] number by which a table refers to each frame, rising from 0; a gap is a dropped frame.
     """
 
     def __init__(self, path: Path, times: NDArray[np.float64] | None, slots: NDArray[np.int64]) -> None:
@@ -46,10 +45,10 @@ class Clip(ABC):
 
     @abstractmethod
     def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
-        """The frames from `first` to `last`, both included, [h, w, c].
+        """Yields the frames from `first` to `last`, both included, [h, w, c].
 
         Raises:
-            DataError: one of them is damaged.
+            DataError: a frame is damaged.
         """
 
 
@@ -60,7 +59,7 @@ class _VideoFrames(Clip):
         assert self.times is not None
         if first == 0 and last == len(self) - 1:
             found = frames(self.path)
-        else:  # half a frame's time on either side
+        else:  # a margin of half a frame interval at both ends
             edges = np.concatenate([[0.0], (self.times[1:] + self.times[:-1]) / 2, [np.inf]])
             found = frames_between(self.path, float(edges[first]), float(edges[last + 1]))
         for _, picture in found:
@@ -68,11 +67,11 @@ class _VideoFrames(Clip):
 
 
 class _Folder(Clip):
-    """A folder of pictures.
+    """A folder of images.
 
     Args:
-        path: of the folder.
-        files: in it, in order.
+        path: the folder.
+        files: its images, in order.
     """
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
@@ -85,7 +84,7 @@ class _Folder(Clip):
 
 
 def open_clip(path: Path) -> Clip:
-    """The frames in a video file or in a folder of pictures; reads times and names only.
+    """Opens a video file or a folder of images; reads only times and names.
 
     Raises:
         DataError: the file cannot be read.
@@ -98,55 +97,56 @@ def open_clip(path: Path) -> Clip:
 
 
 def clips_in(folder: Path) -> list[Path]:
-    """The video files in a folder and its sub-folders of pictures, in natural order; the folder itself if it has some.
+    """Returns video files and sub-folders of images in natural order, or the folder itself if it holds the images.
 
     Args:
-        folder: that exists.
+        folder: an existing folder.
     """
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     found = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
     found += [path for path in inside if path.is_dir() and len(_pictures_in(path)) > 1]
     own = _pictures_in(folder)
-    if not found and len(own) > 1 and all(_number(file) is not None for file in own):  # not some plots beside tables
+    # Numbered names distinguish frames from plots that lie next to tables.
+    if not found and len(own) > 1 and all(_number(file) is not None for file in own):
         return [folder]
     return sorted(found, key=natural)
 
 
 def has_pictures(folder: Path) -> bool:
-    """Whether there are moving pictures in a folder; looks at names only."""
+    """Whether a folder contains videos or folders of images; looks only at names."""
     return bool(clips_in(folder))
 
 
 def read_picture(file: Path) -> NDArray[np.uint8]:
-    """A picture [h, w, c] with 1, 3 or 4 channels.
+    """Returns an image [h, w, c] with 1, 3 or 4 channels.
 
     Raises:
-        DataError: it cannot be read, or has more than 8 bits a channel.
+        DataError: it cannot be read, or has more than 8 bits per channel.
     """
     fix = "Save it again as an 8-bit PNG."
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=_FORMATS) as picture:
-                picture.verify()  # decoding a PNG stops at its last pixel and does not look at the checksums
+                picture.verify()  # decoding a PNG does not check the checksums
             with Image.open(file, formats=_FORMATS) as picture:
                 if picture.mode not in _CHANNELS:
-                    raise DataError(f"a picture of mode {picture.mode} has no 8-bit channels", fix=fix, file=file)
+                    raise DataError(f"the image mode {picture.mode} has no 8-bit channels", fix=fix, file=file)
                 if picture.width * picture.height > MAX_PIXELS:
-                    problem = f"it claims {picture.width} by {picture.height} pixels"
+                    problem = f"the header claims {picture.width} by {picture.height} pixels"
                     raise DataError(problem, fix=fix, file=file)
                 transparent = picture.mode == "P" and "transparency" in picture.info
                 values = np.asarray(picture.convert("RGBA" if transparent else _CHANNELS[picture.mode]), np.uint8)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error, zlib.error, *_DAMAGED) as error:
         if isinstance(error, DataError):
             raise
-        problem = f"the picture cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
+        problem = f"the image cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
         raise DataError(problem, fix=fix, file=file) from error
     return values.reshape(*values.shape[:2], -1)
 
 
-def room_for(num_frames: int, shape: Sequence[int]) -> bool:
-    """Whether so many frames take less than half of the machine's memory.
+def fits_memory(num_frames: int, shape: Sequence[int]) -> bool:
+    """Whether the frames take less than half of the machine's memory.
 
     Args:
         num_frames: of one episode.
@@ -162,13 +162,13 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def _number(file: Path) -> int | None:
-    """The number at the end of a name."""
+    """Returns the number at the end of the name."""
     digits = re.search(r"(\d+)$", file.stem)
     return int(digits[1]) if digits and len(digits[1]) < 10 else None
 
 
 def _slots(files: Sequence[Path]) -> NDArray[np.int64]:
-    """The number of each frame: its place, or where names leave out numbers that of its name, counted from 0."""
+    """Returns the number of each frame: its position, or the number in its name if the names have gaps."""
     place = np.arange(len(files))
     numbers = [_number(file) for file in files]
     known = np.array([number for number in numbers if number is not None], np.int64)

@@ -1,4 +1,4 @@
-"""What the columns of some tables are: signals, times, episodes, flags, or facts about an episode."""
+"""Classification of table columns into signals, times, episodes, flags and metadata of episodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPISODE_NAMES: tuple[str, ...] = (
     *("session", "session_id"),
 )
 MAX_TEXTS = 32
-"""A column with more different texts than that is no choice."""
+"""A column with more different texts than this is not a discrete signal."""
 
 _MOSTLY_NUMBERS = 0.9
 _BUSY = 0.8
@@ -29,15 +29,15 @@ _BUSY = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class TableLayout:
-    """What every table of some logs holds.
+    """The meaning of the columns in all tables of a log.
 
     Args:
-        schema: the signals; those that no column has are missing in every episode.
-        codes: per column of texts the texts in the order of their numbers.
+        schema: the signals; signals without a column are missing in every episode.
+        codes: the texts of each discrete column, in the order of their codes.
         stale: columns that repeat their values between two readings.
-        facts: columns of texts that are the same in a whole episode.
-        known: columns that are part of a signal, or are used otherwise; the others are left out.
-        unclear: what had to be assumed, in full sentences.
+        facts: columns of texts that are constant within each episode.
+        known: columns that are part of a signal or used otherwise; the others are left out.
+        unclear: assumptions, in full sentences.
     """
 
     schema: Schema
@@ -49,14 +49,14 @@ class TableLayout:
 
 
 def parts_of(signal: Signal, columns: Iterable[str]) -> tuple[str, ...]:
-    """The columns that make up a signal, in order; none where one of them is not there.
+    """Returns the columns of a signal, in order; empty if one is missing.
 
-    A signal with components takes the columns `signal.component`, `signal_component` or `component`; one without takes
-    the column of its name, or `signal.0`, `signal_0` or `signal[0]` and so on.
+    A signal with components takes the columns `signal.component`, `signal_component` or `component`. A signal without
+    components takes the column of its name, or the columns `signal.0`, `signal_0` or `signal[0]` and so on.
 
     Args:
         signal: of a schema.
-        columns: the names that there are.
+        columns: names of the existing columns.
     """
     known = set(columns)
     if signal.kind is Kind.IMAGE:
@@ -73,17 +73,17 @@ def parts_of(signal: Signal, columns: Iterable[str]) -> tuple[str, ...]:
     return (signal.name,) if signal.name in known else ()
 
 
-def episode_name(columns: Iterable[str], asked: str | None) -> str | None:
-    """The column that tells episodes apart: the one that was asked for, or else one that is called so."""
-    if asked is not None:
-        return asked
+def episode_name(columns: Iterable[str], requested: str | None) -> str | None:
+    """Returns the column of episodes: the requested one, or else one with a name in `EPISODE_NAMES`."""
+    if requested is not None:
+        return requested
     by_word = {name.lower(): name for name in columns}
     return next((by_word[word] for word in EPISODE_NAMES if word in by_word), None)
 
 
 @dataclass(kw_only=True)
 class _ColumnSummary:
-    """What is known of one column of all tables so far."""
+    """Statistics of one column over all tables."""
 
     files: int = 0
     cells: int = 0
@@ -111,26 +111,26 @@ class _ColumnSummary:
 
 
 class Survey:
-    """Looks at every table once, and then knows their layout."""
+    """Collects statistics of all tables in one pass, and derives their layout."""
 
     def __init__(self) -> None:
         self.num_tables = 0
         self._reserved: set[str] = set()
         self._seen: dict[str, _ColumnSummary] = {}
         self._more_times: dict[str, None] = {}
-        self._said: dict[str, None] = {}
+        self._notes: dict[str, None] = {}
 
     def reserve(self, names: Iterable[str]) -> None:
-        """Takes columns of these names for something else than signals, unless the user's schema has them."""
+        """Excludes columns of these names from inference; the user's schema may still use them."""
         self._reserved.update(names)
 
     def add(self, columns: Mapping[str, Column], episodes: Sequence[NDArray[np.intp]], reserved: Iterable[str]) -> None:
-        """Looks at one table.
+        """Adds one table.
 
         Args:
             columns: by name.
-            episodes: the rows of each.
-            reserved: names of columns that are no signals, such as that of the times.
+            episodes: row numbers of each episode.
+            reserved: names of columns that are not signals, such as the times.
         """
         self.num_tables += 1
         self._reserved.update(reserved)
@@ -146,14 +146,14 @@ class Survey:
                 _look_at_numbers(seen, column, episodes)
 
     def layout(self, schema: Schema | None, step_s: float | None, cameras: Sequence[Signal] = ()) -> TableLayout:
-        """What the tables hold.
+        """Returns the layout of the tables.
 
         Args:
             schema: given by the user; None to infer it.
-            step_s: seconds a step, for a schema that is inferred.
-            cameras: signals that are no columns, for a schema that is inferred.
+            step_s: seconds per step, for an inferred schema.
+            cameras: image signals, for an inferred schema.
         """
-        self._said = {}
+        self._notes = {}
         unnamed: set[str] = set()
         if schema is None:
             unnamed = {*self._more_times, *(name for name in self._seen if name.lower() in FOREIGN_ENDS)}
@@ -168,7 +168,7 @@ class Survey:
         texts = {name: tuple(sorted(self._seen[name].texts)) for name in chosen}
         codes = {name: signal.components or texts[name] for name, signal in chosen.items() if texts[name]}
         for name, known in codes.items():
-            self._say(f"{name}: its texts became numbers: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
+            self._note(f"{name}: its texts were encoded: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
         stale = self._stale(used)
         return TableLayout(
             schema=schema,
@@ -176,28 +176,28 @@ class Survey:
             stale=stale,
             facts=frozenset(facts),
             known=frozenset(own | facts),
-            unclear=tuple(self._said),
+            unclear=tuple(self._notes),
         )
 
     def _inferred(self, step_s: float | None, cameras: Sequence[Signal]) -> Schema:
-        """The schema that the columns suggest."""
+        """Infers the schema from the columns."""
         for name in self._more_times:
-            self._say(f"{name}: looks like another column of times and is left out.")
+            self._note(f"{name}: looks like another column of times and is left out.")
         self.reserve(camera.name for camera in cameras)
         signals = [signal for name, seen in self._seen.items() if (signal := self._signal(name, seen))]
         signals = sorted([*cameras, *signals], key=lambda signal: list(Role).index(signal.role))
         schema = Schema(signals=tuple(signals), step_s=step_s)
-        self._say_what_lacks(schema)
+        self._note_gaps(schema)
         return schema
 
-    def _say(self, sentence: str) -> None:
-        self._said[sentence] = None
+    def _note(self, sentence: str) -> None:
+        self._notes[sentence] = None
 
     def _signal(self, name: str, seen: _ColumnSummary) -> Signal | None:
-        """The signal in a column, where there is one."""
+        """Infers the signal in a column, if there is one."""
         word = name.lower()
         if word in FOREIGN_ENDS:
-            self._say(f"{name}: looks like an end flag and is left out; log `terminated` and `truncated` instead.")
+            self._note(f"{name}: looks like an end flag and is left out; log `terminated` and `truncated` instead.")
         if (
             name in self._reserved
             or name in self._more_times
@@ -218,34 +218,32 @@ class Survey:
         if role is not Role.OBSERVATION and (doubt := role_of_input(name)[1]):
             doubts = [doubt, *doubts]
         if seen.texts and seen.is_number:
-            doubts.append("some of its cells are no numbers; their episodes are left out.")
+            doubts.append("some of its cells are not numbers; their episodes are left out.")
         if len(seen.units) > 1:
-            doubts.append(f"its header names several units ({', '.join(seen.units)}); the first is taken.")
+            doubts.append(f"its headers have several units ({', '.join(seen.units)}); the first one is used.")
         for doubt in doubts:
-            self._say(f"{name}: {doubt}")
+            self._note(f"{name}: {doubt}")
         unit = next(iter(seen.units), signal.unit)
         return replace(signal, unit=unit) if signal.kind is Kind.VECTOR else signal
 
-    def _say_what_lacks(self, schema: Schema) -> None:
-        nameless = [signal.name for signal in schema.signals if signal.unit == "?"]
-        if nameless:
-            self._say(f"Units are not in the logs of {', '.join(nameless)}: they are '?'. Write them into schema.json.")
+    def _note_gaps(self, schema: Schema) -> None:
+        unknown = [signal.name for signal in schema.signals if signal.unit == "?"]
+        if unknown:
+            self._note(f"The logs have no units for {', '.join(unknown)}: set to '?'. Write them into schema.json.")
         if schema.step_s is None:
-            self._say("The time between two steps is not in the logs (no column is called time): step_s is left empty.")
+            self._note("The step duration is not in the logs (no column is named time): step_s is left empty.")
         if not schema.actions:
-            self._say("No column is called like an action: write a schema.json that gives the chosen ones this role.")
+            self._note("No column has the name of an action: set the role of actions in a schema.json.")
 
     def _compare_units(self, used: Mapping[str, Signal]) -> None:
-        """Units of headers that are not those of the schema: the numbers are kept as they are."""
+        """Notes headers whose unit differs from the schema; the values are not converted."""
         for name, signal in used.items():
             for unit in self._seen[name].units:
                 if signal.unit not in ("?", unit):
-                    self._say(
-                        f"{name}: its header says {unit}, the schema {signal.unit}. The numbers were not changed."
-                    )
+                    self._note(f"{name}: its header has the unit {unit}, the schema {signal.unit}; not converted.")
 
     def _stale(self, used: Mapping[str, Signal]) -> frozenset[str]:
-        """Columns of observations that are refreshed more slowly than other signals are."""
+        """Finds columns of observations that update less often than other columns."""
         found: dict[str, float] = {}
         for name, signal in used.items():
             seen = self._seen[name]
@@ -256,10 +254,12 @@ class Survey:
                     found[name] = period
         for name in [name for name in found if any(used[name] is used[n] and n not in found for n in used)]:
             del found[name]
-            self._say(f"{name}: it is slower than other components of {used[name].name}; make it a signal of its own.")
+            self._note(
+                f"{name}: it updates less often than other components of {used[name].name}; make it a separate signal."
+            )
         for name, period in found.items():
-            how = f"it changes only every {period:.3g} rows while others change in each"
-            self._say(f"{name}: {how}; its repeats are marked as not observed.")
+            how = f"it changes only every {period:.3g} rows, other columns in every row"
+            self._note(f"{name}: {how}; its repeats are marked as not observed.")
         return frozenset(found)
 
 
@@ -297,7 +297,7 @@ def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[ND
         moved = changes(column.values[rows].astype(np.float64), column.missing[rows])
         steps = max(int((~column.missing[rows]).sum()) - 1, 0)
         seen.steps, seen.moves = seen.steps + steps, seen.moves + len(moved.rows)
-        # Integers count and switch; and what changes in most rows is not slower than they are.
+        # Integers are counters or switches; a column that changes in most rows is not a slow sensor.
         if column.values.dtype.kind != "f" or (steps > 20 and 4 * len(moved.rows) > 3 * steps):
             seen.episodes = None
         if seen.episodes is not None:

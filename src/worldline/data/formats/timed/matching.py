@@ -1,4 +1,4 @@
-"""Which frame of a recording belongs to which row of a table; where it is missing that is said, not mended."""
+"""Matching of video frames to rows of a table; missing frames are reported and masked, never replaced."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from worldline.data.checks import Finding, Severity
 from worldline.data.formats.timed.columns import Column
 from worldline.data.formats.timed.episode_arrays import Built, build, held
 from worldline.data.formats.timed.episode_rows import EpisodeRows
-from worldline.data.formats.timed.frame_sources import Clip, open_clip, room_for
+from worldline.data.formats.timed.frame_sources import Clip, fits_memory, open_clip
 from worldline.data.formats.timed.layout import TableLayout
 from worldline.data.formats.timed.resampling import SLACK, resample
 from worldline.errors import DataError
 
 FRAME_NAMES = ("frame", "frame_index", "frame_idx", "frame_id", "frame_number")
-"""A column of this name tells the frame of each row, from 0."""
+"""A column with one of these names holds the frame number of each row, from 0."""
 
 MIN_FRAMES = 10
 STEADY = 0.1
 """Share of the usual interval by which frames of a steady video may be early or late."""
-OLDEST = 1.5
-"""In frame intervals: how old a frame may be at a row. Beyond that the next one was dropped."""
+MAX_FRAME_AGE = 1.5
+"""Maximum age of a row's frame, in frame intervals; an older frame means that the next one was dropped."""
 
 Frames = NDArray[np.int64]
-"""[rows or steps] number of the frame in its clip, -1 where there is none."""
+"""[rows or steps] index of the frame in its clip, -1 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameRows:
-    """The rows of an episode, and what is needed to find their frames.
+    """The rows of an episode, and their position in the recording.
 
     Args:
         piece: the rows.
-        places: [rows] of each among all rows that tell of the recording.
-        num_rows: of those in all.
-        start_s: time of the first of them; None where rows have no times.
-        is_date: whether times are dates, which a video knows nothing of.
-        found: makes a finding of the episode.
+        places: [rows] position of each row among all rows of the recording.
+        num_rows: number of rows of the recording.
+        start_s: time of the recording's first row; None if rows have no times.
+        is_date: whether times are dates, which videos do not have.
+        found: creates a finding of the episode.
     """
 
     piece: EpisodeRows
@@ -56,13 +56,13 @@ class FrameRows:
 def build_with_pictures(
     rows: FrameRows, clips: Mapping[str, Path], layout: TableLayout, reading: ReadOptions, number: int
 ) -> Built:
-    """The arrays of an episode, those of its cameras included.
+    """Builds the arrays of an episode, including its cameras.
 
     Args:
         rows: of the episode.
-        clips: per image signal a video file or a folder of pictures.
+        clips: a video file or a folder of images per image signal.
         layout: of the logs.
-        reading: as the user gave it.
+        reading: the user's options.
         number: of the episode in the logs.
     """
     try:
@@ -84,7 +84,7 @@ def build_with_pictures(
 
 
 def _by_row(rows: FrameRows, clip: Clip) -> Frames | None:
-    """The frame of each row by the column of frames, or by their order; None where it follows from times."""
+    """Returns the frame of each row by the column of frames or by order; None if times decide."""
     columns = rows.piece.table.columns
     column = next((columns[name] for name in FRAME_NAMES if name in columns and columns[name].is_number), None)
     if column is not None:
@@ -95,12 +95,12 @@ def _by_row(rows: FrameRows, clip: Clip) -> Frames | None:
         return rows.places
     if rows.num_rows == clip.slots[-1] + 1:
         return _at(clip, rows.places)
-    problem = f"{rows.num_rows} rows and {len(clip)} frames, and neither times nor a column of frames to match them by"
-    raise DataError(problem, fix="Add a column `frame` that counts from 0, or one of times.", file=clip.path)
+    problem = f"{rows.num_rows} rows and {len(clip)} frames cannot be matched without times or a column of frames"
+    raise DataError(problem, fix="Add a column `frame` that counts from 0, or a column of times.", file=clip.path)
 
 
 def _numbered(column: Column, rows: FrameRows, clip: Clip) -> Frames:
-    """The frames that a column names."""
+    """Returns the frames by a column of frame numbers."""
     cells, missing = column.values[rows.piece.rows].astype(np.float64), column.missing[rows.piece.rows]
     wrong = np.flatnonzero(~missing & ~((cells >= 0) & (cells == np.round(cells)) & (cells < 2**62)))
     fix = f"Let the column {column.name} count frames from 0."
@@ -115,20 +115,20 @@ def _numbered(column: Column, rows: FrameRows, clip: Clip) -> Frames:
 
 
 def _at(clip: Clip, slots: NDArray[np.int64]) -> Frames:
-    """The frames with these numbers."""
+    """Returns the frames with these numbers, -1 for dropped ones."""
     frames = np.minimum(np.searchsorted(clip.slots, slots), len(clip) - 1)
     return np.where(clip.slots[frames] == slots, frames, -1)
 
 
 def _times_of(clip: Clip, frames: Frames | None) -> NDArray[np.float64] | None:
-    """When the frames of the rows were shown, for rows without times; None where that is not known of each."""
+    """Returns the times of the rows' frames, for rows without times; None unless all are known and rise."""
     if clip.times is None or frames is None or (frames < 0).any() or (np.diff(frames) <= 0).any():
         return None
     return clip.times[frames]
 
 
 def _by_step(piece: EpisodeRows, by_row: Frames | None, built: Built, reading: ReadOptions) -> Frames | None:
-    """The frame of each step; None where it follows from times."""
+    """Returns the frame of each step; None if times decide."""
     if by_row is None or reading.rate_hz is None or piece.times is None or built.times is None:
         return by_row
     if not (by_row >= 0).any():
@@ -139,15 +139,15 @@ def _by_step(piece: EpisodeRows, by_row: Frames | None, built: Built, reading: R
 
 
 def _add(built: Built, name: str, by_step: Frames | None, clip: Clip, rows: FrameRows) -> Built:
-    """The episode with the frames of one camera."""
+    """Adds the frames of one camera."""
     findings: list[Finding] = []
     if by_step is None:
         assert built.times is not None
         by_step = _by_time(built.times, clip, rows, name, findings)
     known = by_step >= 0
     if not known.any():
-        problem = f"not one row has a frame in {clip.path.name}, which has {len(clip)}"
-        fix = "Bring the times or frame numbers of the table and the video together."
+        problem = f"no row matches any of the {len(clip)} frames of {clip.path.name}"
+        fix = "Make the times or frame numbers of the table agree with the video."
         findings.append(rows.found(problem=problem, fix=fix, signal=name))
         return replace(built, findings=(*built.findings, *findings))
     findings += _missing(by_step, clip, rows, name)
@@ -160,7 +160,7 @@ def _add(built: Built, name: str, by_step: Frames | None, clip: Clip, rows: Fram
 
 
 def _by_time(times: NDArray[np.float64], clip: Clip, rows: FrameRows, name: str, findings: list[Finding]) -> Frames:
-    """The last frame shown at or before each time, where it is not too old."""
+    """Returns the last frame at or before each time, -1 if it is older than `MAX_FRAME_AGE`."""
     assert clip.times is not None
     assert rows.start_s is not None
     length = float(clip.times[-1])
@@ -168,35 +168,34 @@ def _by_time(times: NDArray[np.float64], clip: Clip, rows: FrameRows, name: str,
         times = times - rows.start_s
     elif rows.start_s > length:
         times = times - rows.start_s
-        problem = f"the rows start at {rows.start_s} s and the video is {length:.3f} s long: both were taken to start"
-        fix = "Let both count from the same moment, if they did not start together."
-        finding = rows.found(problem=f"{problem} together", fix=fix, severity=Severity.WARNING, signal=name)
-        findings.append(finding)
+        problem = f"the rows start at {rows.start_s} s, after the end of the video ({length:.3f} s)"
+        problem += "; assumed that both start together"
+        fix = "If they did not start together, count both times from the same moment."
+        findings.append(rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name))
     interval = float(np.median(np.diff(clip.times))) if len(clip) > 1 else 0.0
     frames = np.searchsorted(clip.times, times + SLACK * interval, side="right") - 1
     age = times - clip.times[np.maximum(frames, 0)]
-    return np.where((frames >= 0) & (age <= (OLDEST + SLACK) * interval), frames, -1).astype(np.int64)
+    return np.where((frames >= 0) & (age <= (MAX_FRAME_AGE + SLACK) * interval), frames, -1).astype(np.int64)
 
 
 def _missing(by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> Iterator[Finding]:
-    """Warnings for rows without frames, and for frames ahead of the first row or behind the last."""
+    """Yields warnings for rows without frames, and for frames before the first or after the last row."""
     lost = np.flatnonzero(by_step < 0)
     if len(lost):
-        problem = f"frames are missing in {clip.path.name}: {len(lost)} of {len(by_step)} rows have none, the first is"
-        problem += f" row {lost[0]}"
-        fix = "They are marked as not observed; if the video should have them, export it again."
+        problem = f"{len(lost)} of {len(by_step)} rows have no frame in {clip.path.name}, the first is row {lost[0]}"
+        fix = "They are marked as not observed. If the video should have these frames, export it again."
         yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name, step=int(lost[0]))
     yield from _gaps(clip, rows, name)
     used = by_step[by_step >= 0]
     before, after = int(used.min()), len(clip) - 1 - int(used.max())
     if (before or after) and len(rows.piece.rows) == rows.num_rows:
-        problem = f"{before} frames before the first row and {after} after the last one have no row and are left out"
-        fix = "Log rows for as long as the video runs, if they matter."
+        problem = f"{before} frames before the first row and {after} after the last row are left out"
+        fix = "If they matter, log rows for the whole video."
         yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
 
 
 def _gaps(clip: Clip, rows: FrameRows, name: str) -> Iterator[Finding]:
-    """A warning where frames of an otherwise steady video were dropped."""
+    """Yields a warning if frames of an otherwise steady video were dropped."""
     if clip.times is None or len(clip) < MIN_FRAMES:
         return
     gaps = np.diff(clip.times)
@@ -205,30 +204,28 @@ def _gaps(clip: Clip, rows: FrameRows, name: str) -> Iterator[Finding]:
     if (np.abs(beats - np.round(beats)) < STEADY).all() and dropped.any() and (dropped == 0).mean() > 0.5:
         first = int(np.flatnonzero(dropped)[0])
         rate, at = 1 / float(np.median(gaps)), float(clip.times[first])
-        problem = f"{clip.path.name} lacks {dropped.sum()} frames of an otherwise steady {rate:.3g} a second, the first"
-        problem += f" after frame {first} at {at:.3f} s"
-        fix = (
-            "Rows without a frame of their own are marked as not observed; export the video again if it should have it."
-        )
+        problem = f"{clip.path.name} lacks {dropped.sum()} frames at an otherwise steady {rate:.3g} frames per second;"
+        problem += f" the first gap is after frame {first} at {at:.3f} s"
+        fix = "Rows without a frame are marked as not observed. If the video should have them, export it again."
         yield rows.found(problem=problem, fix=fix, severity=Severity.WARNING, signal=name)
 
 
 def _load(clip: Clip, use: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The frames with these numbers, [steps, h, w, c]; each is decoded once."""
+    """Reads the frames with these indices, [steps, h, w, c]; decodes each once."""
     order = np.argsort(use, kind="stable")
     wanted, first, last = use[order], int(use.min()), int(use.max())
     pictures: NDArray[np.uint8] | None = None
     frame = first - 1
     for frame, picture in enumerate(clip.between(first, last), first):
         if pictures is None:
-            if not room_for(len(use), picture.shape):
+            if not fits_memory(len(use), picture.shape):
                 fix = "Split the recording into shorter episodes."
                 problem = f"{len(use)} frames of shape {picture.shape} do not fit into memory"
                 raise DataError(problem, fix=fix, file=clip.path)
             pictures = np.empty((len(use), *picture.shape), np.uint8)
         if picture.shape != pictures.shape[1:]:
-            problem = f"frame {frame} has shape {picture.shape}, frame {first} {pictures.shape[1:]}"
-            raise DataError(problem, fix="Bring all frames to one size.", file=clip.path)
+            problem = f"frame {frame} has shape {picture.shape}, frame {first} has {pictures.shape[1:]}"
+            raise DataError(problem, fix="Resize all frames to one size.", file=clip.path)
         start, stop = np.searchsorted(wanted, [frame, frame + 1])
         pictures[order[start:stop]] = picture
     if pictures is None or frame != last:

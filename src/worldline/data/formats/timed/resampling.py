@@ -1,4 +1,4 @@
-"""Signals logged at their own rates, brought to one; and sensors that are slower than the rows they are logged in."""
+"""Resampling of signals to a common rate, and detection of sensors that update less often than every row."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Array = NDArray[np.generic]
 Rule = Literal["hold", "linear", "nearest"]
 
 SLACK = 0.05
-"""Share of a step by which a sample may be late and still count as on time: clocks are written in round numbers."""
+"""Share of a step by which a sample may be late and still count as on time, because logged times are rounded."""
 
 USUAL_GAP = 1.5
-"""Times its usual step: samples further apart than that are no neighbours to draw a line between."""
+"""In usual steps of the signal: linear interpolation does not bridge larger gaps."""
 
 _MIN_GAPS, _MIN_LEVELS, _MIN_BITS, _REGULAR = 5, 6, 8.0, 0.9
 _MIN_UNEVEN = 12
@@ -32,7 +32,7 @@ class Resampled:
 
     Args:
         values: [grid, ...] in the dtype of the samples.
-        observed: [grid] bool, False where the value is only held: from before, or from after ahead of the first sample.
+        observed: [grid] bool, False for held values; before the first sample, its value is held backwards.
     """
 
     values: Array
@@ -40,11 +40,11 @@ class Resampled:
 
 
 def grid_times(start_s: float, stop_s: float, rate_hz: float) -> NDArray[np.float64]:
-    """Times from `start_s` on, `rate_hz` a second, up to `stop_s`.
+    """Returns times from `start_s` to at most `stop_s` at `rate_hz`.
 
     Args:
-        start_s: the first of them, seconds.
-        stop_s: seconds; within it lies the last of them.
+        start_s: the first time, seconds.
+        stop_s: upper limit of the last time, seconds.
         rate_hz: greater than 0.
     """
     num = int(np.floor((stop_s - start_s) * rate_hz + SLACK)) + 1
@@ -60,25 +60,27 @@ def resample(
     *,
     gap_s: float | None = None,
 ) -> Resampled:
-    """The signal at the times of the grid.
+    """Returns the signal at the times of the grid.
 
-    `hold` gives the last sample at or before a time, observed where it came since the time before. `linear` gives the
-    line between the neighbours, observed where they are at most `gap_s` apart; what is not of floating point is held.
-    `nearest` gives the nearest sample within half a step, and holds, unobserved, where there is none.
+    `hold` takes the last sample at or before a time; it counts as observed if it is newer than the previous time.
+    `linear` interpolates between the neighbours; the value counts as observed if they are at most `gap_s` apart.
+    Values that are not floating point are held. `nearest` takes the nearest sample within half a step; without one it
+    holds the last sample, which counts as not observed.
 
     Args:
         times: [samples] seconds, rising.
         values: [samples, ...].
-        observed: [samples] bool; the others are passed over. At least one is True.
+        observed: [samples] bool, at least one True; samples with False are ignored.
         grid: [grid] seconds, evenly rising, at least two.
         rule: how values between samples are found.
-        gap_s: seconds; None for one and a half times the usual step of the samples.
+        gap_s: seconds; None for `USUAL_GAP` times the usual step of the samples.
 
     Raises:
-        InputError: nothing was observed, or the grid is too short.
+        InputError: no sample is observed, or the grid has fewer than two times.
     """
     if not observed.any() or len(grid) < 2:
-        raise InputError(f"{observed.sum()} samples cannot be brought to {len(grid)} times. One and two are needed.")
+        counts = f"{observed.sum()} and {len(grid)}"
+        raise InputError(f"resampling needs at least 1 observed sample and 2 times, got {counts}. Give more.")
     times, values = times[observed], values[observed]
     step = float(grid[-1] - grid[0]) / (len(grid) - 1)
     if rule == "nearest":
@@ -90,7 +92,7 @@ def resample(
 
 
 def _last(times: NDArray[np.float64], grid: NDArray[np.float64], step: float) -> NDArray[np.intp]:
-    """Index of the last sample at or before each time, -1 ahead of the first."""
+    """Returns the index of the last sample at or before each time, -1 before the first sample."""
     return np.searchsorted(times, grid + SLACK * step, side="right") - 1
 
 
@@ -104,7 +106,7 @@ def _nearest(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64
     before = after - 1
     late = np.where(before >= 0, grid - times[np.maximum(before, 0)], np.inf)
     early = np.where(after < len(times), times[np.minimum(after, len(times) - 1)] - grid, np.inf)
-    late[late >= step / 2] = np.inf  # half open, so that no sample counts at two times
+    late[late >= step / 2] = np.inf  # half-open interval: each sample belongs to one time at most
     early[early > step / 2] = np.inf
     observed = np.isfinite(np.minimum(late, early))
     chosen = np.where(observed, np.where(early < late, after, before), before)
@@ -122,13 +124,13 @@ def _linear(
     width = np.where(inside, times[after] - times[before], 1.0)
     weight = np.where(inside & ~exact, (grid - times[before]) / width, 0.0).reshape(-1, *[1] * (values.ndim - 1))
     start = values[np.where(exact, after, np.where(inside, before, after))].astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is left for the checks
+    with np.errstate(over="ignore", invalid="ignore"):  # `check_episode` reports infinite values
         drawn = start + weight * (values[after].astype(np.float64) - start)
     return Resampled(values=drawn.astype(values.dtype), observed=exact | (inside & (width <= gap_s * (1 + 1e-9))))
 
 
 def summed(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]) -> Array:
-    """What was given in each step, [grid - 1, ...]: the sum of the samples from one time of the grid to the next.
+    """Returns the sum of the samples within each step of the grid, [grid - 1, ...].
 
     Args:
         times: [samples] seconds, rising.
@@ -144,12 +146,12 @@ def summed(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64])
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """Where the values of one signal in one episode change.
+    """The changes of one signal in one episode.
 
     Args:
-        rows: at which a value differs from the last known one.
-        sizes: by how much.
-        levels: the values there.
+        rows: rows whose value differs from the last known one.
+        sizes: difference to the last known value.
+        levels: the new values.
     """
 
     rows: NDArray[np.intp]
@@ -158,7 +160,7 @@ class Changes:
 
 
 def changes(values: NDArray[np.number], missing: NDArray[np.bool_]) -> Changes:
-    """Where known values differ from the known value before.
+    """Finds known values that differ from the previous known value.
 
     Args:
         values: [rows].
@@ -167,13 +169,13 @@ def changes(values: NDArray[np.number], missing: NDArray[np.bool_]) -> Changes:
     known = np.flatnonzero(~missing)
     table = values[known].astype(np.float64)
     moved = np.flatnonzero(table[1:] != table[:-1])
-    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is left for the checks
+    with np.errstate(over="ignore", invalid="ignore"):  # `check_episode` reports infinite values
         sizes = np.diff(table)
     return Changes(rows=known[moved + 1], sizes=sizes[moved], levels=table[moved + 1])
 
 
 def repeats(values: NDArray[np.number], missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which rows only repeat the known value before, [rows] bool.
+    """Returns a mask [rows] of rows that repeat the previous known value.
 
     Args:
         values: [rows].
@@ -187,14 +189,13 @@ def repeats(values: NDArray[np.number], missing: NDArray[np.bool_]) -> NDArray[n
 
 
 def refresh_period(episodes: Sequence[Changes]) -> float | None:
-    """Rows from one reading of a sensor to the next where it is slower than the rows; None where that is not sure.
+    """Returns the number of rows between two readings of a slow sensor; None if the signal is not clearly one.
 
-    It is sure where nearly all changes lie on one beat of at least two rows, so many of them that chance would not put
-    them there (1 in 256), and where they do not look like counting (steps of one size, one after another) or like
-    switching among a few levels.
+    Nearly all changes must lie on a common period of at least two rows; chance may explain this with a probability of
+    at most 1 in 256. Counters (equal steps in a row) and switches between a few levels do not count.
 
     Args:
-        episodes: where a signal of floating point changes in each episode.
+        episodes: changes of a floating-point signal in each episode.
     """
     gaps = np.concatenate([np.diff(episode.rows) for episode in episodes] or [np.zeros(0, np.intp)])
     if len(gaps) < _MIN_GAPS or not _varies(episodes):
@@ -209,7 +210,7 @@ def refresh_period(episodes: Sequence[Changes]) -> float | None:
 
 
 def _varies(episodes: Sequence[Changes]) -> bool:
-    """Whether the values are those of a sensor, rather than of a counter, a schedule or a switch."""
+    """Whether the values look like a sensor and not like a counter, a schedule or a switch."""
     levels = np.unique(np.concatenate([episode.levels for episode in episodes]))
     if len(levels) < _MIN_LEVELS:
         return False
@@ -223,13 +224,13 @@ def _varies(episodes: Sequence[Changes]) -> bool:
 
 
 def _uneven_period(episodes: Sequence[Changes], gaps: NDArray[np.intp], usual: int) -> float | None:
-    """The period where it is no whole number of rows, so that gaps such as 3, 3 and 4 take turns."""
+    """Returns a period that is not a whole number of rows, so that gaps alternate (such as 3, 3 and 4)."""
     near = gaps[np.abs(gaps - usual) <= 1]
     if usual < 2 or len(gaps) < _MIN_UNEVEN or len(near) < _REGULAR * len(gaps):
         return None
     rough = float(near.mean())
-    whole = [episode.rows for episode in episodes if len(episode.rows) > 1]
-    beats = [np.concatenate([[0], np.cumsum(np.round(np.diff(rows) / rough))]) for rows in whole]
+    change_rows = [episode.rows for episode in episodes if len(episode.rows) > 1]
+    beats = [np.concatenate([[0], np.cumsum(np.round(np.diff(rows) / rough))]) for rows in change_rows]
     period = float(gaps.sum() / sum(beat[-1] for beat in beats))
-    off = max(np.ptp(rows - period * beat) for rows, beat in zip(whole, beats, strict=True))
+    off = max(np.ptp(rows - period * beat) for rows, beat in zip(change_rows, beats, strict=True))
     return period if period > 2 and off <= 1.5 else None

@@ -1,8 +1,8 @@
-"""Logs as tables: CSV or Parquet files of rows, each with what was observed at its time and the action chosen then.
+"""Importer of CSV and Parquet tables: each row holds the observations at its time and the action chosen then.
 
-A file may hold one episode or many, told apart by a column or by gaps in time. A `schema.json` beside the files says
-what the columns are: a signal takes the column of its name, or with `components` a column for each of them. Without it
-every column of numbers is a signal, whose role follows from its name.
+A file may hold several episodes, separated by a column or by gaps in time. A `schema.json` next to the files describes
+the columns: a signal takes the column of its name, or one column per entry of `components`. Without it every numeric
+column becomes a signal, and its role follows from its name.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema
 
 LEROBOT_FILE = "meta/info.json"
-"""A folder with this file is no plain folder of tables, whatever else lies in it."""
+"""A folder with this file is a LeRobot dataset, not a folder of tables."""
 
 
 class TableLogs(Logs):
-    """A folder of CSV and Parquet files in the order of their names, or a single one.
+    """A folder of CSV and Parquet files in natural order of their names, or a single file.
 
     Args:
-        files: with one or more episodes each.
-        scan: what is known of them.
+        files: each with one or more episodes.
+        scan: result of `scan_tables`.
         layout: of every file.
-        reading: as the user gave it.
+        reading: the user's options.
         unclear: see `Logs`.
     """
 
@@ -50,35 +50,35 @@ class TableLogs(Logs):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether it is a CSV or Parquet file, or a folder with one in it and neither videos nor pictures."""
+        """Whether `path` is a CSV or Parquet file, or a folder with one and without videos or images."""
         if path.is_dir() and ((path / LEROBOT_FILE).is_file() or has_pictures(path)):
             return False
         return bool(tables_in(path))
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> TableLogs:
-        """See `Logs`."""
+        """Opens the logs; scans all tables once."""
         files = tables_in(path)
         if not files:
-            raise DataError("there is no table here", fix="Give CSV or Parquet files.", file=path)
+            raise DataError("there are no tables at this path", fix="Give CSV or Parquet files.", file=path)
         schema = schema or schema_beside(path)
         scan = scan_tables(files, reading)
         layout = scan.survey.layout(schema, scan.step_s)
         if not layout.schema.observations:
-            fix = "Write numbers into columns, or a schema.json that says which columns are observed."
+            fix = "Write numeric columns, or a schema.json that lists the observations."
             raise DataError("no column of the tables is an observation", fix=fix, file=path)
-        unclear = [*scan.said, *layout.unclear, *resampling_said(layout.schema, reading)]
-        unclear.append("The action in the last row of an episode leads to no row and is dropped.")
+        unclear = [*scan.assumptions, *layout.unclear, *resampling_notes(layout.schema, reading)]
+        unclear.append("The action in the last row of an episode has no following observation and is dropped.")
         if path.is_dir():
-            aside = sorted(p.name for p in path.iterdir() if p not in files and p.name != SCHEMA_FILE)
-            unclear += [f"Not read, because they are no tables: {', '.join(aside)}."] if aside else []
+            others = sorted(p.name for p in path.iterdir() if p not in files and p.name != SCHEMA_FILE)
+            unclear += [f"Not read, because they are not tables: {', '.join(others)}."] if others else []
         return cls(files, scan, layout, reading, unclear)
 
     def __len__(self) -> int:
         return sum(map(len, self._scan.labels))
 
     def read(self) -> Iterator[LoggedEpisode]:
-        """See `Logs`."""
+        """Yields the episodes of all tables."""
         number = 0
         for file in self._files:
             try:
@@ -89,20 +89,20 @@ class TableLogs(Logs):
                 yield LoggedEpisode(file=file.name, number=number, episode=None, findings=(finding,), source=source)
                 number += 1
                 continue
-            aside = [*table.findings, *left_out(table, self._layout)]
+            file_findings = [*table.findings, *left_out(table, self._layout)]
             for piece in pieces:
                 built = build(piece, self._layout, self._reading, number)
-                findings = (*(replace(finding, episode=number) for finding in aside), *built.findings)
+                findings = (*(replace(finding, episode=number) for finding in file_findings), *built.findings)
                 source = source_of(piece, self._layout, times)
                 yield logged(built, self._layout.schema, file.name, number, findings, source)
-                number, aside = number + 1, []
+                number, file_findings = number + 1, []
 
 
 def open_table(file: Path, reading: ReadOptions) -> tuple[ColumnTable, Times | None, list[EpisodeRows]]:
-    """A table, its times and its episodes.
+    """Reads a table, its times and its episodes.
 
     Raises:
-        DataError: it cannot be read, or lacks the columns that the user named.
+        DataError: it cannot be read, or lacks a column that the user named.
     """
     table = read_table(file)
     times = read_times(table, reading.time)
@@ -111,31 +111,31 @@ def open_table(file: Path, reading: ReadOptions) -> tuple[ColumnTable, Times | N
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """What a first look at all tables tells.
+    """The result of a first pass over all tables.
 
     Args:
         survey: of their columns.
-        labels: of the episodes to be tried of each file; one None where it cannot be read.
-        step_s: usual seconds from row to row, or those of the rate that was asked for; None without times.
-        said: what was assumed about times and episodes, in full sentences.
+        labels: of the episodes of each file; a single None for an unreadable file.
+        step_s: usual seconds between rows, or those of the requested rate; None without times.
+        assumptions: about times and episodes, in full sentences.
     """
 
     survey: Survey
     labels: tuple[tuple[str | None, ...], ...]
     step_s: float | None
-    said: tuple[str, ...]
+    assumptions: tuple[str, ...]
 
 
 def scan_tables(files: Sequence[Path], reading: ReadOptions) -> Scan:
-    """What a first look at all tables tells; those that cannot be read are left for later.
+    """Scans all tables; `TableLogs.read` reports the unreadable ones.
 
     Raises:
-        DataError: not one can be read.
+        DataError: no table can be read.
     """
     survey = Survey()
     labels: list[tuple[str | None, ...]] = []
     steps: list[float] = []
-    said: dict[str, None] = {}
+    assumptions: dict[str, None] = {}
     failure: DataError | None = None
     for file in files:
         try:
@@ -148,48 +148,50 @@ def scan_tables(files: Sequence[Path], reading: ReadOptions) -> Scan:
         by = episode_name(table.columns, reading.episode)
         reserved = [name for name in (by, times.name if times else None) if name is not None]
         survey.add(table.columns, [piece.rows for piece in pieces], reserved)
-        said |= dict.fromkeys(_said(times, pieces, by, reading))
+        assumptions |= dict.fromkeys(_assumptions(times, pieces, by, reading))
         gaps = [np.diff(piece.times) for piece in pieces if piece.times is not None]
         forward = np.concatenate([gap[gap > 0] for gap in gaps] or [np.zeros(0)])
         steps += [float(np.median(forward))] if len(forward) else []
     if failure is not None and not survey.num_tables:
         raise failure
-    usual = float(f"{np.median(steps):.9g}") if steps else None  # clocks leave rounding errors behind
+    usual = float(f"{np.median(steps):.9g}") if steps else None  # removes rounding errors of the times
     step_s = 1 / reading.rate_hz if reading.rate_hz is not None else usual
-    return Scan(survey=survey, labels=tuple(labels), step_s=step_s, said=tuple(said))
+    return Scan(survey=survey, labels=tuple(labels), step_s=step_s, assumptions=tuple(assumptions))
 
 
-def _said(times: Times | None, pieces: Sequence[EpisodeRows], by: str | None, reading: ReadOptions) -> Iterator[str]:
-    """What was assumed about the times and episodes of a table."""
+def _assumptions(
+    times: Times | None, pieces: Sequence[EpisodeRows], by: str | None, reading: ReadOptions
+) -> Iterator[str]:
+    """Yields what was assumed about the times and episodes of a table."""
     if times is not None:
-        yield times.said
+        yield times.assumption
     if by is not None and reading.episode is None:
-        yield f"{by}: taken as what tells episodes apart."
+        yield f"{by}: used as the column of episodes."
     elif by is None and len(pieces) > 1:
-        yield "Gaps in time end an episode: those of more than " + (
+        yield "Episodes end at gaps in time of more than " + (
             "ten usual steps." if reading.gap_s is None else f"{reading.gap_s} s."
         )
 
 
-def resampling_said(schema: Schema, reading: ReadOptions) -> Iterator[str]:
-    """What bringing everything to one rate does, in full sentences; nothing where no rate was asked for.
+def resampling_notes(schema: Schema, reading: ReadOptions) -> Iterator[str]:
+    """Yields sentences about the effects of resampling; none without a rate.
 
     Args:
         schema: of the logs.
-        reading: as the user gave it.
+        reading: the user's options.
     """
     if reading.rate_hz is None:
         return
-    yield f"Everything was brought to {reading.rate_hz} Hz by the rule {reading.rule!r}, missing inputs too."
+    yield f"All signals were resampled to {reading.rate_hz} Hz with the rule {reading.rule!r}, missing inputs included."
     held = [s.name for s in schema.signals if s.kind is not Kind.VECTOR and s.role is not Role.REWARD]
     if reading.rule == "linear" and held:
-        yield f"Between choices and pictures there is no line: {', '.join(held)} were held."
+        yield f"Discrete values and images cannot be interpolated: {', '.join(held)} were held."
     if schema.of(Role.REWARD):
-        yield f"{', '.join(s.name for s in schema.of(Role.REWARD))}: summed over each step."
+        yield f"{', '.join(s.name for s in schema.of(Role.REWARD))}: summed within each step."
 
 
 def left_out(table: ColumnTable, layout: TableLayout) -> list[Finding]:
-    """A warning for each column of a table that is used for nothing.
+    """Returns a warning for each unused column of a table.
 
     Args:
         table: of one file.
@@ -198,8 +200,8 @@ def left_out(table: ColumnTable, layout: TableLayout) -> list[Finding]:
     found = []
     for name, column in table.columns.items():
         if name not in layout.known:
-            what = "has no value" if column.is_empty else f"holds {'texts' if column.is_text else 'values'}"
-            problem = f"the column is not part of the schema and is left out (it {what})"
+            what = "has no values" if column.is_empty else f"holds {'texts' if column.is_text else 'values'}"
+            problem = f"the column is not in the schema and is left out (it {what})"
             fix = "Add a signal of this name to schema.json to keep it."
             finding = Finding(problem=problem, fix=fix, severity=Severity.WARNING, file=table.file.name, signal=name)
             found.append(finding)
@@ -207,7 +209,7 @@ def left_out(table: ColumnTable, layout: TableLayout) -> list[Finding]:
 
 
 def source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None) -> dict[str, str | int | float]:
-    """What is kept beside an episode: its place, its label, when it began, its facts, and what its numbers stand for.
+    """Returns the metadata that a store keeps with an episode: file, number, label, start time and constant texts.
 
     Args:
         piece: its rows.
@@ -229,15 +231,15 @@ def source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None) -> d
 def logged(
     built: Built, schema: Schema, file: str, number: int, findings: Sequence[Finding], source: Source
 ) -> LoggedEpisode:
-    """The attempt to read an episode: the episode itself only where no finding is an error.
+    """Returns the logged episode; without its arrays if a finding is an error.
 
     Args:
         built: its arrays.
         schema: of the logs.
-        file: where it lies.
+        file: its file.
         number: in the logs.
-        findings: all of them.
-        source: kept beside it.
+        findings: all findings.
+        source: its metadata.
     """
     episode = None
     if not any(finding.severity is Severity.ERROR for finding in findings):
@@ -254,11 +256,11 @@ def logged(
 
 
 def unreadable(error: DataError, file: str, number: int) -> Finding:
-    """The error as a finding of an episode.
+    """Converts an error to a finding of an episode.
 
     Args:
-        error: with its place.
-        file: in which the episode lies.
+        error: the error.
+        file: that contains the episode.
         number: of the episode in the logs.
     """
     return Finding(

@@ -1,13 +1,13 @@
-"""Logs as videos, or folders of pictures, beside tables of actions.
+"""Importer of videos or folders of images, with tables of actions.
 
-    run_01.mp4, run_01.csv                      one episode, its signal is called camera
-    run_01.front.mp4, run_01.side.mp4           two cameras of one episode, front and side
-    run_01/0000.png, run_01/0001.png, ...       pictures in natural order instead of a video
-    log.csv with a column episode               one table for all, whose episodes are called run_01 and so on
+    run_01.mp4, run_01.csv                   one episode; its signal is camera
+    run_01.front.mp4, run_01.side.mp4        two cameras, front and side
+    run_01/0000.png, run_01/0001.png, ...    images in natural order
+    log.csv with a column episode            one table; episode = run_01, ...
 
-A row takes the frame that its column `frame` names (from 0), or else the last frame shown at or before its time, or
-else, where there are as many rows as frames, the one in its place. A row whose frame is missing is marked so; no
-frame is made up.
+A row takes the frame number in its column `frame` (from 0). Without that column it takes the last frame at or before
+its time. Without times, rows and frames are matched in order if their numbers are equal. Rows without a frame are
+masked as not observed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from worldline.data.formats.timed.tables import (
     left_out,
     logged,
     open_table,
-    resampling_said,
+    resampling_notes,
     scan_tables,
     source_of,
     unreadable,
@@ -47,21 +47,21 @@ from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
 CAMERA = "camera"
-"""The signal of an only camera."""
+"""The signal name if there is one camera."""
 
 Recordings = Mapping[str, Mapping[str, Path]]
-"""By the name that tables call it: per camera a video file or a folder of pictures."""
+"""By the recording's name in tables: a video file or a folder of images per camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _RecordingPlan:
-    """Which rows tell of which recording.
+    """The assignment of tables and their episodes to recordings.
 
     Args:
-        recordings: that are to be read.
-        tables: that may tell of them.
-        names: by table and label of an episode the recording, None where there is none. Others are passed over.
-        num_episodes: that will be tried.
+        recordings: to read.
+        tables: that may belong to them.
+        names: the recording by table and episode label; None if it has no video. Other episodes are ignored.
+        num_episodes: number of episodes to read.
     """
 
     recordings: Recordings
@@ -71,12 +71,12 @@ class _RecordingPlan:
 
 
 class VideoLogs(Logs):
-    """A folder of videos (or sub-folders of pictures) and tables, or a single video and its table.
+    """A folder of videos (or sub-folders of images) and tables, or a single video and its table.
 
     Args:
-        plan: what is to be read.
+        plan: recordings and their tables.
         layout: of every table, cameras included.
-        reading: as the user gave it.
+        reading: the user's options.
         unclear: see `Logs`.
     """
 
@@ -86,7 +86,7 @@ class VideoLogs(Logs):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether it is a video file, or a folder with one in it, or with sub-folders of pictures and a table."""
+        """Whether `path` is a video file, or a folder with a video or with sub-folders of images and a table."""
         if path.is_file():
             return path.suffix.lower() in VIDEO_SUFFIXES
         clips = clips_in(path) if not (path / LEROBOT_FILE).is_file() else []
@@ -94,32 +94,33 @@ class VideoLogs(Logs):
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> VideoLogs:
-        """See `Logs`."""
+        """Opens the logs; scans all tables, and one frame per camera if no schema is given."""
         folder = path.parent if path.is_file() else path
         clips, tables = clips_in(folder), tables_in(folder)
         if not clips or not tables:
-            lacks = "table of actions" if clips else "video or folder of pictures"
-            raise DataError(f"there is no {lacks} here", fix="Put videos and their tables into one folder.", file=path)
+            lacks = "table of actions" if clips else "video or folder of images"
+            fix = "Put videos and their tables into one folder."
+            raise DataError(f"there is no {lacks} at this path", fix=fix, file=path)
         schema = schema or schema_beside(path)
         scan = scan_tables(tables, reading)
         plan = _plan(clips, tables, scan, only=path if path.is_file() else None)
         plan, unused = _usual_cameras(plan) if schema is None else _cameras_of(schema, plan)
         scan.survey.reserve(FRAME_NAMES)
-        told = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
-        look = _look(told or plan.recordings.values()) if schema is None else _Look(cameras=(), step_s=None)
+        with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
+        look = _look(with_rows or plan.recordings.values()) if schema is None else _Look(cameras=(), step_s=None)
         layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else look.step_s, look.cameras)
-        unclear = [*scan.said, _MATCHING, *unused, *layout.unclear, *resampling_said(layout.schema, reading)]
+        unclear = [*scan.assumptions, _MATCHING, *unused, *layout.unclear, *resampling_notes(layout.schema, reading)]
         if path.is_dir():
             used = {*tables, *clips, path / SCHEMA_FILE}
-            aside = sorted(p.name for p in path.iterdir() if p not in used and path not in used)
-            unclear += [f"Not read, because they are neither videos nor tables: {', '.join(aside)}."] if aside else []
+            others = sorted(p.name for p in path.iterdir() if p not in used and path not in used)
+            unclear += [f"Not read, because they are neither videos nor tables: {', '.join(others)}."] if others else []
         return cls(plan, layout, reading, unclear)
 
     def __len__(self) -> int:
         return self._plan.num_episodes
 
     def read(self) -> Iterator[LoggedEpisode]:
-        """See `Logs`."""
+        """Yields the episodes of all tables, then an error for each recording without rows."""
         number = 0
         for file in self._plan.tables:
             for episode in self._read_table(file, number):
@@ -127,46 +128,46 @@ class VideoLogs(Logs):
                 number += 1
         for name in _without_rows(self._plan.recordings, self._plan.names):
             file_name = next(iter(self._plan.recordings[name].values())).name
-            fix = "Give a table of the same name, or one table with a column of episodes that names it."
-            problem = "no table tells the actions that were taken in this recording"
+            fix = "Add a table with the same name, or a table with a column of episodes that contains this name."
+            problem = "no table has the actions of this recording"
             yield _failed(Finding(problem=problem, fix=fix, file=file_name, episode=number))
             number += 1
 
     def _read_table(self, file: Path, number: int) -> Iterator[LoggedEpisode]:
-        """The episodes of a table."""
+        """Yields the episodes of a table."""
         try:
             table, times, pieces = open_table(file, self._reading)
         except DataError as error:
             if (file, None) in self._plan.names:
                 yield _failed(unreadable(error, file.name, number))
             return
-        aside = [*table.findings, *left_out(table, self._layout)]
+        file_findings = [*table.findings, *left_out(table, self._layout)]
         for label, same in groupby(pieces, key=lambda piece: piece.label):
             if (file, label) not in self._plan.names:
                 continue
             for piece, rows in _rows_of(list(same), times, number):
                 name = self._plan.names[file, label]
                 built = self._missing(label, file, number) if name is None else self._build(rows, name, number)
-                findings = (*(replace(finding, episode=number) for finding in aside), *built.findings)
+                findings = (*(replace(finding, episode=number) for finding in file_findings), *built.findings)
                 source: Source = source_of(piece, self._layout, times)
                 yield logged(built, self._layout.schema, file.name, number, findings, source)
-                number, aside = number + 1, []
+                number, file_findings = number + 1, []
 
     def _build(self, rows: FrameRows, name: str, number: int) -> Built:
         return build_with_pictures(rows, self._plan.recordings[name], self._layout, self._reading, number)
 
     def _missing(self, label: str | None, file: Path, number: int) -> Built:
-        """The episode of rows that no video belongs to."""
-        called = f"called {label!r}" if label else "of these rows"
-        problem = f"there is no video {called} (there are: {', '.join(self._plan.recordings)})"
-        fix = "Call the video like the table, or like the episode in its column."
+        """Returns an error for rows without a video."""
+        which = f"named {label!r}" if label else "for these rows"
+        problem = f"there is no video {which} (found: {', '.join(self._plan.recordings)})"
+        fix = "Name the video like the table, or like the episode in its column."
         return Built(times=None, findings=(Finding(problem=problem, fix=fix, file=file.name, episode=number),))
 
 
 _MATCHING = (
-    "Rows are matched to frames by a column `frame` that counts from 0, else by time, else in their order if there are "
-    "as many of both. By time, a row takes the last frame shown at or before it, from at most one and a half frames "
-    "ago; dates start at the first frame. A frame that is shown for several rows is marked as observed in the first."
+    "Rows are matched to frames by a column `frame` (from 0), else by time, else in order if their numbers are equal. "
+    "By time, a row takes the last frame at or before it, at most one and a half frame intervals old. "
+    "Dates start at the first frame. A frame that several rows share is marked as observed in the first."
 )
 
 
@@ -179,7 +180,7 @@ def _failed(finding: Finding) -> LoggedEpisode:
 def _rows_of(
     pieces: Sequence[EpisodeRows], times: Times | None, number: int
 ) -> Iterator[tuple[EpisodeRows, FrameRows]]:
-    """The episodes of one recording, each with its place in it."""
+    """Yields the episodes of one recording, each with its position in it."""
     rows = np.concatenate([piece.rows for piece in pieces])
     first = 0
     for piece in pieces:
@@ -198,13 +199,13 @@ def _rows_of(
 
 
 def _plan(clips: Sequence[Path], tables: Sequence[Path], scan: Scan, only: Path | None) -> _RecordingPlan:
-    """Which rows tell of which recording.
+    """Assigns tables and their episodes to recordings.
 
     Args:
-        clips: all that there are.
-        tables: all that there are.
+        clips: all clips.
+        tables: all tables.
         scan: of the tables.
-        only: the one video that is to be read; None for all.
+        only: the only video to read; None for all.
     """
     found = [(table, label) for table, labels in zip(tables, scan.labels, strict=True) for label in labels]
     recordings = _recordings(clips, {*(table.stem for table in tables), *(label for _, label in found if label)})
@@ -221,30 +222,30 @@ def _without_rows(recordings: Recordings, names: Mapping[tuple[Path, str | None]
     return [name for name in recordings if name not in names.values()]
 
 
-def _recordings(clips: Sequence[Path], called: Iterable[str]) -> dict[str, dict[str, Path]]:
-    """The clips by recording and camera.
+def _recordings(clips: Sequence[Path], table_names: Iterable[str]) -> dict[str, dict[str, Path]]:
+    """Groups clips by recording and camera.
 
     Args:
         clips: video files and folders.
-        called: what tables call recordings.
+        table_names: names of recordings in tables.
     """
-    called = set(called)
+    table_names = set(table_names)
     stems = [clip.name if clip.is_dir() else clip.stem for clip in clips]
     heads = [stem.rpartition(".")[0] for stem in stems]
     recordings: dict[str, dict[str, Path]] = {}
     for clip, stem, head in zip(clips, stems, heads, strict=True):
-        several = stem not in called and head and (head in called or heads.count(head) > 1)
+        several = stem not in table_names and head and (head in table_names or heads.count(head) > 1)
         name, camera = (head, stem.rpartition(".")[2]) if several else (stem, CAMERA)
         cameras = recordings.setdefault(name, {})
         if camera in cameras:
-            problem = f"{cameras[camera].name} and {clip.name} show the same recording"
-            raise DataError(problem, fix="Remove one, or call them name.camera.mp4 each.", file=clip.parent)
+            problem = f"{cameras[camera].name} and {clip.name} belong to the same recording and camera"
+            raise DataError(problem, fix="Remove one, or rename both to name.camera.mp4.", file=clip.parent)
         cameras[camera] = clip
     return recordings
 
 
 def _name(table: Path, label: str | None, recordings: Recordings) -> str | None:
-    """The recording that an episode of a table tells of: by the table's name, or by the episode's label or number."""
+    """Finds the recording of a table's episode by the table's name, or by the episode's label or number."""
     for name in (table.stem, label):
         if name is not None and name in recordings:
             return name
@@ -256,7 +257,7 @@ def _name(table: Path, label: str | None, recordings: Recordings) -> str | None:
 
 
 def _cameras_of(schema: Schema, plan: _RecordingPlan) -> tuple[_RecordingPlan, list[str]]:
-    """The plan with the cameras that the schema has, and sentences about the others; an only camera takes its name."""
+    """Keeps the schema's cameras and returns sentences about the others; a single camera takes the schema's name."""
     images = [s.name for s in schema.signals if s.kind is Kind.IMAGE and s.role is Role.OBSERVATION]
     cameras = {camera: None for clips in plan.recordings.values() for camera in clips}
     if len(images) == 1 and list(cameras) == [CAMERA]:
@@ -264,25 +265,25 @@ def _cameras_of(schema: Schema, plan: _RecordingPlan) -> tuple[_RecordingPlan, l
         return replace(plan, recordings=renamed), []
     if not cameras.keys() & set(images):
         problem = f"the schema has no image signal for any camera ({', '.join(cameras)})"
-        raise DataError(problem, fix="Add an image signal of this name to schema.json.")
-    said = [f"{camera}: the schema has no image signal of this name, so it is left out." for camera in cameras]
-    kept = _only(plan, images)
-    return kept, [sentence for camera, sentence in zip(cameras, said, strict=True) if camera not in images]
+        raise DataError(problem, fix="Add an image signal with the name of a camera to schema.json.")
+    unused = [camera for camera in cameras if camera not in images]
+    notes = [f"{camera}: left out, because the schema has no image signal of this name." for camera in unused]
+    return _only(plan, images), notes
 
 
 def _usual_cameras(plan: _RecordingPlan) -> tuple[_RecordingPlan, list[str]]:
-    """The plan with the cameras that half of the recordings with rows have, and sentences about the others."""
-    told = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
-    counts = Counter(camera for clips in told for camera in clips)
-    rare = [camera for camera, count in counts.items() if 2 * count < len(told)]
-    if not told:
+    """Keeps the cameras of at least half of the recordings with rows, and returns sentences about the others."""
+    with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
+    counts = Counter(camera for clips in with_rows for camera in clips)
+    rare = [camera for camera, count in counts.items() if 2 * count < len(with_rows)]
+    if not with_rows:
         return plan, []
-    said = [f"{camera}: less than half of the recordings have this camera, so it is left out." for camera in rare]
-    return _only(plan, [camera for camera in counts if camera not in rare]), said
+    notes = [f"{camera}: left out, because less than half of the recordings have this camera." for camera in rare]
+    return _only(plan, [camera for camera in counts if camera not in rare]), notes
 
 
 def _only(plan: _RecordingPlan, cameras: Sequence[str]) -> _RecordingPlan:
-    """The plan with these cameras in the recordings that have rows."""
+    """Keeps these cameras in the recordings with rows."""
     kept = {
         name: {camera: clip for camera, clip in clips.items() if camera in cameras or name not in plan.names.values()}
         for name, clips in plan.recordings.items()
@@ -292,11 +293,11 @@ def _only(plan: _RecordingPlan, cameras: Sequence[str]) -> _RecordingPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """What the clips themselves tell.
+    """Cameras and frame interval, read from the clips.
 
     Args:
-        cameras: a signal for each.
-        step_s: usual seconds from frame to frame; None where there are only pictures.
+        cameras: one signal per camera.
+        step_s: usual seconds between frames; None if there are only images.
     """
 
     cameras: tuple[Signal, ...]
@@ -304,10 +305,10 @@ class _Look:
 
 
 def _look(recordings: Iterable[Mapping[str, Path]]) -> _Look:
-    """The first frame of each camera, from the first clip of it that can be read.
+    """Reads the first frame of each camera from its first readable clip.
 
     Raises:
-        DataError: of some camera none can be read.
+        DataError: a camera has no readable clip.
     """
     found: dict[str, Signal] = {}
     step_s: float | None = None
