@@ -283,10 +283,10 @@ def test_pictures_may_lose_what_was_allowed(tmp_path):
     assert store.card.notes["source"] == "a.npz"
     assert 0 < np.abs(store.read("camera", 0, 0, 5).astype(int) - camera).max() <= 3
     assert import_logs(tmp_path / "a.npz", tmp_path / "store").num_episodes == 0  # it is known again
-    with pytest.raises(InputError, match="another schema or loss"):
+    with pytest.raises(InputError, match="another schema or max_error"):
         import_logs(tmp_path / "a.npz", tmp_path / "store", max_error=4)
     save(tmp_path / "b.npz")
-    with pytest.raises(InputError, match="are for pictures"):
+    with pytest.raises(InputError, match="apply to images"):
         import_logs(tmp_path / "b.npz", tmp_path / "other", max_error=3)
 
 

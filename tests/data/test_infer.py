@@ -60,7 +60,7 @@ def test_what_is_ambiguous_is_said():
     assert inferred.schema["x"].shape == (4,)
     assert inferred.schema["grey"].shape == (8, 8, 1)
     for words in ("time between two steps is not", "x: its shape (2, 2)", "grey: taken as a grey picture",
-                  "first: taken as a picture with 8 channels", "thrust: taken as an action; if nobody"):  # fmt: skip
+                  "first: assumed to be an image with 8 channels", "thrust: taken as an action; if nobody"):  # fmt: skip
         assert words in said
 
 
