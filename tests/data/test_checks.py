@@ -80,14 +80,14 @@ def test_a_missing_value_under_a_mask_is_no_finding(good, schema):
 
 
 @pytest.mark.parametrize(("group", "name", "values", "problem"), [
-    ("observations", "camera", np.zeros((7, 4, 5, 3), np.float32), "dtype is float32"),
-    ("observations", "camera", np.zeros((7, 3, 4, 5), np.uint8), "shape (3, 4, 5)"),
+    ("observations", "camera", np.zeros((7, 4, 5, 3), np.float32), "got float32"),
+    ("observations", "camera", np.zeros((7, 3, 4, 5), np.uint8), "got (3, 4, 5)"),
     ("observations", "gear", np.full(7, 4), "outside"),
     ("observations", "gear", np.full(7, -1), "outside"),
     ("actions", "push", np.full((6, 1), 1.3, np.float32), "outside [[-1.2"),
-    ("actions", "push", np.array(1, np.float32), "0 rows"),
+    ("actions", "push", np.array(1, np.float32), "got 0"),
     ("actions", "pull", np.zeros((6, 1), np.float32), "no action of this name"),
-    ("observed", "push", np.ones(7, bool), "not observed"),
+    ("observed", "push", np.ones(7, bool), "no observation signal"),
     ("observed", "gear", np.ones(7, np.uint8), "mask is uint8"),
     ("observed", "gear", np.ones(6, bool), "shape (6,)"),
 ])  # fmt: skip
