@@ -137,7 +137,7 @@ def test_reports_progress_and_closes_every_environment(pairs: Any, line: Any, li
 
 def test_refuses_what_makes_no_sense(pairs: Any, line: Any, schema: Schema) -> None:
     actor = NoMoveActor(schema=schema)
-    with pytest.raises(InputError, match="no pairs"):
+    with pytest.raises(InputError, match="pairs is empty"):
         run(actor, line, [])
     with pytest.raises(InputError, match="Draw pairs with this context"):
         run(actor, line, pairs, context=40)

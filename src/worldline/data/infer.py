@@ -116,9 +116,7 @@ def _no_lengths(file: str, arrays: Mapping[str, Summary]) -> DataError:
         fix = "Add the observation after the last action, or drop the last action, so that lengths are T+1 and T."
     else:
         problem = f"the arrays do not have T+1 and T rows ({listed})"
-        fix = (
-            "Repeat constants for each step, remove arrays that are no signals, or add a schema.json."
-        )
+        fix = "Repeat constants for each step, remove arrays that are no signals, or add a schema.json."
     return DataError(f"{problem}: {CONVENTION}", fix=fix, file=file)
 
 

@@ -146,9 +146,7 @@ def test_sizes_that_differ_from_episode_to_episode_are_no_unit() -> None:
 def test_an_episode_in_which_nothing_moves(episodes: list[Episode]) -> None:
     still = {name: np.repeat(values[:1], NUM_STEPS + 1, 0) for name, values in episodes[2].observations.items()}
     episodes[2] = observe(episodes[2], **still)
-    assert any(
-        "no observation ever changes in 1 of 12 episodes (2)" in one.problem for one in inspect(episodes)
-    )
+    assert any("no observation ever changes in 1 of 12 episodes (2)" in one.problem for one in inspect(episodes))
 
 
 def test_a_sensor_that_is_stuck(episodes: list[Episode]) -> None:
