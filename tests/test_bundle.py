@@ -324,7 +324,7 @@ def drop_key(bundle: Path) -> None:
 
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "hash mismatch": (damage_hash, r"model\.safetensors: the sha256 differs"),
-    "truncated": (truncate, r"model\.safetensors: 20 bytes, but manifest\.json says"),
+    "truncated": (truncate, r"model\.safetensors: the file has 20 bytes, but manifest\.json says"),
     "linked file": (link_file, r"schema\.json: a link or a special file"),
     "linked folder": (link_folder, r"heads: not listed"),
     "linked manifest": (link_manifest, r"manifest\.json: a link or a special file"),

@@ -204,9 +204,8 @@ def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
     manifest = read_manifest(folder)
     total = sum(entry.size for entry in manifest.files.values())
     if total > max_bytes:
-        raise BundleError(
-            f"{folder}: the files have {total} bytes, more than max_bytes {max_bytes}. Raise it if needed."
-        )
+        problem = f"the files have {total} bytes, more than {max_bytes}"
+        raise BundleError(f"{folder}: {problem}. Raise max_bytes if you trust the source.")
     extra = sorted(_present(folder, manifest) - {MANIFEST, *manifest.files})
     if extra:
         raise _refusal(folder / extra[0], f"not listed in {MANIFEST}")

@@ -102,7 +102,7 @@ def test_the_past_of_the_start_is_shown(store: Store, pairs: Any, line: Any, lin
 
 def test_an_environment_that_does_not_replay_is_found_out(pairs: Any, line: Any, line_world: Any) -> None:
     generator = np.random.default_rng(0)
-    with pytest.raises(DataError, match=r"episode \d+, signal 'place', step \d+: .*shows another value") as caught:
+    with pytest.raises(DataError, match=r"episode \d+, signal 'place', step \d+: .*has another value") as caught:
         run(WorldActor(world=line_world(), horizon=4), lambda: line(lambda: generator.normal(0, 0.01)), pairs)
     assert caught.value.step == pairs[0].at
 
