@@ -108,9 +108,11 @@ def span(steps: int, step_s: float | None) -> str:
 
 def duration(seconds: Number) -> str:
     """Wall time: "94 s", "4 min 12 s"."""
-    whole = round(seconds)
-    if whole < 2 * MINUTE_S:
-        return f"{number(seconds, 2) if seconds < 10 else whole}{NBSP}s"
+    rounded = round(seconds)
+    if rounded < 2 * MINUTE_S:
+        return f"{number(seconds, 2) if seconds < 10 else rounded}{NBSP}s"
     return (
-        f"{whole // 60}{NBSP}min {whole % 60}{NBSP}s" if whole < 2 * HOUR_S else f"{number(seconds / HOUR_S, 2)}{NBSP}h"
+        f"{rounded // 60}{NBSP}min {rounded % 60}{NBSP}s"
+        if rounded < 2 * HOUR_S
+        else f"{number(seconds / HOUR_S, 2)}{NBSP}h"
     )

@@ -87,8 +87,8 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
     groups: dict[str | int | float, list[int]] = {}
     for number, value in enumerate(values):
         groups.setdefault(value, []).append(number)
-    what = f"values of {key!r}"
-    return _assign(list(groups.values()), np.random.default_rng(seed), f"by {key} at random, seed {seed}", what)
+    noun = f"values of {key!r}"
+    return _assign(list(groups.values()), np.random.default_rng(seed), f"by {key} at random, seed {seed}", noun)
 
 
 def _values(store: Store, key: str) -> list[str | int | float]:
@@ -103,11 +103,11 @@ def _values(store: Store, key: str) -> list[str | int | float]:
     return [source[key] for source in sources]
 
 
-def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | None, rule: str, what: str) -> Split:
+def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | None, rule: str, noun: str) -> Split:
     """Assigns groups of episodes to the four parts; without a generator in order: training first, held out last."""
     if len(groups) < 4:
-        problem = f"{len(groups)} {what} cannot be split into training, validation, calibration and held-out parts"
-        raise DataError(problem, fix=f"At least 4 {what} are needed; about 50 give reliable figures.")
+        problem = f"{len(groups)} {noun} cannot be split into training, validation, calibration and held-out parts"
+        raise DataError(problem, fix=f"At least 4 {noun} are needed; about 50 give reliable figures.")
     single = max(map(len, groups)) == 1  # calibration and figures need two episodes
     size = max(2 if single and len(groups) >= FEW else 1, round(PART_SHARE * len(groups)))
     numbers = np.arange(len(groups))  # np.roll moves the last groups to the front, where the parts are cut
